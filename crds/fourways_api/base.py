@@ -1,0 +1,84 @@
+"""What every type of the API is built on: one strict model class, and rules written once.
+
+A rule is a CEL expression. The API server evaluates it because the CRD generator copies it
+into ``x-kubernetes-validations``; Python evaluates the very same text here. So the command
+line, the embedded host and the API server cannot come to different verdicts about a rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Self
+
+import cel
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One condition that spans fields of an object.
+
+    ``cel`` sees the object as ``self`` (and the stored one as ``oldSelf`` when it is a
+    transition). ``fault`` says what is wrong, ``fix`` what to do, ``field`` names the field to
+    blame, relative to the object (empty for the object itself).
+    """
+
+    cel: str
+    fault: str
+    fix: str
+    field: str = ""
+
+    @property
+    def transition(self) -> bool:
+        """True when the rule compares with the stored object, so it only holds on update."""
+        return "oldSelf" in self.cel
+
+    @property
+    def message(self) -> str:
+        """What the API server prints: fault and fix in one line."""
+        return f"{self.fault}; {self.fix}"
+
+    def holds(self, value: Any, old: Any = None) -> bool:
+        """Tell whether ``value`` (plain JSON data) keeps the rule; ``old`` is the stored one."""
+        variables = {"self": value} if old is None else {"self": value, "oldSelf": old}
+        return bool(_compiled(self.cel).execute(cel.Context(variables=variables)))
+
+
+@lru_cache(maxsize=512)
+def _compiled(expression: str) -> cel.Program:
+    return cel.compile(expression)
+
+
+class ApiModel(BaseModel):
+    """An object of the API: camelCase on the wire, immutable, unknown fields refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        # Docstrings under fields become the text of `kubectl explain`.
+        use_attribute_docstrings=True,
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _keep_rules(self) -> Self:
+        if not self.rules:
+            return self
+        value = self.to_json()
+        for rule in self.rules:
+            if not rule.transition and not rule.holds(value):
+                raise PydanticCustomError(
+                    "rule", "{fault}", {"fault": rule.fault, "fix": rule.fix, "field": rule.field}
+                )
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object as the API server stores it: defaults filled in, absent left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)

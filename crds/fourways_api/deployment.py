@@ -1,0 +1,247 @@
+"""The ModelDeployment: its spec, its status, and the mode its spec comes to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from .base import ApiModel, Rule
+from .contract import Contract
+from .model import ModelReference
+from .modes import Batch, Edge, Realtime, Streaming
+from .requirements import Requirements
+from .strategy import Choice, Contradiction, choose
+from .values import CpuQuantity, MemoryQuantity, bytes_of, cores
+
+GROUP = "fourways.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "ModelDeployment"
+PLURAL = "modeldeployments"
+
+ModeName = Literal["auto", "batch", "realtime", "streaming", "edge"]
+Workload = Batch | Realtime | Streaming | Edge
+Image = Annotated[str, Field(pattern=r"^[^\s]+$", max_length=512)]
+
+
+class Resources(ApiModel):
+    """CPU and memory of one worker. Requests equal limits, so that a worker gets what it was promised."""
+
+    cpu: CpuQuantity = "1"
+    """Cores. onnxruntime uses as many threads."""
+
+    memory: MemoryQuantity = "1Gi"
+    """Memory. A worker that takes more is killed."""
+
+
+class Spec(ApiModel):
+    """What is wanted."""
+
+    mode: ModeName = "auto"
+    """How the model reaches production; auto chooses by requirements. The block of the same name
+    holds the mode's settings; the other blocks wait unused, so that changing the mode is one edit."""
+
+    requirements: Requirements | None = None
+    """What the users of the model need. mode auto decides by it."""
+
+    model: ModelReference
+    """The model artefact."""
+
+    contract: Contract
+    """The data contract."""
+
+    batch: Batch | None = None
+    """Settings of mode batch."""
+
+    realtime: Realtime | None = None
+    """Settings of mode realtime."""
+
+    streaming: Streaming | None = None
+    """Settings of mode streaming."""
+
+    edge: Edge | None = None
+    """Settings of mode edge."""
+
+    resources: Resources = Resources()
+    """CPU and memory of one worker."""
+
+    image: Image | None = None
+    """Image of the workers, for a model of format python. Default: the Fourways runtime."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *(
+            Rule(
+                f"self.mode != '{mode}' || has(self.{mode})",
+                f"mode {mode} has no settings",
+                f"add the block {mode}",
+                f".{mode}",
+            )
+            for mode in ("batch", "realtime", "streaming", "edge")
+        ),
+        Rule(
+            "self.mode != 'auto' || has(self.requirements)",
+            "mode auto has nothing to decide by",
+            "add requirements, or name a mode",
+            ".requirements",
+        ),
+        Rule(
+            "has(self.image) || self.model.format != 'python'",
+            "a model of format python needs an image with its code",
+            "set image",
+            ".image",
+        ),
+    )
+
+    def choice(self) -> Choice:
+        """Return the mode this spec comes to, with the reason.
+
+        Raises:
+            Contradiction: the requirements exclude each other, or the settings of the mode they
+                lead to are missing.
+
+        """
+        if self.mode != "auto":
+            return Choice(self.mode, "spec.mode says so", ())
+        choice = choose(self.requirements or Requirements())
+        if getattr(self, choice.mode) is None:
+            raise Contradiction(
+                f"auto chose {choice.mode} because {choice.reason}, but spec.{choice.mode} is "
+                f"missing: add the block {choice.mode}, or change requirements"
+            )
+        return choice
+
+
+class Metadata(ApiModel):
+    """The part of Kubernetes object metadata that Fourways reads."""
+
+    model_config = {**ApiModel.model_config, "extra": "ignore"}
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=43)]
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class Condition(ApiModel):
+    """One aspect of a deployment's state, as Kubernetes writes conditions."""
+
+    type: Annotated[str, Field(max_length=63)]
+    """Name of the aspect."""
+
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+
+    observed_generation: int = 0
+    """Generation of the spec this was said of."""
+
+    last_transition_time: Annotated[str, Field(max_length=32)]
+    """When status last changed, RFC 3339."""
+
+    reason: Annotated[str, Field(max_length=128)]
+    """One word for programs."""
+
+    message: Annotated[str, Field(max_length=4096)]
+    """A sentence for people."""
+
+
+class ModelStatus(ApiModel):
+    """The model as resolved."""
+
+    version: Annotated[str, Field(max_length=63)] | None = None
+    """Version that serves."""
+
+    digest: Annotated[str, Field(max_length=71)] | None = None
+    """sha256 of the model: from the spec, or pinned at its first download."""
+
+    uri: Annotated[str, Field(max_length=2048)] | None = None
+    """URI the digest was pinned for."""
+
+
+class RunStatus(ApiModel):
+    """One run of a batch deployment."""
+
+    name: Annotated[str, Field(max_length=253)]
+    """Name of the Job."""
+
+    outcome: Literal["Running", "Succeeded", "Failed"]
+    """How it went."""
+
+    started_at: Annotated[str, Field(max_length=32)] | None = None
+    """When it started, RFC 3339."""
+
+    finished_at: Annotated[str, Field(max_length=32)] | None = None
+    """When it ended, RFC 3339."""
+
+    version: Annotated[str, Field(max_length=63)] | None = None
+    """Model version it scored with."""
+
+    rows: int | None = None
+    """Rows published."""
+
+    rejects: int | None = None
+    """Rows refused."""
+
+    message: Annotated[str, Field(max_length=4096)] | None = None
+    """Why it failed."""
+
+
+class Status(ApiModel):
+    """What is. Written by the operator only."""
+
+    observed_generation: int = 0
+    """Generation of the spec this status tells of."""
+
+    mode: Literal["batch", "realtime", "streaming", "edge"] | None = None
+    """Mode the spec comes to."""
+
+    mode_reason: Annotated[str, Field(max_length=1024)] | None = None
+    """Why this mode."""
+
+    model: ModelStatus | None = None
+    """The model as resolved."""
+
+    last_run: RunStatus | None = None
+    """Latest run (batch)."""
+
+    last_published: RunStatus | None = None
+    """Latest run whose predictions were published (batch)."""
+
+    next_run: Annotated[str, Field(max_length=32)] | None = None
+    """When the next run is due (batch), RFC 3339."""
+
+    address: Annotated[str, Field(max_length=512)] | None = None
+    """Where the backend asks for predictions, inside the cluster."""
+
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
+    """Ready, Progressing, Degraded, SpecValid, ModelResolved."""
+
+
+class ModelDeployment(ApiModel):
+    """A trained model, the data it speaks and what its users need."""
+
+    api_version: Literal["fourways.dev/v1alpha1"]
+    kind: Literal["ModelDeployment"]
+    metadata: Metadata
+    spec: Spec
+    status: Status | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return self.metadata.namespace, self.metadata.name
+
+
+def worker_threads(resources: Resources) -> int:
+    """Return how many onnxruntime threads a worker runs: its whole cores, one at least."""
+    return max(1, int(cores(resources.cpu)))
+
+
+def worker_memory(resources: Resources) -> int:
+    """Return a worker's memory limit in bytes."""
+    return bytes_of(resources.memory)
+
+
+Json = dict[str, Any]

@@ -1,0 +1,302 @@
+"""The settings of each mode. ``spec.mode`` is the tag that selects one of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from .base import ApiModel, Rule
+from .model import SecretReference
+from .values import Duration, FieldName, Name, Schedule, Text, Uri
+
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+RejectLimit = Annotated[
+    str, Field(pattern=r"^([0-9]{1,9}|([0-9]{1,2}(\.[0-9]{1,4})?|100)%)$", max_length=12)
+]
+HostList = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+# ---------------------------------------------------------------- batch
+
+
+class BatchSource(ApiModel):
+    """The table to score."""
+
+    uri: Uri
+    """Where the table is."""
+
+    format: Literal["Parquet", "CSV"] = "Parquet"
+    """What the table is written in."""
+
+    credentials: SecretReference | None = None
+    """Credentials for the URI, from a mounted Secret."""
+
+
+class Batch(ApiModel):
+    """Score a whole table on a schedule and publish the predictions at once."""
+
+    schedule: Schedule
+    """When to run, as a cron line: minute, hour, day of month, month, day of week."""
+
+    time_zone: Annotated[
+        str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$", max_length=64)
+    ] = "Etc/UTC"
+    """IANA time zone the schedule is read in."""
+
+    suspend: bool = False
+    """Keep everything but start no run."""
+
+    source: BatchSource
+    """The table to score."""
+
+    max_rejects: RejectLimit = "0"
+    """How many rows may be refused, as a count ("100") or a share ("1%"), before the run fails
+    and nothing is published."""
+
+    starting_deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = 600
+    """A run that could not start within this many seconds of its time is skipped."""
+
+    active_deadline_seconds: Annotated[int, Field(ge=1, le=604_800)] = 21_600
+    """A run that takes longer is stopped."""
+
+    backoff_limit: Annotated[int, Field(ge=0, le=20)] = 3
+    """How often a failed run is tried again before it is given up."""
+
+    history_limit: Annotated[int, Field(ge=1, le=20)] = 3
+    """How many finished Jobs of each outcome are kept."""
+
+    keep_runs: Annotated[int, Field(ge=1, le=100)] = 3
+    """How many published runs stay in the prediction store."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.schedule.matches('^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)"
+            "|([0-9A-Za-z*,/?#L-]+ +){4}[0-9A-Za-z*,/?#L-]+)$')",
+            "the schedule is not a cron line",
+            "write five fields such as '0 3 * * *', or @daily; the zone goes to timeZone",
+            ".schedule",
+        ),
+        Rule(
+            "self.source.uri.matches('^(file|pvc|https?|s3|gs|az)://')",
+            "a table is not read from there",
+            "use file, pvc, http(s), s3, gs or az",
+            ".source.uri",
+        ),
+    )
+
+
+# ---------------------------------------------------------------- real-time
+
+
+class FeatureLookup(ApiModel):
+    """Inputs fetched from a PostgreSQL database by entity key at request time."""
+
+    database: SecretReference
+    """Secret with the connection string under the key uri."""
+
+    table: (
+        Annotated[str, Field(pattern=r"^[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)?$", max_length=127)] | None
+    ) = None
+    """Table with one row an entity; its columns have the inputs' names."""
+
+    query: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
+    """Query with the parameter %(keys)s, an array of entity keys."""
+
+    inputs: Annotated[tuple[FieldName, ...], Field(max_length=256)] = ()
+    """Inputs to fetch; empty: every input the request leaves out."""
+
+    timeout: Duration = "50ms"
+    """Time budget for the lookup."""
+
+    on_timeout: Literal["UseDefaults", "Fail"] = "Fail"
+    """What to do past the budget."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.table) != has(self.query)",
+            "features come from a table or from a query",
+            "set exactly one of table and query",
+        ),
+    )
+
+
+class Realtime(ApiModel):
+    """Answer each request at once, from a KServe InferenceService."""
+
+    min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Replicas kept without traffic; 0 scales to zero."""
+
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Replicas at the most."""
+
+    timeout: Duration = "1s"
+    """A request that takes longer is refused."""
+
+    features: FeatureLookup | None = None
+    """Inputs fetched by entity key at request time."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            "minReplicas is above maxReplicas",
+            "raise maxReplicas or lower minReplicas",
+            ".maxReplicas",
+        ),
+    )
+
+
+# ---------------------------------------------------------------- streaming
+
+
+class KafkaSource(ApiModel):
+    """Events from a Kafka topic."""
+
+    bootstrap_servers: HostList
+    """HOST:PORT, comma separated."""
+
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)]
+    """Topic to read."""
+
+    consumer_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)] | None = (
+        None
+    )
+    """Consumer group; default: fourways-NAMESPACE-NAME."""
+
+    credentials: SecretReference | None = None
+    """Client settings (SASL, TLS) from a mounted Secret."""
+
+
+class NatsSource(ApiModel):
+    """Events from a NATS JetStream stream."""
+
+    servers: HostList
+    """nats://HOST:PORT, comma separated."""
+
+    stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255)]
+    """Stream to read."""
+
+    subject: Annotated[str, Field(pattern=r"^[^\s]+$", max_length=255)]
+    """Subject to read."""
+
+    credentials: SecretReference | None = None
+    """NATS credentials from a mounted Secret."""
+
+
+class StreamSource(ApiModel):
+    """Where events come from."""
+
+    kafka: KafkaSource | None = None
+    """Events from a Kafka topic."""
+
+    nats: NatsSource | None = None
+    """Events from a NATS JetStream stream."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.kafka) != has(self.nats)",
+            "events come from one broker",
+            "set exactly one of kafka and nats",
+        ),
+    )
+
+
+class MicroBatch(ApiModel):
+    """How events are grouped before they are scored."""
+
+    max_events: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Events in a group at the most."""
+
+    max_delay: Duration = "10ms"
+    """Time an event waits for its group at the most."""
+
+
+class Streaming(ApiModel):
+    """Score events as they arrive."""
+
+    source: StreamSource
+    """Where events come from."""
+
+    micro_batch: MicroBatch = MicroBatch()
+    """How events are grouped."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    """Tries before an event becomes a dead letter."""
+
+    freshness: Duration = "5m"
+    """A stored answer older than this counts as missing."""
+
+    min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Consumers kept without events."""
+
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Consumers at the most."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            "minReplicas is above maxReplicas",
+            "raise maxReplicas or lower minReplicas",
+            ".maxReplicas",
+        ),
+    )
+
+
+# ---------------------------------------------------------------- edge
+
+
+class Budget(ApiModel):
+    """What a device can spare."""
+
+    size_mi_b: Annotated[int, Field(ge=1, le=1_048_576, alias="sizeMiB")]
+    """Bundle size at the most."""
+
+    memory_mi_b: Annotated[int, Field(ge=1, le=1_048_576, alias="memoryMiB")]
+    """Peak memory at the most."""
+
+    latency_ms: Annotated[float, Field(gt=0, le=600_000)]
+    """Median time of one prediction at the most."""
+
+    min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """Share of golden vectors the optimised model must answer like the original."""
+
+
+class EdgeTarget(ApiModel):
+    """A kind of device."""
+
+    name: Name
+    """Name of this kind of device."""
+
+    platform: Literal["linux/amd64", "linux/arm64"] = "linux/amd64"
+    """What the device runs."""
+
+    budget: Budget
+    """What the device can spare."""
+
+
+class Edge(ApiModel):
+    """Build a signed bundle that devices fetch and answer from offline."""
+
+    targets: Annotated[tuple[EdgeTarget, ...], Field(min_length=1, max_length=16)]
+    """The kinds of device to build for."""
+
+    signing: SecretReference
+    """Secret with the EC private key under the key signing-key.pem."""
+
+    publish: Uri
+    """Folder the bundles are published to."""
+
+    description: Text | None = None
+    """For people."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.targets.all(t, self.targets.exists_one(u, u.name == t.name))",
+            "two targets share a name",
+            "give each target its own name",
+            ".targets",
+        ),
+    )
+
+
+type_of_mode = {"batch": Batch, "realtime": Realtime, "streaming": Streaming, "edge": Edge}

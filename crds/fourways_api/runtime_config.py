@@ -1,0 +1,114 @@
+"""What a workload is told: one JSON document in its environment.
+
+It travels inside the pod template, so it is as old as the pod that reads it, a change of it
+rolls the workload, and a Job that is tried again sees what its first try saw. It names files
+(mounted Secrets and claims) and holds no secret itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .base import ApiModel
+from .contract import Contract
+from .model import ModelReference
+from .modes import Batch
+from .values import Digest
+
+CONFIG_VARIABLE = "FOURWAYS_CONFIG"
+"""Environment variable that holds the document."""
+
+RUN_VARIABLE = "FOURWAYS_RUN"
+"""Environment variable that holds the name of a batch run (the Job's name)."""
+
+MAX_CONFIG_BYTES = 96 * 1024
+"""Linux refuses an environment string of 128 KiB; the rest is room for everything else."""
+
+STORE_URI_FILE = "/etc/fourways/store/uri"
+"""File with the prediction store's connection string, from a mounted Secret."""
+
+VOLUMES_ROOT = "/fourways/volumes"
+"""Folder under which claims are mounted, one a folder: pvc://CLAIM/PATH is CLAIM/PATH there."""
+
+SECRETS_ROOT = "/etc/fourways/secrets"
+"""Folder under which credential Secrets are mounted, one a folder."""
+
+CACHE_DIR = "/var/cache/fourways"
+"""Private folder a workload downloads its model into."""
+
+TERMINATION_LOG = "/dev/termination-log"
+"""File whose text the kubelet reports as the pod's last words."""
+
+
+class FetchPolicy(ApiModel):
+    """Where a workload may download from."""
+
+    schemes: tuple[str, ...] = ("file", "pvc", "http", "https", "s3", "gs", "az", "oci")
+    """URI schemes allowed."""
+
+    hosts: tuple[str, ...] = ()
+    """Hosts allowed (`*.example.com` for subdomains); empty: every host that is not link-local."""
+
+    timeout_seconds: float = 600.0
+    """A download that takes longer is given up."""
+
+
+class Paths(ApiModel):
+    """Where things are on this host. In a pod the defaults hold; the embedded host sets its own."""
+
+    store_uri_file: str = STORE_URI_FILE
+    volumes_root: str = VOLUMES_ROOT
+    secrets_root: str = SECRETS_ROOT
+    cache_dir: str = CACHE_DIR
+    termination_log: str = TERMINATION_LOG
+
+
+class RuntimeConfig(ApiModel):
+    """What a worker is told."""
+
+    namespace: str
+    name: str
+    model: ModelReference
+    digest: Digest | None = None
+    """Digest the model must have: the spec's, or the one pinned at its first download."""
+
+    contract: Contract
+    batch: Batch | None = None
+    threads: Annotated[int, Field(ge=1)] = 1
+    memory_bytes: Annotated[int, Field(ge=1)] = 2**30
+    fetch: FetchPolicy = FetchPolicy()
+    paths: Paths = Paths()
+
+
+class GatewayConfig(ApiModel):
+    """What a namespace's gateway is told."""
+
+    namespace: str
+    port: int = 8080
+    host: str = "0.0.0.0"  # noqa: S104  (a pod's own network)
+    max_body_bytes: int = 16 * 2**20
+    max_keys: int = 10_000
+    """Entity keys in one request at the most."""
+
+    store_timeout_seconds: float = 2.0
+    paths: Paths = Paths()
+
+
+class RunReport(ApiModel):
+    """A batch worker's last words, as JSON in the pod's termination message."""
+
+    outcome: str
+    """Succeeded or Failed."""
+
+    reason: str = ""
+    """One word for programs: DigestMismatch, SourceNotFound, StoreUnavailable …"""
+
+    message: str = ""
+    """What happened, for people. Never a remote body, never a secret."""
+
+    rows: int = 0
+    rejects: int = 0
+    digest: str | None = None
+    version: str | None = None
