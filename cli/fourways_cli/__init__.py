@@ -1,0 +1,1 @@
+"""The command line and the embedded host: the same plan, without a cluster."""

@@ -1,0 +1,50 @@
+"""What the cluster has, as plain data: the input of status. Nothing here talks to anyone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of object the operator may own, as the API names it."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    @property
+    def group(self) -> str:
+        """API group; empty for the core group."""
+        return self.api_version.rpartition("/")[0]
+
+    def of(self, obj: Json) -> bool:
+        """Tell whether an object is of this kind."""
+        return obj["apiVersion"] == self.api_version and obj["kind"] == self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator was installed with."""
+
+    runtime_image: str
+    store_secret: str = "fourways-store"  # noqa: S105  (a name)
+    image_pull_policy: str = "IfNotPresent"
+    gateway_replicas: int = 1
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_schemes: tuple[str, ...] = ("file", "pvc", "http", "https", "s3", "gs", "az", "oci")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was observed of one deployment. ``children`` are the live objects with its labels."""
+
+    deployment: Json
+    children: tuple[Json, ...] = ()
+    pods: tuple[Json, ...] = ()
+    gateway: Json | None = None
+    now: datetime = field(default_factory=lambda: datetime.min)

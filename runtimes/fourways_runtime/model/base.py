@@ -1,0 +1,32 @@
+"""The small interface every kind of model answers to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..records import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A model's input or output: numpy type name and shape, None where the size is free.
+
+    The first dimension is the batch. An empty shape means the model does not say.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+
+class Model(Protocol):
+    """A loaded model. ``predict`` is safe to call from several threads."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """Answer a batch: inputs by name, each (N, …); outputs by name, each (N, …)."""
+        ...

@@ -1,0 +1,117 @@
+"""The prediction store, as its writers and readers see it.
+
+One schema, two databases: PostgreSQL in a cluster, SQLite embedded. A run's predictions go to a
+table of the run's own, with typed columns from the contract's outputs, and are published by moving
+a pointer in one transaction: readers see the run before or the run after, whole. The store
+describes itself (each run carries its contract), so a reader needs nothing but its address.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, Self
+
+from fourways_api import Contract
+
+from ..records import Predictions, Reject
+
+Key = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A batch run, identified by namespace, deployment and the Job's name."""
+
+    namespace: str
+    deployment: str
+    name: str
+    version: str
+    digest: str
+    contract: Contract
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRun:
+    """A run readers see. ``computed_at`` is when its predictions were made (UTC)."""
+
+    name: str
+    version: str
+    digest: str
+    contract: Contract
+    computed_at: datetime
+    rows: int
+    rejects: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """The answer to a question by keys: the run it comes from and a row for each key found."""
+
+    run: PublishedRun
+    rows: dict[Key, dict[str, Any]]
+    """By key: outputs by name, as plain Python values (lists for arrays)."""
+
+
+class RunWriter(Protocol):
+    """Writes one run aside and publishes it whole. Leaving the context without publish drops it."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def write(self, predictions: Predictions) -> None:
+        """Append predictions. Raises StoreUnavailable."""
+        ...
+
+    def reject(self, rejects: list[Reject]) -> None:
+        """Append rejects. Raises StoreUnavailable."""
+        ...
+
+    def publish(self, keep: int) -> PublishedRun:
+        """Make this run what readers see, and drop all but the latest ``keep`` runs.
+
+        A key that occurs more than once keeps its last row, and each one before is a reject.
+        Raises StoreUnavailable; the run before stays published then.
+        """
+        ...
+
+
+class StoreWriter(Protocol):
+    """The store as a batch worker sees it (blocking)."""
+
+    def open_run(self, run: Run) -> RunWriter:
+        """Start a run. What an earlier try of the same run left behind is dropped first.
+
+        Where the same run is published already, ``published`` says so: ask it first.
+        """
+        ...
+
+    def published(self, namespace: str, deployment: str) -> PublishedRun | None:
+        """Return the run readers see now."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class StoreReader(Protocol):
+    """The store as the gateway sees it (asyncio)."""
+
+    async def lookup(self, namespace: str, deployment: str, keys: list[Key]) -> Lookup | None:
+        """Answer by keys from the published run; None where nothing was published yet.
+
+        Keys are given in the contract's key type or as text; rows come back under the keys as given.
+        Raises StoreUnavailable, within the time-out the reader was opened with.
+        """
+        ...
+
+    async def deployments(self, namespace: str) -> list[tuple[str, PublishedRun]]:
+        """Return the deployments with a published run."""
+        ...
+
+    async def ready(self) -> bool:
+        """Tell whether the store answers."""
+        ...
+
+    async def close(self) -> None: ...
