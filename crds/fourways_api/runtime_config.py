@@ -41,6 +41,9 @@ CACHE_DIR = "/var/cache/fourways"
 TERMINATION_LOG = "/dev/termination-log"
 """File whose text the kubelet reports as the pod's last words."""
 
+TERMINAL_EXIT_CODES = (2, 3, 4, 5, 6)
+"""Exit codes of a worker after which trying again is pointless."""
+
 
 class FetchPolicy(ApiModel):
     """Where a workload may download from."""

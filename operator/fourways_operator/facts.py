@@ -37,14 +37,26 @@ class Settings:
     gateway_replicas: int = 1
     allowed_hosts: tuple[str, ...] = ()
     allowed_schemes: tuple[str, ...] = ("file", "pvc", "http", "https", "s3", "gs", "az", "oci")
+    store_port: int = 5432
+    """Port of the prediction store: workloads may connect to it and to what their spec names."""
+
+    egress_ports: tuple[int, ...] = ()
+    """More ports workloads may connect to, for object stores and proxies on unusual ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was observed of one deployment. ``children`` are the live objects with its labels."""
+    """What was observed of one deployment.
+
+    ``children`` are the live objects of the plan's kinds with its labels, ``jobs`` and ``pods`` the
+    runs they made (``pods`` has the gateway's too), ``gateway`` the live Deployment of the namespace's gateway, ``conflicts`` the
+    planned objects whose names somebody else's objects hold.
+    """
 
     deployment: Json
     children: tuple[Json, ...] = ()
+    jobs: tuple[Json, ...] = ()
     pods: tuple[Json, ...] = ()
     gateway: Json | None = None
+    conflicts: tuple[str, ...] = ()
     now: datetime = field(default_factory=lambda: datetime.min)

@@ -95,6 +95,3 @@ class FetchFailed(Unavailable):
 class StoreUnavailable(Unavailable):
     """The prediction store cannot be reached, or refuses us."""
 
-
-TERMINAL_EXIT_CODES = (2, 3, 4, 5, 6)
-"""Exit codes after which trying again is pointless."""

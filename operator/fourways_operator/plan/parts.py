@@ -1,0 +1,199 @@
+"""The pieces every mode's objects are put together from: names, labels, pods, network policies.
+
+Every pod passes Pod Security ``restricted``, has no API token, a read-only root, and requests
+equal to its limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from fourways_api import API_VERSION, KIND, ModelDeployment, Resources
+from fourways_api.runtime_config import CACHE_DIR, SECRETS_ROOT, STORE_URI_FILE, VOLUMES_ROOT
+
+from ..facts import Json, Settings
+
+MANAGER = "fourways"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+DEPLOYMENT_LABEL = "fourways.dev/deployment"
+COMPONENT_LABEL = "fourways.dev/component"
+MODE_LABEL = "fourways.dev/mode"
+GATEWAY = "fourways-gateway"
+
+USER = 65532
+"""The images' user: distroless' nonroot, which owns no file of the host."""
+
+PORTS_OF_SCHEME = {
+    "http": (80,),
+    "https": (443,),
+    "s3": (443, 80),
+    "gs": (443,),
+    "az": (443,),
+    "oci": (443,),
+}
+
+
+def metadata(namespace: str, name: str, labels: Json, owners: Sequence[Json]) -> Json:
+    """Return an object's metadata with the manager's label and its owners."""
+    return {
+        "name": name,
+        "namespace": namespace,
+        "labels": {MANAGED_BY: MANAGER, **labels},
+        "ownerReferences": list(owners),
+    }
+
+
+def controller_of(deployment: ModelDeployment) -> Json:
+    """Return the owner reference of an object that lives and dies with its deployment."""
+    return {
+        **owner(deployment.metadata.name, deployment.metadata.uid),
+        "controller": True,
+    }
+
+
+def owner(name: str, uid: str) -> Json:
+    """Return a plain owner reference: garbage collected when every owner is gone."""
+    return {"apiVersion": API_VERSION, "kind": KIND, "name": name, "uid": uid}
+
+
+def service_account(meta: Json) -> Json:
+    """Return a ServiceAccount without rights and without a token."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": meta,
+        "automountServiceAccountToken": False,
+    }
+
+
+def pod_spec(
+    *, service_account_name: str, container: Json, volumes: list[Json], restart_policy: str
+) -> Json:
+    """Return a pod that Pod Security ``restricted`` admits, around one container."""
+    return {
+        "serviceAccountName": service_account_name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "restartPolicy": restart_policy,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+    }
+
+
+def container(
+    *, name: str, image: str, settings: Settings, args: list[str], env: list[Json],
+    resources: Resources, mounts: list[Json],
+) -> Json:  # fmt: skip
+    """Return the container of a workload: no privileges, read-only root, limits equal requests."""
+    amounts = {"cpu": resources.cpu, "memory": resources.memory}
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": args,
+        "env": env,
+        "resources": {"requests": amounts, "limits": dict(amounts)},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": mounts,
+    }
+
+
+class Mounts:
+    """Collects a pod's volumes and where its container mounts them."""
+
+    def __init__(self) -> None:
+        self.volumes: list[Json] = []
+        self.mounts: list[Json] = []
+
+    def scratch(self, name: str, path: str, size: str) -> None:
+        """Add a private writable folder that goes with the pod."""
+        self._add(name, {"emptyDir": {"sizeLimit": size}}, path)
+
+    def store(self, settings: Settings) -> None:
+        """Mount the prediction store's address.
+
+        Optional, so that a missing Secret is said by the workload in a sentence rather than by a
+        pod that never starts.
+        """
+        source = {"secret": {"secretName": settings.store_secret, "optional": True}}
+        self._add("store", source, STORE_URI_FILE.rpartition("/")[0], read_only=True)
+
+    def secrets(self, names: Iterable[str]) -> None:
+        """Mount credential Secrets, one a folder."""
+        for index, name in enumerate(sorted(set(names))):
+            source = {"secret": {"secretName": name, "optional": True}}
+            self._add(f"secret-{index}", source, f"{SECRETS_ROOT}/{name}", read_only=True)
+
+    def claims(self, uris: Iterable[str]) -> None:
+        """Mount the claims that ``pvc://CLAIM/PATH`` URIs name, read-only, one a folder."""
+        names = {urlsplit(uri).netloc for uri in uris if uri.startswith("pvc://")}
+        for index, name in enumerate(sorted(names)):
+            source = {"persistentVolumeClaim": {"claimName": name, "readOnly": True}}
+            self._add(f"claim-{index}", source, f"{VOLUMES_ROOT}/{name}", read_only=True)
+
+    def cache(self, size_mib: int) -> None:
+        """Add the private folder a model is downloaded into, and /tmp."""
+        self.scratch("cache", CACHE_DIR, f"{size_mib}Mi")
+        self.scratch("tmp", "/tmp", "256Mi")  # noqa: S108  (the pod's own)
+
+    def _add(self, name: str, source: Json, path: str, *, read_only: bool = False) -> None:
+        self.volumes.append({"name": name, **source})
+        mount: dict[str, Any] = {"name": name, "mountPath": path}
+        if read_only:
+            mount["readOnly"] = True
+        self.mounts.append(mount)
+
+
+def ports_of(uris: Iterable[str]) -> set[int]:
+    """Return the TCP ports that fetching these URIs needs."""
+    ports: set[int] = set()
+    for uri in uris:
+        parts = urlsplit(uri)
+        explicit = parts.port if parts.scheme in ("http", "https", "oci") else None
+        ports.update((explicit,) if explicit else PORTS_OF_SCHEME.get(parts.scheme, ()))
+    return ports
+
+
+def network_policy(
+    meta: Json, pods: Json, *, egress_ports: Iterable[int], ingress_port: int | None = None
+) -> Json:
+    """Return a policy that denies all but DNS, the ports named, and the one served.
+
+    Policies know addresses, not names: what a workload may reach is bounded by port, and
+    link-local addresses (cloud metadata) are always left out.
+    """
+    spec: Json = {
+        "podSelector": {"matchLabels": pods},
+        "policyTypes": ["Ingress", "Egress"],
+        "egress": [
+            {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
+            {
+                "to": [
+                    {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
+                    {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10"]}},
+                ],
+                "ports": [{"protocol": "TCP", "port": p} for p in sorted(set(egress_ports))],
+            },
+        ],
+    }
+    if ingress_port is not None:
+        spec["ingress"] = [{"ports": [{"protocol": "TCP", "port": ingress_port}]}]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": meta,
+        "spec": spec,
+    }
