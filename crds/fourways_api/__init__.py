@@ -22,19 +22,22 @@ from .deployment import (
     worker_memory,
     worker_threads,
 )
+from .documents import Document, load_documents, read_documents
 from .model import ModelReference, SecretReference
 from .modes import Batch, BatchSource, Edge, Realtime, Streaming
-from .problems import InvalidSpec, Problem, check, load_documents, parse
+from .problems import InvalidSpec, Problem, check, check_update, parse
 from .requirements import Requirements
+from .review import Verdict, review
 from .runtime_config import FetchPolicy, GatewayConfig, Paths, RunReport, RuntimeConfig
 from .strategy import Choice, Contradiction, Mode, Step, choose
 
 __all__ = [
     "API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION",
-    "ApiModel", "Batch", "BatchSource", "Choice", "Condition", "Contract", "Contradiction", "Edge",
-    "EntityKey", "FetchPolicy", "GatewayConfig", "GoldenVectors", "InputField", "InvalidSpec",
+    "ApiModel", "Batch", "BatchSource", "Choice", "Condition", "Contract", "Contradiction",
+    "Document", "Edge", "EntityKey", "FetchPolicy", "GatewayConfig", "GoldenVectors", "InputField", "InvalidSpec",
     "Metadata", "Mode", "ModelDeployment", "ModelReference", "ModelStatus", "OutputField", "Paths",
     "Problem", "Range", "Realtime", "Requirements", "Resources", "Rule", "RunReport", "RunStatus",
     "RuntimeConfig", "SecretReference", "Spec", "Status", "Step", "Streaming",
-    "check", "choose", "load_documents", "parse", "worker_memory", "worker_threads",
+    "Verdict", "check", "check_update", "choose", "load_documents", "parse", "read_documents",
+    "review", "worker_memory", "worker_threads",
 ]  # fmt: skip

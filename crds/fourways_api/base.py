@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import cel
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
+
+RULES_KEYWORD = "x-kubernetes-validations"
+RULES_ERROR = "rules"
+
+RuleReason = Literal[
+    "FieldValueInvalid", "FieldValueRequired", "FieldValueForbidden", "FieldValueDuplicate"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +30,16 @@ class Rule:
 
     ``cel`` sees the object as ``self`` (and the stored one as ``oldSelf`` when it is a
     transition). ``fault`` says what is wrong, ``fix`` what to do, ``field`` names the field to
-    blame, relative to the object (empty for the object itself).
+    blame, relative to the object (empty for the object itself). Only what the API server's CEL
+    and the ``cel`` library share may be used: no ``split``, ``sum`` or ``quantity``, and
+    ``size()`` of ASCII text only (one counts characters, the other bytes).
     """
 
     cel: str
     fault: str
     fix: str
     field: str = ""
+    reason: RuleReason = "FieldValueInvalid"
 
     @property
     def transition(self) -> bool:
@@ -41,6 +51,11 @@ class Rule:
         """What the API server prints: fault and fix in one line."""
         return f"{self.fault}; {self.fix}"
 
+    def to_schema(self) -> dict[str, str]:
+        """Return the rule as an entry of ``x-kubernetes-validations``."""
+        entry = {"rule": self.cel, "message": self.message, "reason": self.reason}
+        return entry | ({"fieldPath": self.field} if self.field else {})
+
     def holds(self, value: Any, old: Any = None) -> bool:
         """Tell whether ``value`` (plain JSON data) keeps the rule; ``old`` is the stored one."""
         variables = {"self": value} if old is None else {"self": value, "oldSelf": old}
@@ -50,6 +65,11 @@ class Rule:
 @lru_cache(maxsize=512)
 def _compiled(expression: str) -> cel.Program:
     return cel.compile(expression)
+
+
+def _add_rules(schema: dict[str, Any], model: type[ApiModel]) -> None:
+    if model.rules:
+        schema[RULES_KEYWORD] = [rule.to_schema() for rule in model.rules]
 
 
 class ApiModel(BaseModel):
@@ -63,6 +83,7 @@ class ApiModel(BaseModel):
         frozen=True,
         # Docstrings under fields become the text of `kubectl explain`.
         use_attribute_docstrings=True,
+        json_schema_extra=_add_rules,
     )
 
     rules: ClassVar[tuple[Rule, ...]] = ()
@@ -72,11 +93,9 @@ class ApiModel(BaseModel):
         if not self.rules:
             return self
         value = self.to_json()
-        for rule in self.rules:
-            if not rule.transition and not rule.holds(value):
-                raise PydanticCustomError(
-                    "rule", "{fault}", {"fault": rule.fault, "fix": rule.fix, "field": rule.field}
-                )
+        broken = [r for r in self.rules if not r.transition and not r.holds(value)]
+        if broken:
+            raise PydanticCustomError(RULES_ERROR, "breaks a rule", {"broken": broken})
         return self
 
     def to_json(self) -> dict[str, Any]:

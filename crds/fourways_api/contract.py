@@ -11,8 +11,10 @@ from pydantic import Field
 
 from .base import ApiModel, Rule
 from .model import SecretReference
+from .schema_hints import keyed_by
 from .values import DataType, Digest, FieldName, KeyType, Text, Uri
 
+Number = Annotated[float, Field(allow_inf_nan=False)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=1, le=1_048_576)], ...], Field(max_length=4)]
 Category = Annotated[str, Field(max_length=128)]
 Categories = Annotated[tuple[Category, ...], Field(min_length=1, max_length=512)]
@@ -22,10 +24,10 @@ TensorName = Annotated[str, Field(min_length=1, max_length=253)]
 class Range(ApiModel):
     """Closed bounds of a number. A value outside is a reject."""
 
-    min: float | None = None
+    min: Number | None = None
     """Smallest value allowed."""
 
-    max: float | None = None
+    max: Number | None = None
     """Largest value allowed."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -160,10 +162,10 @@ class GoldenVectors(ApiModel):
     digest: Digest | None = None
     """sha256 of the file."""
 
-    absolute_tolerance: Annotated[float, Field(ge=0)] = 1e-5
+    absolute_tolerance: Annotated[float, Field(ge=0, le=1e9)] = 1e-5
     """Allowed difference of numbers: absolute + relative x |expected|."""
 
-    relative_tolerance: Annotated[float, Field(ge=0)] = 1e-4
+    relative_tolerance: Annotated[float, Field(ge=0, le=1e9)] = 1e-4
     """Allowed difference of numbers in relation to the expected value."""
 
     credentials: SecretReference | None = None
@@ -175,6 +177,7 @@ class GoldenVectors(ApiModel):
             "remote golden vectors have no digest",
             "set digest to the file's sha256",
             ".digest",
+            "FieldValueRequired",
         ),
     )
 
@@ -185,10 +188,12 @@ class Contract(ApiModel):
     entity_key: EntityKey
     """The key predictions are stored and looked up by."""
 
-    inputs: Annotated[tuple[InputField, ...], Field(min_length=1, max_length=256)]
+    inputs: Annotated[tuple[InputField, ...], Field(min_length=1, max_length=256), keyed_by("name")]
     """The model's inputs, in the model's order."""
 
-    outputs: Annotated[tuple[OutputField, ...], Field(min_length=1, max_length=64)]
+    outputs: Annotated[
+        tuple[OutputField, ...], Field(min_length=1, max_length=64), keyed_by("name")
+    ]
     """The answers."""
 
     golden_vectors: GoldenVectors | None = None
@@ -200,12 +205,14 @@ class Contract(ApiModel):
             "two inputs share a name",
             "give each input its own name",
             ".inputs",
+            "FieldValueDuplicate",
         ),
         Rule(
             "self.outputs.all(f, self.outputs.exists_one(g, g.name == f.name))",
             "two outputs share a name",
             "give each output its own name",
             ".outputs",
+            "FieldValueDuplicate",
         ),
         Rule(
             "!self.outputs.exists(f, f.name == self.entityKey.name)",

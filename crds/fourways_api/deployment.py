@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from .base import ApiModel, Rule
 from .contract import Contract
 from .model import ModelReference
 from .modes import Batch, Edge, Realtime, Streaming
 from .requirements import Requirements
-from .strategy import Choice, Contradiction, choose
+from .schema_hints import keyed_by
+from .strategy import TREE_IN_CEL, Choice, Contradiction, choose
 from .values import CpuQuantity, MemoryQuantity, bytes_of, cores
 
 GROUP = "fourways.dev"
@@ -20,13 +21,26 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "ModelDeployment"
 PLURAL = "modeldeployments"
 
+MAX_NAME = 43
+"""A CronJob's name has 52 characters at the most; the rest is for what is put before and behind."""
+
 ModeName = Literal["auto", "batch", "realtime", "streaming", "edge"]
 Workload = Batch | Realtime | Streaming | Edge
-Image = Annotated[str, Field(pattern=r"^[^\s]+$", max_length=512)]
+Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=512)]
+LabelKey = Annotated[
+    str,
+    Field(
+        pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?([A-Za-z0-9][A-Za-z0-9._-]*)?[A-Za-z0-9]$",
+        max_length=317,
+    ),
+]
+LabelValue = Annotated[
+    str, Field(pattern=r"^(([A-Za-z0-9][A-Za-z0-9._-]*)?[A-Za-z0-9])?$", max_length=63)
+]
 
 
 class Resources(ApiModel):
-    """CPU and memory of one worker. Requests equal limits, so that a worker gets what it was promised."""
+    """CPU and memory of one worker: request and limit alike, so that it gets what was promised."""
 
     cpu: CpuQuantity = "1"
     """Cores. onnxruntime uses as many threads."""
@@ -40,7 +54,7 @@ class Spec(ApiModel):
 
     mode: ModeName = "auto"
     """How the model reaches production; auto chooses by requirements. The block of the same name
-    holds the mode's settings; the other blocks wait unused, so that changing the mode is one edit."""
+    holds the mode's settings; other blocks wait unused, so that changing the mode is one edit."""
 
     requirements: Requirements | None = None
     """What the users of the model need. mode auto decides by it."""
@@ -76,6 +90,7 @@ class Spec(ApiModel):
                 f"mode {mode} has no settings",
                 f"add the block {mode}",
                 f".{mode}",
+                "FieldValueRequired",
             )
             for mode in ("batch", "realtime", "streaming", "edge")
         ),
@@ -84,12 +99,32 @@ class Spec(ApiModel):
             "mode auto has nothing to decide by",
             "add requirements, or name a mode",
             ".requirements",
+            "FieldValueRequired",
+        ),
+        *(
+            Rule(
+                f"self.mode != 'auto' || !has(self.requirements) || !({leads_there})"
+                f" || has(self.{mode})",
+                f"requirements lead to mode {mode}, which has no settings",
+                f"add the block {mode}, or change requirements (fourways explain tells why)",
+                f".{mode}",
+                "FieldValueRequired",
+            )
+            for mode, leads_there in TREE_IN_CEL.items()
         ),
         Rule(
             "has(self.image) || self.model.format != 'python'",
             "a model of format python needs an image with its code",
             "set image",
             ".image",
+            "FieldValueRequired",
+        ),
+        Rule(
+            "!has(self.realtime) || !has(self.realtime.features) ||"
+            " self.realtime.features.inputs.all(i, self.contract.inputs.exists(f, f.name == i))",
+            "features names an input that the contract does not have",
+            "name inputs of spec.contract.inputs",
+            ".realtime.features.inputs",
         ),
     )
 
@@ -115,14 +150,14 @@ class Spec(ApiModel):
 class Metadata(ApiModel):
     """The part of Kubernetes object metadata that Fourways reads."""
 
-    model_config = {**ApiModel.model_config, "extra": "ignore"}
+    model_config = ConfigDict(extra="ignore")
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=43)]
+    name: str
     namespace: str = "default"
     uid: str = ""
     generation: int = 0
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
 
 
 class Condition(ApiModel):
@@ -215,7 +250,7 @@ class Status(ApiModel):
     address: Annotated[str, Field(max_length=512)] | None = None
     """Where the backend asks for predictions, inside the cluster."""
 
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16), keyed_by("type")] = ()
     """Ready, Progressing, Degraded, SpecValid, ModelResolved."""
 
 
@@ -227,6 +262,21 @@ class ModelDeployment(ApiModel):
     metadata: Metadata
     spec: Spec
     status: Status | None = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"self.metadata.name.size() <= {MAX_NAME}",
+            f"the name is longer than {MAX_NAME} characters",
+            "shorten metadata.name: names of Jobs are made from it",
+            ".metadata.name",
+        ),
+        Rule(
+            "self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
+            "the name cannot name a Service",
+            "use small letters, digits and -, beginning with a letter",
+            ".metadata.name",
+        ),
+    )
 
     @property
     def key(self) -> tuple[str, str]:

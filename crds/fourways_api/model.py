@@ -13,12 +13,15 @@ ModelFormat = Literal["onnx", "skops", "xgboost", "lightgbm", "python"]
 
 PythonClass = Annotated[
     str,
-    Field(pattern=r"^[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)*:[A-Za-z_][\w]*$", max_length=253),
+    Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$",
+        max_length=253,
+    ),
 ]
 
 
 class SecretReference(ApiModel):
-    """A Secret in the deployment's own namespace. The kubelet mounts it; the operator never reads it."""
+    """A Secret in the same namespace. The kubelet mounts it; the operator never reads it."""
 
     secret_name: Name
     """Name of the Secret. Its keys are mounted as files."""
@@ -62,6 +65,7 @@ class ModelReference(ApiModel):
             "a remote model has no digest",
             "set digest to the file's sha256, or digestPolicy to TrustOnFirstUse",
             ".digest",
+            "FieldValueRequired",
         ),
         Rule(
             "(self.format == 'python') == has(self.pythonClass)",

@@ -7,14 +7,29 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from .base import ApiModel, Rule
+from .cron import CRON_PATTERN
 from .model import SecretReference
+from .schema_hints import keyed_by
 from .values import Duration, FieldName, Name, Schedule, Text, Uri
 
-Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 RejectLimit = Annotated[
     str, Field(pattern=r"^([0-9]{1,9}|([0-9]{1,2}(\.[0-9]{1,4})?|100)%)$", max_length=12)
 ]
-HostList = Annotated[str, Field(min_length=1, max_length=1024)]
+_HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+KafkaServers = Annotated[
+    str, Field(pattern=rf"^{_HOST}:[0-9]{{1,5}}(,{_HOST}:[0-9]{{1,5}})*$", max_length=1024)
+]
+_NATS = rf"(nats|tls|ws|wss)://{_HOST}(:[0-9]{{1,5}})?"
+NatsServers = Annotated[str, Field(pattern=rf"^{_NATS}(,{_NATS})*$", max_length=1024)]
+
+
+def _longer_than_zero(field: str) -> Rule:
+    return Rule(
+        f"duration(self.{field}) > duration('0s')",
+        f"{field} is zero",
+        "give it a length, such as 1s",
+        f".{field}",
+    )
 
 
 # ---------------------------------------------------------------- batch
@@ -71,10 +86,10 @@ class Batch(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.schedule.matches('^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)"
-            "|([0-9A-Za-z*,/?#L-]+ +){4}[0-9A-Za-z*,/?#L-]+)$')",
+            f"self.schedule.matches('{CRON_PATTERN}')",
             "the schedule is not a cron line",
-            "write five fields such as '0 3 * * *', or @daily; the zone goes to timeZone",
+            "write five fields such as '0 3 * * *' (Sunday is 0), or @daily; the zone goes to"
+            " timeZone",
             ".schedule",
         ),
         Rule(
@@ -96,7 +111,11 @@ class FeatureLookup(ApiModel):
     """Secret with the connection string under the key uri."""
 
     table: (
-        Annotated[str, Field(pattern=r"^[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)?$", max_length=127)] | None
+        Annotated[
+            str,
+            Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$", max_length=127),
+        ]
+        | None
     ) = None
     """Table with one row an entity; its columns have the inputs' names."""
 
@@ -118,6 +137,7 @@ class FeatureLookup(ApiModel):
             "features come from a table or from a query",
             "set exactly one of table and query",
         ),
+        _longer_than_zero("timeout"),
     )
 
 
@@ -137,6 +157,7 @@ class Realtime(ApiModel):
     """Inputs fetched by entity key at request time."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        _longer_than_zero("timeout"),
         Rule(
             "self.minReplicas <= self.maxReplicas",
             "minReplicas is above maxReplicas",
@@ -152,7 +173,7 @@ class Realtime(ApiModel):
 class KafkaSource(ApiModel):
     """Events from a Kafka topic."""
 
-    bootstrap_servers: HostList
+    bootstrap_servers: KafkaServers
     """HOST:PORT, comma separated."""
 
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)]
@@ -170,13 +191,13 @@ class KafkaSource(ApiModel):
 class NatsSource(ApiModel):
     """Events from a NATS JetStream stream."""
 
-    servers: HostList
+    servers: NatsServers
     """nats://HOST:PORT, comma separated."""
 
     stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255)]
     """Stream to read."""
 
-    subject: Annotated[str, Field(pattern=r"^[^\s]+$", max_length=255)]
+    subject: Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]+$", max_length=255)]
     """Subject to read."""
 
     credentials: SecretReference | None = None
@@ -233,6 +254,7 @@ class Streaming(ApiModel):
     """Consumers at the most."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        _longer_than_zero("freshness"),
         Rule(
             "self.minReplicas <= self.maxReplicas",
             "minReplicas is above maxReplicas",
@@ -277,7 +299,7 @@ class EdgeTarget(ApiModel):
 class Edge(ApiModel):
     """Build a signed bundle that devices fetch and answer from offline."""
 
-    targets: Annotated[tuple[EdgeTarget, ...], Field(min_length=1, max_length=16)]
+    targets: Annotated[tuple[EdgeTarget, ...], Field(min_length=1, max_length=16), keyed_by("name")]
     """The kinds of device to build for."""
 
     signing: SecretReference
@@ -295,6 +317,7 @@ class Edge(ApiModel):
             "two targets share a name",
             "give each target its own name",
             ".targets",
+            "FieldValueDuplicate",
         ),
     )
 

@@ -1,18 +1,29 @@
-"""From a document to a ModelDeployment, or to a list of problems a person can act on."""
+"""From a document to a ModelDeployment, or to a list of problems a person can act on.
+
+``parse`` judges as the API server judges: the same schema, the same rules. ``check`` adds what a
+schema cannot say. ``check_update`` judges the step from a stored deployment to a new one.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import orjson
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from .deployment import KIND, ModelDeployment
+from .base import RULES_ERROR, ApiModel
+from .cron import schedule_fault, zone_is_known
+from .deployment import ModelDeployment, Spec
 from .runtime_config import MAX_CONFIG_BYTES
-from .strategy import Contradiction
+from .wording import path_of, words_for
+
+MAX_CONTRACT_BYTES = MAX_CONFIG_BYTES // 2
+MAX_VALUES = 200_000
+"""Values in one document at the most; YAML aliases can make a short text without end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,124 +54,169 @@ class InvalidSpec(ValueError):
 def parse(document: dict[str, Any]) -> ModelDeployment:
     """Turn a decoded document into a ModelDeployment, judged as the API server judges it.
 
+    A status that makes no sense is left out instead of refused: a spec is not wrong because an
+    operator of another version once wrote its status.
+
     Raises:
         InvalidSpec: with every problem found.
 
     """
-    try:
-        # Through JSON, so that the strictness is JSON's: 1 is not "1", a list is not a tuple.
-        deployment = ModelDeployment.model_validate_json(
-            orjson.dumps(document, default=str), strict=True
-        )
-    except ValidationError as error:
-        raise InvalidSpec(tuple(_problem(e) for e in error.errors(include_url=False))) from None
+    plain = _Plain(nulls=True).of(document)
+    deployment, errors = _validate(_Plain(nulls=False).of(document))
+    if errors and all(e["loc"][:1] == ("status",) for e in errors):
+        deployment, errors = _validate({k: v for k, v in plain.items() if k != "status"})
+    # The API server drops null before it judges, but it names unknown fields before that.
+    errors += [
+        e for e in _validate(plain)[1] if e["type"] == "extra_forbidden" and e["input"] is None
+    ]
+    if errors or deployment is None:
+        raise InvalidSpec(tuple(p for e in _telling(errors) for p in _problems(e)))
     return deployment
 
 
 def check(deployment: ModelDeployment) -> None:
-    """Check what no schema can say: contradicting requirements, a contract too large to carry.
+    """Check what no schema can say, so that the API server accepts it and the operator does not.
 
     Raises:
-        InvalidSpec: with the first problem found.
+        InvalidSpec: with every problem found.
 
     """
+    problems = tuple(p for ask in _CHECKS if (p := ask(deployment.spec)))
+    if problems:
+        raise InvalidSpec(problems)
+
+
+def check_update(old: ModelDeployment, new: ModelDeployment) -> None:
+    """Check that ``new`` may take the place of ``old``: what must not change did not.
+
+    Raises:
+        InvalidSpec: with every problem found.
+
+    """
+    problems = tuple(_broken_transitions(old, new, ""))
+    if problems:
+        raise InvalidSpec(problems)
+
+
+# ---------------------------------------------------------------- what no schema can say
+
+
+def _contract_size(spec: Spec) -> Problem | None:
+    size = len(json.dumps(spec.contract.to_json()))
+    if size <= MAX_CONTRACT_BYTES:
+        return None
+    fault = f"the contract takes {size} bytes, {MAX_CONTRACT_BYTES} at the most"
+    return Problem("spec.contract", fault, "shorten names, categories or descriptions")
+
+
+def _schedule_comes(spec: Spec) -> Problem | None:
+    fault = schedule_fault(spec.batch.schedule) if spec.batch else None
+    if not fault:
+        return None
+    return Problem("spec.batch.schedule", fault, "write a time that comes, such as '0 3 * * *'")
+
+
+def _zone_exists(spec: Spec) -> Problem | None:
+    if not spec.batch or zone_is_known(spec.batch.time_zone):
+        return None
+    fault = f"'{spec.batch.time_zone}' is no time zone"
+    return Problem("spec.batch.timeZone", fault, "use an IANA name such as Europe/Berlin")
+
+
+_CHECKS: tuple[Callable[[Spec], Problem | None], ...] = (
+    _contract_size,
+    _schedule_comes,
+    _zone_exists,
+)
+
+
+# ---------------------------------------------------------------- pydantic's errors
+
+
+def _validate(document: Any) -> tuple[ModelDeployment | None, list[ErrorDetails]]:
     try:
-        deployment.spec.choice()
-    except Contradiction as error:
-        fault, _, fix = str(error).partition(": ")
-        raise InvalidSpec((Problem("spec.requirements", fault, fix),)) from None
-    size = len(orjson.dumps(deployment.spec.contract.to_json()))
-    if size > MAX_CONFIG_BYTES // 2:
-        fault = f"the contract takes {size} bytes, {MAX_CONFIG_BYTES // 2} at the most"
-        raise InvalidSpec(
-            (Problem("spec.contract", fault, "shorten names, categories or descriptions"),)
+        # Through JSON, so that the strictness is JSON's: 1 is not "1", a list is not a tuple.
+        return (
+            ModelDeployment.model_validate_json(
+                json.dumps(document), strict=True, by_alias=True, by_name=False
+            ),
+            [],
         )
+    except ValidationError as error:
+        return None, error.errors(include_url=False)
 
 
-def load_documents(text: str) -> list[dict[str, Any]]:
-    """Read the YAML documents of a file, as kubectl does.
-
-    Raises:
-        InvalidSpec: the text is not YAML, or a document is not a mapping.
-
-    """
-    try:
-        documents = [d for d in yaml.safe_load_all(text) if d is not None]
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f"line {where.line + 1}" if where else "file"
-        raise InvalidSpec(
-            (Problem(line, "not YAML", str(getattr(error, "problem", error))),)
-        ) from None
-    for document in documents:
-        if not isinstance(document, dict):
-            raise InvalidSpec(
-                (
-                    Problem(
-                        "file",
-                        f"a {type(document).__name__} where an object was expected",
-                        f"write a {KIND}",
-                    ),
-                )
-            )
-    return documents
+def _telling(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave out what only follows from another error: a list is short of its refused items."""
+    return [
+        e
+        for e in errors
+        if e["type"] != "too_short"
+        or not any(
+            len(o["loc"]) > (n := len(e["loc"])) and o["loc"][:n] == e["loc"] for o in errors
+        )
+    ]
 
 
-def _problem(error: ErrorDetails) -> Problem:
-    context = error.get("ctx", {})
-    field = _path(error["loc"])
-    if error["type"] == "rule":
-        return Problem((field + context["field"]).lstrip("."), context["fault"], context["fix"])
-    fault, fix = _words(error, context)
-    return Problem(field or "document", fault, fix)
+def _problems(error: ErrorDetails) -> list[Problem]:
+    field = path_of(error["loc"])
+    if error["type"] == RULES_ERROR:
+        broken = error["ctx"]["broken"]
+        return [
+            Problem((field + r.field).lstrip(".") or "document", r.fault, r.fix) for r in broken
+        ]
+    fault, fix = words_for(error)
+    return [Problem(field or "document", fault, fix)]
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return path.lstrip(".")
+def _broken_transitions(old: ApiModel, new: ApiModel, path: str) -> list[Problem]:
+    broken = [
+        Problem((path + rule.field).lstrip("."), rule.fault, rule.fix)
+        for rule in new.rules
+        if rule.transition and not rule.holds(new.to_json(), old.to_json())
+    ]
+    for name, info in type(new).model_fields.items():
+        before, after = getattr(old, name), getattr(new, name)
+        if isinstance(before, ApiModel) and isinstance(after, ApiModel):
+            broken += _broken_transitions(before, after, f"{path}.{info.alias}")
+    return broken
 
 
-def _words(error: ErrorDetails, context: dict[str, Any]) -> tuple[str, str]:
-    """Return fault and fix for one of pydantic's error types."""
-    got = _shown(error["input"])
-    match error["type"]:
-        case "missing":
-            return "required, but absent", "add it"
-        case "extra_forbidden":
-            return (
-                "unknown field",
-                "remove it, or check its spelling (kubectl explain modeldeployment.spec)",
-            )
-        case "literal_error":
-            return f"{got} is not one of the values allowed", f"use {context['expected']}"
-        case "string_pattern_mismatch":
-            return f"{got} has the wrong form", f"write it to match {context['pattern']}"
-        case "string_too_long" | "too_long" | "string_too_short" | "too_short":
-            limit = context.get("max_length", context.get("min_length"))
-            word = "long" if error["type"].endswith("long") else "short"
-            return f"too {word}", f"the limit is {limit}"
-        case "greater_than_equal" | "less_than_equal" | "greater_than" | "less_than":
-            sign = {"ge": "at least", "le": "at most", "gt": "more than", "lt": "less than"}
-            key = next(k for k in sign if k in context)
-            return f"{got} is out of range", f"use {sign[key]} {context[key]:g}"
-        case kind if (
-            kind.endswith("_type") or kind.endswith("_parsing") or kind == "int_from_float"
-        ):
-            return f"{got} is not {_kind_of(kind)}", f"write {_kind_of(kind)}"
-        case _:
-            return error["msg"], "correct it (kubectl explain modeldeployment.spec)"
+# ---------------------------------------------------------------- decoded YAML to JSON
 
 
-def _kind_of(kind: str) -> str:
-    names = {
-        "string": "a string (quote it)", "int": "a whole number", "float": "a number",
-        "bool": "true or false", "model": "an object", "dict": "an object", "tuple": "a list",
-    }  # fmt: skip
-    return names.get(kind.split("_")[0], "of the right type")
+@dataclass(slots=True)
+class _Plain:
+    """Turns decoded YAML into what JSON can carry, as kubectl does on the way to the server."""
+
+    nulls: bool
+    left: int = MAX_VALUES
+
+    def of(self, value: Any, path: tuple[str | int, ...] = ()) -> Any:
+        self.left -= 1
+        if self.left < 0 or len(path) > 64:
+            raise InvalidSpec((Problem("document", "too large or too deep", "write less of it"),))
+        match value:
+            case dict():
+                return {
+                    _key(k): self.of(v, (*path, _key(k)))
+                    for k, v in value.items()
+                    if self.nulls or v is not None
+                }
+            case list() | tuple():
+                return [self.of(v, (*path, i)) for i, v in enumerate(value)]
+            case float() if not math.isfinite(value):
+                fault = f"{value} is not a number that JSON knows"
+                raise InvalidSpec((Problem(path_of(path), fault, "write a finite number"),))
+            case float() if value.is_integer() and abs(value) < 2**53:
+                return int(value)
+            case bytes():
+                return value.decode(errors="replace")
+            case str() | bool() | int() | float() | None:
+                return value
+            case _:
+                return str(value)
 
 
-def _shown(value: object) -> str:
-    text = repr(value) if isinstance(value, str) else orjson.dumps(value, default=str).decode()
-    return text if len(text) <= 80 else text[:77] + "..."
+def _key(key: object) -> str:
+    return str(key).lower() if isinstance(key, bool) else str(key)

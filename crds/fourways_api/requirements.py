@@ -1,4 +1,8 @@
-"""What the users of a model need. ``mode: auto`` turns this into a mode."""
+"""What the users of a model need. ``mode: auto`` turns this into a mode.
+
+Needs that exclude each other are refused here, by rules, so that the API server refuses them
+too and the decision tree (``strategy.py``) only ever sees needs that can be met.
+"""
 
 from __future__ import annotations
 
@@ -40,5 +44,31 @@ class Requirements(ApiModel):
             "offline devices cannot consume a stream of a cluster's events",
             "drop offline, or set arrival to OnRequest",
             ".offline",
+        ),
+        Rule(
+            "!self.offline || self.arrival != 'Scheduled'",
+            "an offline device cannot be reached by a scheduled run",
+            "drop offline, or set arrival to OnRequest",
+            ".offline",
+        ),
+        Rule(
+            "self.arrival != 'Scheduled' || !has(self.staleness)"
+            " || duration(self.staleness) >= duration('1m')",
+            "scheduled runs cannot keep answers younger than a minute",
+            "allow staleness of 1m or more, or set arrival to OnRequest or Continuous",
+            ".staleness",
+        ),
+        Rule(
+            "self.arrival != 'Continuous' || !has(self.staleness)"
+            " || duration(self.staleness) >= duration('1s')",
+            "a stream cannot promise answers younger than a second",
+            "allow staleness of 1s or more, or set arrival to OnRequest",
+            ".staleness",
+        ),
+        Rule(
+            "!has(self.latency) || duration(self.latency) > duration('0s')",
+            "no answer comes in no time",
+            "allow latency of 1ms or more, or leave it out",
+            ".latency",
         ),
     )

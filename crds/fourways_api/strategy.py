@@ -9,11 +9,11 @@ The decision tree is a list of questions asked in order; the first that says yes
     otherwise                                              -> realtime
 
 It is pure: the operator, the command line and the embedded host ask it the same way.
+:data:`TREE_IN_CEL` says the same to the API server; a test holds the two together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,24 @@ COLD_START = 5.0
 
 LOW_RATE = 1.0
 """Requests per second below which a replica mostly idles."""
+
+
+_STALE_IS_FINE_IN_CEL = (
+    "has(self.requirements.staleness)"
+    " ? duration(self.requirements.staleness) >= duration('1m')"
+    " && (self.requirements.inputsKnownAhead || self.requirements.arrival == 'Scheduled')"
+    " : self.requirements.arrival == 'Scheduled'"
+)
+
+TREE_IN_CEL: dict[Mode, str] = {
+    "edge": "self.requirements.offline",
+    "streaming": "!self.requirements.offline && self.requirements.arrival == 'Continuous'",
+    "batch": "!self.requirements.offline && self.requirements.arrival != 'Continuous'"
+    f" && ({_STALE_IS_FINE_IN_CEL})",
+    "realtime": "!self.requirements.offline && self.requirements.arrival != 'Continuous'"
+    f" && !({_STALE_IS_FINE_IN_CEL})",
+}
+"""By mode, the condition on a spec under which the tree leads there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +74,11 @@ class Choice:
 
 
 class Contradiction(ValueError):
-    """Requirements that no mode can meet; the text names them and the way out."""
+    """Settings that cannot be met together; the text names them and the way out."""
 
 
 def choose(needs: Requirements) -> Choice:
-    """Walk the decision tree.
-
-    Raises:
-        Contradiction: two requirements exclude each other.
-
-    """
-    _refuse_contradictions(needs)
+    """Walk the decision tree."""
     path: list[Step] = []
     for ask in (_offline, _events, _stale_is_fine, _rare_and_patient):
         step = ask(needs)
@@ -75,46 +87,6 @@ def choose(needs: Requirements) -> Choice:
             zero = ask is _rare_and_patient
             return Choice(step.mode, step.because, tuple(path), zero)
     return Choice("realtime", "the input exists only at the moment of asking", tuple(path))
-
-
-def _refuse_contradictions(needs: Requirements) -> None:
-    latency = seconds(needs.latency) if needs.latency else None
-    staleness = seconds(needs.staleness) if needs.staleness else None
-    checks: list[tuple[bool, Callable[[], str]]] = [
-        (
-            needs.arrival == "Scheduled"
-            and staleness is not None
-            and staleness < BATCH_MIN_STALENESS,
-            lambda: (
-                f"arrival Scheduled cannot keep answers younger than {needs.staleness}: "
-                "allow staleness of 1m or more, or set arrival to OnRequest or Continuous"
-            ),
-        ),
-        (
-            needs.arrival == "Continuous" and staleness is not None and staleness < 1.0,
-            lambda: (
-                f"a stream cannot promise answers younger than {needs.staleness}: "
-                "allow staleness of 1s or more, or set arrival to OnRequest"
-            ),
-        ),
-        (
-            latency is not None and latency < 0.001 and not needs.offline,
-            lambda: (
-                f"no answer crosses a network within {needs.latency}: "
-                "set offline to true, or allow latency of 1ms or more"
-            ),
-        ),
-        (
-            needs.offline and needs.arrival == "Scheduled",
-            lambda: (
-                "an offline device cannot be reached by a scheduled run: "
-                "drop offline, or set arrival to OnRequest"
-            ),
-        ),
-    ]
-    for contradicts, explain in checks:
-        if contradicts:
-            raise Contradiction(explain())
 
 
 def _offline(needs: Requirements) -> Step:
@@ -147,7 +119,8 @@ def _stale_is_fine(needs: Requirements) -> Step:
         stale = BATCH_MIN_STALENESS
     yes = known and stale >= BATCH_MIN_STALENESS
     if yes:
-        because = f"inputs are known ahead and answers may be {needs.staleness or 'as old as the schedule'} old"
+        age = needs.staleness or "as old as the schedule"
+        because = f"inputs are known ahead and answers may be {age} old"
         otherwise = "set requirements.inputsKnownAhead to false, or staleness below 1m"
     elif known:
         because = f"answers may be only {needs.staleness or '0s'} old"

@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+# Patterns are read by three engines (Rust here, Go's RE2 in the API server, browsers in editors),
+# so none uses \w or \s, whose reach differs between them, and all are anchored with ^ and $.
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
 """A Kubernetes object name (RFC 1123 label)."""
 
@@ -18,25 +21,36 @@ Text = Annotated[str, Field(max_length=1024)]
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[a-f0-9]{64}$", max_length=71)]
 
-Duration = Annotated[str, Field(pattern=r"^([0-9]+(ms|s|m|h|d))+$", max_length=32)]
-"""A length of time such as ``250ms``, ``90s``, ``1h30m`` or ``2d``."""
+Duration = Annotated[
+    str,
+    Field(
+        pattern=r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?([0-9]{1,6}ms)?$",
+        min_length=2,
+        max_length=32,
+    ),
+]
+"""A length of time such as ``250ms``, ``90s`` or ``1h30m``. As everywhere in Kubernetes the
+largest unit is the hour: CEL compares such durations, and knows no days."""
 
 CpuQuantity = Annotated[
-    str, Field(pattern=r"^([1-9][0-9]*m|[1-9][0-9]*(\.[0-9]{1,3})?|0\.[0-9]{1,3})$", max_length=12)
+    str,
+    Field(
+        pattern=r"^([1-9][0-9]{0,5}m|[1-9][0-9]{0,3}(\.[0-9]{1,3})?"
+        r"|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9]))$",
+        max_length=12,
+    ),
 ]
 """An amount of CPU in cores (``2``, ``0.5``) or millicores (``500m``)."""
 
-MemoryQuantity = Annotated[
-    str, Field(pattern=r"^[1-9][0-9]*(Ki|Mi|Gi|Ti|k|M|G|T)?$", max_length=16)
-]
-"""An amount of memory in bytes, with an optional suffix (``512Mi``, ``2Gi``)."""
+MemoryQuantity = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}(Mi|Gi|Ti|M|G|T)$", max_length=16)]
+"""An amount of memory (``512Mi``, ``2Gi``). The suffix is required: 512 would mean bytes."""
 
 Schedule = Annotated[str, Field(min_length=1, max_length=128)]
-"""A five-field cron line, or ``@hourly``, ``@daily``, ``@weekly``, ``@monthly``, ``@yearly``."""
+"""A five-field cron line, or ``@hourly``, ``@daily`` and so on (see ``cron.py``)."""
 
 Uri = Annotated[
     str,
-    Field(pattern=r"^(file|pvc|https?|s3|gs|az|oci)://[^\s]+$", max_length=2048),
+    Field(pattern=r"^(file|pvc|https?|s3|gs|az|oci)://[^\x00-\x20\x7f]+$", max_length=2048),
 ]
 """Where something is: ``file``, ``pvc`` (``pvc://CLAIM/PATH``), ``http(s)``, ``s3``, ``gs``,
 ``az`` or ``oci``."""
@@ -51,14 +65,13 @@ DataType = Literal[
 
 KeyType = Literal["string", "int64"]
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_MEMORY = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
-           "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}  # fmt: skip
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_MEMORY = {"M": 10**6, "G": 10**9, "T": 10**12, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def seconds(duration: str) -> float:
     """Convert a :data:`Duration` to seconds."""
-    return sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)(ms|s|m|h|d)", duration))
+    return sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)(ms|s|m|h)", duration))
 
 
 def cores(quantity: str) -> float:

@@ -1,0 +1,51 @@
+# Every command brings what it needs. `make help` lists them.
+PYTHON := .venv/bin/python
+RUN := $(PYTHON) -m
+
+.PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
+  format lint types layers setup bench-operator
+
+help: ## This list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+demo: ## Predictions on this machine, without a cluster
+	@tools/setup.sh demo
+	@$(PYTHON) examples/demo.py
+
+demo-cluster: cluster ## The same on a cluster: images, Helm chart, kubectl apply
+	@$(RUN) tools.demo_cluster
+
+test: setup ## Everything this machine can run
+	@$(RUN) tools.test
+
+test-fast: setup ## Unit and transition tests, under a minute
+	@$(RUN) pytest -q -m "not cluster and not embedded"
+
+cluster: setup ## A Kubernetes: kind with Docker, $KUBECONFIG, or one built here
+	@$(RUN) tools.cluster up
+
+cluster-down: setup ## Take it away, leaving nothing
+	@$(RUN) tools.cluster down
+
+update: setup ## Everything generated
+	@$(RUN) tools.generated update
+
+update-lock: setup ## Newer dependencies
+	@$(RUN) tools.generated lock
+
+verify: setup ## Format, lint, types, layers, and that everything generated is up to date
+	@$(PYTHON) -m ruff format --check --quiet .
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports
+	@$(RUN) tools.generated verify
+
+format: setup ## Format and fix what can be fixed
+	@$(PYTHON) -m ruff format --quiet .
+	@$(PYTHON) -m ruff check --fix --quiet .
+
+bench-operator: cluster ## kubectl apply -> CronJob exists, on the cluster
+	@$(RUN) benchmarks.operator_latency
+
+setup:
+	@tools/setup.sh dev

@@ -1,0 +1,40 @@
+"""``fourways plan``: the objects the operator would apply, as YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from fourways_operator import plan as planner
+from fourways_operator.facts import Settings
+
+from .files import read_deployments
+
+DEFAULTS = Settings(runtime_image="fourways-runtime:dev")
+
+
+def plan(
+    files: Annotated[list[Path], typer.Argument(help="Manifests; - reads standard input.")],
+    image: Annotated[str, typer.Option(help="Image of the workloads.")] = DEFAULTS.runtime_image,
+    store_secret: Annotated[
+        str, typer.Option(help="Secret with the store's address.")
+    ] = DEFAULTS.store_secret,
+    gateway: Annotated[bool, typer.Option(help="Include the namespace's gateway.")] = True,
+) -> None:
+    """Print exactly the objects the operator would apply, as YAML.
+
+    The owner's uid is only known to a cluster; it is left empty here.
+    """
+    settings = Settings(runtime_image=image, store_secret=store_secret)
+    deployments = read_deployments(files)
+    objects: list[dict[str, Any]] = []
+    for deployment in deployments:
+        objects.extend(planner.plan(deployment, settings))
+    if gateway:
+        for namespace in sorted({d.metadata.namespace for d in deployments}):
+            owners = [d.to_json() for d in deployments if d.metadata.namespace == namespace]
+            objects.extend(planner.plan_gateway(namespace, owners, settings))
+    typer.echo(yaml.safe_dump_all(objects, sort_keys=False), nl=False)

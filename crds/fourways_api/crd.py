@@ -1,0 +1,174 @@
+"""The CustomResourceDefinition, made from the types.
+
+``python -m fourways_api.crd`` writes the checked-in YAML; ``--check`` says whether it is current.
+
+pydantic writes JSON Schema; the API server wants a *structural* schema, which is less: no
+``$ref``, no ``anyOf`` with null (a field is optional by not being required), no titles, bounds
+of the old kind. Everything else (rules, list keys, docs, defaults) already travels in the schema.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .base import RULES_KEYWORD
+from .deployment import GROUP, KIND, PLURAL, VERSION, ModelDeployment
+from .schema_hints import LIST_KEYS, LIST_TYPE
+
+Schema = dict[str, Any]
+
+CRD_FILE = Path(__file__).parent.parent / f"{GROUP}_{PLURAL}.yaml"
+
+PRINTER_COLUMNS = (
+    ("Mode", "string", ".status.mode", "How the model reaches production", 0),
+    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether it serves", 0),
+    ("Version", "string", ".status.model.version", "Model version that serves", 0),
+    ("Last Run", "date", ".status.lastRun.startedAt", "When the latest run started", 0),
+    # Not a date: kubectl prints dates as an age, and calls one in the future <invalid>.
+    ("Next Run", "string", ".status.nextRun", "When the next run is due", 0),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is (not)", 1),
+    ("Age", "date", ".metadata.creationTimestamp", "Time since it was created", 0),
+)
+
+
+def custom_resource_definition() -> Schema:
+    """Return the CRD as plain data."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": KIND,
+                "listKind": f"{KIND}List",
+                "plural": PLURAL,
+                "singular": KIND.lower(),
+                "shortNames": ["mdep"],
+                "categories": ["fourways"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [_column(*c) for c in PRINTER_COLUMNS],
+                    "schema": {"openAPIV3Schema": openapi_schema()},
+                }
+            ],
+        },
+    }
+
+
+def _column(name: str, kind: str, path: str, description: str, priority: int) -> Schema:
+    column = {"name": name, "type": kind, "jsonPath": path, "description": description}
+    return column | ({"priority": priority} if priority else {})
+
+
+def openapi_schema() -> Schema:
+    """Return the structural schema of a ModelDeployment."""
+    source = ModelDeployment.model_json_schema(by_alias=True, mode="validation")
+    # These three belong to Kubernetes: it types them, and allows a schema to say no more.
+    source["properties"] |= {
+        "apiVersion": {"type": "string", "description": "Version of this API."},
+        "kind": {"type": "string", "description": f"Always {KIND}."},
+        "metadata": {"type": "object"},
+    }
+    schema = _structural(source, source["$defs"])
+    schema["required"] = ["spec"]
+    for rule in schema[RULES_KEYWORD]:
+        # A path must lead into the schema, and metadata has none.
+        rule.pop("fieldPath", None)
+    return schema
+
+
+def _structural(source: Schema, definitions: dict[str, Schema]) -> Schema:
+    source = _inlined(_without_null(source), definitions)
+    result: Schema = {}
+    for keyword, value in source.items():
+        match keyword:
+            case "title" | "$defs" | "additionalProperties":
+                continue
+            case "properties":
+                result[keyword] = {n: _structural(s, definitions) for n, s in value.items()}
+            case "items":
+                result[keyword] = _structural(value, definitions)
+            case "description":
+                result[keyword] = " ".join(value.split())
+            case "const":
+                result["enum"] = [value]
+            case "exclusiveMinimum" | "exclusiveMaximum":
+                result[keyword.removeprefix("exclusive").lower()] = value
+                result[keyword] = True
+            case "default" if value is None:
+                continue
+            case _ if keyword in _CARRIED:
+                result[keyword] = value
+            case _:
+                raise TypeError(f"the API server's schema cannot say {keyword}: {source}")
+    return result
+
+
+_CARRIED = {
+    "type", "enum", "default", "required", "pattern", "minLength", "maxLength", "minItems",
+    "maxItems", "minimum", "maximum", RULES_KEYWORD, LIST_TYPE, LIST_KEYS,
+}  # fmt: skip
+
+
+def _inlined(source: Schema, definitions: dict[str, Schema]) -> Schema:
+    """Replace a ``$ref`` by what it names; what stands beside it (a field's own docs) wins."""
+    if "$ref" not in source:
+        return source
+    beside = {k: v for k, v in source.items() if k != "$ref"}
+    return definitions[source["$ref"].removeprefix("#/$defs/")] | beside
+
+
+def _without_null(source: Schema) -> Schema:
+    """Replace ``anyOf`` [X, null] by X."""
+    if "anyOf" not in source:
+        return source
+    choices: list[Schema] = [c for c in source["anyOf"] if c.get("type") != "null"]
+    if len(choices) != 1:
+        raise TypeError(f"a union of types has no structural schema: {source}")
+    beside = {k: v for k, v in source.items() if k != "anyOf"}
+    return choices[0] | beside
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def render() -> str:
+    """Return the CRD as the YAML text that is checked in."""
+    head = "# Made from the types by `python -m fourways_api.crd`; do not edit.\n"
+    return head + yaml.dump(
+        custom_resource_definition(), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Write the file, or with ``--check`` tell whether it is current."""
+    return update_or_check(CRD_FILE, render(), "fourways_api.crd", "--check" in arguments)
+
+
+def update_or_check(path: Path, text: str, module: str, check: bool) -> int:
+    """Write a generated file, or tell (by exit code) whether it is current."""
+    if not check:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return 0
+    if path.exists() and path.read_text() == text:
+        return 0
+    print(f"{path} is not current; run python -m {module}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,46 @@
+"""The verdict on one document of a file: what kubectl, API server and operator would say to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .deployment import ModelDeployment
+from .documents import Document
+from .problems import InvalidSpec, Problem, check, parse
+
+METADATA_FIELDS = {
+    "annotations", "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp",
+    "finalizers", "generateName", "generation", "labels", "managedFields", "name", "namespace",
+    "ownerReferences", "resourceVersion", "selfLink", "uid",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A document, the deployment it holds if it could be read, and what is wrong with it."""
+
+    document: Document
+    deployment: ModelDeployment | None
+    problems: tuple[Problem, ...]
+
+
+def review(document: Document) -> Verdict:
+    """Judge one document."""
+    problems = document.faults + _unknown_metadata(document)
+    deployment = None
+    try:
+        deployment = parse(document.data)
+        check(deployment)
+    except InvalidSpec as error:
+        problems += error.problems
+    return Verdict(document, deployment, problems)
+
+
+def _unknown_metadata(document: Document) -> tuple[Problem, ...]:
+    """Name misspelt metadata, here only: a server of tomorrow may add to what an operator reads."""
+    metadata = document.data.get("metadata")
+    names = set(metadata) - METADATA_FIELDS if isinstance(metadata, dict) else set()
+    return tuple(
+        Problem(f"metadata.{name}", "unknown field", "remove it, or make it a label or annotation")
+        for name in sorted(map(str, names))
+    )

@@ -1,0 +1,131 @@
+"""Words for pydantic's errors: what is wrong and what to do, for someone who edits YAML."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any, get_args
+
+from pydantic_core import ErrorDetails
+
+from . import values
+from .base import ApiModel
+from .deployment import Image, LabelKey, LabelValue, ModelDeployment
+from .model import PythonClass
+from .modes import KafkaServers, NatsServers, RejectLimit
+
+Words = tuple[str, str]
+"""Fault and fix."""
+
+
+def path_of(location: tuple[int | str, ...]) -> str:
+    """Return a location as people write it: ``spec.contract.inputs[0].name``."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removesuffix(".[key]").lstrip(".")
+
+
+def words_for(error: ErrorDetails) -> Words:
+    """Return fault and fix for one of pydantic's errors."""
+    context, got = error.get("ctx", {}), _shown(error["input"])
+    match error["type"]:
+        case "missing":
+            return "required, but absent", _how_to_add(str(error["loc"][-1]))
+        case "extra_forbidden":
+            return "unknown field", _instead_of(error["loc"])
+        case "literal_error":
+            return f"{got} is not one of the values allowed", f"use {context['expected']}"
+        case "string_pattern_mismatch":
+            return f"{got} has the wrong form", f"write {_form(context['pattern'])}"
+        case "string_too_long" | "too_long":
+            unit = "characters" if error["type"].startswith("string") else "items"
+            return "too long", f"use {context['max_length']} {unit} at the most"
+        case "string_too_short" | "too_short":
+            unit = "characters" if error["type"].startswith("string") else "items"
+            return "too short", f"use {context['min_length']} {unit} at the least"
+        case "greater_than_equal" | "less_than_equal" | "greater_than" | "less_than":
+            return f"{got} is out of range", f"use {_bound(context)}"
+        case kind if kind.endswith(("_type", "_parsing")) or kind == "int_from_float":
+            return f"{got} is not {_kind(kind)}", f"write {_kind(kind)}"
+        case _:
+            return error["msg"], "correct it (kubectl explain modeldeployment.spec)"
+
+
+def _how_to_add(field: str) -> str:
+    known = {"apiVersion": "fourways.dev/v1alpha1", "kind": "ModelDeployment"}
+    return f"add {field}: {known[field]}" if field in known else "add it"
+
+
+def _instead_of(location: tuple[int | str, ...]) -> str:
+    name, siblings = str(location[-1]), _fields_at(location[:-1])
+    close = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]}?"
+    where = ".".join(str(p) for p in location[:-1] if not isinstance(p, int))
+    return f"remove it, or check its place (kubectl explain modeldeployment.{where or 'spec'})"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    model: type[ApiModel] | None = ModelDeployment
+    for part in location:
+        if isinstance(part, str) and model is not None:
+            fields = {f.alias: f.annotation for f in model.model_fields.values()}
+            model = _model_in(fields.get(part))
+    return [f.alias or name for name, f in model.model_fields.items()] if model else []
+
+
+def _model_in(annotation: Any) -> type[ApiModel] | None:
+    """Find the model inside ``X | None`` or ``tuple[X, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, ApiModel):
+        return annotation
+    return next((m for a in get_args(annotation) if (m := _model_in(a))), None)
+
+
+def _bound(context: dict[str, Any]) -> str:
+    words = {"ge": "at least", "le": "at most", "gt": "more than", "lt": "less than"}
+    key = next(k for k in words if k in context)
+    return f"{words[key]} {context[key]:.10g}"
+
+
+def _pattern(annotated: Any) -> str:
+    metadata = [m for field in annotated.__metadata__ for m in field.metadata]
+    return next(str(m.pattern) for m in metadata if getattr(m, "pattern", None))
+
+
+_FORMS = {
+    _pattern(annotated): words
+    for annotated, words in (
+        (values.Name, "small letters, digits and -"),
+        (values.FieldName, "letters, digits and _, beginning with no digit"),
+        (values.Digest, "sha256: and 64 of 0-9a-f (sha256sum FILE prints them)"),
+        (values.Duration, "a duration such as 250ms, 90s or 1h30m"),
+        (values.CpuQuantity, "cores as in '2' or '0.5', or millicores as in '500m'"),
+        (values.MemoryQuantity, "an amount with its unit, as in 512Mi or 2Gi"),
+        (values.Uri, "file://, pvc://CLAIM/, http(s)://, s3://, gs://, az:// or oci:// and a path"),
+        (PythonClass, "MODULE:CLASS, as in churn.model:Churn"),
+        (Image, "an image as in registry.example.com/team/churn:1.0"),
+        (RejectLimit, "a count as in '100' or a share as in '1%'"),
+        (KafkaServers, "HOST:PORT, comma separated"),
+        (NatsServers, "nats://HOST:PORT, comma separated"),
+        (LabelKey, "a label's key as Kubernetes wants it, as in team or example.com/team"),
+        (LabelValue, "up to 63 letters, digits, -, _ and ., as Kubernetes wants it"),
+    )
+}
+
+
+def _form(pattern: str) -> str:
+    return _FORMS.get(pattern) or f"it to match {pattern}"
+
+
+def _kind(kind: str) -> str:
+    names = {
+        "string": "a string (quote it)", "int": "a whole number", "float": "a number",
+        "bool": "true or false", "model": "an object", "dict": "an object", "tuple": "a list",
+    }  # fmt: skip
+    return names.get(kind.split("_")[0], "of the right type")
+
+
+def _shown(value: object) -> str:
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."

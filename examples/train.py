@@ -1,0 +1,80 @@
+"""Train and export an example's model: ``python examples/train.py NAME [--check]``.
+
+Writes the model, the table to score and the golden vectors to ``artifacts/NAME`` and pins their
+digests in ``NAME.yaml``. With --check nothing is written: the committed files must have the
+pinned digests and answer the golden vectors, and a model trained anew must answer alike. Needs
+the dependency group ``train``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+from training.artifacts import (
+    ARTIFACTS,
+    Tolerance,
+    differing,
+    disagreement,
+    pin,
+    read_golden,
+)
+
+EXAMPLES = ("churn", "sales-forecast", "file-type")
+EXPORTED = Tolerance(absolute=1e-5, relative=1e-4)
+"""How close the exported model must come to the library it was exported from."""
+
+
+def main() -> int:
+    """Run the command line; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=EXAMPLES)
+    parser.add_argument("--check", action="store_true", help="compare, and write nothing")
+    options = parser.parse_args()
+    example = importlib.import_module(f"training.{options.name.replace('-', '_')}")
+    problems = check(example) if options.check else train(example)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+def train(example: ModuleType) -> list[str]:
+    """Build an example's files in place and pin them."""
+    folder = ARTIFACTS / example.NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    example.build(folder)
+    pin(example.NAME)
+    return wrong_answers(example, folder / "model.onnx", EXPORTED)
+
+
+def check(example: ModuleType) -> list[str]:
+    """Say what is wrong with an example's files, or differs from what training gives today."""
+    problems = differing(example.NAME)
+    problems += wrong_answers(example, ARTIFACTS / example.NAME / "model.onnx", EXPORTED)
+    with tempfile.TemporaryDirectory() as folder:
+        example.build(Path(folder))
+        problems += wrong_answers(example, Path(folder, "model.onnx"), example.RETRAINED)
+    return problems
+
+
+def wrong_answers(example: ModuleType, model: Path, tolerance: Tolerance) -> list[str]:
+    """Ask a model the committed golden vectors; say which it answers otherwise."""
+    import onnxruntime
+
+    vectors = read_golden(ARTIFACTS / example.NAME / "golden.jsonl")
+    session = onnxruntime.InferenceSession(model)
+    names = [output.name for output in session.get_outputs()]
+    outputs = dict(zip(names, session.run(None, example.tensors(vectors)), strict=True))
+    found = (
+        disagreement(vector["outputs"], answer, tolerance)
+        for vector, answer in zip(vectors, example.answers(outputs), strict=True)
+    )
+    return [f"{model}, golden vector {i}: {text}" for i, text in enumerate(found, 1) if text]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

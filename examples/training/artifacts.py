@@ -1,0 +1,106 @@
+"""The files of an example: where they are, their digests, golden vectors. Knows no model.
+
+An example NAME owns the folder ``artifacts/NAME`` and the manifest ``NAME.yaml``. The manifest
+pins a file by writing its digest on the line below its URI; that convention is what lets
+digests be read and replaced as text, with the comments around them untouched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+EXAMPLES = Path(__file__).resolve().parents[1]
+ARTIFACTS = EXAMPLES / "artifacts"
+
+_PINNED = re.compile(
+    r"(uri: pvc://fourways-examples/(?P<path>\S+)\n +digest: )(?P<digest>sha256:[0-9a-f]{64})"
+)
+
+Vector = dict[str, dict[str, Any]]
+"""One golden vector: ``{"inputs": {NAME: VALUE}, "outputs": {NAME: VALUE}}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far numbers may be apart: absolute + relative x abs(expected)."""
+
+    absolute: float
+    relative: float
+
+
+def sha256(path: Path) -> str:
+    """Return a file's digest as manifests write it."""
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def pinned(name: str) -> dict[str, str]:
+    """Return the digests an example's manifest pins, by path below ``artifacts``."""
+    text = (EXAMPLES / f"{name}.yaml").read_text("utf-8")
+    return {found["path"]: found["digest"] for found in _PINNED.finditer(text)}
+
+
+def pin(name: str) -> None:
+    """Write the digests of the files as they are now into an example's manifest."""
+    manifest = EXAMPLES / f"{name}.yaml"
+    text = manifest.read_text("utf-8")
+    manifest.write_text(
+        _PINNED.sub(lambda found: found[1] + sha256(ARTIFACTS / found["path"]), text),
+        "utf-8",
+        newline="\n",
+    )
+
+
+def differing(name: str, artifacts: Path = ARTIFACTS) -> list[str]:
+    """Say of each pinned file that is missing or has another digest, what differs."""
+    problems = []
+    for path, digest in pinned(name).items():
+        file = artifacts / path
+        found = sha256(file) if file.is_file() else "no file"
+        if found != digest:
+            problems.append(f"{file}: {name}.yaml pins {digest}, found {found}")
+    return problems
+
+
+def write_golden(path: Path, vectors: Iterable[Vector]) -> None:
+    """Write golden vectors as JSON Lines."""
+    lines = (json.dumps(vector, separators=(",", ":"), allow_nan=False) for vector in vectors)
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8", newline="\n")
+
+
+def read_golden(path: Path) -> list[Vector]:
+    """Read golden vectors from JSON Lines."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def plain(value: Any) -> Any:
+    """Return a scalar as JSON writes it: a missing number is null, a float32 keeps its digits.
+
+    The shortest decimal that reads back as the same float32 (``11.77``) is written, not that
+    number's expansion (``11.770000457763672``).
+    """
+    if isinstance(value, str | int):
+        return value
+    number = np.float32(value)
+    return None if np.isnan(number) else float(str(number))
+
+
+def disagreement(
+    expected: Mapping[str, Any], answered: Mapping[str, Any], tolerance: Tolerance
+) -> str | None:
+    """Name the first output that differs from the expected one, with both values."""
+    for name, wanted in expected.items():
+        got = answered[name]
+        same = wanted == got
+        if not isinstance(wanted, str):
+            same = abs(got - wanted) <= tolerance.absolute + tolerance.relative * abs(wanted)
+        if not same:
+            return f"{name} is {got}, expected {wanted}"
+    return None

@@ -1,0 +1,35 @@
+"""Trying again: what a moment may mend is tried a few times, within the fetch's own time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_exponential_jitter
+
+from .source import Deadline, Interrupted
+
+ATTEMPTS = 6
+Sleep = Callable[[float], None]
+T = TypeVar("T")
+
+
+def retried(action: Callable[[], T], deadline: Deadline, sleep: Sleep) -> T:
+    """Call ``action`` until it is not Interrupted, at the most ATTEMPTS times.
+
+    Raises its last Interrupted, or FetchFailed when the time is up before.
+    """
+
+    def pause(seconds: float) -> None:
+        sleep(min(seconds, deadline.remaining()))
+        deadline.remaining()
+
+    retrying = Retrying(
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_exponential_jitter(initial=0.2, max=10, jitter=0.2),
+        retry=retry_if_exception_type(Interrupted),
+        sleep=pause,
+        reraise=True,
+    )
+    return retrying(action)

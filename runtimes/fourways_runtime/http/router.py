@@ -1,0 +1,116 @@
+"""Finds the handler of a request: exact paths, and paths with named segments.
+
+Percent-encoding is decoded once, segment by segment, after the path is split: an encoded slash is
+part of a name and never a separator, and a decoded name is never decoded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import httptools
+
+from .message import HttpError, Request, Response
+
+Answer = Response | Awaitable[Response]
+Handler = Callable[[Request], Answer]
+"""Answers at once, or with something to await. A future is cheaper than a coroutine: it needs
+no task. Raises HttpError for an answer that is an error."""
+
+
+class Route:
+    """A pattern and its handlers by method. ``observer`` is for whoever measures."""
+
+    __slots__ = ("handlers", "names", "observer", "pattern")
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self.names = tuple(part[1:-1] for part in pattern.split("/") if part.startswith("{"))
+        self.handlers: dict[bytes, Handler] = {}
+        self.observer: Any = None
+
+
+class _Node:
+    __slots__ = ("children", "param", "route")
+
+    def __init__(self) -> None:
+        self.children: dict[bytes, _Node] = {}
+        self.param: _Node | None = None
+        self.route: Route | None = None
+
+
+class Router:
+    """Routes such as ``/v2/models/{deployment}/infer``. HEAD is answered where GET is."""
+
+    def __init__(self) -> None:
+        self.routes: list[Route] = []
+        self._exact: dict[bytes, Route] = {}
+        self._root = _Node()
+
+    def add(self, method: str, pattern: str, handler: Handler) -> Route:
+        """Answer ``method`` on ``pattern`` with ``handler``; return the pattern's route."""
+        route = self._route(pattern)
+        route.handlers[method.encode("ascii")] = handler
+        if method == "GET":
+            route.handlers[b"HEAD"] = handler
+        return route
+
+    def _route(self, pattern: str) -> Route:
+        node = self._root
+        for part in pattern.encode("ascii").split(b"/")[1:]:
+            if part.startswith(b"{"):
+                node.param = node.param or _Node()
+                node = node.param
+            else:
+                node = node.children.setdefault(part, _Node())
+        if node.route is None:
+            node.route = Route(pattern)
+            self.routes.append(node.route)
+            if not node.route.names:
+                self._exact[pattern.encode("ascii")] = node.route
+        return node.route
+
+    def __call__(self, request: Request) -> Answer:
+        """Answer a request. Raises HttpError 400, 404 or 405 where no handler does."""
+        route = self._exact.get(request.target) or self._find(request)
+        request.route = route
+        handler = route.handlers.get(request.method)
+        if handler is None:
+            allow = b"allow: " + b", ".join(sorted(route.handlers))
+            raise HttpError(405, "this path does not answer that method", (allow,))
+        return handler(request)
+
+    def _find(self, request: Request) -> Route:
+        try:
+            url = httptools.parse_url(request.target)
+        except httptools.HttpParserInvalidURLError:
+            raise HttpError(400, "the request target is not a URL") from None
+        request.query_string = url.query
+        node: _Node | None = self._root
+        values: list[bytes] = []
+        for part in (url.path or b"/").split(b"/")[1:]:
+            below = node.children.get(part)  # type: ignore[union-attr]
+            if below is None:
+                below = node.param  # type: ignore[union-attr]
+                values.append(part)
+            node = below
+            if node is None:
+                break
+        if node is None or node.route is None:
+            raise HttpError(404, "no such path")
+        if values:
+            names = map(_decode, values)
+            request.params = dict(zip(node.route.names, names, strict=True))
+        return node.route
+
+
+def _decode(segment: bytes) -> str:
+    try:
+        text = (unquote_to_bytes(segment) if b"%" in segment else segment).decode("utf-8")
+    except UnicodeDecodeError:
+        raise HttpError(400, "the path is not UTF-8") from None
+    if not text:
+        raise HttpError(404, "no such path")
+    return text

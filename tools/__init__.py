@@ -1,0 +1,1 @@
+"""The tools this project is built, checked and shown with."""

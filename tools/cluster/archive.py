@@ -1,0 +1,58 @@
+"""Writing an image archive in the format of `docker save`, without an image builder.
+
+Enough for images of one layer: the static binaries the cluster itself runs, and the base image,
+whose root file system comes as a tar file.
+"""
+
+import hashlib
+import io
+import json
+import platform
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write(target: Path, reference: str, layer: Path, settings: Mapping[str, Any]) -> None:
+    """Write `target`: the image `reference` with the tar file `layer` as its only layer.
+
+    `settings` is the image format's `config` object (Env, Entrypoint, Cmd ...).
+    """
+    with layer.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    config = json.dumps(
+        {
+            "architecture": _architecture(),
+            "os": "linux",
+            "config": dict(settings),
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+        }
+    ).encode()
+    config_name = f"{hashlib.sha256(config).hexdigest()}.json"
+    manifest = [{"Config": config_name, "RepoTags": [reference], "Layers": ["layer.tar"]}]
+    with tarfile.open(target, "w") as archive:
+        archive.add(layer, "layer.tar")
+        for name, content_bytes in (
+            (config_name, config),
+            ("manifest.json", json.dumps(manifest).encode()),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content_bytes)
+            archive.addfile(entry, io.BytesIO(content_bytes))
+
+
+def layer_of(target: Path, binary: Path) -> None:
+    """Write a layer that holds `binary` at the top, executable."""
+    with tarfile.open(target, "w") as layer:
+        entry = tarfile.TarInfo(binary.name)
+        entry.mode = 0o755
+        entry.size = binary.stat().st_size
+        with binary.open("rb") as content:
+            layer.addfile(entry, content)
+
+
+def _architecture() -> str:
+    """The machine's architecture in the image format's words, which are Go's."""
+    machine = platform.machine()
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)

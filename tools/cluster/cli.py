@@ -1,0 +1,116 @@
+"""The commands: what `python -m tools.cluster` accepts, and which cluster answers it.
+
+Results go to stdout, progress to stderr. Exit codes: 0 done, 1 an error the user can act on, 2 a
+wrong command line, 3 no cluster can be had here.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.cluster import debian, gobuild, images, kind, local
+from tools.cluster.config import Checkout, this_checkout
+from tools.cluster.detect import Kind, detect, given_kubeconfig
+from tools.cluster.errors import ClusterError
+from tools.cluster.shell import step
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return _run(parsed, this_checkout())
+    except ClusterError as error:
+        print(f"tools.cluster: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _run(parsed: argparse.Namespace, checkout: Checkout) -> int:
+    command: str = parsed.command
+    if command == "images":
+        for reference in images.provide(checkout, detect(checkout), parsed.images):
+            print(reference)
+        return 0
+    if command == "build":
+        _build(detect(checkout), tuple(parsed.extras))
+        return 0
+    if command == "can":
+        print(detect(checkout))
+        return 0
+    return {"up": _up, "down": _down, "status": _status}[command](checkout)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.cluster", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="Go programs, Debian packages, base image; cached")
+    build.add_argument(
+        "--with",
+        dest="extras",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"also build one of: {', '.join(gobuild.EXTRAS)}",
+    )
+    commands.add_parser("up", help="have a cluster and print the export line for its kubeconfig")
+    image = commands.add_parser("images", help="build images and put them on the cluster's node")
+    image.add_argument(
+        "images", nargs="+", metavar="NAME=DOCKERFILE[:TARGET]@CONTEXT", type=images.parse
+    )
+    commands.add_parser("down", help="remove the cluster and everything of it but the cache")
+    commands.add_parser("status", help="which kind, running or not, where the kubeconfig is")
+    commands.add_parser("can", help="exit 0 if a cluster can be had here, else 3 and say why")
+    return parser
+
+
+def _build(which: Kind, extras: tuple[str, ...]) -> None:
+    if which is not Kind.LOCAL:
+        print(f"nothing to build: the cluster is {which}", file=sys.stderr)
+        return
+    with step("build, all of it"):
+        debian.install_packages()
+        print(gobuild.build(extras).directory)
+        debian.base_root_archive()
+
+
+def _up(checkout: Checkout) -> int:
+    which = detect(checkout)
+    if which is Kind.KIND:
+        kind.up(checkout)
+    elif which is Kind.LOCAL:
+        with step("up, all of it"):
+            local.up(checkout)
+    print(f"export KUBECONFIG={_kubeconfig(checkout, which)}")
+    return 0
+
+
+def _down(checkout: Checkout) -> int:
+    which = detect(checkout)
+    if which is Kind.GIVEN:
+        raise ClusterError("this cluster was given by the environment, it is not ours to remove")
+    if which is Kind.KIND:
+        kind.down(checkout)
+    else:
+        local.down(checkout)
+    return 0
+
+
+def _status(checkout: Checkout) -> int:
+    which = detect(checkout)
+    running = {
+        Kind.GIVEN: lambda: True,
+        Kind.KIND: lambda: kind.running(checkout),
+        Kind.LOCAL: lambda: local.running(checkout),
+    }[which]()
+    print(f"kind: {which}")
+    print(f"running: {'yes' if running else 'no'}")
+    print(f"kubeconfig: {_kubeconfig(checkout, which)}")
+    return 0
+
+
+def _kubeconfig(checkout: Checkout, which: Kind) -> Path:
+    given = given_kubeconfig(checkout)
+    if given is not None:
+        return given
+    return checkout.kind_kubeconfig if which is Kind.KIND else checkout.kubeconfig

@@ -1,0 +1,120 @@
+"""Names, places and versions: everything about a cluster that is decided before anything runs.
+
+All of it follows from the checkout's absolute path, so that two checkouts on one machine never
+meet: not in the network, not on disk, not in the cgroup tree.
+"""
+
+import hashlib
+import ipaddress
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+KUBERNETES_VERSION = "1.34.4"
+HELM_VERSION = "3.20.2"
+COREDNS_VERSION = "1.13.1"
+
+POD_CIDR = "10.244.0.0/16"
+SERVICE_CIDR = "10.96.0.0/16"
+KUBERNETES_SERVICE_IP = "10.96.0.1"
+DNS_SERVICE_IP = "10.96.0.10"
+NODE_NAME = "fourways"
+
+PACKAGE = Path(__file__).resolve().parent
+_STATE_ROOT = Path("/var/lib/fourways")
+_LINK_NETWORK = ipaddress.ip_network("10.201.0.0/16")
+
+
+def cache_root() -> Path:
+    """What is costly to make and the same for every checkout: binaries, base image, archives."""
+    given = os.environ.get("FOURWAYS_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "fourways"
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """One checkout of the project and the names that belong to its cluster."""
+
+    root: Path
+
+    @cached_property
+    def id(self) -> str:
+        """Eight hex digits that stand for the checkout's absolute path."""
+        return hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
+
+    @property
+    def state(self) -> Path:
+        """Everything the running cluster writes; gone after `down`."""
+        return _STATE_ROOT / self.id
+
+    @property
+    def run_dir(self) -> Path:
+        """Process id files and sockets."""
+        return self.state / "run"
+
+    @property
+    def log_dir(self) -> Path:
+        """One log a daemon, the audit log, and the pods' logs."""
+        return self.state / "log"
+
+    @property
+    def pki(self) -> Path:
+        """Certificates and the daemons' kubeconfigs."""
+        return self.state / "pki"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The cluster administrator's kubeconfig, self-contained."""
+        return self.state / "kubeconfig"
+
+    @property
+    def kind_kubeconfig(self) -> Path:
+        """Where kind writes: Docker's users are not root, so not under /var/lib."""
+        return self.root / ".cluster" / "kubeconfig"
+
+    @property
+    def containerd_socket(self) -> Path:
+        """Where containerd listens; kept short, a socket's path may have 107 characters."""
+        return self.run_dir / "containerd.sock"
+
+    @property
+    def netns(self) -> str:
+        """Name of the cluster's network namespace, also of its pod network and its cgroup."""
+        return f"fw-{self.id}"
+
+    @property
+    def veth_host(self) -> str:
+        """The host's end of the link into the namespace (interface names have 15 characters)."""
+        return f"fwh-{self.id}"
+
+    @property
+    def veth_node(self) -> str:
+        """The node's end of the link."""
+        return f"fwn-{self.id}"
+
+    @cached_property
+    def _link(self) -> int:
+        """First address of this checkout's /30."""
+        index = int(self.id, 16) % (_LINK_NETWORK.num_addresses // 4)
+        return int(_LINK_NETWORK.network_address) + 4 * index
+
+    @property
+    def host_ip(self) -> str:
+        """The host's address on the link."""
+        return str(ipaddress.ip_address(self._link + 1))
+
+    @property
+    def node_ip(self) -> str:
+        """The node's address on the link, where the API server answers."""
+        return str(ipaddress.ip_address(self._link + 2))
+
+    @property
+    def server(self) -> str:
+        """URL of the API server, the same from the host and from inside the namespace."""
+        return f"https://{self.node_ip}:6443"
+
+
+def this_checkout() -> Checkout:
+    """The checkout this package is part of."""
+    return Checkout(PACKAGE.parent.parent)

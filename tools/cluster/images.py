@@ -1,0 +1,3 @@
+"""placeholder"""
+def parse(x): return x
+def provide(*a): return []

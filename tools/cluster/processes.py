@@ -1,0 +1,96 @@
+"""Starting the local cluster's daemons, and finding and ending everything that belongs to it.
+
+A process is ended by its own id, and only after /proc has shown that it is ours: ids are used again
+after a crash or a reboot, and the machine has other users. Ours is a process in the cluster's
+cgroup (a pod's), or one outside our own network namespace whose command line names the state folder
+(a daemon, or containerd's shim; not somebody's `tail` of a log).
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tools.cluster.config import Checkout
+from tools.cluster.errors import ClusterError
+from tools.cluster.network import enter
+
+_PROC = Path("/proc")
+# A clean environment: the daemons are to behave the same whoever starts them, and containerd hands
+# its own to every shim.
+_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+_GOING_SECONDS = 20.0
+
+
+def start(checkout: Checkout, name: str, command: Sequence[str | Path]) -> None:
+    """Start a daemon inside the cluster's network namespace, with its own log and id file."""
+    with (checkout.log_dir / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [*enter(checkout), *(str(part) for part in command)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_ENV,
+            cwd="/",
+            start_new_session=True,
+        )
+    (checkout.run_dir / f"{name}.pid").write_text(f"{process.pid}\n", encoding="utf-8")
+
+
+def alive(checkout: Checkout, name: str) -> bool:
+    """Whether the daemon's id file names a process that is ours; stale files say no."""
+    try:
+        pid = int((checkout.run_dir / f"{name}.pid").read_text())
+    except (OSError, ValueError):
+        return False
+    return _is_ours(checkout, pid)
+
+
+def all_of(checkout: Checkout) -> list[int]:
+    """Ids of every process of this cluster, daemons, shims and pods."""
+    return [pid for pid in _pids() if _is_ours(checkout, pid)]
+
+
+def end(checkout: Checkout, first: Sequence[str]) -> None:
+    """End everything; the daemons in `first` go first, they would start the others again."""
+    for name in first:
+        if alive(checkout, name):
+            _kill(int((checkout.run_dir / f"{name}.pid").read_text()))
+    deadline = time.monotonic() + _GOING_SECONDS
+    while pids := all_of(checkout):
+        if time.monotonic() > deadline:
+            raise ClusterError(f"processes {pids} do not end: see /proc/PID/stack")
+        for pid in pids:
+            _kill(pid)
+        time.sleep(0.05)
+
+
+def _kill(pid: int) -> None:
+    # Not TERM: the state folder goes anyway, and a graceful etcd or containerd only takes longer.
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _pids() -> Iterator[int]:
+    for entry in os.listdir(_PROC):
+        if entry.isdigit() and int(entry) != os.getpid():
+            yield int(entry)
+
+
+def _is_ours(checkout: Checkout, pid: int) -> bool:
+    place = _PROC / str(pid)
+    try:
+        command = (place / "cmdline").read_bytes()
+        if not command:  # a zombie, or a thread of the kernel
+            return False
+        if f"/{checkout.netns}/".encode() in (place / "cgroup").read_bytes():
+            return True
+        elsewhere = (place / "ns/net").stat().st_ino != (_PROC / "self/ns/net").stat().st_ino
+    except OSError:
+        return False
+    return f"{checkout.state}/".encode() in command and (elsewhere or command.startswith(b"nsenter"))

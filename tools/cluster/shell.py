@@ -1,0 +1,104 @@
+"""Running other programs, timing steps and taking locks.
+
+Owns how this package talks to the outside: every subprocess goes through `run`, so that a failure
+is one line with the end of what the program said, and nothing waits on a terminal.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tools.cluster.errors import ClusterError, CommandFailed
+
+_TAIL_LINES = 12
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    input_text: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float | None = None,
+) -> str:
+    """Run `command` to its end and return what it wrote to stdout; raise CommandFailed otherwise."""
+    arguments = [str(part) for part in command]
+    try:
+        done = subprocess.run(
+            arguments,
+            input=input_text,
+            stdin=subprocess.DEVNULL if input_text is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=None if env is None else {**os.environ, **env},
+            cwd=cwd,
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise CommandFailed(f"{arguments[0]} is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed(f"{' '.join(arguments[:3])} took longer than {timeout} s") from error
+    if done.returncode != 0:
+        tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-_TAIL_LINES:])
+        raise CommandFailed(f"{' '.join(arguments[:3])} failed ({done.returncode}): {tail}")
+    return done.stdout
+
+
+def succeeds(command: Sequence[str | Path], *, timeout: float = 30) -> bool:
+    """Whether `command` exits 0; a program that is missing or hangs does not."""
+    try:
+        run(command, timeout=timeout)
+    except CommandFailed:
+        return False
+    return True
+
+
+def wait_for(
+    what: str,
+    ready: Callable[[], bool],
+    *,
+    seconds: float,
+    hint: str = "",
+    alive: Callable[[], None] | None = None,
+) -> None:
+    """Poll `ready` until it holds; `alive` may raise early when waiting any longer is pointless."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if alive is not None:
+            alive()
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{what} not ready after {seconds:.0f} s{f'; see {hint}' if hint else ''}")
+        time.sleep(0.15)
+
+
+def say(text: str) -> None:
+    """Tell the user what goes on; stdout is kept for results, which scripts read."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Time a step and say how long it took."""
+    started = time.monotonic()
+    yield
+    say(f"{time.monotonic() - started:7.1f} s  {name}")
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `path`, waiting for whoever has it; the kernel frees it on a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another process that holds {path}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

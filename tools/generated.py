@@ -1,0 +1,105 @@
+"""Everything generated here: ``update`` writes it, ``verify`` says whether it is current.
+
+The lock names versions and hashes and no place they come from, so that it works behind any mirror.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LOCK = ROOT / "requirements.lock"
+GENERATORS = ("fourways_api.crd", "fourways_api.reference", "fourways_operator.rbac")
+"""Modules that write their file, or with --check say whether it is up to date."""
+
+PACKAGED = {
+    ROOT / "crds" / "fourways.dev_modeldeployments.yaml": ROOT / "charts/fourways/files/crd.yaml"
+}
+"""Files the chart carries a copy of, because Helm packs only its own folder."""
+
+
+def update() -> int:
+    """Write everything generated."""
+    for module in GENERATORS:
+        subprocess.run([sys.executable, "-m", module], check=True, cwd=ROOT)
+    for source, copy in PACKAGED.items():
+        copy.write_text(kept(source.read_text()))
+    return 0
+
+
+def verify(offline: bool) -> int:
+    """Say what is out of date; 1 where anything is."""
+    stale = [
+        module
+        for module in GENERATORS
+        if subprocess.run([sys.executable, "-m", module, "--check"], cwd=ROOT).returncode
+    ]
+    stale += [
+        str(copy.relative_to(ROOT))
+        for source, copy in PACKAGED.items()
+        if not copy.exists() or copy.read_text() != kept(source.read_text())
+    ]
+    if not offline and not lock_is_current():
+        stale.append("requirements.lock (make update-lock)")
+    for name in stale:
+        print(f"out of date: {name}; run make update", file=sys.stderr)
+    return 1 if stale else 0
+
+
+def kept(crd: str) -> str:
+    """Return the CRD as the chart carries it: helm uninstall leaves it, and so the deployments."""
+    return crd.replace(
+        "metadata:\n", "metadata:\n  annotations:\n    helm.sh/resource-policy: keep\n", 1
+    )
+
+
+def compile_lock(into: Path, *options: str) -> None:
+    """Resolve the project's dependencies into a lock file."""
+    groups = ("demo", "dev", "servers", "train")
+    subprocess.run(
+        [ROOT / ".tools/bin/uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes",
+         "--all-extras", *(a for g in groups for a in ("--group", g)), "--python-version", "3.11",
+         "--no-header", "--no-annotate", "--no-emit-index-url", *options,
+         "pyproject.toml", "--output-file", into],
+        check=True, cwd=ROOT,
+    )  # fmt: skip
+
+
+def lock_is_current() -> bool:
+    """Tell whether the lock still answers to pyproject.toml."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "requirements.lock"
+        # The old lock's pins are kept where they still fit, so that new releases change nothing.
+        fresh.write_text(LOCK.read_text())
+        compile_lock(fresh)
+        return _pins(fresh) == _pins(LOCK)
+
+
+def _pins(lock: Path) -> list[str]:
+    return [
+        line.rstrip(" \\") for line in lock.read_text().splitlines() if not line.startswith(" ")
+    ]
+
+
+def main() -> int:
+    """Run ``update``, ``verify [--offline]`` or ``lock``."""
+    match sys.argv[1:]:
+        case ["update"]:
+            return update()
+        case ["verify", *options]:
+            return verify("--offline" in options)
+        case ["lock", *_]:
+            compile_lock(LOCK, "--upgrade")
+            return 0
+        case _:
+            print(
+                "usage: python -m tools.generated update|verify [--offline]|lock", file=sys.stderr
+            )
+            return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

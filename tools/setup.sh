@@ -1,0 +1,55 @@
+#!/bin/sh
+# Makes .venv: `tools/setup.sh demo` with what the demo needs, `tools/setup.sh dev` with everything.
+# Brings uv itself; needs python3 >= 3.11. Does nothing where nothing changed.
+set -eu
+cd "$(dirname "$0")/.."
+what=$1
+UV_VERSION=0.13.8
+
+fail() { echo "setup: $1" >&2; exit 1; }
+
+find_python() {
+  for candidate in python3 python3.13 python3.12 python3.11; do
+    path=$(command -v "$candidate" 2>/dev/null) || continue
+    if "$path" -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' 2>/dev/null; then
+      echo "$path"
+      return
+    fi
+  done
+  fail "python3 >= 3.11 is needed, and none is on the PATH"
+}
+
+bring_uv() {
+  [ "$(.tools/bin/uv --version 2>/dev/null | cut -d' ' -f2)" = "$UV_VERSION" ] && return
+  rm -rf .tools
+  if "$python" -m venv .tools 2>/dev/null; then
+    .tools/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+  elif "$python" -m pip --version >/dev/null 2>&1; then
+    # Debian's python3 comes without the pieces of venv; pip alone can bring uv too.
+    rm -rf .tools
+    "$python" -m pip install --quiet --disable-pip-version-check --target .tools "uv==$UV_VERSION"
+  elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null
+    rm -rf .tools && "$python" -m venv .tools
+    .tools/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+  else
+    fail "python3 has neither venv nor pip: install the package python3-venv"
+  fi
+}
+
+python=$(find_python)
+stamp=.venv/.installed-$what
+wanted=$(cat pyproject.toml requirements.lock tools/setup.sh | cksum)
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+  bring_uv
+  export UV_PYTHON_DOWNLOADS=never
+  [ -x .venv/bin/python ] || .tools/bin/uv venv --quiet --python "$python" .venv
+  case $what in
+    demo) set -- --editable '.[runtime]' --group demo ;;
+    dev) set -- --editable '.[operator,runtime,s3,gs,az,sklearn,xgboost,lightgbm,kserve]' --group demo --group dev --group servers ;;
+    train) set -- --editable '.[runtime]' --group demo --group train ;;
+    *) fail "what to set up? demo, dev or train" ;;
+  esac
+  .tools/bin/uv pip install --quiet --python .venv/bin/python --constraints requirements.lock "$@"
+  echo "$wanted" > "$stamp"
+fi
