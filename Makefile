@@ -10,10 +10,10 @@ help: ## This list
 
 demo: ## Predictions on this machine, without a cluster
 	@tools/setup.sh demo
-	@$(PYTHON) examples/demo.py
+	@$(RUN) tools.demo.here
 
 demo-cluster: cluster ## The same on a cluster: images, Helm chart, kubectl apply
-	@$(RUN) tools.demo_cluster
+	@$(RUN) tools.demo.cluster
 
 test: setup ## Everything this machine can run
 	@$(RUN) tools.test
@@ -29,6 +29,7 @@ cluster-down: setup ## Take it away, leaving nothing
 
 update: setup ## Everything generated
 	@$(RUN) tools.generated update
+	@FOURWAYS_UPDATE_GOLDEN=1 $(RUN) pytest -q tests/golden
 
 update-lock: setup ## Newer dependencies
 	@$(RUN) tools.generated lock

@@ -63,9 +63,7 @@ def file_table() -> pa.Table:
             names.append(name)
             contents.append(content)
     values = pa.array(np.concatenate(contents))
-    return pa.table(
-        {"file": names, "content": pa.FixedSizeListArray.from_arrays(values, 2 * HALF)}
-    )
+    return pa.table({"file": names, "content": pa.FixedSizeListArray.from_arrays(values, 2 * HALF)})
 
 
 def _replace(path: Path, write) -> None:

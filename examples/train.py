@@ -25,8 +25,6 @@ from training.artifacts import (
 )
 
 EXAMPLES = ("churn", "sales-forecast", "file-type")
-EXPORTED = Tolerance(absolute=1e-5, relative=1e-4)
-"""How close the exported model must come to the library it was exported from."""
 
 
 def main() -> int:
@@ -48,13 +46,13 @@ def train(example: ModuleType) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     example.build(folder)
     pin(example.NAME)
-    return wrong_answers(example, folder / "model.onnx", EXPORTED)
+    return wrong_answers(example, folder / "model.onnx", example.EXPORTED)
 
 
 def check(example: ModuleType) -> list[str]:
     """Say what is wrong with an example's files, or differs from what training gives today."""
     problems = differing(example.NAME)
-    problems += wrong_answers(example, ARTIFACTS / example.NAME / "model.onnx", EXPORTED)
+    problems += wrong_answers(example, ARTIFACTS / example.NAME / "model.onnx", example.EXPORTED)
     with tempfile.TemporaryDirectory() as folder:
         example.build(Path(folder))
         problems += wrong_answers(example, Path(folder, "model.onnx"), example.RETRAINED)

@@ -34,7 +34,8 @@ from .strategy import Choice, Contradiction, Mode, Step, choose
 __all__ = [
     "API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION",
     "ApiModel", "Batch", "BatchSource", "Choice", "Condition", "Contract", "Contradiction",
-    "Document", "Edge", "EntityKey", "FetchPolicy", "GatewayConfig", "GoldenVectors", "InputField", "InvalidSpec",
+    "Document", "Edge", "EntityKey", "FetchPolicy", "GatewayConfig", "GoldenVectors", "InputField",
+    "InvalidSpec",
     "Metadata", "Mode", "ModelDeployment", "ModelReference", "ModelStatus", "OutputField", "Paths",
     "Problem", "Range", "Realtime", "Requirements", "Resources", "Rule", "RunReport", "RunStatus",
     "RuntimeConfig", "SecretReference", "Spec", "Status", "Step", "Streaming",

@@ -36,6 +36,10 @@ class Tolerance:
     relative: float
 
 
+FLOAT32 = Tolerance(absolute=1e-5, relative=1e-4)
+"""How close an exported model comes to the library it was exported from."""
+
+
 def sha256(path: Path) -> str:
     """Return a file's digest as manifests write it."""
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"

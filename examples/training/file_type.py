@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from magika import Magika
 from numpy.typing import NDArray
 
@@ -21,15 +22,16 @@ from .file_bytes import tokens
 from .real_files import by_kind
 
 NAME = "file-type"
-RETRAINED = Tolerance(absolute=1e-4, relative=0.0)
-COMPARED = 120
+# The model takes a variance as E[x²] - E[x]², which cancels: onnxruntime sums a batch of one file
+# in another order than a larger batch, and the scores come out up to some thousandths apart.
+EXPORTED = RETRAINED = Tolerance(absolute=0.01, relative=0.0)
 VECTORS = 20
 
 
 def build(folder: Path) -> None:
     """Compare with magika on real files, then write the model and golden vectors."""
     shutil.copyfile(magika_package.model(), folder / "model.onnx")
-    vectors = list(islice(ask_magika(), COMPARED))
+    vectors = ask_magika()
     agree(folder / "model.onnx", vectors)
     # One file a kind, so that twenty vectors show twenty answers.
     kinds = {str(vector["outputs"]["label"]): vector for vector in reversed(vectors)}
@@ -56,19 +58,23 @@ def ask_magika() -> list[Vector]:
 
 
 def agree(model: Path, vectors: list[Vector]) -> None:
-    """Print on how many files the bare model, fed by us, says what magika says."""
-    import onnxruntime
-
+    """Print how far the bare model, fed by us, is from magika: file by file, and in one batch."""
     session = onnxruntime.InferenceSession(model)
-    scores = session.run(None, tensors(vectors))[0]
-    answered = answers({"target_label": scores})
-    same = sum(
-        vector["outputs"]["label"] == answer["label"]
-        and abs(vector["outputs"]["score"] - answer["score"]) < 1e-5
-        for vector, answer in zip(vectors, answered, strict=True)
-    )
-    kinds = len({vector["outputs"]["label"] for vector in vectors})
-    print(f"{same} of {len(vectors)} real files of {kinds} types: same label and score as magika")
+
+    def ask(some: list[Vector]) -> list[dict[str, object]]:
+        return answers({"target_label": session.run(None, tensors(some))[0]})
+
+    truth = [vector["outputs"] for vector in vectors]
+    kinds = len({output["label"] for output in truth})
+    print(f"{len(vectors)} real files, {kinds} types according to magika")
+    for how, answered in {
+        "file by file": [answer for vector in vectors for answer in ask([vector])],
+        "in one batch": ask(vectors),
+    }.items():
+        pairs = list(zip(truth, answered, strict=True))
+        same = sum(wanted["label"] == got["label"] for wanted, got in pairs)
+        furthest = max(abs(wanted["score"] - got["score"]) for wanted, got in pairs)
+        print(f"{how}: {same} labels the same, scores at most {furthest:.1e} apart")
 
 
 def answers(outputs: dict[str, NDArray[np.generic]]) -> list[dict[str, object]]:

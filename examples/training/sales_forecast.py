@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 from sklearn.linear_model import Ridge
 
-from .artifacts import Tolerance, Vector, plain, write_golden
+from .artifacts import FLOAT32, Tolerance, Vector, plain, write_golden
 
 NAME = "sales-forecast"
+EXPORTED = FLOAT32
 RETRAINED = Tolerance(absolute=0.0, relative=0.01)
 
 SERIES = {
@@ -203,7 +204,9 @@ def judge(rows: Rows) -> None:
     bounds = spread(fit(learnable(rows, 2 * HELD_OUT)), calibration)
     model = Forecaster(fit(earlier), *bounds)
     unseen = rows.where(rows.left <= HELD_OUT)
-    print(f"held out: {len(unseen.actual)} forecasts from the last {HELD_OUT} months of each series")
+    print(
+        f"held out: {len(unseen.actual)} forecasts from the last {HELD_OUT} months of each series"
+    )
     for name in [*SERIES, "all"]:
         some = unseen if name == "all" else unseen.where(unseen.series == name)
         forecast, lower, upper = model.predict(some.x)

@@ -196,7 +196,7 @@ def _column(field: InputField, found: Cells) -> tuple[Array, Faults]:
             return values, faults
         lengths = pc.list_value_length(found).fill_null(-1).to_numpy(zero_copy_only=False)
         good = (lengths == size).reshape(len(rows), -1).all(axis=1) if len(rows) else lengths == 0
-        for at in np.flatnonzero(~good):
+        for at in np.flatnonzero(~good).tolist():
             was = lengths.reshape(len(rows), -1)[at]
             faults[int(rows[at])] = _misshapen(int(was[was != size][0]), depth, field.shape)
         repeats = len(found) // len(rows) if len(rows) else 1

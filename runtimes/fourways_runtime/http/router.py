@@ -83,14 +83,12 @@ class Router:
         return handler(request)
 
     def _find(self, request: Request) -> Route:
-        try:
-            url = httptools.parse_url(request.target)
-        except httptools.HttpParserInvalidURLError:
-            raise HttpError(400, "the request target is not a URL") from None
-        request.query_string = url.query
+        path = request.target
+        if not path.startswith(b"/") or b"?" in path or b"#" in path:
+            path = _split_url(request)
         node: _Node | None = self._root
         values: list[bytes] = []
-        for part in (url.path or b"/").split(b"/")[1:]:
+        for part in path.split(b"/")[1:]:
             below = node.children.get(part)  # type: ignore[union-attr]
             if below is None:
                 below = node.param  # type: ignore[union-attr]
@@ -101,9 +99,18 @@ class Router:
         if node is None or node.route is None:
             raise HttpError(404, "no such path")
         if values:
-            names = map(_decode, values)
-            request.params = dict(zip(node.route.names, names, strict=True))
+            decoded = map(_decode, values)
+            request.params = dict(zip(node.route.names, decoded, strict=True))
         return node.route
+
+
+def _split_url(request: Request) -> bytes:
+    try:
+        url = httptools.parse_url(request.target)
+    except httptools.HttpParserInvalidURLError:
+        raise HttpError(400, "the request target is not a URL") from None
+    request.query_string = url.query
+    return url.path or b"/"
 
 
 def _decode(segment: bytes) -> str:

@@ -18,10 +18,17 @@ import pyarrow.compute as pc
 from ..errors import SourceError
 from ..records import Array
 
-Cells: TypeAlias = "pa.Array[Any]"
+# Typed loosely: the stubs of pyarrow lag behind its methods.
+Cells: TypeAlias = Any
 Faults = dict[int, str]
 """What is wrong, by element or by record."""
 
+_WIDE: dict[str, Any] = {
+    "bool": pa.bool_(),
+    "int64": pa.int64(),
+    "uint64": pa.uint64(),
+    "float64": pa.float64(),
+}
 _FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _WHOLE = r"^-?[0-9]{1,18}$"
 _TRUTH = r"^(?i:true|false|1|0)$"
@@ -32,7 +39,7 @@ def numpy_type(kind: str) -> np.dtype[Any]:
     return np.dtype(object if kind == "string" else kind)
 
 
-def accepts(kind: str, shape: tuple[int, ...], found: pa.DataType) -> bool:
+def accepts(kind: str, shape: tuple[int, ...], found: Any) -> bool:
     """Tell whether a column of the Arrow type ``found`` can stand for a field of the contract.
 
     Whole numbers and floats stand for each other; each value is checked when it is decoded. A
@@ -83,7 +90,7 @@ def leaf(kind: str, nullable: bool, found: Cells) -> tuple[Array, Faults]:
                 raise SourceError(f"{found.type} where bool was expected")
             values = found.fill_null(False).to_numpy(zero_copy_only=False)
         else:
-            values, more = _numbers(np.dtype(kind), found, missing)
+            values, more = _from_arrow(np.dtype(kind), found, missing)
             faults |= more
     if not nullable and missing.any():
         faults = dict.fromkeys(np.flatnonzero(missing).tolist(), "missing") | faults
@@ -159,20 +166,27 @@ def _one(wide: str, text: str) -> tuple[Any, str | None]:
     return None, f"{text} is outside {wide} ({limits.min} to {limits.max})"
 
 
-def _numbers(to: np.dtype[Any], found: Cells, missing: Array) -> tuple[Array, Faults]:
+def _from_arrow(to: np.dtype[Any], found: Cells, missing: Array) -> tuple[Array, Faults]:
     if not (pa.types.is_integer(found.type) or pa.types.is_floating(found.type)):
         if not pa.types.is_decimal(found.type):
             raise SourceError(f"{found.type} where {to} was expected")
         found = found.cast(pa.float64(), safe=False)
-    values = found.fill_null(0).to_numpy(zero_copy_only=False)
-    if to.kind == "f":
-        cast, bad = rounded(values, to)
-        fit = "does not fit" if values.dtype.kind == "f" else "would be rounded in"
-        faults = {int(at): f"{shown(values[at])} {fit} {to}" for at in np.flatnonzero(bad)}
-        if missing.any():
-            cast[missing] = np.nan
-        return cast, faults
-    return _whole(to, values)
+    values, faults = numbers(to, found.fill_null(0).to_numpy(zero_copy_only=False))
+    if to.kind == "f" and missing.any():
+        values[missing] = np.nan
+    return values, faults
+
+
+def numbers(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
+    """Cast numbers (M,) to the type ``to``; return them, and a fault for each it cannot hold.
+
+    NaN stays NaN in a float type and is a fault in any other.
+    """
+    if to.kind != "f":
+        return _whole(to, values)
+    cast, bad = rounded(values, to)
+    fit = "does not fit" if values.dtype.kind == "f" else "would be rounded in"
+    return cast, {int(at): f"{shown(values[at])} {fit} {to}" for at in np.flatnonzero(bad)}
 
 
 def _whole(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
@@ -202,7 +216,7 @@ def _whole(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
     return np.where(good, values, 0).astype(to), faults
 
 
-def is_text(found: pa.DataType) -> bool:
+def is_text(found: Any) -> bool:
     """Tell whether cells are text: strings, bytes that may be UTF-8, or a dictionary of them."""
     types = pa.types
     if types.is_dictionary(found):
@@ -213,12 +227,12 @@ def is_text(found: pa.DataType) -> bool:
     )  # fmt: skip
 
 
-def is_fixed_list(found: pa.DataType) -> bool:
+def is_fixed_list(found: Any) -> bool:
     """Tell whether cells are lists of one length."""
     return bool(pa.types.is_fixed_size_list(found))
 
 
-def is_list(found: pa.DataType) -> bool:
+def is_list(found: Any) -> bool:
     """Tell whether cells are lists."""
     return bool(pa.types.is_list(found) or pa.types.is_large_list(found)) or is_fixed_list(found)
 

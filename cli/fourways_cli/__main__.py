@@ -1,0 +1,5 @@
+"""``python -m fourways_cli``: the command line, where its script is not on the PATH."""
+
+from .main import main
+
+main()

@@ -1,0 +1,179 @@
+"""A queue of keys: each is worked on by one worker at a time, as often as it was asked for.
+
+It owns when and how often a key is worked on, never what is done. It must not remember why a key
+was added: the work looks at the world again each time, so a hundred reasons are one run. A key
+added while it waits is there already; a key added while it is worked on is worked on once more.
+
+A failure is tried again after a random share of a growing pause (full jitter, so that a thousand
+keys that failed together do not come back together). Adding a key by hand skips that pause: the
+world has changed, so the next try may well succeed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random as random_module
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .errors import OperatorError
+
+logger = logging.getLogger(__name__)
+
+BASE_PAUSE = 0.5
+LONGEST_PAUSE = 60.0
+
+Result = Literal["done", "retry", "bug"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """One ModelDeployment; with an empty name the gateway of its namespace."""
+
+    namespace: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        """Return the key as people write it."""
+        return f"{self.namespace}/{self.name or '(gateway)'}"
+
+
+class WorkQueue:
+    """Keys in, calls of ``work`` out. Not thread-safe: it belongs to its event loop."""
+
+    def __init__(
+        self,
+        work: Callable[[Key], Awaitable[None]],
+        *,
+        workers: int = 4,
+        time_limit: float = 120.0,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random_module.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        told: Callable[[Key, Result, float], None] = lambda *_: None,
+    ) -> None:
+        self._work = work
+        self._workers = workers
+        self._time_limit = time_limit
+        self._clock = clock
+        self._random = random
+        self._sleep = sleep
+        self._told = told
+        # None wakes a worker that has nothing to do, so that it sees that it should stop.
+        self._ready: asyncio.Queue[Key | None] = asyncio.Queue()
+        self._waiting: set[Key] = set()
+        self._running: set[Key] = set()
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._timers: dict[Key, tuple[float, asyncio.Task[None]]] = {}
+        self._stopping = False
+        self._progress = clock()
+
+    def add(self, key: Key) -> None:
+        """Have a key worked on as soon as a worker is free."""
+        if (timer := self._timers.pop(key, None)) is not None:
+            timer[1].cancel()
+        if key in self._running:
+            self._again.add(key)
+        elif key not in self._waiting:
+            if self.idle:
+                self._progress = self._clock()
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Have a key worked on in so many seconds, or sooner if it is asked for sooner."""
+        due = self._clock() + seconds
+        known = self._timers.get(key)
+        if key in self._waiting or (known is not None and known[0] <= due):
+            return
+        if known is not None:
+            known[1].cancel()
+        self._timers[key] = (due, asyncio.create_task(self._fire(key, seconds)))
+
+    async def _fire(self, key: Key, seconds: float) -> None:
+        await self._sleep(seconds)
+        # Not cancelled by add: this very task is the timer.
+        del self._timers[key]
+        self.add(key)
+
+    async def run(self) -> None:
+        """Work until stopped; what is being worked on then is finished, what waits is dropped."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._workers):
+                    group.create_task(self._worker())
+        finally:
+            for _, timer in self._timers.values():
+                timer.cancel()
+
+    def stop(self) -> None:
+        """Take up no further key. Dropping the rest is safe: a start reconciles everything."""
+        self._stopping = True
+        for _ in range(self._workers):
+            self._ready.put_nowait(None)
+
+    async def _worker(self) -> None:
+        while True:
+            key = await self._ready.get()
+            if key is None or self._stopping:
+                return
+            self._waiting.discard(key)
+            self._running.add(key)
+            self._progress = started = self._clock()
+            try:
+                result = await self._try(key)
+            finally:
+                self._running.discard(key)
+            self._progress = self._clock()
+            self._told(key, result, self._progress - started)
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
+
+    async def _try(self, key: Key) -> Result:
+        try:
+            async with asyncio.timeout(self._time_limit):
+                await self._work(key)
+        except (OperatorError, TimeoutError) as error:
+            pause = self._pause(key, getattr(error, "retry_after", 0.0))
+            what = str(error) or f"took longer than {self._time_limit:g} s"
+            logger.warning("%s: %s; next try in %.1f s", key, what, pause)
+            self.add_after(key, pause)
+            return "retry"
+        except Exception:
+            # A bug in the work on one key must not stop the work on the others.
+            pause = self._pause(key, 0.0)
+            logger.exception("%s: unexpected, please report it; next try in %.1f s", key, pause)
+            self.add_after(key, pause)
+            return "bug"
+        self._failures.pop(key, None)
+        return "done"
+
+    def _pause(self, key: Key, at_least: float) -> float:
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        longest = min(LONGEST_PAUSE, BASE_PAUSE * 2 ** min(failures, 30))
+        return max(at_least, self._random() * longest)
+
+    @property
+    def depth(self) -> int:
+        """Keys that wait for a worker."""
+        return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no key waits for a worker or is being worked on."""
+        return not self._waiting and not self._running
+
+    @property
+    def delayed(self) -> int:
+        """Keys that wait for their time."""
+        return len(self._timers)
+
+    def stuck_for(self) -> float:
+        """Return for how many seconds nothing was begun or ended although there is work."""
+        return 0.0 if self.idle else self._clock() - self._progress

@@ -1,0 +1,231 @@
+"""Status is a function of facts: each case is what the cluster has, and what must be said of it."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from fourways_api import Problem, parse
+from fourways_operator.facts import Facts, Settings
+from fourways_operator.status import events_of, next_run, pinned_digest, status_of
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+SETTINGS = Settings(runtime_image="runtime")
+DIGEST = "sha256:" + "a" * 64
+GATEWAY = {"status": {"availableReplicas": 1}}
+
+
+def deployment(**changes: Any) -> dict:
+    spec = {
+        "mode": "batch",
+        "model": {"uri": "pvc://models/m.onnx", "version": "2"},
+        "contract": {
+            "entityKey": {"name": "id"},
+            "inputs": [{"name": "x", "type": "float32"}],
+            "outputs": [{"name": "score", "type": "float32"}],
+        },
+        "batch": {"schedule": "0 3 * * *", "source": {"uri": "pvc://t/rows.parquet"}},
+    }
+    return {
+        "apiVersion": "fourways.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": "m", "namespace": "demo", "uid": "u", "generation": 4},
+        "spec": spec | changes,
+    }
+
+
+def job(name: str, at: str, outcome: str | None = None, reason: str = "") -> dict:
+    status: dict = {"startTime": at}
+    if outcome == "Complete":
+        status["completionTime"] = at
+    if outcome:
+        status["conditions"] = [
+            {"type": outcome, "status": "True", "reason": reason, "lastTransitionTime": at}
+        ]
+    return {"metadata": {"name": name, "creationTimestamp": at}, "status": status}
+
+
+def pod(run: str, state: dict, **more: Any) -> dict:
+    return {
+        "metadata": {
+            "name": f"{run}-x",
+            "creationTimestamp": "2026-03-01T03:00:00Z",
+            "labels": {"batch.kubernetes.io/job-name": run},
+        },
+        "status": {"containerStatuses": [{"state": state}], **more},
+    }
+
+
+def ended(code: int, **report: Any) -> dict:
+    return {"terminated": {"exitCode": code, "message": orjson.dumps(report).decode()}}
+
+
+def conditions(facts: Facts, *problems: Problem) -> dict[str, dict]:
+    parsed = None if problems else parse(facts.deployment)
+    status = status_of(facts, SETTINGS, problems, parsed)
+    return {c["type"]: c for c in status["conditions"]}
+
+
+GOOD_RUN = (
+    job("m-1", "2026-03-01T03:00:00Z", "Complete"),
+    pod("m-1", ended(0, outcome="Succeeded", rows=10, rejects=1, digest=DIGEST, version="2")),
+)
+FAILED_RUN = (
+    job("m-2", "2026-03-02T03:00:00Z", "Failed", "PodFailurePolicy"),
+    pod("m-2", ended(3, outcome="Failed", reason="DigestMismatch", message="not the same bytes")),
+)
+
+
+def facts(*runs: tuple[dict, dict], gateway: dict | None = GATEWAY, **changes: Any) -> Facts:
+    return Facts(
+        deployment=changes.pop("raw", None) or deployment(**changes),
+        jobs=tuple(j for j, _ in runs),
+        pods=tuple(p for _, p in runs),
+        gateway=gateway,
+        now=NOW,
+    )
+
+
+def test_before_the_first_run_it_waits_and_says_how_to_start_one() -> None:
+    said = conditions(facts())
+    assert said["Ready"]["status"] == "False"
+    assert said["Ready"]["reason"] == "WaitingForFirstRun"
+    assert "fourways run m" in said["Ready"]["message"]
+    assert said["ModelResolved"]["status"] == "Unknown"
+
+
+def test_a_published_run_makes_it_ready_and_its_figures_are_told() -> None:
+    status = status_of(facts(GOOD_RUN), SETTINGS, (), parse(deployment()))
+    assert {c["type"]: c["status"] for c in status["conditions"]} == {
+        "SpecValid": "True", "Ready": "True", "Progressing": "False",
+        "Degraded": "False", "ModelResolved": "True",
+    }  # fmt: skip
+    assert status["lastPublished"]["rows"] == 10
+    assert status["lastPublished"]["rejects"] == 1
+    assert status["model"] == {"version": "2", "digest": DIGEST}
+    assert status["nextRun"] == "2026-03-02T03:00:00Z"
+    assert status["observedGeneration"] == 4
+
+
+def test_a_failed_run_degrades_but_what_was_published_still_serves() -> None:
+    said = conditions(facts(FAILED_RUN, GOOD_RUN))
+    assert said["Ready"]["status"] == "True"
+    assert said["Degraded"] | {"lastTransitionTime": ""} == {
+        "type": "Degraded", "status": "True", "reason": "DigestMismatch",
+        "message": "run m-2 failed: not the same bytes",
+        "observedGeneration": 4, "lastTransitionTime": "",
+    }  # fmt: skip
+    assert said["ModelResolved"]["status"] == "False"
+
+
+def test_a_first_run_that_failed_is_the_reason_for_not_being_ready() -> None:
+    said = conditions(facts(FAILED_RUN))
+    assert said["Ready"]["status"] == "False"
+    assert said["Ready"]["reason"] == "DigestMismatch"
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "reason", "words"),
+    [
+        ({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, {}, "OOMKilled", "memory"),
+        ({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}, {},
+         "ImagePullBackOff", "no such image"),
+        ({"terminated": {"exitCode": 139}}, {}, "WorkerFailed", "exit code 139"),
+        ({}, {"conditions": [{"type": "PodScheduled", "status": "False",
+                              "message": 'persistentvolumeclaim "t" not found'}]},
+         "Unschedulable", '"t" not found'),
+        (ended(75, outcome="Failed", reason="StoreUnavailable", message="no Secret"), {},
+         "StoreUnavailable", "no Secret"),
+    ],
+)  # fmt: skip
+def test_a_run_in_trouble_is_named_by_its_root_cause(
+    state: dict, more: dict, reason: str, words: str
+) -> None:
+    said = conditions(facts((job("m-3", "2026-03-01T03:00:00Z"), pod("m-3", state, **more))))
+    assert said["Degraded"]["reason"] == reason
+    assert words in said["Degraded"]["message"]
+    assert said["Ready"]["status"] == "False"
+
+
+def test_it_is_not_ready_while_the_gateway_that_serves_it_is_not() -> None:
+    assert conditions(facts(GOOD_RUN, gateway=None))["Ready"]["reason"] == "WaitingForGateway"
+
+
+def test_a_mode_that_is_not_available_says_so() -> None:
+    said = conditions(facts(raw=deployment(mode="realtime", realtime={})))
+    assert said["Ready"]["reason"] == "ModeNotAvailable"
+    assert said["SpecValid"]["status"] == "True"
+
+
+def test_an_invalid_edit_is_said_and_what_serves_stays_ready() -> None:
+    before = facts(GOOD_RUN)
+    raw = deployment() | {"status": status_of(before, SETTINGS, (), parse(before.deployment))}
+    raw["metadata"]["generation"] = 5
+    after = conditions(facts(GOOD_RUN, raw=raw), Problem("spec.mode", "no such mode", "use batch"))
+    assert after["SpecValid"]["status"] == "False"
+    assert "spec.mode: no such mode; use batch" in after["SpecValid"]["message"]
+    assert after["Ready"]["status"] == "True"
+    assert after["SpecValid"]["observedGeneration"] == 5
+
+
+def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
+    first = facts(GOOD_RUN)
+    raw = deployment() | {"status": status_of(first, SETTINGS, (), parse(first.deployment))}
+    later = Facts(raw, jobs=first.jobs, pods=first.pods, gateway=GATEWAY,
+                  now=NOW.replace(hour=13))  # fmt: skip
+    assert status_of(later, SETTINGS, (), parse(raw)) == raw["status"]
+    degraded = facts(FAILED_RUN, GOOD_RUN, raw=raw)
+    moved = {c["type"]: c["lastTransitionTime"] for c in
+             status_of(Facts(raw, jobs=degraded.jobs, pods=degraded.pods, gateway=GATEWAY,
+                             now=NOW.replace(hour=13)), SETTINGS, (), parse(raw))["conditions"]}  # fmt: skip
+    assert moved["Ready"] == "2026-03-01T12:00:00Z"
+    assert moved["Degraded"] == "2026-03-01T13:00:00Z"
+
+
+def test_what_was_published_is_remembered_when_its_job_is_gone() -> None:
+    first = facts(GOOD_RUN)
+    raw = deployment() | {"status": status_of(first, SETTINGS, (), parse(first.deployment))}
+    status = status_of(facts(raw=raw), SETTINGS, (), parse(raw))
+    assert status["lastPublished"]["name"] == "m-1"
+    assert {c["type"]: c["status"] for c in status["conditions"]}["Ready"] == "True"
+
+
+def test_a_digest_trusted_on_first_use_is_pinned_until_the_uri_changes() -> None:
+    model = {"uri": "https://m.test/m.onnx", "version": "2", "digestPolicy": "TrustOnFirstUse"}
+    raw = deployment(model=model)
+    raw["status"] = status_of(facts(GOOD_RUN, raw=raw), SETTINGS, (), parse(raw))
+    assert pinned_digest(raw) == DIGEST
+    raw["spec"]["model"] = model | {"uri": "https://m.test/other.onnx"}
+    assert pinned_digest(raw) is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zone", "now", "due"),
+    [
+        ("0 3 * * *", "Etc/UTC", "2026-03-01T12:00:00Z", "2026-03-02T03:00:00Z"),
+        ("@hourly", "Etc/UTC", "2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z"),
+        ("0 3 * * *", "Europe/Berlin", "2026-07-01T12:00:00Z", "2026-07-02T01:00:00Z"),
+        # The night the clocks go forward has no half past two.
+        ("0 6 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", "2026-03-29T04:00:00Z"),
+    ],
+)
+def test_the_next_run_is_told_in_utc(schedule: str, zone: str, now: str, due: str) -> None:
+    assert next_run(schedule, zone, datetime.fromisoformat(now)) == due
+
+
+def test_a_suspended_deployment_has_no_next_run() -> None:
+    raw = deployment()
+    raw["spec"]["batch"]["suspend"] = True
+    assert "nextRun" not in status_of(facts(raw=raw), SETTINGS, (), parse(raw))
+
+
+def test_events_tell_changes_once() -> None:
+    first = status_of(facts(), SETTINGS, (), parse(deployment()))
+    ready = status_of(facts(GOOD_RUN), SETTINGS, (), parse(deployment()))
+    failed = status_of(facts(FAILED_RUN, GOOD_RUN), SETTINGS, (), parse(deployment()))
+    assert [(e.type, e.reason) for e in events_of(None, first)] == [
+        ("Normal", "Valid"), ("Normal", "WaitingForFirstRun")]  # fmt: skip
+    assert ("Normal", "Published") in [(e.type, e.reason) for e in events_of(first, ready)]
+    assert ("Warning", "DigestMismatch") in [(e.type, e.reason) for e in events_of(ready, failed)]
+    assert events_of(ready, ready) == []
