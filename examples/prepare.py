@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def file_table() -> pa.Table:
     return pa.table({"file": names, "content": pa.FixedSizeListArray.from_arrays(values, 2 * HALF)})
 
 
-def _replace(path: Path, write) -> None:
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file whole: whoever reads it meanwhile sees the old one or the new one."""
     new = path.with_name(path.name + ".new")
     write(new)

@@ -19,9 +19,8 @@ from pydantic_core import PydanticCustomError
 RULES_KEYWORD = "x-kubernetes-validations"
 RULES_ERROR = "rules"
 
-RuleReason = Literal[
-    "FieldValueInvalid", "FieldValueRequired", "FieldValueForbidden", "FieldValueDuplicate"
-]
+# Not FieldValueDuplicate: the API server prints no message with it.
+RuleReason = Literal["FieldValueInvalid", "FieldValueRequired", "FieldValueForbidden"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,14 +205,12 @@ class Contract(ApiModel):
             "two inputs share a name",
             "give each input its own name",
             ".inputs",
-            "FieldValueDuplicate",
         ),
         Rule(
             "self.outputs.all(f, self.outputs.exists_one(g, g.name == f.name))",
             "two outputs share a name",
             "give each output its own name",
             ".outputs",
-            "FieldValueDuplicate",
         ),
         Rule(
             "!self.outputs.exists(f, f.name == self.entityKey.name)",

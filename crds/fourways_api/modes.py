@@ -317,7 +317,6 @@ class Edge(ApiModel):
             "two targets share a name",
             "give each target its own name",
             ".targets",
-            "FieldValueDuplicate",
         ),
     )
 

@@ -47,7 +47,7 @@ def words_for(error: ErrorDetails) -> Words:
         case "greater_than_equal" | "less_than_equal" | "greater_than" | "less_than":
             return f"{got} is out of range", f"use {_bound(context)}"
         case kind if kind.endswith(("_type", "_parsing")) or kind == "int_from_float":
-            return f"{got} is not {_kind(kind)}", f"write {_kind(kind)}"
+            return f"{got} is not {_kind(kind)}", _how_to_write(kind, error["input"])
         case _:
             return error["msg"], "correct it (kubectl explain modeldeployment.spec)"
 
@@ -120,10 +120,18 @@ def _form(pattern: str) -> str:
 
 def _kind(kind: str) -> str:
     names = {
-        "string": "a string (quote it)", "int": "a whole number", "float": "a number",
+        "string": "a string", "int": "a whole number", "float": "a number",
         "bool": "true or false", "model": "an object", "dict": "an object", "tuple": "a list",
     }  # fmt: skip
     return names.get(kind.split("_")[0], "of the right type")
+
+
+def _how_to_write(kind: str, got: object) -> str:
+    if not kind.startswith("string") or isinstance(got, dict | list):
+        return f"write {_kind(kind)}"
+    if isinstance(got, bool):
+        return "quote it: YAML reads y, n, yes, no, on and off as true and false"
+    return f'quote it: "{_shown(got)}"'
 
 
 def _shown(value: object) -> str:

@@ -46,9 +46,17 @@ def sha256(path: Path) -> str:
 
 
 def pinned(name: str) -> dict[str, str]:
-    """Return the digests an example's manifest pins, by path below ``artifacts``."""
+    """Return the digests an example's manifest pins, by path below ``artifacts``.
+
+    Raises:
+        ValueError: the model or the golden vectors have no digest below their URI.
+
+    """
     text = (EXAMPLES / f"{name}.yaml").read_text("utf-8")
-    return {found["path"]: found["digest"] for found in _PINNED.finditer(text)}
+    found = {found["path"]: found["digest"] for found in _PINNED.finditer(text)}
+    if set(found) != {f"{name}/model.onnx", f"{name}/golden.jsonl"}:
+        raise ValueError(f"{name}.yaml must pin model.onnx and golden.jsonl, not {sorted(found)}")
+    return found
 
 
 def pin(name: str) -> None:

@@ -40,7 +40,8 @@ LEARN_AT = ("1997-06-30", "1997-09-30", "1997-12-31")
 JUDGE_AT = "1998-03-31"
 SCORE_AT = "1998-06-30"
 
-NUMBERS = ["days_since_last", "orders", "orders_91d", "spend", "discs", "mean_gap_days"]
+COUNTS = ["days_since_last", "orders", "orders_91d", "discs"]
+NUMBERS = [*COUNTS, "spend", "mean_gap_days"]
 COHORTS = ["1997-01", "1997-02", "1997-03"]
 LABELS = ("stays", "churns")
 
@@ -92,7 +93,7 @@ def features(purchases: pd.DataFrame, at: str) -> pd.DataFrame:
     table["discs"] = by_customer.discs.sum()
     # Missing for whoever came once: there is no gap to take a mean of.
     table["mean_gap_days"] = (last - first).dt.days / (orders - 1).where(orders > 1)
-    table = table.astype("float32")
+    table = table.astype({name: "int32" if name in COUNTS else "float32" for name in NUMBERS})
     table["cohort"] = first.dt.strftime("%Y-%m")
     return table.rename_axis("customer_id").reset_index()
 

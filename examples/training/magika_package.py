@@ -19,9 +19,11 @@ def folder() -> Path:
     try:
         found = Path(str(distribution("magika").locate_file(MODEL)))
     except PackageNotFoundError:
-        raise SystemExit("the package magika is not installed: pip install 'magika~=1.0'") from None
+        raise SystemExit(
+            "the package magika is not installed: pip install 'magika>=1.0.1,<1.1'"
+        ) from None
     if not (found / "model.onnx").is_file():
-        raise SystemExit(f"this magika has no {MODEL}: pip install 'magika~=1.0'")
+        raise SystemExit(f"this magika has no {MODEL}: pip install 'magika>=1.0.1,<1.1'")
     return found
 
 

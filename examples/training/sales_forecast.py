@@ -10,6 +10,7 @@ features cannot come out differently in production.
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,11 +72,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Forecasting tasks: which series, known until when, for which month, and what came."""
+    """Forecasting tasks: which series and month, told from what, and what came."""
 
     series: NDArray[np.str_]
     month: NDArray[np.int64]  # months since year 0
-    known: NDArray[np.int64]  # months of the series known when the forecast is made
     left: NDArray[np.int64]  # months of the series that came after
     x: Floats  # (rows, INPUTS)
     actual: Floats
@@ -151,25 +151,30 @@ def inputs(sales: Floats, known: int, horizon: int) -> list[float]:
 
 def past_tasks(series: dict[str, tuple[int, Floats]]) -> Rows:
     """Return every forecast of 1 to 12 months that could have been made and checked."""
-    found = [
-        (name, first + known - 1 + ahead, known, len(sales) - known, inputs(sales, known, ahead))
-        + (sales[known - 1 + ahead],)
+    return _rows(
+        (name, first, sales, known, ahead)
         for name, (first, sales) in series.items()
         for known in range(4 * YEAR, len(sales))
-        for ahead in range(1, YEAR + 1)
-        if known + ahead <= len(sales)
-    ]
-    return Rows(*(np.array(column) for column in zip(*found, strict=True)))
+        for ahead in range(1, min(YEAR, len(sales) - known) + 1)
+    )
 
 
 def next_year(series: dict[str, tuple[int, Floats]]) -> Rows:
     """Return the forecasts to make: the twelve months after each series ends."""
-    found = [
-        (name, first + len(sales) - 1 + ahead, len(sales), 0, inputs(sales, len(sales), ahead))
-        + (np.nan,)
+    return _rows(
+        (name, first, sales, len(sales), ahead)
         for name, (first, sales) in series.items()
         for ahead in range(1, YEAR + 1)
-    ]
+    )
+
+
+def _rows(tasks: Iterable[tuple[str, int, Floats, int, int]]) -> Rows:
+    found = []
+    for name, first, sales, known, ahead in tasks:
+        target = known - 1 + ahead
+        actual = sales[target] if target < len(sales) else np.nan
+        x = inputs(sales, known, ahead)
+        found.append((name, first + target, len(sales) - known, x, actual))
     return Rows(*(np.array(column) for column in zip(*found, strict=True)))
 
 
@@ -191,8 +196,8 @@ def fit(rows: Rows) -> Ridge:
 
 def spread(ridge: Ridge, unseen: Rows) -> tuple[float, float]:
     """Return the 10 % and 90 % quantiles of the errors on unseen rows, in volatilities."""
-    error = np.log(unseen.actual / unseen.x[:, 1]) - ridge.predict(design(unseen.x))
-    low, high = np.quantile(error / unseen.x[:, -1], [0.1, 0.9])
+    errors = np.log(unseen.actual / unseen.x[:, 1]) - ridge.predict(design(unseen.x))
+    low, high = np.quantile(errors / unseen.x[:, -1], [0.1, 0.9])
     return float(low), float(high)
 
 
@@ -213,12 +218,13 @@ def judge(rows: Rows) -> None:
         naive = some.x[:, INPUTS.index("same_month_last_year")]
         inside = (lower <= some.actual) & (some.actual <= upper)
         print(
-            f"{name}: MAPE {mape(forecast, some.actual):.2%}, "
-            f"seasonal naive {mape(naive, some.actual):.2%}, in the 80 % interval {inside.mean():.1%}"
+            f"{name}: mean error {error(forecast, some.actual):.2%}, "
+            f"seasonal naive {error(naive, some.actual):.2%}, "
+            f"in the 80 % interval {inside.mean():.1%}"
         )
 
 
-def mape(forecast: Floats, actual: Floats) -> float:
+def error(forecast: Floats, actual: Floats) -> float:
     """Return the mean absolute error as a share of the actual value."""
     return float((np.abs(forecast - actual) / actual).mean())
 
@@ -286,7 +292,7 @@ def write_table(tasks: Rows, path: Path) -> None:
 
 
 def golden(model: Forecaster, tasks: Rows) -> list[Vector]:
-    """Return the first, middle, ninth and last forecast of each series, by scikit-learn."""
+    """Return five forecasts of each series, by scikit-learn."""
     some = tasks.where(np.isin(tasks.x[:, 0], [1, 3, 6, 9, 12]))
     # As the model will see them: float32.
     x = some.x.astype(np.float32)

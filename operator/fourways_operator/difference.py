@@ -108,7 +108,9 @@ def _compare_objects(wanted: Json, found: Json, owned: Json, path: Path) -> Diff
     return None
 
 
-def _compare_keyed(wanted: list[Any], found: list[Any], owned: Json, path: Path) -> Difference | None:
+def _compare_keyed(
+    wanted: list[Any], found: list[Any], owned: Json, path: Path
+) -> Difference | None:
     keys = {key: json.loads(key[2:]) for key in owned if key.startswith("k:")}
     unmatched = set(keys)
     for item in wanted:
@@ -134,7 +136,9 @@ def _has_key(item: Any, key: Json) -> bool:
     return isinstance(item, dict) and all(n not in item or item[n] == v for n, v in key.items())
 
 
-def _compare_sets(wanted: list[Any], found: list[Any], owned: Json, path: Path) -> Difference | None:
+def _compare_sets(
+    wanted: list[Any], found: list[Any], owned: Json, path: Path
+) -> Difference | None:
     ours = [json.loads(key[2:]) for key in owned if key.startswith("v:")]
     for item in wanted:
         if item not in found or item not in ours:

@@ -1,274 +1,179 @@
-"""From a source's columns to the features the data contract promises: decode, check, refuse.
+"""Features: the contract's inputs as the tensors a model takes.
 
-Owns the rules by which a record is accepted and the words by which one is refused. Good rows are
-handled whole columns at a time; Python looks at a single value only to say what is wrong with it.
-No I/O.
-
-The rules: null is missing, and so is NaN; a missing value is refused unless the field is nullable.
-An infinity is refused. So is a number the field's type cannot hold (too large, a fraction where
-whole numbers are asked for, a whole number a float would round). Text is parsed, never guessed at:
-a shaped field's text is JSON. Of several faults in one record the first in the contract's order is
-told.
+Owns which field feeds which tensor and in what layout. That is settled once, when a model is
+bound, so that one that does not fit is refused before a record was read: the error names the
+field, the fault and the fix. No I/O.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from fourways_api import Contract, InputField
+from fourways_api import InputField
 
-from .errors import SourceError
-from .records import Array, Records, Reject, Rows
-from .sources.cells import Cells, Faults, is_list, is_text, leaf, numpy_type, shown, texts_of
+from .errors import ContractMismatch
+from .model.base import Tensor
+from .records import Array, Columns
+from .sources.cells import Faults, numbers, numpy_type
+from .sources.decode import by_record
 
-MAX_KEY_BYTES = 1024
-"""Longest entity key: PostgreSQL's B-tree refuses entries above a third of an 8 KiB page."""
+TEXT_TYPES = frozenset({"string", "str", "object"})
+"""What a model may call text."""
+
+Shape = tuple[int, ...]
 
 
-class Decoder:
-    """Turns raw columns into :class:`Records` and :class:`Reject` by one contract."""
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One tensor of the model and the fields that fill it; several become its columns."""
 
-    def __init__(self, contract: Contract) -> None:
-        self._key = contract.entity_key
-        self._fields = contract.inputs
+    name: str
+    type: np.dtype[Any] | None
+    """None where the model does not say: the field's own type then."""
 
-    def decode(self, batch: pa.RecordBatch, rows: Rows) -> tuple[Records, list[Reject]]:
-        """Decode a batch of any Arrow types; ``rows`` (N,) are its positions in the source.
+    fields: tuple[InputField, ...]
+    shape: Shape
+    """Shape of one record's value in the tensor."""
 
-        A column that is absent counts as missing in every record.
-        """
-        absent = pa.nulls(batch.num_rows)
-        names = set(batch.schema.names)
-        columns = {}
-        refused: dict[int, tuple[str, str]] = {}
-        found = batch.column(self._key.name) if self._key.name in names else absent
-        keys, faults = _keys(self._key.type, found)
-        _note(refused, self._key.name, faults)
-        for field in self._fields:
-            found = batch.column(field.name) if field.name in names else absent
-            values, faults = _column(field, found)
-            _note(refused, field.name, faults)
-            _note(refused, field.name, violations(field, values))
-            columns[field.name] = values
-        return self._split(keys, rows, columns, refused)
+    def fill(self, columns: Columns, records: int) -> tuple[Array, dict[str, Faults]]:
+        """Return the tensor (records, \\*shape), and by field and record what it cannot hold."""
+        faults: dict[str, Faults] = {}
+        filled = []
+        for field in self.fields:
+            values, wrong = self._cast(columns[field.name].reshape(-1))
+            if wrong:
+                faults[field.name] = by_record(wrong, field.shape)
+            filled.append(values)
+        if len(filled) == 1:
+            return filled[0].reshape(records, *self.shape), faults
+        tensor = np.empty((records, *self.shape), filled[0].dtype)
+        at = 0
+        for values in filled:
+            columns_of_field = values.reshape(records, -1)
+            tensor[:, at : at + columns_of_field.shape[1]] = columns_of_field
+            at += columns_of_field.shape[1]
+        return tensor, faults
 
-    def check(
-        self, keys: Array, columns: Mapping[str, Array], rows: Rows
-    ) -> tuple[Records, list[Reject]]:
-        """Check columns that are numpy arrays already, each (N, *shape of the field).
+    def _cast(self, values: Array) -> tuple[Array, Faults]:
+        if self.type is None or values.dtype == self.type:
+            return values, {}
+        if values.dtype.kind == "b":
+            return values.astype(self.type), {}
+        return numbers(self.type, values)
 
-        Raises:
-            SourceError: an input is absent, or has another shape than the contract says.
 
-        """
-        decoded = {}
-        refused: dict[int, tuple[str, str]] = {}
-        texts, faults = _as_arrow(self._key.type, keys)
-        keys, more = _keys(self._key.type, texts)
-        _note(refused, self._key.name, faults | more)
-        for field in self._fields:
-            values, faults = _retyped(field, columns, len(rows))
-            _note(refused, field.name, faults)
-            _note(refused, field.name, violations(field, values))
-            decoded[field.name] = values
-        return self._split(keys, rows, decoded, refused)
+def bind_inputs(fields: Sequence[InputField], tensors: Sequence[Tensor]) -> tuple[Feed, ...]:
+    """Settle which fields feed which tensors of a model.
 
-    def _split(
-        self,
-        keys: Array,
-        rows: Rows,
-        columns: Mapping[str, Array],
-        refused: dict[int, tuple[str, str]],
-    ) -> tuple[Records, list[Reject]]:
-        if not refused:
-            return Records(keys, rows, columns), []
-        rejects = [
-            Reject(
-                int(rows[at]),
-                None if name == self._key.name else str(keys[at]),
-                name,
-                refused[at][1],
+    Fields that name a tensor are its columns, in order. Else fields and tensors go together by
+    name. Else the model has one input and all fields are its columns. A model that names no
+    inputs gets every field by its name.
+
+    Raises:
+        ContractMismatch: naming both sides.
+
+    """
+    if not tensors:
+        return tuple(Feed(f.name, numpy_type(f.type), (f,), f.shape) for f in fields)
+    by_name = {tensor.name: tensor for tensor in tensors}
+    if fields[0].tensor is not None:
+        groups: dict[str, list[InputField]] = {}
+        for field in fields:
+            groups.setdefault(field.tensor or field.name, []).append(field)
+        if set(groups) != set(by_name):
+            raise _disagree(
+                fields, tensors, "name each of the model's inputs as some field's tensor"
             )
-            for at in sorted(refused)
-            for name in (refused[at][0],)
-        ]
-        good = np.ones(len(keys), dtype=bool)
-        good[list(refused)] = False
-        kept = {name: values[good] for name, values in columns.items()}
-        return Records(keys[good], rows[good], kept), rejects
+        return tuple(_feed(by_name[name], members) for name, members in groups.items())
+    if {field.name for field in fields} == set(by_name):
+        return tuple(_feed(by_name[field.name], [field]) for field in fields)
+    if len(tensors) == 1:
+        return (_feed(tensors[0], fields),)
+    raise _disagree(fields, tensors, "set tensor on every input, or give inputs the model's names")
 
 
-def violations(field: InputField, values: Array) -> Faults:
-    """Judge typed values (N, *shape) by the field's own rules; return faults by record."""
-    flat = values.reshape(-1)
-    faults: Faults = {}
-    if flat.dtype.kind == "f":
-        finite = np.isfinite(flat)
-        if not finite.all():
-            for at in np.flatnonzero(~finite):
-                if math.isinf(flat[at]):
-                    faults[int(at)] = f"{shown(flat[at])} is not finite"
-                elif not field.nullable:
-                    faults[int(at)] = "missing"
-    faults |= out_of_range(flat, field.range)
-    if field.categories is not None:
-        allowed = pa.array([*field.categories, *([""] if field.nullable else [])], pa.string())
-        known = pc.is_in(pa.array(flat, pa.string()), value_set=allowed)
-        for at in np.flatnonzero(~known.to_numpy(zero_copy_only=False)):
-            faults[int(at)] = f"{shown(flat[at])} is not one of {_listed(field.categories)}"
-    return by_record(faults, field.shape)
+def fitted(shape: Shape, dimensions: tuple[int | None, ...]) -> Shape | None:
+    """Fit one record's shape into a tensor's dimensions (None is any size); None if it cannot.
+
+    Only dimensions of size 1 may be added or dropped.
+    """
+    if len(shape) == len(dimensions) and all(
+        wanted in (None, size) for size, wanted in zip(shape, dimensions, strict=True)
+    ):
+        return shape
+    pending = [size for size in shape if size != 1]
+    found: list[int] = []
+    for wanted in dimensions:
+        if wanted != 1 and pending and wanted in (None, pending[0]):
+            found.append(pending.pop(0))
+        elif wanted in (None, 1):
+            found.append(1)
+        else:
+            return None
+    return None if pending else tuple(found)
 
 
-def out_of_range(flat: Array, limits: Any) -> Faults:
-    """Return a fault for each number of ``flat`` (M,) outside the closed ``limits``."""
-    faults: Faults = {}
-    if limits is None:
-        return faults
-    if limits.min is not None:
-        for at in np.flatnonzero(flat < limits.min):
-            faults[int(at)] = f"{shown(flat[at])} is below {shown(limits.min)}"
-    if limits.max is not None:
-        for at in np.flatnonzero(flat > limits.max):
-            faults[int(at)] = f"{shown(flat[at])} is above {shown(limits.max)}"
-    return faults
+def told(tensor: Tensor) -> str:
+    """Write a tensor for people, such as ``x float32[?, 20]``."""
+    sizes = ", ".join("?" if size is None else str(size) for size in tensor.shape)
+    return f"{tensor.name} {tensor.type}[{sizes}]"
 
 
-def by_record(faults: Faults, shape: tuple[int, ...]) -> Faults:
-    """Turn faults by element of (N, *shape), flattened, into the first fault of each record."""
-    if not shape or not faults:
-        return faults
-    size = math.prod(shape)
-    found: Faults = {}
-    for at in sorted(faults):
-        record, element = divmod(at, size)
-        where = ", ".join(str(i) for i in np.unravel_index(element, shape))
-        found.setdefault(record, f"element [{where}]: {faults[at]}")
-    return found
-
-
-def _note(refused: dict[int, tuple[str, str]], name: str, faults: Faults) -> None:
-    for at, reason in faults.items():
-        refused.setdefault(at, (name, reason))
-
-
-def _listed(categories: tuple[str, ...]) -> str:
-    listed = ", ".join(categories[:10])
-    return listed if len(categories) <= 10 else f"{listed}, … ({len(categories)} in all)"
-
-
-# ---------------------------------------------------------------- columns
-
-
-def _keys(kind: str, found: Cells) -> tuple[Array, Faults]:
-    keys, faults = leaf(kind, False, found)
-    if kind != "string":
-        return keys, faults
-    texts = pa.array(keys, pa.string())
-    length = pc.binary_length(texts).to_numpy(zero_copy_only=False)
-    for at in np.flatnonzero(length == 0):
-        faults.setdefault(int(at), "missing")
-    for at in np.flatnonzero(length > MAX_KEY_BYTES):
-        faults.setdefault(int(at), f"longer than {MAX_KEY_BYTES} bytes")
-    for at in np.flatnonzero(pc.match_substring(texts, "\0").to_numpy(zero_copy_only=False)):
-        faults.setdefault(int(at), "holds a NUL character")
-    return keys, faults
-
-
-def _column(field: InputField, found: Cells) -> tuple[Array, Faults]:
-    if not field.shape:
-        return leaf(field.type, field.nullable, found)
-    if is_text(found.type):
-        return _from_json(field, found)
-    values = np.zeros((len(found), *field.shape), numpy_type(field.type))
-    faults: Faults = {}
-    rows: Rows = np.arange(len(found))
-    flat = pa.types.is_null(found.type) or not is_list(found.type.value_type)
-    for depth, size in enumerate((math.prod(field.shape),) if flat else field.shape):
-        if pa.types.is_null(found.type):
-            faults |= dict.fromkeys(rows.tolist(), "missing")
-            return values, faults
-        lengths = pc.list_value_length(found).fill_null(-1).to_numpy(zero_copy_only=False)
-        good = (lengths == size).reshape(len(rows), -1).all(axis=1) if len(rows) else lengths == 0
-        for at in np.flatnonzero(~good).tolist():
-            was = lengths.reshape(len(rows), -1)[at]
-            faults[int(rows[at])] = _misshapen(int(was[was != size][0]), depth, field.shape)
-        repeats = len(found) // len(rows) if len(rows) else 1
-        found = pc.list_flatten(found.filter(pa.array(np.repeat(good, repeats))))
-        rows = rows[good]
-    elements, wrong = leaf(field.type, field.nullable, found)
-    values[rows] = elements.reshape(len(rows), *field.shape)
-    for at, reason in by_record(wrong, field.shape).items():
-        faults[int(rows[at])] = reason
-    return values, faults
-
-
-def _misshapen(length: int, depth: int, shape: tuple[int, ...]) -> str:
-    if length < 0:
-        return "missing"
-    return f"{length} elements at depth {depth + 1}, shape {list(shape)} was expected"
-
-
-def _from_json(field: InputField, found: Cells) -> tuple[Array, Faults]:
-    texts, _, faults = texts_of(found)
-    values = np.zeros((len(found), *field.shape), numpy_type(field.type))
-    for at, text in enumerate(texts.to_pylist()):
-        if at in faults:
-            continue
-        if not text:
-            faults[at] = "missing"
-            continue
-        try:
-            cell = np.array(orjson.loads(text), dtype=object)
-            elements, wrong = leaf(field.type, field.nullable, pa.array(cell.reshape(-1)))
-        except (ValueError, pa.ArrowException):
-            faults[at] = f"{shown(text)} is not a JSON list of {field.type}"
-            continue
-        if cell.shape != field.shape:
-            faults[at] = f"shape {list(cell.shape)}, shape {list(field.shape)} was expected"
-            continue
-        values[at] = elements.reshape(field.shape)
-        if wrong:
-            faults[at] = by_record(wrong, field.shape)[0]
-    return values, faults
-
-
-def _retyped(field: InputField, columns: Mapping[str, Array], records: int) -> tuple[Array, Faults]:
-    if field.name not in columns:
-        raise SourceError(f"input {field.name} is missing; found {', '.join(columns) or 'none'}")
-    values = columns[field.name]
-    if values.shape != (records, *field.shape):
-        raise SourceError(
-            f"input {field.name} has shape {list(values.shape)}, "
-            f"{[records, *field.shape]} was expected"
+def _feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
+    kind = _type_of(tensor, fields)
+    width = sum(math.prod(field.shape) for field in fields)
+    shape: Shape | None = fields[0].shape if len(fields) == 1 else (width,)
+    if tensor.shape:
+        if tensor.shape[0] is not None:
+            raise ContractMismatch(
+                f"the model's input {told(tensor)} takes batches of {tensor.shape[0]} only; "
+                "export it with a free first dimension"
+            )
+        shape = fitted(shape or (), tensor.shape[1:])
+    if shape is None or (len(fields) > 1 and len(shape) != 1):
+        names = ", ".join(field.name for field in fields)
+        raise ContractMismatch(
+            f"inputs {names} make {width} columns, the model's input is {told(tensor)}; "
+            "list the model's columns as inputs, in its order"
         )
-    if values.dtype == numpy_type(field.type) and field.type != "string":
-        return values, {}
-    found, faults = _as_arrow(field.type, values.reshape(-1))
-    elements, more = leaf(field.type, field.nullable, found)
-    return elements.reshape(values.shape), by_record(more | faults, field.shape)
+    return Feed(tensor.name, kind, tuple(fields), shape)
 
 
-def _as_arrow(kind: str, values: Array) -> tuple[Cells, Faults]:
-    if values.dtype.kind in "biuf":
-        return pa.array(values), {}
-    try:
-        return pa.array(values, pa.string() if kind == "string" else None, from_pandas=True), {}
-    except (pa.ArrowException, UnicodeEncodeError):
-        faults: Faults = {}
-        kept: list[str | None] = []
-        for at, value in enumerate(values.tolist()):
-            try:
-                kept.append(pa.array([value], pa.string())[0].as_py())
-            except (pa.ArrowException, UnicodeEncodeError):
-                faults[at] = (
-                    f"{shown(str(value))} is not text" if kind == "string" else "not a number"
-                )
-                kept.append(None)
-        return pa.array(kept, pa.string()), faults
+def _type_of(tensor: Tensor, fields: Sequence[InputField]) -> np.dtype[Any] | None:
+    kind = None
+    if tensor.type:
+        kind = numpy_type("string" if tensor.type in TEXT_TYPES else tensor.type)
+    elif len(fields) > 1:
+        kind = np.result_type(*(numpy_type(field.type) for field in fields))
+    for field in fields:
+        if kind is not None and not _carries(numpy_type(field.type), kind):
+            raise ContractMismatch(
+                f"input {field.name} is {field.type}, the model's input is {told(tensor)}; "
+                "give the field the model's type, or encode it inside the model"
+            )
+    return kind
+
+
+def _carries(have: np.dtype[Any], want: np.dtype[Any]) -> bool:
+    """Tell whether each value may go in: what a type cannot hold is then told value by value."""
+    if have == want or (have.kind in "biu" and want.kind in "iuf"):
+        return True
+    return have.kind == "f" and want.kind == "f"
+
+
+def _disagree(
+    fields: Sequence[InputField], tensors: Sequence[Tensor], fix: str
+) -> ContractMismatch:
+    ours = ", ".join(f"{f.name} -> {f.tensor}" if f.tensor else f.name for f in fields)
+    theirs = ", ".join(told(tensor) for tensor in tensors)
+    return ContractMismatch(f"the contract's inputs are {ours}; the model's are {theirs}; {fix}")
+
+
+def cut(columns: Mapping[str, Array], keep: Array) -> dict[str, Array]:
+    """Keep the records where ``keep`` (N,) is true."""
+    return {name: values[keep] for name, values in columns.items()}

@@ -29,6 +29,8 @@ class Case:
     by: Literal["rule", "schema", "operator"]
     """rule: the server prints our words. schema: it has its own, and names the field. operator:
     no schema can say it, so the server accepts and the condition SpecValid tells."""
+    server_says: str
+    """Part of the server's message."""
 
 
 def good() -> dict[str, dict[str, Any]]:
@@ -56,6 +58,7 @@ def _case(bases: dict[str, dict[str, Any]], entry: dict[str, Any]) -> Case:
         entry["field"],
         entry["says"],
         entry["by"],
+        entry.get("server", entry["says"] if entry["by"] == "rule" else entry["field"]),
     )
 
 

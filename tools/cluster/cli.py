@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.cluster import debian, gobuild, images, kind, local
+from tools.cluster import debian, gobuild, imagebuild, kind, local
 from tools.cluster.config import Checkout, this_checkout
 from tools.cluster.detect import Kind, detect, given_kubeconfig
 from tools.cluster.errors import ClusterError
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(parsed: argparse.Namespace, checkout: Checkout) -> int:
     command: str = parsed.command
     if command == "images":
-        for reference in images.provide(checkout, detect(checkout), parsed.images):
+        for reference in imagebuild.provide(checkout, detect(checkout), parsed.images):
             print(reference)
         return 0
     if command == "build":
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("up", help="have a cluster and print the export line for its kubeconfig")
     image = commands.add_parser("images", help="build images and put them on the cluster's node")
     image.add_argument(
-        "images", nargs="+", metavar="NAME=DOCKERFILE[:TARGET]@CONTEXT", type=images.parse
+        "images", nargs="+", metavar="NAME=DOCKERFILE[:TARGET]@CONTEXT", type=imagebuild.parse
     )
     commands.add_parser("down", help="remove the cluster and everything of it but the cache")
     commands.add_parser("status", help="which kind, running or not, where the kubeconfig is")

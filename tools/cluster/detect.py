@@ -64,7 +64,7 @@ def _local_is_impossible() -> str:
 
 
 def _not_to_be_had() -> list[str]:
-    """Missing packages that apt has no candidate for; empty lists are no answer before an update."""
+    """Missing packages that apt does not know; its lists, if empty, say nothing yet."""
     absent = debian.missing_packages()
     if not absent or not any(Path("/var/lib/apt/lists").glob("*_Packages*")):
         return []

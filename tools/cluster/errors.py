@@ -12,11 +12,11 @@ class ClusterError(Exception):
     exit_code = 1
 
 
-class CannotHaveCluster(ClusterError):  # noqa: N818 - reads as the sentence it is
+class CannotHaveCluster(ClusterError):
     """No kind of cluster can be had on this machine, and why."""
 
     exit_code = 3
 
 
-class CommandFailed(ClusterError):  # noqa: N818 - reads as the sentence it is
+class CommandFailed(ClusterError):
     """A program we ran ended with an error."""

@@ -52,5 +52,6 @@ def _uv_toml(settings: Mapping[str, str], environment: Mapping[str, str]) -> str
     if index:
         lines.append(f'index-url = "{index}"')
     if extra:
-        lines.append(f"extra-index-url = [{', '.join(f'"{url}"' for url in extra.split())}]")
+        quoted = ", ".join(f'"{url}"' for url in extra.split())
+        lines.append(f"extra-index-url = [{quoted}]")
     return "\n".join([*lines, ""])

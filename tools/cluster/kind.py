@@ -58,6 +58,10 @@ def _program() -> Path:
         if shutil.which("go") is None:
             raise ClusterError("kind is missing: install it, or Go for this command to build it")
         with step(f"go install {_KIND}"):
-            env = {"GOBIN": str(folder), "CGO_ENABLED": "0", "GOFLAGS": os.environ.get("GOFLAGS", "")}
+            env = {
+                "GOBIN": str(folder),
+                "CGO_ENABLED": "0",
+                "GOFLAGS": os.environ.get("GOFLAGS", ""),
+            }
             run([go_program(), "install", _KIND], env=env)
     return folder / "kind"

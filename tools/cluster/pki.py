@@ -68,10 +68,8 @@ def _certificate(pki: Path, name: str, subject: str, names: str) -> None:
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     run(["openssl", "req", *key, "-keyout", pki / f"{name}.key", "-out", request, "-subj", subject])
     signer = ["-CA", pki / "ca.crt", "-CAkey", pki / "ca.key", "-CAcreateserial", "-days", _DAYS]
-    run(
-        ["openssl", "x509", "-req", "-in", request, *signer]
-        + ["-extfile", extensions, "-out", pki / f"{name}.crt"]
-    )
+    files = ["-extfile", extensions, "-in", request, "-out", pki / f"{name}.crt"]
+    run(["openssl", "x509", "-req", *signer, *files])
     request.unlink()
     extensions.unlink()
 

@@ -93,4 +93,6 @@ def _is_ours(checkout: Checkout, pid: int) -> bool:
         elsewhere = (place / "ns/net").stat().st_ino != (_PROC / "self/ns/net").stat().st_ino
     except OSError:
         return False
-    return f"{checkout.state}/".encode() in command and (elsewhere or command.startswith(b"nsenter"))
+    return f"{checkout.state}/".encode() in command and (
+        elsewhere or command.startswith(b"nsenter")
+    )

@@ -26,7 +26,7 @@ def run(
     cwd: Path | None = None,
     timeout: float | None = None,
 ) -> str:
-    """Run `command` to its end and return what it wrote to stdout; raise CommandFailed otherwise."""
+    """Run `command` to its end and return its stdout; raise CommandFailed if it fails."""
     arguments = [str(part) for part in command]
     try:
         done = subprocess.run(
@@ -74,7 +74,8 @@ def wait_for(
         if alive is not None:
             alive()
         if time.monotonic() > deadline:
-            raise ClusterError(f"{what} not ready after {seconds:.0f} s{f'; see {hint}' if hint else ''}")
+            see = f"; see {hint}" if hint else ""
+            raise ClusterError(f"{what} not ready after {seconds:.0f} s{see}")
         time.sleep(0.15)
 
 
@@ -93,7 +94,7 @@ def step(name: str) -> Iterator[None]:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`, waiting for whoever has it; the kernel frees it on a crash."""
+    """Hold an exclusive lock on `path`, waiting for who has it; the kernel frees it on a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
         try:

@@ -27,8 +27,8 @@ def manifests() -> list[Path]:
     return sorted(EXAMPLES.glob("*.yaml"))
 
 
-def ask_all(url: str) -> list[tuple[str, Json]]:
-    """Ask the gateway for a few predictions of each example, by the V2 protocol.
+def ask_all(url: str, only: str | None = None) -> list[tuple[str, Json]]:
+    """Ask the gateway for a few predictions of each example, or of one, by the V2 protocol.
 
     Returns (deployment, V2 answer with the keys asked) pairs.
 
@@ -41,6 +41,8 @@ def ask_all(url: str) -> list[tuple[str, Json]]:
         for path in manifests():
             document = yaml.safe_load(path.read_text())
             name, key = document["metadata"]["name"], document["spec"]["contract"]["entityKey"]
+            if only not in (None, name):
+                continue
             keys = _some_keys(document)
             tensor = {
                 "name": key["name"],

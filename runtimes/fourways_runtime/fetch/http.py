@@ -60,7 +60,8 @@ def get(
     url = _url(location.uri)
     origin = (url.scheme, url.host, url.port)
     check_host(location.authority, policy)
-    sent = {"Accept-Encoding": "identity", "User-Agent": "fourways", "Accept": "*/*", **headers}
+    wanted = {"Accept-Encoding": "identity", "User-Agent": "fourways", "Accept": "*/*"} | headers
+    sent = [(name.encode(), value.encode("latin-1")) for name, value in wanted.items()]
     with _translated(location), _pool(url, deadline) as pool:
         for _ in range(MAX_REDIRECTS + 1):
             with pool.stream("GET", _raw(url), headers=sent) as response:

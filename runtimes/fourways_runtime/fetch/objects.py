@@ -7,7 +7,6 @@ a URI asks for one, and nowhere else.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import ipaddress
 import json
@@ -109,7 +108,7 @@ def _s3(credentials: Credentials, policy: FetchPolicy) -> Any:
 def _gs(credentials: Credentials, policy: FetchPolicy) -> Any:
     module = _load("gcsfs", "gs")
     credentials.require_any("key.json")
-    token: Any = "anon"
+    token: Any = "anon"  # noqa: S105  (gcsfs's word for no credentials)
     if key := credentials.get("key.json"):
         try:
             token = json.loads(key)
@@ -140,7 +139,7 @@ def _az(credentials: Credentials, policy: FetchPolicy) -> Any:
 
 @contextmanager
 def translated(location: Location) -> Iterator[None]:
-    """Turn what fsspec's backends raise into our errors. Their texts hold remote bodies: dropped."""
+    """Turn what the backends raise into our errors, without their texts: they quote bodies."""
     try:
         yield
     except WorkloadError:
@@ -149,7 +148,7 @@ def translated(location: Location) -> Iterator[None]:
         raise SourceError(f"{location.shown}: there is no such object") from None
     except PermissionError:
         raise SourceError(f"{location.shown}: access denied; check the credentials") from None
-    except (TimeoutError, asyncio.TimeoutError):
+    except TimeoutError:
         raise Interrupted(f"{location.shown}: the object store did not answer in time") from None
     except Exception as error:  # noqa: BLE001  (each backend has a tree of its own)
         if (refusal := _refusal(error)) is not None:

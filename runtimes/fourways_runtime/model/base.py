@@ -22,11 +22,19 @@ class Tensor:
 
 
 class Model(Protocol):
-    """A loaded model. ``predict`` is safe to call from several threads."""
+    """A loaded model. ``predict`` is safe to call from several threads.
+
+    A model of format python may not say what it reads and writes: then ``inputs`` or ``outputs``
+    is empty.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
     def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """Answer a batch: inputs by name, each (N, …); outputs by name, each (N, …)."""
+        """Answer a batch: inputs by name, each (N, …); outputs by name, each (N, …).
+
+        A tensor of type ``string`` is an object array of str. Raises ModelError when the model
+        fails on these inputs, ContractMismatch when they are not the ones it reads.
+        """
         ...

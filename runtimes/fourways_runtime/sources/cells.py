@@ -121,18 +121,16 @@ def _parsed(kind: str, found: Cells) -> tuple[Cells, Faults]:
     """Parse text to bool, int64, uint64 or float64; an empty text is null."""
     texts, missing, faults = texts_of(found)
     wide = {"bool": "bool", "uint64": "uint64"}.get(kind, "float64" if kind[0] == "f" else "int64")
-    to: pa.DataType = {"bool": pa.bool_(), "float64": pa.float64(), "uint64": pa.uint64()}.get(
-        wide, pa.int64()
-    )
+    to = _WIDE[wide]
     if not faults:
         try:
             nulls = pa.scalar(None, pa.string())
             return pc.if_else(pa.array(missing), nulls, texts).cast(to), {}
         except pa.ArrowInvalid:
             pass
-    trimmed = pc.utf8_trim_whitespace(texts)
+    trimmed: Cells = pc.utf8_trim_whitespace(texts)
     form = {"bool": _TRUTH, "float64": _FLOAT}.get(wide, _WHOLE)
-    plain = pc.match_substring_regex(trimmed, form)
+    plain: Cells = pc.match_substring_regex(trimmed, form)
     if wide == "uint64":
         plain = pc.and_(plain, pc.invert(pc.starts_with(trimmed, "-")))
     values = pc.if_else(plain, trimmed, pa.scalar(None, pa.string())).cast(to).to_pylist()

@@ -12,9 +12,15 @@ make_cluster() {
     echo "POSTGRES_PASSWORD is not set: set it, e.g. from a Secret" >&2
     exit 1
   fi
+  mkdir -p -m 0700 "$PGDATA"
+  # A mounted volume belongs to root, and the server refuses a folder that is not its own.
+  if ! [ -O "$PGDATA" ]; then
+    echo "$PGDATA belongs to another user: set PGDATA to a folder inside the volume" >&2
+    exit 1
+  fi
   new=$PGDATA/.new
   rm -rf "$new"
-  mkdir -p -m 0700 "$PGDATA" "$new"
+  mkdir -m 0700 "$new"
   secret=$(mktemp)
   printf '%s' "$POSTGRES_PASSWORD" > "$secret"
   initdb --pgdata="$new" --username="$user" --pwfile="$secret" --encoding=UTF8 \
@@ -22,8 +28,7 @@ make_cluster() {
   rm "$secret"
   echo "host all all all scram-sha-256" >> "$new/pg_hba.conf"
   if [ "$database" != postgres ]; then
-    echo "CREATE DATABASE :\"name\";" | sed "s/:\"name\"/\"$database\"/" |
-      postgres --single -D "$new" postgres > /dev/null
+    echo "CREATE DATABASE \"$database\";" | postgres --single -D "$new" postgres > /dev/null
   fi
   version=$new/PG_VERSION
   find "$new" -mindepth 1 -maxdepth 1 ! -path "$version" -exec mv {} "$PGDATA/" \;
@@ -34,7 +39,7 @@ make_cluster() {
 if [ "${1:-postgres}" = postgres ]; then
   [ -s "$PGDATA/PG_VERSION" ] || make_cluster
   # Reachable from other pods, as in the official image; arguments given may say otherwise.
-  shift || true
+  [ $# -eq 0 ] || shift
   set -- postgres -c "listen_addresses=*" "$@"
 fi
 exec "$@"

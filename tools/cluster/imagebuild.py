@@ -23,7 +23,9 @@ _SPEC = re.compile(
 )
 _BIND = re.compile(r"--mount=(\S*type=bind\S*)")
 # Never part of an image's identity: they change without the source changing.
-_IGNORED = frozenset({".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
+_IGNORED = frozenset(
+    {".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+)
 _KEPT_ARCHIVES = 2
 
 
@@ -85,9 +87,7 @@ def _provide_with_buildah(checkout: Checkout, spec: ImageSpec) -> str:
             if not archive.exists():
                 with step(f"build {reference}"):
                     arguments = {"BASE": buildah.base_reference()} if _takes_base(spec) else {}
-                    buildah.build(
-                        spec.dockerfile, spec.target, spec.context, reference, arguments
-                    )
+                    buildah.build(spec.dockerfile, spec.target, spec.context, reference, arguments)
                 with step(f"save {reference}"):
                     buildah.save(reference, archive)
                 _drop_old(spec, archive)

@@ -1,0 +1,79 @@
+"""What validate and explain share: the form of their answers, and reading files with line numbers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fourways_api import Document, InvalidSpec, Problem, read_documents
+
+
+class Output(StrEnum):
+    """How an answer is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputOption = Annotated[
+    Output, typer.Option("--output", "-o", help="text for people, json for programs.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A problem and where it is."""
+
+    file: str
+    document: str
+    line: int | None
+    problem: Problem
+
+    def __str__(self) -> str:
+        """Return the finding as one line, its place in the form that editors can jump to."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.problem}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as plain data."""
+        place = {"file": self.file, "document": self.document, "line": self.line}
+        return place | self.problem.to_json()
+
+
+def read_file(path: Path) -> tuple[list[Document], list[Finding]]:
+    """Return a file's documents (``-`` is standard input), or why there are none."""
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        return read_documents(text), []
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        unread = Problem("file", f"cannot be read: {why}", "check the path")
+        return [], [Finding(str(path), "", None, unread)]
+    except InvalidSpec as error:
+        return [], [Finding(str(path), "", _line_in(p), p) for p in error.problems]
+
+
+def findings_of(path: Path, document: Document, problems: Iterable[Problem]) -> list[Finding]:
+    """Give each problem of a document its line."""
+    return [
+        Finding(str(path), document.title, _line_in(p) or document.line(p.field), p)
+        for p in problems
+    ]
+
+
+def print_json(data: object) -> None:
+    """Print plain data as JSON."""
+    typer.echo(json.dumps(data, indent=2))
+
+
+def _line_in(problem: Problem) -> int | None:
+    """Read the line from a problem of the text itself, whose field is ``line N``."""
+    word, _, number = problem.field.partition(" ")
+    return int(number) if word == "line" and number.isdecimal() else None

@@ -1,0 +1,5 @@
+"""``python -m fourways_operator``."""
+
+from .main import main
+
+main()

@@ -1,0 +1,350 @@
+"""The only module that talks to the API server, and so the only one that writes.
+
+It owns the verbs (``GRANTS`` is what the chart's RBAC is made from), the field managers, time-outs
+and the turning of HTTP answers into ``errors``. It decides nothing and caches no object: a read
+is a LIST or GET the API server answers from etcd, so what the operator decides by is never older
+than the call. Only which kinds exist is remembered, until the next ``discover``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from fourways_api import API_VERSION, GROUP, KIND, PLURAL
+
+from .errors import (
+    ApiFault,
+    Conflict,
+    Forbidden,
+    Gone,
+    Invalid,
+    ServerError,
+    Throttled,
+    Unreachable,
+)
+from .facts import Json, Kind
+from .plan import KINDS, OBSERVED
+from .status import Event
+
+MODEL_DEPLOYMENT = Kind(API_VERSION, KIND, PLURAL)
+
+FIELD_MANAGER = "fourways"
+STATUS_MANAGER = "fourways-status"
+
+CONNECT_SECONDS, READ_SECONDS = 3.0, 15.0
+PAGE = 500
+MAX_EVENT_MESSAGE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Verbs the operator needs on one resource, as a Role's rule says it."""
+
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+
+
+GRANTS: tuple[Grant, ...] = (
+    Grant(GROUP, PLURAL, ("get", "list", "watch")),
+    Grant(GROUP, f"{PLURAL}/status", ("patch",)),
+    # An apply of what does not exist yet needs create beside patch.
+    *(
+        Grant(k.group, k.plural, ("get", "list", "watch", "create", "patch", "delete"))
+        for k in KINDS
+    ),
+    *(Grant(k.group, k.plural, ("list", "watch")) for k in OBSERVED),
+    Grant("", "events", ("create",)),
+)
+"""Every right the operator uses, and no other. The watching half needs list and watch only."""
+
+
+class Cluster(Protocol):
+    """What the operator asks of a cluster. Every call may raise an ``ApiFault``."""
+
+    async def list(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str]
+    ) -> tuple[Json, ...]:
+        """Return the objects with these labels; none where the kind does not exist."""
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
+        """Return one object, or None."""
+
+    async def apply(self, obj: Json, uid: str | None) -> None:
+        """Make an object have these fields.
+
+        ``uid`` names the object that must still be there; None says that it is new, and then a
+        field that somebody else set differently in the meantime is a Conflict.
+        """
+
+    async def delete(self, obj: Json) -> None:
+        """Delete this very object (by uid); it being gone already is fine."""
+
+    async def write_status(self, deployment: Json, status: Json) -> None:
+        """Make a deployment's status this one."""
+
+    async def emit(self, deployment: Json, event: Event) -> None:
+        """Tell people of something that happened to a deployment."""
+
+    async def deployments(self) -> tuple[Json, ...]:
+        """Return the ModelDeployments of every namespace the operator looks after."""
+
+    async def discover(self) -> frozenset[Kind]:
+        """Look which kinds exist, and return those of the operator's that do."""
+
+
+class KubernetesCluster:
+    """A cluster over the Kubernetes API: blocking calls in a bounded pool of threads."""
+
+    def __init__(
+        self,
+        client: Any,
+        namespaces: tuple[str, ...] = (),
+        *,
+        threads: int = 8,
+        counted: Callable[[str, str], None] = lambda verb, kind: None,
+    ) -> None:
+        """``client`` is a DynamicClient; no ``namespaces`` means all of them."""
+        self._client = client
+        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api")
+        self._counted = counted
+        self._present: dict[str, frozenset[str]] = {}
+
+    async def list(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str]
+    ) -> tuple[Json, ...]:
+        """See Cluster."""
+        if not await self._exists(kind):
+            return ()
+        selector = ",".join(f"{k}={v}" for k, v in labels.items()) or None
+        objects: list[Json] = []
+        rest: str | None = None
+        while True:
+            try:
+                page = await self._call(
+                    "get", _path(kind, namespace), "list", kind,
+                    label_selector=selector, limit=PAGE, _continue=rest,
+                )  # fmt: skip
+            except Gone:
+                if rest is not None:
+                    raise
+                # The kind went away since it was looked for.
+                self._present.pop(kind.api_version, None)
+                return ()
+            objects.extend(
+                {"apiVersion": kind.api_version, "kind": kind.kind, **item}
+                for item in page["items"]
+            )
+            rest = page["metadata"].get("continue")
+            if not rest:
+                return tuple(objects)
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
+        """See Cluster."""
+        try:
+            return await self._call("get", _path(kind, namespace, name), "get", kind)
+        except Gone:
+            return None
+
+    async def apply(self, obj: Json, uid: str | None) -> None:
+        """See Cluster."""
+        await self._apply(obj, uid, FIELD_MANAGER, "")
+
+    async def write_status(self, deployment: Json, status: Json) -> None:
+        """See Cluster."""
+        meta = deployment["metadata"]
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": meta["name"], "namespace": meta["namespace"]},
+            "status": status,
+        }
+        await self._apply(body, meta["uid"], STATUS_MANAGER, "/status")
+
+    async def _apply(self, obj: Json, uid: str | None, manager: str, subresource: str) -> None:
+        kind = kind_of(obj)
+        meta = obj["metadata"]
+        body = obj if uid is None else {**obj, "metadata": {**meta, "uid": uid}}
+        await self._call(
+            "patch", _path(kind, meta["namespace"], meta["name"]) + subresource, "patch", kind,
+            body=body, content_type="application/apply-patch+yaml",
+            field_manager=manager, force_conflicts=uid is not None,
+        )  # fmt: skip
+
+    async def delete(self, obj: Json) -> None:
+        """See Cluster."""
+        kind = kind_of(obj)
+        meta = obj["metadata"]
+        body = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "preconditions": {"uid": meta["uid"]},
+            "propagationPolicy": "Background",
+        }
+        try:
+            await self._call(
+                "delete", _path(kind, meta["namespace"], meta["name"]), "delete", kind, body=body
+            )
+        except (Gone, Conflict):
+            # Not there, or another object under its name: this one is gone.
+            return
+
+    async def emit(self, deployment: Json, event: Event) -> None:
+        """See Cluster."""
+        meta = deployment["metadata"]
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
+            "involvedObject": {
+                "apiVersion": API_VERSION, "kind": KIND, "name": meta["name"],
+                "namespace": meta["namespace"], "uid": meta["uid"],
+            },
+            "type": event.type,
+            "reason": event.reason,
+            "message": event.message[:MAX_EVENT_MESSAGE],
+            "source": {"component": FIELD_MANAGER},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }  # fmt: skip
+        kind = Kind("v1", "Event", "events")
+        await self._call("post", _path(kind, meta["namespace"]), "create", kind, body=body)
+
+    async def deployments(self) -> tuple[Json, ...]:
+        """See Cluster."""
+        lists = await asyncio.gather(
+            *(self.list(MODEL_DEPLOYMENT, namespace, {}) for namespace in self._namespaces)
+        )
+        return tuple(obj for objects in lists for obj in objects)
+
+    async def discover(self) -> frozenset[Kind]:
+        """See Cluster."""
+        self._present.clear()
+        kinds = (MODEL_DEPLOYMENT, *KINDS, *OBSERVED)
+        return frozenset([kind for kind in kinds if await self._exists(kind)])
+
+    async def _exists(self, kind: Kind) -> bool:
+        known = self._present.get(kind.api_version)
+        if known is None:
+            path = "/api/v1" if kind.group == "" else f"/apis/{kind.api_version}"
+            try:
+                answer = await self._call("get", path, "get", kind)
+            except Gone:
+                answer = {"resources": []}
+            known = frozenset(r["name"] for r in answer["resources"])
+            self._present[kind.api_version] = known
+        return kind.plural in known
+
+    async def _call(self, method: str, path: str, verb: str, kind: Kind, **parameters: Any) -> Json:
+        if verb not in ("get", "list"):
+            self._counted(verb, kind.kind)
+        loop = asyncio.get_running_loop()
+        what = f"{verb} {path.rpartition('/namespaces/')[2]}"
+        return await loop.run_in_executor(
+            self._threads, lambda: self._request(method, path, what, parameters)
+        )
+
+    def _request(self, method: str, path: str, what: str, parameters: Json) -> Json:
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            answer: Json = self._client.request(
+                method, path, serializer=lambda _, data: data,
+                _request_timeout=(CONNECT_SECONDS, READ_SECONDS), **parameters,
+            )  # fmt: skip
+        except ApiException as error:
+            raise fault_of(what, error.status or 0, error.body, error.headers or {}) from None
+        except HTTPError as error:
+            raise Unreachable(f"{what}: {type(error).__name__}: {error}") from None
+        return answer
+
+    def close(self) -> None:
+        """Let go of the threads; calls under way end by their time-outs."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def connect(threads: int = 8) -> Any:
+    """Log in as the pod's ServiceAccount, or else by kubeconfig; return a DynamicClient."""
+    # Half of a cold start is this import; nobody who only plans or tests should pay for it.
+    from kubernetes import client, config
+    from kubernetes.dynamic import DynamicClient
+
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+    except config.ConfigException:
+        config.load_kube_config(client_configuration=configuration)
+    # Who retries is decided in one place, the work queue; a time-out here is then a time-out.
+    configuration.retries = False
+    configuration.connection_pool_maxsize = threads
+    # Its own discovery keeps a file in /tmp named after the server's address: a read-only root
+    # cannot write it, and another cluster at the same address would inherit it.
+    return DynamicClient(client.ApiClient(configuration), discoverer=lambda *_: None)
+
+
+def kind_of(obj: Json) -> Kind:
+    """Return the kind of one of the operator's own objects."""
+    kinds = (MODEL_DEPLOYMENT, *KINDS)
+    return next(kind for kind in kinds if kind.of(obj))
+
+
+def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
+    root = "/api/v1" if kind.group == "" else f"/apis/{kind.api_version}"
+    within = f"/namespaces/{namespace}" if namespace else ""
+    return f"{root}{within}/{kind.plural}" + (f"/{name}" if name else "")
+
+
+def fault_of(
+    what: str, status: int, body: str | bytes | None, headers: Mapping[str, str]
+) -> ApiFault:
+    """Turn an answer that is not 2xx into the fault it stands for.
+
+    The API server's ``Forbidden`` message names user, verb and resource; all messages are its own
+    words about the operator's own objects, so they are safe to log and to show.
+    """
+    message, causes = _status_of(body)
+    text = f"{what}: {message or f'HTTP {status}'}"
+    after = _seconds(headers)
+    match status:
+        case 404 | 410:
+            return Gone(text)
+        case 403 if "NamespaceTerminating" in causes:
+            return Gone(text)
+        case 409:
+            return Conflict(text)
+        case 401 | 403:
+            return Forbidden(text)
+        case 400 | 422:
+            return Invalid(text)
+        case 429:
+            return Throttled(text, after or 1.0)
+        case 503 if after is not None:
+            return Throttled(text, after)
+        case 0:
+            return Unreachable(text)
+        case _:
+            return ServerError(text)
+
+
+def _status_of(body: str | bytes | None) -> tuple[str, tuple[str, ...]]:
+    try:
+        status = json.loads(body or "{}")
+        causes = (status.get("details") or {}).get("causes") or []
+        return str(status.get("message", "")), tuple(str(c.get("reason")) for c in causes)
+    except (ValueError, AttributeError):
+        return "", ()
+
+
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    value = {k.lower(): v for k, v in headers.items()}.get("retry-after", "")
+    return float(value) if value.isdigit() else None

@@ -1,0 +1,83 @@
+"""Answers for kubelet and Prometheus: ``/healthz``, ``/readyz``, ``/metrics``.
+
+It owns a port and a thread. It decides what healthy means from two ages, because that a process
+lives says nothing: an operator whose watches all died in silence is found out by the age of its
+last finished relist, one whose workers hang by how long its queue has not moved. It runs in a
+thread of its own, so that it still answers, and says so, when the event loop is stuck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+STUCK_SECONDS = 300.0
+RELISTS_MISSED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What health is decided by. Ages in seconds; None before the first relist."""
+
+    relist_age: Callable[[], float | None]
+    started_ago: Callable[[], float]
+    queue_stuck_for: Callable[[], float]
+    resync_interval: float
+
+    def live(self) -> tuple[bool, str]:
+        """Tell whether the process should be kept, and why not."""
+        limit = RELISTS_MISSED * self.resync_interval
+        relisted = self.relist_age()
+        age = self.started_ago() if relisted is None else relisted
+        if age >= limit:
+            return False, f"the last relist ended {age:.0f} s ago, {limit:.0f} s at the most"
+        if (stuck := self.queue_stuck_for()) >= STUCK_SECONDS:
+            return False, f"the queue has not moved for {stuck:.0f} s"
+        return True, "ok"
+
+    def ready(self) -> tuple[bool, str]:
+        """Tell whether the operator does its work, and why not."""
+        if self.relist_age() is None:
+            return False, "the first relist has not ended"
+        return self.live()
+
+
+def serve(port: int, health: Health, registry: CollectorRegistry) -> ThreadingHTTPServer:
+    """Answer on a port (0 picks one) from a thread of its own; close with ``shutdown``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:  # noqa: N802  (the name BaseHTTPRequestHandler calls)
+            match self.path.partition("?")[0]:
+                case "/healthz":
+                    self._verdict(*health.live())
+                case "/readyz":
+                    self._verdict(*health.ready())
+                case "/metrics":
+                    self._answer(200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4)
+                case _:
+                    self._answer(404, b"not found\n", "text/plain")
+
+        def _verdict(self, good: bool, words: str) -> None:
+            self._answer(200 if good else 503, f"{words}\n".encode(), "text/plain")
+
+        def _answer(self, code: int, body: bytes, content_type: str) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing: probes come every few seconds."""
+
+    server = ThreadingHTTPServer(("", port), Handler)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server

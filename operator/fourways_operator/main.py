@@ -1,0 +1,216 @@
+"""Puts the operator together and runs it: settings, login, queue, watches, relist, health.
+
+It owns the process: flags and environment, logging, signals, the periodic relist. It decides
+nothing about deployments. The relist is what the operator's promise rests on; watches only make
+it quicker. So it has a task of its own, and its age is what health is measured by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .cluster import MODEL_DEPLOYMENT, Cluster, KubernetesCluster, connect
+from .errors import ApiFault
+from .facts import Kind, Settings
+from .health import Health, serve
+from .metrics import Metrics
+from .reconcile import reconcile
+from .watches import Watches
+from .work_queue import Key, WorkQueue
+
+logger = logging.getLogger(__name__)
+
+SOON = 5.0
+"""Seconds to the next relist when one failed, or when there is nothing to list yet."""
+
+DRAIN_SECONDS = 20.0
+OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class Operator:
+    """The queue, what it works by, and the relist that fills it."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        *,
+        resync_interval: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        watch: Callable[[frozenset[Kind]], None] = lambda kinds: None,
+        **queue: Any,
+    ) -> None:
+        """``queue`` goes to the WorkQueue; ``watch`` is told which kinds there are to watch."""
+        self._cluster = cluster
+        self._settings = settings
+        self._metrics = metrics or Metrics()
+        self._interval = resync_interval
+        self._clock = clock
+        self._now = now
+        self._watch = watch
+        self._relisted: float | None = None
+        self.queue = WorkQueue(self._work, clock=clock, told=self._metrics.reconciled, **queue)
+        self._metrics.measure(
+            lambda: self.queue.depth, lambda: self.queue.delayed, lambda: self.relist_age() or 0.0
+        )
+
+    async def _work(self, key: Key) -> None:
+        status = await reconcile(key, self._cluster, self._settings, self._now)
+        self._metrics.seen(key, status)
+
+    def relist_age(self) -> float | None:
+        """Return how many seconds ago the last relist ended; None before the first."""
+        return None if self._relisted is None else self._clock() - self._relisted
+
+    async def relist(self) -> frozenset[Kind]:
+        """Have every deployment and gateway looked at; return the kinds there are."""
+        kinds = await self._cluster.discover()
+        self._watch(kinds)
+        found = await self._cluster.deployments()
+        names = [(d["metadata"]["namespace"], d["metadata"]["name"]) for d in found]
+        keys = frozenset(Key(namespace, name) for namespace, name in names)
+        for key in sorted(keys | {Key(namespace) for namespace, _ in names}):
+            self.queue.add(key)
+        self._metrics.forget_all_but(keys)
+        self._relisted = self._clock()
+        return kinds
+
+    async def run(self) -> None:
+        """Work until stopped."""
+        resync = asyncio.create_task(self._resync())
+        try:
+            await self.queue.run()
+        finally:
+            resync.cancel()
+
+    def stop(self) -> None:
+        """Finish what is being worked on, and end."""
+        self.queue.stop()
+
+    async def _resync(self) -> None:
+        while True:
+            pause = self._interval
+            try:
+                if MODEL_DEPLOYMENT not in await self.relist():
+                    logger.warning("the cluster has no ModelDeployments: is the CRD installed?")
+                    pause = min(pause, SOON)
+            except ApiFault as fault:
+                logger.warning("relist: %s", fault)
+                pause = min(pause, SOON)
+            except Exception:
+                logger.exception("relist: unexpected, please report it")
+                pause = min(pause, SOON)
+            await asyncio.sleep(pause)
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Run the operator until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    metrics = Metrics()
+    namespaces: tuple[str, ...] = options.namespaces
+    cluster = KubernetesCluster(connect(), namespaces, counted=metrics.wrote)
+    watches = Watches(namespaces, lambda key: operator.queue.add(key), loop)
+    operator = Operator(
+        cluster, settings_of(options), metrics,
+        resync_interval=options.resync_interval, watch=watches.watch, workers=options.workers,
+    )  # fmt: skip
+    started = time.monotonic()
+    health = Health(
+        relist_age=operator.relist_age,
+        started_ago=lambda: time.monotonic() - started,
+        queue_stuck_for=operator.queue.stuck_for,
+        resync_interval=options.resync_interval,
+    )
+    server = serve(options.port, health, metrics.registry)
+    task = asyncio.create_task(operator.run())
+
+    def stop() -> None:
+        logger.info("stops")
+        operator.stop()
+        loop.call_later(DRAIN_SECONDS, task.cancel)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    logger.info("watches %s, answers on :%d", namespaces or "all namespaces", server.server_port)
+    try:
+        await task
+    finally:
+        watches.stop()
+        server.shutdown()
+        cluster.close()
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Return the part of the options that plans are made by."""
+    defaults = Settings(runtime_image=options.runtime_image)
+    return Settings(
+        runtime_image=options.runtime_image,
+        store_secret=options.store_secret,
+        image_pull_policy=options.image_pull_policy,
+        gateway_replicas=options.gateway_replicas,
+        allowed_hosts=options.allowed_hosts,
+        allowed_schemes=options.allowed_schemes or defaults.allowed_schemes,
+        store_port=options.store_port,
+        egress_ports=tuple(int(port) for port in options.egress_ports),
+    )
+
+
+def options_of(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read flags; each has an environment variable, FOURWAYS_ and its name, as its default."""
+    parser = argparse.ArgumentParser("fourways_operator", description=__doc__.split("\n")[0])
+
+    def flag(name: str, default: str, kind: Callable[[str], Any], text: str) -> None:
+        value = os.environ.get("FOURWAYS_" + name.upper().replace("-", "_"), default)
+        parser.add_argument(f"--{name}", default=value, type=kind, help=f"{text} ({value or '-'})")
+
+    flag("runtime-image", "fourways/runtime:latest", str, "image of the workloads")
+    flag("store-secret", "fourways-store", str, "Secret with the prediction store's address")
+    flag("store-port", "5432", int, "port of the prediction store")
+    flag("egress-ports", "", _words, "more ports workloads may connect to")
+    flag("image-pull-policy", "IfNotPresent", str, "pull policy of the workloads' image")
+    flag("gateway-replicas", "1", int, "replicas of each namespace's gateway")
+    flag("allowed-hosts", "", _words, "hosts workloads may fetch from; empty for all")
+    flag("allowed-schemes", "", _words, "URI schemes workloads may fetch from; empty for all")
+    flag("namespaces", _own_namespace(), _namespaces, "namespaces to look after; * for all")
+    flag("resync-interval", "300", float, "seconds between relists")
+    flag("workers", "4", int, "deployments worked on at once")
+    flag("port", "8081", int, "port of /healthz, /readyz and /metrics")
+    flag("log-level", "INFO", str.upper, "DEBUG, INFO, WARNING or ERROR")
+    return parser.parse_args(arguments)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _namespaces(text: str) -> tuple[str, ...]:
+    words = _words(text)
+    return () if "*" in words else words
+
+
+def _own_namespace() -> str:
+    return OWN_NAMESPACE.read_text().strip() if OWN_NAMESPACE.exists() else "default"
+
+
+def main() -> None:
+    """Run the operator as a program."""
+    options = options_of(sys.argv[1:])
+    logging.basicConfig(
+        level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # kopf tells every watch and every reconnect; what it could not do is worth a line.
+    logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.root.level))
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+    asyncio.run(run(options))

@@ -1,0 +1,81 @@
+"""The operator's own metrics, in the Prometheus text format.
+
+Owns names, labels and buckets. It must not hold anything decisions are made from, nor a label
+whose values a tenant chooses without bound: no label here is a name of a deployment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from .facts import Json
+from .work_queue import Key, Result
+
+
+class Metrics:
+    """Counters of one operator, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._reconciles = Counter(
+            "fourways_reconciles", "Reconciles by result.", ["result"], registry=self.registry
+        )
+        self._retries = Counter(
+            "fourways_retries", "Reconciles to be tried again.", registry=self.registry
+        )
+        self._seconds = Histogram(
+            "fourways_reconcile_seconds", "Time a reconcile took.", registry=self.registry,
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120),
+        )  # fmt: skip
+        self._writes = Counter(
+            "fourways_api_writes", "Writes to the API server.", ["verb", "kind"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._deployments = Gauge(
+            "fourways_deployments", "ModelDeployments by mode and readiness.", ["mode", "ready"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._states: dict[Key, tuple[str, str]] = {}
+
+    def measure(
+        self, depth: Callable[[], float], delayed: Callable[[], float], age: Callable[[], float]
+    ) -> None:
+        """Have gauges read from these functions when they are scraped."""
+        for name, text, function in (
+            ("fourways_queue_depth", "Keys that wait for a worker.", depth),
+            ("fourways_queue_delayed", "Keys that wait for their next try.", delayed),
+            ("fourways_relist_age_seconds", "Age of the last finished relist.", age),
+        ):
+            Gauge(name, text, registry=self.registry).set_function(function)
+
+    def reconciled(self, key: Key, result: Result, seconds: float) -> None:
+        """Count a reconcile."""
+        self._reconciles.labels(result).inc()
+        self._seconds.observe(seconds)
+        if result != "done":
+            self._retries.inc()
+
+    def wrote(self, verb: str, kind: str) -> None:
+        """Count a write."""
+        self._writes.labels(verb, kind).inc()
+
+    def seen(self, key: Key, status: Json | None) -> None:
+        """Remember what a deployment's status says; None when it is gone."""
+        if status is None:
+            self._states.pop(key, None)
+        else:
+            ready = next((c["status"] for c in status["conditions"] if c["type"] == "Ready"), "")
+            self._states[key] = (status.get("mode") or "none", ready or "Unknown")
+        self._count()
+
+    def forget_all_but(self, keys: frozenset[Key]) -> None:
+        """Forget deployments that are gone without anyone having seen them go."""
+        self._states = {key: state for key, state in self._states.items() if key in keys}
+        self._count()
+
+    def _count(self) -> None:
+        self._deployments.clear()
+        for state in self._states.values():
+            self._deployments.labels(*state).inc()

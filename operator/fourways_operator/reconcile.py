@@ -1,0 +1,290 @@
+"""Make the cluster match one key: observe, plan, prune, apply, observe, tell.
+
+It owns the order of things and nothing else: what should be there is decided by ``plan``, what is
+said of it by ``status``, what an apply would change by ``difference``. It must never ask what
+changed: each run looks at everything, so a lost event, a doubled one, a stale read or a death
+half-way through costs a run, never the outcome.
+
+Writes are ordered so that dying after any of them is harmless: the excess goes first (two
+schedulers must not run one model), children before status (status tells of what is there),
+status before events (an event may be lost, but is never told twice).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from fourways_api import KIND, InvalidSpec, ModelDeployment, Problem, check, parse
+
+from .cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MANAGER, Cluster, kind_of
+from .difference import difference
+from .errors import ApiFault, NotYet, ObjectFault, OperatorError
+from .facts import Facts, Json, Settings
+from .plan import (
+    COMPONENT_LABEL,
+    DEPLOYMENT,
+    DEPLOYMENT_LABEL,
+    GATEWAY,
+    JOB,
+    KINDS,
+    MANAGED_BY,
+    MANAGER,
+    POD,
+    plan,
+    plan_gateway,
+)
+from .status import events_of, pinned_digest, status_of
+from .work_queue import Key
+
+logger = logging.getLogger(__name__)
+
+GATEWAY_LABELS = {MANAGED_BY: MANAGER, COMPONENT_LABEL: "gateway"}
+
+
+async def reconcile(
+    key: Key, cluster: Cluster, settings: Settings, now: Callable[[], datetime]
+) -> Json | None:
+    """Make the cluster match a key; return the deployment's status, None where there is none.
+
+    Raises:
+        OperatorError: something is in the way; try again later.
+
+    """
+    if not key.name:
+        await _reconcile_gateway(key.namespace, cluster, settings)
+        return None
+    deployment = await cluster.get(MODEL_DEPLOYMENT, key.namespace, key.name)
+    if deployment is None or _is_going(deployment):
+        # Its children are garbage collected by their owner reference.
+        return None
+    facts = await _observe(cluster, deployment, settings, now)
+    spec, problems = _judge(deployment)
+    outcome = Outcome()
+    if spec is not None:
+        wanted = plan(spec, settings, pinned_digest(deployment))
+        outcome = await _converge(cluster, wanted, facts.children, _owner_of(deployment))
+        if outcome.writes:
+            facts = await _observe(cluster, deployment, settings, now)
+        facts = replace(facts, conflicts=(*facts.conflicts, *outcome.conflicts))
+    status = status_of(facts, settings, problems, spec)
+    await _tell(cluster, deployment, status)
+    if outcome.faults:
+        raise outcome.faults[0]
+    return status
+
+
+async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: Settings) -> None:
+    owners = [
+        d for d in await cluster.list(MODEL_DEPLOYMENT, namespace, {}) if not _is_going(d)
+    ]  # fmt: skip
+    lists = await asyncio.gather(*(cluster.list(k, namespace, GATEWAY_LABELS) for k in KINDS))
+    there = {_name(obj): obj for objects in lists for obj in objects}
+    wanted = plan_gateway(namespace, owners, settings)
+    taken = await _names_taken(cluster, [obj for obj in wanted if _name(obj) not in there])
+    if taken:
+        # Half a gateway is worse than none: a deployment waits for it, and says what is in the way.
+        raise NotYet(f"the gateway waits for names that somebody else holds: {', '.join(taken)}")
+    outcome = await _converge(cluster, wanted, tuple(there.values()), Owner())
+    if outcome.faults:
+        raise outcome.faults[0]
+
+
+def keys_of(obj: Json) -> tuple[Key, ...]:
+    """Return the keys that something seen of an object concerns.
+
+    A deployment concerns its namespace's gateway too, and the gateway every deployment it answers
+    for: they are the gateway's owners.
+    """
+    meta = obj["metadata"]
+    namespace, labels = meta.get("namespace", ""), meta.get("labels") or {}
+    if obj.get("kind") == KIND:
+        return (Key(namespace, meta["name"]), Key(namespace))
+    if labels.get(MANAGED_BY) != MANAGER:
+        return ()
+    if name := labels.get(DEPLOYMENT_LABEL):
+        return (Key(namespace, name),)
+    if labels.get(COMPONENT_LABEL):
+        owners = (r["name"] for r in meta.get("ownerReferences", []) if r["kind"] == KIND)
+        return (Key(namespace), *(Key(namespace, name) for name in owners))
+    return ()
+
+
+# ---------------------------------------------------------------- observing
+
+
+async def _observe(
+    cluster: Cluster, deployment: Json, settings: Settings, now: Callable[[], datetime]
+) -> Facts:
+    meta = deployment["metadata"]
+    namespace = meta["namespace"]
+    labels = {MANAGED_BY: MANAGER, DEPLOYMENT_LABEL: meta["name"]}
+    gateway, jobs, pods, gateway_pods, *lists = await asyncio.gather(
+        cluster.list(DEPLOYMENT, namespace, GATEWAY_LABELS),
+        cluster.list(JOB, namespace, labels),
+        cluster.list(POD, namespace, labels),
+        cluster.list(POD, namespace, GATEWAY_LABELS),
+        *(cluster.list(kind, namespace, labels) for kind in KINDS),
+    )
+    taken: tuple[str, ...] = ()
+    if not gateway:
+        taken = await _names_taken(cluster, plan_gateway(namespace, [deployment], settings))
+    return Facts(
+        deployment=deployment,
+        children=tuple(obj for objects in lists for obj in objects),
+        jobs=jobs,
+        pods=(*pods, *gateway_pods),
+        gateway=next((g for g in gateway if g["metadata"]["name"] == GATEWAY), None),
+        conflicts=taken,
+        now=now(),
+    )
+
+
+async def _names_taken(cluster: Cluster, wanted: Sequence[Json]) -> tuple[str, ...]:
+    found = await asyncio.gather(*(_find(cluster, obj) for obj in wanted))
+    return tuple(_name(f) for f in found if f is not None and not _has_labels(f, GATEWAY_LABELS))
+
+
+async def _find(cluster: Cluster, obj: Json) -> Json | None:
+    return await cluster.get(kind_of(obj), obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+
+def _judge(deployment: Json) -> tuple[ModelDeployment | None, tuple[Problem, ...]]:
+    # Status is ours to write: what an older or newer operator wrote there is no fault of the spec.
+    document = {k: v for k, v in deployment.items() if k != "status"}
+    try:
+        spec = parse(document)
+        check(spec)
+    except InvalidSpec as error:
+        return None, error.problems
+    return spec, ()
+
+
+# ---------------------------------------------------------------- converging
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who the objects at hand belong to; without a name, to all deployments of the namespace."""
+
+    name: str = ""
+    uid: str = ""
+
+    def controls(self, obj: Json) -> bool:
+        """Tell whether it is this owner's to change and delete."""
+        if not self.name:
+            return any(r["kind"] == KIND for r in obj["metadata"].get("ownerReferences", []))
+        controller = _controller(obj)
+        return controller is not None and controller["uid"] == self.uid
+
+    def outlived(self, obj: Json) -> bool:
+        """Tell whether it belongs to a deployment of the same name that is no more."""
+        controller = _controller(obj)
+        return (
+            bool(self.name)
+            and controller is not None
+            and (controller["kind"], controller["name"]) == (KIND, self.name)
+            and controller["uid"] != self.uid
+        )
+
+    def may_hold(self, obj: Json, wanted: Json) -> bool:
+        """Tell whether an object under a wanted name may be written to.
+
+        One with our labels and no controller was left behind on purpose (``--cascade=orphan``):
+        it is taken up again.
+        """
+        labels = {k: v for k, v in wanted["metadata"]["labels"].items() if k in _OURS}
+        controller = _controller(obj)
+        return _has_labels(obj, labels) and (controller is None or self.controls(obj))
+
+
+_OURS = frozenset({MANAGED_BY, DEPLOYMENT_LABEL, COMPONENT_LABEL})
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of making objects match."""
+
+    writes: int = 0
+    conflicts: list[str] = field(default_factory=list)
+    faults: list[OperatorError] = field(default_factory=list)
+
+
+async def _converge(
+    cluster: Cluster, wanted: Sequence[Json], there: Sequence[Json], owner: Owner
+) -> Outcome:
+    outcome = Outcome()
+    names = {_name(obj) for obj in wanted}
+    kept = {}
+    for obj in there:
+        excess = owner.controls(obj) and _name(obj) not in names
+        if (excess or owner.outlived(obj)) and not _is_going(obj):
+            logger.info("%s/%s: deletes it", obj["metadata"]["namespace"], _name(obj))
+            await cluster.delete(obj)
+            outcome.writes += 1
+        elif not excess and not owner.outlived(obj):
+            kept[_name(obj)] = obj
+    for obj in wanted:
+        try:
+            await _converge_one(cluster, obj, kept.get(_name(obj)), owner, outcome)
+        except (ObjectFault, NotYet) as fault:
+            outcome.faults.append(fault)
+    return outcome
+
+
+async def _converge_one(
+    cluster: Cluster, wanted: Json, found: Json | None, owner: Owner, outcome: Outcome
+) -> None:
+    # A list by label does not show what has the name but not the label.
+    found = found or await _find(cluster, wanted)
+    if found is None:
+        await cluster.apply(wanted, None)
+        outcome.writes += 1
+    elif _is_going(found) or owner.outlived(found):
+        raise NotYet(f"waits until the old {_name(found)} is gone")
+    elif not owner.may_hold(found, wanted):
+        outcome.conflicts.append(_name(found))
+    elif (first := difference(wanted, found, FIELD_MANAGER)) is not None:
+        logger.info("%s/%s: %s", wanted["metadata"]["namespace"], _name(wanted), first)
+        await cluster.apply(wanted, found["metadata"]["uid"])
+        outcome.writes += 1
+
+
+async def _tell(cluster: Cluster, deployment: Json, status: Json) -> None:
+    wanted = {"apiVersion": deployment["apiVersion"], "status": status}
+    if difference(wanted, deployment, STATUS_MANAGER, "status") is None:
+        return
+    await cluster.write_status(deployment, status)
+    for event in events_of(deployment.get("status"), status):
+        try:
+            await cluster.emit(deployment, event)
+        except ApiFault as fault:
+            # Status says it already; an event is a courtesy.
+            logger.warning("event %s is lost: %s", event.reason, fault)
+
+
+# ---------------------------------------------------------------- reading objects
+
+
+def _owner_of(deployment: Json) -> Owner:
+    return Owner(deployment["metadata"]["name"], deployment["metadata"]["uid"])
+
+
+def _controller(obj: Json) -> Json | None:
+    references: list[Json] = obj["metadata"].get("ownerReferences", [])
+    return next((r for r in references if r.get("controller")), None)
+
+
+def _is_going(obj: Json) -> bool:
+    return "deletionTimestamp" in obj["metadata"]
+
+
+def _has_labels(obj: Json, labels: Mapping[str, str]) -> bool:
+    return labels.items() <= (obj["metadata"].get("labels") or {}).items()
+
+
+def _name(obj: Json) -> str:
+    return f"{obj['kind']}/{obj['metadata']['name']}"

@@ -1,0 +1,120 @@
+"""Tells the operator that something moved: kopf as event source, in a thread of its own.
+
+It owns the watches and nothing they say: a handler turns an object into keys and is done. It must
+never write. Only ``on.event`` handlers are registered, so kopf has nothing to remember on an
+object: no finalizer, no annotation, no patch. Posting, peering and scanning are off, so it needs
+list and watch of the kinds named here and nothing else.
+
+A thread, because kopf ends as a whole when one watch fails for good (a kind taken away), takes
+over the signals of the thread it runs in, and kills its process when it cannot stop: here it ends
+alone and is started again. Nothing is lost by that: watching begins with a list, and the
+operator's own relist comes anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import Any
+
+from .cluster import MODEL_DEPLOYMENT
+from .facts import Json, Kind
+from .plan import MANAGED_BY, MANAGER
+from .reconcile import keys_of
+from .work_queue import Key
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+
+
+class Watches:
+    """Watches of the kinds named last; each key seen goes to ``add``, on the loop given."""
+
+    def __init__(
+        self,
+        namespaces: tuple[str, ...],
+        add: Callable[[Key], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """No ``namespaces`` means all of them."""
+        self._namespaces = namespaces
+        self._add = add
+        self._loop = loop
+        self._kinds: frozenset[Kind] = frozenset()
+        self._stop = Event()
+        self._thread: Thread | None = None
+
+    def watch(self, kinds: frozenset[Kind]) -> None:
+        """Watch these kinds; the same ones again change nothing."""
+        if kinds == self._kinds:
+            return
+        self.stop()
+        self._kinds, self._stop = kinds, Event()
+        if kinds:
+            self._thread = Thread(
+                target=self._run, args=(kinds, self._stop), name="watches", daemon=True
+            )
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Have the watches end. Does not wait: what they still see does no harm."""
+        self._stop.set()
+
+    def _run(self, kinds: frozenset[Kind], stop: Event) -> None:
+        pause = FIRST_PAUSE
+        while not stop.is_set():
+            try:
+                asyncio.run(self._watch(kinds, stop))
+            except Exception:
+                logger.exception("watching failed; again in %g s", pause)
+            if stop.wait(pause):
+                return
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+    async def _watch(self, kinds: frozenset[Kind], stop: Event) -> None:
+        # It takes a second to import: only who watches pays for it.
+        import kopf
+
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(kopf.login_via_client)
+        settings = _settings(kopf.OperatorSettings())
+        for kind in kinds:
+            resource = (kind.group, kind.api_version.rpartition("/")[2], kind.plural)
+            if kind != MODEL_DEPLOYMENT:
+                settings.watching.label_selectors[resource] = f"{MANAGED_BY}={MANAGER}"
+            kopf.on.event(*resource, registry=registry, id=f"see-{kind.plural}")(
+                self._handler(kind)
+            )
+        await kopf.operator(
+            registry=registry,
+            settings=settings,
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            stop_flag=stop,
+        )
+
+    def _handler(self, kind: Kind) -> Callable[..., Any]:
+        async def see(event: Json, **_: Any) -> None:
+            # Items of a list do not say what they are.
+            for key in keys_of({**event["object"], "kind": kind.kind}):
+                self._loop.call_soon_threadsafe(self._add, key)
+
+        return see
+
+
+def _settings(settings: Any) -> Any:
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    # Its last resort is to kill the process; that is for the kubelet to decide, by our health.
+    settings.process.ultimate_exiting_timeout = None
+    settings.networking.connect_timeout = 5.0
+    settings.networking.error_backoffs = (1, 2, 3, 5)
+    # A silent connection is a dead one: a watch that says nothing for so long is begun anew.
+    settings.watching.server_timeout = 240.0
+    settings.watching.client_timeout = 300.0
+    return settings

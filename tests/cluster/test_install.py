@@ -1,0 +1,200 @@
+"""The chart as a user lives with it: install, apply, run, ask, upgrade, uninstall."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tools.demo.questions import ARTIFACTS, EXAMPLES, ask_all
+from tools.installation import CHART, Cluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+NAMESPACE = "fw-test-install"
+NAMES = ("churn", "file-type", "sales-forecast")
+
+
+@pytest.fixture(scope="module")
+def installed(cluster_with_images: Cluster) -> Iterator[Cluster]:
+    cluster = cluster_with_images
+    subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
+    cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=90s")
+    cluster.make_namespace(NAMESPACE)
+    cluster.install(NAMESPACE)
+    cluster.fill_claim(NAMESPACE, ARTIFACTS)
+    yield cluster
+    cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false", "--ignore-not-found")
+
+
+@pytest.fixture(scope="module")
+def serving(installed: Cluster) -> Cluster:
+    """The examples applied, run once, and Ready."""
+    for name in NAMES:
+        installed.kubectl("-n", NAMESPACE, "apply", "-f", str(EXAMPLES / f"{name}.yaml"))
+    for name in NAMES:
+        installed.kubectl(
+            "-n", NAMESPACE, "wait", "--for=create", f"cronjob/{name}-batch", "--timeout=30s"
+        )
+        fourways(installed, "run", name, "--wait", "0")
+    installed.await_ready(NAMESPACE, *NAMES, seconds=180)
+    return installed
+
+
+def fourways(cluster: Cluster, *args: str) -> str:
+    command = [sys.executable, "-m", "fourways_cli", *args, "-n", NAMESPACE, "--cluster"]
+    environment = cluster.environment() | {"COLUMNS": "250"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_helm_finds_nothing_wrong_with_the_chart(cluster_with_images: Cluster) -> None:
+    assert "0 chart(s) failed" in cluster_with_images.helm("lint", "--strict", str(CHART))
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("gateway.replicas=0", "replicas"),
+        ("fetch.schemes={ftp}", "schemes"),
+        ("stroe.port=5432", "stroe"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(
+    cluster_with_images: Cluster, option: str, words: str
+) -> None:
+    with pytest.raises(RuntimeError, match=words):
+        cluster_with_images.helm("template", "x", str(CHART), "--set", option)
+
+
+def test_every_example_passes_the_api_server(installed: Cluster) -> None:
+    for manifest in EXAMPLES.glob("*.yaml"):
+        installed.kubectl("-n", NAMESPACE, "apply", "--dry-run=server", "-f", str(manifest))
+
+
+def test_kubectl_shows_what_people_ask_first(serving: Cluster) -> None:
+    table = serving.kubectl("-n", NAMESPACE, "get", "modeldeployments").splitlines()
+    assert table[0].split() == [
+        "NAME",
+        "MODE",
+        "READY",
+        "VERSION",
+        "LAST",
+        "RUN",
+        "NEXT",
+        "RUN",
+        "AGE",
+    ]
+    assert table[1].split()[:4] == ["churn", "batch", "True", "1.0.0"]
+
+
+def test_the_gateway_answers_with_real_predictions(serving: Cluster) -> None:
+    with serving.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
+        answers = dict(ask_all(url))
+        assert set(answers) == set(NAMES)
+        assert all(0 <= p <= 1 for p in answers["churn"]["outputs"][0]["data"])
+        missing = httpx.get(f"{url}/predictions/churn/no-such-customer", trust_env=False)
+        assert missing.status_code == 404
+
+
+def test_predict_asks_through_the_api_server(serving: Cluster) -> None:
+    with serving.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
+        ((_, answer),) = ask_all(url, only="churn")
+    assert "churn_probability" in fourways(serving, "predict", "churn", str(answer["keys"][0]))
+
+
+def test_every_pod_was_admitted_under_restricted_and_has_no_token(serving: Cluster) -> None:
+    pods = serving.get("-n", NAMESPACE, "pods")["items"]
+    assert len(pods) >= 6
+    for pod in pods:
+        role = pod["metadata"]["labels"].get("app.kubernetes.io/component")
+        mounts = [m["mountPath"] for c in pod["spec"]["containers"] for m in c["volumeMounts"]]
+        has_token = "/var/run/secrets/kubernetes.io/serviceaccount" in mounts
+        assert has_token == (role == "operator"), pod["metadata"]["name"]
+
+
+def test_nothing_of_ours_holds_a_finalizer_or_an_annotation(serving: Cluster) -> None:
+    for kind in ("modeldeployments", "cronjobs", "deployments", "services", "networkpolicies"):
+        for obj in serving.get("-n", NAMESPACE, kind)["items"]:
+            assert not obj["metadata"].get("finalizers")
+    for obj in serving.get("-n", NAMESPACE, "modeldeployments")["items"]:
+        keys = set(obj["metadata"].get("annotations", {}))
+        assert keys <= {"kubectl.kubernetes.io/last-applied-configuration"}
+
+
+def test_a_failed_run_is_told_with_its_root_cause(serving: Cluster) -> None:
+    document = yaml.safe_load((EXAMPLES / "churn.yaml").read_text())
+    document["metadata"]["name"] = "broken"
+    document["spec"]["model"]["digest"] = "sha256:" + "0" * 64
+    serving.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=yaml.safe_dump(document))
+    serving.kubectl(
+        "-n", NAMESPACE, "wait", "--for=create", "cronjob/broken-batch", "--timeout=30s"
+    )
+    fourways(serving, "run", "broken", "--wait", "0")
+    serving.kubectl(
+        "-n", NAMESPACE, "wait", "modeldeployment/broken", "--timeout=60s",
+        "--for=jsonpath={.status.conditions[?(@.type=='Degraded')].reason}=DigestMismatch",
+    )  # fmt: skip
+    serving.kubectl("-n", NAMESPACE, "delete", "modeldeployment", "broken")
+
+
+def test_an_operator_restart_writes_nothing(serving: Cluster) -> None:
+    before = versions(serving)
+    serving.kubectl("-n", NAMESPACE, "rollout", "restart", "deployment/fourways-operator")
+    serving.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/fourways-operator")
+    assert versions(serving) == before
+
+
+def versions(cluster: Cluster) -> dict[str, str]:
+    """Return the resource versions of everything the operator writes."""
+    kinds = "modeldeployments,cronjobs,services,serviceaccounts,networkpolicies"
+    items = cluster.get("-n", NAMESPACE, kinds)["items"]
+    gateway = cluster.get("-n", NAMESPACE, "deployment/fourways-gateway")
+    return {
+        f"{o['kind']}/{o['metadata']['name']}": o["metadata"]["resourceVersion"]
+        for o in [*items, gateway]
+    }
+
+
+def test_an_upgrade_keeps_password_and_predictions(serving: Cluster) -> None:
+    secret = serving.get("-n", NAMESPACE, "secret/fourways-store")["data"]
+    serving.install(NAMESPACE, "--set", "gateway.replicas=2")
+    assert serving.get("-n", NAMESPACE, "secret/fourways-store")["data"] == secret
+    serving.kubectl(
+        "-n", NAMESPACE, "wait", "deployment/fourways-gateway", "--timeout=60s",
+        "--for=jsonpath={.status.readyReplicas}=2",
+    )  # fmt: skip
+    with serving.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
+        assert dict(ask_all(url, only="churn"))
+
+
+def test_uninstall_leaves_serving_and_deployments_in_place(serving: Cluster) -> None:
+    serving.helm("uninstall", "fourways", "-n", NAMESPACE, "--wait")
+    names = [
+        d["metadata"]["name"] for d in serving.get("-n", NAMESPACE, "modeldeployments")["items"]
+    ]
+    assert sorted(names) == sorted(NAMES)
+    gateway = serving.get("-n", NAMESPACE, "deployment/fourways-gateway")
+    assert gateway["status"]["readyReplicas"] == 2
+    # With the operator gone, deleting deployments still cleans up: by garbage collection alone.
+    serving.kubectl("-n", NAMESPACE, "delete", "modeldeployments", "--all", "--timeout=30s")
+    serving.kubectl(
+        "-n", NAMESPACE, "wait", "--for=delete", "deployment/fourways-gateway", "--timeout=30s"
+    )
+    serving.kubectl("delete", "namespace", NAMESPACE, "--timeout=60s")
+
+
+def test_the_chart_packs_what_the_repository_holds(
+    cluster_with_images: Cluster, tmp_path: Path
+) -> None:
+    shutil.copytree(CHART, tmp_path / "fourways")
+    rendered = cluster_with_images.helm("template", "fourways", str(tmp_path / "fourways"))
+    kinds = {d["kind"] for d in yaml.safe_load_all(rendered) if d}
+    assert {"CustomResourceDefinition", "Role", "Deployment", "NetworkPolicy"} <= kinds
+    roles = [d for d in yaml.safe_load_all(rendered) if d and d["kind"] == "Role"]
+    assert all("secrets" not in rule["resources"] for role in roles for rule in role["rules"])

@@ -1,0 +1,131 @@
+"""`fourways up` as a user runs it: real processes, a real model, real HTTP."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+
+from fourways_cli.embedded.control import ask
+from tests.embedded.hosts import Up, await_settled, free_port
+from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES, ask_all
+from tools.installation import ROOT
+
+pytestmark = pytest.mark.embedded
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _examples_complete() -> None:
+    subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    with Up(tmp_path / "state", volumes={CLAIM: ARTIFACTS}) as host:
+        yield host
+
+
+def test_the_examples_answer_over_http(up: Up) -> None:
+    up.start(*sorted(EXAMPLES.glob("*.yaml")))
+    statuses = await_settled(up.state)
+    assert {n: c["Ready"]["status"] for n, c in statuses.items()} == {
+        "churn": "True", "file-type": "True", "sales-forecast": "True"}  # fmt: skip
+    answers = dict(ask_all(up.url))
+    assert all(0 <= p <= 1 for p in answers["churn"]["outputs"][0]["data"])
+    assert answers["churn"]["model_version"] == "1.0.0"
+
+
+def test_commands_answer_from_the_running_host(up: Up) -> None:
+    up.start(EXAMPLES / "churn.yaml")
+    await_settled(up.state)
+    ((_, answer),) = ask_all(up.url, only="churn")
+    key = str(answer["keys"][0])
+    predicted = orjson.loads(up.fourways("predict", "churn", key, "-o", "json"))
+    assert predicted[0]["outputs"]["churn_probability"] == pytest.approx(
+        answer["outputs"][0]["data"][0]
+    )
+    (status,) = orjson.loads(up.fourways("status", "-o", "json"))
+    first = status["status"]["lastPublished"]["name"]
+    assert "Succeeded" in up.fourways("run", "churn")
+    (status,) = orjson.loads(up.fourways("status", "-o", "json"))
+    assert status["status"]["lastPublished"]["name"] != first
+
+
+def test_a_wrong_digest_is_named_and_nothing_is_published(up: Up, tmp_path: Path) -> None:
+    text = (EXAMPLES / "churn.yaml").read_text()
+    digest = next(line for line in text.splitlines() if "digest: sha256:" in line)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(text.replace(digest, digest[: digest.index("sha256:")] + "sha256:" + "0" * 64))
+    up.start(wrong)
+    said = await_settled(up.state)["churn"]
+    assert said["Ready"]["status"] == "False"
+    assert said["Degraded"]["reason"] == "DigestMismatch"
+    response = httpx.get(f"{up.url}/predictions/churn/1", trust_env=False)
+    assert response.status_code == 404
+
+
+def test_predictions_survive_a_killed_host(up: Up) -> None:
+    up.start(EXAMPLES / "churn.yaml")
+    await_settled(up.state)
+    before = dict(ask_all(up.url, only="churn"))
+    children = up.children()
+    up.process.send_signal(signal.SIGKILL)
+    up.process.wait()
+    # A killed host cannot end its children; the next one must not be hurt by them.
+    up.start(EXAMPLES / "churn.yaml", port=free_port())
+    await_settled(up.state)
+    after = dict(ask_all(up.url, only="churn"))
+    assert after["churn"]["outputs"] == before["churn"]["outputs"]
+    for pid in children:
+        if Path(f"/proc/{pid}/cmdline").exists():
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_stopped_host_leaves_no_process(up: Up) -> None:
+    up.start(EXAMPLES / "churn.yaml")
+    await_settled(up.state)
+    children = up.children()
+    assert children
+    up.stop()
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_second_host_on_the_same_state_is_refused(up: Up) -> None:
+    up.start(EXAMPLES / "churn.yaml")
+    await_settled(up.state)
+    second = subprocess.run(
+        [sys.executable, "-m", "fourways_cli", "up", str(EXAMPLES / "churn.yaml"),
+         "--state", str(up.state), "--volume", f"{CLAIM}={ARTIFACTS}", "--port", str(free_port())],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert second.returncode == 1
+    assert "another `fourways up`" in second.stderr
+    assert ask(up.state, {"do": "status"})["deployments"]
+
+
+def test_an_invalid_manifest_starts_nothing(tmp_path: Path) -> None:
+    manifest = tmp_path / "bad.yaml"
+    manifest.write_text((EXAMPLES / "churn.yaml").read_text().replace("mode: batch", "mode: btach"))
+    done = subprocess.run(
+        [sys.executable, "-m", "fourways_cli", "up", str(manifest), "--state", str(tmp_path / "s")],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "spec.mode" in done.stderr
+    assert not (tmp_path / "s").exists()
+
+
+def test_make_demo_prints_predictions() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.demo.here"],
+        cwd=ROOT, capture_output=True, text=True, timeout=110,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "churn_probability" in done.stdout
+    shutil.rmtree(ROOT / ".fourways" / "demo", ignore_errors=True)

@@ -1,0 +1,73 @@
+"""Tables over HTTP, read by ranges."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import pytest
+
+from fourways_api.runtime_config import FetchPolicy, Paths
+from fourways_runtime import fetch
+from fourways_runtime.errors import FetchRefused, SourceError
+from tests.unit.fetch_servers import broken, ranged, redirect, serving, status, whole
+
+TABLE = pa.table({"id": list(range(1000)), "x": [float(n) for n in range(1000)]})
+
+
+def _parquet() -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(TABLE, buffer)
+    return buffer.getvalue()
+
+
+BODY = _parquet()
+
+
+def read(url: str, **settings: Any) -> pa.Table:
+    filesystem, path = fetch.filesystem(
+        url,
+        credentials=None,
+        policy=FetchPolicy(**({"timeout_seconds": 5.0} | settings)),
+        paths=Paths(),
+        sleep=lambda _: None,
+    )
+    return pq.read_table(path, filesystem=pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)))
+
+
+def test_a_table_is_read_by_ranges() -> None:
+    with serving(ranged(BODY)) as server:
+        assert read(f"{server.url}/data/t.parquet?sig=x").equals(TABLE)
+        assert all("range" in request for request in server.requests)
+
+
+def test_a_range_that_breaks_is_asked_for_again() -> None:
+    with serving(status(503), ranged(BODY)) as server:
+        assert read(f"{server.url}/t.parquet").equals(TABLE)
+
+
+@pytest.mark.parametrize("answer", [whole(BODY), broken(BODY, 10)])
+def test_a_server_without_ranges_is_told_of(answer: Any) -> None:
+    with serving(answer) as server, pytest.raises(SourceError, match="does not answer ranges"):
+        read(f"{server.url}/t.parquet")
+
+
+def test_a_table_that_changes_meanwhile_is_no_table() -> None:
+    with (
+        serving(ranged(BODY, '"v1"'), ranged(BODY, '"v2"')) as server,
+        pytest.raises(SourceError, match="changed while it was read"),
+    ):
+        read(f"{server.url}/t.parquet")
+
+
+def test_the_policy_holds_for_tables() -> None:
+    with serving(redirect("http://169.254.169.254/t")) as server:
+        with pytest.raises(FetchRefused, match="redirect"):
+            read(f"{server.url}/t.parquet")
+        with pytest.raises(FetchRefused, match="does not name the host"):
+            read(f"{server.url}/t.parquet", hosts=("example.com",))
+    with pytest.raises(FetchRefused, match="registry"):
+        read("oci://example.com/t:1")

@@ -1,0 +1,77 @@
+"""``make test``: everything this machine can run, and one line on what it could not.
+
+Fast suites first; the cluster suite last, on a cluster that is left up for the next run where it
+was up before.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tools.installation import ROOT, Cluster, build_images, cluster_up
+
+SUITES = {
+    "unit and transitions": ("-m", "not cluster and not embedded"),
+    "embedded": ("-m", "embedded"),
+}
+
+
+def main() -> int:
+    """Run the suites; 1 where one failed."""
+    failed = [name for name, options in SUITES.items() if not _pytest(name, *options)]
+    left_out = None
+    reason = why_no_cluster()
+    if reason:
+        left_out = f"the cluster suite ({reason})"
+    elif not _cluster_suite():
+        failed.append("cluster")
+    print(f"left out: {left_out or 'nothing'}")
+    print(f"failed: {', '.join(failed) or 'nothing'}")
+    return 1 if failed else 0
+
+
+def why_no_cluster() -> str | None:
+    """Return why no cluster can be had here; None where one can."""
+    asked = subprocess.run(
+        [sys.executable, "-m", "tools.cluster", "can"], cwd=ROOT, capture_output=True, text=True
+    )
+    return None if asked.returncode == 0 else (asked.stdout + asked.stderr).strip()
+
+
+def _cluster_suite() -> bool:
+    was_up = "running: yes" in _tool("status")
+    started = time.monotonic()
+    try:
+        cluster = Cluster(cluster_up(), build_images())
+        print(f"cluster and images: {time.monotonic() - started:.0f} s", flush=True)
+        images = {f"FOURWAYS_{k.upper()}_IMAGE": v for k, v in cluster.images.items()}
+        environment = {"FOURWAYS_KUBECONFIG": str(cluster.kubeconfig), **images}
+        return _pytest("cluster", "-m", "cluster", environment=environment)
+    finally:
+        if not was_up:
+            _tool("down")
+
+
+def _tool(command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.cluster", command],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def _pytest(name: str, *options: str, environment: dict[str, str] | None = None) -> bool:
+    started = time.monotonic()
+    print(f"== {name}", flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", "--durations=5", *options, str(Path("tests"))]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})})
+    print(f"== {name}: {time.monotonic() - started:.0f} s", flush=True)
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
