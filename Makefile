@@ -45,7 +45,7 @@ format: setup ## Format and fix what can be fixed
 	@$(PYTHON) -m ruff format --quiet .
 	@$(PYTHON) -m ruff check --fix --quiet .
 
-bench-operator: cluster ## kubectl apply -> CronJob exists, on the cluster
+bench-operator: setup ## kubectl apply -> CronJob exists, on the cluster
 	@$(RUN) benchmarks.operator_latency
 
 setup:

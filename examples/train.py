@@ -51,8 +51,10 @@ def train(example: ModuleType) -> list[str]:
 
 def check(example: ModuleType) -> list[str]:
     """Say what is wrong with an example's files, or differs from what training gives today."""
-    problems = differing(example.NAME)
-    problems += wrong_answers(example, ARTIFACTS / example.NAME / "model.onnx", example.EXPORTED)
+    # With other files than the pinned ones there is nothing to compare with.
+    if problems := differing(example.NAME):
+        return problems
+    problems = wrong_answers(example, ARTIFACTS / example.NAME / "model.onnx", example.EXPORTED)
     with tempfile.TemporaryDirectory() as folder:
         example.build(Path(folder))
         problems += wrong_answers(example, Path(folder, "model.onnx"), example.RETRAINED)

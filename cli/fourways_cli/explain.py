@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from fourways_api import KIND, Choice, Document, Requirements, Step, choose, review
+from fourways_api import KIND, Choice, Document, Requirements, choose, review
 
 from .output import Finding, Output, OutputOption, findings_of, print_json, read_file
 
@@ -101,21 +101,16 @@ def _drawn(explanation: Explanation) -> Tree:
     tree = Tree(f"[bold]{escape(explanation.title)}[/]", guide_style="dim")
     choice = explanation.by_needs
     if explanation.explicit:
-        tree.add(f"[bold green]{explanation.mode}[/] because spec.mode says so")
-        if choice is None:
-            tree.add("without requirements, auto would have nothing to decide by")
-            return tree
-        agrees = "the same" if choice.mode == explanation.mode else f"[bold]{choice.mode}[/]"
-        tree = _joined(tree, f"mode auto would choose {agrees}:")
-    if choice:
-        _draw_path(tree.children[-1] if explanation.explicit else tree, choice)
+        tree.add(f"[bold green]{explanation.mode}[/] because {escape(explanation.reason)}")
+        if choice:
+            agrees = "the same" if choice.mode == explanation.mode else f"[bold]{choice.mode}[/]"
+            _draw_path(tree.add(f"mode auto would choose {agrees}:"), choice)
+        else:
+            tree.add("mode auto would need requirements to decide by")
+    elif choice:
+        _draw_path(tree, choice)
     for finding in explanation.findings:
         tree.add(f"[red]{escape(str(finding.problem))}[/]")
-    return tree
-
-
-def _joined(tree: Tree, label: str) -> Tree:
-    tree.add(label)
     return tree
 
 
@@ -123,11 +118,7 @@ def _draw_path(branch: Tree, choice: Choice) -> None:
     for step in choice.path:
         answer = "[green]yes[/]" if step.answer else "no"
         asked = branch.add(f"{escape(step.question)} {answer}: {escape(step.because)}")
-        asked.add(f"[dim]{escape(_way_out(step))}[/]")
+        other = "another mode" if step.answer else step.mode
+        asked.add(f"[dim]for {other}: {escape(step.otherwise)}[/]")
     zero = ", scaled to zero" if choice.scale_to_zero else ""
     branch.add(f"[bold green]{choice.mode}{zero}[/] because {escape(choice.reason)}")
-
-
-def _way_out(step: Step) -> str:
-    other = "another mode" if step.answer else step.mode
-    return f"for {other}: {step.otherwise}"

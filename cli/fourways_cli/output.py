@@ -1,4 +1,4 @@
-"""What validate and explain share: the form of their answers, and reading files with line numbers."""
+"""What validate and explain share: how answers are written, and files read with their lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fourways validate``: the API server's verdict, and the operator's, before anything is applied."""
+"""``fourways validate``: what API server and operator would say, before anything is applied."""
 
 from __future__ import annotations
 

@@ -113,15 +113,19 @@ def _events(needs: Requirements) -> Step:
 
 
 def _stale_is_fine(needs: Requirements) -> Step:
-    known = needs.inputs_known_ahead or needs.arrival == "Scheduled"
-    stale = seconds(needs.staleness) if needs.staleness else 0.0
-    if needs.arrival == "Scheduled" and not needs.staleness:
-        stale = BATCH_MIN_STALENESS
+    scheduled = needs.arrival == "Scheduled"
+    known = needs.inputs_known_ahead or scheduled
+    # A schedule without a bound on staleness means: as fresh as the schedule makes it.
+    stale = seconds(needs.staleness) if needs.staleness else BATCH_MIN_STALENESS * scheduled
     yes = known and stale >= BATCH_MIN_STALENESS
     if yes:
-        age = needs.staleness or "as old as the schedule"
-        because = f"inputs are known ahead and answers may be {age} old"
-        otherwise = "set requirements.inputsKnownAhead to false, or staleness below 1m"
+        age = f"{needs.staleness} old" if needs.staleness else "as old as the last run"
+        because = f"inputs are known ahead and answers may be {age}"
+        otherwise = (
+            "set requirements.arrival to OnRequest, and inputsKnownAhead to false"
+            if scheduled
+            else "set requirements.inputsKnownAhead to false, or staleness below 1m"
+        )
     elif known:
         because = f"answers may be only {needs.staleness or '0s'} old"
         otherwise = "allow requirements.staleness of 1m or more"

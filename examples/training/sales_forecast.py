@@ -53,7 +53,7 @@ INPUTS = (
 )
 FIGURES = INPUTS[1:-1]
 # Rows of CONTRASTS: growth over 12, 6 and 3 months; the month's share of its year, 3 years.
-# A difference of logarithms is a ratio of sales, so wine in kilolitres and medicines in
+# A difference of logarithms is a ratio of sales, so bottles of wine and medicines in
 # millions of dollars speak of the same thing.
 _PAIRS = (
     ("mean_12m", "mean_12m_year_ago"),

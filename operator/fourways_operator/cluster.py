@@ -281,15 +281,16 @@ def connect(threads: int = 8) -> Any:
 
     configuration = client.Configuration()
     try:
-        config.load_incluster_config(client_configuration=configuration)
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
-        config.load_kube_config(client_configuration=configuration)
+        config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     # Who retries is decided in one place, the work queue; a time-out here is then a time-out.
     configuration.retries = False
     configuration.connection_pool_maxsize = threads
     # Its own discovery keeps a file in /tmp named after the server's address: a read-only root
     # cannot write it, and another cluster at the same address would inherit it.
-    return DynamicClient(client.ApiClient(configuration), discoverer=lambda *_: None)
+    api = client.ApiClient(configuration)
+    return DynamicClient(api, discoverer=lambda *_: None)  # type: ignore[no-untyped-call]
 
 
 def kind_of(obj: Json) -> Kind:

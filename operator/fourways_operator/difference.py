@@ -29,9 +29,10 @@ _FILLED_IN = {"apiVersion": "v1", "protocol": "TCP"}
 """What servers fill in inside values we own whole (fieldRef, ports of a policy). Anything else
 found there beside what is wanted was put there by an earlier apply of ours."""
 
-_SUFFIX = {"": Decimal(1), "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")} | {
-    s: Decimal(1000) ** n for n, s in enumerate(("k", "M", "G", "T", "P", "E"), 1)
-} | {s: Decimal(1024) ** n for n, s in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)}  # fmt: skip
+_SUFFIX = {
+    **{s: Decimal(1000) ** (n - 3) for n, s in enumerate(("n", "u", "m", "", "k", "M", "G", "T"))},
+    **{s: Decimal(1024) ** n for n, s in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
+}
 _QUANTITY = re.compile(r"([+-]?[0-9.]+)([eE][+-]?[0-9]+)?([a-zA-Z]{0,2})")
 
 Path = tuple[str, ...]

@@ -48,9 +48,9 @@ class Settings:
 class Facts:
     """What was observed of one deployment.
 
-    ``children`` are the live objects of the plan's kinds with its labels, ``jobs`` and ``pods`` the
-    runs they made (``pods`` has the gateway's too), ``gateway`` the live Deployment of the namespace's gateway, ``conflicts`` the
-    planned objects whose names somebody else's objects hold.
+    ``children`` are the live objects of the plan's kinds with its labels. ``jobs`` are its runs;
+    ``pods`` are the runs' pods and the gateway's. ``gateway`` is the live Deployment of the
+    namespace's gateway, ``conflicts`` the planned objects whose names somebody else's hold.
     """
 
     deployment: Json

@@ -53,7 +53,7 @@ def serve(port: int, health: Health, registry: CollectorRegistry) -> ThreadingHT
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
 
-        def do_GET(self) -> None:  # noqa: N802  (the name BaseHTTPRequestHandler calls)
+        def do_GET(self) -> None:
             match self.path.partition("?")[0]:
                 case "/healthz":
                     self._verdict(*health.live())
@@ -74,7 +74,7 @@ def serve(port: int, health: Health, registry: CollectorRegistry) -> ThreadingHT
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: object) -> None:
             """Say nothing: probes come every few seconds."""
 
     server = ThreadingHTTPServer(("", port), Handler)

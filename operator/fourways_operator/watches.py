@@ -16,7 +16,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from threading import Event, Thread
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from threading import Thread
 from typing import Any
 
 from .cluster import MODEL_DEPLOYMENT
@@ -44,37 +46,34 @@ class Watches:
         self._add = add
         self._loop = loop
         self._kinds: frozenset[Kind] = frozenset()
-        self._stop = Event()
-        self._thread: Thread | None = None
+        self._stopped: Future[None] = Future()
 
     def watch(self, kinds: frozenset[Kind]) -> None:
         """Watch these kinds; the same ones again change nothing."""
         if kinds == self._kinds:
             return
         self.stop()
-        self._kinds, self._stop = kinds, Event()
+        self._kinds, self._stopped = kinds, Future()
         if kinds:
-            self._thread = Thread(
-                target=self._run, args=(kinds, self._stop), name="watches", daemon=True
-            )
-            self._thread.start()
+            arguments = (kinds, self._stopped)
+            Thread(target=self._run, args=arguments, name="watches", daemon=True).start()
 
     def stop(self) -> None:
         """Have the watches end. Does not wait: what they still see does no harm."""
-        self._stop.set()
+        if not self._stopped.done():
+            self._stopped.set_result(None)
 
-    def _run(self, kinds: frozenset[Kind], stop: Event) -> None:
+    def _run(self, kinds: frozenset[Kind], stopped: Future[None]) -> None:
         pause = FIRST_PAUSE
-        while not stop.is_set():
+        while not stopped.done():
             try:
-                asyncio.run(self._watch(kinds, stop))
+                asyncio.run(self._watch(kinds, stopped))
             except Exception:
                 logger.exception("watching failed; again in %g s", pause)
-            if stop.wait(pause):
-                return
+            wait([stopped], timeout=pause)
             pause = min(LONGEST_PAUSE, pause * 2)
 
-    async def _watch(self, kinds: frozenset[Kind], stop: Event) -> None:
+    async def _watch(self, kinds: frozenset[Kind], stopped: Future[None]) -> None:
         # It takes a second to import: only who watches pays for it.
         import kopf
 
@@ -94,7 +93,7 @@ class Watches:
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
-            stop_flag=stop,
+            stop_flag=_event_of(stopped),
         )
 
     def _handler(self, kind: Kind) -> Callable[..., Any]:
@@ -104,6 +103,21 @@ class Watches:
                 self._loop.call_soon_threadsafe(self._add, key)
 
         return see
+
+
+def _event_of(stopped: Future[None]) -> asyncio.Event:
+    """Return an event of the running loop that is set once ``stopped`` is done.
+
+    Given a thread's primitive kopf would wait for it in a thread, and could not end before it.
+    """
+    event, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def tell(_: Future[None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(event.set)
+
+    stopped.add_done_callback(tell)
+    return event
 
 
 def _settings(settings: Any) -> Any:

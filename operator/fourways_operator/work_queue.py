@@ -156,7 +156,7 @@ class WorkQueue:
     def _pause(self, key: Key, at_least: float) -> float:
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        longest = min(LONGEST_PAUSE, BASE_PAUSE * 2 ** min(failures, 30))
+        longest = min(LONGEST_PAUSE, BASE_PAUSE * 2.0 ** min(failures, 30))
         return max(at_least, self._random() * longest)
 
     @property

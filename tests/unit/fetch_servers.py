@@ -59,7 +59,7 @@ def serving(*answers: Answer) -> Iterator[Server]:
 def status(code: int, body: bytes = b"", **headers: str) -> Answer:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(code)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+        for name, value in ({"Content_Length": str(len(body))} | headers).items():
             handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
         handler.wfile.write(body)

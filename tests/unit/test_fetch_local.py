@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,21 +198,13 @@ def test_half_a_secret_is_a_mistake(paths: Paths, tmp_path: Path) -> None:
         get("http://127.0.0.1/m", paths, tmp_path / "cache", credentials=tmp_path / "secret")
 
 
-@pytest.mark.parametrize(
-    ("uri", "package", "extra"),
-    [("s3", "s3fs", "s3"), ("gs", "gcsfs", "gs"), ("az", "adlfs", "az")],
-)
+@pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs"), ("az", "adlfs")])
 def test_a_missing_extra_is_named(
-    uri: str,
-    package: str,
-    extra: str,
-    paths: Paths,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    scheme: str, package: str, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, package, None)
-    with pytest.raises(ConfigError, match=rf"fourways\[{extra}\]"):
-        get(f"{uri}://bucket/m", paths, tmp_path / "cache")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"fourways\[{scheme}\]"):
+        get(f"{scheme}://bucket/m", paths, tmp_path / "cache")
 
 
 # ---------------------------------------------------------------- resolve and filesystem

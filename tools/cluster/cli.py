@@ -98,11 +98,10 @@ def _down(checkout: Checkout) -> int:
 
 def _status(checkout: Checkout) -> int:
     which = detect(checkout)
-    running = {
-        Kind.GIVEN: lambda: True,
-        Kind.KIND: lambda: kind.running(checkout),
-        Kind.LOCAL: lambda: local.running(checkout),
-    }[which]()
+    if which is Kind.GIVEN:
+        running = True
+    else:
+        running = kind.running(checkout) if which is Kind.KIND else local.running(checkout)
     print(f"kind: {which}")
     print(f"running: {'yes' if running else 'no'}")
     print(f"kubeconfig: {_kubeconfig(checkout, which)}")

@@ -82,7 +82,7 @@ def identity(spec: ImageSpec) -> str:
 def _provide_with_buildah(checkout: Checkout, spec: ImageSpec) -> str:
     reference = f"{spec.repository}:{identity(spec)}"
     if reference not in node.images(checkout):
-        archive = cache_root() / "images" / f"{reference.replace('/', '_')}.tar"
+        archive = _archive(spec)
         with buildah.session():
             if not archive.exists():
                 with step(f"build {reference}"):
@@ -101,9 +101,9 @@ def _provide_with_docker(checkout: Checkout, spec: ImageSpec) -> str:
     reference, dev = f"{spec.repository}:{identity(spec)}", f"{spec.repository}:dev"
     if not succeeds(["docker", "image", "inspect", reference]):
         target = ["--target", spec.target] if spec.target else []
-        command = ["docker", "build", *target, "--file", spec.dockerfile, "--tag", reference]
+        files = ["--file", str(spec.dockerfile), "--tag", reference, str(spec.context)]
         with step(f"build {reference}"):
-            run([*command, spec.context])
+            run(["docker", "build", *target, *files])
     run(["docker", "tag", reference, dev])
     with step(f"load {reference}"):
         kind.load(checkout, [reference, dev])
@@ -112,12 +112,20 @@ def _provide_with_docker(checkout: Checkout, spec: ImageSpec) -> str:
 
 def _drop_old(spec: ImageSpec, newest: Path) -> None:
     """Keep the last few archives of an image; each is as large as the image."""
-    prefix = f"{spec.repository.replace('/', '_')}:"
-    found = [path for path in newest.parent.iterdir() if path.name.startswith(prefix)]
+    found = [path for path in newest.parent.iterdir() if _same_name(path, newest)]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found[_KEPT_ARCHIVES:]:
         path.unlink()
-        buildah.forget(f"{spec.repository}:{path.stem.rpartition(':')[2]}")
+        buildah.forget(f"{spec.repository}:{path.stem.rpartition('_')[2]}")
+
+
+def _archive(spec: ImageSpec) -> Path:
+    # No colon in the file's name: to buildah what follows one is a tag.
+    return cache_root() / "images" / f"{spec.name.replace('/', '_')}_{identity(spec)}.tar"
+
+
+def _same_name(one: Path, other: Path) -> bool:
+    return one.stem.rpartition("_")[0] == other.stem.rpartition("_")[0]
 
 
 def _takes_base(spec: ImageSpec) -> bool:
@@ -153,7 +161,7 @@ def _sources(spec: ImageSpec) -> Iterator[str]:
             if not any(flag.startswith("--from=") for flag in flags):
                 yield from (path.strip("/").removeprefix("./") for path in paths[:-1])
         for options in _BIND.findall(" ".join(words)):
-            mount = dict(part.partition("=")[::2] for part in options.split(","))
+            mount = {key: value for key, _, value in (o.partition("=") for o in options.split(","))}
             if "from" not in mount:
                 source = mount.get("source", mount.get("src", "."))
                 yield source.strip("/").removeprefix("./")

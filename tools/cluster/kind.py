@@ -18,12 +18,12 @@ def up(checkout: Checkout) -> None:
     """Have the cluster running; an existing one is used as it is."""
     kind, name = _program(), _name(checkout)
     checkout.kind_kubeconfig.parent.mkdir(parents=True, exist_ok=True)
-    to_kubeconfig = ["--name", name, "--kubeconfig", checkout.kind_kubeconfig]
+    to_kubeconfig = ["--name", name, "--kubeconfig", str(checkout.kind_kubeconfig)]
     if running(checkout):
         run([kind, "export", "kubeconfig", *to_kubeconfig])
         return
     with step("kind create cluster"):
-        config = ["--config", checkout.root / "kind-config.yaml", "--wait", "180s"]
+        config = ["--config", str(checkout.root / "kind-config.yaml"), "--wait", "180s"]
         run([kind, "create", "cluster", *to_kubeconfig, *config])
 
 

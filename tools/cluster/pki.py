@@ -42,7 +42,7 @@ def make(checkout: Checkout) -> None:
 
 def _authority(pki: Path) -> None:
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-    files = ["-keyout", pki / "ca.key", "-out", pki / "ca.crt"]
+    files = ["-keyout", str(pki / "ca.key"), "-out", str(pki / "ca.crt")]
     run([*command.split(), *files, "-days", _DAYS, "-subj", "/CN=fourways-ca"])
 
 
@@ -67,9 +67,9 @@ def _certificate(pki: Path, name: str, subject: str, names: str) -> None:
     )
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     run(["openssl", "req", *key, "-keyout", pki / f"{name}.key", "-out", request, "-subj", subject])
-    signer = ["-CA", pki / "ca.crt", "-CAkey", pki / "ca.key", "-CAcreateserial", "-days", _DAYS]
-    files = ["-extfile", extensions, "-in", request, "-out", pki / f"{name}.crt"]
-    run(["openssl", "x509", "-req", *signer, *files])
+    authority = ["-CA", str(pki / "ca.crt"), "-CAkey", str(pki / "ca.key"), "-CAcreateserial"]
+    files = ["-extfile", str(extensions), "-in", str(request), "-out", str(pki / f"{name}.crt")]
+    run(["openssl", "x509", "-req", *authority, "-days", _DAYS, *files])
     request.unlink()
     extensions.unlink()
 

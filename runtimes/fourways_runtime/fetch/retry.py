@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_exponential, wait_random
 
 from .source import Deadline, Interrupted
 
@@ -27,7 +27,7 @@ def retried(action: Callable[[], T], deadline: Deadline, sleep: Sleep) -> T:
 
     retrying = Retrying(
         stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(initial=0.2, max=10, jitter=0.2),
+        wait=wait_exponential(multiplier=0.2, max=10) + wait_random(0, 0.2),
         retry=retry_if_exception_type(Interrupted),
         sleep=pause,
         reraise=True,

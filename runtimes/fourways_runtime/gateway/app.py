@@ -14,8 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import Any
 
-from fourways_api import GatewayConfig
 from prometheus_client import CollectorRegistry
+
+from fourways_api import GatewayConfig
 
 from ..errors import StoreUnavailable
 from ..http import HttpError, Request, Response, Router, json_response

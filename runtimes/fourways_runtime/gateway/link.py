@@ -36,7 +36,7 @@ LONGEST_PROBE_SECONDS = 1.0
 """A probe that hangs must not keep the next one from seeing the store's return."""
 
 WATCH_SECONDS = 1.0
-"""Between two looks at the address file while the store is up; a confirmed answer counts as long."""
+"""Between two looks at the address file while the store is up; so long an answer counts."""
 
 
 class StoreLink:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
+from collections.abc import Callable
+
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+from pydantic import ValidationError
 
 from fourways_api import GatewayConfig
 from fourways_api.runtime_config import CONFIG_VARIABLE
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
-from pydantic import ValidationError
 
 from ..errors import ConfigError, Unavailable, WorkloadError
 from ..http import Limits, Server, run_until_signal
@@ -91,11 +92,9 @@ def _open_reader() -> OpenReader:
     return open_reader
 
 
-def _loop_factory():  # type: ignore[no-untyped-def]
-    if sys.platform == "win32":
-        return None
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:
-        return None
+        return None  # asyncio's own loop: slower, and all there is on Windows
     return uvloop.new_event_loop

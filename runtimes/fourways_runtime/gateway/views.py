@@ -77,7 +77,7 @@ class Views:
     def see(self, deployment: str, run: PublishedRun) -> View:
         """Return the view of a run the store just named as published."""
         view = self._views.get(deployment)
-        if view is not None and (view.run is run or view.run == run):
+        if view is not None and (view.run is run or _same(view.run, run)):
             return view
         counters = (
             view.counters
@@ -97,6 +97,10 @@ class Views:
     def names(self) -> list[str]:
         """Return the deployments seen."""
         return list(self._views)
+
+
+def _same(one: PublishedRun, other: PublishedRun) -> bool:
+    return one.name == other.name and one.computed_at == other.computed_at
 
 
 def rfc3339(moment: datetime) -> str:

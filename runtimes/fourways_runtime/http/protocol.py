@@ -295,7 +295,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Hand the request to the application."""
         parser = self._parser
-        if self._special and parser.should_upgrade():
+        if parser.should_upgrade():
             return  # the parser stops here, and the request is fed again without the offer
         body = self._body
         if self._chunks is not None:

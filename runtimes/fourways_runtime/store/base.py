@@ -54,8 +54,19 @@ class Lookup:
     """By key: outputs by name, as plain Python values (lists for arrays)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A run as it will be published: how many rows it holds, and how many were refused."""
+
+    rows: int
+    rejects: int
+
+
 class RunWriter(Protocol):
-    """Writes one run aside and publishes it whole. Leaving the context without publish drops it."""
+    """Writes one run aside and publishes it whole. Leaving the context without publish drops it.
+
+    Calls may come from different threads, one at a time.
+    """
 
     def __enter__(self) -> Self: ...
 
@@ -69,11 +80,21 @@ class RunWriter(Protocol):
         """Append rejects. Raises StoreUnavailable."""
         ...
 
-    def publish(self, keep: int) -> PublishedRun:
-        """Make this run what readers see, and drop all but the latest ``keep`` runs.
+    def seal(self) -> Sealed:
+        """End the writing: index the keys, and settle the ones that occur more than once.
 
-        A key that occurs more than once keeps its last row, and each one before is a reject.
-        Raises StoreUnavailable; the run before stays published then.
+        Such a key keeps the row furthest down the source; each one before is a reject. Only now
+        is the number of rejects final: judge it before publishing. Raises StoreUnavailable.
+        """
+        ...
+
+    def publish(self, keep: int) -> PublishedRun:
+        """Make this run (sealed here, if it was not) what readers see; keep ``keep`` runs in all.
+
+        Older runs are dropped, and so is what dead workers left behind. Where the connection
+        breaks before the answer, nobody knows which side of the commit it broke on: raises
+        StoreUnavailable, and the next try asks ``finished``. Also raised where another try took
+        this run over. The run before stays published then.
         """
         ...
 
@@ -84,8 +105,13 @@ class StoreWriter(Protocol):
     def open_run(self, run: Run) -> RunWriter:
         """Start a run. What an earlier try of the same run left behind is dropped first.
 
-        Where the same run is published already, ``published`` says so: ask it first.
+        A run of this name that is published already is not touched: raises ConfigError. Ask
+        ``finished`` first. Raises StoreUnavailable.
         """
+        ...
+
+    def finished(self, namespace: str, deployment: str, run: str) -> PublishedRun | None:
+        """Return this very run if it was published, whether or not readers still see it."""
         ...
 
     def published(self, namespace: str, deployment: str) -> PublishedRun | None:

@@ -1,0 +1,1 @@
+"""Measurements; each prints `figure NAME VALUE GOAL ok|short`, one a line."""

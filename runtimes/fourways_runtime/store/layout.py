@@ -1,0 +1,94 @@
+"""How a contract becomes a table: names, types, versions. What both databases agree on.
+
+Names of tables are hashes and never hold a user's text. Columns have the contract's names, so that
+people can read them with SQL; where a database keeps a name for itself, or does not tell upper from
+lower case, the column gets a suffix no contract name can have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from fourways_api import Contract
+
+from .base import PublishedRun
+
+SCHEMA_VERSION = 1
+"""Raised with each change of the tables; a store of a newer version is not touched."""
+
+POSITION = "$row"
+"""Column with a row's position in the source. No contract name holds a dollar."""
+
+DUPLICATE = "a later row has the same key"
+"""Why a row gave way."""
+
+# System columns of PostgreSQL.
+_RESERVED = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a run's table."""
+
+    name: str
+    """Name in the contract."""
+
+    identifier: str
+    """Name in the table."""
+
+    kind: str
+    """Type in the contract."""
+
+    shape: tuple[int, ...]
+
+
+def columns(contract: Contract) -> tuple[Column, ...]:
+    """Return the columns of a run's table: the entity key, then the outputs."""
+    fields = [
+        (contract.entity_key.name, contract.entity_key.type, ()),
+        *((field.name, field.type, field.shape) for field in contract.outputs),
+    ]
+    taken = set(_RESERVED)
+    found = []
+    for name, kind, shape in fields:
+        identifier, suffix = name, 2
+        while identifier.lower() in taken:
+            identifier, suffix = f"{name[:58]}${suffix}", suffix + 1
+        taken.add(identifier.lower())
+        found.append(Column(name, identifier, kind, tuple(shape)))
+    return tuple(found)
+
+
+def table_name(run_id: int, namespace: str, deployment: str, run: str) -> str:
+    """Return the name of a run's table. The id makes each try's table its own."""
+    told = "\0".join((str(run_id), namespace, deployment, run))
+    return "run_" + hashlib.sha256(told.encode()).hexdigest()[:24]
+
+
+def dump_contract(contract: Contract) -> str:
+    """Write a contract as it is kept beside a run."""
+    return orjson.dumps(contract.to_json()).decode()
+
+
+def load_contract(text: str) -> Contract:
+    """Read a contract kept beside a run."""
+    return Contract.model_validate_json(text)
+
+
+def published_run(row: tuple[Any, ...]) -> PublishedRun:
+    """Build a run from name, version, digest, contract, computed_at, rows, rejects."""
+    name, version, digest, contract, computed_at, rows, rejects = row
+    if isinstance(computed_at, str):
+        computed_at = datetime.fromisoformat(computed_at)
+    return PublishedRun(
+        name, version, digest, load_contract(contract), computed_at.astimezone(UTC), rows, rejects
+    )
+
+
+RUN_COLUMNS = "r.name, r.version, r.digest, r.contract, r.computed_at, r.rows, r.rejects"
+"""What :func:`published_run` is built from, of the table ``runs`` as ``r``."""

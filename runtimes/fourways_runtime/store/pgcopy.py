@@ -1,0 +1,184 @@
+"""Rows in PostgreSQL's binary COPY format, packed by numpy.
+
+Owns the format (PostgreSQL manual, COPY, "Binary Format", and the types' send functions). Columns
+of fixed width are packed as one structured array; texts are scattered between them by index. There
+is no Python loop over rows, except for arrays of text.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..records import Array
+from .layout import Column
+
+HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+"""Signature, flags, length of the header's extension."""
+
+TRAILER = struct.pack(">h", -1)
+
+
+@dataclass(frozen=True, slots=True)
+class PgType:
+    """A type of PostgreSQL: its name in SQL, its OID, and its binary form (None: of any width)."""
+
+    sql: str
+    oid: int
+    form: Any
+
+
+# A numeric of five base-10000 digits holds any uint64; leading zeros are stripped on arrival.
+_NUMERIC = [
+    ("ndigits", ">i2"), ("weight", ">i2"), ("sign", ">i2"), ("dscale", ">i2"),
+    ("digits", ">i2", (5,)),
+]  # fmt: skip
+_SMALLINT = PgType("smallint", 21, ">i2")
+_BIGINT = PgType("bigint", 20, ">i8")
+_INTEGER = PgType("integer", 23, ">i4")
+TYPES = {
+    "bool": PgType("boolean", 16, "?"),
+    "int8": _SMALLINT,
+    "uint8": _SMALLINT,
+    "int16": _SMALLINT,
+    "uint16": _INTEGER,
+    "int32": _INTEGER,
+    "uint32": _BIGINT,
+    "int64": _BIGINT,
+    "uint64": PgType("numeric", 1700, _NUMERIC),
+    "float32": PgType("real", 700, ">f4"),
+    "float64": PgType("double precision", 701, ">f8"),
+    "string": PgType("text", 25, None),
+}
+
+
+def sql_type(column: Column) -> str:
+    """Return a column's type in SQL. The dimensions of an array are its contract's business."""
+    return TYPES[column.kind].sql + "[]" * len(column.shape)
+
+
+class Packer:
+    """Packs rows of one table. Safe to call from several threads."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns = tuple(columns)
+        # A segment is what stands between two texts; each ends with the length of the text after.
+        self._segments: list[np.dtype[Any]] = []
+        fields: list[Any] = [("fields", ">i2")]
+        for at, column in enumerate(self._columns):
+            fields.append((f"length{at}", ">i4"))
+            form = _form(column)
+            if form is None:
+                self._segments.append(np.dtype(fields))
+                fields = []
+            else:
+                fields.append((f"value{at}", form))
+        self._segments.append(np.dtype(fields))
+
+    def pack(self, values: Sequence[Array]) -> bytes:
+        """Pack columns of N values each, in the table's order: numbers (N, *shape), or text."""
+        count = len(values[0])
+        segments = [np.zeros(count, form) for form in self._segments]
+        segments[0]["fields"] = len(self._columns)
+        texts = []
+        for at, column in enumerate(self._columns):
+            segment = segments[len(texts)]
+            if _form(column) is None:
+                text = _Text.of(column, values[at])
+                segment[f"length{at}"] = text.lengths
+                texts.append(text)
+            else:
+                segment[f"length{at}"] = segment.dtype[f"value{at}"].itemsize
+                _put(segment[f"value{at}"], column, values[at])
+        return segments[0].tobytes() if not texts else _joined(segments, texts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """Values of any width, one after another in ``data``."""
+
+    data: Array
+    offsets: Array
+    lengths: Array
+
+    @classmethod
+    def of(cls, column: Column, values: Array) -> _Text:
+        if column.shape:
+            cells: Any = pa.array([_text_array(row) for row in values], pa.binary())
+        else:
+            cells = pa.array(values, pa.string())
+        _, offsets, data = cells.buffers()
+        ends = np.frombuffer(offsets, np.int32, len(cells) + 1).astype(np.int64)
+        used = np.frombuffer(data, np.uint8)[: ends[-1]] if data else np.empty(0, np.uint8)
+        return cls(used, ends[:-1], np.diff(ends))
+
+
+def _joined(segments: list[Array], texts: list[_Text]) -> bytes:
+    widths = [segment.dtype.itemsize for segment in segments]
+    sizes = sum(widths) + sum(text.lengths for text in texts)
+    at = np.cumsum(sizes) - sizes
+    packed = np.empty(int(sizes.sum()), np.uint8)
+    for number, segment in enumerate(segments):
+        width = widths[number]
+        if width:
+            raw = segment.view(np.uint8).reshape(-1, width)
+            packed[at[:, None] + np.arange(width)] = raw
+            at = at + width
+        if number < len(texts):
+            text = texts[number]
+            packed[np.repeat(at - text.offsets, text.lengths) + np.arange(len(text.data))] = (
+                text.data
+            )
+            at = at + text.lengths
+    return packed.tobytes()
+
+
+def _form(column: Column) -> Any:
+    element = TYPES[column.kind].form
+    if element is None or not column.shape:
+        return element
+    return [
+        ("ndim", ">i4"), ("flags", ">i4"), ("oid", ">i4"),
+        ("dimensions", [("size", ">i4"), ("lower", ">i4")], (len(column.shape),)),
+        ("elements", [("length", ">i4"), ("value", element)], (math.prod(column.shape),)),
+    ]  # fmt: skip
+
+
+def _put(into: Array, column: Column, values: Array) -> None:
+    if not column.shape:
+        _put_scalars(into, column.kind, values)
+        return
+    into["ndim"] = len(column.shape)
+    into["oid"] = TYPES[column.kind].oid
+    into["dimensions"]["size"] = column.shape
+    into["dimensions"]["lower"] = 1
+    elements = into["elements"]
+    elements["length"] = elements["value"].dtype.itemsize
+    _put_scalars(elements["value"], column.kind, values.reshape(len(values), -1))
+
+
+def _put_scalars(into: Array, kind: str, values: Array) -> None:
+    if kind != "uint64":
+        into[...] = values
+        return
+    into["ndigits"] = 5
+    into["weight"] = 4
+    rest = values.astype(np.uint64)
+    for digit in range(4, -1, -1):
+        into["digits"][..., digit] = rest % np.uint64(10_000)
+        rest = rest // np.uint64(10_000)
+
+
+def _text_array(row: Array) -> bytes:
+    parts = [struct.pack(">iii", row.ndim, 0, TYPES["string"].oid)]
+    parts += [struct.pack(">ii", size, 1) for size in row.shape]
+    for text in row.reshape(-1):
+        raw = text.encode()
+        parts += [struct.pack(">i", len(raw)), raw]
+    return b"".join(parts)

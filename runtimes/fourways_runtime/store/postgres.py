@@ -1,0 +1,153 @@
+"""What writer and reader share of PostgreSQL: the address, the errors, the tables.
+
+Owns the schema ``fourways``:
+
+* ``schema_version``: one row, for migrations to come;
+* ``runs``: one row a run, with its contract and the name of its own table;
+* ``published``: which run readers see, a row a deployment. Moving it is publishing; moving it
+  back is rolling back;
+* ``rejects``: the rows refused, by run;
+* ``run_<hash>``: the predictions of one run.
+
+Tables of other writers (a stream's live rows, a ledger of chunks) are new tables beside these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote, unquote, urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from ..errors import ConfigError, StoreUnavailable
+from .layout import SCHEMA_VERSION
+
+CREATE = """
+CREATE SCHEMA IF NOT EXISTS fourways;
+CREATE TABLE IF NOT EXISTS fourways.schema_version (
+    only boolean PRIMARY KEY DEFAULT true CHECK (only), version integer NOT NULL);
+CREATE TABLE IF NOT EXISTS fourways.runs (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    namespace text NOT NULL, deployment text NOT NULL, name text NOT NULL,
+    table_name text NOT NULL DEFAULT '',
+    version text NOT NULL, digest text NOT NULL, contract text NOT NULL,
+    state text NOT NULL DEFAULT 'writing' CHECK (state IN ('writing', 'published')),
+    started_at timestamptz NOT NULL, computed_at timestamptz, published_at timestamptz,
+    rows bigint NOT NULL DEFAULT 0, rejects bigint NOT NULL DEFAULT 0,
+    UNIQUE (namespace, deployment, name));
+CREATE TABLE IF NOT EXISTS fourways.published (
+    namespace text NOT NULL, deployment text NOT NULL,
+    run_id bigint NOT NULL REFERENCES fourways.runs, moved_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (namespace, deployment));
+CREATE TABLE IF NOT EXISTS fourways.rejects (
+    run_id bigint NOT NULL REFERENCES fourways.runs ON DELETE CASCADE,
+    position bigint NOT NULL, key text, field text NOT NULL, reason text NOT NULL);
+CREATE INDEX IF NOT EXISTS rejects_run_id ON fourways.rejects (run_id);
+"""
+
+
+def conninfo(uri: str, timeout: float) -> str:
+    """Return a connection string that notices a dead peer; what the URI sets itself stands.
+
+    ``timeout`` (s) is for connecting and for the peer to answer on an open connection.
+
+    Raises:
+        ConfigError: the URI is malformed. Its text is not shown: it may hold a password.
+
+    """
+    try:
+        given = conninfo_to_dict(uri)
+        seconds = max(1, round(timeout))
+        defaults = {
+            "connect_timeout": seconds,
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": max(seconds * 1000, 1000),
+            "application_name": "fourways",
+        }
+        return make_conninfo(uri, **{k: v for k, v in defaults.items() if k not in given})
+    except psycopg.ProgrammingError:
+        raise ConfigError("the prediction store's URI is not a PostgreSQL URI") from None
+
+
+def explain(error: Exception, uri: str) -> str:
+    """Write a database error in one line, without the password of ``uri``."""
+    text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    for secret in _secrets(uri):
+        text = text.replace(secret, "***")
+    return text[:300]
+
+
+def is_unavailable(error: psycopg.Error) -> bool:
+    """Tell an error of the world (connection, rights, disk, failover) from one of ours."""
+    return isinstance(
+        error,
+        psycopg.OperationalError
+        | psycopg.InterfaceError
+        | psycopg.errors.InsufficientPrivilege
+        | psycopg.errors.ReadOnlySqlTransaction
+        | psycopg.errors.InvalidSchemaName,
+    )
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Turn errors of the world into StoreUnavailable; ours pass."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if not is_unavailable(error):
+            raise
+        raise StoreUnavailable(f"the prediction store: {explain(error, uri)}") from None
+
+
+def lock_number(*parts: str) -> int:
+    """Return the advisory lock (a signed 64-bit number) that stands for a name."""
+    digest = hashlib.sha256("\0".join(("fourways", *parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def ensure_schema(connection: psycopg.Connection) -> None:
+    """Make the tables where they are missing, safely beside others who do the same.
+
+    Raises:
+        ConfigError: the store is of a newer version than we know.
+
+    """
+    version = _version(connection)
+    if version is None:
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number("schema"),))
+            connection.execute(CREATE)
+            connection.execute(
+                "INSERT INTO fourways.schema_version (version) VALUES (%s) ON CONFLICT DO NOTHING",
+                (SCHEMA_VERSION,),
+            )
+        version = _version(connection)
+    if version != SCHEMA_VERSION:
+        raise ConfigError(
+            f"the prediction store has schema version {version}, this worker knows "
+            f"{SCHEMA_VERSION}; upgrade the older of the two"
+        )
+
+
+def _version(connection: psycopg.Connection) -> int | None:
+    found = connection.execute("SELECT to_regclass('fourways.schema_version')").fetchone()
+    if found is None or found[0] is None:
+        return None
+    row = connection.execute("SELECT version FROM fourways.schema_version").fetchone()
+    return None if row is None else int(row[0])
+
+
+def _secrets(uri: str) -> set[str]:
+    """Return the password in each way it may be spelt."""
+    try:
+        raw = urlsplit(uri).password or ""
+        given = str(conninfo_to_dict(uri).get("password") or "")
+    except (ValueError, psycopg.ProgrammingError):
+        return {uri}
+    return {text for text in (raw, unquote(raw), given, quote(given, safe="")) if text}

@@ -1,0 +1,116 @@
+"""Random manifests: made from the CRD's schema, or good ones with a few fields changed.
+
+They ask the same question of Python and of the API server, so what matters is not whether they
+are valid but that they lie close to the border: bounds and one beyond, wrong types, odd texts.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import strategies as st
+
+from fourways_api.crd import openapi_schema
+
+from .cases import change, good
+
+SCHEMA = openapi_schema()["properties"]["spec"]
+
+ODD_VALUES = st.sampled_from(
+    ["", " ", "a", "A-1", "ü", "x\u00a0y", "0", "1\n", "1s", "0ms", "61s", "59s", "24h", "1h1ms",
+     "file:///m", "pvc://c", "pvc://c/p", "s3://b/k\n", "s3://b/é", "true", "null", "@daily",
+     "* * * * *", "0 0 * * 7", "@Daily", "sha256:" + "a" * 64, "a" * 64, "x" * 2100, "100%", "1Gi",
+     0, 1, -1, 2, 1.5, 1e-9, 1e300, 2**63, 2**31, True, False, None, [], {}, [1], ["a"], {"a": 1},
+     "auto", "batch", "realtime", "streaming", "edge", "Scheduled", "Continuous", "OnRequest"]
+)  # fmt: skip
+
+
+def manifests() -> st.SearchStrategy[dict[str, Any]]:
+    """Return random ModelDeployments."""
+    return st.one_of(_mutated(), _mutated(), _generated())
+
+
+@st.composite
+def _mutated(draw: st.DrawFn) -> dict[str, Any]:
+    document = copy.deepcopy(draw(st.sampled_from(list(good().values()))))
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(document["spec"], SCHEMA, "spec"))
+        path, schema, present = draw(st.sampled_from(places))
+        if present and draw(st.integers(0, 5)) == 0:
+            change(document, path, None, remove=True)
+        else:
+            change(document, path, draw(st.one_of(_border(schema), ODD_VALUES)))
+    return document
+
+
+@st.composite
+def _generated(draw: st.DrawFn) -> dict[str, Any]:
+    document = copy.deepcopy(draw(st.sampled_from(list(good().values()))))
+    document["spec"] = draw(_object(SCHEMA))
+    return document
+
+
+def _places(
+    value: Any, schema: dict[str, Any], path: str
+) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """List the fields that are there and those that could be: path, schema, present."""
+    if isinstance(value, dict):
+        for name, field in schema.get("properties", {}).items():
+            yield f"{path}.{name}", field, name in value
+            yield from _places(value.get(name), field, f"{path}.{name}")
+        yield f"{path}.unheardOf", {}, False
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield f"{path}[{index}]", schema.get("items", {}), True
+            yield from _places(item, schema.get("items", {}), f"{path}[{index}]")
+        yield f"{path}[{len(value)}]", schema.get("items", {}), False
+
+
+def _border(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Return values at a field's limits and one beyond."""
+    match schema.get("type"):
+        case "integer" | "number":
+            low, high = schema.get("minimum", 0), schema.get("maximum", 10)
+            return st.sampled_from([low, high, low - 1, high + 1, low + 0.5, float(high)])
+        case "object" | "array":
+            return _any(schema)
+        case "string":
+            long = st.just("a" * (schema.get("maxLength", 64) + 1))
+            return st.one_of(_any(schema), _any(schema), long)
+        case _:
+            return _any(schema)
+
+
+def _any(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    match schema.get("type"):
+        case "object":
+            return _object(schema)
+        case "array":
+            limits = schema.get("minItems", 0), min(3, schema.get("maxItems", 3))
+            return st.lists(_any(schema["items"]), min_size=limits[0], max_size=limits[1])
+        case "string" if "pattern" in schema:
+            texts = st.from_regex(schema["pattern"], alphabet=st.characters(codec="ascii"))
+            return texts.filter(lambda t: len(t) <= schema["maxLength"])
+        case "string":
+            return st.text(max_size=8)
+        case "integer":
+            return st.integers(schema.get("minimum", 0), min(schema.get("maximum", 9), 1000))
+        case "number":
+            return st.floats(0, 1, allow_subnormal=False)
+        case "boolean":
+            return st.booleans()
+        case _:
+            return ODD_VALUES
+
+
+def _object(schema: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+    required = set(schema.get("required", ()))
+    fields = {n: _any(s) for n, s in schema["properties"].items()}
+    return st.fixed_dictionaries(
+        {n: f for n, f in fields.items() if n in required},
+        optional={n: f for n, f in fields.items() if n not in required},
+    )
