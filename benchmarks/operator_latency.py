@@ -51,7 +51,7 @@ def measure(namespace: str) -> list[float]:
     """Apply deployments one by one; return how long each waited for its CronJob, in seconds."""
     from kubernetes import client, config
 
-    config.load_kube_config()
+    config.load_kube_config()  # type: ignore[no-untyped-call]
     seen: Queue[str] = Queue()
     watcher = threading.Thread(target=_watch, args=(namespace, seen), daemon=True)
     watcher.start()
@@ -72,7 +72,7 @@ def measure(namespace: str) -> list[float]:
 def _watch(namespace: str, seen: Queue[str]) -> None:
     from kubernetes import client, watch
 
-    events = watch.Watch().stream(
+    events: Any = watch.Watch().stream(  # type: ignore[no-untyped-call]
         client.BatchV1Api().list_namespaced_cron_job, namespace, timeout_seconds=600
     )
     for event in events:

@@ -39,7 +39,9 @@ class Finding:
     def __str__(self) -> str:
         """Return the finding as one line, its place in the form that editors can jump to."""
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.problem}"
+        told = f"{self.problem.fault}; {self.problem.fix}"
+        of_the_text = self.problem.field in {"file", f"line {self.line}"}
+        return f"{place}: {told}" if of_the_text else f"{place}: {self.problem}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the finding as plain data."""

@@ -17,7 +17,7 @@ from .tables import conditions_of
 
 STATE = Path(".fourways")
 
-console = Console(stderr=True)
+console = Console(stderr=True, soft_wrap=True)
 
 
 def up(

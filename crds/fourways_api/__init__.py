@@ -30,6 +30,7 @@ from .requirements import Requirements
 from .review import Verdict, review
 from .runtime_config import FetchPolicy, GatewayConfig, Paths, RunReport, RuntimeConfig
 from .strategy import Choice, Contradiction, Mode, Step, choose
+from .yaml_text import dump_yaml
 
 __all__ = [
     "API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION",
@@ -39,6 +40,6 @@ __all__ = [
     "Metadata", "Mode", "ModelDeployment", "ModelReference", "ModelStatus", "OutputField", "Paths",
     "Problem", "Range", "Realtime", "Requirements", "Resources", "Rule", "RunReport", "RunStatus",
     "RuntimeConfig", "SecretReference", "Spec", "Status", "Step", "Streaming",
-    "Verdict", "check", "check_update", "choose", "load_documents", "parse", "read_documents",
-    "review", "worker_memory", "worker_threads",
+    "Verdict", "check", "check_update", "choose", "dump_yaml", "load_documents", "parse",
+    "read_documents", "review", "worker_memory", "worker_threads",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
 
 import cel
+from cel.cel import Context
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
@@ -57,8 +58,17 @@ class Rule:
 
     def holds(self, value: Any, old: Any = None) -> bool:
         """Tell whether ``value`` (plain JSON data) keeps the rule; ``old`` is the stored one."""
-        variables = {"self": value} if old is None else {"self": value, "oldSelf": old}
-        return bool(_compiled(self.cel).execute(cel.Context(variables=variables)))
+        return self.holds_in(context_of(value, old))
+
+    def holds_in(self, context: Context) -> bool:
+        """Tell whether the object of a context keeps the rule."""
+        return bool(_compiled(self.cel).execute(context))
+
+
+def context_of(value: Any, old: Any = None) -> Context:
+    """Convert an object to CEL's values, once for all of its rules."""
+    variables = {"self": value} if old is None else {"self": value, "oldSelf": old}
+    return Context(variables=variables)
 
 
 @lru_cache(maxsize=512)
@@ -91,8 +101,8 @@ class ApiModel(BaseModel):
     def _keep_rules(self) -> Self:
         if not self.rules:
             return self
-        value = self.to_json()
-        broken = [r for r in self.rules if not r.transition and not r.holds(value)]
+        context = context_of(self.to_json())
+        broken = [r for r in self.rules if not r.transition and not r.holds_in(context)]
         if broken:
             raise PydanticCustomError(RULES_ERROR, "breaks a rule", {"broken": broken})
         return self

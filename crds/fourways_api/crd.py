@@ -13,11 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .base import RULES_KEYWORD
 from .deployment import GROUP, KIND, PLURAL, VERSION, ModelDeployment
 from .schema_hints import LIST_KEYS, LIST_TYPE
+from .yaml_text import dump_yaml
 
 Schema = dict[str, Any]
 
@@ -140,17 +139,10 @@ def _without_null(source: Schema) -> Schema:
     return choices[0] | beside
 
 
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
 def render() -> str:
     """Return the CRD as the YAML text that is checked in."""
     head = "# Made from the types by `python -m fourways_api.crd`; do not edit.\n"
-    return head + yaml.dump(
-        custom_resource_definition(), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True
-    )
+    return head + dump_yaml(custom_resource_definition())
 
 
 def main(arguments: list[str]) -> int:

@@ -1,8 +1,6 @@
 """Reading YAML files as kubectl reads them, remembering the line of every field.
 
-YAML 1.1 has dialects, and a value must not be one thing here and another at the API server: to
-kubectl ``1e-5`` is a number, ``2024-01-01`` and ``1:30`` are strings, ``y`` is true, and a key
-given twice is an error. Knows nothing of ModelDeployments beyond how to tell one from a Secret.
+Knows nothing of ModelDeployments beyond how to tell one from a Secret.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import yaml
 
 from .deployment import GROUP, KIND
 from .problems import InvalidSpec, Problem
+from .yaml_text import KubectlLoader
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +78,8 @@ def load_documents(text: str) -> list[dict[str, Any]]:
     return [d.data for d in documents]
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's loader with kubectl's idea of scalars."""
+class _Loader(KubectlLoader):
+    """Notes keys given twice, which the API server refuses."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -96,38 +95,6 @@ class _Loader(yaml.SafeLoader):
                 self.faults.append(Problem(f"line {line}", fault, "keep one of them"))
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
         return node
-
-
-_FLOAT = re.compile(
-    r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-)
-_INT = re.compile(r"^[-+]?(?:0b[0-1_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$")
-_BOOL = re.compile(
-    r"^(?:[yY]|yes|Yes|YES|[nN]|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$"
-)
-_KEPT = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag in _KEPT]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, list("yYnNtTfFoO"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-
-
-def _construct_bool(loader: _Loader, node: yaml.ScalarNode) -> bool:
-    return loader.construct_scalar(node).lower() in {"y", "yes", "true", "on"}
-
-
-def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    return float(
-        loader.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan")
-    )
-
-
-_Loader.add_constructor("tag:yaml.org,2002:bool", _construct_bool)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
 def _read(text: str) -> Iterator[Document]:

@@ -61,14 +61,13 @@ def parse(document: dict[str, Any]) -> ModelDeployment:
         InvalidSpec: with every problem found.
 
     """
-    plain = _Plain(nulls=True).of(document)
-    deployment, errors = _validate(_Plain(nulls=False).of(document))
+    plain, with_nulls = _Plain(nulls=False).of(document), _Plain(nulls=True).of(document)
+    deployment, errors = _validate(plain)
     if errors and all(e["loc"][:1] == ("status",) for e in errors):
         deployment, errors = _validate({k: v for k, v in plain.items() if k != "status"})
-    # The API server drops null before it judges, but it names unknown fields before that.
-    errors += [
-        e for e in _validate(plain)[1] if e["type"] == "extra_forbidden" and e["input"] is None
-    ]
+    if plain != with_nulls:
+        # The API server drops null before it judges, but it names unknown fields before that.
+        errors += [e for e in _validate(with_nulls)[1] if _is_unknown_null(e)]
     if errors or deployment is None:
         raise InvalidSpec(tuple(p for e in _telling(errors) for p in _problems(e)))
     return deployment
@@ -144,6 +143,10 @@ def _validate(document: Any) -> tuple[ModelDeployment | None, list[ErrorDetails]
         )
     except ValidationError as error:
         return None, error.errors(include_url=False)
+
+
+def _is_unknown_null(error: ErrorDetails) -> bool:
+    return error["type"] == "extra_forbidden" and error["input"] is None
 
 
 def _telling(errors: list[ErrorDetails]) -> list[ErrorDetails]:

@@ -24,7 +24,7 @@ class Kind:
 
     def of(self, obj: Json) -> bool:
         """Tell whether an object is of this kind."""
-        return obj["apiVersion"] == self.api_version and obj["kind"] == self.kind
+        return bool(obj["apiVersion"] == self.api_version and obj["kind"] == self.kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Operator:
         resync_interval: float = 300.0,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         watch: Callable[[frozenset[Kind]], None] = lambda kinds: None,
         **queue: Any,
     ) -> None:
@@ -59,9 +60,12 @@ class Operator:
         self._interval = resync_interval
         self._clock = clock
         self._now = now
+        self._sleep = sleep
         self._watch = watch
         self._relisted: float | None = None
-        self.queue = WorkQueue(self._work, clock=clock, told=self._metrics.reconciled, **queue)
+        self.queue = WorkQueue(
+            self._work, clock=clock, sleep=sleep, told=self._metrics.reconciled, **queue
+        )
         self._metrics.measure(
             lambda: self.queue.depth, lambda: self.queue.delayed, lambda: self.relist_age() or 0.0
         )
@@ -112,7 +116,7 @@ class Operator:
             except Exception:
                 logger.exception("relist: unexpected, please report it")
                 pause = min(pause, SOON)
-            await asyncio.sleep(pause)
+            await self._sleep(pause)
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -210,7 +214,6 @@ def main() -> None:
     logging.basicConfig(
         level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    # kopf tells every watch and every reconnect; what it could not do is worth a line.
-    logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.root.level))
-    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+    # kopf tells each failed watch many times over, with stacks; ours tells it once.
+    logging.getLogger("kopf").setLevel(logging.CRITICAL)
     asyncio.run(run(options))

@@ -68,8 +68,8 @@ class Watches:
         while not stopped.done():
             try:
                 asyncio.run(self._watch(kinds, stopped))
-            except Exception:
-                logger.exception("watching failed; again in %g s", pause)
+            except Exception as error:
+                logger.warning("watching failed: %s; again in %g s", error, pause)
             wait([stopped], timeout=pause)
             pause = min(LONGEST_PAUSE, pause * 2)
 
@@ -77,6 +77,7 @@ class Watches:
         # It takes a second to import: only who watches pays for it.
         import kopf
 
+        asyncio.get_running_loop().set_exception_handler(_tell_quietly)
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(kopf.login_via_client)
         settings = _settings(kopf.OperatorSettings())
@@ -120,6 +121,11 @@ def _event_of(stopped: Future[None]) -> asyncio.Event:
     return event
 
 
+def _tell_quietly(loop: asyncio.AbstractEventLoop, context: Json) -> None:
+    """When one watch fails for good all end with it; that is told once, by who starts them."""
+    logger.debug("%s: %s", context.get("message"), context.get("exception"))
+
+
 def _settings(settings: Any) -> Any:
     settings.posting.enabled = False
     settings.peering.standalone = True
@@ -129,6 +135,7 @@ def _settings(settings: Any) -> Any:
     settings.networking.connect_timeout = 5.0
     settings.networking.error_backoffs = (1, 2, 3, 5)
     # A silent connection is a dead one: a watch that says nothing for so long is begun anew.
-    settings.watching.server_timeout = 240.0
-    settings.watching.client_timeout = 300.0
+    # Whole numbers: the API server parses no other.
+    settings.watching.server_timeout = 240
+    settings.watching.client_timeout = 300
     return settings

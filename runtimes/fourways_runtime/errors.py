@@ -11,7 +11,7 @@
     │   └── GoldenMismatch        golden vectors came out differently
     ├── SourceError               the table is missing or has other columns  (exit 4, not retried)
     ├── TooManyRejects            more rows refused than maxRejects allows   (exit 5, not retried)
-    ├── FetchRefused              a URI the policy forbids, or a body too large (exit 6, not retried)
+    ├── FetchRefused              the policy forbids it, or it is too large (exit 6, not retried)
     └── Unavailable               the world is not ready: try again           (exit 75, retried)
         ├── FetchFailed
         └── StoreUnavailable
@@ -26,7 +26,7 @@ from typing import ClassVar
 
 
 class WorkloadError(Exception):
-    """A failure with a reason a person can act on. ``str()`` is the message; never a remote body."""
+    """A failure with a reason a person can act on; ``str()`` is it, and never a remote body."""
 
     exit_code: ClassVar[int] = 1
 

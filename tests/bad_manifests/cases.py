@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,9 +36,15 @@ class Case:
 
 def good() -> dict[str, dict[str, Any]]:
     """Return the valid manifests by name."""
+    return copy.deepcopy(_read_good())
+
+
+@cache
+def _read_good() -> dict[str, dict[str, Any]]:
     return {d["metadata"]["name"]: d for d in load_documents((HERE / "good.yaml").read_text())}
 
 
+@cache
 def bad() -> list[Case]:
     """Return the cases of bad.yaml."""
     bases = good()

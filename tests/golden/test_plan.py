@@ -1,4 +1,4 @@
-"""What the plan emits, whole: golden files. `make update` rewrites them; a reader reviews the diff."""
+"""What the plan emits, whole. `make update` rewrites the files; a reader reviews the diff."""
 
 import os
 from pathlib import Path

@@ -145,6 +145,7 @@ def test_a_server_in_lasting_trouble_is_given_up(tmp_path: Path) -> None:
         with pytest.raises(FetchFailed, match="answered 500") as caught:
             get(f"{server.url}/m", tmp_path)
         assert "stack" not in str(caught.value)
+        assert (caught.value.reason, caught.value.exit_code) == ("FetchFailed", 75)
         assert 2 <= len(server.requests) <= 10
     assert names(tmp_path) == []
 

@@ -176,9 +176,10 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
                   now=NOW.replace(hour=13))  # fmt: skip
     assert status_of(later, SETTINGS, (), parse(raw)) == raw["status"]
     degraded = facts(FAILED_RUN, GOOD_RUN, raw=raw)
-    moved = {c["type"]: c["lastTransitionTime"] for c in
-             status_of(Facts(raw, jobs=degraded.jobs, pods=degraded.pods, gateway=GATEWAY,
-                             now=NOW.replace(hour=13)), SETTINGS, (), parse(raw))["conditions"]}  # fmt: skip
+    later = Facts(raw, jobs=degraded.jobs, pods=degraded.pods, gateway=GATEWAY,
+                  now=NOW.replace(hour=13))  # fmt: skip
+    status = status_of(later, SETTINGS, (), parse(raw))
+    moved = {c["type"]: c["lastTransitionTime"] for c in status["conditions"]}
     assert moved["Ready"] == "2026-03-01T12:00:00Z"
     assert moved["Degraded"] == "2026-03-01T13:00:00Z"
 

@@ -1,4 +1,4 @@
-"""Every manifest of tests/bad_manifests, judged by Python (tests/cluster/test_crd.py: by a server)."""
+"""Every manifest of tests/bad_manifests, judged by Python; tests/cluster asks an API server."""
 
 from __future__ import annotations
 

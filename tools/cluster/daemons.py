@@ -23,10 +23,10 @@ PAUSE_IMAGE = "localhost/fourways-pause:1"
 _ETCD = "http://127.0.0.1:2379"
 _RUNTIME = "io.containerd.grpc.v1.cri"
 
-# In the order they start. The first four stand alone or wait for the API server by themselves.
+# In the order they start; the clients end with an error if the API server does not answer yet.
 CONTROL_PLANE = ("etcd", "kube-apiserver")
 NODE = ("containerd",)
-CLIENTS = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+CLIENTS = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "volumes")
 ALL = (*CONTROL_PLANE, *NODE, *CLIENTS)
 # What would start again what else is being ended.
 END_FIRST = ("kubelet", "kube-controller-manager", "containerd")
@@ -66,6 +66,12 @@ def commands(checkout: Checkout, binaries: Binaries) -> dict[str, list[str]]:
             f"--config={state}/kube-proxy.yaml",
             f"--hostname-override={NODE_NAME}",
         ],
+        "volumes": [
+            hyper,
+            "fourways-volumes",
+            f"--kubeconfig={checkout.pki}/volumes.kubeconfig",
+            f"--root={state}/volumes",
+        ],
     }
 
 
@@ -83,7 +89,6 @@ def write_files(checkout: Checkout) -> None:
         "kubelet.yaml": _kubelet(checkout),
         "kube-proxy.yaml": _proxy(checkout),
         "audit-policy.yaml": _audit_policy(),
-        "recycler.yaml": _recycler(),
     }
     for name, document in documents.items():
         (state / name).write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -150,7 +155,6 @@ def _controller_manager(checkout: Checkout) -> dict[str, str | Path]:
         "allocate-node-cidrs": "true",
         "cluster-cidr": POD_CIDR,
         "leader-elect": "false",
-        "pv-recycler-pod-template-filepath-hostpath": checkout.state / "recycler.yaml",
     }
 
 
@@ -252,29 +256,4 @@ def _audit_policy() -> dict[str, Any]:
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [{"level": "Metadata"}],
-    }
-
-
-def _recycler() -> dict[str, Any]:
-    """The pod that empties a released volume, so that the next claim can have it."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"generateName": "recycle-", "namespace": "kube-system"},
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 0,
-            # The controller puts the volume's path into this volume, by its name.
-            "volumes": [{"name": "vol", "hostPath": {"path": "/replaced"}}],
-            "containers": [
-                {
-                    "name": "scrub",
-                    "image": PAUSE_IMAGE,
-                    "imagePullPolicy": "Never",
-                    "command": ["/pause", "scrub", "/scrub"],
-                    "volumeMounts": [{"name": "vol", "mountPath": "/scrub"}],
-                }
-            ],
-        },
     }

@@ -8,11 +8,21 @@ import shutil
 import string
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
 
 import yaml
 
-from tools.cluster import cgroups, daemons, debian, mounts, network, node, pki, processes, storage
+from tools.cluster import (
+    cgroups,
+    daemons,
+    debian,
+    mounts,
+    network,
+    node,
+    pki,
+    processes,
+    storage,
+    strays,
+)
 from tools.cluster.config import (
     COREDNS_VERSION,
     DNS_SERVICE_IP,
@@ -27,9 +37,6 @@ from tools.cluster.shell import lock, run, step, succeeds, wait_for
 
 _COREDNS_IMAGE = f"localhost/fourways-coredns:{COREDNS_VERSION}"
 _PATIENCE = 120.0  # A busy two-core machine takes a tenth of this.
-_SHIM_ADDRESSES = "containerd/state/io.containerd.runtime.v2.task/*/*/address"
-_CNI_RESULTS = Path("/var/lib/cni/results")
-_CONTAINER_LOGS = Path("/var/log/containers")
 
 
 def up(checkout: Checkout) -> None:
@@ -65,7 +72,7 @@ def remains(checkout: Checkout) -> list[str]:
     found += [f"mount {point}" for point in mounts.below(checkout.state)]
     found += [f"cgroup {group}" for group in cgroups.groups(checkout)]
     found += [f"network {name}" for name in network.remains(checkout)]
-    found += [f"file {path}" for path in _strays(checkout)]
+    found += [f"file {path}" for path in strays.of(checkout)]
     return found + ([f"folder {checkout.state}"] if checkout.state.exists() else [])
 
 
@@ -153,8 +160,7 @@ def _kubectl(checkout: Checkout, binaries: Binaries, *arguments: str) -> list[st
 def _clear(checkout: Checkout) -> None:
     """Undo everything, in the order things hold one another; what is not there is not missed."""
     processes.end(checkout, daemons.END_FIRST)
-    for path in _strays(checkout):
-        path.unlink(missing_ok=True)
+    strays.remove(checkout)
     mounts.unmount_below(checkout.state)
     cgroups.remove(checkout)
     network.remove(checkout)
@@ -162,19 +168,3 @@ def _clear(checkout: Checkout) -> None:
         shutil.rmtree(checkout.state)
     with suppress(OSError):  # other checkouts' states are in there
         checkout.state.parent.rmdir()
-
-
-def _strays(checkout: Checkout) -> list[Path]:
-    """What containerd and the kubelet write outside the state folder, at places nobody can set."""
-    found = []
-    for address in checkout.state.glob(_SHIM_ADDRESSES):
-        socket = Path(address.read_text().removeprefix("unix://"))
-        found += [socket] if socket.exists() else []
-    found += sorted(_CNI_RESULTS.glob(f"{checkout.netns}-*"))
-    if _CONTAINER_LOGS.is_dir():
-        found += [
-            link
-            for link in _CONTAINER_LOGS.iterdir()
-            if link.is_symlink() and str(link.readlink()).startswith(f"{checkout.state}/")
-        ]
-    return found

@@ -22,8 +22,9 @@ _SUBJECTS = {
     "scheduler": "/CN=system:kube-scheduler",
     "kubelet": f"/O=system:nodes/CN=system:node:{NODE_NAME}",
     "proxy": "/CN=system:kube-proxy",
+    "volumes": "/O=system:masters/CN=fourways-volumes",
 }
-_WITH_KUBECONFIG = ("controller-manager", "scheduler", "kubelet", "proxy")
+_WITH_KUBECONFIG = ("controller-manager", "scheduler", "kubelet", "proxy", "volumes")
 _DAYS = "3650"
 
 

@@ -1,7 +1,7 @@
 """Storage of the local cluster: a default StorageClass whose claims bind at once.
 
-Nothing provisions here. A set of hostPath volumes waits for claims; when a claim is deleted the
-controller manager empties its volume (`Recycle`) and it waits for the next one.
+Nothing provisions here. A set of hostPath volumes waits for claims; when a claim is deleted, the
+`volumes` daemon (go/cmd/hyper/volumes.go) empties its volume, which then waits for the next one.
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ def _volume(checkout: Checkout, number: int) -> dict[str, Any]:
             "storageClassName": _CLASS,
             "capacity": {"storage": _SIZE},
             "accessModes": ["ReadWriteOnce", "ReadWriteMany"],
-            "persistentVolumeReclaimPolicy": "Recycle",
+            "persistentVolumeReclaimPolicy": "Retain",
             "hostPath": {"path": f"{checkout.state}/volumes/{number}", "type": "Directory"},
         },
     }

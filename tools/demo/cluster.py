@@ -8,15 +8,12 @@ import sys
 import time
 
 import yaml
-from rich.console import Console
 
 from tools.installation import Cluster, build_images, cluster_up
 
-from .questions import ARTIFACTS, EXAMPLES, manifests, show
+from .questions import ARTIFACTS, EXAMPLES, console, manifests, show
 
 NAMESPACE = "fourways-demo"
-
-console = Console()
 
 
 def main() -> int:
@@ -37,7 +34,7 @@ def main() -> int:
     console.print(f"$ kubectl -n {NAMESPACE} get modeldeployments")
     print(cluster.kubectl("-n", NAMESPACE, "get", "modeldeployments"))
     with cluster.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
-        show(url, console)
+        show(url)
     console.print(f"done in {time.monotonic() - started:.0f} s; make cluster-down takes it away")
     return 0
 

@@ -11,16 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
 from fourways_cli.embedded.control import HostNotRunning, ask
 
-from .questions import ARTIFACTS, CLAIM, EXAMPLES, ROOT, example_path, manifests, show
+from .questions import ARTIFACTS, CLAIM, EXAMPLES, ROOT, console, example_path, manifests, show
 
 STATE = ROOT / ".fourways" / "demo"
 PATIENCE_SECONDS = 100.0
-
-console = Console()
 
 
 def main() -> int:
@@ -34,7 +30,7 @@ def main() -> int:
     with _host(files, port) as url:
         if url is None:
             return 1
-        show(url, console)
+        show(url)
         console.print(f"$ curl {url}{example_path()}")
     console.print(f"done in {time.monotonic() - started:.0f} s")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import httpx
 import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 ARTIFACTS = EXAMPLES / "artifacts"
 CLAIM = "fourways-examples"
 KEYS_SHOWN = 3
+
+# A log is as wide as the table needs; a terminal folds.
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 118)
 
 Json = dict[str, Any]
 
@@ -56,9 +60,16 @@ def ask_all(url: str, only: str | None = None) -> list[tuple[str, Json]]:
     return answers
 
 
-def show(url: str, console: Console) -> None:
+def show(url: str) -> None:
     """Print the answers as a table, and the question a person can repeat."""
-    table = Table("deployment", "version", "key", "prediction", "age", title=f"answers of {url}")
+    table = Table(
+        "deployment",
+        "version",
+        Column("key", overflow="fold"),
+        Column("prediction", overflow="fold"),
+        "age",
+        title=f"answers of {url}",
+    )
     for name, answer in ask_all(url):
         age = f"{answer['parameters']['age_seconds']:.0f} s"
         for row, key in enumerate(answer["keys"]):

@@ -89,7 +89,8 @@ class Host:
         """Run until cancelled. Every process this host started is gone afterwards."""
         with self._hold_state():
             self._lay_out()
-            async with asyncio.TaskGroup() as tasks, self._control():
+            # In this order: the group waits for its tasks before the socket closes.
+            async with self._control(), asyncio.TaskGroup() as tasks:
                 for gateway in self.gateways.values():
                     tasks.create_task(self._keep_gateway(gateway))
                 for key, managed in self.managed.items():
@@ -146,13 +147,11 @@ class Host:
         log = self._state / "logs" / f"gateway-{gateway.namespace}.log"
         while True:
             async with worker(gateway.args, environment, log) as process:
-                waiting = asyncio.create_task(process.wait())
-                try:
-                    await self._await_answer(gateway, waiting)
-                    await asyncio.shield(waiting)
-                finally:
-                    self._up.discard(gateway.namespace)
-                    self._changed(gateway.namespace)
+                ended = asyncio.create_task(process.wait())
+                await self._await_answer(gateway, ended)
+                await asyncio.shield(ended)
+            self._up.discard(gateway.namespace)
+            self._changed(gateway.namespace)
             await asyncio.sleep(RESTART_SECONDS)
 
     async def _await_answer(

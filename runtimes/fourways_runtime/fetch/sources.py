@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fourways_api.runtime_config import FetchPolicy, Paths
 
+from ..errors import FetchRefused
 from .credentials import Credentials
 from .http import HttpSource
 from .local import LocalSource
@@ -21,6 +22,11 @@ def source_of(
             return LocalSource(location, paths)
         case "http" | "https":
             return HttpSource(location, credentials, policy)
+        case "oci":
+            raise FetchRefused(
+                f"{location.shown}: oci is not read yet; put the model behind https, s3, gs or az,"
+                " or on a volume"
+            )
         case _:
             filesystem, path = object_filesystem(location, credentials, policy)
             return ObjectSource(location, filesystem, path)

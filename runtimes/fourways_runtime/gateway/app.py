@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import Any
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from fourways_api import GatewayConfig
 
@@ -32,6 +32,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MAX_MISSING_NAMED = 100
 _LISTING_SECONDS = 1.0
 _UNKNOWN_SECONDS = 1.0
+_SCRAPE_WAITS_SECONDS = 0.2
 _MAX_UNKNOWN = 1024
 
 
@@ -51,6 +52,11 @@ class Gateway:
         self._draining = draining
         self._lookups = Lookups(link, config.namespace)
         self._views = Views(registry)
+        Gauge(
+            "fourways_requests_waiting",
+            "Requests whose lookup in the store has not begun.",
+            registry=registry,
+        ).set_function(lambda: float(self._lookups.waiting))
         self._unknown: dict[str, float] = {}
         self._listed_at = float("-inf")
         self._listing: asyncio.Task[list[tuple[str, PublishedRun]]] | None = None
@@ -212,9 +218,10 @@ class Gateway:
 
     async def _metrics(self, request: Request) -> Response:
         try:
-            for name, run in await self._deployments():
-                self._views.see(name, run)
-        except StoreUnavailable:
+            async with asyncio.timeout(_SCRAPE_WAITS_SECONDS):
+                for name, run in await self._deployments():
+                    self._views.see(name, run)
+        except (StoreUnavailable, TimeoutError):
             pass  # the metrics say so
         return exposition(self._registry)
 

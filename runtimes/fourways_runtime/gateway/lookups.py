@@ -77,6 +77,11 @@ class Lookups:
             self._loop.call_soon(self._pump)
         return future
 
+    @property
+    def waiting(self) -> int:
+        """Requests whose lookup has not begun."""
+        return self._waiting
+
     async def close(self) -> None:
         """Give up what is under way."""
         for task in self._tasks:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
-from pydantic import ValidationError
 
 from fourways_api import GatewayConfig
-from fourways_api.runtime_config import CONFIG_VARIABLE
 
-from ..errors import ConfigError, Unavailable, WorkloadError
+from ..config import read_gateway_config
+from ..errors import Unavailable, WorkloadError
 from ..http import Limits, Server, run_until_signal
 from ..http.logs import log_as_json
 from ..metrics import HttpMetrics
 from .app import Gateway
 from .link import OpenReader, StoreLink
+
+_LIMITS = Limits()
 
 logger = logging.getLogger("fourways.gateway")
 
@@ -27,7 +28,7 @@ def main() -> int:
     """Serve until told to stop; return the exit code of ``fourways_runtime.errors``."""
     log_as_json()
     try:
-        config = read_config(os.environ.get(CONFIG_VARIABLE))
+        config = read_gateway_config()
         runner = asyncio.Runner(loop_factory=_loop_factory())
         with runner:
             runner.run(serve(config, _open_reader()))
@@ -35,20 +36,6 @@ def main() -> int:
         logger.error("%s", error, extra={"reason": error.reason})
         return error.exit_code
     return 0
-
-
-def read_config(text: str | None) -> GatewayConfig:
-    """Read the configuration. Raises ConfigError naming each field that is wrong."""
-    if not text:
-        raise ConfigError(f"{CONFIG_VARIABLE} is not set")
-    try:
-        return GatewayConfig.model_validate_json(text)
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg']}"
-            for fault in error.errors(include_input=False, include_url=False)
-        )
-        raise ConfigError(f"{CONFIG_VARIABLE}: {faults}") from None
 
 
 async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
@@ -76,13 +63,12 @@ async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
 
 
 def build(
-    config: GatewayConfig, link: StoreLink, registry: CollectorRegistry
+    config: GatewayConfig, link: StoreLink, registry: CollectorRegistry, limits: Limits = _LIMITS
 ) -> tuple[Server, Gateway]:
     """Return the server of a gateway, not yet listening, and the gateway."""
     gateway = Gateway(config, link, registry, lambda: server.draining)
-    server = Server(
-        gateway.router(), Limits(body_bytes=config.max_body_bytes), HttpMetrics(registry).observe
-    )
+    limits = replace(limits, body_bytes=config.max_body_bytes)
+    server = Server(gateway.router(), limits, HttpMetrics(registry).observe)
     return server, gateway
 
 

@@ -6,7 +6,8 @@ names a field and a reason. Turns rows of the store into typed output tensors.
 Parameters of a request: ``allow_missing: true`` answers what there is where keys have no
 prediction. The output tensors then hold the rows of the keys found, in the request's order, and
 one more output, the BOOL tensor ``found`` of shape [N], tells which keys these are. Without it a
-missing key is a 404: no value is made up for it.
+missing key is a 404: no value is made up for it. Other parameters are ignored, as the protocol
+asks; other fields are refused.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ FOUND = "found"
 KEY_ALIAS = "entity_key"
 """Name an input may have besides the contract's own name of the entity key."""
 
-MAX_KEY_BYTES = 1024
+_FIELDS = frozenset({"id", "inputs", "model_name", "model_version", "outputs", "parameters"})
+"""Of a request. The path names the model; some clients repeat that in the body."""
+
+MAX_KEY_CHARACTERS = 1024
 _MAX_ID = 256
 _MAX_OUTPUTS = 256
 _INT64 = range(-(2**63), 2**63)
@@ -61,6 +65,8 @@ def read_question(request: Request, key: EntityKey, max_keys: int) -> Question:
     body = request.json()
     if not isinstance(body, dict):
         raise refuse("body", "must be a JSON object")
+    if not body.keys() <= _FIELDS:
+        raise refuse(sorted(body.keys() - _FIELDS)[0][:63], "is not a field of the protocol")
     identity = body.get("id")
     if identity is not None and (not isinstance(identity, str) or len(identity) > _MAX_ID):
         raise refuse("id", f"must be a string of at most {_MAX_ID} characters")
@@ -171,8 +177,8 @@ def _key_fault(value: Any, key: EntityKey) -> str | None:
         return None if value in _INT64 else "does not fit 64 bits"
     if type(value) is not str:
         return f"must be a string: {key.name} is a string"
-    if not value or len(value) > MAX_KEY_BYTES:
-        return f"must have 1 to {MAX_KEY_BYTES} characters"
+    if not value or len(value) > MAX_KEY_CHARACTERS:
+        return f"must have 1 to {MAX_KEY_CHARACTERS} characters"
     return "must not hold a NUL character" if "\0" in value else None
 
 

@@ -86,22 +86,28 @@ class Router:
         path = request.target
         if not path.startswith(b"/") or b"?" in path or b"#" in path:
             path = _split_url(request)
-        node: _Node | None = self._root
+        node = self._root
         values: list[bytes] = []
         for part in path.split(b"/")[1:]:
-            below = node.children.get(part)  # type: ignore[union-attr]
+            below = node.children.get(part)
             if below is None:
-                below = node.param  # type: ignore[union-attr]
+                below = node.param
+                if below is None:
+                    raise _no_such_path()
                 values.append(part)
             node = below
-            if node is None:
-                break
-        if node is None or node.route is None:
-            raise HttpError(404, "no such path")
+        route = node.route
+        if route is None:
+            raise _no_such_path()
         if values:
-            decoded = map(_decode, values)
-            request.params = dict(zip(node.route.names, decoded, strict=True))
-        return node.route
+            request.params = {
+                name: _decode(value) for name, value in zip(route.names, values, strict=True)
+            }
+        return route
+
+
+def _no_such_path() -> HttpError:
+    return HttpError(404, "no such path")
 
 
 def _split_url(request: Request) -> bytes:
@@ -119,5 +125,5 @@ def _decode(segment: bytes) -> str:
     except UnicodeDecodeError:
         raise HttpError(400, "the path is not UTF-8") from None
     if not text:
-        raise HttpError(404, "no such path")
+        raise _no_such_path()
     return text

@@ -156,9 +156,16 @@ class Server:
             self.closing_tail = date + b"\r\nconnection: close\r\n\r\n"
 
     def _schedule(self) -> None:
+        before = self.now
         self._tick()
+        late = self.now - before - self._sweep_seconds
         for connection in list(self._connections):
-            connection.expire(self.now)
+            if late > self._sweep_seconds:
+                # The loop stood still (no CPU, a long computation). What clients sent meanwhile
+                # is not read yet, and they are not to blame for that.
+                connection.postpone(late)
+            else:
+                connection.expire(self.now)
         self._sweep = self.loop.call_later(self._sweep_seconds, self._schedule)
 
 

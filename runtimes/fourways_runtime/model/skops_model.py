@@ -1,8 +1,9 @@
 """scikit-learn models in the skops format.
 
-skops builds only types it trusts; we trust none beyond its own list. Types it leaves out on purpose
-stay out: a crafted ``TreePredictor`` (HistGradientBoosting) crashes the process, so such models
-come as ONNX.
+skops builds only types it trusts; beyond its own list we trust the few in AUDITED_TYPES. The rest
+stays out on purpose: the compiled ``Tree``, ``TreePredictor`` and ``KDTree`` follow indices from
+the file without looking, so a crafted one reads and writes past its arrays. Forests, boosted trees
+and neighbours come as ONNX.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from ..records import Array
 from .extras import load_module
 from .matrix_model import MatrixModel
 
-AUDITED_TYPES: tuple[str, ...] = (
-    # Distance functions: stateless but for an exponent and a size, both checked by scikit-learn.
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.metrics._dist_metrics.ManhattanDistance64",
+AUDITED_TYPES = (
+    # Plain Python, of numbers and arrays; a fitted network keeps one and predicts without it.
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
 )
 """Types trusted beyond skops' own list, each read for what its state can do."""
 

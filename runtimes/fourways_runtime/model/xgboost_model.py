@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ModelNotLoadable
 from ..records import Array
+from . import ubjson
 from .extras import load_module
 from .matrix_model import MatrixModel
 
@@ -16,11 +18,7 @@ def load_xgboost(path: Path, *, threads: int) -> MatrixModel:
     """Load a model saved by ``save_model`` as .json or .ubj. Raises ModelNotLoadable."""
     xgboost = load_module("xgboost", "xgboost")
     raw = path.read_bytes()
-    # Both formats are one object; the old binary has "binf" or a C struct here, a pickle \x80.
-    if not raw.startswith(b"{"):
-        raise ModelNotLoadable(
-            "the file is no XGBoost model in JSON or UBJSON; save it with save_model('model.ubj')"
-        )
+    _check(raw)
     try:
         booster = xgboost.Booster(model_file=bytearray(raw))
         booster.set_param({"nthread": threads, "device": "cpu"})
@@ -38,3 +36,19 @@ def load_xgboost(path: Path, *, threads: int) -> MatrixModel:
         return {"prediction": np.asarray(answer)}
 
     return MatrixModel(predict, features=features, dtype="float32")
+
+
+def _check(raw: bytes) -> None:
+    # Both formats are one object; the old binary has "binf" or a C struct here, a pickle \x80.
+    if not raw.startswith(b"{"):
+        raise ModelNotLoadable(
+            "the file is no XGBoost model in JSON or UBJSON; save it with save_model('model.ubj')"
+        )
+    try:
+        # A key's length follows in UBJSON, a quote or white space in JSON.
+        if raw[1:2].isalpha():
+            ubjson.check(raw)
+        else:
+            json.loads(raw)
+    except (ValueError, RecursionError):
+        raise ModelNotLoadable("the XGBoost model is damaged or cut short") from None

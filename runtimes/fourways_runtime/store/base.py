@@ -118,7 +118,9 @@ class StoreWriter(Protocol):
         """Return the run readers see now."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
 
 
 class StoreReader(Protocol):
@@ -127,7 +129,8 @@ class StoreReader(Protocol):
     async def lookup(self, namespace: str, deployment: str, keys: list[Key]) -> Lookup | None:
         """Answer by keys from the published run; None where nothing was published yet.
 
-        Keys are given in the contract's key type or as text; rows come back under the keys as given.
+        Keys are given in the contract's key type or as text; rows come back under the keys as
+        given. A key that cannot be one of that type is one that is not found.
         Raises StoreUnavailable, within the time-out the reader was opened with.
         """
         ...
@@ -140,4 +143,6 @@ class StoreReader(Protocol):
         """Tell whether the store answers."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Let go of all connections."""
+        ...

@@ -86,7 +86,7 @@ class Packer:
         count = len(values[0])
         segments = [np.zeros(count, form) for form in self._segments]
         segments[0]["fields"] = len(self._columns)
-        texts = []
+        texts: list[_Text] = []
         for at, column in enumerate(self._columns):
             segment = segments[len(texts)]
             if _form(column) is None:
@@ -121,7 +121,9 @@ class _Text:
 
 def _joined(segments: list[Array], texts: list[_Text]) -> bytes:
     widths = [segment.dtype.itemsize for segment in segments]
-    sizes = sum(widths) + sum(text.lengths for text in texts)
+    sizes = np.full(len(segments[0]), sum(widths), np.int64)
+    for text in texts:
+        sizes += text.lengths
     at = np.cumsum(sizes) - sizes
     packed = np.empty(int(sizes.sum()), np.uint8)
     for number, segment in enumerate(segments):

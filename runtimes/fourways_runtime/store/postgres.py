@@ -61,7 +61,7 @@ def conninfo(uri: str, timeout: float) -> str:
     try:
         given = conninfo_to_dict(uri)
         seconds = max(1, round(timeout))
-        defaults = {
+        defaults: dict[str, str | int] = {
             "connect_timeout": seconds,
             "keepalives_idle": 15,
             "keepalives_interval": 5,

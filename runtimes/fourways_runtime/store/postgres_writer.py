@@ -9,6 +9,8 @@ next reject or at publishing. A session lock tells the living from the dead.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Self
 
@@ -44,9 +46,13 @@ _EXCESS = """
     SELECT id, table_name FROM fourways.runs r WHERE namespace = %s AND deployment = %s
     AND state = 'published' AND NOT EXISTS (SELECT FROM fourways.published p WHERE p.run_id = r.id)
     ORDER BY published_at DESC, id DESC OFFSET %s"""
+# Materialised, so that only this deployment's runs are tried: a lock got here is held.
 _DEAD = """
-    SELECT id, table_name FROM fourways.runs WHERE namespace = %s AND deployment = %s
-    AND state = 'writing' AND pg_try_advisory_lock(%s, (id %% 2147483648)::integer)"""
+    WITH unfinished AS MATERIALIZED (
+        SELECT id, table_name FROM fourways.runs
+        WHERE namespace = %s AND deployment = %s AND state = 'writing')
+    SELECT id, table_name FROM unfinished
+    WHERE pg_try_advisory_lock(%s, (id %% 2147483648)::integer)"""
 _ORPHANS = """
     SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = 'fourways' AND c.relkind = 'r' AND c.relname ~ '^run_[0-9a-f]{24}$'
@@ -81,7 +87,7 @@ class PostgresWriter:
 
     def _one(self, query: str, values: tuple[str, ...]) -> PublishedRun | None:
         with translated(self._uri):
-            row = self._connection.execute(query, values).fetchone()  # type: ignore[call-overload]
+            row = self._connection.execute(query, values).fetchone()
         return None if row is None else layout.published_run(row)
 
     def close(self) -> None:
@@ -123,7 +129,7 @@ class PostgresRun:
         values = [predictions.keys, predictions.rows]
         values += [predictions.columns[column.name] for column in self._columns[1:]]
         with (
-            translated(self._uri),
+            self._ours(),
             self._connection.cursor() as cursor,
             cursor.copy(sql.SQL("COPY {} FROM STDIN BINARY").format(self._table)) as copy,
         ):
@@ -138,17 +144,14 @@ class PostgresRun:
         if not rejects:
             return
         into = "COPY fourways.rejects (run_id, position, key, field, reason) FROM STDIN"
-        try:
-            with (
-                translated(self._uri),
-                self._connection.cursor() as cursor,
-                cursor.copy(into) as copy,
-            ):
-                for reject in rejects:
-                    texts = (reject.key, reject.field, reject.reason)
-                    copy.write_row((self._id, reject.row, *map(_storable, texts)))
-        except psycopg.errors.ForeignKeyViolation:
-            raise self._taken_over() from None
+        with (
+            self._ours(),
+            self._connection.cursor() as cursor,
+            cursor.copy(into) as copy,
+        ):
+            for reject in rejects:
+                texts = (reject.key, reject.field, reject.reason)
+                copy.write_row((self._id, reject.row, *map(_storable, texts)))
         self._rejects += len(rejects)
 
     def seal(self) -> Sealed:
@@ -157,7 +160,7 @@ class PostgresRun:
             key = sql.Identifier(self._columns[0].identifier)
             index = sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(self._table, key)
             duplicates = 0
-            with translated(self._uri):
+            with self._ours():
                 try:
                     self._connection.execute(index)
                 except psycopg.errors.UniqueViolation:
@@ -237,6 +240,15 @@ class PostgresRun:
         )
         name = self._columns[0].name
         return self._connection.execute(query, (self._id, name, layout.DUPLICATE)).rowcount
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """Translate errors; ours are gone if a later try of this run dropped them."""
+        try:
+            with translated(self._uri):
+                yield
+        except (psycopg.errors.UndefinedTable, psycopg.errors.ForeignKeyViolation):
+            raise self._taken_over() from None
 
     def _taken_over(self) -> StoreUnavailable:
         return StoreUnavailable(f"another worker has taken over run {self._run.name}")

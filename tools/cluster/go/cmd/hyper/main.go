@@ -37,6 +37,8 @@ func commandFor(name string) *cobra.Command {
 	case "kubelet":
 		// Not SetupSignalContext: the kubelet sets it up itself, and a second call panics.
 		return kubelet.NewKubeletCommand(context.Background())
+	case "fourways-volumes":
+		return newVolumesCommand()
 	case "kubectl":
 		return kubectl.NewDefaultKubectlCommand()
 	}
@@ -52,7 +54,7 @@ func main() {
 		command = commandFor(name)
 	}
 	if command == nil {
-		fmt.Fprintln(os.Stderr, "hyper: call me as kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubelet or kubectl")
+		fmt.Fprintln(os.Stderr, "hyper: call me as kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubelet, kubectl or fourways-volumes")
 		os.Exit(2)
 	}
 	if name == "kubectl" {

@@ -1,24 +1,14 @@
 // Command pause is the sandbox container of every pod: it holds the pod's namespaces open and reaps
-// what is orphaned into them. Called as `pause scrub DIR` it empties DIR instead, which is what the
-// persistent volume recycler runs.
+// what is orphaned into them.
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 )
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "scrub" {
-		if err := scrub(os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, "pause:", err)
-			os.Exit(1)
-		}
-		return
-	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGCHLD)
 	for received := range signals {
@@ -37,18 +27,4 @@ func reap() {
 			return
 		}
 	}
-}
-
-// scrub removes what is inside directory and keeps directory itself, which is the mounted volume.
-func scrub(directory string) error {
-	entries, err := os.ReadDir(directory)
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		if err := os.RemoveAll(filepath.Join(directory, entry.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,0 +1,102 @@
+"""The reference of ModelDeployment, made from the types: every field, its type, default, meaning.
+
+``python -m fourways_api.reference`` writes docs/reference/modeldeployment.md; ``--check`` says
+whether it is current.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .base import RULES_KEYWORD
+from .crd import openapi_schema, update_or_check
+from .deployment import API_VERSION, KIND, MAX_NAME
+
+REFERENCE_FILE = Path(__file__).parents[2] / "docs" / "reference" / "modeldeployment.md"
+
+Schema = dict[str, Any]
+
+HEAD = f"""<!-- Made from the types by `python -m fourways_api.reference`; do not edit. -->
+
+# {KIND}
+
+`apiVersion: {API_VERSION}`, `kind: {KIND}`. The name has {MAX_NAME} characters at the most: small
+letters, digits and `-`, beginning with a letter. `kubectl explain modeldeployment.spec` shows the
+same text; `fourways validate FILE` checks a file with the rules below.
+
+A duration is written as in `250ms`, `90s` or `1h30m`. A bold field is required.
+"""
+
+
+def render() -> str:
+    """Return the reference as Markdown."""
+    schema = openapi_schema()["properties"]
+    sections = [*_sections("spec", schema["spec"]), *_sections("status", schema["status"])]
+    return HEAD + "".join(f"\n{section}" for section in sections)
+
+
+def _sections(path: str, schema: Schema) -> Iterator[str]:
+    lines = [f"## {path}", "", schema["description"], ""]
+    lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
+    required = schema.get("required", ())
+    for name, field in schema["properties"].items():
+        shown = f"**{name}**" if name in required else name
+        cells = (shown, _type(field), _default(field), field.get("description", ""))
+        lines.append(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in cells)} |")
+    if schema.get(RULES_KEYWORD):
+        lines += ["", "Refused:", ""]
+        lines += [f"- {_place(r)}{r['message']}." for r in schema[RULES_KEYWORD]]
+    yield "\n".join(lines) + "\n"
+    for name, field in schema["properties"].items():
+        inner, suffix = (field["items"], "[]") if field["type"] == "array" else (field, "")
+        if inner["type"] == "object":
+            yield from _sections(f"{path}.{name}{suffix}", {**field, **inner})
+
+
+def _type(field: Schema) -> str:
+    if "enum" in field:
+        return ", ".join(f"`{v}`" for v in field["enum"])
+    if field["type"] == "array":
+        return f"list of {_type(field['items'])}{_limits(field, 'minItems', 'maxItems')}"
+    words = {"integer": "whole number", "boolean": "true or false"}
+    limits = _limits(field, "minimum", "maximum") if field["type"] != "string" else ""
+    return words.get(field["type"], str(field["type"])) + limits
+
+
+def _limits(field: Schema, low: str, high: str) -> str:
+    least, most = field.get(low), field.get(high)
+    if least is None and most is None:
+        return ""
+    if least is None or most is None:
+        return f", {most:g} at the most" if least is None else f", {least:g} at the least"
+    return f", {_number(least)} to {_number(most)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.10g}".replace(",", " ")
+
+
+def _default(field: Schema) -> str:
+    if "default" not in field:
+        return ""
+    value = field["default"]
+    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`"
+
+
+def _place(rule: Schema) -> str:
+    return f"`{rule['fieldPath'].lstrip('.')}`: " if "fieldPath" in rule else ""
+
+
+def main(arguments: list[str]) -> int:
+    """Write the file, or with ``--check`` tell whether it is current."""
+    return update_or_check(
+        REFERENCE_FILE, render(), "fourways_api.reference", "--check" in arguments
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

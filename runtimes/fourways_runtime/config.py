@@ -1,0 +1,46 @@
+"""What a workload is told: one JSON document in its environment. Read here, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from fourways_api import ApiModel, GatewayConfig, RuntimeConfig
+from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
+
+from .errors import ConfigError
+
+T = TypeVar("T", bound=ApiModel)
+
+
+def read_config(environment: Mapping[str, str] = os.environ) -> RuntimeConfig:
+    """Return a worker's configuration. Raises ConfigError."""
+    return _read(RuntimeConfig, environment)
+
+
+def read_gateway_config(environment: Mapping[str, str] = os.environ) -> GatewayConfig:
+    """Return a gateway's configuration. Raises ConfigError."""
+    return _read(GatewayConfig, environment)
+
+
+def read_run(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the name of the batch run. Raises ConfigError."""
+    run = environment.get(RUN_VARIABLE, "")
+    if not run:
+        raise ConfigError(f"{RUN_VARIABLE} is not set: a run needs a name")
+    return run
+
+
+def _read(kind: type[T], environment: Mapping[str, str]) -> T:
+    text = environment.get(CONFIG_VARIABLE)
+    if not text:
+        raise ConfigError(f"{CONFIG_VARIABLE} is not set")
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "document"
+        raise ConfigError(f"{CONFIG_VARIABLE}: {where}: {first['msg']}") from None

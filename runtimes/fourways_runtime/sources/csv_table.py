@@ -1,0 +1,127 @@
+"""Tables in CSV (RFC 4180, with a header), optionally compressed.
+
+Cells are read as bytes and typed by the contract afterwards, so a cell that makes no sense costs
+its row and not the run; so does a row with too many or too few cells. An empty cell is missing, a
+quoted empty one is an empty text. Read with Arrow's streaming reader: its dataset reader would fill
+columns a file does not have with nulls, and not say which row was bad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
+
+from fourways_api import Contract
+
+from ..records import Reject, Rows
+from . import BATCH_ROWS
+from .base import Chunk, check_names, wanted
+from .files import Files
+
+BLOCK_BYTES = 4 * 2**20
+"""Bytes parsed at once. No row may be longer."""
+
+
+class CsvTable:
+    """See :class:`.base.Table`."""
+
+    def __init__(self, files: Files, contract: Contract) -> None:
+        self._files = files
+        self._columns = wanted(contract)
+        self.total_rows: int | None = None
+        for path in files.paths:
+            with files.reading(path):
+                header = _header(files, path)
+                check_names(contract, header, files.told(path))
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read the table from its start, in order."""
+        position = 0
+        for path in self._files.paths:
+            for chunk in self._file(path, position):
+                yield chunk
+                position = max(_end(chunk), position)
+
+    def _file(self, path: str, first: int) -> Iterator[Chunk]:
+        bad: dict[int, str] = {}
+        with self._files.reading(path):
+            reader = _open(self._files, path, self._columns, bad)
+        done = first
+        while True:
+            with self._files.reading(path):
+                batch = _next(reader)
+            if batch is None:
+                break
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                part = batch.slice(start, BATCH_ROWS)
+                rows, rejects = _numbered(part.num_rows, done, first, bad)
+                yield Chunk(part, rows, rejects)
+                done = int(rows[-1]) + 1
+        if bad:
+            rows, rejects = _numbered(0, done, first, bad)
+            yield Chunk(_nothing(self._columns), rows, rejects)
+
+
+def _numbered(count: int, done: int, first: int, bad: dict[int, str]) -> tuple[Rows, list[Reject]]:
+    """Number ``count`` good rows from position ``done``, leaving out the bad ones among them."""
+    # A copy: the reader, a few blocks ahead, adds to it from its own thread.
+    gaps = sorted(number for number in list(bad) if first + number >= done)
+    rows = np.arange(done, done + count)
+    rejects = []
+    for number in gaps:
+        if count and first + number > rows[-1]:
+            break
+        rows[rows >= first + number] += 1
+        rejects.append(Reject(first + number, None, "row", bad.pop(number)))
+    return rows, rejects
+
+
+def _end(chunk: Chunk) -> int:
+    last = [int(chunk.rows[-1])] if len(chunk.rows) else []
+    return max([*last, *(reject.row for reject in chunk.rejects)], default=-1) + 1
+
+
+def _open(files: Files, path: str, columns: tuple[str, ...], bad: dict[int, str]) -> Any:
+    def note(row: Any) -> Literal["skip"]:
+        # Arrow counts records from 1, the header among them.
+        bad[row.number - 2] = f"{row.actual_columns} cells where {row.expected_columns} belong"
+        return "skip"
+
+    return csv.open_csv(
+        files.filesystem.open_input_stream(path),
+        read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+        parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+        convert_options=csv.ConvertOptions(
+            include_columns=list(columns),
+            column_types={name: pa.binary() for name in columns},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+        ),
+    )
+
+
+def _header(files: Files, path: str) -> list[str]:
+    with csv.open_csv(
+        files.filesystem.open_input_stream(path),
+        read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+        parse_options=csv.ParseOptions(
+            newlines_in_values=True, invalid_row_handler=lambda row: "skip"
+        ),
+    ) as reader:
+        return list(reader.schema.names)
+
+
+def _next(reader: Any) -> Any:
+    try:
+        return reader.read_next_batch()
+    except StopIteration:
+        return None
+
+
+def _nothing(columns: tuple[str, ...]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict({name: pa.nulls(0) for name in columns})

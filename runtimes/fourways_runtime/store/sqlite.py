@@ -1,0 +1,112 @@
+"""What writer and reader share of SQLite: the file, the errors, the tables.
+
+The same tables as in PostgreSQL, in one file in WAL mode, so that readers never wait for a writer.
+What SQLite has no type for is text: arrays as JSON, uint64 in digits. Times are ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import ConfigError, StoreUnavailable
+from .layout import SCHEMA_VERSION, Column
+
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another one's transaction."""
+
+CREATE = """
+CREATE TABLE IF NOT EXISTS schema_version (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1), version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL, deployment TEXT NOT NULL, name TEXT NOT NULL,
+    table_name TEXT NOT NULL DEFAULT '',
+    version TEXT NOT NULL, digest TEXT NOT NULL, contract TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'writing' CHECK (state IN ('writing', 'published')),
+    started_at TEXT NOT NULL, computed_at TEXT, published_at TEXT,
+    rows INTEGER NOT NULL DEFAULT 0, rejects INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (namespace, deployment, name));
+CREATE TABLE IF NOT EXISTS published (
+    namespace TEXT NOT NULL, deployment TEXT NOT NULL,
+    run_id INTEGER NOT NULL REFERENCES runs, moved_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    PRIMARY KEY (namespace, deployment));
+CREATE TABLE IF NOT EXISTS rejects (
+    run_id INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+    position INTEGER NOT NULL, key TEXT, field TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS rejects_run_id ON rejects (run_id);
+"""
+
+
+def sql_type(column: Column) -> str:
+    """Return a column's type in SQL."""
+    if column.shape or column.kind in ("string", "uint64"):
+        return "TEXT"
+    return "REAL" if column.kind.startswith("float") else "INTEGER"
+
+
+def quoted(identifier: str) -> str:
+    """Quote an identifier. The layout's names hold no quote."""
+    return f'"{identifier}"'
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn errors of the world (missing, locked, full, read-only) into StoreUnavailable."""
+    try:
+        yield
+    except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            raise
+        raise StoreUnavailable(f"the prediction store {path.name}: {error}") from None
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Write in one transaction, asking for the write lock at once so as not to lose it halfway."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the store for writing and make its tables where they are missing.
+
+    Raises:
+        ConfigError: the store is of a newer version than we know.
+
+    """
+    connection = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A published run must outlive a power cut; WAL's default may lose the last commit.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _ensure_schema(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _ensure_schema(connection: sqlite3.Connection) -> None:
+    with transaction(connection):
+        for statement in CREATE.split(";\n"):
+            connection.execute(statement)
+        connection.execute(
+            "INSERT INTO schema_version VALUES (1, ?) ON CONFLICT DO NOTHING", (SCHEMA_VERSION,)
+        )
+        (version,) = connection.execute("SELECT version FROM schema_version").fetchone()
+    if version != SCHEMA_VERSION:
+        raise ConfigError(
+            f"the prediction store has schema version {version}, this worker knows "
+            f"{SCHEMA_VERSION}; upgrade the older of the two"
+        )

@@ -1,0 +1,388 @@
+"""A cluster in memory: the API server as far as the operator can see it, and what can befall it.
+
+It keeps objects with uid, resourceVersion, generation and managedFields, applies server-side,
+fills in defaults, collects garbage by owner references and sends watch events. It refuses states
+no API server would hold, so that no test passes on one. What befalls it is told by ``Faults``:
+death of the operator before or after the Nth write, an answer other than 200, a stale read, watch
+events that are lost or doubled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fourways_operator.cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MANAGER
+from fourways_operator.errors import ApiFault, Conflict, Gone, Invalid
+from fourways_operator.facts import Json, Kind
+from fourways_operator.plan import KINDS, OBSERVED
+from fourways_operator.status import Event
+
+from . import server_side_apply as ssa
+
+Ident = tuple[str, str, str]
+"""Kind, namespace and name."""
+
+
+class Killed(BaseException):
+    """The operator's process died here."""
+
+
+class Impossible(AssertionError):
+    """A test asked for a state that no API server would hold."""
+
+
+@dataclass
+class Faults:
+    """What is to go wrong. Writes and reads are counted from 0."""
+
+    kill_before: int | None = None
+    kill_after: int | None = None
+    answers: dict[int, ApiFault] = field(default_factory=dict)
+    """The Nth write is refused with this, and not done."""
+
+    lost_answers: dict[int, ApiFault] = field(default_factory=dict)
+    """The Nth write is done, and answered with this."""
+
+    stale_reads: frozenset[int] = frozenset()
+    """The Nth read tells of the state as it was before the last change by hand."""
+
+    read_answers: dict[int, ApiFault] = field(default_factory=dict)
+    """The Nth read is answered with this."""
+
+    lost_events: frozenset[int] = frozenset()
+    doubled_events: frozenset[int] = frozenset()
+    delayed_events: frozenset[int] = frozenset()
+    """The Nth watch event comes after the one that follows it."""
+
+    all_events_lost: bool = False
+
+
+class FakeCluster:
+    """Implements ``Cluster``; ``user_*`` methods are what people and controllers do."""
+
+    def __init__(self, *, absent: frozenset[str] = frozenset()) -> None:
+        self.objects: dict[Ident, Json] = {}
+        self.past: dict[Ident, Json] = {}
+        self.reads_that_matter: set[int] = set()
+        """Reads whose answer would have been another before the last change by hand."""
+        self.faults = Faults()
+        self.writes: list[str] = []
+        self.reads = 0
+        self.events: list[Event] = []
+        self.listeners: list[Callable[[Json], None]] = []
+        self.absent = absent
+        self.terminating: set[str] = set()
+        self._clock = 0
+        self.sent = 0
+        self._held_back: list[Json] = []
+
+    # ------------------------------------------------------------ what the operator calls
+
+    async def list(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str]
+    ) -> tuple[Json, ...]:
+        def select(state: dict[Ident, Json]) -> tuple[Json, ...]:
+            return tuple(
+                obj
+                for (what, where, _), obj in sorted(state.items())
+                if what == kind.kind
+                and namespace in (None, where)
+                and labels.items() <= obj["metadata"].get("labels", {}).items()
+            )
+
+        return self._read(select)
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
+        found = self._read(lambda state: (state.get((kind.kind, namespace, name)),))
+        return found[0]
+
+    async def apply(self, obj: Json, uid: str | None) -> None:
+        ident = _ident(obj)
+        with self._write(f"apply {ident[0]} {ident[2]}"):
+            self._apply(obj, uid, FIELD_MANAGER, force=uid is not None)
+
+    async def write_status(self, deployment: Json, status: Json) -> None:
+        meta = deployment["metadata"]
+        with self._write(f"status {meta['name']}"):
+            if (live := self.objects.get(_ident(deployment))) is None:
+                raise Gone("no such deployment")
+            _refuse_other_uid(live, meta["uid"])
+            self._change(live, {"status": status}, STATUS_MANAGER, True, "status")
+
+    async def delete(self, obj: Json) -> None:
+        ident = _ident(obj)
+        with self._write(f"delete {ident[0]} {ident[2]}"):
+            live = self.objects.get(ident)
+            if live is not None and live["metadata"]["uid"] == obj["metadata"]["uid"]:
+                self._remove(ident)
+
+    async def emit(self, deployment: Json, event: Event) -> None:
+        with self._write(f"event {event.reason}"):
+            self.events.append(event)
+
+    async def deployments(self) -> tuple[Json, ...]:
+        return await self.list(MODEL_DEPLOYMENT, None, {})
+
+    async def discover(self) -> frozenset[Kind]:
+        kinds = (MODEL_DEPLOYMENT, *KINDS, *OBSERVED)
+        return frozenset(kind for kind in kinds if kind.kind not in self.absent)
+
+    # ------------------------------------------------------------ what people do
+
+    def user_apply(self, obj: Json) -> None:
+        """Apply as kubectl does."""
+        self._remember()
+        self._apply(obj, None, "kubectl", force=True)
+
+    def user_delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object; what it owned is collected."""
+        self._remember()
+        self._remove((kind, namespace, name))
+
+    def user_delete_namespace(self, namespace: str) -> None:
+        """Delete a namespace: everything in it goes, nothing new comes in."""
+        self._remember()
+        self.terminating.add(namespace)
+        for ident in [i for i in self.objects if i[1] == namespace]:
+            self._remove(ident)
+
+    # ------------------------------------------------------------ how it works
+
+    def _remember(self) -> None:
+        # Objects are replaced, never changed: the old ones stay as they were.
+        self.past = dict(self.objects)
+
+    def _read(self, select: Callable[[dict[Ident, Json]], tuple[Any, ...]]) -> tuple[Any, ...]:
+        number, self.reads = self.reads, self.reads + 1
+        if (fault := self.faults.read_answers.get(number)) is not None:
+            raise fault
+        now, before = select(self.objects), select(self.past)
+        if now != before:
+            self.reads_that_matter.add(number)
+        found = before if number in self.faults.stale_reads else now
+        return tuple(ssa.copy(obj) if obj else None for obj in found)
+
+    def clone(self) -> FakeCluster:
+        """Return a cluster in the same state, to which nothing has happened yet."""
+        other = FakeCluster(absent=self.absent)
+        other.objects, other._clock = dict(self.objects), self._clock
+        return other
+
+    def _write(self, what: str) -> _Write:
+        return _Write(self, what)
+
+    def _apply(self, obj: Json, uid: str | None, manager: str, *, force: bool) -> None:
+        ident = _ident(obj)
+        kind, namespace, _ = ident
+        if kind in self.absent:
+            raise Gone(f"the server has no {kind}")
+        if namespace in self.terminating:
+            raise Gone(f"namespace {namespace} is being terminated")
+        live = self.objects.get(ident)
+        if live is None:
+            if uid is not None:
+                raise Conflict(f"{ident} with uid {uid} is not there")
+            live = self._born(obj)
+        elif uid is not None:
+            _refuse_other_uid(live, uid)
+        self._change(live, obj, manager, force, None)
+        self._collect_garbage()
+
+    def _born(self, obj: Json) -> Json:
+        self._clock += 1
+        meta = obj["metadata"]
+        return {
+            "apiVersion": obj["apiVersion"],
+            "kind": obj["kind"],
+            "metadata": {
+                "name": meta["name"],
+                "namespace": meta["namespace"],
+                "uid": f"uid-{self._clock}",
+                "resourceVersion": "0",
+                "generation": 0,
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "managedFields": [],
+            },
+        }
+
+    def _change(
+        self, live: Json, applied: Json, manager: str, force: bool, subresource: str | None
+    ) -> None:
+        fields = ssa.fields_of(applied)
+        owned = _field_sets(live)
+        mine = (manager, subresource)
+        new = ssa.merge(live, {k: v for k, v in applied.items() if k not in ("metadata",)})
+        new["metadata"] = ssa.merge(live["metadata"], _meta(applied))
+        for other, theirs in owned.items():
+            contested = {p for p in theirs & fields if other != mine and _differs(live, new, p)}
+            if contested and not force:
+                raise Conflict(f"{sorted(contested)[0]} is owned by {other[0]}")
+            owned[other] = theirs - contested
+        others = frozenset().union(*(f for m, f in owned.items() if m != mine))
+        unwanted = owned.get(mine, frozenset()) - fields - others - ssa.parents_of(fields)
+        # An item before its fields: without its key it could not be found.
+        for path in sorted(unwanted, key=len):
+            ssa.remove(new, path)
+        owned[mine] = fields
+        _fill_in_defaults(new)
+        _refuse_impossible(new)
+        self._store(live, new, owned)
+
+    def _store(
+        self, live: Json, new: Json, owned: dict[tuple[str, str | None], ssa.Fields]
+    ) -> None:
+        api_version = new["apiVersion"]
+        new["metadata"]["managedFields"] = [
+            {
+                "manager": manager, "operation": "Apply", "apiVersion": api_version,
+                "fieldsType": "FieldsV1", "fieldsV1": ssa.to_fields_v1(fields),
+                **({"subresource": subresource} if subresource else {}),
+            }
+            for (manager, subresource), fields in sorted(owned.items(), key=str)
+            if fields
+        ]  # fmt: skip
+        ident = _ident(new)
+        if new == live and ident in self.objects:
+            return
+        self._clock += 1
+        if new.get("spec") != live.get("spec"):
+            new["metadata"]["generation"] += 1
+        new["metadata"]["resourceVersion"] = str(self._clock)
+        self.objects[ident] = new
+        self._send(new)
+
+    def _remove(self, ident: Ident) -> None:
+        gone = self.objects.pop(ident, None)
+        if gone is None:
+            return
+        self._send(gone)
+        self._collect_garbage()
+
+    def _collect_garbage(self) -> None:
+        uids = {obj["metadata"]["uid"] for obj in self.objects.values()}
+        for ident, obj in list(self.objects.items()):
+            references = obj["metadata"].get("ownerReferences", [])
+            alive = [r for r in references if r["uid"] in uids]
+            if references and not alive:
+                self._remove(ident)
+                return
+            if len(alive) < len(references):
+                new = ssa.copy(obj)
+                new["metadata"]["ownerReferences"] = alive
+                # What is not there is nobody's any more.
+                owned = {
+                    manager: frozenset(p for p in fields if ssa.value_at(new, p) is not None)
+                    for manager, fields in _field_sets(obj).items()
+                }
+                self._store(obj, new, owned)
+
+    def _send(self, obj: Json) -> None:
+        number, self.sent = self.sent, self.sent + 1
+        faults = self.faults
+        if number in faults.delayed_events:
+            self._held_back.append(obj)
+            return
+        lost = faults.all_events_lost or number in faults.lost_events
+        copies = 0 if lost else 2 if number in faults.doubled_events else 1
+        for told in [obj] * copies + self._held_back:
+            for listener in list(self.listeners):
+                listener(ssa.copy(told))
+        self._held_back.clear()
+
+
+class _Write:
+    """Counts a write, and lets befall it what is to befall it."""
+
+    def __init__(self, cluster: FakeCluster, what: str) -> None:
+        self.cluster, self.what = cluster, what
+        self.number = len(cluster.writes)
+
+    def __enter__(self) -> None:
+        faults = self.cluster.faults
+        if faults.kill_before == self.number:
+            raise Killed
+        self.cluster.writes.append(self.what)
+        if (fault := faults.answers.get(self.number)) is not None:
+            raise fault
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        faults = self.cluster.faults
+        if kind is None and faults.kill_after == self.number:
+            raise Killed
+        if kind is None and (fault := faults.lost_answers.get(self.number)) is not None:
+            raise fault
+
+
+def _ident(obj: Json) -> Ident:
+    return obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _meta(applied: Json) -> Json:
+    meta = applied.get("metadata", {})
+    return {k: v for k, v in meta.items() if k in ("labels", "ownerReferences")}
+
+
+def _differs(live: Json, new: Json, path: ssa.Path) -> bool:
+    return bool(ssa.value_at(live, path) != ssa.value_at(new, path))
+
+
+def _field_sets(live: Json) -> dict[tuple[str, str | None], ssa.Fields]:
+    return {
+        (entry["manager"], entry.get("subresource")): frozenset(_paths(entry["fieldsV1"], ()))
+        for entry in live["metadata"]["managedFields"]
+    }
+
+
+def _paths(fields: Json, path: ssa.Path) -> list[ssa.Path]:
+    below = [p for k, v in fields.items() if k != "." for p in _paths(v, (*path, k))]
+    return below if path == () or (fields and "." not in fields) else [path, *below]
+
+
+def _refuse_other_uid(live: Json, uid: str) -> None:
+    if live["metadata"]["uid"] != uid:
+        raise Conflict(f"{_ident(live)} has another uid than {uid}")
+
+
+def _refuse_impossible(obj: Json) -> None:
+    references = obj["metadata"].get("ownerReferences", [])
+    if sum(bool(r.get("controller")) for r in references) > 1:
+        raise Invalid(f"{_ident(obj)}: only one owner can be the controller")
+    if len({r["uid"] for r in references}) < len(references):
+        raise Impossible(f"{_ident(obj)}: an owner is named twice")
+    if any(not r["uid"] for r in references):
+        raise Invalid(f"{_ident(obj)}: an owner has no uid")
+    if obj["kind"] == "ModelDeployment" and "spec" not in obj:
+        raise Impossible(f"{_ident(obj)}: the CRD requires a spec")
+
+
+def _fill_in_defaults(obj: Json) -> None:
+    """Put beside what was applied what the API server puts there."""
+    spec = obj.get("spec", {})
+    match obj["kind"]:
+        case "CronJob":
+            template = spec["jobTemplate"]["spec"]
+            _default_pod(template["template"]["spec"])
+            template.setdefault("completions", 1)
+        case "Deployment":
+            _default_pod(spec["template"]["spec"])
+            spec.setdefault("revisionHistoryLimit", 10)
+            spec.setdefault("progressDeadlineSeconds", 600)
+        case "Service":
+            obj["spec"] = {"type": "ClusterIP", "clusterIP": "10.0.0.1", **spec}
+    if obj["kind"] in ("CronJob", "Deployment"):
+        obj.setdefault("status", {"availableReplicas": 1})
+
+
+def _default_pod(pod: Json) -> None:
+    pod.setdefault("dnsPolicy", "ClusterFirst")
+    pod.setdefault("terminationGracePeriodSeconds", 30)
+    for volume in pod.get("volumes", []):
+        if "secret" in volume:
+            volume["secret"].setdefault("defaultMode", 420)
+    for container in pod["containers"]:
+        container.setdefault("terminationMessagePath", "/dev/termination-log")
+        for variable in container.get("env", []):
+            if "valueFrom" in variable:
+                variable["valueFrom"]["fieldRef"].setdefault("apiVersion", "v1")

@@ -1,0 +1,235 @@
+"""Nothing is written when nothing changed, and what is not ours is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import permutations
+
+import pytest
+
+from fourways_operator.facts import Json
+
+from .changes import BAD, CHANGES, HOURLY, STREAMING, apply, delete, recreate
+from .fake_cluster import FakeCluster
+from .rig import NAMESPACE, Rig, Step, play
+
+
+def _settled(*steps: Step, cluster: FakeCluster | None = None) -> FakeCluster:
+    return asyncio.run(play(cluster or FakeCluster(), steps))
+
+
+def _names(cluster: FakeCluster) -> set[str]:
+    return {f"{kind}/{name}" for kind, _, name in cluster.objects}
+
+
+def _conditions(cluster: FakeCluster, name: str = "churn") -> dict[str, Json]:
+    status = cluster.objects["ModelDeployment", NAMESPACE, name]["status"]
+    return {c["type"]: c for c in status["conditions"]}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_second_look_and_a_restart_write_nothing(change: str) -> None:
+    async def scenario() -> list[str]:
+        cluster = FakeCluster()
+        rig = Rig(cluster)
+        await rig.settle()
+        for step in [*CHANGES[change][0], *CHANGES[change][1]]:
+            step(cluster)
+            await rig.settle()
+        cluster.writes.clear()
+        await rig.resync()
+        await rig.restart()
+        await rig.stop()
+        return cluster.writes
+
+    assert asyncio.run(scenario()) == []
+
+
+def test_a_deployment_gets_its_objects_and_its_status() -> None:
+    cluster = _settled(apply())
+    assert _names(cluster) == {
+        "ModelDeployment/churn", "CronJob/churn-batch", "NetworkPolicy/churn-batch",
+        "ServiceAccount/churn-batch", "Deployment/fourways-gateway",
+        "NetworkPolicy/fourways-gateway", "Service/fourways-gateway",
+        "ServiceAccount/fourways-gateway",
+    }  # fmt: skip
+    conditions = _conditions(cluster)
+    assert conditions["SpecValid"]["status"] == "True"
+    assert conditions["Ready"]["reason"] == "WaitingForFirstRun"
+    assert conditions["Ready"]["observedGeneration"] == 1
+
+
+def test_a_mode_that_is_not_available_takes_the_objects_away_and_says_so() -> None:
+    cluster = _settled(apply(), apply(mode="streaming", streaming=STREAMING))
+    assert "CronJob/churn-batch" not in _names(cluster)
+    assert _conditions(cluster)["Ready"]["reason"] == "ModeNotAvailable"
+
+
+def test_an_invalid_spec_leaves_the_last_good_one_at_work_and_is_not_retried() -> None:
+    before = _settled(apply(batch=HOURLY))
+    cron_job = before.objects["CronJob", NAMESPACE, "churn-batch"]
+    cluster = _settled(apply(batch=BAD), cluster=before)
+    assert cluster.objects["CronJob", NAMESPACE, "churn-batch"] == cron_job
+    condition = _conditions(cluster)["SpecValid"]
+    assert condition["status"] == "False"
+    assert condition["observedGeneration"] == 2
+    assert "spec.batch.schedule" in condition["message"]
+
+
+def test_an_edit_by_somebody_else_is_undone() -> None:
+    cluster = _settled(apply())
+    edit = {
+        "apiVersion": "batch/v1", "kind": "CronJob",
+        "metadata": {"name": "churn-batch", "namespace": NAMESPACE},
+        "spec": {"schedule": "* * * * *"},
+    }  # fmt: skip
+    _settled(lambda c: c.user_apply(edit), cluster=cluster)
+    assert cluster.objects["CronJob", NAMESPACE, "churn-batch"]["spec"]["schedule"] == "0 3 * * *"
+
+
+def test_a_deleted_child_comes_back() -> None:
+    cluster = _settled(apply())
+    _settled(lambda c: c.user_delete("CronJob", NAMESPACE, "churn-batch"), cluster=cluster)
+    assert "CronJob/churn-batch" in _names(cluster)
+
+
+def _foreign(kind: str, api_version: str, name: str) -> Json:
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"team": "other"}},
+    }
+
+
+def test_somebody_elses_object_is_never_taken_over() -> None:
+    foreign = _foreign("ServiceAccount", "v1", "churn-batch")
+    cluster = _settled(lambda c: c.user_apply(foreign))
+    before = cluster.objects["ServiceAccount", NAMESPACE, "churn-batch"]
+    _settled(apply(), cluster=cluster)
+    assert cluster.objects["ServiceAccount", NAMESPACE, "churn-batch"] == before
+    ready = _conditions(cluster)["Ready"]
+    assert ready["reason"] == "NameTaken"
+    assert "ServiceAccount/churn-batch" in ready["message"]
+
+
+def test_an_object_with_our_labels_but_another_controller_is_somebody_elses() -> None:
+    owner = _foreign("ServiceAccount", "v1", "boss")
+    cluster = _settled(lambda c: c.user_apply(owner))
+    uid = cluster.objects["ServiceAccount", NAMESPACE, "boss"]["metadata"]["uid"]
+    foreign = _foreign("ServiceAccount", "v1", "churn-batch")
+    foreign["metadata"] |= {
+        "labels": {
+            "app.kubernetes.io/managed-by": "fourways",
+            "fourways.dev/deployment": "churn",
+        },
+        "ownerReferences": [
+            {"apiVersion": "v1", "kind": "ServiceAccount", "name": "boss", "uid": uid,
+             "controller": True}
+        ],
+    }  # fmt: skip
+    _settled(lambda c: c.user_apply(foreign), cluster=cluster)
+    before = cluster.objects["ServiceAccount", NAMESPACE, "churn-batch"]
+    _settled(apply(), delete(), cluster=cluster)
+    assert cluster.objects["ServiceAccount", NAMESPACE, "churn-batch"] == before
+
+
+def test_the_objects_of_a_dead_predecessor_are_not_inherited() -> None:
+    cluster = _settled(apply(), recreate())
+    uid = cluster.objects["ModelDeployment", NAMESPACE, "churn"]["metadata"]["uid"]
+    owners = cluster.objects["CronJob", NAMESPACE, "churn-batch"]["metadata"]["ownerReferences"]
+    assert [o["uid"] for o in owners] == [uid]
+
+
+def test_the_excess_goes_before_anything_new_comes() -> None:
+    cluster = _settled(apply())
+    cluster.writes.clear()
+    _settled(apply(mode="streaming", streaming=STREAMING), cluster=cluster)
+    kinds = [w.split()[0] for w in cluster.writes]
+    assert kinds.index("delete") < kinds.index("status")
+
+
+def test_an_event_is_told_once_a_transition() -> None:
+    cluster = _settled(apply(), apply(batch=BAD))
+    reasons = [e.reason for e in cluster.events]
+    assert reasons.count("Invalid") == 1
+    _settled(cluster=cluster)
+    assert [e.reason for e in cluster.events] == reasons
+
+
+def test_a_missing_kind_is_waited_for_and_the_others_are_there() -> None:
+    cluster = FakeCluster(absent=frozenset({"CronJob"}))
+
+    async def scenario() -> tuple[set[str], set[str]]:
+        rig = Rig(cluster)
+        apply()(cluster)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        without = _names(cluster)
+        cluster.absent = frozenset()
+        await rig.resync()
+        await rig.stop()
+        return without, _names(cluster)
+
+    without, with_kind = asyncio.run(scenario())
+    assert "ServiceAccount/churn-batch" in without
+    assert "CronJob/churn-batch" in with_kind
+
+
+def test_one_that_fails_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fourways_operator import reconcile as module
+
+    real: Callable[..., object] = module.plan
+
+    def plan(deployment: object, *rest: object) -> object:
+        if deployment.metadata.name == "bad":  # type: ignore[attr-defined]
+            raise ZeroDivisionError("a bug")
+        return real(deployment, *rest)
+
+    monkeypatch.setattr(module, "plan", plan)
+    cluster = FakeCluster()
+
+    async def scenario() -> None:
+        rig = Rig(cluster)
+        apply("bad")(cluster)
+        apply("good")(cluster)
+        for _ in range(500):
+            await asyncio.sleep(0)
+        await rig.stop()
+
+    asyncio.run(scenario())
+    assert "CronJob/good-batch" in _names(cluster)
+    assert "CronJob/bad-batch" not in _names(cluster)
+
+
+@pytest.mark.parametrize("order", [*permutations(("deployment", "operator", "namespace"))], ids=str)
+def test_deletion_in_every_order_leaves_nothing(order: tuple[str, ...]) -> None:
+    cluster = FakeCluster()
+
+    async def scenario() -> None:
+        rig = Rig(cluster)
+        apply()(cluster)
+        await rig.settle()
+        stopped = False
+
+        async def operator() -> None:
+            nonlocal stopped
+            stopped = True
+            await rig.stop()
+
+        async def gone() -> None:
+            delete()(cluster)
+
+        async def namespace() -> None:
+            cluster.user_delete_namespace(NAMESPACE)
+
+        actions: dict[str, Callable[[], Awaitable[None]]] = {
+            "deployment": gone, "operator": operator, "namespace": namespace,
+        }  # fmt: skip
+        for what in order:
+            await actions[what]()
+            if not stopped:
+                await rig.settle()
+
+    asyncio.run(scenario())
+    assert cluster.objects == {}

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import cel
+import pytest
+import yaml
+
+from fourways_api import crd, reference
+from fourways_api.base import RULES_KEYWORD
+from fourways_api.crd import CRD_FILE, openapi_schema
+
+Node = tuple[str, dict[str, Any]]
+
+
+def nodes(schema: dict[str, Any], path: str = "") -> Iterator[Node]:
+    yield path, schema
+    for name, field in schema.get("properties", {}).items():
+        yield from nodes(field, f"{path}.{name}")
+    if "items" in schema:
+        yield from nodes(schema["items"], f"{path}[]")
+
+
+SPEC = openapi_schema()["properties"]["spec"]
+NODES = [*nodes(SPEC, "spec"), *nodes(openapi_schema()["properties"]["status"], "status")]
+RULES = [
+    (path, schema, rule)
+    for path, schema in nodes(openapi_schema())
+    for rule in schema.get(RULES_KEYWORD, ())
+]
+
+
+@pytest.mark.parametrize("module", [crd, reference])
+def test_the_checked_in_file_is_current(module: Any) -> None:
+    assert module.main(["--check"]) == 0
+
+
+def test_update_writes_and_check_notices(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "sub" / "x.yaml"
+    assert crd.update_or_check(file, "new", "some.module", check=True) == 1
+    assert "run python -m some.module" in capsys.readouterr().err
+    assert crd.update_or_check(file, "new", "some.module", check=False) == 0
+    assert crd.update_or_check(file, "new", "some.module", check=True) == 0
+    assert crd.update_or_check(file, "newer", "some.module", check=True) == 1
+
+
+def test_the_file_says_what_the_types_say() -> None:
+    assert yaml.safe_load(CRD_FILE.read_text()) == crd.custom_resource_definition()
+
+
+@pytest.mark.parametrize(("path", "schema"), NODES, ids=[path for path, _ in NODES])
+def test_each_node_is_structural_documented_and_bounded(path: str, schema: dict[str, Any]) -> None:
+    assert not {"$ref", "anyOf", "allOf", "title", "additionalProperties", "const"} & set(schema)
+    assert "\n" not in schema.get("description", "")
+    if not path.endswith("[]"):
+        assert schema["description"], "kubectl explain has nothing to say"
+    match schema["type"]:
+        case "string":
+            assert "enum" in schema or schema["maxLength"] > 0
+        case "array":
+            assert schema["maxItems"] > 0
+        case "integer" if path.startswith("spec"):
+            assert schema["minimum"] <= schema["maximum"]
+        case "object":
+            assert set(schema.get("required", ())) <= set(schema["properties"])
+
+
+@pytest.mark.parametrize("pattern", sorted({s["pattern"] for _, s in NODES if "pattern" in s}))
+def test_patterns_mean_the_same_to_rust_and_go(pattern: str) -> None:
+    assert pattern.startswith("^")
+    assert pattern.endswith("$")
+    assert not re.search(r"\\[wWsSdDbB]|\(\?[=!<P]", pattern)
+
+
+@pytest.mark.parametrize(("path", "schema", "rule"), RULES, ids=[r["message"] for *_, r in RULES])
+def test_each_rule_is_sound(path: str, schema: dict[str, Any], rule: dict[str, str]) -> None:
+    cel.compile(rule["rule"])
+    assert re.fullmatch(r"[^;\n]+; [^\n]+", rule["message"]), "fault; fix"
+    for name in rule.get("fieldPath", "").split(".")[1:]:
+        schema = schema["properties"][name]
+    assert "\\" not in rule["rule"], "CEL reads a backslash in a text as an escape"
+
+
+def test_defaults_are_whole_so_that_both_sides_fill_in_the_same() -> None:
+    assert SPEC["properties"]["resources"]["default"] == {"cpu": "1", "memory": "1Gi"}
+    batch = SPEC["properties"]["batch"]["properties"]
+    assert batch["timeZone"]["default"] == "Etc/UTC"
+    assert "default" not in SPEC["properties"]["requirements"]
+
+
+def test_lists_with_names_merge_by_name() -> None:
+    keyed = {
+        path: schema["x-kubernetes-list-map-keys"]
+        for path, schema in NODES
+        if schema.get("x-kubernetes-list-type") == "map"
+    }
+    assert keyed == {
+        "spec.contract.inputs": ["name"],
+        "spec.contract.outputs": ["name"],
+        "spec.edge.targets": ["name"],
+        "status.conditions": ["type"],
+    }
+
+
+def test_what_kubectl_get_shows() -> None:
+    (version,) = crd.custom_resource_definition()["spec"]["versions"]
+    columns = version["additionalPrinterColumns"]
+    shown = [c["name"] for c in columns if not c.get("priority")]
+    assert shown == ["Mode", "Ready", "Version", "Last Run", "Next Run", "Age"]
+    assert version["subresources"] == {"status": {}}
+
+
+def test_a_union_has_no_structural_schema() -> None:
+    with pytest.raises(TypeError, match="union"):
+        crd._structural({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {})
+    with pytest.raises(TypeError, match="cannot say"):
+        crd._structural({"type": "object", "patternProperties": {}}, {})
+
+
+def test_the_reference_shows_fields_defaults_and_rules() -> None:
+    text = reference.render()
+    assert "## spec.contract.inputs[]" in text
+    assert "| **version** | string |  | Your name for this version" in text
+    assert "| keepRuns | whole number, 1 to 100 | `3` |" in text
+    assert "`digest`: a remote model has no digest" in text

@@ -1,0 +1,233 @@
+"""What the gateway answers, over real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from kserve.protocol.infer_type import RequestedOutput
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.unit.gateway_plane import (
+    COMPUTED,
+    DIGEST,
+    GRID,
+    Running,
+    asking,
+    contract,
+    eventually,
+    run,
+    running,
+)
+
+
+@pytest.fixture
+async def plane(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path) as plane:
+        yield plane
+
+
+async def is_answered(plane: Running) -> bool:
+    return (await plane.infer("churn", asking("c1")))[0] == 200
+
+
+async def test_answers_in_the_protocols_terms(plane: Running) -> None:
+    status, answer = await plane.infer("churn", asking("c3", "c1", id="q-1"))
+    parameters = answer.pop("parameters")
+    assert status == 200
+    assert answer == {
+        "id": "q-1",
+        "model_name": "churn",
+        "model_version": "7",
+        "outputs": [
+            {"name": "score", "datatype": "FP32", "shape": [2], "data": [0.75, 0.25]},
+            {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["l3", "l1"]},
+            {"name": "ok", "datatype": "BOOL", "shape": [2], "data": [False, False]},
+        ],
+    }
+    assert (parameters["run"], parameters["digest"]) == ("run-7", DIGEST)
+    assert abs(datetime.fromisoformat(parameters["computed_at"]) - COMPUTED) < timedelta(seconds=1)
+    assert 60 <= parameters["age_seconds"] < 90
+
+
+async def test_whole_number_keys_and_shaped_outputs(plane: Running) -> None:
+    tensor = {"name": "entity_key", "datatype": "INT64", "shape": [2, 1], "data": [[5], [-1]]}
+    status, answer = await plane.infer("grid", {"inputs": [tensor]})
+    assert status == 200
+    assert answer["outputs"] == [
+        {
+            "name": "grid",
+            "datatype": "FP64",
+            "shape": [2, 2, 3],
+            "data": [5, 1, 2, 3, 4, 5, -1, 1, 2, 3, 4, 5],
+        },
+        {"name": "n", "datatype": "INT64", "shape": [2], "data": [5, -1]},
+    ]
+
+
+async def test_only_the_outputs_asked_for_in_the_contracts_order(plane: Running) -> None:
+    wanted = [{"name": "ok"}, {"name": "score", "parameters": {"binary_data": False}}]
+    _, answer = await plane.infer("churn", asking("c1", outputs=wanted))
+    assert [output["name"] for output in answer["outputs"]] == ["score", "ok"]
+    status, answer = await plane.infer("churn", asking("c1", outputs=[{"name": "nope"}]))
+    assert (status, answer["field"]) == (400, "outputs[0].name")
+
+
+async def test_a_missing_key_is_named(plane: Running) -> None:
+    status, answer = await plane.infer("churn", asking("c1", "nobody", "c2", "no one"))
+    assert status == 404
+    assert answer == {"error": "no prediction for 2 of 4 keys", "missing": ["nobody", "no one"]}
+    _, answer = await plane.infer("churn", asking(*(f"x{i}" for i in range(150))))
+    assert answer["missing"] == [f"x{i}" for i in range(100)]
+
+
+async def test_allow_missing_answers_what_there_is(plane: Running) -> None:
+    allow = {"allow_missing": True}
+    status, answer = await plane.infer("churn", asking("c1", "nobody", "c2", parameters=allow))
+    assert status == 200
+    outputs = {output["name"]: output for output in answer["outputs"]}
+    assert outputs["score"] == {
+        "name": "score", "datatype": "FP32", "shape": [2], "data": [0.25, 0.5],
+    }  # fmt: skip
+    assert outputs["found"] == {
+        "name": "found", "datatype": "BOOL", "shape": [3], "data": [True, False, True],
+    }  # fmt: skip
+    status, answer = await plane.infer("churn", asking("nobody", parameters=allow))
+    assert (status, answer["outputs"][0]["shape"]) == (200, [0])
+
+
+async def test_versions(plane: Running) -> None:
+    assert (await plane.infer("churn", asking("c1"), "/versions/7"))[0] == 200
+    for method in (
+        plane.infer("churn", asking("c1"), "/versions/6"),
+        plane.get("/v2/models/churn/versions/6"),
+        plane.get("/v2/models/churn/versions/6/ready"),
+    ):
+        status, answer = await method
+        assert (status, answer["error"]) == (404, "version 6 is not published; 7 is")
+
+
+async def test_predictions_for_people(plane: Running) -> None:
+    status, answer = await plane.get("/predictions/churn/%C3%A4%2F%20b%252F")
+    assert status == 200
+    assert answer["key"] == "ä/ b%2F"
+    assert answer["outputs"] == {"score": 9.0, "label": "odd", "ok": True}
+    assert (answer["version"], answer["run"], answer["digest"]) == ("7", "run-7", DIGEST)
+    assert (await plane.get("/predictions/grid/5"))[1]["outputs"]["n"] == 5
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/predictions/churn/nobody", 404, "no prediction for that key"),
+        ("/predictions/nothing/c1", 404, "nothing is published for nothing: no such deployment"),
+        ("/predictions/No_Name/c1", 404, "nothing is published for No_Name"),
+        ("/predictions/grid/five", 400, "key: must be a whole number: customer is int64"),
+        ("/predictions/grid/9223372036854775808", 400, "key: does not fit 64 bits"),
+        ("/predictions/churn/a%00b", 400, "key: must not hold a NUL character"),
+        ("/v2/models/nothing", 404, "nothing is published for nothing"),
+    ],
+)
+async def test_what_is_not_there_is_said_clearly(
+    plane: Running, path: str, status: int, text: str
+) -> None:
+    got, answer = await plane.get(path)
+    assert got == status
+    assert answer["error"].startswith(text)
+
+
+async def test_metadata_and_index(plane: Running) -> None:
+    assert (await plane.get("/v2"))[1]["name"] == "fourways"
+    assert (await plane.get("/v2/health/live"))[1] == {"live": True}
+    _, model = await plane.get("/v2/models/grid")
+    assert model == {
+        "name": "grid",
+        "versions": ["7"],
+        "platform": "fourways_batch",
+        "inputs": [{"name": "customer", "datatype": "INT64", "shape": [-1]}],
+        "outputs": [
+            {"name": "grid", "datatype": "FP64", "shape": [-1, 2, 3]},
+            {"name": "n", "datatype": "INT64", "shape": [-1]},
+        ],
+    }
+    _, index = await plane.get("/")
+    churn = index["deployments"][0]
+    assert churn["links"]["prediction"] == "/predictions/churn/{customer}"
+    assert (await plane.client.get(churn["links"]["model"])).status_code == 200
+
+
+async def test_answers_a_client_nobody_here_wrote(plane: Running) -> None:
+    client = InferenceRESTClient(RESTConfig(protocol="v2", retries=0))
+    try:
+        assert await client.is_server_live(plane.url)
+        assert await client.is_server_ready(plane.url)
+        assert await client.is_model_ready(plane.url, "churn")
+        names = InferInput("customer", [2], "BYTES")
+        names.set_data_from_numpy(np.array(["c3", "c2"], dtype=object), binary_data=False)
+        request = InferRequest(
+            "churn", [names], request_id="r", request_outputs=[RequestedOutput("score")]
+        )
+        answer = await client.infer(plane.url, request, model_name="churn")
+        assert (answer.id, answer.parameters["run"]) == ("r", "run-7")
+        assert answer.outputs[0].as_numpy().tolist() == [0.75, 0.5]
+        numbers = InferInput("customer", [1], "INT64")
+        numbers.set_data_from_numpy(np.array([2**63 - 1]), binary_data=False)
+        answer = await client.infer(plane.url, InferRequest("grid", [numbers]), model_name="grid")
+        assert answer.get_output_by_name("grid").as_numpy().shape == (1, 2, 3)
+        binary = InferInput("customer", [1], "INT64")
+        binary.set_data_from_numpy(np.array([5]), binary_data=True)
+        with pytest.raises(httpx.HTTPStatusError, match="binary tensors are not accepted here"):
+            await client.infer(plane.url, InferRequest("grid", [binary]), model_name="grid")
+    finally:
+        await client.close()
+
+
+async def test_a_new_run_is_answered_from_at_once(plane: Running) -> None:
+    assert (await plane.infer("churn", asking("c1")))[1]["model_version"] == "7"
+    changed = contract("string", ("score", "float64", []))
+    plane.store.runs["churn"] = run(changed, "8")
+    _, answer = await plane.infer("churn", asking("c1"))
+    assert answer["model_version"] == "8"
+    assert [output["datatype"] for output in answer["outputs"]] == ["FP64"]
+    del plane.store.runs["churn"]
+    assert (await plane.infer("churn", asking("c1")))[0] == 404
+    plane.store.runs["churn"] = run(changed, "9")
+    await eventually(lambda: is_answered(plane))
+
+
+async def test_a_deployment_replaced_by_one_with_other_keys(plane: Running) -> None:
+    assert (await plane.infer("churn", asking("c1")))[0] == 200
+    plane.store.runs["churn"] = run(GRID, "8")
+    plane.store.rows["churn"] = plane.store.rows["grid"]
+    assert (await plane.infer("churn", asking("c1")))[0] == 503
+    status, answer = await plane.infer("churn", asking("c1"))
+    assert (status, answer["field"]) == (400, "inputs[0].datatype")
+
+
+async def test_metrics(plane: Running) -> None:
+    await plane.infer("churn", asking("c1", "c2"))
+    await plane.infer("churn", asking("c1", "nobody"))
+    await plane.client.get("/nowhere")
+    text = (await plane.client.get("/metrics")).text
+    samples = {
+        (
+            sample.name,
+            *(value for _, value in sorted(sample.labels.items(), reverse=True)),
+        ): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    route = "/v2/models/{deployment}/infer"
+    assert samples["fourways_http_requests_total", route, "200"] == 1
+    assert samples["fourways_http_requests_total", route, "404"] == 1
+    assert samples["fourways_http_requests_total", "none", "404"] == 1
+    assert samples["fourways_http_request_duration_seconds_count", route] == 2
+    assert samples["fourways_lookup_keys_total", "churn"] == 4
+    assert samples["fourways_lookup_misses_total", "churn"] == 1
+    assert samples["fourways_prediction_age_seconds", "grid"] >= 60
+    assert "nobody" not in text

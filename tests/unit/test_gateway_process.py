@@ -1,0 +1,176 @@
+"""The gateway as a process: real store, real signals, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from fourways_api import Contract, GatewayConfig, Paths
+from fourways_runtime.errors import Unavailable
+from fourways_runtime.gateway.shell import serve
+from fourways_runtime.records import Predictions
+from fourways_runtime.store import Run, open_reader, open_writer
+
+CONTRACT = Contract.model_validate(
+    {
+        "entityKey": {"name": "customer", "type": "int64"},
+        "inputs": [{"name": "x", "type": "float32"}],
+        "outputs": [
+            {"name": "score", "type": "float32"},
+            {"name": "label", "type": "string"},
+            {"name": "box", "type": "float64", "shape": [2, 2]},
+            {"name": "big", "type": "uint64"},
+        ],
+    }
+)
+
+
+def publish(uri: str, name: str, rows: int = 3) -> None:
+    run = Run("shop", "churn", name, "1", "sha256:" + "b" * 64, CONTRACT, datetime.now(UTC))
+    columns = {
+        "score": np.arange(rows, dtype=np.float32) / 2,
+        "label": np.array([f"l{i}" for i in range(rows)], dtype=object),
+        "box": np.arange(rows * 4, dtype=np.float64).reshape(rows, 2, 2),
+        "big": np.full(rows, 2**64 - 1, dtype=np.uint64),
+    }
+    store = open_writer(uri)
+    try:
+        with store.open_run(run) as writer:
+            writer.write(Predictions(*(np.arange(rows, dtype=np.int64),) * 2, columns))
+            writer.publish(keep=2)
+    finally:
+        store.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """A running gateway; what it logged is known once it has ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        config = GatewayConfig(
+            namespace="shop",
+            host="127.0.0.1",
+            port=self.port,
+            paths=Paths(store_uri_file=str(folder / "uri")),
+        )
+        self.process = start(config.model_dump_json(by_alias=True))
+        self.log: list[dict[str, object]] = []
+        lines = self.process.stderr
+        assert lines is not None
+        for line in lines:
+            self.log.append(json.loads(line))
+            if self.log[-1]["message"] == "serving":
+                break
+
+    def end(self) -> int:
+        _, rest = self.process.communicate(timeout=20)
+        self.log += map(json.loads, rest.splitlines())
+        return self.process.returncode
+
+
+def start(config: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fourways_runtime", "gateway"],
+        env={**os.environ, "FOURWAYS_CONFIG": config},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def gateway(folder: Path) -> Iterator[Process]:
+    running = Process(folder)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def test_answers_from_a_real_store_and_drains_without_failing_a_request(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/store.db"
+    publish(uri, "run-1")
+    (tmp_path / "uri").write_text(uri)
+    tensor = {"name": "customer", "datatype": "INT64", "shape": [2], "data": [2, 0]}
+    with gateway(tmp_path) as running:
+        answer = httpx.post(f"{running.url}/v2/models/churn/infer", json={"inputs": [tensor]})
+        outputs = {output["name"]: output["data"] for output in answer.json()["outputs"]}
+        assert outputs == {
+            "score": [1.0, 0.0],
+            "label": ["l2", "l0"],
+            "box": [8, 9, 10, 11, 0, 1, 2, 3],
+            "big": [2**64 - 1] * 2,
+        }
+        publish(uri, "run-2")
+        assert httpx.get(f"{running.url}/predictions/churn/1").json()["run"] == "run-2"
+        assert httpx.get(f"{running.url}/predictions/churn/7").status_code == 404
+
+        stopped = threading.Event()
+        faults: list[str] = []
+        answered = [0]
+
+        def ask() -> None:
+            with httpx.Client(base_url=running.url) as client:
+                leaving = False
+                while not leaving:
+                    try:
+                        answer = client.get("/predictions/churn/1")
+                    except httpx.HTTPError as error:
+                        faults.append(repr(error))
+                        return
+                    if answer.status_code != 200:
+                        faults.append(answer.text)
+                    # Who is told to leave goes elsewhere: whoever balances load has heard by now.
+                    leaving = answer.headers.get("connection") == "close"
+                    answered[0] += 1
+                    if answered[0] == 100:
+                        stopped.set()
+
+        clients = [threading.Thread(target=ask) for _ in range(4)]
+        for client in clients:
+            client.start()
+        assert stopped.wait(10)
+        running.process.send_signal(signal.SIGTERM)
+        for client in clients:
+            client.join(10)
+        assert faults == []
+        assert running.end() == 0
+    assert running.log[-1]["message"] == "stopped"
+    assert running.log[-1]["all_answered"] is True
+
+
+def test_a_configuration_that_makes_no_sense() -> None:
+    process = start("{}")
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "namespace" in json.loads(log.splitlines()[-1])["message"]
+
+
+async def test_a_port_that_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = GatewayConfig(namespace="shop", host="127.0.0.1", port=port)
+        with pytest.raises(Unavailable, match=f"cannot listen on 127.0.0.1:{port}"):
+            await serve(config, open_reader)

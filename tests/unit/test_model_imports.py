@@ -1,0 +1,75 @@
+"""What the runtimes may not import, and what importing them may not cost."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fourways_runtime
+
+SOURCE = Path(fourways_runtime.__file__).parent
+FORBIDDEN = {"pickle", "cPickle", "_pickle", "joblib", "cloudpickle", "dill", "marshal", "shelve"}
+LOADERS = {("numpy", "load"), ("np", "load"), ("torch", "load"), ("pandas", "read_pickle")}
+
+
+def breaches(source: str) -> list[str]:
+    """Return what a source file does that can run code found in data."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found += [name for name in names if tuple(name.rsplit(".", 1)) in LOADERS]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # importlib.import_module("pickle") is an import too.
+            names = [node.value] if node.value in FORBIDDEN else []
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if (node.value.id, node.attr) in LOADERS:
+                found.append(f"{node.value.id}.{node.attr}")
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            found.append("allow_pickle")
+        found += [name for name in names if name.partition(".")[0] in FORBIDDEN]
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE))
+)
+def test_no_module_of_the_runtimes_reads_code_from_data(path: Path) -> None:
+    assert breaches(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "import os, joblib.numpy_pickle",
+        "from dill import loads",
+        "def f():\n    import marshal",
+        "import importlib\nimportlib.import_module('shelve')",
+        "np.load(path)",
+        "from numpy import load",
+        "read(path, allow_pickle=True)",
+        "torch.load(path)",
+    ],
+)
+def test_the_walk_finds_what_it_looks_for(source: str) -> None:
+    assert breaches(source)
+
+
+def test_importing_the_models_and_the_fetcher_loads_none_of_the_heavy_libraries() -> None:
+    heavy = "onnxruntime skops sklearn xgboost lightgbm kserve s3fs gcsfs adlfs aiohttp google"
+    program = (
+        "import sys, fourways_runtime.model, fourways_runtime.fetch;"
+        f"print([name for name in '{heavy}'.split() if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,342 @@
+"""ONNX models: what is loaded and answered, what is refused and with which words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from fourways_api.model import ModelReference
+from fourways_runtime import model as models
+from fourways_runtime.errors import ContractMismatch, ModelError, ModelNotLoadable
+from fourways_runtime.model import Tensor, onnx_graph
+from fourways_runtime.model.onnx_model import OnnxModel
+
+WEIGHTS = np.array([3.0, 4.0], np.float32)
+
+
+def load(
+    raw: bytes, folder: Path, *, external: Path | None = None, allow: bool = False
+) -> models.Model:
+    private = folder / "private"
+    private.mkdir(exist_ok=True)
+    (private / "model").write_bytes(raw)
+    reference = ModelReference(uri="file:///m.onnx", version="1", allow_external_data=allow)
+    return models.load(private / "model", reference, threads=1, external_root=external)
+
+
+def external(location: str) -> TensorProto:
+    tensor = numpy_helper.from_array(WEIGHTS, "w")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", "8")):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def build(
+    weights: TensorProto | None = None,
+    *,
+    op: str = "Add",
+    domain: str = "",
+    opset: int = 17,
+    kind: int = TensorProto.FLOAT,
+    nodes: list[Any] | None = None,
+    functions: list[Any] | None = None,
+) -> onnx.ModelProto:
+    """y = x + w, by default; x and y of shape (N, 2)."""
+    initializer = weights or numpy_helper.from_array(WEIGHTS, "w")
+    graph = helper.make_graph(
+        nodes or [helper.make_node(op, ["x", "w"], ["y"], domain=domain)],
+        "g",
+        [helper.make_tensor_value_info("x", kind, ["N", 2])],
+        [helper.make_tensor_value_info("y", kind, ["N", 2])],
+        [initializer],
+    )
+    imports = [helper.make_opsetid("", opset)]
+    imports += [helper.make_opsetid(domain, 1)] if domain else []
+    return helper.make_model(graph, opset_imports=imports, ir_version=8, functions=functions or [])
+
+
+def bytes_of(model: onnx.ModelProto) -> bytes:
+    return bytes(model.SerializeToString())
+
+
+def test_a_model_is_loaded_and_answers(tmp_path: Path) -> None:
+    model = load(bytes_of(build()), tmp_path)
+    assert model.inputs == (Tensor("x", "float32", (None, 2)),)
+    assert model.outputs == (Tensor("y", "float32", (None, 2)),)
+    answer = model.predict({"x": np.ones((3, 2), np.float32), "unread": np.zeros(3)})
+    np.testing.assert_array_equal(answer["y"], [[4, 5]] * 3)
+
+
+def test_threads_are_what_was_asked_for_and_do_not_spin(tmp_path: Path) -> None:
+    model = load(bytes_of(build()), tmp_path)
+    assert isinstance(model, OnnxModel)
+    options = model._session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert model._session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_strings_go_in_and_out(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["s"], ["t"])],
+        "g",
+        [helper.make_tensor_value_info("s", TensorProto.STRING, ["N"])],
+        [helper.make_tensor_value_info("t", TensorProto.STRING, ["N"])],
+    )
+    raw = bytes_of(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    )
+    model = load(raw, tmp_path)
+    assert model.inputs == (Tensor("s", "string", (None,)),)
+    words = np.array(["a", "ü"], object)
+    assert model.predict({"s": words})["t"].tolist() == ["a", "ü"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        pytest.param(b"", "no graph and opset", id="empty"),
+        pytest.param(b"not a model at all", "not ONNX", id="text"),
+        pytest.param(bytes_of(build())[:60], "not ONNX, or it is cut short", id="truncated"),
+        pytest.param(b"\x00\x00\x00\x00ORTM" + b"\0" * 100, "not ONNX", id="ort-format"),
+        pytest.param(b"\x80\x04\x95pickle", "not", id="pickle"),
+        pytest.param(bytes_of(build(opset=99)), "opset 99; this runtime reads", id="opset"),
+        pytest.param(
+            bytes_of(build(op="Read", domain="com.evil")), "com.evil:Read", id="custom-domain"
+        ),
+        pytest.param(
+            bytes_of(build(op="EPContext", domain="com.microsoft")), "EPContext", id="ep-context"
+        ),
+        pytest.param(bytes_of(build(op="NoSuchOp")), "NoSuchOp", id="unknown-op"),
+        pytest.param(bytes_of(build(kind=TensorProto.FLOAT16)), "does not load", id="bad-types"),
+    ],
+)
+def test_what_is_no_model_for_us_is_said(raw: bytes, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotLoadable, match=said) as caught:
+        load(raw, tmp_path)
+    assert "/onnxruntime_src" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_half_precision_is_refused_with_the_fix(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    with pytest.raises(ModelNotLoadable, match="float16; cast it"):
+        load(bytes_of(build(nodes=nodes, kind=TensorProto.FLOAT16)), tmp_path)
+
+
+def test_a_zipmap_is_refused_with_the_fix(tmp_path: Path) -> None:
+    zipmap = helper.make_node(
+        "ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]
+    )
+    maps = helper.make_sequence_type_proto(
+        helper.make_map_type_proto(
+            TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+        )
+    )
+    graph = helper.make_graph(
+        [zipmap],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
+        [helper.make_value_info("y", maps)],
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    raw = bytes_of(helper.make_model(graph, opset_imports=imports, ir_version=8))
+    with pytest.raises(ModelNotLoadable, match="zipmap=False"):
+        load(raw, tmp_path)
+
+
+def test_inputs_that_do_not_fit_are_told_from_a_model_that_fails(tmp_path: Path) -> None:
+    model = load(bytes_of(build()), tmp_path)
+    with pytest.raises(ContractMismatch, match="'x', which was not given"):
+        model.predict({})
+    with pytest.raises(ContractMismatch, match="refused its inputs"):
+        model.predict({"x": np.zeros((1, 2), np.float64)})
+    with pytest.raises(ContractMismatch, match="refused its inputs"):
+        model.predict({"x": np.zeros((1, 5), np.float32)})
+    reshape = [
+        helper.make_node(
+            "Constant", [], ["s"], value=numpy_helper.from_array(np.array([4, 1]), "s")
+        ),
+        helper.make_node("Reshape", ["x", "s"], ["y"]),
+    ]
+    failing = load(bytes_of(build(nodes=reshape)), tmp_path)
+    with pytest.raises(ModelError, match="the model failed"):
+        failing.predict({"x": np.zeros((1, 2), np.float32)})
+
+
+# ---------------------------------------------------------------- weights elsewhere
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model's own folder, with weights in it and a secret beside it."""
+    made = tmp_path / "source" / "model"
+    (made / "sub").mkdir(parents=True)
+    WEIGHTS.tofile(made / "w.bin")
+    WEIGHTS.tofile(made / "sub" / "w.bin")
+    WEIGHTS.tofile(tmp_path / "source" / "secret.bin")
+    (made / "link.bin").symlink_to("../secret.bin")
+    (made / "away").symlink_to("..")
+    os.link(tmp_path / "source" / "secret.bin", made / "hard.bin")
+    os.mkfifo(made / "fifo.bin")
+    return made
+
+
+@pytest.mark.parametrize("location", ["w.bin", "sub/w.bin"])
+def test_weights_beside_the_model_are_refused_unless_allowed(
+    location: str, folder: Path, tmp_path: Path
+) -> None:
+    raw = bytes_of(build(external(location)))
+    with pytest.raises(ModelNotLoadable, match="allowExternalData"):
+        load(raw, tmp_path, external=folder, allow=False)
+    with pytest.raises(ModelNotLoadable, match="allowExternalData"):
+        load(raw, tmp_path, external=None, allow=True)
+    model = load(raw, tmp_path, external=folder, allow=True)
+    (folder / location).write_bytes(b"overwritten")
+    answer = model.predict({"x": np.zeros((1, 2), np.float32)})
+    np.testing.assert_array_equal(answer["y"], [WEIGHTS])
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "../secret.bin",
+        "sub/../../secret.bin",
+        "sub/../w.bin",
+        "/etc/passwd",
+        "link.bin",
+        "away/secret.bin",
+        "hard.bin",
+        "fifo.bin",
+        "sub",
+        "missing.bin",
+        "",
+        "w.bin/",
+        "./w.bin",
+        "*/_ORT_MEM_ADDR_/*",
+        "w.bin\0.txt",
+    ],
+)
+def test_weights_outside_the_folder_are_refused_even_if_allowed(
+    location: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelNotLoadable, match="weights"):
+        load(bytes_of(build(external(location))), tmp_path, external=folder, allow=True)
+
+
+def _with_attribute(name: str, value: Any) -> onnx.ModelProto:
+    model = build()
+    model.graph.node[0].attribute.append(helper.make_attribute(name, value))
+    return model
+
+
+def _subgraph() -> onnx.GraphProto:
+    return helper.make_graph([], "inner", [], [], [external("../secret.bin")])
+
+
+def _hidden() -> dict[str, onnx.ModelProto]:
+    """The places of a model where a tensor can hide."""
+    sparse = helper.make_sparse_tensor(
+        external("../secret.bin"), numpy_helper.from_array(np.array([0, 1])), [2]
+    )
+    in_sparse = build()
+    in_sparse.graph.sparse_initializer.append(sparse)
+    constant = helper.make_node("Constant", [], ["c"])
+    constant.attribute.append(helper.make_attribute("value", external("../secret.bin")))
+    function = helper.make_function(
+        "local", "F", [], ["c"], [constant], [helper.make_opsetid("", 17)]
+    )
+    training = build()
+    training.training_info.add().algorithm.CopyFrom(_subgraph())
+    # The data_location is left out: the entries alone are enough for us.
+    unmarked = external("../secret.bin")
+    unmarked.ClearField("data_location")
+    nested = _subgraph()
+    for _ in range(10):
+        node = helper.make_node("If", [], [])
+        node.attribute.append(helper.make_attribute("then_branch", nested))
+        nested = helper.make_graph([node], "outer", [], [])
+    return {
+        "attribute": _with_attribute("value", external("../secret.bin")),
+        "attributes": _with_attribute("values", [external("../secret.bin")]),
+        "sparse-attribute": _with_attribute("sparse_value", sparse),
+        "subgraph": _with_attribute("body", _subgraph()),
+        "subgraphs": _with_attribute("bodies", [_subgraph()]),
+        "deep-subgraph": _with_attribute("body", nested),
+        "sparse": in_sparse,
+        "function": build(functions=[function]),
+        "training": training,
+        "unmarked": build(unmarked),
+    }
+
+
+@pytest.mark.parametrize("place", sorted(_hidden()))
+def test_weights_elsewhere_are_found_wherever_they_hide(place: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotLoadable, match="allowExternalData"):
+        load(bytes_of(_hidden()[place]), tmp_path)
+
+
+def test_a_graph_given_in_two_pieces_is_read_whole(tmp_path: Path) -> None:
+    # protobuf merges a message that comes twice: a parser that takes the last misses the first.
+    hidden = onnx.ModelProto()
+    hidden.graph.initializer.append(external("../secret.bin"))
+    for raw in (
+        bytes_of(hidden) + bytes_of(build()),
+        bytes_of(build()) + bytes_of(hidden),
+    ):
+        with pytest.raises(ModelNotLoadable, match="allowExternalData"):
+            load(raw, tmp_path)
+
+
+def test_operators_hidden_in_functions_are_found(tmp_path: Path) -> None:
+    function = helper.make_function(
+        "local", "F", ["a"], ["b"],
+        [helper.make_node("Read", ["a"], ["b"], domain="com.evil")],
+        [helper.make_opsetid("com.evil", 1)],
+    )  # fmt: skip
+    with pytest.raises(ModelNotLoadable, match=r"com\.evil:Read"):
+        load(bytes_of(build(functions=[function])), tmp_path)
+
+
+def test_functions_of_the_models_own_are_no_custom_operators(tmp_path: Path) -> None:
+    function = helper.make_function(
+        "local", "Twice", ["a", "b"], ["c"],
+        [helper.make_node("Mul", ["a", "b"], ["c"])],
+        [helper.make_opsetid("", 17)],
+    )  # fmt: skip
+    model = load(bytes_of(build(op="Twice", domain="local", functions=[function])), tmp_path)
+    answer = model.predict({"x": np.ones((1, 2), np.float32)})
+    np.testing.assert_array_equal(answer["y"], [WEIGHTS])
+
+
+def test_our_field_numbers_are_onnxs() -> None:
+    theirs = {
+        "Model": onnx.ModelProto, "OperatorSet": onnx.OperatorSetIdProto,
+        "Training": onnx.TrainingInfoProto, "Function": onnx.FunctionProto,
+        "Graph": onnx.GraphProto, "Node": onnx.NodeProto, "Attribute": onnx.AttributeProto,
+        "SparseTensor": onnx.SparseTensorProto, "Tensor": TensorProto,
+        "Entry": onnx.StringStringEntryProto,
+    }  # fmt: skip
+    ours = onnx_graph._SCHEMA
+    for name, proto in theirs.items():
+        for key, (number, _) in ours[name].items():
+            assert proto.DESCRIPTOR.fields_by_name[key].number == number, (name, key)
+    messages = {proto.DESCRIPTOR.name: name for name, proto in theirs.items()}
+    for name, proto in theirs.items():
+        reachable = {
+            field.name
+            for field in proto.DESCRIPTOR.fields
+            if field.message_type is not None
+            and field.message_type.name in messages
+            and messages[field.message_type.name] != "Entry"
+        }
+        # A field of onnx that leads to tensors, and that we do not follow, would be a hole.
+        assert reachable - {"opset_import"} <= set(ours[name]), name

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import cel
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fourways_api import Choice, Mode, Requirements, choose
+from fourways_api.strategy import TREE_IN_CEL
+
+
+@pytest.mark.parametrize(
+    ("needs", "mode"),
+    [
+        ({}, "realtime"),
+        ({"offline": True}, "edge"),
+        ({"offline": True, "staleness": "24h", "inputsKnownAhead": True}, "edge"),
+        ({"arrival": "Continuous"}, "streaming"),
+        ({"arrival": "Continuous", "staleness": "24h", "inputsKnownAhead": True}, "streaming"),
+        ({"arrival": "Scheduled"}, "batch"),
+        ({"arrival": "Scheduled", "staleness": "1m"}, "batch"),
+        ({"staleness": "1m", "inputsKnownAhead": True}, "batch"),
+        ({"staleness": "59s999ms", "inputsKnownAhead": True}, "realtime"),
+        ({"inputsKnownAhead": True}, "realtime"),
+        ({"staleness": "24h"}, "realtime"),
+        ({"latency": "20ms", "requestsPerSecond": 900}, "realtime"),
+    ],
+)
+def test_the_tree_leads_to(needs: dict[str, object], mode: Mode) -> None:
+    assert choose(Requirements.model_validate(needs)).mode == mode
+
+
+@pytest.mark.parametrize(
+    ("needs", "zero"),
+    [
+        ({"bursty": True}, True),
+        ({"bursty": True, "requestsPerSecond": 1, "latency": "5s"}, True),
+        ({"bursty": True, "requestsPerSecond": 1.1}, False),
+        ({"bursty": True, "latency": "4999ms"}, False),
+        ({"requestsPerSecond": 0.1}, False),
+    ],
+)
+def test_rare_and_patient_traffic_is_served_on_demand(needs: dict[str, object], zero: bool) -> None:
+    choice = choose(Requirements.model_validate(needs))
+    assert (choice.mode, choice.scale_to_zero) == ("realtime", zero)
+
+
+@pytest.mark.parametrize(
+    ("needs", "fault"),
+    [
+        ({"offline": True, "arrival": "Scheduled"}, "scheduled run"),
+        ({"offline": True, "arrival": "Continuous"}, "offline devices"),
+        ({"arrival": "Scheduled", "staleness": "59s"}, "younger than a minute"),
+        ({"arrival": "Continuous", "staleness": "999ms"}, "younger than a second"),
+        ({"latency": "0s"}, "no time"),
+    ],
+)
+def test_needs_that_exclude_each_other_never_reach_the_tree(
+    needs: dict[str, object], fault: str
+) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        Requirements.model_validate(needs)
+    (error,) = refusal.value.errors()
+    assert any(fault in rule.fault for rule in error["ctx"]["broken"])
+
+
+@pytest.mark.parametrize(
+    ("needs", "changed", "mode"),
+    [
+        ({}, {"offline": True}, "edge"),
+        ({}, {"arrival": "Continuous"}, "streaming"),
+        ({}, {"inputsKnownAhead": True, "staleness": "1m"}, "batch"),
+        ({"offline": True}, {"offline": False}, "realtime"),
+        ({"arrival": "Continuous"}, {"arrival": "OnRequest"}, "realtime"),
+        ({"arrival": "Scheduled"}, {"arrival": "OnRequest"}, "realtime"),
+        ({"inputsKnownAhead": True, "staleness": "2m"}, {"inputsKnownAhead": False}, "realtime"),
+        ({"inputsKnownAhead": True, "staleness": "2m"}, {"staleness": "59s"}, "realtime"),
+    ],
+)
+def test_the_way_out_a_step_names_leads_to_another_mode(
+    needs: dict[str, object], changed: dict[str, object], mode: Mode
+) -> None:
+    assert choose(Requirements.model_validate(needs | changed)).mode == mode
+    assert any(
+        all(field in step.otherwise for field in changed)
+        for step in choose(Requirements.model_validate(needs)).path
+        if step.answer or step.mode == mode
+    )
+
+
+def test_the_path_ends_at_the_first_yes() -> None:
+    choice = choose(Requirements.model_validate({"arrival": "Scheduled"}))
+    assert [s.answer for s in choice.path] == [False, False, True]
+    assert choice.reason == choice.path[-1].because
+
+
+DURATIONS = st.sampled_from([None, "0ms", "1ms", "999ms", "1s", "59s", "60s", "1m1ms", "2h", "24h"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {
+            "latency": DURATIONS,
+            "staleness": DURATIONS,
+            "offline": st.booleans(),
+            "arrival": st.sampled_from(["OnRequest", "Scheduled", "Continuous"]),
+            "inputsKnownAhead": st.booleans(),
+            "bursty": st.booleans(),
+        }
+    )
+)
+def test_the_tree_in_cel_is_the_tree_in_python(needs: dict[str, object]) -> None:
+    try:
+        requirements = Requirements.model_validate(needs)
+    except ValidationError:
+        return
+    spec = {"requirements": requirements.to_json()}
+    leads_to = [m for m, text in TREE_IN_CEL.items() if cel.evaluate(text, {"self": spec})]
+    assert leads_to == [choose(requirements).mode]
+
+
+def test_an_explicit_mode_is_its_own_reason() -> None:
+    from fourways_api import parse
+    from tests.bad_manifests.cases import good
+
+    spec = parse(good()["everything"]).spec
+    assert spec.choice() == Choice("batch", "spec.mode says so", ())
