@@ -14,9 +14,7 @@ from rich.tree import Tree
 
 from fourways_api import KIND, Choice, Document, Requirements, choose, review
 
-from .output import Finding, Output, OutputOption, findings_of, print_json, read_file
-
-INVALID = 2
+from .output import INVALID, Finding, Output, OutputOption, findings_of, print_json, read_file
 
 
 @dataclass(frozen=True, slots=True)

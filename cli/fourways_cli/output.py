@@ -14,6 +14,9 @@ import typer
 
 from fourways_api import Document, InvalidSpec, Problem, read_documents
 
+INVALID = 2
+"""Exit code of a command given something invalid."""
+
 
 class Output(StrEnum):
     """How an answer is written."""

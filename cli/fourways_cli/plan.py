@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
+from fourways_api import dump_yaml
 from fourways_operator import plan as planner
 from fourways_operator.facts import Settings
 
@@ -37,4 +37,4 @@ def plan(
         for namespace in sorted({d.metadata.namespace for d in deployments}):
             owners = [d.to_json() for d in deployments if d.metadata.namespace == namespace]
             objects.extend(planner.plan_gateway(namespace, owners, settings))
-    typer.echo(yaml.safe_dump_all(objects, sort_keys=False), nl=False)
+    typer.echo(dump_yaml(*objects), nl=False)

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from .embedded.host import Host, HostBusy
-from .files import INVALID, read_deployments
+from .files import read_deployments
+from .output import INVALID
 from .tables import conditions_of
 
 STATE = Path(".fourways")

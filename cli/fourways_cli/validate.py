@@ -9,9 +9,7 @@ import typer
 
 from fourways_api import KIND, review
 
-from .output import Finding, Output, OutputOption, findings_of, print_json, read_file
-
-INVALID = 2
+from .output import INVALID, Finding, Output, OutputOption, findings_of, print_json, read_file
 
 
 def validate(

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
+from fourways_api import dump_yaml
 
 from .cluster import GRANTS
 
@@ -28,7 +28,7 @@ def rules() -> list[dict[str, Any]]:
 
 def render() -> str:
     """Return the rules as the chart includes them."""
-    return HEADER + yaml.safe_dump({"rules": rules()}, sort_keys=False)
+    return HEADER + dump_yaml({"rules": rules()})
 
 
 def main() -> int:

@@ -129,7 +129,7 @@ async def answers_to(port: int, data: bytes) -> bytes:
 async def test_hundreds_of_damaged_requests(tmp_path: Path) -> None:
     chance = random.Random(4)
     # A damaged length makes the server wait for bytes that never come; not for long here.
-    short = Limits(header_seconds=0.5, body_seconds=0.5)
+    short = Limits(header_seconds=0.5, body_seconds=0.5, idle_seconds=1.5)
     async with running(tmp_path, limits=short) as plane:
         await plane.infer("churn", asking("c1"))
         requests = [damaged(chance) for _ in range(400)]

@@ -28,7 +28,7 @@ from .layout import SCHEMA_VERSION
 CREATE = """
 CREATE SCHEMA IF NOT EXISTS fourways;
 CREATE TABLE IF NOT EXISTS fourways.schema_version (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only), version integer NOT NULL);
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row), version integer NOT NULL);
 CREATE TABLE IF NOT EXISTS fourways.runs (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     namespace text NOT NULL, deployment text NOT NULL, name text NOT NULL,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -56,7 +57,8 @@ func watchVolumes(ctx context.Context, client kubernetes.Interface, root string)
 		if !ok || volume.Status.Phase != corev1.VolumeReleased {
 			return
 		}
-		if err := offerAgain(ctx, client, root, volume); err != nil {
+		// A conflict means that the volume changed since; the informer is about to tell.
+		if err := offerAgain(ctx, client, root, volume); err != nil && !apierrors.IsConflict(err) {
 			klog.ErrorS(err, "volume is not offered again", "volume", volume.Name)
 		}
 	}
@@ -91,8 +93,7 @@ func offerAgain(ctx context.Context, client kubernetes.Interface, root string, v
 	}
 	changed := volume.DeepCopy()
 	changed.Spec.ClaimRef = nil
-	// The update carries the version that was seen: a volume that changed meanwhile is left alone,
-	// and looked at again when the informer tells of the change.
+	// The update carries the version that was seen: a volume that changed meanwhile is left alone.
 	_, err = client.CoreV1().PersistentVolumes().Update(ctx, changed, metav1.UpdateOptions{})
 	return err
 }

@@ -1,0 +1,160 @@
+"""The operator as a process beside a real API server."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from operator_rig import Api, Process, await_that, deployment, operator, versions
+
+from fourways_operator.facts import Json
+from fourways_operator.plan import CRON_JOB
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+HOURLY = {"schedule": "@hourly", "source": {"uri": "pvc://tables/customers.parquet"}}
+CHILDREN = {
+    "CronJob/churn-batch", "NetworkPolicy/churn-batch", "ServiceAccount/churn-batch",
+    "Deployment/fourways-gateway", "NetworkPolicy/fourways-gateway", "Service/fourways-gateway",
+    "ServiceAccount/fourways-gateway",
+}  # fmt: skip
+
+
+@pytest.fixture
+def api(kubeconfig: Path) -> Api:
+    return Api(kubeconfig)
+
+
+def _apply_and_wait(api: Api, namespace: str, process: Process) -> dict[str, Json]:
+    api.apply(deployment(namespace))
+    await_that(lambda: api.ours(namespace).keys() >= CHILDREN, "every child exists")
+    _await_rest(api, namespace, process)
+    return api.ours(namespace)
+
+
+def _await_rest(api: Api, namespace: str, process: Process) -> None:
+    """Wait until the operator and the cluster's own controllers have nothing more to say."""
+
+    def still() -> bool:
+        before = versions(api.ours(namespace)), process.metric("fourways_reconciles_total")
+        time.sleep(0.5)
+        after = versions(api.ours(namespace)), process.metric("fourways_reconciles_total")
+        return before == after and process.is_idle()
+
+    await_that(still, "the cluster comes to rest", 60)
+
+
+def test_apply_to_cron_job(api: Api, cluster: object, namespace: str) -> None:
+    seconds = []
+    with operator(namespace):
+        for number in range(30):
+            name = f"model-{number}"
+            api.apply(deployment(namespace, name))
+            started = time.monotonic()
+            await_that(lambda n=name: api.find(CRON_JOB, namespace, f"{n}-batch"), "CronJob", 10)
+            seconds.append(time.monotonic() - started)
+    p95 = statistics.quantiles(seconds, n=20)[18]
+    print(f"\napply -> CronJob exists: median {statistics.median(seconds):.3f} s, p95 {p95:.3f} s")
+    assert p95 < 5.0
+
+
+def test_a_restart_writes_nothing(api: Api, cluster: object, namespace: str) -> None:
+    with operator(namespace) as first:
+        before = _apply_and_wait(api, namespace, first)
+    with operator(namespace) as second:
+        _await_rest(api, namespace, second)
+        assert second.metric("fourways_api_writes_total") == 0
+    assert versions(api.ours(namespace)) == versions(before)
+
+
+def test_nothing_of_ours_is_left_on_objects(api: Api, cluster: object, namespace: str) -> None:
+    with operator(namespace) as process:
+        objects = _apply_and_wait(api, namespace, process)
+    for name, obj in objects.items():
+        meta = obj["metadata"]
+        assert "finalizers" not in meta, name
+        annotations = meta.get("annotations", {}).keys()
+        assert annotations <= {"deployment.kubernetes.io/revision"}, name
+        managers = {f["manager"] for f in meta["managedFields"]}
+        assert not any("kopf" in manager for manager in managers), name
+    managers = {
+        (f["manager"], f.get("subresource"))
+        for f in objects["ModelDeployment/churn"]["metadata"]["managedFields"]
+    }
+    assert managers == {("kubectl", None), ("fourways-status", "status")}
+
+
+def test_drift_is_repaired_and_an_edit_followed(api: Api, cluster: object, namespace: str) -> None:
+    def schedule() -> Any:
+        cron_job = api.find(CRON_JOB, namespace, "churn-batch")
+        return cron_job and cron_job["spec"]["schedule"]
+
+    with operator(namespace) as process:
+        objects = _apply_and_wait(api, namespace, process)
+        api.patch(objects["CronJob/churn-batch"], {"spec": {"schedule": "1 1 1 1 1"}})
+        await_that(lambda: schedule() == "0 3 * * *", "the schedule is put back")
+        uid = objects["Service/fourways-gateway"]["metadata"]["uid"]
+        api.delete(objects["Service/fourways-gateway"])
+
+        def is_back() -> bool:
+            service = api.ours(namespace).get("Service/fourways-gateway")
+            return service is not None and service["metadata"]["uid"] != uid
+
+        await_that(is_back, "the Service is back")
+        api.apply(deployment(namespace, batch=HOURLY))
+        await_that(lambda: schedule() == "@hourly", "the edit is followed")
+
+
+def test_one_of_two_deleted_and_then_the_other(api: Api, cluster: object, namespace: str) -> None:
+    with operator(namespace) as process:
+        _apply_and_wait(api, namespace, process)
+        api.apply(deployment(namespace, "risk"))
+        await_that(lambda: "CronJob/risk-batch" in api.ours(namespace), "the second's CronJob")
+        api.delete(deployment(namespace))
+        await_that(lambda: "CronJob/churn-batch" not in api.ours(namespace), "its children gone")
+        assert "Deployment/fourways-gateway" in api.ours(namespace)
+        api.delete(deployment(namespace, "risk"))
+        await_that(lambda: not api.ours(namespace), "nothing is left", 30)
+
+
+def test_deletion_in_every_order_sticks_nowhere(api: Api, cluster: Any) -> None:
+    orders = list(permutations(("deployment", "operator", "namespace")))
+    # Two at a time: each has an operator process of its own.
+    with ThreadPoolExecutor(2) as pool:
+        seconds = list(pool.map(lambda order: _delete_in(order, api, cluster), orders))
+    for order, took in zip(orders, seconds, strict=True):
+        print(f"\n{', '.join(order)}: gone after {took:.1f} s", end="")
+        assert took < 30.0
+
+
+def _delete_in(order: tuple[str, ...], api: Api, cluster: Any) -> float:
+    namespace = f"fw-test-{uuid.uuid4().hex[:8]}"
+    cluster.make_namespace(namespace)
+    with operator(namespace) as process:
+        _apply_and_wait(api, namespace, process)
+        actions: dict[str, Callable[[], object]] = {
+            "deployment": lambda: _delete_if_there(api, deployment(namespace)),
+            "operator": process.stop,
+            "namespace": lambda: api.request("delete", f"/api/v1/namespaces/{namespace}"),
+        }
+        started = time.monotonic()
+        for what in order:
+            actions[what]()
+        await_that(lambda: not api.namespace_exists(namespace), f"{order}: gone", 60)
+        return time.monotonic() - started
+
+
+def _delete_if_there(api: Api, obj: Json) -> None:
+    from kubernetes.dynamic.exceptions import NotFoundError
+
+    try:
+        api.delete(obj)
+    except NotFoundError:
+        return
