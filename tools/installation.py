@@ -32,6 +32,8 @@ IMAGES = {
     "postgres": f"fourways-postgres={POSTGRES}/Dockerfile@{POSTGRES}",
 }
 CLAIM = "fourways-examples"
+COMMAND_SECONDS = 240
+"""No command of ours waits longer for itself."""
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 
 
@@ -105,15 +107,15 @@ class Cluster:
             with tarfile.open(fileobj=archive, mode="w") as tar:
                 tar.add(folder, arcname=".", filter=_anonymous)
             archive.seek(0)
-            # Python unpacks it, so that the image need not carry tar.
+            # Python unpacks it, so that the image need not carry tar. The archive is our own.
             unpack = (
-                "import sys, tarfile; t = tarfile.open(fileobj=sys.stdin.buffer, mode='r|'); "
-                "t.extractall('/claim', filter='data')"
+                "import sys, tarfile; "
+                "tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/claim')"
             )
             subprocess.run(
                 [_program("kubectl"), "-n", namespace, "exec", "-i", "loader", "--",
                  "python", "-c", unpack],
-                stdin=archive, check=True, env=self.environment(),
+                stdin=archive, check=True, env=self.environment(), timeout=60,
             )  # fmt: skip
         self.kubectl("-n", namespace, "delete", "pod", "loader", "--grace-period=1")
 
@@ -155,7 +157,12 @@ class Cluster:
 
     def _run(self, *command: str, stdin: str | None = None) -> str:
         done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, env=self.environment()
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.environment(),
+            timeout=COMMAND_SECONDS,
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command[:4])} …: {done.stderr.strip()}")

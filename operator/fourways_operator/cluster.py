@@ -323,6 +323,9 @@ def fault_of(
             return Gone(text)
         case 409:
             return Conflict(text)
+        # What the server says of an apply to another object under the name: its uid is immutable.
+        case 422 if "metadata.uid" in causes:
+            return Conflict(text)
         case 401 | 403:
             return Forbidden(text)
         case 400 | 422:
@@ -341,7 +344,8 @@ def _status_of(body: str | bytes | None) -> tuple[str, tuple[str, ...]]:
     try:
         status = json.loads(body or "{}")
         causes = (status.get("details") or {}).get("causes") or []
-        return str(status.get("message", "")), tuple(str(c.get("reason")) for c in causes)
+        words = (str(c.get(key)) for c in causes for key in ("reason", "field"))
+        return str(status.get("message", "")), tuple(words)
     except (ValueError, AttributeError):
         return "", ()
 

@@ -18,11 +18,12 @@ import json
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from .facts import Json
 
-_IDENTITY = frozenset({("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")})
+_IDENTITY = {(): ("apiVersion", "kind"), ("metadata",): ("name", "namespace")}
 """The object's own name: nobody owns it, and it is how the object was found."""
 
 _FILLED_IN = {"apiVersion": "v1", "protocol": "TCP"}
@@ -87,10 +88,11 @@ def _compare(wanted: Any, found: Any, owned: Json, path: Path) -> Difference | N
 
 
 def _compare_objects(wanted: Json, found: Json, owned: Json, path: Path) -> Difference | None:
+    identity = _IDENTITY.get(path, ())
     for name, value in wanted.items():
-        here = (*path, name)
-        if here in _IDENTITY or (name not in found and _is_nothing(value)):
+        if name in identity or (name not in found and _is_nothing(value)):
             continue
+        here = (*path, name)
         if name not in found:
             return _differ(value, None, here)
         fields = owned.get(f"f:{name}")
@@ -112,7 +114,7 @@ def _compare_objects(wanted: Json, found: Json, owned: Json, path: Path) -> Diff
 def _compare_keyed(
     wanted: list[Any], found: list[Any], owned: Json, path: Path
 ) -> Difference | None:
-    keys = {key: json.loads(key[2:]) for key in owned if key.startswith("k:")}
+    keys = {key: _decoded(key) for key in owned if key.startswith("k:")}
     unmatched = set(keys)
     for item in wanted:
         key = next((k for k in keys if _has_key(item, keys[k])), None)
@@ -132,6 +134,12 @@ def _compare_keyed(
     return None
 
 
+@lru_cache(maxsize=4096)
+def _decoded(element: str) -> Any:
+    """Return the JSON after ``k:`` or ``v:``; remembered, as few come very often."""
+    return json.loads(element[2:])
+
+
 def _has_key(item: Any, key: Json) -> bool:
     """Tell whether an item has a key; a part the item leaves out is a default of the server's."""
     return isinstance(item, dict) and all(n not in item or item[n] == v for n, v in key.items())
@@ -140,7 +148,7 @@ def _has_key(item: Any, key: Json) -> bool:
 def _compare_sets(
     wanted: list[Any], found: list[Any], owned: Json, path: Path
 ) -> Difference | None:
-    ours = [json.loads(key[2:]) for key in owned if key.startswith("v:")]
+    ours = [_decoded(key) for key in owned if key.startswith("v:")]
     for item in wanted:
         if item not in found or item not in ours:
             return _differ(item, None, path)
@@ -152,6 +160,8 @@ def _compare_sets(
 
 def _compare_whole(wanted: Any, found: Any, path: Path) -> Difference | None:
     """Compare what is owned as a whole: nothing may be missing and nothing may be left over."""
+    if type(wanted) is str and wanted == found:
+        return None
     if isinstance(wanted, dict) and isinstance(found, dict):
         for name in sorted(wanted.keys() | found.keys()):
             here = (*path, name)

@@ -64,14 +64,17 @@ async def reconcile(
     if deployment is None or _is_going(deployment):
         # Its children are garbage collected by their owner reference.
         return None
-    facts = await _observe(cluster, deployment, settings, now)
+    children = await _children(cluster, deployment)
     intent = _intent_of(deployment, settings)
     outcome = Outcome()
     if intent.spec is not None:
-        outcome = await _converge(cluster, intent.wanted, facts.children, _owner_of(deployment))
+        outcome = await _converge(cluster, intent.wanted, children, _owner_of(deployment))
         if outcome.writes:
-            facts = await _observe(cluster, deployment, settings, now)
-        facts = replace(facts, conflicts=(*facts.conflicts, *outcome.conflicts))
+            children = await _children(cluster, deployment)
+    facts = await _observe(cluster, deployment, settings)
+    facts = replace(
+        facts, children=children, conflicts=(*facts.conflicts, *outcome.conflicts), now=now()
+    )
     status = status_of(facts, settings, intent.problems, intent.spec)
     await _tell(cluster, deployment, status)
     if outcome.faults:
@@ -95,53 +98,32 @@ async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: Setting
         raise outcome.faults[0]
 
 
-def keys_of(obj: Json) -> tuple[Key, ...]:
-    """Return the keys that something seen of an object concerns.
-
-    A deployment concerns its namespace's gateway too, and the gateway every deployment it answers
-    for: they are the gateway's owners.
-    """
-    meta = obj["metadata"]
-    namespace, labels = meta.get("namespace", ""), meta.get("labels") or {}
-    if obj.get("kind") == KIND:
-        return (Key(namespace, meta["name"]), Key(namespace))
-    if labels.get(MANAGED_BY) != MANAGER:
-        return ()
-    if name := labels.get(DEPLOYMENT_LABEL):
-        return (Key(namespace, name),)
-    if labels.get(COMPONENT_LABEL):
-        owners = (r["name"] for r in meta.get("ownerReferences", []) if r["kind"] == KIND)
-        return (Key(namespace), *(Key(namespace, name) for name in owners))
-    return ()
-
-
 # ---------------------------------------------------------------- observing
 
 
-async def _observe(
-    cluster: Cluster, deployment: Json, settings: Settings, now: Callable[[], datetime]
-) -> Facts:
-    meta = deployment["metadata"]
-    namespace = meta["namespace"]
-    labels = {MANAGED_BY: MANAGER, DEPLOYMENT_LABEL: meta["name"]}
-    gateway, jobs, pods, gateway_pods, *lists = await asyncio.gather(
+async def _children(cluster: Cluster, deployment: Json) -> tuple[Json, ...]:
+    namespace, labels = deployment["metadata"]["namespace"], _labels_of(deployment)
+    lists = await asyncio.gather(*(cluster.list(kind, namespace, labels) for kind in KINDS))
+    return tuple(obj for objects in lists for obj in objects)
+
+
+async def _observe(cluster: Cluster, deployment: Json, settings: Settings) -> Facts:
+    namespace, labels = deployment["metadata"]["namespace"], _labels_of(deployment)
+    gateway, jobs, pods, gateway_pods = await asyncio.gather(
         cluster.list(DEPLOYMENT, namespace, GATEWAY_LABELS),
         cluster.list(JOB, namespace, labels),
         cluster.list(POD, namespace, labels),
         cluster.list(POD, namespace, GATEWAY_LABELS),
-        *(cluster.list(kind, namespace, labels) for kind in KINDS),
     )
     taken: tuple[str, ...] = ()
     if not gateway:
         taken = await _names_taken(cluster, plan_gateway(namespace, [deployment], settings))
     return Facts(
         deployment=deployment,
-        children=tuple(obj for objects in lists for obj in objects),
         jobs=jobs,
         pods=(*pods, *gateway_pods),
         gateway=next((g for g in gateway if g["metadata"]["name"] == GATEWAY), None),
         conflicts=taken,
-        now=now(),
     )
 
 
@@ -290,6 +272,10 @@ async def _tell(cluster: Cluster, deployment: Json, status: Json) -> None:
 
 def _owner_of(deployment: Json) -> Owner:
     return Owner(deployment["metadata"]["name"], deployment["metadata"]["uid"])
+
+
+def _labels_of(deployment: Json) -> dict[str, str]:
+    return {MANAGED_BY: MANAGER, DEPLOYMENT_LABEL: deployment["metadata"]["name"]}
 
 
 def _controller(obj: Json) -> Json | None:

@@ -1,7 +1,7 @@
 """Tells the operator that something moved: kopf as event source, in a thread of its own.
 
-It owns the watches and nothing they say: a handler turns an object into keys and is done. It must
-never write. Only ``on.event`` handlers are registered, so kopf has nothing to remember on an
+It owns the watches: a handler has ``Sight`` turn an object into keys, and is done. It must never
+write. Only ``on.event`` handlers are registered, so kopf has nothing to remember on an
 object: no finalizer, no annotation, no patch. Posting, peering and scanning are off, so it needs
 list and watch of the kinds named here and nothing else.
 
@@ -24,7 +24,7 @@ from typing import Any
 from .cluster import MODEL_DEPLOYMENT
 from .facts import Json, Kind
 from .plan import MANAGED_BY, MANAGER
-from .reconcile import keys_of
+from .sight import Sight
 from .work_queue import Key
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Watches:
         self._namespaces = namespaces
         self._add = add
         self._loop = loop
+        self._sight = Sight()
         self._kinds: frozenset[Kind] = frozenset()
         self._stopped: Future[None] = Future()
 
@@ -68,7 +69,7 @@ class Watches:
         while not stopped.done():
             try:
                 asyncio.run(self._watch(kinds, stopped))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (kopf may end with any)
                 logger.warning("watching failed: %s; again in %g s", error, pause)
             wait([stopped], timeout=pause)
             pause = min(LONGEST_PAUSE, pause * 2)
@@ -88,10 +89,13 @@ class Watches:
             kopf.on.event(*resource, registry=registry, id=f"see-{kind.plural}")(
                 self._handler(kind)
             )
+        # Left to itself it asks for the user's name, and a pod's user has none.
+        identity: Any = MANAGER
         await kopf.operator(
             registry=registry,
             settings=settings,
             standalone=True,
+            identity=identity,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             stop_flag=_event_of(stopped),
@@ -100,7 +104,8 @@ class Watches:
     def _handler(self, kind: Kind) -> Callable[..., Any]:
         async def see(event: Json, **_: Any) -> None:
             # Items of a list do not say what they are.
-            for key in keys_of({**event["object"], "kind": kind.kind}):
+            obj = {**event["object"], "kind": kind.kind}
+            for key in self._sight.keys_of(obj, gone=event["type"] == "DELETED"):
                 self._loop.call_soon_threadsafe(self._add, key)
 
         return see

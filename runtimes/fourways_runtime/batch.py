@@ -134,7 +134,7 @@ class BatchRun:
         config, model = self._config, self._config.model
         fetched = fetch(
             model.uri,
-            into=Path(config.paths.cache_dir),
+            into=Path(config.paths.cache_dir) / "models",
             digest=config.digest or model.digest,
             max_bytes=model.max_size_mi_b * 2**20,
             policy=config.fetch,
@@ -158,7 +158,7 @@ class BatchRun:
 
         fetched = fetch(
             golden.uri,
-            into=Path(self._config.paths.cache_dir),
+            into=Path(self._config.paths.cache_dir) / "models",
             digest=golden.digest,
             max_bytes=MAX_BYTES,
             policy=self._config.fetch,

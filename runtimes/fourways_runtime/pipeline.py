@@ -72,7 +72,7 @@ class Pipeline:
     def _answer(self, records: Records, rejects: list[Reject]) -> Scored:
         tensors: dict[str, Array] = {}
         refused: dict[int, tuple[str, str]] = {}
-        for feed in self._feeds:
+        for feed in self._feeds if len(records) else ():
             tensors[feed.name], faults = feed.fill(records.columns, len(records))
             for name, wrong in faults.items():
                 _note(refused, name, wrong)
@@ -251,9 +251,7 @@ def _labels(flat: Array, categories: tuple[str, ...]) -> tuple[Array, Faults]:
     faults |= _not_finite(flat)
     outside = (index < 0) | (index >= len(categories))
     for at in np.flatnonzero(outside).tolist():
-        faults.setdefault(
-            at, f"{shown(flat[at])} is not the index of one of {len(categories)} labels"
-        )
+        faults.setdefault(at, f"{shown(flat[at])} is no index of {len(categories)} labels")
     return labels[np.where(outside, len(categories), index)], faults
 
 

@@ -174,13 +174,16 @@ class Process:
 
 @contextmanager
 def operator(namespace: str) -> Iterator[Process]:
-    """Run an operator process for one namespace, on this machine."""
+    """Run an operator process for one namespace, on this machine.
+
+    Its gateways have no pods, so that nothing but the operator has a say in what is written.
+    """
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
     popen = subprocess.Popen(
         [sys.executable, "-m", "fourways_operator", "--namespaces", namespace,
-         "--port", str(port), "--runtime-image", IMAGE]
+         "--port", str(port), "--runtime-image", IMAGE, "--gateway-replicas", "0"]
     )  # fmt: skip
     process = Process(popen, port)
     try:

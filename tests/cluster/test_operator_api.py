@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.cluster
 SETTINGS = Settings(
     runtime_image=IMAGE, gateway_replicas=2, allowed_hosts=("*.example.com",), egress_ports=(9000,)
 )
+# No pods, so that nothing but the operator has a say in what is written.
+QUIET = replace(SETTINGS, gateway_replicas=0)
 
 
 @pytest.fixture
@@ -60,14 +63,14 @@ class Killed(BaseException):
 
 async def _reconcile(cluster: KubernetesCluster, namespace: str, name: str = "churn") -> None:
     for key in (Key(namespace, name), Key(namespace), Key(namespace, name)):
-        await reconcile(key, cluster, SETTINGS, lambda: datetime.now(UTC))
+        await reconcile(key, cluster, QUIET, lambda: datetime.now(UTC))
 
 
-def _wanted(raw: Json) -> tuple[Json, ...]:
+def _wanted(raw: Json, settings: Settings = QUIET) -> tuple[Json, ...]:
     spec = parse({k: v for k, v in raw.items() if k != "status"})
     return (
-        *plan(spec, SETTINGS),
-        *plan_gateway(raw["metadata"]["namespace"], [raw], SETTINGS),
+        *plan(spec, settings),
+        *plan_gateway(raw["metadata"]["namespace"], [raw], settings),
     )
 
 
@@ -75,7 +78,7 @@ def test_what_was_applied_is_found_equal_whatever_the_server_filled_in(
     api: Api, cluster: object, namespace: str
 ) -> None:
     raw = api.apply(deployment(namespace))
-    wanted = _wanted(raw)
+    wanted = _wanted(raw, SETTINGS)
     real = Counting(api.client, namespace)
 
     async def apply_all() -> None:
@@ -101,15 +104,14 @@ def test_a_second_reconcile_writes_nothing(api: Api, cluster: object, namespace:
         before = versions(api.ours(namespace))
         await _reconcile(real, namespace)
         after = versions(api.ours(namespace))
-        # The Deployment's controller writes its status while we look.
-        same = {n for n in before if not n.startswith("Deployment/")}
-        assert {n: before[n] for n in same} == {n: after[n] for n in same}
+        # The Deployment's own controller may write its status while we look.
+        assert {n for n in before if before[n] != after[n]} <= {"Deployment/fourways-gateway"}
 
     asyncio.run(scenario())
     assert real.writes == []
 
 
-@pytest.mark.parametrize("number", range(0, 12, 2))
+@pytest.mark.parametrize("number", range(0, 10, 2))
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_at_a_write_the_end_is_the_same(
     api: Api, cluster: object, namespace: str, number: int, moment: str

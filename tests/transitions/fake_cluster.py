@@ -56,8 +56,6 @@ class Faults:
     delayed_events: frozenset[int] = frozenset()
     """The Nth watch event comes after the one that follows it."""
 
-    all_events_lost: bool = False
-
 
 class FakeCluster:
     """Implements ``Cluster``; ``user_*`` methods are what people and controllers do."""
@@ -69,14 +67,18 @@ class FakeCluster:
         """Reads whose answer would have been another before the last change by hand."""
         self.faults = Faults()
         self.writes: list[str] = []
+        self.changes_by_hand = 0
+        self.first_writes: dict[int, int] = {}
+        """The first write after each change by hand."""
         self.reads = 0
         self.events: list[Event] = []
-        self.listeners: list[Callable[[Json], None]] = []
+        self.listeners: list[Callable[[Json, bool], object]] = []
         self.absent = absent
         self.terminating: set[str] = set()
+        self.collector_sleeps = False
         self._clock = 0
         self.sent = 0
-        self._held_back: list[Json] = []
+        self._held_back: list[tuple[Json, bool]] = []
 
     # ------------------------------------------------------------ what the operator calls
 
@@ -84,13 +86,14 @@ class FakeCluster:
         self, kind: Kind, namespace: str | None, labels: Mapping[str, str]
     ) -> tuple[Json, ...]:
         def select(state: dict[Ident, Json]) -> tuple[Json, ...]:
-            return tuple(
-                obj
-                for (what, where, _), obj in sorted(state.items())
+            found = [
+                (name, obj)
+                for (what, where, name), obj in state.items()
                 if what == kind.kind
                 and namespace in (None, where)
                 and labels.items() <= obj["metadata"].get("labels", {}).items()
-            )
+            ]
+            return tuple(obj for _, obj in sorted(found, key=lambda item: item[0]))
 
         return self._read(select)
 
@@ -153,6 +156,7 @@ class FakeCluster:
     def _remember(self) -> None:
         # Objects are replaced, never changed: the old ones stay as they were.
         self.past = dict(self.objects)
+        self.changes_by_hand += 1
 
     def _read(self, select: Callable[[dict[Ident, Json]], tuple[Any, ...]]) -> tuple[Any, ...]:
         number, self.reads = self.reads, self.reads + 1
@@ -257,10 +261,17 @@ class FakeCluster:
         gone = self.objects.pop(ident, None)
         if gone is None:
             return
-        self._send(gone)
+        self._send(gone, gone=True)
+        self._collect_garbage()
+
+    def wake_collector(self) -> None:
+        """Let the garbage collector do what it has not done while it slept."""
+        self.collector_sleeps = False
         self._collect_garbage()
 
     def _collect_garbage(self) -> None:
+        if self.collector_sleeps:
+            return
         uids = {obj["metadata"]["uid"] for obj in self.objects.values()}
         for ident, obj in list(self.objects.items()):
             references = obj["metadata"].get("ownerReferences", [])
@@ -278,17 +289,16 @@ class FakeCluster:
                 }
                 self._store(obj, new, owned)
 
-    def _send(self, obj: Json) -> None:
+    def _send(self, obj: Json, *, gone: bool = False) -> None:
         number, self.sent = self.sent, self.sent + 1
         faults = self.faults
         if number in faults.delayed_events:
-            self._held_back.append(obj)
+            self._held_back.append((obj, gone))
             return
-        lost = faults.all_events_lost or number in faults.lost_events
-        copies = 0 if lost else 2 if number in faults.doubled_events else 1
-        for told in [obj] * copies + self._held_back:
+        copies = 0 if number in faults.lost_events else 2 if number in faults.doubled_events else 1
+        for told, was_last in [(obj, gone)] * copies + self._held_back:
             for listener in list(self.listeners):
-                listener(ssa.copy(told))
+                listener(ssa.copy(told), was_last)
         self._held_back.clear()
 
 
@@ -304,6 +314,7 @@ class _Write:
         if faults.kill_before == self.number:
             raise Killed
         self.cluster.writes.append(self.what)
+        self.cluster.first_writes.setdefault(self.cluster.changes_by_hand, self.number)
         if (fault := faults.answers.get(self.number)) is not None:
             raise fault
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from fourways_operator.facts import Json, Settings
 from fourways_operator.main import Operator
-from fourways_operator.reconcile import keys_of
+from fourways_operator.sight import Sight
 
 from .fake_cluster import FakeCluster, Killed
 
@@ -22,9 +21,6 @@ ROUNDS = 5_000
 RESYNC = 1e6
 
 Step = Callable[[FakeCluster], None]
-
-# What the operator logs about the faults played to it would drown what a test has to say.
-logging.getLogger("fourways_operator").setLevel(logging.CRITICAL)
 
 
 class Rig:
@@ -40,8 +36,10 @@ class Rig:
             self.cluster, SETTINGS, now=lambda: NOW, resync_interval=RESYNC,
             workers=1, random=lambda: 0.0, sleep=_no_time,
         )  # fmt: skip
-        queue = self.operator.queue
-        self.cluster.listeners[:] = [lambda obj: [queue.add(key) for key in keys_of(obj)]]
+        queue, sight = self.operator.queue, Sight()
+        self.cluster.listeners[:] = [
+            lambda obj, gone: [queue.add(key) for key in sight.keys_of(obj, gone=gone)]
+        ]
         self._task = asyncio.create_task(self.operator.run())
 
     async def settle(self) -> None:

@@ -128,14 +128,20 @@ def test_an_object_with_our_labels_but_another_controller_is_somebody_elses() ->
              "controller": True}
         ],
     }  # fmt: skip
-    _settled(lambda c: c.user_apply(foreign), cluster=cluster)
-    before = cluster.objects["ServiceAccount", NAMESPACE, "churn-batch"]
+    other = {**foreign, "metadata": {**foreign["metadata"], "name": "not-planned"}}
+    for obj in (foreign, other):
+        _settled(lambda c, obj=obj: c.user_apply(obj), cluster=cluster)
+    names = ("churn-batch", "not-planned")
+    before = [cluster.objects["ServiceAccount", NAMESPACE, name] for name in names]
     _settled(apply(), delete(), cluster=cluster)
-    assert cluster.objects["ServiceAccount", NAMESPACE, "churn-batch"] == before
+    assert [cluster.objects["ServiceAccount", NAMESPACE, name] for name in names] == before
 
 
 def test_the_objects_of_a_dead_predecessor_are_not_inherited() -> None:
-    cluster = _settled(apply(), recreate())
+    cluster = _settled(apply())
+    # So that the operator finds them, as it may where the garbage collector is slower than it.
+    cluster.collector_sleeps = True
+    _settled(recreate(), cluster=cluster)
     uid = cluster.objects["ModelDeployment", NAMESPACE, "churn"]["metadata"]["uid"]
     owners = cluster.objects["CronJob", NAMESPACE, "churn-batch"]["metadata"]["ownerReferences"]
     assert [o["uid"] for o in owners] == [uid]

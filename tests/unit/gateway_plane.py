@@ -127,6 +127,9 @@ class Running:
         )  # fmt: skip
         await self.link.start()
         self.server, self.gateway = build(self.config, self.link, registry, self.limits)
+        await self.listen()
+
+    async def listen(self) -> None:
         await self.server.start("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.server.port}"
         # Nothing here is encrypted, and loading the authorities' certificates is slow.

@@ -105,16 +105,23 @@ class Server:
 class CutLine:
     """A unix socket that relays to the server until a client sends the words waited for.
 
-    ``forward`` says whether these words still reach the server; either way its answer never
-    reaches the client. ``then`` is called at the cut.
+    It waits once ``armed`` is set. ``forward`` says whether the words still reach the server;
+    either way its answer never reaches the client. ``then`` is called at the cut.
     """
 
     def __init__(
-        self, server: Server, words: bytes, *, forward: bool, then: Callable[[], None] = lambda: None
+        self,
+        server: Server,
+        words: bytes,
+        *,
+        forward: bool,
+        then: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fourways-cut-", dir="/tmp"))
         self.uri = server.uri(folder=self.folder)
+        self.armed = threading.Event()
         self.cut = threading.Event()
+        self.answered = threading.Event()
         self._server = server
         self._words = words
         self._forward = forward
@@ -142,11 +149,11 @@ class CutLine:
     def _upstream(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := client.recv(65536):
-                if self._words in data and not self.cut.is_set():
+                if self._words in data and self.armed.is_set():
                     self.cut.set()
                     if self._forward:
                         server.sendall(data)
-                        server.recv(65536)  # The server has done it: the answer stops here.
+                        self.answered.wait()
                     self._then()
                     break
                 server.sendall(data)
@@ -156,6 +163,7 @@ class CutLine:
         with suppress(OSError):
             while data := server.recv(65536):
                 if self.cut.is_set():
+                    self.answered.set()
                     break
                 client.sendall(data)
         if not self.cut.is_set():

@@ -25,7 +25,7 @@ WANTED: Json = {
                         "args": ["x", "y"],
                         "env": [
                             {"name": "V", "value": "1.0"},
-                            {"name": "F", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                            {"name": "F", "valueFrom": {"fieldRef": {"fieldPath": "x.y"}}},
                         ],
                         "resources": {"limits": {"cpu": "500m", "memory": "1024Mi"}},
                         "ports": [{"containerPort": 80, "protocol": "TCP"}],

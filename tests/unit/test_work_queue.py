@@ -84,9 +84,7 @@ async def test_a_key_that_waits_is_there_once() -> None:
     assert bench.queue.idle
 
 
-async def test_a_key_added_while_it_is_worked_on_is_worked_on_once_more_and_never_twice_at_once() -> (
-    None
-):
+async def test_a_key_added_while_it_is_worked_on_is_worked_on_once_more() -> None:
     bench = Bench(workers=2)
     gate = bench.hold(A)
     bench.queue.add(A)
@@ -113,9 +111,7 @@ async def test_no_more_keys_at_once_than_workers() -> None:
     assert bench.started == keys[:3]
 
 
-async def test_the_pause_after_a_failure_doubles_up_to_the_longest_and_is_forgotten_on_success() -> (
-    None
-):
+async def test_the_pause_after_a_failure_doubles_and_is_forgotten_on_success() -> None:
     bench = Bench()
     bench.outcome = raising(Invalid("no"))
     pauses = []

@@ -89,6 +89,8 @@ def _deployment(namespace: str, meta: Json, labels: Json, settings: Settings) ->
         volumes=mounts.volumes,
         restart_policy="Always",
     )
+    # The gateway finishes what it has begun: a notice, then twenty seconds at the most.
+    pod["terminationGracePeriodSeconds"] = 40
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -226,12 +226,12 @@ def _from_json(field: InputField, found: Cells) -> tuple[Array, Faults]:
             continue
         try:
             cell = np.array(orjson.loads(text), dtype=object)
+            if cell.shape != field.shape:
+                faults[at] = f"shape {list(cell.shape)}, shape {list(field.shape)} was expected"
+                continue
             elements, wrong = leaf(field.type, field.nullable, pa.array(cell.reshape(-1)))
-        except (ValueError, pa.ArrowException):
+        except (ValueError, pa.ArrowException, SourceError):
             faults[at] = f"{shown(text)} is not a JSON list of {field.type}"
-            continue
-        if cell.shape != field.shape:
-            faults[at] = f"shape {list(cell.shape)}, shape {list(field.shape)} was expected"
             continue
         values[at] = elements.reshape(field.shape)
         if wrong:

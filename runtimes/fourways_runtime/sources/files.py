@@ -28,6 +28,22 @@ SUFFIXES = {
 }
 
 
+_FSSpecHandler: Any = pafs.FSSpecHandler  # Its stub calls it abstract.
+
+
+class _Handler(_FSSpecHandler):  # type: ignore[misc]
+    """Opens files without asking first whether they are there.
+
+    fsspec answers no to that whenever asking fails, so an unreachable server would look like a
+    missing file, and the run would not be tried again.
+    """
+
+    def open_input_file(self, path: str) -> Any:
+        return pa.PythonFile(self.fs.open(path, mode="rb"), mode="r")
+
+    open_input_stream = open_input_file
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
     """The files of one table, in the order they are read."""
@@ -74,8 +90,7 @@ def find_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Fil
     backend, path = filesystem(source.uri, credentials=secret, policy=policy, paths=paths)
     with translated(location):
         names = _listed(backend, path, location, SUFFIXES[source.format])
-    handler: Any = pafs.FSSpecHandler  # Its stub calls it abstract.
-    wrapped: Any = pafs.PyFileSystem(handler(backend))
+    wrapped: Any = pafs.PyFileSystem(_Handler(backend))
     return Files(location, wrapped, tuple(names))
 
 
@@ -83,7 +98,8 @@ def _listed(backend: Any, path: str, location: Location, suffixes: tuple[str, ..
     if location.scheme in ("http", "https"):
         return [path]
     if any(mark in path for mark in "*?["):
-        found = sorted(name for name in backend.glob(path) if backend.isfile(name))
+        matches = backend.glob(path, detail=True)
+        found = sorted(name for name, entry in matches.items() if entry["type"] == "file")
         if not found:
             raise SourceError(f"{location.shown}: no file is named so")
         return found

@@ -274,7 +274,7 @@ class PostgresRun:
         try:
             with self._connection.transaction():
                 # A reader at work holds the table for a moment; a hung one must not hold us.
-                self._connection.execute("SET LOCAL lock_timeout = '2s'")
+                self._connection.execute("SET LOCAL lock_timeout = '1s'")
                 self._connection.execute("DELETE FROM fourways.runs WHERE id = %s", (run_id,))
                 self._connection.execute(drop)
         except psycopg.Error as error:

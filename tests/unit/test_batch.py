@@ -1,0 +1,376 @@
+"""A batch run from the table to the lookup, and each way it may end short of that."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from fourways_api import RunReport, RuntimeConfig
+from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
+from fourways_runtime import batch
+from fourways_runtime.errors import (
+    ConfigError,
+    ContractMismatch,
+    DigestMismatch,
+    GoldenMismatch,
+    SourceError,
+    StoreUnavailable,
+    TooManyRejects,
+    WorkloadError,
+)
+from fourways_runtime.records import RejectLimit
+from fourways_runtime.sources import BATCH_ROWS
+from fourways_runtime.store import PublishedRun, open_writer
+from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
+from tests.unit.test_store import look
+
+AGES = [0, 30, 60, 90]
+
+
+def doubling() -> bytes:
+    """A model with y = 2 * (age + spend), of shape (N, 1), and p = [1 - y, y]."""
+    weights = numpy_helper.from_array(np.array([[2.0], [2.0]], np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 1])],
+        [weights],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+@dataclass
+class World:
+    """A claim with a model and a table, and a store; and the configuration that names them."""
+
+    root: Path
+    uri: str
+    namespace: str
+
+    def __post_init__(self) -> None:
+        (self.root / "volumes" / "data").mkdir(parents=True)
+        (self.root / "uri").write_text(self.uri)
+        self.file("model.onnx").write_bytes(doubling())
+        self.table(id=[f"c{n}" for n in range(4)], age=AGES, spend=[0.5] * 4)
+
+    def file(self, name: str) -> Path:
+        return self.root / "volumes" / "data" / name
+
+    def table(self, **columns: Any) -> None:
+        pq.write_table(pa.table(columns), self.file("table.parquet"))
+
+    def config(self, **changes: Any) -> RuntimeConfig:
+        """Return the configuration; ``batch__max_rejects="1"`` changes a part of it."""
+        document: dict[str, Any] = {
+            "namespace": self.namespace,
+            "name": "churn",
+            "model": {"uri": "pvc://data/model.onnx", "version": "v1"},
+            "contract": {
+                "entityKey": {"name": "id"},
+                "inputs": [
+                    {"name": "age", "type": "int32", "range": {"min": 0, "max": 120}},
+                    {"name": "spend", "type": "float32"},
+                ],
+                "outputs": [{"name": "y", "type": "float64"}],
+            },
+            "batch": {"schedule": "@daily", "source": {"uri": "pvc://data/table.parquet"}},
+            "paths": {
+                "storeUriFile": str(self.root / "uri"),
+                "volumesRoot": str(self.root / "volumes"),
+                "cacheDir": str(self.root / "cache"),
+                "terminationLog": str(self.root / "last-words"),
+            },
+        }
+        for path, value in changes.items():
+            *parents, name = path.split("__")
+            inner = document
+            for parent in parents:
+                inner = inner.setdefault(parent, {})
+            inner[name] = value
+        return RuntimeConfig.model_validate(document)
+
+    def run(self, name: str = "r1", **changes: Any) -> PublishedRun:
+        return batch.BatchRun(self.config(**changes), name).execute()
+
+    async def rows(self, *keys: str) -> Any:
+        found = await look(self.uri, self.namespace, list(keys))
+        return None if found is None else found.rows
+
+    def process(self, config: RuntimeConfig | str, **environment: str) -> Process:
+        text = config if isinstance(config, str) else json.dumps(config.to_json())
+        # As in the image, which has no pandas: pyarrow would spend a second on importing it.
+        (self.root / "image").mkdir()
+        (self.root / "image" / "pandas.py").write_text("raise ImportError")
+        environment["PYTHONPATH"] = str(self.root / "image")
+        started = subprocess.Popen(
+            [sys.executable, "-m", "fourways_runtime", "batch"],
+            env={**os.environ, CONFIG_VARIABLE: text, RUN_VARIABLE: "r1", **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return Process(started, self.root / "last-words")
+
+
+@dataclass
+class Process:
+    started: subprocess.Popen[str]
+    last_words: Path
+
+    def until(self, stage: str) -> None:
+        assert self.started.stderr is not None
+        for line in self.started.stderr:
+            if json.loads(line)["stage"] == stage:
+                return
+        raise AssertionError(f"never {stage}")
+
+    def end(self) -> tuple[int, RunReport, list[dict[str, Any]]]:
+        _, log = self.started.communicate(timeout=30)
+        report = RunReport.model_validate_json(self.last_words.read_text())
+        return self.started.returncode, report, [json.loads(line) for line in log.splitlines()]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, f"sqlite:///{tmp_path}/store.db", "n")
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def each_world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    if request.param == "sqlite":
+        return World(tmp_path, f"sqlite:///{tmp_path}/store.db", "n")
+    server: Server = request.getfixturevalue("postgres")
+    return World(tmp_path, server.database(), "n")
+
+
+async def test_a_table_is_scored_and_looked_up(each_world: World) -> None:
+    done = each_world.run()
+    assert (done.name, done.rows, done.rejects, done.version) == ("r1", 4, 0, "v1")
+    assert done.digest.startswith("sha256:")
+    assert await each_world.rows("c1", "c3", "c9") == {"c1": {"y": 61.0}, "c3": {"y": 181.0}}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+async def test_many_batches_come_out_whole_whatever_the_number_of_threads(
+    each_world: World, threads: int
+) -> None:
+    count = 3 * BATCH_ROWS + 7
+    each_world.table(
+        id=[f"c{n}" for n in range(count)],
+        age=np.arange(count) % 100,
+        spend=np.arange(count, dtype=np.float32),
+    )
+    done = each_world.run(threads=threads)
+    assert (done.rows, done.rejects) == (count, 0)
+    asked = [f"c{n}" for n in range(0, count, 997)]
+    expected = {f"c{n}": {"y": float(2 * (n % 100 + n))} for n in range(0, count, 997)}
+    assert await each_world.rows(*asked) == expected
+
+
+async def test_csv_comes_to_the_same(world: World) -> None:
+    world.file("t.csv").write_text("id,spend,age\nc0,0.5,0\nc1,0.5,30\nc2,,60\nc3,0.5,x\n")
+    source = {"uri": "pvc://data/t.csv", "format": "CSV"}
+    done = world.run(batch__source=source, batch__maxRejects="2")
+    assert (done.rows, done.rejects) == (2, 2)
+    assert await world.rows("c0", "c1", "c2") == {"c0": {"y": 1.0}, "c1": {"y": 61.0}}
+
+
+async def test_rejects_within_the_limit_are_left_out_and_counted(each_world: World) -> None:
+    each_world.table(id=["a", "b", "a", None], age=[1, -3, 2, 3], spend=[0.0] * 4)
+    done = each_world.run(batch__maxRejects="75%")
+    assert (done.rows, done.rejects) == (1, 3)
+    assert await each_world.rows("a", "b") == {"a": {"y": 4.0}}
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        (
+            "0",
+            "1 of 4 rows were refused, maxRejects is 0; the first: row 1 (c1): age: -3 is below 0",
+        ),
+        ("24.9%", "1 of 4 rows were refused, maxRejects is 24.9%"),
+    ],
+)
+async def test_too_many_rejects_leave_the_run_before_in_place(
+    world: World, limit: str, told: str
+) -> None:
+    world.run()
+    world.table(id=[f"c{n}" for n in range(4)], age=[9, -3, 9, 9], spend=[0.5] * 4)
+    with pytest.raises(TooManyRejects) as error:
+        world.run("r2", batch__maxRejects=limit)
+    assert str(error.value).startswith(told)
+    assert await world.rows("c0") == {"c0": {"y": 1.0}}
+    assert world.run("r3", batch__maxRejects="25%").rejects == 1
+
+
+def test_keys_that_occur_again_count_as_rejects(world: World) -> None:
+    world.table(id=["a", "a"], age=[1, 2], spend=[0.0, 0.0])
+    with pytest.raises(TooManyRejects, match="a key occurs more than once"):
+        world.run()
+
+
+def test_a_count_stops_the_run_at_once_and_a_share_as_soon_as_it_is_sure() -> None:
+    assert RejectLimit("2").surely_exceeded(3)
+    assert not RejectLimit("2").surely_exceeded(2)
+    assert RejectLimit("1%", total_rows=1000).surely_exceeded(11)
+    assert not RejectLimit("1%", total_rows=1000).surely_exceeded(10)
+    assert not RejectLimit("1%").surely_exceeded(10**9)
+    assert RejectLimit("1%").exceeded(11, 1000)
+    assert not RejectLimit("0.1%").exceeded(3, 3000)
+    assert not RejectLimit("100%").exceeded(3, 3)
+
+
+async def test_a_table_without_rows_never_replaces_good_predictions(world: World) -> None:
+    world.run()
+    world.table(id=pa.array([], pa.string()), age=pa.array([], pa.int32()),
+                spend=pa.array([], pa.float32()))  # fmt: skip
+    with pytest.raises(SourceError, match="the source has no rows"):
+        world.run("r2")
+    world.table(id=["a"], age=[-1], spend=[0.0])
+    with pytest.raises(TooManyRejects, match="every row was refused"):
+        world.run("r2", batch__maxRejects="100%")
+    assert await world.rows("c0") == {"c0": {"y": 1.0}}
+
+
+def test_a_run_published_already_reports_itself_and_scores_nothing(world: World) -> None:
+    done = world.run()
+    world.file("table.parquet").unlink()
+    world.file("model.onnx").unlink()
+    assert world.run() == done
+    with pytest.raises(SourceError):
+        world.run("r2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "told"),
+    [
+        ({"digest": "sha256:" + "0" * 64}, DigestMismatch, "the file is sha256:"),
+        ({"contract__outputs": [{"name": "z", "type": "float32"}]}, ContractMismatch,
+         "output z is read from z, the model answers y float32[?, 1]"),
+        ({"contract__inputs": [{"name": "age", "type": "int32"}]}, ContractMismatch,
+         "inputs age make 1 columns, the model's input is x float32[?, 2]"),
+        ({"batch__source": {"uri": "pvc://data/gone.parquet"}}, SourceError, "no such file"),
+        ({"paths__storeUriFile": "/nonexistent"}, ConfigError, "cannot be read from /nonexistent"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_and_nothing_published(
+    world: World, changes: dict[str, Any], kind: type[WorkloadError], told: str
+) -> None:
+    with pytest.raises(kind) as error:
+        world.run(**changes)
+    assert told in str(error.value)
+    writer = open_writer(world.uri)
+    assert writer.published("n", "churn") is None
+    writer.close()
+
+
+async def test_golden_vectors_are_checked_before_anything_is_scored(world: World) -> None:
+    golden = world.file("golden.jsonl")
+    golden.write_text('{"inputs": {"age": 1, "spend": 1}, "outputs": {"y": 4}}\n')
+    setting = {"uri": "pvc://data/golden.jsonl"}
+    world.run(contract__goldenVectors=setting)
+    golden.write_text('{"inputs": {"age": 1, "spend": 1}, "outputs": {"y": 5}}\n')
+    with pytest.raises(GoldenMismatch, match=r"vector 0: y: expected 5, got 4, tolerance 0\.00051"):
+        world.run("r2", contract__goldenVectors=setting)
+    assert await world.rows("c0") == {"c0": {"y": 1.0}}
+
+
+def test_a_store_that_fails_midway_ends_the_run_as_unavailable(
+    world: World, postgres: Server  # noqa: F811
+) -> None:  # fmt: skip
+    uri = postgres.database()
+    database = uri.partition("?")[0].rpartition("/")[2]
+    (world.root / "uri").write_text(uri)
+    run = batch.BatchRun(world.config(), "r1")
+    original = run.log
+
+    def cut_when_opened(stage: str, **details: Any) -> None:
+        original(stage, **details)
+        if stage == "source opened":
+            import psycopg
+
+            with psycopg.connect(postgres.uri(), autocommit=True) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                    (database,),
+                )
+
+    run.log = cut_when_opened  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable):
+        run.execute()
+
+
+# ---------------------------------------------------------------- the process
+
+
+async def test_the_command_publishes_and_leaves_its_last_words(world: World) -> None:
+    code, report, log = world.process(world.config()).end()
+    assert code == 0
+    assert report == RunReport(
+        outcome="Succeeded", message="4 rows published, 0 refused", rows=4, rejects=0,
+        digest=report.digest, version="v1",
+    )  # fmt: skip
+    assert [line["stage"] for line in log] == [
+        "started", "model loaded", "source opened", "scored", "written", "published", "succeeded",
+    ]  # fmt: skip
+    assert log[3]["run"] == "r1"
+    assert await world.rows("c1") == {"c1": {"y": 61.0}}
+
+
+def test_the_command_ends_with_the_errors_code_and_reason(world: World) -> None:
+    world.table(id=["a"] * 9, age=[-1] * 9, spend=[0.0] * 9)
+    code, report, _ = world.process(world.config()).end()
+    assert (code, report.outcome, report.reason) == (5, "Failed", "TooManyRejects")
+    assert (report.rejects, report.version) == (9, "v1")
+
+
+def test_a_configuration_that_makes_no_sense_is_said_so(world: World) -> None:
+    for text, told in (("{", "Invalid JSON"), ('{"name": "x"}', "namespace: Field required")):
+        with pytest.raises(ConfigError, match=told):
+            batch.read_config({CONFIG_VARIABLE: text})
+    with pytest.raises(ConfigError, match="FOURWAYS_CONFIG is not set"):
+        batch.read_config({})
+    with pytest.raises(ConfigError, match="FOURWAYS_RUN is not set"):
+        batch.read_run({})
+
+
+async def test_sigterm_ends_the_run_promptly_and_leaves_nothing(world: World) -> None:
+    world.run("r0")
+    count = 500_000
+    world.table(id=np.arange(count).astype(str), age=[1] * count, spend=[0.5] * count)
+    process = world.process(world.config())
+    process.until("source opened")
+    process.started.send_signal(signal.SIGTERM)
+    code, report, _ = process.end()
+    assert (code, report.outcome, report.reason) == (143, "Failed", "Terminated")
+    assert await world.rows("c0") == {"c0": {"y": 1.0}}
+    writer = open_writer(world.uri)
+    assert writer.finished("n", "churn", "r1") is None
+    writer.close()
+
+
+def test_last_words_fit_into_what_the_kubelet_takes(tmp_path: Path) -> None:
+    file = tmp_path / "last-words"
+    batch.write_report(RunReport(outcome="Failed", message="ü\n" * 5000), str(file))
+    raw = file.read_bytes()
+    assert len(raw) <= 4096
+    report = RunReport.model_validate_json(raw)
+    assert report.message.startswith("ü\nü")
+    assert report.message.endswith("…")
+    batch.write_report(report, str(tmp_path / "no" / "such" / "folder"))

@@ -1,0 +1,99 @@
+"""Golden vectors: what agrees within the tolerance, and what is said where it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from fourways_api import Contract, GoldenVectors
+from fourways_runtime.errors import GoldenMismatch
+from fourways_runtime.golden import check_vectors, compare, read_vectors
+from fourways_runtime.model.base import Tensor
+from fourways_runtime.pipeline import Pipeline
+from tests.unit.test_pipeline import Function
+
+CONTRACT = Contract.model_validate(
+    {
+        "entityKey": {"name": "id"},
+        "inputs": [
+            {"name": "x", "type": "float32", "range": {"max": 100}},
+            {"name": "s", "type": "string", "nullable": True},
+        ],
+        "outputs": [
+            {"name": "y", "type": "float32"},
+            {"name": "label", "type": "string", "tensor": "y", "categories": ["no", "yes"]},
+        ],
+    }
+)
+GOLDEN = GoldenVectors(uri="file:///g", absolute_tolerance=0.01, relative_tolerance=0.0)
+MODEL = Function(
+    (Tensor("x", "float32", (None,)), Tensor("s", "string", (None,))),
+    (Tensor("y", "float32", (None,)),),
+    lambda tensors: {"y": tensors["x"]},
+)
+
+
+def check(tmp_path: Path, *lines: Any) -> None:
+    file = tmp_path / "golden.jsonl"
+    raw = [line if isinstance(line, bytes) else orjson.dumps(line) for line in lines]
+    file.write_bytes(b"\n".join(raw) + b"\n\n")
+    check_vectors(Pipeline(CONTRACT, MODEL), read_vectors(file, CONTRACT), GOLDEN)
+
+
+def vector(x: Any, **outputs: Any) -> dict[str, Any]:
+    return {"inputs": {"x": x, "s": None}, "outputs": outputs}
+
+
+def test_answers_within_the_tolerance_agree(tmp_path: Path) -> None:
+    check(tmp_path, vector(1, y=1.009, label="yes"), {"inputs": {"x": 0}, "outputs": {"y": 0}})
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([vector(1, y=1), vector(1, y=1.02)],
+         "vector 1: y: expected 1.02, got 1, tolerance 0.01"),
+        ([vector(0, label="yes")], "vector 0: label: expected yes, got no"),
+        ([vector(0, y=1), vector(0, y=2)], "expected 1, got 0, tolerance 0.01; vector 1: y"),
+        ([vector(1, y=9)] * 7, "and 2 more"),
+        ([vector(101, y=1)], "vector 0 was refused: x: 101 is above 100"),
+        ([vector("a", y=1)], "x: the vectors hold string, the contract says float32"),
+        ([vector(1, y=1), vector("a", y=1)], 'vector 1: x: "a" is of another type'),
+        ([vector(1, z=1)], "line 1 of the golden file: the contract's outputs have no z"),
+        ([{"inputs": {"q": 1}, "outputs": {"y": 1}}], "the contract's inputs have no q"),
+        ([vector(1)], "line 1 of the golden file knows no output"),
+        ([vector(1, y=1), b"{"], "line 2 of the golden file is not JSON"),
+        ([b'{"inputs": {}}'], 'is not {"inputs"'),
+        ([b"[1]"], 'is not {"inputs"'),
+        ([b" "], "holds no vectors"),
+    ],
+)  # fmt: skip
+def test_what_differs_is_told_field_by_field(tmp_path: Path, lines: Any, told: str) -> None:
+    with pytest.raises(GoldenMismatch) as error:
+        check(tmp_path, *lines)
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "agrees"),
+    [
+        (100.0, 100.05, True),
+        (100.0, 100.2, False),
+        (1.0, float("nan"), False),
+        (True, True, True),
+        (True, 1, False),
+        (1, 1, True),
+        ([1.0, 2.0], np.array([1.0, 2.0]), True),
+        ([1.0, 2.0], np.array([1.0, 9.0]), False),
+        ([1.0], np.array([1.0, 2.0]), False),
+        ("a", "a", True),
+        ("a", "b", False),
+    ],
+)
+def test_the_tolerance_is_absolute_plus_relative(expected: Any, got: Any, agrees: bool) -> None:
+    golden = GoldenVectors(uri="file:///g", absolute_tolerance=0.001, relative_tolerance=0.001)
+    assert (compare(expected, got, golden) is None) is agrees

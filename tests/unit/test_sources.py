@@ -1,0 +1,260 @@
+"""Tables: which files, which columns, in what order, and what is said when one is not there."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fourways_api import BatchSource, Contract, FetchPolicy, Paths
+from fourways_runtime.errors import FetchFailed, FetchRefused, SourceError
+from fourways_runtime.sources import BATCH_ROWS, csv_table, open_table
+from fourways_runtime.sources.decode import Decoder
+from tests.unit.fetch_servers import ranged, serving, status
+
+CONTRACT = Contract.model_validate(
+    {
+        "entityKey": {"name": "id"},
+        "inputs": [{"name": "age", "type": "int32"}, {"name": "plan", "type": "string"}],
+        "outputs": [{"name": "y", "type": "float32"}],
+    }
+)
+GOOD = {"id": ["a", "b"], "age": [1, 2], "plan": ["p", "q"], "unread": [0.5, 0.5]}
+
+
+def parquet(path: Path, columns: dict[str, Any] | None = None, **how: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(GOOD if columns is None else columns), path, **how)
+    return path
+
+
+def table(uri: str | Path, form: str = "Parquet", **paths: str) -> Any:
+    text = uri if isinstance(uri, str) else f"file://{uri}"
+    source = BatchSource.model_validate({"uri": text, "format": form})
+    policy = FetchPolicy(timeout_seconds=5.0)
+    return open_table(source, CONTRACT, policy=policy, paths=Paths(**paths))
+
+
+def rows_of(uri: str | Path, form: str = "Parquet", **paths: str) -> list[tuple[Any, ...]]:
+    """Return (position, row) of each row, and (position, None) of each that was no row."""
+    found: list[tuple[Any, ...]] = []
+    for chunk in table(uri, form, **paths).chunks():
+        found += zip(chunk.rows.tolist(), chunk.batch.to_pylist(), strict=True)
+        found += [(reject.row, str(reject)) for reject in chunk.rejects]
+    return sorted(found, key=lambda row: int(row[0]))
+
+
+def test_only_the_columns_of_the_contract_are_read(tmp_path: Path) -> None:
+    assert rows_of(parquet(tmp_path / "t.parquet")) == [
+        (0, {"id": "a", "age": 1, "plan": "p"}),
+        (1, {"id": "b", "age": 2, "plan": "q"}),
+    ]
+
+
+@pytest.mark.parametrize("where", ["", "/", "/*.parquet", "/part-?.parquet"])
+def test_a_folder_or_a_glob_is_one_table_in_the_order_of_its_names(
+    tmp_path: Path, where: str
+) -> None:
+    for number in (2, 0, 1):
+        columns = {"id": [f"k{number}"], "age": [number], "plan": ["p"]}
+        parquet(tmp_path / f"part-{number}.parquet", columns)
+    if not where.endswith("parquet"):
+        (tmp_path / "_SUCCESS").touch()
+        (tmp_path / ".part-0.parquet.crc").touch()
+        (tmp_path / "README.md").write_text("not a table")
+        parquet(tmp_path / "_temporary" / "part-9.parquet")
+    opened = table(f"file://{tmp_path}{where}")
+    assert opened.total_rows == 3
+    assert [(row, value["id"]) for row, value in rows_of(f"file://{tmp_path}{where}")] == [
+        (0, "k0"), (1, "k1"), (2, "k2"),
+    ]  # fmt: skip
+
+
+def test_batches_stay_small_and_rows_are_numbered_through(tmp_path: Path) -> None:
+    count = 2 * BATCH_ROWS + 5
+    columns = {"id": [str(n) for n in range(count)], "age": [1] * count, "plan": ["p"] * count}
+    opened = table(parquet(tmp_path / "t.parquet", columns, row_group_size=BATCH_ROWS + 3))
+    chunks = list(opened.chunks())
+    assert opened.total_rows == count
+    assert max(chunk.batch.num_rows for chunk in chunks) <= BATCH_ROWS
+    assert [row for chunk in chunks for row in chunk.rows] == list(range(count))
+    assert all(
+        str(row) == key.as_py()
+        for chunk in chunks
+        for row, key in zip(chunk.rows[:3], chunk.batch.column("id")[:3], strict=True)
+    )
+
+
+def test_a_claim_is_read_beneath_its_mount_and_left_by_no_link(tmp_path: Path) -> None:
+    parquet(tmp_path / "volumes" / "data" / "t.parquet")
+    secret = parquet(tmp_path / "elsewhere" / "t.parquet")
+    root = str(tmp_path / "volumes")
+    assert len(rows_of("pvc://data/t.parquet", volumes_root=root)) == 2
+    (tmp_path / "volumes" / "data" / "link.parquet").symlink_to(secret)
+    assert len(rows_of("pvc://data/*.parquet", volumes_root=root)) == 2
+    for uri in ("pvc://data/link.parquet", "pvc://data/../../elsewhere/t.parquet"):
+        with pytest.raises(FetchRefused):
+            rows_of(uri, volumes_root=root)
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"id": ["a"], "age": [1]}, "t.parquet: column plan is missing; the file has id, age"),
+        (
+            {"id": ["a"], "age": ["1"], "plan": ["p"]},
+            "column age is string, the contract says int32",
+        ),
+        ({"id": [1], "age": [1], "plan": ["p"]}, "column id is int64, the contract says string"),
+    ],
+)
+def test_a_missing_or_retyped_column_is_named(
+    tmp_path: Path, columns: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(SourceError) as error:
+        table(parquet(tmp_path / "t.parquet", columns))
+    assert told in str(error.value)
+
+
+def test_the_last_file_of_many_is_checked_before_the_first_is_read(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet")
+    parquet(tmp_path / "b.parquet", {"id": ["a"]})
+    with pytest.raises(SourceError, match=r"^b\.parquet: column age is missing"):
+        table(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["Parquet", "CSV"])
+def test_what_is_not_there_is_named(tmp_path: Path, form: str) -> None:
+    with pytest.raises(SourceError, match="no such file"):
+        table(tmp_path / "gone", form)
+    with pytest.raises(SourceError, match="no file is named so"):
+        table(f"file://{tmp_path}/*.gone", form)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(SourceError, match=r"no file that ends with \.\w+; there is notes\.txt"):
+        table(tmp_path, form)
+
+
+def test_a_file_that_is_damaged_or_none_is_named_and_not_retried(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"no parquet at all")
+    with pytest.raises(SourceError, match=r"t\.parquet"):
+        table(tmp_path / "t.parquet")
+    count = 50_000
+    columns = {"id": [str(n) for n in range(count)], "age": [1] * count, "plan": ["p"] * count}
+    file = parquet(tmp_path / "u.parquet", columns, row_group_size=10_000, compression="zstd")
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2 : len(raw) // 2 + 2000] = b"\xff" * 2000
+    file.write_bytes(raw)
+    with pytest.raises(SourceError, match=r"u\.parquet"):
+        rows_of(file)
+
+
+def test_a_table_over_http_is_read_by_ranges_and_a_failing_server_is_worth_another_try() -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(GOOD), buffer)
+    with serving(ranged(buffer.getvalue())) as server:
+        assert len(rows_of(f"{server.url}/t.parquet")) == 2
+    with serving(status(404)) as server, pytest.raises(SourceError):
+        rows_of(f"{server.url}/t.parquet")
+    source = BatchSource.model_validate({"uri": "http://127.0.0.1:1/t.parquet"})
+    policy = FetchPolicy(timeout_seconds=0.1)
+    with pytest.raises(FetchFailed):
+        open_table(source, CONTRACT, policy=policy, paths=Paths())
+
+
+# ---------------------------------------------------------------- CSV
+
+
+def csv(tmp_path: Path, text: str, name: str = "t.csv") -> Path:
+    raw = text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    return tmp_path / name
+
+
+def decoded(path: Path) -> tuple[dict[int, Any], list[str]]:
+    decoder, good, told = Decoder(CONTRACT), {}, []
+    for chunk in table(path, "CSV").chunks():
+        records, rejects = decoder.decode(chunk.batch, chunk.rows)
+        good |= {
+            int(row): (key, int(age), plan)
+            for row, key, age, plan in zip(
+                records.rows, records.keys, records.columns["age"], records.columns["plan"],
+                strict=True,
+            )
+        }  # fmt: skip
+        told += [f"{reject.row}: {reject}" for reject in (*chunk.rejects, *rejects)]
+    return good, sorted(told, key=lambda line: int(line.partition(":")[0]))
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_a_bad_cell_or_a_ragged_row_costs_its_row_and_not_the_run(
+    tmp_path: Path, name: str
+) -> None:
+    text = (
+        "unread,plan,id,age\n"
+        "1,p,007,1\n"
+        "1,p,b,old\n"
+        "1,p\n"
+        '1,"two\nlines, one cell",c, 3\n'
+        "1,p,d,4,5,6\n"
+        '1,"",e,5\n'
+        "1,,f,6\n"
+        "1,p,g,\n"
+        "1,p,h,8\n"
+        "1,p,i,9,9\n"
+    )
+    good, told = decoded(csv(tmp_path, text, name))
+    assert good == {
+        0: ("007", 1, "p"), 3: ("c", 3, "two\nlines, one cell"), 5: ("e", 5, ""), 8: ("h", 8, "p"),
+    }  # fmt: skip
+    assert told == [
+        "1: age: 'old' is not a whole number",
+        "2: row: 2 cells where 4 belong",
+        "4: row: 6 cells where 4 belong",
+        "6: plan: missing",
+        "7: age: missing",
+        "9: row: 5 cells where 4 belong",
+    ]
+
+
+def test_rows_are_numbered_through_many_blocks_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_table, "BLOCK_BYTES", 256)
+    expected, bad, position = {}, [], 0
+    for file in range(2):
+        lines = ["id,age,plan"]
+        for row in range(200):
+            if row % 37 in (0, 1) or row == 199:
+                lines.append("too,few" if row % 2 else "one,too,many,cells")
+                bad.append(position)
+            else:
+                lines.append(f"k{position},{row},p")
+                expected[position] = (f"k{position}", row, "p")
+            position += 1
+        csv(tmp_path, "\n".join(lines) + "\n", f"{file}.csv")
+    good, told = decoded(tmp_path)
+    assert good == expected
+    assert [int(line.partition(":")[0]) for line in told] == bad
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "Empty CSV file"),
+        ("id,age\na,1\n", "column plan is missing; the file has id, age"),
+        ("id,age,plan,age\n", "column age occurs 2 times"),
+    ],
+)
+def test_a_csv_that_cannot_be_read_is_named(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(SourceError, match=r"t\.csv") as error:
+        rows_of(csv(tmp_path, text), "CSV")
+    assert told in str(error.value)
+
+
+def test_a_header_alone_has_no_rows(tmp_path: Path) -> None:
+    assert rows_of(csv(tmp_path, "id,age,plan\n"), "CSV") == []
