@@ -273,8 +273,11 @@ class KubernetesCluster:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def connect(threads: int = 8) -> Any:
-    """Log in as the pod's ServiceAccount, or else by kubeconfig; return a DynamicClient."""
+def connect(kubeconfig: str | None = None, threads: int = 8) -> Any:
+    """Log in as the pod's ServiceAccount, or else by kubeconfig; return a DynamicClient.
+
+    The default for ``kubeconfig`` is the environment's KUBECONFIG, as it was at start.
+    """
     # Half of a cold start is this import; nobody who only plans or tests should pay for it.
     from kubernetes import client, config
     from kubernetes.dynamic import DynamicClient
@@ -283,7 +286,7 @@ def connect(threads: int = 8) -> Any:
     try:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
-        config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        config.load_kube_config(kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
     # Who retries is decided in one place, the work queue; a time-out here is then a time-out.
     configuration.retries = False
     configuration.connection_pool_maxsize = threads

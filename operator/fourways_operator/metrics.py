@@ -63,19 +63,15 @@ class Metrics:
 
     def seen(self, key: Key, status: Json | None) -> None:
         """Remember what a deployment's status says; None when it is gone."""
-        if status is None:
-            self._states.pop(key, None)
-        else:
-            ready = next((c["status"] for c in status["conditions"] if c["type"] == "Ready"), "")
-            self._states[key] = (status.get("mode") or "none", ready or "Unknown")
-        self._count()
+        if (before := self._states.pop(key, None)) is not None:
+            self._deployments.labels(*before).dec()
+        if status is not None:
+            ready = next((c["status"] for c in status["conditions"] if c["type"] == "Ready"), None)
+            state = (status.get("mode") or "none", ready or "Unknown")
+            self._states[key] = state
+            self._deployments.labels(*state).inc()
 
     def forget_all_but(self, keys: frozenset[Key]) -> None:
         """Forget deployments that are gone without anyone having seen them go."""
-        self._states = {key: state for key, state in self._states.items() if key in keys}
-        self._count()
-
-    def _count(self) -> None:
-        self._deployments.clear()
-        for state in self._states.values():
-            self._deployments.labels(*state).inc()
+        for key in self._states.keys() - keys:
+            self.seen(key, None)

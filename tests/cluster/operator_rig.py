@@ -9,10 +9,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+
+from kubernetes.dynamic.exceptions import NotFoundError
 
 from fourways_operator.cluster import MODEL_DEPLOYMENT, connect
 from fourways_operator.facts import Json, Kind
@@ -56,8 +58,12 @@ class Api:
     """The API server as a user with every right sees it, without the operator's own client."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        os.environ["KUBECONFIG"] = str(kubeconfig)
-        self.client = connect()
+        self.kubeconfig = kubeconfig
+        self.client = self.connect()
+
+    def connect(self) -> Any:
+        """Return another client."""
+        return connect(str(self.kubeconfig))
 
     def request(self, method: str, path: str, body: Any = None, **parameters: Any) -> Json:
         """Send a request and return its answer."""
@@ -80,13 +86,16 @@ class Api:
         )
 
     def delete(self, obj: Json) -> None:
-        """Delete an object."""
-        self.request("delete", path_of(obj))
+        """Delete an object, if it is there."""
+        with suppress(NotFoundError):
+            self.request("delete", path_of(obj))
 
     def find(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """Return an object, or None."""
-        found = [o for o in self.list(kind, namespace) if o["metadata"]["name"] == name]
-        return found[0] if found else None
+        try:
+            return self.request("get", f"{_root(kind.api_version, namespace, kind.plural)}/{name}")
+        except NotFoundError:
+            return None
 
     def list(self, kind: Kind, namespace: str) -> list[Json]:
         """Return all objects of a kind in a namespace."""
@@ -173,7 +182,7 @@ class Process:
 
 
 @contextmanager
-def operator(namespace: str) -> Iterator[Process]:
+def operator(api: Api, namespace: str) -> Iterator[Process]:
     """Run an operator process for one namespace, on this machine.
 
     Its gateways have no pods, so that nothing but the operator has a say in what is written.
@@ -183,7 +192,8 @@ def operator(namespace: str) -> Iterator[Process]:
         port = probe.getsockname()[1]
     popen = subprocess.Popen(
         [sys.executable, "-m", "fourways_operator", "--namespaces", namespace,
-         "--port", str(port), "--runtime-image", IMAGE, "--gateway-replicas", "0"]
+         "--port", str(port), "--runtime-image", IMAGE, "--gateway-replicas", "0"],
+        env={**os.environ, "KUBECONFIG": str(api.kubeconfig)},
     )  # fmt: skip
     process = Process(popen, port)
     try:

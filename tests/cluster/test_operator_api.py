@@ -13,7 +13,7 @@ import pytest
 from operator_rig import IMAGE, Api, deployment, versions
 
 from fourways_api import parse
-from fourways_operator.cluster import FIELD_MANAGER, GRANTS, Grant, KubernetesCluster, connect
+from fourways_operator.cluster import FIELD_MANAGER, GRANTS, Grant, KubernetesCluster
 from fourways_operator.difference import difference
 from fourways_operator.errors import Conflict, Forbidden, Gone, Invalid, OperatorError, Unreachable
 from fourways_operator.facts import Json, Kind, Settings
@@ -212,11 +212,11 @@ def test_faults_carry_the_servers_words(api: Api, cluster: object, namespace: st
     assert "spec.schedule" in _raises(Invalid, lambda: real.apply(broken, None))
     elsewhere = _service_account("no-such-namespace", "x")
     assert "no-such-namespace" in _raises(Gone, lambda: real.apply(elsewhere, None))
-    nobody = connect()
+    nobody = api.connect()
     nobody.client.set_default_header("Impersonate-User", "nobody")
     text = _raises(Forbidden, lambda: Counting(nobody, namespace).apply(wanted, None))
     assert 'cannot patch resource "cronjobs"' in text
-    away = connect()
+    away = api.connect()
     away.client.configuration.host = "https://127.0.0.1:1"
     _raises(Unreachable, lambda: Counting(away, namespace).get(CRON_JOB, namespace, "x"))
 
@@ -224,7 +224,7 @@ def test_faults_carry_the_servers_words(api: Api, cluster: object, namespace: st
 def test_the_grants_are_enough(api: Api, cluster: object, namespace: str) -> None:
     _bind(api, namespace, GRANTS)
     api.apply(deployment(namespace))
-    client = connect()
+    client = api.connect()
     user = f"system:serviceaccount:{namespace}:operator"
     client.client.set_default_header("Impersonate-User", user)
     real = Counting(client, namespace)

@@ -75,4 +75,5 @@ def assert_restricted(pod: dict) -> None:
         assert context["allowPrivilegeEscalation"] is False
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert context["readOnlyRootFilesystem"] is True
-        assert container["resources"]["requests"] == container["resources"]["limits"]
+        for amounts in (container["resources"]["requests"], container["resources"]["limits"]):
+            assert set(amounts) == {"cpu", "memory"}

@@ -17,7 +17,8 @@ from ..facts import Json, Settings
 from . import parts
 
 PORT = 8080
-RESOURCES = Resources(cpu="500m", memory="256Mi")
+IDLE = Resources(cpu="50m", memory="128Mi")
+LIMIT = Resources(cpu="1", memory="256Mi")
 
 
 def plan(namespace: str, owners: Sequence[Json], settings: Settings) -> tuple[Json, ...]:
@@ -70,7 +71,8 @@ def _deployment(namespace: str, meta: Json, labels: Json, settings: Settings) ->
         env=[
             {"name": CONFIG_VARIABLE, "value": json.dumps(config.to_json(), separators=(",", ":"))}
         ],
-        resources=RESOURCES,
+        resources=LIMIT,
+        idle=IDLE,
         mounts=mounts.mounts,
     )
     # Ready means that it answers, even if only with 503 and Retry-After while the store is down:

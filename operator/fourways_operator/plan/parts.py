@@ -1,7 +1,6 @@
 """The pieces every mode's objects are put together from: names, labels, pods, network policies.
 
-Every pod passes Pod Security ``restricted``, has no API token, a read-only root, and requests
-equal to its limits.
+Every pod passes Pod Security ``restricted``, has no API token, a read-only root, and limits.
 """
 
 from __future__ import annotations
@@ -91,17 +90,20 @@ def pod_spec(
 
 def container(
     *, name: str, image: str, settings: Settings, args: list[str], env: list[Json],
-    resources: Resources, mounts: list[Json],
+    resources: Resources, mounts: list[Json], idle: Resources | None = None,
 ) -> Json:  # fmt: skip
-    """Return the container of a workload: no privileges, read-only root, limits equal requests."""
-    amounts = {"cpu": resources.cpu, "memory": resources.memory}
+    """Return the container of a workload: no privileges, read-only root, always with limits.
+
+    ``resources`` is the limit, and what is requested too, unless ``idle`` says what it takes when
+    nothing is asked of it.
+    """
     return {
         "name": name,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
         "args": args,
         "env": env,
-        "resources": {"requests": amounts, "limits": dict(amounts)},
+        "resources": {"requests": _amounts(idle or resources), "limits": _amounts(resources)},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -109,6 +111,10 @@ def container(
         },
         "volumeMounts": mounts,
     }
+
+
+def _amounts(resources: Resources) -> Json:
+    return {"cpu": resources.cpu, "memory": resources.memory}
 
 
 class Mounts:
