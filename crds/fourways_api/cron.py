@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import cache
 from zoneinfo import available_timezones
 
 from croniter import croniter
@@ -58,5 +59,11 @@ def _number(value: str) -> int:
 
 def zone_is_known(zone: str) -> bool:
     """Tell whether a time zone exists, as far as this machine's zone data can say."""
-    zones = available_timezones()
+    zones = _zones()
     return not zones or zone in zones
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """Return the zones of this machine: asking walks its file system."""
+    return frozenset(available_timezones())

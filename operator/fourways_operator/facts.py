@@ -50,7 +50,8 @@ class Facts:
 
     ``children`` are the live objects of the plan's kinds with its labels. ``jobs`` are its runs;
     ``pods`` are the runs' pods and the gateway's. ``gateway`` is the live Deployment of the
-    namespace's gateway, ``conflicts`` the planned objects whose names somebody else's hold.
+    namespace's gateway, ``conflicts`` the planned objects whose names somebody else's hold,
+    ``faults`` what the API server refused.
     """
 
     deployment: Json
@@ -59,4 +60,5 @@ class Facts:
     pods: tuple[Json, ...] = ()
     gateway: Json | None = None
     conflicts: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
     now: datetime = field(default_factory=lambda: datetime.min)

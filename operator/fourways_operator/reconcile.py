@@ -25,7 +25,7 @@ from fourways_api import KIND, InvalidSpec, Metadata, ModelDeployment, Problem, 
 
 from .cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MANAGER, Cluster, kind_of
 from .difference import difference
-from .errors import ApiFault, NotYet, ObjectFault, OperatorError
+from .errors import ApiFault, Forbidden, Invalid, NotYet, ObjectFault, OperatorError
 from .facts import Facts, Json, Settings
 from .plan import (
     COMPONENT_LABEL,
@@ -73,7 +73,11 @@ async def reconcile(
             children = await _children(cluster, deployment)
     facts = await _observe(cluster, deployment, settings)
     facts = replace(
-        facts, children=children, conflicts=(*facts.conflicts, *outcome.conflicts), now=now()
+        facts,
+        children=children,
+        conflicts=(*facts.conflicts, *outcome.conflicts),
+        faults=tuple(str(f) for f in outcome.faults if isinstance(f, Forbidden | Invalid)),
+        now=now(),
     )
     status = status_of(facts, settings, intent.problems, intent.spec)
     await _tell(cluster, deployment, status)

@@ -15,10 +15,14 @@ from .facts import Json
 
 MAX_MESSAGE = 1024
 
-_WAITING_TROUBLE = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
-     "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
-)  # fmt: skip
+_IMAGE_TROUBLE = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+)
+"""The kubelet goes back and forth between these; to people they are one."""
+
+_START_TROUBLE = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +119,17 @@ def trouble_of(pod: Json) -> Trouble | None:
             return Trouble(
                 "Unschedulable", _short(f"no node takes the pod: {condition.get('message', '')}")
             )
+    for status in pod.get("status", {}).get("containerStatuses", []):
+        waiting = status.get("state", {}).get("waiting", {})
+        reason = waiting.get("reason")
+        if reason in _IMAGE_TROUBLE:
+            image = status.get("image") or "the image"
+            return Trouble(
+                "ImageUnavailable", f"{image} cannot be pulled: does it exist, and may it be?"
+            )
+        if reason in _START_TROUBLE:
+            return Trouble(reason, _short(waiting.get("message") or reason))
     for state in _container_states(pod):
-        waiting = state.get("waiting", {})
-        if waiting.get("reason") in _WAITING_TROUBLE:
-            return Trouble(waiting["reason"], _short(waiting.get("message") or waiting["reason"]))
         ended = state.get("terminated", {})
         if ended and ended.get("exitCode") != 0:
             return _trouble_of_exit(ended, report_of(pod))

@@ -8,11 +8,12 @@ exists nowhere else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 from croniter import croniter
+from pydantic import ValidationError
 
 from fourways_api import Batch, ModelDeployment, ModelStatus, Problem, RunStatus, Status
 from fourways_api.deployment import Condition
@@ -90,7 +91,7 @@ def status_of(
     ``problems`` are what is wrong with the spec; ``deployment`` is the parsed spec when it is
     valid. An invalid spec keeps what was said of the last valid one, besides SpecValid and Ready.
     """
-    old = Status.model_validate(facts.deployment.get("status") or {})
+    old = _old_status(facts.deployment)
     generation = facts.deployment["metadata"].get("generation", 0)
     if problems or deployment is None:
         return _invalid(old, generation, problems, facts)
@@ -123,6 +124,14 @@ def pinned_digest(deployment: Json) -> str | None:
         digest: str | None = model.get("digest")
         return digest
     return None
+
+
+def _old_status(deployment: Json) -> Status:
+    try:
+        return Status.model_validate(deployment.get("status") or {})
+    except ValidationError:
+        # Another version's, or somebody's hand: it is output, so it is written anew.
+        return Status()
 
 
 def _next_run(batch: Batch | None, now: datetime) -> str | None:
@@ -191,6 +200,12 @@ def _name_taken(view: View) -> Verdict | None:
     return Verdict("False", "NameTaken", message)
 
 
+def _apply_failed(view: View) -> Verdict | None:
+    if not view.facts.faults:
+        return None
+    return Verdict("False", "ApplyFailed", "; ".join(view.facts.faults))
+
+
 def _gateway_missing(view: View) -> Verdict | None:
     if _available(view.facts.gateway):
         return None
@@ -202,6 +217,8 @@ def _gateway_missing(view: View) -> Verdict | None:
 def _nothing_published(view: View) -> Verdict | None:
     if view.last_published is not None:
         return None
+    if refused := _apply_failed(view):
+        return refused
     if view.latest and view.latest.trouble:
         return Verdict(
             "False",
@@ -241,6 +258,11 @@ def _last_run_failed(view: View) -> Verdict | None:
     )
 
 
+def _refused(view: View) -> Verdict | None:
+    verdict = _apply_failed(view)
+    return replace(verdict, status="True") if verdict else None
+
+
 def _gateway_degraded(view: View) -> Verdict | None:
     trouble = _gateway_trouble(view)
     return Verdict("True", trouble.reason, f"gateway: {trouble.message}") if trouble else None
@@ -265,9 +287,17 @@ def _constant(status: str, reason: str, message: str) -> Check:
 
 
 CONDITIONS: dict[str, tuple[Check, ...]] = {
-    "Ready": (_mode_not_available, _name_taken, _gateway_missing, _nothing_published, _ready),
+    "Ready": (
+        _mode_not_available,
+        _name_taken,
+        _apply_failed,
+        _gateway_missing,
+        _nothing_published,
+        _ready,
+    ),
     "Progressing": (_run_in_progress, _constant("False", "Idle", "nothing is under way")),
     "Degraded": (
+        _refused,
         _running_badly,
         _last_run_failed,
         _gateway_degraded,

@@ -94,4 +94,3 @@ class FetchFailed(Unavailable):
 
 class StoreUnavailable(Unavailable):
     """The prediction store cannot be reached, or refuses us."""
-

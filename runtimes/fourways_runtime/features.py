@@ -174,6 +174,6 @@ def _disagree(
     return ContractMismatch(f"the contract's inputs are {ours}; the model's are {theirs}; {fix}")
 
 
-def cut(columns: Mapping[str, Array], keep: Array) -> dict[str, Array]:
-    """Keep the records where ``keep`` (N,) is true."""
+def cut(columns: Mapping[str, Array], keep: Array | slice) -> dict[str, Array]:
+    """Keep the records where ``keep`` (N,) is true, or those of a slice."""
     return {name: values[keep] for name, values in columns.items()}

@@ -26,6 +26,10 @@ from .sources.decode import Decoder, by_record, out_of_range
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MODEL_INPUT_BYTES = 2**18
+"""Bytes of input given to a model at once. A wide model takes hundreds of times its input in
+activations and gains nothing from larger batches; a narrow one has gained it all by then."""
+
 
 class Pipeline:
     """A contract bound to a model. Safe to call from several threads, as the model is."""
@@ -81,7 +85,7 @@ class Pipeline:
             rejects = rejects + _rejects(records.keys, records.rows, refused)
             records = Records(records.keys[good], records.rows[good], cut(records.columns, good))
             tensors = cut(tensors, good)
-        answers = self._model.predict(tensors) if len(records) else {}
+        answers = self._predict(tensors, len(records)) if len(records) else {}
         refused = {}
         columns = {}
         for reading in self._readings:
@@ -94,6 +98,24 @@ class Pipeline:
             rejects = rejects + _rejects(keys, rows, refused)
             keys, rows, columns = keys[good], rows[good], cut(columns, good)
         return Scored(Predictions(keys, rows, columns), rejects)
+
+    def _predict(self, tensors: Mapping[str, Array], records: int) -> dict[str, Array]:
+        """Ask in slices of bounded size, so that memory does not grow with the batch."""
+        size = max(
+            1, MODEL_INPUT_BYTES * records // max(1, sum(t.nbytes for t in tensors.values()))
+        )
+        if size >= records:
+            return self._model.predict(tensors)
+        parts = [
+            self._model.predict(cut(tensors, slice(start, start + size)))
+            for start in range(0, records, size)
+        ]
+        try:
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        except (KeyError, ValueError):
+            raise ContractMismatch(
+                "the model answers in other outputs or shapes from one part of a batch to the next"
+            ) from None
 
 
 def _note(refused: dict[int, tuple[str, str]], name: str, faults: Faults) -> None:

@@ -12,10 +12,11 @@ import pytest
 from fourways_api import Contract
 from fourways_runtime.errors import ContractMismatch
 from fourways_runtime.model.base import Tensor
-from fourways_runtime.pipeline import Pipeline
+from fourways_runtime.pipeline import MODEL_INPUT_BYTES, Pipeline
 from fourways_runtime.records import Array, Scored
 
 X = Tensor("x", "float32", (None, 2))
+X_ROW_BYTES = 8
 FIELDS = ({"name": "a", "type": "float32"}, {"name": "b", "type": "int32"})
 
 
@@ -228,6 +229,40 @@ def test_records_all_refused_never_reach_the_model() -> None:
 
     scored = score(Function((X,), (Y,), never), contract(), a=[None, None], b=[1, 1])
     assert (len(scored.predictions), len(scored.rejects)) == (0, 2)
+
+
+def test_a_large_batch_reaches_the_model_in_parts_and_comes_back_whole() -> None:
+    asked: list[int] = []
+
+    def double(tensors: Mapping[str, Array]) -> dict[str, Any]:
+        asked.append(tensors["x"].nbytes)
+        return {"y": tensors["x"][:, 0] * 2}
+
+    count = 3 * MODEL_INPUT_BYTES // X_ROW_BYTES + 1
+    scored = score(Function((X,), (Y,), double), contract(), a=np.arange(count), b=[0] * count)
+    assert len(asked) == 4
+    assert max(asked) <= MODEL_INPUT_BYTES
+    assert scored.predictions.columns["y"].tolist() == (np.arange(count) * 2.0).tolist()
+
+
+def test_a_wide_record_reaches_the_model_alone_rather_than_not_at_all() -> None:
+    wide = Tensor("x", "uint8", (None, 2 * MODEL_INPUT_BYTES))
+    field = {"name": "x", "type": "uint8", "shape": [2 * MODEL_INPUT_BYTES]}
+    model = Function((wide,), (Y,), zeros)
+    values = np.zeros((2, 2 * MODEL_INPUT_BYTES), np.uint8)
+    scored = Pipeline(contract((field,)), model).score_columns(np.arange(2), {"x": values})
+    assert len(scored.predictions) == 2
+    assert len(model.asked["x"]) == 1
+
+
+def test_a_model_whose_parts_do_not_fit_together_is_found_out() -> None:
+    def moody(tensors: Mapping[str, Array]) -> dict[str, Any]:
+        last = len(tensors["x"]) == 1
+        return {"z" if last else "y": np.zeros(len(tensors["x"]), np.float32)}
+
+    count = MODEL_INPUT_BYTES // X_ROW_BYTES + 1
+    with pytest.raises(ContractMismatch, match="one part of a batch to the next"):
+        score(Function((X,), (Y,), moody), contract(), a=[0.0] * count, b=[0] * count)
 
 
 def test_numpy_columns_come_to_the_same_predictions_as_arrow_ones() -> None:

@@ -53,7 +53,10 @@ def pod(run: str, state: dict, **more: Any) -> dict:
             "creationTimestamp": "2026-03-01T03:00:00Z",
             "labels": {"batch.kubernetes.io/job-name": run},
         },
-        "status": {"containerStatuses": [{"state": state}], **more},
+        "status": {
+            "containerStatuses": [{"state": state, "image": "registry.test/runtime:1"}],
+            **more,
+        },
     }
 
 
@@ -129,8 +132,10 @@ def test_a_first_run_that_failed_is_the_reason_for_not_being_ready() -> None:
     ("state", "more", "reason", "words"),
     [
         ({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, {}, "OOMKilled", "memory"),
-        ({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}, {},
-         "ImagePullBackOff", "no such image"),
+        ({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off 10s"}}, {},
+         "ImageUnavailable", "registry.test/runtime:1"),
+        ({"waiting": {"reason": "ErrImagePull", "message": "pull of x failed"}}, {},
+         "ImageUnavailable", "registry.test/runtime:1"),
         ({"terminated": {"exitCode": 139}}, {}, "WorkerFailed", "exit code 139"),
         ({}, {"conditions": [{"type": "PodScheduled", "status": "False",
                               "message": 'persistentvolumeclaim "t" not found'}]},
@@ -146,6 +151,36 @@ def test_a_run_in_trouble_is_named_by_its_root_cause(
     assert said["Degraded"]["reason"] == reason
     assert words in said["Degraded"]["message"]
     assert said["Ready"]["status"] == "False"
+
+
+def test_a_crash_loop_is_named_by_what_crashed_it_and_not_by_its_pause() -> None:
+    crash = {"terminated": {"exitCode": 2, "message": '{"outcome":"Failed","reason":"ConfigError",'
+                            '"message":"no port"}'}}  # fmt: skip
+    gateway_pod = {
+        "metadata": {"name": "g", "labels": {"fourways.dev/component": "gateway"}},
+        "status": {"containerStatuses": [{
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
+            "lastState": crash,
+        }]},
+    }  # fmt: skip
+    said = conditions(Facts(deployment(), pods=(gateway_pod,), gateway=None, now=NOW))
+    assert said["Ready"]["reason"] == "ConfigError"
+    assert said["Ready"]["message"] == "waits for the gateway: no port"
+
+
+def test_what_the_api_server_refuses_is_told() -> None:
+    refused = Facts(
+        deployment(), gateway=GATEWAY, now=NOW,
+        faults=("patch CronJob/m-batch: exceeded quota",),
+    )  # fmt: skip
+    said = conditions(refused)
+    assert (said["Ready"]["status"], said["Ready"]["reason"]) == ("False", "ApplyFailed")
+    assert "exceeded quota" in said["Degraded"]["message"]
+
+
+def test_a_status_that_another_version_wrote_is_written_anew() -> None:
+    raw = deployment() | {"status": {"observedGeneration": "four", "unknown": [1]}}
+    assert conditions(facts(raw=raw))["SpecValid"]["status"] == "True"
 
 
 def test_it_is_not_ready_while_the_gateway_that_serves_it_is_not() -> None:
