@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from .embedded.control import HostNotRunning
+from .predictions import stored_predictions
 from .tables import deployments_table, prediction_table
 from .targets import Target, TargetError, choose_target
 from .up import STATE
@@ -81,7 +82,7 @@ def predict(
     cluster: ClusterOption = False,
 ) -> None:
     """Fetch predictions as a backend does: from the gateway, by entity key."""
-    answers = _asking(lambda t: [t.predict(namespace, name, k) for k in keys], state, cluster)
+    answers = _asking(lambda t: stored_predictions(t, namespace, name, keys), state, cluster)
     if output == "json":
         typer.echo(orjson.dumps(answers, option=orjson.OPT_INDENT_2))
     else:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import copy
 import urllib.error
-import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
 
-from fourways_api import API_VERSION, KIND
+from fourways_api import API_VERSION
 from fourways_operator.plan import GATEWAY
 from fourways_operator.plan.batch import name_of
 
@@ -39,8 +38,8 @@ class Target(Protocol):
         """Start a batch run now; return its name."""
         ...
 
-    def predict(self, namespace: str, name: str, key: str) -> Json:
-        """Ask the gateway for one stored prediction."""
+    def gateway(self, namespace: str, path: str, body: Json | None = None) -> Json:
+        """Ask a namespace's gateway: GET, or POST where there is a body."""
         ...
 
 
@@ -68,12 +67,12 @@ class EmbeddedTarget:
             raise TargetError(answer["error"])
         return str(answer["run"])
 
-    def predict(self, namespace: str, name: str, key: str) -> Json:
+    def gateway(self, namespace: str, path: str, body: Json | None = None) -> Json:
         """Ask the host's gateway."""
         gateways = self._status()["gateways"]
         if namespace not in gateways:
             raise TargetError(f"no gateway for namespace {namespace} here")
-        return _get(f"{gateways[namespace]}{_path(name, key)}")
+        return _ask(gateways[namespace] + path, body)
 
     def _status(self) -> Json:
         return ask(self._state, {"do": "status"})
@@ -85,13 +84,15 @@ class ClusterTarget:
     def __init__(self) -> None:
         try:
             import kubernetes
+
+            from fourways_operator.cluster import connect
         except ImportError:
             raise TargetError(
                 "no `fourways up` runs here, and the Kubernetes client is missing: "
                 "pip install 'fourways[operator]'"
             ) from None
         try:
-            kubernetes.config.load_config()  # type: ignore[no-untyped-call]
+            self._dynamic = connect()
         except kubernetes.config.ConfigException as error:
             raise TargetError(f"no `fourways up` runs here, and no cluster: {error}") from None
         self._errors = kubernetes.client.ApiException
@@ -100,7 +101,7 @@ class ClusterTarget:
     def deployments(self, namespace: str) -> list[Json]:
         """Return the namespace's ModelDeployments."""
         group, version = API_VERSION.split("/")
-        api = self._client.CustomObjectsApi()
+        api = self._client.CustomObjectsApi(self._dynamic.client)
         found = self._call(
             api.list_namespaced_custom_object, group, version, namespace, "modeldeployments"
         )
@@ -109,7 +110,7 @@ class ClusterTarget:
 
     def run(self, namespace: str, name: str) -> str:
         """Make a Job from the deployment's CronJob, as `kubectl create job --from` does."""
-        api = self._client.BatchV1Api()
+        api = self._client.BatchV1Api(self._dynamic.client)
         cron = self._call(api.read_namespaced_cron_job, name_of(name), namespace)
         template = copy.deepcopy(cron.spec.job_template)
         owner = self._client.V1OwnerReference(
@@ -126,16 +127,14 @@ class ClusterTarget:
         )
         return str(self._call(api.create_namespaced_job, namespace, job).metadata.name)
 
-    def predict(self, namespace: str, name: str, key: str) -> Json:
+    def gateway(self, namespace: str, path: str, body: Json | None = None) -> Json:
         """Ask the gateway through the API server, which needs no port to be forwarded."""
-        path = f"/api/v1/namespaces/{namespace}/services/{GATEWAY}:http/proxy{_path(name, key)}"
-        response = self._call(
-            self._client.ApiClient().call_api,
-            "GET", path, auth_settings=["BearerToken"], _preload_content=False,
+        service = f"/api/v1/namespaces/{namespace}/services/{GATEWAY}:http/proxy"
+        answer: Json = self._call(
+            self._dynamic.request,
+            "post" if body else "get", service + path,
+            body=body, serializer=lambda _, data: data,
         )  # fmt: skip
-        answer: Json = orjson.loads(
-            response[0].data if isinstance(response, tuple) else response.data
-        )
         return answer
 
     def _call(self, function: Any, *args: Any, **options: Any) -> Any:
@@ -145,13 +144,11 @@ class ClusterTarget:
             raise TargetError(_said(error.status, error.body)) from None
 
 
-def _path(name: str, key: str) -> str:
-    return f"/predictions/{urllib.parse.quote(name, safe='')}/{urllib.parse.quote(key, safe='')}"
-
-
-def _get(url: str) -> Json:
+def _ask(url: str, body: Json | None) -> Json:
+    data = None if body is None else orjson.dumps(body)
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310  (our gateway)
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310  (our gateway)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
             answer: Json = orjson.loads(response.read())
             return answer
     except urllib.error.HTTPError as error:
@@ -173,4 +170,4 @@ def _namespace(document: Json) -> str:
     return str(document["metadata"].get("namespace", "default"))
 
 
-__all__ = ["KIND", "ClusterTarget", "EmbeddedTarget", "Target", "TargetError", "choose_target"]
+__all__ = ["ClusterTarget", "EmbeddedTarget", "Target", "TargetError", "choose_target"]
