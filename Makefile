@@ -19,7 +19,7 @@ test: setup ## Everything this machine can run
 	@$(RUN) tools.test
 
 test-fast: setup ## Unit and transition tests, under a minute
-	@$(RUN) pytest -q -m "not cluster and not embedded"
+	@$(RUN) pytest -q -n 2 --dist loadfile tests/unit tests/transitions tests/golden
 
 cluster: setup ## A Kubernetes: kind with Docker, $KUBECONFIG, or one built here
 	@$(RUN) tools.cluster up

@@ -15,8 +15,8 @@ from pathlib import Path
 from tools.installation import ROOT, Cluster, build_images, cluster_up
 
 SUITES = {
-    "unit and transitions": ("-m", "not cluster and not embedded"),
-    "embedded": ("-m", "embedded"),
+    "unit and transitions": ("-n", "2", "--dist", "loadfile", "unit", "transitions", "golden"),
+    "embedded": ("embedded",),
 }
 
 
@@ -50,7 +50,7 @@ def _cluster_suite() -> bool:
         print(f"cluster and images: {time.monotonic() - started:.0f} s", flush=True)
         images = {f"FOURWAYS_{k.upper()}_IMAGE": v for k, v in cluster.images.items()}
         environment = {"FOURWAYS_KUBECONFIG": str(cluster.kubeconfig), **images}
-        return _pytest("cluster", "-m", "cluster", environment=environment)
+        return _pytest("cluster", "cluster", environment=environment)
     finally:
         if not was_up:
             _tool("down")
@@ -67,7 +67,8 @@ def _tool(command: str) -> str:
 def _pytest(name: str, *options: str, environment: dict[str, str] | None = None) -> bool:
     started = time.monotonic()
     print(f"== {name}", flush=True)
-    command = [sys.executable, "-m", "pytest", "-q", "--durations=5", *options, str(Path("tests"))]
+    words = [str(Path("tests", w)) if (ROOT / "tests" / w).is_dir() else w for w in options]
+    command = [sys.executable, "-m", "pytest", "-q", "--durations=5", *words]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})})
     print(f"== {name}: {time.monotonic() - started:.0f} s", flush=True)
     return done.returncode == 0

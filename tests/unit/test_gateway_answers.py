@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
-import numpy as np
 import pytest
-from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
-from kserve.protocol.infer_type import RequestedOutput
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.gateway_plane import (
@@ -52,7 +48,8 @@ async def test_answers_in_the_protocols_terms(plane: Running) -> None:
     }
     assert (parameters["run"], parameters["digest"]) == ("run-7", DIGEST)
     assert abs(datetime.fromisoformat(parameters["computed_at"]) - COMPUTED) < timedelta(seconds=1)
-    assert 60 <= parameters["age_seconds"] < 90
+    age = (datetime.now(UTC) - COMPUTED).total_seconds()
+    assert parameters["age_seconds"] == pytest.approx(age, abs=5)
 
 
 async def test_whole_number_keys_and_shaped_outputs(plane: Running) -> None:
@@ -159,32 +156,6 @@ async def test_metadata_and_index(plane: Running) -> None:
     churn = index["deployments"][0]
     assert churn["links"]["prediction"] == "/predictions/churn/{customer}"
     assert (await plane.client.get(churn["links"]["model"])).status_code == 200
-
-
-async def test_answers_a_client_nobody_here_wrote(plane: Running) -> None:
-    client = InferenceRESTClient(RESTConfig(protocol="v2", retries=0))
-    try:
-        assert await client.is_server_live(plane.url)
-        assert await client.is_server_ready(plane.url)
-        assert await client.is_model_ready(plane.url, "churn")
-        names = InferInput("customer", [2], "BYTES")
-        names.set_data_from_numpy(np.array(["c3", "c2"], dtype=object), binary_data=False)
-        request = InferRequest(
-            "churn", [names], request_id="r", request_outputs=[RequestedOutput("score")]
-        )
-        answer = await client.infer(plane.url, request, model_name="churn")
-        assert (answer.id, answer.parameters["run"]) == ("r", "run-7")
-        assert answer.outputs[0].as_numpy().tolist() == [0.75, 0.5]
-        numbers = InferInput("customer", [1], "INT64")
-        numbers.set_data_from_numpy(np.array([2**63 - 1]), binary_data=False)
-        answer = await client.infer(plane.url, InferRequest("grid", [numbers]), model_name="grid")
-        assert answer.get_output_by_name("grid").as_numpy().shape == (1, 2, 3)
-        binary = InferInput("customer", [1], "INT64")
-        binary.set_data_from_numpy(np.array([5]), binary_data=True)
-        with pytest.raises(httpx.HTTPStatusError, match="binary tensors are not accepted here"):
-            await client.infer(plane.url, InferRequest("grid", [binary]), model_name="grid")
-    finally:
-        await client.close()
 
 
 async def test_a_new_run_is_answered_from_at_once(plane: Running) -> None:

@@ -39,6 +39,8 @@ X = RANDOM.normal(size=(80, 3))
 Y = (X[:, 0] + X[:, 1] > 0).astype(np.int64)
 THREE = np.digitize(X[:, 0], [-0.5, 0.5])
 
+pytestmark = pytest.mark.embedded
+
 
 def load(path: Path, kind: Any, **settings: Any) -> models.Model:
     return models.load(

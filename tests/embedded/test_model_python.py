@@ -21,6 +21,8 @@ from fourways_runtime.model import Tensor
 
 ROWS = {"x": np.arange(6, dtype=np.float32).reshape(3, 2)}
 
+pytestmark = pytest.mark.embedded
+
 
 def load(found: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> models.Model:
     module = ModuleType("users_code")
