@@ -79,7 +79,7 @@ async def reconcile(
         faults=tuple(str(f) for f in outcome.faults if isinstance(f, Forbidden | Invalid)),
         now=now(),
     )
-    status = status_of(facts, settings, intent.problems, intent.spec)
+    status = status_of(facts, intent.problems, intent.spec)
     await _tell(cluster, deployment, status)
     if outcome.faults:
         raise outcome.faults[0]

@@ -7,11 +7,10 @@ import orjson
 import pytest
 
 from fourways_api import Problem, parse
-from fourways_operator.facts import Facts, Settings
+from fourways_operator.facts import Facts
 from fourways_operator.status import events_of, next_run, pinned_digest, status_of
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-SETTINGS = Settings(runtime_image="runtime")
 DIGEST = "sha256:" + "a" * 64
 GATEWAY = {"status": {"availableReplicas": 1}}
 
@@ -66,7 +65,7 @@ def ended(code: int, **report: Any) -> dict:
 
 def conditions(facts: Facts, *problems: Problem) -> dict[str, dict]:
     parsed = None if problems else parse(facts.deployment)
-    status = status_of(facts, SETTINGS, problems, parsed)
+    status = status_of(facts, problems, parsed)
     return {c["type"]: c for c in status["conditions"]}
 
 
@@ -99,7 +98,7 @@ def test_before_the_first_run_it_waits_and_says_how_to_start_one() -> None:
 
 
 def test_a_published_run_makes_it_ready_and_its_figures_are_told() -> None:
-    status = status_of(facts(GOOD_RUN), SETTINGS, (), parse(deployment()))
+    status = status_of(facts(GOOD_RUN), (), parse(deployment()))
     assert {c["type"]: c["status"] for c in status["conditions"]} == {
         "SpecValid": "True", "Ready": "True", "Progressing": "False",
         "Degraded": "False", "ModelResolved": "True",
@@ -195,7 +194,7 @@ def test_a_mode_that_is_not_available_says_so() -> None:
 
 def test_an_invalid_edit_is_said_and_what_serves_stays_ready() -> None:
     before = facts(GOOD_RUN)
-    raw = deployment() | {"status": status_of(before, SETTINGS, (), parse(before.deployment))}
+    raw = deployment() | {"status": status_of(before, (), parse(before.deployment))}
     raw["metadata"]["generation"] = 5
     after = conditions(facts(GOOD_RUN, raw=raw), Problem("spec.mode", "no such mode", "use batch"))
     assert after["SpecValid"]["status"] == "False"
@@ -206,14 +205,14 @@ def test_an_invalid_edit_is_said_and_what_serves_stays_ready() -> None:
 
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     first = facts(GOOD_RUN)
-    raw = deployment() | {"status": status_of(first, SETTINGS, (), parse(first.deployment))}
+    raw = deployment() | {"status": status_of(first, (), parse(first.deployment))}
     later = Facts(raw, jobs=first.jobs, pods=first.pods, gateway=GATEWAY,
                   now=NOW.replace(hour=13))  # fmt: skip
-    assert status_of(later, SETTINGS, (), parse(raw)) == raw["status"]
+    assert status_of(later, (), parse(raw)) == raw["status"]
     degraded = facts(FAILED_RUN, GOOD_RUN, raw=raw)
     later = Facts(raw, jobs=degraded.jobs, pods=degraded.pods, gateway=GATEWAY,
                   now=NOW.replace(hour=13))  # fmt: skip
-    status = status_of(later, SETTINGS, (), parse(raw))
+    status = status_of(later, (), parse(raw))
     moved = {c["type"]: c["lastTransitionTime"] for c in status["conditions"]}
     assert moved["Ready"] == "2026-03-01T12:00:00Z"
     assert moved["Degraded"] == "2026-03-01T13:00:00Z"
@@ -221,8 +220,8 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
 
 def test_what_was_published_is_remembered_when_its_job_is_gone() -> None:
     first = facts(GOOD_RUN)
-    raw = deployment() | {"status": status_of(first, SETTINGS, (), parse(first.deployment))}
-    status = status_of(facts(raw=raw), SETTINGS, (), parse(raw))
+    raw = deployment() | {"status": status_of(first, (), parse(first.deployment))}
+    status = status_of(facts(raw=raw), (), parse(raw))
     assert status["lastPublished"]["name"] == "m-1"
     assert {c["type"]: c["status"] for c in status["conditions"]}["Ready"] == "True"
 
@@ -230,7 +229,7 @@ def test_what_was_published_is_remembered_when_its_job_is_gone() -> None:
 def test_a_digest_trusted_on_first_use_is_pinned_until_the_uri_changes() -> None:
     model = {"uri": "https://m.test/m.onnx", "version": "2", "digestPolicy": "TrustOnFirstUse"}
     raw = deployment(model=model)
-    raw["status"] = status_of(facts(GOOD_RUN, raw=raw), SETTINGS, (), parse(raw))
+    raw["status"] = status_of(facts(GOOD_RUN, raw=raw), (), parse(raw))
     assert pinned_digest(raw) == DIGEST
     raw["spec"]["model"] = model | {"uri": "https://m.test/other.onnx"}
     assert pinned_digest(raw) is None
@@ -253,13 +252,13 @@ def test_the_next_run_is_told_in_utc(schedule: str, zone: str, now: str, due: st
 def test_a_suspended_deployment_has_no_next_run() -> None:
     raw = deployment()
     raw["spec"]["batch"]["suspend"] = True
-    assert "nextRun" not in status_of(facts(raw=raw), SETTINGS, (), parse(raw))
+    assert "nextRun" not in status_of(facts(raw=raw), (), parse(raw))
 
 
 def test_events_tell_changes_once() -> None:
-    first = status_of(facts(), SETTINGS, (), parse(deployment()))
-    ready = status_of(facts(GOOD_RUN), SETTINGS, (), parse(deployment()))
-    failed = status_of(facts(FAILED_RUN, GOOD_RUN), SETTINGS, (), parse(deployment()))
+    first = status_of(facts(), (), parse(deployment()))
+    ready = status_of(facts(GOOD_RUN), (), parse(deployment()))
+    failed = status_of(facts(FAILED_RUN, GOOD_RUN), (), parse(deployment()))
     assert [(e.type, e.reason) for e in events_of(None, first)] == [
         ("Normal", "Valid"), ("Normal", "WaitingForFirstRun")]  # fmt: skip
     assert ("Normal", "Published") in [(e.type, e.reason) for e in events_of(first, ready)]

@@ -128,7 +128,7 @@ class Host:
             gateway=gateway,
             now=self._clock(),
         )
-        status = status_of(facts, SETTINGS, (), managed.deployment)
+        status = status_of(facts, (), managed.deployment)
         status["address"] = f"{self.gateways[key[0]].url}/v2/models/{key[1]}/infer"
         managed.document = {**managed.document, "status": status}
         return status
