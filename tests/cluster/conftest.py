@@ -34,9 +34,7 @@ def cluster(kubeconfig: Path) -> Cluster:
 
 @pytest.fixture(scope="session")
 def cluster_with_images(cluster: Cluster) -> Cluster:
-    names = ("operator", "runtime", "postgres")
-    given = {n: os.environ.get(f"FOURWAYS_{n.upper()}_IMAGE", "") for n in names}
-    return Cluster(cluster.kubeconfig, given if all(given.values()) else build_images())
+    return Cluster(cluster.kubeconfig, build_images())
 
 
 @pytest.fixture

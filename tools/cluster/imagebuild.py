@@ -57,7 +57,8 @@ def provide(checkout: Checkout, which: Kind, specs: Sequence[ImageSpec]) -> list
     """Have every image on the node; return the reference each goes by, in the order given."""
     if which is Kind.GIVEN:
         raise ClusterError(
-            "images cannot be put on a given cluster: push them to a registry it pulls from"
+            "images cannot be put on a given cluster: push them to a registry it pulls from, and "
+            "name them in FOURWAYS_OPERATOR_IMAGE, FOURWAYS_RUNTIME_IMAGE, FOURWAYS_POSTGRES_IMAGE"
         )
     for spec in specs:
         if not spec.dockerfile.is_file() or not spec.context.is_dir():

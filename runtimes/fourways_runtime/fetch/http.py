@@ -31,6 +31,19 @@ _PASSING = frozenset({408, 425, 429})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
+class RedirectedAway(FetchRefused):
+    """A redirect to another origin, which was not followed."""
+
+    def __init__(self, message: str, target: httpx.URL) -> None:
+        super().__init__(message)
+        self.target = target
+
+    @property
+    def reason(self) -> str:
+        """FetchRefused: whoever may follow it catches it before anybody asks."""
+        return FetchRefused.__name__
+
+
 @cache
 def _tls() -> ssl.SSLContext:
     # Of the environment this reads SSL_CERT_FILE and SSL_CERT_DIR, and nothing else.
@@ -54,8 +67,8 @@ def get(
 ) -> Iterator[httpcore.Response]:
     """GET a URL, following redirects within its origin. The body is not read yet.
 
-    Raises FetchRefused for a redirect elsewhere and a forbidden host or address, Interrupted
-    when the connection breaks, FetchFailed when the time is up.
+    Raises RedirectedAway for a redirect elsewhere, FetchRefused for a forbidden host or address,
+    Interrupted when the connection breaks, FetchFailed when the time is up.
     """
     url = _url(location.uri)
     origin = (url.scheme, url.host, url.port)
@@ -70,7 +83,9 @@ def get(
                     return
                 url = _target(url, response, location)
             if (url.scheme, url.host, url.port) != origin:
-                raise FetchRefused(f"{location.shown}: redirects to another host are not followed")
+                raise RedirectedAway(
+                    f"{location.shown}: redirects to another host are not followed", url
+                )
     raise FetchRefused(f"{location.shown}: redirects more than {MAX_REDIRECTS} times")
 
 
@@ -151,6 +166,29 @@ def strong_tag(response: httpcore.Response) -> str | None:
     return tag if tag and tag.startswith('"') and len(tag) <= 1024 else None
 
 
+def body_of(response: httpcore.Response, location: Location, offset: int) -> Body:
+    """Return the body of an answer: the file from ``offset`` on if it is a 206, else all of it.
+
+    Raises what :func:`check_status` does, FetchRefused for a compressed body and SourceError for
+    a part not asked for.
+    """
+    check_status(response, location)
+    if (header(response, "content-encoding") or "identity").lower() != "identity":
+        raise FetchRefused(
+            f"{location.shown}: the server compresses what it was asked to send as it is"
+        )
+    start = 0
+    if response.status == 206:
+        found = content_range(response)
+        if found is None or found[0] != offset:
+            raise SourceError(f"{location.shown}: the server sends a part not asked for")
+        start, total = found
+    else:
+        length = header(response, "content-length")
+        total = int(length) if length is not None and length.isdecimal() else None
+    return Body(start, total, strong_tag(response), response.iter_stream())
+
+
 class HttpSource:
     """A file at an http or https URL."""
 
@@ -171,7 +209,7 @@ class HttpSource:
                 with self.open(0, None, deadline) as whole:
                     yield whole
                 return
-            yield self._body(response, offset if response.status == 206 else 0)
+            yield body_of(response, self._location, offset)
 
     def _continues(self, response: httpcore.Response, offset: int, validator: str | None) -> bool:
         """Tell whether this answer can be used: the rest of the same version, or all of another."""
@@ -181,19 +219,3 @@ class HttpSource:
             return True
         found = content_range(response)
         return found is not None and found[0] == offset and strong_tag(response) == validator
-
-    def _body(self, response: httpcore.Response, start: int) -> Body:
-        check_status(response, self._location)
-        if (header(response, "content-encoding") or "identity").lower() != "identity":
-            raise FetchRefused(
-                f"{self._location.shown}: the server compresses what it was asked to send as it is"
-            )
-        if response.status == 206:
-            found = content_range(response)
-            if found is None or found[0] != start:
-                raise SourceError(f"{self._location.shown}: the server sends a part not asked for")
-            total = found[1]
-        else:
-            length = header(response, "content-length")
-            total = int(length) if length is not None and length.isdecimal() else None
-        return Body(start, total, strong_tag(response), response.iter_stream())

@@ -44,12 +44,14 @@ class Body:
 
     ``total`` is the size the other side claims for the whole file, None where it does not say.
     ``validator`` is a strong tag of the file's version: only with it a download is continued.
+    ``digest`` is the sha256 the other side has bound itself to, where it has.
     """
 
     start: int
     total: int | None
     validator: str | None
     chunks: Iterator[bytes]
+    digest: str | None = None
 
 
 class Source(Protocol):

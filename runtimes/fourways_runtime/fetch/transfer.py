@@ -61,7 +61,7 @@ def fetch(
     private_folder(into)
     if digest is not None and (found := _present(into, digest, max_bytes)) is not None:
         return found
-    source = source_of(location, paths, Credentials.read(credentials), policy)
+    source = source_of(location, paths, Credentials.read(credentials), policy, digest)
     with locked_part(into, uri, deadline, sleep) as part:
         if digest is not None and (found := _present(into, digest, max_bytes)) is not None:
             part.discard()
@@ -114,7 +114,7 @@ def _download(
             raise
         if body.total is not None and part.size != body.total:
             raise Interrupted(f"{location.shown}: {part.size} of {body.total} bytes came")
-    _verify(part, digest, location, resumed=resumed)
+    _verify(part, digest or body.digest, location, resumed=resumed)
     return Fetched(part.publish(into), part.digest, part.size)
 
 
