@@ -207,11 +207,6 @@ def test_a_missing_extra_is_named(
         get(f"{scheme}://bucket/m", paths, tmp_path / "cache")
 
 
-def test_a_registry_is_refused_in_words(paths: Paths, tmp_path: Path) -> None:
-    with pytest.raises(FetchRefused, match="oci is not read yet"):
-        get("oci://registry.example.com/models/m:1", paths, tmp_path / "cache")
-
-
 # ---------------------------------------------------------------- resolve and filesystem
 
 
