@@ -26,6 +26,8 @@ from tests.unit.test_store import a_run, look, predictions, publish, runs_of, ta
 FORK = multiprocessing.get_context("fork")
 WAIT = 20.0
 
+pytestmark = pytest.mark.embedded
+
 
 @pytest.fixture(params=["postgresql", "sqlite"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:

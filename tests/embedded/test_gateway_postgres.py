@@ -12,9 +12,11 @@ from prometheus_client import CollectorRegistry
 from fourways_runtime.gateway.link import StoreLink
 from fourways_runtime.gateway.shell import build
 from fourways_runtime.store import open_reader
+from tests.embedded.test_gateway_process import publish
 from tests.unit.gateway_plane import Running, eventually
 from tests.unit.postgres import Server
-from tests.unit.test_gateway_process import publish
+
+pytestmark = pytest.mark.embedded
 
 
 @pytest.fixture

@@ -37,6 +37,8 @@ CONTRACT = Contract.model_validate(
     }
 )
 
+pytestmark = pytest.mark.embedded
+
 
 def publish(uri: str, name: str, rows: int = 3) -> None:
     run = Run("shop", "churn", name, "1", "sha256:" + "b" * 64, CONTRACT, datetime.now(UTC))
