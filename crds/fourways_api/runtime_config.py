@@ -115,3 +115,13 @@ class RunReport(ApiModel):
     rejects: int = 0
     digest: str | None = None
     version: str | None = None
+
+
+class ServerConfig(RuntimeConfig):
+    """What a model server is told: which model, as every worker, and where it listens."""
+
+    port: int = 8080
+    host: str = "0.0.0.0"  # noqa: S104  (a pod's own network)
+    max_body_bytes: int = 16 * 2**20
+    max_batch_rows: Annotated[int, Field(ge=1, le=2**20)] = 1024
+    """Rows the model is given at once at the most, of one request or of several."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-MODES = ("batch", "gateway")
+MODES = {"batch": "batch", "gateway": "gateway", "serve": "serving"}
 
 
 def main() -> int:
@@ -16,7 +16,7 @@ def main() -> int:
     if len(sys.argv) != 2 or sys.argv[1] not in MODES:
         print(f"usage: python -m fourways_runtime {'|'.join(MODES)}", file=sys.stderr)
         return 2
-    return int(import_module(f"fourways_runtime.{sys.argv[1]}").main())
+    return int(import_module(f"fourways_runtime.{MODES[sys.argv[1]]}").main())
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from fourways_api import Paths, RunReport, RuntimeConfig
 
 from .config import read_config, read_run
 from .errors import ConfigError, SourceError, TooManyRejects, WorkloadError
+from .last_words import write_report
 from .records import Progress, RejectLimit, Scored
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from .sources.base import Chunk, Table
     from .store import PublishedRun, Run, RunWriter, StoreWriter
 
-MAX_REPORT_BYTES = 4096
-"""The kubelet cuts a termination message here."""
 
 EXIT_TERMINATED = 143
 DRAIN_SECONDS = 5.0
@@ -318,20 +317,6 @@ def log(stage: str, **details: Any) -> None:
     """Write one JSON line to stderr."""
     line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "stage": stage, **details}
     print(json.dumps(line, default=str), file=sys.stderr, flush=True)
-
-
-def write_report(report: RunReport, file: str) -> None:
-    """Write a run's last words where the kubelet looks for them, cut to what it takes."""
-    message = report.message
-    while True:
-        text = json.dumps(report.model_copy(update={"message": message}).to_json())
-        if len(text.encode()) <= MAX_REPORT_BYTES:
-            break
-        message = message[: int(len(message) * 0.8)] + "…"
-    try:
-        Path(file).write_text(text, encoding="utf-8")
-    except OSError as error:
-        log("report not written", file=file, error=error.strerror)
 
 
 def main() -> int:

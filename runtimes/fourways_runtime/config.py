@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from fourways_api import ApiModel, GatewayConfig, RuntimeConfig
 from fourways_api.base import JUDGED
-from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
+from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE, ServerConfig
 
 from .errors import ConfigError
 
@@ -25,6 +25,11 @@ def read_config(environment: Mapping[str, str] = os.environ) -> RuntimeConfig:
 def read_gateway_config(environment: Mapping[str, str] = os.environ) -> GatewayConfig:
     """Return a gateway's configuration. Raises ConfigError."""
     return _read(GatewayConfig, environment)
+
+
+def read_server_config(environment: Mapping[str, str] = os.environ) -> ServerConfig:
+    """Return a model server's configuration. Raises ConfigError."""
+    return _read(ServerConfig, environment)
 
 
 def read_run(environment: Mapping[str, str] = os.environ) -> str:

@@ -31,6 +31,7 @@ from fourways_runtime.errors import (
     TooManyRejects,
     WorkloadError,
 )
+from fourways_runtime.last_words import write_report
 from fourways_runtime.records import RejectLimit
 from fourways_runtime.sources import BATCH_ROWS
 from fourways_runtime.store import PublishedRun, open_writer
@@ -367,10 +368,10 @@ async def test_sigterm_ends_the_run_promptly_and_leaves_nothing(world: World) ->
 
 def test_last_words_fit_into_what_the_kubelet_takes(tmp_path: Path) -> None:
     file = tmp_path / "last-words"
-    batch.write_report(RunReport(outcome="Failed", message="ü\n" * 5000), str(file))
+    write_report(RunReport(outcome="Failed", message="ü\n" * 5000), str(file))
     raw = file.read_bytes()
     assert len(raw) <= 4096
     report = RunReport.model_validate_json(raw)
     assert report.message.startswith("ü\nü")
     assert report.message.endswith("…")
-    batch.write_report(report, str(tmp_path / "no" / "such" / "folder"))
+    write_report(report, str(tmp_path / "no" / "such" / "folder"))

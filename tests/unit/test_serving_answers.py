@@ -6,7 +6,6 @@ import asyncio
 import json
 import struct
 import threading
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,7 @@ import pytest
 
 from fourways_api import Contract
 from fourways_runtime import model as models
-from fourways_runtime.errors import ModelNotLoadable
 from fourways_runtime.pipeline import Pipeline
-from fourways_runtime.serving import loading
-from fourways_runtime.serving.loading import example, load_model
 from tests.unit.serving_plane import (
     FLOAT,
     LINEAR,
@@ -334,91 +330,3 @@ async def test_a_batch_has_at_most_the_rows_allowed(tmp_path: Path) -> None:
         gate.open.set()
         assert [scores(answer) for answer in await asyncio.gather(*tasks)] == [expected()] * 4
         assert await plane.metric("fourways_batch_rows_count") == 4
-
-
-# ---------------------------------------------------------------- all inputs alike
-
-FLOATS: dict[str, Any] = {
-    **LINEAR,
-    "inputs": [
-        {"name": "a", "type": "float32", "range": {"min": 0.1}},
-        {"name": "b", "type": "float32", "nullable": True},
-        {"name": "c", "type": "float32", "range": {"max": 5}},
-    ],
-    "outputs": [{"name": "score", "type": "float32", "tensor": "y", "range": {"max": 100}}],
-}
-
-
-async def test_inputs_of_one_type_are_judged_as_one_by_one(tmp_path: Path) -> None:
-    async with serving(configure(tmp_path, linear(), FLOATS)) as plane:
-        assert plane.batcher._scorer._wide is not None
-        rows = np.array([[0.1, 2, 5], [3, -4, 5]], np.float32)
-        together = tensor("input", "FP32", rows.tolist(), [2, 3])
-        apart = [tensor(name, "FP32", rows[:, at].tolist()) for at, name in enumerate("abc")]
-        assert scores(await plane.infer(together)) == expected(rows)
-        assert scores(await plane.infer(*apart)) == expected(rows)
-        for data, told in (
-            ([1, 2, 3, 0.05, 2, 3], "a: 0.05 is below 0.1 (row 1)"),
-            ([1, 2, 6, 1, 2, 3], "c: 6 is above 5 (row 0)"),
-            ([1, 2, 3, None, 2, 3], "a: missing (row 1)"),
-            ([1, None, 3, 1, 2, 3], "score: the model answered NaN (row 0)"),
-            ([1, -60, 3, 1, 2, 3], "score: 120.875 is above 100 (row 0)"),
-        ):
-            answer = await plane.infer(tensor("input", "FP64", data, [2, 3]))
-            assert (answer.status_code, answer.json()["error"]) == (400, told)
-
-
-# ---------------------------------------------------------------- loading
-
-
-class Slow:
-    """A model that takes its time."""
-
-    inputs = (models.Tensor("x", "float32", (None, 3)),)
-    outputs = (models.Tensor("y", "float32", (None, 1)),)
-
-    def predict(self, tensors: Any) -> dict[str, Any]:
-        time.sleep(0.002)
-        return {"y": tensors["x"][:, :1]}
-
-
-def test_a_slow_model_leaves_the_event_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = configure(tmp_path, linear(), LINEAR)
-    assert load_model(config).inline_rows > 0
-    monkeypatch.setattr(loading, "load", lambda *args, **kwargs: Slow())
-    assert load_model(config).inline_rows == 0
-
-
-def test_a_model_that_answers_no_record_of_the_contract_is_not_served(tmp_path: Path) -> None:
-    broken = onnx_bytes(
-        [_node("Gather", ["table", "i"], ["y"])],
-        [("i", 7, ["N"])],
-        [("y", FLOAT, ["N"])],
-        [("table", np.array([10, 20], np.float32))],
-    )
-    contract = {
-        "entityKey": {"name": "id"},
-        "inputs": [{"name": "i", "type": "int64", "range": {"min": 50}}],
-        "outputs": [{"name": "y", "type": "float32"}],
-    }
-    with pytest.raises(ModelNotLoadable, match="does not answer a record the contract allows"):
-        load_model(configure(tmp_path, broken, contract))
-
-
-def test_made_up_records_keep_the_contract() -> None:
-    fields = Contract.model_validate(
-        {
-            "entityKey": {"name": "id"},
-            "inputs": [
-                {"name": "a", "type": "int8", "range": {"min": 2.5}},
-                {"name": "b", "type": "float32", "range": {"max": -1.5}, "shape": [2]},
-                {"name": "c", "type": "string", "categories": ["x"]},
-                {"name": "d", "type": "int8", "range": {"max": -1.5}},
-                {"name": "e", "type": "bool"},
-            ],
-            "outputs": [{"name": "y", "type": "float32"}],
-        }
-    ).inputs
-    assert [example(field).tolist() for field in fields] == [3, [-1.5, -1.5], "x", -2, False]

@@ -15,32 +15,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Any
 
 from fourways_api import Contract, EntityKey, OutputField
 
 from ..http import HttpError, Request
 from ..store.base import Key
-
-DATATYPES: Final = {
-    "bool": "BOOL", "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
-    "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
-    "float32": "FP32", "float64": "FP64", "string": "BYTES",
-}  # fmt: skip
-"""The protocol's names of the contract's types."""
+from ..v2 import DATATYPES, KEY_ALIAS, key_fault, read_envelope
+from ..v2 import refuse as refuse
 
 FOUND = "found"
 
-KEY_ALIAS = "entity_key"
-"""Name an input may have besides the contract's own name of the entity key."""
-
-_FIELDS = frozenset({"id", "inputs", "model_name", "model_version", "outputs", "parameters"})
-"""Of a request. The path names the model; some clients repeat that in the body."""
-
-MAX_KEY_CHARACTERS = 1024
-_MAX_ID = 256
 _MAX_OUTPUTS = 256
-_INT64 = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +39,11 @@ class Question:
     allow_missing: bool
 
 
-def refuse(field: str, reason: str) -> HttpError:
-    """Return the 400 that says which field is wrong and why."""
-    return HttpError(400, f"{field}: {reason}", field=field, reason=reason)
-
-
 def read_question(request: Request, key: EntityKey, max_keys: int) -> Question:
     """Read an inference request by entity key. Raises HttpError 400 or 415, naming the field."""
     if request.header(b"inference-header-content-length") is not None:
         raise HttpError(415, "binary tensors are not accepted here: send JSON tensors")
-    body = request.json()
-    if not isinstance(body, dict):
-        raise refuse("body", "must be a JSON object")
-    if not body.keys() <= _FIELDS:
-        raise refuse(sorted(body.keys() - _FIELDS)[0][:63], "is not a field of the protocol")
-    identity = body.get("id")
-    if identity is not None and (not isinstance(identity, str) or len(identity) > _MAX_ID):
-        raise refuse("id", f"must be a string of at most {_MAX_ID} characters")
+    body, identity = read_envelope(request.json())
     return Question(
         _read_keys(body.get("inputs"), key, max_keys),
         identity,
@@ -87,7 +61,7 @@ def read_key(text: str, key: EntityKey) -> Key:
         if not (digits.isascii() and digits.isdigit() and len(digits) <= 19):
             raise refuse("key", f"must be a whole number: {key.name} is int64")
         value = int(text)
-    fault = _key_fault(value, key)
+    fault = key_fault(value, key)
     if fault:
         raise refuse("key", fault)
     return value
@@ -137,7 +111,7 @@ def _read_keys(inputs: Any, key: EntityKey, max_keys: int) -> list[Key]:
     if len(keys) != count:
         raise refuse("inputs[0].data", f"holds {len(keys)} values, the shape says {count}")
     for index, value in enumerate(keys):
-        fault = _key_fault(value, key)
+        fault = key_fault(value, key)
         if fault:
             raise refuse(f"inputs[0].data[{index}]", fault)
     if count > 1 and len(set(keys)) != count:
@@ -168,18 +142,6 @@ def _read_data(data: Any) -> list[Any]:
     if data and all(isinstance(row, list) and len(row) == 1 for row in data):
         return [row[0] for row in data]
     return data
-
-
-def _key_fault(value: Any, key: EntityKey) -> str | None:
-    if key.type == "int64":
-        if type(value) is not int:
-            return f"must be a whole number: {key.name} is int64"
-        return None if value in _INT64 else "does not fit 64 bits"
-    if type(value) is not str:
-        return f"must be a string: {key.name} is a string"
-    if not value or len(value) > MAX_KEY_CHARACTERS:
-        return f"must have 1 to {MAX_KEY_CHARACTERS} characters"
-    return "must not hold a NUL character" if "\0" in value else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ RECORD = [
     tensor("age", "INT32", [30]), tensor("spend", "FP32", [2]), tensor("rate", "FP32", [1]),
 ]  # fmt: skip
 
+pytestmark = pytest.mark.embedded
+
 
 def free_port() -> int:
     with socket.socket() as probe:

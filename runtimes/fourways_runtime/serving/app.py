@@ -1,0 +1,124 @@
+"""The model server's paths and what each answers.
+
+Owns the mapping from HTTP to the model, and what is said while there is none yet. Nothing heavy is
+imported here: the server lives before numpy does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from fourways_api import InputField, OutputField
+from fourways_api.runtime_config import ServerConfig
+
+from ..http import HttpError, Request, Response, Router, json_response
+from ..metrics import exposition
+from ..v2 import DATATYPES
+from .observed import ServingMetrics
+
+if TYPE_CHECKING:
+    from .batcher import Batcher
+    from .question import Reader
+
+_RETRY = (b"retry-after: 1",)
+_LOADING = "the model is loading"
+
+
+class ModelServer:
+    """Answers for one model, once :meth:`use` was called."""
+
+    def __init__(
+        self, config: ServerConfig, registry: CollectorRegistry, draining: Callable[[], bool]
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._draining = draining
+        self._reader: Reader | None = None
+        self._batcher: Batcher | None = None
+        self.metrics = ServingMetrics(registry)
+
+    def use(self, reader: Reader, batcher: Batcher) -> None:
+        """Answer from now on, with these."""
+        self._reader, self._batcher = reader, batcher
+        self.metrics.ready()
+
+    def router(self) -> Router:
+        """Return the routes."""
+        router = Router()
+        router.add("GET", "/metrics", lambda request: exposition(self._registry))
+        router.add("GET", "/v2", self._server)
+        router.add("GET", "/v2/health/live", lambda request: _LIVE)
+        router.add("GET", "/v2/health/ready", self._ready)
+        for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+            router.add("GET", model, self._model)
+            router.add("GET", f"{model}/ready", self._model_ready)
+            router.add("POST", f"{model}/infer", self._infer)
+        return router
+
+    def _infer(self, request: Request) -> Awaitable[Response]:
+        self._hold(request)
+        if self._reader is None or self._batcher is None:
+            raise HttpError(503, _LOADING, _RETRY)
+        return self._batcher.ask(self._reader.read(request))
+
+    def _model(self, request: Request) -> Response:
+        self._hold(request)
+        contract, model = self._config.contract, self._config.model
+        return json_response(
+            {
+                "name": self._config.name,
+                "versions": [model.version],
+                "platform": f"fourways_{model.format}",
+                "inputs": [_described(field) for field in contract.inputs],
+                "outputs": [_described(field) for field in contract.outputs],
+            }
+        )
+
+    def _model_ready(self, request: Request) -> Response:
+        self._hold(request)
+        if self._batcher is None:
+            answer = {"name": self._config.name, "ready": False, "reason": _LOADING}
+            return json_response(answer, 503, _RETRY)
+        return json_response({"name": self._config.name, "ready": True})
+
+    def _ready(self, request: Request) -> Response:
+        if self._draining():
+            return json_response({"ready": False, "reason": "draining"}, 503)
+        if self._batcher is None:
+            return json_response({"ready": False, "reason": _LOADING}, 503, _RETRY)
+        return _READY
+
+    def _server(self, request: Request) -> Response:
+        return json_response(
+            {"name": "fourways", "version": _version(), "extensions": ["binary_tensor_data"]}
+        )
+
+    def _hold(self, request: Request) -> None:
+        """Hold a request to the one model there is. Raises HttpError 404."""
+        params, config = request.params, self._config
+        name, asked = params["model"], params.get("version")
+        if name != config.name:
+            raise HttpError(404, f"no model {name[:63]} here; {config.name} is served")
+        if asked is not None and asked != config.model.version:
+            text = f"version {asked[:63]} is not served; {config.model.version} is"
+            raise HttpError(404, text)
+
+
+_LIVE = json_response({"live": True})
+_READY = json_response({"ready": True})
+
+
+def _described(field: InputField | OutputField) -> dict[str, object]:
+    """Describe a field as a tensor; -1 is the number of rows."""
+    return {"name": field.name, "datatype": DATATYPES[field.type], "shape": [-1, *field.shape]}
+
+
+def _version() -> str:
+    try:
+        return version("fourways")
+    except PackageNotFoundError:
+        return "0"
