@@ -54,11 +54,13 @@ def run(
     cluster: ClusterOption = False,
 ) -> None:
     """Run a batch deployment now."""
-    started = _asking(lambda t: t.run(namespace, name), state, cluster)
+    # Chosen once: on a cluster each choice is a login.
+    target = _told(lambda: choose_target(state, cluster))
+    started = _told(lambda: target.run(namespace, name))
     console.print(f"run {started} started")
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline:
-        documents = _asking(lambda t: t.deployments(namespace), state, cluster)
+        documents = _told(lambda: target.deployments(namespace))
         found = next((d for d in documents if d["metadata"]["name"] == name), {})
         last = (found.get("status") or {}).get("lastRun") or {}
         if last.get("name") == started and last["outcome"] != "Running":
@@ -90,8 +92,13 @@ def predict(
 
 
 def _asking(question: Callable[[Target], T], state: Path, cluster: bool) -> T:
+    return _told(lambda: question(choose_target(state, cluster)))
+
+
+def _told(question: Callable[[], T]) -> T:
+    """Ask; what could not be answered is said, and ends the command."""
     try:
-        return question(choose_target(state, cluster))
+        return question()
     except (TargetError, HostNotRunning) as error:
         raise _failed(str(error)) from None
 
