@@ -1,45 +1,93 @@
 """The API of Fourways: types, data contract, mode strategy and the CRD made from them.
 
-Owns the single definition of every type. Knows neither Kubernetes clients nor models.
+Owns the single definition of every type. Knows neither Kubernetes clients nor models. A name is
+looked up when it is first asked for: a worker needs a few of the types, and is to start at once.
 """
 
-from .base import ApiModel, Rule
-from .contract import Contract, EntityKey, GoldenVectors, InputField, OutputField, Range
-from .deployment import (
-    API_VERSION,
-    GROUP,
-    KIND,
-    PLURAL,
-    VERSION,
-    Condition,
-    Metadata,
-    ModelDeployment,
-    ModelStatus,
-    Resources,
-    RunStatus,
-    Spec,
-    Status,
-    worker_memory,
-    worker_threads,
-)
-from .documents import Document, load_documents, read_documents
-from .model import ModelReference, SecretReference
-from .modes import Batch, BatchSource, Edge, Realtime, Streaming
-from .problems import InvalidSpec, Problem, check, check_update, parse
-from .requirements import Requirements
-from .review import Verdict, review
-from .runtime_config import FetchPolicy, GatewayConfig, Paths, RunReport, RuntimeConfig
-from .strategy import Choice, Contradiction, Mode, Step, choose
-from .yaml_text import dump_yaml
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .base import ApiModel, Rule
+    from .contract import Contract, EntityKey, GoldenVectors, InputField, OutputField, Range
+    from .deployment import (
+        API_VERSION,
+        GROUP,
+        KIND,
+        PLURAL,
+        VERSION,
+        BundleStatus,
+        Condition,
+        Metadata,
+        ModelDeployment,
+        ModelStatus,
+        Resources,
+        RunStatus,
+        Spec,
+        Status,
+        worker_memory,
+        worker_threads,
+    )
+    from .documents import Document, load_documents, read_documents
+    from .model import ModelReference, SecretReference
+    from .modes import Batch, BatchSource, Edge, FeatureLookup, Realtime, Streaming, StreamSource
+    from .problems import InvalidSpec, Problem, check, check_update, parse
+    from .requirements import Requirements
+    from .review import Verdict, review
+    from .runtime_config import (
+        EdgeConfig,
+        FetchPolicy,
+        GatewayConfig,
+        Paths,
+        Route,
+        RunReport,
+        RuntimeConfig,
+        ServerConfig,
+        StreamConfig,
+    )
+    from .strategy import Choice, Contradiction, Mode, Step, choose
+    from .yaml_text import dump_yaml
 
 __all__ = [
     "API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION",
-    "ApiModel", "Batch", "BatchSource", "Choice", "Condition", "Contract", "Contradiction",
-    "Document", "Edge", "EntityKey", "FetchPolicy", "GatewayConfig", "GoldenVectors", "InputField",
-    "InvalidSpec",
+    "ApiModel", "Batch", "BatchSource", "BundleStatus", "Choice", "Condition", "Contract",
+    "Contradiction", "Document", "Edge", "EdgeConfig", "EntityKey", "FeatureLookup", "FetchPolicy",
+    "GatewayConfig", "GoldenVectors", "InputField", "InvalidSpec",
     "Metadata", "Mode", "ModelDeployment", "ModelReference", "ModelStatus", "OutputField", "Paths",
-    "Problem", "Range", "Realtime", "Requirements", "Resources", "Rule", "RunReport", "RunStatus",
-    "RuntimeConfig", "SecretReference", "Spec", "Status", "Step", "Streaming",
+    "Problem", "Range", "Realtime", "Requirements", "Resources", "Route", "Rule", "RunReport",
+    "RunStatus", "RuntimeConfig", "SecretReference", "ServerConfig", "Spec", "Status", "Step",
+    "StreamConfig", "StreamSource", "Streaming",
     "Verdict", "check", "check_update", "choose", "dump_yaml", "load_documents", "parse",
     "read_documents", "review", "worker_memory", "worker_threads",
 ]  # fmt: skip
+
+_HOMES = {
+    "base": "ApiModel Rule",
+    "contract": "Contract EntityKey GoldenVectors InputField OutputField Range",
+    "deployment": "API_VERSION GROUP KIND PLURAL VERSION BundleStatus Condition Metadata"
+    " ModelDeployment ModelStatus Resources RunStatus Spec Status worker_memory worker_threads",
+    "documents": "Document load_documents read_documents",
+    "model": "ModelReference SecretReference",
+    "modes": "Batch BatchSource Edge FeatureLookup Realtime Streaming StreamSource",
+    "problems": "InvalidSpec Problem check check_update parse",
+    "requirements": "Requirements",
+    "review": "Verdict review",
+    "runtime_config": "EdgeConfig FetchPolicy GatewayConfig Paths Route RunReport RuntimeConfig"
+    " ServerConfig StreamConfig",
+    "strategy": "Choice Contradiction Mode Step choose",
+    "yaml_text": "dump_yaml",
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Import a name's module, and keep all that is offered of it."""
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(f".{_HOME[name]}", __name__)
+        # All at once: where a module bears the name of what it offers, the import hides that.
+        globals().update({other: getattr(module, other) for other in _HOMES[_HOME[name]].split()})
+        return globals()[name]

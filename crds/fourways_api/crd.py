@@ -107,6 +107,9 @@ def _structural(source: Schema, definitions: dict[str, Schema]) -> Schema:
                 result[keyword] = True
             case "default" if value is None:
                 continue
+            case "default" if isinstance(value, dict):
+                # What a field is by default must itself keep the schema, which knows no null.
+                result[keyword] = {n: v for n, v in value.items() if v is not None}
             case _ if keyword in _CARRIED:
                 result[keyword] = value
             case _:

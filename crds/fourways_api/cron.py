@@ -12,9 +12,6 @@ from datetime import UTC, datetime
 from functools import cache
 from zoneinfo import available_timezones
 
-from croniter import croniter
-from croniter.croniter import CroniterBadDateError
-
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
@@ -43,6 +40,9 @@ def schedule_fault(schedule: str, now: datetime | None = None) -> str | None:
         for first, last in re.findall(r"(\w+)-(\w+)", field):
             if _number(first) > _number(last):
                 return f"{first}-{last} runs backwards"
+    from croniter import croniter
+    from croniter.croniter import CroniterBadDateError
+
     try:
         croniter(schedule, now or datetime.now(UTC)).get_next(datetime)
     except CroniterBadDateError:

@@ -113,18 +113,36 @@ class Spec(ApiModel):
             for mode, leads_there in TREE_IN_CEL.items()
         ),
         Rule(
+            "self.mode != 'edge' || !has(self.edge) || has(self.contract.goldenVectors)",
+            "a device holds a model to golden vectors before it uses it, and there are none",
+            "set contract.goldenVectors",
+            ".contract.goldenVectors",
+            "FieldValueRequired",
+        ),
+        Rule(
+            "self.mode != 'edge' || !has(self.edge) || self.model.format == 'onnx'",
+            "devices run ONNX models only",
+            "export the model to ONNX",
+            ".model.format",
+        ),
+        Rule(
             "has(self.image) || self.model.format != 'python'",
             "a model of format python needs an image with its code",
             "set image",
             ".image",
             "FieldValueRequired",
         ),
-        Rule(
-            "!has(self.realtime) || !has(self.realtime.features) ||"
-            " self.realtime.features.inputs.all(i, self.contract.inputs.exists(f, f.name == i))",
-            "features names an input that the contract does not have",
-            "name inputs of spec.contract.inputs",
-            ".realtime.features.inputs",
+        *(
+            Rule(
+                f"!has(self.{mode}) || !has(self.{mode}.features) ||"
+                f" self.{mode}.features.{part}.all(i,"
+                f" self.contract.inputs.exists(f, f.name == {name}))",
+                "features names an input that the contract does not have",
+                "name inputs of spec.contract.inputs",
+                f".{mode}.features.{part}",
+            )
+            for mode in ("realtime", "edge")
+            for part, name in (("inputs", "i"), ("defaults", "i.name"))
         ),
     )
 
@@ -199,7 +217,10 @@ class RunStatus(ApiModel):
     """One run of a batch deployment."""
 
     name: Annotated[str, Field(max_length=253)]
-    """Name of the Job."""
+    """Name of the run: its first Job's."""
+
+    job: Annotated[str, Field(max_length=253)] | None = None
+    """Job that went on with it, or that rolled back to it, where that is another."""
 
     outcome: Literal["Running", "Succeeded", "Failed"]
     """How it went."""
@@ -208,7 +229,10 @@ class RunStatus(ApiModel):
     """When it started, RFC 3339."""
 
     finished_at: Annotated[str, Field(max_length=32)] | None = None
-    """When it ended, RFC 3339."""
+    """When it ended, RFC 3339. Of a roll back: when answers came from it again."""
+
+    workers: Annotated[str, Field(max_length=15)] | None = None
+    """Workers at work and workers in all, such as 2/3, while it runs."""
 
     version: Annotated[str, Field(max_length=63)] | None = None
     """Model version it scored with."""
@@ -220,7 +244,32 @@ class RunStatus(ApiModel):
     """Rows refused."""
 
     message: Annotated[str, Field(max_length=4096)] | None = None
-    """Why it failed."""
+    """Why it failed, or what else there is to say of it."""
+
+
+class BundleStatus(ApiModel):
+    """What was built for one kind of device."""
+
+    target: Annotated[str, Field(max_length=63)]
+    """Name of the kind of device."""
+
+    digest: Annotated[str, Field(max_length=71)]
+    """sha256 of the bundle's manifest."""
+
+    variant: Annotated[str, Field(max_length=63)]
+    """Variant of the model that was measured best within the budget: fp32 or int8."""
+
+    size_mi_b: Annotated[float, Field(ge=0, alias="sizeMiB")]
+    """Size of the bundle."""
+
+    memory_mi_b: Annotated[float, Field(ge=0, alias="memoryMiB")]
+    """Peak memory measured."""
+
+    latency_ms: Annotated[float, Field(ge=0)]
+    """Median time of one prediction measured."""
+
+    agreement: Annotated[float, Field(ge=0, le=1)]
+    """Share of golden vectors answered like the original."""
 
 
 class Status(ApiModel):
@@ -242,13 +291,17 @@ class Status(ApiModel):
     """Latest run (batch)."""
 
     last_published: RunStatus | None = None
-    """Latest run whose predictions were published (batch)."""
+    """Run that answers come from: published last, or rolled back to (batch)."""
 
     next_run: Annotated[str, Field(max_length=32)] | None = None
     """When the next run is due (batch), RFC 3339."""
 
+    bundles: Annotated[tuple[BundleStatus, ...], Field(max_length=16), keyed_by("target")] = ()
+    """What devices are served (edge)."""
+
     address: Annotated[str, Field(max_length=512)] | None = None
-    """Where the backend asks for predictions, inside the cluster."""
+    """Where the backend asks for predictions, or devices for bundles (edge), inside the
+    cluster."""
 
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), keyed_by("type")] = ()
     """Ready, Progressing, Degraded, SpecValid, ModelResolved."""

@@ -7,21 +7,23 @@ rolls the workload, and a Job that is tried again sees what its first try saw. I
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .base import ApiModel
-from .contract import Contract
-from .model import ModelReference
-from .modes import Batch
+from .contract import Contract, EntityKey
+from .deployment import BundleStatus
+from .model import ModelReference, SecretReference
+from .modes import Batch, Edge, FeatureLookup, Streaming, StreamSource
 from .values import Digest
 
 CONFIG_VARIABLE = "FOURWAYS_CONFIG"
 """Environment variable that holds the document."""
 
 RUN_VARIABLE = "FOURWAYS_RUN"
-"""Environment variable that holds the name of a batch run (the Job's name)."""
+"""Environment variable that holds the name of a batch run: its Job's, or, where a Job goes on with
+a run or rolls back to it, that run's."""
 
 MAX_CONFIG_BYTES = 96 * 1024
 """Linux refuses an environment string of 128 KiB; the rest is room for everything else."""
@@ -41,7 +43,7 @@ CACHE_DIR = "/var/cache/fourways"
 TERMINATION_LOG = "/dev/termination-log"
 """File whose text the kubelet reports as the pod's last words."""
 
-TERMINAL_EXIT_CODES = (2, 3, 4, 5, 6)
+TERMINAL_EXIT_CODES = (2, 3, 4, 5, 6, 7)
 """Exit codes of a worker after which trying again is pointless."""
 
 
@@ -85,10 +87,49 @@ class RuntimeConfig(ApiModel):
     paths: Paths = Paths()
 
 
+class Route(ApiModel):
+    """A deployment whose answers are not, or not only, a batch run in the store.
+
+    Batch deployments have none: the store says what was published and what it looks like.
+    """
+
+    deployment: str
+    mode: Literal["realtime", "streaming", "edge"]
+    version: str
+    """The model's version, as the spec names it."""
+
+    url: str | None = None
+    """Where the model server answers (realtime); None while it has no address yet."""
+
+    timeout_seconds: float = 1.0
+    """A request that takes longer is given up (realtime)."""
+
+    source: StreamSource | None = None
+    """Where a question without a stored answer becomes an event (streaming)."""
+
+    freshness_seconds: float = 300.0
+    """A stored answer older than this counts as missing (streaming)."""
+
+    publish: str | None = None
+    """Folder with the deployment's bundles, one a target (edge)."""
+
+    publish_credentials: SecretReference | None = None
+
+    entity_key: EntityKey | None = None
+    """Key questions are asked by (realtime), or that ``features`` are looked up by (edge)."""
+
+    features: FeatureLookup | None = None
+    """Inputs devices may ask for (edge); ``inputs`` is filled in with names."""
+
+
 class GatewayConfig(ApiModel):
     """What a namespace's gateway is told."""
 
     namespace: str
+    routes: tuple[Route, ...] = ()
+    fetch: FetchPolicy = FetchPolicy()
+    """Where bundles may be read from."""
+
     port: int = 8080
     host: str = "0.0.0.0"  # noqa: S104  (a pod's own network)
     max_body_bytes: int = 16 * 2**20
@@ -113,8 +154,13 @@ class RunReport(ApiModel):
 
     rows: int = 0
     rejects: int = 0
+    run: str | None = None
+    """Run that answers come from now (rollback)."""
+
     digest: str | None = None
     version: str | None = None
+    bundles: tuple[BundleStatus, ...] = ()
+    """What was published for devices (edge)."""
 
 
 class ServerConfig(RuntimeConfig):
@@ -123,5 +169,25 @@ class ServerConfig(RuntimeConfig):
     port: int = 8080
     host: str = "0.0.0.0"  # noqa: S104  (a pod's own network)
     max_body_bytes: int = 16 * 2**20
+    timeout_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """A request that takes longer is refused."""
+
+    features: FeatureLookup | None = None
     max_batch_rows: Annotated[int, Field(ge=1, le=2**20)] = 1024
     """Rows the model is given at once at the most, of one request or of several."""
+
+
+class StreamConfig(RuntimeConfig):
+    """What a stream worker is told: which model, which events, and where it says how it does."""
+
+    streaming: Streaming
+    port: int = 8080
+    """Port of health and metrics."""
+
+    host: str = "0.0.0.0"  # noqa: S104  (a pod's own network)
+
+
+class EdgeConfig(RuntimeConfig):
+    """What the build of bundles is told."""
+
+    edge: Edge
