@@ -5,10 +5,20 @@ Each mode is imported when it is asked for, so that none pays for another's libr
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from importlib import import_module
+from typing import NoReturn
 
-MODES = {"batch": "batch", "gateway": "gateway", "serve": "serving"}
+MODES = {
+    "batch": "batch",
+    "rollback": "rollback",
+    "gateway": "gateway",
+    "serve": "serving",
+    "stream": "streaming",
+    "edge-build": "edge",
+}
 
 
 def main() -> int:
@@ -16,7 +26,14 @@ def main() -> int:
     if len(sys.argv) != 2 or sys.argv[1] not in MODES:
         print(f"usage: python -m fourways_runtime {'|'.join(MODES)}", file=sys.stderr)
         return 2
+    # The first process of a container ignores what it has no handler for: told to stop while it
+    # still loads its libraries, it would work on until it is killed.
+    signal.signal(signal.SIGTERM, _leave)
     return int(import_module(f"fourways_runtime.{MODES[sys.argv[1]]}").main())
+
+
+def _leave(signum: int, frame: object) -> NoReturn:
+    os._exit(128 + signum)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,13 @@ from pydantic import ValidationError
 
 from fourways_api import ApiModel, GatewayConfig, RuntimeConfig
 from fourways_api.base import JUDGED
-from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE, ServerConfig
+from fourways_api.runtime_config import (
+    CONFIG_VARIABLE,
+    RUN_VARIABLE,
+    EdgeConfig,
+    ServerConfig,
+    StreamConfig,
+)
 
 from .errors import ConfigError
 
@@ -30,6 +36,16 @@ def read_gateway_config(environment: Mapping[str, str] = os.environ) -> GatewayC
 def read_server_config(environment: Mapping[str, str] = os.environ) -> ServerConfig:
     """Return a model server's configuration. Raises ConfigError."""
     return _read(ServerConfig, environment)
+
+
+def read_stream_config(environment: Mapping[str, str] = os.environ) -> StreamConfig:
+    """Return a stream worker's configuration. Raises ConfigError."""
+    return _read(StreamConfig, environment)
+
+
+def read_edge_config(environment: Mapping[str, str] = os.environ) -> EdgeConfig:
+    """Return a bundle build's configuration. Raises ConfigError."""
+    return _read(EdgeConfig, environment)
 
 
 def read_run(environment: Mapping[str, str] = os.environ) -> str:

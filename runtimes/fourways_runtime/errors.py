@@ -4,17 +4,27 @@
 
     WorkloadError                 reason and message are for people; both are safe to show
     ├── ConfigError               what we were told makes no sense          (exit 2, not retried)
+    │   └── FeaturesMismatch      the feature table has no such columns
     ├── ModelError                the model is not what its reference says   (exit 3, not retried)
     │   ├── DigestMismatch
     │   ├── ModelNotLoadable
     │   ├── ContractMismatch      the model's tensors are not the contract's
     │   └── GoldenMismatch        golden vectors came out differently
     ├── SourceError               the table is missing or has other columns  (exit 4, not retried)
-    ├── TooManyRejects            more rows refused than maxRejects allows   (exit 5, not retried)
+    │   └── TopicNotFound
+    ├── NotPublishable            the run is not fit to be published         (exit 5, not retried)
+    │   ├── TooManyRejects        more rows refused than maxRejects allows
+    │   └── CheckFailed           it differs from the last run by more than the spec allows
     ├── FetchRefused              the policy forbids it, or it is too large (exit 6, not retried)
+    ├── BudgetExceeded            no variant of the model fits the device   (exit 7, not retried)
     └── Unavailable               the world is not ready: try again           (exit 75, retried)
         ├── FetchFailed
-        └── StoreUnavailable
+        ├── StoreUnavailable
+        │   ├── StoreFull
+        │   └── SinkUnavailable
+        ├── BrokerUnavailable
+        ├── FeaturesUnavailable
+        └── PublishFailed
 
 The exit codes are read by the Job's pod-failure policy: only ``Unavailable``, and what is not
 foreseen, is tried again.
@@ -40,6 +50,10 @@ class ConfigError(WorkloadError):
     """What the workload was told makes no sense."""
 
     exit_code = 2
+
+
+class FeaturesMismatch(ConfigError):
+    """The feature table or query does not give what the contract's inputs need."""
 
 
 class ModelError(WorkloadError):
@@ -70,16 +84,34 @@ class SourceError(WorkloadError):
     exit_code = 4
 
 
-class TooManyRejects(WorkloadError):
-    """More rows were refused than maxRejects allows."""
+class TopicNotFound(SourceError):
+    """The broker has no such topic or stream."""
+
+
+class NotPublishable(WorkloadError):
+    """The run is not fit to be published; the run before stays."""
 
     exit_code = 5
+
+
+class TooManyRejects(NotPublishable):
+    """More rows were refused than maxRejects allows."""
+
+
+class CheckFailed(NotPublishable):
+    """The run's predictions do not pass one of the checks of the spec."""
 
 
 class FetchRefused(WorkloadError):
     """The fetch policy forbids the URI, or the body is larger than allowed."""
 
     exit_code = 6
+
+
+class BudgetExceeded(WorkloadError):
+    """No variant of the model fits what a device can spare."""
+
+    exit_code = 7
 
 
 class Unavailable(WorkloadError):
@@ -94,3 +126,23 @@ class FetchFailed(Unavailable):
 
 class StoreUnavailable(Unavailable):
     """The prediction store cannot be reached, or refuses us."""
+
+
+class StoreFull(StoreUnavailable):
+    """The prediction store has no room left."""
+
+
+class SinkUnavailable(StoreUnavailable):
+    """The place predictions go to cannot be reached, or refuses us."""
+
+
+class BrokerUnavailable(Unavailable):
+    """The broker cannot be reached, or refuses us."""
+
+
+class FeaturesUnavailable(Unavailable):
+    """The feature database cannot be reached, or refuses us."""
+
+
+class PublishFailed(Unavailable):
+    """A bundle could not be written to where it is published."""

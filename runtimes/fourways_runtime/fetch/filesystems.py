@@ -11,10 +11,8 @@ from fourways_api.runtime_config import FetchPolicy, Paths
 from ..errors import FetchRefused
 from .beneath_fs import BeneathFileSystem
 from .credentials import Credentials
-from .http_fs import HttpFile, HttpFileSystem
 from .local import locate
 from .location import Location, check_scheme
-from .objects import object_filesystem
 from .retry import Sleep
 from .source import Clock
 
@@ -45,9 +43,13 @@ def filesystem(
             root, components = locate(location, paths)
             return BeneathFileSystem(root, location.scheme), "/".join(components)
         case "http" | "https":
+            from .http_fs import HttpFile, HttpFileSystem
+
             file = HttpFile(location, Credentials.read(credentials), policy, clock, sleep)
             return HttpFileSystem(file), file.name
         case "oci":
             raise FetchRefused(f"{location.shown}: a table is not read from a registry")
         case _:
+            from .objects import object_filesystem
+
             return object_filesystem(location, Credentials.read(credentials), policy)

@@ -38,12 +38,12 @@ class HttpFile:
         self._version: tuple[int, str | None] | None = None
         self.name = location.path.rpartition("/")[2] or "file"
 
-    def size(self) -> int:
-        """Return the size in bytes. Raises SourceError if the server answers no ranges."""
+    def version(self) -> tuple[int, str | None]:
+        """Return size (bytes) and tag. Raises SourceError if the server answers no ranges."""
         if self._version is None:
             self.read(0, 1)
         assert self._version is not None  # noqa: S101  (read sets it, or raises)
-        return self._version[0]
+        return self._version
 
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes from ``start`` up to ``end``, fewer at the file's end."""
@@ -91,7 +91,8 @@ class HttpFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Return name, size (bytes) and type."""
         if self._strip_protocol(path).strip("/") != self._file.name:
             raise FileNotFoundError(path)
-        return {"name": self._file.name, "size": self._file.size(), "type": "file"}
+        size, tag = self._file.version()
+        return {"name": self._file.name, "size": size, "type": "file", "ETag": tag}
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         """Return the one file."""
@@ -107,7 +108,7 @@ class HttpFileSystem(AbstractFileSystem):  # type: ignore[misc]
 class _Ranged(AbstractBufferedFile):  # type: ignore[misc]
     def __init__(self, filesystem: HttpFileSystem, file: HttpFile) -> None:
         self._file = file
-        super().__init__(filesystem, file.name, block_size=_BLOCK, size=file.size())
+        super().__init__(filesystem, file.name, block_size=_BLOCK, size=file.version()[0])
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return self._file.read(start, end)

@@ -22,7 +22,6 @@ from fourways_api.runtime_config import FetchPolicy
 from ..errors import ConfigError, FetchRefused, SourceError, WorkloadError
 from .credentials import Credentials
 from .location import Location, check_host
-from .network import check_address
 from .source import Body, Deadline, Interrupted
 
 CHUNK = 8 << 20
@@ -67,11 +66,15 @@ def _check_endpoint(url: str, policy: FetchPolicy) -> None:
         ipaddress.ip_address(host)
     except ValueError:
         return
+    from .network import check_address
+
     check_address(host, host)
 
 
 def _guarded_socket(info: tuple[Any, ...]) -> socket.socket:
     """Make the socket for one resolved address, after judging it."""
+    from .network import check_address
+
     family, kind, protocol, _, address = info
     check_address(str(address[0]), "the object store")
     return socket.socket(family, kind, protocol)

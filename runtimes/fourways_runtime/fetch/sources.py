@@ -1,15 +1,12 @@
-"""Which source reads which scheme."""
+"""Which source reads which scheme. Only its own libraries are loaded."""
 
 from __future__ import annotations
 
 from fourways_api.runtime_config import FetchPolicy, Paths
 
 from .credentials import Credentials
-from .http import HttpSource
 from .local import LocalSource
 from .location import Location
-from .objects import ObjectSource, object_filesystem
-from .oci import OciSource
 from .source import Source
 
 
@@ -28,9 +25,15 @@ def source_of(
         case "file" | "pvc":
             return LocalSource(location, paths)
         case "http" | "https":
+            from .http import HttpSource
+
             return HttpSource(location, credentials, policy)
         case "oci":
+            from .oci import OciSource
+
             return OciSource(location, credentials, policy, digest)
         case _:
+            from .objects import ObjectSource, object_filesystem
+
             filesystem, path = object_filesystem(location, credentials, policy)
             return ObjectSource(location, filesystem, path)

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from ..errors import StoreUnavailable, WorkloadError
 from ..store.base import Key, Lookup, PublishedRun, StoreReader
+from ..store.stream import LiveLookup
 
 logger = logging.getLogger("fourways.gateway.store")
 
@@ -102,20 +103,29 @@ class StoreLink:
         A failure is followed by a probe; where that succeeds (a connection had been cut, the store
         is there) the question is asked once more.
         """
-        deadline = monotonic() + seconds
-        reader = self._current()
-        try:
-            return await self._ask(reader, reader.lookup(namespace, deployment, keys), deadline)
-        except StoreUnavailable:
-            if monotonic() >= deadline or not await self._within(self._probe(), deadline):
-                raise
-        reader = self._current()
-        return await self._ask(reader, reader.lookup(namespace, deployment, keys), deadline)
+        return await self._twice(lambda r: r.lookup(namespace, deployment, keys), seconds)
+
+    async def live(
+        self, namespace: str, deployment: str, keys: list[Key], seconds: float
+    ) -> LiveLookup | None:
+        """Ask for a stream's answers, as :meth:`lookup` does for a run's."""
+        return await self._twice(lambda r: r.live(namespace, deployment, keys), seconds)
 
     async def deployments(self, namespace: str) -> list[tuple[str, PublishedRun]]:
         """Return the deployments with a published run. Raises StoreUnavailable."""
         reader = self._current()
         return await self._ask(reader, reader.deployments(namespace), monotonic() + self.timeout)
+
+    async def _twice(self, ask: Callable[[StoreReader], Awaitable[_T]], seconds: float) -> _T:
+        deadline = monotonic() + seconds
+        reader = self._current()
+        try:
+            return await self._ask(reader, ask(reader), deadline)
+        except StoreUnavailable:
+            if monotonic() >= deadline or not await self._within(self._probe(), deadline):
+                raise
+        reader = self._current()
+        return await self._ask(reader, ask(reader), deadline)
 
     def _current(self) -> StoreReader:
         if self._reader is None or not self._up:

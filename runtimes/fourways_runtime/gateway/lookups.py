@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any, Generic, TypeVar
 
 from ..errors import StoreUnavailable
-from ..http import HttpError, Response
-from ..store.base import Key, Lookup
-from .link import StoreLink
+from ..http import HttpError
+from ..store.base import Key
 
-Then = Callable[[Lookup | None], Response]
-"""Makes a request's answer of what the store said; raises HttpError."""
+L = TypeVar("L")
+R = TypeVar("R")
+
+Look = Callable[[str, str, list[Key], float], Awaitable[L]]
+"""Asks the store for keys of a deployment of a namespace, for so many seconds at most."""
 
 RETRY = (b"retry-after: 1",)
 
@@ -35,28 +38,31 @@ MAX_WAITING = 8192
 
 
 @dataclass(slots=True, eq=False)
-class _Batch:
+class _Batch(Generic[L]):
     deployment: str
     asked_at: float
     keys: dict[Key, None] = field(default_factory=dict)
-    waiters: list[tuple[asyncio.Future[Response], Then]] = field(default_factory=list)
+    waiters: list[tuple[asyncio.Future[Any], Callable[[L], Any]]] = field(default_factory=list)
 
 
-class Lookups:
+class Lookups(Generic[L]):
     """Asks the store on behalf of requests."""
 
-    def __init__(self, link: StoreLink, namespace: str) -> None:
-        self._link = link
+    def __init__(self, look: Look[L], timeout_seconds: float, namespace: str) -> None:
+        self._look = look
+        self._timeout = timeout_seconds
         self._namespace = namespace
         self._loop = asyncio.get_running_loop()
-        self._open: dict[str, _Batch] = {}
-        self._queue: deque[_Batch] = deque()
+        self._open: dict[str, _Batch[L]] = {}
+        self._queue: deque[_Batch[L]] = deque()
         self._waiting = 0
         self._pump_due = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def ask(self, deployment: str, keys: Sequence[Key], then: Then) -> asyncio.Future[Response]:
-        """Look ``keys`` up and answer with what ``then`` makes of the lookup.
+    def ask(
+        self, deployment: str, keys: Sequence[Key], then: Callable[[L], R]
+    ) -> asyncio.Future[R]:
+        """Look ``keys`` up and answer with what ``then`` makes of the lookup; it raises HttpError.
 
         No keys: what is published is asked for, without predictions. The future fails with
         HttpError 503 where the store does not answer in time. Raises HttpError 503 at once where
@@ -69,7 +75,7 @@ class Lookups:
             batch = self._open[deployment] = _Batch(deployment, monotonic())
             self._queue.append(batch)
         batch.keys.update(dict.fromkeys(keys))
-        future: asyncio.Future[Response] = self._loop.create_future()
+        future: asyncio.Future[R] = self._loop.create_future()
         batch.waiters.append((future, then))
         self._waiting += 1
         if not self._pump_due:
@@ -103,17 +109,15 @@ class Lookups:
         self._tasks.discard(task)
         self._pump()
 
-    async def _run(self, batch: _Batch) -> None:
+    async def _run(self, batch: _Batch[L]) -> None:
         waited = monotonic() - batch.asked_at
-        if waited > self._link.timeout / 2:
+        if waited > self._timeout / 2:
             # What is left is too short to blame the store for.
             self._fail(batch, HttpError(503, "too many requests are waiting", RETRY))
             return
-        seconds = self._link.timeout - waited
+        seconds = self._timeout - waited
         try:
-            found = await self._link.lookup(
-                self._namespace, batch.deployment, list(batch.keys), seconds
-            )
+            found = await self._look(self._namespace, batch.deployment, list(batch.keys), seconds)
         except StoreUnavailable:
             # The reason may hold an address; it is in the log, where it belongs.
             self._fail(batch, HttpError(503, "the prediction store is not available", RETRY))
@@ -125,7 +129,7 @@ class Lookups:
         else:
             self._tell(batch, found)
 
-    def _tell(self, batch: _Batch, found: Lookup | None) -> None:
+    def _tell(self, batch: _Batch[L], found: L) -> None:
         for future, then in batch.waiters:
             if future.done():
                 continue
@@ -135,7 +139,7 @@ class Lookups:
                 future.set_exception(error)
 
     @staticmethod
-    def _fail(batch: _Batch, error: Exception) -> None:
+    def _fail(batch: _Batch[L], error: Exception) -> None:
         for future, _ in batch.waiters:
             if not future.done():
                 future.set_exception(error)

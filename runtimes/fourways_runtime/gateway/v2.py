@@ -12,7 +12,7 @@ asks; other fields are refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -25,6 +25,8 @@ from ..v2 import DATATYPES, KEY_ALIAS, key_fault, read_envelope
 from ..v2 import refuse as refuse
 
 FOUND = "found"
+
+MAX_MISSING_NAMED = 100
 
 _MAX_OUTPUTS = 256
 
@@ -43,12 +45,17 @@ def read_question(request: Request, key: EntityKey, max_keys: int) -> Question:
     """Read an inference request by entity key. Raises HttpError 400 or 415, naming the field."""
     if request.header(b"inference-header-content-length") is not None:
         raise HttpError(415, "binary tensors are not accepted here: send JSON tensors")
-    body, identity = read_envelope(request.json())
+    return question_of(request.json(), key, max_keys)
+
+
+def question_of(body: Any, key: EntityKey, max_keys: int) -> Question:
+    """Read an inference request's parsed body. Raises HttpError 400, naming the field."""
+    body, identity = read_envelope(body)
     return Question(
         _read_keys(body.get("inputs"), key, max_keys),
         identity,
         _read_outputs(body.get("outputs")),
-        _read_allow_missing(body.get("parameters")),
+        read_allow_missing(body.get("parameters")),
     )
 
 
@@ -67,7 +74,8 @@ def read_key(text: str, key: EntityKey) -> Key:
     return value
 
 
-def _read_allow_missing(parameters: Any) -> bool:
+def read_allow_missing(parameters: Any) -> bool:
+    """Read whether missing keys are no fault. Raises HttpError 400."""
     if parameters is None:
         return False
     if not isinstance(parameters, dict):
@@ -157,7 +165,7 @@ class OutputTensor:
         """Describe a contract's output."""
         return cls(output.name, DATATYPES[output.type], output.shape)
 
-    def render(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def render(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the tensor of these rows, its data flat in row-major order."""
         name = self.name
         data: list[Any] = [row[name] for row in rows]
@@ -169,21 +177,88 @@ class OutputTensor:
         return {"name": name, "datatype": self.datatype, "shape": shape, "data": data}
 
 
-def tensors(contract: Contract) -> tuple[OutputTensor, ...]:
-    """Return the contract's outputs as tensors, in its order."""
-    return tuple(OutputTensor.of(output) for output in contract.outputs)
+class Outputs:
+    """A contract's outputs as tensors, in its order."""
+
+    __slots__ = ("by_name", "tensors")
+
+    def __init__(self, contract: Contract) -> None:
+        self.tensors = tuple(OutputTensor.of(output) for output in contract.outputs)
+        self.by_name = {tensor.name: tensor for tensor in self.tensors}
+
+    def selected(self, question: Question) -> tuple[OutputTensor, ...]:
+        """Return the tensors asked for, in the contract's order. Raises HttpError 400."""
+        if question.allow_missing and FOUND in self.by_name:
+            raise refuse("parameters.allow_missing", f"this deployment has an output named {FOUND}")
+        if question.outputs is None:
+            return self.tensors
+        for index, name in enumerate(question.outputs):
+            if name not in self.by_name:
+                known = ", ".join(self.by_name)[:256]
+                raise refuse(f"outputs[{index}].name", f"is not an output; there are: {known}")
+        return tuple(tensor for tensor in self.tensors if tensor.name in question.outputs)
+
+    def ordered(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row's outputs in the contract's order."""
+        return {tensor.name: row[tensor.name] for tensor in self.tensors}
 
 
-def metadata(name: str, version: str, contract: Contract) -> dict[str, Any]:
-    """Describe a deployment as the protocol describes a model; -1 is the number of keys."""
+def answer(
+    name: str,
+    version: str,
+    tensors: Sequence[OutputTensor],
+    question: Question,
+    found: Mapping[Key, Mapping[str, Any]],
+    parameters: dict[str, Any],
+) -> dict[str, Any]:
+    """Return an inference answer; keys without a row are left out."""
+    keys = question.keys
+    rows = [found[key] for key in keys if key in found]
+    outputs = [tensor.render(rows) for tensor in tensors]
+    if question.allow_missing:
+        mask = [key in found for key in keys]
+        outputs.append({"name": FOUND, "datatype": "BOOL", "shape": [len(keys)], "data": mask})
+    told: dict[str, Any] = {
+        "model_name": name,
+        "model_version": version,
+        "outputs": outputs,
+        "parameters": parameters,
+    }
+    if question.id is not None:
+        told["id"] = question.id
+    return told
+
+
+def no_prediction(question: Question, found: Mapping[Key, Any], **more: Any) -> HttpError:
+    """Return the 404 that names the keys without a prediction."""
+    keys = question.keys
+    missing = [key for key in keys if key not in found]
+    text = f"no prediction for {len(missing)} of {len(keys)} keys"
+    return HttpError(404, text, missing=missing[:MAX_MISSING_NAMED], **more)
+
+
+def metadata(
+    name: str, version: str, platform: str, contract: Contract, inputs: bool = False
+) -> dict[str, Any]:
+    """Describe a deployment as the protocol describes a model; -1 is the number of keys.
+
+    ``inputs``: the contract's inputs may be sent beside the entity key.
+    """
     key = contract.entity_key
+    fields = contract.inputs if inputs else ()
     return {
         "name": name,
         "versions": [version],
-        "platform": "fourways_batch",
-        "inputs": [{"name": key.name, "datatype": DATATYPES[key.type], "shape": [-1]}],
+        "platform": platform,
+        "inputs": [
+            {"name": key.name, "datatype": DATATYPES[key.type], "shape": [-1]},
+            *(
+                {"name": f.name, "datatype": DATATYPES[f.type], "shape": [-1, *f.shape]}
+                for f in fields
+            ),
+        ],
         "outputs": [
             {"name": tensor.name, "datatype": tensor.datatype, "shape": [-1, *tensor.shape]}
-            for tensor in tensors(contract)
+            for tensor in Outputs(contract).tensors
         ],
     }

@@ -25,19 +25,18 @@ class DeploymentCounters:
 class View:
     """A published run, ready to answer from."""
 
-    __slots__ = ("_computed", "by_name", "computed_at", "counters", "run", "tensors")
+    __slots__ = ("_computed", "computed_at", "counters", "outputs", "run")
 
     def __init__(self, run: PublishedRun, counters: DeploymentCounters) -> None:
         self.run = run
         self.counters = counters
-        self.tensors = v2.tensors(run.contract)
-        self.by_name = {tensor.name: tensor for tensor in self.tensors}
+        self.outputs = v2.Outputs(run.contract)
         self._computed = run.computed_at.timestamp()
         self.computed_at = rfc3339(run.computed_at)
 
     def age_seconds(self) -> float:
         """Age of the predictions, never negative: clocks of two hosts may differ."""
-        return max(0.0, round(time() - self._computed, 3))
+        return age_seconds(self._computed)
 
     def provenance(self) -> dict[str, Any]:
         """Say which run the predictions are from and how old they are."""
@@ -103,6 +102,16 @@ def _same(one: PublishedRun, other: PublishedRun) -> bool:
     return one.name == other.name and one.computed_at == other.computed_at
 
 
+def age_seconds(computed: float) -> float:
+    """Return how long ago a moment (seconds since the epoch) is, never negative."""
+    return max(0.0, round(time() - computed, 3))
+
+
 def rfc3339(moment: datetime) -> str:
     """Return a moment as RFC 3339 in UTC, with milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def rfc3339_now() -> str:
+    """Return the present moment."""
+    return rfc3339(datetime.now(UTC))

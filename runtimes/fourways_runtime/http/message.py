@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl
 
 import orjson
@@ -97,6 +97,45 @@ class Response:
         self.headers = headers
 
 
+class Source(Protocol):
+    """A body that is read while it is sent."""
+
+    async def read(self) -> bytes:
+        """Return the next bytes; none at the end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it is read from. Called once, however the answer ends."""
+        ...
+
+
+class SizedResponse(Response):
+    """An answer whose body is not held here: only its length is told.
+
+    No source: nothing but the head is sent, as for 304.
+    """
+
+    __slots__ = ("length", "source")
+
+    def __init__(
+        self,
+        length: int,
+        source: Source | None,
+        status: int = 200,
+        content_type: bytes = JSON,
+        headers: tuple[bytes, ...] = (),
+    ) -> None:
+        super().__init__(b"", status, content_type, headers)
+        self.length = length
+        self.source = source
+
+    def discard(self) -> None:
+        """Let go of a body nobody reads."""
+        source, self.source = self.source, None
+        if source is not None:
+            source.close()
+
+
 class HttpError(Exception):
     """An answer that is an error: {"error": message, ...more}. The message is for the client."""
 
@@ -122,6 +161,7 @@ def _prefix(status: int, content_type: bytes) -> bytes:
 
 
 _PREFIXES: dict[tuple[int, bytes], bytes] = {}
+_MAX_PREFIXES = 256  # a content type may come from another server
 
 
 def head_of(response: Response, tail: bytes) -> bytes:
@@ -129,8 +169,11 @@ def head_of(response: Response, tail: bytes) -> bytes:
     key = (response.status, response.content_type)
     prefix = _PREFIXES.get(key)
     if prefix is None:
+        if len(_PREFIXES) >= _MAX_PREFIXES:
+            _PREFIXES.clear()
         prefix = _PREFIXES[key] = _prefix(*key)
-    size = b"%d" % len(response.body)
+    length = response.length if isinstance(response, SizedResponse) else len(response.body)
+    size = b"%d" % length
     if not response.headers:
         return prefix + size + tail
     return b"%b%b\r\n%b%b" % (prefix, size, b"\r\n".join(response.headers), tail)

@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, cast
 
 from .intake import Intake
-from .message import HttpError, Request, Response, head_of
+from .message import HttpError, Request, Response, SizedResponse, head_of
 from .router import Answer
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ _SLICE = 32 * 1024
 
 _JOIN = 16 * 1024
 """A body up to this size is copied behind its head, a larger one is written as it is."""
+
+_PIECE = 64 * 1024
+"""A body read while it is sent is written in pieces of this size, when there is room for one."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -65,7 +68,8 @@ class Connection(Intake, asyncio.Protocol):
     """The protocol of one client's connection."""
 
     __slots__ = (
-        "_fresh", "_lingers", "_out", "_slots", "_stash", "_tasks", "_transport", "_write_deadline",
+        "_fresh", "_lingers", "_out", "_room", "_sending", "_slots", "_stash", "_tasks",
+        "_transport", "_write_deadline",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -73,7 +77,9 @@ class Connection(Intake, asyncio.Protocol):
         self._write_deadline = inf
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._slots: deque[_Slot] = deque()
-        self._tasks: set[asyncio.Task[Response]] = set()
+        self._tasks: set[asyncio.Task[Response] | asyncio.Task[None]] = set()
+        self._sending = False  # the front slot's body is being read and written
+        self._room: asyncio.Future[None] | None = None
         self._out: list[bytes] = []
         self._stash: deque[bytes] = deque()
         self._fresh = True  # no request has come yet
@@ -94,7 +100,7 @@ class Connection(Intake, asyncio.Protocol):
         self.deadline = self._write_deadline = inf
         self.server.forget(self)
         self.release()
-        self._slots.clear()
+        self._forget_slots()
         self._stash.clear()
         for task in list(self._tasks):
             task.cancel()
@@ -112,6 +118,8 @@ class Connection(Intake, asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on with what was read before."""
         self._write_deadline = inf
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
         self.advance()
 
     def data_received(self, data: bytes) -> None:
@@ -163,9 +171,10 @@ class Connection(Intake, asyncio.Protocol):
             answer: Answer = server.app(request)
         except Exception as error:  # noqa: BLE001  (the client gets a 500, the log the rest)
             answer = server.failed(request, error)
-        if type(answer) is Response:
+        if isinstance(answer, Response):
             server.observe(request, answer.status, started)
-            if plain and not self._slots and not server.draining:
+            held = type(answer) is Response
+            if held and plain and not self._slots and not server.draining:
                 self.deadline = server.idle_deadline
                 self._put(request, answer, server.tail)
                 return
@@ -197,19 +206,68 @@ class Connection(Intake, asyncio.Protocol):
     def _flush_slots(self) -> None:
         slots, server = self._slots, self.server
         while slots and (slots[0].request is None or slots[0].content is not None):
+            if self._sending:
+                return
             slot = slots.popleft()
             if slot.request is None:
                 self._out.append(_CONTINUE)
                 continue
             answer = cast(Response, slot.content)
             last = server.draining and not (slots or self._phase or self._stash)
-            if last or not slot.keep:
+            if type(answer) is SizedResponse:
+                slots.appendleft(slot)
+                self._begin(slot.request, answer, last or not slot.keep)
+            elif last or not slot.keep:
                 self._put(slot.request, answer, server.closing_tail)
                 self._finish()
                 return
-            self._put(slot.request, answer, server.keeping_tail)
+            else:
+                self._put(slot.request, answer, server.keeping_tail)
         if not slots and not self._phase:
             self.deadline = server.idle_deadline
+
+    def _begin(self, request: Request, answer: SizedResponse, closes: bool) -> None:
+        """Write the head of an answer whose body follows from its source, in a task of its own."""
+        tail = self.server.closing_tail if closes else self.server.keeping_tail
+        self._out.append(head_of(answer, tail))
+        if request.method == b"HEAD":
+            answer.discard()
+        self._sending = True
+        task = self.server.loop.create_task(self._send(answer, closes))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, answer: SizedResponse, closes: bool) -> None:
+        try:
+            await self._send_body(answer)
+        except Exception as error:  # noqa: BLE001  (the head has left: all there is to do is end)
+            self.server.broke_off(error)
+            self._transport.abort()
+            return
+        finally:
+            answer.discard()
+        self._sending = False
+        if self._slots:
+            self._slots.popleft()
+        if closes:
+            self._finish()
+            return
+        self.advance()
+        if self.server.draining:
+            self.close_if_idle()
+
+    async def _send_body(self, answer: SizedResponse) -> None:
+        source, left = answer.source, answer.length
+        while source is not None and left:
+            data = await source.read()
+            if not data or len(data) > left:
+                raise EOFError("the body is not as long as its head says")
+            left -= len(data)
+            for start in range(0, len(data), _PIECE):
+                if self._write_deadline != inf:
+                    self._room = self.server.loop.create_future()
+                    await self._room
+                self._transport.write(data[start : start + _PIECE])
 
     def advance(self) -> None:
         """Write the answers that are due, then go on reading where that had been stopped."""
@@ -229,6 +287,12 @@ class Connection(Intake, asyncio.Protocol):
             self._transport.write(out[0])
         else:
             self._transport.writelines(out)
+
+    def _forget_slots(self) -> None:
+        for slot in self._slots:
+            if type(slot.content) is SizedResponse:
+                slot.content.discard()
+        self._slots.clear()
 
     def drop(self, slot: _Slot) -> None:
         """End the connection: the request in this slot was given up and has no answer."""
@@ -252,7 +316,7 @@ class Connection(Intake, asyncio.Protocol):
         """Write what there is and close; after a refusal, let the client finish sending first."""
         self.closing = True
         self._write()
-        self._slots.clear()
+        self._forget_slots()
         self._stash.clear()
         if self._lingers and self._transport.can_write_eof():
             self.deadline = self.server.now + self.server.limits.linger_seconds

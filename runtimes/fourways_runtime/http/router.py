@@ -6,7 +6,7 @@ part of a name and never a separator, and a decoded name is never decoded again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -18,6 +18,10 @@ Answer = Response | Awaitable[Response]
 Handler = Callable[[Request], Answer]
 """Answers at once, or with something to await. A future is cheaper than a coroutine: it needs
 no task. Raises HttpError for an answer that is an error."""
+
+
+_MAX_KNOWN = 1024
+_MAX_KNOWN_BYTES = 256
 
 
 class Route:
@@ -47,6 +51,8 @@ class Router:
     def __init__(self) -> None:
         self.routes: list[Route] = []
         self._exact: dict[bytes, Route] = {}
+        # Targets found lately: most clients ask the same few again and again.
+        self._known: dict[bytes, tuple[Route, Mapping[str, str]]] = {}
         self._root = _Node()
 
     def add(self, method: str, pattern: str, handler: Handler) -> Route:
@@ -84,8 +90,20 @@ class Router:
 
     def _find(self, request: Request) -> Route:
         path = request.target
+        known = self._known.get(path)
+        if known is not None:
+            route, request.params = known
+            return route
         if not path.startswith(b"/") or b"?" in path or b"#" in path:
             path = _split_url(request)
+        route = self._walk(request, path)
+        if path is request.target and len(path) <= _MAX_KNOWN_BYTES:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[path] = route, request.params
+        return route
+
+    def _walk(self, request: Request, path: bytes) -> Route:
         node = self._root
         values: list[bytes] = []
         for part in path.split(b"/")[1:]:

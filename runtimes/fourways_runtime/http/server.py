@@ -140,6 +140,10 @@ class Server:
         identity = b"x-request-id: " + request.id.encode("ascii")
         return json_response({"error": "internal error"}, 500, (identity,))
 
+    def broke_off(self, error: Exception) -> None:
+        """Log why an answer ends before its length."""
+        logger.error("an answer broke off", exc_info=error)
+
     # ---- the coarse clock
 
     def _tick(self) -> None:

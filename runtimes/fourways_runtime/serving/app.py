@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
@@ -22,9 +24,11 @@ from .observed import ServingMetrics
 
 if TYPE_CHECKING:
     from .batcher import Batcher
-    from .question import Reader
+    from .completing import Completer
+    from .question import Question, Reader
 
 _RETRY = (b"retry-after: 1",)
+_VERSION = "/versions/{version}"
 _LOADING = "the model is loading"
 
 
@@ -39,12 +43,20 @@ class ModelServer:
         self._draining = draining
         self._reader: Reader | None = None
         self._batcher: Batcher | None = None
+        self._completer: Completer | None = None
         self.metrics = ServingMetrics(registry)
 
-    def use(self, reader: Reader, batcher: Batcher) -> None:
+    def use(self, reader: Reader, batcher: Batcher, completer: Completer | None = None) -> None:
         """Answer from now on, with these."""
-        self._reader, self._batcher = reader, batcher
+        self._reader, self._batcher, self._completer = reader, batcher, completer
         self.metrics.ready()
+
+    async def close(self) -> None:
+        """Let go of the worker thread and of the feature database."""
+        if self._batcher is not None:
+            self._batcher.close()
+        if self._completer is not None:
+            await self._completer.close()
 
     def router(self) -> Router:
         """Return the routes."""
@@ -53,17 +65,23 @@ class ModelServer:
         router.add("GET", "/v2", self._server)
         router.add("GET", "/v2/health/live", lambda request: _LIVE)
         router.add("GET", "/v2/health/ready", self._ready)
-        for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-            router.add("GET", model, self._model)
-            router.add("GET", f"{model}/ready", self._model_ready)
-            router.add("POST", f"{model}/infer", self._infer)
+        asked = (("GET", "", self._model), ("GET", "/ready", self._model_ready),
+                 ("POST", "/infer", self._infer))  # fmt: skip
+        # Under its own name, too: a path without a parameter is found at once.
+        for name, versions in product(("{model}", self._config.name), ("", _VERSION)):
+            for method, what, handler in asked:
+                route = router.add(method, f"/v2/models/{name}{versions}{what}", handler)
+                route.pattern = f"/v2/models/{{model}}{versions}{what}"
         return router
 
     def _infer(self, request: Request) -> Awaitable[Response]:
         self._hold(request)
         if self._reader is None or self._batcher is None:
             raise HttpError(503, _LOADING, _RETRY)
-        return self._batcher.ask(self._reader.read(request))
+        question = self._reader.read(request)
+        if question.missing and self._completer is not None:
+            return _completed(question, self._completer, self._batcher)
+        return self._batcher.ask(question)
 
     def _model(self, request: Request) -> Response:
         self._hold(request)
@@ -100,12 +118,17 @@ class ModelServer:
     def _hold(self, request: Request) -> None:
         """Hold a request to the one model there is. Raises HttpError 404."""
         params, config = request.params, self._config
-        name, asked = params["model"], params.get("version")
+        name, asked = params.get("model", config.name), params.get("version")
         if name != config.name:
             raise HttpError(404, f"no model {name[:63]} here; {config.name} is served")
         if asked is not None and asked != config.model.version:
             text = f"version {asked[:63]} is not served; {config.model.version} is"
             raise HttpError(404, text)
+
+
+async def _completed(question: Question, completer: Completer, batcher: Batcher) -> Response:
+    since = monotonic()
+    return await batcher.ask(await completer.complete(question), since)
 
 
 _LIVE = json_response({"live": True})

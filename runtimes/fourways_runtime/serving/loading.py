@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,20 +18,13 @@ from fourways_api import InputField
 from fourways_api.runtime_config import ServerConfig
 
 from ..errors import ModelError, ModelNotLoadable
-from ..fetch import Fetched, fetch, resolve
-from ..golden import MAX_BYTES, check_vectors, read_vectors
-from ..model import load
-from ..pipeline import Pipeline
+from ..prepare import prepare
 from ..records import Array
 from ..sources.cells import numpy_type
 from .answer import Renderer
+from .completing import covered
 from .question import Reader
 from .scoring import Scorer
-
-if TYPE_CHECKING:
-    from fourways_api.model import SecretReference
-
-    from ..model.base import Model
 
 logger = logging.getLogger("fourways.serving")
 
@@ -58,60 +50,21 @@ class Loaded:
 
 def load_model(config: ServerConfig) -> Loaded:
     """Fetch, load, check and warm up the model. Raises WorkloadError, naming the cause."""
-    model, contract = config.model, config.contract
-    expected = config.digest or model.digest
-    limit = model.max_size_mi_b * 2**20
-    fetched = _fetch(config, model.uri, expected, limit, model.credentials)
-    root = _folder(config) if model.allow_external_data else None
-    loaded = load(fetched.path, model, threads=config.threads, external_root=root)
-    scorer = Scorer(contract, loaded, config.max_batch_rows)
-    logger.info("model loaded", extra={"digest": fetched.digest, "version": model.version})
-    _check_golden(config, loaded)
+    contract = config.contract
+    left_out = covered(config.features, contract)
+    prepared = prepare(config)
+    model = prepared.model
+    scorer = Scorer(contract, model, config.max_batch_rows)
     inline_rows = _warm_up(config, scorer)
     logger.info("warmed up", extra={"inline_rows": inline_rows})
+    names = [tensor.name for tensor in model.inputs]
     return Loaded(
-        Reader(contract, [tensor.name for tensor in loaded.inputs], config.max_batch_rows),
+        Reader(contract, names, config.max_batch_rows, left_out),
         scorer,
-        Renderer(config.name, model.version, contract),
+        Renderer(config.name, config.model.version, contract),
         inline_rows,
-        fetched.digest,
+        prepared.digest,
     )
-
-
-def _fetch(
-    config: ServerConfig,
-    uri: str,
-    digest: str | None,
-    max_bytes: int,
-    credentials: SecretReference | None,
-) -> Fetched:
-    secret = None
-    if credentials is not None:
-        secret = Path(config.paths.secrets_root) / credentials.secret_name
-    return fetch(
-        uri,
-        into=Path(config.paths.cache_dir) / "models",
-        digest=digest,
-        max_bytes=max_bytes,
-        policy=config.fetch,
-        paths=config.paths,
-        credentials=secret,
-    )
-
-
-def _folder(config: ServerConfig) -> Path | None:
-    path = resolve(config.model.uri, config.paths)
-    return None if path is None else path.parent
-
-
-def _check_golden(config: ServerConfig, model: Model) -> None:
-    golden = config.contract.golden_vectors
-    if golden is None:
-        return
-    fetched = _fetch(config, golden.uri, golden.digest, MAX_BYTES, golden.credentials)
-    vectors = read_vectors(fetched.path, config.contract)
-    check_vectors(Pipeline(config.contract, model), vectors, golden)
-    logger.info("golden vectors agree", extra={"vectors": len(vectors)})
 
 
 def _warm_up(config: ServerConfig, scorer: Scorer) -> int:

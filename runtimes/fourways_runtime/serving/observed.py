@@ -3,9 +3,9 @@ a process serves one model, and a metric without them costs no look-up."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from ..metrics import LATENCY_BUCKETS
+from ..metrics import LATENCY_BUCKETS, PlainCounter, PlainHistogram
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
@@ -14,10 +14,10 @@ class ServingMetrics:
     """Requests and rows scored, how they were batched, and what the model took for them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        requests = Counter(
-            "fourways_inference_requests", "Requests given to the model.", registry=registry
+        requests = PlainCounter(
+            "fourways_inference_requests", "Requests given to the model.", registry
         )
-        rows = Counter("fourways_inference_rows", "Rows given to the model.", registry=registry)
+        rows = PlainCounter("fourways_inference_rows", "Rows given to the model.", registry)
         failures = Counter(
             "fourways_inference_failures", "Requests the model failed on.", registry=registry
         )
@@ -26,20 +26,22 @@ class ServingMetrics:
             "Requests answered 503 because too many were waiting.",
             registry=registry,
         )
-        batch_requests = Histogram(
-            "fourways_batch_requests",
-            "Requests scored together.",
-            buckets=_SIZES,
+        timed_out = Counter(
+            "fourways_inference_timeouts",
+            "Requests refused because their answer took too long.",
             registry=registry,
         )
-        batch_rows = Histogram(
-            "fourways_batch_rows", "Rows scored together.", buckets=_SIZES, registry=registry
+        batch_requests = PlainHistogram(
+            "fourways_batch_requests", "Requests scored together.", _SIZES, registry
         )
-        seconds = Histogram(
+        batch_rows = PlainHistogram(
+            "fourways_batch_rows", "Rows scored together.", _SIZES, registry
+        )
+        seconds = PlainHistogram(
             "fourways_model_seconds",
             "From a batch's tensors to its answers: checks, features, model.",
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
+            LATENCY_BUCKETS,
+            registry,
         )
         self.waiting = Gauge(
             "fourways_requests_waiting",
@@ -48,6 +50,7 @@ class ServingMetrics:
         )
         self.failed = failures.inc
         self.turned_away = turned_away.inc
+        self.timed_out = timed_out.inc
         self.scored = seconds.observe
         self._requests, self._rows = requests.inc, rows.inc
         self._batch_requests, self._batch_rows = batch_requests.observe, batch_rows.observe

@@ -6,7 +6,8 @@ records of every mode.
 
 Inputs are one tensor each, or one tensor of shape [N, inputs] named ``input`` or as the model
 names its own, where all inputs are single numbers. Entity keys may come as ``entity_keys`` in the
-parameters or as a tensor of the key's name; without them a record is known by its position.
+parameters or as a tensor of the key's name; without them a record is known by its position. With
+them inputs may be left out that a feature database covers.
 """
 
 from __future__ import annotations
@@ -39,9 +40,12 @@ BadRow = tuple[int, str, str]
 """A record's position in its request, the field at fault, and the reason."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question:
-    """A request understood: ``rows`` records, as one block (rows, inputs) or as columns."""
+    """A request understood: ``rows`` records, as one block (rows, inputs) or as columns.
+
+    Not to be changed; frozen ones take three times as long to make.
+    """
 
     rows: int
     id: str | None
@@ -52,6 +56,11 @@ class Question:
     keys: list[Any] | None
     block: Array | None
     columns: dict[str, Array]
+    missing: tuple[str, ...] = ()
+    """Inputs left out, to be looked up by ``keys``."""
+
+    features: str | None = None
+    """Where the inputs left out were taken from."""
 
     def refuse(self, bad: Sequence[BadRow]) -> HttpError:
         """Return the 400 that names the first bad rows."""
@@ -71,8 +80,16 @@ class Question:
 class Reader:
     """Reads the requests for one contract."""
 
-    def __init__(self, contract: Contract, model_inputs: Sequence[str], max_rows: int) -> None:
-        """``model_inputs`` are the model's own names of its inputs."""
+    def __init__(
+        self,
+        contract: Contract,
+        model_inputs: Sequence[str],
+        max_rows: int,
+        covered: Sequence[str] = (),
+    ) -> None:
+        """``model_inputs`` are the model's own names of its inputs; those ``covered`` may be left
+        out by a request that has entity keys."""
+        self._covered = frozenset(covered)
         self._key = contract.entity_key
         self._fields = {field.name: field for field in contract.inputs}
         self._outputs = tuple(field.name for field in contract.outputs)
@@ -83,17 +100,50 @@ class Reader:
         kinds = {field.type for field in contract.inputs}
         self._block_type = np.dtype(kinds.pop()) if numeric and len(kinds) == 1 else None
         self._key_names = frozenset({self._key.name, KEY_ALIAS} - self._fields.keys())
+        floats = {"float32": ("FP32", "f"), "float64": ("FP64", "d")}
+        self._plain_type = floats.get(str(self._block_type))
 
     def read(self, request: Request) -> Question:
         """Read a request. Raises HttpError 400 or 415, naming the field."""
         header, binary = _split(request)
+        plain = _no_truths(request.body)
+        if plain and binary is None and self._plain_type is not None:
+            question = self._plainest(header, *self._plain_type)
+            if question is not None:
+                return question
         body, identity = read_envelope(header)
-        plain = b"true" not in request.body and b"false" not in request.body
         reading = _Reading(self, binary, plain)
         reading.inputs(body.get("inputs"))
         binary_output, keys = self._parameters(body.get("parameters"))
         outputs = self._asked(body.get("outputs"), binary_output)
         return reading.question(identity, outputs, binary_output, keys)
+
+    def _plainest(self, body: Any, datatype: str, code: str) -> Question | None:
+        """Read the plainest request there is, one tensor of all inputs and nothing asked for.
+
+        Returns None where it is another one, or where something is wrong with it: that is told
+        by who reads any request.
+        """
+        try:
+            (tensor,) = body["inputs"]
+            rows, width = tensor["shape"]
+            data = tensor["data"]
+            if (
+                len(body) == 1
+                and len(tensor) == 4
+                and tensor["name"] in self._combined
+                and tensor["datatype"] == datatype
+                and type(rows) is int
+                and 0 < rows <= self._max_rows
+                and width == len(self._fields)
+                and type(data) is list
+                and len(data) == rows * width
+            ):
+                block = tensors.packed(code, data, (rows, width))
+                return Question(rows, None, None, False, None, block, {})
+        except (KeyError, TypeError, ValueError, *tensors.NOT_PLAIN):
+            pass
+        return None
 
     def _parameters(self, parameters: Any) -> tuple[bool, Any]:
         if parameters is None:
@@ -139,6 +189,7 @@ class _Reading:
         self._columns: dict[str, Array] = {}
         self._keys: list[Any] | None = None
         self._bad: dict[int, tuple[str, str]] = {}
+        self._missing: tuple[str, ...] = ()
 
     def inputs(self, inputs: Any) -> None:
         reader = self._reader
@@ -151,8 +202,10 @@ class _Reading:
             left = len(self._binary) - self._used
             raise refuse("body", f"holds {left} bytes that belong to no tensor")
         if self._block is None and len(self._columns) < len(reader._fields):
-            missing = next(name for name in reader._fields if name not in self._columns)
-            raise refuse(missing, "is missing: the contract has it as an input")
+            self._missing = tuple(name for name in reader._fields if name not in self._columns)
+            for name in self._missing:
+                if name not in reader._covered:
+                    raise refuse(name, "is missing: the contract has it as an input")
 
     def question(
         self,
@@ -164,10 +217,14 @@ class _Reading:
         if keys is not None:
             self._take_keys("parameters.entity_keys", keys)
         question = Question(
-            self._rows, identity, outputs, binary, self._keys, self._block, self._columns
-        )
+            self._rows, identity, outputs, binary, self._keys, self._block, self._columns,
+            self._missing,
+        )  # fmt: skip
         if self._bad:
             raise question.refuse([(row, *self._bad[row]) for row in sorted(self._bad)])
+        if self._missing and self._keys is None:
+            key = self._reader._key.name
+            raise refuse(self._missing[0], f"is missing: give it, or {key} to have it looked up")
         return question
 
     def _tensor(self, at: str, tensor: Any, first: bool) -> None:
@@ -294,6 +351,13 @@ class _Reading:
     def _note(self, name: str, faults: Faults) -> None:
         for row, reason in faults.items():
             self._bad.setdefault(row, (name, reason))
+
+
+def _no_truths(body: bytes) -> bool:
+    """Tell whether neither true nor false occurs in a body: at once, where a letter is missing."""
+    if b"l" not in body and b"r" not in body:
+        return True
+    return b"true" not in body and b"false" not in body
 
 
 def _split(request: Request) -> tuple[Any, memoryview | None]:

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from ..records import Array, Columns, Scored
 from .question import BadRow, Question
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Part:
     """One request's answers: rows ``start`` to ``stop`` of a batch's outputs (N, *shape)."""
 
@@ -45,7 +46,7 @@ class Scorer:
         key = EntityKey(name=contract.entity_key.name, type="int64")
         contract = contract.model_copy(update={"entity_key": key})
         self._pipeline = Pipeline(contract, model)
-        self._wide = Wide.of(contract, model)
+        self._wide = Wide.of(contract, model, max_rows)
         self._names = [field.name for field in contract.inputs]
         self._positions = np.arange(max_rows)
 
@@ -63,13 +64,19 @@ class Scorer:
         return self._pipeline.score_columns(self._positions[:rows], columns)
 
     def _together(self, questions: Sequence[Question]) -> list[Outcome]:
+        if self._wide is not None:
+            answers = self._wide.answers([self._block(question) for question in questions])
+            if answers is not None:
+                return _parted(questions, answers)
+        return self._judged(questions)
+
+    def _judged(self, questions: Sequence[Question]) -> list[Outcome]:
         ends = list(accumulate(question.rows for question in questions))
-        scored = self._scored(questions, ends[-1])
+        scored = self.run(self._columns(questions), ends[-1])
         answers = scored.predictions
         outputs = {name: np.ascontiguousarray(values) for name, values in answers.columns.items()}
         if not scored.rejects:
-            starts = [0, *ends]
-            return [Part(outputs, starts[i], end) for i, end in enumerate(ends)]
+            return _parted(questions, outputs)
         bad: dict[int, list[BadRow]] = {}
         for reject in sorted(scored.rejects, key=lambda reject: reject.row):
             at = bisect_right(ends, reject.row)
@@ -82,15 +89,6 @@ class Scorer:
             else Part(outputs, stops[at] - question.rows, stops[at])
             for at, question in enumerate(questions)
         ]
-
-    def _scored(self, questions: Sequence[Question], rows: int) -> Scored:
-        if self._wide is not None:
-            blocks = [self._block(question) for question in questions]
-            block = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-            scored = self._wide.score(block, self._positions[:rows])
-            if scored is not None:
-                return scored
-        return self.run(self._columns(questions), rows)
 
     def _block(self, question: Question) -> Array:
         if question.block is not None:
@@ -111,18 +109,24 @@ class Scorer:
 class Wide:
     """The same pipeline with the contract's inputs as one field: a matrix instead of columns.
 
-    Good records of a wide table pass several times faster. Whatever is not plainly good is left to
+    Good records of a wide table pass many times faster. Whatever is not plainly good is left to
     the contract itself, which has the words for it.
     """
 
-    def __init__(self, pipeline: Pipeline, name: str, low: Array, high: Array) -> None:
+    def __init__(
+        self, pipeline: Pipeline, name: str, fields: Sequence[InputField], max_rows: int
+    ) -> None:
         self._pipeline = pipeline
         self._name = name
-        self._low, self._high = low, high
-        self._bounded = bool(np.isfinite(low).any() or np.isfinite(high).any())
+        kind = np.dtype(fields[0].type)
+        low, high = _bounds(fields, kind)
+        # As many rows as a batch may have: comparing contiguous memory is what is fast.
+        self._low, self._high = np.tile(low, (max_rows, 1)), np.tile(high, (max_rows, 1))
+        absent = np.array([field.nullable for field in fields])
+        self._absent = np.tile(absent, (max_rows, 1)) if absent.any() else None
 
     @classmethod
-    def of(cls, contract: Contract, model: Model) -> Wide | None:
+    def of(cls, contract: Contract, model: Model, max_rows: int) -> Wide | None:
         """Bind it, where all inputs are single floats of one type and feed one tensor."""
         fields = contract.inputs
         kinds = {field.type for field in fields}
@@ -136,20 +140,41 @@ class Wide:
             pipeline = Pipeline(contract.model_copy(update={"inputs": (wide,)}), model)
         except ContractMismatch:
             return None
-        low, high = [], []
-        for field in fields:
-            bounds = field.range
-            low.append(-np.inf if bounds is None or bounds.min is None else bounds.min)
-            high.append(np.inf if bounds is None or bounds.max is None else bounds.max)
-        kind = np.dtype(fields[0].type)
-        return cls(pipeline, wide.name, np.array(low, kind), np.array(high, kind))
+        return cls(pipeline, wide.name, fields, max_rows)
 
-    def score(self, block: Array, positions: Array) -> Scored | None:
+    def answers(self, blocks: Sequence[Array]) -> Columns | None:
         """Score rows (N, inputs), or return None where one of them may not be good."""
-        if self._bounded and ((block < self._low) | (block > self._high)).any():
+        block = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        rows = len(block)
+        good = (block >= self._low[:rows]) & (block <= self._high[:rows])  # NaN is in no range
+        if self._absent is not None:
+            good |= self._absent[:rows] & np.isnan(block)
+        if not np.logical_and.reduce(good, axis=None):
             return None
-        scored = self._pipeline.score_columns(positions, {self._name: block})
-        return None if scored.rejects else scored
+        return self._pipeline.answers({self._name: block}, rows)
+
+
+def _bounds(fields: Sequence[InputField], kind: np.dtype[Any]) -> tuple[Array, Array]:
+    """Return the lowest and the highest value (inputs,) each field takes; none takes infinity."""
+    ranges = [field.range for field in fields]
+    low = [r.min if r is not None and r.min is not None else -np.inf for r in ranges]
+    high = [r.max if r is not None and r.max is not None else np.inf for r in ranges]
+    limits = np.finfo(kind)
+    # Rounded to the type as the contract compares them, value by value.
+    return (
+        np.maximum(np.array(low, kind), limits.min),
+        np.minimum(np.array(high, kind), limits.max),
+    )
+
+
+def _parted(questions: Sequence[Question], answers: Columns) -> list[Outcome]:
+    parts: list[Outcome] = []
+    start = 0
+    for question in questions:
+        stop = start + question.rows
+        parts.append(Part(answers, start, stop))
+        start = stop
+    return parts
 
 
 def _split(names: Sequence[str], block: Array) -> dict[str, Array]:

@@ -1,33 +1,27 @@
-"""The model server's process: configuration, event loop, signals, last words, exit code."""
+"""The model server's process: what it does from listening to the end of its drain."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-import os
-import sys
-import threading
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING
 
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+from prometheus_client import CollectorRegistry
 
-from fourways_api import Paths, RunReport
 from fourways_api.runtime_config import ServerConfig
 
 from ..config import read_server_config
-from ..errors import Unavailable, WorkloadError
 from ..http import Limits, Server, run_until_signal
-from ..http.logs import log_as_json
 from ..metrics import HttpMetrics
+from ..process import in_thread, listen, new_registry, patiently, run_server
 from .app import ModelServer
+from .simd import prefer_narrow_loops
 
 if TYPE_CHECKING:
+    from .completing import Completer
     from .loading import Loaded
-
-_T = TypeVar("_T")
 
 _LIMITS = Limits()
 _FAILED_LOAD_GRACE = 0.2
@@ -36,22 +30,8 @@ logger = logging.getLogger("fourways.serving")
 
 
 def main() -> int:
-    """Serve until told to stop; return the exit code of ``fourways_runtime.errors``."""
-    log_as_json()
-    config: ServerConfig | None = None
-    try:
-        config = read_server_config()
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(serve(config))
-    except WorkloadError as error:
-        logger.error("%s", error, extra={"reason": error.reason})
-        _say(config, error.reason, str(error))
-        _leave(error.exit_code)
-    except Exception:
-        logger.exception("internal error")
-        _say(config, "InternalError", "see the server's log")
-        _leave(1)
-    _leave(0)
+    """Serve until told to stop; end with the exit code of ``fourways_runtime.errors``."""
+    run_server(read_server_config, serve, logger)
 
 
 async def serve(config: ServerConfig) -> None:
@@ -62,25 +42,23 @@ async def serve(config: ServerConfig) -> None:
         WorkloadError: the model could not be brought to answer.
 
     """
-    registry = CollectorRegistry()
-    for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
-        registry.register(collector)
+    if config.model.format == "onnx":
+        prefer_narrow_loops()
+    registry = new_registry()
     server, app = build(config, registry)
-    try:
-        await server.start(config.host, config.port)
-    except OSError as error:
-        where = f"{config.host}:{config.port}"
-        raise Unavailable(f"cannot listen on {where}: {error.strerror}") from None
+    await listen(server, config.host, config.port)
     running = asyncio.ensure_future(run_until_signal(server))
     await asyncio.sleep(0)  # who reads that we listen may send a signal at once
     logger.info("listening", extra={"port": server.port, "namespace": config.namespace})
-    loading = asyncio.ensure_future(_bring_up(config, app))
+    loading = asyncio.ensure_future(_bring_up(config, app, registry))
     await asyncio.wait((running, loading), return_when=asyncio.FIRST_COMPLETED)
     if loading.done() and loading.exception() is not None:
         running.cancel()
         await server.drain(0, _FAILED_LOAD_GRACE)
         await loading
-    logger.info("stopped", extra={"all_answered": await running})
+    all_answered = await running
+    await app.close()
+    logger.info("stopped", extra={"all_answered": all_answered})
 
 
 def build(
@@ -93,9 +71,11 @@ def build(
     return server, app
 
 
-async def _bring_up(config: ServerConfig, app: ModelServer) -> None:
+async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorRegistry) -> None:
     """Load the model on a thread of its own, then let the application answer."""
-    loaded = await _in_thread(lambda: _load(config))
+    loaded, completer = await asyncio.gather(
+        in_thread(lambda: _load(config), "load"), _completer(config, registry)
+    )
     from .batcher import Batcher
 
     batcher = Batcher(
@@ -104,61 +84,37 @@ async def _bring_up(config: ServerConfig, app: ModelServer) -> None:
         app.metrics,
         max_rows=config.max_batch_rows,
         inline_rows=loaded.inline_rows,
+        timeout=config.timeout_seconds,
     )
-    app.use(loaded.reader, batcher)
+    app.use(loaded.reader, batcher, completer)
+    gc.collect()
+    gc.freeze()  # what is here now stays: the collector need not look at it again and again
     logger.info("serving", extra={"model": config.name, "digest": loaded.digest})
+
+
+async def _completer(config: ServerConfig, registry: CollectorRegistry) -> Completer | None:
+    """Connect to the feature database, where there is one. Raises WorkloadError."""
+    if config.features is None:
+        return None
+    from ..feature_store import open_features
+    from .completing import Completer, covered
+
+    inputs = covered(config.features, config.contract)
+    reader = open_features(
+        config.features,
+        config.contract.entity_key,
+        inputs,
+        config.paths,
+        registry,
+        config.contract.inputs,
+    )
+    completer = Completer(config.contract, config.features, reader)
+    await patiently(reader.check)
+    logger.info("features checked", extra={"inputs": len(inputs)})
+    return completer
 
 
 def _load(config: ServerConfig) -> Loaded:
     from .loading import load_model  # the libraries are loaded while the server lives already
 
     return load_model(config)
-
-
-async def _in_thread(call: Callable[[], _T]) -> _T:
-    """Run a call on a thread that does not keep the process from ending."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[_T] = loop.create_future()
-
-    def tell(set_outcome: Callable[[Any], None], outcome: Any) -> None:
-        if not future.done():
-            set_outcome(outcome)
-
-    def work() -> None:
-        outcome: tuple[Callable[[Any], None], Any]
-        try:
-            outcome = future.set_result, call()
-        except Exception as error:  # noqa: BLE001  (whoever awaits it gets it)
-            outcome = future.set_exception, error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(tell, *outcome)
-
-    threading.Thread(target=work, name="load", daemon=True).start()
-    return await future
-
-
-def _say(config: ServerConfig | None, reason: str, message: str) -> None:
-    from ..last_words import write_report
-
-    report = RunReport(
-        outcome="Failed",
-        reason=reason,
-        message=message,
-        digest=config.digest if config else None,
-        version=config.model.version if config else None,
-    )
-    write_report(report, (config.paths if config else Paths()).termination_log)
-
-
-def _leave(code: int) -> NoReturn:
-    """End at once: the interpreter would wait for a thread that hangs in a download or a model."""
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None  # asyncio's own loop: slower, and all there is on Windows
-    return uvloop.new_event_loop

@@ -11,7 +11,7 @@ little-endian in row-major order; BOOL is a byte of 0 or 1; BYTES is a 4-byte le
 from __future__ import annotations
 
 import math
-from array import array
+import struct
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -22,6 +22,8 @@ from ..records import Array
 from ..sources.cells import Faults, numbers, shown
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_CODES = {code: np.dtype(f"<{code}") for code in "fdqQ"}
+NOT_PLAIN = (struct.error, OverflowError)
 _JSON_NAMES = {list: "a list", dict: "an object", bool: "a truth value", str: "text"}
 
 
@@ -57,12 +59,24 @@ def from_json(
     faults: Faults = {}
     try:
         if not plain and bool in set(map(type, data)):
-            raise TypeError
-        values = np.frombuffer(array(code, data), np.dtype(code))
-    except (TypeError, OverflowError):
+            values, faults = _one_by_one(data, code, nullable)
+        else:
+            values = packed(code, data, (wanted,))
+    except NOT_PLAIN:
         values, faults = _one_by_one(data, code, nullable)
     cast, more = fit(to, values)
     return cast, more | faults
+
+
+def packed(code: str, data: list[Any], shape: tuple[int, ...]) -> Array:
+    """Convert numbers (and truth values) by a code of struct, which is faster than numpy at it.
+
+    Raises:
+        NOT_PLAIN: one of them is something else, or does not fit.
+
+    """
+    raw = struct.pack(f"<{len(data)}{code}", *data)
+    return np.ndarray(shape, _CODES[code], raw)
 
 
 def fit(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:

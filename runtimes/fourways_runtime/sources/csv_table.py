@@ -19,8 +19,9 @@ from fourways_api import Contract
 
 from ..records import Reject, Rows
 from . import BATCH_ROWS
-from .base import Chunk, check_names, wanted
+from .base import Chunk, check_more, check_names, completed, wanted
 from .files import Files
+from .split import Newer, Split
 
 BLOCK_BYTES = 4 * 2**20
 """Bytes parsed at once. No row may be longer."""
@@ -29,37 +30,58 @@ BLOCK_BYTES = 4 * 2**20
 class CsvTable:
     """See :class:`.base.Table`."""
 
-    def __init__(self, files: Files, contract: Contract) -> None:
+    total_rows: int | None = None
+
+    def __init__(self, files: Files, contract: Contract, more: tuple[str, ...] = ()) -> None:
         self._files = files
-        self._columns = wanted(contract)
-        self.total_rows: int | None = None
-        for path in files.paths:
-            with files.reading(path):
-                header = _header(files, path)
-                check_names(contract, header, files.told(path))
+        self._contract = contract
+        self._more = more
+        self._columns = tuple(dict.fromkeys((*wanted(contract), *more)))
+
+    def splits(self, rows: int) -> list[Split]:
+        """Cut the table into its files, and look at their headers."""
+        found = []
+        for at, part in enumerate(self._files.parts):
+            told = self._files.told(part.path)
+            mark = self._files.fingerprint(part.path)
+            with self._files.reading(told):
+                header = _header(self._files, part.path)
+            more = [name for name in part.constants if name not in header]
+            check_names(self._contract, [*header, *more], told)
+            check_more(self._more, [*header, *more], told)
+            fixed = {n: part.constants[n] for n in self._columns if n in more}
+            found.append(Split(at, told, {"path": part.path, "constants": fixed}, None, mark))
+        return found
+
+    def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
+        """Read a file; all of its rows, whatever ``newer`` says."""
+        path = split.detail["path"]
+        return self._files.steady(path, split, lambda: self._file(split, split.start))
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the table from its start, in order."""
         position = 0
-        for path in self._files.paths:
-            for chunk in self._file(path, position):
+        for split in self.splits(0):
+            for chunk in self._file(split, position):
                 yield chunk
                 position = max(_end(chunk), position)
 
-    def _file(self, path: str, first: int) -> Iterator[Chunk]:
+    def _file(self, split: Split, first: int) -> Iterator[Chunk]:
         bad: dict[int, str] = {}
-        with self._files.reading(path):
-            reader = _open(self._files, path, self._columns, bad)
+        fixed = split.detail["constants"]
+        columns = tuple(name for name in self._columns if name not in fixed)
+        with self._files.reading(split.file):
+            reader = _open(self._files, split.detail["path"], columns, bad)
         done = first
         while True:
-            with self._files.reading(path):
+            with self._files.reading(split.file):
                 batch = _next(reader)
             if batch is None:
                 break
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 part = batch.slice(start, BATCH_ROWS)
                 rows, rejects = _numbered(part.num_rows, done, first, bad)
-                yield Chunk(part, rows, rejects)
+                yield Chunk(completed(part, self._columns, fixed), rows, rejects)
                 done = int(rows[-1]) + 1
         if bad:
             rows, rejects = _numbered(0, done, first, bad)

@@ -70,9 +70,10 @@ class Decoder:
         """
         decoded = {}
         refused: dict[int, tuple[str, str]] = {}
-        texts, faults = _as_arrow(self._key.type, keys)
-        keys, more = _keys(self._key.type, texts)
-        _note(refused, self._key.name, faults | more)
+        if self._key.type != "int64" or keys.dtype != np.int64:  # else nothing can be wrong
+            texts, faults = _as_arrow(self._key.type, keys)
+            keys, more = _keys(self._key.type, texts)
+            _note(refused, self._key.name, faults | more)
         for field in self._fields:
             values, faults = _retyped(field, columns, len(rows))
             _note(refused, field.name, faults)
@@ -131,11 +132,11 @@ def out_of_range(flat: Array, limits: Any) -> Faults:
     faults: Faults = {}
     if limits is None:
         return faults
-    if limits.min is not None:
-        for at in np.flatnonzero(flat < limits.min):
+    if limits.min is not None and (below := flat < limits.min).any():
+        for at in np.flatnonzero(below):
             faults[int(at)] = f"{shown(flat[at])} is below {shown(limits.min)}"
-    if limits.max is not None:
-        for at in np.flatnonzero(flat > limits.max):
+    if limits.max is not None and (above := flat > limits.max).any():
+        for at in np.flatnonzero(above):
             faults[int(at)] = f"{shown(flat[at])} is above {shown(limits.max)}"
     return faults
 

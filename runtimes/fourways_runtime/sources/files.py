@@ -1,16 +1,17 @@
 """The files of a table: one, a folder's, or a glob's, wherever they are.
 
-Owns finding them and the words for what reading them raises. Getting at their bytes, and the policy
-that guards it, is the fetcher's.
+Owns finding them, telling one state of a file from another, and the words for what reading them
+raises. Getting at their bytes, and the policy that guards it, is the fetcher's. Files are listed
+when somebody asks which there are: a worker that is told which to read need not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -21,11 +22,21 @@ from ..errors import SourceError, WorkloadError
 from ..fetch import filesystem
 from ..fetch.location import Location
 from ..fetch.objects import translated
+from .partitions import Filter, Part, constants, expanded, found_files, kept
+from .split import Split
 
+T = TypeVar("T")
+
+_COMPRESSED = ("", ".gz", ".zst", ".bz2")
 SUFFIXES = {
     "Parquet": (".parquet", ".parq", ".pq"),
-    "CSV": (".csv", ".csv.gz", ".csv.zst", ".csv.bz2"),
-}
+    "CSV": tuple(f".csv{end}" for end in _COMPRESSED),
+    "JSONLines": tuple(f".{kind}{end}" for kind in ("jsonl", "ndjson", "json")
+                       for end in _COMPRESSED),
+}  # fmt: skip
+
+_MARKS = ("ETag", "etag", "generation", "mtime", "LastModified", "last_modified")
+"""What an fsspec backend calls the mark that changes with a file's content, best first."""
 
 
 _FSSpecHandler: Any = pafs.FSSpecHandler  # Its stub calls it abstract.
@@ -44,24 +55,69 @@ class _Handler(_FSSpecHandler):  # type: ignore[misc]
     open_input_stream = open_input_file
 
 
-@dataclass(frozen=True, slots=True)
 class Files:
     """The files of one table, in the order they are read."""
 
-    location: Location
-    filesystem: Any
-    """A ``pyarrow.fs.FileSystem``."""
+    def __init__(
+        self, location: Location, backend: Any, find: Callable[[], tuple[Part, ...]]
+    ) -> None:
+        """Read from an fsspec filesystem; ``find`` lists the files when that is needed."""
+        self.location = location
+        self.backend = backend
+        self.filesystem: Any = pafs.PyFileSystem(_Handler(backend))
+        self._find = find
 
-    paths: tuple[str, ...]
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """All files. Raises SourceError, FetchFailed."""
+        with translated(self.location):
+            return self._find()
+
+    @property
+    def local(self) -> bool:
+        """Tell whether a file is opened without asking a server."""
+        return self.location.scheme in ("file", "pvc")
 
     def told(self, path: str) -> str:
         """Name a file for people."""
-        return self.location.shown if len(self.paths) == 1 else PurePosixPath(path).name
+        return self.location.shown if len(self.parts) == 1 else PurePosixPath(path).name
+
+    def fingerprint(self, path: str) -> str:
+        """Return what tells one state of a file from another: its size, and its tag or time."""
+        with translated(self.location):
+            info = self.backend.info(path)
+        mark = next((info[name] for name in _MARKS if info.get(name) is not None), "")
+        return f"{info.get('size')}-{str(mark).strip(chr(34))}"
+
+    def steady(self, path: str, split: Split, read: Callable[[], Iterator[T]]) -> Iterator[T]:
+        """Read a file that is what it was when the run began, before and after.
+
+        Raises:
+            SourceError: it is gone, or another by now.
+
+        """
+        self._check(path, split)
+        try:
+            yield from read()
+        except SourceError:
+            # Half of one state and half of another looks damaged: say what it is.
+            self._check(path, split)
+            raise
+        self._check(path, split)
+
+    def _check(self, path: str, split: Split) -> None:
+        try:
+            found = self.fingerprint(path)
+        except SourceError as error:
+            if "access denied" in str(error):
+                raise
+            raise SourceError(f"{split.file}: is gone; it was there when the run began") from None
+        if found != split.fingerprint:
+            raise SourceError(f"{split.file}: changed while it was read")
 
     @contextmanager
-    def reading(self, path: str | None = None) -> Iterator[None]:
+    def reading(self, name: str) -> Iterator[None]:
         """Turn what reading raises into our errors, naming the file."""
-        name = self.location.shown if path is None else self.told(path)
         with translated(self.location):
             try:
                 yield
@@ -76,36 +132,46 @@ class Files:
                 raise
 
 
-def find_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Files:
-    """List a table's files by name; hidden ones (``.`` or ``_`` in front) are not part of it.
-
-    Raises:
-        SourceError: there is none.
-
-    """
-    location = Location.parse(source.uri)
+def open_backend(
+    source: BatchSource, *, policy: FetchPolicy, paths: Paths
+) -> tuple[Location, Any, str]:
+    """Return where a table is, an fsspec filesystem that reads there, and the path in it."""
+    location = Location.parse(source.uri or "")
     secret = None
     if source.credentials is not None:
         secret = Path(paths.secrets_root) / source.credentials.secret_name
-    backend, path = filesystem(source.uri, credentials=secret, policy=policy, paths=paths)
-    with translated(location):
-        names = _listed(backend, path, location, SUFFIXES[source.format])
-    wrapped: Any = pafs.PyFileSystem(_Handler(backend))
-    return Files(location, wrapped, tuple(names))
+    backend, path = filesystem(source.uri or "", credentials=secret, policy=policy, paths=paths)
+    return location, backend, path
 
 
-def _listed(backend: Any, path: str, location: Location, suffixes: tuple[str, ...]) -> list[str]:
+def find_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Files:
+    """Return a table's files by name; hidden ones (``.`` or ``_`` in front) are not part of it."""
+    location, backend, path = open_backend(source, policy=policy, paths=paths)
+    filters = {each.column: frozenset(each.values) for each in source.filter}
+
+    def find() -> tuple[Part, ...]:
+        names = _listed(backend, path, location, SUFFIXES[source.format], filters)
+        return kept(tuple(Part(name, constants(name)) for name in names), filters, location.shown)
+
+    return Files(location, backend, find)
+
+
+def _listed(
+    backend: Any, path: str, location: Location, suffixes: tuple[str, ...], filters: Filter
+) -> list[str]:
     if location.scheme in ("http", "https"):
         return [path]
     if any(mark in path for mark in "*?["):
-        matches = backend.glob(path, detail=True)
+        matches: dict[str, Any] = {}
+        for pattern in expanded(path, filters):
+            matches |= backend.glob(pattern, detail=True)
         found = sorted(name for name, entry in matches.items() if entry["type"] == "file")
         if not found:
-            raise SourceError(f"{location.shown}: no file is named so")
+            raise SourceError(f"{location.shown}: no file is named so{_where(filters)}")
         return found
     if backend.info(path)["type"] != "directory":
         return [path]
-    everything = sorted(backend.find(path))
+    everything = found_files(backend, path, filters)
     root = PurePosixPath(path)
     found = [
         name
@@ -118,10 +184,17 @@ def _listed(backend: Any, path: str, location: Location, suffixes: tuple[str, ..
     if not found:
         there = ", ".join(PurePosixPath(name).name for name in everything[:5]) or "nothing"
         raise SourceError(
-            f"{location.shown}: the folder has no file that ends with {suffixes[0]}; "
-            f"there is {there}"
+            f"{location.shown}: the folder has no file that ends with {suffixes[0]}"
+            f"{_where(filters)}; there is {there}"
         )
     return found
+
+
+def _where(filters: Filter) -> str:
+    if not filters:
+        return ""
+    asked = "; ".join(f"{name} = {', '.join(sorted(of)[:5])}" for name, of in filters.items())
+    return f" where {asked}"
 
 
 def _line(error: Exception) -> str:

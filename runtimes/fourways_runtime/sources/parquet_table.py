@@ -1,74 +1,161 @@
 """Tables in Parquet, read through pyarrow's datasets: only the columns wanted, in small batches.
 
-Every file's footer is read first, so that a column gone astray in the last file is found before the
-first one is scored, and so that the number of rows is known.
+Every file's footer is read when the table is cut into splits, so that a column gone astray in the
+last file is found before the first one is scored, and so that the number of rows is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from fourways_api import Contract
 
 from ..errors import SourceError
 from . import BATCH_ROWS
-from .base import Chunk, check_names, wanted
+from .base import SPLIT_ROWS, Chunk, check_more, check_names, completed, wanted
 from .cells import accepts
 from .files import Files
+from .split import Newer, Split
 
 _READAHEAD = 4
+_FOOTERS_AT_ONCE = 8
+"""Footers asked for at once where each is a round trip."""
 
 
 class ParquetTable:
     """See :class:`.base.Table`."""
 
-    def __init__(self, files: Files, contract: Contract) -> None:
+    def __init__(self, files: Files, contract: Contract, more: tuple[str, ...] = ()) -> None:
         self._files = files
-        self._columns = list(wanted(contract))
-        form = ds.ParquetFileFormat(
+        self._contract = contract
+        self._more = more
+        self._columns = list(dict.fromkeys((*wanted(contract), *more)))
+        self._form = ds.ParquetFileFormat(
             default_fragment_scan_options=ds.ParquetFragmentScanOptions(
                 use_buffered_stream=True, pre_buffer=False
             )
         )
-        self._fragments: list[Any] = []
-        self.total_rows: int | None = 0
-        for path in files.paths:
-            with files.reading(path):
-                fragment: Any = form.make_fragment(path, files.filesystem)
-                _check(contract, fragment.physical_schema, files.told(path))
-                self.total_rows += fragment.metadata.num_rows
-            self._fragments.append(fragment)
+        self._last: tuple[str, Any] | None = None
+        """The file opened last, by its fingerprint: splits of one file come one after another."""
+
+    @property
+    def total_rows(self) -> int | None:
+        """How many rows there are; known once every footer was read."""
+        if "_footers" not in self.__dict__:
+            return None
+        return sum(sum(groups) for _, groups in self._footers)
+
+    @cached_property
+    def _footers(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Of each file its fingerprint and the rows of its row groups."""
+        parts = self._files.parts
+
+        def look(at: int) -> tuple[str, tuple[int, ...]]:
+            path, name = parts[at].path, self._files.told(parts[at].path)
+            mark = self._files.fingerprint(path)
+            fragment = self._open(path, name, parts[at].constants, mark)
+            return mark, tuple(group.num_rows for group in fragment.row_groups)
+
+        if self._files.local or len(parts) == 1:
+            return [look(at) for at in range(len(parts))]
+        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+            return list(pool.map(look, range(len(parts))))
+
+    def _open(self, path: str, name: str, fixed: Mapping[str, str | None], mark: str) -> Any:
+        if self._last is not None and self._last[0] == path + mark:
+            return self._last[1]
+        with self._files.reading(name):
+            fragment: Any = self._form.make_fragment(path, self._files.filesystem)
+            _check(self._contract, fragment.physical_schema, fixed, name)
+            check_more(self._more, [*fragment.physical_schema.names, *fixed], name)
+            fragment.ensure_complete_metadata()
+        self._last = path + mark, fragment
+        return fragment
+
+    def splits(self, rows: int) -> list[Split]:
+        """Cut the table into runs of row groups of about ``rows`` rows."""
+        found: list[Split] = []
+        first = 0
+        for part, (mark, groups) in zip(self._files.parts, self._footers, strict=True):
+            told = self._files.told(part.path)
+            begin = 0
+            while begin < len(groups):
+                end, count = begin + 1, groups[begin]
+                while end < len(groups) and count + groups[end] <= rows:
+                    count, end = count + groups[end], end + 1
+                detail = {
+                    "path": part.path, "groups": [begin, end], "constants": dict(part.constants),
+                }  # fmt: skip
+                found.append(Split(len(found), told, detail, count, mark, first))
+                first, begin = first + count, end
+        return found
+
+    def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
+        """Read a run of row groups."""
+        return self._files.steady(split.detail["path"], split, lambda: self._read(split, newer))
+
+    def _read(self, split: Split, newer: Newer | None) -> Iterator[Chunk]:
+        path, fixed = split.detail["path"], split.detail["constants"]
+        whole = self._open(path, split.file, fixed, split.fingerprint)
+        groups = range(*split.detail["groups"])
+        condition = None
+        with self._files.reading(split.file):
+            fragment = whole.subset(row_group_ids=list(groups))
+            if newer is not None and newer.column in whole.physical_schema.names:
+                condition = _condition(newer, whole.physical_schema.field(newer.column).type)
+                # By the footer's statistics, so that row groups without a newer row are not read.
+                fragment = fragment.subset(filter=condition)
+        position = split.start
+        for batch in self._batches(split.file, fragment, fixed, condition):
+            yield Chunk(batch, np.arange(position, position + batch.num_rows))
+            position += batch.num_rows
+
+    def _batches(
+        self, name: str, fragment: Any, fixed: Mapping[str, str | None], condition: Any = None
+    ) -> Iterator[Any]:
+        there = fragment.physical_schema.names
+        batches = fragment.to_batches(
+            columns=[column for column in self._columns if column in there],
+            filter=condition,
+            batch_size=BATCH_ROWS,
+            batch_readahead=_READAHEAD,
+            # The cores are for the model; one thread reads ten times what it can score.
+            use_threads=False,
+        )
+        while True:
+            with self._files.reading(name):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            if batch.num_rows:
+                yield completed(batch, self._columns, fixed)
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the table from its start, in order."""
-        position = 0
-        for path, fragment in zip(self._files.paths, self._fragments, strict=True):
-            batches = fragment.to_batches(
-                columns=self._columns,
-                batch_size=BATCH_ROWS,
-                batch_readahead=_READAHEAD,
-                # The cores are for the model; one thread reads ten times what it can score.
-                use_threads=False,
-            )
-            while True:
-                with self._files.reading(path):
-                    batch = next(batches, None)
-                if batch is None:
-                    break
-                if batch.num_rows:
-                    yield Chunk(batch, np.arange(position, position + batch.num_rows))
-                    position += batch.num_rows
+        for split in self.splits(SPLIT_ROWS):
+            yield from self.read(split)
 
 
-def _check(contract: Contract, schema: Any, file: str) -> None:
-    check_names(contract, list(schema.names), file)
+def _condition(newer: Newer, kind: Any) -> Any:
+    column: Any = ds.field(newer.column)
+    return (column >= pa.scalar(newer.value).cast(kind)) | column.is_null()
+
+
+def _check(contract: Contract, schema: Any, fixed: Mapping[str, str | None], file: str) -> None:
+    names = list(schema.names)
+    check_names(contract, [*names, *(name for name in fixed if name not in names)], file)
     key = contract.entity_key
     fields = [(key.name, key.type, ()), *((f.name, f.type, f.shape) for f in contract.inputs)]
     for name, kind, shape in fields:
+        if name not in names:
+            continue
         found = schema.field(name).type
         if not accepts(kind, shape, found):
             says = kind + (f" of shape {list(shape)}" if shape else "")

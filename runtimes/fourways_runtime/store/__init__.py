@@ -11,11 +11,14 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..errors import ConfigError
-from .base import Key, Lookup, PublishedRun, Run, RunWriter, Sealed, StoreReader, StoreWriter
+from .base import Key, Lookup, PublishedRun, Run, StoreReader
+from .stream import LiveAnswer, LiveLookup, Stream, StreamWriter
+from .writer import Writer
 
 __all__ = [
-    "Key", "Lookup", "PublishedRun", "Run", "RunWriter", "Sealed", "StoreReader", "StoreWriter",
-    "open_reader", "open_writer", "read_uri",
+    "Key", "LiveAnswer", "LiveLookup", "Lookup", "PublishedRun", "Run", "StoreReader",
+    "Stream", "StreamWriter", "Writer",
+    "open_reader", "open_stream_writer", "open_writer", "read_uri",
 ]  # fmt: skip
 
 
@@ -30,13 +33,16 @@ def read_uri(file: str) -> str:
         uri = Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not text"
-        raise ConfigError(f"the prediction store's URI cannot be read from {file}: {why}") from None
+        raise ConfigError(
+            f"the prediction store's URI cannot be read from {file}: {why} (on a cluster, the key "
+            "uri of the store's Secret, fourways-store unless the chart's values say otherwise)"
+        ) from None
     if not uri:
         raise ConfigError(f"the prediction store's URI in {file} is empty")
     return uri
 
 
-def open_writer(uri: str) -> StoreWriter:
+def open_writer(uri: str) -> Writer:
     """Connect to a store and make its tables where they are missing (blocking).
 
     Raises:
@@ -45,12 +51,31 @@ def open_writer(uri: str) -> StoreWriter:
 
     """
     if (path := _sqlite_path(uri)) is not None:
-        from .sqlite_writer import SqliteWriter
+        from .sqlite_database import SqliteDatabase
 
-        return SqliteWriter(path)
-    from .postgres_writer import PostgresWriter
+        return Writer(SqliteDatabase(path))
+    from .postgres_database import PostgresDatabase
 
-    return PostgresWriter(uri)
+    return Writer(PostgresDatabase(uri))
+
+
+def open_stream_writer(uri: str, stream: Stream) -> StreamWriter:
+    """Connect to a store as a worker of a stream: its tables are made where they are missing.
+
+    From then on readers see this stream's live table (blocking).
+
+    Raises:
+        ConfigError: the URI names no store we know, or the store is of a newer version.
+        StoreUnavailable: it cannot be reached, or refuses us.
+
+    """
+    if (path := _sqlite_path(uri)) is not None:
+        from .sqlite_stream import SqliteStream
+
+        return SqliteStream(path, stream)
+    from .postgres_stream import PostgresStream
+
+    return PostgresStream(uri, stream)
 
 
 def open_reader(uri: str | Callable[[], str], timeout: float) -> StoreReader:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fourways_api import Contract
 
-from ..records import Predictions, Reject
+if TYPE_CHECKING:
+    from .stream import LiveLookup
 
 Key = str | int
 
@@ -54,75 +55,6 @@ class Lookup:
     """By key: outputs by name, as plain Python values (lists for arrays)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A run as it will be published: how many rows it holds, and how many were refused."""
-
-    rows: int
-    rejects: int
-
-
-class RunWriter(Protocol):
-    """Writes one run aside and publishes it whole. Leaving the context without publish drops it.
-
-    Calls may come from different threads, one at a time.
-    """
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exc: object) -> None: ...
-
-    def write(self, predictions: Predictions) -> None:
-        """Append predictions. Raises StoreUnavailable."""
-        ...
-
-    def reject(self, rejects: list[Reject]) -> None:
-        """Append rejects. Raises StoreUnavailable."""
-        ...
-
-    def seal(self) -> Sealed:
-        """End the writing: index the keys, and settle the ones that occur more than once.
-
-        Such a key keeps the row furthest down the source; each one before is a reject. Only now
-        is the number of rejects final: judge it before publishing. Raises StoreUnavailable.
-        """
-        ...
-
-    def publish(self, keep: int) -> PublishedRun:
-        """Make this run (sealed here, if it was not) what readers see; keep ``keep`` runs in all.
-
-        Older runs are dropped, and so is what dead workers left behind. Where the connection
-        breaks before the answer, nobody knows which side of the commit it broke on: raises
-        StoreUnavailable, and the next try asks ``finished``. Also raised where another try took
-        this run over. The run before stays published then.
-        """
-        ...
-
-
-class StoreWriter(Protocol):
-    """The store as a batch worker sees it (blocking)."""
-
-    def open_run(self, run: Run) -> RunWriter:
-        """Start a run. What an earlier try of the same run left behind is dropped first.
-
-        A run of this name that is published already is not touched: raises ConfigError. Ask
-        ``finished`` first. Raises StoreUnavailable.
-        """
-        ...
-
-    def finished(self, namespace: str, deployment: str, run: str) -> PublishedRun | None:
-        """Return this very run if it was published, whether or not readers still see it."""
-        ...
-
-    def published(self, namespace: str, deployment: str) -> PublishedRun | None:
-        """Return the run readers see now."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        ...
-
-
 class StoreReader(Protocol):
     """The store as the gateway sees it (asyncio)."""
 
@@ -137,6 +69,14 @@ class StoreReader(Protocol):
 
     async def deployments(self, namespace: str) -> list[tuple[str, PublishedRun]]:
         """Return the deployments with a published run."""
+        ...
+
+    async def live(self, namespace: str, deployment: str, keys: list[Key]) -> LiveLookup | None:
+        """Answer by keys from a stream; None where no worker of it ever started.
+
+        Keys are given in the contract's key type or as text; answers come back under the keys as
+        given. Raises StoreUnavailable, within the time-out the reader was opened with.
+        """
         ...
 
     async def ready(self) -> bool:

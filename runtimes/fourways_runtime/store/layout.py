@@ -15,14 +15,19 @@ from typing import Any
 import orjson
 
 from fourways_api import Contract
+from fourways_api.base import JUDGED
 
 from .base import PublishedRun
 
-SCHEMA_VERSION = 1
-"""Raised with each change of the tables; a store of a newer version is not touched."""
+SCHEMA_VERSION = 3
+"""Raised with each change of the tables. An older store is brought up to date where it stands: so
+far by tables it lacks. A newer one is not touched."""
 
 POSITION = "$row"
 """Column with a row's position in the source. No contract name holds a dollar."""
+
+HASH = "$hash"
+"""Column with a hash of the row's key and inputs, where runs compare them."""
 
 DUPLICATE = "a later row has the same key"
 """Why a row gave way."""
@@ -77,7 +82,8 @@ def dump_contract(contract: Contract) -> str:
 
 def load_contract(text: str) -> Contract:
     """Read a contract kept beside a run."""
-    return Contract.model_validate_json(text)
+    # Its rules were kept when it was written.
+    return Contract.model_validate_json(text, context=JUDGED)
 
 
 def published_run(row: tuple[Any, ...]) -> PublishedRun:

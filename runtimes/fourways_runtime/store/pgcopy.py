@@ -154,7 +154,7 @@ def _form(column: Column) -> Any:
 
 def _put(into: Array, column: Column, values: Array) -> None:
     if not column.shape:
-        _put_scalars(into, column.kind, values)
+        put_scalars(into, column.kind, values)
         return
     into["ndim"] = len(column.shape)
     into["oid"] = TYPES[column.kind].oid
@@ -162,10 +162,11 @@ def _put(into: Array, column: Column, values: Array) -> None:
     into["dimensions"]["lower"] = 1
     elements = into["elements"]
     elements["length"] = elements["value"].dtype.itemsize
-    _put_scalars(elements["value"], column.kind, values.reshape(len(values), -1))
+    put_scalars(elements["value"], column.kind, values.reshape(len(values), -1))
 
 
-def _put_scalars(into: Array, kind: str, values: Array) -> None:
+def put_scalars(into: Array, kind: str, values: Array) -> None:
+    """Write values (M,) of a contract type into the type's binary form."""
     if kind != "uint64":
         into[...] = values
         return

@@ -7,9 +7,14 @@ Owns the schema ``fourways``:
 * ``published``: which run readers see, a row a deployment. Moving it is publishing; moving it
   back is rolling back;
 * ``rejects``: the rows refused, by run;
-* ``run_<hash>``: the predictions of one run.
-
-Tables of other writers (a stream's live rows, a ledger of chunks) are new tables beside these.
+* ``run_<hash>``: the predictions of one run;
+* ``streams``: one row a streaming deployment, with its contract and the name of its live table;
+  ``revision`` counts its contracts;
+* ``models``: which version and digest the live rows' numbers stand for;
+* ``positions``: where each partition of a stream's source stands;
+* ``dead_letters``: the events that will not be scored;
+* ``live_<hash>``: the answers of one stream, a row an entity key.
+* ``ledgers``, ``chunks``, ``workers``, ``tombstones``: see :mod:`.tables`.
 """
 
 from __future__ import annotations
@@ -22,7 +27,8 @@ from urllib.parse import quote, unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ..errors import ConfigError, StoreUnavailable
+from ..errors import ConfigError, StoreFull, StoreUnavailable
+from . import tables
 from .layout import SCHEMA_VERSION
 
 CREATE = """
@@ -46,7 +52,26 @@ CREATE TABLE IF NOT EXISTS fourways.rejects (
     run_id bigint NOT NULL REFERENCES fourways.runs ON DELETE CASCADE,
     position bigint NOT NULL, key text, field text NOT NULL, reason text NOT NULL);
 CREATE INDEX IF NOT EXISTS rejects_run_id ON fourways.rejects (run_id);
+CREATE TABLE IF NOT EXISTS fourways.models (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    version text NOT NULL, digest text NOT NULL, UNIQUE (version, digest));
+CREATE TABLE IF NOT EXISTS fourways.streams (
+    namespace text NOT NULL, deployment text NOT NULL,
+    version text NOT NULL, digest text NOT NULL, contract text NOT NULL, source text NOT NULL,
+    table_name text NOT NULL, revision bigint NOT NULL DEFAULT 1,
+    started_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (namespace, deployment));
+CREATE TABLE IF NOT EXISTS fourways.positions (
+    namespace text NOT NULL, deployment text NOT NULL, source text NOT NULL,
+    partition integer NOT NULL, next bigint NOT NULL, tries integer NOT NULL,
+    PRIMARY KEY (namespace, deployment, source, partition)) WITH (fillfactor = 50);
+CREATE TABLE IF NOT EXISTS fourways.dead_letters (
+    namespace text NOT NULL, deployment text NOT NULL, source text NOT NULL,
+    partition integer NOT NULL, position bigint NOT NULL, key bytea, value bytea,
+    headers text NOT NULL, attempts integer NOT NULL, reason text NOT NULL,
+    died_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (namespace, deployment, source, partition, position));
 """
+CREATE += tables.CREATE.replace("@", "fourways.")
 
 
 def conninfo(uri: str, timeout: float) -> str:
@@ -102,7 +127,9 @@ def translated(uri: str) -> Iterator[None]:
     except psycopg.Error as error:
         if not is_unavailable(error):
             raise
-        raise StoreUnavailable(f"the prediction store: {explain(error, uri)}") from None
+        full = isinstance(error, psycopg.errors.DiskFull)
+        kind = StoreFull if full else StoreUnavailable
+        raise kind(f"the prediction store: {explain(error, uri)}") from None
 
 
 def lock_number(*parts: str) -> int:
@@ -119,12 +146,14 @@ def ensure_schema(connection: psycopg.Connection) -> None:
 
     """
     version = _version(connection)
-    if version is None:
+    if version is None or version < SCHEMA_VERSION:
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number("schema"),))
             connection.execute(CREATE)
             connection.execute(
-                "INSERT INTO fourways.schema_version (version) VALUES (%s) ON CONFLICT DO NOTHING",
+                "INSERT INTO fourways.schema_version AS v (version) VALUES (%s) "
+                "ON CONFLICT (only_row) DO UPDATE SET version = excluded.version "
+                "WHERE v.version < excluded.version",
                 (SCHEMA_VERSION,),
             )
         version = _version(connection)

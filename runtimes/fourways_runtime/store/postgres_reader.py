@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, TypeVar
 
 import psycopg
@@ -21,7 +20,9 @@ from ..errors import ConfigError, StoreUnavailable
 from . import layout, pgcopy
 from .base import Key, Lookup, PublishedRun
 from .postgres import conninfo, explain, is_unavailable
+from .postgres_live import STREAM, LiveTarget, whole
 from .reading import asked
+from .stream import LiveLookup
 
 MAX_CONNECTIONS = 8
 MAX_WAITING = 10_000
@@ -58,6 +59,7 @@ class PostgresReader:
         self._pool: AsyncConnectionPool | None = None
         self._opening = asyncio.Lock()
         self._targets: dict[tuple[str, str], _Target] = {}
+        self._streams: dict[tuple[str, str], LiveTarget] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def lookup(self, namespace: str, deployment: str, keys: list[Key]) -> Lookup | None:
@@ -68,6 +70,10 @@ class PostgresReader:
         """Return the deployments with a published run."""
         rows = await self._within(self._query(_POINTER + " ORDER BY r.deployment", (namespace,)))
         return [(row[2], layout.published_run(row[4:])) for row in rows or []]
+
+    async def live(self, namespace: str, deployment: str, keys: list[Key]) -> LiveLookup | None:
+        """Answer by keys from a stream; None where no worker of it ever started."""
+        return await self._within(self._live(namespace, deployment, keys))
 
     async def ready(self) -> bool:
         """Tell whether the store answers."""
@@ -108,6 +114,26 @@ class PostgresReader:
             return None
         target = _target(rows[0][0], rows[0][3], layout.published_run(rows[0][4:]))
         self._targets[whose] = target
+        return target
+
+    async def _live(self, namespace: str, deployment: str, keys: list[Key]) -> LiveLookup | None:
+        whose = (namespace, deployment)
+        for _ in range(_TRIES):
+            target = self._streams.get(whose) or await self._find_stream(whose)
+            if target is None:
+                return None
+            rows = await self._query(target.statement, (list(target.meant(keys)), *whose))
+            # As with runs: another revision, or no table, is a contract that has changed since.
+            if rows and rows[0][0] == target.revision:
+                return LiveLookup(target.contract, target.answers(rows, keys))
+            self._streams.pop(whose, None)
+        raise StoreUnavailable("the prediction store: the stream's table moved while it was read")
+
+    async def _find_stream(self, whose: tuple[str, str]) -> LiveTarget | None:
+        rows = await self._query(STREAM, whose)
+        if not rows:
+            return None
+        target = self._streams[whose] = LiveTarget.of(*rows[0])
         return target
 
     async def _query(
@@ -206,11 +232,5 @@ def _target(run_id: int, table: str, run: PublishedRun) -> _Target:
 def _answer(target: _Target, values: tuple[Any, ...]) -> dict[str, Any]:
     answer = dict(zip(target.names, values, strict=True))
     for at in target.wide:
-        answer[target.names[at]] = _whole(values[at])
+        answer[target.names[at]] = whole(values[at])
     return answer
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return int(value)
-    return [_whole(element) for element in value]

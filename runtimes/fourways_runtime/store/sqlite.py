@@ -10,8 +10,13 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ..errors import ConfigError, StoreUnavailable
+import orjson
+
+from ..errors import ConfigError, StoreFull, StoreUnavailable
+from ..records import Array
+from . import tables
 from .layout import SCHEMA_VERSION, Column
 
 BUSY_SECONDS = 30.0
@@ -37,7 +42,26 @@ CREATE TABLE IF NOT EXISTS rejects (
     run_id INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
     position INTEGER NOT NULL, key TEXT, field TEXT NOT NULL, reason TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS rejects_run_id ON rejects (run_id);
+CREATE TABLE IF NOT EXISTS models (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    version TEXT NOT NULL, digest TEXT NOT NULL, UNIQUE (version, digest));
+CREATE TABLE IF NOT EXISTS streams (
+    namespace TEXT NOT NULL, deployment TEXT NOT NULL,
+    version TEXT NOT NULL, digest TEXT NOT NULL, contract TEXT NOT NULL, source TEXT NOT NULL,
+    table_name TEXT NOT NULL, revision INTEGER NOT NULL DEFAULT 1,
+    started_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (namespace, deployment));
+CREATE TABLE IF NOT EXISTS positions (
+    namespace TEXT NOT NULL, deployment TEXT NOT NULL, source TEXT NOT NULL,
+    partition INTEGER NOT NULL, next INTEGER NOT NULL, tries INTEGER NOT NULL,
+    PRIMARY KEY (namespace, deployment, source, partition));
+CREATE TABLE IF NOT EXISTS dead_letters (
+    namespace TEXT NOT NULL, deployment TEXT NOT NULL, source TEXT NOT NULL,
+    partition INTEGER NOT NULL, position INTEGER NOT NULL, key BLOB, value BLOB,
+    headers TEXT NOT NULL, attempts INTEGER NOT NULL, reason TEXT NOT NULL,
+    died_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    PRIMARY KEY (namespace, deployment, source, partition, position));
 """
+CREATE += tables.CREATE.replace("@", "")
 
 
 def sql_type(column: Column) -> str:
@@ -52,6 +76,25 @@ def quoted(identifier: str) -> str:
     return f'"{identifier}"'
 
 
+def cells(column: Column, values: Array) -> list[Any]:
+    """Return a column's values as SQLite stores them."""
+    if column.shape:
+        return [orjson.dumps(value).decode() for value in values.tolist()]
+    if column.kind == "uint64":
+        return [str(value) for value in values.tolist()]
+    stored: list[Any] = values.tolist()
+    return stored
+
+
+def value(column: Column, stored: Any) -> Any:
+    """Return a cell as it went in: a plain Python value, a list for an array."""
+    if column.shape:
+        return orjson.loads(stored)
+    if column.kind == "bool":
+        return bool(stored)
+    return int(stored) if column.kind == "uint64" else stored
+
+
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn errors of the world (missing, locked, full, read-only) into StoreUnavailable."""
@@ -60,7 +103,9 @@ def translated(path: Path) -> Iterator[None]:
     except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
         if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
             raise
-        raise StoreUnavailable(f"the prediction store {path.name}: {error}") from None
+        full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+        kind = StoreFull if full else StoreUnavailable
+        raise kind(f"the prediction store {path.name}: {error}") from None
 
 
 @contextmanager
@@ -102,7 +147,9 @@ def _ensure_schema(connection: sqlite3.Connection) -> None:
         for statement in CREATE.split(";\n"):
             connection.execute(statement)
         connection.execute(
-            "INSERT INTO schema_version VALUES (1, ?) ON CONFLICT DO NOTHING", (SCHEMA_VERSION,)
+            "INSERT INTO schema_version VALUES (1, ?) ON CONFLICT (only_row) DO UPDATE "
+            "SET version = excluded.version WHERE version < excluded.version",
+            (SCHEMA_VERSION,),
         )
         (version,) = connection.execute("SELECT version FROM schema_version").fetchone()
     if version != SCHEMA_VERSION:

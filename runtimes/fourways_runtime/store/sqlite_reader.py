@@ -10,19 +10,24 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import orjson
 
+from fourways_api import Contract
+
 from ..errors import StoreUnavailable
-from . import layout
+from . import layout, live
 from .base import Key, Lookup, PublishedRun
 from .reading import asked
-from .sqlite import quoted, translated
+from .sqlite import quoted, translated, value
+from .stream import LiveAnswer, LiveLookup
 
 THREADS = 4
+_STREAM = "SELECT table_name, contract FROM streams WHERE namespace = ? AND deployment = ?"
 _POINTER = f"""SELECT r.id, r.deployment, r.table_name, {layout.RUN_COLUMNS}
     FROM published p JOIN runs r ON r.id = p.run_id WHERE p.namespace = ?"""  # noqa: S608
 T = TypeVar("T")
@@ -37,6 +42,7 @@ class SqliteReader:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
         self._local = threading.local()
         self._runs: dict[int, PublishedRun] = {}
+        self._contracts: dict[str, Contract] = {}
 
     async def lookup(self, namespace: str, deployment: str, keys: list[Key]) -> Lookup | None:
         """Answer by keys from the published run; None where nothing was published yet."""
@@ -50,6 +56,10 @@ class SqliteReader:
             return [(row[1], layout.published_run(row[3:])) for row in rows.fetchall()]
 
         return await self._within(ask, [])
+
+    async def live(self, namespace: str, deployment: str, keys: list[Key]) -> LiveLookup | None:
+        """Answer by keys from a stream; None where no worker of it ever started."""
+        return await self._within(lambda c: self._live(c, namespace, deployment, keys), None)
 
     async def ready(self) -> bool:
         """Tell whether the store answers."""
@@ -76,6 +86,22 @@ class SqliteReader:
                 self._runs[pointer[0]] = layout.published_run(pointer[3:])
             run = self._runs[pointer[0]]
             return Lookup(run, _rows(connection, pointer[2], run, keys))
+        finally:
+            connection.rollback()
+
+    def _live(
+        self, connection: sqlite3.Connection, namespace: str, deployment: str, keys: list[Key]
+    ) -> LiveLookup | None:
+        connection.execute("BEGIN")
+        try:
+            pointer = connection.execute(_STREAM, (namespace, deployment)).fetchone()
+            if pointer is None:
+                return None
+            table, text = pointer
+            if text not in self._contracts:
+                self._contracts[text] = layout.load_contract(text)
+            contract = self._contracts[text]
+            return LiveLookup(contract, _answers(connection, table, contract, keys))
         finally:
             connection.rollback()
 
@@ -130,14 +156,31 @@ def _rows(
     )
     found: dict[Key, dict[str, Any]] = {}
     for stored, *values in rows:
-        answer = {c.name: _value(c, value) for c, value in zip(outputs, values, strict=True)}
+        answer = {c.name: value(c, cell) for c, cell in zip(outputs, values, strict=True)}
         found.update(dict.fromkeys(meant[stored], answer))
     return found
 
 
-def _value(column: layout.Column, stored: Any) -> Any:
-    if column.shape:
-        return orjson.loads(stored)
-    if column.kind == "bool":
-        return bool(stored)
-    return int(stored) if column.kind == "uint64" else stored
+def _answers(
+    connection: sqlite3.Connection, table: str, contract: Contract, keys: list[Key]
+) -> dict[Key, LiveAnswer]:
+    key, *outputs = layout.columns(contract)
+    meant = asked(key.kind, keys)
+    names = [column.identifier for column in (key, *outputs)]
+    listed = ", ".join(f"t.{quoted(name)}" for name in (*names, live.COMPUTED_AT))
+    rows = connection.execute(
+        f"SELECT {listed}, m.version, m.digest FROM {quoted(table)} t "  # noqa: S608
+        f"JOIN models m ON m.id = t.{quoted(live.MODEL)} WHERE t.{quoted(key.identifier)} IN "
+        "(SELECT value FROM json_each(?))",
+        (orjson.dumps(list(meant)).decode(),),
+    )
+    found: dict[Key, LiveAnswer] = {}
+    for stored, *values, at, version, digest in rows:
+        told = {c.name: _whole(c, cell) for c, cell in zip(outputs, values, strict=True)}
+        answer = LiveAnswer(told, datetime.fromisoformat(at), version, digest)
+        found.update(dict.fromkeys(meant[stored], answer))
+    return found
+
+
+def _whole(column: layout.Column, stored: Any) -> Any:
+    return live.shaped(column, value(column, stored))

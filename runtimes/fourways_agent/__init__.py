@@ -1,0 +1,25 @@
+"""The device agent: fetches signed bundles, switches to them safely, answers offline.
+
+``Device(STATE).predict({...})`` answers in this process; ``fourways-agent run`` answers other
+programs of the device by the Open Inference Protocol V2 on the loopback address. Records go through
+the same pipeline as in every other mode. Importing this package imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import AgentError, NoModel
+
+if TYPE_CHECKING:
+    from .device import Device
+
+__all__ = ["AgentError", "Device", "NoModel"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Device":
+        from .device import Device
+
+        return Device
+    raise AttributeError(name)

@@ -1,0 +1,168 @@
+"""Extra inputs by entity key: the gateway's while online, else the last it said.
+
+Owns what a device knows of entities: a small database in the state folder, newest entries only.
+The gateway is asked within a short time and left alone for a while after it did not answer, so that
+a device without a network is not slowed down by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+import threading
+import time
+import urllib.error
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from fourways_api import Contract
+from fourways_api.modes import FeatureLookup
+
+from .remote import opener
+from .state import Store
+
+logger = logging.getLogger("fourways.agent")
+
+BUDGET_SECONDS = 0.5
+PAUSE_SECONDS = 5.0
+KEPT = 10_000
+"""Entities remembered."""
+
+_MAX_BYTES = 2**20
+_TABLE = "create table if not exists seen (key text primary key, told text, at real)"
+
+Key = str | int
+
+
+class Features:
+    """What one deployment's features cover, by entity key."""
+
+    def __init__(self, store: Store, contract: Contract, lookup: FeatureLookup) -> None:
+        self._file = store.folder / "features.sqlite"
+        self._settings = store.settings()
+        self._key = contract.entity_key.name
+        self._inputs = lookup.inputs or tuple(field.name for field in contract.inputs)
+        bools = {field.name for field in contract.inputs if field.type == "bool"}
+        self._defaults: dict[str, Any] = {
+            it.name: bool(it.number) if it.name in bools else (
+                it.text if it.number is None else it.number
+            )
+            for it in lookup.defaults
+        }  # fmt: skip
+        self._opener = opener()
+        self._asked_again = 0.0
+        self._lock = threading.Lock()
+
+    def completed(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a record with the inputs it left out, as far as anybody knows them."""
+        missing = [name for name in self._inputs if name not in record]
+        if not missing:
+            return record
+        key = record.get(self._key)
+        known = self.of(key) if isinstance(key, str | int) else {}
+        found = dict(record)
+        for name in missing:
+            value = known.get(name)
+            value = self._defaults.get(name) if value is None else value
+            if value is not None:
+                found[name] = value
+        return found
+
+    def of(self, key: Key) -> dict[str, Any]:
+        """Return what is known of an entity: the gateway's word, else the last it gave."""
+        told = self._ask(key)
+        if told is not None:
+            self._keep(key, told)
+            return told
+        last = self.last(key)
+        return {} if last is None else last[0]
+
+    def last(self, key: Key) -> tuple[dict[str, Any], float] | None:
+        """Return what the gateway said last of an entity, and how long ago (s); None: nothing."""
+        try:
+            with self._lock, closing(self._open()) as database:
+                row = database.execute(
+                    "select told, at from seen where key = ?", (str(key),)
+                ).fetchone()
+            return None if row is None else (dict(json.loads(row[0])), time.time() - row[1])
+        except (sqlite3.Error, ValueError):
+            return None
+
+    def _ask(self, key: Key) -> dict[str, Any] | None:
+        settings = self._settings
+        if settings is None or time.monotonic() < self._asked_again:
+            return None
+        url = (
+            f"{settings.gateway.rstrip('/')}/features/{settings.deployment}/"
+            f"{quote(str(key), safe='')}?{urlencode({'inputs': ','.join(self._inputs)})}"
+        )
+        try:
+            with self._opener.open(url, timeout=BUDGET_SECONDS) as answer:
+                found = json.loads(answer.read(_MAX_BYTES))["features"]
+            return {name: found[name] for name in self._inputs if found.get(name) is not None}
+        except urllib.error.HTTPError as error:
+            if error.code == 404 and _names_the_key(error):
+                return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        self._asked_again = time.monotonic() + PAUSE_SECONDS
+        return None
+
+    def _keep(self, key: Key, told: Mapping[str, Any]) -> None:
+        try:
+            with self._lock, closing(self._open()) as database, database:
+                database.execute(
+                    "insert or replace into seen values (?, ?, ?)",
+                    (str(key), json.dumps(told), time.time()),
+                )
+                database.execute(
+                    "delete from seen where key in"
+                    " (select key from seen order by at desc limit -1 offset ?)",
+                    (KEPT,),
+                )
+        except sqlite3.Error:
+            # A damaged or full cache is no reason not to answer.
+            self._file.unlink(missing_ok=True)
+
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._file, timeout=1)
+        database.execute(_TABLE)
+        return database
+
+
+def _names_the_key(answer: urllib.error.HTTPError) -> bool:
+    """Tell whether a 404 is about the entity, and not about the deployment or the path."""
+    try:
+        with answer:
+            return "key" in dict(json.loads(answer.read(_MAX_BYTES)))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+class GatewayReader:
+    """The gateway in the place of a feature database, for the model server's own completing."""
+
+    def __init__(self, features: Features) -> None:
+        self._features = features
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="features")
+
+    async def fetch(self, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
+        """Return what is known of each entity."""
+        loop = asyncio.get_running_loop()
+        distinct = list(dict.fromkeys(keys))
+        found = await asyncio.gather(
+            *(loop.run_in_executor(self._pool, self._features.of, key) for key in distinct)
+        )
+        return dict(zip(distinct, found, strict=True))
+
+    async def check(self) -> None:
+        """Nothing to check: a device may always be offline."""
+
+    async def close(self) -> None:
+        """Let go of the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,100 @@
+"""Files that survive a power cut at any moment: written aside, synced, renamed, the folder synced.
+
+Every step that changes the disk is announced to :data:`before`, so that tests can end the process
+at each of them. Nothing else in this package writes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import Busy, NoSpace
+
+
+def _nothing(step: str) -> None:
+    pass
+
+
+before: Callable[[str], None] = _nothing
+"""Called before each change of the disk, with what it is about to be."""
+
+
+def write(file: Path, raw: bytes) -> None:
+    """Replace a file, whole or not at all. Raises NoSpace."""
+    aside = file.with_name(f"{file.name}.new")
+    with disk():
+        before(f"write {file.name}")
+        with aside.open("wb") as to:
+            to.write(raw)
+            to.flush()
+            before(f"sync {file.name}")
+            os.fsync(to.fileno())
+        rename(aside, file)
+
+
+def rename(aside: Path, file: Path) -> None:
+    """Give a finished file its name, durably."""
+    before(f"rename {file.name}")
+    os.replace(aside, file)
+    before(f"sync folder of {file.name}")
+    sync_folder(file.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and what is above it, for ourselves alone."""
+    with disk():
+        before(f"make {folder.name}")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def delete(path: Path) -> None:
+    """Delete a file, or a folder with all in it, where it exists."""
+    before(f"delete {path.name}")
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how much room there is for files in a folder."""
+    return shutil.disk_usage(folder).free
+
+
+@contextmanager
+def disk() -> Iterator[None]:
+    """Turn a failure of the disk into NoSpace, which says what it was."""
+    try:
+        yield
+    except OSError as error:
+        said = os.strerror(error.errno).lower() if error.errno else "failed"
+        raise NoSpace(f"the state folder cannot be written: {said}") from None
+
+
+@contextmanager
+def locked(file: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a lock; it is gone with the process. Raises Busy where it is held and not waited for."""
+    with disk():
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise Busy("another process is updating this device") from None
+        yield
+    finally:
+        os.close(handle)

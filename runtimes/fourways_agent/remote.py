@@ -1,0 +1,169 @@
+"""The gateway as seen from a device: documents and blobs over HTTP, none larger than expected.
+
+Everything that comes is hostile until its digest is known: no redirect is followed, no length is
+believed, and a body that does not end is cut off. What was fetched of a blob before the network
+went away is kept and continued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from fourways_runtime.edge.layout import Descriptor, blob_name, digest_of
+
+from . import files
+from .errors import ConfigError, Refused, Unreachable
+
+CHUNK = 1 << 18
+STALL_SECONDS = 20.0
+"""A gateway silent for this long is given up."""
+
+SLOWEST_BYTES = 2**12
+"""Bytes a second, below which a download is given up rather than waited for."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *arguments: Any, **named: Any) -> None:
+        return None
+
+
+def opener() -> urllib.request.OpenerDirector:
+    """Return what opens the gateway's URLs, and follows it nowhere else."""
+    return urllib.request.build_opener(_NoRedirect)
+
+
+class Remote:
+    """The folder of one deployment's bundles for one kind of device."""
+
+    def __init__(self, gateway: str, deployment: str, target: str) -> None:
+        """Raise ConfigError for an address that is no http or https URL."""
+        if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", gateway):
+            raise ConfigError("--gateway must be an http or https URL, such as http://gateway:8080")
+        self._base = f"{gateway.rstrip('/')}/bundles/{deployment}/{target}"
+        self._opener = opener()
+
+    def document(self, name: str, most: int) -> bytes:
+        """Return a small file. Raises Refused where it is longer, Unreachable."""
+        deadline = monotonic() + STALL_SECONDS
+        with self._opened(name, {}) as answer:
+            raw = b""
+            while chunk := answer.read1(CHUNK):
+                raw += chunk
+                if len(raw) > most:
+                    raise Refused(f"{name} is longer than {most} bytes")
+                if monotonic() > deadline:
+                    raise Unreachable(f"the gateway takes longer than {STALL_SECONDS:g} s")
+        return raw
+
+    def blob(self, wanted: Descriptor) -> bytes:
+        """Return a small blob. Raises Refused where it is not what its digest says."""
+        raw = self.document(blob_name(wanted.digest), wanted.size)
+        if len(raw) != wanted.size or digest_of(raw) != wanted.digest:
+            raise Refused(f"blob {wanted.digest}: its content is another")
+        return raw
+
+    def download(self, wanted: Descriptor, file: Path) -> None:
+        """Bring a blob to ``file``, continuing ``file.part``; it has its name once it is right.
+
+        Raises Refused where it is not what its digest says, Unreachable, NoSpace.
+        """
+        part = file.with_name(f"{file.name}.part")
+        resumed = _size(part) > 0
+        self._fetch(wanted, part)
+        if _digest(part) != wanted.digest:
+            files.delete(part)
+            if not resumed:
+                raise Refused(f"blob {wanted.digest}: its content is another")
+            # Half a file that outlived a crash may be torn: only a whole download can be blamed.
+            self._fetch(wanted, part)
+            if _digest(part) != wanted.digest:
+                files.delete(part)
+                raise Refused(f"blob {wanted.digest}: its content is another")
+        with files.disk():
+            files.rename(part, file)
+
+    def _fetch(self, wanted: Descriptor, part: Path) -> None:
+        have = _size(part)
+        if have > wanted.size:
+            files.delete(part)
+            have = 0
+        if have == wanted.size:
+            return
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        with self._opened(blob_name(wanted.digest), headers) as answer:
+            if answer.status != 206 or not _continues(answer, have):
+                have = 0
+            deadline = monotonic() + STALL_SECONDS + wanted.size / SLOWEST_BYTES
+            self._write(answer, wanted, part, have, deadline)
+
+    @staticmethod
+    def _write(answer: Any, wanted: Descriptor, part: Path, have: int, deadline: float) -> None:
+        with files.disk():
+            files.before(f"open {part.name}")
+            with part.open("ab" if have else "wb") as to:
+                while have <= wanted.size and (chunk := _read(answer)):
+                    have += len(chunk)
+                    if monotonic() > deadline:
+                        raise Unreachable("the download is too slow")
+                    files.before(f"write {part.name}")
+                    to.write(chunk)
+                to.flush()
+                os.fsync(to.fileno())
+        if have > wanted.size:
+            files.delete(part)
+            raise Refused(f"blob {wanted.digest}: more than its {wanted.size} bytes came")
+        if have != wanted.size:
+            raise Unreachable(f"the download broke off at {have} of {wanted.size} bytes")
+
+    @contextmanager
+    def _opened(self, name: str, headers: dict[str, str]) -> Iterator[Any]:
+        request = urllib.request.Request(f"{self._base}/{name}", headers=headers)  # noqa: S310
+        try:
+            with self._opener.open(request, timeout=STALL_SECONDS) as answer:
+                yield answer
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise Unreachable(f"the gateway answers {error.code} for {name}") from None
+        except (urllib.error.URLError, http.client.HTTPException, OSError):
+            raise Unreachable("the gateway cannot be reached") from None
+
+
+def _read(answer: Any) -> bytes:
+    try:
+        return bytes(answer.read1(CHUNK))
+    except (http.client.HTTPException, OSError):
+        raise Unreachable("the download broke off") from None
+
+
+def _continues(answer: Any, have: int) -> bool:
+    return bool(have) and str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as handle:
+        return f"sha256:{hashlib.file_digest(handle, 'sha256').hexdigest()}"
+
+
+def file_digest(file: Path) -> str | None:
+    """Return a file's sha256, None where there is none."""
+    try:
+        return _digest(file)
+    except OSError:
+        return None

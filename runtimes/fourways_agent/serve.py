@@ -1,0 +1,161 @@
+"""The agent's process: answers on the loopback address, and a new model takes over while it does.
+
+Owns the life of the process and the change from one model to the next. The model server of the
+real-time mode answers; each bundle has one of its own, and a switch is one assignment: requests
+that came before are answered by the old one, those after by the new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING
+
+from fourways_api.runtime_config import ServerConfig
+from fourways_runtime.edge import layout
+from fourways_runtime.errors import WorkloadError
+from fourways_runtime.http import (
+    HttpError,
+    Request,
+    Response,
+    Server,
+    json_response,
+    run_until_signal,
+)
+from fourways_runtime.metrics import HttpMetrics
+from fourways_runtime.process import in_thread, listen, loop_factory, new_registry
+from fourways_runtime.serving.app import ModelServer
+
+from .device import Loaded, boot
+from .errors import AgentError
+from .state import Settings, Store
+from .update import update
+
+if TYPE_CHECKING:
+    pass
+
+logger = logging.getLogger("fourways.agent")
+
+HOST = "127.0.0.1"
+MAX_ROWS = 256
+INLINE_SECONDS = 0.001
+FAREWELL_SECONDS = 30.0
+"""How long a model that was replaced may need for what it was asked before."""
+
+
+def _no_model(request: Request) -> Response:
+    if request.target == b"/v2/health/live":
+        return json_response({"live": True})
+    raise HttpError(503, "there is no model on this device yet", (b"retry-after: 5",))
+
+
+class Agent:
+    """One device's server."""
+
+    def __init__(self, store: Store, settings: Settings, every: float) -> None:
+        self._store = store
+        self._settings = settings
+        self._every = every
+        self._digest: str | None = None
+        self._serving: ModelServer | None = None
+        self.server = Server(_no_model)
+
+    async def run(self, port: int) -> None:
+        """Serve until SIGTERM or SIGINT. Raises Unavailable where the port is taken."""
+        await listen(self.server, HOST, port)
+        running = asyncio.ensure_future(run_until_signal(self.server, notice_seconds=0))
+        await asyncio.sleep(0)
+        logger.info("listening", extra={"port": self.server.port})
+        await self.refresh()
+        updating = asyncio.ensure_future(self._keep_updated())
+        done, _ = await asyncio.wait((running, updating), return_when=asyncio.FIRST_COMPLETED)
+        updating.cancel()
+        if updating in done:
+            await updating  # never returns: it failed, and says how
+        logger.info("stopped", extra={"all_answered": await running})
+
+    async def _keep_updated(self) -> None:
+        while True:
+            try:
+                await in_thread(lambda: update(self._store, self._settings), "update")
+            except AgentError as error:
+                logger.warning("not updated: %s", error, extra={"because": type(error).__name__})
+            await self.refresh()
+            # Not all devices at the same moment.
+            await asyncio.sleep(self._every * random.uniform(0.9, 1.1))  # noqa: S311
+
+    async def refresh(self) -> None:
+        """Answer by the model the pointer names, if that is another than the one that answers."""
+        state = await in_thread(self._store.read, "state")
+        if state.digest is None or state.digest == self._digest:
+            return
+        try:
+            loaded = await in_thread(lambda: boot(self._store), "boot")
+            if loaded.bundle.digest != self._digest:
+                await self._take_over(loaded)
+        except (AgentError, WorkloadError) as error:
+            logger.error("%s", error, extra={"because": type(error).__name__})
+
+    async def _take_over(self, loaded: Loaded) -> None:
+        from fourways_runtime.serving.answer import Renderer
+        from fourways_runtime.serving.batcher import Batcher
+        from fourways_runtime.serving.completing import Completer, covered
+        from fourways_runtime.serving.question import Reader
+        from fourways_runtime.serving.scoring import Scorer
+
+        from .features import Features, GatewayReader
+
+        registry = new_registry()
+        config = _config(self._settings, loaded)
+        app = ModelServer(config, registry, lambda: self.server.draining)
+        contract, lookup = config.contract, loaded.features
+        names = [tensor.name for tensor in loaded.model.inputs]
+        figures = await in_thread(loaded.self_test, "self-test")
+        batcher = Batcher(
+            Scorer(contract, loaded.model, MAX_ROWS),
+            Renderer(config.name, config.model.version, contract),
+            app.metrics,
+            max_rows=MAX_ROWS,
+            inline_rows=1 if figures["mean_ms"] < INLINE_SECONDS * 1000 else 0,
+        )
+        completer = None
+        if lookup is not None:
+            features = Features(self._store, contract, lookup)
+            completer = Completer(contract, lookup, GatewayReader(features))
+        reader = Reader(contract, names, MAX_ROWS, covered(lookup, contract))
+        app.use(reader, batcher, completer)
+        before, self._serving = self._serving, app
+        self.server.observe = HttpMetrics(registry).observe
+        self.server.app = app.router()
+        self._digest = loaded.bundle.digest
+        logger.info(
+            "serving", extra={"digest": self._digest, "version": loaded.bundle.version, **figures}
+        )
+        if before is not None:
+            self._farewell(before)
+
+    @staticmethod
+    def _farewell(app: ModelServer) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(FAREWELL_SECONDS, lambda: asyncio.ensure_future(app.close()))
+
+
+def _config(settings: Settings, loaded: Loaded) -> ServerConfig:
+    file = loaded.bundle.files[layout.MODEL_FILE]
+    return ServerConfig.model_validate(
+        {
+            "namespace": "device",
+            "name": settings.deployment,
+            "model": {"uri": file.absolute().as_uri(), "version": loaded.bundle.version},
+            # Held to its golden vectors already, as the bundle says.
+            "contract": loaded.contract.model_copy(update={"golden_vectors": None}).to_json(),
+            "timeoutSeconds": 30,
+        }
+    )
+
+
+def run(store: Store, settings: Settings, port: int, every: float) -> None:
+    """Serve until told to stop. Raises Unavailable where the port is taken."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(Agent(store, settings, every).run(port))

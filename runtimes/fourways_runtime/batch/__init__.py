@@ -1,0 +1,56 @@
+"""The batch shell: one run, from the table to the published predictions, or nothing.
+
+Several workers share a run through its ledger: :mod:`.run` is one worker's part from start to end,
+:mod:`.claims` which chunks it takes, :mod:`.overlap` reading, scoring and writing at the same time,
+:mod:`.incremental` what need not be scored again, :mod:`.checks` what keeps a run from being
+published. Whatever ends whichever process at whatever moment, readers see the run before or this
+one, whole.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from fourways_api import RunReport, RuntimeConfig
+
+from ..config import read_config, read_run
+from ..process import run_job
+from ..records import Progress
+from ..store.base import PublishedRun
+from .run import BatchRun
+
+__all__ = ["BatchRun", "main", "read_config", "read_run"]
+
+logger = logging.getLogger("fourways.batch")
+
+
+def main() -> int:
+    """Work on one batch run as the environment says; return the process's exit code."""
+    progress: Progress | None = None
+
+    def work(config: RuntimeConfig) -> RunReport:
+        nonlocal progress
+        run = BatchRun(config, read_run())
+        progress = run.progress
+        return _succeeded(run.execute())
+
+    def completed(report: RunReport) -> RunReport:
+        return report if progress is None else _failed(report, progress)
+
+    return run_job(read_config, work, logger, completed)
+
+
+def _succeeded(published: PublishedRun) -> RunReport:
+    return RunReport(
+        outcome="Succeeded",
+        message=f"{published.rows} rows published, {published.rejects} refused",
+        rows=published.rows,
+        rejects=published.rejects,
+        digest=published.digest,
+        version=published.version,
+    )
+
+
+def _failed(report: RunReport, progress: Progress) -> RunReport:
+    so_far = {"rows": progress.rows, "rejects": progress.rejects, "digest": progress.digest}
+    return report.model_copy(update=so_far)

@@ -1,0 +1,175 @@
+"""One worker's share of a run: the chunks it takes, what it makes of them, what it writes down.
+
+Owns the way of a chunk: claimed, read, scored, written and recorded. The parts run on threads of
+their own (:mod:`.overlap`), so a chunk is claimed and read while the one before is being written.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import errors
+from ..errors import StoreUnavailable, WorkloadError
+from ..records import Array, Reject, Scored
+from ..store.chunk import ChunkRecord
+from ..store.ledger import LEASE_SECONDS, Claim, Failure, Ledger
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+    from ..sinks.base import Sink, SinkChunk
+    from ..sources.base import Chunk, Table
+    from .incremental import Changes
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows of a claimed chunk; without rows it is the chunk's end."""
+
+    claim: Claim
+    rows: Chunk | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a piece came to."""
+
+    claim: Claim
+    read: int
+    """Rows read; 0 at the chunk's end."""
+
+    scored: Scored | None
+    """None is the chunk's end."""
+
+    hashes: Array | None = None
+    """Of each row with a prediction, where runs are compared."""
+
+    seen: Array | None = None
+    """Hashes of the rows that are as they were in the run before."""
+
+    watermark: Any = None
+    """Highest value among the rows."""
+
+
+@dataclass(slots=True)
+class Recorded:
+    """A chunk that is recorded, or a piece on the way there."""
+
+    rows: int = 0
+    rejects: list[Reject] = field(default_factory=list)
+    chunk: bool = False
+    """Whether a chunk was recorded with it."""
+
+
+def pieces(ledger: Ledger, table: Table, changes: Changes, first: Claim | None) -> Iterator[Piece]:
+    """Claim chunks, beginning with one claimed already, and read them, until none is left."""
+    claim = first or ledger.claim()
+    while claim is not None:
+        for rows in table.read(claim.split, changes.newer):
+            yield Piece(claim, rows)
+        yield Piece(claim, None)
+        claim = ledger.claim()
+
+
+def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], Outcome]:
+    """Return what turns a piece into its outcome. Safe to call from several threads."""
+
+    def score(piece: Piece) -> Outcome:
+        chunk = piece.rows
+        if chunk is None:
+            return Outcome(piece.claim, 0, None)
+        told = changes.tell(chunk)
+        scored = pipeline.score(told.batch, told.rows)
+        hashes = None
+        if told.hashes is not None:
+            at = np.searchsorted(told.rows, scored.predictions.rows)
+            hashes = told.hashes[at]
+        return Outcome(
+            piece.claim,
+            chunk.batch.num_rows + len(chunk.rejects),
+            Scored(scored.predictions, [*chunk.rejects, *scored.rejects]),
+            hashes,
+            told.seen,
+            told.watermark,
+        )
+
+    return score
+
+
+class Recorder:
+    """Writes outcomes down, in order; a chunk is recorded at its end."""
+
+    def __init__(self, ledger: Ledger, sink: Sink | None) -> None:
+        self._ledger = ledger
+        self._sink = sink
+        self._record: ChunkRecord | None = None
+        self._out: SinkChunk | None = None
+        self._rows = 0
+        self._seen: list[Array] = []
+        self._watermark: Any = None
+
+    def write(self, outcome: Outcome) -> Recorded:
+        """Write an outcome. Raises StoreUnavailable."""
+        record = self._record or self._begin(outcome.claim)
+        if outcome.scored is None:
+            return self._end(record)
+        if self._out is not None:
+            self._out.write(outcome.scored.predictions)
+        record.write(outcome.scored.predictions, outcome.hashes)
+        record.reject(outcome.scored.rejects)
+        self._rows += outcome.read
+        if outcome.seen is not None:
+            self._seen.append(outcome.seen)
+        if outcome.watermark is not None:
+            below = self._watermark is None or outcome.watermark > self._watermark
+            self._watermark = outcome.watermark if below else self._watermark
+        return Recorded(outcome.read, outcome.scored.rejects)
+
+    def _begin(self, claim: Claim) -> ChunkRecord:
+        self._record = self._ledger.chunk(claim)
+        self._out = None if self._sink is None else self._sink.chunk(claim.number, claim.attempt)
+        self._rows, self._seen, self._watermark = 0, [], None
+        return self._record
+
+    def _end(self, record: ChunkRecord) -> Recorded:
+        receipt = "" if self._out is None else self._out.finish()
+        seen = np.concatenate(self._seen).tobytes() if self._seen else None
+        ours = record.done(self._rows, watermark=self._watermark, receipt=receipt, seen=seen)
+        if not ours and self._out is not None:
+            self._out.abandon()
+        self._record = None
+        return Recorded(chunk=ours)
+
+
+class Heartbeat:
+    """Renews a worker's claims while it works, from a thread of its own."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(LEASE_SECONDS / 4):
+            try:
+                self._ledger.renew()
+            except StoreUnavailable:
+                continue  # Whoever writes next finds out, and says so.
+
+
+def as_error(failure: Failure) -> WorkloadError:
+    """Build the error another worker ended with; one we do not know is tried again."""
+    kind = getattr(errors, failure.reason, None)
+    if isinstance(kind, type) and issubclass(kind, WorkloadError):
+        return kind(failure.message)
+    return StoreUnavailable(failure.message)

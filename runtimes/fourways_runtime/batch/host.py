@@ -1,0 +1,42 @@
+"""What a worker asks of the process and the machine it runs on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def worker() -> str:
+    """Name this worker for people."""
+    index = os.environ.get("JOB_COMPLETION_INDEX")
+    return socket.gethostname() + (f"/{index}" if index else "")
+
+
+@contextmanager
+def system_allocator() -> Iterator[None]:
+    """Let Arrow give memory back: its own pools keep what a large table once needed."""
+    import pyarrow as pa
+
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore SIGTERM: a moment more of the grace period is better than a run half told of."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

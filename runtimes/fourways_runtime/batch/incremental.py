@@ -1,0 +1,183 @@
+"""What an incremental run need not score again.
+
+Owns when a run must score everything, and how new rows are told from old: by a column that grows
+with every change, or by a hash of each row's key and inputs. Hashing works on whole columns; there
+is no Python loop over rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..records import Array, Rows
+from ..sources.cells import Cells, is_list, is_text
+from ..sources.split import Newer
+
+if TYPE_CHECKING:
+    from fourways_api.modes import Incremental
+
+    from ..sources.base import Chunk
+    from ..store.base import Run
+    from ..store.ledger import Base
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_MIX = np.uint64(0xBF58476D1CE4E5B9)
+_NULL = np.uint64(0xD1B54A32D192ED03)
+
+
+def why_full(spec: Incremental | None, run: Run, contract: str, base: Base | None) -> str | None:
+    """Say why every row must be scored; None where the published run can be built on."""
+    if spec is None:
+        return "the run is not incremental"
+    if base is None:
+        return "nothing is published yet"
+    if (base.version, base.digest) != (run.version, run.digest):
+        return "the model is another one"
+    if base.contract != contract:
+        return "the contract has changed"
+    if (base.watermark_column, base.row_hash) != (spec.watermark, spec.row_hash):
+        return "changes are found in another way than before"
+    if spec.watermark is not None and base.watermark is None:
+        return "the published run has seen no watermark"
+    if spec.full_every is not None and base.since_full + 1 >= spec.full_every:
+        return f"every {spec.full_every} runs all is scored"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The rows of a piece that are to be scored, and what was learnt of the others."""
+
+    batch: pa.RecordBatch
+    rows: Rows
+    hashes: Array | None = None
+    seen: Array | None = None
+    watermark: Any = None
+
+
+class Changes:
+    """Tells the rows that must be scored from those that need not. Safe for several threads."""
+
+    def __init__(
+        self,
+        spec: Incremental | None,
+        *,
+        since: Any = None,
+        known: Array | None = None,
+        columns: tuple[str, ...] = (),
+    ) -> None:
+        """Compare with what is ``known``: the sorted hashes of the rows of the run before.
+
+        ``since`` is its highest watermark; ``columns`` are those that make up a row.
+        """
+        self._watermark = spec.watermark if spec is not None else None
+        self._hashed = spec is not None and spec.row_hash
+        self._known = known
+        self._columns = columns
+        self._remove = spec is not None and spec.deletions == "Remove"
+        self.newer = (
+            Newer(self._watermark, since) if self._watermark and since is not None else None
+        )
+
+    def tell(self, chunk: Chunk) -> Told:
+        """Sort out the rows of a piece."""
+        batch, rows = chunk.batch, chunk.rows
+        if self._watermark is not None:
+            return Told(batch, rows, watermark=highest(batch.column(self._watermark)))
+        if not self._hashed:
+            return Told(batch, rows)
+        hashes = row_hashes(batch, self._columns)
+        if self._known is None or not len(self._known):
+            return Told(batch, rows, hashes)
+        at = np.searchsorted(self._known, hashes)
+        at[at == len(self._known)] = 0
+        same = self._known[at] == hashes
+        seen = hashes[same] if self._remove else None
+        new = np.flatnonzero(~same)
+        return Told(batch.take(pa.array(new, pa.int64())), rows[new], hashes[new], seen)
+
+
+def highest(column: Cells) -> Any:
+    """Return the highest value, as JSON has it; None where there is none."""
+    top = pc.max(column).as_py()
+    return top.isoformat() if hasattr(top, "isoformat") else top
+
+
+# ---------------------------------------------------------------- hashes
+
+
+def row_hashes(batch: pa.RecordBatch, columns: tuple[str, ...]) -> Array:
+    """Hash each row's values in ``columns`` to 64 bits, (N,) of int64.
+
+    The same values give the same hash in every run, whatever the width of the type they are kept
+    in. Two rows that differ share a hash with a probability of about 2**-64.
+    """
+    found = np.zeros(batch.num_rows, np.uint64)
+    with np.errstate(over="ignore"):
+        for name in columns:
+            found = _mixed(found * _ODD + _column_hashes(batch.column(name)))
+    return found.view(np.int64)
+
+
+def _mixed(values: Array) -> Array:
+    values = values ^ (values >> np.uint64(31))
+    values = values * _MIX
+    mixed: Array = values ^ (values >> np.uint64(29))
+    return mixed
+
+
+def _column_hashes(column: Cells) -> Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_null(column.type):
+        return np.full(len(column), _NULL)
+    if is_list(column.type):
+        elements = pc.list_flatten(column)
+        lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        hashes = _folded(_column_hashes(elements), lengths.astype(np.int64))
+    elif is_text(column.type):
+        text = column.cast(pa.large_binary())
+        _, offsets, data = text.buffers()
+        ends = np.frombuffer(offsets, np.int64)[text.offset : text.offset + len(text) + 1]
+        raw = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data else np.empty(0, np.uint8)
+        hashes = _folded(raw.astype(np.uint64), np.diff(ends))
+    else:
+        hashes = _bits(column)
+    if column.null_count:
+        missing = column.is_null().to_numpy(zero_copy_only=False)
+        hashes = np.where(missing, _NULL, hashes)
+    return hashes
+
+
+def _bits(column: Cells) -> Array:
+    """Return 64 bits that stand for a scalar, whole numbers and floats alike in every width."""
+    types = pa.types
+    if types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    elif types.is_decimal(column.type):
+        return _column_hashes(column.cast(pa.string()))
+    elif not (types.is_integer(column.type) or types.is_floating(column.type)):
+        column = column.cast(pa.int64(), safe=False)
+    values: Array = column.fill_null(0).to_numpy(zero_copy_only=False)
+    if values.dtype.kind == "f":
+        return values.astype(np.float64).view(np.uint64)
+    if values.dtype.kind == "u":
+        return values.astype(np.uint64)
+    return values.astype(np.int64).view(np.uint64)
+
+
+def _folded(elements: Array, lengths: Array) -> Array:
+    """Fold the hashes of elements that lie one after another into one for each run of them."""
+    starts = np.cumsum(lengths) - lengths
+    place = (np.arange(len(elements)) - np.repeat(starts, lengths)).astype(np.uint64)
+    spread = _mixed(elements * _ODD + _mixed(place * _MIX + _ODD))
+    folded = np.zeros(len(lengths), np.uint64)
+    filled = lengths > 0
+    if filled.any():
+        folded[filled] = np.add.reduceat(spread, starts[filled])
+    return folded + lengths.astype(np.uint64)

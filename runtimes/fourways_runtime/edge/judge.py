@@ -1,0 +1,113 @@
+"""Which variant of a model a device gets: budgets, the winner, and the table that says why.
+
+Pure: measurements in, verdicts out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fourways_api.modes import Budget, EdgeTarget
+
+MIB = 2**20
+TIE = 0.1
+"""Medians closer than this share are equal: the next measurement would order them otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one variant took, in a process of its own, answering one record at a time."""
+
+    load_ms: float
+    p50_ms: float
+    p99_ms: float
+    memory_bytes: int
+    """Peak resident memory of the whole process."""
+
+    agreement: float
+    """Share of golden vectors answered within the declared tolerance."""
+
+    vectors: int
+    differences: tuple[str, ...] = ()
+    """How the first few others differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One variant of the model: measured, or left out for a reason."""
+
+    variant: str
+    bundle_bytes: int = 0
+    measured: Measured | None = None
+    skipped: str = ""
+
+
+def excess(row: Row, budget: Budget) -> list[str]:
+    """Say in which respects a variant is past a budget; none: it fits."""
+    if row.measured is None:
+        return ["skipped"]
+    checks = (
+        ("size", row.bundle_bytes <= budget.size_mi_b * MIB),
+        ("memory", row.measured.memory_bytes <= budget.memory_mi_b * MIB),
+        ("latency", row.measured.p50_ms <= budget.latency_ms),
+        ("agreement", row.measured.agreement >= budget.min_agreement),
+    )
+    return [name for name, kept in checks if not kept]
+
+
+def winner(rows: Sequence[Row], budget: Budget) -> Row | None:
+    """Return the fastest variant that fits; of those about as fast, the smallest."""
+    fitting = [
+        (row.measured.p50_ms, row)
+        for row in rows
+        if row.measured is not None and not excess(row, budget)
+    ]
+    if not fitting:
+        return None
+    best = min(latency for latency, _ in fitting)
+    return min(
+        (row for latency, row in fitting if latency <= best * (1 + TIE)),
+        key=lambda row: row.bundle_bytes,
+    )
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the measurements as text, a line a variant."""
+    head = ("variant", "size MiB", "memory MiB", "p50 ms", "p99 ms", "load ms", "agreement")
+    lines = [head]
+    notes = []
+    for row in rows:
+        if row.measured is None:
+            notes.append(f"{row.variant}: left out: {row.skipped}")
+            continue
+        it = row.measured
+        lines.append((
+            row.variant, f"{row.bundle_bytes / MIB:.2f}", f"{it.memory_bytes / MIB:.1f}",
+            f"{it.p50_ms:.3f}", f"{it.p99_ms:.3f}", f"{it.load_ms:.1f}", f"{it.agreement:.4f}",
+        ))  # fmt: skip
+        notes += [f"{row.variant}: {difference}" for difference in it.differences[:1]]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
+    text = [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    ]
+    return "\n".join([*text, *notes])
+
+
+def verdict(rows: Sequence[Row], targets: Sequence[EdgeTarget]) -> str:
+    """Say why targets get no variant: the table once, then what each target refuses."""
+    told = [table(rows)]
+    for target in targets:
+        budget = target.budget
+        limits = (
+            f"size {budget.size_mi_b} MiB, memory {budget.memory_mi_b} MiB, "
+            f"latency {budget.latency_ms:g} ms, agreement {budget.min_agreement:g}"
+        )
+        past = "; ".join(
+            f"{row.variant} fails {', '.join(excess(row, budget))}"
+            for row in rows
+            if row.measured is not None
+        )
+        told.append(f"target {target.name} ({limits}): {past or 'no variant was measured'}")
+    return "no variant fits; nothing was published\n" + "\n".join(told)

@@ -1,0 +1,294 @@
+"""Asking another server: pooled connections to one origin, one request at a time on each.
+
+Owns connecting, waiting for a free connection (bounded in number and in time), time-outs and the
+second try on a connection the server had closed meanwhile. The prediction plane's hot path: no
+task, no timer and no coroutine a request, as on the serving side. Requests must be idempotent:
+whether one that is tried again was seen the first time, nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
+from urllib.parse import urlsplit
+
+from .exchange import Answer, ClientError, Exchange, Job, TimedOut, Unreachable
+
+T = TypeVar("T")
+
+CONNECTIONS = 64
+"""Open connections to one origin, at the most."""
+
+MAX_WAITING = 1024
+"""Requests that wait for a connection, at the most."""
+
+LIFETIME_SECONDS = 60.0
+"""A connection older than this is replaced: so servers that were added get their share."""
+
+IDLE_SECONDS = 30.0
+"""A connection unused for so long is closed, before the server does it."""
+
+CONNECT_SECONDS = 1.0
+"""For connecting to one address."""
+
+_ADDRESSES = 3
+_FAST, _SLOW = 0.05, 5.0
+
+
+class TooManyWaiting(ClientError):
+    """All connections are taken, and as many requests wait as may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A server's address taken apart. ``prefix`` comes before each target."""
+
+    host: str
+    port: int
+    secure: bool
+    authority: bytes
+    prefix: bytes
+
+    @classmethod
+    def parse(cls, url: str) -> Origin:
+        """Take an http or https URL apart. Raises ValueError."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("not an http or https URL")
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        authority = parts.netloc.rpartition("@")[2].encode("ascii")
+        return cls(parts.hostname, port, secure, authority, parts.path.rstrip("/").encode())
+
+
+class Pool:
+    """Connections to one origin, on the running event loop."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        timeout_seconds: float,
+        explain: Callable[[ClientError], Exception],
+        *,
+        connections: int = CONNECTIONS,
+        max_waiting: int = MAX_WAITING,
+        lifetime_seconds: float = LIFETIME_SECONDS,
+    ) -> None:
+        """``explain`` makes of a failure what the future of a request fails with."""
+        self.loop = asyncio.get_running_loop()
+        self.explain = explain
+        self.reused = 0
+        self.retried = 0
+        self._origin = origin
+        self._timeout = timeout_seconds
+        self._most = connections
+        self._max_waiting = max_waiting
+        self._lifetime = lifetime_seconds
+        self._tls = ssl.create_default_context() if origin.secure else None
+        self._open: set[Exchange] = set()
+        self._idle: deque[Exchange] = deque()
+        self._waiting: deque[Job] = deque()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._active = False  # something was asked since the last sweep
+        self._fast = False
+        self._closed = False
+        self._tick = max(0.01, min(_FAST, timeout_seconds / 10))
+
+    @property
+    def busy(self) -> int:
+        """Requests under way or waiting."""
+        return len(self._open) - len(self._idle) + len(self._waiting)
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._open)
+
+    def ask(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Sequence[bytes],
+        body: bytes,
+        then: Callable[[Answer], T],
+    ) -> asyncio.Future[T]:
+        """Ask, and return what ``then`` makes of the answer.
+
+        ``headers`` are whole lines without line end. Raises what a failure is explained as where
+        too many wait already.
+        """
+        origin = self._origin
+        lines = [
+            b"%b %b%b HTTP/1.1\r\nhost: %b" % (method, origin.prefix, target, origin.authority),
+            *headers,
+        ]
+        if body or method == b"POST":
+            lines.append(b"content-length: %d" % len(body))
+        future: asyncio.Future[T] = self.loop.create_future()
+        deadline = self.loop.time() + self._timeout
+        job = Job(b"\r\n".join((*lines, b"\r\n")), body, future, then, deadline)
+        self._active = True
+        if not self._fast:
+            self._hasten()
+        exchange = self._take() if not self._waiting else None
+        if exchange is not None:
+            self.reused += 1
+            exchange.start(job)
+            return future
+        if self._closed or len(self._waiting) >= self._max_waiting:
+            raise self.explain(TooManyWaiting())
+        self._waiting.append(job)
+        self._connect()
+        return future
+
+    async def close(self) -> None:
+        """Give up what is under way, and let go of all connections."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for task in self._connecting:
+            task.cancel()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+        for exchange in list(self._open):
+            exchange.abort(Unreachable())
+        while self._waiting:
+            self._fail(self._waiting.popleft(), Unreachable())
+
+    # ---- what exchanges tell
+
+    def release(self, exchange: Exchange) -> None:
+        """Take back a connection that is free; the request waiting longest gets it."""
+        if self._closed or exchange.closing or self.loop.time() > exchange.expires:
+            exchange.close()
+        elif self._waiting:
+            exchange.start(self._waiting.popleft())
+        else:
+            exchange.idle_since = self.loop.time()
+            self._idle.append(exchange)
+
+    def lost(self, exchange: Exchange) -> None:
+        """Forget a connection that has ended."""
+        self._open.discard(exchange)
+        if exchange.job is None and exchange in self._idle:
+            self._idle.remove(exchange)
+        if self._waiting:
+            self._connect()
+
+    def again(self, job: Job) -> None:
+        """Ask once more on a new connection: the server had closed the pooled one.
+
+        It has most likely closed the others too.
+        """
+        self.retried += 1
+        job.retried = True
+        while self._idle:
+            self._idle.popleft().close()
+        self._waiting.appendleft(job)
+        self._connect()
+
+    # ---- connections
+
+    def _take(self) -> Exchange | None:
+        """Return the connection idle longest: so every server behind the name is asked."""
+        while self._idle:
+            exchange = self._idle.popleft()
+            if not exchange.closing and self.loop.time() <= exchange.expires:
+                return exchange
+            exchange.close()
+        return None
+
+    def _connect(self) -> None:
+        """Open as many connections as there are requests waiting for one."""
+        if self._closed:
+            return
+        wanted = min(len(self._waiting), self._most - len(self._open)) - len(self._connecting)
+        for _ in range(wanted):
+            task = self.loop.create_task(self._connect_once())
+            self._connecting.add(task)
+            task.add_done_callback(self._connected)
+
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        if self._waiting:
+            self._connect()
+
+    async def _connect_once(self) -> None:
+        """Connect for the request waiting longest, or fail it."""
+        try:
+            exchange = await self._opened()
+        except (OSError, TimeoutError) as error:
+            if self._waiting:
+                self._fail(self._waiting.popleft(), Unreachable(type(error).__name__))
+            return
+        self._open.add(exchange)
+        if self._waiting and not self._closed:
+            exchange.start(self._waiting.popleft())
+        else:
+            self.release(exchange)
+
+    async def _opened(self) -> Exchange:
+        """Connect to one of the name's addresses, in no particular order: they share the load."""
+        origin, loop = self._origin, self.loop
+        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(info[4][0] for info in found))
+        random.shuffle(addresses)
+        expires = loop.time() + self._lifetime * random.uniform(0.8, 1.2)  # noqa: S311
+        for last, address in enumerate(addresses[:_ADDRESSES], 1 - len(addresses[:_ADDRESSES])):
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    _, exchange = await loop.create_connection(
+                        lambda: Exchange(self, expires),
+                        str(address),
+                        origin.port,
+                        ssl=self._tls,
+                        server_hostname=origin.host if self._tls else None,
+                    )
+                    return exchange
+            except (OSError, TimeoutError):
+                if last == 0:
+                    raise
+        raise OSError("the name has no address")
+
+    def _fail(self, job: Job, error: ClientError) -> None:
+        future = cast("asyncio.Future[object]", job.future)
+        if not future.done():
+            future.set_exception(self.explain(error))
+
+    # ---- time
+
+    def _hasten(self) -> None:
+        self._fast = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sweep = self.loop.call_later(self._tick, self._look)
+
+    def _look(self) -> None:
+        """End what takes too long; close what is idle too long. One timer for all requests."""
+        now = self.loop.time()
+        overdue = [e for e in self._open if e.job is not None and e.job.deadline < now]
+        for exchange in overdue:
+            exchange.abort(TimedOut())
+        for _ in range(len(self._waiting)):
+            job = self._waiting.popleft()
+            if job.deadline < now:
+                self._fail(job, TimedOut())
+            else:
+                self._waiting.append(job)
+        for exchange in [
+            e for e in self._idle if e.expires < now or e.idle_since + IDLE_SECONDS < now
+        ]:
+            self._idle.remove(exchange)
+            exchange.close()
+        self._fast = self._active or self.busy > 0
+        self._active = False
+        if self._fast or self._open:
+            self._sweep = self.loop.call_later(self._tick if self._fast else _SLOW, self._look)
+        else:
+            self._sweep = None

@@ -1,0 +1,218 @@
+"""How a workload's process begins and ends: logs, event loop, SIGTERM, last words, exit code.
+
+What every shell shares, so that each ends the same way: its last words name the cause, its exit
+code is the error's, and no hanging thread keeps it from ending. Imports nothing heavy: a server
+lives before its libraries are loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+from fourways_api import Paths, RunReport, RuntimeConfig
+
+from .errors import Unavailable, WorkloadError
+from .http.logs import log_as_json
+from .last_words import write_report
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from .http import Server
+
+
+class Configured(Protocol):
+    """A configuration, as far as the end of a process is concerned."""
+
+    @property
+    def paths(self) -> Paths:
+        """Where the last words go."""
+
+
+C = TypeVar("C", bound=Configured)
+T = TypeVar("T")
+
+EXIT_TERMINATED = 143
+START_SECONDS = 15.0
+"""How long a worker tries what it cannot start without, before it says what that is."""
+
+RETRY_SECONDS = 0.5
+
+
+class Terminated(BaseException):
+    """SIGTERM came. Not an Exception, so that nothing on the way takes it for a failure."""
+
+
+# ---------------------------------------------------------------- servers
+
+
+def run_server(
+    read: Callable[[], C], serve: Callable[[C], Coroutine[Any, Any, object]], log: logging.Logger
+) -> NoReturn:
+    """Read the configuration, serve until told to stop, say why if it failed, and end.
+
+    ``serve`` raises WorkloadError where it cannot go on.
+    """
+    log_as_json()
+    config: C | None = None
+    code = 0
+    try:
+        config = read()
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(serve(config))
+    except Exception as error:  # noqa: BLE001  (the last words must be said whatever happened)
+        report, code = failure(error, config, log)
+        write_report(report, (config.paths if config else Paths()).termination_log)
+    leave(code)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the fastest event loop there is; None is asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None  # slower, and all there is on Windows
+    return uvloop.new_event_loop
+
+
+def new_registry() -> CollectorRegistry:
+    """Return a registry of metrics that tells of the process already."""
+    from prometheus_client import (
+        GC_COLLECTOR,
+        PLATFORM_COLLECTOR,
+        PROCESS_COLLECTOR,
+        CollectorRegistry,
+    )
+
+    registry = CollectorRegistry()
+    for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
+        registry.register(collector)
+    return registry
+
+
+async def listen(server: Server, host: str, port: int) -> None:
+    """Let a server listen. Raises Unavailable where the port is taken."""
+    try:
+        await server.start(host, port)
+    except OSError as error:
+        raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror}") from None
+
+
+async def patiently(attempt: Callable[[], Awaitable[T]], seconds: float = START_SECONDS) -> T:
+    """Do what a worker cannot start without, again and again for a while.
+
+    Raises:
+        Unavailable: what the last attempt failed with.
+        WorkloadError: an attempt found out that trying again is pointless.
+
+    """
+    deadline = monotonic() + seconds
+    last: Unavailable | None = None
+    while True:
+        try:
+            return await asyncio.wait_for(attempt(), max(0.1, deadline - monotonic()))
+        except TimeoutError:
+            raise last or Unavailable(f"no answer in {seconds:g} s") from None
+        except Unavailable as error:
+            last = error
+            if monotonic() + RETRY_SECONDS > deadline:
+                raise
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def in_thread(call: Callable[[], T], name: str) -> T:
+    """Run a call on a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def tell(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+        if not future.done():
+            set_outcome(outcome)
+
+    def work() -> None:
+        outcome: tuple[Callable[[Any], None], Any]
+        try:
+            outcome = future.set_result, call()
+        except Exception as error:  # noqa: BLE001  (whoever awaits it gets it)
+            outcome = future.set_exception, error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, *outcome)
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return await future
+
+
+# ---------------------------------------------------------------- jobs
+
+
+def run_job(
+    read: Callable[[], C],
+    work: Callable[[C], RunReport],
+    log: logging.Logger,
+    completed: Callable[[RunReport], RunReport] = lambda report: report,
+) -> int:
+    """Read the configuration, do the work, report; return the exit code.
+
+    SIGTERM ends the work with :class:`Terminated`, wherever it is. ``completed`` adds to the
+    report of a failure how far the work had come.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    log_as_json()
+    config: C | None = None
+    code = 0
+    try:
+        config = read()
+        report = work(config)
+    except (Exception, Terminated) as error:  # noqa: BLE001  (as for servers)
+        report, code = failure(error, config, log)
+        report = completed(report)
+    log.info(report.outcome.lower(), extra={"because": report.reason, "exit_code": code})
+    write_report(report, (config.paths if config else Paths()).termination_log)
+    if code:
+        leave(code)
+    return code
+
+
+def _terminate(signum: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Terminated
+
+
+# ---------------------------------------------------------------- ends
+
+
+def failure(error: BaseException, config: object, log: logging.Logger) -> tuple[RunReport, int]:
+    """Log what ended a workload; return its last words and its exit code."""
+    if isinstance(error, WorkloadError):
+        reason, message, code = error.reason, str(error), error.exit_code
+        log.error("%s", error, extra={"reason": reason})
+    elif isinstance(error, Terminated):
+        message = "stopped before it was done; nothing was published"
+        reason, code = "Terminated", EXIT_TERMINATED
+    else:
+        reason, message, code = "InternalError", "see the log", 1
+        log.error("internal error", exc_info=error)
+    told = config if isinstance(config, RuntimeConfig) else None
+    report = RunReport(
+        outcome="Failed",
+        reason=reason,
+        message=message,
+        digest=told.digest if told else None,
+        version=told.model.version if told else None,
+    )
+    return report, code
+
+
+def leave(code: int) -> NoReturn:
+    """End at once: the interpreter would wait for a thread that hangs in a download or a model."""
+    sys.stderr.flush()
+    os._exit(code)

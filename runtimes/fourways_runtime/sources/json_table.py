@@ -1,0 +1,215 @@
+"""Tables in JSON Lines: one object a line, lists for shaped inputs, optionally compressed.
+
+A line that is no object costs its row and not the run; its reason names the line. Lines are parsed
+by Arrow, a block at a time; a block Arrow cannot type is parsed line by line, and what is of
+another type than the contract's goes on as text, which the decoder judges. A row's position is its
+line's; empty lines leave gaps. A column that is missing in a line is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.json as pajson
+
+from fourways_api import Contract
+
+from ..errors import SourceError
+from ..records import Reject, Rows
+from . import BATCH_ROWS
+from .base import Chunk, check_more, completed, wanted
+from .files import Files
+from .split import Newer, Split
+
+BLOCK_BYTES = 4 * 2**20
+"""Bytes parsed at once."""
+
+MAX_LINE_BYTES = 64 * 2**20
+"""Longest line."""
+
+_ARROW: dict[str, Any] = {"bool": pa.bool_(), "string": pa.string(), "uint64": pa.uint64()}
+_EMPTY = (b"\n\n", b"\n\r\n")
+
+
+class JsonTable:
+    """See :class:`.base.Table`."""
+
+    total_rows: int | None = None
+
+    def __init__(self, files: Files, contract: Contract, more: tuple[str, ...] = ()) -> None:
+        self._files = files
+        self._contract = contract
+        self._more = more
+        self._columns = tuple(dict.fromkeys((*wanted(contract), *more)))
+        self._kinds: dict[str, Any] = {contract.entity_key.name: _arrow(contract.entity_key.type)}
+        for field in contract.inputs:
+            self._kinds[field.name] = _arrow(field.type, len(field.shape))
+
+    def splits(self, rows: int) -> list[Split]:
+        """Cut the table into its files, and look at their first lines."""
+        found = []
+        for at, part in enumerate(self._files.parts):
+            told = self._files.told(part.path)
+            mark = self._files.fingerprint(part.path)
+            with self._files.reading(told):
+                block = next(self._blocks(part.path, told), b"")
+            self._check(block, set(part.constants), told)
+            fixed = {n: part.constants[n] for n in self._columns if n in part.constants}
+            found.append(Split(at, told, {"path": part.path, "constants": fixed}, None, mark))
+        return found
+
+    def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
+        """Read a file; all of its rows, whatever ``newer`` says."""
+        path = split.detail["path"]
+        return self._files.steady(path, split, lambda: self._file(split, split.start))
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read the table from its start, in order."""
+        position = 0
+        for split in self.splits(0):
+            for chunk in self._file(split, position):
+                yield chunk
+                last = [*chunk.rows[-1:].tolist(), *(reject.row for reject in chunk.rejects)]
+                position = max(position, *(row + 1 for row in last))
+
+    def _check(self, block: bytes, fixed: set[str], told: str) -> None:
+        """Miss a column that none of the first lines has, unless it may be missing."""
+        seen: dict[str, None] = {}
+        for line in block.splitlines():
+            value = _object(line)
+            seen.update(dict.fromkeys(value or ()))
+        if not seen:
+            return
+        names = [*seen, *fixed]
+        listed = ", ".join(names[:50])
+        optional = {field.name for field in self._contract.inputs if field.nullable}
+        for name in self._columns:
+            if name not in names and name not in optional and name not in self._more:
+                raise SourceError(f"{told}: column {name} is missing; the lines have {listed}")
+        check_more(self._more, names, told)
+
+    def _blocks(self, path: str, told: str) -> Iterator[bytes]:
+        """Read whole lines, about a block at a time."""
+        with self._files.filesystem.open_input_stream(path) as stream:
+            rest = b""
+            while piece := stream.read(BLOCK_BYTES):
+                end = piece.rfind(b"\n") + 1
+                if end:
+                    yield rest + piece[:end]
+                    rest = piece[end:]
+                else:
+                    rest += piece
+                    if len(rest) > MAX_LINE_BYTES:
+                        raise SourceError(f"{told}: a line is longer than {MAX_LINE_BYTES} bytes")
+            if rest:
+                yield rest
+
+    def _file(self, split: Split, first: int) -> Iterator[Chunk]:
+        fixed = split.detail["constants"]
+        columns = [name for name in self._columns if name not in fixed]
+        blocks = self._blocks(split.detail["path"], split.file)
+        line = 0
+        while True:
+            with self._files.reading(split.file):
+                block = next(blocks, None)
+            if block is None:
+                return
+            lines = block.count(b"\n") + (not block.endswith(b"\n"))
+            batch, rows, rejects = self._parsed(block, lines, columns, first, line)
+            line += lines
+            for start in range(0, max(len(rows), 1), BATCH_ROWS):
+                part = completed(batch.slice(start, BATCH_ROWS), self._columns, fixed)
+                if part.num_rows or rejects:
+                    yield Chunk(part, rows[start : start + BATCH_ROWS], rejects)
+                rejects = []
+
+    def _parsed(
+        self, block: bytes, lines: int, columns: list[str], first: int, line: int
+    ) -> tuple[pa.RecordBatch, Rows, list[Reject]]:
+        if not any(mark in block for mark in _EMPTY) and not block.startswith((b"\n", b"\r\n")):
+            batch = self._quickly(block, columns)
+            if batch is not None and batch.num_rows == lines:
+                return batch, np.arange(first + line, first + line + lines), []
+        return self._slowly(block, columns, first, line)
+
+    def _quickly(self, block: bytes, columns: list[str]) -> pa.RecordBatch | None:
+        known = [pa.field(name, self._kinds[name]) for name in columns if name in self._kinds]
+        # What only tells new rows from old is of whatever type it is.
+        free = any(name not in self._kinds for name in columns)
+        buffer: Any = pa.BufferReader(block)
+        try:
+            table = pajson.read_json(
+                buffer,
+                read_options=pajson.ReadOptions(use_threads=False, block_size=len(block) + 1),
+                parse_options=pajson.ParseOptions(
+                    explicit_schema=pa.schema(known),
+                    unexpected_field_behavior="infer" if free else "ignore",
+                ),
+            )
+        except (pa.ArrowException, ValueError):
+            return None
+        if any(name not in table.column_names for name in columns):
+            return None
+        batches = table.select(columns).combine_chunks().to_batches()
+        return batches[0] if batches else None
+
+    def _slowly(
+        self, block: bytes, columns: list[str], first: int, line: int
+    ) -> tuple[pa.RecordBatch, Rows, list[Reject]]:
+        values: dict[str, list[Any]] = {name: [] for name in columns}
+        rows, rejects = [], []
+        for at, text in enumerate(block.removesuffix(b"\n").split(b"\n"), start=line):
+            if not text.strip():
+                continue
+            found = _object(text)
+            if found is None:
+                rejects.append(Reject(first + at, None, "row", f"line {at + 1}: no JSON object"))
+                continue
+            rows.append(first + at)
+            for name, column in values.items():
+                column.append(found.get(name))
+        arrays = [_array(values[name], self._kinds.get(name)) for name in columns]
+        batch: Any = pa.RecordBatch.from_arrays(arrays, columns)
+        return batch, np.array(rows, np.int64), rejects
+
+
+def _arrow(kind: str, depth: int = 0) -> Any:
+    found = _ARROW.get(kind) or (pa.float64() if kind.startswith("float") else pa.int64())
+    for _ in range(depth):
+        found = pa.list_(found)
+    return found
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _array(values: list[Any], kind: Any) -> Any:
+    """Return values as the type wanted, or else as text: the decoder says what is wrong."""
+    try:
+        if kind is None or _plain(values, kind):
+            return pa.array(values, kind)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        pass
+    return pa.array([_text(value) for value in values], pa.string())
+
+
+def _plain(values: list[Any], kind: Any) -> bool:
+    """Tell whether Arrow takes the values as they are, and does not make numbers of truths."""
+    if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_list(kind):
+        return True
+    return not any(isinstance(value, bool) for value in values)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return orjson.dumps(value).decode()

@@ -1,0 +1,101 @@
+"""Ranges of a whole-number column that hold about as many rows each.
+
+Counted in buckets of equal width, in one pass over the query, and once more where keys lie so
+unevenly that one bucket holds far too many: no sort, and no index needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+_BUCKETS_PER_RANGE = 64
+_MOST_BUCKETS = 65_536
+_TOO_MANY = 4
+"""Times the rows wanted a range may hold before it is cut further."""
+
+_DEEPEST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """Rows whose key is from ``low`` to ``high``, both included; or those without a key."""
+
+    low: int | None
+    high: int | None
+    rows: int
+
+    @classmethod
+    def of(cls, detail: dict[str, Any]) -> KeyRange:
+        """Read a range as it is written down."""
+        return cls(detail["from"], detail["to"], 0)
+
+    def detail(self) -> dict[str, Any]:
+        """Write the range down."""
+        return {"from": self.low, "to": self.high}
+
+    def told(self, column: str) -> str:
+        """Name it for people."""
+        if self.low is None:
+            return f"no {column}"
+        return f"{column} {self.low} to {self.high}"
+
+    def condition(self, column: sql.Composable) -> sql.Composed:
+        """Say in SQL which rows are in it."""
+        if self.low is None:
+            return sql.SQL("{} IS NULL").format(column)
+        return sql.SQL("{} BETWEEN {} AND {}").format(column, self.low, self.high)
+
+
+def cut(
+    connection: psycopg.Connection, source: sql.Composable, column: str, rows: int
+) -> list[KeyRange]:
+    """Cut the rows of ``source`` (``FROM … AS q``) into ranges of about ``rows`` rows."""
+    name = sql.Identifier("q", column)
+    query = sql.SQL("SELECT count(*), count({0}), min({0}), max({0}) {1}").format(name, source)
+    ((total, keyed, low, high),) = connection.execute(query).fetchall()
+    ranges = []
+    if keyed:
+        ranges = _cut(connection, source, name, (int(low), int(high), int(keyed)), max(rows, 1), 0)
+    if total > keyed:
+        ranges.append(KeyRange(None, None, int(total - keyed)))
+    return ranges
+
+
+def _cut(
+    connection: psycopg.Connection,
+    source: sql.Composable,
+    name: sql.Composable,
+    whole: tuple[int, int, int],
+    rows: int,
+    depth: int,
+) -> list[KeyRange]:
+    low, high, total = whole
+    span = high - low + 1
+    if total <= rows or span == 1:
+        return [KeyRange(low, high, total)]
+    buckets = min(span, _MOST_BUCKETS, _BUCKETS_PER_RANGE * -(-total // rows))
+    width = -(-span // buckets)
+    query = sql.SQL(
+        "SELECT floor(({0}::numeric - {1}) / {2})::int, count(*) {3} WHERE {4} "
+        "GROUP BY 1 ORDER BY 1"
+    ).format(name, low, width, source, KeyRange(low, high, total).condition(name))
+    found: list[KeyRange] = []
+    begin, count = low, 0
+    for bucket, some in connection.execute(query).fetchall():
+        edge = low + int(bucket) * width
+        end = min(edge + width - 1, high)
+        if count and count + some > rows:
+            found.append(KeyRange(begin, edge - 1, count))
+            begin, count = edge, 0
+        if some > _TOO_MANY * rows and width > 1 and depth < _DEEPEST:
+            found += _cut(connection, source, name, (begin, end, int(some)), rows, depth + 1)
+            begin, count = end + 1, 0
+        else:
+            count += int(some)
+    if count:
+        found.append(KeyRange(begin, high, count))
+    return found

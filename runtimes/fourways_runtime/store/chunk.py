@@ -1,0 +1,112 @@
+"""A chunk's rows, rejects and record, which come to the store together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ..errors import StoreUnavailable
+from ..records import Array, Predictions, Reject
+from . import layout
+from .base import Run
+from .database import Gone
+
+if TYPE_CHECKING:
+    from .ledger import Ledger
+
+
+class ChunkRecord:
+    """A chunk as it is written: its rows, its rejects and its record, all or nothing."""
+
+    def __init__(self, ledger: Ledger, number: int) -> None:
+        self._ledger = ledger
+        self._data = ledger.data
+        self.number = number
+        self._open: Any = None
+        self._waiting: list[Callable[[], None]] = []
+        self._append = ledger.data.appender(ledger.table, ledger.columns) if ledger.table else None
+        self._predictions = 0
+        self._rejects = 0
+
+    def write(self, predictions: Predictions, hashes: Array | None = None) -> None:
+        """Append predictions, and the hash of each row where runs are compared."""
+        append = self._append
+        self._predictions += len(predictions)
+        if not len(predictions) or append is None:
+            return
+        values = [predictions.keys, predictions.rows, *([] if hashes is None else [hashes])]
+        values += [
+            predictions.columns[column.name]
+            for column in layout.columns(self._ledger.run.contract)[1:]
+        ]
+        self._do(lambda: append(values))
+
+    def reject(self, rejects: list[Reject]) -> None:
+        """Append rejects."""
+        self._rejects += len(rejects)
+        if rejects:
+            self._do(lambda: self._data.append_rejects(self._ledger.run_id, rejects))
+
+    def done(
+        self, rows: int, *, watermark: Any = None, receipt: str = "", seen: bytes | None = None
+    ) -> bool:
+        """Record the chunk for good; False where another worker has, and nothing was written."""
+        values = (
+            self._ledger.owner, rows, self._predictions, self._rejects,
+            None if watermark is None else orjson.dumps(watermark).decode(), receipt, seen,
+            self._ledger.run_id, self.number,
+        )  # fmt: skip
+        try:
+            self._begin()
+            for write in self._waiting:
+                write()
+            recorded = self._data.change(
+                "UPDATE @chunks SET state = 'done', done_at = :now, owner = ?, rows = ?, "
+                "predictions = ?, rejects = ?, watermark = ?, receipt = ?, seen = ? "
+                "WHERE run_id = ? AND number = ? AND state <> 'done'",
+                values,
+            )
+            if recorded != 1:
+                raise _Lost
+            self._end()
+        except _Lost as lost:
+            self._end(lost)
+            return False
+        except Gone:
+            raise taken_over(self._ledger.run) from None
+        return True
+
+    def _do(self, write: Callable[[], None]) -> None:
+        if not self._data.streams:
+            self._waiting.append(write)
+            return
+        try:
+            self._begin()
+            write()
+        except Gone:
+            raise taken_over(self._ledger.run) from None
+
+    def _begin(self) -> None:
+        if self._open is None:
+            self._open = self._data.transaction()
+            self._open.__enter__()
+
+    def _end(self, error: Exception | None = None) -> None:
+        transaction, self._open = self._open, None
+        if error is None:
+            transaction.__exit__(None, None, None)
+        else:
+            with suppress(type(error)):
+                transaction.__exit__(type(error), error, error.__traceback__)
+
+
+class _Lost(Exception):
+    """Another worker has recorded the chunk."""
+
+
+def taken_over(run: Run) -> StoreUnavailable:
+    """Return the error of a run whose rows are gone: another try has begun it anew."""
+    return StoreUnavailable(f"another worker has taken over run {run.name}")
