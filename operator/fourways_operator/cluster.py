@@ -23,6 +23,7 @@ from .errors import (
     Conflict,
     Forbidden,
     Gone,
+    HookFailed,
     Invalid,
     ServerError,
     Throttled,
@@ -72,6 +73,9 @@ class Cluster(Protocol):
         self, kind: Kind, namespace: str | None, labels: Mapping[str, str]
     ) -> tuple[Json, ...]:
         """Return the objects with these labels; none where the kind does not exist."""
+
+    async def has(self, kind: Kind) -> bool:
+        """Tell whether the kind exists, as far as was seen at the last ``discover``."""
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """Return one object, or None."""
@@ -145,6 +149,10 @@ class KubernetesCluster:
             rest = page["metadata"].get("continue")
             if not rest:
                 return tuple(objects)
+
+    async def has(self, kind: Kind) -> bool:
+        """See Cluster."""
+        return await self._exists(kind)
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """See Cluster."""
@@ -333,6 +341,8 @@ def fault_of(
             return Forbidden(text)
         case 400 | 422:
             return Invalid(text)
+        case 500 if "failed calling webhook" in message:
+            return HookFailed(text)
         case 429:
             return Throttled(text, after or 1.0)
         case 503 if after is not None:

@@ -9,7 +9,8 @@
         │   ├── Conflict     409: it changed, is another one (uid), or a field is somebody's
         │   ├── Gone         404, 410: object, kind or namespace is not there (any more)
         │   ├── Forbidden    403: names verb and resource
-        │   └── Invalid      400, 422: carries the server's words
+        │   ├── Invalid      400, 422: carries the server's words
+        │   └── HookFailed   500: who else must agree to the object does not answer
         └── ServerFault      nothing else would fare better now
             ├── Throttled    429, or 503 with Retry-After
             ├── Unreachable  no answer in time, or none at all
@@ -55,6 +56,10 @@ class Forbidden(ObjectFault):
 
 class Invalid(ObjectFault):
     """The API server refuses the object."""
+
+
+class HookFailed(ObjectFault):
+    """An admission webhook that the API server asks about the object does not answer."""
 
 
 class ServerFault(ApiFault):

@@ -48,17 +48,20 @@ class Settings:
 class Facts:
     """What was observed of one deployment.
 
-    ``children`` are the live objects of the plan's kinds with its labels. ``jobs`` are its runs;
-    ``pods`` are the runs' pods and the gateway's. ``gateway`` is the live Deployment of the
-    namespace's gateway, ``conflicts`` the planned objects whose names somebody else's hold,
-    ``faults`` what the API server refused.
+    ``wanted`` are the objects it should have, ``children`` the live ones of their kinds with its
+    labels. ``jobs`` are its runs and builds; ``pods`` are its own and the gateway's. ``gateway``
+    is the live Deployment of the namespace's gateway, ``conflicts`` the planned objects whose
+    names somebody else's hold, ``missing`` the planned kinds the cluster does not have, ``faults``
+    what the API server refused.
     """
 
     deployment: Json
+    wanted: tuple[Json, ...] = ()
     children: tuple[Json, ...] = ()
     jobs: tuple[Json, ...] = ()
     pods: tuple[Json, ...] = ()
     gateway: Json | None = None
     conflicts: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     now: datetime = field(default_factory=lambda: datetime.min)

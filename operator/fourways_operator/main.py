@@ -63,6 +63,9 @@ class Operator:
         self._sleep = sleep
         self._watch = watch
         self._relisted: float | None = None
+        self._kinds: frozenset[Kind] = frozenset()
+        self._lacking: set[Key] = set()
+        self._something_lacks = asyncio.Event()
         self.queue = WorkQueue(
             self._work, clock=clock, sleep=sleep, told=self._metrics.reconciled, **queue
         )
@@ -71,8 +74,18 @@ class Operator:
         )
 
     async def _work(self, key: Key) -> None:
-        status = await reconcile(key, self._cluster, self._settings, self._now)
-        self._metrics.seen(key, status)
+        told = await reconcile(key, self._cluster, self._settings, self._now)
+        self._metrics.seen(key, told.status if told else None)
+        if told and told.wrote:
+            # The gateway looks at what was written, whether or not a watch tells of it.
+            self.queue.add(Key(key.namespace))
+        if told and told.again_in is not None:
+            self.queue.add_after(key, told.again_in)
+        self._note_lack(key, bool(told and told.lacks))
+
+    def _note_lack(self, key: Key, lacks: bool) -> None:
+        (self._lacking.add if lacks else self._lacking.discard)(key)
+        (self._something_lacks.set if self._lacking else self._something_lacks.clear)()
 
     def relist_age(self) -> float | None:
         """Return how many seconds ago the last relist ended; None before the first."""
@@ -80,7 +93,7 @@ class Operator:
 
     async def relist(self) -> frozenset[Kind]:
         """Have every deployment and gateway looked at; return the kinds there are."""
-        kinds = await self._cluster.discover()
+        kinds = self._kinds = await self._cluster.discover()
         self._watch(kinds)
         found = await self._cluster.deployments()
         names = [(d["metadata"]["namespace"], d["metadata"]["name"]) for d in found]
@@ -88,16 +101,18 @@ class Operator:
         for key in sorted(keys | {Key(namespace) for namespace, _ in names}):
             self.queue.add(key)
         self._metrics.forget_all_but(keys)
+        self._lacking &= keys
         self._relisted = self._clock()
         return kinds
 
     async def run(self) -> None:
         """Work until stopped."""
-        resync = asyncio.create_task(self._resync())
+        tasks = [asyncio.create_task(self._resync()), asyncio.create_task(self._look_for_kinds())]
         try:
             await self.queue.run()
         finally:
-            resync.cancel()
+            for task in tasks:
+                task.cancel()
 
     def stop(self) -> None:
         """Finish what is being worked on, and end."""
@@ -117,6 +132,19 @@ class Operator:
                 logger.exception("relist: unexpected, please report it")
                 pause = min(pause, SOON)
             await self._sleep(pause)
+
+    async def _look_for_kinds(self) -> None:
+        """Have everything looked at soon after a kind came that some deployment lacked."""
+        while True:
+            await self._something_lacks.wait()
+            await self._sleep(SOON)
+            try:
+                if await self._cluster.discover() != self._kinds:
+                    await self.relist()
+            except ApiFault as fault:
+                logger.warning("looking for kinds: %s", fault)
+            except Exception:
+                logger.exception("looking for kinds: unexpected, please report it")
 
 
 async def run(options: argparse.Namespace) -> None:

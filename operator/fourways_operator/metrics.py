@@ -37,7 +37,12 @@ class Metrics:
             "fourways_deployments", "ModelDeployments by mode and readiness.", ["mode", "ready"],
             registry=self.registry,
         )  # fmt: skip
+        self._runs = Counter(
+            "fourways_runs", "Batch runs that ended, by outcome.", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
         self._states: dict[Key, tuple[str, str]] = {}
+        self._last_runs: dict[Key, Json] = {}
 
     def measure(
         self, depth: Callable[[], float], delayed: Callable[[], float], age: Callable[[], float]
@@ -70,8 +75,23 @@ class Metrics:
             state = (status.get("mode") or "none", ready or "Unknown")
             self._states[key] = state
             self._deployments.labels(*state).inc()
+        self._count_run(key, (status or {}).get("lastRun"))
+
+    def _count_run(self, key: Key, run: Json | None) -> None:
+        before = self._last_runs.pop(key, None)
+        if run is None:
+            return
+        self._last_runs[key] = run
+        # What had ended before this operator looked was counted by the one before it.
+        ended = run["outcome"] != "Running"
+        if ended and before is not None and _attempt(before) != _attempt(run):
+            self._runs.labels(run["outcome"]).inc()
 
     def forget_all_but(self, keys: frozenset[Key]) -> None:
         """Forget deployments that are gone without anyone having seen them go."""
         for key in self._states.keys() - keys:
             self.seen(key, None)
+
+
+def _attempt(run: Json) -> tuple[str, str | None, str]:
+    return run["name"], run.get("job"), run["outcome"]

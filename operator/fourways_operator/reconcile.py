@@ -19,39 +19,56 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 
-import orjson
-
-from fourways_api import KIND, InvalidSpec, Metadata, ModelDeployment, Problem, check, parse
+from fourways_api import KIND, ModelDeployment, Problem
 
 from .cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MANAGER, Cluster, kind_of
 from .difference import difference
-from .errors import ApiFault, Forbidden, Invalid, NotYet, ObjectFault, OperatorError
+from .errors import ApiFault, Forbidden, HookFailed, Invalid, NotYet, ObjectFault, OperatorError
 from .facts import Facts, Json, Settings
 from .plan import (
     COMPONENT_LABEL,
     DEPLOYMENT,
     DEPLOYMENT_LABEL,
     GATEWAY,
+    INFERENCE_SERVICE,
     JOB,
     KINDS,
     MANAGED_BY,
     MANAGER,
     POD,
+    observed_of,
     plan,
     plan_gateway,
 )
-from .status import events_of, pinned_digest, status_of
+from .specs import Judged, judged
+from .status import events_of, look_again_in, pinned_digest, status_of
 from .work_queue import Key
 
 logger = logging.getLogger(__name__)
 
-GATEWAY_LABELS = {MANAGED_BY: MANAGER, COMPONENT_LABEL: "gateway"}
+OUR_LABELS = {MANAGED_BY: MANAGER}
+GATEWAY_LABELS = {**OUR_LABELS, COMPONENT_LABEL: "gateway"}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What came of looking at a deployment.
+
+    ``wrote`` tells that an object of it was written; ``again_in`` is in how many seconds to look
+    again though nothing may have moved; ``lacks`` tells that the cluster has not every kind of
+    object it needs.
+    """
+
+    status: Json
+    wrote: bool = False
+    again_in: float | None = None
+    lacks: bool = False
 
 
 async def reconcile(
     key: Key, cluster: Cluster, settings: Settings, now: Callable[[], datetime]
-) -> Json | None:
-    """Make the cluster match a key; return the deployment's status, None where there is none.
+) -> Told | None:
+    """Make the cluster match a key; return what is said of the deployment, None where none is.
 
     Raises:
         OperatorError: something is in the way; try again later.
@@ -74,25 +91,37 @@ async def reconcile(
     facts = await _observe(cluster, deployment, settings)
     facts = replace(
         facts,
+        wanted=intent.wanted,
         children=children,
+        jobs=tuple(child for child in children if JOB.of(child)),
         conflicts=(*facts.conflicts, *outcome.conflicts),
-        faults=tuple(str(f) for f in outcome.faults if isinstance(f, Forbidden | Invalid)),
+        missing=tuple(sorted(outcome.missing)),
+        faults=tuple(str(f) for f in outcome.faults if isinstance(f, _TOLD)),
         now=now(),
     )
     status = status_of(facts, intent.problems, intent.spec)
     await _tell(cluster, deployment, status)
     if outcome.faults:
         raise outcome.faults[0]
-    return status
+    return Told(status, outcome.writes > 0, look_again_in(facts), bool(outcome.missing))
+
+
+_TOLD = (Forbidden, Invalid, HookFailed)
+"""Faults that somebody has to do something about; the others pass."""
 
 
 async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: Settings) -> None:
     owners = [
         d for d in await cluster.list(MODEL_DEPLOYMENT, namespace, {}) if not _is_going(d)
     ]  # fmt: skip
-    lists = await asyncio.gather(*(cluster.list(k, namespace, GATEWAY_LABELS) for k in KINDS))
+    *lists, services, jobs = await asyncio.gather(
+        *(cluster.list(k, namespace, GATEWAY_LABELS) for k in KINDS),
+        cluster.list(INFERENCE_SERVICE, namespace, OUR_LABELS),
+        cluster.list(JOB, namespace, OUR_LABELS),
+    )
     there = {_name(obj): obj for objects in lists for obj in objects}
-    wanted = plan_gateway(namespace, owners, settings)
+    observed = observed_of(services, jobs, there.get(f"{DEPLOYMENT.kind}/{GATEWAY}"))
+    wanted = plan_gateway(namespace, owners, settings, observed)
     taken = await _names_taken(cluster, [obj for obj in wanted if _name(obj) not in there])
     if taken:
         # Half a gateway is worse than none: a deployment waits for it, and says what is in the way.
@@ -113,9 +142,8 @@ async def _children(cluster: Cluster, deployment: Json) -> tuple[Json, ...]:
 
 async def _observe(cluster: Cluster, deployment: Json, settings: Settings) -> Facts:
     namespace, labels = deployment["metadata"]["namespace"], _labels_of(deployment)
-    gateway, jobs, pods, gateway_pods = await asyncio.gather(
+    gateway, pods, gateway_pods = await asyncio.gather(
         cluster.list(DEPLOYMENT, namespace, GATEWAY_LABELS),
-        cluster.list(JOB, namespace, labels),
         cluster.list(POD, namespace, labels),
         cluster.list(POD, namespace, GATEWAY_LABELS),
     )
@@ -124,7 +152,6 @@ async def _observe(cluster: Cluster, deployment: Json, settings: Settings) -> Fa
         taken = await _names_taken(cluster, plan_gateway(namespace, [deployment], settings))
     return Facts(
         deployment=deployment,
-        jobs=jobs,
         pods=(*pods, *gateway_pods),
         gateway=next((g for g in gateway if g["metadata"]["name"] == GATEWAY), None),
         conflicts=taken,
@@ -150,22 +177,17 @@ class Intent:
 
 
 def _intent_of(deployment: Json, settings: Settings) -> Intent:
-    # Status is ours to write: what an older or newer operator wrote there is no fault of the spec.
-    document = {k: v for k, v in deployment.items() if k != "status"}
-    meta = deployment["metadata"]
-    document["metadata"] = {k: meta[k] for k in Metadata.model_fields if k in meta}
-    return _intent(orjson.dumps(document), settings, pinned_digest(deployment))
+    found = judged(deployment)
+    if found.spec is None:
+        return Intent(None, found.problems, ())
+    return Intent(found.spec, (), _planned(found, settings, pinned_digest(deployment)))
 
 
 @lru_cache(maxsize=1024)
-def _intent(document: bytes, settings: Settings, pinned: str | None) -> Intent:
-    """Parse, check, plan. Pure, so remembered: the rules of a spec take tens of milliseconds."""
-    try:
-        spec = parse(orjson.loads(document))
-        check(spec)
-    except InvalidSpec as error:
-        return Intent(None, error.problems, ())
-    return Intent(spec, (), plan(spec, settings, pinned))
+def _planned(found: Judged, settings: Settings, pinned: str | None) -> tuple[Json, ...]:
+    """Plan. Pure, so remembered."""
+    assert found.spec is not None  # noqa: S101  (the caller looked)
+    return plan(found.spec, settings, pinned)
 
 
 # ---------------------------------------------------------------- converging
@@ -215,6 +237,7 @@ class Outcome:
 
     writes: int = 0
     conflicts: list[str] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
     faults: list[OperatorError] = field(default_factory=list)
 
 
@@ -243,6 +266,9 @@ async def _converge(
 async def _converge_one(
     cluster: Cluster, wanted: Json, found: Json | None, owner: Owner, outcome: Outcome
 ) -> None:
+    if not await cluster.has(kind_of(wanted)):
+        outcome.missing.add(wanted["kind"])
+        return
     # A list by label does not show what has the name but not the label.
     found = found or await _find(cluster, wanted)
     if found is None:
@@ -252,6 +278,9 @@ async def _converge_one(
         raise NotYet(f"waits until the old {_name(found)} is gone")
     elif not owner.may_hold(found, wanted):
         outcome.conflicts.append(_name(found))
+    elif JOB.of(wanted):
+        # A Job cannot be changed; its name says what it does.
+        return
     elif (first := difference(wanted, found, FIELD_MANAGER)) is not None:
         logger.info("%s/%s: %s", wanted["metadata"]["namespace"], _name(wanted), first)
         await cluster.apply(wanted, found["metadata"]["uid"])

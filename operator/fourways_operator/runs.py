@@ -2,35 +2,26 @@
 
 A worker's last words are the pod's termination message, a ``RunReport``. Where a worker could not
 speak (killed for memory, image missing, volume missing) the pod's own state is put into words.
+A run is published exactly when one of its workers has said so; that others failed is told beside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from fourways_api import RunReport, RunStatus
+from fourways_api.runtime_config import RUN_VARIABLE
 
 from .facts import Json
+from .plan.parts import ROLLBACK_LABEL
+from .pods import MAX_MESSAGE, Trouble, container_of, report_of, trouble_of
 
-MAX_MESSAGE = 1024
+JOB_LABEL = "batch.kubernetes.io/job-name"
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 
-_IMAGE_TROUBLE = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
-)
-"""The kubelet goes back and forth between these; to people they are one."""
-
-_START_TROUBLE = frozenset(
-    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why something does not work: one word for programs, a sentence for people."""
-
-    reason: str
-    message: str
+_BYSTANDER = "Terminated"
+"""Reason of a worker that was told to stop, mostly because another has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +35,64 @@ class RunFacts:
 
 def runs_of(jobs: Iterable[Json], pods: Iterable[Json]) -> list[RunFacts]:
     """Return the runs, latest first."""
+    return [run_of(job, pods) for job, pods in _latest_first(jobs, pods) if not _moves_back(job)]
+
+
+def rollbacks_of(jobs: Iterable[Json], pods: Iterable[Json]) -> list[RunFacts]:
+    """Return the moves back to an earlier run, latest first, each told as the run moved to."""
+    return [_move_of(job, pods) for job, pods in _latest_first(jobs, pods) if _moves_back(job)]
+
+
+def job_of(pod: Json) -> str:
+    """Return the name of the Job a pod tries; empty for other pods."""
+    return str(pod["metadata"].get("labels", {}).get(JOB_LABEL, ""))
+
+
+def run_of(job: Json, pods: Iterable[Json]) -> RunFacts:
+    """Return what a Job and its pods say."""
+    status = job.get("status", {})
+    finished = {
+        c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"
+    }  # fmt: skip
+    latest_first = sorted(
+        pods, key=lambda p: str(p["metadata"].get("creationTimestamp")), reverse=True
+    )
+    report = _telling(latest_first)
+    workers = job.get("spec", {}).get("completions") or 1
+    trouble = _trouble_of_workers(latest_first, workers)
+    ended = None
+    # The Job is told apart from its pods' end: that takes their grace period.
+    if done := finished.get("Complete") or finished.get("SuccessCriteriaMet"):
+        outcome, trouble = "Succeeded", None
+        ended = status.get("completionTime") or done.get("lastTransitionTime")
+    elif "Failed" in finished:
+        outcome = "Failed"
+        ended = finished["Failed"].get("lastTransitionTime")
+        trouble = trouble or _trouble_of_job(finished["Failed"])
+    else:
+        outcome = "Running"
+    name, job_name = _run_name(job), job["metadata"]["name"]
+    run = RunStatus(
+        name=name,
+        job=job_name if job_name != name else None,
+        outcome=outcome,
+        started_at=status.get("startTime"),
+        finished_at=ended,
+        workers=_at_work(status, workers) if outcome == "Running" else None,
+        version=report.version if report else None,
+        rows=report.rows if report and outcome == "Succeeded" else None,
+        rejects=report.rejects if report else None,
+        message=trouble.message if trouble else _lost(status),
+    )
+    return RunFacts(run, report, trouble)
+
+
+def _latest_first(jobs: Iterable[Json], pods: Iterable[Json]) -> list[tuple[Json, list[Json]]]:
     by_job: dict[str, list[Json]] = {}
     for pod in pods:
-        name = pod["metadata"].get("labels", {}).get("batch.kubernetes.io/job-name", "")
-        by_job.setdefault(name, []).append(pod)
+        by_job.setdefault(job_of(pod), []).append(pod)
     ordered = sorted(jobs, key=_started, reverse=True)
-    return [_run(job, by_job.get(job["metadata"]["name"], [])) for job in ordered]
+    return [(job, by_job.get(job["metadata"]["name"], [])) for job in ordered]
 
 
 def _started(job: Json) -> str:
@@ -58,101 +101,74 @@ def _started(job: Json) -> str:
     )
 
 
-def _run(job: Json, pods: list[Json]) -> RunFacts:
-    status = job.get("status", {})
-    finished = {
-        c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"
-    }  # fmt: skip
-    latest_first = sorted(
-        pods, key=lambda p: str(p["metadata"].get("creationTimestamp")), reverse=True
+def _moves_back(job: Json) -> bool:
+    return ROLLBACK_LABEL in (job["metadata"].get("labels") or {})
+
+
+def _move_of(job: Json, pods: Sequence[Json]) -> RunFacts:
+    found = run_of(job, pods)
+    run = found.report.run if found.report else None
+    name = run or found.status.name
+    moved = {"name": name, "job": job["metadata"]["name"]}
+    return replace(found, status=found.status.model_copy(update=moved))
+
+
+def _run_name(job: Json) -> str:
+    """Return the run a Job works on: one it was told to go on with, or its own."""
+    if not job.get("spec"):
+        return str(job["metadata"]["name"])
+    variables = container_of(job).get("env") or []
+    told = next((v.get("value") for v in variables if v["name"] == RUN_VARIABLE), None)
+    return str(told or job["metadata"]["name"])
+
+
+def _at_work(status: Json, workers: int) -> str | None:
+    return f"{status.get('active', 0)}/{workers}" if workers > 1 else None
+
+
+def _lost(status: Json) -> str | None:
+    """Tell of workers that are lost for good, and did not keep the run from its end."""
+    lost = status.get("failedIndexes")
+    return (
+        f"without worker {lost}, which failed more often than backoffLimit allows" if lost else None
     )
-    report = next((r for r in map(report_of, latest_first) if r), None)
-    trouble = next((t for t in map(trouble_of, latest_first) if t), None)
-    ended = None
-    if "Complete" in finished:
-        outcome, trouble = "Succeeded", None
-        ended = status.get("completionTime")
-    elif "Failed" in finished:
-        outcome = "Failed"
-        ended = finished["Failed"].get("lastTransitionTime")
-        trouble = trouble or _trouble_of_job(finished["Failed"])
-    else:
-        outcome = "Running"
-    run = RunStatus(
-        name=job["metadata"]["name"],
-        outcome=outcome,
-        started_at=status.get("startTime"),
-        finished_at=ended,
-        version=report.version if report else None,
-        rows=report.rows if report and outcome == "Succeeded" else None,
-        rejects=report.rejects if report else None,
-        message=trouble.message if trouble else None,
+
+
+def _telling(latest_first: Sequence[Json]) -> RunReport | None:
+    """Return the report that tells how the run went: of whoever published, or ended it."""
+    reports = [r for r in map(report_of, latest_first) if r]
+    told = (
+        *(r for r in reports if r.outcome == "Succeeded"),
+        *(r for r in reports if r.reason != _BYSTANDER),
+        *reports,
     )
-    return RunFacts(run, report, trouble)
+    return next(iter(told), None)
+
+
+def _trouble_of_workers(latest_first: Sequence[Json], workers: int) -> Trouble | None:
+    found = []
+    for pod in latest_first:
+        trouble = None if _disrupted(pod) else trouble_of(pod)
+        if trouble is None:
+            continue
+        index = pod["metadata"].get("labels", {}).get(INDEX_LABEL)
+        if workers > 1 and index is not None:
+            trouble = Trouble(trouble.reason, f"worker {index}: {trouble.message}")
+        found.append(trouble)
+    return next((t for t in found if t.reason != _BYSTANDER), next(iter(found), None))
+
+
+def _disrupted(pod: Json) -> bool:
+    """Tell whether a pod was taken away (a drained node, a preemption): no trouble of the run."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in conditions)
 
 
 def _trouble_of_job(condition: Json) -> Trouble:
     words = {
         "DeadlineExceeded": "the run took longer than activeDeadlineSeconds",
         "BackoffLimitExceeded": "the run failed more often than backoffLimit allows",
+        "FailedIndexes": "the run failed more often than backoffLimit allows",
     }
     reason = str(condition.get("reason", "JobFailed"))
     return Trouble(reason, words.get(reason, str(condition.get("message", ""))[:MAX_MESSAGE]))
-
-
-def report_of(pod: Json) -> RunReport | None:
-    """Return the report a pod's worker left, if it is one."""
-    for state in _container_states(pod):
-        text = state.get("terminated", {}).get("message", "")
-        if text.startswith("{"):
-            try:
-                return RunReport.model_validate_json(text)
-            except ValueError:
-                return None
-    return None
-
-
-def trouble_of(pod: Json) -> Trouble | None:
-    """Say why a pod does not run, or did not end well; None where it does or did."""
-    for condition in pod.get("status", {}).get("conditions", []):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return Trouble(
-                "Unschedulable", _short(f"no node takes the pod: {condition.get('message', '')}")
-            )
-    for status in pod.get("status", {}).get("containerStatuses", []):
-        waiting = status.get("state", {}).get("waiting", {})
-        reason = waiting.get("reason")
-        if reason in _IMAGE_TROUBLE:
-            image = status.get("image") or "the image"
-            return Trouble(
-                "ImageUnavailable", f"{image} cannot be pulled: does it exist, and may it be?"
-            )
-        if reason in _START_TROUBLE:
-            return Trouble(reason, _short(waiting.get("message") or reason))
-    for state in _container_states(pod):
-        ended = state.get("terminated", {})
-        if ended and ended.get("exitCode") != 0:
-            return _trouble_of_exit(ended, report_of(pod))
-    return None
-
-
-def _trouble_of_exit(ended: Json, report: RunReport | None) -> Trouble:
-    if ended.get("reason") == "OOMKilled":
-        return Trouble(
-            "OOMKilled", "the worker took more memory than its limit: raise resources.memory"
-        )
-    if report:
-        return Trouble(report.reason, _short(report.message))
-    return Trouble(
-        "WorkerFailed", f"the worker ended with exit code {ended.get('exitCode')} and no word"
-    )
-
-
-def _container_states(pod: Json) -> list[Json]:
-    """Return the containers' states, what they are now before what they were."""
-    statuses = pod.get("status", {}).get("containerStatuses", [])
-    return [s[key] for s in statuses for key in ("state", "lastState") if s.get(key)]
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split())[:MAX_MESSAGE]

@@ -14,19 +14,33 @@ from __future__ import annotations
 from fourways_api import KIND
 
 from .facts import Json
-from .plan import COMPONENT_LABEL, DEPLOYMENT, DEPLOYMENT_LABEL, MANAGED_BY, MANAGER, POD
-from .runs import trouble_of
+from .plan import (
+    COMPONENT_LABEL,
+    DEPLOYMENT,
+    DEPLOYMENT_LABEL,
+    INFERENCE_SERVICE,
+    JOB,
+    MANAGED_BY,
+    MANAGER,
+    MODE_LABEL,
+    POD,
+)
+from .plan.routes import address_of, config_of, has_succeeded
+from .pods import is_ready, trouble_of_server
 from .work_queue import Key
 
 View = tuple[object, ...]
+Routes = dict[str, str]
+"""What a gateway's pod knows of each deployment."""
 
 
 class Sight:
-    """Remembers what was seen last of deployments and gateways."""
+    """Remembers what was seen last of deployments, gateways, and what gateways depend on."""
 
     def __init__(self) -> None:
         self._views: dict[str, View] = {}
         self._gateway_owners: dict[str, tuple[Key, ...]] = {}
+        self._gateway_pods: dict[str, dict[str, Routes]] = {}
 
     def keys_of(self, obj: Json, *, gone: bool) -> tuple[Key, ...]:
         """Return the keys that a sight of an object concerns; ``gone`` when it was the last."""
@@ -38,15 +52,26 @@ class Sight:
         if labels.get(MANAGED_BY) != MANAGER:
             return ()
         if name := labels.get(DEPLOYMENT_LABEL):
-            return (Key(namespace, name),)
+            return (Key(namespace, name), *self._gateway_of(obj, namespace, gone))
         if labels.get(COMPONENT_LABEL):
             return self._keys_of_gateway(obj, namespace, gone)
         return ()
 
+    def _gateway_of(self, child: Json, namespace: str, gone: bool) -> tuple[Key, ...]:
+        """A gateway's routes depend on where model servers answer, and on what was built."""
+        view: View
+        if child["kind"] == INFERENCE_SERVICE.kind:
+            view = (address_of(child),)
+        elif child["kind"] == JOB.kind and child["metadata"]["labels"].get(MODE_LABEL) == "edge":
+            view = (has_succeeded(child),)
+        else:
+            return ()
+        return (Key(namespace),) if self._is_new(child, gone, view) else ()
+
     def _keys_of_gateway(self, obj: Json, namespace: str, gone: bool) -> tuple[Key, ...]:
-        """A gateway's deployments look at whether it answers, and at what ails its pods."""
+        """A gateway's deployments look at whether it answers, and at what its pods know."""
         if obj["kind"] == POD.kind:
-            return self._gateway_owners.get(namespace, ()) if self._ails_anew(obj, gone) else ()
+            return self._keys_of_gateway_pod(obj, namespace, gone)
         if obj["kind"] != DEPLOYMENT.kind:
             return (Key(namespace),)
         references = obj["metadata"].get("ownerReferences", [])
@@ -55,9 +80,26 @@ class Sight:
         available = obj.get("status", {}).get("availableReplicas", 0) > 0
         return (Key(namespace), *(owners if self._is_new(obj, gone, (available,)) else ()))
 
+    def _keys_of_gateway_pod(self, pod: Json, namespace: str, gone: bool) -> tuple[Key, ...]:
+        """All of them when something ails it anew; else those that are known otherwise now."""
+        owners = self._gateway_owners.get(namespace, ())
+        pods = self._gateway_pods.setdefault(namespace, {})
+        before = list(pods.values())
+        if is_ready(pod) and not gone:
+            pods[pod["metadata"]["uid"]] = _routes_of(pod)
+        else:
+            pods.pop(pod["metadata"]["uid"], None)
+        now = list(pods.values())
+        if self._ails_anew(pod, gone):
+            return owners
+        return tuple(k for k in owners if _known(before, k.name) != _known(now, k.name))
+
     def _ails_anew(self, pod: Json, gone: bool) -> bool:
-        trouble = None if gone else trouble_of(pod)
-        return self._is_new(pod, gone, (trouble.reason if trouble else None,))
+        trouble = None if gone else trouble_of_server(pod)
+        view = (trouble.reason if trouble else None,)
+        before = self._views.get(pod["metadata"]["uid"], (None,))
+        self._is_new(pod, gone, view)
+        return view != before
 
     def _is_new(self, obj: Json, gone: bool, view: View) -> bool:
         uid = obj["metadata"]["uid"]
@@ -74,3 +116,12 @@ def _view_of_deployment(obj: Json) -> View:
     """Status is the operator's own, and labels and annotations plan nothing."""
     meta = obj["metadata"]
     return (meta.get("generation"), meta.get("deletionTimestamp"))
+
+
+def _routes_of(pod: Json) -> Routes:
+    config = config_of(pod)
+    return {r.deployment: r.model_dump_json() for r in config.routes} if config else {}
+
+
+def _known(pods: list[Routes], name: str) -> set[str | None]:
+    return {routes.get(name) for routes in pods}

@@ -7,21 +7,24 @@ What its conditions say is decided in ``conditions``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime
 
-from croniter import croniter
 from pydantic import ValidationError
 
-from fourways_api import Batch, ModelDeployment, ModelStatus, Problem, Status
+from fourways_api import ModelDeployment, ModelStatus, Problem, Status
 from fourways_api.deployment import Condition
 from fourways_api.values import LOCAL_SCHEMES, scheme
 
-from .conditions import Verdict, View, verdicts_of
+from .conditions import Verdict, View, verdicts_of, view_of
+from .conditions.batch import next_run
+from .conditions.common import pinned_digest
+from .conditions.realtime import KSERVE_SECONDS
 from .facts import Facts, Json
-from .plan import AVAILABLE_MODES
+from .plan import INFERENCE_SERVICE
 from .plan.gateway import address
-from .runs import RunFacts, runs_of
+from .pods import SLOW_START_SECONDS, age, is_ready
+
+__all__ = ["Event", "events_of", "look_again_in", "next_run", "pinned_digest", "status_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +51,37 @@ def status_of(
     if problems or deployment is None:
         return _invalid(old, generation, problems, facts)
     choice = deployment.spec.choice()
-    view = _view(facts, deployment, choice.mode, old)
+    # What is remembered of one mode says nothing of another.
+    view = view_of(facts, deployment, old if old.mode == choice.mode else Status())
     verdicts = {
         "SpecValid": Verdict("True", "Valid", "the spec is valid"),
         **verdicts_of(view),
     }
-    batch = deployment.spec.batch if choice.mode == "batch" else None
     status = Status(
         observed_generation=generation,
         mode=choice.mode,
         mode_reason=choice.reason,
         model=_model(view),
-        last_run=view.latest.status if view.latest else (old.last_run if batch else None),
-        last_published=view.last_published,
-        next_run=_next_run(batch, facts.now),
-        address=address(*deployment.key) if choice.mode in AVAILABLE_MODES else None,
+        address=address(*deployment.key, choice.mode),
         conditions=_conditions(verdicts, old, generation, facts.now),
-    )  # fmt: skip
-    return status.to_json()
+        **view.told(),
+    )
+    return _written(status)
 
 
-def pinned_digest(deployment: Json) -> str | None:
-    """Return the digest pinned at a model's first download, if its URI is still the same."""
-    model = (deployment.get("status") or {}).get("model") or {}
-    spec = deployment["spec"]["model"]
-    if spec.get("digestPolicy") == "TrustOnFirstUse" and model.get("uri") == spec["uri"]:
-        digest: str | None = model.get("digest")
-        return digest
-    return None
+def look_again_in(facts: Facts) -> float | None:
+    """Return in how many seconds there may be something to say that no event will tell of."""
+    waits = [
+        (SLOW_START_SECONDS, pod) for pod in facts.pods if not is_ready(pod)
+    ] + [
+        (KSERVE_SECONDS, child)
+        for child in facts.children
+        if INFERENCE_SERVICE.of(child) and not (child.get("status") or {}).get("conditions")
+    ]  # fmt: skip
+    ages = ((limit, age(obj, facts.now)) for limit, obj in waits)
+    rest = [limit - waited for limit, waited in ages if waited is not None and waited < limit]
+    # Ages are told in whole seconds.
+    return max(0.0, min(rest)) + 1.0 if rest else None
 
 
 def _old_status(deployment: Json) -> Status:
@@ -86,21 +92,14 @@ def _old_status(deployment: Json) -> Status:
         return Status()
 
 
-def _next_run(batch: Batch | None, now: datetime) -> str | None:
-    if batch is None or batch.suspend:
-        return None
-    return next_run(batch.schedule, batch.time_zone, now)
-
-
-def next_run(schedule: str, time_zone: str, now: datetime) -> str:
-    """Return when a schedule is due next after ``now``, RFC 3339 in UTC."""
-    zone: tzinfo = UTC if time_zone == "Etc/UTC" else ZoneInfo(time_zone)
-    due: datetime = croniter(schedule, now.astimezone(zone)).get_next(datetime)
-    return _rfc3339(due)
+_BEGINNINGS = frozenset(
+    {"WaitingForFirstRun", "WaitingForBuild", "WaitingForKServe", "Starting", "BuildInProgress"}
+)
+"""Reasons of not being ready that nobody need look into."""
 
 
 def events_of(old: Json | None, new: Json) -> list[Event]:
-    """Return an event for each condition that changed its status or its reason."""
+    """Return an event for each condition that changed its status or its reason, and each run."""
     before = {c["type"]: c for c in (old or {}).get("conditions", [])}
     events = []
     for condition in new["conditions"]:
@@ -116,14 +115,23 @@ def events_of(old: Json | None, new: Json) -> list[Event]:
         ):
             kind = "Normal" if _is_good(condition) else "Warning"
             events.append(Event(kind, condition["reason"], condition["message"]))
-    return events
+    return [*events, *_published(old or {}, new)]
+
+
+def _published(old: Json, new: Json) -> list[Event]:
+    """Tell of a run that answers come from now. Conditions stay as they are from run to run."""
+    was, run = old.get("lastPublished") or {}, new.get("lastPublished")
+    if run is None or (run["name"], run.get("job")) == (was.get("name"), was.get("job")):
+        return []
+    figures = f"{run.get('rows', 0)} rows, {run.get('rejects', 0)} refused"
+    return [Event("Normal", "RunPublished", f"answers come from run {run['name']} ({figures})")]
 
 
 def _is_good(condition: Json) -> bool:
     if condition["type"] == "Progressing":
         return True
     good = "False" if condition["type"] == "Degraded" else "True"
-    return bool(condition["status"] == good) or condition["reason"] == "WaitingForFirstRun"
+    return bool(condition["status"] == good) or condition["reason"] in _BEGINNINGS
 
 
 def _is_quiet(condition: Json) -> bool:
@@ -131,38 +139,11 @@ def _is_quiet(condition: Json) -> bool:
     return condition["type"] in ("Progressing", "Degraded", "ModelResolved") and _is_good(condition)
 
 
-# ---------------------------------------------------------------- digesting facts
-
-
-def _view(facts: Facts, deployment: ModelDeployment, mode: str, old: Status) -> View:
-    runs = runs_of(facts.jobs, facts.pods) if mode == "batch" else []
-    seen = next((r.status for r in runs if r.status.outcome == "Succeeded"), None)
-    # Jobs are cleaned up; what was published stays published.
-    remembered = old.last_published if mode == "batch" else None
-    return View(
-        deployment=deployment,
-        facts=facts,
-        mode=mode,
-        runs=runs,
-        last_published=seen or remembered,
-        digest=deployment.spec.model.digest or _seen_digest(deployment, runs, facts.deployment),
-    )  # fmt: skip
-
-
-def _seen_digest(deployment: ModelDeployment, runs: list[RunFacts], raw: Json) -> str | None:
-    pinned = pinned_digest(raw)
-    if pinned:
-        return pinned
-    version = deployment.spec.model.version
-    seen = (r.report.digest for r in runs if r.report and r.report.version == version)
-    return next((d for d in seen if d), None)
-
-
 def _model(view: View) -> ModelStatus:
     model = view.deployment.spec.model
     pins = model.digest is None and scheme(model.uri) not in LOCAL_SCHEMES
     return ModelStatus(
-        version=view.last_published.version if view.last_published else None,
+        version=view.version,
         digest=view.digest,
         uri=model.uri if pins and view.digest else None,
     )
@@ -200,12 +181,16 @@ def _invalid(old: Status, generation: int, problems: tuple[Problem, ...], facts:
     message = "; ".join(str(p) for p in problems)[:4096] or "the spec is not valid"
     verdicts = {c.type: Verdict(c.status, c.reason, c.message) for c in old.conditions}
     verdicts["SpecValid"] = Verdict("False", "Invalid", message)
-    if old.last_published is None:
+    if verdicts.get("Ready") is None or verdicts["Ready"].status != "True":
         verdicts["Ready"] = Verdict("False", "SpecInvalid", message)
     conditions = _conditions(verdicts, old, generation, facts.now)
-    return old.model_copy(
-        update={"observed_generation": generation, "conditions": conditions}
-    ).to_json()
+    return _written(
+        old.model_copy(update={"observed_generation": generation, "conditions": conditions})
+    )
+
+
+def _written(status: Status) -> Json:
+    return {name: value for name, value in status.to_json().items() if value != []}
 
 
 def _rfc3339(moment: datetime) -> str:

@@ -12,17 +12,21 @@ from collections.abc import Sequence
 from fourways_api import ModelDeployment
 
 from ..facts import Json, Kind, Settings
-from . import batch, gateway
-from .parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, GATEWAY, MANAGED_BY, MANAGER
+from . import batch, edge, gateway, realtime, streaming
+from .parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, GATEWAY, MANAGED_BY, MANAGER, MODE_LABEL
+from .routes import NOTHING_YET, Observed, observed_of
 
 CRON_JOB = Kind("batch/v1", "CronJob", "cronjobs")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 JOB = Kind("batch/v1", "Job", "jobs")
+INFERENCE_SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
 POD = Kind("v1", "Pod", "pods")
 
 KINDS: tuple[Kind, ...] = (
     CRON_JOB,
     DEPLOYMENT,
+    INFERENCE_SERVICE,
+    JOB,
     Kind("v1", "Service", "services"),
     Kind("v1", "ServiceAccount", "serviceaccounts"),
     Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
@@ -30,10 +34,8 @@ KINDS: tuple[Kind, ...] = (
 )
 """Every kind a plan may hold: what is applied, compared, pruned and granted."""
 
-OBSERVED: tuple[Kind, ...] = (JOB, POD)
+OBSERVED: tuple[Kind, ...] = (POD,)
 """Kinds that the planned objects make by themselves: read for status, never written."""
-
-AVAILABLE_MODES = frozenset({"batch"})
 
 
 def plan(
@@ -41,8 +43,7 @@ def plan(
 ) -> tuple[Json, ...]:
     """Return the objects a deployment should have, its owner reference on each.
 
-    ``pinned_digest`` is the digest of a model trusted on first use. A mode that is not available
-    has no objects.
+    ``pinned_digest`` is the digest of a model trusted on first use.
 
     Raises:
         Contradiction: the spec comes to no mode (``check`` says so before).
@@ -51,16 +52,23 @@ def plan(
     match deployment.spec.choice().mode:
         case "batch":
             return batch.plan(deployment, settings, pinned_digest)
-        case _:
-            return ()
+        case "realtime":
+            return realtime.plan(deployment, settings, pinned_digest)
+        case "streaming":
+            return streaming.plan(deployment, settings, pinned_digest)
+        case "edge":
+            return edge.plan(deployment, settings, pinned_digest)
 
 
-def plan_gateway(namespace: str, owners: Sequence[Json], settings: Settings) -> tuple[Json, ...]:
+def plan_gateway(
+    namespace: str, owners: Sequence[Json], settings: Settings, observed: Observed = NOTHING_YET
+) -> tuple[Json, ...]:
     """Return the objects of a namespace's gateway; none where nobody owns it."""
-    return gateway.plan(namespace, owners, settings) if owners else ()
+    return gateway.plan(namespace, owners, settings, observed) if owners else ()
 
 
 __all__ = [
-    "AVAILABLE_MODES", "COMPONENT_LABEL", "CRON_JOB", "DEPLOYMENT", "DEPLOYMENT_LABEL", "GATEWAY",
-    "JOB", "KINDS", "MANAGED_BY", "MANAGER", "OBSERVED", "POD", "plan", "plan_gateway",
+    "COMPONENT_LABEL", "CRON_JOB", "DEPLOYMENT", "DEPLOYMENT_LABEL", "GATEWAY",
+    "INFERENCE_SERVICE", "JOB", "KINDS", "MANAGED_BY", "MANAGER", "MODE_LABEL", "NOTHING_YET",
+    "OBSERVED", "POD", "Observed", "observed_of", "plan", "plan_gateway",
 ]  # fmt: skip

@@ -1,18 +1,26 @@
-"""The batch mode: a CronJob whose Jobs read the source, score it and publish into the store."""
+"""The batch mode: a CronJob of Indexed Jobs whose workers share a run, and publish it at once.
+
+A run is one Job, and has its name. Its workers share the rows through the ledger in the store, and
+each of them ends well only once the run is published: so the Job is done with the first that does,
+and a worker that is lost for good leaves its share to the others.
+
+A CronJob may start two Jobs for one time, or none. Two are two runs: each is published whole, and
+answers come from the later. After none, answers stay those of the run before until the next.
+"""
 
 from __future__ import annotations
 
-import json
-from functools import partial
-
-from fourways_api import FetchPolicy, ModelDeployment, RuntimeConfig, worker_memory, worker_threads
-from fourways_api.modes import Batch
-from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE, TERMINAL_EXIT_CODES
+from fourways_api import ModelDeployment, RuntimeConfig, SecretReference
+from fourways_api.modes import Batch, FileSink
+from fourways_api.runtime_config import RUN_VARIABLE
 
 from ..facts import Json, Settings
-from . import parts
+from . import parts, worker
 
 CONTAINER = "batch"
+
+ENGINES = frozenset({"Jobs"})
+"""What can run workers in this version."""
 
 RUN_NAME_FIELD = "metadata.labels['batch.kubernetes.io/job-name']"
 """A run is named after its Job, so that it is the same run whichever pod tries it."""
@@ -20,27 +28,32 @@ RUN_NAME_FIELD = "metadata.labels['batch.kubernetes.io/job-name']"
 
 def name_of(deployment: str) -> str:
     """Return the name of a batch deployment's CronJob and of what stands beside it."""
-    return f"{deployment}-batch"
+    return worker.name_of(deployment, "batch")
 
 
 def plan(
     deployment: ModelDeployment, settings: Settings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
-    """Return ServiceAccount, NetworkPolicy and CronJob of a batch deployment."""
-    namespace, name = deployment.key
+    """Return ServiceAccount, NetworkPolicy and CronJob of a batch deployment.
+
+    Nothing for an engine that is not there: a condition says so, and other workers than those asked
+    for do not run in their stead.
+    """
     batch = deployment.spec.batch
     assert batch is not None  # noqa: S101  (Spec's rule: mode batch has its block)
-    labels = {parts.DEPLOYMENT_LABEL: name, parts.MODE_LABEL: "batch"}
-    owners = [parts.controller_of(deployment)]
-    meta = partial(parts.metadata, namespace, name_of(name), labels, owners)
-    ports = {settings.store_port, *settings.egress_ports, *parts.ports_of(_uris(deployment, batch))}
+    if batch.engine not in ENGINES:
+        return ()
+    who = worker.Identity(deployment, "batch")
+    uris = [*_read(deployment, batch), *_written(batch)]
+    # The store's port is the databases' too: the plan cannot see what their Secrets say.
+    ports = {settings.store_port, *settings.egress_ports, *parts.ports_of(uris)}
     return (
-        parts.service_account(meta()),
-        parts.network_policy(meta(), labels, egress_ports=ports),
+        parts.service_account(who.meta()),
+        parts.network_policy(who.meta(), who.labels, egress_ports=ports),
         {
             "apiVersion": "batch/v1",
             "kind": "CronJob",
-            "metadata": meta(),
+            "metadata": who.meta(),
             "spec": {
                 "schedule": batch.schedule,
                 "timeZone": batch.time_zone,
@@ -50,8 +63,8 @@ def plan(
                 "successfulJobsHistoryLimit": batch.history_limit,
                 "failedJobsHistoryLimit": batch.history_limit,
                 "jobTemplate": {
-                    "metadata": {"labels": {parts.MANAGED_BY: parts.MANAGER, **labels}},
-                    "spec": _job(deployment, batch, settings, pinned_digest, labels),
+                    "metadata": {"labels": {**who.pod_labels, **_queue(batch)}},
+                    "spec": _job(deployment, batch, settings, pinned_digest, who),
                 },
             },
         },
@@ -63,51 +76,37 @@ def _job(
     batch: Batch,
     settings: Settings,
     pinned_digest: str | None,
-    labels: Json,
+    who: worker.Identity,
 ) -> Json:
-    spec = deployment.spec
     mounts = parts.Mounts()
     mounts.store(settings)
-    mounts.secrets(_secrets(deployment, batch))
-    mounts.claims(_uris(deployment, batch))
-    mounts.cache(spec.model.max_size_mi_b + 256)
-    config = _config(deployment, settings, pinned_digest)
-    container = parts.container(
+    mounts.secrets(worker.secrets(deployment, *_secrets(batch)))
+    mounts.claims(_read(deployment, batch), written=_written(batch))
+    mounts.cache(deployment.spec.model.max_size_mi_b + 256)
+    config = worker.config(RuntimeConfig, deployment, settings, pinned_digest, batch=batch)
+    container = worker.container(
+        deployment,
+        settings,
         name=CONTAINER,
-        image=spec.image or settings.runtime_image,
-        settings=settings,
         args=["batch"],
         env=[
-            {"name": CONFIG_VARIABLE, "value": json.dumps(config.to_json(), separators=(",", ":"))},
+            worker.variable(config),
             {"name": RUN_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": RUN_NAME_FIELD}}},
         ],
-        resources=spec.resources,
-        mounts=mounts.mounts,
+        mounts=mounts,
     )
     return {
-        "backoffLimit": batch.backoff_limit,
+        "completionMode": "Indexed",
+        "completions": batch.workers,
+        "parallelism": batch.workers,
+        "backoffLimitPerIndex": batch.backoff_limit,
+        "successPolicy": {"rules": [{"succeededCount": 1}]},
+        "podFailurePolicy": worker.failure_policy(CONTAINER),
         "activeDeadlineSeconds": batch.active_deadline_seconds,
-        # A disruption is not the run's fault; what cannot get better is not tried again.
-        "podFailurePolicy": {
-            "rules": [
-                {
-                    "action": "Ignore",
-                    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
-                },
-                {
-                    "action": "FailJob",
-                    "onExitCodes": {
-                        "containerName": CONTAINER,
-                        "operator": "In",
-                        "values": list(TERMINAL_EXIT_CODES),
-                    },
-                },
-            ]
-        },
         "template": {
-            "metadata": {"labels": {parts.MANAGED_BY: parts.MANAGER, **labels}},
+            "metadata": {"labels": who.pod_labels},
             "spec": parts.pod_spec(
-                service_account_name=name_of(deployment.metadata.name),
+                service_account_name=who.name,
                 container=container,
                 volumes=mounts.volumes,
                 restart_policy="Never",
@@ -116,34 +115,29 @@ def _job(
     }
 
 
-def _config(
-    deployment: ModelDeployment, settings: Settings, pinned_digest: str | None
-) -> RuntimeConfig:
-    spec = deployment.spec
-    namespace, name = deployment.key
-    return RuntimeConfig(
-        namespace=namespace,
-        name=name,
-        model=spec.model,
-        digest=spec.model.digest or pinned_digest,
-        contract=spec.contract,
-        batch=spec.batch,
-        threads=worker_threads(spec.resources),
-        memory_bytes=worker_memory(spec.resources),
-        fetch=FetchPolicy(schemes=settings.allowed_schemes, hosts=settings.allowed_hosts),
-    )
+def _queue(batch: Batch) -> Json:
+    return {parts.QUEUE_LABEL: batch.queue_name} if batch.queue_name else {}
 
 
-def _uris(deployment: ModelDeployment, batch: Batch) -> list[str]:
-    golden = deployment.spec.contract.golden_vectors
-    return [deployment.spec.model.uri, batch.source.uri, *([golden.uri] if golden else [])]
-
-
-def _secrets(deployment: ModelDeployment, batch: Batch) -> list[str]:
-    golden = deployment.spec.contract.golden_vectors
-    credentials = [
-        deployment.spec.model.credentials,
+def _secrets(batch: Batch) -> list[SecretReference | None]:
+    query, files, table = batch.source.query, _files(batch), batch.sink and batch.sink.table
+    return [
         batch.source.credentials,
-        golden.credentials if golden else None,
+        query.database if query else None,
+        files.credentials if files else None,
+        table.database if table else None,
     ]
-    return [c.secret_name for c in credentials if c]
+
+
+def _read(deployment: ModelDeployment, batch: Batch) -> list[str]:
+    source = [batch.source.uri] if batch.source.uri else []
+    return [*worker.model_uris(deployment), *source]
+
+
+def _written(batch: Batch) -> list[str]:
+    files = _files(batch)
+    return [files.uri] if files else []
+
+
+def _files(batch: Batch) -> FileSink | None:
+    return batch.sink.files if batch.sink else None

@@ -6,22 +6,28 @@ with the last of them, whether or not the operator is there to see it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 
-from fourways_api import GatewayConfig, Resources
-from fourways_api.runtime_config import CONFIG_VARIABLE
+from fourways_api import GatewayConfig, Mode, Resources, Route
 
 from ..facts import Json, Settings
-from . import parts
+from . import parts, streaming, worker
+from .routes import NOTHING_YET, Observed, fitting, routes_of
 
-PORT = 8080
+PORT = worker.PORT
 IDLE = Resources(cpu="50m", memory="128Mi")
 LIMIT = Resources(cpu="1", memory="256Mi")
+ROUTED_LIMIT = Resources(cpu="1", memory="512Mi")
+"""With routes it holds clients of brokers and bundles besides."""
+
+MODEL_SERVER_PORTS = (80, worker.PORT)
+"""Of KServe's Service, and of the pods behind it: policies see both."""
 
 
-def plan(namespace: str, owners: Sequence[Json], settings: Settings) -> tuple[Json, ...]:
+def plan(
+    namespace: str, owners: Sequence[Json], settings: Settings, observed: Observed = NOTHING_YET
+) -> tuple[Json, ...]:
     """Return the gateway's objects. ``owners`` are the namespace's live ModelDeployments."""
     labels = {parts.COMPONENT_LABEL: "gateway"}
     references = sorted(
@@ -29,21 +35,53 @@ def plan(namespace: str, owners: Sequence[Json], settings: Settings) -> tuple[Js
         key=lambda r: str(r["uid"]),
     )
     meta = partial(parts.metadata, namespace, parts.GATEWAY, labels, references)
-    ports = {settings.store_port, *settings.egress_ports}
+    config = GatewayConfig(
+        namespace=namespace,
+        port=PORT,
+        routes=routes_of(owners, settings, observed),
+        fetch=worker.fetch_policy(settings),
+    )
+    config = fitting(config, observed.before)
+    ports = {settings.store_port, *settings.egress_ports, *_ports(config.routes)}
     objects = [
         parts.service_account(meta()),
         parts.network_policy(meta(), labels, egress_ports=ports, ingress_port=PORT),
         _service(meta(), labels),
-        _deployment(namespace, meta(), labels, settings),
+        _deployment(meta(), labels, settings, config),
     ]
     if settings.gateway_replicas > 1:
-        objects.append(_disruption_budget(meta(), labels))
+        objects.append(parts.disruption_budget(meta(), labels))
     return tuple(objects)
 
 
-def address(namespace: str, name: str) -> str:
-    """Return where a backend asks a deployment's predictions, inside the cluster."""
-    return f"http://{parts.GATEWAY}.{namespace}.svc/v2/models/{name}/infer"
+def _ports(routes: Sequence[Route]) -> set[int]:
+    """Return the ports routes lead to; the feature database's is the store's."""
+    ports = parts.ports_of(route.publish for route in routes if route.publish)
+    for route in routes:
+        if route.source:
+            ports |= streaming.ports_of(route.source)
+    if any(route.mode == "realtime" for route in routes):
+        ports.update(MODEL_SERVER_PORTS)
+    return ports
+
+
+def _secrets(routes: Sequence[Route]) -> list[str]:
+    references = [
+        reference
+        for route in routes
+        for reference in (
+            streaming.credentials_of(route.source) if route.source else None,
+            route.publish_credentials,
+            route.features.database if route.features else None,
+        )
+    ]
+    return [r.secret_name for r in references if r]
+
+
+def address(namespace: str, name: str, mode: Mode = "batch") -> str:
+    """Return where a backend asks for predictions, or devices for bundles, inside the cluster."""
+    path = f"bundles/{name}/" if mode == "edge" else f"v2/models/{name}/infer"
+    return f"http://{parts.GATEWAY}.{namespace}.svc/{path}"
 
 
 def _service(meta: Json, labels: Json) -> Json:
@@ -58,33 +96,25 @@ def _service(meta: Json, labels: Json) -> Json:
     }
 
 
-def _deployment(namespace: str, meta: Json, labels: Json, settings: Settings) -> Json:
+def _deployment(meta: Json, labels: Json, settings: Settings, config: GatewayConfig) -> Json:
     mounts = parts.Mounts()
     mounts.store(settings)
+    mounts.secrets(_secrets(config.routes))
+    mounts.claims(route.publish for route in config.routes if route.publish)
     mounts.scratch("tmp", "/tmp", "64Mi")  # noqa: S108  (the pod's own)
-    config = GatewayConfig(namespace=namespace, port=PORT)
     container = parts.container(
         name="gateway",
         image=settings.runtime_image,
         settings=settings,
         args=["gateway"],
-        env=[
-            {"name": CONFIG_VARIABLE, "value": json.dumps(config.to_json(), separators=(",", ":"))}
-        ],
-        resources=LIMIT,
+        env=[worker.variable(config)],
+        resources=ROUTED_LIMIT if config.routes else LIMIT,
         idle=IDLE,
         mounts=mounts.mounts,
     )
     # Ready means that it answers, even if only with 503 and Retry-After while the store is down:
     # a gateway taken out of its Service could not say so.
-    probe = {"httpGet": {"path": "/v2/health/live", "port": PORT}}
-    container |= {
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "readinessProbe": {**probe, "periodSeconds": 2},
-        "livenessProbe": {**probe, "periodSeconds": 10, "timeoutSeconds": 5},
-        # Endpoints forget a pod some time after it was told to stop.
-        "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
-    }
+    container |= parts.served(PORT, ready="/v2/health/live")
     pod = parts.pod_spec(
         service_account_name=parts.GATEWAY,
         container=container,
@@ -106,13 +136,4 @@ def _deployment(namespace: str, meta: Json, labels: Json, settings: Settings) ->
                 "spec": pod,
             },
         },
-    }
-
-
-def _disruption_budget(meta: Json, labels: Json) -> Json:
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": meta,
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels}},
     }

@@ -19,10 +19,22 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 DEPLOYMENT_LABEL = "fourways.dev/deployment"
 COMPONENT_LABEL = "fourways.dev/component"
 MODE_LABEL = "fourways.dev/mode"
+ROLLBACK_LABEL = "fourways.dev/rollback"
+"""On a Job that moves answers back to an earlier run, and is no run itself."""
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""By which Kueue finds the Jobs it is to admit."""
+
 GATEWAY = "fourways-gateway"
 
 USER = 65532
 """The images' user: distroless' nonroot, which owns no file of the host."""
+
+WITHOUT_DOWNTIME = {
+    "type": "RollingUpdate",
+    "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
+}
+"""A new pod is ready before an old one goes."""
 
 PORTS_OF_SCHEME = {
     "http": (80,),
@@ -113,6 +125,20 @@ def container(
     }
 
 
+def served(port: int, *, ready: str, every: int = 2, notice_seconds: int = 3) -> Json:
+    """Return what a container needs besides to be asked over HTTP: a port, probes, a notice."""
+    probe = {"path": "/v2/health/live", "port": port}
+    fields: Json = {
+        "ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}],
+        "readinessProbe": {"httpGet": {"path": ready, "port": port}, "periodSeconds": every},
+        "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 5},
+    }
+    if notice_seconds:
+        # Endpoints forget a pod some time after it was told to stop.
+        fields["lifecycle"] = {"preStop": {"sleep": {"seconds": notice_seconds}}}
+    return fields
+
+
 def _amounts(resources: Resources) -> Json:
     return {"cpu": resources.cpu, "memory": resources.memory}
 
@@ -143,12 +169,20 @@ class Mounts:
             source = {"secret": {"secretName": name, "optional": True}}
             self._add(f"secret-{index}", source, f"{SECRETS_ROOT}/{name}", read_only=True)
 
-    def claims(self, uris: Iterable[str]) -> None:
-        """Mount the claims that ``pvc://CLAIM/PATH`` URIs name, read-only, one a folder."""
-        names = {urlsplit(uri).netloc for uri in uris if uri.startswith("pvc://")}
-        for index, name in enumerate(sorted(names)):
-            source = {"persistentVolumeClaim": {"claimName": name, "readOnly": True}}
-            self._add(f"claim-{index}", source, f"{VOLUMES_ROOT}/{name}", read_only=True)
+    def claims(self, uris: Iterable[str], written: Iterable[str] = ()) -> None:
+        """Mount the claims that ``pvc://CLAIM/PATH`` URIs name, one a folder.
+
+        Read-only, but for those that ``written`` URIs name.
+        """
+        writable = _claims(written)
+        for index, name in enumerate(sorted(_claims(uris) | writable)):
+            claim: Json = {"claimName": name}
+            if name not in writable:
+                claim["readOnly"] = True
+            self._add(
+                f"claim-{index}", {"persistentVolumeClaim": claim}, f"{VOLUMES_ROOT}/{name}",
+                read_only=name not in writable,
+            )  # fmt: skip
 
     def cache(self, size_mib: int) -> None:
         """Add the private folder a model is downloaded into, and /tmp."""
@@ -161,6 +195,10 @@ class Mounts:
         if read_only:
             mount["readOnly"] = True
         self.mounts.append(mount)
+
+
+def _claims(uris: Iterable[str]) -> set[str]:
+    return {urlsplit(uri).netloc for uri in uris if uri.startswith("pvc://")}
 
 
 def ports_of(uris: Iterable[str]) -> set[int]:
@@ -181,19 +219,20 @@ def network_policy(
     Policies know addresses, not names: what a workload may reach is bounded by port, and
     link-local addresses (cloud metadata) are always left out.
     """
+    ports = [{"protocol": "TCP", "port": p} for p in sorted(set(egress_ports))]
+    egress: list[Json] = [
+        {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+    ]
+    if ports:  # a rule without ports would be one for all of them
+        blocks: list[Json] = [
+            {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
+            {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10"]}},
+        ]
+        egress.append({"to": blocks, "ports": ports})
     spec: Json = {
         "podSelector": {"matchLabels": pods},
         "policyTypes": ["Ingress", "Egress"],
-        "egress": [
-            {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
-            {
-                "to": [
-                    {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
-                    {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10"]}},
-                ],
-                "ports": [{"protocol": "TCP", "port": p} for p in sorted(set(egress_ports))],
-            },
-        ],
+        "egress": egress,
     }
     if ingress_port is not None:
         spec["ingress"] = [{"ports": [{"protocol": "TCP", "port": ingress_port}]}]
@@ -202,4 +241,14 @@ def network_policy(
         "kind": "NetworkPolicy",
         "metadata": meta,
         "spec": spec,
+    }
+
+
+def disruption_budget(meta: Json, pods: Json) -> Json:
+    """Return a budget that lets a drained node take one pod at a time."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": meta,
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": pods}},
     }

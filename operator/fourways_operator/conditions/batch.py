@@ -1,0 +1,198 @@
+"""What is said of a batch deployment: by the runs of its CronJob."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from croniter import croniter
+
+from fourways_api import Batch, ModelDeployment, RunReport, RunStatus, Status
+
+from ..facts import Facts
+from ..plan.batch import ENGINES
+from ..runs import RunFacts, rollbacks_of, runs_of
+from .common import (
+    Verdict,
+    View,
+    apply_failed,
+    constant,
+    gateway_degraded,
+    gateway_missing,
+    gateway_unaware,
+    kind_missing,
+    model_refused,
+    model_resolved,
+    name_taken,
+    nothing_wrong,
+    refused,
+)
+
+
+@dataclass(frozen=True)
+class BatchView(View):
+    """The runs, and the moves back to an earlier one, latest first."""
+
+    runs: list[RunFacts]
+    rollbacks: list[RunFacts]
+
+    @classmethod
+    def of(cls, facts: Facts, deployment: ModelDeployment, old: Status) -> BatchView:
+        """Return the facts, digested."""
+        runs = runs_of(facts.jobs, facts.pods)
+        return cls(deployment, facts, old, runs, rollbacks_of(facts.jobs, facts.pods))
+
+    @property
+    def latest(self) -> RunFacts | None:
+        """The latest run."""
+        return self.runs[0] if self.runs else None
+
+    @property
+    def finished(self) -> RunFacts | None:
+        """The latest run that ended."""
+        return next((r for r in self.runs if r.status.outcome != "Running"), None)
+
+    @property
+    def last_published(self) -> RunStatus | None:
+        """The run that answers come from. Jobs are cleaned up; what is published stays."""
+        done = (r.status for r in (*self.rollbacks, *self.runs) if r.status.outcome == "Succeeded")
+        known = [r for r in (*done, self.old.last_published) if r is not None]
+        # RFC 3339 in UTC: the later is the greater. Of equals what was seen, not what was said.
+        return max(known, key=lambda r: r.finished_at or "", default=None)
+
+    @property
+    def version(self) -> str | None:
+        """Version the published answers were made with."""
+        return self.last_published.version if self.last_published else None
+
+    @property
+    def reports(self) -> Iterator[RunReport]:
+        """What the runs' workers said."""
+        return (r.report for r in self.runs if r.report)
+
+    @property
+    def latest_rollback_failed(self) -> RunFacts | None:
+        """The latest move back, where it failed and no run has begun since."""
+        move = next(iter(self.rollbacks), None)
+        if move is None or move.status.outcome != "Failed":
+            return None
+        begun = self.latest.status.started_at if self.latest else None
+        return None if (begun or "") > (move.status.started_at or "") else move
+
+    def told(self) -> dict[str, Any]:
+        """Return what is told of runs."""
+        batch = self.deployment.spec.batch
+        return {
+            "last_run": self.latest.status if self.latest else self.old.last_run,
+            "last_published": self.last_published,
+            "next_run": _next_run(batch, self.facts.now) if batch else None,
+        }
+
+
+def _next_run(batch: Batch, now: datetime) -> str | None:
+    idle = batch.suspend or batch.engine not in ENGINES
+    return None if idle else next_run(batch.schedule, batch.time_zone, now)
+
+
+def next_run(schedule: str, time_zone: str, now: datetime) -> str:
+    """Return when a schedule is due next after ``now``, RFC 3339 in UTC."""
+    zone: tzinfo = UTC if time_zone == "Etc/UTC" else ZoneInfo(time_zone)
+    due: datetime = croniter(schedule, now.astimezone(zone)).get_next(datetime)
+    return due.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _engine_missing(view: BatchView) -> Verdict | None:
+    batch = view.deployment.spec.batch
+    if batch is None or batch.engine in ENGINES:
+        return None
+    message = (
+        f"engine {batch.engine} is not available in this version, and no run is started: "
+        "set batch.engine to Jobs; batch.workers shares a run among several"
+    )
+    return Verdict("False", "EngineNotAvailable", message)
+
+
+def _no_runs(view: BatchView) -> Verdict | None:
+    verdict = _engine_missing(view)
+    return replace(verdict, status="True") if verdict else None
+
+
+def _nothing_published(view: BatchView) -> Verdict | None:
+    if view.last_published is not None:
+        return None
+    if stopped := kind_missing(view) or apply_failed(view) or _engine_missing(view):
+        return stopped
+    if view.latest and view.latest.trouble:
+        return Verdict(
+            "False",
+            view.latest.trouble.reason,
+            f"no run was published yet: {view.latest.trouble.message}",
+        )
+    if view.latest and view.latest.status.outcome == "Running":
+        return Verdict("False", "FirstRunInProgress", f"run {view.latest.status.name} is at work")
+    message = f"no run yet; start one now: fourways run {view.deployment.metadata.name}"
+    return Verdict("False", "WaitingForFirstRun", message)
+
+
+def _ready(view: BatchView) -> Verdict | None:
+    run = view.last_published
+    assert run is not None  # noqa: S101  (checked before)
+    return Verdict("True", "Published", f"answers from run {run.name} ({run.rows} rows)")
+
+
+def _run_in_progress(view: BatchView) -> Verdict | None:
+    if view.latest and view.latest.status.outcome == "Running":
+        run = view.latest.status
+        share = f", {run.workers} workers" if run.workers else ""
+        return Verdict("True", "RunInProgress", f"run {run.name} is at work{share}")
+    return None
+
+
+def _running_badly(view: BatchView) -> Verdict | None:
+    if view.latest and view.latest.status.outcome == "Running" and view.latest.trouble:
+        return Verdict("True", view.latest.trouble.reason, view.latest.trouble.message)
+    return None
+
+
+def _last_run_failed(view: BatchView) -> Verdict | None:
+    run = view.finished
+    if run is None or run.status.outcome != "Failed" or run.trouble is None:
+        return None
+    return Verdict(
+        "True", run.trouble.reason, f"run {run.status.name} failed: {run.trouble.message}"
+    )
+
+
+def _rollback_failed(view: BatchView) -> Verdict | None:
+    move = view.latest_rollback_failed
+    if move is None or move.trouble is None:
+        return None
+    message = f"rollback {move.status.job} failed: {move.trouble.message}"
+    return Verdict("True", move.trouble.reason, message)
+
+
+def _model_failed(view: BatchView) -> Verdict | None:
+    return model_refused(view.latest.trouble if view.latest else None)
+
+
+BatchView.conditions = {
+    "Ready": (name_taken, gateway_missing, gateway_unaware, _nothing_published, _ready),
+    "Progressing": (_run_in_progress, constant("False", "Idle", "nothing is under way")),
+    "Degraded": (
+        refused,
+        _no_runs,
+        _running_badly,
+        _rollback_failed,
+        _last_run_failed,
+        gateway_degraded,
+        nothing_wrong,
+    ),
+    "ModelResolved": (
+        _model_failed,
+        model_resolved,
+        constant("Unknown", "NotFetchedYet", "the first run will fetch the model"),
+    ),
+}

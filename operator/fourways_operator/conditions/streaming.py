@@ -1,0 +1,60 @@
+"""What is said of a streaming deployment: by the pods of its consumers, and the gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fourways_api import ModelDeployment, Status
+
+from ..facts import Facts
+from ..plan.streaming import replicas
+from .common import (
+    gateway_degraded,
+    gateway_missing,
+    gateway_unaware,
+    kind_missing,
+    name_taken,
+    nothing_wrong,
+    refused,
+)
+from .served import (
+    MODEL_RESOLVED,
+    PROGRESSING,
+    ServedView,
+    answers,
+    does_not_come_up,
+    no_pod_ready,
+    nothing_serves_and_refused,
+)
+
+
+@dataclass(frozen=True)
+class StreamingView(ServedView):
+    """The pods of its consumers."""
+
+    @classmethod
+    def of(cls, facts: Facts, deployment: ModelDeployment, old: Status) -> StreamingView:
+        """Return the facts, digested."""
+        return cls(deployment, facts, old)
+
+    @property
+    def replicas(self) -> int:
+        """How many consumers there should be."""
+        streaming = self.deployment.spec.streaming
+        return replicas(streaming) if streaming else 1
+
+
+StreamingView.conditions = {
+    "Ready": (
+        name_taken,
+        kind_missing,
+        nothing_serves_and_refused,
+        no_pod_ready,
+        gateway_missing,
+        gateway_unaware,
+        answers,
+    ),
+    "Progressing": PROGRESSING,
+    "Degraded": (refused, does_not_come_up, gateway_degraded, nothing_wrong),
+    "ModelResolved": MODEL_RESOLVED,
+}

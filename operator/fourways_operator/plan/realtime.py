@@ -1,0 +1,110 @@
+"""The real-time mode: a KServe InferenceService whose container is our model server.
+
+KServe (Standard mode) makes the Deployment, its Service and, where replicas may vary, its
+HorizontalPodAutoscaler. Labels of the InferenceService come to be labels of all of them.
+"""
+
+from __future__ import annotations
+
+from fourways_api import ModelDeployment, ServerConfig
+from fourways_api.modes import Realtime
+from fourways_api.values import seconds
+
+from ..facts import Json, Settings
+from . import parts, worker
+
+CONTAINER = "kserve-container"
+"""What KServe calls the container of a predictor, whatever name it is given."""
+
+
+def name_of(deployment: str) -> str:
+    """Return the name of a real-time deployment's InferenceService."""
+    return worker.name_of(deployment, "realtime")
+
+
+def predictor_of(deployment: str) -> str:
+    """Return the name of the Deployment and the Service that KServe makes."""
+    return f"{name_of(deployment)}-predictor"
+
+
+def conventional_url(namespace: str, deployment: str) -> str:
+    """Return where KServe will have the model server answer, before it says so."""
+    return f"http://{predictor_of(deployment)}.{namespace}.svc.cluster.local"
+
+
+def replicas(realtime: Realtime) -> tuple[int, int]:
+    """Return how many replicas there are at least and at the most.
+
+    One stays even where the spec would let none: nothing would wake the first again.
+    """
+    least = max(1, realtime.min_replicas)
+    return least, max(least, realtime.max_replicas)
+
+
+def plan(
+    deployment: ModelDeployment, settings: Settings, pinned_digest: str | None
+) -> tuple[Json, ...]:
+    """Return ServiceAccount, NetworkPolicy, InferenceService and what keeps replicas apart."""
+    realtime = deployment.spec.realtime
+    assert realtime is not None  # noqa: S101  (Spec's rule: mode realtime has its block)
+    who = worker.Identity(deployment, "realtime")
+    ports = {*settings.egress_ports, *parts.ports_of(worker.model_uris(deployment))}
+    if realtime.features:
+        ports.add(settings.store_port)
+    least, most = replicas(realtime)
+    objects = [
+        parts.service_account(who.meta()),
+        parts.network_policy(who.meta(), who.labels, egress_ports=ports, ingress_port=worker.PORT),
+        {
+            "apiVersion": "serving.kserve.io/v1beta1",
+            "kind": "InferenceService",
+            "metadata": {
+                **who.meta(),
+                "annotations": {
+                    "serving.kserve.io/deploymentMode": "Standard",
+                    # Without an autoscaler KServe sets the replicas itself.
+                    "serving.kserve.io/autoscalerClass": "hpa" if most > least else "none",
+                },
+            },
+            "spec": {
+                "predictor": {
+                    "minReplicas": least,
+                    "maxReplicas": most,
+                    "labels": who.pod_labels,
+                    "deploymentStrategy": parts.WITHOUT_DOWNTIME,
+                    **_pod(deployment, realtime, settings, pinned_digest, who),
+                }
+            },
+        },
+    ]
+    if least > 1:
+        objects.append(parts.disruption_budget(who.meta(), who.labels))
+    return tuple(objects)
+
+
+def _pod(
+    deployment: ModelDeployment,
+    realtime: Realtime,
+    settings: Settings,
+    pinned_digest: str | None,
+    who: worker.Identity,
+) -> Json:
+    mounts = parts.Mounts()
+    database = realtime.features.database if realtime.features else None
+    mounts.secrets(worker.secrets(deployment, database))
+    mounts.claims(worker.model_uris(deployment))
+    mounts.cache(deployment.spec.model.max_size_mi_b + 256)
+    config = worker.config(
+        ServerConfig, deployment, settings, pinned_digest,
+        port=worker.PORT, features=realtime.features, timeout_seconds=seconds(realtime.timeout),
+    )  # fmt: skip
+    container = worker.container(
+        deployment,
+        settings,
+        name=CONTAINER,
+        args=["serve"],
+        env=[worker.variable(config)],
+        mounts=mounts,
+    )
+    container |= parts.served(worker.PORT, ready="/v2/health/ready", every=1)
+    return worker.serving_pod(who, container, mounts)

@@ -1,0 +1,186 @@
+"""What the workers of every mode have in common: names, what they are told, what they mount."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fourways_api import (
+    ApiModel,
+    FetchPolicy,
+    Mode,
+    ModelDeployment,
+    RuntimeConfig,
+    SecretReference,
+    worker_memory,
+    worker_threads,
+)
+from fourways_api.runtime_config import CONFIG_VARIABLE, TERMINAL_EXIT_CODES
+
+from ..facts import Json, Settings
+from . import parts
+
+PORT = 8080
+"""Port of every long-running worker, for health and metrics too."""
+
+GRACE_SECONDS = 40
+"""A notice, then what was begun is finished and let go, twenty seconds at the most."""
+
+C = TypeVar("C", bound=RuntimeConfig)
+
+
+def name_of(deployment: str, mode: Mode) -> str:
+    """Return the name of a mode's main object and of what stands beside it."""
+    return f"{deployment}-{mode}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Name, labels and owner of a deployment's objects."""
+
+    deployment: ModelDeployment
+    mode: Mode
+
+    @property
+    def name(self) -> str:
+        """Name of the mode's main object and of what stands beside it."""
+        return name_of(self.deployment.metadata.name, self.mode)
+
+    @property
+    def labels(self) -> Json:
+        """What selects the deployment's pods."""
+        return {
+            parts.DEPLOYMENT_LABEL: self.deployment.metadata.name,
+            parts.MODE_LABEL: self.mode,
+        }
+
+    @property
+    def pod_labels(self) -> Json:
+        """Labels of its pods, by which the operator finds them."""
+        return {parts.MANAGED_BY: parts.MANAGER, **self.labels}
+
+    def meta(self, name: str | None = None) -> Json:
+        """Return the metadata of one of its objects."""
+        owners = [parts.controller_of(self.deployment)]
+        namespace = self.deployment.metadata.namespace
+        return parts.metadata(namespace, name or self.name, self.labels, owners)
+
+
+def config(
+    kind: type[C],
+    deployment: ModelDeployment,
+    settings: Settings,
+    pinned_digest: str | None,
+    **of_mode: Any,
+) -> C:
+    """Return what a worker is told; ``of_mode`` are the settings that only its mode has."""
+    spec = deployment.spec
+    namespace, name = deployment.key
+    return kind(
+        namespace=namespace,
+        name=name,
+        model=spec.model,
+        digest=spec.model.digest or pinned_digest,
+        contract=spec.contract,
+        threads=worker_threads(spec.resources),
+        memory_bytes=worker_memory(spec.resources),
+        fetch=fetch_policy(settings),
+        **of_mode,
+    )
+
+
+def fetch_policy(settings: Settings) -> FetchPolicy:
+    """Return where workloads may download from."""
+    return FetchPolicy(schemes=settings.allowed_schemes, hosts=settings.allowed_hosts)
+
+
+def variable(config: ApiModel) -> Json:
+    """Return the environment variable that holds a configuration."""
+    value = json.dumps(config.to_json(), separators=(",", ":"))
+    return {"name": CONFIG_VARIABLE, "value": value}
+
+
+def model_uris(deployment: ModelDeployment) -> list[str]:
+    """Return what every worker fetches: the model and its golden vectors."""
+    golden = deployment.spec.contract.golden_vectors
+    return [deployment.spec.model.uri, *([golden.uri] if golden else [])]
+
+
+def secrets(deployment: ModelDeployment, *of_mode: SecretReference | None) -> list[str]:
+    """Return the Secrets a worker reads: the model's, the golden vectors', and its mode's."""
+    golden = deployment.spec.contract.golden_vectors
+    references = (
+        deployment.spec.model.credentials,
+        golden.credentials if golden else None,
+        *of_mode,
+    )
+    return [r.secret_name for r in references if r]
+
+
+def container(
+    deployment: ModelDeployment,
+    settings: Settings,
+    *,
+    name: str,
+    args: list[str],
+    env: list[Json],
+    mounts: parts.Mounts,
+) -> Json:
+    """Return a worker's container: the deployment's image and resources."""
+    return parts.container(
+        name=name,
+        image=deployment.spec.image or settings.runtime_image,
+        settings=settings,
+        args=args,
+        env=env,
+        resources=deployment.spec.resources,
+        mounts=mounts.mounts,
+    )
+
+
+def serving_pod(who: Identity, container: Json, mounts: parts.Mounts) -> Json:
+    """Return the pod of a worker that lives until it is told to stop, and then has time for it."""
+    pod = parts.pod_spec(
+        service_account_name=who.name,
+        container=container,
+        volumes=mounts.volumes,
+        restart_policy="Always",
+    )
+    return {**pod, "terminationGracePeriodSeconds": GRACE_SECONDS}
+
+
+def failure_policy(container_name: str) -> Json:
+    """Return what a Job makes of a pod that failed.
+
+    A disruption is not the run's fault; what cannot get better is not tried again.
+    """
+    return {
+        "rules": [
+            {
+                "action": "Ignore",
+                "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+            },
+            {
+                "action": "FailJob",
+                "onExitCodes": {
+                    "containerName": container_name,
+                    "operator": "In",
+                    "values": list(TERMINAL_EXIT_CODES),
+                },
+            },
+        ]
+    }
+
+
+def broker_ports(servers: Iterable[str], default: int | None = None) -> set[int]:
+    """Return the ports of ``HOST:PORT`` addresses; ``default`` where one names none."""
+    ports = set()
+    for server in servers:
+        _, _, port = server.rpartition(":")
+        if port.isdigit():
+            ports.add(int(port))
+        elif default is not None:
+            ports.add(default)
+    return ports
