@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import typer
 
-from .ask import predict, run, status
+from .ask import predict, status
 from .explain import explain
 from .plan import plan
+from .runs import diff, rejects, rollback, run, runs
 from .up import up
 from .validate import validate
 
@@ -19,7 +20,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (validate, explain, plan, up, run, predict, status):
+COMMANDS = (
+    validate, explain, plan, up, run, runs, diff, rollback, rejects, predict, status,
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 
 

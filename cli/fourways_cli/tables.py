@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
+
+from .watch import duration
 
 Json = dict[str, Any]
 
@@ -53,10 +57,73 @@ def prediction_table(answers: list[Json]) -> Table:
             str(answer["key"]),
             outputs,
             answer["version"],
-            answer["computed_at"],
+            answer.get("computed_at", "now"),
         )
     return table
 
 
 def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def runs_table(runs: list[Json]) -> Table:
+    """Return a table of runs, a row each; answers come from the one that is marked."""
+    table = Table(
+        "Run", "State", "Started", "Took", "Rows", "Carried over", "Rejects", "Version", "Answers",
+        Column("Why", overflow="fold"), box=None,
+    )  # fmt: skip
+    for run in runs:
+        table.add_row(
+            run["name"],
+            run["state"],
+            _moment(run["started_at"]),
+            _took(run["started_at"], run["published_at"]),
+            f"{run['rows']:,}",
+            f"{run['carried']:,}" if run["kind"] != "full" else "",
+            f"{run['rejects']:,}",
+            run["version"],
+            "[green]current[/green]" if run["current"] else "",
+            escape(f"{run['reason']}: {run['message']}") if run["reason"] else "",
+        )
+    return table
+
+
+def difference_table(before: str, after: str, difference: Json) -> Table:
+    """Return what two runs differ in, as a table."""
+    table = Table("", before, after, box=None)
+    common = difference["common"]
+    table.add_row(
+        "keys", f"{common + difference['only_before']:,}", f"{common + difference['only_after']:,}"
+    )
+    table.add_row("keys only here", *(f"{difference[f'only_{s}']:,}" for s in ("before", "after")))
+    changed = difference["changed"]
+    share = f" ({changed / common:.1%} of {common:,})" if common else ""
+    table.add_row("other prediction", "", f"{changed:,}{share}")
+    for output, shift in difference["shifts"].items():
+        table.add_row(f"mean {output}", *(_mean(shift[side]) for side in ("before", "after")))
+    return table
+
+
+def rejects_table(rejects: list[Json]) -> Table:
+    """Return a table of refused rows."""
+    table = Table("Row", "Key", "Field", "Reason", box=None)
+    for reject in rejects:
+        key = "" if reject["key"] is None else str(reject["key"])
+        table.add_row(str(reject["row"]), *map(escape, (key, reject["field"], reject["reason"])))
+    return table
+
+
+def _mean(value: float | None) -> str:
+    return "" if value is None else _shown(value)
+
+
+def _moment(text: str) -> str:
+    return text[:19].replace("T", " ")
+
+
+def _took(started: str, ended: str | None) -> str:
+    if ended is None:
+        return ""
+    return duration(
+        (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds()
+    )

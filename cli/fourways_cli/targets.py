@@ -1,13 +1,15 @@
 """Where commands act: the host running here, or the cluster of the current kubeconfig.
 
-Both answer the same three questions, so that commands need not care which it is.
+Both answer the same questions, so that commands need not care which it is.
 """
 
 from __future__ import annotations
 
-import copy
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +19,16 @@ from fourways_api import API_VERSION
 from fourways_operator.plan import GATEWAY
 from fourways_operator.plan.batch import name_of
 
+from . import jobs
 from .embedded.control import ask, control_path
 
 Json = dict[str, Any]
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 30.0
+"""Longer than a stream's answer is waited for."""
+
+TRIES = 5
+RETRY_SECONDS = 1.0
+"""What the gateway says in Retry-After while a store or a model server is away."""
 
 
 class TargetError(RuntimeError):
@@ -34,11 +42,21 @@ class Target(Protocol):
         """Return a namespace's ModelDeployments with their status."""
         ...
 
-    def run(self, namespace: str, name: str) -> str:
-        """Start a batch run now; return its name."""
+    def run(self, namespace: str, name: str, resume: str | None = None) -> str:
+        """Start a batch run now, or go on with one; return the Job's name."""
         ...
 
-    def gateway(self, namespace: str, path: str, body: Json | None = None) -> Json:
+    def rollback(self, namespace: str, name: str, run: str) -> str:
+        """Start to have answers come from an earlier run again; return the Job's name."""
+        ...
+
+    def gateway(
+        self,
+        namespace: str,
+        path: str,
+        body: Json | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Json:
         """Ask a namespace's gateway: GET, or POST where there is a body."""
         ...
 
@@ -60,19 +78,32 @@ class EmbeddedTarget:
         """Return what the host serves."""
         return [d for d in self._status()["deployments"] if _namespace(d) == namespace]
 
-    def run(self, namespace: str, name: str) -> str:
-        """Start a run and wait for its end."""
-        answer = ask(self._state, {"do": "run", "namespace": namespace, "name": name})
+    def run(self, namespace: str, name: str, resume: str | None = None) -> str:
+        """Start a run, once it is its turn."""
+        return self._start({"do": "run", "namespace": namespace, "name": name, "resume": resume})
+
+    def rollback(self, namespace: str, name: str, run: str) -> str:
+        """Start a rollback."""
+        return self._start({"do": "rollback", "namespace": namespace, "name": name, "run": run})
+
+    def _start(self, question: Json) -> str:
+        answer = ask(self._state, question)
         if "error" in answer:
             raise TargetError(answer["error"])
         return str(answer["run"])
 
-    def gateway(self, namespace: str, path: str, body: Json | None = None) -> Json:
+    def gateway(
+        self,
+        namespace: str,
+        path: str,
+        body: Json | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Json:
         """Ask the host's gateway."""
         gateways = self._status()["gateways"]
         if namespace not in gateways:
             raise TargetError(f"no gateway for namespace {namespace} here")
-        return _ask(gateways[namespace] + path, body)
+        return _ask(gateways[namespace] + path, body, headers or {})
 
     def _status(self) -> Json:
         return ask(self._state, {"do": "status"})
@@ -108,32 +139,38 @@ class ClusterTarget:
         items: list[Json] = found["items"]
         return items
 
-    def run(self, namespace: str, name: str) -> str:
+    def run(self, namespace: str, name: str, resume: str | None = None) -> str:
         """Make a Job from the deployment's CronJob, as `kubectl create job --from` does."""
+        return self._create(jobs.run_job(self._cron(namespace, name), resume))
+
+    def rollback(self, namespace: str, name: str, run: str) -> str:
+        """Make a Job that moves answers back."""
+        return self._create(jobs.rollback_job(self._cron(namespace, name), run))
+
+    def _cron(self, namespace: str, name: str) -> Json:
         api = self._client.BatchV1Api(self._dynamic.client)
         cron = self._call(api.read_namespaced_cron_job, name_of(name), namespace)
-        template = copy.deepcopy(cron.spec.job_template)
-        owner = self._client.V1OwnerReference(
-            api_version="batch/v1", kind="CronJob", name=cron.metadata.name, uid=cron.metadata.uid
-        )
-        job = self._client.V1Job(
-            metadata=self._client.V1ObjectMeta(
-                generate_name=f"{name_of(name)}-",
-                labels=template.metadata.labels,
-                annotations={"cronjob.kubernetes.io/instantiate": "manual"},
-                owner_references=[owner],
-            ),
-            spec=template.spec,
-        )
-        return str(self._call(api.create_namespaced_job, namespace, job).metadata.name)
+        document: Json = self._dynamic.client.sanitize_for_serialization(cron)
+        return document
 
-    def gateway(self, namespace: str, path: str, body: Json | None = None) -> Json:
+    def _create(self, job: Json) -> str:
+        api = self._client.BatchV1Api(self._dynamic.client)
+        made = self._call(api.create_namespaced_job, job["metadata"]["namespace"], job)
+        return str(made.metadata.name)
+
+    def gateway(
+        self,
+        namespace: str,
+        path: str,
+        body: Json | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Json:
         """Ask the gateway through the API server, which needs no port to be forwarded."""
         service = f"/api/v1/namespaces/{namespace}/services/{GATEWAY}:http/proxy"
         answer: Json = self._call(
             self._dynamic.request,
             "post" if body else "get", service + path,
-            body=body, serializer=lambda _, data: data,
+            body=body, header_params=dict(headers or {}), serializer=lambda _, data: data,
         )  # fmt: skip
         return answer
 
@@ -144,17 +181,22 @@ class ClusterTarget:
             raise TargetError(_said(error.status, error.body)) from None
 
 
-def _ask(url: str, body: Json | None) -> Json:
+def _ask(url: str, body: Json | None, headers: Mapping[str, str]) -> Json:
     data = None if body is None else orjson.dumps(body)
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310  (our gateway)
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
-            answer: Json = orjson.loads(response.read())
-            return answer
-    except urllib.error.HTTPError as error:
-        raise TargetError(_said(error.code, error.read())) from None
-    except OSError as error:
-        raise TargetError(f"the gateway does not answer: {error}") from None
+    headers = {"Content-Type": "application/json", **headers}
+    request = urllib.request.Request(url, data, headers)  # noqa: S310  (our gateway)
+    for tries_left in reversed(range(TRIES)):
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
+                answer: Json = orjson.loads(response.read())
+                return answer
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or not tries_left:
+                raise TargetError(_said(error.code, error.read())) from None
+            time.sleep(RETRY_SECONDS)
+        except OSError as error:
+            raise TargetError(f"the gateway does not answer: {error}") from None
+    raise AssertionError  # the last try returns or raises
 
 
 def _said(code: int | None, body: bytes | str | None) -> str:

@@ -11,7 +11,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .embedded.host import Host, HostBusy
+from .embedded.broker import NoBroker
+from .embedded.given import PUBLIC_KEY, SecretNotGiven
+from .embedded.host import Host
+from .embedded.state import HostBusy
 from .files import read_deployments
 from .output import INVALID
 from .tables import conditions_of
@@ -33,11 +36,16 @@ def up(
         typer.Option(help="NAME=FOLDER: a Secret's keys as files. Repeatable."),
     ] = None,
     port: Annotated[int, typer.Option(help="Port of the gateway, on loopback.")] = 8080,
+    broker: Annotated[
+        str | None,
+        typer.Option(help="nats://HOST:PORT to read NATS sources from; default: one made here."),
+    ] = None,
 ) -> None:
     """Run the manifests here: no cluster, no Docker, SQLite as the store.
 
-    Every batch deployment runs once at the start, then on its schedule. Ctrl-C ends everything;
-    predictions stay in the state folder.
+    Batch deployments run once at the start, then on their schedule; bundles for devices are built
+    once. Kafka sources are read where the manifest says. Ctrl-C ends everything; predictions,
+    events and bundles stay in the state folder.
     """
     deployments = read_deployments(files)
 
@@ -48,19 +56,29 @@ def up(
             console.print(f"[bold]{name}[/bold]  {text}")
 
     seen: dict[str, str] = {}
-    host = Host(
-        deployments,
-        state,
-        volumes=_pairs(volume, "--volume"),
-        secrets=_pairs(secret, "--secret"),
-        port=port,
-        on_change=show,
-    )
-    for gateway in host.gateways.values():
-        console.print(f"gateway of namespace {gateway.namespace}: {gateway.url}")
+    try:
+        host = Host(
+            deployments,
+            state,
+            volumes=_pairs(volume, "--volume"),
+            secrets=_pairs(secret, "--secret"),
+            port=port,
+            broker=broker,
+            on_change=show,
+        )
+    except SecretNotGiven as error:
+        console.print(str(error))
+        raise typer.Exit(INVALID) from None
+    for name, folder in host.made_keys.items():
+        console.print(
+            f"Secret {name} was not given: bundles are signed with a key made here; devices verify "
+            f"with {folder / PUBLIC_KEY}"
+        )
+    for namespace, gateway in host.gateways.items():
+        console.print(f"gateway of namespace {namespace}: {gateway.server.url}")
     try:
         asyncio.run(_until_stopped(host))
-    except HostBusy as error:
+    except (HostBusy, NoBroker) as error:
         console.print(str(error))
         raise typer.Exit(1) from None
 

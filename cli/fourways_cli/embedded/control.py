@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,10 @@ Json = dict[str, Any]
 
 class HostNotRunning(RuntimeError):
     """No host answers at this state folder."""
+
+
+class Refused(ValueError):
+    """The host cannot do what it was asked; the text is for people."""
 
 
 def control_path(state: Path) -> Path:
@@ -41,3 +48,26 @@ def ask(state: Path, question: Json) -> Json:
         with connection.makefile("rb") as lines:
             answer: Json = orjson.loads(lines.readline() or b'{"error": "the host went away"}')
     return answer
+
+
+@asynccontextmanager
+async def answering(state: Path, reply: Callable[[Json], Awaitable[Json]]) -> AsyncIterator[None]:
+    """Answer `fourways run|status|predict`. ``reply`` raises Refused where it must."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            said = await reply(orjson.loads(await reader.readline()))
+        except (KeyError, ValueError) as error:
+            said = {"error": str(error)}
+        writer.write(orjson.dumps(said) + b"\n")
+        await writer.drain()
+        writer.close()
+
+    path = control_path(state)
+    path.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(answer, path)
+    try:
+        yield
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)

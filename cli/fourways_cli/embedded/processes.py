@@ -1,9 +1,10 @@
-"""A child process of the host: started with the runtime's arguments, ended with the host."""
+"""A child process of the host, ended with the host."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -13,32 +14,49 @@ from pathlib import Path
 
 GRACE_SECONDS = 10.0
 
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
 
 @asynccontextmanager
 async def worker(
     args: Sequence[str], environment: Mapping[str, str], log: Path
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run ``python -m fourways_runtime ARGS``, its output appended to ``log``.
+    """Run ``python -m fourways_runtime ARGS`` as a child."""
+    command = [sys.executable, "-m", "fourways_runtime", *args]
+    async with child(command, environment, log) as process:
+        yield process
+
+
+@asynccontextmanager
+async def child(
+    command: Sequence[str], environment: Mapping[str, str], log: Path
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a program, its output appended to ``log``.
 
     Leaving the context ends the process: SIGTERM, and SIGKILL after a grace period.
     """
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "fourways_runtime",
-            *args,
+            *command,
             env={**os.environ, **environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             # Ctrl-C reaches the host only; it ends its children in order.
             start_new_session=True,
+            preexec_fn=_end_with_host,
         )
     try:
         yield process
     finally:
         await _end(process)
+
+
+def _end_with_host() -> None:
+    """Have the kernel end this child when the host is killed, who could not do it then (Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

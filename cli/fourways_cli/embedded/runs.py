@@ -1,90 +1,132 @@
-"""A batch run on this host: a Job's life in the shape Kubernetes tells it.
+"""A Job on this host, a batch run or the build of bundles, in the shape Kubernetes tells it.
 
-A run is kept as a Job document and the documents of its pods, so that status is decided by the
+It is kept as a Job document and the documents of its pods, so that status is decided by the
 operator's own code, from the same facts.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fourways_api import Paths
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 
+from .clock import Clock, now, stamp
 from .processes import worker
-from .workloads import LocalCronJob, document
+from .servers import exit_code, read
+from .workloads import LocalJob, document
 
 Json = dict[str, Any]
-Clock = Callable[[], datetime]
 
+INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 FIRST_RETRY_SECONDS = 1.0
-
-
-def now() -> datetime:
-    """Return the time, in UTC."""
-    return datetime.now(UTC)
+_LOST = "Lost"
 
 
 class LocalRun:
-    """One run: ``job`` and ``pods`` tell how it goes, as the API server would."""
+    """One Job: ``job`` and ``pods`` tell how it goes, as the API server would."""
 
-    def __init__(self, cron: LocalCronJob, name: str, state: Path, clock: Clock = now) -> None:
-        self._cron = cron
+    def __init__(self, job: LocalJob, state: Path, clock: Clock = now) -> None:
+        self._job = job
         self._state = state
         self._clock = clock
+        meta = {"name": job.name, "creationTimestamp": self._stamp(), "generation": 1}
         self.job: Json = {
-            "metadata": {"name": name, "creationTimestamp": self._stamp()},
-            "status": {"startTime": self._stamp()},
+            **job.planned,
+            "metadata": {**job.planned["metadata"], **meta},
+            "status": {"startTime": self._stamp(), "active": 0},
         }
         self.pods: list[Json] = []
 
     @property
     def name(self) -> str:
-        """The run's name."""
-        return str(self.job["metadata"]["name"])
+        """The Job's name."""
+        return self._job.name
 
     @property
     def log(self) -> Path:
-        """The file its worker writes to."""
+        """The file its workers write to."""
         return self._state / "logs" / f"{self.name}.log"
 
     async def run(self) -> None:
         """Run to the end: tried again as the Job's policy says, within its deadline."""
         try:
-            async with asyncio.timeout(self._cron.deadline_seconds):
-                await self._attempts()
+            async with asyncio.timeout(self._job.deadline_seconds):
+                kind, reason = await self._workers()
         except TimeoutError:
-            self._end("Failed", "DeadlineExceeded")
+            kind, reason = "Failed", "DeadlineExceeded"
+        self._end(kind, reason)
 
-    async def _attempts(self) -> None:
-        for attempt in range(self._cron.backoff_limit + 1):
+    async def _workers(self) -> tuple[str, str]:
+        """Run all workers until one ends well, one finds it pointless, or all are lost."""
+        workers = [asyncio.create_task(self._worker(i)) for i in range(self._job.workers)]
+        try:
+            for ended in asyncio.as_completed(workers):
+                kind, reason = await ended
+                if kind != _LOST:
+                    return kind, reason
+        finally:
+            for task in workers:
+                task.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        indexed = self._job.planned["spec"].get("completionMode") == "Indexed"
+        return "Failed", "FailedIndexes" if indexed else "BackoffLimitExceeded"
+
+    async def _worker(self, index: int) -> tuple[str, str]:
+        for attempt in range(self._job.backoff_limit + 1):
             if attempt:
                 await asyncio.sleep(FIRST_RETRY_SECONDS * 2 ** (attempt - 1))
-            code = await self._attempt(attempt)
+            code = await self._attempt(index, attempt)
             if code == 0:
-                return self._end("Complete", "")
-            if code in self._cron.terminal:
-                return self._end("Failed", "PodFailurePolicy")
-        return self._end("Failed", "BackoffLimitExceeded")
+                return "Complete", ""
+            if code in self._job.terminal:
+                return "Failed", "PodFailurePolicy"
+        status = self.job["status"]
+        status["failedIndexes"] = ",".join(filter(None, (status.get("failedIndexes"), str(index))))
+        return _LOST, ""
 
-    async def _attempt(self, attempt: int) -> int:
-        last_words = self._state / "runs" / f"{self.name}-{attempt}.json"
+    async def _attempt(self, index: int, attempt: int) -> int:
+        pod = f"{self.name}-{index}-{attempt}"
+        last_words = self._state / "runs" / f"{pod}.json"
         last_words.unlink(missing_ok=True)
-        config = self._cron.config
+        config = self._job.config
         paths = config.paths.model_copy(update={"termination_log": str(last_words)})
         environment = {
             CONFIG_VARIABLE: document(config.model_copy(update={"paths": paths})),
-            RUN_VARIABLE: self.name,
+            RUN_VARIABLE: self._job.run or self.name,
+            INDEX_VARIABLE: str(index),
         }
         started = self._stamp()
-        async with worker(self._cron.args, environment, self.log) as process:
-            code = await process.wait()
-        self.pods.append(_pod(self.name, attempt, started, code, _read(last_words)))
+        status = self.job["status"]
+        status["active"] += 1
+        try:
+            async with worker(self._job.args, environment, self.log) as process:
+                code = await process.wait()
+        finally:
+            status["active"] -= 1
+        self.pods.append(self._pod(pod, index, f"{started}-{attempt:04}", code, read(last_words)))
         return code
+
+    def _pod(self, name: str, index: int, created: str, code: int, message: str) -> Json:
+        template = self._job.planned["spec"]["template"]
+        terminated = {"exitCode": exit_code(code), "message": message}
+        return {
+            "metadata": {
+                "name": name,
+                "creationTimestamp": created,
+                "labels": {
+                    **template["metadata"]["labels"],
+                    "batch.kubernetes.io/job-name": self.name,
+                    "batch.kubernetes.io/job-completion-index": str(index),
+                },
+            },
+            "spec": template["spec"],
+            "status": {
+                "phase": "Failed" if code else "Succeeded",
+                "containerStatuses": [{"state": {"terminated": terminated}}],
+            },
+        }
 
     def _end(self, kind: str, reason: str) -> None:
         stamp = self._stamp()
@@ -96,34 +138,4 @@ class LocalRun:
             status["completionTime"] = stamp
 
     def _stamp(self) -> str:
-        return self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def local_paths(state: Path) -> Paths:
-    """Return where this host keeps what a pod would have mounted."""
-    return Paths(
-        store_uri_file=str(state / "store" / "uri"),
-        volumes_root=str(state / "volumes"),
-        secrets_root=str(state / "secrets"),
-        cache_dir=str(state / "cache"),
-        termination_log=str(state / "last-words.json"),
-    )
-
-
-def _pod(run: str, attempt: int, started: str, code: int, message: str) -> Json:
-    terminated = {"exitCode": code, "message": message}
-    return {
-        "metadata": {
-            "name": f"{run}-{attempt}",
-            "creationTimestamp": f"{started}-{attempt:04}",
-            "labels": {"batch.kubernetes.io/job-name": run},
-        },
-        "status": {"containerStatuses": [{"state": {"terminated": terminated}}]},
-    }
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+        return stamp(self._clock)

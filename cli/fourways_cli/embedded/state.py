@@ -1,0 +1,61 @@
+"""The state folder: who holds it, and where in it a pod's mounts and the host's own things are.
+
+::
+
+    lock control            who holds it, and where the host answers
+    store/uri store.db      the prediction store's address, and the store
+    volumes/CLAIM           what a claim means here: a link to a folder
+    secrets/NAME            a Secret: a link to a folder with a file a key
+    bundles/CLAIM keys/NAME claims and keys nobody gave, made here
+    cache runs logs nats    models, last words, output of processes, the broker's streams
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from fourways_api import Paths
+
+
+class HostBusy(RuntimeError):
+    """Another host holds the state folder."""
+
+
+def local_paths(state: Path) -> Paths:
+    """Return where this host keeps what a pod would have mounted."""
+    return Paths(
+        store_uri_file=str(state / "store" / "uri"),
+        volumes_root=str(state / "volumes"),
+        secrets_root=str(state / "secrets"),
+        cache_dir=str(state / "cache"),
+        termination_log=str(state / "last-words.json"),
+    )
+
+
+@contextmanager
+def held(state: Path) -> Iterator[None]:
+    """Hold a state folder for one host. Raises HostBusy."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            message = f"another `fourways up` holds {state}: stop it, or give another --state"
+            raise HostBusy(message) from None
+        yield
+
+
+def lay_out(state: Path, volumes: Mapping[str, Path], secrets: Mapping[str, Path]) -> None:
+    """Make what is missing, and link claims and Secrets to their folders."""
+    for folder in ("logs", "runs", "store", "cache", "volumes", "secrets"):
+        (state / folder).mkdir(exist_ok=True, mode=0o700)
+    (state / "store" / "uri").write_text(f"sqlite:///{(state / 'store.db').absolute()}")
+    for kind, places in (("volumes", volumes), ("secrets", secrets)):
+        for name, target in places.items():
+            target.mkdir(parents=True, exist_ok=True, mode=0o700)
+            link = state / kind / name
+            link.unlink(missing_ok=True)
+            link.symlink_to(target.resolve(), target_is_directory=True)

@@ -1,0 +1,73 @@
+"""Jobs made by hand from a deployment's CronJob: a run now, one that goes on, a rollback. Pure.
+
+What ``kubectl create job --from=cronjob/…`` makes, with as little changed as it takes. Who may do
+so is decided by the cluster: by the right to create Jobs in the namespace.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from fourways_api.runtime_config import RUN_VARIABLE
+from fourways_operator.plan.parts import QUEUE_LABEL, ROLLBACK_LABEL
+
+Json = dict[str, Any]
+
+
+def run_job(cron: Json, resume: str | None = None) -> Json:
+    """Return the Job of a run; ``resume`` names an earlier run it goes on with."""
+    job = _from(cron)
+    if resume is not None:
+        _name_run(job, resume)
+    return job
+
+
+def rollback_job(cron: Json, run: str) -> Json:
+    """Return the Job that has answers come from an earlier run again."""
+    job = _from(cron)
+    labels = job["metadata"]["labels"]
+    labels[ROLLBACK_LABEL] = "true"
+    # It scores nothing: it need not wait for its turn.
+    labels.pop(QUEUE_LABEL, None)
+    job["spec"] |= {"completions": 1, "parallelism": 1}
+    _container(job)["args"] = ["rollback"]
+    _name_run(job, run)
+    return job
+
+
+def _from(cron: Json) -> Json:
+    template = copy.deepcopy(cron["spec"]["jobTemplate"])
+    meta = cron["metadata"]
+    owner = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "name": meta["name"],
+        "uid": meta.get("uid", ""),
+        # So that the CronJob's history limits hold for it.
+        "controller": True,
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "generateName": f"{meta['name']}-",
+            "namespace": meta["namespace"],
+            "labels": dict(template["metadata"].get("labels", {})),
+            "annotations": {"cronjob.kubernetes.io/instantiate": "manual"},
+            "ownerReferences": [owner],
+        },
+        "spec": template["spec"],
+    }
+
+
+def _name_run(job: Json, run: str) -> None:
+    container = _container(job)
+    others = [v for v in container["env"] if v["name"] != RUN_VARIABLE]
+    container["env"] = [*others, {"name": RUN_VARIABLE, "value": run}]
+
+
+def _container(job: Json) -> Json:
+    """Return the worker's container: others may put theirs beside it."""
+    containers: list[Json] = job["spec"]["template"]["spec"]["containers"]
+    return next(c for c in containers if any(v["name"] == RUN_VARIABLE for v in c.get("env") or []))
