@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 RUN := $(PYTHON) -m
 
 .PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
-  format lint types layers setup bench-operator
+  format setup bench-operator bench-serving bench-streaming
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,12 @@ format: setup ## Format and fix what can be fixed
 
 bench-operator: setup ## kubectl apply -> CronJob exists, on the cluster
 	@$(RUN) benchmarks.operator_latency
+
+bench-serving: setup ## Our model server beside its peers, on this machine
+	@$(RUN) benchmarks.serving
+
+bench-streaming: setup ## One stream worker beside the bare stages: Kafka to PostgreSQL
+	@$(RUN) benchmarks.streaming
 
 setup:
 	@tools/setup.sh dev

@@ -58,7 +58,7 @@ def kept(crd: str) -> str:
 
 def compile_lock(into: Path, *options: str) -> None:
     """Resolve the project's dependencies into a lock file."""
-    groups = ("demo", "dev", "servers", "train")
+    groups = ("clients", "demo", "dev", "servers", "train")
     subprocess.run(
         [ROOT / ".tools/bin/uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes",
          "--all-extras", *(a for g in groups for a in ("--group", g)), "--python-version", "3.11",

@@ -5,6 +5,7 @@ Talks to the cluster by kubectl and helm, as a user does.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -13,24 +14,33 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
-from tools.cluster import gobuild
+from tools.cluster import gobuild, kafka, nats
+from tools.cluster.config import this_checkout
+from tools.cluster.detect import Kind, detect
+from tools.cluster.errors import ClusterError
 
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "charts" / "fourways"
 DOCKERFILE = "runtimes/images/Dockerfile"
 POSTGRES = "tools/cluster/images/postgres"
-IMAGES = {
-    "operator": f"fourways-operator={DOCKERFILE}:operator@.",
-    "runtime": f"fourways-runtime={DOCKERFILE}:runtime@.",
-    "postgres": f"fourways-postgres={POSTGRES}/Dockerfile@{POSTGRES}",
+KAFKA = "tools/cluster/images/kafka"
+NATS = "tools/cluster/images/nats"
+IMAGES: dict[str, Callable[[], str]] = {
+    "operator": lambda: f"fourways-operator={DOCKERFILE}:operator@.",
+    "runtime": lambda: f"fourways-runtime={DOCKERFILE}:runtime@.",
+    "postgres": lambda: f"fourways-postgres={POSTGRES}/Dockerfile@{POSTGRES}",
+    "kafka": lambda: f"fourways-kafka={KAFKA}/Dockerfile@{kafka.files()}",
+    "nats": lambda: f"fourways-nats={NATS}/Dockerfile@{nats.files()}",
 }
+"""What each image is built from. What the brokers' are built from is fetched first."""
+
 CLAIM = "fourways-examples"
 COMMAND_SECONDS = 240
 """No command of ours waits longer for itself."""
@@ -47,13 +57,19 @@ def build_images() -> dict[str, str]:
     """Build the images and put them on the cluster's node; return a reference for each.
 
     Images that a cluster of yours pulls from a registry are named by FOURWAYS_OPERATOR_IMAGE,
-    FOURWAYS_RUNTIME_IMAGE and FOURWAYS_POSTGRES_IMAGE; then nothing is built.
+    FOURWAYS_RUNTIME_IMAGE, FOURWAYS_POSTGRES_IMAGE, FOURWAYS_KAFKA_IMAGE and FOURWAYS_NATS_IMAGE;
+    those are not built. A broker whose files cannot be had here is left out, and said so.
     """
     given = {name: os.environ.get(f"FOURWAYS_{name.upper()}_IMAGE", "") for name in IMAGES}
-    if all(given.values()):
-        return given
-    references = _tool("images", *IMAGES.values()).split()
-    return dict(zip(IMAGES, references, strict=True))
+    found = {name: reference for name, reference in given.items() if reference}
+    specs = {}
+    for name in IMAGES.keys() - found.keys():
+        try:
+            specs[name] = IMAGES[name]()
+        except ClusterError as error:
+            print(f"no image of {name}: {error}", file=sys.stderr)
+    references = _tool("images", *specs.values()).split() if specs else []
+    return found | dict(zip(specs, references, strict=True))
 
 
 def _tool(*args: str) -> str:
@@ -63,7 +79,7 @@ def _tool(*args: str) -> str:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster to install onto. ``images`` are references by name: operator, runtime, postgres."""
+    """A cluster to install onto. ``images`` are references by the names of ``IMAGES``."""
 
     kubeconfig: Path
     images: dict[str, str] = field(default_factory=dict)
@@ -71,6 +87,13 @@ class Cluster:
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
         """Run kubectl; return what it printed."""
         return self._run(_program("kubectl"), *args, stdin=stdin)
+
+    def start_kubectl(self, *args: str) -> subprocess.Popen[str]:
+        """Start kubectl; the caller speaks to it, and ends it."""
+        return subprocess.Popen(
+            [_program("kubectl"), *args],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.environment(),
+        )  # fmt: skip
 
     def helm(self, *args: str) -> str:
         """Run helm; return what it printed."""
@@ -104,9 +127,40 @@ class Cluster:
             yield place, f"repository={repository}"
             yield place, f"tag={tag}"
 
+    def install_kserve(self) -> bool:
+        """Have KServe's controller answer; False where a given cluster has none."""
+        try:
+            _tool("kserve")
+        except subprocess.CalledProcessError:
+            if detect(this_checkout()) is not Kind.GIVEN:
+                raise
+            return False
+        return True
+
+    def give_secret(self, namespace: str, name: str, files: dict[str, str]) -> None:
+        """Make a Secret, or replace it; no command line sees what is in it."""
+        document = {
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": files,
+        }  # fmt: skip
+        self.kubectl("-n", namespace, "apply", "-f", "-", stdin=orjson.dumps(document).decode())
+
+    def share_store(self, namespace: str, name: str) -> None:
+        """Make a Secret of another name with the trial PostgreSQL's address."""
+        uri = self.get("-n", namespace, "secret", "fourways-store")["data"]["uri"]
+        self.give_secret(namespace, name, {"uri": base64.b64decode(uri).decode()})
+
+    def sql(self, namespace: str, text: str) -> None:
+        """Run SQL in the trial PostgreSQL."""
+        self.kubectl(
+            "-n", namespace, "exec", "-i", "fourways-trial-postgresql-0", "--",
+            "psql", "--quiet", "--username=fourways", "--dbname=fourways",
+            "--set=ON_ERROR_STOP=1", stdin=text,
+        )  # fmt: skip
+
     def fill_claim(self, namespace: str, folder: Path) -> None:
         """Make the examples' claim and put a folder's files into it, by a pod that goes away."""
-        self.kubectl("-n", namespace, "apply", "-f", "-", stdin=_loader(self.images["runtime"]))
+        objects = f"{claim(CLAIM)}---\n{idle_pod('loader', self.images['runtime'], CLAIM)}"
+        self.kubectl("-n", namespace, "apply", "-f", "-", stdin=objects)
         self.kubectl(
             "-n", namespace, "wait", "--for=condition=Ready", "pod/loader", "--timeout=90s"
         )
@@ -190,21 +244,21 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _loader(image: str) -> str:
+def idle_pod(name: str, image: str, claim: str | None = None) -> str:
+    """Return a pod that waits to be told what to run, with a claim at /claim where one is named."""
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  (the pod's own)
+    volumes: list[dict[str, object]] = [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}]
+    if claim:
+        mounts.append({"name": "claim", "mountPath": "/claim"})
+        volumes.append({"name": "claim", "persistentVolumeClaim": {"claimName": claim}})
     return f"""
 apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {{name: {CLAIM}}}
-spec:
-  accessModes: [ReadWriteOnce]
-  resources: {{requests: {{storage: 64Mi}}}}
----
-apiVersion: v1
 kind: Pod
-metadata: {{name: loader}}
+metadata: {{name: {name}}}
 spec:
   automountServiceAccountToken: false
   restartPolicy: Never
+  terminationGracePeriodSeconds: 1
   securityContext:
     runAsNonRoot: true
     runAsUser: 65532
@@ -212,7 +266,7 @@ spec:
     fsGroup: 65532
     seccompProfile: {{type: RuntimeDefault}}
   containers:
-    - name: loader
+    - name: idle
       image: {image}
       imagePullPolicy: IfNotPresent
       command: [python, -c, "import signal; signal.pause()"]
@@ -221,10 +275,20 @@ spec:
         capabilities: {{drop: [ALL]}}
         readOnlyRootFilesystem: true
       resources:
-        requests: {{cpu: 50m, memory: 64Mi}}
-        limits: {{cpu: 500m, memory: 128Mi}}
-      volumeMounts: [{{name: claim, mountPath: /claim}}]
-  volumes:
-    - name: claim
-      persistentVolumeClaim: {{claimName: {CLAIM}}}
+        requests: {{cpu: 20m, memory: 64Mi}}
+        limits: {{cpu: "1", memory: 256Mi}}
+      volumeMounts: {orjson.dumps(mounts).decode()}
+  volumes: {orjson.dumps(volumes).decode()}
+"""
+
+
+def claim(name: str, size: str = "64Mi") -> str:
+    """Return a claim of one node's storage."""
+    return f"""
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: {name}}}
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {{requests: {{storage: {size}}}}}
 """

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.cluster import debian, gobuild, imagebuild, kind, local
+from tools.cluster import debian, gobuild, imagebuild, kind, kserve, local
 from tools.cluster.config import Checkout, this_checkout
 from tools.cluster.detect import Kind, detect, given_kubeconfig
 from tools.cluster.errors import ClusterError
@@ -35,6 +35,10 @@ def _run(parsed: argparse.Namespace, checkout: Checkout) -> int:
     if command == "build":
         _build(detect(checkout), tuple(parsed.extras))
         return 0
+    if command == "kserve":
+        which = detect(checkout)
+        kserve.install(checkout, which, _kubeconfig(checkout, which))
+        return 0
     if command == "can":
         print(detect(checkout))
         return 0
@@ -58,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument(
         "images", nargs="+", metavar="NAME=DOCKERFILE[:TARGET]@CONTEXT", type=imagebuild.parse
     )
+    commands.add_parser("kserve", help="have KServe's controller on the cluster")
     commands.add_parser("down", help="remove the cluster and everything of it but the cache")
     commands.add_parser("status", help="which kind, running or not, where the kubeconfig is")
     commands.add_parser("can", help="exit 0 if a cluster can be had here, else 3 and say why")

@@ -7,11 +7,12 @@ started: the cluster runs its own copies with its own folders.
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from tools.cluster.config import cache_root
+from tools.cluster.errors import ClusterError
 from tools.cluster.shell import lock, run, step
 
 # The file that shows a package is there -> the package.
@@ -52,18 +53,26 @@ _HOOK = (
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-def missing_packages() -> list[str]:
-    """Debian packages the local cluster wants and this machine lacks."""
-    absent = {package for file, package in PACKAGES.items() if not _present(file)}
+def missing_packages(wanted: Mapping[str, str] = PACKAGES) -> list[str]:
+    """Debian packages that are wanted, the local cluster's or others, and this machine lacks."""
+    absent = {package for file, package in wanted.items() if not _present(file)}
     return sorted(absent)
 
 
-def install_packages() -> None:
+def have(wanted: Mapping[str, str]) -> None:
+    """Install what is missing, or say what is where we may not install."""
+    absent = missing_packages(wanted)
+    if absent and (os.geteuid() != 0 or shutil.which("apt-get") is None):
+        raise ClusterError(f"missing, and not ours to install here: {', '.join(absent)}")
+    install_packages(wanted)
+
+
+def install_packages(wanted: Mapping[str, str] = PACKAGES) -> None:
     """Install what is missing; one `apt-get update`, and only when something is."""
-    if not missing_packages():
+    if not missing_packages(wanted):
         return
     with lock(cache_root() / "locks" / "apt"):
-        packages = missing_packages()
+        packages = missing_packages(wanted)
         if not packages:
             return
         env = {"DEBIAN_FRONTEND": "noninteractive"}

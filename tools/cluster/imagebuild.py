@@ -58,7 +58,8 @@ def provide(checkout: Checkout, which: Kind, specs: Sequence[ImageSpec]) -> list
     if which is Kind.GIVEN:
         raise ClusterError(
             "images cannot be put on a given cluster: push them to a registry it pulls from, and "
-            "name them in FOURWAYS_OPERATOR_IMAGE, FOURWAYS_RUNTIME_IMAGE, FOURWAYS_POSTGRES_IMAGE"
+            "name them in FOURWAYS_OPERATOR_IMAGE, FOURWAYS_RUNTIME_IMAGE and so on, as "
+            "tools.installation does"
         )
     for spec in specs:
         if not spec.dockerfile.is_file() or not spec.context.is_dir():

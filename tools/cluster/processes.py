@@ -23,6 +23,7 @@ _PROC = Path("/proc")
 # its own to every shim.
 _ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 _GOING_SECONDS = 20.0
+_BECOMING_SECONDS = 1.0
 
 
 def start(checkout: Checkout, name: str, command: Sequence[str | Path]) -> None:
@@ -85,9 +86,7 @@ def _pids() -> Iterator[int]:
 def _is_ours(checkout: Checkout, pid: int) -> bool:
     place = _PROC / str(pid)
     try:
-        command = (place / "cmdline").read_bytes()
-        if not command:  # a zombie, or a thread of the kernel
-            return False
+        command = _command_line(place)
         if f"/{checkout.netns}/".encode() in (place / "cgroup").read_bytes():
             return True
         elsewhere = (place / "ns/net").stat().st_ino != (_PROC / "self/ns/net").stat().st_ino
@@ -96,3 +95,18 @@ def _is_ours(checkout: Checkout, pid: int) -> bool:
     return f"{checkout.state}/".encode() in command and (
         elsewhere or command.startswith(b"nsenter")
     )
+
+
+def _command_line(place: Path) -> bytes:
+    """The command line of a process; OSError for zombies and threads of the kernel.
+
+    Those have no program. A process that is just becoming another program has one, and for a
+    moment no command line: nsenter, on its way to the daemon it starts.
+    """
+    deadline = time.monotonic() + _BECOMING_SECONDS
+    while not (command := (place / "cmdline").read_bytes()):
+        (place / "exe").readlink()
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.001)
+    return command

@@ -1,19 +1,45 @@
-"""``make demo-cluster``: images, helm install, kubectl apply, and the table of ``make demo``."""
+"""``make demo-cluster``: images, helm install, kubectl apply, and the lines of ``make demo``.
+
+Batch and edge run on any cluster. Real-time needs KServe, and the streaming example the Kafka
+broker its manifest names. A cluster of ours gets both; where a given one has none, that mode is
+left out, and said so.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
-import yaml
+from fourways_cli.embedded.given import PUBLIC_KEY, SIGNING_KEY, make_signing_key
+from tools import brokers
+from tools.cluster.config import this_checkout
+from tools.cluster.detect import Kind, detect
+from tools.installation import Cluster, build_images, claim, cluster_up
 
-from tools.installation import Cluster, build_images, cluster_up
-
-from .questions import ARTIFACTS, EXAMPLES, console, manifests, show
+from .device import Device
+from .questions import (
+    ARTIFACTS,
+    EXAMPLES,
+    SHOP_SECRET,
+    Answered,
+    ask_batch,
+    ask_realtime,
+    ask_stream,
+    console,
+    document_of,
+    mode_of,
+    show,
+)
 
 NAMESPACE = "fourways-demo"
+KSERVE = "inferenceservices.serving.kserve.io"
+TOPIC = "water-readings"
+"""Topic that examples/kafka/water-flow.yaml names."""
 
 
 def main() -> int:
@@ -22,36 +48,87 @@ def main() -> int:
     subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
     cluster = Cluster(cluster_up(), build_images())
     console.print(f"$ export KUBECONFIG={cluster.kubeconfig}")
-    _clean(cluster)
+    _bring(cluster)
+    cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=90s")
     cluster.make_namespace(NAMESPACE)
     console.print(f"$ helm install fourways charts/fourways -n {NAMESPACE}")
     cluster.install(NAMESPACE)
-    cluster.fill_claim(NAMESPACE, ARTIFACTS)
-    names = _apply(cluster)
-    for name in names:
-        _fourways(cluster, "run", name, "--wait", "0")
-    cluster.await_ready(NAMESPACE, *names, seconds=180)
-    console.print(f"$ kubectl -n {NAMESPACE} get modeldeployments")
-    print(cluster.kubectl("-n", NAMESPACE, "get", "modeldeployments"))
-    with cluster.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
-        show(url)
+    with tempfile.TemporaryDirectory() as folder:
+        key = _give(cluster, Path(folder))
+        modes = _apply(cluster)
+        console.print(f"$ kubectl -n {NAMESPACE} get modeldeployments")
+        print(cluster.kubectl("-n", NAMESPACE, "get", "modeldeployments"))
+        with cluster.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
+            show(_answers(url, modes, Device(Path(folder, "device"), key)))
     console.print(f"done in {time.monotonic() - started:.0f} s; make cluster-down takes it away")
     return 0
 
 
-def _apply(cluster: Cluster) -> list[str]:
-    names = []
-    for path in manifests():
+def _bring(cluster: Cluster) -> None:
+    """On a cluster of ours, have KServe and the broker; what a given one lacks is left out."""
+    if detect(this_checkout()) is Kind.GIVEN:
+        return
+    cluster.install_kserve()
+    if "kafka" in cluster.images:
+        brokers.deploy(cluster, "kafka")
+        brokers.make_topic(cluster, TOPIC)
+
+
+def _give(cluster: Cluster, folder: Path) -> Path:
+    """Make what the manifests name: claims, Secrets, the shop's table; return the public key."""
+    cluster.fill_claim(NAMESPACE, ARTIFACTS)
+    cluster.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=claim("fourways-bundles", "256Mi"))
+    make_signing_key(folder)
+    key = (folder / SIGNING_KEY).read_text("ascii")
+    cluster.give_secret(NAMESPACE, "device-signing", {SIGNING_KEY: key})
+    # The shop's table is in the trial database, so its address is the store's.
+    cluster.sql(NAMESPACE, (ARTIFACTS / "come-back" / "shop.sql").read_text("utf-8"))
+    cluster.share_store(NAMESPACE, SHOP_SECRET)
+    return folder / PUBLIC_KEY
+
+
+def _apply(cluster: Cluster) -> set[str]:
+    """Apply an example of each mode the cluster can run, until each is Ready; return the modes."""
+    modes = set()
+    # One after the other: a small node has no room for a build beside all that stays.
+    for path in _manifests(cluster):
         console.print(f"$ kubectl -n {NAMESPACE} apply -f {path.relative_to(EXAMPLES.parent)}")
         cluster.kubectl("-n", NAMESPACE, "apply", "-f", str(path))
-        names.append(yaml.safe_load(path.read_text())["metadata"]["name"])
-    for name in names:
-        _await_cron_job(cluster, f"{name}-batch")
-    return names
+        name = document_of(path)["metadata"]["name"]
+        if mode_of(path) == "batch":
+            made = ("--for=create", f"cronjob/{name}-batch", "--timeout=30s")
+            cluster.kubectl("-n", NAMESPACE, "wait", *made)
+            _fourways(cluster, "run", name, "--wait", "0")
+        cluster.await_ready(NAMESPACE, name, seconds=180)
+        modes.add(mode_of(path))
+    return modes
 
 
-def _await_cron_job(cluster: Cluster, name: str) -> None:
-    cluster.kubectl("-n", NAMESPACE, "wait", "--for=create", f"cronjob/{name}", "--timeout=30s")
+def _manifests(cluster: Cluster) -> Iterator[Path]:
+    yield EXAMPLES / "churn.yaml"
+    yield EXAMPLES / "file-type-on-device.yaml"
+    if _has(cluster, "crd", KSERVE):
+        yield EXAMPLES / "come-back.yaml"
+    else:
+        console.print("left out: real-time; the cluster has no KServe")
+    if _has(cluster, "--namespace", brokers.NAMESPACE, "service", "kafka"):
+        yield EXAMPLES / "kafka" / "water-flow.yaml"
+    else:
+        console.print(f"left out: streaming; the cluster has no Service at {brokers.KAFKA}")
+
+
+def _has(cluster: Cluster, *what: str) -> bool:
+    return bool(cluster.kubectl("get", *what, "--ignore-not-found", "--output=name").strip())
+
+
+def _answers(url: str, modes: set[str], device: Device) -> Iterator[Answered]:
+    yield ask_batch(url)
+    if "realtime" in modes:
+        yield ask_realtime(url)
+    if "streaming" in modes:
+        yield ask_stream(url)
+    device.fetch(url)
+    yield device.ask()
 
 
 def _fourways(cluster: Cluster, *args: str) -> None:
@@ -59,11 +136,6 @@ def _fourways(cluster: Cluster, *args: str) -> None:
     console.print(f"$ fourways {' '.join(args)} -n {NAMESPACE}")
     environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
     subprocess.run(command, check=True, env=environment)
-
-
-def _clean(cluster: Cluster) -> None:
-    """Take away what an earlier demo left."""
-    cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=90s")
 
 
 if __name__ == "__main__":

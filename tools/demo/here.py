@@ -13,9 +13,25 @@ from pathlib import Path
 
 from fourways_cli.embedded.control import HostNotRunning, ask
 
-from .questions import ARTIFACTS, CLAIM, EXAMPLES, ROOT, console, example_path, manifests, show
+from .device import Device
+from .questions import (
+    ARTIFACTS,
+    CLAIM,
+    EXAMPLES,
+    ROOT,
+    SHOP_SECRET,
+    Json,
+    ask_batch,
+    ask_realtime,
+    ask_stream,
+    console,
+    show,
+    shown,
+)
 
 STATE = ROOT / ".fourways" / "demo"
+SECRETS = EXAMPLES / "secrets"
+SIGNING_KEY = STATE / "keys" / "device-signing"
 PATIENCE_SECONDS = 100.0
 
 
@@ -24,23 +40,27 @@ def main() -> int:
     started = time.monotonic()
     subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
     shutil.rmtree(STATE, ignore_errors=True)
-    port = _free_port()
-    files = [str(m.relative_to(ROOT)) for m in manifests()]
-    console.print(f"$ fourways up {' '.join(files)} --volume {CLAIM}={ARTIFACTS.relative_to(ROOT)}")
-    with _host(files, port) as url:
+    device = Device(STATE / "device", SIGNING_KEY / "public-key.pem")
+    with _host(_free_port()) as url:
         if url is None:
             return 1
-        show(url)
-        console.print(f"$ curl {url}{example_path()}")
+        answers = [ask_batch(url), ask_realtime(url), ask_stream(url)]
+        device.fetch(url)
+    # The host is gone: nobody but the device is left to answer.
+    answers.append(device.ask())
+    show(answers)
     console.print(f"done in {time.monotonic() - started:.0f} s")
     return 0
 
 
 @contextmanager
-def _host(files: list[str], port: int) -> Iterator[str | None]:
-    command = [sys.executable, "-m", "fourways_cli", "up", *files, "--state", str(STATE),
-               "--volume", f"{CLAIM}={ARTIFACTS}", "--port", str(port)]  # fmt: skip
-    host = subprocess.Popen(command, cwd=ROOT)
+def _host(port: int) -> Iterator[str | None]:
+    command = ["up", *(str(m.relative_to(ROOT)) for m in shown())]
+    command += ["--volume", f"{CLAIM}={ARTIFACTS.relative_to(ROOT)}"]
+    command += ["--secret", f"{SHOP_SECRET}={(SECRETS / SHOP_SECRET).relative_to(ROOT)}"]
+    console.print(f"$ fourways {' '.join(command)}")
+    options = ["--state", str(STATE), "--port", str(port)]
+    host = subprocess.Popen([sys.executable, "-m", "fourways_cli", *command, *options], cwd=ROOT)
     try:
         yield f"http://127.0.0.1:{port}" if _await_ready(host) else None
     finally:
@@ -55,22 +75,26 @@ def _await_ready(host: subprocess.Popen[bytes]) -> bool:
             documents = ask(STATE, {"do": "status"})["deployments"]
         except HostNotRunning:
             documents = []
-        verdicts = [_verdict(d) for d in documents]
-        if "failed" in verdicts:
-            break
-        if verdicts and all(v == "ready" for v in verdicts):
+        conditions = [_conditions(d) for d in documents]
+        if conditions and all(c["Ready"]["status"] == "True" for c in conditions):
             return True
-        time.sleep(0.2)
+        if any(_is_final(c) for c in conditions):
+            break
+        time.sleep(0.1)
     console.print(f"not ready; the logs are in {Path(STATE, 'logs')}")
     return False
 
 
-def _verdict(document: dict) -> str:  # type: ignore[type-arg]
-    conditions = {c["type"]: c["status"] for c in document["status"]["conditions"]}
-    if conditions["Ready"] == "True":
-        return "ready"
-    failed = (document["status"].get("lastRun") or {}).get("outcome") == "Failed"
-    return "failed" if failed else "waiting"
+def _conditions(document: Json) -> Json:
+    return {c["type"]: c for c in document["status"]["conditions"]}
+
+
+def _is_final(conditions: Json) -> bool:
+    """Tell whether waiting longer is pointless: something failed that will fail again."""
+    return bool(
+        conditions["Degraded"]["status"] == "True"
+        and conditions["Degraded"]["reason"] not in ("WaitingForGateway", "StoreUnavailable")
+    )
 
 
 def _free_port() -> int:

@@ -1,11 +1,19 @@
-"""What a backend asks the gateway, and how the answers are shown."""
+"""What backends and devices ask in the demo, and how the answers are shown: a line a question.
+
+A question is asked the way the mode is asked in production: a lookup by key, a request with the
+basket of the moment, a reading that becomes an event, a file on a device without a network.
+"""
 
 from __future__ import annotations
 
 import csv
 import itertools
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from time import perf_counter, sleep
 from typing import Any
 
 import httpx
@@ -18,21 +26,56 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 ARTIFACTS = EXAMPLES / "artifacts"
 CLAIM = "fourways-examples"
+SHOP_SECRET = "shop-database"  # noqa: S105  (a name)
+SHOWN = ("churn", "come-back", "water-flow", "file-type-on-device")
+"""An example a mode: what the demo runs."""
+
 KEYS_SHOWN = 3
+WAIT_SECONDS = 20
+TRIES = 10
 
 # A log is as wide as the table needs; a terminal folds.
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 118)
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 Json = dict[str, Any]
 
 
-def manifests() -> list[Path]:
-    """Return the examples' manifests."""
-    return sorted(EXAMPLES.glob("*.yaml"))
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A question and its answer."""
+
+    mode: str
+    deployment: str
+    question: str
+    answer: str
+    milliseconds: float
+
+
+def manifests(mode: str | None = None) -> list[Path]:
+    """Return the examples' manifests, of one mode or of all."""
+    return [p for p in sorted(EXAMPLES.glob("*.yaml")) if mode in (None, mode_of(p))]
+
+
+def shown() -> list[Path]:
+    """Return the manifests of the demo."""
+    return [EXAMPLES / f"{name}.yaml" for name in SHOWN]
+
+
+def mode_of(manifest: Path) -> str:
+    """Return the mode a manifest comes to."""
+    spec = document_of(manifest)["spec"]
+    # The one example that leaves it to the decision tree is a batch.
+    return "batch" if spec["mode"] == "auto" else str(spec["mode"])
+
+
+def document_of(manifest: Path) -> Json:
+    """Return a manifest's document."""
+    document: Json = yaml.safe_load(manifest.read_text())
+    return document
 
 
 def ask_all(url: str, only: str | None = None) -> list[tuple[str, Json]]:
-    """Ask the gateway for a few predictions of each example, or of one, by the V2 protocol.
+    """Ask the gateway for a few predictions of each batch example, or of one, by the V2 protocol.
 
     Returns (deployment, V2 answer with the keys asked) pairs.
 
@@ -41,47 +84,142 @@ def ask_all(url: str, only: str | None = None) -> list[tuple[str, Json]]:
 
     """
     answers = []
-    with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
-        for path in manifests():
-            document = yaml.safe_load(path.read_text())
+    with _client(url) as client:
+        for path in manifests("batch"):
+            document = document_of(path)
             name, key = document["metadata"]["name"], document["spec"]["contract"]["entityKey"]
             if only not in (None, name):
                 continue
             keys = _some_keys(document)
-            tensor = {
-                "name": key["name"],
-                "datatype": "INT64" if key.get("type") == "int64" else "BYTES",
-                "shape": [len(keys)],
-                "data": keys,
-            }
-            response = client.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]})
+            response = client.post(
+                f"/v2/models/{name}/infer", json={"inputs": [tensor(key["name"], "BYTES", keys)]}
+            )
             response.raise_for_status()
             answers.append((name, response.json() | {"keys": keys}))
     return answers
 
 
-def show(url: str) -> None:
-    """Print the answers as a table, and the question a person can repeat."""
-    table = Table(
-        "deployment",
-        "version",
-        Column("key", overflow="fold"),
-        Column("prediction", overflow="fold"),
-        "age",
-        title=f"answers of {url}",
-    )
-    for name, answer in ask_all(url):
-        age = f"{answer['parameters']['age_seconds']:.0f} s"
-        for row, key in enumerate(answer["keys"]):
-            outputs = {o["name"]: o["data"][row] for o in answer["outputs"]}
-            table.add_row(name, answer["model_version"], str(key), _in_words(outputs), age)
+# ---------------------------------------------------------------- a question a mode
+
+
+def ask_batch(url: str) -> Answered:
+    """Look a customer up, as scored by the last run."""
+    name, key = "churn", "01760"
+    place = f"/predictions/{name}/{key}"
+    with _client(url) as client:
+        _json(_ask(client, "GET", place))  # the first question opens connections
+        began = perf_counter()
+        found = _json(_ask(client, "GET", place))
+    return _answered("batch", name, f"GET {place}", found["outputs"], began)
+
+
+def ask_realtime(url: str) -> Answered:
+    """Ask about a basket; who the customer is, the shop's database knows."""
+    name, customer, dollars, discs = "come-back", "01760", 24.5, 2
+    question = {
+        "inputs": [
+            tensor("customer_id", "BYTES", [customer]),
+            tensor("basket_dollars", "FP32", [dollars]),
+            tensor("basket_discs", "INT32", [discs]),
+        ]
+    }
+    with _client(url) as client:
+        _json(_ask(client, "POST", f"/v2/models/{name}/infer", json=question))
+        began = perf_counter()
+        found = _json(_ask(client, "POST", f"/v2/models/{name}/infer", json=question))
+    told = f"POST infer: {customer} buys {discs} CDs for ${dollars}"
+    return _answered("realtime", name, told, _outputs(found), began)
+
+
+def ask_stream(url: str) -> Answered:
+    """Ask for a reading nobody has sent: it becomes an event, and its answer is waited for."""
+    name = "water-flow"
+    key, tensors = reading()
+    with _client(url) as client:
+        began = perf_counter()
+        taken = _ask(client, "POST", f"/v2/models/{name}/infer", json={"inputs": tensors})
+        if taken.status_code != HTTPStatus.ACCEPTED:
+            raise RuntimeError(f"{name}: {taken.status_code} where an event was to be taken up")
+        place = taken.headers["location"]
+        found = _json(_ask(client, "GET", place, headers={"Prefer": f"wait={WAIT_SECONDS}"}))
+    told = f"POST infer: reading {key} → 202; GET its Location"
+    return _answered("streaming", name, told, found["outputs"], began)
+
+
+def reading(hour: str = "2022-04-27T16Z") -> tuple[str, list[Json]]:
+    """Return a reading of the water main with the 72 before it: key and V2 inputs."""
+    rows = pq.read_table(ARTIFACTS / "water-flow" / "series.parquet").to_pylist()
+    place = next(i for i, row in enumerate(rows) if row["reading"] == hour)
+    before = [row["flow"] for row in rows[place - 72 : place]]
+    row = rows[place]
+    return row["reading"], [
+        tensor("reading", "BYTES", [row["reading"]]),
+        tensor("hour", "INT32", [row["hour"]]),
+        tensor("flow", "FP32", [row["flow"]]),
+        tensor("before", "FP32", before, [1, 72]),
+    ]
+
+
+def show(answers: Iterable[Answered]) -> None:
+    """Print answers as a table."""
+    table = Table("mode", "deployment", "asked", "answer", Column("ms", justify="right"), box=None)
+    for answered in answers:
+        table.add_row(
+            answered.mode,
+            answered.deployment,
+            answered.question,
+            answered.answer,
+            f"{answered.milliseconds:.1f}",
+        )
     console.print(table)
 
 
-def example_path() -> str:
-    """Return the path of a prediction a person can look at."""
-    document = yaml.safe_load((EXAMPLES / "churn.yaml").read_text())
-    return f"/predictions/churn/{_some_keys(document)[0]}"
+# ---------------------------------------------------------------- asking, and telling
+
+
+def tensor(name: str, datatype: str, data: list[Any], shape: list[int] | None = None) -> Json:
+    """Return a tensor of the V2 protocol."""
+    return {"name": name, "datatype": datatype, "shape": shape or [len(data)], "data": data}
+
+
+def _client(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, timeout=WAIT_SECONDS + 10, trust_env=False)
+
+
+def _ask(client: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
+    """Ask as a backend does: again after a second, where a 503 says so."""
+    for _ in range(TRIES):
+        response = client.request(method, path, **options)
+        if response.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
+            break
+        sleep(1)
+    return response
+
+
+def _json(response: httpx.Response) -> Json:
+    """Return what a server says. Raises RuntimeError in its words where it refuses."""
+    body: Json = response.json() if response.content else {}
+    if response.status_code != HTTPStatus.OK:
+        raise RuntimeError(f"{response.request.url}: {response.status_code} {body.get('error')}")
+    return body
+
+
+def _outputs(answer: Json) -> Json:
+    """Return the first row of a V2 answer."""
+    return {output["name"]: output["data"][0] for output in answer["outputs"]}
+
+
+def _answered(mode: str, deployment: str, question: str, outputs: Json, began: float) -> Answered:
+    taken = 1000 * (perf_counter() - began)
+    return Answered(mode, deployment, question, in_words(outputs), taken)
+
+
+def in_words(outputs: Json) -> str:
+    """Return outputs as people read them."""
+    return ", ".join(
+        f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in outputs.items()
+    )
 
 
 def _some_keys(document: Json) -> list[Any]:
@@ -97,10 +235,3 @@ def _some_keys(document: Json) -> list[Any]:
     # Spread over the table, so that the answers differ.
     step = max(1, len(keys) // KEYS_SHOWN)
     return list(itertools.islice(keys, 0, None, step))[:KEYS_SHOWN]
-
-
-def _in_words(outputs: Json) -> str:
-    return ", ".join(
-        f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in outputs.items()
-    )

@@ -1,0 +1,164 @@
+"""KServe's controller on the cluster: Standard mode, no ingress, no cert-manager.
+
+Its charts come inside its Go module. Where the cluster is ours the controller is the program built
+here; on kind it is the image the charts name. A certificate of our own stands in for the one
+cert-manager would issue.
+"""
+
+import base64
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.cluster import node
+from tools.cluster.config import KSERVE_VERSION, PACKAGE, Checkout
+from tools.cluster.detect import Kind
+from tools.cluster.errors import ClusterError
+from tools.cluster.gobuild import Binaries, build, go_program
+from tools.cluster.shell import run, step, succeeds, wait_for
+
+NAMESPACE = "kserve"
+_MODULE = f"github.com/kserve/kserve@v{KSERVE_VERSION}"
+_IMAGE = f"localhost/fourways-kserve:{KSERVE_VERSION}"
+_DEPLOYMENT = "kserve-controller-manager"
+_WEBHOOK_HOST = "kserve-webhook-server-service.kserve.svc"
+_VALUES = {
+    "kserve.controller.deploymentMode": "Standard",
+    "kserve.controller.gateway.disableIngressCreation": "true",
+    "kserve.controller.gateway.disableIstioVirtualHost": "true",
+}
+_CERTIFICATES = frozenset({"Certificate", "Issuer"})
+_WEBHOOKS = frozenset({"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"})
+# Last: they are of kinds, and go through webhooks, that must be there first.
+_OWN_OBJECTS = frozenset({"ClusterStorageContainer"})
+_PROBE = {
+    "apiVersion": "serving.kserve.io/v1beta1",
+    "kind": "InferenceService",
+    "metadata": {"name": "probe", "namespace": "default"},
+    "spec": {"predictor": {"containers": [{"name": "kserve-container", "image": "probe"}]}},
+}
+_PATIENCE = 120.0
+
+Json = dict[str, Any]
+
+
+def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
+    """Have KServe answer on the cluster. On a given cluster it must be there already."""
+    if which is Kind.GIVEN:
+        if not succeeds(["kubectl", "--kubeconfig", kubeconfig, "get", "inferenceservices", "-A"]):
+            raise ClusterError(f"this cluster has no KServe: install {KSERVE_VERSION} or newer")
+        return
+    binaries = build(("kserve",) if which is Kind.LOCAL else ())
+    kubectl = [str(binaries.kubectl), "--kubeconfig", str(kubeconfig)]
+    if _answers(kubectl):
+        return
+    with step(f"KServe {KSERVE_VERSION}"):
+        image = None
+        if which is Kind.LOCAL:
+            image = _IMAGE
+            node.load_binary(checkout, image, binaries.path("kserve"))
+        _apply(kubectl, binaries, image)
+        wait_for("KServe", lambda: _answers(kubectl), seconds=_PATIENCE, hint="pods of kserve")
+
+
+def _apply(kubectl: list[str], binaries: Binaries, image: str | None) -> None:
+    charts = _charts()
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    # Client-side apply keeps a copy in an annotation, and these definitions do not fit into one.
+    server_side = [*kubectl, "apply", "--server-side", "--force-conflicts", "-f", "-"]
+    crds = _rendered(binaries, charts / "kserve-crd", {})
+    run(server_side, input_text=yaml.safe_dump_all([namespace, *crds]))
+    names = [f"crd/{o['metadata']['name']}" for o in crds]
+    wait_for("KServe's kinds", lambda: _established(kubectl, names), seconds=_PATIENCE)
+    objects = _fitted(_rendered(binaries, charts / "kserve-resources", _VALUES), image)
+    first = [o for o in objects if o["kind"] not in _OWN_OBJECTS]
+    run(server_side, input_text=yaml.safe_dump_all(first))
+    rollout = ["rollout", "status", f"deployment/{_DEPLOYMENT}", f"--timeout={_PATIENCE:.0f}s"]
+    run([*kubectl, "-n", NAMESPACE, *rollout])
+    last = [o for o in objects if o["kind"] in _OWN_OBJECTS]
+    run(server_side, input_text=yaml.safe_dump_all(last))
+
+
+def _charts() -> Path:
+    told = run(
+        [go_program(), "mod", "download", "-json", _MODULE],
+        cwd=PACKAGE / "go",
+        env={"GOWORK": "off", "GOFLAGS": ""},
+    )
+    return Path(json.loads(told)["Dir"]) / "charts"
+
+
+def _rendered(binaries: Binaries, chart: Path, values: Mapping[str, str]) -> list[Json]:
+    given = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+    text = run([binaries.path("helm"), "template", "kserve", chart, "-n", NAMESPACE, *given])
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def _fitted(objects: list[Json], image: str | None) -> list[Json]:
+    """Leave out what this cluster has no use for, and give the webhooks a certificate."""
+    key, certificate = _certificate()
+    fitted = [o for o in objects if o["kind"] not in _CERTIFICATES]
+    for obj in fitted:
+        if obj["kind"] == "Deployment":
+            _fit_deployment(obj, image)
+        if obj["kind"] in _WEBHOOKS:
+            for webhook in obj["webhooks"]:
+                webhook["clientConfig"]["caBundle"] = certificate
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "kserve-webhook-server-cert", "namespace": NAMESPACE},
+        "type": "kubernetes.io/tls",
+        "data": {"tls.crt": certificate, "tls.key": key},
+    }
+    return [secret, *fitted]
+
+
+def _fit_deployment(deployment: Json, image: str | None) -> None:
+    pod = deployment["spec"]["template"]["spec"]
+    pod["containers"] = [c for c in pod["containers"] if c["name"] == "manager"]
+    manager = pod["containers"][0]
+    # A tenth of a core, its limit, makes each reconcile take seconds.
+    manager["resources"] = {"requests": {"cpu": "50m", "memory": "128Mi"}}
+    for probe in ("readinessProbe", "livenessProbe"):
+        manager[probe] |= {"initialDelaySeconds": 1, "periodSeconds": 2}
+    if image is not None:
+        manager |= {"image": image, "imagePullPolicy": "Never", "command": ["/kserve"]}
+        # An image of one program names no user.
+        pod["securityContext"]["runAsUser"] = 65532
+
+
+def _certificate() -> tuple[str, str]:
+    """Return key and certificate of the webhooks' host, in PEM and that in base64."""
+    with tempfile.TemporaryDirectory() as folder:
+        key, certificate = Path(folder) / "tls.key", Path(folder) / "tls.crt"
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+        names = ["-subj", "/CN=kserve-webhook", "-addext", f"subjectAltName=DNS:{_WEBHOOK_HOST}"]
+        files = ["-keyout", str(key), "-out", str(certificate)]
+        run([*command.split(), *files, "-days", "3650", *names])
+        return tuple(base64.b64encode(f.read_bytes()).decode() for f in (key, certificate))  # type: ignore[return-value]
+
+
+def _established(kubectl: list[str], names: list[str]) -> bool:
+    # Asked right after they were made, kubectl stumbles over conditions that are not there yet.
+    return succeeds([*kubectl, "wait", "--for=condition=Established", *names, "--timeout=5s"])
+
+
+def _answers(kubectl: list[str]) -> bool:
+    """Ask what no reading of status could tell: whether the webhooks let a service in.
+
+    They are made last; without them everything is let in, so the one that writes must be seen.
+    """
+    defaulter = "mutatingwebhookconfiguration/inferenceservice.serving.kserve.io"
+    if not succeeds([*kubectl, "get", defaulter]):
+        return False
+    try:
+        run([*kubectl, "create", "--dry-run=server", "-f", "-"],
+            input_text=json.dumps(_PROBE), timeout=15)  # fmt: skip
+    except ClusterError:
+        return False
+    return True

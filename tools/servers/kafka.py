@@ -1,0 +1,156 @@
+"""A Kafka broker on this machine: `with kafka() as bootstrap:`.
+
+The same jars and settings as the image on the cluster; ports and data of its own, so that any
+number run side by side.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tools.cluster import kafka as broker
+from tools.cluster.errors import ClusterError
+
+_START_SECONDS = 90.0
+"""A free machine takes five; a busy one with two cores has taken twenty."""
+_CLUSTER_ID = "Zm91cndheXMtbG9jYWwtMQ"
+
+
+class Kafka:
+    """A broker that can be stopped and started again on the same ports and data."""
+
+    def __init__(self, folder: Path, heap_mb: int = 256) -> None:
+        self._folder = folder
+        self._files = broker.files()
+        self._java = [
+            broker.java(), f"-Xms{heap_mb}m", f"-Xmx{heap_mb}m", "-XX:+UseSerialGC",
+            f"-Dlog4j2.configurationFile={self._files / 'log4j2.properties'}",
+            "-cp", f"{self._files}/lib/*",
+        ]  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+        port, controller = _free_ports(2)
+        self.bootstrap = f"127.0.0.1:{port}"
+        self._settings = folder / "server.properties"
+        self._settings.write_text(
+            (self._files / "server.properties").read_text()
+            + f"listeners=BROKER://{self.bootstrap},CONTROLLER://127.0.0.1:{controller}\n"
+            + f"advertised.listeners=BROKER://{self.bootstrap}\n"
+            + f"controller.quorum.voters=1@127.0.0.1:{controller}\n"
+            + f"log.dirs={folder / 'log'}\n"
+        )
+        self._run("kafka.tools.StorageTool", "format", "--config", str(self._settings),
+                  "--cluster-id", _CLUSTER_ID)  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        """The running broker's process id."""
+        if self._process is None:
+            raise ClusterError("the broker is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self._folder / "broker.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._java, "kafka.Kafka", str(self._settings)],
+                stdout=log, stderr=subprocess.STDOUT, cwd=self._folder,
+            )  # fmt: skip
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                tail = (self._folder / "broker.log").read_text(errors="replace")[-2000:]
+                self.kill()
+                raise ClusterError(f"the broker did not start: {tail}")
+
+    def stop(self) -> None:
+        """Ask it to end and wait; end it where it does not."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def make_topic(self, name: str, partitions: int = 1) -> None:
+        """Make a topic."""
+        from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+
+        admin = self.admin()  # Held: without it the answer never comes.
+        admin.create_topics([NewTopic(name, partitions, 1)])[name].result(30)
+
+    def admin(self) -> Any:
+        """A client that manages topics and groups."""
+        from confluent_kafka.admin import AdminClient
+
+        # Its own words on a broker that is not there yet would fill a test's output.
+        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+
+    def _answers(self) -> bool:
+        from confluent_kafka import KafkaException
+
+        with suppress(KafkaException):
+            return bool(self.admin().list_topics(timeout=0.5).brokers)
+        return False
+
+    def _run(self, *command: str) -> None:
+        done = subprocess.run(
+            [*self._java, *command], capture_output=True, text=True, cwd=self._folder
+        )
+        if done.returncode:
+            raise ClusterError(f"{command[0]}: {(done.stderr or done.stdout).strip()[-2000:]}")
+
+
+@contextmanager
+def kafka(topics: Sequence[str] = (), *, partitions: int = 1, heap_mb: int = 256) -> Iterator[str]:
+    """Run a broker, with topics; yields its bootstrap address.
+
+    Raises:
+        ClusterError: Java or Maven is missing and not ours to install, or it did not start.
+
+    """
+    with running(heap_mb=heap_mb) as server:
+        for topic in topics:
+            server.make_topic(topic, partitions)
+        yield server.bootstrap
+
+
+@contextmanager
+def running(*, heap_mb: int = 256) -> Iterator[Kafka]:
+    """Run a broker that the caller may stop, kill and start again."""
+    folder = Path(tempfile.mkdtemp(prefix="fourways-kafka-"))
+    try:
+        server = Kafka(folder, heap_mb)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
