@@ -4,12 +4,18 @@
 """
 
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from modes_rig import Plant, plant
+from told import LINES
 
+from tools import brokers
+from tools.demo.questions import EXAMPLES
 from tools.installation import ROOT, Cluster, build_images
 
 CRD = ROOT / "crds" / "fourways.dev_modeldeployments.yaml"
@@ -37,6 +43,28 @@ def cluster_with_images(cluster: Cluster) -> Cluster:
     return Cluster(cluster.kubeconfig, build_images())
 
 
+@pytest.fixture(scope="session")
+def modes(
+    cluster_with_images: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Plant]:
+    """KServe, and one namespace with an operator: what the tests of the modes deploy into."""
+    subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
+    if not cluster_with_images.install_kserve():
+        pytest.skip("this cluster has no KServe")
+    with plant(cluster_with_images, tmp_path_factory.mktemp("keys")) as built:
+        yield built
+
+
+@pytest.fixture(scope="session")
+def messaging(cluster_with_images: Cluster) -> Iterator[Cluster]:
+    """The brokers that the examples name, and a pod that speaks to them."""
+    if not {"kafka", "nats"} <= cluster_with_images.images.keys():
+        pytest.skip("no image of a broker can be had here")
+    brokers.deploy(cluster_with_images, "kafka", "nats")
+    yield cluster_with_images
+    cluster_with_images.kubectl("delete", "namespace", brokers.NAMESPACE, "--wait=false")
+
+
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
     """A fresh namespace that enforces Pod Security `restricted`; gone afterwards."""
@@ -44,3 +72,9 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.make_namespace(name)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests measured."""
+    for line in LINES:
+        terminalreporter.write_line(line)

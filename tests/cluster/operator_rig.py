@@ -42,6 +42,25 @@ FULL = {
 }  # fmt: skip
 """A spec with something of everything a batch plan can hold, written unlike the server would."""
 
+_FEATURES = {"database": {"secretName": "features"}, "table": "customers"}
+_BUDGET = {"sizeMiB": 8, "memoryMiB": 64, "latencyMs": 5}
+
+MODES = {
+    "batch": {},
+    "realtime": {"mode": "realtime", "realtime": {"minReplicas": 2, "features": _FEATURES,
+                                                  "maxReplicas": 3}},
+    "streaming": {"mode": "streaming", "streaming": {
+        "source": {"kafka": {"bootstrapServers": "kafka:9092", "topic": "orders",
+                             "credentials": {"secretName": "kafka"}}},
+        "minReplicas": 2, "maxReplicas": 2,
+    }},
+    "edge": {"mode": "edge", "edge": {
+        "targets": [{"name": "till", "budget": _BUDGET}], "signing": {"secretName": "signing"},
+        "publish": "pvc://bundles/here", "features": _FEATURES,
+    }},
+}  # fmt: skip
+"""What makes ``FULL`` a deployment of each mode, with something of everything it can plan."""
+
 
 def deployment(namespace: str, name: str = "churn", **spec: Any) -> Json:
     """Return a valid deployment, with parts of its spec replaced; None takes a part away."""
@@ -98,8 +117,11 @@ class Api:
             return None
 
     def list(self, kind: Kind, namespace: str) -> list[Json]:
-        """Return all objects of a kind in a namespace."""
-        items = self.request("get", _root(kind.api_version, namespace, kind.plural))["items"]
+        """Return all objects of a kind in a namespace; none where there is no such kind."""
+        try:
+            items = self.request("get", _root(kind.api_version, namespace, kind.plural))["items"]
+        except NotFoundError:
+            return []
         return [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in items]
 
     def ours(self, namespace: str) -> dict[str, Json]:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operator_rig import IMAGE, Api, deployment, versions
+from operator_rig import IMAGE, MODES, Api, deployment, versions
 
 from fourways_api import parse
 from fourways_operator.cluster import FIELD_MANAGER, GRANTS, Grant, KubernetesCluster
 from fourways_operator.difference import difference
 from fourways_operator.errors import Conflict, Forbidden, Gone, Invalid, OperatorError, Unreachable
 from fourways_operator.facts import Json, Kind, Settings
-from fourways_operator.plan import CRON_JOB, KINDS, plan, plan_gateway
+from fourways_operator.plan import CRON_JOB, INFERENCE_SERVICE, KINDS, plan, plan_gateway
 from fourways_operator.reconcile import reconcile
 from fourways_operator.work_queue import Key
 
@@ -77,20 +77,44 @@ def _wanted(raw: Json, settings: Settings = QUIET) -> tuple[Json, ...]:
 def test_what_was_applied_is_found_equal_whatever_the_server_filled_in(
     api: Api, cluster: object, namespace: str
 ) -> None:
-    raw = api.apply(deployment(namespace))
-    wanted = _wanted(raw, SETTINGS)
+    documents = [
+        api.apply(deployment(namespace, mode, **changes)) for mode, changes in MODES.items()
+    ]
+    specs = [parse({k: v for k, v in raw.items() if k != "status"}) for raw in documents]
+    wanted = [obj for spec in specs for obj in plan(spec, SETTINGS)]
+    wanted += plan_gateway(namespace, documents, SETTINGS)
+    assert {o["kind"] for o in wanted} == {k.kind for k in KINDS}, "a planned kind is not tried"
     real = Counting(api.client, namespace)
 
     async def apply_all() -> None:
+        there = await real.discover()
+        # Without KServe there is no InferenceService to compare.
+        wanted[:] = [obj for obj in wanted if any(kind.of(obj) for kind in there)]
         for obj in wanted:
             await real.apply(obj, None)
 
     asyncio.run(apply_all())
     live = api.ours(namespace)
-    assert {o["kind"] for o in wanted} == {k.kind for k in KINDS}, "a planned kind is not tried"
     for obj in wanted:
         found = live[f"{obj['kind']}/{obj['metadata']['name']}"]
         assert difference(obj, found, FIELD_MANAGER) is None, obj["kind"]
+
+
+@pytest.mark.parametrize("mode", ["realtime", "streaming", "edge"])
+def test_a_second_reconcile_writes_nothing_in_other_modes(
+    api: Api, cluster: object, namespace: str, mode: str
+) -> None:
+    api.apply(deployment(namespace, **MODES[mode]))
+    real = Counting(api.client, namespace)
+
+    async def scenario() -> None:
+        await _reconcile(real, namespace)
+        real.writes.clear()
+        await _reconcile(real, namespace)
+
+    asyncio.run(scenario())
+    # What its pods do by themselves may be told, and nothing else.
+    assert [w for w in real.writes if "/status" not in w and "/events" not in w] == []
 
 
 def test_a_second_reconcile_writes_nothing(api: Api, cluster: object, namespace: str) -> None:
@@ -202,7 +226,7 @@ def test_what_is_not_there_is_an_answer(api: Api, cluster: object, namespace: st
     )
     assert asyncio.run(real.list(Kind("batch/v1", "Nothing", "nothings"), namespace, {})) == ()
     assert asyncio.run(real.get(CRON_JOB, namespace, "none")) is None
-    assert set(asyncio.run(real.discover())) >= set(KINDS)
+    assert set(asyncio.run(real.discover())) >= {*KINDS} - {INFERENCE_SERVICE}
 
 
 def test_faults_carry_the_servers_words(api: Api, cluster: object, namespace: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from operator_rig import Api, Process, await_that, deployment, operator, versions
+from told import tell
 
 from fourways_operator.facts import Json
 from fourways_operator.plan import CRON_JOB
@@ -65,7 +66,7 @@ def test_apply_to_cron_job(api: Api, cluster: object, namespace: str) -> None:
             seconds.append(time.monotonic() - started)
     p95 = statistics.quantiles(seconds[WARM_UP:], n=20)[18]
     median = statistics.median(seconds[WARM_UP:])
-    print(f"\napply -> CronJob exists: median {median:.3f} s, p95 {p95:.3f} s")
+    tell(f"apply -> CronJob exists: median {median:.3f} s, p95 {p95:.3f} s")
     assert p95 < 5.0
 
 
@@ -134,7 +135,7 @@ def test_deletion_in_every_order_sticks_nowhere(api: Api, cluster: Any) -> None:
     with ThreadPoolExecutor(2) as pool:
         seconds = list(pool.map(lambda order: _delete_in(order, api, cluster), orders))
     for order, took in zip(orders, seconds, strict=True):
-        print(f"\n{', '.join(order)}: gone after {took:.1f} s", end="")
+        tell(f"deleted {', '.join(order)}: gone after {took:.1f} s")
         assert took < 30.0
 
 

@@ -23,6 +23,7 @@ from fourways_runtime.errors import Unavailable
 from fourways_runtime.gateway.shell import serve
 from fourways_runtime.records import Predictions
 from fourways_runtime.store import Run, open_reader, open_writer
+from tests.unit.test_store import publish as publish_run
 
 CONTRACT = Contract.model_validate(
     {
@@ -50,9 +51,9 @@ def publish(uri: str, name: str, rows: int = 3) -> None:
     }
     store = open_writer(uri)
     try:
-        with store.open_run(run) as writer:
-            writer.write(Predictions(*(np.arange(rows, dtype=np.int64),) * 2, columns))
-            writer.publish(keep=2)
+        publish_run(
+            store, run, Predictions(*(np.arange(rows, dtype=np.int64),) * 2, columns), keep=2
+        )
     finally:
         store.close()
 

@@ -19,9 +19,20 @@ from psycopg import sql
 from psycopg_pool.base import AttemptWithBackoff
 
 from fourways_runtime.errors import StoreUnavailable
-from fourways_runtime.store import open_reader, open_writer, postgres_writer, sqlite_writer
+from fourways_runtime.store import Stream, open_reader, open_stream_writer, open_writer
+from fourways_runtime.store.postgres import explain
+from fourways_runtime.store.stream import Fenced, Move, Position
 from tests.unit.postgres import CutLine, Server, postgres  # noqa: F401  (a fixture)
-from tests.unit.test_store import a_run, look, predictions, publish, runs_of, tables_of
+from tests.unit.test_store import (
+    Work,
+    a_run,
+    contract,
+    look,
+    predictions,
+    publish,
+    runs_of,
+    tables_of,
+)
 
 FORK = multiprocessing.get_context("fork")
 WAIT = 20.0
@@ -52,7 +63,7 @@ def line(request: pytest.FixtureRequest) -> Iterator[Callable[..., CutLine]]:
         made.close()
 
 
-STAGES = ["claimed", "written", "sealed", "published"]
+STAGES = ["begun", "claimed", "written", "recorded", "sealed", "published"]
 
 
 def _work_until(stage: str, uri: str, here: Any) -> None:
@@ -63,13 +74,17 @@ def _work_until(stage: str, uri: str, here: Any) -> None:
             here.send(reached)
             signal.pause()
 
-    run = open_writer(uri).open_run(a_run("n", "r2"))
+    work = Work.on(open_writer(uri), a_run("n", "r2"))
+    stop("begun")
+    chunk = work.ledger.chunk(work.claim())
     stop("claimed")
-    run.write(predictions([1, 2], 100))
+    chunk.write(predictions([1, 2], 100))
     stop("written")
-    run.seal()
+    chunk.done(2)
+    stop("recorded")
+    work.seal()
     stop("sealed")
-    run.publish(1)
+    work.publish(1)
     stop("published")
 
 
@@ -91,13 +106,17 @@ async def test_a_worker_killed_at_any_stage_leaves_old_or_new_and_the_next_try_e
 
     done = writer.finished("n", "churn", "r2")
     if done is None:
-        done = publish(writer, a_run("n", "r2"), predictions([1, 2], 100), keep=1)
+        _await_unlocked(uri)
+        with Work.on(writer, a_run("n", "r2")) as work:
+            if not work.ledger.totals().complete:
+                work.record(predictions([1, 2], 100))
+            done = work.publish(1)
     assert (done.name, done.rows, done.rejects) == ("r2", 2, 0)
     assert (await look(uri, "n", [1, 2])).rows == new
     writer.close()
 
 
-@pytest.mark.parametrize("stage", STAGES[:3])
+@pytest.mark.parametrize("stage", STAGES[:-1])
 def test_what_a_dead_worker_left_is_dropped_by_another_run(uri: str, stage: str) -> None:
     ours, theirs = FORK.Pipe()
     worker = FORK.Process(target=_work_until, args=(stage, uri, theirs))
@@ -119,9 +138,9 @@ def _await_unlocked(uri: str) -> None:
     if uri.startswith("postgresql"):
         with psycopg.connect(uri, autocommit=True) as connection:
             connection.execute(
-                "SELECT pg_advisory_lock(classid::int, objid::int), "
-                "pg_advisory_unlock(classid::int, objid::int) "
-                "FROM pg_locks WHERE locktype = 'advisory' AND classid = 18007"
+                "SELECT pg_advisory_lock((classid::bigint << 32) | objid::bigint), "
+                "pg_advisory_unlock((classid::bigint << 32) | objid::bigint) FROM pg_locks "
+                "WHERE locktype = 'advisory' AND objsubid = 1 AND pid <> pg_backend_pid()"
             )
 
 
@@ -137,12 +156,12 @@ async def test_a_line_cut_at_the_commit_is_resolved_by_the_next_try(
     publish(writer, a_run(name, "r1"), predictions([1]))
     through = line(b"COMMIT", forward=forward)
     cut_writer = open_writer(through.uri)
-    run = cut_writer.open_run(a_run(name, "r2"))
-    run.write(predictions([1], 7))
+    run = Work.on(cut_writer, a_run(name, "r2"))
+    run.record(predictions([1], 7))
     run.seal()
     through.armed.set()
     with pytest.raises(StoreUnavailable) as error:
-        run.publish(3)
+        run.publish()
     assert "s3cret" not in str(error.value)
     run.__exit__()
     cut_writer.close()
@@ -151,19 +170,20 @@ async def test_a_line_cut_at_the_commit_is_resolved_by_the_next_try(
     assert (done is not None) is forward
     assert (await look(uri, name, [1])).rows == {1: {"y": 7.0 if forward else 0.0}}
     if done is None:
-        done = publish(writer, a_run(name, "r2"), predictions([1], 7))
+        with Work.on(writer, a_run(name, "r2")) as again:
+            done = again.publish()
     assert done.rows == 1
     assert (await look(uri, name, [1])).rows == {1: {"y": 7.0}}
     writer.close()
 
 
 def _publish_through(uri: str, name: str, ready: Any) -> None:
-    run = open_writer(uri).open_run(a_run(name, "r2"))
-    run.write(predictions([1], 7))
+    run = Work.on(open_writer(uri), a_run(name, "r2"))
+    run.record(predictions([1], 7))
     run.seal()
     ready.send("sealed")
     ready.recv()
-    run.publish(3)
+    run.publish()
 
 
 @pytest.mark.parametrize("forward", [False, True], ids=["before the commit", "after the commit"])
@@ -189,7 +209,8 @@ async def test_a_worker_killed_within_the_commit_leaves_old_or_new(
     assert worker.exitcode == -signal.SIGKILL
     assert (await look(uri, name, [1])).rows == {1: {"y": 7.0 if forward else 0.0}}
     if writer.finished(name, "churn", "r2") is None:
-        publish(writer, a_run(name, "r2"), predictions([1], 7))
+        with Work.on(writer, a_run(name, "r2")) as again:
+            again.publish()
     assert (await look(uri, name, [1])).rows == {1: {"y": 7.0}}
     writer.close()
 
@@ -242,9 +263,7 @@ async def test_readers_and_writers_recover_when_the_server_is_back(
     assert all(found is not None for found in await asyncio.gather(*asked))
     await reader.close()
 
-    with open_writer(uri).open_run(a_run("n", "r2")) as run:
-        run.write(predictions([1], 7))
-        run.publish(3)
+    publish(open_writer(uri), a_run("n", "r2"), predictions([1], 7))
     assert (await look(uri, "n", [1])).rows == {1: {"y": 7.0}}
 
 
@@ -351,7 +370,7 @@ def test_errors_never_show_the_password(postgres: Server) -> None:  # noqa: F811
     assert "no-such-database" in str(error.value)
     assert "s3cret" not in str(error.value)
     error_text = Exception("bad p@ss/word and p%40ss%2Fword")
-    said = postgres_writer.explain(error_text, "postgresql://u:p%40ss%2Fword@h/d")
+    said = explain(error_text, "postgresql://u:p%40ss%2Fword@h/d")
     assert said == "bad *** and ***"
 
 
@@ -368,7 +387,55 @@ def test_times_are_kept_in_utc(uri: str) -> None:
 def test_sqlite_leaves_no_files_behind(tmp_path: Path) -> None:
     writer = open_writer(f"sqlite:///{tmp_path}/store.db")
     publish(writer, a_run("n"), predictions([1]))
-    writer.open_run(a_run("n", "r2")).__exit__()
+    Work.on(writer, a_run("n", "r2")).__exit__()
     writer.close()
     assert [file.name for file in tmp_path.iterdir()] == ["store.db"]
-    assert sqlite_writer.SqliteWriter is type(writer)
+
+
+@pytest.mark.parametrize("forward", [False, True], ids=["before the commit", "after the commit"])
+async def test_a_line_cut_at_a_streams_commit_leaves_all_of_it_or_nothing(
+    postgres: Server,  # noqa: F811
+    line: Callable[..., CutLine],
+    forward: bool,
+) -> None:
+    stream = Stream(f"stream-{forward}", "churn", "v1", "sha256:0", contract(), "topic")
+    through = line(b"commit01", forward=forward)
+    writer = open_stream_writer(through.uri, stream)
+    writer.begin({0: 0})
+    writer.commit([Move(0, 0, 1)], predictions([1]))
+    through.armed.set()
+    with pytest.raises(StoreUnavailable) as error:
+        writer.commit([Move(0, 1, 3)], predictions([1, 2], 100))
+    assert "s3cret" not in str(error.value)
+    through.armed.clear()
+    through.cut.clear()
+
+    assert writer.positions({0: 0}) == {0: Position(3 if forward else 1, 1)}
+    if forward:
+        with pytest.raises(Fenced):
+            writer.commit([Move(0, 1, 3)], predictions([1, 2], 100))
+    else:
+        writer.commit([Move(0, 1, 3)], predictions([1, 2], 100))
+    writer.close()
+    reader = open_reader(postgres.uri(), 5.0)
+    found = await reader.live(stream.namespace, "churn", [1, 2])
+    await reader.close()
+    assert found is not None
+    assert {k: a.outputs for k, a in found.answers.items()} == {1: {"y": 100.0}, 2: {"y": 101.0}}
+
+
+def test_a_stream_writer_goes_on_when_the_server_is_back(own_server: Server) -> None:
+    stream = Stream("n", "churn", "v1", "sha256:0", contract(), "topic")
+    uri = own_server.database()
+    writer = open_stream_writer(uri, stream)
+    writer.begin({0: 0})
+    own_server.stop()
+    with pytest.raises(StoreUnavailable):
+        writer.commit([Move(0, 0, 1)], predictions([1]))
+    with pytest.raises(StoreUnavailable):
+        writer.positions({0: 0})
+    own_server.start()
+    assert writer.positions({0: 0}) == {0: Position(0, 1)}
+    writer.commit([Move(0, 0, 1)], predictions([1]))
+    assert writer.lead()
+    writer.close()

@@ -1,10 +1,10 @@
 """`fourways up` as a user runs it: real processes, a real model, real HTTP."""
 
-import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 
 from fourways_cli.embedded.control import ask
 from tests.embedded.hosts import Up, await_settled, free_port
-from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES, ask_all
+from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES, SHOP_SECRET, ask_all, tensor
 from tools.installation import ROOT
 
 pytestmark = pytest.mark.embedded
@@ -27,18 +27,35 @@ def _examples_complete() -> None:
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Up]:
-    with Up(tmp_path / "state", volumes={CLAIM: ARTIFACTS}) as host:
+    secrets = {SHOP_SECRET: EXAMPLES / "secrets" / SHOP_SECRET}
+    with Up(tmp_path / "state", volumes={CLAIM: ARTIFACTS}, secrets=secrets) as host:
         yield host
 
 
 def test_the_examples_answer_over_http(up: Up) -> None:
     up.start(*sorted(EXAMPLES.glob("*.yaml")))
-    statuses = await_settled(up.state)
-    assert {n: c["Ready"]["status"] for n, c in statuses.items()} == {
-        "churn": "True", "file-type": "True", "sales-forecast": "True"}  # fmt: skip
+    statuses = await_settled(up.state, 100)
+    assert {n: c["Ready"]["status"] for n, c in statuses.items()} == dict.fromkeys(
+        ("churn", "file-type", "sales-forecast", "come-back", "water-flow", "file-type-on-device"),
+        "True",
+    ), statuses
     answers = dict(ask_all(up.url))
+    assert set(answers) == {"churn", "file-type", "sales-forecast"}
     assert all(0 <= p <= 1 for p in answers["churn"]["outputs"][0]["data"])
     assert answers["churn"]["model_version"] == "1.0.0"
+    # A customer whom the shop's database knows, and one whom it does not.
+    for customer in ("01760", "never-here"):
+        tensors = [
+            tensor("customer_id", "BYTES", [customer]),
+            tensor("basket_dollars", "FP32", [9]),
+            tensor("basket_discs", "INT32", [1]),
+        ]
+        response = httpx.post(
+            f"{up.url}/v2/models/come-back/infer", json={"inputs": tensors}, trust_env=False
+        )
+        assert response.status_code == 200, response.text
+        answers[customer] = response.json()["outputs"][0]["data"][0]
+    assert answers["01760"] > 0.9 > 0.5 > answers["never-here"]
 
 
 def test_commands_answer_from_the_running_host(up: Up) -> None:
@@ -70,21 +87,21 @@ def test_a_wrong_digest_is_named_and_nothing_is_published(up: Up, tmp_path: Path
     assert response.status_code == 404
 
 
-def test_predictions_survive_a_killed_host(up: Up) -> None:
-    up.start(EXAMPLES / "churn.yaml")
+def test_predictions_survive_a_killed_host_whose_children_end_with_it(up: Up) -> None:
+    up.start(EXAMPLES / "churn.yaml", EXAMPLES / "water-flow.yaml")
     await_settled(up.state)
     before = dict(ask_all(up.url, only="churn"))
     children = up.children()
     up.process.send_signal(signal.SIGKILL)
     up.process.wait()
-    # A killed host cannot end its children; the next one must not be hurt by them.
-    up.start(EXAMPLES / "churn.yaml", port=free_port())
+    deadline = time.monotonic() + 20
+    while left := [pid for pid in children if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    up.start(EXAMPLES / "churn.yaml", EXAMPLES / "water-flow.yaml", port=free_port())
     await_settled(up.state)
     after = dict(ask_all(up.url, only="churn"))
     assert after["churn"]["outputs"] == before["churn"]["outputs"]
-    for pid in children:
-        if Path(f"/proc/{pid}/cmdline").exists():
-            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_stopped_host_leaves_no_process(up: Up) -> None:
@@ -121,11 +138,12 @@ def test_an_invalid_manifest_starts_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
-def test_make_demo_prints_predictions() -> None:
+def test_make_demo_prints_an_answer_of_each_mode() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tools.demo.here"],
         cwd=ROOT, capture_output=True, text=True, timeout=110,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "churn_probability" in done.stdout
+    for said in ("churn_probability", "come_back_probability", "label strange", "label makefile"):
+        assert said in done.stdout
     shutil.rmtree(ROOT / ".fourways" / "demo", ignore_errors=True)

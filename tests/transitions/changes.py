@@ -34,6 +34,21 @@ def deployment(name: str = "churn", **spec: Any) -> Json:
 STREAMING = {
     "source": {"kafka": {"bootstrapServers": "kafka:9092", "topic": "orders"}},
 }
+FEATURES = {"database": {"secretName": "features"}, "table": "customers"}
+EDGE = {
+    "targets": [{"name": "till", "budget": {"sizeMiB": 8, "memoryMiB": 64, "latencyMs": 5}}],
+    "signing": {"secretName": "signing"},
+    "publish": "pvc://models/bundles",
+    "features": FEATURES,
+}
+BLOCKS = {
+    "batch": {},
+    "realtime": {"realtime": {"minReplicas": 2, "maxReplicas": 3, "features": FEATURES}},
+    "streaming": {"streaming": STREAMING},
+    "edge": {"edge": EDGE},
+}
+"""What a deployment of each mode says besides."""
+
 HOURLY = {"schedule": "@hourly", "source": {"uri": "pvc://data/customers.parquet"}}
 BAD = {"schedule": "whenever", "source": {"uri": "pvc://data/customers.parquet"}}
 SECOND = {"uri": "s3://models/churn.onnx", "version": "2", "digest": "sha256:" + "a" * 64}
@@ -42,6 +57,13 @@ SECOND = {"uri": "s3://models/churn.onnx", "version": "2", "digest": "sha256:" +
 def apply(name: str = "churn", **spec: Any) -> Step:
     """Return the step of applying a deployment."""
     return lambda cluster: cluster.user_apply(deployment(name, **spec))
+
+
+def in_mode(mode: str, name: str = "churn", **spec: Any) -> Step:
+    """Return the step of applying a deployment of a mode."""
+    if mode == "edge":
+        spec = {"contract": GOLDEN, **spec}
+    return apply(name, mode=mode, **BLOCKS[mode], resources={"cpu": "0.5"}, **spec)
 
 
 def delete(name: str = "churn") -> Step:
@@ -59,6 +81,8 @@ def recreate(name: str = "churn", **spec: Any) -> Step:
     return step
 
 
+GOLDEN = {**deployment()["spec"]["contract"], "goldenVectors": {"uri": "pvc://models/golden"}}
+
 CHANGES: dict[str, tuple[tuple[Step, ...], tuple[Step, ...]]] = {
     "create": ((), (apply(),)),
     "edit the schedule": ((apply(),), (apply(batch=HOURLY),)),
@@ -67,6 +91,9 @@ CHANGES: dict[str, tuple[tuple[Step, ...], tuple[Step, ...]]] = {
         (apply(),),
         (apply(mode="streaming", streaming=STREAMING), apply()),
     ),
+    "batch to realtime": ((apply(),), (in_mode("realtime"),)),
+    "edge to streaming": ((in_mode("edge"),), (in_mode("streaming"),)),
+    "new model for the edge": ((in_mode("edge"),), (in_mode("edge", model=SECOND),)),
     "invalid and back": ((apply(),), (apply(batch=BAD), apply(batch=HOURLY))),
     "delete": ((apply(),), (delete(),)),
     "delete and recreate": ((apply(),), (recreate(batch=HOURLY),)),

@@ -76,6 +76,7 @@ class FakeCluster:
         self.absent = absent
         self.terminating: set[str] = set()
         self.collector_sleeps = False
+        self.builds_take_time = False
         self._clock = 0
         self.sent = 0
         self._held_back: list[tuple[Json, bool]] = []
@@ -96,6 +97,9 @@ class FakeCluster:
             return tuple(obj for _, obj in sorted(found, key=lambda item: item[0]))
 
         return self._read(select)
+
+    async def has(self, kind: Kind) -> bool:
+        return kind.kind not in self.absent
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         found = self._read(lambda state: (state.get((kind.kind, namespace, name)),))
@@ -151,6 +155,13 @@ class FakeCluster:
         for ident in [i for i in self.objects if i[1] == namespace]:
             self._remove(ident)
 
+    def end_builds(self) -> None:
+        """Have every Job succeed."""
+        self._remember()
+        for ident, obj in list(self.objects.items()):
+            if ident[0] == "Job":
+                self._store(obj, {**ssa.copy(obj), "status": _DONE}, _field_sets(obj))
+
     # ------------------------------------------------------------ how it works
 
     def _remember(self) -> None:
@@ -172,6 +183,7 @@ class FakeCluster:
         """Return a cluster in the same state, to which nothing has happened yet."""
         other = FakeCluster(absent=self.absent)
         other.objects, other._clock = dict(self.objects), self._clock
+        other.builds_take_time = self.builds_take_time
         return other
 
     def _write(self, what: str) -> _Write:
@@ -231,6 +243,8 @@ class FakeCluster:
             ssa.remove(new, path)
         owned[mine] = fields
         _fill_in_defaults(new)
+        if new["kind"] == "Job" and not self.builds_take_time:
+            new["status"] = _DONE
         _refuse_impossible(new)
         self._store(live, new, owned)
 
@@ -302,6 +316,9 @@ class FakeCluster:
         self._held_back.clear()
 
 
+_DONE = {"conditions": [{"type": "Complete", "status": "True"}]}
+
+
 class _Write:
     """Counts a write, and lets befall it what is to befall it."""
 
@@ -332,7 +349,7 @@ def _ident(obj: Json) -> Ident:
 
 def _meta(applied: Json) -> Json:
     meta = applied.get("metadata", {})
-    return {k: v for k, v in meta.items() if k in ("labels", "ownerReferences")}
+    return {k: v for k, v in meta.items() if k in ("labels", "annotations", "ownerReferences")}
 
 
 def _differs(live: Json, new: Json, path: ssa.Path) -> bool:
@@ -375,15 +392,50 @@ def _fill_in_defaults(obj: Json) -> None:
         case "CronJob":
             template = spec["jobTemplate"]["spec"]
             _default_pod(template["template"]["spec"])
-            template.setdefault("completions", 1)
+            _default_job(template)
         case "Deployment":
             _default_pod(spec["template"]["spec"])
             spec.setdefault("revisionHistoryLimit", 10)
             spec.setdefault("progressDeadlineSeconds", 600)
+        case "Job":
+            _default_pod(spec["template"]["spec"])
+            _default_job(spec)
+            spec.setdefault(
+                "selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}
+            )
+            obj.setdefault("status", {})
+        case "InferenceService":
+            _as_kserve_leaves_it(obj)
         case "Service":
             obj["spec"] = {"type": "ClusterIP", "clusterIP": "10.0.0.1", **spec}
     if obj["kind"] in ("CronJob", "Deployment"):
         obj.setdefault("status", {"availableReplicas": 1})
+
+
+def _as_kserve_leaves_it(obj: Json) -> None:
+    """Put there what KServe 0.20's webhook and controller write into an InferenceService."""
+    name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
+    obj["metadata"].setdefault("finalizers", ["inferenceservice.finalizers"])
+    container = obj["spec"]["predictor"]["containers"][0]
+    container["name"] = "kserve-container"
+    # The webhook writes amounts as Go does.
+    for amounts in container["resources"].values():
+        amounts["cpu"] = {"1": "1", "0.5": "500m"}[amounts["cpu"]]
+    obj["spec"]["predictor"]["deploymentStrategy"].setdefault("rollingUpdate", {})
+    ready = [{"type": kind, "status": "True"} for kind in ("PredictorReady", "Ready")]
+    url = f"http://{name}-predictor.{namespace}.svc.cluster.local"
+    obj.setdefault("status", {"address": {"url": url}, "conditions": ready})
+
+
+def _default_job(spec: Json) -> None:
+    per_index = "backoffLimitPerIndex" in spec
+    defaults = {
+        "completions": 1, "parallelism": 1, "completionMode": "NonIndexed", "suspend": False,
+        "backoffLimit": 2**31 - 1 if per_index else 6, "podReplacementPolicy": "Failed",
+        "manualSelector": False,
+    }  # fmt: skip
+    for name, value in defaults.items():
+        spec.setdefault(name, value)
 
 
 def _default_pod(pod: Json) -> None:

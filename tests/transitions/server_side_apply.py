@@ -30,6 +30,9 @@ WHOLE = frozenset(
 )  # fmt: skip
 """Lists and maps the server replaces as a whole (x-kubernetes-*-type: atomic)."""
 
+WHOLE_OF = {"InferenceService": WHOLE | {"containers", "volumes"}}
+"""A CRD's lists are atomic unless it says otherwise, and KServe's says nothing of these."""
+
 
 def fields_of(obj: Json) -> Fields:
     """Return the paths an applied object has an opinion on."""
@@ -38,27 +41,28 @@ def fields_of(obj: Json) -> Fields:
         meta = body["metadata"]
         kept = {k: v for k, v in meta.items() if k in ("labels", "ownerReferences", "annotations")}
         body["metadata"] = kept
-    return frozenset(_leaves(body, (), ""))
+    return frozenset(_leaves(body, (), "", _whole_of(obj)))
 
 
-def _leaves(value: Any, path: Path, name: str) -> list[Path]:
-    if isinstance(value, dict) and value and not _is_whole(name, value):
-        return [p for k, v in value.items() for p in _leaves(v, (*path, f"f:{k}"), k)]
+def _leaves(value: Any, path: Path, name: str, whole: frozenset[str]) -> list[Path]:
+    if name in whole:
+        return [path]
+    if isinstance(value, dict) and value:
+        return [p for k, v in value.items() for p in _leaves(v, (*path, f"f:{k}"), k, whole)]
     if isinstance(value, list) and value and (keys := _merge_keys(name, value)):
         return [
             p
             for item in value
             for p in [
                 (*path, f"k:{_key(item, keys)}"),
-                *_leaves(item, (*path, f"k:{_key(item, keys)}"), ""),
+                *_leaves(item, (*path, f"k:{_key(item, keys)}"), "", whole),
             ]
         ]
     return [path] if path else []
 
 
-def _is_whole(name: str, value: Any) -> bool:
-    # A Deployment's selector and a Service's are both owned as a whole; so is a policy's.
-    return name in WHOLE and isinstance(value, (dict, list))
+def _whole_of(obj: Json) -> frozenset[str]:
+    return WHOLE_OF.get(obj.get("kind", ""), WHOLE)
 
 
 def _merge_keys(name: str, value: list[Any]) -> tuple[str, ...] | None:
@@ -109,19 +113,21 @@ def copy(obj: Json) -> Json:
 
 def merge(live: Json, applied: Json) -> Json:
     """Return ``live`` with what was applied."""
-    return dict(_merged(copy(live), copy(applied), ""))
+    return dict(_merged(copy(live), copy(applied), "", _whole_of(applied)))
 
 
-def _merged(live: Any, applied: Any, name: str) -> Any:
-    if isinstance(applied, dict) and isinstance(live, dict) and not _is_whole(name, applied):
-        return {**live, **{k: _merged(live.get(k), v, k) for k, v in applied.items()}}
+def _merged(live: Any, applied: Any, name: str, whole: frozenset[str]) -> Any:
+    if name in whole:
+        return applied
+    if isinstance(applied, dict) and isinstance(live, dict):
+        return {**live, **{k: _merged(live.get(k), v, k, whole) for k, v in applied.items()}}
     if isinstance(applied, list) and applied and isinstance(live, list):
         keys = _merge_keys(name, applied)
-        if keys and not _is_whole(name, applied):
+        if keys:
             wanted = {_key(i, keys): i for i in applied}
             there = {_key(i, keys): i for i in live}
             return [
-                *(_merged(i, wanted[k], "") if k in wanted else i for k, i in there.items()),
+                *(_merged(i, wanted[k], "", whole) if k in wanted else i for k, i in there.items()),
                 *(i for k, i in wanted.items() if k not in there),
             ]
     return applied

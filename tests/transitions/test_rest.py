@@ -60,12 +60,6 @@ def test_a_deployment_gets_its_objects_and_its_status() -> None:
     assert conditions["Ready"]["observedGeneration"] == 1
 
 
-def test_a_mode_that_is_not_available_takes_the_objects_away_and_says_so() -> None:
-    cluster = _settled(apply(), apply(mode="streaming", streaming=STREAMING))
-    assert "CronJob/churn-batch" not in _names(cluster)
-    assert _conditions(cluster)["Ready"]["reason"] == "ModeNotAvailable"
-
-
 def test_an_invalid_spec_leaves_the_last_good_one_at_work_and_is_not_retried() -> None:
     before = _settled(apply(batch=HOURLY))
     cron_job = before.objects["CronJob", NAMESPACE, "churn-batch"]

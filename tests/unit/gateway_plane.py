@@ -19,6 +19,7 @@ from fourways_runtime.gateway.link import StoreLink
 from fourways_runtime.gateway.shell import build
 from fourways_runtime.http import Limits
 from fourways_runtime.store.base import Key, Lookup, PublishedRun
+from fourways_runtime.store.stream import LiveAnswer, LiveLookup
 
 DIGEST = "sha256:" + "a" * 64
 COMPUTED = datetime.now(UTC) - timedelta(seconds=60)
@@ -54,6 +55,8 @@ class MemoryStore:
             "grid": {i: {"grid": [[i, 1, 2], [3, 4, 5]], "n": i} for i in (-1, 5, 2**63 - 1)},
         }
         self.rows["churn"]["ä/ b%2F"] = {"score": 9.0, "label": "odd", "ok": True}
+        self.streams: dict[str, Contract] = {}
+        self.live_rows: dict[str, dict[Key, LiveAnswer]] = {}
         self.asked: list[tuple[str, list[Key]]] = []
         self.probes = 0
         self.down = self.closed = False
@@ -79,6 +82,14 @@ class MemoryStore:
         rows = self.rows[deployment]
         return Lookup(found, {key: rows[key] for key in keys if key in rows})
 
+    async def live(self, namespace: str, deployment: str, keys: list[Key]) -> LiveLookup | None:
+        self.asked.append((deployment, list(keys)))
+        await self._answer()
+        if deployment not in self.streams or namespace != "shop":
+            return None
+        rows = self.live_rows.get(deployment, {})
+        return LiveLookup(self.streams[deployment], {key: rows[key] for key in keys if key in rows})
+
     async def deployments(self, namespace: str) -> list[tuple[str, PublishedRun]]:
         await self._answer()
         return sorted(self.runs.items())
@@ -100,9 +111,13 @@ class Running:
         folder: Path,
         address: str | None = "one",
         limits: Limits | None = None,
+        publisher: Any = None,
+        history: Any = None,
         **config: Any,
     ) -> None:
         self.limits = limits or Limits()
+        self.history = history
+        self.publisher = publisher
         self.file = folder / "uri"
         if address is not None:
             self.file.write_text(f"{address}\n")
@@ -111,7 +126,11 @@ class Running:
             namespace="shop",
             host="127.0.0.1",
             port=0,
-            paths=Paths(store_uri_file=str(self.file)),
+            paths=Paths(
+                store_uri_file=str(self.file),
+                secrets_root=str(folder / "secrets"),
+                volumes_root=str(folder / "volumes"),
+            ),
             **{"store_timeout_seconds": 1.0, "max_keys": 1000, **config},
         )
 
@@ -126,7 +145,10 @@ class Running:
             registry,
         )  # fmt: skip
         await self.link.start()
-        self.server, self.gateway = build(self.config, self.link, registry, self.limits)
+        self.server, self.gateway = build(
+            self.config, self.link, registry, self.limits, lambda route: self.publisher,
+            lambda: self.history,
+        )  # fmt: skip
         await self.listen()
 
     async def listen(self) -> None:

@@ -126,6 +126,7 @@ class CutLine:
         self._words = words
         self._forward = forward
         self._then = then
+        self._victim: socket.socket | None = None
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.folder / ".s.PGSQL.5432"))
         self._listener.listen()
@@ -150,6 +151,7 @@ class CutLine:
         with suppress(OSError):
             while data := client.recv(65536):
                 if self._words in data and self.armed.is_set():
+                    self._victim = client
                     self.cut.set()
                     if self._forward:
                         server.sendall(data)
@@ -166,7 +168,8 @@ class CutLine:
                     self.answered.set()
                     break
                 client.sendall(data)
-        if not self.cut.is_set():
+        # The one that is cut is hung up by whoever cuts it, in its own time.
+        if client is not self._victim:
             _hang_up(client, server)
 
 

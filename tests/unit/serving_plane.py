@@ -151,13 +151,13 @@ async def serving(
     batcher = Batcher(
         loaded.scorer, loaded.renderer, app.metrics, max_rows=config.max_batch_rows,
         inline_rows=loaded.inline_rows if inline_rows is None else inline_rows,
-        max_waiting=max_waiting,
+        max_waiting=max_waiting, timeout=config.timeout_seconds,
     )  # fmt: skip
-    app.use(loaded.reader, batcher)
+    app.use(loaded.reader, batcher, await shell._completer(config, registry))
     limits = httpx.Limits(max_connections=64)
     async with httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{server.port}", limits=limits, verify=NO_TLS
     ) as client:
         yield Serving(server, app, client, batcher)
     await server.drain(0, 1)
-    batcher.close()
+    await app.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -73,8 +74,9 @@ class World:
     def file(self, name: str) -> Path:
         return self.root / "volumes" / "data" / name
 
-    def table(self, **columns: Any) -> None:
-        pq.write_table(pa.table(columns), self.file("table.parquet"))
+    def table(self, row_group_size: int | None = None, **columns: Any) -> None:
+        file = self.file("table.parquet")
+        pq.write_table(pa.table(columns), file, row_group_size=row_group_size)
 
     def config(self, **changes: Any) -> RuntimeConfig:
         """Return the configuration; ``batch__max_rejects="1"`` changes a part of it."""
@@ -136,7 +138,7 @@ class Process:
     def until(self, stage: str) -> None:
         assert self.started.stderr is not None
         for line in self.started.stderr:
-            if json.loads(line)["stage"] == stage:
+            if json.loads(line)["message"] == stage:
                 return
         raise AssertionError(f"never {stage}")
 
@@ -292,7 +294,7 @@ async def test_golden_vectors_are_checked_before_anything_is_scored(world: World
     assert await world.rows("c0") == {"c0": {"y": 1.0}}
 
 
-def test_a_store_that_fails_midway_ends_the_run_as_unavailable(
+async def test_a_store_that_goes_away_midway_is_waited_for(
     world: World, postgres: Server  # noqa: F811
 ) -> None:  # fmt: skip
     uri = postgres.database()
@@ -300,19 +302,44 @@ def test_a_store_that_fails_midway_ends_the_run_as_unavailable(
     (world.root / "uri").write_text(uri)
     run = batch.BatchRun(world.config(), "r1")
     original = run.log
+    said = []
 
-    def cut_when_opened(stage: str, **details: Any) -> None:
+    def cut_when_laid_out(stage: str, **details: Any) -> None:
         original(stage, **details)
-        if stage == "source opened":
-            import psycopg
-
+        said.append(stage)
+        if said.count("laid out") == 1 and stage == "laid out":
             with psycopg.connect(postgres.uri(), autocommit=True) as connection:
                 connection.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
                     (database,),
                 )
 
-    run.log = cut_when_opened  # type: ignore[method-assign]
+    run.log = cut_when_laid_out  # type: ignore[method-assign]
+    assert run.execute().rows == 4
+    assert said.count("store unavailable") == 1
+
+
+def test_patience_with_a_store_has_an_end(
+    world: World, postgres: Server, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    monkeypatch.setattr("fourways_runtime.batch.run.PATIENCE_SECONDS", -1.0)
+    (world.root / "uri").write_text(postgres.database())
+    run = batch.BatchRun(world.config(), "r1")
+    original = run.log
+
+    def take_away(stage: str, **details: Any) -> None:
+        original(stage, **details)
+        if stage == "laid out":
+            (world.root / "uri").write_text("postgresql://nobody@/none?host=/nonexistent")
+            database = uri.partition("?")[0].rpartition("/")[2]
+            with psycopg.connect(postgres.uri(), autocommit=True) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                    (database,),
+                )
+
+    uri = (world.root / "uri").read_text()
+    run.log = take_away  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailable):
         run.execute()
 
@@ -327,10 +354,11 @@ async def test_the_command_publishes_and_leaves_its_last_words(world: World) -> 
         outcome="Succeeded", message="4 rows published, 0 refused", rows=4, rejects=0,
         digest=report.digest, version="v1",
     )  # fmt: skip
-    assert [line["stage"] for line in log] == [
-        "started", "model loaded", "source opened", "scored", "written", "published", "succeeded",
+    assert [line["message"] for line in log] == [
+        "started", "model loaded", "source opened", "laid out", "scored", "written", "published",
+        "succeeded",
     ]  # fmt: skip
-    assert log[3]["run"] == "r1"
+    assert log[4]["run"] == "r1"
     assert await world.rows("c1") == {"c1": {"y": 61.0}}
 
 

@@ -7,6 +7,8 @@ import yaml
 from typer.testing import CliRunner
 
 from fourways_api import Paths, parse
+from fourways_api.runtime_config import TERMINAL_EXIT_CODES
+from fourways_cli import jobs
 from fourways_cli.embedded import workloads
 from fourways_cli.main import app
 from fourways_operator import plan as planner
@@ -53,16 +55,32 @@ def test_the_embedded_host_runs_what_a_pod_would_run() -> None:
     deployment = parse(yaml.safe_load(CHURN.read_text()))
     paths = Paths(store_uri_file="/s", volumes_root="/v", cache_dir="/c", termination_log="/t")
     objects = planner.plan(deployment, SETTINGS)
-    (cron,) = workloads.cron_jobs(objects, paths)
-    pod = next(o for o in objects if o["kind"] == "CronJob")["spec"]["jobTemplate"]["spec"]
-    assert list(cron.args) == pod["template"]["spec"]["containers"][0]["args"]
-    assert cron.config.contract == deployment.spec.contract
-    assert cron.config.paths == paths
+    (cron,) = workloads.cron_jobs(objects)
     assert (cron.name, cron.schedule, cron.time_zone) == ("churn-batch", "0 3 * * 1", "Etc/UTC")
-    assert cron.terminal == {2, 3, 4, 5, 6}
+    pod = next(o for o in objects if o["kind"] == "CronJob")["spec"]["jobTemplate"]["spec"]
+    job = workloads.batch_job(jobs.run_job(cron.planned), "churn-batch-1", paths)
+    assert list(job.args) == pod["template"]["spec"]["containers"][0]["args"]
+    assert job.config.contract == deployment.spec.contract
+    assert job.config.paths == paths
+    assert (job.name, job.workers, job.backoff_limit, job.run) == ("churn-batch-1", 1, 3, None)
+    assert job.terminal == set(TERMINAL_EXIT_CODES)
 
 
 def test_the_embedded_gateway_listens_on_loopback_only() -> None:
     owner = {"metadata": {"name": "churn", "uid": "u"}}
     objects = planner.plan_gateway("default", [owner], SETTINGS)
     assert workloads.gateway(objects, Paths(), 9000).url == "http://127.0.0.1:9000"
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("realtime", "InferenceService"), ("streaming", "Deployment"), ("edge", "Job")],
+)
+def test_plan_shows_every_mode_and_its_route(mode: str, kind: str) -> None:
+    manifest = ROOT / "tests" / "golden" / "plan" / f"{mode}.in.yaml"
+    result = CliRunner().invoke(app, ["plan", str(manifest)])
+    assert result.exit_code == 0, result.stderr
+    objects = list(yaml.safe_load_all(result.stdout))
+    assert kind in {o["kind"] for o in objects if "gateway" not in o["metadata"]["name"]}
+    (route,) = workloads.gateway(objects[-4:], Paths(), 9000).config.routes
+    assert route.mode == mode

@@ -88,6 +88,8 @@ def test_defaults_are_whole_so_that_both_sides_fill_in_the_same() -> None:
     batch = SPEC["properties"]["batch"]["properties"]
     assert batch["timeZone"]["default"] == "Etc/UTC"
     assert "default" not in SPEC["properties"]["requirements"]
+    assert batch["checks"]["default"] == {}
+    assert all(None not in d.values() for _, n in NODES if isinstance(d := n.get("default"), dict))
 
 
 def test_lists_with_names_merge_by_name() -> None:
@@ -97,9 +99,14 @@ def test_lists_with_names_merge_by_name() -> None:
         if schema.get("x-kubernetes-list-type") == "map"
     }
     assert keyed == {
+        "spec.batch.sink.table.columns": ["output"],
+        "spec.batch.source.filter": ["column"],
         "spec.contract.inputs": ["name"],
         "spec.contract.outputs": ["name"],
+        "spec.edge.features.defaults": ["name"],
         "spec.edge.targets": ["name"],
+        "spec.realtime.features.defaults": ["name"],
+        "status.bundles": ["target"],
         "status.conditions": ["type"],
     }
 

@@ -10,8 +10,10 @@ import hashlib
 import json
 import math
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,19 @@ from fourways_api import ModelDeployment, check, load_documents, parse
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CLAIM = "pvc://fourways-examples/"
-NAMES = ("churn", "sales-forecast", "file-type")
+MODES = {
+    "churn": "batch",
+    "sales-forecast": "batch",
+    "file-type": "batch",
+    "come-back": "realtime",
+    "water-flow": "streaming",
+    "file-type-on-device": "edge",
+    "kafka/water-flow": "streaming",
+    "parity/churn": "batch",
+}
+""""Every manifest, and the mode it comes to."""
+NAMES = tuple(MODES)
+TRAINED = ("churn", "sales-forecast", "file-type", "come-back", "water-flow")
 COMMITTED_LIMIT = 300_000
 MAGIKA_MODEL = "magika/models/standard_v3_3/model.onnx"
 
@@ -61,15 +75,60 @@ def vectors(name: str) -> list[dict[str, dict[str, Any]]]:
 
 
 def test_every_manifest_is_listed() -> None:
-    assert sorted(path.stem for path in EXAMPLES.glob("*.yaml")) == sorted(NAMES)
+    found = (path.relative_to(EXAMPLES).with_suffix("") for path in EXAMPLES.rglob("*.yaml"))
+    assert sorted(path.as_posix() for path in found) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_manifest_is_valid_and_batch(name: str) -> None:
+def test_manifest_is_valid_and_of_its_mode(name: str) -> None:
     found = deployment(name)
     check(found)
-    assert found.metadata.name == name
-    assert found.spec.choice().mode == "batch"
+    assert found.metadata.name == Path(name).name
+    assert found.spec.choice().mode == MODES[name]
+
+
+def test_there_is_an_example_for_each_mode() -> None:
+    assert set(MODES.values()) == {"batch", "realtime", "streaming", "edge"}
+
+
+def test_the_kafka_variant_differs_in_its_source_alone() -> None:
+    nats, kafka = (
+        load_documents((EXAMPLES / name).read_text("utf-8"))[0]
+        for name in ("water-flow.yaml", "kafka/water-flow.yaml")
+    )
+    assert nats["spec"]["streaming"].pop("source").keys() == {"nats"}
+    assert kafka["spec"]["streaming"].pop("source").keys() == {"kafka"}
+    assert nats == kafka
+
+
+def test_the_device_example_has_the_batch_example_s_contract() -> None:
+    batch, edge = deployment("file-type").spec, deployment("file-type-on-device").spec
+    assert (batch.contract, batch.model) == (edge.contract, edge.model)
+
+
+def test_the_model_of_all_modes_has_the_settings_of_all_modes() -> None:
+    spec = deployment("parity/churn").spec
+    assert all((spec.batch, spec.realtime, spec.streaming, spec.edge))
+    assert spec.contract == deployment("churn").spec.contract
+
+
+def test_inputs_of_the_till_and_of_the_database_make_the_contract() -> None:
+    spec = deployment("come-back").spec
+    assert spec.realtime is not None
+    assert spec.realtime.features is not None
+    looked_up = spec.realtime.features.inputs
+    table = pq.read_table(EXAMPLES / "artifacts/come-back/features.parquet")
+    assert set(table.column_names) == {"customer_id", *looked_up}
+    missing = {f.name for f in spec.contract.inputs if f.nullable}
+    defaults = {default.name for default in spec.realtime.features.defaults}
+    # Whoever is not in the table can still be asked for.
+    assert set(looked_up) == missing | defaults
+
+
+def test_the_series_gives_the_contract_s_events() -> None:
+    table = pq.read_table(EXAMPLES / "artifacts/water-flow/series.parquet")
+    assert table.column_names == ["reading", "hour", "flow"]
+    assert len(set(table["reading"].to_pylist())) == table.num_rows == 1268
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,7 +150,7 @@ def test_golden_vectors_name_the_contract_s_fields(name: str) -> None:
         assert set(vector["outputs"]) == {field.name for field in contract.outputs}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_model_answers_the_golden_vectors(name: str) -> None:
     spec = deployment(name).spec
     golden = spec.contract.golden_vectors
@@ -137,7 +196,24 @@ def file_tensors(found: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
     return {"bytes": np.array([vector["inputs"]["content"] for vector in found], np.int32)}
 
 
-TENSORS = {"churn": churn_tensors, "sales-forecast": sales_tensors, "file-type": file_tensors}
+def visit_tensors(found: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    order = [field.name for field in deployment("come-back").spec.contract.inputs]
+    rows = [[vector["inputs"][name] for name in order] for vector in found]
+    return {"features": np.array(rows, np.float32)}
+
+
+def reading_tensors(found: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    types = {"hour": np.int32, "flow": np.float32, "before": np.float32}
+    return {n: np.array([v["inputs"][n] for v in found], t) for n, t in types.items()}
+
+
+TENSORS = {
+    "churn": churn_tensors,
+    "sales-forecast": sales_tensors,
+    "file-type": file_tensors,
+    "come-back": visit_tensors,
+    "water-flow": reading_tensors,
+}
 
 
 @pytest.mark.parametrize("name", ["churn", "sales-forecast"])
@@ -166,7 +242,10 @@ def test_rows_outside_the_churn_contract_are_few_enough_to_publish() -> None:
 
 
 def test_committed_files_are_small() -> None:
-    made_here = {"file-type/model.onnx", "file-type/source.parquet"}
+    made_here = {
+        "file-type/model.onnx", "file-type/source.parquet", "churn/golden.parquet",
+        "come-back/shop.db", "come-back/shop.sql",
+    }  # fmt: skip
     folder = EXAMPLES / "artifacts"
     sizes = {
         path.relative_to(folder).as_posix(): path.stat().st_size
@@ -182,23 +261,52 @@ def prepare(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_prepare_completes_the_folder_and_is_idempotent(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is committed, completed."""
     magika_model()  # skips without the package
-    folder = tmp_path / "artifacts"
-    ignore = shutil.ignore_patterns("model.onnx", "source.parquet")
-    shutil.copytree(EXAMPLES / "artifacts", folder)
-    shutil.rmtree(folder / "file-type")
-    shutil.copytree(EXAMPLES / "artifacts/file-type", folder / "file-type", ignore=ignore)
-
+    folder = tmp_path_factory.mktemp("examples") / "artifacts"
+    for example in (EXAMPLES / "artifacts").iterdir():
+        made = ["shop.*", "golden.parquet"]
+        made += ["model.onnx", "source.parquet"] if example.name == "file-type" else []
+        shutil.copytree(example, folder / example.name, ignore=shutil.ignore_patterns(*made))
     done = prepare(folder)
     assert done.returncode == 0, done.stderr
-    made = {name: digest(folder / "file-type" / name) for name in ("model.onnx", "source.parquet")}
-    table = pq.read_table(folder / "file-type/source.parquet")
+    return folder
+
+
+def test_prepare_completes_the_folder_and_is_idempotent(prepared: Path) -> None:
+    files = [path for path in prepared.rglob("*") if path.is_file()]
+    made = {path: digest(path) for path in files}
+    table = pq.read_table(prepared / "file-type/source.parquet")
     assert table.num_rows > 100
     assert {len(content) for content in table["content"].to_pylist()} == {2048}
 
-    assert prepare(folder).returncode == 0
-    assert made == {name: digest(folder / "file-type" / name) for name in made}
+    assert prepare(prepared).returncode == 0
+    assert made == {path: digest(path) for path in files}
+
+
+def test_prepare_makes_the_shop_s_database_and_its_secret(prepared: Path) -> None:
+    uri = (prepared.parent / "secrets/shop-database/uri").read_text("utf-8")
+    assert uri.startswith("sqlite:///")
+    script = (prepared / "come-back/shop.sql").read_text("utf-8")
+    with (
+        closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as given,
+        closing(sqlite3.connect(":memory:")) as told,
+    ):
+        told.executescript(script)
+        rows = [
+            sorted(database.execute("SELECT * FROM customer_history"), key=lambda row: row[0])
+            for database in (given, told)
+        ]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 2357
+
+
+def test_prepare_makes_a_table_of_churn_s_golden_vectors(prepared: Path) -> None:
+    rows = pq.read_table(prepared / "churn/golden.parquet").to_pylist()
+    assert [row.pop("customer_id") for row in rows] == [f"golden-{i:02}" for i in range(20)]
+    assert rows == [vector["inputs"] for vector in vectors("churn")]
 
 
 def test_prepare_names_a_file_that_is_not_the_pinned_one(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from onnx import helper
 
 from fourways_api import Contract
 from fourways_runtime import model as models
+from fourways_runtime import prepare
 from fourways_runtime.errors import ModelNotLoadable
-from fourways_runtime.serving import loading
 from fourways_runtime.serving.loading import example, load_model
 from tests.unit.serving_plane import (
     FLOAT,
@@ -87,7 +87,7 @@ def test_a_slow_model_leaves_the_event_loop(
 ) -> None:
     config = configure(tmp_path, linear(), LINEAR)
     assert load_model(config).inline_rows > 0
-    monkeypatch.setattr(loading, "load", lambda *args, **kwargs: Slow())
+    monkeypatch.setattr(prepare, "load", lambda *args, **kwargs: Slow())
     assert load_model(config).inline_rows == 0
 
 

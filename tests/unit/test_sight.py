@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fourways_api import GatewayConfig, Route
+from fourways_api.runtime_config import CONFIG_VARIABLE
 from fourways_operator.facts import Json
 from fourways_operator.sight import Sight
 from fourways_operator.work_queue import Key
@@ -79,3 +81,57 @@ def test_what_ails_a_gateways_pod_concerns_its_deployments() -> None:
     assert sight.keys_of(_pod("ErrImagePull"), gone=False) == (Key("ns", "a"),)
     assert sight.keys_of(_pod("ErrImagePull"), gone=False) == ()
     assert sight.keys_of(_pod(None), gone=False) == (Key("ns", "a"),)
+
+
+def _child(kind: str, mode: str, status: Json) -> Json:
+    labels = {**OURS, "fourways.dev/deployment": "a", "fourways.dev/mode": mode}
+    meta = {"name": "c", "namespace": "ns", "uid": "c", "labels": labels}
+    return {"kind": kind, "metadata": meta, "status": status}
+
+
+def test_where_a_model_server_answers_concerns_the_gateway_when_it_changes() -> None:
+    sight = Sight()
+    a, gateway = Key("ns", "a"), Key("ns")
+    silent = _child("InferenceService", "realtime", {})
+    known = _child("InferenceService", "realtime", {"address": {"url": "http://x"}})
+    assert sight.keys_of(silent, gone=False) == (a, gateway)
+    assert sight.keys_of(silent, gone=False) == (a,)
+    assert sight.keys_of(known, gone=False) == (a, gateway)
+    assert sight.keys_of(known, gone=False) == (a,)
+    assert sight.keys_of(known, gone=True) == (a, gateway)
+
+
+def test_what_was_built_concerns_the_gateway_and_a_run_does_not() -> None:
+    sight = Sight()
+    a, gateway = Key("ns", "a"), Key("ns")
+    done = {"conditions": [{"type": "Complete", "status": "True"}]}
+    assert sight.keys_of(_child("Job", "edge", {}), gone=False) == (a, gateway)
+    assert sight.keys_of(_child("Job", "edge", {"active": 1}), gone=False) == (a,)
+    assert sight.keys_of(_child("Job", "edge", done), gone=False) == (a, gateway)
+    assert sight.keys_of(_child("Job", "batch", done), gone=False) == (a,)
+
+
+def _ready_pod(uid: str, *routes: str, ready: bool = True) -> Json:
+    config = GatewayConfig(
+        namespace="ns",
+        routes=tuple(Route(deployment=name, mode="edge", version="1") for name in routes),
+    )
+    variable = {"name": CONFIG_VARIABLE, "value": config.model_dump_json(by_alias=True)}
+    return {
+        "kind": "Pod",
+        "metadata": {"name": uid, "namespace": "ns", "uid": uid, "labels": GATEWAY},
+        "spec": {"containers": [{"env": [variable]}]},
+        "status": {"conditions": [{"type": "Ready", "status": str(ready)}]},
+    }
+
+
+def test_a_gateways_roll_concerns_those_whose_route_it_changes() -> None:
+    sight = Sight()
+    a, b = Key("ns", "a"), Key("ns", "b")
+    sight.keys_of(_gateway(0, "a", "b"), gone=False)
+    assert sight.keys_of(_ready_pod("old", "a"), gone=False) == (a, b), "it answers now"
+    assert sight.keys_of(_ready_pod("new", "a", "b", ready=False), gone=False) == ()
+    assert sight.keys_of(_ready_pod("new", "a", "b"), gone=False) == (b,)
+    assert sight.keys_of(_ready_pod("old", "a", ready=False), gone=False) == (b,)
+    assert sight.keys_of(_ready_pod("old", "a"), gone=True) == ()
+    assert sight.keys_of(_ready_pod("new", "a", "b"), gone=True) == (a, b), "nothing answers"

@@ -37,7 +37,9 @@ def table(uri: str | Path, form: str = "Parquet", **paths: str) -> Any:
     text = uri if isinstance(uri, str) else f"file://{uri}"
     source = BatchSource.model_validate({"uri": text, "format": form})
     policy = FetchPolicy(timeout_seconds=5.0)
-    return open_table(source, CONTRACT, policy=policy, paths=Paths(**paths))
+    opened = open_table(source, CONTRACT, policy=policy, paths=Paths(**paths))
+    opened.splits(BATCH_ROWS)  # where the whole table is looked at
+    return opened
 
 
 def rows_of(uri: str | Path, form: str = "Parquet", **paths: str) -> list[tuple[Any, ...]]:
@@ -163,7 +165,7 @@ def test_a_table_over_http_is_read_by_ranges_and_a_failing_server_is_worth_anoth
     source = BatchSource.model_validate({"uri": "http://127.0.0.1:1/t.parquet"})
     policy = FetchPolicy(timeout_seconds=0.1)
     with pytest.raises(FetchFailed):
-        open_table(source, CONTRACT, policy=policy, paths=Paths())
+        open_table(source, CONTRACT, policy=policy, paths=Paths()).splits(1)
 
 
 # ---------------------------------------------------------------- CSV

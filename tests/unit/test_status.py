@@ -186,12 +186,6 @@ def test_it_is_not_ready_while_the_gateway_that_serves_it_is_not() -> None:
     assert conditions(facts(GOOD_RUN, gateway=None))["Ready"]["reason"] == "WaitingForGateway"
 
 
-def test_a_mode_that_is_not_available_says_so() -> None:
-    said = conditions(facts(raw=deployment(mode="realtime", realtime={})))
-    assert said["Ready"]["reason"] == "ModeNotAvailable"
-    assert said["SpecValid"]["status"] == "True"
-
-
 def test_an_invalid_edit_is_said_and_what_serves_stays_ready() -> None:
     before = facts(GOOD_RUN)
     raw = deployment() | {"status": status_of(before, (), parse(before.deployment))}

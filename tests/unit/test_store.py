@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -14,14 +15,11 @@ import pytest
 from fourways_api import Contract
 from fourways_runtime.errors import ConfigError, StoreUnavailable
 from fourways_runtime.records import Predictions, Reject
-from fourways_runtime.store import (
-    PublishedRun,
-    Run,
-    StoreWriter,
-    open_reader,
-    open_writer,
-    read_uri,
-)
+from fourways_runtime.sources.split import Split
+from fourways_runtime.store import PublishedRun, Run, Writer, open_reader, open_writer, read_uri
+from fourways_runtime.store import publish as publishing
+from fourways_runtime.store.ledger import Claim, Ledger, Plan, Settings
+from fourways_runtime.store.publish import Sealed
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 
 NUMBERS = count()
@@ -37,7 +35,7 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def writer(uri: str) -> Iterator[StoreWriter]:
+def writer(uri: str) -> Iterator[Writer]:
     opened = open_writer(uri)
     yield opened
     opened.close()
@@ -76,11 +74,49 @@ def predictions(keys: list[Any], first_row: int = 0, **columns: Any) -> Predicti
     )
 
 
-def publish(writer: StoreWriter, run: Run, *batches: Predictions, keep: int = 3) -> PublishedRun:
-    with writer.open_run(run) as opened:
+@dataclass
+class Work:
+    """One worker that has joined a run of one chunk, and has claimed it."""
+
+    ledger: Ledger
+
+    @classmethod
+    def on(cls, writer: Writer, run: Run, splits: int = 1) -> Work:
+        ledger = writer.ledger(run, Settings(f"{run.version} {run.digest}"), "w")
+        assert ledger.join(), "published already"
+        parts = [Split(at, "table", {}, None, "") for at in range(splits)]
+        ledger.lay_out(lambda base: Plan(parts, None))
+        return cls(ledger)
+
+    def __enter__(self) -> Work:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.ledger.__exit__(*exc)
+
+    def claim(self) -> Claim:
+        claim = self.ledger.claim()
+        assert claim is not None
+        return claim
+
+    def record(self, *batches: Predictions, rejects: tuple[Reject, ...] = ()) -> bool:
+        chunk = self.ledger.chunk(self.claim())
         for batch in batches:
-            opened.write(batch)
-        return opened.publish(keep)
+            chunk.write(batch)
+        chunk.reject(list(rejects))
+        return chunk.done(sum(len(batch) for batch in batches) + len(rejects))
+
+    def seal(self) -> Sealed:
+        return publishing.seal(self.ledger)
+
+    def publish(self, keep: int = 3) -> PublishedRun:
+        return publishing.publish(self.ledger, self.seal(), keep)
+
+
+def publish(writer: Writer, run: Run, *batches: Predictions, keep: int = 3) -> PublishedRun:
+    with Work.on(writer, run) as work:
+        work.record(*batches)
+        return work.publish(keep)
 
 
 async def look(uri: str, namespace: str, keys: list[Any], deployment: str = "churn") -> Any:
@@ -92,7 +128,7 @@ async def look(uri: str, namespace: str, keys: list[Any], deployment: str = "chu
 
 
 async def test_what_is_published_is_found_under_the_keys_as_asked(
-    uri: str, writer: StoreWriter, namespace: str
+    uri: str, writer: Writer, namespace: str
 ) -> None:
     done = publish(writer, a_run(namespace), predictions([1, 2]), predictions([-3], 2))
     assert (done.name, done.rows, done.rejects, done.version) == ("r1", 3, 0, "v1")
@@ -103,7 +139,7 @@ async def test_what_is_published_is_found_under_the_keys_as_asked(
     assert found.run.computed_at.tzinfo == UTC
 
 
-async def test_text_keys_are_found_exactly(uri: str, writer: StoreWriter, namespace: str) -> None:
+async def test_text_keys_are_found_exactly(uri: str, writer: Writer, namespace: str) -> None:
     keys = ["a", "A", "ü'\"%s", "1"]
     publish(writer, a_run(namespace, spec=contract(key="string")), predictions(keys))
     found = await look(uri, namespace, [*keys, 1, "b\0", "\ud800", "a "])
@@ -121,7 +157,7 @@ EVERY_TYPE: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("key", ["int64", "string"])
 async def test_every_type_and_shape_comes_back_as_it_went(
-    uri: str, writer: StoreWriter, namespace: str, key: str
+    uri: str, writer: Writer, namespace: str, key: str
 ) -> None:
     """One table of all types: text between numbers is where packing by offsets could slip."""
     outputs, columns = [], {}
@@ -151,7 +187,7 @@ async def test_every_type_and_shape_comes_back_as_it_went(
 
 
 async def test_names_a_database_keeps_for_itself_or_does_not_tell_apart_are_fine(
-    uri: str, writer: StoreWriter, namespace: str
+    uri: str, writer: Writer, namespace: str
 ) -> None:
     names = ["xmin", "ctid", "Score", "score", "SELECT", "position", "n" * 63, "N" * 63]
     outputs = [{"name": name, "type": "int32"} for name in names]
@@ -162,7 +198,7 @@ async def test_names_a_database_keeps_for_itself_or_does_not_tell_apart_are_fine
 
 
 async def test_nothing_published_is_told_from_nothing_found(
-    uri: str, writer: StoreWriter, namespace: str
+    uri: str, writer: Writer, namespace: str
 ) -> None:
     assert await look(uri, namespace, [1]) is None
     publish(writer, a_run(namespace), predictions([1]))
@@ -172,20 +208,20 @@ async def test_nothing_published_is_told_from_nothing_found(
 
 
 async def test_readers_see_the_run_before_until_the_next_is_published(
-    uri: str, writer: StoreWriter, namespace: str
+    uri: str, writer: Writer, namespace: str
 ) -> None:
     publish(writer, a_run(namespace), predictions([1]))
-    with writer.open_run(a_run(namespace, "r2")) as opened:
-        opened.write(predictions([1], 7))
-        opened.seal()
+    with Work.on(writer, a_run(namespace, "r2")) as work:
+        work.record(predictions([1], 7))
+        work.seal()
         assert (await look(uri, namespace, [1])).rows == {1: {"y": 0.0}}
-        opened.publish(3)
+        work.publish()
         assert (await look(uri, namespace, [1])).rows == {1: {"y": 7.0}}
 
 
 @pytest.mark.parametrize("keep", [1, 3])
 async def test_one_reader_follows_the_pointer_and_outlives_dropped_tables(
-    uri: str, writer: StoreWriter, namespace: str, keep: int
+    uri: str, writer: Writer, namespace: str, keep: int
 ) -> None:
     reader = open_reader(uri, 5.0)
     for at in range(4):
@@ -197,16 +233,15 @@ async def test_one_reader_follows_the_pointer_and_outlives_dropped_tables(
 
 
 def test_of_a_key_that_occurs_again_the_row_furthest_down_stays(
-    uri: str, writer: StoreWriter, namespace: str
+    uri: str, writer: Writer, namespace: str
 ) -> None:
-    with writer.open_run(a_run(namespace)) as opened:
-        opened.write(predictions([1, 2, 1], 10))
-        opened.write(predictions([2, 1], 0))
-        opened.reject([Reject(99, "k", "x", "nul \0 and \ud800 too")] if "sql:" in uri else [])
-        sealed = opened.seal()
-        extra = 1 if "sql:" in uri else 0
+    odd = (Reject(99, "k", "x", "nul \0 and \ud800 too"),) if "sql:" in uri else ()
+    with Work.on(writer, a_run(namespace)) as work:
+        work.record(predictions([1, 2, 1], 10), predictions([2, 1], 0), rejects=odd)
+        sealed = work.seal()
+        extra = len(odd)
         assert (sealed.rows, sealed.rejects) == (2, 3 + extra)
-        done = opened.publish(3)
+        done = work.publish()
     assert (done.rows, done.rejects) == (2, 3 + extra)
     rows = rejects_of(uri, namespace)
     assert [row for row in rows if row[0] != 99] == [
@@ -253,20 +288,7 @@ def runs_of(uri: str, namespace: str) -> list[str]:
     return [row[0] for row in ask(uri, query, namespace)]
 
 
-async def test_a_run_left_without_publishing_leaves_nothing(
-    uri: str, writer: StoreWriter, namespace: str
-) -> None:
-    before = tables_of(uri)
-    with writer.open_run(a_run(namespace)) as opened:
-        opened.write(predictions([1]))
-        opened.reject([Reject(1, None, "x", "missing")])
-    assert tables_of(uri) == before
-    assert runs_of(uri, namespace) == []
-    assert rejects_of(uri, namespace) == []
-    assert await look(uri, namespace, [1]) is None
-
-
-def test_only_the_latest_runs_are_kept(uri: str, writer: StoreWriter, namespace: str) -> None:
+def test_only_the_latest_runs_are_kept(uri: str, writer: Writer, namespace: str) -> None:
     before = tables_of(uri)
     for at in range(5):
         publish(writer, a_run(namespace, f"r{at}"), predictions([at]), keep=2)
@@ -277,69 +299,37 @@ def test_only_the_latest_runs_are_kept(uri: str, writer: StoreWriter, namespace:
 
 
 def test_a_run_already_published_says_so_and_is_not_touched(
-    uri: str, writer: StoreWriter, namespace: str
+    uri: str, writer: Writer, namespace: str
 ) -> None:
     done = publish(writer, a_run(namespace), predictions([1]))
     publish(writer, a_run(namespace, "r2"), predictions([1]))
     assert writer.finished(namespace, "churn", "r1") == done
     assert writer.finished(namespace, "churn", "r9") is None
-    with pytest.raises(ConfigError, match="run r1 is published already"):
-        writer.open_run(a_run(namespace))
+    again = writer.ledger(a_run(namespace), Settings("v1 sha256:0"), "w")
+    with again:
+        assert again.join() is False
     assert writer.finished(namespace, "churn", "r1") == done
 
 
-async def test_a_later_try_takes_the_run_over_and_the_earlier_one_cannot_publish(
-    uri: str, writer: StoreWriter, namespace: str
-) -> None:
-    late = open_writer(uri)
-    stale = writer.open_run(a_run(namespace))
-    stale.write(predictions([1]))
-    publish(late, a_run(namespace), predictions([2]))
-    with pytest.raises(StoreUnavailable, match="another worker has taken over run r1"):
-        stale.write(predictions([3], 1))
-    with pytest.raises(StoreUnavailable, match="another worker has taken over run r1"):
-        stale.reject([Reject(0, None, "x", "missing")])
-    with pytest.raises(StoreUnavailable, match="another worker has taken over run r1"):
-        stale.publish(3)
-    stale.__exit__()
-    late.close()
-    assert set((await look(uri, namespace, [1, 2, 3])).rows) == {2}
-
-
-def test_a_run_sealed_before_it_was_taken_over_cannot_publish_either(
-    uri: str, writer: StoreWriter, namespace: str
-) -> None:
-    late = open_writer(uri)
-    stale = writer.open_run(a_run(namespace))
-    stale.seal()
-    done = publish(late, a_run(namespace), predictions([2]))
-    with pytest.raises(StoreUnavailable, match="another worker has taken over run r1"):
-        stale.publish(3)
-    assert late.published(namespace, "churn") == done
-    late.close()
-
-
 def test_a_run_that_is_still_written_is_not_taken_for_dead(
-    uri: str, writer: StoreWriter, namespace: str
+    uri: str, writer: Writer, namespace: str
 ) -> None:
     other = open_writer(uri)
-    with other.open_run(a_run(namespace, "slow")) as slow:
-        slow.write(predictions([1]))
+    with Work.on(other, a_run(namespace, "slow")) as slow:
+        slow.record(predictions([1]))
         publish(writer, a_run(namespace, "quick"), predictions([1]))
-        assert slow.publish(3).name == "slow"
+        assert slow.publish().name == "slow"
     other.close()
 
 
-def test_deployments_do_not_meet(uri: str, writer: StoreWriter, namespace: str) -> None:
+def test_deployments_do_not_meet(uri: str, writer: Writer, namespace: str) -> None:
     publish(writer, a_run(namespace, deployment="a"), predictions([1]), keep=1)
     publish(writer, a_run(namespace, deployment="b"), predictions([2]), keep=1)
     assert writer.finished(namespace, "a", "r1") is not None
     assert writer.published(namespace, "c") is None
 
 
-async def test_a_reader_lists_what_is_published(
-    uri: str, writer: StoreWriter, namespace: str
-) -> None:
+async def test_a_reader_lists_what_is_published(uri: str, writer: Writer, namespace: str) -> None:
     reader = open_reader(uri, 5.0)
     assert await reader.deployments(namespace) == []
     publish(writer, a_run(namespace, deployment="b"), predictions([1]))

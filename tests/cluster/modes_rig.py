@@ -1,0 +1,210 @@
+"""What the tests of the modes share: one installed operator, and deployments that come and go."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from operator_rig import Api
+from told import tell
+
+from fourways_cli.embedded.given import PUBLIC_KEY, SIGNING_KEY, make_signing_key
+from fourways_operator.facts import Json
+from tools.demo.questions import ARTIFACTS, EXAMPLES, SHOP_SECRET
+from tools.installation import Cluster, claim
+
+NAMESPACE = "fw-test-modes"
+BUNDLES = "fourways-bundles"
+SIGNING = "device-signing"
+TRUNCATED = "pvc://fourways-examples/broken/truncated.onnx"
+NAMED_WITHIN = 30.0
+"""Seconds within which what is wrong is said."""
+
+
+def example(path: str, name: str | None = None, **spec: Any) -> Json:
+    """Return an example's document, with parts of its spec replaced."""
+    document: Json = yaml.safe_load((EXAMPLES / path).read_text("utf-8"))
+    if name:
+        document["metadata"]["name"] = name
+    document["spec"] |= spec
+    return document
+
+
+def changed(document: Json, path: str, value: Any) -> Json:
+    """Return a document with one field, such as ``model.digest``, replaced; None takes it away."""
+    *folders, last = path.split(".")
+    spec = document["spec"] = {**document["spec"]}
+    return {**document, "spec": _changed(spec, folders, last, value)}
+
+
+def _changed(part: Json, folders: list[str], last: str, value: Any) -> Json:
+    if folders:
+        return {**part, folders[0]: _changed(part.get(folders[0], {}), folders[1:], last, value)}
+    kept = {key: old for key, old in part.items() if key != last}
+    return kept if value is None else {**kept, last: value}
+
+
+@dataclass
+class Timeline:
+    """When things came about."""
+
+    what: str
+    started: float = field(default_factory=time.monotonic)
+    marks: list[str] = field(default_factory=list)
+
+    def mark(self, event: str) -> float:
+        """Note that something has come about; return the seconds it took."""
+        seconds = time.monotonic() - self.started
+        self.marks.append(f"{event} {seconds:.1f} s")
+        return seconds
+
+    def tell(self) -> None:
+        """Have it printed at the end."""
+        tell(f"{self.what}: {', '.join(self.marks)}")
+
+
+class Plant:
+    """A namespace with the chart installed, and all that the examples name."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self.cluster = cluster
+        self.api = Api(cluster.kubeconfig)
+        self.public_key = folder / PUBLIC_KEY
+        self._folder = folder
+
+    def build(self) -> None:
+        """Install, and make claims, Secrets and tables."""
+        kubectl = self.cluster.kubectl
+        kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=90s")
+        self.cluster.make_namespace(NAMESPACE)
+        self.cluster.install(NAMESPACE)
+        with tempfile.TemporaryDirectory() as folder:
+            files = Path(folder, "files")
+            shutil.copytree(ARTIFACTS, files)
+            whole = (ARTIFACTS / "churn" / "model.onnx").read_bytes()
+            (files / "broken").mkdir()
+            (files / "broken" / "truncated.onnx").write_bytes(whole[: len(whole) // 2])
+            self.cluster.fill_claim(NAMESPACE, files)
+        kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=claim(BUNDLES, "256Mi"))
+        make_signing_key(self._folder)
+        private = (self._folder / SIGNING_KEY).read_text("ascii")
+        self.cluster.give_secret(NAMESPACE, SIGNING, {SIGNING_KEY: private})
+        self.cluster.sql(NAMESPACE, (ARTIFACTS / "come-back" / "shop.sql").read_text("utf-8"))
+        self.cluster.share_store(NAMESPACE, SHOP_SECRET)
+
+    def remove(self) -> None:
+        """Take it all away."""
+        self.cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+    # ------------------------------------------------------------ deployments
+
+    @contextmanager
+    def deployed(self, document: Json) -> Iterator[Timeline]:
+        """Apply a deployment; afterwards it and its pods are gone, and what they took is free."""
+        name = document["metadata"]["name"]
+        timeline = Timeline(name)
+        self.apply(document)
+        try:
+            yield timeline
+        finally:
+            self.delete(name)
+
+    def apply(self, document: Json) -> None:
+        """Apply a document with kubectl."""
+        text = yaml.safe_dump(document)
+        self.cluster.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=text)
+
+    def delete(self, name: str) -> None:
+        """Delete a deployment, and wait until its pods are gone."""
+        self.cluster.kubectl("-n", NAMESPACE, "delete", "modeldeployment", name, "--wait=false")
+        self.until(lambda: not self.pods(name), f"the pods of {name} are gone", 90)
+
+    def ready(self, name: str, seconds: float = 120) -> Json:
+        """Wait until a deployment is Ready; return its status."""
+        return self.said(name, "Ready", seconds, status="True")
+
+    def said(self, name: str, kind: str, seconds: float = NAMED_WITHIN, **wanted: str) -> Json:
+        """Wait until a condition of a deployment's present generation is so; return the status."""
+        last: Json = {}
+
+        def holds() -> Json | None:
+            document = self.deployment(name)
+            status = document.get("status") or {}
+            found = _conditions(status).get(kind, {})
+            last.update(found)
+            current = status.get("observedGeneration") == document["metadata"]["generation"]
+            is_so = all(found.get(key) == value for key, value in wanted.items())
+            return status if current and is_so else None
+
+        try:
+            return self.until(holds, f"{kind} of {name}", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {wanted} wanted, {last}; {self.told(name)}") from None
+
+    def message(self, name: str, kind: str) -> str:
+        """Return the words of a condition."""
+        return str(_conditions(self.deployment(name)["status"])[kind]["message"])
+
+    def told(self, name: str) -> str:
+        """Return what the conditions and pods of a deployment say, for people."""
+        conditions = _conditions(self.deployment(name).get("status") or {})
+        said = [f"{k} {c['status']} {c['reason']}: {c['message']}" for k, c in conditions.items()]
+        for pod in self.pods(name):
+            states = [s.get("state") for s in pod["status"].get("containerStatuses", [])]
+            said.append(f"{pod['metadata']['name']} {pod['status'].get('phase')} {states}")
+        return "\n  ".join(["", *said])
+
+    def deployment(self, name: str) -> Json:
+        """Return a live ModelDeployment."""
+        return self.get(
+            f"/apis/fourways.dev/v1alpha1/namespaces/{NAMESPACE}/modeldeployments/{name}"
+        )
+
+    def pods(self, name: str) -> list[Json]:
+        """Return the pods of a deployment."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=fourways.dev/deployment%3D{name}"
+        items: list[Json] = self.get(path)["items"]
+        return items
+
+    def get(self, path: str) -> Json:
+        """Return what is at a path of the API server."""
+        return self.api.request("get", path)
+
+    def until(self, holds: Callable[[], Any], what: str, seconds: float) -> Any:
+        """Wait until something holds; return it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if found := holds():
+                return found
+            assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
+            time.sleep(0.1)
+
+    @contextmanager
+    def gateway(self) -> Iterator[str]:
+        """Forward the gateway's port, once no pod of it is about to go; yields the URL."""
+        self.cluster.kubectl(
+            "-n", NAMESPACE, "rollout", "status", "deployment/fourways-gateway", "--timeout=60s"
+        )
+        with self.cluster.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
+            yield url
+
+
+def _conditions(status: Json) -> dict[str, Json]:
+    return {c["type"]: c for c in status.get("conditions", [])}
+
+
+@contextmanager
+def plant(cluster: Cluster, folder: Path) -> Iterator[Plant]:
+    """Build a plant, and take it away."""
+    built = Plant(cluster, folder)
+    built.build()
+    yield built
+    with suppress(RuntimeError):
+        built.remove()

@@ -1,0 +1,262 @@
+"""What the tests of the streaming mode run against: brokers, workers as processes, a checker.
+
+The model's answer is a function of the event, so that the store can be held against what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+
+from fourways_api import RunReport
+from fourways_api.base import JUDGED
+from fourways_api.runtime_config import StreamConfig
+from fourways_runtime.store import open_reader
+from tests.embedded.hosts import free_port
+from tests.unit.serving_plane import NO_TLS
+
+NATS = Path(sys.executable).with_name("nats-server")
+
+
+class NatsServer:
+    """A server with JetStream that syncs each message to disk; it may be stopped and started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        config = self._folder / "nats.conf"
+        store = {"store_dir": str(self._folder / "jetstream"), "sync_interval": "always"}
+        config.write_text(json.dumps({"listen": f"127.0.0.1:{self.port}", "jetstream": store}))
+        self._process = subprocess.Popen(
+            [NATS, "--config", config], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        asyncio.run(self._await())
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    async def _await(self) -> None:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    writer.close()
+                    return
+                except OSError:
+                    await asyncio.sleep(0.02)
+
+    def do(self, work: Any) -> Any:
+        """Run ``work(jetstream)`` on a connection of its own."""
+        import nats
+
+        async def run() -> Any:
+            client = await nats.connect(self.url)
+            try:
+                return await work(client.jetstream())
+            finally:
+                await client.close()
+
+        return asyncio.run(run())
+
+    def make_stream(self, name: str, *subjects: str) -> None:
+        self.do(lambda jetstream: jetstream.add_stream(name=name, subjects=list(subjects)))
+
+
+@contextmanager
+def nats_server(folder: Path) -> Iterator[NatsServer]:
+    server = NatsServer(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+# ---------------------------------------------------------------- workers
+
+MODEL = """
+import os
+
+class Model:
+    def load(self):
+        return True
+
+    def predict(self, payload, headers=None):
+        x = payload["x"]
+        if (x == 13).any():
+            raise ValueError("thirteen")
+        if (x == 666).any():
+            os._exit(9)
+        if (x == 5000).any():
+            return {"y": x[:0]}
+        return {"y": x * 2 + 1}
+
+    def get_input_types(self):
+        return [{"name": "x", "datatype": "FP64", "shape": [-1]}]
+
+    def get_output_types(self):
+        return [{"name": "y", "datatype": "FP64", "shape": [-1]}]
+"""
+
+CONTRACT = {
+    "entityKey": {"name": "id"},
+    "inputs": [{"name": "x", "type": "float64", "range": {"min": 0}}],
+    "outputs": [{"name": "y", "type": "float64"}],
+}
+
+
+def configure(root: Path, store: str, source: dict[str, Any], **streaming: Any) -> StreamConfig:
+    """Return a worker's configuration, its model and its Secret written to ``root``."""
+    (root / "users_code.py").write_text(MODEL)
+    (root / "model").write_text("none")
+    (root / "uri").write_text(store)
+    document = {
+        "namespace": "n",
+        "name": "anomaly",
+        "model": {
+            "uri": f"file://{root}/model", "version": "v1", "format": "python",
+            "pythonClass": "users_code:Model",
+        },
+        "contract": CONTRACT,
+        "streaming": {
+            "source": source, "microBatch": {"maxEvents": 64, "maxDelay": "5ms"}, **streaming
+        },
+        "port": free_port(),
+        "host": "127.0.0.1",
+        "paths": {
+            "storeUriFile": f"{root}/uri", "secretsRoot": f"{root}/secrets",
+            "cacheDir": f"{root}/cache", "terminationLog": f"{root}/last-words",
+        },
+    }  # fmt: skip
+    return StreamConfig.model_validate(document, context=JUDGED)
+
+
+class WorkerProcess:
+    """A stream worker as a process, started anew as often as is asked."""
+
+    def __init__(self, root: Path, config: StreamConfig) -> None:
+        self.root = root
+        self.config = config.model_copy(update={"port": free_port()})
+        self.url = f"http://127.0.0.1:{self.config.port}"
+        self.log = root / f"worker-{self.config.port}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fourways_runtime", "stream"],
+                env={
+                    **os.environ,
+                    "FOURWAYS_CONFIG": json.dumps(self.config.to_json()),
+                    "PYTHONPATH": str(self.root),
+                },
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """End it as a kubelet does; return its exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(30)
+
+    def revive(self) -> bool:
+        """Start it where it has died, as a kubelet does."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            return False
+        self.start()
+        return True
+
+    def ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/v2/health/ready", verify=NO_TLS).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def metrics(self) -> str:
+        return httpx.get(f"{self.url}/metrics", verify=NO_TLS).text
+
+    def last_words(self) -> RunReport:
+        return RunReport.model_validate_json((self.root / "last-words").read_text())
+
+
+def await_true(condition: Callable[[], Any], seconds: float, between: Any = None) -> Any:
+    """Wait for a condition; return what it is then."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        if between is not None:
+            between()
+        time.sleep(0.02)
+    return found
+
+
+# ---------------------------------------------------------------- the store
+
+
+def ask(store: str, query: str) -> list[tuple[Any, ...]]:
+    """Ask a store with SQL of both databases; none where there are no tables yet."""
+    try:
+        if store.startswith("sqlite"):
+            path = store.removeprefix("sqlite:///")
+            if not os.path.exists(path):
+                return []
+            connection = sqlite3.connect(path, timeout=30)
+            try:
+                return connection.execute(query.replace("fourways.", "")).fetchall()
+            finally:
+                connection.close()
+        with psycopg.connect(store) as line:
+            return line.execute(query.encode()).fetchall()
+    except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):
+        return []
+
+
+def stands(store: str) -> dict[int, int]:
+    return dict(ask(store, "SELECT partition, next FROM fourways.positions"))
+
+
+def answers(store: str, keys: list[str]) -> dict[Any, float]:
+    """Return what readers get, by key."""
+
+    async def look() -> dict[Any, float]:
+        reader = open_reader(store, 30.0)
+        try:
+            found = await reader.live("n", "anomaly", list(keys))
+            assert found is not None
+            return {key: answer.outputs["y"] for key, answer in found.answers.items()}
+        finally:
+            await reader.close()
+
+    return asyncio.run(look())
+
+
+def dead_letters(store: str) -> list[tuple[Any, ...]]:
+    """Return key, attempts and reason of each."""
+    rows = ask(store, "SELECT key, attempts, reason FROM fourways.dead_letters ORDER BY key")
+    return [(bytes(key).decode(), attempts, reason) for key, attempts, reason in rows]

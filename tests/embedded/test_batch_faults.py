@@ -1,0 +1,236 @@
+"""Batch runs while lines are cut, servers restart, disks fill, tables change: old or new."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from fourways_runtime.batch import BatchRun
+from fourways_runtime.batch import run as shell
+from fourways_runtime.errors import SourceError, StoreFull, WorkloadError
+from fourways_runtime.store import open_writer, sqlite_database
+from tests.unit.postgres import CutLine, Server, postgres  # noqa: F401  (a fixture)
+from tests.unit.test_batch import World
+from tools.torture.batch import torture
+
+pytestmark = pytest.mark.embedded
+
+ROWS = 30_000
+CHUNKS = 10
+
+
+def world_of(folder: Path, uri: str) -> World:
+    world = World(folder, uri, "n")
+    grow(world, 0)
+    return world
+
+
+def grow(world: World, base: float) -> None:
+    """Write the table; the answer of row n is 2 * (n % 100 + base)."""
+    world.table(
+        id=[f"c{n}" for n in range(ROWS)],
+        age=np.arange(ROWS) % 100,
+        spend=np.full(ROWS, base, np.float32),
+        row_group_size=ROWS // CHUNKS,
+    )
+
+
+def run_of(world: World, name: str) -> BatchRun:
+    return BatchRun(world.config(memoryBytes=8 * (ROWS // CHUNKS) * (8 * 3 + 64)), name)
+
+
+def at(run: BatchRun, stage: str, act: Callable[[], object], times: int = 1) -> None:
+    """Act when the run says a stage, the first so many times."""
+    original = run.log
+    left = times
+
+    def log(said: str, **details: Any) -> None:
+        nonlocal left
+        original(said, **details)
+        if said == stage and left:
+            left -= 1
+            act()
+
+    run.log = log  # type: ignore[method-assign]
+
+
+async def seen(world: World, *uris: str) -> float:
+    """Return what the rows of the published run say their base is: the same for all of them."""
+    if uris:
+        (world.uri,) = uris
+    keys = [f"c{n}" for n in range(0, ROWS, 373)]
+    rows = await world.rows(*keys)
+    assert set(rows) == set(keys)
+    bases = {rows[key]["y"] / 2 - int(key[1:]) % 100 for key in keys}
+    assert len(bases) == 1, "half a run"
+    return float(bases.pop())
+
+
+@pytest.fixture(autouse=True)
+def say_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "_SAY_SECONDS", -1.0)
+    monkeypatch.setattr(shell, "RETRY_SECONDS", 0.05)
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    server = Server()
+    server.start()
+    yield server
+    server.remove()
+
+
+STATEMENTS = [
+    b"CREATE UNIQUE INDEX",
+    b"UPDATE fourways.ledgers SET state = 'sealed'",
+    b"UPDATE fourways.runs SET table_name",
+    b"coalesce(max(done_at)",
+    b"UPDATE fourways.runs SET state = 'published'",
+    b"INSERT INTO fourways.published",
+    b"COMMIT",
+    b"DELETE FROM fourways.runs",
+    b"DROP TABLE",
+]
+
+
+@pytest.mark.parametrize("forward", [False, True], ids=["before it", "before the reply"])
+@pytest.mark.parametrize("words", STATEMENTS, ids=[words.decode() for words in STATEMENTS])
+async def test_a_line_cut_at_a_statement_of_publishing_shows_old_or_new(
+    postgres: Server, tmp_path: Path, words: bytes, forward: bool  # noqa: F811
+) -> None:  # fmt: skip
+    uri = postgres.database()
+    world = world_of(tmp_path, uri)
+    for number in range(3):  # The third leaves a run to drop.
+        await asyncio.to_thread(run_of(world, f"r{number}").execute)
+    grow(world, 7)
+    database = uri.partition("?")[0].rpartition("/")[2]
+    line = CutLine(postgres, words, forward=forward)
+    (world.root / "uri").write_text(line.uri.replace("/postgres?", f"/{database}?"))
+    run = run_of(world, "new")
+    at(run, "scored", line.armed.set)
+
+    def go_round() -> None:
+        assert asyncio.run(seen(world)) in (0.0, 7.0)
+        (world.root / "uri").write_text(uri)
+
+    at(run, "store unavailable", go_round)
+    done = await asyncio.to_thread(run.execute)
+    assert line.cut.is_set()
+    assert (done.name, done.rows) == ("new", ROWS)
+    assert await seen(world) == 7.0
+    line.close()
+    writer = open_writer(uri)
+    scored = writer.database.rows("SELECT sum(attempts), count(*) FROM @chunks c JOIN @runs r "
+                                  "ON r.id = c.run_id WHERE r.name = 'new'")  # fmt: skip
+    assert scored == [(CHUNKS, CHUNKS)]
+    writer.close()
+
+
+async def test_a_server_that_restarts_midway_costs_no_recorded_chunk(
+    own_server: Server, tmp_path: Path
+) -> None:
+    world = world_of(tmp_path, own_server.database())
+    run = run_of(world, "r1")
+
+    def restart() -> None:
+        own_server.stop()
+        own_server.start()
+
+    at(run, "progress", restart, times=3)
+    done = await asyncio.to_thread(run.execute)
+    assert done.rows == ROWS
+    assert await seen(world) == 0.0
+    writer = open_writer(world.uri)
+    # Read twice at the most is what was under way; what was recorded before is not scored again.
+    ((most, rows),) = writer.database.rows("SELECT max(attempts), sum(rows) FROM @chunks")
+    assert (int(rows), int(most) <= 4) == (ROWS, True)
+    writer.close()
+
+
+async def test_a_full_disk_is_named_and_the_next_try_goes_on(
+    postgres: Server, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    uri = postgres.database()
+    world = world_of(tmp_path, uri)
+    open_writer(uri).close()
+    full = """
+        CREATE FUNCTION no_room() RETURNS trigger AS $$ BEGIN IF NEW.number > 3 THEN
+        RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';
+        END IF; RETURN NEW; END $$ LANGUAGE plpgsql;
+        CREATE TRIGGER no_room BEFORE UPDATE ON fourways.chunks FOR EACH ROW
+        WHEN (NEW.state = 'done') EXECUTE FUNCTION no_room()"""
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(full)
+        with pytest.raises(StoreFull, match="No space left on device") as error:
+            await asyncio.to_thread(run_of(world, "r1").execute)
+        assert error.value.exit_code == 75
+        connection.execute("DROP TRIGGER no_room ON fourways.chunks")
+        before = connection.execute("SELECT count(*) FROM fourways.chunks WHERE state = 'done'")
+        assert before.fetchone() == (4,)
+    again = run_of(world, "r1")
+    await asyncio.to_thread(again.execute)
+    assert again.progress.rows == ROWS * 6 // CHUNKS
+    assert await seen(world) == 0.0
+
+
+async def test_a_full_sqlite_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world_of(tmp_path, f"sqlite:///{tmp_path}/store.db")
+    connect = sqlite_database.connect
+
+    def small(path: Path) -> Any:
+        connection = connect(path)
+        connection.execute("PRAGMA max_page_count = 120")
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_database, "connect", small)
+        with pytest.raises(StoreFull, match="full"):
+            await asyncio.to_thread(run_of(world, "r1").execute)
+    await asyncio.to_thread(run_of(world, "r1").execute)
+    assert await seen(world) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda world: grow(world, 9), "changed while it was read"),
+        (lambda world: world.file("table.parquet").unlink(), "is gone"),
+    ],
+    ids=["changes", "vanishes"],
+)
+async def test_a_table_that_does_not_last_ends_the_run_and_publishes_nothing(
+    tmp_path: Path, harm: Callable[[World], None], told: str
+) -> None:
+    world = world_of(tmp_path, f"sqlite:///{tmp_path}/store.db")
+    await asyncio.to_thread(run_of(world, "r1").execute)
+    grow(world, 7)
+    run = run_of(world, "r2")
+    at(run, "progress", lambda: harm(world))
+    with pytest.raises(WorkloadError, match=told) as error:
+        await asyncio.to_thread(run.execute)
+    assert isinstance(error.value, SourceError)
+    assert await seen(world) == 0.0
+    writer = open_writer(world.uri)
+    assert [(r.name, r.state) for r in writer.runs("n", "churn")] == [
+        ("r2", "failed"), ("r1", "published"),
+    ]  # fmt: skip
+    writer.close()
+
+
+@pytest.mark.parametrize("store", ["postgresql", "sqlite"])
+def test_workers_killed_at_random_moments_publish_what_nobody_killed_would(
+    request: pytest.FixtureRequest, tmp_path: Path, store: str
+) -> None:
+    uri = f"sqlite:///{tmp_path}/store.db"
+    if store == "postgresql":
+        uri = request.getfixturevalue("postgres").database()
+    seed = random.SystemRandom().randrange(10**6)
+    told = torture(tmp_path, uri, kills=5, workers=2, rows=60_000, seed=seed)
+    assert told.startswith("5 kills"), f"seed {seed}"

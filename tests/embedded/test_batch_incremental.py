@@ -1,0 +1,254 @@
+"""Runs that score only what is new: the outcome is that of a full run, however it came about."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fourways_runtime.batch.incremental import row_hashes
+from fourways_runtime.errors import CheckFailed
+from fourways_runtime.store import open_writer
+from fourways_runtime.store.history import RunRecord
+from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
+from tests.unit.test_batch import World, each_world  # noqa: F401  (a fixture)
+
+pytestmark = pytest.mark.embedded
+
+HASH = {"rowHash": True}
+ROWS = 40
+
+
+@pytest.fixture
+def table(each_world: World) -> Table:  # noqa: F811
+    return Table(each_world)
+
+
+class Table:
+    """A table of keys with an age and the moment of their last change."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.rows: dict[str, tuple[int, int]] = {f"c{n:03}": (n, n) for n in range(ROWS)}
+        self.write()
+
+    def write(self) -> None:
+        ids = list(self.rows)
+        columns = {
+            "id": ids,
+            "age": [age for age, _ in self.rows.values()],
+            "spend": pa.array([0.0] * len(ids), pa.float32()),
+            "at": [at for _, at in self.rows.values()],
+        }
+        pq.write_table(pa.table(columns), self.world.file("table.parquet"), row_group_size=10)
+
+    def change(self, key: str, age: int, at: int) -> None:
+        self.rows[key] = (age, at)
+        self.write()
+
+    def run(self, name: str, incremental: dict[str, Any], **changes: Any) -> RunRecord:
+        changes.setdefault("batch__maxRejects", "10")
+        self.world.run(name, batch__incremental=incremental, **changes)
+        return self.listed()[0]
+
+    def listed(self) -> list[RunRecord]:
+        writer = open_writer(self.world.uri)
+        try:
+            return writer.runs("n", "churn")
+        finally:
+            writer.close()
+
+    async def holds(self, *, but: tuple[str, ...] = ()) -> None:
+        """Check that each row of the table has its answer, and no other key has one."""
+        keys = [*self.rows, "gone", "c001", "c002"]
+        expected = {k: {"y": float(2 * age)} for k, (age, _) in self.rows.items() if k not in but}
+        assert await self.world.rows(*keys) == expected
+
+
+@pytest.mark.parametrize("how", [{"watermark": "at"}, HASH], ids=["watermark", "hash"])
+async def test_what_changed_is_scored_and_the_rest_carried_over(
+    table: Table, how: dict[str, Any]
+) -> None:
+    first = table.run("r1", how)
+    assert (first.kind, first.rows, first.carried) == ("full", ROWS, 0)
+    table.change("c003", 77, at=100)
+    table.change("new", 78, at=101)
+    second = table.run("r2", how)
+    kind = "hash" if how is HASH else "watermark"
+    # The row with the highest watermark of the last run is scored again.
+    scored = 2 if how is HASH else 3
+    assert (second.kind, second.rows) == (kind, ROWS + 1)
+    assert second.carried == ROWS + 1 - scored
+    await table.holds()
+    table.change("c004", 79, at=102)
+    table.change("new", 80, at=103)
+    assert table.run("r3", how).rows == ROWS + 1
+    await table.holds()
+    for at in range(20):
+        table.change(f"c{at:03}", 30 + at, at=200 + at)
+    assert table.run("r4", how).rows == ROWS + 1
+    await table.holds()
+    assert table.run("r5", how).rows == ROWS + 1
+    await table.holds()
+
+
+async def test_a_changed_row_that_is_refused_loses_the_answer_it_had(table: Table) -> None:
+    table.run("r1", HASH)
+    table.change("c005", -1, at=100)
+    run = table.run("r2", HASH)
+    assert (run.rows, run.rejects) == (ROWS - 1, 1)
+    await table.holds(but=("c005",))
+    assert table.run("r3", HASH).rejects == 1
+    await table.holds(but=("c005",))
+    table.change("c005", 5, at=101)
+    assert table.run("r4", HASH).rows == ROWS
+    await table.holds()
+
+
+@pytest.mark.parametrize("deletions", ["Keep", "Remove"])
+async def test_rows_that_are_gone_are_handled_as_declared(table: Table, deletions: str) -> None:
+    how = HASH | {"deletions": deletions}
+    table.run("r1", how)
+    gone = table.rows.pop("c001")
+    table.change("c003", 50, at=100)
+    table.run("r2", how)
+    if deletions == "Keep":
+        table.rows["c001"] = gone
+    await table.holds()
+    table.write()
+    if deletions == "Remove":
+        table.change("c001", 51, at=101)
+    table.run("r3", how)
+    await table.holds()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, "hash"),
+        ({"model__version": "v2"}, "full"),
+        ({"contract__outputs": [{"name": "z", "type": "float32", "tensor": "y"}]}, "full"),
+        ({"incremental": {"watermark": "at"}}, "full"),
+    ],
+)
+def test_all_is_scored_where_the_answers_before_may_not_hold(
+    table: Table, changes: dict[str, Any], kind: str
+) -> None:
+    table.run("r1", HASH)
+    how = changes.pop("incremental", HASH)
+    assert table.run("r2", how, **changes).kind == kind
+    changes["incremental"] = how
+
+
+def test_all_is_scored_every_so_many_runs(table: Table) -> None:
+    how = HASH | {"fullEvery": 3}
+    kinds = [table.run(f"r{at}", how).kind for at in range(7)]
+    assert kinds == ["full", "hash", "hash", "full", "hash", "hash", "full"]
+
+
+async def test_a_run_that_was_rolled_back_is_not_built_on(table: Table) -> None:
+    table.run("r1", HASH)
+    table.change("c003", 60, at=100)
+    table.run("r2", HASH)
+    writer = open_writer(table.world.uri)
+    assert writer.rollback("n", "churn") == "r1"
+    assert [run.current for run in writer.runs("n", "churn")] == [False, True]
+    assert (await table.world.rows("c003")) == {"c003": {"y": 6.0}}
+    table.run("r3", HASH)
+    await table.holds()
+    difference = writer.difference("n", "churn", "r1", "r3")
+    assert (difference.only_before, difference.only_after, difference.changed) == (0, 0, 1)
+    assert difference.common == ROWS
+    shift = difference.shifts["y"]
+    assert shift.before is not None
+    assert shift.after == pytest.approx(shift.before + 2 * 57 / ROWS)
+    writer.close()
+
+
+def test_only_what_the_latest_runs_need_is_kept(table: Table) -> None:
+    for at in range(6):
+        table.change("c003", at, at=100 + at)
+        table.run(f"r{at}", {"watermark": "at"}, batch__keepRuns=2)
+    writer = open_writer(table.world.uri)
+    assert [run.name for run in writer.runs("n", "churn")] == ["r5", "r4"]
+    # Two tables of changes and the one beneath, each change with its view; or two whole tables.
+    names = writer.database.relations()
+    assert len(names) == (5 if "sql:" in table.world.uri else 2)
+    writer.close()
+
+
+# ---------------------------------------------------------------- checks
+
+
+CHECKS: list[tuple[dict[str, Any], list[int], str | None]] = [
+    ({"minRows": 41}, list(range(40)), "40 predictions, minRows is 41"),
+    ({"minRows": 40}, list(range(40)), None),
+    ({"maxRowChange": "10%"}, list(range(35)), "35 predictions where run r1 has 40: 12.50% apart"),
+    ({"maxRowChange": "10%"}, list(range(44)), None),
+    ({"maxDrift": 0.2}, [119] * 40, "y: the distribution is "),
+    ({"maxDrift": 0.2}, list(range(39, -1, -1)), None),
+]
+
+
+@pytest.mark.parametrize(("checks", "ages", "told"), CHECKS)
+async def test_a_run_that_fails_a_check_is_not_published(
+    each_world: World, checks: dict[str, Any], ages: list[int], told: str | None  # noqa: F811
+) -> None:  # fmt: skip
+    table = Table(each_world)
+    table.run("r1", HASH)
+    table.rows = {f"c{n:03}": (age, n) for n, age in enumerate(ages)}
+    table.write()
+    if told is None:
+        each_world.run("r2", batch__checks=checks)
+        return
+    with pytest.raises(CheckFailed) as error:
+        each_world.run("r2", batch__checks=checks)
+    assert str(error.value).startswith(told)
+    assert (await each_world.rows("c000"))["c000"] == {"y": 0.0}
+    failed, _ = table.listed()
+    assert (failed.name, failed.state, failed.reason) == ("r2", "failed", "CheckFailed")
+    assert failed.message == str(error.value)
+
+
+# ---------------------------------------------------------------- hashes
+
+
+def test_hashes_tell_values_apart_and_do_not_depend_on_batches_or_widths() -> None:
+    text = ["", "a", "b", "ab", "ba", "a" * 300, "a" * 299 + "b", None, "ü"]
+    columns: dict[str, Any] = {
+        "text": text,
+        "whole": [0, 1, -1, 2, 3, 4, 5, 6, None],
+        "part": [0.0, 0.5, -0.5, float("nan"), None, 1.0, 2.0, 3.0, 4.0],
+        "list": [[], [1.0], [1.0, 2.0], [2.0, 1.0], None, [0.0], [0.0, 0.0], [3.0], [4.0]],
+        "truth": [True, False, None, True, True, True, False, False, False],
+        "when": [datetime(2026, 1, day) for day in range(1, 10)],
+    }
+    batch = pa.RecordBatch.from_pydict(columns)
+    for name in columns:
+        hashes = row_hashes(batch, (name,))
+        distinct = len({repr(value) for value in columns[name]})
+        assert len(set(hashes.tolist())) == distinct, name
+        parts = [row_hashes(batch.slice(at, 2), (name,)) for at in range(0, 9, 2)]
+        assert np.concatenate(parts).tolist() == hashes.tolist()
+    narrow = batch.column("whole").cast(pa.int8())
+    wide = row_hashes(batch, ("whole",))
+    assert row_hashes(pa.RecordBatch.from_pydict({"whole": narrow}), ("whole",)).tolist() == (
+        wide.tolist()
+    )
+    both = row_hashes(batch, ("text", "whole"))
+    assert both.tolist() != row_hashes(batch, ("whole", "text")).tolist()
+
+
+def test_hashes_of_many_rows_do_not_meet() -> None:
+    count = 200_000
+    batch = pa.RecordBatch.from_pydict(
+        {"id": np.arange(count), "x": (np.arange(count) % 7).astype(np.float32)}
+    )
+    assert len(np.unique(row_hashes(batch, ("id", "x")))) == count
+    assert len(np.unique(row_hashes(batch, ("x",)))) == 7
+    texts = pa.RecordBatch.from_pydict({"id": [f"customer-{n}" for n in range(count)]})
+    assert len(np.unique(row_hashes(texts, ("id",)))) == count

@@ -1,0 +1,85 @@
+"""Bundles published to a real S3 server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from fourways_api.runtime_config import FetchPolicy, Paths
+from fourways_runtime.edge import layout
+from fourways_runtime.edge.places import Place, open_place
+from fourways_runtime.errors import PublishFailed
+from tests.embedded.edge_rig import Publisher
+from tests.unit.edge_plane import ROOMY
+
+pytestmark = pytest.mark.embedded
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    boto3.client(
+        "s3", endpoint_url=url, region_name="us-east-1",
+        aws_access_key_id="key", aws_secret_access_key="secret",
+    ).create_bucket(Bucket="edge")  # fmt: skip
+    try:
+        yield url
+    finally:
+        server.stop()
+
+
+def credentials(root: Path, endpoint: str) -> Path:
+    folder = root / "secrets" / "bucket"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in {
+        "access-key-id": "key", "secret-access-key": "secret",
+        "endpoint-url": endpoint, "region": "us-east-1",
+    }.items():  # fmt: skip
+        (folder / name).write_text(value)
+    return folder
+
+
+def bucket(root: Path, endpoint: str, uri: str) -> Place:
+    return open_place(
+        uri, credentials=credentials(root, endpoint), policy=FetchPolicy(), paths=Paths()
+    )
+
+
+def edge(uri: str) -> dict[str, object]:
+    return {
+        "targets": [{"name": "door", "budget": ROOMY}],
+        "signing": {"secretName": "device-key"},
+        "publish": uri,
+        "credentials": {"secretName": "bucket"},
+    }
+
+
+def test_a_bundle_in_a_bucket_is_whole_and_the_one_before_last_is_gone(
+    tmp_path: Path, endpoint: str
+) -> None:
+    credentials(tmp_path, endpoint)
+    publisher = Publisher(tmp_path)
+    digests = [publisher.publish(at, edge=edge("s3://edge/bundles")) for at in (1, 2, 3)]
+    place = bucket(tmp_path, endpoint, "s3://edge/bundles/churn/door")
+    published = layout.read_index(place.read(layout.INDEX_FILE, 2**20) or b"")
+    assert published.model.digest == digests[2]
+    raw = place.read(layout.blob_name(digests[2]), 2**20) or b""
+    for wanted in layout.read_model_manifest(raw).values():
+        found = place.read(layout.blob_name(wanted.digest), 2**30)
+        assert found is not None
+        assert layout.digest_of(found) == wanted.digest
+    kept = [place.size(layout.blob_name(digest)) is not None for digest in digests]
+    assert kept == [False, True, True]
+
+
+def test_a_bucket_that_is_not_there_is_said_so(tmp_path: Path, endpoint: str) -> None:
+    credentials(tmp_path, endpoint)
+    with pytest.raises(PublishFailed, match="s3://nowhere/bundles/churn/door"):
+        Publisher(tmp_path).publish(1, edge=edge("s3://nowhere/bundles"))

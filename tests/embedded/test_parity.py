@@ -1,0 +1,85 @@
+"""One model through all four modes under `fourways up`: the golden vectors come out equal."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests import parity
+from tests.embedded.hosts import Up, await_settled, patiently
+from tools.demo.device import Device
+from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES
+
+pytestmark = pytest.mark.embedded
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
+    folder = tmp_path_factory.mktemp("parity")
+    manifest = folder / "all.yaml"
+    manifest.write_text(yaml.safe_dump_all(parity.documents().values()))
+    with Up(folder / "state", volumes={CLAIM: ARTIFACTS}) as host:
+        host.start(manifest)
+        said = await_settled(host.state, 100)
+        assert {n: c["Ready"]["status"] for n, c in said.items()} == dict.fromkeys(
+            (f"parity-{mode}" for mode in parity.MODES), "True"
+        ), said
+        yield host
+
+
+@pytest.fixture
+def client(up: Up) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=up.url, timeout=30, trust_env=False) as client:
+        yield client
+
+
+def asked(client: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
+    return patiently(lambda: client.request(method, path, **options))
+
+
+def test_batch(client: httpx.Client) -> None:
+    answers = {}
+    for key in parity.vectors():
+        answer = asked(client, "GET", f"/predictions/parity-batch/{key}")
+        assert answer.status_code == 200, answer.text
+        answers[key] = answer.json()["outputs"]
+    assert parity.disagreements(answers) == []
+
+
+def test_realtime(client: httpx.Client) -> None:
+    answers = {}
+    for key, vector in parity.vectors().items():
+        question = parity.question(key, vector["inputs"])
+        answer = asked(client, "POST", "/v2/models/parity-realtime/infer", json=question)
+        assert answer.status_code == 200, answer.text
+        answers[key] = parity.row(answer.json())
+    assert parity.disagreements(answers) == []
+
+
+def test_streaming(client: httpx.Client) -> None:
+    for key, vector in parity.vectors().items():
+        question = parity.question(key, vector["inputs"])
+        taken = asked(client, "POST", "/v2/models/parity-streaming/infer", json=question)
+        assert taken.status_code == 202, taken.text
+        assert taken.headers["location"] == f"/predictions/parity-streaming/{key}"
+    answers = {}
+    for key in parity.vectors():
+        place = f"/predictions/parity-streaming/{key}"
+        answer = asked(client, "GET", place, headers={"Prefer": "wait=20"})
+        assert answer.status_code == 200, answer.text
+        answers[key] = answer.json()["outputs"]
+    assert parity.disagreements(answers) == []
+
+
+def test_edge(up: Up, tmp_path: Path) -> None:
+    key = up.state / "keys" / "device-signing" / "public-key.pem"
+    device = Device(tmp_path / "device", key, deployment="parity-edge", target="till")
+    device.fetch(up.url)
+    answers = {k: device.predict(v["inputs"]) for k, v in parity.vectors().items()}
+    assert parity.disagreements(answers) == []

@@ -1,0 +1,97 @@
+"""A model server's process and its PostgreSQL: answers, an outage, and a start that cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from fourways_api.runtime_config import ServerConfig
+from tests.embedded.test_serving_process import free_port, started
+from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
+from tests.unit.serving_plane import LINEAR, NO_TLS, configure, linear, tensor
+
+pytestmark = pytest.mark.embedded
+
+QUESTION = {"inputs": [tensor("id", "BYTES", ["ann"]), tensor("rate", "FP32", [1])]}
+
+
+def configured(root: Path, uri: str, **more: Any) -> ServerConfig:
+    secret = root / "secrets" / "crm"
+    secret.mkdir(parents=True)
+    (secret / "uri").write_text(uri)
+    features = {
+        "database": {"secretName": "crm"}, "table": "people", "inputs": ["age", "spend"],
+        "timeout": "1s",
+    } | more  # fmt: skip
+    config = configure(
+        root, linear(), LINEAR, port=free_port(), features=features, timeoutSeconds=5
+    )
+    paths = config.paths.model_copy(update={"secrets_root": str(root / "secrets")})
+    return config.model_copy(update={"paths": paths})
+
+
+def filled(server: Server) -> str:
+    uri = server.database()
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("CREATE TABLE people (id text PRIMARY KEY, age integer, spend real)")
+        connection.execute("INSERT INTO people VALUES ('ann', 30, 2)")
+    return uri
+
+
+def test_answers_before_during_and_after_an_outage(tmp_path: Path) -> None:
+    server = Server()
+    server.start()
+    try:
+        with (
+            started(tmp_path, configured(tmp_path, filled(server))) as running,
+            httpx.Client(base_url=running.url, verify=NO_TLS, timeout=20) as client,
+        ):
+            running.until("serving")
+            path = "/v2/models/churn/infer"
+            answer = client.post(path, json=QUESTION)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["outputs"][0]["data"] == [11.125]
+            server.stop()
+            away = client.post(path, json=QUESTION)
+            assert (away.status_code, away.headers["retry-after"]) == (503, "1")
+            assert "feature database" in away.json()["error"]
+            whole = {"inputs": [tensor("input", "FP32", [30, 2, 1], [1, 3])]}
+            assert client.post(path, json=whole).status_code == 200
+            server.start()
+            deadline = monotonic() + 20
+            while (answer := client.post(path, json=QUESTION)).status_code != 200:
+                assert monotonic() < deadline
+            assert answer.json()["outputs"][0]["data"] == [11.125]
+            metrics = client.get("/metrics").text
+            assert "fourways_feature_misses_total 0.0" in metrics
+    finally:
+        server.remove()
+
+
+def test_a_database_that_never_comes_is_named_in_the_last_words(tmp_path: Path) -> None:
+    uri = f"postgresql://ann:s3cret@/crm?host={tmp_path}"
+    begun = monotonic()
+    with started(tmp_path, configured(tmp_path, uri)) as running:
+        assert running.end() == 75
+        words = running.last_words()
+        assert (words.outcome, words.reason) == ("Failed", "FeaturesUnavailable")
+        assert words.message.startswith("the feature database: connection")
+        assert "s3cret" not in json.dumps(running.log) + words.message
+    assert 10 < monotonic() - begun < 25
+
+
+def test_columns_that_are_not_there_end_the_start_at_once(
+    tmp_path: Path, postgres: Server  # noqa: F811
+) -> None:  # fmt: skip
+    config = configured(tmp_path, filled(postgres), inputs=["age", "rate"])
+    with started(tmp_path, config) as running:
+        assert running.end() == 2
+        words = running.last_words()
+        assert words.reason == "FeaturesMismatch"
+        assert "table people has no column rate; found: id, age, spend" in words.message

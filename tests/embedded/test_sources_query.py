@@ -1,0 +1,223 @@
+"""Rows of a PostgreSQL query: every type, every row once, and what is said of what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from fourways_api import BatchSource, Contract, FetchPolicy, Paths
+from fourways_runtime.errors import ConfigError, FetchFailed, SourceError
+from fourways_runtime.sources import BATCH_ROWS, open_table
+from fourways_runtime.sources.decode import Decoder
+from fourways_runtime.sources.split import Newer, Split
+from tests.unit.postgres import Server, postgres
+
+__all__ = ["postgres"]
+
+pytestmark = pytest.mark.embedded
+
+INPUTS = [
+    {"name": "age", "type": "int32"},
+    {"name": "worth", "type": "float64", "nullable": True},
+    {"name": "plan", "type": "string", "nullable": True},
+    {"name": "old", "type": "bool"},
+    {"name": "exact", "type": "int64"},
+    {"name": "pair", "type": "float32", "shape": [2]},
+]
+CONTRACT = Contract.model_validate(
+    {"entityKey": {"name": "id"}, "inputs": INPUTS, "outputs": [{"name": "y", "type": "float32"}]}
+)
+SQL = "SELECT * FROM people -- all of them"
+
+
+class Rig:
+    def __init__(self, uri: str, folder: Path) -> None:
+        self.uri = uri
+        (folder / "db").mkdir()
+        (folder / "db" / "uri").write_text(uri)
+        self.paths = Paths(secrets_root=str(folder))
+
+    def sql(self, statement: str) -> None:
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def open(self, query: str = SQL, by: str | None = "n", more: tuple[str, ...] = ()) -> Any:
+        told = {"database": {"secretName": "db"}, "sql": query} | ({"splitBy": by} if by else {})
+        source = BatchSource.model_validate({"query": told})
+        return open_table(source, CONTRACT, policy=FetchPolicy(), paths=self.paths, more=more)
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Server) -> str:
+    return postgres.database()
+
+
+@pytest.fixture
+def rig(database: str, tmp_path: Path) -> Rig:
+    made = Rig(database, tmp_path)
+    made.sql("DROP TABLE IF EXISTS people")
+    made.sql(
+        "CREATE TABLE people (n bigint, id varchar(30), age smallint, worth float4, plan text, "
+        "old bool, exact numeric, pair float8[], changed timestamptz)"
+    )
+    return made
+
+
+def people(rig: Rig, values: str) -> None:
+    columns = "n, 'k' || n, n % 90, n / 2.0, 'p', true, n, ARRAY[n, 0.5]"
+    changed = "'2026-01-01Z'::timestamptz + n % 100000 * interval '1 s'"
+    rig.sql(f"INSERT INTO people SELECT {columns}, {changed} FROM {values} AS v (n)")  # noqa: S608
+
+
+def keys(table: Any, splits: list[Split], newer: Newer | None = None) -> list[str]:
+    return [
+        key.decode()
+        for split in splits
+        for chunk in table.read(split, newer)
+        for key in chunk.batch.column("id").to_pylist()
+    ]
+
+
+def test_every_type_comes_through(rig: Rig) -> None:
+    rig.sql(
+        "INSERT INTO people VALUES (1, 'a', 30, 0.5, 'ü', true, 9007199254740993, '{1,2}', now()),"
+        "(2, 'b', 31, NULL, NULL, false, -5, '{3,4}', NULL), (3, 'c', NULL, 1, '', true, 1, "
+        "'{1}', now()), (4, 'd', 1, 'NaN', 'x', true, 1.5, '{1,2}', now())"
+    )
+    table = rig.open()
+    (split,) = table.splits(10)
+    (chunk,) = table.read(split)
+    records, rejects = Decoder(CONTRACT).decode(chunk.batch, chunk.rows)
+    assert records.keys.tolist() == ["a", "b"]
+    assert records.columns["plan"].tolist() == ["ü", ""]
+    assert records.columns["exact"].tolist() == [9007199254740993, -5]
+    assert records.columns["pair"].tolist() == [[1, 2], [3, 4]]
+    assert records.columns["worth"][0] == 0.5
+    assert records.columns["old"].tolist() == [True, False]
+    told = {reject.key: reject.field for reject in rejects}
+    assert told == {"c": "age", "d": "exact"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "generate_series(1, 1000)",
+        "generate_series(-9223372036854775807, 9223372036854775000, 18446744073709551)",
+        "(SELECT power(2, n % 60)::bigint + n FROM generate_series(1, 1000) n)",
+        "(SELECT 7::bigint FROM generate_series(1, 50))",
+        "(SELECT CASE WHEN n % 3 = 0 THEN NULL ELSE n END FROM generate_series(1, 100) n)",
+    ],
+)
+@pytest.mark.parametrize("rows", [7, 5000])
+def test_ranges_cover_every_row_once_however_keys_lie(rig: Rig, values: str, rows: int) -> None:
+    people(rig, values)
+    query = SQL.replace("*", "n, coalesce(id, 'none') AS id, age, worth, plan, old, exact, pair")
+    table = rig.open(query)
+    splits = table.splits(rows)
+    with psycopg.connect(rig.uri) as connection:
+        expected = sorted(
+            row[0] for row in connection.execute("SELECT coalesce(id, 'none') FROM people")
+        )
+    assert sorted(keys(table, splits)) == expected
+    assert table.total_rows == sum(split.rows for split in splits) == len(expected)
+    assert splits == rig.open(query).splits(rows)
+    if values == "generate_series(1, 1000)":
+        assert max(split.rows for split in splits) <= rows
+    assert max(split.rows for split in splits) <= max(4 * rows, 50)
+
+
+def test_another_worker_reads_its_range_and_rows_added_since_are_the_next_runs(rig: Rig) -> None:
+    people(rig, "generate_series(1, 100)")
+    splits = rig.open().splits(30)
+    people(rig, "generate_series(101, 200)")
+    assert keys(rig.open(), splits[::-1]) == [
+        f"k{n}" for split in splits[::-1] for n in range(split.detail["from"],
+                                                        split.detail["to"] + 1)
+    ]  # fmt: skip
+
+
+def test_without_ranges_one_statement_reads_all_in_the_querys_order(rig: Rig) -> None:
+    people(rig, f"generate_series(1, {BATCH_ROWS + 10})")
+    table = rig.open("SELECT * FROM people ORDER BY n DESC;", by=None)
+    (split,) = table.splits(10)
+    chunks = list(table.read(split))
+    assert [chunk.batch.num_rows for chunk in chunks] == [BATCH_ROWS, 10]
+    assert chunks[0].batch.column("id")[0].as_py() == f"k{BATCH_ROWS + 10}".encode()
+    assert [int(row) for chunk in chunks for row in chunk.rows] == list(range(BATCH_ROWS + 10))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("changed", "2026-01-01T00:01:30+00:00"), ("n", 90), ("worth", 45.0)]
+)
+def test_only_newer_rows_are_asked_for(rig: Rig, column: str, value: Any) -> None:
+    people(rig, "generate_series(1, 100)")
+    rig.sql(f"UPDATE people SET {column} = NULL WHERE id = 'k5'")  # noqa: S608
+    table = rig.open(more=(column,), by=None)
+    found = keys(table, table.splits(10), Newer(column, value))
+    assert sorted(found) == sorted(["k5", *(f"k{n}" for n in range(90, 101))])
+
+
+def test_a_time_reads_as_one(rig: Rig) -> None:
+    people(rig, "generate_series(1, 3)")
+    table = rig.open(more=("changed",))
+    (chunk,) = table.read(table.splits(10)[0])
+    assert chunk.batch.column("changed")[2].as_py().isoformat() == "2026-01-01T00:00:03+00:00"
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("SELECT id, n FROM people", "the source's query: column age is missing; the file has"),
+        ("SELECT p.*, 1 AS id FROM people p", "column id occurs 2 times"),
+        (SQL.replace("*", "n, id, age::text, worth, plan, old, exact, pair"),
+         "column age is text, the contract says int32"),
+        (SQL.replace("*", "n, id, age, worth, plan, old, exact, 1.0 AS pair"),
+         "column pair is numeric, the contract says float32 of shape [2]"),
+        (SQL.replace("*", "id, age, worth, plan, old, exact, pair"),
+         "column n is missing; splitBy needs a whole number"),
+        ("SELEC", "the source database: syntax error"),
+        ("SELECT * FROM gone", 'relation "gone" does not exist'),
+        ("DELETE FROM people RETURNING *", "the source database: "),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named_before_the_first_row(rig: Rig, query: str, told: str) -> None:
+    with pytest.raises(SourceError) as error:
+        rig.open(query).splits(10)
+    assert told.replace("the file has", "") in str(error.value).replace("the file has", "")
+
+
+def test_a_column_retyped_or_a_table_dropped_meanwhile_is_named(rig: Rig) -> None:
+    people(rig, "generate_series(1, 100)")
+    splits = rig.open().splits(30)
+    rig.sql("ALTER TABLE people ALTER age TYPE int")
+    with pytest.raises(SourceError, match="changed while it was read: age int2 is now age int4"):
+        keys(rig.open(), splits)
+    rig.sql("DROP TABLE people")
+    with pytest.raises(SourceError, match='relation "people" does not exist'):
+        keys(rig.open(), splits)
+
+
+def test_an_error_in_a_row_is_told_and_the_connection_is_good_again(rig: Rig) -> None:
+    people(rig, "generate_series(0, 10)")
+    table = rig.open(SQL.replace("*", "n, id, 1 / n::int AS age, worth, plan, old, exact, pair"))
+    splits = table.splits(100)
+    with pytest.raises(SourceError, match="division by zero"):
+        keys(table, splits)
+    rig.sql("DELETE FROM people WHERE n = 0")
+    assert len(keys(table, splits)) == 10
+
+
+def test_a_database_that_is_away_is_worth_another_try(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fourways_runtime.sources.query_table.RETRY_SECONDS", 0.0)
+    (tmp_path / "db" / "uri").write_text("postgresql://tester:s3cret@/t?host=/nowhere")
+    with pytest.raises(FetchFailed, match="the source database: ") as error:
+        rig.open().splits(10)
+    assert "s3cret" not in str(error.value)
+    (tmp_path / "db" / "uri").unlink()
+    with pytest.raises(ConfigError, match="Secret db, key uri: No such file"):
+        rig.open().splits(10)

@@ -1,0 +1,138 @@
+"""Whole batch runs, from each kind of source to each kind of sink."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fourways_runtime.errors import SourceError, TooManyRejects
+from fourways_runtime.sources import parquet_table
+from tests.unit.postgres import Server, postgres
+from tests.unit.test_batch import World
+
+__all__ = ["postgres"]
+
+pytestmark = pytest.mark.embedded
+
+COUNT = 500
+GROUP = 100
+IDS = [f"c{n}" for n in range(COUNT)]
+
+
+@pytest.fixture
+def world(tmp_path: Path, postgres: Server) -> World:
+    uri = postgres.database()
+    made = World(tmp_path, uri, "ns")
+    secret = tmp_path / "secrets" / "db"
+    secret.mkdir(parents=True)
+    (secret / "uri").write_text(uri)
+    return made
+
+
+def source(world: World, kind: str) -> dict[str, Any]:
+    """Write the same rows in one of many ways, and return how they are found."""
+    columns = {"id": IDS, "age": [n % 90 for n in range(COUNT)], "spend": [0.5] * COUNT}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    folder = world.file("in")
+    folder.mkdir()
+    if kind == "JSONLines":
+        text = "\n".join(map(json.dumps, rows))
+        (folder / "t.jsonl").write_text(text + "\n")
+    elif kind == "CSV":
+        lines = [",".join(map(str, row.values())) for row in rows]
+        (folder / "t.csv").write_text("\n".join(["id,age,spend", *lines]) + "\n")
+    elif kind == "Delta":
+        deltalake = pytest.importorskip("deltalake")
+        for at in range(0, COUNT, GROUP):
+            part = pa.table({name: column[at : at + GROUP] for name, column in columns.items()})
+            deltalake.write_deltalake(str(folder), part, mode="append")
+    elif kind == "Parquet":
+        pq.write_table(pa.table(columns), folder / "t.parquet", row_group_size=GROUP)
+    else:
+        with psycopg.connect(world.uri, autocommit=True) as connection:
+            connection.execute("CREATE TABLE t (n int, id text, age int, spend float4)")
+            connection.execute(
+                "INSERT INTO t SELECT n, 'c' || n, n % 90, 0.5 FROM generate_series(0, 499) n"
+            )
+        query = {"database": {"secretName": "db"}, "sql": "SELECT * FROM t", "splitBy": "n"}
+        return {"query": query}
+    return {"uri": "pvc://data/in", "format": kind}
+
+
+def run(world: World, where: dict[str, Any], name: str = "r1", **changes: Any) -> Any:
+    secrets = str(world.root / "secrets")
+    return world.run(name, batch__source=where, paths__secretsRoot=secrets, **changes)
+
+
+@pytest.mark.parametrize("kind", ["Parquet", "CSV", "JSONLines", "Delta", "query"])
+async def test_every_source_comes_to_the_same_predictions(world: World, kind: str) -> None:
+    done = run(world, source(world, kind))
+    assert (done.rows, done.rejects) == (COUNT, 0)
+    found = await world.rows("c0", "c499")
+    assert {key: row["y"] for key, row in found.items()} == {"c0": 1.0, "c499": 2 * 49.5}
+
+
+@pytest.mark.parametrize("kind", ["Parquet", "Delta", "table"])
+def test_predictions_of_two_runs_go_to_a_sink_and_the_store_keeps_their_record(
+    world: World, kind: str
+) -> None:
+    if kind == "table":
+        with psycopg.connect(world.uri, autocommit=True) as connection:
+            connection.execute("CREATE TABLE out (id text PRIMARY KEY, doubled float8)")
+        mapped = [{"output": "y", "column": "doubled"}]
+        sink: dict[str, Any] = {
+            "table": {"database": {"secretName": "db"}, "table": "out", "columns": mapped}
+        }
+    else:
+        sink = {"files": {"uri": "pvc://data/out", "format": kind}}
+    where = source(world, "Parquet")
+    for name in ("r1", "r2"):
+        done = run(world, where, name, batch__sink=sink)
+        assert (done.name, done.rows) == (name, COUNT)
+        assert seen(world, kind) == {f"c{n}": 2 * (n % 90 + 0.5) for n in range(COUNT)}
+
+
+def seen(world: World, kind: str) -> dict[str, float]:
+    if kind == "table":
+        with psycopg.connect(world.uri) as connection:
+            return dict(connection.execute("SELECT id, doubled FROM out").fetchall())
+    out = world.file("out")
+    if kind == "Parquet":
+        table = pq.read_table(out / json.loads((out / "_latest").read_bytes())["path"])
+    else:
+        from deltalake import DeltaTable
+
+        table = DeltaTable(str(out)).to_pyarrow_table()
+    return dict(zip(table["id"].to_pylist(), table["y"].to_pylist(), strict=True))
+
+
+def test_a_file_that_changes_while_a_run_is_under_way_ends_it_with_its_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = source(world, "Parquet")
+    path = world.file("in") / "t.parquet"
+    real = parquet_table.ParquetTable._read
+
+    def read(self: Any, *arguments: Any) -> Any:
+        pq.write_table(pq.read_table(path).slice(1), path, row_group_size=GROUP)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(parquet_table.ParquetTable, "_read", read)
+    with pytest.raises(SourceError, match="in: changed while it was read"):
+        run(world, where)
+
+
+def test_poisoned_lines_are_rejects_and_too_many_end_the_run(world: World) -> None:
+    where = source(world, "JSONLines")
+    with (world.file("in") / "t.jsonl").open("a") as file:
+        file.write('{"id": "x", "age": \n[1]\n{"id": "y", "age": "old", "spend": 1}\n')
+    with pytest.raises(TooManyRejects, match="row 500: row: line 501: no JSON object"):
+        run(world, where)
+    done = run(world, where, "r2", batch__maxRejects="3")
+    assert (done.rows, done.rejects) == (COUNT, 3)

@@ -1,0 +1,301 @@
+"""What the store promises a stream, held to over PostgreSQL and SQLite alike."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from fourways_api import Contract
+from fourways_runtime.errors import StoreUnavailable
+from fourways_runtime.store import (
+    Stream,
+    StreamWriter,
+    open_reader,
+    open_stream_writer,
+    open_writer,
+)
+from fourways_runtime.store.layout import SCHEMA_VERSION
+from fourways_runtime.store.stream import DeadLetter, Fenced, Move, Position
+from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
+from tests.unit.test_store import contract, namespace, predictions, uri  # noqa: F401  (fixtures)
+
+pytestmark = pytest.mark.embedded
+
+Open = Callable[..., StreamWriter]
+
+
+@pytest.fixture
+def open_stream(uri: str, namespace: str) -> Iterator[Open]:  # noqa: F811
+    opened: list[StreamWriter] = []
+
+    def make(spec: Contract | None = None, **more: Any) -> StreamWriter:
+        told = {"version": "v1", "digest": "sha256:1", "source": "topic", **more}
+        stream = Stream(namespace, "anomaly", contract=spec or contract(), **told)
+        opened.append(open_stream_writer(uri, stream))
+        return opened[-1]
+
+    yield make
+    for writer in opened:
+        writer.close()
+
+
+async def live(uri: str, namespace: str, keys: list[Any]) -> Any:  # noqa: F811
+    reader = open_reader(uri, 5.0)
+    try:
+        return await reader.live(namespace, "anomaly", keys)
+    finally:
+        await reader.close()
+
+
+def query(uri: str, statement: str) -> list[tuple[Any, ...]]:  # noqa: F811
+    if uri.startswith("sqlite"):
+        statement = statement.replace("fourways.", "")
+        lite = sqlite3.connect(uri.removeprefix("sqlite:///"))
+        rows = lite.execute(statement).fetchall()
+        lite.commit()
+        lite.close()
+        return rows
+    with psycopg.connect(uri, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def letter(position: int, **more: Any) -> DeadLetter:
+    told: dict[str, Any] = {
+        "partition": 0, "key": b"k", "value": b"\xff\0{", "attempts": 1, "reason": "x: bad \0 text",
+        "headers": (("ce-id", b"1"), ("raw", b"\xff")),
+    }  # fmt: skip
+    return DeadLetter(position=position, **(told | more))
+
+
+async def test_an_answer_is_there_when_its_position_has_passed(
+    uri: str,  # noqa: F811
+    namespace: str,  # noqa: F811
+    open_stream: Open,
+) -> None:
+    assert await live(uri, namespace, [1]) is None
+    writer = open_stream()
+    found = await live(uri, namespace, [1])
+    assert (found.contract, found.answers) == (contract(), {})
+    assert writer.positions({0: 5, 1: 7}) == {0: Position(5, 0), 1: Position(7, 0)}
+    assert writer.begin({0: 5, 1: 7}) == {0: 1, 1: 1}
+    writer.commit([Move(0, 5, 8)], predictions([1, 2, 1]))
+    assert writer.positions({0: 0, 1: 0}) == {0: Position(8, 1), 1: Position(7, 1)}
+    found = await live(uri, namespace, [1, "2", 3, "x"])
+    assert {key: dict(answer.outputs) for key, answer in found.answers.items()} == {
+        1: {"y": 2.0},
+        "2": {"y": 1.0},
+    }
+    answer = found.answers[1]
+    assert (answer.version, answer.digest) == ("v1", "sha256:1")
+    assert answer.computed_at.tzinfo == UTC
+    assert abs(datetime.now(UTC) - answer.computed_at) < timedelta(minutes=1)
+
+
+async def test_of_two_answers_the_later_row_counts_in_whatever_order_they_come(
+    uri: str,  # noqa: F811
+    namespace: str,  # noqa: F811
+    open_stream: Open,
+) -> None:
+    writer = open_stream()
+    writer.begin({0: 0})
+    answers = predictions([9, 9, 4], y=[1.0, 2.0, 3.0])
+    shuffled = type(answers)(answers.keys, np.array([7, 3, 5]), answers.columns)
+    writer.commit([Move(0, 0, 8)], shuffled)
+    found = await live(uri, namespace, [9, 4])
+    assert [found.answers[key].outputs["y"] for key in (9, 4)] == [1.0, 3.0]
+
+
+async def test_every_type_and_shape_comes_back(
+    uri: str,  # noqa: F811
+    namespace: str,  # noqa: F811
+    open_stream: Open,
+) -> None:
+    kinds: dict[str, list[Any]] = {
+        "bool": [True, False], "int8": [-128, 127], "uint8": [0, 255], "int16": [-32768, 5],
+        "uint16": [0, 65535], "int32": [-(2**31), 3], "uint32": [0, 2**32 - 1],
+        "int64": [-(2**63), 2**63 - 1], "uint64": [0, 2**64 - 1], "float32": [0.5, -1.25],
+        "float64": [1e300, -0.1], "string": ["", "ü'\"\\ {},NULL"],
+    }  # fmt: skip
+    fields: list[dict[str, Any]] = []
+    columns: dict[str, Any] = {}
+    expected: list[dict[str, Any]] = [{}, {}]
+    for kind, values in kinds.items():
+        dtype: Any = object if kind == "string" else kind
+        for name, shape in ((kind, []), (kind + "_v", [2]), (kind + "_m", [2, 1, 3])):
+            size = int(np.prod(shape))
+            rows = [[values[(at + row) % 2] for at in range(size)] for row in (0, 1)]
+            fields.append({"name": name, "type": kind, "shape": shape})
+            columns[name] = np.array(rows, dtype).reshape(2, *shape)
+            for row in (0, 1):
+                expected[row][name] = columns[name][row].tolist() if shape else rows[row][0]
+    spec = contract(*fields, {"name": "xmin", "type": "int8"}, key="string")
+    columns["xmin"] = np.array([1, 2], np.int8)
+    writer = open_stream(spec)
+    writer.begin({0: 0})
+    writer.commit([Move(0, 0, 2)], predictions(["a", "ü"], **columns))
+    found = await live(uri, namespace, ["a", "ü"])
+    assert found.contract == spec
+    assert found.answers["a"].outputs == expected[0] | {"xmin": 1}
+    assert found.answers["ü"].outputs == expected[1] | {"xmin": 2}
+
+
+async def test_a_worker_that_was_overtaken_writes_nothing_at_all(
+    uri: str,  # noqa: F811
+    namespace: str,  # noqa: F811
+    open_stream: Open,
+) -> None:
+    first, second = open_stream(), open_stream()
+    first.begin({0: 0, 1: 0})
+    second.begin({0: 0})
+    second.commit([Move(0, 0, 3)], predictions([1]))
+    with pytest.raises(Fenced):
+        first.commit([Move(1, 0, 2), Move(0, 0, 2)], predictions([1, 5], y=[8.0, 9.0]), [letter(0)])
+    with pytest.raises(Fenced):
+        first.begin({1: 0, 0: 0})
+    assert first.positions({0: 0, 1: 0}) == {0: Position(3, 1), 1: Position(0, 1)}
+    found = await live(uri, namespace, [1, 5])
+    assert {key: answer.outputs for key, answer in found.answers.items()} == {1: {"y": 0.0}}
+    assert query(uri, f"SELECT 1 FROM fourways.dead_letters WHERE namespace = '{namespace}'") == []  # noqa: S608
+    first.commit([Move(0, 3, 4)], predictions([2]))
+    with pytest.raises(Fenced):
+        first.commit([Move(7, 0, 1)], predictions([2]))
+
+
+def test_of_workers_that_race_for_one_position_one_wins(open_stream: Open) -> None:
+    writers = [open_stream() for _ in range(3)]
+    writers[0].begin({0: 0})
+    won: list[int] = []
+
+    def race(number: int) -> None:
+        for start in range(40):
+            try:
+                writers[number].commit([Move(0, start, start + 1)], predictions([number]))
+                won.append(start)
+            except Fenced:
+                continue
+
+    threads = [threading.Thread(target=race, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    at = writers[0].positions({0: 0})[0].next
+    assert sorted(won) == list(range(at))
+
+
+def test_tries_are_counted_taken_back_and_begun_anew(open_stream: Open) -> None:
+    writer = open_stream()
+    assert writer.begin({0: 4}) == {0: 1}
+    writer.release({0: 4})
+    assert writer.positions({0: 0}) == {0: Position(4, 0)}
+    assert [writer.begin({0: 4})[0] for _ in range(3)] == [1, 2, 3]
+    writer.release({0: 3})
+    assert writer.positions({0: 0}) == {0: Position(4, 3)}
+    writer.commit([Move(0, 4, 5)], predictions([]), tries=0)
+    assert writer.positions({0: 0}) == {0: Position(5, 0)}
+    assert open_stream(source="another").positions({0: 0}) == {0: Position(0, 0)}
+
+
+def test_dead_letters_are_kept_whole(uri: str, namespace: str, open_stream: Open) -> None:  # noqa: F811
+    writer = open_stream()
+    writer.begin({0: 0})
+    writer.commit([Move(0, 0, 1)], predictions([]), [letter(0)])
+    bare = letter(1, key=None, value=None, headers=(), attempts=3)
+    writer.commit([Move(0, 1, 3)], predictions([1]), [bare, letter(2)])
+    rows = query(
+        uri,
+        "SELECT source, partition, position, key, value, headers, attempts, reason "  # noqa: S608
+        f"FROM fourways.dead_letters WHERE namespace = '{namespace}' ORDER BY position",
+    )
+    headers = '[["ce-id","1"],["raw",{"base64":"/w=="}]]'
+    assert rows == [
+        ("topic", 0, 0, b"k", b"\xff\0{", headers, 1, "x: bad \\0 text"),
+        ("topic", 0, 1, None, None, "[]", 3, "x: bad \\0 text"),
+        ("topic", 0, 2, b"k", b"\xff\0{", headers, 1, "x: bad \\0 text"),
+    ]
+
+
+async def test_other_outputs_get_a_table_of_their_own_and_readers_follow(
+    uri: str,  # noqa: F811
+    namespace: str,  # noqa: F811
+    open_stream: Open,
+) -> None:
+    old = open_stream()
+    old.begin({0: 0})
+    old.commit([Move(0, 0, 1)], predictions([1]))
+    reader = open_reader(uri, 5.0)
+    assert (await reader.live(namespace, "anomaly", [1])).answers[1].outputs == {"y": 0.0}  # type: ignore[union-attr]
+    same = open_stream(version="v2")
+    same.commit([Move(0, 1, 2)], predictions([2]))
+    found = await reader.live(namespace, "anomaly", [1, 2])
+    assert found is not None
+    assert {key: answer.version for key, answer in found.answers.items()} == {1: "v1", 2: "v2"}
+
+    spec = contract({"name": "z", "type": "int32"})
+    new = open_stream(spec, version="v3")
+    found = await reader.live(namespace, "anomaly", [1])
+    assert found is not None
+    assert (found.contract, found.answers) == (spec, {})
+    with pytest.raises(Fenced):
+        old.commit([Move(0, 2, 3)], predictions([1]))
+    with pytest.raises(StoreUnavailable, match="other outputs"):
+        old.positions({0: 0})
+    new.commit([Move(0, 2, 3)], predictions([1], z=[7]))
+    found = await reader.live(namespace, "anomaly", [1])
+    assert found is not None
+    assert found.answers[1].outputs == {"z": 7}
+    await reader.close()
+
+
+def test_one_worker_leads_and_the_next_follows_when_it_is_gone(open_stream: Open) -> None:
+    first, second = open_stream(), open_stream()
+    assert first.lead()
+    assert first.lead()
+    assert not second.lead()
+    assert open_stream(source="another").lead()
+    first.close()
+    deadline = datetime.now(UTC) + timedelta(seconds=5)
+    while not second.lead():  # the server notices a closed connection in its own time
+        assert datetime.now(UTC) < deadline
+
+
+def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first(
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    uri: str,  # noqa: F811
+) -> None:
+    if uri.startswith("postgresql"):
+        server: Server = request.getfixturevalue("postgres")
+        uri = server.database()
+    open_writer(uri).close()
+    for table in ("streams", "models", "positions", "dead_letters"):
+        query(uri, f"DROP TABLE fourways.{table}")
+    query(uri, "UPDATE fourways.schema_version SET version = 1")
+    failures: list[BaseException] = []
+
+    def upgrade() -> None:
+        try:
+            open_writer(uri).close()
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=upgrade) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert query(uri, "SELECT version FROM fourways.schema_version") == [(SCHEMA_VERSION,)]
+    stream = Stream("n", "anomaly", "v1", "sha256:1", contract(), "topic")
+    writer = open_stream_writer(uri, stream)
+    assert writer.begin({0: 0}) == {0: 1}
+    writer.close()

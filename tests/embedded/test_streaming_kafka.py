@@ -1,0 +1,179 @@
+"""Stream workers on a real Kafka broker: killed, overtaken, moved, and nothing lost or doubled."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import NewTopic
+
+from tests.embedded.stream_rig import (
+    WorkerProcess,
+    answers,
+    ask,
+    await_true,
+    configure,
+    dead_letters,
+    stands,
+)
+from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
+
+pytestmark = pytest.mark.embedded
+
+EVENTS = 20_000
+KILLS = 10
+PARTITIONS = 3
+NUMBERS = count()
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Any]:
+    servers = pytest.importorskip("tools.servers.kafka")
+    from tools.cluster.errors import ClusterError
+
+    try:
+        with servers.running() as started:
+            yield started
+    except ClusterError as error:
+        pytest.skip(f"no Kafka here: {error}")
+
+
+@pytest.fixture
+def topic(broker: Any) -> str:
+    name = f"events-{next(NUMBERS)}"
+    admin = broker.admin()
+    made = admin.create_topics([NewTopic(name, PARTITIONS, 1)])
+    made[name].result(30)
+    return name
+
+
+def source(broker: Any, topic: str) -> dict[str, Any]:
+    return {"kafka": {"bootstrapServers": broker.bootstrap, "topic": topic}}
+
+
+def send(broker: Any, topic: str, events: list[tuple[str, bytes]]) -> None:
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "linger.ms": 5})
+    for number, (key, value) in enumerate(events):
+        producer.produce(topic, value, key, partition=number % PARTITIONS)
+        producer.poll(0)
+    assert producer.flush(30) == 0
+
+
+def ends(broker: Any, topic: str) -> dict[int, int]:
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "ends"})
+    try:
+        places = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
+        return {p.partition: consumer.get_watermark_offsets(p, timeout=10)[1] for p in places}
+    finally:
+        consumer.close()
+
+
+def event(key: str, x: float) -> bytes:
+    return json.dumps({"id": key, "x": x}).encode()
+
+
+COUNTED = """
+CREATE TABLE seen (id text, y double precision);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO seen VALUES (NEW.id, NEW.y); RETURN NEW; END $$;
+CREATE TRIGGER note AFTER INSERT OR UPDATE ON fourways.{table}
+FOR EACH ROW EXECUTE FUNCTION note();
+"""
+
+
+def count_writes(store: str) -> None:
+    """Let the database itself note each answer that is written, so that a second one shows."""
+    import psycopg
+
+    ((table,),) = await_true(lambda: ask(store, "SELECT table_name FROM fourways.streams"), 30)
+    with psycopg.connect(store, autocommit=True) as connection:
+        connection.execute(COUNTED.format(table=table).encode())
+
+
+def test_workers_killed_ten_times_lose_nothing_and_double_nothing(
+    broker: Any,
+    topic: str,
+    postgres: Server,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    store = postgres.database()
+    chance = random.Random(7)
+    config = configure(tmp_path, store, source(broker, topic))
+    workers = [WorkerProcess(tmp_path, config) for _ in range(2)]
+    count_writes(store)
+    poison = {f"p{at}": b'{"x": "poison"}' for at in range(20)}
+    planned = [(f"k{at}", event(f"k{at}", at + 20_000)) for at in range(EVENTS - len(poison))]
+    for key, value in poison.items():
+        planned.insert(chance.randrange(len(planned)), (key, value))
+
+    share = EVENTS // (KILLS + 1) + 1
+    for start in range(0, EVENTS, share):
+        send(broker, topic, planned[start : start + share])
+        if start:
+            # Killed amid the work: at some answer of this share, not before the first.
+            goal = start + chance.randrange(share // 2)
+            await_true(lambda goal=goal: sum(stands(store).values()) >= goal, 60)
+            victim = chance.choice(workers)
+            victim.kill()
+            victim.start()
+    end = ends(broker, topic)
+    assert sum(end.values()) == EVENTS
+    await_true(lambda: stands(store) == end, 60)
+
+    good = {key: value for key, value in planned if key not in poison}
+    expected = {key: json.loads(value)["x"] * 2 + 1 for key, value in good.items()}
+    assert answers(store, list(good)) == expected
+    written = ask(store, "SELECT id, y FROM seen")
+    assert len(written) == len(good)
+    assert dict(written) == expected
+    letters = dead_letters(store)
+    assert [(key, reason) for key, _, reason in letters] == [
+        (key, "x: 'poison' is not a number") for key in sorted(poison)
+    ]
+    # A try is counted before the model is asked: one that a kill cut off counts as well.
+    assert all(1 <= tries <= 1 + KILLS for _, tries, _ in letters)
+    assert [worker.stop() for worker in workers] == [0, 0]
+
+
+def test_partitions_move_between_healthy_workers_without_a_second_try(
+    broker: Any,
+    topic: str,
+    postgres: Server,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    store = postgres.database()
+    config = configure(tmp_path, store, source(broker, topic))
+    first = WorkerProcess(tmp_path, config)
+    count_writes(store)
+    planned = [(f"k{at}", event(f"k{at}", at)) for at in range(20_000, 26_000)]
+    send(broker, topic, planned[:3000])
+    second = WorkerProcess(tmp_path, config)
+    await_true(lambda: "partitions begin" in second.log.read_text(), 30)
+    send(broker, topic, planned[3000:])
+    await_true(lambda: stands(store) == ends(broker, topic), 30)
+    assert first.stop() == 0
+    send(broker, topic, [("last", event("last", 1))] * 3)
+    await_true(lambda: stands(store) == ends(broker, topic), 30)
+    assert second.stop() == 0
+    assert ask(store, "SELECT DISTINCT tries FROM fourways.positions") == [(0,)]
+    assert len(ask(store, "SELECT id FROM seen WHERE id <> 'last'")) == 6000
+    assert "beginning anew" not in first.log.read_text() + second.log.read_text()
+
+
+def test_a_topic_that_is_not_there_is_told_in_time(broker: Any, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/store.db"
+    worker = WorkerProcess(tmp_path, configure(tmp_path, store, source(broker, "none")))
+    assert worker.process is not None
+    assert worker.process.wait(25) == 4
+    words = worker.last_words()
+    assert (words.reason, words.outcome) == ("TopicNotFound", "Failed")
+    assert "no topic none" in words.message

@@ -1,0 +1,185 @@
+"""Stream workers as processes, on a real NATS server and on both stores."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.embedded.stream_rig import (
+    NatsServer,
+    WorkerProcess,
+    answers,
+    ask,
+    await_true,
+    configure,
+    dead_letters,
+    nats_server,
+    stands,
+)
+from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
+
+pytestmark = pytest.mark.embedded
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    folder = tmp_path / "nats"
+    folder.mkdir()
+    with nats_server(folder) as server:
+        server.make_stream("SENSORS", "sensors.>", "other")
+        yield server
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    server: Server = request.getfixturevalue("postgres")
+    return server.database()
+
+
+def source(server: NatsServer) -> dict[str, Any]:
+    return {"nats": {"servers": server.url, "stream": "SENSORS", "subject": "sensors.*"}}
+
+
+def event(key: str, x: float) -> bytes:
+    return json.dumps({"id": key, "x": x}).encode()
+
+
+def send(server: NatsServer, events: list[tuple[str, bytes]], other: int = 0) -> None:
+    """Publish events by key; between them, some of another subject leave gaps."""
+
+    async def work(jetstream: Any) -> None:
+        for start in range(0, len(events), 256):
+            waits = [
+                jetstream.publish("sensors.a", value, headers={"fourways-key": key})
+                for key, value in events[start : start + 256]
+            ]
+            waits += [jetstream.publish("other", b"-") for _ in range(other)]
+            await asyncio.gather(*waits)
+
+    server.do(work)
+
+
+def last(server: NatsServer) -> int:
+    async def work(jetstream: Any) -> int:
+        found = await jetstream.get_last_msg("SENSORS", "sensors.a")
+        return int(found.seq)
+
+    return int(server.do(work))
+
+
+def test_events_are_answered_and_poison_is_put_aside_with_its_reason(
+    nats: NatsServer, store: str, tmp_path: Path
+) -> None:
+    poison = [
+        ("bad-json", b'{"x": 1', 1, "event: it is not JSON"),
+        ("nan", b'{"x": NaN}', 1, "event: it is not JSON"),
+        ("wrong-shape", b'{"x": [1, 2]}', 1, "x: the list given is not a number"),
+        ("missing", b'{"y": 1}', 1, "x: missing"),
+        ("negative", b'{"x": -1}', 1, "x: -1 is below 0"),
+        ("raises", b'{"x": 13}', 3, "model: its code failed: ValueError"),
+        ("kills", b'{"x": 666}', 3, "model: the worker died over it 3 times"),
+    ]
+    good = [(f"k{at}", event(f"k{at}", at + 20_000)) for at in range(600)]
+    planned = list(good)
+    for number, (key, value, _, _) in enumerate(poison):
+        planned.insert(70 * number + 35, (key, value))
+    worker = WorkerProcess(tmp_path, configure(tmp_path, store, source(nats)))
+    send(nats, planned, other=3)
+    end = last(nats) + 1
+    await_true(lambda: stands(store) == {0: end}, 100, worker.revive)
+    assert answers(store, [key for key, _ in planned]) == {
+        f"k{at}": (at + 20_000) * 2.0 + 1 for at in range(600)
+    }
+    found = dead_letters(store)
+    assert [key for key, _, _ in found] == sorted(key for key, _, _, _ in poison)
+    for key, _, attempts, reason in poison:
+        (told,) = [letter for letter in found if letter[0] == key]
+        assert told[1] == attempts
+        assert told[2].startswith(reason)
+    rows = ask(store, "SELECT value, headers FROM fourways.dead_letters WHERE attempts = 1")
+    assert (b'{"y": 1}', '[["fourways-key","missing"]]') in [(bytes(v), h) for v, h in rows]
+
+    assert await_true(worker.ready, 20)
+    send(nats, [("k0", event("k0", 7))])
+    await_true(lambda: answers(store, ["k0"]) == {"k0": 15.0}, 20)
+    assert "fourways_stream_events_total" in worker.metrics()
+    assert worker.stop() == 0
+    assert ask(store, "SELECT tries FROM fourways.positions") == [(0,)]
+
+
+def test_another_worker_stands_by_and_takes_over(
+    nats: NatsServer, store: str, tmp_path: Path
+) -> None:
+    config = configure(tmp_path, store, source(nats))
+    first = WorkerProcess(tmp_path, config)
+    await_true(first.ready, 30)
+    second = WorkerProcess(tmp_path, config)
+    await_true(second.ready, 30)
+    for number in range(6):
+        keys = [f"r{number}-{at}" for at in range(300)]
+        send(nats, [(key, event(key, number)) for key in keys])
+        if number in (1, 3):
+            victim = first if number == 1 else second
+            victim.kill()
+            victim.start()
+        expected = dict.fromkeys(keys, number * 2.0 + 1)
+        await_true(lambda keys=keys, expected=expected: answers(store, keys) == expected, 30)
+    assert dead_letters(store) == []
+    assert [first.stop(), second.stop()] == [0, 0]
+
+
+def test_a_broker_that_comes_back_is_read_on(nats: NatsServer, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/store.db"
+    worker = WorkerProcess(tmp_path, configure(tmp_path, store, source(nats)))
+    send(nats, [(f"a{at}", event(f"a{at}", 1)) for at in range(300)])
+    await_true(lambda: len(answers_of(store)) == 300, 30)
+    nats.stop()
+    await_true(lambda: not worker.ready(), 20)
+    nats.start()
+    send(nats, [(f"b{at}", event(f"b{at}", 1)) for at in range(300)])
+    await_true(lambda: len(answers_of(store)) == 600, 30)
+    assert worker.stop() == 0
+    assert dead_letters(store) == []
+
+
+def answers_of(store: str) -> list[tuple[Any, ...]]:
+    tables = ask(store, "SELECT table_name FROM fourways.streams")
+    return ask(store, f'SELECT id FROM "{tables[0][0]}"') if tables else []  # noqa: S608
+
+
+@pytest.mark.parametrize(
+    ("what", "reason", "said"),
+    [
+        ("stream", "TopicNotFound", "no stream NONE"),
+        ("broker", "BrokerUnavailable", "does not answer"),
+        ("store", "StoreUnavailable", "the prediction store"),
+        ("secret", "ConfigError", "cannot be read"),
+    ],
+)
+def test_what_is_missing_at_the_start_is_told_in_time(
+    nats: NatsServer, tmp_path: Path, what: str, reason: str, said: str
+) -> None:
+    told = source(nats)
+    store = f"sqlite:///{tmp_path}/store.db"
+    if what == "stream":
+        told["nats"]["stream"] = "NONE"
+    elif what == "broker":
+        told["nats"]["servers"] = "nats://127.0.0.1:1"
+    elif what == "secret":
+        told["nats"]["credentials"] = {"secretName": "none"}
+    else:
+        store = "postgresql://u:s3cret@127.0.0.1:1/none"
+    worker = WorkerProcess(tmp_path, configure(tmp_path, store, told))
+    assert worker.process is not None
+    assert worker.process.wait(25) != 0
+    words = worker.last_words()
+    assert words.reason == reason
+    assert said in words.message
+    assert "s3cret" not in words.message

@@ -1,0 +1,114 @@
+"""Events reach a real broker, or the publisher says in time why not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourways_api import Paths, StreamSource
+from fourways_runtime.errors import BrokerUnavailable, ConfigError, TopicNotFound
+from fourways_runtime.streaming import open_publisher
+from tests.embedded.hosts import free_port
+from tests.embedded.stream_rig import NatsServer, nats_server
+
+pytestmark = pytest.mark.embedded
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    with nats_server(tmp_path_factory.mktemp("nats")) as started:
+        started.make_stream("SENSORS", "sensors.>")
+        yield started
+
+
+def nats_source(url: str, stream: str = "SENSORS", subject: str = "sensors.>", **more: Any) -> Any:
+    told = {"servers": url, "stream": stream, "subject": subject, **more}
+    return StreamSource.model_validate({"nats": told})
+
+
+async def test_an_event_with_one_id_is_there_once(server: NatsServer) -> None:
+    publisher = open_publisher(nats_source(server.url), Paths())
+    for _ in range(2):
+        await publisher.publish("kä 1".encode(), b'{"x": 1}', {"ce-id": b"one"})
+    await publisher.publish(b"k2", b'{"x": 2}', {"ce-id": b"two"})
+    await publisher.close()
+
+    import nats
+
+    client = await nats.connect(server.url)
+    jetstream = client.jetstream()
+    info = await jetstream.stream_info("SENSORS")
+    assert info.state.messages == 2
+    first = await jetstream.get_msg("SENSORS", 1)
+    assert (first.subject, first.data) == ("sensors.fourways", b'{"x": 1}')
+    assert first.headers is not None
+    assert (first.headers["fourways-key"], first.headers["ce-id"]) == ("k%C3%A4%201", "one")
+    await client.close()
+
+
+@pytest.mark.parametrize(("stream", "subject"), [("NONE", "sensors.a"), ("SENSORS", "elsewhere.a")])
+async def test_a_stream_that_is_not_there_is_told(
+    server: NatsServer, stream: str, subject: str
+) -> None:
+    publisher = open_publisher(nats_source(server.url, stream, subject), Paths())
+    with pytest.raises(TopicNotFound, match=stream):
+        await publisher.publish(b"k", b"{}", {})
+    await publisher.close()
+
+
+@pytest.mark.parametrize("broker", ["nats", "kafka"])
+async def test_a_broker_that_is_away_is_told_within_seconds(broker: str) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    source = nats_source(f"nats://{address}")
+    if broker == "kafka":
+        told = {"bootstrapServers": address, "topic": "events"}
+        source = StreamSource.model_validate({"kafka": told})
+    publisher = open_publisher(source, Paths())
+    started = time.monotonic()
+    with pytest.raises(BrokerUnavailable, match=address):
+        await publisher.publish(b"k", b"{}", {})
+    assert time.monotonic() - started < 3
+    await publisher.close()
+
+
+async def test_a_publisher_outlives_a_broker_that_comes_back(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path)
+    import asyncio
+
+    await asyncio.to_thread(server.start)
+    await asyncio.to_thread(server.make_stream, "S", "s.a")
+    publisher = open_publisher(nats_source(server.url, "S", "s.a"), Paths())
+    await publisher.publish(b"k", b"{}", {})
+    server.stop()
+    with pytest.raises(BrokerUnavailable):
+        await publisher.publish(b"k", b"{}", {})
+    await asyncio.to_thread(server.start)
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await publisher.publish(b"k", b"{}", {})
+                break
+            except BrokerUnavailable:
+                continue
+    await publisher.close()
+    server.stop()
+
+
+async def test_a_secret_may_not_name_what_it_likes(tmp_path: Path) -> None:
+    (tmp_path / "broker").mkdir()
+    (tmp_path / "broker" / "plugin.library.paths").write_text("/tmp/evil.so")
+    for told in (
+        {"kafka": {"bootstrapServers": "a:1", "topic": "t"}},
+        {"nats": {"servers": "nats://a:1", "stream": "S", "subject": "s"}},
+    ):
+        for settings in told.values():
+            settings["credentials"] = {"secretName": "broker"}  # type: ignore[assignment]
+        source = StreamSource.model_validate(told)
+        publisher = open_publisher(source, Paths(secrets_root=str(tmp_path)))
+        with pytest.raises(ConfigError, match=r"plugin\.library\.paths"):
+            await publisher.publish(b"k", b"{}", {})
+        await publisher.close()

@@ -1,0 +1,128 @@
+"""What the embedded host reads back out of a plan, and what it makes of what nobody gave."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from fourways_api import (
+    EdgeConfig,
+    GatewayConfig,
+    ModelDeployment,
+    Paths,
+    ServerConfig,
+    StreamConfig,
+    parse,
+)
+from fourways_api.runtime_config import TERMINAL_EXIT_CODES
+from fourways_cli.embedded import given, workloads
+from fourways_cli.embedded.broker import streams_of
+from fourways_cli.embedded.localised import localised
+from fourways_cli.embedded.state import lay_out
+from fourways_operator import plan as planner
+from fourways_operator.facts import Settings
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = Settings(runtime_image="fourways-runtime:dev")
+
+
+def embedded(name: str) -> tuple[ModelDeployment, tuple[dict[str, Any], ...]]:
+    deployment = parse(yaml.safe_load((ROOT / "examples" / f"{name}.yaml").read_text()))
+    here = localised(deployment, "nats://127.0.0.1:4333")
+    return here, planner.plan(here, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "arguments"),
+    [("come-back", ServerConfig, ("serve",)), ("water-flow", StreamConfig, ("stream",))],
+)
+def test_embedded_servers_are_told_what_their_pods_would_be(
+    name: str, kind: type, arguments: tuple[str, ...]
+) -> None:
+    deployment, objects = embedded(name)
+    paths = Paths(store_uri_file="/s", volumes_root="/v", cache_dir="/c", termination_log="/t")
+    (server,) = workloads.servers(objects, paths, lambda: 9001)
+    assert isinstance(server.config, kind)
+    assert server.args == arguments
+    assert server.url == "http://127.0.0.1:9001"
+    assert server.ready_path == "/v2/health/ready"
+    assert server.config.contract == deployment.spec.contract
+    assert server.config.paths == paths
+    assert server.pod_labels["fourways.dev/deployment"] == name
+
+
+def test_embedded_streams_read_the_host_s_broker_and_so_does_the_gateway() -> None:
+    deployment, objects = embedded("water-flow")
+    (server,) = workloads.servers(objects, Paths(), lambda: 9001)
+    assert isinstance(server.config, StreamConfig)
+    routes = planner.plan_gateway("default", [deployment.to_json()], SETTINGS)
+    config = workloads.gateway(routes, Paths(), 9000).config
+    assert isinstance(config, GatewayConfig)
+    (route,) = config.routes
+    for source in (server.config.streaming.source, route.source):
+        assert source is not None
+        assert source.nats is not None
+        assert source.nats.servers == "nats://127.0.0.1:4333"
+
+
+def test_a_kafka_source_stays_the_manifest_s() -> None:
+    deployment, _ = embedded("kafka/water-flow")
+    assert deployment.spec.streaming is not None
+    assert deployment.spec.streaming.source.kafka is not None
+    assert deployment.spec.streaming.source.kafka.bootstrap_servers == "kafka.messaging.svc:9092"
+    assert streams_of([deployment]) == {}
+
+
+def test_the_embedded_broker_makes_each_stream_with_all_its_subjects() -> None:
+    one, _ = embedded("water-flow")
+    assert one.spec.streaming is not None
+    assert one.spec.streaming.source.nats is not None
+    source = one.spec.streaming.source.nats.model_copy(update={"subject": "water.alarms"})
+    settings = one.spec.streaming.model_copy(
+        update={"source": one.spec.streaming.source.model_copy(update={"nats": source})}
+    )
+    other = one.model_copy(update={"spec": one.spec.model_copy(update={"streaming": settings})})
+    churn, _ = embedded("parity/churn")  # has the settings, and another mode
+    assert streams_of([one, other, churn]) == {"WATER": ["water.alarms", "water.readings"]}
+
+
+def test_an_embedded_build_is_the_planned_job() -> None:
+    deployment, objects = embedded("file-type-on-device")
+    (build,) = workloads.jobs(objects, Paths())
+    (planned,) = (o for o in objects if o["kind"] == "Job")
+    assert build.name == planned["metadata"]["name"]
+    assert build.args == ("edge-build",)
+    assert isinstance(build.config, EdgeConfig)
+    assert build.config.edge == deployment.spec.edge
+    assert build.deadline_seconds is None
+    assert build.terminal == set(TERMINAL_EXIT_CODES)
+
+
+def test_a_signing_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
+    public = given.make_signing_key(tmp_path)
+    before = public.read_bytes()
+    assert given.make_signing_key(tmp_path).read_bytes() == before
+    private = tmp_path / given.SIGNING_KEY
+    assert private.stat().st_mode & 0o077 == 0
+    key = load_pem_private_key(private.read_bytes(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    assert key.curve.name == "secp256r1"
+
+
+def test_a_database_nobody_gave_is_asked_for() -> None:
+    deployment, _ = embedded("come-back")
+    with pytest.raises(given.SecretNotGiven, match="--secret shop-database=FOLDER"):
+        given.check_databases([deployment], {})
+    given.check_databases([deployment], {"shop-database": Path("/any")})
+
+
+def test_a_state_folder_named_from_here_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
+    lay_out(Path("here"), {}, {})
+    assert (tmp_path / "here/store/uri").read_text() == f"sqlite:///{tmp_path}/here/store.db"

@@ -1,0 +1,76 @@
+"""Which variant a device gets, and the table that says why none does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fourways_api.modes import Budget, EdgeTarget
+from fourways_runtime.edge.judge import MIB, Measured, Row, excess, verdict, winner
+
+
+def row(
+    variant: str, size: float = 1, memory: float = 100, p50: float = 1, agreement: float = 1
+) -> Row:
+    measured = Measured(10, p50, p50 * 2, int(memory * MIB), agreement, 100)
+    return Row(variant, int(size * MIB), measured)
+
+
+def budget(**more: Any) -> Budget:
+    return Budget.model_validate(
+        {"sizeMiB": 4, "memoryMiB": 128, "latencyMs": 5, "minAgreement": 0.99} | more
+    )
+
+
+SKIPPED = Row("int8", skipped="nothing to quantise")
+
+
+def test_the_fastest_that_fits_wins() -> None:
+    rows = [row("fp32", p50=3), row("int8", p50=2)]
+    assert winner(rows, budget()) is rows[1]
+
+
+def test_of_two_about_as_fast_the_smaller_wins() -> None:
+    rows = [row("fp32", p50=1.0, size=3), row("int8", p50=1.05, size=1)]
+    assert winner(rows, budget()) is rows[1]
+
+
+@pytest.mark.parametrize(
+    ("slim", "past"),
+    [
+        ({"sizeMiB": 1}, "size"),
+        ({"memoryMiB": 64}, "memory"),
+        ({"latencyMs": 0.5}, "latency"),
+        ({"minAgreement": 0.999}, "agreement"),
+    ],
+)
+def test_a_variant_past_the_budget_is_not_taken_however_fast(
+    slim: dict[str, float], past: str
+) -> None:
+    fast = row("int8", p50=1, size=2, agreement=0.995)
+    assert excess(fast, budget(**slim)) == [past]
+    good = row("fp32", p50=0.4, size=0.5, memory=32)
+    slow = budget(**{"latencyMs": 50} | slim)
+    assert winner([fast, good], slow) is good
+
+
+def test_a_variant_left_out_never_wins() -> None:
+    assert winner([SKIPPED], budget()) is None
+    fp32 = row("fp32")
+    assert winner([fp32, SKIPPED], budget()) is fp32
+
+
+def test_the_verdict_shows_what_was_measured_and_what_each_target_refuses() -> None:
+    target = EdgeTarget.model_validate(
+        {"name": "door", "budget": {"sizeMiB": 1, "memoryMiB": 64, "latencyMs": 5}}
+    )
+    told = verdict([row("fp32", size=2.5, memory=99.5, p50=1.25), SKIPPED], [target])
+    assert told.splitlines() == [
+        "no variant fits; nothing was published",
+        "variant  size MiB  memory MiB  p50 ms  p99 ms  load ms  agreement",
+        "   fp32      2.50        99.5   1.250   2.500     10.0     1.0000",
+        "int8: left out: nothing to quantise",
+        "target door (size 1 MiB, memory 64 MiB, latency 5 ms, agreement 0.99):"
+        " fp32 fails size, memory",
+    ]

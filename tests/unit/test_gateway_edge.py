@@ -1,0 +1,202 @@
+"""Edge deployments: bundles read-only in ranges, extra data by key, nothing else of the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from fourways_api import EntityKey, FeatureLookup, Route, SecretReference
+from tests.unit.gateway_plane import Running, asking, running
+
+BLOB = Random(7).randbytes(3_000_000)
+HEX = hashlib.sha256(BLOB).hexdigest()
+INDEX = b'{"schemaVersion":2}'
+PATH = f"/bundles/vad/door/blobs/sha256/{HEX}"
+
+
+def publish(volumes: Path) -> Path:
+    """Lay a bundle out on a claim, with things around it that are nobody's business."""
+    folder = volumes / "models" / "edge" / "vad" / "door"
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    (blobs / HEX).write_bytes(BLOB)
+    (folder / "index.json").write_bytes(INDEX)
+    (folder / "oci-layout").write_bytes(b'{"imageLayoutVersion":"1.0.0"}')
+    (folder / "notes.txt").write_text("private")
+    (blobs / ("c" * 64)).symlink_to("/etc/hostname")
+    (folder.parent / "half").mkdir()
+    (folder.parent / "Odd Name").mkdir()
+    (folder.parent / "linked").symlink_to("/etc")
+    return folder
+
+
+def route(**change: object) -> Route:
+    return Route.model_validate(
+        {"deployment": "vad", "mode": "edge", "version": "5", "publish": "pvc://models/edge"}
+        | change
+    )
+
+
+@asynccontextmanager
+async def serving(folder: Path, *routes: Route) -> AsyncIterator[Running]:
+    publish(folder / "volumes")
+    async with running(folder, routes=routes or (route(),)) as plane:
+        yield plane
+
+
+@pytest.fixture
+async def plane(tmp_path: Path) -> AsyncIterator[Running]:
+    async with serving(tmp_path) as plane:
+        yield plane
+
+
+async def test_a_bundle_is_listed_and_fetched(plane: Running) -> None:
+    for path in ("/bundles/vad/", "/bundles/vad"):
+        assert await plane.get(path) == (
+            200,
+            {
+                "deployment": "vad",
+                "version": "5",
+                "targets": [{"target": "door", "links": {"index": "/bundles/vad/door/index.json"}}],
+            },
+        )
+    index = await plane.client.get("/bundles/vad/door/index.json")
+    assert (index.content, index.headers["cache-control"]) == (INDEX, "no-cache")
+    assert index.headers["content-type"] == "application/vnd.oci.image.index.v1+json"
+    known = {"if-none-match": index.headers["etag"]}
+    again = await plane.client.get("/bundles/vad/door/index.json", headers=known)
+    assert (again.status_code, again.content) == (304, b"")
+    assert (await plane.client.get("/bundles/vad/door/oci-layout")).status_code == 200
+    blob = await plane.client.get(PATH)
+    assert (blob.status_code, blob.content) == (200, BLOB)
+    assert "immutable" in blob.headers["cache-control"]
+    assert blob.headers["etag"] == f'"sha256:{HEX}"'
+    head = await plane.client.head(PATH)
+    assert (head.headers["content-length"], head.content) == (str(len(BLOB)), b"")
+    known = {"if-none-match": blob.headers["etag"]}
+    assert (await plane.client.get(PATH, headers=known)).status_code == 304
+    assert (await plane.client.get(PATH)).content == BLOB
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "end"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=1000000-", 1_000_000, len(BLOB)),
+        ("bytes=5-70004", 5, 70_005),
+        ("bytes=-7", len(BLOB) - 7, len(BLOB)),
+        (f"bytes=10-{10**12}", 10, len(BLOB)),
+        (f"bytes=-{10**12}", 0, len(BLOB)),
+    ],
+)
+async def test_ranges(plane: Running, asked: str, start: int, end: int) -> None:
+    got = await plane.client.get(PATH, headers={"range": asked})
+    assert (got.status_code, got.content) == (206, BLOB[start:end])
+    assert got.headers["content-range"] == f"bytes {start}-{end - 1}/{len(BLOB)}"
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1,4-5", "lines=1-2", "bytes=-", "bytes=9-3"])
+async def test_ranges_that_are_none_get_the_whole(plane: Running, asked: str) -> None:
+    assert (await plane.client.get(PATH, headers={"range": asked})).status_code == 200
+
+
+async def test_ranges_beyond_and_of_another_version(plane: Running) -> None:
+    for asked in (f"bytes={len(BLOB)}-", "bytes=-0"):
+        got = await plane.client.get(PATH, headers={"range": asked})
+        assert (got.status_code, got.headers["content-range"]) == (416, f"bytes */{len(BLOB)}")
+    told = {"range": "bytes=5-", "if-range": '"sha256:other"'}
+    assert (await plane.client.get(PATH, headers=told)).status_code == 200
+    told["if-range"] = f'"sha256:{HEX}"'
+    assert (await plane.client.get(PATH, headers=told)).status_code == 206
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/bundles/vad/door/notes.txt",
+        "/bundles/vad/door/blobs/sha256/" + "c" * 64,
+        "/bundles/vad/door/blobs/sha256/" + "d" * 64,
+        "/bundles/vad/door/blobs/sha256/..%2f..%2findex.json",
+        "/bundles/vad/door/blobs/sha256/" + HEX.upper(),
+        "/bundles/vad/door/blobs/md5/" + HEX,
+        "/bundles/vad/%2e%2e/index.json",
+        "/bundles/vad/..%2f..%2fvad%2fdoor/index.json",
+        "/bundles/vad/linked/index.json",
+        "/bundles/vad/half/index.json",
+        "/bundles/vad/half/blobs/sha256/" + HEX,
+        "/bundles/vad/door%00/index.json",
+        "/bundles/%2e%2e/door/index.json",
+        "/bundles/churn/",
+    ],
+)
+async def test_nothing_else_is_served(plane: Running, path: str) -> None:
+    got = await plane.client.get(path, headers={})
+    assert got.status_code == 404, got.text
+    assert "private" not in got.text
+    assert "/volumes" not in got.text
+
+
+async def test_a_folder_that_is_away_is_503_and_nothing_is_told(tmp_path: Path) -> None:
+    missing = route(publish="pvc://gone/edge")
+    refused = route(deployment="web", publish="s3://bucket/x")
+    async with running(tmp_path, routes=(missing, refused), fetch={"schemes": ["pvc"]}) as plane:
+        assert (await plane.get("/bundles/vad/"))[0] == 404
+        status, told = await plane.get("/bundles/web/")
+        assert (status, told["error"]) == (503, "the bundles cannot be read now")
+
+
+async def test_predictions_are_the_devices(plane: Running) -> None:
+    for status, told in (
+        await plane.infer("vad", asking("c1")),
+        await plane.get("/predictions/vad/c1"),
+        await plane.get("/v2/models/vad"),
+    ):
+        assert status == 404
+        assert "/bundles/vad/" in told["error"]
+    _, index = await plane.get("/")
+    vad = next(each for each in index["deployments"] if each["deployment"] == "vad")
+    assert (vad["mode"], vad["links"]) == ("edge", {"bundles": "/bundles/vad/"})
+    plane.store.down = True
+    await plane.get("/predictions/churn/c1")
+    status, told = await plane.get("/v2/health/ready")
+    assert (status, told["ready"]) == (200, True)  # devices need no store
+
+
+async def test_extra_data_by_key(tmp_path: Path) -> None:
+    database = tmp_path / "features.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE rooms (room INTEGER PRIMARY KEY, size REAL, name TEXT)")
+        connection.execute("INSERT INTO rooms VALUES (7, 12.5, 'hall'), (8, NULL, 'attic')")
+    connection.close()
+    secret = tmp_path / "secrets" / "rooms"
+    secret.mkdir(parents=True)
+    (secret / "uri").write_text(f"sqlite:///{database}")
+    lookup = FeatureLookup(
+        database=SecretReference(secret_name="rooms"), table="rooms", inputs=("size", "name"),
+        timeout="2s",
+    )  # fmt: skip
+    key = EntityKey(name="room", type="int64")
+    offered = route(features=lookup, entity_key=key)
+    away = route(
+        deployment="away", entity_key=key,
+        features=lookup.model_copy(update={"database": SecretReference(secret_name="none")}),
+    )  # fmt: skip
+    async with serving(tmp_path, offered, away, route(deployment="bare")) as plane:
+        status, told = await plane.get("/features/vad/7?inputs=name")
+        assert (status, told["key"], told["features"]) == (200, 7, {"name": "hall"})
+        assert told["fetched_at"].endswith("Z")
+        _, told = await plane.get("/features/vad/8")
+        assert told["features"] == {"size": None, "name": "attic"}
+        assert (await plane.get("/features/vad/9"))[0] == 404
+        assert (await plane.get("/features/bare/7"))[0] == 404
+        status, told = await plane.get("/features/vad/7?inputs=name,owner")
+        assert (status, told["field"]) == (400, "inputs")
+        assert (await plane.get("/features/vad/seven"))[0] == 400
+        status, told = await plane.get("/features/away/7")
+        assert (status, told["error"]) == (503, "the feature database is not available")

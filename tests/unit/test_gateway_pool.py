@@ -1,0 +1,146 @@
+"""The pool of connections under the gateway's forwards: its bounds, and when it starts anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from fourways_runtime.http import (
+    Answer,
+    ClientError,
+    Origin,
+    Pool,
+    Request,
+    Response,
+    Router,
+    Server,
+    TimedOut,
+    TooLarge,
+    TooManyWaiting,
+    Unreachable,
+)
+from fourways_runtime.http import exchange as exchanges
+
+
+class Other:
+    """A server that counts its connections and answers when it is let."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+        self.asked = 0
+        router = Router()
+        router.add("POST", "/base/ask", self.answer)
+        self.server = Server(router)
+
+    async def answer(self, request: Request) -> Response:
+        self.asked += 1
+        await self.open.wait()
+        return Response(request.body)
+
+
+@asynccontextmanager
+async def pooled(**bounds: Any) -> AsyncIterator[tuple[Pool, Other]]:
+    other = Other()
+    await other.server.start("127.0.0.1", 0)
+    origin = Origin.parse(f"http://127.0.0.1:{other.server.port}/base/")
+    pool = Pool(origin, bounds.pop("seconds", 2.0), lambda error: error, **bounds)
+    try:
+        yield pool, other
+    finally:
+        other.open.set()
+        await pool.close()
+        await other.server.drain(0, 1)
+
+
+def ask(pool: Pool, body: bytes = b"x") -> asyncio.Future[Answer]:
+    return pool.ask(b"POST", b"/ask", (), body, lambda answer: answer)
+
+
+async def test_never_more_connections_nor_waiting_than_allowed() -> None:
+    async with pooled(connections=3, max_waiting=5) as (pool, other):
+        other.open.clear()
+        asked = [ask(pool, b"%d" % n) for n in range(5)]
+        async with asyncio.timeout(5):
+            while other.asked < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        asked += [ask(pool, b"%d" % n) for n in range(5, 8)]
+        with pytest.raises(TooManyWaiting):
+            ask(pool)
+        assert (pool.connections, pool.busy) == (3, 8)
+        other.open.set()
+        assert [(await each).body for each in asked] == [b"%d" % n for n in range(8)]
+        assert (pool.connections, pool.busy) == (3, 0)
+
+
+async def test_old_connections_are_replaced() -> None:
+    async with pooled(lifetime_seconds=0.0) as (pool, other):
+        for _ in range(3):
+            assert (await ask(pool)).status == 200
+        assert (pool.reused, pool.connections <= 1) == (0, True)
+    async with pooled() as (pool, other):
+        for _ in range(3):
+            await ask(pool)
+        assert (pool.reused, other.server.connections) == (2, 1)
+
+
+async def test_time_is_bounded_for_who_is_asked_and_who_waits() -> None:
+    async with pooled(connections=1, seconds=0.1) as (pool, other):
+        other.open.clear()
+        asked = [ask(pool) for _ in range(3)]
+        for each in asked:
+            with pytest.raises(TimedOut):
+                await each
+        other.open.set()
+        assert (await ask(pool)).status == 200
+
+
+async def test_an_answer_too_large_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "MAX_ANSWER_BYTES", 100_000)
+    async with pooled() as (pool, _):
+        with pytest.raises(TooLarge):
+            await ask(pool, b"x" * 200_000)
+        assert len((await ask(pool, b"x" * 100_000)).body) == 100_000
+
+
+async def test_a_server_gone_for_good_and_a_name_nobody_has() -> None:
+    async with pooled() as (pool, other):
+        await ask(pool)
+        await other.server.drain(0, 1)
+        for _ in range(2):
+            with pytest.raises(Unreachable):
+                await ask(pool)
+    nowhere = Pool(Origin.parse("http://nowhere.invalid"), 2.0, lambda error: error)
+    with pytest.raises(ClientError):
+        await ask(nowhere)
+    await nowhere.close()
+
+
+async def test_closing_ends_what_is_under_way() -> None:
+    async with pooled(connections=1) as (pool, other):
+        other.open.clear()
+        asked = [ask(pool) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        await pool.close()
+        for each in asked:
+            with pytest.raises(ClientError):
+                await each
+        with pytest.raises(ClientError):
+            ask(pool)
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "http://", "x:80", "http://x:port"])
+def test_what_is_no_origin(url: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        Origin.parse(url)
+
+
+def test_an_origin_taken_apart() -> None:
+    origin = Origin.parse("https://user:secret@[::1]:8443/a/b/")
+    assert (origin.host, origin.port, origin.secure) == ("::1", 8443, True)
+    assert (origin.authority, origin.prefix) == (b"[::1]:8443", b"/a/b")
+    assert Origin.parse("http://x").port == 80

@@ -1,0 +1,322 @@
+"""Streaming deployments: stored and fresh, accepted and under way, waited for, or not there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from fourways_api import Contract, Route
+from fourways_runtime.errors import BrokerUnavailable
+from fourways_runtime.store.base import Key
+from fourways_runtime.store.stream import LiveAnswer
+from tests.unit.gateway_plane import DIGEST, Running, asking, eventually, running
+
+CONTRACT = Contract.model_validate(
+    {
+        "entityKey": {"name": "customer", "type": "string"},
+        "inputs": [
+            {"name": "x", "type": "float32", "range": {"min": 0, "max": 10}},
+            {"name": "n", "type": "int32"},
+            {"name": "word", "type": "string"},
+            {"name": "pair", "type": "float64", "shape": [2]},
+        ],
+        "outputs": [{"name": "score", "type": "float32"}, {"name": "label", "type": "string"}],
+    }
+)
+ROUTE = Route(deployment="sensor", mode="streaming", version="4", freshness_seconds=60)
+
+
+class Broker:
+    """Takes events in memory. ``down`` refuses them, ``hold`` makes them wait."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[bytes, Any, dict[str, bytes]]] = []
+        self.down = self.closed = False
+        self.hold: asyncio.Event | None = None
+        self.connected = 0
+
+    async def connect(self) -> None:
+        if self.down:
+            raise BrokerUnavailable("10.1.2.3:9092 refused")
+        self.connected += 1
+
+    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> None:
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.down:
+            raise BrokerUnavailable("10.1.2.3:9092 refused")
+        self.events.append((key, orjson.loads(value), dict(headers)))
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def stored(score: float, age: float = 1.0, version: str = "4") -> LiveAnswer:
+    computed = datetime.now(UTC) - timedelta(seconds=age)
+    return LiveAnswer({"score": score, "label": "ok"}, computed, version, DIGEST)
+
+
+def tensors(*keys: str, **change: Any) -> dict[str, Any]:
+    rows = len(keys)
+    columns = {
+        "x": ("FP32", [rows], [1.5] * rows),
+        "n": ("INT32", [rows], list(range(rows))),
+        "word": ("BYTES", [rows], ["ä"] * rows),
+        "pair": ("FP64", [rows, 2], [0.5, 2.0] * rows),
+    }
+    inputs = [
+        {"name": name, "datatype": datatype, "shape": shape, "data": change.get(name, data)}
+        for name, (datatype, shape, data) in columns.items()
+    ]
+    return {"inputs": [*inputs, *asking(*keys)["inputs"]]}
+
+
+@asynccontextmanager
+async def streaming(folder: Path, route: Route = ROUTE) -> AsyncIterator[tuple[Running, Broker]]:
+    broker = Broker()
+    async with running(folder, routes=(route,), publisher=broker) as plane:
+        plane.store.streams["sensor"] = CONTRACT
+        plane.store.live_rows["sensor"] = {}
+        yield plane, broker
+    assert broker.closed or not broker.events
+
+
+@pytest.fixture
+async def both(tmp_path: Path) -> AsyncIterator[tuple[Running, Broker]]:
+    async with streaming(tmp_path) as both:
+        yield both
+
+
+def rows(plane: Running) -> dict[Key, LiveAnswer]:
+    return plane.store.live_rows["sensor"]
+
+
+async def post(plane: Running, body: Any, **headers: str) -> Any:
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    path = "/v2/models/sensor/infer"
+    return await plane.client.post(path, content=orjson.dumps(body), headers=told)
+
+
+async def test_fresh_answers_come_from_the_store(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    rows(plane).update({"c1": stored(0.5, age=2), "c2": stored(0.25, age=30)})
+    for body in (asking("c2", "c1", id="q"), tensors("c2", "c1")):
+        status, answer = await plane.infer("sensor", body)
+        assert status == 200
+        parameters = answer["parameters"]
+        assert [output["data"] for output in answer["outputs"]] == [[0.25, 0.5], ["ok", "ok"]]
+        assert (answer["model_version"], parameters["digest"]) == ("4", DIGEST)
+        assert parameters["age_seconds"] == pytest.approx(30, abs=5)
+    status, answer = await plane.get("/predictions/sensor/c1")
+    assert status == 200
+    assert answer["outputs"] == {"score": 0.5, "label": "ok"}
+    assert answer["age_seconds"] == pytest.approx(2, abs=5)
+    assert broker.events == []
+
+
+async def test_a_miss_with_inputs_becomes_an_event(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    got = await post(plane, tensors("a/ b"), idempotency_key="once-1")
+    assert got.status_code == 202
+    assert got.json() == {
+        "deployment": "sensor", "key": "a/ b", "status": "accepted", "id": "once-1",
+    }  # fmt: skip
+    assert got.headers["location"] == "/predictions/sensor/a%2F%20b"
+    assert got.headers["retry-after"] == "1"
+    event = {"customer": "a/ b", "x": 1.5, "n": 0, "word": "ä", "pair": [0.5, 2.0]}
+    assert broker.events == [(b"a/ b", event, {"ce-id": b"once-1"})]
+    pending = await plane.client.get(got.headers["location"])
+    assert (pending.status_code, pending.json()["status"]) == (202, "pending")
+    rows(plane)["a/ b"] = stored(0.5)
+    assert (await plane.client.get(got.headers["location"])).json()["outputs"]["score"] == 0.5
+
+
+async def test_several_keys_publish_only_what_is_missing(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    rows(plane)["c2"] = stored(0.5)
+    got = await post(plane, tensors("c1", "c2", "c3"))
+    assert got.status_code == 202
+    assert got.headers["location"] == "/v2/models/sensor/infer"
+    assert [(each["key"], each["location"]) for each in got.json()["predictions"]] == [
+        ("c1", "/predictions/sensor/c1"), ("c3", "/predictions/sensor/c3"),
+    ]  # fmt: skip
+    assert [(key, event["n"]) for key, event, _ in broker.events] == [(b"c1", 0), (b"c3", 2)]
+    allow = {**tensors("c1", "c2", "c3"), "parameters": {"allow_missing": True}}
+    status, answer = await plane.infer("sensor", allow)
+    assert (status, answer["outputs"][-1]["data"]) == (200, [False, True, False])
+    assert len(broker.events) == 2
+
+
+async def test_equal_questions_are_joined(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    broker.hold = asyncio.Event()
+    asked = [asyncio.ensure_future(post(plane, tensors("c1"))) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    broker.hold.set()
+    ids = {(await each).json()["id"] for each in asked}
+    ids.add((await post(plane, tensors("c1"))).json()["id"])
+    assert len(ids) == 1
+    assert len(broker.events) == 1
+    await post(plane, tensors("c1", x=[2.5]))
+    assert len(broker.events) == 2
+    for _ in range(2):
+        await post(plane, tensors("c1", x=[3.5]), idempotency_key="mine")
+    assert len(broker.events) == 3
+
+
+async def test_prefer_wait_holds_until_the_answer_is_there(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    asked = [
+        asyncio.ensure_future(post(plane, tensors(f"c{n}"), prefer="respond-async, wait=10"))
+        for n in range(30)
+    ]
+    await eventually(lambda: published(broker, 30))
+    plane.store.asked.clear()
+    await asyncio.sleep(0.1)
+    assert 0 < len(plane.store.asked) < 15  # one look for all of them
+    rows(plane).update({f"c{n}": stored(n) for n in range(30)})
+    for n, each in enumerate(asked):
+        got = await each
+        assert got.status_code == 200
+        assert got.headers["preference-applied"] == "wait=10"
+        assert got.json()["outputs"][0]["data"] == [n]
+    got = await post(plane, tensors("late"), prefer="wait=1")
+    assert (got.status_code, got.headers["location"]) == (202, "/predictions/sensor/late")
+    held = asyncio.ensure_future(
+        plane.client.get("/predictions/sensor/late", headers={"prefer": "wait=100"})
+    )
+    await asyncio.sleep(0.05)
+    rows(plane)["late"] = stored(7)
+    got = await held
+    assert (got.status_code, got.headers["preference-applied"]) == (200, "wait=30")
+
+
+async def published(broker: Broker, count: int) -> bool:
+    return len(broker.events) == count
+
+
+async def test_who_waits_is_let_go_in_a_drain(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    held = asyncio.ensure_future(post(plane, tensors("c1"), prefer="wait=30"))
+    await eventually(lambda: published(broker, 1))
+    assert await plane.server.drain(0, 5)
+    assert (await held).status_code == 202
+
+
+async def test_stale_counts_as_missing(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    rows(plane)["c1"] = stored(0.5, age=100)
+    got = await plane.client.get("/predictions/sensor/c1")
+    assert (got.status_code, got.headers["retry-after"]) == (404, "1")
+    assert got.json()["error"] == "the prediction for that key is older than 60 s"
+    assert (await post(plane, tensors("c1"))).status_code == 202
+    assert len(broker.events) == 1
+
+
+async def test_nothing_there_and_nothing_to_make_it_from(both: tuple[Running, Broker]) -> None:
+    plane, _ = both
+    status, answer = await plane.infer("sensor", asking("c1"))
+    assert status == 404
+    assert answer["missing"] == ["c1"]
+    assert answer["send"] == ["customer", "x", "n", "word", "pair"]
+    assert (await plane.get("/predictions/sensor/c1"))[0] == 404
+    allow = asking("c1", parameters={"allow_missing": True})
+    assert (await plane.infer("sensor", allow))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (tensors("c1", x=[11.0]), "x"),
+        (tensors("c1", x=["one"]), "x"),
+        (tensors("c1", n=[1.5]), "n"),
+        ({"inputs": tensors("c1")["inputs"][:-1]}, "inputs"),
+        ({"inputs": tensors("c1")["inputs"][1:]}, "x"),
+        (tensors("c1", "c1"), "inputs"),
+        ({**tensors("c1"), "outputs": [{"name": "nope"}]}, "outputs[0].name"),
+        ({**tensors("c1"), "parameters": {"allow_missing": 1}}, "parameters.allow_missing"),
+    ],
+)
+async def test_what_the_contract_refuses_is_no_event(
+    both: tuple[Running, Broker], body: Any, field: str
+) -> None:
+    plane, broker = both
+    status, answer = await plane.infer("sensor", body)
+    assert (status, answer["field"]) == (400, field)
+    assert broker.events == []
+
+
+async def test_binary_tensors(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    body = tensors("c1")
+    pair = body["inputs"][3]
+    del pair["data"]
+    pair["parameters"] = {"binary_data_size": 16}
+    head = orjson.dumps(body)
+    data = b"\0\0\0\0\0\0\xe0\x3f\0\0\0\0\0\0\0\x40"
+    got = await plane.client.post(
+        "/v2/models/sensor/infer",
+        content=head + data,
+        headers={"inference-header-content-length": str(len(head))},
+    )
+    assert got.status_code == 202
+    assert broker.events[0][1]["pair"] == [0.5, 2.0]
+
+
+async def test_broker_down_is_503_and_forgotten(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    broker.down = True
+    got = await post(plane, tensors("c1"), idempotency_key="k")
+    assert (got.status_code, got.headers["retry-after"]) == (503, "1")
+    assert got.json() == {"error": "the broker does not take events now"}
+    assert (await plane.get("/predictions/sensor/c1"))[0] == 404
+    broker.down = False
+    assert (await post(plane, tensors("c1"), idempotency_key="k")).status_code == 202
+    assert len(broker.events) == 1
+    got = await post(plane, tensors("c2"), idempotency_key="two words")
+    assert (got.status_code, got.json()["field"]) == (400, "Idempotency-Key")
+
+
+async def test_the_first_question_finds_the_broker_connected(
+    both: tuple[Running, Broker],
+) -> None:
+    plane, broker = both
+    await plane.gateway.connect()
+    assert broker.connected == 1
+    broker.down = True
+    await plane.gateway.connect()  # a broker that is away is its questions' business
+
+
+async def test_no_worker_yet(both: tuple[Running, Broker]) -> None:
+    plane, _ = both
+    del plane.store.streams["sensor"]
+    for path in ("/v2/models/sensor", "/v2/models/sensor/ready", "/predictions/sensor/c1"):
+        got = await plane.client.get(path)
+        assert (got.status_code, got.headers["retry-after"]) == (503, "1")
+        assert got.json()["error"] == "no worker of this stream has started yet"
+    plane.store.streams["sensor"] = CONTRACT
+    _, model = await plane.get("/v2/models/sensor")
+    assert model["platform"] == "fourways_streaming"
+    assert [tensor["name"] for tensor in model["inputs"]] == ["customer", "x", "n", "word", "pair"]
+    assert (await plane.get("/v2/models/sensor/versions/3"))[0] == 404
+
+
+async def test_what_is_accepted_is_forgotten_when_it_is_stale(tmp_path: Path) -> None:
+    route = ROUTE.model_copy(update={"freshness_seconds": 0.1})
+    async with streaming(tmp_path, route) as (plane, broker):
+        first = (await post(plane, tensors("c1"))).json()["id"]
+        await eventually(lambda: gone(plane))
+        second = (await post(plane, tensors("c1"))).json()["id"]
+        assert len(broker.events) == 2
+        assert first != second  # a broker that drops duplicates takes it
+
+
+async def gone(plane: Running) -> bool:
+    return (await plane.get("/predictions/sensor/c1"))[0] == 404

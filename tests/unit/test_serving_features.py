@@ -1,0 +1,184 @@
+"""Requests that leave inputs out: what the feature database fills in, and what is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourways_runtime.errors import ConfigError, FeaturesMismatch
+from tests.unit.serving_plane import (
+    LINEAR,
+    MIXED,
+    Serving,
+    configure,
+    linear,
+    mixed,
+    serving,
+    tensor,
+)
+
+NULLABLE: dict[str, Any] = {
+    **LINEAR,
+    "inputs": [LINEAR["inputs"][0], {**LINEAR["inputs"][1], "nullable": True}, LINEAR["inputs"][2]],
+}
+RATE = tensor("rate", "FP32", [1, 1])
+KEYS = tensor("id", "BYTES", ["a", "b"])
+
+
+class World:
+    """A feature database, and servers that use it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.file = root / "crm.db"
+        secret = root / "secrets" / "crm"
+        secret.mkdir(parents=True)
+        (secret / "uri").write_text(f"sqlite://{self.file}")
+        self.run("CREATE TABLE people (id TEXT PRIMARY KEY, age INTEGER, spend REAL)")
+        self.run("INSERT INTO people VALUES ('a', 30, 2), ('b', 40, 4), ('none', NULL, NULL)")
+        self.run("INSERT INTO people VALUES ('old', 130, 1), ('odd', 30.5, 1), ('text', 'x', 1)")
+
+    def run(self, *statements: str) -> None:
+        with sqlite3.connect(self.file) as connection:
+            for statement in statements:
+                connection.execute(statement)
+        connection.close()
+
+    def serve(
+        self, contract: dict[str, Any] = LINEAR, model: bytes | None = None, **features: Any
+    ) -> AbstractAsyncContextManager[Serving]:
+        features = {
+            "database": {"secretName": "crm"},
+            "table": "people",
+            "timeout": "5s",
+            "inputs": ["age", "spend"],
+        } | features
+        config = configure(self.root, model or linear(), contract, features=features)
+        paths = config.paths.model_copy(update={"secrets_root": str(self.root / "secrets")})
+        return serving(config.model_copy(update={"paths": paths}))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def scores(answer: Any) -> list[float]:
+    assert answer.status_code == 200, answer.text
+    found: list[float] = answer.json()["outputs"][0]["data"]
+    return found
+
+
+def refused(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]
+
+
+async def test_inputs_left_out_are_looked_up_and_given_ones_win(world: World) -> None:
+    async with world.serve() as plane:
+        answer = await plane.infer(KEYS, RATE)
+        assert scores(answer) == [11.125, 12.125]
+        assert answer.json()["parameters"] == {"features": "looked up"}
+        assert scores(await plane.infer(RATE, parameters={"entity_keys": ["b", "a"]})) == [
+            12.125,
+            11.125,
+        ]
+        answer = await plane.infer(KEYS, RATE, tensor("age", "INT32", [0, 10]))
+        assert scores(answer) == [-3.875, -2.875]
+        assert await plane.metric("fourways_feature_lookups_total") == 3
+        everything = [tensor("age", "INT32", [30, 40]), tensor("spend", "FP32", [2, 4]), RATE]
+        answer = await plane.infer(*everything, KEYS)
+        assert scores(answer) == [11.125, 12.125]
+        assert "parameters" not in answer.json()
+        assert await plane.metric("fourways_feature_lookups_total") == 3
+
+
+async def test_what_is_not_covered_or_has_no_key_is_asked_for(world: World) -> None:
+    async with world.serve() as plane:
+        assert refused(await plane.infer(KEYS)) == (
+            400, "rate: is missing: the contract has it as an input",
+        )  # fmt: skip
+        assert refused(await plane.infer(RATE)) == (
+            400, "age: is missing: give it, or id to have it looked up",
+        )  # fmt: skip
+        bad = tensor("id", "BYTES", ["a", ""])
+        assert refused(await plane.infer(bad, RATE))[0] == 400
+
+
+async def test_looked_up_values_keep_the_contract(world: World) -> None:
+    async with world.serve() as plane:
+        for key, told in (
+            ("old", "age: 130 is above 120 (row 1)"),
+            ("odd", "age: 30.5 is not a whole number (the feature database, key 'odd') (row 1)"),
+            ("text", "age: 'x' is not a number (the feature database, key 'text') (row 1)"),
+            ("none", "age: missing: not in the feature database, key 'none' (row 1)"),
+            ("nobody", "age: missing: not in the feature database, key 'nobody' (row 1)"),
+        ):
+            answer = await plane.infer(tensor("id", "BYTES", ["a", key]), RATE)
+            assert refused(answer) == (400, told)
+            assert answer.json()["rows"][0]["key"] == key
+        assert await plane.metric("fourways_feature_misses_total") == 1
+
+
+async def test_defaults_and_missing_values(world: World) -> None:
+    defaults = [{"name": "age", "number": 20}]
+    async with world.serve(NULLABLE, defaults=defaults) as plane:
+        given = tensor("id", "BYTES", ["nobody"]), tensor("rate", "FP32", [1])
+        # The model is told NaN, and its NaN is no answer: so spend arrived as missing.
+        assert refused(await plane.infer(*given)) == (400, "score: the model answered NaN (row 0)")
+        answer = await plane.infer(*given, tensor("spend", "FP32", [2]))
+        assert scores(answer) == [6.125]
+        assert answer.json()["parameters"] == {"features": "looked up"}
+
+
+async def test_a_database_that_went_away(world: World) -> None:
+    defaults = [{"name": "age", "number": 20}, {"name": "spend", "number": 1}]
+    for more, status in (({}, 503), ({"on_timeout": "UseDefaults", "defaults": defaults}, 200)):
+        async with world.serve(**more) as plane:  # type: ignore[arg-type]
+            world.run("ALTER TABLE people RENAME TO elsewhere")
+            answer = await plane.infer(KEYS, RATE)
+            assert answer.status_code == status, answer.text
+            if status == 503:
+                assert answer.headers["retry-after"] == "1"
+                assert answer.json()["error"].startswith("the feature database does not answer")
+            else:
+                assert scores(answer) == [8.125, 8.125]
+                assert answer.json()["parameters"] == {"features": "defaults"}
+            whole = tensor("input", "FP32", [30, 2, 1], [1, 3])
+            assert scores(await plane.infer(whole)) == [11.125]
+        world.run("ALTER TABLE elsewhere RENAME TO people")
+
+
+async def test_shapes_texts_truths_and_whole_keys(world: World) -> None:
+    world.run("CREATE TABLE things (id INTEGER, word TEXT, flag INTEGER, big TEXT, grid TEXT)")
+    world.run("INSERT INTO things VALUES (7, 'ü', 1, NULL, '[[1, 2], [3, 4]]')")
+    world.run("INSERT INTO things VALUES (8, 'zz', 2, 5, '[[1, 2], [3]]')")
+    defaults = [{"name": "big", "number": 3}, {"name": "flag", "number": 0}]
+    more = {"table": "things", "inputs": [], "defaults": defaults}
+    async with world.serve(MIXED, mixed(), **more) as plane:
+        answer = await plane.infer(tensor("id", "INT64", [7]))
+        assert {one["name"]: one["data"] for one in answer.json()["outputs"]} == {
+            "word_out": ["ü"], "flag_out": [True], "big_out": [3], "grid_out": [1, 2, 3, 4],
+        }  # fmt: skip
+        answer = await plane.infer(tensor("id", "INT64", [8]), tensor("word", "BYTES", ["a"]))
+        assert refused(answer)[0] == 400
+        assert answer.json()["field"] == "flag"
+        told = tensor("flag", "BOOL", [True]), tensor("big", "UINT64", [1])
+        answer = await plane.infer(tensor("id", "INT64", [8]), *told)
+        assert answer.json()["field"] == "grid"
+
+
+async def test_settings_that_make_no_sense(world: World) -> None:
+    for more, told in (
+        ({"inputs": ["height"]}, "height is not an input of the contract"),
+        ({"defaults": [{"name": "age", "text": "x"}]}, "the default of age must be a number"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            async with world.serve(**more):  # type: ignore[arg-type]
+                pass
+    with pytest.raises(FeaturesMismatch, match="table people has no column rate"):
+        async with world.serve(inputs=[]):
+            pass

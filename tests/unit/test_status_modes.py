@@ -1,0 +1,468 @@
+"""Status of workloads that answer as long as they live, and of builds: facts in, words out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from fourways_api import Problem, parse
+from fourways_operator import plan as planner
+from fourways_operator.facts import Facts, Json, Settings
+from fourways_operator.plan import routes
+from fourways_operator.pods import config_text
+from fourways_operator.status import look_again_in, status_of
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+DIGEST = "sha256:" + "a" * 64
+SETTINGS = Settings(runtime_image="runtime:1")
+URL = "http://m-realtime-predictor.demo.svc.cluster.local"
+BUDGET = {"sizeMiB": 8, "memoryMiB": 64, "latencyMs": 5}
+BLOCKS: dict[str, Json] = {
+    "batch": {
+        "batch": {"schedule": "@daily", "source": {"uri": "pvc://t/rows.parquet"}},
+    },
+    "realtime": {"realtime": {"minReplicas": 1}},
+    "streaming": {
+        "streaming": {"source": {"kafka": {"bootstrapServers": "kafka:9092", "topic": "t"}}}
+    },
+    "edge": {
+        "edge": {
+            "targets": [{"name": "till", "budget": BUDGET}],
+            "signing": {"secretName": "signing"},
+            "publish": "pvc://models/bundles",
+        }
+    },
+}  # fmt: skip
+
+
+def deployment(mode: str, version: str = "1", status: Json | None = None, **spec: Any) -> Json:
+    document = {
+        "apiVersion": "fourways.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": "m", "namespace": "demo", "uid": "u", "generation": 4},
+        "spec": {
+            "mode": mode,
+            "model": {"uri": "pvc://models/m.onnx", "version": version},
+            "contract": {
+                "entityKey": {"name": "id"},
+                "inputs": [{"name": "x", "type": "float32"}],
+                "outputs": [{"name": "score", "type": "float32"}],
+                "goldenVectors": {"uri": "pvc://models/golden.jsonl"},
+            },
+            **deepcopy(BLOCKS[mode]),
+            **spec,
+        },
+    }
+    return document | ({"status": status} if status else {})
+
+
+def planned(document: Json) -> tuple[Json, ...]:
+    return planner.plan(parse({k: v for k, v in document.items() if k != "status"}), SETTINGS)
+
+
+def main_of(document: Json) -> Json:
+    kinds = ("InferenceService", "Deployment", "Job")
+    return next(o for o in planned(document) if o["kind"] in kinds)
+
+
+def pod(document: Json, *, ready: bool = False, state: Json | None = None, **meta: Any) -> Json:
+    """Return a pod of what a document plans, in a state."""
+    main = main_of(document)
+    spec = main["spec"].get("predictor") or main["spec"]["template"]["spec"]
+    labels = dict(main["metadata"]["labels"])
+    if main["kind"] == "Job":
+        labels["batch.kubernetes.io/job-name"] = main["metadata"]["name"]
+    return {
+        "metadata": {"name": "p", "labels": labels, "creationTimestamp": before(5), **meta},
+        "spec": spec,
+        "status": {
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+            "containerStatuses": [{"state": state or {"running": {}}, "image": "runtime:1"}],
+        },
+    }
+
+
+def before(seconds: float) -> str:
+    return (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def gateway(*documents: Json, before: tuple[Any, ...] = ()) -> tuple[Json, Json]:
+    """Return a gateway's live Deployment and its one pod, which knows of these documents."""
+    observed = planner.Observed({}, None, before)
+    objects = planner.plan_gateway("demo", documents, SETTINGS, observed)
+    live = {**next(o for o in objects if o["kind"] == "Deployment")}
+    live["status"] = {"availableReplicas": 1}
+    labels = live["spec"]["template"]["metadata"]["labels"]
+    return live, {
+        "metadata": {"name": "g", "labels": labels},
+        "spec": live["spec"]["template"]["spec"],
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }
+
+
+READY_SERVICE = {
+    "address": {"url": URL},
+    "conditions": [{"type": kind, "status": "True"} for kind in ("PredictorReady", "Ready")],
+}
+
+
+def service(document: Json, status: Json | None = None, age: float = 60) -> Json:
+    live = deepcopy(main_of(document))
+    live["metadata"]["creationTimestamp"] = before(age)
+    return live | ({"status": status} if status else {})
+
+
+def facts(document: Json, *pods: Json, known: Json | None = None, **more: Any) -> Facts:
+    """Return facts: these pods, and a gateway that knows of a document (else of this one)."""
+    live, gateway_pod = gateway(known or document)
+    children = more.pop("children", None)
+    if children is None and document["spec"]["mode"] == "realtime":
+        children = (service(document, READY_SERVICE),)
+    return Facts(
+        document,
+        wanted=planned(document),
+        children=children or (),
+        pods=(*pods, gateway_pod),
+        gateway=live,
+        now=NOW,
+        **more,
+    )
+
+
+def said(found: Facts, *problems: Problem) -> dict[str, str]:
+    """Return "status reason: message" of each condition."""
+    document = {k: v for k, v in found.deployment.items() if k != "status"}
+    status = status_of(found, problems, None if problems else parse(document))
+    conditions = status["conditions"]
+    return {c["type"]: f"{c['status']} {c['reason']}: {c['message']}" for c in conditions}
+
+
+def status(found: Facts) -> Json:
+    document = {k: v for k, v in found.deployment.items() if k != "status"}
+    return status_of(found, (), parse(document))
+
+
+def ended(code: int, **report: Any) -> Json:
+    return {"terminated": {"exitCode": code, "message": orjson.dumps(report).decode()}}
+
+
+def failed(reason: str, message: str) -> Json:
+    return ended(3, outcome="Failed", reason=reason, message=message)
+
+
+SERVED = pytest.mark.parametrize("mode", ["realtime", "streaming"])
+
+
+@SERVED
+def test_it_is_ready_when_a_pod_answers_and_the_gateway_leads_there(mode: str) -> None:
+    document = deployment(mode)
+    found = facts(document, pod(document, ready=True))
+    assert said(found) == {
+        "SpecValid": "True Valid: the spec is valid",
+        "Ready": "True Answering: version 1 answers",
+        "Progressing": "False Idle: nothing is under way",
+        "Degraded": "False AsExpected: nothing is wrong",
+        "ModelResolved": "True Loaded: version 1 is loaded and answers",
+    }
+    told = status(found)
+    assert told["model"] == {"version": "1"}
+    assert told["address"] == "http://fourways-gateway.demo.svc/v2/models/m/infer"
+    assert not {"lastRun", "nextRun", "bundles"} & told.keys()
+
+
+@SERVED
+def test_it_starts(mode: str) -> None:
+    document = deployment(mode)
+    found = said(facts(document, pod(document)))
+    assert found["Ready"] == "False Starting: version 1 is being started"
+    assert found["Progressing"] == "True RollingOut: version 1 is ready in 0 of 1 pods"
+    assert found["ModelResolved"].startswith("Unknown NotFetchedYet")
+
+
+TROUBLES = [
+    ({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, "OOMKilled", "resources.memory"),
+    ({"waiting": {"reason": "ImagePullBackOff"}}, "ImageUnavailable", "runtime:1"),
+    (failed("DigestMismatch", "other bytes"), "DigestMismatch", "other bytes"),
+    (failed("ModelNotLoadable", "cut short"), "ModelNotLoadable", "cut short"),
+    (failed("TopicNotFound", "no topic t"), "TopicNotFound", "no topic t"),
+    ({"waiting": {"reason": "CrashLoopBackOff"}}, "WorkerEnded", "again and again"),
+    ({"waiting": {"reason": "CreateContainerConfigError", "message": "no Secret"}},
+     "CreateContainerConfigError", "no Secret"),
+]  # fmt: skip
+
+
+@SERVED
+@pytest.mark.parametrize(("state", "reason", "words"), TROUBLES)
+def test_what_keeps_a_first_version_from_coming_up_is_named(
+    mode: str, state: Json, reason: str, words: str
+) -> None:
+    document = deployment(mode)
+    found = said(facts(document, pod(document, state=state)))
+    for kind, is_so in (("Ready", "False"), ("Degraded", "True"), ("Progressing", "False")):
+        assert found[kind].startswith(f"{is_so} {reason}: "), kind
+        assert words in found[kind]
+
+
+@SERVED
+def test_a_crash_loop_is_named_by_the_last_words(mode: str) -> None:
+    document = deployment(mode)
+    broken = pod(document, state={"waiting": {"reason": "CrashLoopBackOff"}})
+    words = failed("GoldenMismatch", "vector 3 came out as 0.1")
+    broken["status"]["containerStatuses"][0]["lastState"] = words
+    found = said(facts(document, broken))
+    assert found["Ready"] == "False GoldenMismatch: vector 3 came out as 0.1"
+    assert found["ModelResolved"] == "False GoldenMismatch: vector 3 came out as 0.1"
+
+
+@SERVED
+def test_a_broken_new_version_leaves_the_old_one_ready(mode: str) -> None:
+    old, new = deployment(mode, "1"), deployment(mode, "2")
+    broken = pod(new, state=failed("DigestMismatch", "other bytes"))
+    found = facts(new, broken, pod(old, ready=True), known=old)
+    assert said(found) == {
+        "SpecValid": "True Valid: the spec is valid",
+        "Ready": "True Answering: version 1 answers; version 2 does not come up: other bytes",
+        "Progressing": "False DigestMismatch: does not come up: other bytes",
+        "Degraded": "True DigestMismatch: version 2 does not come up: other bytes;"
+        " version 1 answers",
+        "ModelResolved": "False DigestMismatch: other bytes",
+    }
+    assert status(found)["model"]["version"] == "1"
+
+
+@SERVED
+def test_what_ailed_the_old_version_is_not_held_against_the_new(mode: str) -> None:
+    old, new = deployment(mode, "1"), deployment(mode, "2")
+    broken = pod(old, state=failed("DigestMismatch", "other bytes"))
+    found = said(facts(new, broken, pod(new)))
+    assert found["Degraded"].startswith("False")
+    assert found["Ready"].startswith("False Starting")
+
+
+@SERVED
+def test_a_rollout_is_progress_until_the_old_pods_are_gone(mode: str) -> None:
+    old, new = deployment(mode, "1"), deployment(mode, "2")
+    both = facts(new, pod(new, ready=True), pod(old, ready=True))
+    assert said(both)["Ready"] == "True Answering: version 2 answers"
+    assert said(both)["Progressing"].startswith("True RollingOut")
+    going = pod(old, ready=True, deletionTimestamp=before(1))
+    assert said(facts(new, pod(new, ready=True), going))["Progressing"].startswith("False Idle")
+
+
+@SERVED
+def test_a_pod_that_got_over_its_trouble_is_in_none(mode: str) -> None:
+    document = deployment(mode)
+    well = pod(document, ready=True)
+    well["status"]["containerStatuses"][0]["lastState"] = failed("FetchFailed", "timed out")
+    assert said(facts(document, well))["Degraded"].startswith("False")
+
+
+@SERVED
+def test_it_waits_until_the_gateway_knows_of_it(mode: str) -> None:
+    document = deployment(mode)
+    other = deployment("batch")
+    found = said(facts(document, pod(document, ready=True), known=other))
+    assert found["Ready"].startswith("False WaitingForGateway: waits for the gateway to take up")
+    assert found["Progressing"].startswith("True GatewayRolling")
+
+
+@SERVED
+def test_another_version_in_the_route_is_progress_and_no_reason_not_to_be_ready(mode: str) -> None:
+    old, new = deployment(mode, "1"), deployment(mode, "2")
+    found = said(facts(new, pod(new, ready=True), known=old))
+    assert found["Ready"].startswith("True")
+    assert found["Progressing"].startswith("True GatewayRolling")
+
+
+def test_a_gateway_that_can_be_told_no_more_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [deployment("realtime") for _ in range(3)]
+    for number, other in enumerate(others):
+        other["metadata"]["name"] = f"other-{number}"
+    live, gateway_pod = gateway(*others)
+    size = len(config_text(live))
+    monkeypatch.setattr(routes, "MAX_CONFIG_BYTES", size + 10)
+    document = deployment("realtime")
+    told = routes.config_of(live)
+    assert told
+    full, _ = gateway(*others, document, before=told.routes)
+    assert routes.config_of(full) == told
+    found = facts(document, pod(document, ready=True))
+    pods = (*found.pods[:-1], gateway_pod)
+    found = Facts(document, found.wanted, found.children, pods=pods, gateway=live, now=NOW)
+    assert said(found)["Ready"].startswith("False GatewayFull: the gateway of namespace demo")
+
+
+def test_a_pod_that_is_not_started_for_long_says_what_it_may_wait_for() -> None:
+    document = deployment("realtime")
+    creating = {"waiting": {"reason": "ContainerCreating"}}
+    fresh = facts(document, pod(document, state=creating))
+    assert said(fresh)["Ready"].startswith("False Starting")
+    assert look_again_in(fresh) == 11.0
+    stuck = facts(document, pod(document, state=creating, creationTimestamp=before(20)))
+    assert "waits for the claim models or its image" in said(stuck)["Ready"]
+    assert look_again_in(stuck) is None
+
+
+def test_a_pod_that_runs_and_is_not_ready_for_long_says_so() -> None:
+    document = deployment("streaming")
+    assert said(facts(document, pod(document)))["Ready"].startswith("False Starting")
+    slow = pod(document, creationTimestamp=before(20))
+    assert said(facts(document, slow))["Ready"].startswith("False NotReady: its pod runs and is")
+
+
+def test_kserves_silence_is_looked_at_again() -> None:
+    document = deployment("realtime")
+    fresh = facts(document, children=(service(document, None, 5),))
+    assert look_again_in(fresh) == 26.0
+
+
+def test_what_keeps_pods_from_being_made_is_named() -> None:
+    document = deployment("streaming")
+    live = deepcopy(main_of(document))
+    refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: small"}
+    live["status"] = {"conditions": [refused]}
+    found = said(facts(document, children=(live,)))
+    assert found["Ready"] == "False PodRefused: exceeded quota: small"
+
+
+def test_no_replica_is_one_and_it_says_so() -> None:
+    document = deployment("realtime", realtime={"minReplicas": 0})
+    assert main_of(document)["spec"]["predictor"]["minReplicas"] == 1
+    found = said(facts(document, pod(document, ready=True)))
+    assert "one replica is kept, as scaling to zero is not available yet" in found["Ready"]
+
+
+def _kserve(
+    status: Json | None, age: float = 60, *, ready: bool = True
+) -> Callable[[], dict[str, str]]:
+    document = deployment("realtime")
+    pods = [pod(document, ready=True)] if ready else []
+    return lambda: said(facts(document, *pods, children=(service(document, status, age),)))
+
+
+LATE = {"type": "PredictorReady", "status": "False", "reason": "ProgressDeadlineExceeded"}
+UNKNOWN = {"type": "PredictorReady", "status": "Unknown", "message": "ReplicaSet is progressing"}
+DENIED = {"type": "PredictorReady", "status": "False", "reason": "ReconcileFailed", "message": "no"}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "ready", "degraded"),
+    [
+        (_kserve(None, 5), "False WaitingForKServe: waits for KServe to take up", "False"),
+        (_kserve(None, 31), "False KServeSilent: no KServe controller", "True KServe"),
+        (_kserve({"conditions": [UNKNOWN]}), "False WaitingForKServe: waits for KServe: Repl", "F"),
+        (_kserve({**READY_SERVICE, "conditions": [LATE]}), "True Answering", "False"),
+        (_kserve({**READY_SERVICE, "address": {}}), "False WaitingForKServe: waits for KServe: no",
+         "False"),
+        (_kserve({"conditions": [DENIED]}, ready=False), "False ReconcileFailed: KServe: no",
+         "True ReconcileFailed: KServe: no"),
+    ],
+)  # fmt: skip
+def test_what_kserve_says_is_heard(
+    conditions: Callable[[], dict[str, str]], ready: str, degraded: str
+) -> None:
+    assert conditions()["Ready"].startswith(ready)
+    assert conditions()["Degraded"].startswith(degraded)
+
+
+def test_without_kserve_it_says_how_to_get_it() -> None:
+    document = deployment("realtime")
+    found = said(facts(document, children=(), missing=("InferenceService",)))
+    for kind, is_so in (("Ready", "False"), ("Degraded", "True")):
+        assert found[kind].startswith(f"{is_so} KServeMissing: the cluster has no")
+        assert "install KServe 0.20" in found[kind]
+
+
+# ---------------------------------------------------------------- edge
+
+BUNDLE = {
+    "target": "till", "digest": DIGEST, "variant": "int8", "sizeMiB": 1.5, "memoryMiB": 20.0,
+    "latencyMs": 0.5, "agreement": 1.0,
+}  # fmt: skip
+BUILT = ended(0, outcome="Succeeded", version="1", digest=DIGEST, bundles=[BUNDLE])
+TABLE = "till: fp32 12 MiB > 8 MiB; int8 agreement 0.91 < 0.99"
+
+
+def job(document: Json, outcome: str | None = None) -> Json:
+    live = deepcopy(main_of(document))
+    live["metadata"]["creationTimestamp"] = before(30)
+    ends = [{"type": outcome, "status": "True", "reason": "PodFailurePolicy"}] if outcome else []
+    return live | {"status": {"startTime": before(30), "conditions": ends}}
+
+
+def edge(
+    document: Json, outcome: str | None, state: Json | None, known: Json | None = None
+) -> Facts:
+    pods = [pod(document, state=state)] if state else []
+    return facts(document, *pods, known=known or document, jobs=(job(document, outcome),))
+
+
+def test_a_build_is_awaited() -> None:
+    document = deployment("edge")
+    found = said(edge(document, None, {"running": {}}, known=deployment("batch")))
+    assert found["Ready"].startswith("False BuildInProgress: build m-edge-")
+    assert found["Progressing"].startswith("True BuildInProgress")
+
+
+def test_what_was_built_is_told() -> None:
+    document = deployment("edge")
+    found = edge(document, "Complete", BUILT)
+    assert said(found)["Ready"] == "True Published: bundles of version 1 are served for till"
+    told = status(found)
+    assert told["bundles"] == [BUNDLE]
+    assert told["model"] == {"version": "1", "digest": DIGEST}
+    assert told["address"] == "http://fourways-gateway.demo.svc/bundles/m/"
+    # Its pod may be cleaned up.
+    later = edge(document | {"status": told}, "Complete", None)
+    assert status(later)["bundles"] == [BUNDLE]
+    assert said(later)["Ready"].startswith("True Published")
+
+
+def test_built_and_not_known_to_the_gateway_is_not_ready() -> None:
+    document = deployment("edge")
+    found = said(edge(document, "Complete", BUILT, known=deployment("batch")))
+    assert found["Ready"].startswith("False WaitingForGateway")
+
+
+def test_a_first_build_that_failed_says_what_was_measured() -> None:
+    document = deployment("edge")
+    words = ended(7, outcome="Failed", reason="BudgetExceeded", message=TABLE)
+    found = said(edge(document, "Failed", words, known=deployment("batch")))
+    assert found["Ready"] == f"False BudgetExceeded: nothing was built yet: {TABLE}"
+    assert TABLE in found["Degraded"]
+    assert "delete Job m-edge-" in found["Degraded"]
+
+
+def test_a_later_build_that_failed_leaves_the_bundles_before_it_served() -> None:
+    old = deployment("edge", "1")
+    new = deployment("edge", "2", status(edge(old, "Complete", BUILT)))
+    words = ended(7, outcome="Failed", reason="BudgetExceeded", message=TABLE)
+    found = edge(new, "Failed", words, known=old)
+    assert said(found)["Ready"] == (
+        "True Published: bundles of version 1 are served for till, by an earlier build"
+    )
+    assert said(found)["Degraded"].startswith("True BudgetExceeded")
+    assert status(found)["bundles"] == [BUNDLE]
+    assert status(found)["model"]["version"] == "1"
+
+
+def test_another_mode_forgets_what_the_old_one_remembered() -> None:
+    edge_status = status(edge(deployment("edge"), "Complete", BUILT))
+    document = deployment("streaming", "1", edge_status)
+    told = status(facts(document, pod(document)))
+    assert not {"bundles", "lastRun", "lastPublished", "nextRun"} & told.keys()
+    assert "version" not in told.get("model", {})
+
+
+def test_an_invalid_edit_leaves_what_answers_ready() -> None:
+    document = deployment("realtime")
+    good = status(facts(document, pod(document, ready=True)))
+    raw = document | {"status": good}
+    found = said(facts(raw, pod(document, ready=True)), Problem("spec.mode", "no", "use batch"))
+    assert found["Ready"].startswith("True Answering")
+    assert found["SpecValid"].startswith("False Invalid")

@@ -1,0 +1,296 @@
+"""The worker on a source in memory and a real store: whose fault a failure is, who was first."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from fourways_api import Contract
+from fourways_api.base import JUDGED
+from fourways_api.runtime_config import StreamConfig
+from fourways_runtime.errors import BrokerUnavailable, ModelError
+from fourways_runtime.model.base import Tensor
+from fourways_runtime.pipeline import Pipeline
+from fourways_runtime.records import Array, Predictions
+from fourways_runtime.store import Stream, StreamWriter, open_reader, open_stream_writer
+from fourways_runtime.store.stream import Move, Position
+from fourways_runtime.streaming.ledger import Ledger
+from fourways_runtime.streaming.observed import StreamMetrics
+from fourways_runtime.streaming.scoring import Scorer
+from fourways_runtime.streaming.source import Events, Holder
+from fourways_runtime.streaming.worker import Worker
+
+CONTRACT = Contract.model_validate(
+    {
+        "entityKey": {"name": "id"},
+        "inputs": [{"name": "x", "type": "float64"}],
+        "outputs": [{"name": "y", "type": "float64"}],
+    }
+)
+
+
+class Doubling:
+    """A model: y = 2 x. It fails on 13, shows a bug of ours on 14, and notes what it was given."""
+
+    inputs = (Tensor("x", "float64", (None,)),)
+    outputs = (Tensor("y", "float64", (None,)),)
+
+    def __init__(self) -> None:
+        self.given: list[list[float]] = []
+
+    def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        self.given.append(tensors["x"].reshape(-1).tolist())
+        if (tensors["x"] == 13).any():
+            raise ModelError("thirteen")
+        if (tensors["x"] == 14).any():
+            raise AttributeError("not the model's")
+        return {"y": tensors["x"].reshape(-1) * 2}
+
+
+class Memory:
+    """A source of two partitions; ``failure`` ends it."""
+
+    identity = "memory"
+
+    def __init__(self, *partitions: Sequence[float]) -> None:
+        self.values = [list(values) for values in partitions]
+        self.at: dict[int, int] = {}
+        self.failure: Exception | None = None
+        self.closed = False
+
+    def open(self, seconds: float) -> None: ...
+
+    def start(self, holder: Holder) -> None:
+        self.at = dict(holder.assigned(range(len(self.values))))
+
+    def first(self, partition: int) -> int:
+        return 0
+
+    def poll(self, most: int, wait: float, gather: float) -> Events | None:
+        if self.failure is not None:
+            raise self.failure
+        places = [
+            (partition, position)
+            for partition, start in self.at.items()
+            for position in range(start, len(self.values[partition]))
+        ][:most]
+        if not places:
+            time.sleep(0.001)
+            return None
+        for partition, position in places:
+            self.at[partition] = position + 1
+        keys = [f"{partition}-{position}".encode() for partition, position in places]
+        values = [b'{"x": %r}' % self.values[p][at] for p, at in places]
+        partitions, positions = zip(*places, strict=True)
+        return Events(partitions, positions, keys, values, lambda at: (("n", b"%d" % at),))
+
+    def idle(self, seconds: float) -> None: ...
+
+    def held(self) -> Sequence[int]:
+        return list(self.at)
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        self.at.update(positions)
+
+    def passed(self, positions: Mapping[int, int]) -> None: ...
+
+    def lag(self) -> Mapping[int, int]:
+        return {}
+
+    def available(self) -> bool:
+        return self.failure is None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Rig:
+    def __init__(self, folder: Path) -> None:
+        self.uri = f"sqlite:///{folder}/store.db"
+        self.model = Doubling()
+        self.stop = threading.Event()
+        self.failure: BaseException | None = None
+
+    def writer(self) -> StreamWriter:
+        stream = Stream("n", "d", "v1", "sha256:0", CONTRACT, "memory")
+        return open_stream_writer(self.uri, stream)
+
+    def start(self, source: Memory, **streaming: Any) -> None:
+        config = StreamConfig.model_validate(
+            {
+                "namespace": "n", "name": "d", "contract": CONTRACT.to_json(),
+                "model": {"uri": "file:///m", "version": "v1", "format": "onnx"},
+                "streaming": {
+                    "source": {"kafka": {"bootstrapServers": "a:1", "topic": "t"}},
+                    "microBatch": {"maxEvents": 4, "maxDelay": "1ms"}, **streaming,
+                },
+            },
+            context=JUDGED,
+        )  # fmt: skip
+        scorer = Scorer(CONTRACT, self.model, Pipeline(CONTRACT, self.model), 4)
+        metrics = StreamMetrics(CollectorRegistry())
+        ledger = Ledger(self.writer(), self.stop)
+        worker = Worker(config, scorer, source, ledger, metrics, self.stop)
+
+        def run() -> None:
+            try:
+                worker.run()
+            except Exception as error:  # noqa: BLE001
+                self.failure = error
+
+        self.thread = threading.Thread(target=run)
+        self.thread.start()
+
+    def positions(self) -> dict[int, Position]:
+        writer = self.writer()
+        try:
+            return writer.positions({0: 0, 1: 0})
+        finally:
+            writer.close()
+
+    def work(self, source: Memory, **streaming: Any) -> dict[int, Position]:
+        """Let a worker do all there is and stop; return where it left the partitions."""
+        self.start(source, **streaming)
+        ends = [len(values) for values in source.values]
+        wait(lambda: [self.positions()[at].next for at in range(len(ends))] == ends)
+        return self.end()
+
+    def end(self) -> dict[int, Position]:
+        self.stop.set()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+        return self.positions()
+
+    def answers(self) -> dict[str, float]:
+        async def look() -> dict[str, float]:
+            reader = open_reader(self.uri, 5.0)
+            keys: list[Any] = [f"{p}-{at}" for p in range(2) for at in range(50)]
+            found = await reader.live("n", "d", keys)
+            await reader.close()
+            assert found is not None
+            return {str(key): answer.outputs["y"] for key, answer in found.answers.items()}
+
+        return asyncio.run(look())
+
+    def letters(self) -> list[tuple[Any, ...]]:
+        import sqlite3
+
+        connection = sqlite3.connect(self.uri.removeprefix("sqlite:///"))
+        rows = connection.execute(
+            "SELECT partition, position, attempts, reason, headers FROM dead_letters"
+        ).fetchall()
+        connection.close()
+        return rows
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def test_all_is_answered_and_a_healthy_stop_leaves_no_try(rig: Rig) -> None:
+    source = Memory(range(20, 30), range(30, 37))
+    left = rig.work(source)
+    assert left == {0: Position(10, 0), 1: Position(7, 0)}
+    expected = {f"0-{at}": (20.0 + at) * 2 for at in range(10)}
+    assert rig.answers() == expected | {f"1-{at}": (30.0 + at) * 2 for at in range(7)}
+    assert rig.letters() == []
+    assert source.closed
+    assert rig.failure is None
+
+
+def test_where_the_model_fails_the_batch_is_scored_one_by_one(rig: Rig) -> None:
+    left = rig.work(Memory([1, 2, 13, 4, 5], []), maxAttempts=2)
+    assert left[0] == Position(5, 0)
+    assert rig.answers() == {"0-0": 2.0, "0-1": 4.0, "0-3": 8.0, "0-4": 10.0}
+    assert rig.letters() == [(0, 2, 2, "model: thirteen", '[["n","2"]]')]
+    assert rig.model.given[:6] == [[1, 2, 13, 4], [1], [2], [13], [13], [4]]
+
+
+def test_an_error_of_ours_ends_the_worker_and_stays_counted(rig: Rig) -> None:
+    rig.start(Memory([1, 14, 3], []))
+    wait(lambda: rig.failure is not None)
+    left = rig.end()
+    assert isinstance(rig.failure, AttributeError)
+    assert left[0] == Position(1, 1)
+    assert (rig.answers(), rig.letters()) == ({"0-0": 2.0}, [])
+
+
+def test_where_a_worker_died_events_are_scored_alone_until_past_what_was_in_flight(
+    rig: Rig,
+) -> None:
+    before = rig.writer()
+    before.begin({0: 0})
+    before.close()
+    rig.work(Memory(range(20, 40), []))
+    assert [len(given) for given in rig.model.given] == [1] * 12 + [4, 4]
+    assert rig.letters() == []
+    assert len(rig.answers()) == 20
+
+
+def test_the_event_they_died_over_is_put_aside_unscored(rig: Rig) -> None:
+    before = rig.writer()
+    for _ in range(3):
+        before.begin({0: 0})
+    before.close()
+    rig.work(Memory([7, 8], []))
+    reason = "model: the worker died over it 3 times"
+    assert rig.letters() == [(0, 0, 3, reason, '[["n","0"]]')]
+    assert rig.model.given == [[8.0]]
+
+
+def test_a_death_over_one_partition_is_not_counted_against_another(rig: Rig) -> None:
+    before = rig.writer()
+    before.begin({0: 0})
+    before.commit(
+        [Move(0, 0, 1)], Predictions(np.array([], object), np.array([]), {"y": np.array([])})
+    )
+    before.close()
+    for _ in range(5):  # Workers that come and go while nothing of partition 0 is tried.
+        rig.start(Memory([20], []))
+        rig.end()
+        rig.stop.clear()
+    assert rig.positions() == {0: Position(1, 1), 1: Position(0, 0)}
+    rig.work(Memory([20, 21], [30]))
+    assert rig.answers() == {"0-1": 42.0, "1-0": 60.0}
+
+
+def test_a_worker_that_was_overtaken_goes_on_where_the_store_stands(rig: Rig) -> None:
+    source = Memory(range(20, 24), [])
+    rig.start(source)
+    wait(lambda: rig.positions()[0].next == 4)
+    other = rig.writer()
+    nothing = Predictions(np.array([], object), np.array([]), {"y": np.array([])})
+    other.commit([Move(0, 4, 8)], nothing)
+    other.close()
+    source.values[0] += range(24, 34)
+    wait(lambda: rig.positions()[0].next == 14)
+    rig.end()
+    answered = {f"0-{at}": (20.0 + at) * 2 for at in range(14) if at not in range(4, 8)}
+    assert rig.answers() == answered
+    assert rig.letters() == []
+
+
+def test_a_broker_that_is_away_for_good_ends_the_worker_with_the_reason(rig: Rig) -> None:
+    source = Memory([20], [])
+    rig.start(source)
+    wait(lambda: rig.positions()[0].next == 1)
+    source.failure = BrokerUnavailable("gone")
+    rig.thread.join(10)
+    assert str(rig.failure) == "gone"
+    assert source.closed
