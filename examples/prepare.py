@@ -1,25 +1,42 @@
 """Complete ``examples/artifacts``: what ``make demo`` runs before ``fourways up``.
 
 Needs numpy, pyarrow and the installed package magika, none of the training dependencies. The
-churn and sales files are in the repository; magika's model (3 MB) is copied out of its package
-and the table of files is made from this machine's. Running it again changes nothing.
+models of this project are in the repository; magika's model (3 MB) is copied out of its package,
+the table of files is made from this machine's, and the shop's database from the committed table.
+Running it again changes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from training import magika_package
-from training.artifacts import ARTIFACTS, differing, pinned, sha256
+from training.artifacts import ARTIFACTS, differing, pinned, read_golden, sha256
 from training.file_bytes import HALF, tokens
 from training.real_files import by_kind
+
+EXAMPLES = ("churn", "sales-forecast", "file-type", "come-back", "water-flow")
+HISTORY = "customer_history"
+"""Table of the shop's database that come-back.yaml names."""
+
+SQL_TYPES = {
+    "customer_id": "text PRIMARY KEY",
+    "orders": "integer",
+    "spend": "real",
+    "discs": "integer",
+    "days_since_last": "real",
+    "mean_gap_days": "real",
+}
 
 
 def main() -> int:
@@ -30,11 +47,9 @@ def main() -> int:
     )
     artifacts: Path = parser.parse_args().artifacts
     prepare_file_type(artifacts / "file-type")
-    problems = [
-        problem
-        for name in ("churn", "sales-forecast", "file-type")
-        for problem in differing(name, artifacts)
-    ]
+    prepare_shop(artifacts / "come-back", artifacts.parent / "secrets")
+    prepare_golden_table(artifacts / "churn")
+    problems = [problem for name in EXAMPLES for problem in differing(name, artifacts)]
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
@@ -65,6 +80,56 @@ def file_table() -> pa.Table:
             contents.append(content)
     values = pa.array(np.concatenate(contents))
     return pa.table({"file": names, "content": pa.FixedSizeListArray.from_arrays(values, 2 * HALF)})
+
+
+def prepare_shop(folder: Path, secrets: Path) -> None:
+    """Make the shop's database of come-back: a SQLite file, and the same as SQL for PostgreSQL.
+
+    The folder ``secrets/shop-database`` stands for the Secret with the database's address.
+    """
+    rows = pq.read_table(folder / "features.parquet").to_pylist()
+    columns = ", ".join(f"{name} {kind}" for name, kind in SQL_TYPES.items())
+    create = f"CREATE TABLE {HISTORY} ({columns})"
+    values = [tuple(_sql_value(row[name]) for name in SQL_TYPES) for row in rows]
+    database, script = folder / "shop.db", folder / "shop.sql"
+    if not database.is_file():
+        _replace(database, lambda new: _write_sqlite(new, create, values))
+    if not script.is_file():
+        _replace(script, lambda new: new.write_text(_sql_script(create, values), "utf-8"))
+    secret = secrets / "shop-database"
+    secret.mkdir(parents=True, exist_ok=True)
+    (secret / "uri").write_text(f"sqlite:///{database.resolve()}", "utf-8")
+
+
+def _sql_value(value: Any) -> Any:
+    # pandas' way to say missing is NaN, a database's is NULL.
+    return None if value != value else value
+
+
+def _write_sqlite(path: Path, create: str, values: Sequence[tuple[Any, ...]]) -> None:
+    path.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(create)
+        places = ", ".join("?" for _ in SQL_TYPES)
+        insert = f"INSERT INTO {HISTORY} VALUES ({places})"  # noqa: S608  (names of ours)
+        database.executemany(insert, values)
+
+
+def _sql_script(create: str, values: Sequence[tuple[Any, ...]]) -> str:
+    """Return statements for psql. The values are our own digits and numbers: nothing to quote."""
+    rows = ",\n".join(
+        "(" + ", ".join("NULL" if v is None else repr(v) for v in row) + ")" for row in values
+    )
+    return f"DROP TABLE IF EXISTS {HISTORY};\n{create};\nINSERT INTO {HISTORY} VALUES\n{rows};\n"
+
+
+def prepare_golden_table(folder: Path) -> None:
+    """Make a table of churn's golden vectors, for ``parity/churn.yaml`` to score as a batch."""
+    table = folder / "golden.parquet"
+    vectors = read_golden(folder / "golden.jsonl")
+    rows = [{"customer_id": f"golden-{i:02}", **v["inputs"]} for i, v in enumerate(vectors)]
+    if not table.is_file():
+        _replace(table, lambda new: pq.write_table(pa.Table.from_pylist(rows), new))
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

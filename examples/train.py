@@ -24,7 +24,7 @@ from training.artifacts import (
     read_golden,
 )
 
-EXAMPLES = ("churn", "sales-forecast", "file-type")
+EXAMPLES = ("churn", "sales-forecast", "come-back", "water-flow", "file-type")
 
 
 def main() -> int:

@@ -1,8 +1,9 @@
 """The files of an example: where they are, their digests, golden vectors. Knows no model.
 
-An example NAME owns the folder ``artifacts/NAME`` and the manifest ``NAME.yaml``. The manifest
-pins a file by writing its digest on the line below its URI; that convention is what lets
-digests be read and replaced as text, with the comments around them untouched.
+An example NAME owns the folder ``artifacts/NAME`` and the manifest ``NAME.yaml``; other manifests
+may use its files too. A manifest pins a file by writing its digest on the line below its URI; that
+convention is what lets digests be read and replaced as text, with the comments around them
+untouched.
 """
 
 from __future__ import annotations
@@ -60,14 +61,17 @@ def pinned(name: str) -> dict[str, str]:
 
 
 def pin(name: str) -> None:
-    """Write the digests of the files as they are now into an example's manifest."""
-    manifest = EXAMPLES / f"{name}.yaml"
-    text = manifest.read_text("utf-8")
-    manifest.write_text(
-        _PINNED.sub(lambda found: found[1] + sha256(ARTIFACTS / found["path"]), text),
-        "utf-8",
-        newline="\n",
-    )
+    """Write the digests of an example's files as they are now wherever a manifest pins them."""
+    for manifest in EXAMPLES.rglob("*.yaml"):
+        text = manifest.read_text("utf-8")
+        new = _PINNED.sub(lambda found: _repinned(found, name), text)
+        if new != text:
+            manifest.write_text(new, "utf-8", newline="\n")
+
+
+def _repinned(found: re.Match[str], name: str) -> str:
+    ours = found["path"].startswith(f"{name}/")
+    return found[1] + sha256(ARTIFACTS / found["path"]) if ours else found[0]
 
 
 def differing(name: str, artifacts: Path = ARTIFACTS) -> list[str]:

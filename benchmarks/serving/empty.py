@@ -1,0 +1,25 @@
+"""Our HTTP stack with nothing behind it: how fast any handler on it could be. Told PORT."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from fourways_runtime.http import Response, Router, Server, run_until_signal
+from fourways_runtime.process import loop_factory
+
+
+async def main() -> None:
+    """Serve until told to stop."""
+    router = Router()
+    answer = Response(b'{"outputs":[]}')
+    router.add("GET", "/v2/health/ready", lambda request: answer)
+    router.add("POST", "/v2/models/{model}/infer", lambda request: answer)
+    server = Server(router)
+    await server.start("127.0.0.1", int(sys.argv[1]))
+    await run_until_signal(server, 0, 0)
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(main())

@@ -1,0 +1,49 @@
+"""The load: wrk on a core of its own, which must not be what is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+SCRIPT = Path(__file__).with_name("load.lua")
+CORE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a server did in one measurement."""
+
+    requests: int
+    rate: float
+    """Requests a second."""
+
+    p50_ms: float
+    p99_ms: float
+    generator: float
+    """Share of its core the generator used; near 1 it is the generator that was measured."""
+
+
+def load(url: str, path: str, bodies: Path, connections: int, seconds: float) -> Measured:
+    """Ask for a while. Raises RuntimeError where a request failed."""
+    before, began = os.times(), perf_counter()
+    done = subprocess.run(
+        ["taskset", "-c", str(CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s",
+         "-s", str(SCRIPT), url],
+        env={**os.environ, "BODIES": str(bodies), "ASKED": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    took, after = perf_counter() - began, os.times()
+    lines = done.stderr.strip().splitlines()
+    if done.returncode or not lines or not lines[-1].startswith("{"):
+        raise RuntimeError(f"wrk failed: {done.stderr[-400:]}{done.stdout[-400:]}")
+    told = json.loads(lines[-1])
+    if told["bad"] or not told["requests"]:
+        raise RuntimeError(f"{told['bad']} of {told['requests']} requests to {url} failed")
+    used = after.children_user + after.children_system
+    used -= before.children_user + before.children_system
+    rate = told["requests"] / told["seconds"]
+    return Measured(told["requests"], rate, told["p50_ms"], told["p99_ms"], used / took)

@@ -1,0 +1,88 @@
+"""What a run found, as a table and as files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "serving.json"
+PAGE = ROOT / "docs" / "figures-serving.md"
+
+NAMES = {
+    "raw": "the bare model: onnxruntime in a loop",
+    "empty": "empty handler on our HTTP stack",
+    "fourways": "**Fourways**, JSON",
+    "binary": "**Fourways**, binary",
+    "fastapi": "FastAPI + uvicorn",
+    "kserve": "KServe SDK, logs off",
+    "mlserver": "MLServer, in-process",
+}
+_POINTS = ("1 rows, c1", "1 rows, c16", "32 rows, c1", "32 rows, c16")
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return requests a second as a table in Markdown, with shares of the bare model."""
+    rates = found["rates"]
+    lines = [
+        "| requests/s (p50 / p99 in ms) | 1 row, c1 | 1 row, c16 | 32 rows, c1 | 32 rows, c16 |"
+        " MB | ready, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, title in NAMES.items():
+        if name not in rates:
+            continue
+        cells = [_cell(found, name, point) for point in _POINTS]
+        memory, ready = found["memory_mb"].get(name), found["ready_seconds"].get(name)
+        cells.append("" if memory is None else f"{memory:.0f}")
+        cells.append("" if ready is None else f"{ready:.2f}")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(found: dict[str, Any], name: str, point: str) -> str:
+    raw = found["rates"].get("raw", {}).get(point.partition(",")[0])
+    if name == "raw":
+        return f"{raw:,.0f}" if point.endswith("c1") else ""
+    rate = found["rates"][name][point]
+    measured = found["details"][name][point]
+    middle = sorted(measured, key=lambda each: each["rate"])[len(measured) // 2]
+    cell = f"{rate:,.0f} ({middle['p50_ms']:.2f} / {middle['p99_ms']:.2f})"
+    if raw and name in ("fourways", "binary"):
+        cell += f", {rate / raw:.0%} of the model"
+    return cell
+
+
+def write(found: dict[str, Any]) -> None:
+    """Write the results as JSON and as a page."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    ours, rates = found["rates"]["fourways"], found["rates"]
+    times = ", ".join(
+        f"{ours['1 rows, c16'] / rates[name]['1 rows, c16']:.1f} times {NAMES[name]}"
+        for name in ("fastapi", "kserve", "mlserver")
+    )
+    busiest = max(
+        each["generator"] for points in found["details"].values()
+        for point in points.values() for each in point
+    )  # fmt: skip
+    page = f"""# Figures of the model server
+
+`make bench-serving` measures all of this side by side in one run and writes this page.
+
+{table(found)}
+
+One row at 16 connections: {times}.
+
+How it is measured: each server has one core, the load generator (wrk) the other; 100 trees of depth
+6 over 20 float features, one onnxruntime thread each; 2,048 different requests of one row, 64 of 32
+rows; the median of {found["rounds"]} rounds of {found["seconds"]:g} s a point, all servers in each
+round. Ours runs as it is deployed: data contract with ranges on every input, limits, metrics,
+time-outs, drain. The others are set up to win: orjson, uvloop, no logs, no metrics, no gzip, no
+worker processes (`benchmarks/serving/peers/`). Answers are compared with the model's before
+anything is measured. The generator used at most {busiest:.0%} of its core. MB is the process's
+share of memory (PSS) after the run; ready is from its start to its first ready answer, all servers
+sharing one core. c1 and c16 are connections. Python {found["python"]}, {found["machine"]}.
+"""
+    PAGE.write_text(page)

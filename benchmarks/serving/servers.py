@@ -1,0 +1,155 @@
+"""The servers measured, each a process on a core of its own, and the environments of the peers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from time import monotonic, sleep
+
+from tools.cluster.config import cache_root
+
+from .work import CONTRACT
+
+CORE = 0
+START_SECONDS = 60.0
+PEERS = Path(__file__).with_name("peers")
+ROOT = Path(__file__).parents[2]
+_COMMON = (
+    "onnxruntime==1.31.1", "numpy==2.4.6", "orjson==3.13.0", "uvloop==0.23.0", "httptools==0.9.0",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Somebody else's server: what it is called, and what is installed for it."""
+
+    name: str
+    title: str
+    packages: tuple[str, ...]
+
+    @property
+    def python(self) -> Path:
+        """The Python of its environment, which is made where it is missing."""
+        wanted = (*self.packages, *_COMMON)
+        mark = sha256(" ".join((sys.version, *wanted)).encode()).hexdigest()[:12]
+        folder = cache_root() / "bench-venvs" / f"{self.name}-{mark}"
+        python = folder / "bin" / "python"
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            uv = str(ROOT / ".tools" / "bin" / "uv")
+            print(f"making {folder}", file=sys.stderr)
+            subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
+            install = [uv, "pip", "install", "--quiet", "--python", str(python), *wanted]
+            subprocess.run(install, check=True)
+            (folder / "complete").touch()
+        return python
+
+
+PEERS_MEASURED = (
+    Peer("fastapi", "FastAPI + uvicorn", ("fastapi==0.165.0", "uvicorn==0.54.0")),
+    Peer("kserve", "KServe SDK, logs off", ("kserve==0.21.0",)),
+    Peer("mlserver", "MLServer, in-process", ("mlserver==1.7.1",)),
+)
+
+
+def commands(model: Path, scratch: Path) -> dict[str, tuple[list[str], dict[str, str], int]]:
+    """Return, by name, each server's command, environment and port."""
+    found: dict[str, tuple[list[str], dict[str, str], int]] = {}
+    port = _free_port()
+    ours = {
+        "namespace": "bench", "name": "model", "host": "127.0.0.1", "port": port,
+        "model": {"uri": model.as_uri(), "version": "v1"}, "contract": CONTRACT,
+        "paths": {"cacheDir": str(scratch / "cache"), "terminationLog": str(scratch / "words")},
+    }  # fmt: skip
+    config = {"FOURWAYS_CONFIG": json.dumps(ours)}
+    found["fourways"] = [sys.executable, "-m", "fourways_runtime", "serve"], config, port
+    port = _free_port()
+    found["empty"] = [sys.executable, "-m", "benchmarks.serving.empty", str(port)], {}, port
+    for peer in PEERS_MEASURED:
+        port = _free_port()
+        script = str(PEERS / f"{peer.name}_server.py")
+        found[peer.name] = [str(peer.python), script, str(model), str(port)], {}, port
+    return found
+
+
+@dataclass(slots=True)
+class Running:
+    """A server that answers."""
+
+    url: str
+    process: int
+    ready_seconds: float
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Its CPU time so far."""
+        fields = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def memory(self) -> float:
+        """Its share of memory (PSS), in MB."""
+        return _memory(self.process)
+
+
+@contextmanager
+def running(
+    command: list[str], environment: dict[str, str], port: int, log: Path
+) -> Iterator[Running]:
+    """Run a server on its core; yield it once it answers."""
+    began = monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(CORE), *command],
+            cwd=ROOT,
+            env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        while not _answers(port):
+            if process.poll() is not None or monotonic() - began > START_SECONDS:
+                raise RuntimeError(f"{command[:3]} does not answer: {log.read_text()[-800:]}")
+            sleep(0.01)
+        yield Running(f"http://127.0.0.1:{port}", process.pid, monotonic() - began)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _memory(process: int) -> float:
+    """Return a process's share of memory (PSS), in MB."""
+    rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+    line = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
+    return int(line.split()[1]) / 1000
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
