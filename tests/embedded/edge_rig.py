@@ -187,6 +187,19 @@ def gateway_of(publisher: Publisher) -> Iterator[Gateway]:
         gateway.close()
 
 
+def cut_off(raw: bytes) -> Callable[[Any], None]:
+    """Return an answer that promises all of ``raw`` and hangs up after half of it."""
+
+    def answer(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(raw)))
+        handler.end_headers()
+        handler.wfile.write(raw[: len(raw) // 2])
+        handler.close_connection = True
+
+    return answer
+
+
 def device(root: Path, gateway: Gateway, name: str = "device") -> tuple[Store, Settings]:
     """Return the state folder of a new device, and what it is told."""
     key = root / "signing-key.pub.pem"

@@ -24,7 +24,16 @@ from fourways_agent.errors import Failed, NoModel, Refused
 from fourways_agent.state import Settings, Store
 from fourways_agent.update import update
 from fourways_runtime.edge.single import Refused as RecordRefused
-from tests.embedded.edge_rig import RECORD, Gateway, Publisher, device, gateway_of, golden, model
+from tests.embedded.edge_rig import (
+    RECORD,
+    Gateway,
+    Publisher,
+    cut_off,
+    device,
+    gateway_of,
+    golden,
+    model,
+)
 from tests.unit.edge_plane import ROOMY, key_pair, public_half
 from tests.unit.serving_plane import FLOAT, NO_TLS, onnx_bytes, tensor
 
@@ -314,15 +323,7 @@ def test_a_download_that_broke_off_is_continued(
     publisher.publish(1, raw=model(1, 2**20))
     name = "blobs/" + publisher.digests()["model.onnx"].replace(":", "/")
     raw = (publisher.folder / name).read_bytes()
-
-    def half(handler: Any) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(raw)))
-        handler.end_headers()
-        handler.wfile.write(raw[: len(raw) // 2])
-        handler.close_connection = True
-
-    gateway.lies[name] = half
+    gateway.lies[name] = cut_off(raw)
     with suppress(Exception):
         update(store, settings)
     gateway.lies.clear()

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from fourways_api.runtime_config import FetchPolicy, Paths
 from fourways_runtime.edge import layout
 from fourways_runtime.edge.places import Place, open_place
 from fourways_runtime.errors import PublishFailed
 from tests.embedded.edge_rig import Publisher
+from tests.embedded.s3_rig import s3_secret, s3_server
 from tests.unit.edge_plane import ROOMY
 
 pytestmark = pytest.mark.embedded
@@ -21,29 +20,12 @@ pytestmark = pytest.mark.embedded
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    boto3.client(
-        "s3", endpoint_url=url, region_name="us-east-1",
-        aws_access_key_id="key", aws_secret_access_key="secret",
-    ).create_bucket(Bucket="edge")  # fmt: skip
-    try:
-        yield url
-    finally:
-        server.stop()
+    with s3_server("edge") as endpoint:
+        yield endpoint
 
 
 def credentials(root: Path, endpoint: str) -> Path:
-    folder = root / "secrets" / "bucket"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, value in {
-        "access-key-id": "key", "secret-access-key": "secret",
-        "endpoint-url": endpoint, "region": "us-east-1",
-    }.items():  # fmt: skip
-        (folder / name).write_text(value)
-    return folder
+    return s3_secret(root / "secrets" / "bucket", endpoint)
 
 
 def bucket(root: Path, endpoint: str, uri: str) -> Place:

@@ -20,7 +20,7 @@ from fourways_agent.update import update
 from fourways_runtime.edge import layout
 from fourways_runtime.edge.layout import Descriptor
 from fourways_runtime.edge.signing import sign
-from tests.embedded.edge_rig import RECORD, Gateway, Publisher, device, gateway_of
+from tests.embedded.edge_rig import RECORD, Gateway, Publisher, cut_off, device, gateway_of
 
 pytestmark = pytest.mark.embedded
 
@@ -124,17 +124,6 @@ def moved(handler: Any) -> None:
     handler.end_headers()
 
 
-def cut(raw: bytes) -> Callable[[Any], None]:
-    def answer(handler: Any) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(raw)))
-        handler.end_headers()
-        handler.wfile.write(raw[: len(raw) // 2])
-        handler.close_connection = True
-
-    return answer
-
-
 def other_key() -> bytes:
     return subprocess.run(
         ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"],
@@ -183,8 +172,8 @@ LIES: dict[str, Lie] = {
     **{f"{name} changed": instead(name, flipped) for name in (*DOCUMENTS, *FILES)},
     **{f"{name} truncated": instead(name, lambda raw: raw[:-1]) for name in DOCUMENTS},
     "model truncated": instead("model.onnx", lambda raw: raw[:-1]),
-    "manifest broken off": instead("manifest", cut),
-    "model broken off": instead("model.onnx", cut),
+    "manifest broken off": instead("manifest", cut_off),
+    "model broken off": instead("model.onnx", cut_off),
     "manifest endless": instead("manifest", lambda raw: endless),
     "signature endless": instead("signature", lambda raw: endless),
     "model endless": instead("model.onnx", lambda raw: endless),

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from moto.core import set_initial_no_auth_action_count
-from moto.server import ThreadedMotoServer
 
 from fourways_api.runtime_config import FetchPolicy, Paths
 from fourways_runtime import fetch as fetching
@@ -25,6 +23,7 @@ from fourways_runtime.errors import (
     SourceError,
 )
 from fourways_runtime.fetch import Fetched, objects
+from tests.embedded.s3_rig import s3_client, s3_secret, s3_server
 
 pytestmark = pytest.mark.embedded
 
@@ -34,37 +33,20 @@ DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
+    with s3_server("models") as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(scope="module")
 def client(endpoint: str) -> Any:
-    made = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",
-    )
-    made.create_bucket(Bucket="models")
+    made = s3_client(endpoint)
     made.put_object(Bucket="models", Key="a/m.onnx", Body=BODY)
     return made
 
 
 @pytest.fixture
 def secret(tmp_path: Path, endpoint: str, client: Any) -> Path:
-    folder = tmp_path / "secret"
-    folder.mkdir()
-    values = {"access-key-id": "key", "secret-access-key": "secret", "endpoint-url": endpoint}
-    for name, value in (values | {"region": "us-east-1"}).items():
-        (folder / name).write_text(value)
-    return folder
+    return s3_secret(tmp_path / "secret", endpoint)
 
 
 def get(uri: str, into: Path, secret: Path | None, **settings: Any) -> Fetched:

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_api.modes import Sink as SinkSpec
@@ -20,6 +18,7 @@ from fourways_runtime.errors import FetchRefused, SinkUnavailable, SourceError
 from fourways_runtime.records import Predictions
 from fourways_runtime.sinks import open_sink
 from fourways_runtime.sources import open_table
+from tests.embedded.s3_rig import s3_client, s3_secret, s3_server
 
 pytestmark = pytest.mark.embedded
 
@@ -35,33 +34,19 @@ POLICY = FetchPolicy(timeout_seconds=20)
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
+    with s3_server("tables") as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(scope="module")
 def client(endpoint: str) -> Any:
-    made = boto3.client(
-        "s3", endpoint_url=endpoint, region_name="us-east-1",
-        aws_access_key_id="key", aws_secret_access_key="secret",
-    )  # fmt: skip
-    made.create_bucket(Bucket="tables")
-    return made
+    return s3_client(endpoint)
 
 
 @pytest.fixture
-def paths(tmp_path: Path, endpoint: str, client: Any) -> Paths:
-    folder = tmp_path / "secrets" / "s3"
-    folder.mkdir(parents=True)
-    values = {"access-key-id": "key", "secret-access-key": "secret", "endpoint-url": endpoint}
-    for name, value in (values | {"region": "us-east-1"}).items():
-        (folder / name).write_text(value)
-    return Paths(secrets_root=str(folder.parent))
+def paths(tmp_path: Path, endpoint: str) -> Paths:
+    s3_secret(tmp_path / "secrets" / "s3", endpoint)
+    return Paths(secrets_root=str(tmp_path / "secrets"))
 
 
 def source(paths: Paths, uri: str, form: str = "Parquet", **filters: list[str]) -> Any:

@@ -96,6 +96,17 @@ async def play(cluster: FakeCluster, steps: Sequence[Step]) -> FakeCluster:
     return cluster
 
 
+async def second_look(cluster: FakeCluster) -> list[str]:
+    """Return what a settled cluster is written to by a look at everything and by a restart."""
+    rig = Rig(cluster)
+    await rig.settle()
+    cluster.writes.clear()
+    await rig.resync()
+    await rig.restart()
+    await rig.stop()
+    return cluster.writes
+
+
 def state_of(cluster: FakeCluster) -> dict[str, Json]:
     """Return everything in the cluster but what names a moment: uids, versions, counters."""
     objects = cluster.objects.items()

@@ -14,7 +14,7 @@ from fourways_operator.plan.routes import config_of
 
 from .changes import BLOCKS, SECOND, apply, delete, in_mode
 from .fake_cluster import FakeCluster, Faults
-from .rig import NAMESPACE, Rig, Step, play, state_of
+from .rig import NAMESPACE, Rig, Step, play, second_look, state_of
 
 MAIN = {
     "batch": ["CronJob"],
@@ -94,17 +94,7 @@ def test_another_mode_without_any_watch_event(before: str, after: str) -> None:
 
 @pytest.mark.parametrize("mode", BLOCKS)
 def test_a_second_look_writes_nothing_in_any_mode(mode: str) -> None:
-    async def scenario() -> list[str]:
-        cluster = _in(mode).clone()
-        rig = Rig(cluster)
-        await rig.settle()
-        cluster.writes.clear()
-        await rig.resync()
-        await rig.restart()
-        await rig.stop()
-        return cluster.writes
-
-    assert asyncio.run(scenario()) == []
+    assert asyncio.run(second_look(_in(mode).clone())) == []
 
 
 def test_the_gateway_is_told_of_what_is_not_batch() -> None:

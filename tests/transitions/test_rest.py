@@ -12,7 +12,7 @@ from fourways_operator.facts import Json
 
 from .changes import BAD, CHANGES, HOURLY, STREAMING, apply, delete, recreate
 from .fake_cluster import FakeCluster
-from .rig import NAMESPACE, Rig, Step, play
+from .rig import NAMESPACE, Rig, Step, play, second_look
 
 
 def _settled(*steps: Step, cluster: FakeCluster | None = None) -> FakeCluster:
@@ -30,20 +30,8 @@ def _conditions(cluster: FakeCluster, name: str = "churn") -> dict[str, Json]:
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_second_look_and_a_restart_write_nothing(change: str) -> None:
-    async def scenario() -> list[str]:
-        cluster = FakeCluster()
-        rig = Rig(cluster)
-        await rig.settle()
-        for step in [*CHANGES[change][0], *CHANGES[change][1]]:
-            step(cluster)
-            await rig.settle()
-        cluster.writes.clear()
-        await rig.resync()
-        await rig.restart()
-        await rig.stop()
-        return cluster.writes
-
-    assert asyncio.run(scenario()) == []
+    cluster = _settled(*CHANGES[change][0], *CHANGES[change][1])
+    assert asyncio.run(second_look(cluster)) == []
 
 
 def test_a_deployment_gets_its_objects_and_its_status() -> None:
