@@ -74,6 +74,16 @@ class Rule:
         return bool(_compiled(self.cel).execute(context))
 
 
+def longer_than_zero(field: str) -> Rule:
+    """Return the rule that a field's duration is a length of time."""
+    return Rule(
+        f"duration(self.{field}) > duration('0s')",
+        f"{field} is zero",
+        "give it a length, such as 1s",
+        f".{field}",
+    )
+
+
 def context_of(value: Any, old: Any = None) -> Context:
     """Convert an object to CEL's values, once for all of its rules."""
     from cel.cel import Context

@@ -1,0 +1,34 @@
+"""The settings of each mode. ``spec.mode`` is the tag that selects one of them."""
+
+from .batch import (
+    Batch,
+    BatchSource,
+    Checks,
+    ColumnName,
+    FileSink,
+    Incremental,
+    PartitionFilter,
+    RejectLimit,
+    Sink,
+    SourceQuery,
+    TableSink,
+)
+from .edge import Budget, Edge, EdgeTarget
+from .features import FeatureDefault, FeatureLookup
+from .realtime import Realtime
+from .streaming import (
+    KafkaServers,
+    KafkaSource,
+    MicroBatch,
+    NatsServers,
+    NatsSource,
+    Streaming,
+    StreamSource,
+)
+
+__all__ = [
+    "Batch", "BatchSource", "Budget", "Checks", "ColumnName", "Edge", "EdgeTarget",
+    "FeatureDefault", "FeatureLookup", "FileSink", "Incremental", "KafkaServers", "KafkaSource",
+    "MicroBatch", "NatsServers", "NatsSource", "PartitionFilter", "Realtime", "RejectLimit",
+    "Sink", "SourceQuery", "StreamSource", "Streaming", "TableSink",
+]  # fmt: skip

@@ -1,0 +1,112 @@
+"""Settings of the streaming mode: brokers, and how events are scored together."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from ..base import ApiModel, Rule, longer_than_zero
+from ..model import SecretReference
+from ..values import Duration
+
+_HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+KafkaServers = Annotated[
+    str, Field(pattern=rf"^{_HOST}:[0-9]{{1,5}}(,{_HOST}:[0-9]{{1,5}})*$", max_length=1024)
+]
+_NATS = rf"(nats|tls|ws|wss)://{_HOST}(:[0-9]{{1,5}})?"
+NatsServers = Annotated[str, Field(pattern=rf"^{_NATS}(,{_NATS})*$", max_length=1024)]
+
+
+class KafkaSource(ApiModel):
+    """Events from a Kafka topic."""
+
+    bootstrap_servers: KafkaServers
+    """HOST:PORT, comma separated."""
+
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)]
+    """Topic to read."""
+
+    consumer_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)] | None = (
+        None
+    )
+    """Consumer group; default: fourways-NAMESPACE-NAME."""
+
+    credentials: SecretReference | None = None
+    """Client settings (SASL, TLS) from a mounted Secret."""
+
+
+class NatsSource(ApiModel):
+    """Events from a NATS JetStream stream."""
+
+    servers: NatsServers
+    """nats://HOST:PORT, comma separated."""
+
+    stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255)]
+    """Stream to read."""
+
+    subject: Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]+$", max_length=255)]
+    """Subject to read."""
+
+    credentials: SecretReference | None = None
+    """NATS credentials from a mounted Secret."""
+
+
+class StreamSource(ApiModel):
+    """Where events come from."""
+
+    kafka: KafkaSource | None = None
+    """Events from a Kafka topic."""
+
+    nats: NatsSource | None = None
+    """Events from a NATS JetStream stream."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.kafka) != has(self.nats)",
+            "events come from one broker",
+            "set exactly one of kafka and nats",
+        ),
+    )
+
+
+class MicroBatch(ApiModel):
+    """How events are grouped before they are scored."""
+
+    max_events: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Events in a group at the most."""
+
+    max_delay: Duration = "10ms"
+    """Time an event waits for its group at the most."""
+
+
+class Streaming(ApiModel):
+    """Score events as they arrive."""
+
+    source: StreamSource
+    """Where events come from."""
+
+    micro_batch: MicroBatch = MicroBatch()
+    """How events are grouped."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    """Tries before an event becomes a dead letter."""
+
+    freshness: Duration = "5m"
+    """A stored answer older than this counts as missing."""
+
+    min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Consumers kept without events."""
+
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Consumers at the most."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        longer_than_zero("freshness"),
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            "minReplicas is above maxReplicas",
+            "raise maxReplicas or lower minReplicas",
+            ".maxReplicas",
+        ),
+    )
