@@ -25,7 +25,10 @@ from training.artifacts import ARTIFACTS, differing, pinned, read_golden, sha256
 from training.file_bytes import HALF, tokens
 from training.real_files import by_kind
 
-EXAMPLES = ("churn", "sales-forecast", "file-type", "come-back", "water-flow")
+EXAMPLES = (
+    "churn", "segmentation", "sales-forecast", "recommendations",
+    "file-type", "come-back", "water-flow",
+)  # fmt: skip
 HISTORY = "customer_history"
 """Table of the shop's database that come-back.yaml names."""
 

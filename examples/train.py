@@ -24,7 +24,10 @@ from training.artifacts import (
     read_golden,
 )
 
-EXAMPLES = ("churn", "sales-forecast", "come-back", "water-flow", "file-type")
+EXAMPLES = (
+    "churn", "segmentation", "sales-forecast", "recommendations",
+    "file-type", "come-back", "water-flow",
+)  # fmt: skip
 
 
 def main() -> int:

@@ -114,9 +114,16 @@ def disagreement(
     """Name the first output that differs from the expected one, with both values."""
     for name, wanted in expected.items():
         got = answered[name]
-        same = wanted == got
-        if not isinstance(wanted, str):
-            same = abs(got - wanted) <= tolerance.absolute + tolerance.relative * abs(wanted)
-        if not same:
+        if not _same(wanted, got, tolerance):
             return f"{name} is {got}, expected {wanted}"
     return None
+
+
+def _same(wanted: Any, got: Any, tolerance: Tolerance) -> bool:
+    if isinstance(wanted, list):
+        return len(wanted) == len(got) and all(
+            _same(ours, theirs, tolerance) for ours, theirs in zip(wanted, got, strict=True)
+        )
+    if isinstance(wanted, str):
+        return bool(wanted == got)
+    return bool(abs(got - wanted) <= tolerance.absolute + tolerance.relative * abs(wanted))

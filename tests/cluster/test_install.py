@@ -16,7 +16,7 @@ from tools.installation import CHART, Cluster
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 NAMESPACE = "fw-test-install"
-NAMES = ("churn", "file-type", "sales-forecast")
+NAMES = ("churn", "file-type", "recommendations", "sales-forecast", "segmentation")
 
 
 @pytest.fixture(scope="module")

@@ -36,11 +36,23 @@ def test_the_examples_answer_over_http(up: Up) -> None:
     up.start(*sorted(EXAMPLES.glob("*.yaml")))
     statuses = await_settled(up.state, 100)
     assert {n: c["Ready"]["status"] for n, c in statuses.items()} == dict.fromkeys(
-        ("churn", "file-type", "sales-forecast", "come-back", "water-flow", "file-type-on-device"),
+        (
+            "churn",
+            "segmentation",
+            "sales-forecast",
+            "recommendations",
+            "file-type",
+            "come-back",
+            "water-flow",
+            "file-type-on-device",
+        ),
         "True",
     ), statuses
     answers = dict(ask_all(up.url))
-    assert set(answers) == {"churn", "file-type", "sales-forecast"}
+    assert set(answers) == {
+        "churn", "segmentation", "sales-forecast", "recommendations", "file-type"
+    }  # fmt: skip
+    assert [o["shape"] for o in answers["recommendations"]["outputs"]] == [[3, 10]] * 3
     assert all(0 <= p <= 1 for p in answers["churn"]["outputs"][0]["data"])
     assert answers["churn"]["model_version"] == "1.0.0"
     # A customer whom the shop's database knows, and one whom it does not.

@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pyarrow as pa
 import pyarrow.csv as pc
+import pyarrow.json as pj
 import pyarrow.parquet as pq
 import pytest
 
@@ -30,7 +33,9 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CLAIM = "pvc://fourways-examples/"
 MODES = {
     "churn": "batch",
+    "segmentation": "batch",
     "sales-forecast": "batch",
+    "recommendations": "batch",
     "file-type": "batch",
     "come-back": "realtime",
     "water-flow": "streaming",
@@ -40,7 +45,10 @@ MODES = {
 }
 """"Every manifest, and the mode it comes to."""
 NAMES = tuple(MODES)
-TRAINED = ("churn", "sales-forecast", "file-type", "come-back", "water-flow")
+TRAINED = (
+    "churn", "segmentation", "sales-forecast", "recommendations",
+    "file-type", "come-back", "water-flow",
+)  # fmt: skip
 COMMITTED_LIMIT = 300_000
 MAGIKA_MODEL = "magika/models/standard_v3_3/model.onnx"
 
@@ -169,9 +177,11 @@ def test_model_answers_the_golden_vectors(name: str) -> None:
             wanted = vector["outputs"][output.name]
             if output.categories:
                 assert output.categories[int(answer)] == wanted, (row, output.name)
+            elif output.type == "string":
+                assert answer.tolist() == wanted, (row, output.name)
             else:
-                allowed = golden.absolute_tolerance + golden.relative_tolerance * abs(wanted)
-                assert abs(float(answer) - wanted) <= allowed, (row, output.name)
+                allowed = {"atol": golden.absolute_tolerance, "rtol": golden.relative_tolerance}
+                np.testing.assert_allclose(answer, wanted, **allowed, err_msg=output.name)
 
 
 def churn_tensors(found: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
@@ -185,21 +195,23 @@ def churn_tensors(found: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
     }
 
 
-def sales_tensors(found: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
+def features_of(name: str) -> Callable[[list[dict[str, dict[str, Any]]]], dict[str, Any]]:
     # One tensor, whose columns are the contract's inputs in order.
-    order = [field.name for field in deployment("sales-forecast").spec.contract.inputs]
-    rows = [[vector["inputs"][name] for name in order] for vector in found]
-    return {"features": np.array(rows, np.float32)}
+    order = [field.name for field in deployment(name).spec.contract.inputs]
+
+    def tensors(found: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
+        rows = [[vector["inputs"][name] for name in order] for vector in found]
+        return {"features": np.array(rows, np.float32)}
+
+    return tensors
 
 
 def file_tensors(found: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
     return {"bytes": np.array([vector["inputs"]["content"] for vector in found], np.int32)}
 
 
-def visit_tensors(found: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    order = [field.name for field in deployment("come-back").spec.contract.inputs]
-    rows = [[vector["inputs"][name] for name in order] for vector in found]
-    return {"features": np.array(rows, np.float32)}
+def rated_tensors(found: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    return {"rated": np.array([vector["inputs"]["rated"] for vector in found], np.int32)}
 
 
 def reading_tensors(found: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
@@ -209,19 +221,27 @@ def reading_tensors(found: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
 
 TENSORS = {
     "churn": churn_tensors,
-    "sales-forecast": sales_tensors,
+    "segmentation": features_of("segmentation"),
+    "sales-forecast": features_of("sales-forecast"),
+    "recommendations": rated_tensors,
     "file-type": file_tensors,
-    "come-back": visit_tensors,
+    "come-back": features_of("come-back"),
     "water-flow": reading_tensors,
 }
 
 
-@pytest.mark.parametrize("name", ["churn", "sales-forecast"])
+def source(name: str) -> pa.Table:
+    batch = deployment(name).spec.batch
+    assert batch is not None
+    assert batch.source.uri is not None
+    read = {"Parquet": pq.read_table, "CSV": pc.read_csv, "JSONLines": pj.read_json}
+    return read[batch.source.format](located(batch.source.uri))
+
+
+@pytest.mark.parametrize("name", ["churn", "segmentation", "sales-forecast", "recommendations"])
 def test_source_has_the_contract_s_columns_and_distinct_keys(name: str) -> None:
     spec = deployment(name).spec
-    assert spec.batch is not None
-    file = located(spec.batch.source.uri)
-    table = pc.read_csv(file) if spec.batch.source.format == "CSV" else pq.read_table(file)
+    table = source(name)
     assert {spec.contract.entity_key.name, *(f.name for f in spec.contract.inputs)} == set(
         table.column_names
     )
@@ -239,6 +259,31 @@ def test_rows_outside_the_churn_contract_are_few_enough_to_publish() -> None:
     assert unpaid == 8
     # Once-only customers: missing, and allowed to be.
     assert any(gap is None or math.isnan(gap) for gap in table["mean_gap_days"].to_pylist())
+
+
+def test_customers_of_the_segmentation_keep_its_contract() -> None:
+    rows = source("segmentation").to_pylist()
+    assert len(rows) == 23_502
+    assert min(row["spend"] for row in rows) > 0
+    assert {row["months_since_last"] for row in rows} == set(range(13))
+
+
+def test_users_get_ten_movies_that_they_have_not_rated_lately() -> None:
+    rated = source("recommendations")["rated"].to_pylist()
+    assert len(rated) == 671
+    assert {len(movies) for movies in rated} == {50}
+    for vector in vectors("recommendations"):
+        outputs = vector["outputs"]
+        assert {len(values) for values in outputs.values()} == {10}
+        assert len({*outputs["movie_ids"]} - {*vector["inputs"]["rated"]}) == 10
+        assert outputs["scores"] == sorted(outputs["scores"], reverse=True)
+
+
+@pytest.mark.parametrize("name", ["churn", "segmentation", "sales-forecast", "recommendations"])
+def test_a_batch_example_has_a_page_that_its_manifest_names(name: str) -> None:
+    page = f"docs/examples/{name}.md"
+    assert page in (EXAMPLES / f"{name}.yaml").read_text("utf-8")
+    assert f"fourways up examples/{name}.yaml" in (EXAMPLES.parent / page).read_text("utf-8")
 
 
 def test_committed_files_are_small() -> None:

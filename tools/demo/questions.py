@@ -17,6 +17,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 import httpx
+import pyarrow.json as pj
 import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
@@ -91,9 +92,9 @@ def ask_all(url: str, only: str | None = None) -> list[tuple[str, Json]]:
             if only not in (None, name):
                 continue
             keys = _some_keys(document)
-            response = client.post(
-                f"/v2/models/{name}/infer", json={"inputs": [tensor(key["name"], "BYTES", keys)]}
-            )
+            datatype = "INT64" if key.get("type") == "int64" else "BYTES"
+            question = {"inputs": [tensor(key["name"], datatype, keys)]}
+            response = client.post(f"/v2/models/{name}/infer", json=question)
             response.raise_for_status()
             answers.append((name, response.json() | {"keys": keys}))
     return answers
@@ -229,6 +230,8 @@ def _some_keys(document: Json) -> list[Any]:
     path = ARTIFACTS / source
     if path.suffix == ".parquet":
         keys = pq.read_table(path, columns=[column]).column(column).to_pylist()
+    elif path.suffix == ".jsonl":
+        keys = pj.read_json(path).column(column).to_pylist()
     else:
         with path.open() as lines:
             keys = [row[column] for row in csv.DictReader(lines)]
