@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 
 from fourways_runtime.batch.incremental import row_hashes
 from fourways_runtime.errors import CheckFailed
-from fourways_runtime.store import open_writer
+from fourways_runtime.store import open_writer, sqlite_database
 from fourways_runtime.store.history import RunRecord
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 from tests.unit.test_batch import World, each_world  # noqa: F401  (a fixture)
@@ -94,6 +96,37 @@ async def test_what_changed_is_scored_and_the_rest_carried_over(
     await table.holds()
     assert table.run("r5", how).rows == ROWS + 1
     await table.holds()
+
+
+def test_sqlite_s_work_grows_no_faster_than_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+    connect = sqlite_database.connect
+
+    def counting(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.set_progress_handler(count, 100)
+        return connection
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def work(rows: int) -> int:
+        world = World(tmp_path / str(rows), f"sqlite:///{tmp_path}/{rows}.db", "n")
+        ids, spend = [f"c{n}" for n in range(rows)], pa.array([0.0] * rows, pa.float32())
+        for name, tenth in (("r1", 1), ("r2", 2)):
+            before = steps
+            ages = [1 if n % 10 else tenth for n in range(rows)]
+            world.table(id=ids, age=ages, spend=spend)
+            world.run(name, batch__incremental={"rowHash": True, "deletions": "Remove"})
+        return steps - before
+
+    monkeypatch.setattr(sqlite_database, "connect", counting)
+    # A little more than twice for twice the rows; each against each would be four times.
+    assert work(4000) < 3 * work(2000)
 
 
 async def test_a_changed_row_that_is_refused_loses_the_answer_it_had(table: Table) -> None:

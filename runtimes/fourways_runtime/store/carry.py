@@ -65,8 +65,15 @@ def _copy(ledger: Ledger, origin: str, key: str) -> int:
 
 def _holds(ledger: Ledger, key: str) -> str:
     """Return the condition under which a row ``b`` of the run before still holds."""
+    own = table(ledger.table)
+    # The rows scored have no index yet: the wrong word compares each row with each.
+    again = (
+        f"EXISTS (SELECT 1 FROM {own} o WHERE o.{key} = b.{key})"  # noqa: S608
+        if ledger.data.exists_hashes
+        else f"b.{key} IN (SELECT {key} FROM {own})"  # noqa: S608
+    )
     return (
-        f"NOT EXISTS (SELECT 1 FROM {table(ledger.table)} o WHERE o.{key} = b.{key}) AND "  # noqa: S608
+        f"NOT {again} AND "  # noqa: S608
         f"NOT EXISTS (SELECT 1 FROM @tombstones g WHERE g.run_id = {ledger.run_id} "
         f"AND g.key = CAST(b.{key} AS text))"
     )

@@ -37,6 +37,9 @@ class Database(Protocol):
     layered: bool
     """Whether a view over two tables is as quick to look keys up in as a table."""
 
+    exists_hashes: bool
+    """Whether EXISTS looks rows up by hash where there is no index. If not, IN does."""
+
     def second(self) -> Database:
         """Open another connection to the same store."""
         ...

@@ -38,6 +38,7 @@ class PostgresDatabase:
 
     streams = True
     layered = True
+    exists_hashes = True
 
     def __init__(self, uri: str, *, made: bool = False) -> None:
         self._uri = uri

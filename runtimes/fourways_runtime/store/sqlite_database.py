@@ -33,6 +33,7 @@ class SqliteDatabase:
 
     streams = False
     layered = False
+    exists_hashes = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
