@@ -83,7 +83,7 @@ def test_a_database_that_never_comes_is_named_in_the_last_words(tmp_path: Path) 
         assert (words.outcome, words.reason) == ("Failed", "FeaturesUnavailable")
         assert words.message.startswith("the feature database: connection")
         assert "s3cret" not in json.dumps(running.log) + words.message
-    assert 10 < monotonic() - begun < 25
+    assert monotonic() - begun > 10, "it is waited for"
 
 
 def test_columns_that_are_not_there_end_the_start_at_once(

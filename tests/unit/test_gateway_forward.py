@@ -250,12 +250,11 @@ async def test_too_late_is_504(tmp_path: Path) -> None:
 
 
 async def test_nobody_there_is_503_at_once_and_it_comes_back(tmp_path: Path) -> None:
-    async with forwarding(tmp_path) as (plane, upstream):
+    async with forwarding(tmp_path, seconds=60) as (plane, upstream):
         await upstream.die()
-        began = asyncio.get_running_loop().time()
-        answers = await asyncio.gather(*(plane.infer("score", {}) for _ in range(100)))
+        async with asyncio.timeout(30):  # half the time that one of them might have taken
+            answers = await asyncio.gather(*(plane.infer("score", {}) for _ in range(100)))
         assert {status for status, _ in answers} == {503}
-        assert asyncio.get_running_loop().time() - began < 2
         await plane.ready_is(True)
         await upstream.listen(upstream.port)
         assert (await plane.infer("score", {}))[0] == 200
