@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from fourways_runtime.http import Response
-from fourways_runtime.serving.promise import Promise
+from fourways_runtime.http import Promise, Response
 from tests.unit.serving_plane import LINEAR, configure, linear, serving, tensor
 
 FLOATS: dict[str, Any] = {
@@ -52,11 +51,11 @@ async def test_the_plainest_request_is_answered_as_any_other(tmp_path: Path) -> 
 
 async def test_a_promise_tells_at_once_and_can_be_awaited() -> None:
     told: list[object] = []
-    promise = Promise()
-    promise.add_done_callback(told.append)
-    promise.set_result(Response(b"1"))
+    promise, answer = Promise(), Response(b"1")
+    promise.then(lambda *settled: told.append(settled))
+    promise.set_result(answer)
     promise.set_exception(ValueError("late"))
-    assert told == [promise]
+    assert told == [(answer, None)]
     assert (await promise).body == b"1"
     broken = Promise()
     broken.set_exception(ValueError("no"))

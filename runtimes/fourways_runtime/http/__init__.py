@@ -10,6 +10,7 @@ from .client import Origin, Pool, TooManyWaiting
 from .exchange import Answer, ClientError, TimedOut, TooLarge, Unreachable
 from .limits import Limits
 from .message import HttpError, Request, Response, SizedResponse, Source, json_response
+from .promise import Promise
 from .router import Route, Router
 from .server import Server, run_until_signal
 
@@ -20,6 +21,7 @@ __all__ = [
     "Limits",
     "Origin",
     "Pool",
+    "Promise",
     "Request",
     "Response",
     "Route",

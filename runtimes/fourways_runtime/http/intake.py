@@ -16,8 +16,8 @@ from .message import HttpError, Request
 if TYPE_CHECKING:
     from .server import Server
 
-IDLE, HEAD, BODY = 0, 1, 2
-"""Which part of a request comes next: none has begun, its head, its body and trailers."""
+IDLE, BEGUN, HEAD, BODY = 0, 1, 2, 3
+"""How far a request is: none has begun, its method, its head, its body and trailers."""
 
 _UPGRADE_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
@@ -34,7 +34,8 @@ class Intake:
 
     __slots__ = (
         "_body", "_chunks", "_fragment", "_head_bytes", "_headers", "_held", "_parser", "_phase",
-        "_refusal", "_saw_connection", "_size", "_special", "_url", "closing", "deadline", "server",
+        "_refusal", "_saw_connection", "_size", "_special", "_url", "_whole", "closing", "deadline",
+        "server",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -44,6 +45,7 @@ class Intake:
         self._parser = httptools.HttpRequestParser(self)
         self._refusal: HttpError | None = None
         self._held = 0
+        self._whole: bytes | None = None  # fed at once, from the beginning of a request
         self._reset()
 
     # ---- what the connection does with it
@@ -76,6 +78,7 @@ class Intake:
 
     def feed(self, data: bytes | memoryview) -> None:
         """Parse; whatever comes of it is told through the three methods above."""
+        self._whole = data if not self._phase and type(data) is bytes else None
         if self._phase:
             # What makes no progress (half a header, a chunk extension) is kept by the parser,
             # where nobody else counts it.
@@ -120,9 +123,13 @@ class Intake:
 
     # ---- the parser's side
 
+    def on_message_begin(self) -> None:
+        """Note that a request has begun: what comes now is the parser's alone."""
+        self._phase = BEGUN
+
     def on_url(self, url: bytes) -> None:
         """Collect the request target, which may come in parts."""
-        if self._phase:
+        if self._phase == HEAD:
             url = self._url + url
         else:
             self._phase = HEAD
@@ -210,4 +217,7 @@ class Intake:
         plain = keep and not self._saw_connection
         self._reset()
         self.closing = not keep
+        if keep and self._whole is not None:
+            self.server.heads.learn(self._whole, request, plain)
+            self._whole = None
         self.take(request, keep, plain)

@@ -18,8 +18,9 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, cast
 
-from .intake import Intake
+from .intake import BEGUN, Intake
 from .message import HttpError, Request, Response, SizedResponse, head_of
+from .promise import Promise
 from .router import Answer
 
 if TYPE_CHECKING:
@@ -40,14 +41,20 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class _Slot:
     """A request's place in the order of answers. No request: an interim answer's place."""
 
-    __slots__ = ("connection", "content", "keep", "request", "started")
+    __slots__ = ("connection", "content", "keep", "plain", "request", "started")
 
     def __init__(
-        self, connection: Connection, request: Request | None, keep: bool, started: float
+        self,
+        connection: Connection,
+        request: Request | None,
+        keep: bool,
+        started: float,
+        plain: bool = False,
     ) -> None:
         self.connection = connection
         self.request = request
         self.keep = keep
+        self.plain = plain
         self.started = started
         self.content: Response | None = None
 
@@ -56,12 +63,22 @@ class _Slot:
         if future.cancelled():
             self.connection.drop(self)
             return
-        server = self.connection.server
-        request = cast(Request, self.request)
         error = future.exception()
-        self.content = future.result() if error is None else server.failed(request, error)
-        server.observe(request, self.content.status, self.started)
-        self.connection.advance()
+        self.settle(None if error is not None else future.result(), error)
+
+    def settle(self, response: Response | None, error: BaseException | None) -> None:
+        """Take the answer, or the error there is instead, and write what can be written."""
+        connection = self.connection
+        server = connection.server
+        request = cast(Request, self.request)
+        if response is None:
+            response = server.failed(request, cast(BaseException, error))
+        self.content = response
+        server.observe(request, response.status, self.started)
+        if self.plain and type(response) is Response and connection.alone(self):
+            connection.finish_alone(request, response)
+        else:
+            connection.advance()
 
 
 class Connection(Intake, asyncio.Protocol):
@@ -129,7 +146,13 @@ class Connection(Intake, asyncio.Protocol):
         if self._stash:
             self._stash.append(data)
         elif len(data) <= _SLICE:
-            self.feed(data)
+            known = self.server.heads.find(data) if not self._phase else None
+            if known is None:
+                self.feed(data)
+            else:
+                head, body = known
+                request = Request(head.method, head.target, head.headers, body)
+                self.take(request, True, head.plain)
             if len(self._slots) >= self.server.limits.pipeline:
                 self._transport.pause_reading()
         else:
@@ -184,15 +207,34 @@ class Connection(Intake, asyncio.Protocol):
             self._flush_slots()
             return
         self.deadline = inf
-        slot = _Slot(self, request, keep, started)
+        slot = _Slot(self, request, keep, started, plain)
         self._slots.append(slot)
-        if iscoroutine(answer):
+        if type(answer) is Promise:
+            answer.then(slot.settle)
+        elif iscoroutine(answer):
             task: asyncio.Task[Response] = server.loop.create_task(answer)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             task.add_done_callback(slot.done)
         else:
             cast("asyncio.Future[Response]", answer).add_done_callback(slot.done)
+
+    def alone(self, slot: _Slot) -> bool:
+        """Tell whether this answer is all there is to do: nothing is due, waits or has begun."""
+        return (
+            len(self._slots) == 1
+            and self._slots[0] is slot
+            and not (self._out or self._phase or self._stash or self.server.draining)
+            and not (self.closing or self._full())
+        )
+
+    def finish_alone(self, request: Request, response: Response) -> None:
+        """Write the answer of the only request there is."""
+        self._slots.clear()
+        self.deadline = self.server.idle_deadline
+        self._put(request, response, self.server.tail)
+        if not self._transport.is_closing():
+            self._write()
 
     def _put(self, request: Request, response: Response, tail: bytes) -> None:
         head = head_of(response, tail)
@@ -335,7 +377,7 @@ class Connection(Intake, asyncio.Protocol):
                 # It is we who do not read; the client is not to blame for it.
                 self.deadline = self.server.header_deadline
                 return
-            if self.closing or not self._phase:
+            if self.closing or self._phase <= BEGUN:
                 self._transport.close()
             else:
                 self.refuse(HttpError(408, "the request did not arrive in time"))

@@ -16,6 +16,7 @@ from email.utils import formatdate
 from math import inf
 from time import monotonic
 
+from .heads import KnownHeads
 from .limits import Limits
 from .message import HttpError, Request, Response, json_response
 from .protocol import Connection
@@ -29,6 +30,9 @@ request has no route where none was found, and no content where it could not be 
 
 _SPARE_FILES = 64
 """Files the process needs for other things than its clients."""
+
+_NEW_HEADS = 64
+"""Heads learnt in a tick of the clock."""
 
 _TURNED_AWAY = 256
 """Clients over the limit that are told so at the same time; beyond these they are cut off."""
@@ -48,6 +52,7 @@ class Server:
         self.app = app
         self.limits = limits
         self.observe: Observe = observe or _observe_nothing
+        self.heads = KnownHeads()
         self.draining = False
         self.buffered = 0
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -152,6 +157,7 @@ class Server:
         self.idle_deadline = now + limits.idle_seconds
         self.header_deadline = now + limits.header_seconds
         self.body_deadline = now + limits.body_seconds
+        self.heads.allow(_NEW_HEADS)
         if int(now) != self._date:
             self._date = int(now)
             date = b"\r\ndate: " + formatdate(usegmt=True).encode("ascii")

@@ -17,9 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from time import monotonic, perf_counter
 
-from ..http import HttpError, Response
+from ..http import HttpError, Promise, Response
 from .observed import ServingMetrics
-from .promise import Promise
 from .question import Question
 from .scoring import Outcome, Part, Scorer, overloaded
 

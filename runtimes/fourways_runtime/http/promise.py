@@ -11,9 +11,12 @@ import logging
 from collections.abc import Callable, Generator
 from typing import Any
 
-from ..http import Response
+from .message import Response
 
-logger = logging.getLogger("fourways.serving")
+logger = logging.getLogger("fourways.http")
+
+Tell = Callable[[Response | None, Exception | None], object]
+"""Told the response, or the exception there is instead."""
 
 
 class Promise:
@@ -24,27 +27,11 @@ class Promise:
     def __init__(self) -> None:
         self._response: Response | None = None
         self._error: Exception | None = None
-        self._tell: Callable[[Any], object] | None = None
+        self._tell: Tell | None = None
 
     def done(self) -> bool:
         """Tell whether it was kept."""
         return self._response is not None or self._error is not None
-
-    def cancelled(self) -> bool:
-        """Tell that it was not cancelled."""
-        return False
-
-    def result(self) -> Response:
-        """Return the response, or raise the exception."""
-        if self._error is not None:
-            raise self._error
-        if self._response is None:
-            raise asyncio.InvalidStateError
-        return self._response
-
-    def exception(self) -> Exception | None:
-        """Return the exception, None where there is none."""
-        return self._error
 
     def set_result(self, response: Response) -> None:
         """Keep it. What was settled before stands."""
@@ -53,12 +40,12 @@ class Promise:
             self._settle()
 
     def set_exception(self, error: Exception) -> None:
-        """Say why it cannot be kept. What was settled before stands."""
+        """Break it. What was settled before stands."""
         if not self.done():
             self._error = error
             self._settle()
 
-    def add_done_callback(self, tell: Callable[[Any], object]) -> None:
+    def then(self, tell: Tell) -> None:
         """Call when it is settled, now where it is. There is one who waits."""
         self._tell = tell
         if self.done():
@@ -67,7 +54,7 @@ class Promise:
     def _settle(self) -> None:
         if self._tell is not None:
             try:
-                self._tell(self)
+                self._tell(self._response, self._error)
             except Exception:
                 logger.exception("an answer was not delivered")
 
@@ -75,6 +62,9 @@ class Promise:
         """Wait as for a future."""
         if not self.done():
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._tell = lambda _: None if future.done() else future.set_result(None)
+            self._tell = lambda *_: None if future.done() else future.set_result(None)
             yield from future
-        return self.result()
+        if self._error is not None:
+            raise self._error
+        assert self._response is not None, "settled above"  # noqa: S101
+        return self._response
