@@ -126,8 +126,8 @@ async def _stages(folder: Path, rows: int, binary: bool, rounds: int) -> dict[st
         found[name] = _whole(server, turns, raws, clients, rounds)
     found["http, empty handler"] = _whole(_empty(), turns, raws, CLIENTS, rounds)
     found["  parser alone"] = _best(lambda: _parsed(raws), len(raws), rounds)
-    found["read"] = _best(lambda: [loaded.reader.read(r) for r in requests], len(made), rounds)
-    questions = [loaded.reader.read(request) for request in requests]
+    found["read"] = _best(lambda: [loaded.reader.take(r) for r in requests], len(made), rounds)
+    questions = [loaded.reader.take(request) for request in requests]
     for together in (1, CLIENTS):
         groups = [questions[at : at + together] for at in range(0, len(questions), together)]
         name = f"score, {together} at once"

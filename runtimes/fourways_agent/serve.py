@@ -101,6 +101,7 @@ class Agent:
         from fourways_runtime.serving.answer import Renderer
         from fourways_runtime.serving.batcher import Batcher
         from fourways_runtime.serving.completing import Completer, covered
+        from fourways_runtime.serving.plainest import Envelopes
         from fourways_runtime.serving.question import Reader
         from fourways_runtime.serving.scoring import Scorer
 
@@ -124,7 +125,7 @@ class Agent:
             features = Features(self._store, contract, lookup)
             completer = Completer(contract, lookup, GatewayReader(features))
         reader = Reader(contract, names, MAX_ROWS, covered(lookup, contract))
-        app.use(reader, batcher, completer)
+        app.use(Envelopes(reader), batcher, completer)
         before, self._serving = self._serving, app
         self.server.observe = HttpMetrics(registry).observe
         self.server.app = app.router()

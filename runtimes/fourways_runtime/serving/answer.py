@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from math import prod
 from typing import Any
 
 import orjson
@@ -11,6 +13,7 @@ from fourways_api import Contract, OutputField
 from ..http import Response
 from ..records import Array
 from ..v2 import DATATYPES
+from .plainest import Plain
 from .question import Question
 from .scoring import Part
 from .tensors import to_binary
@@ -19,23 +22,27 @@ _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _OCTETS = b"application/octet-stream"
 
 
-class _Piece:
-    """One output in JSON, all but its rows and its data."""
+class _Data:
+    """The data of one output, as JSON without brackets."""
 
-    __slots__ = ("_after", "_before", "_textual", "name")
+    __slots__ = ("_size", "_textual", "name")
 
     def __init__(self, output: OutputField) -> None:
         self.name = output.name
         self._textual = output.type == "string"
-        told = {"name": output.name, "datatype": DATATYPES[output.type], "shape": []}
-        self._before = orjson.dumps(told)[:-2]
-        self._after = b"".join(b",%d" % size for size in output.shape) + b'],"data":'
+        self._size = prod(output.shape)
 
-    def written(self, rows: int, values: Array) -> bytes:
-        """Write values (rows, *shape)."""
-        flat = values.reshape(-1)
-        data = orjson.dumps(flat.tolist() if self._textual else flat, option=_NUMPY)
-        return b"%b%d%b%b}" % (self._before, rows, self._after, data)
+    def of(self, part: Part) -> bytes:
+        """Write a request's part. Numbers are written once for the batch, and then shared out."""
+        if self._textual:
+            values = part.columns[self.name][part.start : part.stop]
+            return orjson.dumps(values.reshape(-1).tolist())[1:-1]
+        texts = part.texts.get(self.name)
+        if texts is None:
+            flat = part.columns[self.name].reshape(-1)
+            texts = part.texts[self.name] = orjson.dumps(flat, option=_NUMPY)[1:-1].split(b",")
+        start, stop = part.start * self._size, part.stop * self._size
+        return texts[start] if stop - start == 1 else b",".join(texts[start:stop])
 
 
 class Renderer:
@@ -44,13 +51,14 @@ class Renderer:
     def __init__(self, name: str, version: str, contract: Contract) -> None:
         self._who = {"model_name": name, "model_version": version}
         self._outputs = {output.name: output for output in contract.outputs}
-        self._pieces = [_Piece(output) for output in contract.outputs]
-        self._head = orjson.dumps(self._who)[:-1] + b',"outputs":['
+        self._data = [_Data(output) for output in contract.outputs]
+        self._frame = cache(self._frame_of)
 
-    def __call__(self, question: Question, part: Part) -> Response:
+    def __call__(self, question: Plain | Question, part: Part) -> Response:
         """Return the answer: the outputs asked for, in the order they were asked for."""
-        if _asks_nothing_special(question):
-            return self._plainest(question.rows, part)
+        if type(question) is Plain or question.asks_nothing_special:
+            frame = self._frame(question.rows)
+            return Response(frame % tuple([data.of(part) for data in self._data]))
         answer: dict[str, Any] = dict(self._who)
         if question.id is not None:
             answer["id"] = question.id
@@ -70,13 +78,16 @@ class Renderer:
         length = b"inference-header-content-length: %d" % len(header)
         return Response(b"".join((header, *binary)), 200, _OCTETS, (length,))
 
-    def _plainest(self, rows: int, part: Part) -> Response:
-        """Return all outputs as JSON, for who asked for nothing in particular."""
-        written = [
-            piece.written(rows, part.columns[piece.name][part.start : part.stop])
-            for piece in self._pieces
+    def _frame_of(self, rows: int) -> bytes:
+        """Return all of an answer of so many rows but each output's data, a ``%b``."""
+        outputs = [
+            {"name": name, "datatype": DATATYPES[output.type], "shape": [rows, *output.shape]}
+            for name, output in self._outputs.items()
         ]
-        return Response(b"%b%b]}" % (self._head, b",".join(written)))
+        heads = [orjson.dumps(output)[:-1].replace(b"%", b"%%") for output in outputs]
+        written = b",".join(head + b',"data":[%b]}' for head in heads)
+        who = orjson.dumps(self._who)[:-1].replace(b"%", b"%%")
+        return b"".join((who, b',"outputs":[', written, b"]}"))
 
     def _tensor(
         self, output: OutputField, rows: int, part: Part, binary: list[bytes] | None
@@ -93,12 +104,3 @@ class Renderer:
         else:
             tensor["data"] = values.tolist() if output.type == "string" else values
         return tensor
-
-
-def _asks_nothing_special(question: Question) -> bool:
-    return (
-        question.id is None
-        and question.outputs is None
-        and question.features is None
-        and not question.binary
-    )

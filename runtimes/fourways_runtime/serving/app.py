@@ -25,7 +25,8 @@ from .observed import ServingMetrics
 if TYPE_CHECKING:
     from .batcher import Batcher
     from .completing import Completer
-    from .question import Question, Reader
+    from .plainest import Envelopes
+    from .question import Question
 
 _RETRY = (b"retry-after: 1",)
 _VERSION = "/versions/{version}"
@@ -41,12 +42,12 @@ class ModelServer:
         self._config = config
         self._registry = registry
         self._draining = draining
-        self._reader: Reader | None = None
+        self._reader: Envelopes | None = None
         self._batcher: Batcher | None = None
         self._completer: Completer | None = None
         self.metrics = ServingMetrics(registry)
 
-    def use(self, reader: Reader, batcher: Batcher, completer: Completer | None = None) -> None:
+    def use(self, reader: Envelopes, batcher: Batcher, completer: Completer | None = None) -> None:
         """Answer from now on, with these."""
         self._reader, self._batcher, self._completer = reader, batcher, completer
         self.metrics.ready()
@@ -75,10 +76,11 @@ class ModelServer:
         return router
 
     def _infer(self, request: Request) -> Awaitable[Response]:
-        self._hold(request)
+        if request.params:  # without, the path is the model's own
+            self._hold(request)
         if self._reader is None or self._batcher is None:
             raise HttpError(503, _LOADING, _RETRY)
-        question = self._reader.read(request)
+        question = self._reader.take(request)
         if question.missing and self._completer is not None:
             return _completed(question, self._completer, self._batcher)
         return self._batcher.ask(question)

@@ -19,6 +19,7 @@ from time import monotonic, perf_counter
 
 from ..http import HttpError, Promise, Response
 from .observed import ServingMetrics
+from .plainest import Plain
 from .question import Question
 from .scoring import Outcome, Part, Scorer, overloaded
 
@@ -28,8 +29,8 @@ MAX_WAITING = 2048
 WAITING_BATCHES = 16
 """Full batches of rows that wait, at the most."""
 
-Render = Callable[[Question, Part], Response]
-_Waiting = tuple[Question, Promise, float]
+Render = Callable[[Plain | Question, Part], Response]
+_Waiting = tuple[Plain | Question, Promise, float]
 """With when it came, in seconds of ``monotonic()``."""
 
 
@@ -65,7 +66,7 @@ class Batcher:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
         metrics.waiting.set_function(lambda: float(len(self._waiting)))
 
-    def ask(self, question: Question, since: float | None = None) -> Promise:
+    def ask(self, question: Plain | Question, since: float | None = None) -> Promise:
         """Return the answer to come. Raises HttpError 503 where too many wait.
 
         ``since`` is when the request came, where that was before now.
@@ -158,7 +159,7 @@ class Batcher:
         self._metrics.batch(len(batch), rows)
         return batch, rows
 
-    def _timed(self, questions: Sequence[Question]) -> tuple[list[Outcome], float]:
+    def _timed(self, questions: Sequence[Plain | Question]) -> tuple[list[Outcome], float]:
         started = perf_counter()
         return self._scorer.score(questions), perf_counter() - started
 
@@ -167,12 +168,12 @@ class Batcher:
         for (question, promise, _), outcome in zip(batch, outcomes, strict=True):
             if promise.done():
                 continue
-            if isinstance(outcome, Part):
+            if type(outcome) is Part:
                 try:
                     promise.set_result(self._render(question, outcome))
                 except Exception as error:  # noqa: BLE001  (its neighbours get their answers)
                     promise.set_exception(error)
-            else:
+            elif isinstance(outcome, Exception):
                 if not isinstance(outcome, HttpError):
                     self._metrics.failed()
                 promise.set_exception(outcome)

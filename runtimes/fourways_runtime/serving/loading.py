@@ -23,6 +23,7 @@ from ..records import Array
 from ..sources.cells import numpy_type
 from .answer import Renderer
 from .completing import covered
+from .plainest import Envelopes
 from .question import Reader
 from .scoring import Scorer
 
@@ -39,7 +40,7 @@ _TRIES = 3
 class Loaded:
     """A model that answers, and what it takes to ask it."""
 
-    reader: Reader
+    reader: Envelopes
     scorer: Scorer
     renderer: Renderer
     inline_rows: int
@@ -59,7 +60,7 @@ def load_model(config: ServerConfig) -> Loaded:
     logger.info("warmed up", extra={"inline_rows": inline_rows})
     names = [tensor.name for tensor in model.inputs]
     return Loaded(
-        Reader(contract, names, config.max_batch_rows, left_out),
+        Envelopes(Reader(contract, names, config.max_batch_rows, left_out)),
         scorer,
         Renderer(config.name, config.model.version, contract),
         inline_rows,

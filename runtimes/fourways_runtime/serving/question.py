@@ -34,7 +34,8 @@ COMBINED = "input"
 
 _COMBINED_TYPES = {"FP32": "float32", "FP64": "float64"}
 _TOLD_ROWS = 10
-_LENGTH = b"inference-header-content-length"
+BINARY_HEADER = b"inference-header-content-length"
+"""Tells how much of a body is JSON; binary tensors follow it."""
 
 BadRow = tuple[int, str, str]
 """A record's position in its request, the field at fault, and the reason."""
@@ -61,6 +62,13 @@ class Question:
 
     features: str | None = None
     """Where the inputs left out were taken from."""
+
+    @property
+    def asks_nothing_special(self) -> bool:
+        """Whether it is to be answered with all outputs in JSON, and nothing else."""
+        return (
+            self.id is None and self.outputs is None and self.features is None and not self.binary
+        )
 
     def refuse(self, bad: Sequence[BadRow]) -> HttpError:
         """Return the 400 that names the first bad rows."""
@@ -100,50 +108,20 @@ class Reader:
         kinds = {field.type for field in contract.inputs}
         self._block_type = np.dtype(kinds.pop()) if numeric and len(kinds) == 1 else None
         self._key_names = frozenset({self._key.name, KEY_ALIAS} - self._fields.keys())
-        floats = {"float32": ("FP32", "f"), "float64": ("FP64", "d")}
-        self._plain_type = floats.get(str(self._block_type))
+        self.width = len(self._fields)
+        kind = str(self._block_type)
+        self.floats = kind if kind in ("float32", "float64") else None
+        """The type of all inputs, where one tensor of floats holds them."""
 
     def read(self, request: Request) -> Question:
         """Read a request. Raises HttpError 400 or 415, naming the field."""
         header, binary = _split(request)
-        plain = _no_truths(request.body)
-        if plain and binary is None and self._plain_type is not None:
-            question = self._plainest(header, *self._plain_type)
-            if question is not None:
-                return question
         body, identity = read_envelope(header)
-        reading = _Reading(self, binary, plain)
+        reading = _Reading(self, binary, _no_truths(request.body))
         reading.inputs(body.get("inputs"))
         binary_output, keys = self._parameters(body.get("parameters"))
         outputs = self._asked(body.get("outputs"), binary_output)
         return reading.question(identity, outputs, binary_output, keys)
-
-    def _plainest(self, body: Any, datatype: str, code: str) -> Question | None:
-        """Read the plainest request there is, one tensor of all inputs and nothing asked for.
-
-        Returns None where it is another one, or where something is wrong with it: that is told
-        by who reads any request.
-        """
-        try:
-            (tensor,) = body["inputs"]
-            rows, width = tensor["shape"]
-            data = tensor["data"]
-            if (
-                len(body) == 1
-                and len(tensor) == 4
-                and tensor["name"] in self._combined
-                and tensor["datatype"] == datatype
-                and type(rows) is int
-                and 0 < rows <= self._max_rows
-                and width == len(self._fields)
-                and type(data) is list
-                and len(data) == rows * width
-            ):
-                block = tensors.packed(code, data, (rows, width))
-                return Question(rows, None, None, False, None, block, {})
-        except (KeyError, TypeError, ValueError, *tensors.NOT_PLAIN):
-            pass
-        return None
 
     def _parameters(self, parameters: Any) -> tuple[bool, Any]:
         if parameters is None:
@@ -362,7 +340,7 @@ def _no_truths(body: bytes) -> bool:
 
 def _split(request: Request) -> tuple[Any, memoryview | None]:
     """Return the JSON part of a body and the binary part, None where there is none."""
-    length = request.header(_LENGTH)
+    length = request.header(BINARY_HEADER)
     if length is None:
         return request.json(), None
     digits = length.strip()

@@ -21,6 +21,7 @@ from ..http import HttpError
 from ..model.base import Model
 from ..pipeline import Pipeline
 from ..records import Array, Columns, Scored
+from .plainest import Plain
 from .question import BadRow, Question
 
 
@@ -31,6 +32,8 @@ class Part:
     columns: Columns
     start: int
     stop: int
+    texts: dict[str, list[bytes]]
+    """Numbers of the batch's outputs as they were written, shared by its parts."""
 
 
 Outcome = Part | Exception
@@ -50,14 +53,37 @@ class Scorer:
         self._names = [field.name for field in contract.inputs]
         self._positions = np.arange(max_rows)
 
-    def score(self, questions: Sequence[Question]) -> list[Outcome]:
-        """Answer each question, together where that works; never raises."""
+    def score(self, asked: Sequence[Plain | Question]) -> list[Outcome]:
+        """Answer each request, together where that works; never raises."""
+        try:
+            outcomes = self._plainly(asked)
+            if outcomes is not None:
+                return outcomes
+        except Exception as error:  # noqa: BLE001  (whose fault it is shows when each is alone)
+            if len(asked) == 1:
+                return [error]
+        read = [_read(one) for one in asked]
+        questions = [one for one in read if isinstance(one, Question)]
+        scored = iter(self._score(questions) if questions else ())
+        return [next(scored) if isinstance(one, Question) else one for one in read]
+
+    def _plainly(self, asked: Sequence[Plain | Question]) -> list[Outcome] | None:
+        """Answer unread requests, where all are such and none has a fault."""
+        wide = self._wide
+        plain = [one for one in asked if type(one) is Plain]
+        if wide is None or len(plain) < len(asked):
+            return None
+        block = plain[0].envelopes.block(plain)
+        answers = None if block is None else wide.answers(block)
+        return None if answers is None else _parted(asked, answers)
+
+    def _score(self, questions: Sequence[Question]) -> list[Outcome]:
         try:
             return self._together(questions)
-        except Exception as error:  # noqa: BLE001  (whose fault it is shows when each is alone)
+        except Exception as error:  # noqa: BLE001  (as above)
             if len(questions) == 1:
                 return [error]
-        return [self.score([question])[0] for question in questions]
+        return [self._score([question])[0] for question in questions]
 
     def run(self, columns: Columns, rows: int) -> Scored:
         """Score columns (rows, *shape of the field). Raises as the pipeline does."""
@@ -65,7 +91,8 @@ class Scorer:
 
     def _together(self, questions: Sequence[Question]) -> list[Outcome]:
         if self._wide is not None:
-            answers = self._wide.answers([self._block(question) for question in questions])
+            blocks = [self._block(question) for question in questions]
+            answers = self._wide.answers(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
             if answers is not None:
                 return _parted(questions, answers)
         return self._judged(questions)
@@ -83,10 +110,11 @@ class Scorer:
             row = reject.row - (ends[at] - questions[at].rows)
             bad.setdefault(at, []).append((row, reject.field, reject.reason))
         stops = np.searchsorted(answers.rows, ends).tolist()
+        texts: dict[str, list[bytes]] = {}
         return [
             question.refuse(bad[at])
             if at in bad
-            else Part(outputs, stops[at] - question.rows, stops[at])
+            else Part(outputs, stops[at] - question.rows, stops[at], texts)
             for at, question in enumerate(questions)
         ]
 
@@ -142,9 +170,8 @@ class Wide:
             return None
         return cls(pipeline, wide.name, fields, max_rows)
 
-    def answers(self, blocks: Sequence[Array]) -> Columns | None:
+    def answers(self, block: Array) -> Columns | None:
         """Score rows (N, inputs), or return None where one of them may not be good."""
-        block = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         rows = len(block)
         good = (block >= self._low[:rows]) & (block <= self._high[:rows])  # NaN is in no range
         if self._absent is not None:
@@ -167,12 +194,22 @@ def _bounds(fields: Sequence[InputField], kind: np.dtype[Any]) -> tuple[Array, A
     )
 
 
-def _parted(questions: Sequence[Question], answers: Columns) -> list[Outcome]:
+def _read(asked: Plain | Question) -> Question | Exception:
+    if isinstance(asked, Question):
+        return asked
+    try:
+        return asked.question()
+    except Exception as error:  # noqa: BLE001  (it is this request's alone)
+        return error
+
+
+def _parted(asked: Sequence[Plain | Question], answers: Columns) -> list[Outcome]:
     parts: list[Outcome] = []
+    texts: dict[str, list[bytes]] = {}
     start = 0
-    for question in questions:
-        stop = start + question.rows
-        parts.append(Part(answers, start, stop))
+    for one in asked:
+        stop = start + one.rows
+        parts.append(Part(answers, start, stop, texts))
         start = stop
     return parts
 

@@ -105,7 +105,7 @@ class Scorer:
             return None
         with np.errstate(over="ignore"):
             block = block.astype(self._type, copy=False)
-        columns = self._wide.answers([block])
+        columns = self._wide.answers(block)
         if columns is None:
             return None
         return Outcome(Predictions(keys, np.arange(count), columns), {})
