@@ -125,11 +125,12 @@ class Pipeline:
 
     def _predict(self, tensors: Mapping[str, Array], records: int) -> dict[str, Array]:
         """Ask in slices of bounded size, so that memory does not grow with the batch."""
-        size = max(
-            1, MODEL_INPUT_BYTES * records // max(1, sum(t.nbytes for t in tensors.values()))
-        )
-        if size >= records:
+        given = 0
+        for tensor in tensors.values():
+            given += tensor.nbytes
+        if given <= MODEL_INPUT_BYTES or records <= 1:
             return self._model.predict(tensors)
+        size = max(1, MODEL_INPUT_BYTES * records // given)
         parts = [
             self._model.predict(cut(tensors, slice(start, start + size)))
             for start in range(0, records, size)

@@ -173,7 +173,6 @@ def head_of(response: Response, tail: bytes) -> bytes:
             _PREFIXES.clear()
         prefix = _PREFIXES[key] = _prefix(*key)
     length = response.length if isinstance(response, SizedResponse) else len(response.body)
-    size = b"%d" % length
     if not response.headers:
-        return prefix + size + tail
-    return b"%b%b\r\n%b%b" % (prefix, size, b"\r\n".join(response.headers), tail)
+        return b"%b%d%b" % (prefix, length, tail)
+    return b"%b%d\r\n%b%b" % (prefix, length, b"\r\n".join(response.headers), tail)

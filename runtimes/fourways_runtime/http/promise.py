@@ -35,7 +35,7 @@ class Promise:
 
     def set_result(self, response: Response) -> None:
         """Keep it. What was settled before stands."""
-        if not self.done():
+        if self._response is None and self._error is None:
             self._response = response
             self._settle()
 

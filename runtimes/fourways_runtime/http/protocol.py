@@ -75,9 +75,7 @@ class _Slot:
             response = server.failed(request, cast(BaseException, error))
         self.content = response
         server.observe(request, response.status, self.started)
-        if self.plain and type(response) is Response and connection.alone(self):
-            connection.finish_alone(request, response)
-        else:
+        if not (self.plain and connection.finish_alone(self, request, response)):
             connection.advance()
 
 
@@ -219,22 +217,27 @@ class Connection(Intake, asyncio.Protocol):
         else:
             cast("asyncio.Future[Response]", answer).add_done_callback(slot.done)
 
-    def alone(self, slot: _Slot) -> bool:
-        """Tell whether this answer is all there is to do: nothing is due, waits or has begun."""
-        return (
-            len(self._slots) == 1
-            and self._slots[0] is slot
-            and not (self._out or self._phase or self._stash or self.server.draining)
-            and not (self.closing or self._full())
-        )
+    def finish_alone(self, slot: _Slot, request: Request, response: Response) -> bool:
+        """Write an answer that is all there is to do: nothing else is due, waits or has begun.
 
-    def finish_alone(self, request: Request, response: Response) -> None:
-        """Write the answer of the only request there is."""
-        self._slots.clear()
-        self.deadline = self.server.idle_deadline
-        self._put(request, response, self.server.tail)
+        Returns False where it is not.
+        """
+        slots, server = self._slots, self.server
+        if (
+            len(slots) != 1
+            or slots[0] is not slot
+            or type(response) is not Response
+            or len(response.body) > _JOIN
+            or request.method == b"HEAD"
+            or self._out or self._phase or self._stash or self.closing or server.draining
+            or self._full()
+        ):  # fmt: skip
+            return False
+        slots.clear()
+        self.deadline = server.idle_deadline
         if not self._transport.is_closing():
-            self._write()
+            self._transport.write(head_of(response, server.tail) + response.body)
+        return True
 
     def _put(self, request: Request, response: Response, tail: bytes) -> None:
         head = head_of(response, tail)

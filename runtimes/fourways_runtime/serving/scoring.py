@@ -176,7 +176,7 @@ class Wide:
         good = (block >= self._low[:rows]) & (block <= self._high[:rows])  # NaN is in no range
         if self._absent is not None:
             good |= self._absent[:rows] & np.isnan(block)
-        if not np.logical_and.reduce(good, axis=None):
+        if 0 in good.tobytes():  # half the time of asking numpy
             return None
         return self._pipeline.answers({self._name: block}, rows)
 
