@@ -12,6 +12,7 @@ from fourways_api import Contract, OutputField
 
 from ..http import Response
 from ..records import Array
+from ..sources.cells import numpy_type
 from ..v2 import DATATYPES
 from .plainest import Plain
 from .question import Question
@@ -52,13 +53,17 @@ class Renderer:
         self._who = {"model_name": name, "model_version": version}
         self._outputs = {output.name: output for output in contract.outputs}
         self._data = [_Data(output) for output in contract.outputs]
-        self._frame = cache(self._frame_of)
+        self._numeric = all(output.type != "string" for output in contract.outputs)
+        # Both by the number of rows, which is bounded.
+        self._frame, self._header = cache(self._frame_of), cache(self._header_of)
 
     def __call__(self, question: Plain | Question, part: Part) -> Response:
         """Return the answer: the outputs asked for, in the order they were asked for."""
-        if type(question) is Plain or question.asks_nothing_special:
+        if isinstance(question, Plain) or question.asks_nothing_special:
             frame = self._frame(question.rows)
             return Response(frame % tuple([data.of(part) for data in self._data]))
+        if question.is_all_binary and self._numeric:
+            return self._in_binary(question.rows, part)
         answer: dict[str, Any] = dict(self._who)
         if question.id is not None:
             answer["id"] = question.id
@@ -77,6 +82,25 @@ class Renderer:
             return Response(header)
         length = b"inference-header-content-length: %d" % len(header)
         return Response(b"".join((header, *binary)), 200, _OCTETS, (length,))
+
+    def _in_binary(self, rows: int, part: Part) -> Response:
+        """Return all outputs as binary tensors of numbers: what is said of them is known."""
+        header, length = self._header(rows)
+        data = [
+            to_binary(output.type, part.columns[name][part.start : part.stop])
+            for name, output in self._outputs.items()
+        ]
+        return Response(header + b"".join(data), 200, _OCTETS, length)
+
+    def _header_of(self, rows: int) -> tuple[bytes, tuple[bytes]]:
+        outputs = []
+        for name, output in self._outputs.items():
+            shape = [rows, *output.shape]
+            size = prod(shape) * numpy_type(output.type).itemsize
+            told = {"name": name, "datatype": DATATYPES[output.type], "shape": shape}
+            outputs.append({**told, "parameters": {"binary_data_size": size}})
+        header = orjson.dumps({**self._who, "outputs": outputs})
+        return header, (b"inference-header-content-length: %d" % len(header),)
 
     def _frame_of(self, rows: int) -> bytes:
         """Return all of an answer of so many rows but each output's data, a ``%b``."""

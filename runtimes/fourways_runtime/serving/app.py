@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from prometheus_client import CollectorRegistry
 
@@ -82,7 +82,7 @@ class ModelServer:
             raise HttpError(503, _LOADING, _RETRY)
         question = self._reader.take(request)
         if question.missing and self._completer is not None:
-            return _completed(question, self._completer, self._batcher)
+            return _completed(cast("Question", question), self._completer, self._batcher)
         return self._batcher.ask(question)
 
     def _model(self, request: Request) -> Response:

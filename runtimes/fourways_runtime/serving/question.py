@@ -70,6 +70,16 @@ class Question:
             self.id is None and self.outputs is None and self.features is None and not self.binary
         )
 
+    @property
+    def is_all_binary(self) -> bool:
+        """Whether it is to be answered with all outputs in binary, and nothing else."""
+        return self.binary and self.id is None and self.outputs is None and self.features is None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is nothing but its records, all inputs given."""
+        return self.asks_nothing_special and self.keys is None and not self.missing
+
     def refuse(self, bad: Sequence[BadRow]) -> HttpError:
         """Return the 400 that names the first bad rows."""
         row, field, reason = bad[0]
@@ -108,6 +118,7 @@ class Reader:
         kinds = {field.type for field in contract.inputs}
         self._block_type = np.dtype(kinds.pop()) if numeric and len(kinds) == 1 else None
         self._key_names = frozenset({self._key.name, KEY_ALIAS} - self._fields.keys())
+        self.names = tuple(self._fields)
         self.width = len(self._fields)
         kind = str(self._block_type)
         self.floats = kind if kind in ("float32", "float64") else None
