@@ -5,7 +5,12 @@ is made up. CPU time of the thread, the best of many rounds: so other load on th
 shows, and a change of a microsecond does. What sockets and system calls cost comes on top.
 """
 
+# ruff: noqa: E402  (as in the server, numpy is told before it is imported)
 from __future__ import annotations
+
+from fourways_runtime.serving.simd import prefer_narrow_loops
+
+prefer_narrow_loops()
 
 import argparse
 import asyncio
