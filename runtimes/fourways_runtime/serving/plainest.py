@@ -171,7 +171,8 @@ class Envelopes:
             return self.read(request)
         data = memoryview(body)[end:]
         values, _ = tensors.from_binary(self._type.name, data, rows * self._width)
-        return replace(known, block=values.reshape(rows, self._width))
+        block = values.reshape(rows, self._width)
+        return Question(rows, known.id, known.outputs, known.binary, known.keys, block, {})
 
     def _learn_binary(self, header: bytes, question: Question) -> None:
         given = self._emptied(header)
