@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Column, Table
 
-from .watch import duration
+from .watch import duration, line_of
 
 Json = dict[str, Any]
 
@@ -40,11 +40,28 @@ def deployments_table(documents: list[Json]) -> Table:
             conditions.get("Ready", {}).get("status", "Unknown"),
             (status.get("model") or {}).get("version", ""),
             f"{run.get('outcome', '')} {run.get('finishedAt', '')}".strip(),
-            str(run.get("rows", "")),
+            _rows_of(run),
             status.get("nextRun", ""),
             conditions_of(status),
         )
     return table
+
+
+def _rows_of(run: Json) -> str:
+    """Return the rows a run published, or how far it is."""
+    progress = run.get("progress")
+    if progress is None:
+        return str(run.get("rows", ""))
+    line = line_of(
+        {
+            "rows": progress["rows"],
+            "total_rows": progress.get("totalRows"),
+            "rows_per_second": progress["rowsPerSecond"],
+            "rejects": progress["rejects"],
+        }
+    )
+    due = progress.get("estimatedCompletion")
+    return f"{line}, done at about {due[11:19]}" if due else line
 
 
 def prediction_table(answers: list[Json]) -> Table:

@@ -82,9 +82,9 @@ def line_of(progress: Json) -> str:
     parts = [f"{rows:,}{of} rows", _rate(progress["rows_per_second"])]
     if progress["rejects"]:
         parts.append(f"{progress['rejects']:,} refused")
-    if progress["state"] != "scoring":
+    if progress.get("state", "scoring") != "scoring":
         parts.append(str(progress["state"]))
-    elif progress["eta_seconds"] is not None:
+    elif progress.get("eta_seconds") is not None:
         parts.append(f"{duration(progress['eta_seconds'])} left")
     return ", ".join(parts)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         API_VERSION,
         GROUP,
         KIND,
+        MAX_WORKERS_TOLD,
         PLURAL,
         VERSION,
         BundleStatus,
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
         Metadata,
         ModelDeployment,
         ModelStatus,
+        ProgressStatus,
         Resources,
         RunStatus,
         Spec,
         Status,
+        WorkerStatus,
         worker_memory,
         worker_threads,
     )
@@ -51,23 +54,24 @@ if TYPE_CHECKING:
     from .yaml_text import dump_yaml
 
 __all__ = [
-    "API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION",
+    "API_VERSION", "GROUP", "KIND", "MAX_WORKERS_TOLD", "PLURAL", "VERSION",
     "ApiModel", "Batch", "BatchSource", "BundleStatus", "Choice", "Condition", "Contract",
     "Contradiction", "Document", "Edge", "EdgeConfig", "EntityKey", "FeatureLookup", "FetchPolicy",
     "GatewayConfig", "GoldenVectors", "InputField", "InvalidSpec",
     "Metadata", "Mode", "ModelDeployment", "ModelReference", "ModelStatus", "OutputField", "Paths",
-    "Problem", "Range", "Realtime", "Requirements", "Resources", "Route", "Rule", "RunReport",
-    "RunStatus", "RuntimeConfig", "SecretReference", "ServerConfig", "Spec", "Status", "Step",
+    "Problem", "ProgressStatus", "Range", "Realtime", "Requirements", "Resources", "Route", "Rule",
+    "RunReport", "RunStatus", "RuntimeConfig", "SecretReference", "ServerConfig", "Spec", "Status", "Step",
     "StreamConfig", "StreamSource", "Streaming",
-    "Verdict", "check", "check_update", "choose", "dump_yaml", "load_documents", "parse",
-    "read_documents", "review", "worker_memory", "worker_threads",
+    "Verdict", "WorkerStatus", "check", "check_update", "choose", "dump_yaml", "load_documents",
+    "parse", "read_documents", "review", "worker_memory", "worker_threads",
 ]  # fmt: skip
 
 _HOMES = {
     "base": "ApiModel Rule",
     "contract": "Contract EntityKey GoldenVectors InputField OutputField Range",
-    "deployment": "API_VERSION GROUP KIND PLURAL VERSION BundleStatus Condition Metadata"
-    " ModelDeployment ModelStatus Resources RunStatus Spec Status worker_memory worker_threads",
+    "deployment": "API_VERSION GROUP KIND MAX_WORKERS_TOLD PLURAL VERSION BundleStatus Condition"
+    " Metadata ModelDeployment ModelStatus ProgressStatus Resources RunStatus Spec Status"
+    " WorkerStatus worker_memory worker_threads",
     "documents": "Document load_documents read_documents",
     "model": "ModelReference SecretReference",
     "modes": "Batch BatchSource Edge FeatureLookup Realtime Streaming StreamSource",

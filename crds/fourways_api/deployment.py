@@ -213,6 +213,53 @@ class ModelStatus(ApiModel):
     """URI the digest was pinned for."""
 
 
+MAX_WORKERS_TOLD = 32
+
+
+class WorkerStatus(ApiModel):
+    """What one worker has recorded of a run under way."""
+
+    name: Annotated[str, Field(max_length=253)]
+    """The worker's host, and its index where there are several. One tried again is another."""
+
+    rows: Annotated[int, Field(ge=0)]
+    """Rows recorded."""
+
+    rejects: Annotated[int, Field(ge=0)]
+    """Rows refused."""
+
+    rows_per_second: Annotated[float, Field(ge=0)]
+    """Its speed since it began."""
+
+    alive: bool
+    """Whether the store hears of it."""
+
+
+class ProgressStatus(ApiModel):
+    """How far a run under way is: what the store has recorded, as its namespace's gateway tells."""
+
+    rows: Annotated[int, Field(ge=0)]
+    """Rows recorded: they survive whatever happens now."""
+
+    total_rows: Annotated[int, Field(ge=0)] | None = None
+    """Rows in all, where that is known before the end."""
+
+    rejects: Annotated[int, Field(ge=0)]
+    """Rows refused."""
+
+    rows_per_second: Annotated[float, Field(ge=0)]
+    """Speed of all workers together since the first began."""
+
+    estimated_completion: Annotated[str, Field(max_length=32)] | None = None
+    """When all rows will be recorded at this speed, RFC 3339."""
+
+    workers: Annotated[tuple[WorkerStatus, ...], Field(max_length=MAX_WORKERS_TOLD)] = ()
+    """Each worker's share: the first 32 of them."""
+
+    updated_at: Annotated[str, Field(max_length=32)]
+    """When these figures last changed, RFC 3339."""
+
+
 class RunStatus(ApiModel):
     """One run of a batch deployment."""
 
@@ -233,6 +280,9 @@ class RunStatus(ApiModel):
 
     workers: Annotated[str, Field(max_length=15)] | None = None
     """Workers at work and workers in all, such as 2/3, while it runs."""
+
+    progress: ProgressStatus | None = None
+    """How far it is, while it runs."""
 
     version: Annotated[str, Field(max_length=63)] | None = None
     """Model version it scored with."""

@@ -29,9 +29,9 @@ from .errors import (
     Throttled,
     Unreachable,
 )
+from .events import Event
 from .facts import Json, Kind
 from .plan import KINDS, OBSERVED
-from .status import Event
 
 MODEL_DEPLOYMENT = Kind(API_VERSION, KIND, PLURAL)
 

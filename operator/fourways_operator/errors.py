@@ -4,6 +4,7 @@
 
     OperatorError
     ├── NotYet               the world is not ready: says what is waited for
+    ├── GatewaySilent        a gateway did not tell how far runs are: nothing waits for that
     └── ApiFault             the API server did not do it
         ├── ObjectFault      it is about this object: others may go on
         │   ├── Conflict     409: it changed, is another one (uid), or a field is somebody's
@@ -32,6 +33,10 @@ class OperatorError(Exception):
 
 class NotYet(OperatorError):
     """The world is not ready; the text says what is waited for."""
+
+
+class GatewaySilent(OperatorError):
+    """A namespace's gateway does not answer, or not in words that make sense."""
 
 
 class ApiFault(OperatorError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from fourways_api import ProgressStatus
 
 Json = dict[str, Any]
 
@@ -52,7 +55,7 @@ class Facts:
     labels. ``jobs`` are its runs and builds; ``pods`` are its own and the gateway's. ``gateway``
     is the live Deployment of the namespace's gateway, ``conflicts`` the planned objects whose
     names somebody else's hold, ``missing`` the planned kinds the cluster does not have, ``faults``
-    what the API server refused.
+    what the API server refused. ``progress`` is what is known of the run at work, by its name.
     """
 
     deployment: Json
@@ -64,4 +67,5 @@ class Facts:
     conflicts: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
     now: datetime = field(default_factory=lambda: datetime.min)

@@ -24,6 +24,7 @@ from .errors import ApiFault
 from .facts import Kind, Settings
 from .health import Health, serve
 from .metrics import Metrics
+from .progress import Ask, Progress, ask_gateway
 from .reconcile import reconcile
 from .watches import Watches
 from .work_queue import Key, WorkQueue
@@ -51,9 +52,14 @@ class Operator:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         watch: Callable[[frozenset[Kind]], None] = lambda kinds: None,
+        ask: Ask = ask_gateway,
         **queue: Any,
     ) -> None:
-        """``queue`` goes to the WorkQueue; ``watch`` is told which kinds there are to watch."""
+        """Put together; nothing runs yet.
+
+        ``queue`` goes to the WorkQueue; ``watch`` is told which kinds there are to watch; ``ask``
+        asks gateways for the progress of runs.
+        """
         self._cluster = cluster
         self._settings = settings
         self._metrics = metrics or Metrics()
@@ -69,13 +75,18 @@ class Operator:
         self.queue = WorkQueue(
             self._work, clock=clock, sleep=sleep, told=self._metrics.reconciled, **queue
         )
+        self._progress = Progress(ask, self.queue.add, now, sleep)
         self._metrics.measure(
             lambda: self.queue.depth, lambda: self.queue.delayed, lambda: self.relist_age() or 0.0
         )
 
     async def _work(self, key: Key) -> None:
-        told = await reconcile(key, self._cluster, self._settings, self._now)
-        self._metrics.seen(key, told.status if told else None)
+        told = await reconcile(
+            key, self._cluster, self._settings, self._now, self._progress.of(key)
+        )
+        status = told.status if told else None
+        self._metrics.seen(key, status)
+        self._progress.note(key, status)
         if told and told.wrote:
             # The gateway looks at what was written, whether or not a watch tells of it.
             self.queue.add(Key(key.namespace))
@@ -101,6 +112,7 @@ class Operator:
         for key in sorted(keys | {Key(namespace) for namespace, _ in names}):
             self.queue.add(key)
         self._metrics.forget_all_but(keys)
+        self._progress.forget_all_but(keys)
         self._lacking &= keys
         self._relisted = self._clock()
         return kinds
@@ -111,6 +123,7 @@ class Operator:
         try:
             await self.queue.run()
         finally:
+            self._progress.stop()
             for task in tasks:
                 task.cancel()
 

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 
-from fourways_api import KIND, ModelDeployment, Problem
+from fourways_api import KIND, ModelDeployment, Problem, ProgressStatus
 
 from .cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MANAGER, Cluster, kind_of
 from .difference import difference
 from .errors import ApiFault, Forbidden, HookFailed, Invalid, NotYet, ObjectFault, OperatorError
+from .events import events_of
 from .facts import Facts, Json, Settings
 from .plan import (
     COMPONENT_LABEL,
@@ -41,11 +42,12 @@ from .plan import (
     plan_gateway,
 )
 from .specs import Judged, judged
-from .status import events_of, look_again_in, pinned_digest, status_of
+from .status import look_again_in, pinned_digest, status_of
 from .work_queue import Key
 
 logger = logging.getLogger(__name__)
 
+NOTHING_KNOWN: Mapping[str, ProgressStatus] = {}
 OUR_LABELS = {MANAGED_BY: MANAGER}
 GATEWAY_LABELS = {**OUR_LABELS, COMPONENT_LABEL: "gateway"}
 
@@ -66,9 +68,15 @@ class Told:
 
 
 async def reconcile(
-    key: Key, cluster: Cluster, settings: Settings, now: Callable[[], datetime]
+    key: Key,
+    cluster: Cluster,
+    settings: Settings,
+    now: Callable[[], datetime],
+    progress: Mapping[str, ProgressStatus] = NOTHING_KNOWN,
 ) -> Told | None:
     """Make the cluster match a key; return what is said of the deployment, None where none is.
+
+    ``progress`` is what is known of its run at work, by the run's name.
 
     Raises:
         OperatorError: something is in the way; try again later.
@@ -97,6 +105,7 @@ async def reconcile(
         conflicts=(*facts.conflicts, *outcome.conflicts),
         missing=tuple(sorted(outcome.missing)),
         faults=tuple(str(f) for f in outcome.faults if isinstance(f, _TOLD)),
+        progress=progress,
         now=now(),
     )
     status = status_of(facts, intent.problems, intent.spec)

@@ -1,4 +1,4 @@
-"""From facts to a deployment's status and events. Pure: no client, no clock but the one in facts.
+"""From facts to a deployment's status. Pure: no client, no clock but the one in facts.
 
 Status is output only: nothing is planned from it but the pinned digest, which exists nowhere else.
 What its conditions say is decided in ``conditions``.
@@ -6,7 +6,6 @@ What its conditions say is decided in ``conditions``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -24,16 +23,7 @@ from .plan import INFERENCE_SERVICE
 from .plan.gateway import address
 from .pods import SLOW_START_SECONDS, age, is_ready
 
-__all__ = ["Event", "events_of", "look_again_in", "next_run", "pinned_digest", "status_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to a deployment, told once."""
-
-    type: str
-    reason: str
-    message: str
+__all__ = ["look_again_in", "next_run", "pinned_digest", "status_of"]
 
 
 def status_of(
@@ -90,53 +80,6 @@ def _old_status(deployment: Json) -> Status:
     except ValidationError:
         # Another version's, or somebody's hand: it is output, so it is written anew.
         return Status()
-
-
-_BEGINNINGS = frozenset(
-    {"WaitingForFirstRun", "WaitingForBuild", "WaitingForKServe", "Starting", "BuildInProgress"}
-)
-"""Reasons of not being ready that nobody need look into."""
-
-
-def events_of(old: Json | None, new: Json) -> list[Event]:
-    """Return an event for each condition that changed its status or its reason, and each run."""
-    before = {c["type"]: c for c in (old or {}).get("conditions", [])}
-    events = []
-    for condition in new["conditions"]:
-        was = before.get(condition["type"])
-        changed = was is None or (was["status"], was["reason"]) != (
-            condition["status"],
-            condition["reason"],
-        )
-        if (
-            changed
-            and condition["status"] != "Unknown"
-            and not (was is None and _is_quiet(condition))
-        ):
-            kind = "Normal" if _is_good(condition) else "Warning"
-            events.append(Event(kind, condition["reason"], condition["message"]))
-    return [*events, *_published(old or {}, new)]
-
-
-def _published(old: Json, new: Json) -> list[Event]:
-    """Tell of a run that answers come from now. Conditions stay as they are from run to run."""
-    was, run = old.get("lastPublished") or {}, new.get("lastPublished")
-    if run is None or (run["name"], run.get("job")) == (was.get("name"), was.get("job")):
-        return []
-    figures = f"{run.get('rows', 0)} rows, {run.get('rejects', 0)} refused"
-    return [Event("Normal", "RunPublished", f"answers come from run {run['name']} ({figures})")]
-
-
-def _is_good(condition: Json) -> bool:
-    if condition["type"] == "Progressing":
-        return True
-    good = "False" if condition["type"] == "Degraded" else "True"
-    return bool(condition["status"] == good) or condition["reason"] in _BEGINNINGS
-
-
-def _is_quiet(condition: Json) -> bool:
-    """Tell whether a first verdict is only the start of things, not news."""
-    return condition["type"] in ("Progressing", "Degraded", "ModelResolved") and _is_good(condition)
 
 
 def _model(view: View) -> ModelStatus:

@@ -15,9 +15,9 @@ from typing import Any
 
 from fourways_operator.cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MANAGER
 from fourways_operator.errors import ApiFault, Conflict, Gone, Invalid
+from fourways_operator.events import Event
 from fourways_operator.facts import Json, Kind
 from fourways_operator.plan import KINDS, OBSERVED
-from fourways_operator.status import Event
 
 from . import server_side_apply as ssa
 

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from fourways_operator.errors import GatewaySilent
 from fourways_operator.facts import Json, Settings
 from fourways_operator.main import Operator
+from fourways_operator.progress import Ask
 from fourways_operator.sight import Sight
 
 from .fake_cluster import FakeCluster, Killed
@@ -23,18 +25,23 @@ RESYNC = 1e6
 Step = Callable[[FakeCluster], None]
 
 
+async def _silent(namespace: str) -> bytes:
+    raise GatewaySilent("nobody is there")
+
+
 class Rig:
     """One cluster and the operator that looks after it, which may die and come again."""
 
-    def __init__(self, cluster: FakeCluster) -> None:
+    def __init__(self, cluster: FakeCluster, ask: Ask = _silent) -> None:
         self.cluster = cluster
+        self._ask = ask
         self.deaths = 0
         self._start()
 
     def _start(self) -> None:
         self.operator = Operator(
             self.cluster, SETTINGS, now=lambda: NOW, resync_interval=RESYNC,
-            workers=1, random=lambda: 0.0, sleep=_no_time,
+            workers=1, random=lambda: 0.0, sleep=_no_time, ask=self._ask,
         )  # fmt: skip
         queue, sight = self.operator.queue, Sight()
         self.cluster.listeners[:] = [

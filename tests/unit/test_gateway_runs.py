@@ -122,6 +122,16 @@ async def test_progress_tells_of_every_worker(plane: Running) -> None:
     assert (worker["name"], worker["rows"], worker["alive"]) == ("pod/0", 5, True)
 
 
+async def test_runs_under_way_are_told_all_at_once(plane: Running) -> None:
+    status, told = await plane.get("/runs")
+    assert status == 200
+    (found,) = told["runs"]
+    assert (found["deployment"], found["run"]) == ("churn", "churn-3")
+    assert (found["progress"]["rows"], found["progress"]["total_rows"]) == (5, 10)
+    plane.history.scoring = False
+    assert await plane.get("/runs") == (200, {"runs": []})
+
+
 async def test_two_runs_are_compared(plane: Running) -> None:
     status, told = await plane.get("/runs/churn/diff?from=churn-1&to=churn-2")
     assert status == 200

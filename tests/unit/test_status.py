@@ -7,8 +7,9 @@ import orjson
 import pytest
 
 from fourways_api import Problem, parse
+from fourways_operator.events import events_of
 from fourways_operator.facts import Facts
-from fourways_operator.status import events_of, next_run, pinned_digest, status_of
+from fourways_operator.status import next_run, pinned_digest, status_of
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from fourways_api import parse
+from fourways_api import ProgressStatus, parse
+from fourways_operator.events import events_of
 from fourways_operator.facts import Facts
 from fourways_operator.metrics import Metrics
-from fourways_operator.status import events_of, status_of
+from fourways_operator.status import status_of
 from fourways_operator.work_queue import Key
 from tests.unit.test_status import (
     DIGEST,
@@ -234,3 +235,99 @@ def test_what_was_published_serves_on_whatever_the_engine() -> None:
     said = conditions(facts(GOOD_RUN, raw=RAY))
     assert said["Ready"]["status"] == "True"
     assert said["Degraded"]["reason"] == "EngineNotAvailable"
+
+
+# ---------------------------------------------------------------- progress
+
+FIGURES = ProgressStatus(
+    rows=5_000, total_rows=20_000, rejects=3, rows_per_second=1230.0,
+    estimated_completion="2026-03-02T03:00:15Z", updated_at="2026-03-02T03:00:05Z",
+)  # fmt: skip
+
+
+def at_work(**known: ProgressStatus) -> Facts:
+    found = seen(shared(active=2), of_worker(0, {"running": {}}))
+    return replace(found, progress={name.replace("_", "-"): p for name, p in known.items()})
+
+
+def remembering(status: dict, facts: Facts) -> Facts:
+    return replace(facts, deployment={**facts.deployment, "status": status})
+
+
+def status_at(facts: Facts) -> dict:
+    return status_of(facts, (), parse(facts.deployment))
+
+
+def test_a_run_at_work_tells_how_far_it_is() -> None:
+    told = last_run(at_work(m_2=FIGURES))
+    assert (told["workers"], told["progress"]) == ("2/3", FIGURES.to_json())
+    assert "rows" not in told  # nothing is published yet
+    assert "progress" not in last_run(at_work(m_1=FIGURES))  # another run's
+    assert "progress" not in last_run(at_work())
+
+
+def test_what_was_told_stays_until_the_gateway_tells_anew() -> None:
+    """Also when the operator was started again, and knows nothing yet."""
+    before = status_at(at_work(m_2=FIGURES))
+    assert status_at(remembering(before, at_work())) == before
+    newer = FIGURES.model_copy(update={"rows": 9_000})
+    told = status_at(remembering(before, at_work(m_2=newer)))
+    assert told["lastRun"]["progress"]["rows"] == 9_000
+
+
+def test_a_run_that_ended_has_figures_and_no_progress() -> None:
+    before = status_at(at_work(m_2=FIGURES))
+    done = replace(seen(shared("Complete"), of_worker(0, PUBLISHED)), progress={"m-2": FIGURES})
+    told = last_run(remembering(before, done))
+    assert (told["rows"], "progress" in told) == (10, False)
+
+
+def test_a_run_gone_on_with_does_not_show_what_was_told_of_the_job_before() -> None:
+    before = status_at(at_work(m_2=FIGURES))
+    resumed = told_of("m-2", "m-again", "2026-03-02T05:00:00Z", None)
+    again = replace(facts((resumed, pod("m-again", {"running": {}})), raw=SHARED), progress={})
+    assert "progress" not in last_run(remembering(before, again))
+
+
+def test_a_run_whose_job_was_taken_away_is_not_at_work_for_ever() -> None:
+    before = status_at(at_work(m_2=FIGURES))
+    gone = last_run(remembering(before, facts(raw=SHARED)))
+    assert (gone["outcome"], gone["name"]) == ("Failed", "m-2")
+    assert "fourways runs m" in gone["message"]
+    assert not {"progress", "workers"} & gone.keys()
+
+
+def told_events(old: dict, new: dict) -> list[tuple[str, str]]:
+    return [(e.reason, e.message) for e in events_of(old, new)]
+
+
+def test_each_quarter_of_a_run_is_an_event_once() -> None:
+    def at(rows: int) -> dict:
+        return status_at(at_work(m_2=FIGURES.model_copy(update={"rows": rows})))
+
+    assert told_events(at(0), at(4_999)) == []
+    assert told_events(at(4_999), at(5_000)) == [
+        ("RunProgress", "run m-2: 25%: 5,000 of 20,000 rows, 1,230 rows/s, 3 refused, "
+         "done at about 2026-03-02T03:00:15Z"),
+    ]  # fmt: skip
+    assert told_events(at(5_000), at(9_999)) == []
+    assert [m[:12] for _, m in told_events(at(5_000), at(19_999))] == ["run m-2: 75%"]
+    assert told_events(at(19_999), at(20_000)) == []  # that it is done is told otherwise
+    unknown = FIGURES.model_copy(update={"total_rows": None})
+    assert told_events(at(0), status_at(at_work(m_2=unknown))) == []
+
+
+def test_a_run_that_fails_as_the_one_before_is_an_event_too() -> None:
+    def after(*runs: tuple, old: dict) -> dict:
+        return status_of(facts(*runs, raw={**deployment(), "status": old}), (), parse(deployment()))
+
+    second = (job("m-3", "2026-03-03T03:00:00Z", "Failed"), pod("m-3", BAD_MODEL))
+    once = after(FAILED_RUN, GOOD_RUN, old={})
+    twice = after(second, FAILED_RUN, GOOD_RUN, old=once)
+    (event,) = events_of(once, twice)
+    assert (event.type, event.reason) == ("Warning", "RunFailed")
+    assert event.message == "run m-3 failed: not the same bytes"
+    assert events_of(twice, twice) == []
+    # The first time the condition says it.
+    ready = after(GOOD_RUN, old={})
+    assert {e.reason for e in events_of(ready, once) if e.type == "Warning"} == {"DigestMismatch"}

@@ -86,10 +86,36 @@ class BatchView(View):
         """Return what is told of runs."""
         batch = self.deployment.spec.batch
         return {
-            "last_run": self.latest.status if self.latest else self.old.last_run,
+            "last_run": self._last_run(),
             "last_published": self.last_published,
             "next_run": _next_run(batch, self.facts.now) if batch else None,
         }
+
+    def _last_run(self) -> RunStatus | None:
+        before = self.old.last_run
+        if self.latest is None:
+            return _ended_unseen(before, self.deployment.metadata.name) if before else None
+        run = self.latest.status
+        if run.outcome != "Running":
+            return run
+        told = self.facts.progress.get(run.name)
+        if told is None and before and (before.name, before.job) == (run.name, run.job):
+            # Until the gateway tells anew; the figures say of when they are.
+            told = before.progress
+        return run.model_copy(update={"progress": told})
+
+
+def _ended_unseen(run: RunStatus, deployment: str) -> RunStatus:
+    """Return the last run once its Job is gone: where that was still at work, as failed."""
+    if run.outcome != "Running":
+        return run
+    message = (
+        "its Job was taken away before it was seen to end; "
+        f"fourways runs {deployment} tells what it recorded"
+    )
+    return run.model_copy(
+        update={"outcome": "Failed", "message": message, "progress": None, "workers": None}
+    )
 
 
 def _next_run(batch: Batch, now: datetime) -> str | None:

@@ -13,6 +13,8 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -20,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from ..errors import ConfigError, StoreUnavailable, WorkloadError
 from ..http import HttpError, Request, Response, Router, json_response
 from ..process import in_thread
-from ..store.record import History
+from ..store.record import History, RunProgress
 from .asked import RETRY, deployment_of
 from .run_gauges import RunGauges, UnderWay
 
@@ -39,6 +41,15 @@ MAX_REJECTS = 10_000
 _REJECTS = 100
 
 
+@dataclass(frozen=True, slots=True)
+class RunUnderWay:
+    """A run that is being written, and how far it is."""
+
+    deployment: str
+    run: str
+    progress: RunProgress
+
+
 class Runs:
     """Answers about the runs of a namespace's batch deployments."""
 
@@ -52,7 +63,7 @@ class Runs:
         self._namespace = namespace
         self._open = open_history
         self._seconds = seconds
-        self._under_way = 0
+        self._asked_now = 0
         self._gauges = RunGauges(registry, lambda: self._ask(self._progresses))
         self._looking: asyncio.Task[None] | None = None
 
@@ -76,20 +87,29 @@ class Runs:
             logger.exception("looking at runs failed; going on")
 
     def _progresses(self, history: History) -> UnderWay:
-        under_way = dict(history.under_way(self._namespace))
-        return {
-            deployment: history.progress(self._namespace, deployment, run)
-            for deployment, run in under_way.items()
-        }
+        # Of several of one deployment the latest: the store tells them in the order they began.
+        return {told.deployment: told.progress for told in self._all_under_way(history)}
+
+    def _all_under_way(self, history: History) -> list[RunUnderWay]:
+        found = []
+        for deployment, run in history.under_way(self._namespace):
+            with suppress(ConfigError):  # it was dropped just now
+                progress = history.progress(self._namespace, deployment, run)
+                found.append(RunUnderWay(deployment, run, progress))
+        return found
 
     # Answers are made of dataclasses: objects with their fields' names, times as RFC 3339.
 
     def add_to(self, router: Router) -> None:
         """Answer the paths of runs."""
+        router.add("GET", "/runs", self._under_way)
         router.add("GET", "/runs/{deployment}", self._runs)
         router.add("GET", "/runs/{deployment}/diff", self._difference)
         router.add("GET", "/runs/{deployment}/{run}/progress", self._progress)
         router.add("GET", "/runs/{deployment}/{run}/rejects", self._rejects)
+
+    async def _under_way(self, request: Request) -> Response:
+        return json_response({"runs": await self._ask(self._all_under_way)})
 
     async def _runs(self, request: Request) -> Response:
         name = deployment_of(request)
@@ -116,9 +136,9 @@ class Runs:
         return json_response({"deployment": name, "run": run, "rejects": found})
 
     async def _ask(self, question: Callable[[History], T]) -> T:
-        if self._under_way >= AT_ONCE:
+        if self._asked_now >= AT_ONCE:
             raise HttpError(503, "others ask about runs just now: try again", RETRY)
-        self._under_way += 1
+        self._asked_now += 1
         asking = asyncio.ensure_future(in_thread(lambda: self._asked(question), "runs"))
         asking.add_done_callback(self._done)
         try:
@@ -134,7 +154,7 @@ class Runs:
             raise HttpError(503, "the prediction store is not available", RETRY) from None
 
     def _done(self, asking: asyncio.Future[Any]) -> None:
-        self._under_way -= 1
+        self._asked_now -= 1
         if not asking.cancelled():
             asking.exception()  # looked at, though nobody may wait for it any more
 

@@ -1,0 +1,231 @@
+"""How far runs under way are: asks each namespace's gateway, beside the reconciles.
+
+The operator reads no store and holds no Secret; the gateway has the store open and tells. It owns
+when a gateway is asked, and what is known since. A reconcile only ever looks at what is known, so
+a gateway that is silent, slow or talks nonsense costs the figures, and nothing else.
+
+One question a namespace tells of all its runs. It is asked while a run is at work there and not
+otherwise, and never more often than every ten seconds, which bounds the writes of status too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from pydantic import BaseModel, Field, ValidationError
+
+from fourways_api import MAX_WORKERS_TOLD, ProgressStatus, WorkerStatus
+
+from .errors import GatewaySilent
+from .facts import Json
+from .plan import GATEWAY
+from .work_queue import Key
+
+logger = logging.getLogger(__name__)
+
+PAUSE, LONGEST_PAUSE = 10.0, 160.0
+ANSWER_SECONDS = 5.0
+MAX_BYTES = 1 << 20
+
+Ask = Callable[[str], Awaitable[bytes]]
+"""Asks a namespace's gateway for its runs under way. Raises GatewaySilent."""
+
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, lt=1e9, allow_inf_nan=False)]
+
+
+class _Worker(BaseModel):
+    name: Annotated[str, Field(max_length=253)]
+    rows: Count
+    rejects: Count
+    rows_per_second: Rate
+    alive: bool
+
+
+class _Progress(BaseModel):
+    rows: Count
+    total_rows: Count | None = None
+    rejects: Count
+    rows_per_second: Rate
+    eta_seconds: Seconds | None = None
+    workers: tuple[_Worker, ...] = ()
+
+
+class _Run(BaseModel):
+    deployment: str
+    run: str
+    progress: _Progress
+
+
+class _Answer(BaseModel):
+    """What a gateway says, as far as it matters here: another version may say more."""
+
+    runs: tuple[_Run, ...]
+
+
+class Progress:
+    """What is known of the runs at work. Belongs to its event loop."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        changed: Callable[[Key], None],
+        now: Callable[[], datetime],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """``changed`` is told of a deployment whose figures are others now."""
+        self._ask = ask
+        self._changed = changed
+        self._now = now
+        self._sleep = sleep
+        self._at_work: dict[Key, str] = {}
+        self._known: dict[Key, ProgressStatus] = {}
+        self._asking: dict[str, asyncio.Task[None]] = {}
+
+    def of(self, key: Key) -> dict[str, ProgressStatus]:
+        """Return what is known of a deployment's run at work, by the run's name."""
+        known = self._known.get(key)
+        return {self._at_work[key]: known} if known else {}
+
+    def note(self, key: Key, status: Json | None) -> None:
+        """Follow the run that a deployment's status says is at work; None: it is gone."""
+        run = _at_work(status or {})
+        if self._at_work.get(key) != run:
+            self._known.pop(key, None)
+        if run is None:
+            self._at_work.pop(key, None)
+            return
+        self._at_work[key] = run
+        if key.namespace not in self._asking:
+            task = asyncio.create_task(self._follow(key.namespace))
+            self._asking[key.namespace] = task
+
+    def forget_all_but(self, keys: Collection[Key]) -> None:
+        """Forget deployments that are gone without anyone having seen them go."""
+        for key in self._at_work.keys() - set(keys):
+            self.note(key, None)
+
+    def stop(self) -> None:
+        """Ask no more."""
+        for task in self._asking.values():
+            task.cancel()
+
+    async def _follow(self, namespace: str) -> None:
+        pause, silent = PAUSE, False
+        while any(key.namespace == namespace for key in self._at_work):
+            try:
+                self._learn(namespace, _parsed(await self._ask(namespace)))
+                pause, silent = PAUSE, False
+            except GatewaySilent as fault:
+                # Once: a gateway may be away for as long as it likes.
+                logger.log(logging.DEBUG if silent else logging.WARNING, "%s", fault)
+                pause, silent = min(LONGEST_PAUSE, pause * 2), True
+            except Exception:
+                logger.exception("progress of %s: unexpected, please report it", namespace)
+                pause = LONGEST_PAUSE
+            await self._sleep(pause)
+        del self._asking[namespace]
+
+    def _learn(self, namespace: str, answer: _Answer) -> None:
+        for told in answer.runs:
+            key = Key(namespace, told.deployment)
+            if self._at_work.get(key) != told.run:
+                continue  # of a Job that is not there any more, or not the latest
+            figures = _figures(told.progress, self._now())
+            if not _same(figures, self._known.get(key)):
+                self._known[key] = figures
+                self._changed(key)
+
+
+def _at_work(status: Json) -> str | None:
+    """Return the run that status says is at work: a Job of it is there, and has not ended."""
+    run = status.get("lastRun") or {}
+    progressing = any(
+        c["type"] == "Progressing" and c["status"] == "True" for c in status.get("conditions", ())
+    )
+    return str(run["name"]) if progressing and run.get("outcome") == "Running" else None
+
+
+def _parsed(text: bytes) -> _Answer:
+    try:
+        return _Answer.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise GatewaySilent(f"a gateway's answer about runs: {where}: {first['msg']}") from None
+
+
+def _figures(told: _Progress, now: datetime) -> ProgressStatus:
+    left = told.eta_seconds
+    return ProgressStatus(
+        rows=told.rows,
+        total_rows=told.total_rows,
+        rejects=told.rejects,
+        rows_per_second=_rounded(told.rows_per_second),
+        estimated_completion=None if left is None else _rfc3339(now + timedelta(seconds=left)),
+        workers=tuple(
+            WorkerStatus(
+                name=worker.name,
+                rows=worker.rows,
+                rejects=worker.rejects,
+                rows_per_second=_rounded(worker.rows_per_second),
+                alive=worker.alive,
+            )
+            for worker in told.workers[:MAX_WORKERS_TOLD]
+        ),
+        updated_at=_rfc3339(now),
+    )
+
+
+def _same(figures: ProgressStatus, before: ProgressStatus | None) -> bool:
+    """Tell whether nothing is new but the moment of asking."""
+    moments = {"updated_at": "", "estimated_completion": None}
+    return before is not None and (
+        figures.model_copy(update=moments) == before.model_copy(update=moments)
+    )
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def ask_gateway(namespace: str) -> bytes:
+    """Ask a namespace's gateway, by its Service's name. Raises GatewaySilent."""
+    return await ask(f"http://{GATEWAY}.{namespace}.svc/runs")
+
+
+async def ask(url: str, seconds: float = ANSWER_SECONDS) -> bytes:
+    """Return what is at a URL. Raises GatewaySilent.
+
+    Whoever answers under the gateway's name is not trusted: all of it takes ``seconds`` at the
+    most, a redirection is no answer, and what is too long is not read.
+    """
+    # A third of a second to import: an operator that follows no run does not pay for it.
+    import aiohttp
+
+    try:
+        async with (
+            aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=seconds), auto_decompress=False
+            ) as session,
+            session.get(url, allow_redirects=False) as answer,
+        ):
+            if answer.status != 200:
+                raise GatewaySilent(f"{url}: HTTP {answer.status}")
+            text = bytearray()
+            async for part in answer.content.iter_any():
+                text += part
+                if len(text) > MAX_BYTES:
+                    raise GatewaySilent(f"{url}: the answer is longer than {MAX_BYTES} bytes")
+            return bytes(text)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise GatewaySilent(f"{url}: {type(error).__name__}: {error}") from None

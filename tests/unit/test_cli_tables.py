@@ -1,0 +1,36 @@
+"""How deployments are shown in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from fourways_cli.tables import deployments_table
+
+
+def shown(**run: Any) -> str:
+    document = {
+        "metadata": {"name": "churn"},
+        "status": {"mode": "batch", "lastRun": run, "conditions": []},
+    }
+    console = Console(width=250)
+    with console.capture() as captured:
+        console.print(deployments_table([document]))
+    return captured.get()
+
+
+def test_a_run_at_work_shows_how_far_it_is() -> None:
+    progress = {
+        "rows": 5_000, "totalRows": 20_000, "rejects": 3, "rowsPerSecond": 1230.0,
+        "estimatedCompletion": "2026-03-02T03:00:15Z", "updatedAt": "2026-03-02T03:00:05Z",
+    }  # fmt: skip
+    line = shown(outcome="Running", progress=progress)
+    assert "Running" in line
+    assert "5,000 of 20,000 rows, 1,230 rows/s, 3 refused, done at about 03:00:15" in line
+    early = {"rows": 0, "rejects": 0, "rowsPerSecond": 0.0, "updatedAt": "2026-03-02T03:00:05Z"}
+    assert "0 rows, 0 rows/s" in shown(outcome="Running", progress=early)
+
+
+def test_a_run_that_ended_shows_its_rows() -> None:
+    assert "1234" in shown(outcome="Succeeded", finishedAt="2026-03-02T03:00:15Z", rows=1234)
