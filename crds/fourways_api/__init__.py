@@ -59,11 +59,11 @@ __all__ = [
     "Contradiction", "Document", "Edge", "EdgeConfig", "EntityKey", "FeatureLookup", "FetchPolicy",
     "GatewayConfig", "GoldenVectors", "InputField", "InvalidSpec",
     "Metadata", "Mode", "ModelDeployment", "ModelReference", "ModelStatus", "OutputField", "Paths",
-    "Problem", "ProgressStatus", "Range", "Realtime", "Requirements", "Resources", "Route", "Rule",
-    "RunReport", "RunStatus", "RuntimeConfig", "SecretReference", "ServerConfig", "Spec", "Status", "Step",
-    "StreamConfig", "StreamSource", "Streaming",
-    "Verdict", "WorkerStatus", "check", "check_update", "choose", "dump_yaml", "load_documents",
-    "parse", "read_documents", "review", "worker_memory", "worker_threads",
+    "Problem", "ProgressStatus", "Range", "Realtime", "Requirements", "Resources", "Route",
+    "Rule", "RunReport", "RunStatus", "RuntimeConfig", "SecretReference", "ServerConfig", "Spec",
+    "Status", "Step", "StreamConfig", "StreamSource", "Streaming", "Verdict", "WorkerStatus",
+    "check", "check_update", "choose", "dump_yaml", "load_documents", "parse", "read_documents",
+    "review", "worker_memory", "worker_threads",
 ]  # fmt: skip
 
 _HOMES = {
