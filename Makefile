@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 RUN := $(PYTHON) -m
 
 .PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
-  format setup bench-operator bench-serving bench-streaming
+  format setup torture-batch torture-batch-cluster bench-operator bench-serving bench-streaming
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,12 @@ verify: setup ## Format, lint, types, layers, and that everything generated is u
 format: setup ## Format and fix what can be fixed
 	@$(PYTHON) -m ruff format --quiet .
 	@$(PYTHON) -m ruff check --fix --quiet .
+
+torture-batch: setup ## Kill batch workers 25 times, and compare what they publish
+	@$(RUN) tools.torture.batch
+
+torture-batch-cluster: cluster ## The same on the cluster: containers killed, pods deleted
+	@$(RUN) tools.torture.cluster
 
 bench-operator: setup ## kubectl apply -> CronJob exists, on the cluster
 	@$(RUN) benchmarks.operator_latency

@@ -157,9 +157,9 @@ class Cluster:
             "--set=ON_ERROR_STOP=1", stdin=text,
         )  # fmt: skip
 
-    def fill_claim(self, namespace: str, folder: Path) -> None:
-        """Make the examples' claim and put a folder's files into it, by a pod that goes away."""
-        objects = f"{claim(CLAIM)}---\n{idle_pod('loader', self.images['runtime'], CLAIM)}"
+    def fill_claim(self, namespace: str, folder: Path, name: str = CLAIM) -> None:
+        """Make a claim and put a folder's files into it, by a pod that goes away."""
+        objects = f"{claim(name)}---\n{idle_pod('loader', self.images['runtime'], name)}"
         self.kubectl("-n", namespace, "apply", "-f", "-", stdin=objects)
         self.kubectl(
             "-n", namespace, "wait", "--for=condition=Ready", "pod/loader", "--timeout=90s"

@@ -124,7 +124,8 @@ class Progress:
             except GatewaySilent as fault:
                 # Once: a gateway may be away for as long as it likes.
                 logger.log(logging.DEBUG if silent else logging.WARNING, "%s", fault)
-                pause, silent = min(LONGEST_PAUSE, pause * 2), True
+                pause = min(LONGEST_PAUSE, pause * 2) if silent else PAUSE
+                silent = True
             except Exception:
                 logger.exception("progress of %s: unexpected, please report it", namespace)
                 pause = LONGEST_PAUSE

@@ -31,6 +31,8 @@ class RunFacts:
     status: RunStatus
     report: RunReport | None
     trouble: Trouble | None
+    waits: bool = False
+    """Whether its Job is suspended: by Kueue until there is room for it, or by hand."""
 
 
 def runs_of(jobs: Iterable[Json], pods: Iterable[Json]) -> list[RunFacts]:
@@ -81,10 +83,11 @@ def run_of(job: Json, pods: Iterable[Json]) -> RunFacts:
         workers=_at_work(status, workers) if outcome == "Running" else None,
         version=report.version if report else None,
         rows=report.rows if report and outcome == "Succeeded" else None,
-        rejects=report.rejects if report else None,
+        rejects=report.rejects if report and outcome != "Running" else None,
         message=trouble.message if trouble else _lost(status),
     )
-    return RunFacts(run, report, trouble)
+    waits = outcome == "Running" and bool(job.get("spec", {}).get("suspend"))
+    return RunFacts(run, report, trouble, waits)
 
 
 def _latest_first(jobs: Iterable[Json], pods: Iterable[Json]) -> list[tuple[Json, list[Json]]]:

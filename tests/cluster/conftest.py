@@ -44,15 +44,21 @@ def cluster_with_images(cluster: Cluster) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def modes(
+def planted(
     cluster_with_images: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Plant]:
-    """KServe, and one namespace with an operator: what the tests of the modes deploy into."""
+    """One namespace with an operator: what the tests of the modes deploy into."""
     subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
-    if not cluster_with_images.install_kserve():
-        pytest.skip("this cluster has no KServe")
     with plant(cluster_with_images, tmp_path_factory.mktemp("keys")) as built:
         yield built
+
+
+@pytest.fixture(scope="session")
+def modes(planted: Plant) -> Plant:
+    """The same, on a cluster that has KServe."""
+    if not planted.cluster.install_kserve():
+        pytest.skip("this cluster has no KServe")
+    return planted
 
 
 @pytest.fixture(scope="session")

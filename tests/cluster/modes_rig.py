@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from told import tell
 from fourways_cli.embedded.given import PUBLIC_KEY, SIGNING_KEY, make_signing_key
 from fourways_operator.facts import Json
 from tools.demo.questions import ARTIFACTS, EXAMPLES, SHOP_SECRET
-from tools.installation import Cluster, claim
+from tools.installation import COMMAND_SECONDS, Cluster, claim
 
 NAMESPACE = "fw-test-modes"
 BUNDLES = "fourways-bundles"
@@ -172,6 +174,16 @@ class Plant:
         path = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=fourways.dev/deployment%3D{name}"
         items: list[Json] = self.get(path)["items"]
         return items
+
+    def fourways(self, *args: str, code: int = 0) -> str:
+        """Run our command line on the namespace; return what it printed."""
+        command = [sys.executable, "-m", "fourways_cli", *args, "-n", NAMESPACE, "--cluster"]
+        environment = self.cluster.environment() | {"COLUMNS": "250"}
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=COMMAND_SECONDS
+        )
+        assert done.returncode == code, f"{args}: {done.returncode} {done.stdout} {done.stderr}"
+        return done.stdout + done.stderr
 
     def get(self, path: str) -> Json:
         """Return what is at a path of the API server."""

@@ -155,7 +155,7 @@ async def test_nonsense_changes_nothing_and_is_asked_for_less_and_less(answer: b
         await gateway.pass_time()
     assert gateway.progress.of(KEY)["churn-1"].rows == 5_000
     assert gateway.changed == [KEY]
-    assert gateway.pauses == [PAUSE, 20.0, 40.0, 80.0, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
+    assert gateway.pauses == [PAUSE, PAUSE, 20.0, 40.0, 80.0, LONGEST_PAUSE, LONGEST_PAUSE]
 
 
 async def test_a_gateway_that_comes_back_is_heard_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -62,6 +62,16 @@ def test_a_run_tells_how_many_workers_are_at_it() -> None:
     assert "2/3 workers" in conditions(at_work)["Progressing"]["message"]
 
 
+def test_a_suspended_run_says_what_it_waits_for() -> None:
+    made = shared()
+    waiting = conditions(seen({**made, "spec": {**made["spec"], "suspend": True}}))
+    assert (waiting["Progressing"]["status"], waiting["Progressing"]["reason"]) == (
+        "True", "RunSuspended",
+    )  # fmt: skip
+    assert "Kueue" in waiting["Progressing"]["message"]
+    assert "has not begun" in waiting["Ready"]["message"]
+
+
 @pytest.mark.parametrize("condition", ["SuccessCriteriaMet", "Complete"])
 def test_a_run_is_published_by_its_first_worker_that_says_so(condition: str) -> None:
     """The others are told to stop: that is no trouble, whichever pod is the youngest."""

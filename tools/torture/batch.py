@@ -18,29 +18,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-from onnx import TensorProto, helper, numpy_helper
 
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.store import Writer, open_writer
-from fourways_runtime.store.database import Database, quoted, table
+
+from .material import CONTRACT, model, table
+from .witness import Broken, Outcome, Witness, check_equal
 
 NAMESPACE, DEPLOYMENT = "torture", "churn"
 CHUNK_ROWS = 4096
 _MEMORY = CHUNK_ROWS * 8 * (8 * 3 + 64)
 _WAIT_SECONDS = 120.0
-Rows = list[tuple[Any, ...]]
-
-
-class Broken(Exception):
-    """What must hold does not."""
 
 
 @dataclass
@@ -53,30 +46,28 @@ class Torture:
     workers: int
     chance: random.Random
     kills: int = 0
-    recorded: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    """Chunks of the present run that were seen recorded, as they were."""
 
     def __post_init__(self) -> None:
         data = self.folder / "volumes" / "data"
         data.mkdir(parents=True, exist_ok=True)
         (self.folder / "uri").write_text(self.store_uri)
-        (data / "model.onnx").write_bytes(_model())
-        pq.write_table(_table(self.rows), data / "table.parquet", row_group_size=CHUNK_ROWS)
+        (data / "model.onnx").write_bytes(model())
+        pq.write_table(table(self.rows), data / "table.parquet", row_group_size=CHUNK_ROWS)
         # As in the image, which has no pandas: pyarrow would spend a second on importing it.
         (self.folder / "pandas.py").write_text("raise ImportError")
         self.store: Writer = open_writer(self.store_uri)
-        self.data: Database = self.store.database
+        self.witness = Witness(self.store.database, NAMESPACE, DEPLOYMENT)
 
-    def undisturbed(self) -> tuple[Rows, Rows]:
+    def undisturbed(self) -> Outcome:
         """Score the table in peace; return its predictions and rejects."""
         worker = self._start("calm", 0)
         if worker.wait(_WAIT_SECONDS) != 0:
             raise Broken(f"the undisturbed run failed: {self._last_words(0)}")
-        return self.outcome("calm")
+        return self.witness.outcome("calm")
 
-    def disturbed(self, run: str, kills: int) -> tuple[Rows, Rows]:
+    def disturbed(self, run: str, kills: int) -> Outcome:
         """Score the table with workers that are killed, up to ``kills`` times."""
-        self.recorded = {}
+        self.witness.begin()
         processes = [self._start(run, index) for index in range(self.workers)]
         deadline = time.monotonic() + _WAIT_SECONDS
         left = kills
@@ -87,7 +78,7 @@ class Torture:
                     code = processes[victim].wait(self.chance.uniform(0.0, 2.5))
                 except subprocess.TimeoutExpired:
                     code = None
-                self._compare_records(run)
+                self.witness.compare(run)
                 if code is None and left:
                     processes[victim].kill()
                     processes[victim].wait()
@@ -97,58 +88,20 @@ class Torture:
                 elif code not in (None, 0):
                     raise Broken(f"a worker ended with {code}: {self._last_words(victim)}")
                 elif all(process.poll() == 0 for process in processes):
-                    self._compare_records(run)
-                    return self.outcome(run)
+                    self.witness.compare(run)
+                    return self.witness.outcome(run)
             raise Broken(f"run {run} did not end in {_WAIT_SECONDS:g} s")
         finally:
             for process in processes:
                 process.kill()
                 process.wait()
 
-    def outcome(self, run: str) -> tuple[Rows, Rows]:
-        """Return a published run's predictions, sorted by key, and its rejects, by position."""
-        ((view, run_id, state),) = self.data.rows(
-            "SELECT table_name, id, state FROM @runs WHERE namespace = ? AND deployment = ? "
-            "AND name = ?",
-            (NAMESPACE, DEPLOYMENT, run),
-        )
-        if state != "published":
-            raise Broken(f"run {run} is {state}")
-        rows = self.data.rows(f"SELECT * FROM {table(view)} ORDER BY {quoted('id')}")  # noqa: S608
-        rejects = self.data.rows(
-            "SELECT position, key, field, reason FROM @rejects WHERE run_id = ? "
-            "ORDER BY position, reason",
-            (run_id,),
-        )
-        return rows, rejects
-
-    def _compare_records(self, run: str) -> None:
-        """Check that what was recorded once was not touched again."""
-        found = self.data.rows(
-            "SELECT c.number, c.owner, c.attempts, c.done_at, c.rows, c.predictions, c.rejects "
-            "FROM @chunks c JOIN @runs r ON r.id = c.run_id WHERE r.namespace = ? AND "
-            "r.deployment = ? AND r.name = ? AND c.state = 'done'",
-            (NAMESPACE, DEPLOYMENT, run),
-        )
-        now = {number: tuple(rest) for number, *rest in found}
-        for number, was in self.recorded.items():
-            if now.get(number) != was:
-                raise Broken(f"chunk {number} was recorded as {was}, and is {now.get(number)}")
-        self.recorded = now
-
     def _start(self, run: str, index: int) -> subprocess.Popen[bytes]:
         told = {
             "namespace": NAMESPACE,
             "name": DEPLOYMENT,
             "model": {"uri": "pvc://data/model.onnx", "version": "v1"},
-            "contract": {
-                "entityKey": {"name": "id"},
-                "inputs": [
-                    {"name": "age", "type": "float32", "range": {"min": 0}},
-                    {"name": "spend", "type": "float32"},
-                ],
-                "outputs": [{"name": "y", "type": "float32"}],
-            },
+            "contract": CONTRACT,
             "batch": {
                 "schedule": "@daily",
                 "source": {"uri": "pvc://data/table.parquet"},
@@ -195,52 +148,11 @@ def torture(folder: Path, store_uri: str, *, kills: int, workers: int, rows: int
     while torture.kills < kills:
         runs += 1
         wild = torture.disturbed(f"wild-{seed}-{runs}", kills - torture.kills)
-        for what, was, now in zip(("predictions", "rejects"), calm, wild, strict=True):
-            if was != now:
-                differing = set(was) ^ set(now)
-                raise Broken(f"{what}: {len(differing)} differ, such as {next(iter(differing))}")
+        check_equal(calm, wild)
     torture.store.close()
     return (
         f"{torture.kills} kills in {runs} runs of {len(calm[0])} predictions and "
         f"{len(calm[1])} rejects: each equal to the undisturbed run, no recorded chunk touched"
-    )
-
-
-def _model() -> bytes:
-    """Return a model that takes a while: a wide network of no meaning."""
-    chance = np.random.default_rng(0)
-    wide = chance.normal(size=(2, 512)).astype(np.float32)
-    deep = (chance.normal(size=(512, 512)) / 23).astype(np.float32)
-    out = (chance.normal(size=(512, 1)) / 23).astype(np.float32)
-    weights = [
-        numpy_helper.from_array(w, name) for w, name in ((wide, "a"), (deep, "b"), (out, "c"))
-    ]
-    nodes = [
-        helper.make_node("MatMul", ["x", "a"], ["h"]),
-        helper.make_node("Tanh", ["h"], ["i"]),
-        helper.make_node("MatMul", ["i", "b"], ["j"]),
-        helper.make_node("Tanh", ["j"], ["k"]),
-        helper.make_node("MatMul", ["k", "c"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 1])],
-        weights,
-    )
-    opset = [helper.make_opsetid("", 17)]
-    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
-
-
-def _table(rows: int) -> pa.Table:
-    """Return a table in which 1 row in 97 is refused, and 1 key in 101 occurs again."""
-    number = np.arange(rows)
-    age = (number % 90).astype(np.float32)
-    age[number % 97 == 0] = -1
-    keys = np.where(number % 101 == 0, number // 2, number)
-    return pa.table(
-        {"id": [f"c{key}" for key in keys], "age": age, "spend": (number % 1000).astype(np.float32)}
     )
 
 

@@ -157,8 +157,8 @@ def _nothing_published(view: BatchView) -> Verdict | None:
             view.latest.trouble.reason,
             f"no run was published yet: {view.latest.trouble.message}",
         )
-    if view.latest and view.latest.status.outcome == "Running":
-        return Verdict("False", "FirstRunInProgress", f"run {view.latest.status.name} is at work")
+    if under_way := _run_in_progress(view):
+        return Verdict("False", "FirstRunInProgress", under_way.message)
     message = f"no run yet; start one now: fourways run {view.deployment.metadata.name}"
     return Verdict("False", "WaitingForFirstRun", message)
 
@@ -172,6 +172,12 @@ def _ready(view: BatchView) -> Verdict | None:
 def _run_in_progress(view: BatchView) -> Verdict | None:
     if view.latest and view.latest.status.outcome == "Running":
         run = view.latest.status
+        if view.latest.waits:
+            message = (
+                f"run {run.name} has not begun: its Job is suspended, by Kueue until the queue "
+                "has room, or by hand"
+            )
+            return Verdict("True", "RunSuspended", message)
         share = f", {run.workers} workers" if run.workers else ""
         return Verdict("True", "RunInProgress", f"run {run.name} is at work{share}")
     return None

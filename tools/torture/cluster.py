@@ -1,0 +1,237 @@
+"""Kill batch workers on a cluster at random moments, and compare what they publish.
+
+``python -m tools.torture.cluster [--kills N] [--seed N]``
+
+What ``tools.torture.batch`` does to processes is done here to pods of a real deployment, its two
+workers on the trial PostgreSQL: a worker's container is killed (SIGKILL) or its pod deleted, and
+Kubernetes starts another. Exits 1, naming what differs, when a run comes out otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow.parquet as pq
+import yaml
+
+from fourways_runtime.store import open_writer
+from tools.installation import Cluster, build_images, cluster_up
+
+from .material import CONTRACT, model, table
+from .witness import Broken, Outcome, Witness, check_equal
+
+Json = dict[str, Any]
+
+NAMESPACE = "fourways-torture"
+NAME = CLAIM = "tortured"
+FILES, ROWS_A_FILE = 24, 4096
+"""A file is a part of its own: what a worker may be killed in the middle of."""
+
+WIDTH = 1024
+RUN_SECONDS = 240.0
+_DATABASE = "fourways-trial-postgresql-0"
+
+
+def document(name: str = NAME, **batch: Any) -> Json:
+    """Return a deployment whose runs two workers share for a while; ``batch`` replaces settings."""
+    return {
+        "apiVersion": "fourways.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": name},
+        "spec": {
+            "mode": "batch",
+            "model": {"uri": f"pvc://{CLAIM}/model.onnx", "version": "1"},
+            "contract": CONTRACT,
+            "batch": {
+                "schedule": "0 0 29 2 *",
+                "source": {"uri": f"pvc://{CLAIM}/rows/"},
+                "workers": 2,
+                "maxRejects": "10%",
+                "backoffLimit": 20,
+                "historyLimit": 20,
+                "keepRuns": 50,
+                **batch,
+            },
+            "resources": {"cpu": "500m", "memory": "512Mi"},
+        },
+    }
+
+
+def fill(cluster: Cluster, namespace: str) -> None:
+    """Put the table and the model where the deployment looks for them."""
+    whole = table(FILES * ROWS_A_FILE)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "model.onnx").write_bytes(model(WIDTH))
+        (folder / "rows").mkdir()
+        for number in range(FILES):
+            part = whole.slice(number * ROWS_A_FILE, ROWS_A_FILE)
+            pq.write_table(part, folder / "rows" / f"{number:02}.parquet")
+        cluster.fill_claim(namespace, folder, CLAIM)
+
+
+@contextmanager
+def witnessing(cluster: Cluster, namespace: str, name: str = NAME) -> Iterator[Witness]:
+    """Look into the trial PostgreSQL from here."""
+    secret = cluster.get("-n", namespace, "secret", "fourways-store")["data"]["uri"]
+    given = urlsplit(base64.b64decode(secret).decode())
+    with cluster.forwarded(namespace, f"pod/{_DATABASE}", 5432) as url:
+        here = given._replace(netloc=f"{given.username}:{given.password}@{urlsplit(url).netloc}")
+        writer = open_writer(here.geturl())
+        try:
+            yield Witness(writer.database, namespace, name)
+        finally:
+            writer.close()
+
+
+@dataclass
+class Torture:
+    """Runs of the deployment, and what befalls their workers."""
+
+    cluster: Cluster
+    namespace: str
+    witness: Witness
+    chance: random.Random
+    kills: int = 0
+
+    def undisturbed(self, run: str) -> Outcome:
+        """Run in peace; return what came of it. Raises Broken."""
+        return self.disturbed(run, 0)
+
+    def disturbed(self, run: str, kills: int) -> Outcome:
+        """Run while workers are killed, up to ``kills`` times. Raises Broken."""
+        self.witness.begin()
+        start(self.cluster, self.namespace, run)
+        left = kills
+        deadline = time.monotonic() + RUN_SECONDS
+        while (state := state_of(self.cluster, self.namespace, run)) == "Running":
+            self.witness.compare(run)
+            if time.monotonic() > deadline:
+                raise Broken(f"run {run} did not end in {RUN_SECONDS:g} s")
+            time.sleep(self.chance.uniform(0.2, 2.0))
+            victims = running_pods(self.cluster, self.namespace, run)
+            if left and victims and self._strike(self.chance.choice(victims)):
+                left -= 1
+                self.kills += 1
+        self.witness.compare(run)
+        if state != "Succeeded":
+            raise Broken(f"run {run} ended as {state}")
+        return self.witness.outcome(run)
+
+    def _strike(self, pod: Json) -> bool:
+        if self.chance.random() < 0.5 and kill_container(pod):
+            return True
+        with suppress(RuntimeError):  # it is gone already
+            name = pod["metadata"]["name"]
+            self.cluster.kubectl("-n", self.namespace, "delete", "pod", name, "--wait=false")
+            return True
+        return False
+
+
+def start(cluster: Cluster, namespace: str, run: str, name: str = NAME) -> None:
+    """Start a run under a name, as ``kubectl create job --from`` does."""
+    cron = f"cronjob/{name}-batch"
+    cluster.kubectl("-n", namespace, "wait", "--for=create", cron, "--timeout=30s")
+    cluster.kubectl("-n", namespace, "create", "job", run, f"--from={cron}")
+
+
+def state_of(cluster: Cluster, namespace: str, job: str) -> str:
+    """Return how a Job stands: Running, Succeeded or Failed."""
+    conditions = cluster.get("-n", namespace, "job", job).get("status", {}).get("conditions", [])
+    met = {c["type"] for c in conditions if c["status"] == "True"}
+    if met & {"Complete", "SuccessCriteriaMet"}:
+        return "Succeeded"
+    return "Failed" if "Failed" in met else "Running"
+
+
+def running_pods(cluster: Cluster, namespace: str, job: str) -> list[Json]:
+    """Return a Job's pods whose container runs and that were not told to stop."""
+    label = f"batch.kubernetes.io/job-name={job}"
+    items: list[Json] = cluster.get("-n", namespace, "pods", "-l", label)["items"]
+    return [
+        pod for pod in items
+        if "deletionTimestamp" not in pod["metadata"]
+        and any("running" in s["state"] for s in pod["status"].get("containerStatuses", []))
+    ]  # fmt: skip
+
+
+def kill_container(pod: Json) -> bool:
+    """SIGKILL what runs in a pod's containers, if the node is this machine; tell whether any did.
+
+    From outside: nobody within a container can kill its first process.
+    """
+    containers = [s["containerID"].rpartition("/")[2] for s in pod["status"]["containerStatuses"]]
+    killed = False
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended, or is not ours to see
+            groups = (process / "cgroup").read_text()
+            if any(container in groups for container in containers):
+                os.kill(int(process.name), signal.SIGKILL)
+                killed = True
+    return killed
+
+
+def torture(
+    torture: Torture, kills: int, a_run: int = 3, said: Callable[[str], object] = print
+) -> str:
+    """Kill ``kills`` workers, ``a_run`` in each run; return what was done, in a line.
+
+    Raises:
+        Broken: what must hold does not.
+
+    """
+    calm = torture.undisturbed("calm")
+    if not (calm[0] and calm[1]):
+        raise Broken("the table gives no predictions or no rejects")
+    runs = 0
+    while torture.kills < kills:
+        runs += 1
+        wild = torture.disturbed(f"wild-{runs}", min(a_run, kills - torture.kills))
+        check_equal(calm, wild)
+        said(f"run {runs}: {torture.kills} kills so far")
+    return (
+        f"{torture.kills} kills in {runs} runs of {len(calm[0])} predictions and {len(calm[1])} "
+        "rejects on the cluster: each equal to the undisturbed run, no recorded chunk touched"
+    )
+
+
+def main() -> int:
+    """Run from the command line, in a namespace that is made and taken away."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    cluster = Cluster(cluster_up(), build_images())
+    cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
+    cluster.make_namespace(NAMESPACE)
+    try:
+        cluster.install(NAMESPACE)
+        fill(cluster, NAMESPACE)
+        text = yaml.safe_dump(document())
+        cluster.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=text)
+        with witnessing(cluster, NAMESPACE) as witness:
+            chance = random.Random(given.seed)  # noqa: S311
+            print(torture(Torture(cluster, NAMESPACE, witness, chance), given.kills))
+    except Broken as error:
+        print(f"BROKEN (seed {given.seed}): {error}", file=sys.stderr)
+        return 1
+    finally:
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""What a store has recorded of runs under torture, and what must hold of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fourways_runtime.store.database import Database, quoted, table
+
+Rows = list[tuple[Any, ...]]
+Outcome = tuple[Rows, Rows]
+"""A run's predictions and its rejects."""
+
+
+class Broken(Exception):
+    """What must hold does not."""
+
+
+@dataclass
+class Witness:
+    """Looks at the runs of a deployment."""
+
+    data: Database
+    namespace: str
+    deployment: str
+    recorded: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    """Chunks of the present run that were seen recorded, as they were."""
+
+    def begin(self) -> None:
+        """Look at another run from here on."""
+        self.recorded = {}
+
+    def outcome(self, run: str) -> tuple[Rows, Rows]:
+        """Return a published run's predictions, sorted by key, and its rejects, by position."""
+        ((view, run_id, state),) = self.data.rows(
+            "SELECT table_name, id, state FROM @runs WHERE namespace = ? AND deployment = ? "
+            "AND name = ?",
+            (self.namespace, self.deployment, run),
+        )
+        if state != "published":
+            raise Broken(f"run {run} is {state}")
+        rows = self.data.rows(f"SELECT * FROM {table(view)} ORDER BY {quoted('id')}")  # noqa: S608
+        rejects = self.data.rows(
+            "SELECT position, key, field, reason FROM @rejects WHERE run_id = ? "
+            "ORDER BY position, reason",
+            (run_id,),
+        )
+        return rows, rejects
+
+    def compare(self, run: str) -> None:
+        """Check that what was recorded once was not touched again."""
+        found = self.data.rows(
+            "SELECT c.number, c.owner, c.attempts, c.done_at, c.rows, c.predictions, c.rejects "
+            "FROM @chunks c JOIN @runs r ON r.id = c.run_id WHERE r.namespace = ? AND "
+            "r.deployment = ? AND r.name = ? AND c.state = 'done'",
+            (self.namespace, self.deployment, run),
+        )
+        now = {number: tuple(rest) for number, *rest in found}
+        for number, was in self.recorded.items():
+            if now.get(number) != was:
+                raise Broken(f"chunk {number} was recorded as {was}, and is {now.get(number)}")
+        self.recorded = now
+
+
+def check_equal(calm: Outcome, wild: Outcome) -> None:
+    """See that two runs came to the same, to the last bit. Raises Broken."""
+    for what, was, now in zip(("predictions", "rejects"), calm, wild, strict=True):
+        if was != now:
+            differing = set(was) ^ set(now)
+            raise Broken(f"{what}: {len(differing)} differ, such as {next(iter(differing))}")
