@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from modes_rig import Plant, plant
+from modes_rig import NAMESPACE, Plant, plant
 from told import LINES
 
 from tools import brokers
 from tools.demo.questions import EXAMPLES
 from tools.installation import ROOT, Cluster, build_images
+from tools.torture.cluster import fill
+from tools.torture.material import table
 
 CRD = ROOT / "crds" / "fourways.dev_modeldeployments.yaml"
 
@@ -58,6 +60,19 @@ def modes(planted: Plant) -> Plant:
     """The same, on a cluster that has KServe."""
     if not planted.cluster.install_kserve():
         pytest.skip("this cluster has no KServe")
+    return planted
+
+
+@pytest.fixture(scope="session")
+def tortured(planted: Plant) -> Plant:
+    """The same, with a table and a model that two workers are busy with for a while."""
+    whole = table(4096)
+    tables = {
+        "wrong/drifted.parquet": whole.drop_columns("spend"),
+        "wrong/poisoned.parquet": whole.set_column(1, "age", [[-1.0] * len(whole)]),
+    }
+    parts = {f"going/{n}.parquet": whole for n in range(8)}
+    fill(planted.cluster, NAMESPACE, tables | parts)
     return planted
 
 

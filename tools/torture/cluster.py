@@ -17,13 +17,14 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
@@ -40,9 +41,13 @@ NAME = CLAIM = "tortured"
 FILES, ROWS_A_FILE = 24, 4096
 """A file is a part of its own: what a worker may be killed in the middle of."""
 
-WIDTH = 1024
+WIDTH = 768
 RUN_SECONDS = 240.0
-_DATABASE = "fourways-trial-postgresql-0"
+KILLS_A_RUN = 3
+"""Kubernetes waits twice as long before each next try of a worker."""
+
+NO_MORE: Mapping[str, pa.Table] = {}
+DATABASE = "fourways-trial-postgresql-0"
 
 
 def document(name: str = NAME, **batch: Any) -> Json:
@@ -70,8 +75,8 @@ def document(name: str = NAME, **batch: Any) -> Json:
     }
 
 
-def fill(cluster: Cluster, namespace: str) -> None:
-    """Put the table and the model where the deployment looks for them."""
+def fill(cluster: Cluster, namespace: str, more: Mapping[str, pa.Table] = NO_MORE) -> None:
+    """Put the table and the model where the deployment looks for them, and ``more`` tables."""
     whole = table(FILES * ROWS_A_FILE)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -80,6 +85,9 @@ def fill(cluster: Cluster, namespace: str) -> None:
         for number in range(FILES):
             part = whole.slice(number * ROWS_A_FILE, ROWS_A_FILE)
             pq.write_table(part, folder / "rows" / f"{number:02}.parquet")
+        for path, part in more.items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            pq.write_table(part, folder / path)
         cluster.fill_claim(namespace, folder, CLAIM)
 
 
@@ -88,7 +96,7 @@ def witnessing(cluster: Cluster, namespace: str, name: str = NAME) -> Iterator[W
     """Look into the trial PostgreSQL from here."""
     secret = cluster.get("-n", namespace, "secret", "fourways-store")["data"]["uri"]
     given = urlsplit(base64.b64decode(secret).decode())
-    with cluster.forwarded(namespace, f"pod/{_DATABASE}", 5432) as url:
+    with cluster.forwarded(namespace, f"pod/{DATABASE}", 5432) as url:
         here = given._replace(netloc=f"{given.username}:{given.password}@{urlsplit(url).netloc}")
         writer = open_writer(here.geturl())
         try:
@@ -143,9 +151,14 @@ class Torture:
 
 def start(cluster: Cluster, namespace: str, run: str, name: str = NAME) -> None:
     """Start a run under a name, as ``kubectl create job --from`` does."""
+    await_planned(cluster, namespace, name)
+    cluster.kubectl("-n", namespace, "create", "job", run, f"--from=cronjob/{name}-batch")
+
+
+def await_planned(cluster: Cluster, namespace: str, name: str) -> None:
+    """Wait until a deployment has its CronJob."""
     cron = f"cronjob/{name}-batch"
     cluster.kubectl("-n", namespace, "wait", "--for=create", cron, "--timeout=30s")
-    cluster.kubectl("-n", namespace, "create", "job", run, f"--from={cron}")
 
 
 def state_of(cluster: Cluster, namespace: str, job: str) -> str:
@@ -184,26 +197,23 @@ def kill_container(pod: Json) -> bool:
     return killed
 
 
-def torture(
-    torture: Torture, kills: int, a_run: int = 3, said: Callable[[str], object] = print
-) -> str:
-    """Kill ``kills`` workers, ``a_run`` in each run; return what was done, in a line.
+def torture(work: Torture, calm: Outcome, kills: int, said: Callable[[str], object] = print) -> str:
+    """Kill ``kills`` workers, a few in each run; return what was done, in a line.
 
     Raises:
-        Broken: what must hold does not.
+        Broken: a run came out otherwise than the undisturbed one, ``calm``.
 
     """
-    calm = torture.undisturbed("calm")
     if not (calm[0] and calm[1]):
         raise Broken("the table gives no predictions or no rejects")
     runs = 0
-    while torture.kills < kills:
+    while work.kills < kills:
         runs += 1
-        wild = torture.disturbed(f"wild-{runs}", min(a_run, kills - torture.kills))
+        wild = work.disturbed(f"wild-{runs}", min(KILLS_A_RUN, kills - work.kills))
         check_equal(calm, wild)
-        said(f"run {runs}: {torture.kills} kills so far")
+        said(f"run {runs}: {work.kills} kills so far")
     return (
-        f"{torture.kills} kills in {runs} runs of {len(calm[0])} predictions and {len(calm[1])} "
+        f"{work.kills} kills in {runs} runs of {len(calm[0])} predictions and {len(calm[1])} "
         "rejects on the cluster: each equal to the undisturbed run, no recorded chunk touched"
     )
 
@@ -224,7 +234,8 @@ def main() -> int:
         cluster.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=text)
         with witnessing(cluster, NAMESPACE) as witness:
             chance = random.Random(given.seed)  # noqa: S311
-            print(torture(Torture(cluster, NAMESPACE, witness, chance), given.kills))
+            work = Torture(cluster, NAMESPACE, witness, chance)
+            print(torture(work, work.undisturbed("calm"), given.kills))
     except Broken as error:
         print(f"BROKEN (seed {given.seed}): {error}", file=sys.stderr)
         return 1
