@@ -20,7 +20,11 @@ from tests.unit.postgres import CutLine, Server, postgres  # noqa: F401  (a fixt
 from tests.unit.test_batch import World
 from tools.torture.batch import torture
 
-pytestmark = pytest.mark.embedded
+pytestmark = [
+    pytest.mark.embedded,
+    # A transaction that nobody ends is found by the garbage collector.
+    pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ROWS = 30_000
 CHUNKS = 10

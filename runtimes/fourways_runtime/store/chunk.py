@@ -72,12 +72,20 @@ class ChunkRecord:
             if recorded != 1:
                 raise _Lost
             self._end()
-        except _Lost as lost:
-            self._end(lost)
+        except _Lost:
             return False
         except Gone:
             raise taken_over(self._ledger.run) from None
+        finally:
+            self.drop()
         return True
+
+    def drop(self) -> None:
+        """Take back what was written, unless it is recorded. Raises nothing."""
+        if self._open is not None:
+            # Where the connection broke, the database has taken it back already.
+            with suppress(Exception):
+                self._end(_Lost())
 
     def _do(self, write: Callable[[], None]) -> None:
         if not self._data.streams:
@@ -86,21 +94,24 @@ class ChunkRecord:
         try:
             self._begin()
             write()
-        except Gone:
-            raise taken_over(self._ledger.run) from None
+        except BaseException as error:
+            self.drop()
+            if isinstance(error, Gone):
+                raise taken_over(self._ledger.run) from None
+            raise
 
     def _begin(self) -> None:
         if self._open is None:
-            self._open = self._data.transaction()
-            self._open.__enter__()
+            transaction = self._data.transaction()
+            transaction.__enter__()
+            self._open = transaction
 
     def _end(self, error: Exception | None = None) -> None:
         transaction, self._open = self._open, None
         if error is None:
             transaction.__exit__(None, None, None)
         else:
-            with suppress(type(error)):
-                transaction.__exit__(type(error), error, error.__traceback__)
+            transaction.__exit__(type(error), error, error.__traceback__)
 
 
 class _Lost(Exception):
