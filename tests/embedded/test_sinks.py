@@ -175,6 +175,12 @@ def test_of_rows_with_one_key_the_last_counts(rig: Rig, monkeypatch: pytest.Monk
         1: write(sink, 1, ["only", "in", "k3", "k3"], score=0.2),
         2: write(sink, 2, ["k9", "only", "in"], score=0.3),
     }
+    lost = {("k3", 3), ("k9", 9), ("only", 0), ("in", 1), ("k3", 2)}
+    repeated = sink.repeated(receipts)
+    assert {(reject.key, reject.row) for reject in repeated} == lost
+    assert {str(reject) for reject in repeated} == {"id: a later row has the same key"}
+    assert len(repeated) == len(lost)
+    assert rig.seen() == {}
     sink.publish(receipts)
     expected = {f"k{n}": 0.1 for n in range(10)} | {"k3": 0.2, "k9": 0.3, "only": 0.3, "in": 0.3}
     assert rig.seen() == pytest.approx(expected)
@@ -228,7 +234,7 @@ def test_hashes_of_many_keys_are_compared_a_few_at_a_time(rig: Rig) -> None:
     hashes = rng.integers(-(2**63), 2**63 - 1, 20_000)
     twice = hashes[:7]
     for name, some in (("a", hashes[:15_000]), ("b", np.concatenate([hashes[15_000:], twice]))):
-        sink._place.put(name, chunk_files.key_file(some))
+        sink._place.put(name, chunk_files.key_file(some, np.arange(len(some))))
     for at_once in (500, 10_000, 10**9):
         found = chunk_files.repeated(sink._place, ["a", "b"], 20_007, at_once)
         assert found.tolist() == sorted(twice.tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fourways_runtime import batch
 from fourways_runtime.errors import SourceError, TooManyRejects
 from fourways_runtime.sources import parquet_table
+from fourways_runtime.store import open_writer
 from tests.unit.postgres import Server, postgres
 from tests.unit.test_batch import World
 
@@ -78,32 +81,99 @@ async def test_every_source_comes_to_the_same_predictions(world: World, kind: st
     assert {key: row["y"] for key, row in found.items()} == {"c0": 1.0, "c499": 2 * 49.5}
 
 
-@pytest.mark.parametrize("kind", ["Parquet", "Delta", "table"])
+@pytest.fixture(params=["Parquet", "Delta", "table"])
+def sink(request: pytest.FixtureRequest, world: World) -> dict[str, Any]:
+    if request.param != "table":
+        return {"files": {"uri": "pvc://data/out", "format": request.param}}
+    with psycopg.connect(world.uri, autocommit=True) as connection:
+        connection.execute("CREATE TABLE out (id text PRIMARY KEY, doubled float8)")
+    mapped = [{"output": "y", "column": "doubled"}]
+    return {"table": {"database": {"secretName": "db"}, "table": "out", "columns": mapped}}
+
+
 def test_predictions_of_two_runs_go_to_a_sink_and_the_store_keeps_their_record(
-    world: World, kind: str
+    world: World, sink: dict[str, Any]
 ) -> None:
-    if kind == "table":
-        with psycopg.connect(world.uri, autocommit=True) as connection:
-            connection.execute("CREATE TABLE out (id text PRIMARY KEY, doubled float8)")
-        mapped = [{"output": "y", "column": "doubled"}]
-        sink: dict[str, Any] = {
-            "table": {"database": {"secretName": "db"}, "table": "out", "columns": mapped}
-        }
-    else:
-        sink = {"files": {"uri": "pvc://data/out", "format": kind}}
     where = source(world, "Parquet")
     for name in ("r1", "r2"):
         done = run(world, where, name, batch__sink=sink)
         assert (done.name, done.rows) == (name, COUNT)
-        assert seen(world, kind) == {f"c{n}": 2 * (n % 90 + 0.5) for n in range(COUNT)}
+        assert seen(world, sink) == {f"c{n}": 2 * (n % 90 + 0.5) for n in range(COUNT)}
 
 
-def seen(world: World, kind: str) -> dict[str, float]:
-    if kind == "table":
+def test_repeated_keys_are_rejects_wherever_predictions_go(
+    world: World, sink: dict[str, Any]
+) -> None:
+    ages = [n % 90 for n in range(COUNT)]
+    ages[7] = -1  # Refused: the rows behind it stand one further down than they lie in the file.
+    world.table(
+        id=[f"c{n // 2 if n in (20, 300) else n}" for n in range(COUNT)],
+        age=ages, spend=[0.5] * COUNT, row_group_size=GROUP,
+    )  # fmt: skip
+    where = {"uri": "pvc://data/table.parquet"}
+    told = []
+    for name, to in (("elsewhere", sink), ("store", None)):
+        with pytest.raises(TooManyRejects, match="3 of 500 rows were refused"):
+            run(world, where, "few", batch__sink=to, batch__maxRejects="2")
+        done = run(world, where, name, batch__sink=to, batch__maxRejects="3")
+        assert (done.rows, done.rejects) == (COUNT - 3, 3)
+        with closing(open_writer(world.uri)) as writer:
+            told.append(writer.rejects("ns", "churn", name))
+    assert told[0] == told[1]
+    assert [(reject.row, reject.key) for reject in told[0]] == [
+        (7, "c7"),
+        (10, "c10"),
+        (150, "c150"),
+    ]
+    assert seen(world, sink)["c10"] == 2 * 20.5
+
+
+def test_what_a_run_given_up_wrote_goes_with_its_record(world: World, sink: dict[str, Any]) -> None:
+    where = source(world, "Parquet")
+
+    def left() -> list[str]:
+        if "table" not in sink:
+            return sorted(
+                path.name for path in world.file("out").rglob("*")
+                if path.is_file() and "dead" in str(path)
+            )  # fmt: skip
+        with psycopg.connect(world.uri) as connection:
+            found = connection.execute("SELECT relname FROM pg_class WHERE relname ~ '^fourways_'")
+            return [name for (name,) in found]
+
+    class Killed(BaseException):
+        pass
+
+    dying = batch.BatchRun(
+        world.config(
+            batch__source=where, batch__sink=sink, paths__secretsRoot=str(world.root / "secrets")
+        ),
+        "dead",
+    )
+
+    def die(stage: str, **details: Any) -> None:
+        if stage == "written":
+            raise Killed
+
+    dying.log = die  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        dying.execute()
+    assert left()
+    run(world, where, "alive", batch__sink=sink)
+    if "table" in sink:
+        assert len(left()) == 1, "what the published run wrote beside the table is kept empty"
+    else:
+        assert left() == []
+    with closing(open_writer(world.uri)) as writer:
+        assert [each.name for each in writer.runs("ns", "churn")] == ["alive"]
+
+
+def seen(world: World, sink: dict[str, Any]) -> dict[str, float]:
+    if "table" in sink:
         with psycopg.connect(world.uri) as connection:
             return dict(connection.execute("SELECT id, doubled FROM out").fetchall())
     out = world.file("out")
-    if kind == "Parquet":
+    if sink["files"]["format"] == "Parquet":
         table = pq.read_table(out / json.loads((out / "_latest").read_bytes())["path"])
     else:
         from deltalake import DeltaTable

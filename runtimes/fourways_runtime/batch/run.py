@@ -122,16 +122,20 @@ class BatchRun:
             if not ledger.join():
                 return None
             self._joined = True
-            sink = self._sink()
+            sink: Sink | None = None
             try:
+                sink = self._sink(self._name)
+                if sink is not None:
+                    sink.begin()
                 ledger.lay_out(partial(self._plan, table))
                 self._score(ledger, pipeline, table, sink)
                 return self._finish(store, ledger, sink)
             except WorkloadError as error:
                 if not isinstance(error, Unavailable):
                     ledger.fail(error.reason, str(error), error.exit_code)
-                    if sink is not None:
-                        sink.discard()
+                    self._discard(sink)
+                    # The first to say why counts: this may be what came of its clearing up.
+                    self._heed(ledger)
                 raise
             finally:
                 if sink is not None:
@@ -287,22 +291,36 @@ class BatchRun:
             self._batch.incremental, since=ledger.since, known=known, columns=tuple(columns)
         )
 
-    def _sink(self) -> Sink | None:
+    def _sink(self, run: str) -> Sink | None:
         if self._batch.sink is None:
             return None
         from ..sinks import open_sink
 
         config = self._config
-        sink = open_sink(
+        return open_sink(
             self._batch.sink,
             config.contract,
-            self._name,
+            run,
             policy=config.fetch,
             paths=config.paths,
             keep_runs=self._batch.keep_runs,
         )
-        sink.begin()
-        return sink
+
+    def _discard(self, sink: Sink | None) -> None:
+        if sink is None:
+            return
+        try:
+            sink.discard()
+        except WorkloadError as error:
+            # The run that drops this one's record tries again.
+            self.log("not cleared up", error=str(error))
+
+    def _forget(self, run: str) -> None:
+        """Drop what a run given up has left where predictions go. Raises WorkloadError."""
+        sink = self._sink(run)
+        if sink is not None:
+            with closing(sink):
+                sink.discard()
 
     def _heed(self, ledger: Ledger) -> None:
         """Stop where another worker has given the run up. Raises what it ended with."""
@@ -351,7 +369,8 @@ class BatchRun:
         self._heed(ledger)
         spec = self._batch.incremental
         remove = spec is not None and spec.deletions == "Remove" and ledger.kind == "hash"
-        sealed = publish.seal(ledger, remove=remove)
+        repeated = list if sink is None else lambda: sink.repeated(ledger.receipts())
+        sealed = publish.seal(ledger, remove=remove, repeated=repeated)
         self.progress.rejects = sealed.rejects
         self.log("written", rows=sealed.rows, rejects=sealed.rejects, carried=sealed.carried)
         self._fit(ledger, sealed)
@@ -360,7 +379,7 @@ class BatchRun:
         with uninterrupted():
             if sink is not None:
                 sink.publish(ledger.receipts())
-            published = publish.publish(ledger, sealed, self._batch.keep_runs)
+            published = publish.publish(ledger, sealed, self._batch.keep_runs, self._forget)
         self.log("published", rows=published.rows, rejects=published.rejects)
         return published
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from ..records import Predictions
+from ..records import Predictions, Reject
 
 
 class SinkChunk(Protocol):
@@ -42,6 +42,13 @@ class Sink(Protocol):
         """Begin to write a chunk; ``attempt`` tells apart those who write the same one."""
         ...
 
+    def repeated(self, receipts: Mapping[int, str]) -> list[Reject]:
+        """Return the rows of these chunks whose key occurs again further down; change nothing.
+
+        They are what publishing leaves out. Asked before it.
+        """
+        ...
+
     def publish(self, receipts: Mapping[int, str]) -> None:
         """Let readers see exactly these chunks, whole, instead of what they saw before.
 
@@ -51,7 +58,7 @@ class Sink(Protocol):
         ...
 
     def discard(self) -> None:
-        """Drop what this run wrote and did not publish."""
+        """Drop what this run wrote and did not publish; nothing may be there."""
         ...
 
     def close(self) -> None:

@@ -2,7 +2,8 @@
 
 Owns the file: its columns, its row groups, and that it is durable under a name of its own before
 its receipt is given. The hashes are how two rows with one key are found later, in a table larger
-than memory: sorted, and in 64 ranges that can be read apart.
+than memory: sorted, and in 64 ranges that can be read apart. After them it is written down where
+in the source the file's rows stood.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ GROUP_ROWS = 131_072
 
 RANGES = 64
 KEYS = ".keys"
-_HEADER = 8 * (RANGES + 1)
+_HEADER = 8 * (RANGES + 2)
 _alias: Any = pa.type_for_alias  # Its stub knows only names written out.
 _SIGNED = {"uint8": "int16", "uint16": "int32", "uint32": "int64"}
 
@@ -126,6 +127,7 @@ class ChunkFile:
         self._stream: Any = None
         self._waiting: list[pa.RecordBatch] = []
         self._hashes: list[Array] = []
+        self._positions: list[Array] = []
         self._rows = 0
 
     def write(self, predictions: Predictions) -> None:
@@ -134,6 +136,7 @@ class ChunkFile:
             return
         batch = self._layout.table(predictions)
         self._hashes.append(key_hashes(batch.column(self._layout.key)))
+        self._positions.append(predictions.rows)
         self._waiting.append(batch)
         self._rows += batch.num_rows
         if sum(each.num_rows for each in self._waiting) >= GROUP_ROWS:
@@ -163,7 +166,8 @@ class ChunkFile:
             self._open.__exit__(type(error), error, error.__traceback__)
             raise
         self._open.close()
-        self._place.put(self._keys, key_file(np.concatenate(self._hashes)))
+        keys = key_file(np.concatenate(self._hashes), np.concatenate(self._positions))
+        self._place.put(self._keys, keys)
         return Receipt(self._file, self._rows, size).dump()
 
     def abandon(self) -> None:
@@ -176,13 +180,30 @@ class ChunkFile:
                 self._place.delete(name)
 
 
-def key_file(hashes: Array) -> bytes:
-    """Write hashes (N,) of int64 down: where each range begins, then all of them, sorted."""
+def key_file(hashes: Array, positions: Array) -> bytes:
+    """Write the hashes (N,) of int64 of a file's keys down, and where its rows stood in the source.
+
+    Where each range of hashes begins, the number of segments, all hashes, sorted; then a segment
+    of rows that stood one after another as the first row's number and position.
+    """
     ordered = np.sort(hashes)
     width = 2**64 // RANGES
     edges = np.array([-(2**63) + width * at for at in range(1, RANGES)], np.int64)
-    starts = np.concatenate([[0], np.searchsorted(ordered, edges), [len(ordered)]])
-    return starts.astype("<i8").tobytes() + ordered.astype("<i8").tobytes()
+    firsts = np.flatnonzero(np.diff(positions, prepend=positions[0] - 2) != 1)
+    starts = [0, *np.searchsorted(ordered, edges), len(ordered), len(firsts)]
+    parts = (np.array(starts), ordered, firsts, positions[firsts])
+    return b"".join(part.astype("<i8").tobytes() for part in parts)
+
+
+def positions_of(place: Place, name: str, rows: Array) -> Array:
+    """Return where rows (M,) of the file that a key file belongs to stood in the source."""
+    *_, hashes, segments = np.frombuffer(place.part(name, 0, _HEADER), "<i8")
+    begin = _HEADER + 8 * int(hashes)
+    raw = np.frombuffer(place.part(name, begin, begin + 16 * int(segments)), "<i8")
+    firsts, positions = raw.reshape(2, -1)
+    at = np.searchsorted(firsts, rows, "right") - 1
+    found: Array = positions[at] + rows - firsts[at]
+    return found
 
 
 def repeated(place: Place, files: Sequence[str], rows: int, at_once: int = 8_000_000) -> Array:

@@ -24,9 +24,10 @@ import pyarrow as pa
 from fourways_api import Contract
 
 from ..errors import ConfigError, SinkUnavailable
+from ..records import Reject
 from ..sources.delta import LOG, copy_log, deltalake
 from .chunk_files import ChunkFile, Layout, Receipt
-from .once import once
+from .once import Once
 from .parquet import WRITING, marked
 from .place import Place, written
 
@@ -48,6 +49,7 @@ class DeltaSink:
         self._run = run
         self._name = quote(run, safe="-._")
         self._aside = f"{WRITING}/{self._name}"
+        self._once = Once(place, self._layout, self._keys)
 
     def begin(self) -> None:
         """Check that the table, if it is there, can hold the predictions."""
@@ -63,6 +65,10 @@ class DeltaSink:
     def _keys(self, file: str) -> str:
         return f"{self._aside}/{file.removesuffix('.parquet')}.keys"
 
+    def repeated(self, receipts: Mapping[int, str]) -> list[Reject]:
+        """Return the rows that publishing leaves out."""
+        return self._once.repeated(receipts)
+
     def publish(self, receipts: Mapping[int, str]) -> None:
         """Commit the files, instead of all there were."""
         mark = f"fourways/{self._name}/{marked(receipts)}"
@@ -73,19 +79,13 @@ class DeltaSink:
                 if table is not None and table.transaction_version(mark) is not None:
                     break
                 if files is None:
-                    files = self._files(receipts)
+                    files = self._once.files(receipts)
                 if self._committed(folder, table, files, mark):
                     break
             time.sleep(0.1)
         else:
             raise SinkUnavailable(f"{self._place.shown}: others commit to the table all the time")
         self.discard()
-
-    def _files(self, receipts: Mapping[int, str]) -> list[Receipt]:
-        found = [Receipt.load(receipts[number]) for number in sorted(receipts)]
-        found = [receipt for receipt in found if receipt.rows]
-        keys = [self._keys(receipt.file) for receipt in found]
-        return [r for r in once(self._place, self._layout, found, keys) if r.rows]
 
     def _table(self, folder: str) -> Any:
         """Copy the table's log, and return the table; None where there is none yet."""

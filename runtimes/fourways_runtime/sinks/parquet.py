@@ -25,8 +25,9 @@ import orjson
 
 from fourways_api import Contract
 
-from .chunk_files import ChunkFile, Layout, Receipt
-from .once import key_name, once
+from ..records import Reject
+from .chunk_files import ChunkFile, Layout
+from .once import Once, key_name
 from .place import Place
 
 LATEST = "_latest"
@@ -45,6 +46,7 @@ class ParquetSink:
         self._name = quote(run, safe="-._")
         self._aside = f"{WRITING}/{self._name}"
         self._folder = f"run={self._name}"
+        self._once = Once(place, self._layout, key_name)
 
     def begin(self) -> None:
         """Check that the folder can be written to."""
@@ -56,6 +58,10 @@ class ParquetSink:
         """Begin a file."""
         file = f"{self._aside}/{number:05}-{attempt}.parquet"
         return ChunkFile(self._place, self._layout, file, key_name(file))
+
+    def repeated(self, receipts: Mapping[int, str]) -> list[Reject]:
+        """Return the rows that publishing leaves out."""
+        return self._once.repeated(receipts)
 
     def publish(self, receipts: Mapping[int, str]) -> None:
         """Move the files to the run's folder, and point readers there."""
@@ -83,10 +89,7 @@ class ParquetSink:
         if told is None or orjson.loads(told)["receipts"] != mark:
             # From here on a try that breaks off is taken up by this list.
             self._place.remove(whole)
-            found = [Receipt.load(receipts[number]) for number in sorted(receipts)]
-            found = [receipt for receipt in found if receipt.rows]
-            keys = [key_name(receipt.file) for receipt in found]
-            kept = [r for r in once(self._place, self._layout, found, keys) if r.rows]
+            kept = self._once.files(receipts)
             listed = {f"part-{at:05}.parquet": r for at, r in enumerate(kept)}
             told = orjson.dumps({
                 "receipts": mark,

@@ -25,10 +25,10 @@ from fourways_api import Contract, Paths
 from fourways_api.modes import TableSink as TableSpec
 
 from ..errors import ConfigError, SinkUnavailable, StoreFull
-from ..records import Predictions
+from ..records import Predictions, Reject
 from ..sources.database import UserDatabase
 from ..store import pgcopy
-from ..store.layout import Column, columns
+from ..store.layout import DUPLICATE, Column, columns
 from .parquet import marked
 from .table_checks import check_table
 
@@ -90,18 +90,40 @@ class TableSink:
         # the rows of this try from whatever else may be there.
         return TableChunk(self, number, secrets.randbits(63))
 
-    def publish(self, receipts: Mapping[int, str]) -> None:
-        """Move the rows to the user's table, in one transaction."""
-        mark = marked(receipts)
+    def repeated(self, receipts: Mapping[int, str]) -> list[Reject]:
+        """Return the rows that publishing leaves out."""
+        key = self._columns[0]
+        with self._written(receipts) as (connection, published):
+            if published:
+                return []
+            statement = sql.SQL(
+                'SELECT at, key FROM (SELECT "$row" AS at, {key}::text AS key, row_number() OVER '
+                '(PARTITION BY {key} ORDER BY "$chunk" DESC, "$row" DESC) AS rank FROM {aside}) r '
+                "WHERE rank > 1 ORDER BY at"
+            ).format(key=sql.Identifier(key.identifier), aside=self._beside())
+            found = connection.execute(statement).fetchall()
+        return [Reject(at, text, key.name, DUPLICATE) for at, text in found]
+
+    @contextmanager
+    def _written(self, receipts: Mapping[int, str]) -> Iterator[tuple[psycopg.Connection, bool]]:
+        """Open a transaction on what was recorded; tell whether it is published already."""
         with self._session() as connection, connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._aside,))
             self._find(connection)
             told = self._comment(connection)
             if told is None:
                 raise SinkUnavailable(f"{self._spec.table}: what the run wrote is gone")
-            if told.get("published") == mark:
+            published = told.get("published") == marked(receipts)
+            if not published:
+                self._keep_only(connection, receipts)
+            yield connection, published
+
+    def publish(self, receipts: Mapping[int, str]) -> None:
+        """Move the rows to the user's table, in one transaction."""
+        mark = marked(receipts)
+        with self._written(receipts) as (connection, published):
+            if published:
                 return
-            self._keep_only(connection, receipts)
             if self._spec.write == "Replace":
                 self._run(connection, "DELETE FROM {into}")
             self._run(connection, self._move(connection))

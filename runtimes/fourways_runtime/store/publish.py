@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import orjson
 
-from ..errors import StoreUnavailable
+from ..errors import StoreUnavailable, WorkloadError
+from ..records import Reject
 from . import layout
 from .base import PublishedRun
 from .carry import Carried, carry
@@ -35,11 +36,11 @@ _EXCESS = """
     AND state = 'published' AND NOT EXISTS (SELECT 1 FROM @published p WHERE p.run_id = r.id)
     ORDER BY published_at DESC, id DESC LIMIT 1000000 OFFSET ?"""
 _FAILED = """
-    SELECT r.id FROM @runs r JOIN @ledgers l ON l.run_id = r.id
+    SELECT r.id, r.name FROM @runs r JOIN @ledgers l ON l.run_id = r.id
     WHERE r.namespace = ? AND r.deployment = ? AND r.state = 'writing' AND l.state = 'failed'
     ORDER BY r.id DESC LIMIT 1000000 OFFSET ?"""
 _UNFINISHED = """
-    SELECT r.id FROM @runs r JOIN @ledgers l ON l.run_id = r.id
+    SELECT r.id, r.name FROM @runs r JOIN @ledgers l ON l.run_id = r.id
     WHERE r.namespace = ? AND r.deployment = ? AND r.state = 'writing' AND l.state <> 'failed'"""
 _NEEDED = """
     SELECT table_name FROM @runs UNION SELECT own_table FROM @ledgers
@@ -74,19 +75,25 @@ def alone(ledger: Ledger) -> Iterator[bool]:
                 ledger.data.let_go(lock)
 
 
-def seal(ledger: Ledger, *, remove: bool = False) -> Sealed:
+def seal(
+    ledger: Ledger, *, remove: bool = False, repeated: Callable[[], list[Reject]] = list
+) -> Sealed:
     """Index the keys; of those that occur more than once the row furthest down stays.
 
     Each row before is a reject. ``remove`` says whether predictions whose rows are gone from the
-    source go too. Only now is the number of rejects final. Raises StoreUnavailable.
+    source go too. Where predictions are elsewhere, ``repeated`` tells which rows give way there.
+    Only now is the number of rejects final. Raises StoreUnavailable.
     """
-    if ledger.failure() is None and _state(ledger) == "open" and ledger.table:
-        try:
-            with ledger.data.transaction():
-                _settle(ledger, remove=remove, duplicates=0)
-        except Duplicates:
-            with ledger.data.transaction():
-                _settle(ledger, remove=remove, duplicates=_deduplicate(ledger))
+    if ledger.failure() is None and _state(ledger) == "open":
+        if not ledger.table:
+            _settle_elsewhere(ledger, repeated())
+        else:
+            try:
+                with ledger.data.transaction():
+                    _settle(ledger, remove=remove, duplicates=0)
+            except Duplicates:
+                with ledger.data.transaction():
+                    _settle(ledger, remove=remove, duplicates=_deduplicate(ledger))
     totals = ledger.totals()
     found = ledger.control.rows(
         "SELECT duplicates, carried, removed FROM @ledgers WHERE run_id = ?", (ledger.run_id,)
@@ -128,6 +135,17 @@ def _settle(ledger: Ledger, *, remove: bool, duplicates: int) -> None:
     data.change("UPDATE @runs SET table_name = ? WHERE id = ?", (carried.view, ledger.run_id))
 
 
+def _settle_elsewhere(ledger: Ledger, rejects: list[Reject]) -> None:
+    data = ledger.data
+    with data.transaction():
+        if rejects:
+            data.append_rejects(ledger.run_id, rejects)
+        data.change(
+            "UPDATE @ledgers SET state = 'sealed', duplicates = ? WHERE run_id = ?",
+            (len(rejects), ledger.run_id),
+        )
+
+
 def _watermark(ledger: Ledger) -> str | None:
     """Return the highest watermark this run has seen, or was begun with."""
     found = ledger.control.rows(
@@ -158,8 +176,12 @@ def _deduplicate(ledger: Ledger) -> int:
     return count
 
 
-def publish(ledger: Ledger, sealed: Sealed, keep: int) -> PublishedRun:
+def publish(
+    ledger: Ledger, sealed: Sealed, keep: int, forget: Callable[[str], None] = lambda run: None
+) -> PublishedRun:
     """Make a sealed run what readers see; keep ``keep`` runs in all.
+
+    ``forget`` is told the name of each run that is dropped and was never published.
 
     Where the connection breaks before the answer, nobody knows which side of the commit it broke
     on: raises StoreUnavailable, and the next try finds out. The run before stays published then.
@@ -178,7 +200,7 @@ def publish(ledger: Ledger, sealed: Sealed, keep: int) -> PublishedRun:
         if ledger.table:
             move(data, run.namespace, run.deployment, ledger.run_id)
     try:
-        prune(ledger, keep)
+        prune(ledger, keep, forget)
     except StoreUnavailable as error:
         # It costs room, not the run: the next one tries again.
         _log.warning("old runs were not dropped: %s", error)
@@ -199,13 +221,21 @@ def _computed_at(ledger: Ledger) -> datetime:
     return datetime.fromtimestamp(float(at), UTC)
 
 
-def prune(ledger: Ledger, keep: int) -> None:
+def prune(ledger: Ledger, keep: int, forget: Callable[[str], None]) -> None:
     """Drop runs beyond the latest, those that nobody will end, and the tables of neither."""
     data = ledger.data
     whose = (ledger.run.namespace, ledger.run.deployment)
     doomed = [run_id for (run_id,) in data.rows(_EXCESS, (*whose, keep - 1))]
-    doomed += [run_id for (run_id,) in data.rows(_FAILED, (*whose, keep))]
-    doomed += [run_id for (run_id,) in data.rows(_UNFINISHED, whose) if not ledger.alive(run_id)]
+    given_up = data.rows(_FAILED, (*whose, keep))
+    given_up += [(r, name) for r, name in data.rows(_UNFINISHED, whose) if not ledger.alive(r)]
+    for run_id, name in given_up:
+        try:
+            forget(name)
+        except WorkloadError as error:
+            # It stays to be dropped by the next run, and what it left with it.
+            _log.warning("what run %s left was not dropped: %s", name, error)
+        else:
+            doomed.append(run_id)
     for run_id in doomed:
         data.change("DELETE FROM @runs WHERE id = ?", (run_id,))
     data.change(
