@@ -183,6 +183,23 @@ def test_all_is_scored_every_so_many_runs(table: Table) -> None:
     assert kinds == ["full", "hash", "hash", "full", "hash", "hash", "full"]
 
 
+@pytest.mark.parametrize("how", [{"watermark": "at"}, HASH], ids=["watermark", "hash"])
+async def test_a_row_that_gave_way_to_another_does_so_again(
+    table: Table, how: dict[str, Any]
+) -> None:
+    ages, ids = list(range(ROWS)), list(table.rows)
+    ids[5] = ids[30]
+    columns = {"id": ids, "age": ages, "spend": pa.array([0.0] * ROWS, pa.float32())}
+    columns["at"] = [9 if row == 5 else 1 for row in ages]
+    pq.write_table(pa.table(columns), table.world.file("table.parquet"))
+    for name in ("r1", "r2"):
+        assert table.run(name, how).rejects == 1
+        assert await table.world.rows("c030") == {"c030": {"y": 60.0}}
+    table.write()
+    assert table.run("r3", how).kind == "full"
+    assert table.run("r4", how).kind != "full"
+
+
 async def test_a_run_that_was_rolled_back_is_not_built_on(table: Table) -> None:
     table.run("r1", HASH)
     table.change("c003", 60, at=100)

@@ -44,6 +44,9 @@ def why_full(spec: Incremental | None, run: Run, contract: str, base: Base | Non
         return "changes are found in another way than before"
     if spec.watermark is not None and base.watermark is None:
         return "the published run has seen no watermark"
+    if base.duplicates:
+        # A row that gave way looks new, and would win over the one that has not changed.
+        return "the published run met repeated keys"
     if spec.full_every is not None and base.since_full + 1 >= spec.full_every:
         return f"every {spec.full_every} runs all is scored"
     return None

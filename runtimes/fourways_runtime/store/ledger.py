@@ -36,7 +36,7 @@ _FIND = """
     WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""
 _BASE = """
     SELECT r.id, r.version, r.digest, r.contract, r.table_name, r.rows, l.settings, l.watermark,
-    l.since_full, l.own_table, l.base_table, l.base_rows
+    l.since_full, l.own_table, l.base_table, l.base_rows, l.duplicates
     FROM @published p JOIN @runs r ON r.id = p.run_id JOIN @ledgers l ON l.run_id = r.id
     WHERE p.namespace = ? AND p.deployment = ?"""
 _CLAIM = """
@@ -86,6 +86,8 @@ class Base:
     """Table beneath its own, where it has two."""
 
     base_rows: int
+    duplicates: int
+    """Rows that gave way to another with their key."""
 
 
 @dataclass(frozen=True, slots=True)
