@@ -206,3 +206,27 @@ def test_poisoned_lines_are_rejects_and_too_many_end_the_run(world: World) -> No
         run(world, where)
     done = run(world, where, "r2", batch__maxRejects="3")
     assert (done.rows, done.rejects) == (COUNT, 3)
+
+
+@pytest.mark.parametrize("form", ["CSV", "JSONLines"])
+async def test_only_newer_lines_are_scored(world: World, form: str) -> None:
+    def write(rows: list[tuple[str, int, str]]) -> dict[str, Any]:
+        named = [{"id": key, "age": age, "spend": 0.5, "at": at} for key, age, at in rows]
+        if form == "CSV":
+            lines = ["id,age,spend,at", *(",".join(map(str, row.values())) for row in named)]
+        else:
+            lines = list(map(json.dumps, named))
+        world.file("t").write_text("\n".join(lines) + "\n")
+        return {"uri": "pvc://data/t", "format": form}
+
+    how = {"batch__incremental": {"watermark": "at"}}
+    rows = [("a", 1, "9"), ("b", 2, "10"), ("c", 3, "8")]
+    run(world, write(rows), "r1", **how)
+    second = batch.BatchRun(
+        world.config(batch__source=write([*rows, ("d", 4, "11"), ("a", 5, "100")][1:]), **how), "r2"
+    )
+    second.execute()
+    # As texts, "9" would have been the highest, and only what is at least that new.
+    assert second.progress.rows == 3
+    found = await world.rows("a", "b", "c", "d")
+    assert {key: row["y"] for key, row in found.items()} == {"a": 11, "b": 5, "c": 7, "d": 9}

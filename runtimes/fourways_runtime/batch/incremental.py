@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from ..records import Array, Rows
 from ..sources.cells import Cells, is_list, is_text
 from ..sources.split import Newer
+from ..sources.watermarks import highest
 
 if TYPE_CHECKING:
     from fourways_api.modes import Incremental
@@ -91,7 +92,9 @@ class Changes:
         """Sort out the rows of a piece."""
         batch, rows = chunk.batch, chunk.rows
         if self._watermark is not None:
-            return Told(batch, rows, watermark=highest(batch.column(self._watermark)))
+            values = chunk.watermark
+            values = batch.column(self._watermark) if values is None else values
+            return Told(batch, rows, watermark=highest(values))
         if not self._hashed:
             return Told(batch, rows)
         hashes = row_hashes(batch, self._columns)
@@ -103,12 +106,6 @@ class Changes:
         seen = hashes[same] if self._remove else None
         new = np.flatnonzero(~same)
         return Told(batch.take(pa.array(new, pa.int64())), rows[new], hashes[new], seen)
-
-
-def highest(column: Cells) -> Any:
-    """Return the highest value, as JSON has it; None where there is none."""
-    top = pc.max(column).as_py()
-    return top.isoformat() if hasattr(top, "isoformat") else top
 
 
 # ---------------------------------------------------------------- hashes

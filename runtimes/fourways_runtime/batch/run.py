@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -31,6 +30,7 @@ from ..errors import (
 )
 from ..records import Progress, RejectLimit
 from .host import system_allocator, uninterrupted, worker
+from .sizes import batch_bytes, chunk_rows
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from .incremental import Changes
 
 logger = logging.getLogger("fourways.batch")
-
-CHUNK_ROWS = 131_072
-"""Rows recorded at once: what a worker that dies loses, and what the ledger costs little for."""
 
 PATIENCE_SECONDS = 60.0
 """How long a worker waits for a store that went away while it worked."""
@@ -155,7 +152,7 @@ class BatchRun:
             more = (spec.watermark,) if spec is not None and spec.watermark else ()
             table = open_table(
                 self._batch.source, config.contract, policy=config.fetch, paths=config.paths,
-                more=more,
+                more=more, batch_bytes=batch_bytes(config),
             )  # fmt: skip
             self.log("source opened", total_rows=table.total_rows)
             self._ready = pipeline, table
@@ -198,21 +195,13 @@ class BatchRun:
         full = why_full(spec, self._new_run(), dump_contract(self._config.contract), base)
         kind = "full" if full or spec is None else "hash" if spec.row_hash else "watermark"
         # Where few rows are new, it is not their scoring that takes the time.
-        rows = self._chunk_rows() * (_FEW_NEW if kind == "watermark" else 1)
+        rows = chunk_rows(self._config) * (_FEW_NEW if kind == "watermark" else 1)
         splits = table.splits(rows)
         self.log("laid out", chunks=len(splits), kind=kind, because=full)
         if full or base is None:
             return Plan(splits, table.total_rows)
         total = table.total_rows if kind == "hash" else None
         return Plan(splits, total, kind, base, base.watermark)
-
-    def _chunk_rows(self) -> int:
-        """Return how many rows a chunk has: an eighth of the memory allowed, at the most."""
-        contract = self._config.contract
-        shapes = [field.shape for field in contract.inputs]
-        shapes += [field.shape for field in contract.outputs]
-        values = sum(math.prod(shape) for shape in shapes)
-        return max(1024, min(CHUNK_ROWS, self._config.memory_bytes // 8 // (8 * values + 64)))
 
     # ------------------------------------------------------------ scoring
 

@@ -27,6 +27,8 @@ class Chunk:
     """Position of each row in the table, (N,)."""
 
     rejects: list[Reject] = field(default_factory=list)
+    watermark: Any = None
+    """Values of the column that tells what is new, where the table has it as text; (N,)."""
 
 
 class Table(Protocol):

@@ -18,10 +18,11 @@ import pyarrow.csv as csv
 from fourways_api import Contract
 
 from ..records import Reject, Rows
-from . import BATCH_ROWS
+from . import BATCH_BYTES, rows_at_once
 from .base import Chunk, check_more, check_names, completed, wanted
 from .files import Files
 from .split import Newer, Split
+from .watermarks import DETAIL, agreed, kind_of, sifted
 
 BLOCK_BYTES = 4 * 2**20
 """Bytes parsed at once. No row may be longer."""
@@ -32,10 +33,17 @@ class CsvTable:
 
     total_rows: int | None = None
 
-    def __init__(self, files: Files, contract: Contract, more: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        files: Files,
+        contract: Contract,
+        more: tuple[str, ...] = (),
+        batch_bytes: int = BATCH_BYTES,
+    ) -> None:
         self._files = files
         self._contract = contract
         self._more = more
+        self._rows = rows_at_once(contract, batch_bytes)
         self._columns = tuple(dict.fromkeys((*wanted(contract), *more)))
 
     def splits(self, rows: int) -> list[Split]:
@@ -51,12 +59,31 @@ class CsvTable:
             check_more(self._more, [*header, *more], told)
             fixed = {n: part.constants[n] for n in self._columns if n in more}
             found.append(Split(at, told, {"path": part.path, "constants": fixed}, None, mark))
+        for column in self._more:
+            kind = agreed(column, ((each.file, self._kind(each, column)) for each in found))
+            for each in found:
+                each.detail[DETAIL] = kind
         return found
 
+    def _kind(self, split: Split, column: str) -> str | None:
+        """Look at the first values of the column that tells what is new."""
+        fixed = split.detail["constants"]
+        if column in fixed:
+            return kind_of(pa.array([fixed[column]], pa.string()))
+        with self._files.reading(split.file):
+            batch = _next(_open(self._files, split.detail["path"], (column,), {}))
+        return None if batch is None else kind_of(batch.column(0))
+
     def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
-        """Read a file; all of its rows, whatever ``newer`` says."""
+        """Read a file."""
         path = split.detail["path"]
-        return self._files.steady(path, split, lambda: self._file(split, split.start))
+        return self._files.steady(path, split, lambda: self._sifted(split, newer))
+
+    def _sifted(self, split: Split, newer: Newer | None) -> Iterator[Chunk]:
+        for chunk in self._file(split, split.start):
+            for column in self._more:
+                chunk = sifted(chunk, column, split.detail[DETAIL], newer, split.file)
+            yield chunk
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the table from its start, in order."""
@@ -78,8 +105,8 @@ class CsvTable:
                 batch = _next(reader)
             if batch is None:
                 break
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                part = batch.slice(start, BATCH_ROWS)
+            for start in range(0, batch.num_rows, self._rows):
+                part = batch.slice(start, self._rows)
                 rows, rejects = _numbered(part.num_rows, done, first, bad)
                 yield Chunk(completed(part, self._columns, fixed), rows, rejects)
                 done = int(rows[-1]) + 1

@@ -89,6 +89,12 @@ class Files:
         mark = next((info[name] for name in _MARKS if info.get(name) is not None), "")
         return f"{info.get('size')}-{str(mark).strip(chr(34))}"
 
+    def size(self, path: str) -> int | None:
+        """Return how many bytes a file has, where whoever keeps it says."""
+        with translated(self.location):
+            found = self.backend.info(path).get("size")
+        return None if found is None else int(found)
+
     def steady(self, path: str, split: Split, read: Callable[[], Iterator[T]]) -> Iterator[T]:
         """Read a file that is what it was when the run began, before and after.
 

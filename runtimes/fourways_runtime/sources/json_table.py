@@ -3,12 +3,13 @@
 A line that is no object costs its row and not the run; its reason names the line. Lines are parsed
 by Arrow, a block at a time; a block Arrow cannot type is parsed line by line, and what is of
 another type than the contract's goes on as text, which the decoder judges. A row's position is its
-line's; empty lines leave gaps. A column that is missing in a line is null.
+line's; empty lines leave gaps. A column that is missing in a line is null. A large file is cut at
+line ends, unless it is compressed; lines are counted from where a part begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from fourways_api import Contract
 
 from ..errors import SourceError
 from ..records import Reject, Rows
-from . import BATCH_ROWS
+from . import BATCH_BYTES, rows_at_once
 from .base import Chunk, check_more, completed, wanted
 from .files import Files
 from .split import Newer, Split
+from .watermarks import DETAIL, NUMBER, agreed, kind_of, sifted
 
 BLOCK_BYTES = 4 * 2**20
 """Bytes parsed at once."""
@@ -32,6 +34,9 @@ MAX_LINE_BYTES = 64 * 2**20
 """Longest line."""
 
 _ARROW: dict[str, Any] = {"bool": pa.bool_(), "string": pa.string(), "uint64": pa.uint64()}
+_COMPRESSED = (".gz", ".zst", ".bz2", ".lz4", ".br")
+"""What Arrow takes to be compressed, by its name."""
+
 _EMPTY = (b"\n\n", b"\n\r\n")
 
 
@@ -40,32 +45,67 @@ class JsonTable:
 
     total_rows: int | None = None
 
-    def __init__(self, files: Files, contract: Contract, more: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        files: Files,
+        contract: Contract,
+        more: tuple[str, ...] = (),
+        batch_bytes: int = BATCH_BYTES,
+    ) -> None:
         self._files = files
         self._contract = contract
         self._more = more
+        self._rows = rows_at_once(contract, batch_bytes)
         self._columns = tuple(dict.fromkeys((*wanted(contract), *more)))
         self._kinds: dict[str, Any] = {contract.entity_key.name: _arrow(contract.entity_key.type)}
         for field in contract.inputs:
             self._kinds[field.name] = _arrow(field.type, len(field.shape))
 
     def splits(self, rows: int) -> list[Split]:
-        """Cut the table into its files, and look at their first lines."""
-        found = []
-        for at, part in enumerate(self._files.parts):
+        """Cut the table into its files, and those into parts; look at their first lines."""
+        found: list[Split] = []
+        kinds = []
+        for part in self._files.parts:
             told = self._files.told(part.path)
             mark = self._files.fingerprint(part.path)
             with self._files.reading(told):
                 block = next(self._blocks(part.path, told), b"")
             self._check(block, set(part.constants), told)
             fixed = {n: part.constants[n] for n in self._columns if n in part.constants}
-            found.append(Split(at, told, {"path": part.path, "constants": fixed}, None, mark))
+            kinds += [(told, _kind(block, fixed, column)) for column in self._more]
+            for begin, end in self._ranges(part.path, block, rows):
+                detail = {"path": part.path, "constants": fixed, "bytes": [begin, end]}
+                found.append(Split(len(found), told, detail, None, mark))
+        for column in self._more:
+            kind = agreed(column, kinds)
+            for split in found:
+                split.detail[DETAIL] = kind
         return found
 
+    def _ranges(self, path: str, block: bytes, rows: int) -> list[tuple[int, int | None]]:
+        """Cut a file into ranges of bytes of about ``rows`` lines, wherever those end.
+
+        A line cannot hold another: a newline within a text is written as two characters. Only what
+        is compressed must be read from its start.
+        """
+        size = self._files.size(path)
+        if not rows or size is None or not block or path.endswith(_COMPRESSED):
+            return [(0, None)]
+        line = len(block) // max(1, block.count(b"\n"))
+        step = max(BLOCK_BYTES, rows * line)
+        starts = range(0, size, step)
+        return [(at, at + step if at + step < size else None) for at in starts]
+
     def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
-        """Read a file; all of its rows, whatever ``newer`` says."""
+        """Read a part of a file: the lines that begin in it."""
         path = split.detail["path"]
-        return self._files.steady(path, split, lambda: self._file(split, split.start))
+        return self._files.steady(path, split, lambda: self._sifted(split, newer))
+
+    def _sifted(self, split: Split, newer: Newer | None) -> Iterator[Chunk]:
+        for chunk in self._file(split, split.start):
+            for column in self._more:
+                chunk = sifted(chunk, column, split.detail[DETAIL], newer, split.file)
+            yield chunk
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the table from its start, in order."""
@@ -92,15 +132,30 @@ class JsonTable:
                 raise SourceError(f"{told}: column {name} is missing; the lines have {listed}")
         check_more(self._more, names, told)
 
-    def _blocks(self, path: str, told: str) -> Iterator[bytes]:
-        """Read whole lines, about a block at a time."""
-        with self._files.filesystem.open_input_stream(path) as stream:
+    def _blocks(
+        self, path: str, told: str, begin: int = 0, end: int | None = None
+    ) -> Iterator[bytes]:
+        """Read whole lines, about a block at a time: those that begin in a range of bytes."""
+        with self._stream(path, begin) as stream:
             rest = b""
-            while piece := stream.read(BLOCK_BYTES):
-                end = piece.rfind(b"\n") + 1
-                if end:
-                    yield rest + piece[:end]
-                    rest = piece[end:]
+            at = max(0, begin - 1)
+            ours = begin == 0
+            over = False
+            while not over and (piece := stream.read(BLOCK_BYTES)):
+                size = len(piece)
+                if end is not None:
+                    # The first line end from the byte before ``end`` on is that of our last line.
+                    stop = piece.find(b"\n", max(0, end - 1 - at)) + 1
+                    piece, over = (piece[:stop], True) if stop else (piece, False)
+                at += size
+                if not ours:
+                    # The line that began before is another part's.
+                    start = piece.find(b"\n") + 1
+                    piece, ours = piece[start:] if start else b"", start > 0
+                last = piece.rfind(b"\n") + 1
+                if last:
+                    yield rest + piece[:last]
+                    rest = piece[last:]
                 else:
                     rest += piece
                     if len(rest) > MAX_LINE_BYTES:
@@ -108,10 +163,22 @@ class JsonTable:
             if rest:
                 yield rest
 
+    def _stream(self, path: str, begin: int) -> Any:
+        if not begin:
+            return self._files.filesystem.open_input_stream(path)
+        file = self._files.filesystem.open_input_file(path)
+        file.seek(begin - 1)
+        return file
+
     def _file(self, split: Split, first: int) -> Iterator[Chunk]:
         fixed = split.detail["constants"]
         columns = [name for name in self._columns if name not in fixed]
-        blocks = self._blocks(split.detail["path"], split.file)
+        begin, end = split.detail["bytes"]
+        for column in self._more:
+            if split.detail[DETAIL] not in (NUMBER, None):
+                # Arrow would take some texts for times, and others not.
+                self._kinds.setdefault(column, pa.string())
+        blocks = self._blocks(split.detail["path"], split.file, begin, end)
         line = 0
         while True:
             with self._files.reading(split.file):
@@ -119,22 +186,22 @@ class JsonTable:
             if block is None:
                 return
             lines = block.count(b"\n") + (not block.endswith(b"\n"))
-            batch, rows, rejects = self._parsed(block, lines, columns, first, line)
+            batch, rows, rejects = self._parsed(block, lines, columns, first, line, begin)
             line += lines
-            for start in range(0, max(len(rows), 1), BATCH_ROWS):
-                part = completed(batch.slice(start, BATCH_ROWS), self._columns, fixed)
+            for start in range(0, max(len(rows), 1), self._rows):
+                part = completed(batch.slice(start, self._rows), self._columns, fixed)
                 if part.num_rows or rejects:
-                    yield Chunk(part, rows[start : start + BATCH_ROWS], rejects)
+                    yield Chunk(part, rows[start : start + self._rows], rejects)
                 rejects = []
 
     def _parsed(
-        self, block: bytes, lines: int, columns: list[str], first: int, line: int
+        self, block: bytes, lines: int, columns: list[str], first: int, line: int, begin: int
     ) -> tuple[pa.RecordBatch, Rows, list[Reject]]:
         if not any(mark in block for mark in _EMPTY) and not block.startswith((b"\n", b"\r\n")):
             batch = self._quickly(block, columns)
             if batch is not None and batch.num_rows == lines:
                 return batch, np.arange(first + line, first + line + lines), []
-        return self._slowly(block, columns, first, line)
+        return self._slowly(block, columns, first, line, begin)
 
     def _quickly(self, block: bytes, columns: list[str]) -> pa.RecordBatch | None:
         known = [pa.field(name, self._kinds[name]) for name in columns if name in self._kinds]
@@ -158,7 +225,7 @@ class JsonTable:
         return batches[0] if batches else None
 
     def _slowly(
-        self, block: bytes, columns: list[str], first: int, line: int
+        self, block: bytes, columns: list[str], first: int, line: int, begin: int
     ) -> tuple[pa.RecordBatch, Rows, list[Reject]]:
         values: dict[str, list[Any]] = {name: [] for name in columns}
         rows, rejects = [], []
@@ -167,7 +234,8 @@ class JsonTable:
                 continue
             found = _object(text)
             if found is None:
-                rejects.append(Reject(first + at, None, "row", f"line {at + 1}: no JSON object"))
+                where = f"line {at + 1}" + (f" from byte {begin} on" if begin else "")
+                rejects.append(Reject(first + at, None, "row", f"{where}: no JSON object"))
                 continue
             rows.append(first + at)
             for name, column in values.items():
@@ -182,6 +250,17 @@ def _arrow(kind: str, depth: int = 0) -> Any:
     for _ in range(depth):
         found = pa.list_(found)
     return found
+
+
+def _kind(block: bytes, fixed: Mapping[str, str | None], column: str) -> str | None:
+    """Tell what the values of a column are, by those of the first lines."""
+    if column in fixed:
+        return kind_of(pa.array([fixed[column]], pa.string()))
+    lines = filter(None, map(_object, block.splitlines()))
+    values = [value for line in lines if (value := line.get(column)) not in (None, "")]
+    if values and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        return NUMBER
+    return kind_of(_array(list(map(_text, values)), pa.string()))
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 from fourways_api import Contract
 
 from ..errors import SourceError
-from . import BATCH_ROWS
+from . import BATCH_BYTES, rows_at_once
 from .base import SPLIT_ROWS, Chunk, check_more, check_names, completed, wanted
 from .cells import accepts
 from .files import Files
@@ -32,10 +32,17 @@ _FOOTERS_AT_ONCE = 8
 class ParquetTable:
     """See :class:`.base.Table`."""
 
-    def __init__(self, files: Files, contract: Contract, more: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        files: Files,
+        contract: Contract,
+        more: tuple[str, ...] = (),
+        batch_bytes: int = BATCH_BYTES,
+    ) -> None:
         self._files = files
         self._contract = contract
         self._more = more
+        self._batch_bytes = batch_bytes
         self._columns = list(dict.fromkeys((*wanted(contract), *more)))
         self._form = ds.ParquetFileFormat(
             default_fragment_scan_options=ds.ParquetFragmentScanOptions(
@@ -121,10 +128,13 @@ class ParquetTable:
         self, name: str, fragment: Any, fixed: Mapping[str, str | None], condition: Any = None
     ) -> Iterator[Any]:
         there = fragment.physical_schema.names
+        rows = sum(group.num_rows for group in fragment.row_groups)
+        # As the footer has it, not compressed: what is far wider than the contract tells is text.
+        width = sum(group.total_byte_size for group in fragment.row_groups) // max(1, rows)
         batches = fragment.to_batches(
             columns=[column for column in self._columns if column in there],
             filter=condition,
-            batch_size=BATCH_ROWS,
+            batch_size=rows_at_once(self._contract, self._batch_bytes, width),
             batch_readahead=_READAHEAD,
             # The cores are for the model; one thread reads ten times what it can score.
             use_threads=False,

@@ -27,7 +27,7 @@ from fourways_api import Contract, Paths
 from fourways_api.modes import SourceQuery
 
 from ..errors import FetchFailed, SourceError
-from . import BATCH_ROWS
+from . import BATCH_BYTES, rows_at_once
 from .base import SPLIT_ROWS, Chunk, check_more, check_names, wanted
 from .database import UserDatabase
 from .key_ranges import KeyRange, cut
@@ -47,11 +47,17 @@ class QueryTable:
     """See :class:`.base.Table`."""
 
     def __init__(
-        self, query: SourceQuery, contract: Contract, paths: Paths, more: tuple[str, ...] = ()
+        self,
+        query: SourceQuery,
+        contract: Contract,
+        paths: Paths,
+        more: tuple[str, ...] = (),
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
         self.total_rows: int | None = None
         self._contract = contract
         self._more = more
+        self._limits = rows_at_once(contract, batch_bytes), batch_bytes
         self._names = tuple(dict.fromkeys((*wanted(contract), *more)))
         self._split_by = query.split_by
         # On a line of its own: a comment at the query's end must not swallow what follows.
@@ -90,7 +96,7 @@ class QueryTable:
             columns = [Column(name, self._sent(name, types[name])) for name in self._names]
             statement = self._statement(columns, types, split, newer)
             position = split.start
-            for batch in _batches(connection, statement, Unpacker(columns)):
+            for batch in _batches(connection, statement, Unpacker(columns), *self._limits):
                 yield Chunk(batch, np.arange(position, position + batch.num_rows))
                 position += batch.num_rows
 
@@ -194,14 +200,18 @@ class QueryTable:
 
 
 def _batches(
-    connection: psycopg.Connection, statement: sql.Composed, unpacker: Unpacker
+    connection: psycopg.Connection,
+    statement: sql.Composed,
+    unpacker: Unpacker,
+    most_rows: int,
+    most_bytes: int,
 ) -> Iterator[pa.RecordBatch]:
     """Run a COPY and decode what comes, on the level of libpq: a cursor costs 4 µs a row."""
     server = connection.pgconn
     try:
         _expect(server.exec_(statement.as_bytes(connection)), pq.ExecStatus.COPY_OUT)
         rows: list[Any] = []
-        skipped = HEADER_BYTES
+        skipped, held = HEADER_BYTES, 0
         while True:
             size, message = server.get_copy_data(0)
             if size < 0:
@@ -210,9 +220,10 @@ def _batches(
                 message, skipped = message[skipped:], 0
             if len(message) > len(TRAILER):  # not the end, nor the header alone
                 rows.append(message)
-            if len(rows) == BATCH_ROWS:
+                held += len(message)
+            if len(rows) == most_rows or held > most_bytes:
                 yield unpacker.unpack(rows)
-                rows = []
+                rows, held = [], 0
         result = server.get_result()
         while result is not None:
             _expect(result, pq.ExecStatus.COMMAND_OK)
