@@ -3,7 +3,8 @@ PYTHON := .venv/bin/python
 RUN := $(PYTHON) -m
 
 .PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
-  format setup torture-batch torture-batch-cluster bench-operator bench-serving bench-streaming
+  format setup bench-operator bench-serving bench-streaming torture-batch torture-batch-short \
+  torture-batch-cluster
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -59,6 +60,12 @@ bench-serving: setup ## Our model server beside its peers, on this machine
 
 bench-streaming: setup ## One stream worker beside the bare stages: Kafka to PostgreSQL
 	@$(RUN) benchmarks.streaming
+
+torture-batch: setup ## Batch workers killed, told to end, their store restarted: 25 times each
+	@$(RUN) tools.torture.batch
+
+torture-batch-short: setup ## The same, a few of each
+	@$(RUN) tools.torture.batch --short
 
 setup:
 	@tools/setup.sh dev

@@ -16,9 +16,9 @@ from fourways_runtime.batch import BatchRun
 from fourways_runtime.batch import run as shell
 from fourways_runtime.errors import SourceError, StoreFull, WorkloadError
 from fourways_runtime.store import open_writer, sqlite_database
-from tests.unit.postgres import CutLine, Server, postgres  # noqa: F401  (a fixture)
+from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 from tests.unit.test_batch import World
-from tools.torture.batch import torture
+from tools.torture.batch import Scenario, torture
 
 pytestmark = [
     pytest.mark.embedded,
@@ -89,52 +89,6 @@ def own_server() -> Iterator[Server]:
     server.start()
     yield server
     server.remove()
-
-
-STATEMENTS = [
-    b"CREATE UNIQUE INDEX",
-    b"UPDATE fourways.ledgers SET state = 'sealed'",
-    b"UPDATE fourways.runs SET table_name",
-    b"coalesce(max(done_at)",
-    b"UPDATE fourways.runs SET state = 'published'",
-    b"INSERT INTO fourways.published",
-    b"COMMIT",
-    b"DELETE FROM fourways.runs",
-    b"DROP TABLE",
-]
-
-
-@pytest.mark.parametrize("forward", [False, True], ids=["before it", "before the reply"])
-@pytest.mark.parametrize("words", STATEMENTS, ids=[words.decode() for words in STATEMENTS])
-async def test_a_line_cut_at_a_statement_of_publishing_shows_old_or_new(
-    postgres: Server, tmp_path: Path, words: bytes, forward: bool  # noqa: F811
-) -> None:  # fmt: skip
-    uri = postgres.database()
-    world = world_of(tmp_path, uri)
-    for number in range(3):  # The third leaves a run to drop.
-        await asyncio.to_thread(run_of(world, f"r{number}").execute)
-    grow(world, 7)
-    database = uri.partition("?")[0].rpartition("/")[2]
-    line = CutLine(postgres, words, forward=forward)
-    (world.root / "uri").write_text(line.uri.replace("/postgres?", f"/{database}?"))
-    run = run_of(world, "new")
-    at(run, "scored", line.armed.set)
-
-    def go_round() -> None:
-        assert asyncio.run(seen(world)) in (0.0, 7.0)
-        (world.root / "uri").write_text(uri)
-
-    at(run, "store unavailable", go_round)
-    done = await asyncio.to_thread(run.execute)
-    assert line.cut.is_set()
-    assert (done.name, done.rows) == ("new", ROWS)
-    assert await seen(world) == 7.0
-    line.close()
-    writer = open_writer(uri)
-    scored = writer.database.rows("SELECT sum(attempts), count(*) FROM @chunks c JOIN @runs r "
-                                  "ON r.id = c.run_id WHERE r.name = 'new'")  # fmt: skip
-    assert scored == [(CHUNKS, CHUNKS)]
-    writer.close()
 
 
 async def test_a_server_that_restarts_midway_costs_no_recorded_chunk(
@@ -228,13 +182,14 @@ async def test_a_table_that_does_not_last_ends_the_run_and_publishes_nothing(
     writer.close()
 
 
-@pytest.mark.parametrize("store", ["postgresql", "sqlite"])
-def test_workers_killed_at_random_moments_publish_what_nobody_killed_would(
-    request: pytest.FixtureRequest, tmp_path: Path, store: str
-) -> None:
-    uri = f"sqlite:///{tmp_path}/store.db"
-    if store == "postgresql":
-        uri = request.getfixturevalue("postgres").database()
+@pytest.mark.parametrize(
+    ("disturb", "store", "sink"),
+    [("kill", "postgresql", "table"), ("kill", "sqlite", ""), ("term", "postgresql", "")],
+)
+def test_workers_disturbed_at_random_moments_publish_what_they_would_in_peace(
+    postgres: Server, tmp_path: Path, disturb: str, store: str, sink: str  # noqa: F811
+) -> None:  # fmt: skip
     seed = random.SystemRandom().randrange(10**6)
-    told = torture(tmp_path, uri, kills=5, workers=2, rows=60_000, seed=seed)
-    assert told.startswith("5 kills"), f"seed {seed}"
+    scenario = Scenario(store, sink=sink, disturb=disturb, times=4, rows=50_000, seed=seed)
+    told = torture(scenario, tmp_path, postgres if store == "postgresql" else None)
+    assert told.startswith("4 times"), f"seed {seed}"

@@ -20,7 +20,7 @@ from fourways_runtime.errors import ConfigError, FetchRefused, SinkUnavailable, 
 from fourways_runtime.records import Predictions
 from fourways_runtime.sinks import chunk_files, open_sink
 from fourways_runtime.sinks.base import Sink
-from tests.unit.postgres import CutLine, Server, postgres
+from tests.unit.postgres import Server, postgres
 
 __all__ = ["postgres"]
 
@@ -479,32 +479,3 @@ def test_a_database_that_is_away_is_worth_another_try(tmp_path: Path, database: 
     with pytest.raises(SinkUnavailable, match="the sink's database: ") as error:
         rig.open()
     assert "s3cret" not in str(error.value)
-
-
-@pytest.mark.parametrize("forward", [False, True])
-@pytest.mark.parametrize(
-    "words", [b"pg_advisory", b"DELETE FROM", b"INSERT INTO", b"TRUNCATE", b"COMMENT", b"COMMIT"]
-)
-def test_a_line_cut_at_any_statement_of_publishing_leaves_the_rows_before_or_the_new(
-    tmp_path: Path, postgres: Server, database: str, words: bytes, forward: bool
-) -> None:
-    rig = Rig("Replace", tmp_path, database)
-    old = rig.open("old")
-    old.publish({0: write(old, 0, ["old"])})
-    sink = rig.open()
-    receipts = {0: write(sink, 0, ["new", "more"])}
-    line = CutLine(postgres, words, forward=forward)
-    try:
-        cut_uri = database.replace(f"host={postgres.folder}", f"host={line.folder}")
-        (tmp_path / "secrets" / "db" / "uri").write_text(cut_uri)
-        through = rig.open()
-        line.armed.set()
-        with pytest.raises(SinkUnavailable):
-            through.publish(receipts)
-        assert line.cut.is_set()
-    finally:
-        line.close()
-    assert set(rig.seen()) in ({"old"}, {"new", "more"})
-    (tmp_path / "secrets" / "db" / "uri").write_text(database)
-    rig.open().publish(receipts)
-    assert set(rig.seen()) == {"new", "more"}

@@ -1,183 +1,293 @@
 """Kill batch workers at random moments, again and again, and compare what they publish.
 
-``python -m tools.torture.batch [--store URI] [--kills N] [--workers N] [--rows N] [--seed N]``
+``python -m tools.torture.batch [--short] [--store S] [--sink S] [--disturb D] [--workers N] …``
 
 A table with good rows, bad ones and repeated keys is scored once in peace. Then workers score it
-under new names, each killed (SIGKILL) at a random moment and started anew, until the kills are
-spent. Each run must come out equal to the first to the last bit, and no chunk that was recorded
-may be scored again. Exits 1, naming what differs, when it does not hold.
+under new names while they are disturbed at random moments, until the disturbances are spent:
+
+* kill: a worker is sent SIGKILL, and started anew;
+* term: a worker is sent SIGTERM, as when its node is drained. It must end within the grace period
+  with the code that says so (or 0, where it was publishing), and leave no chunk claimed;
+* restart: the store's server is stopped, and started again.
+
+Each run must come out equal to the first to the last bit, and no chunk that was recorded may be
+scored again. Without options all stores, sinks and numbers of workers are gone through; each one
+given leaves the others out. Exits 1, naming what differs, where it does not hold.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import pyarrow.parquet as pq
-
-from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 from fourways_runtime.errors import StoreUnavailable
-from fourways_runtime.store import Writer, open_writer
+from fourways_runtime.process import EXIT_TERMINATED
+from tests.unit.postgres import Server
 
-from .material import CONTRACT, model, table
-from .witness import Broken, Outcome, Witness, check_equal
+from .batch_rig import DEPLOYMENT, NAMESPACE, Broken, Rig
 
-NAMESPACE, DEPLOYMENT = "torture", "churn"
-CHUNK_ROWS = 4096
-_MEMORY = CHUNK_ROWS * 8 * (8 * 3 + 64)
-_WAIT_SECONDS = 120.0
+GRACE_SECONDS = 30.0
+"""What Kubernetes leaves a pod between SIGTERM and SIGKILL."""
+
+_RUN_SECONDS = 240.0
+_PER_RUN = 6
+"""Disturbances of one run, so that several are published."""
+
+_UNAVAILABLE = StoreUnavailable.exit_code
+_PROGRESS = """
+    SELECT count(*), coalesce(sum(CASE WHEN c.state = 'done' THEN 1 ELSE 0 END), 0),
+    count(DISTINCT CASE WHEN c.state = 'claimed' THEN c.owner END)
+    FROM @chunks c JOIN @runs r ON r.id = c.run_id
+    WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""
+_RECORDED = """
+    SELECT c.number, c.owner, c.attempts, c.done_at, c.rows, c.predictions, c.rejects, c.receipt
+    FROM @chunks c JOIN @runs r ON r.id = c.run_id
+    WHERE r.namespace = ? AND r.deployment = ? AND r.name = ? AND c.state = 'done'"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is tortured, and how often."""
+
+    store: str = "postgresql"
+    """postgresql, sqlite, or the URI of a PostgreSQL database."""
+
+    sink: str = ""
+    disturb: str = "kill"
+    workers: int = 2
+    times: int = 25
+    rows: int = 200_000
+    seed: int = 1
+
+    def __str__(self) -> str:
+        """Return it in a few words."""
+        store = self.store.partition(":")[0]
+        where = f"{store} and {self.sink}" if self.sink else store
+        return f"{where}, {self.workers} at work, {self.disturb}"
 
 
 @dataclass
 class Torture:
-    """A table, a model, and a store that workers publish to while they are killed."""
+    """Workers of one scenario, while they are disturbed."""
 
-    folder: Path
-    store_uri: str
-    rows: int
-    workers: int
+    scenario: Scenario
+    rig: Rig
+    server: Server | None
     chance: random.Random
-    kills: int = 0
+    done: int = 0
+    recorded: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    """Chunks of the present run that were seen recorded, as they were."""
 
-    def __post_init__(self) -> None:
-        data = self.folder / "volumes" / "data"
-        data.mkdir(parents=True, exist_ok=True)
-        (self.folder / "uri").write_text(self.store_uri)
-        (data / "model.onnx").write_bytes(model())
-        pq.write_table(table(self.rows), data / "table.parquet", row_group_size=CHUNK_ROWS)
-        # As in the image, which has no pandas: pyarrow would spend a second on importing it.
-        (self.folder / "pandas.py").write_text("raise ImportError")
-        self.store: Writer = open_writer(self.store_uri)
-        self.witness = Witness(self.store.database, NAMESPACE, DEPLOYMENT)
-
-    def undisturbed(self) -> Outcome:
+    def undisturbed(self) -> tuple[Any, Any]:
         """Score the table in peace; return its predictions and rejects."""
-        worker = self._start("calm", 0)
-        if worker.wait(_WAIT_SECONDS) != 0:
-            raise Broken(f"the undisturbed run failed: {self._last_words(0)}")
-        return self.witness.outcome("calm")
+        worker = self.rig.start("calm", 0)
+        if worker.wait(_RUN_SECONDS) != 0:
+            raise Broken(f"the undisturbed run failed: {self.rig.last_words(0)}")
+        return self.rig.outcome("calm")
 
-    def disturbed(self, run: str, kills: int) -> Outcome:
-        """Score the table with workers that are killed, up to ``kills`` times."""
-        self.witness.begin()
-        processes = [self._start(run, index) for index in range(self.workers)]
-        deadline = time.monotonic() + _WAIT_SECONDS
-        left = kills
+    def disturbed(self, run: str, times: int) -> tuple[Any, Any]:
+        """Score the table with workers that are disturbed, up to ``times`` times."""
+        self.recorded = {}
+        processes = [self.rig.start(run, index) for index in range(self.scenario.workers)]
+        deadline = time.monotonic() + _RUN_SECONDS
         try:
             while time.monotonic() < deadline:
-                victim = self.chance.randrange(self.workers)
-                try:
-                    code = processes[victim].wait(self.chance.uniform(0.0, 2.5))
-                except subprocess.TimeoutExpired:
-                    code = None
-                self.witness.compare(run)
-                if code is None and left:
-                    processes[victim].kill()
-                    processes[victim].wait()
-                    left -= 1
-                    self.kills += 1
-                    processes[victim] = self._start(run, victim)
-                elif code not in (None, 0):
-                    raise Broken(f"a worker ended with {code}: {self._last_words(victim)}")
-                elif all(process.poll() == 0 for process in processes):
-                    self.witness.compare(run)
-                    return self.witness.outcome(run)
-            raise Broken(f"run {run} did not end in {_WAIT_SECONDS:g} s")
+                victim = self.chance.randrange(self.scenario.workers)
+                if times:
+                    self._await_moment(run, processes[victim])
+                else:
+                    with suppress(subprocess.TimeoutExpired):
+                        processes[victim].wait(0.2)
+                self._compare_records(run)
+                codes = [process.poll() for process in processes]
+                if times and codes[victim] is None:
+                    times -= 1
+                    self.done += 1
+                    self._disturb(run, processes, victim)
+                elif not any(code is None for code in codes) and 0 in codes:
+                    self._compare_records(run)
+                    return self.rig.outcome(run)
+                self._replace_lost(run, processes)
+            raise Broken(f"run {run} did not end in {_RUN_SECONDS:g} s")
         finally:
             for process in processes:
                 process.kill()
                 process.wait()
 
-    def _start(self, run: str, index: int) -> subprocess.Popen[bytes]:
-        told = {
-            "namespace": NAMESPACE,
-            "name": DEPLOYMENT,
-            "model": {"uri": "pvc://data/model.onnx", "version": "v1"},
-            "contract": CONTRACT,
-            "batch": {
-                "schedule": "@daily",
-                "source": {"uri": "pvc://data/table.parquet"},
-                "maxRejects": "10%",
-                "keepRuns": 100,
-            },
-            "memoryBytes": _MEMORY,
-            "paths": {
-                "storeUriFile": str(self.folder / "uri"),
-                "volumesRoot": str(self.folder / "volumes"),
-                "cacheDir": str(self.folder / f"cache-{index}"),
-                "terminationLog": str(self.folder / f"last-words-{index}"),
-            },
-        }
-        return subprocess.Popen(
-            [sys.executable, "-m", "fourways_runtime", "batch"],
-            env={
-                **os.environ, CONFIG_VARIABLE: json.dumps(told), RUN_VARIABLE: run,
-                "PYTHONPATH": str(self.folder),
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+    def _await_moment(self, run: str, process: subprocess.Popen[bytes]) -> None:
+        """Wait for any moment, or one shortly after some chunks, or all, are recorded."""
+        if self.chance.random() < 0.3:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(self.chance.uniform(0.0, 2.0))
+            return
+        more = self.chance.choice((1, 1, 2, 5, None))
+        wanted: int | None = None
+        patience = time.monotonic() + 20.0
+        while process.poll() is None and time.monotonic() < patience:
+            chunks, recorded, _ = self._progress(run)
+            if wanted is None:
+                wanted = recorded + more if more else None
+            if chunks and recorded >= min(chunks, wanted or chunks):
+                break
+            time.sleep(0.02)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(self.chance.uniform(0.0, 0.3))
 
-    def _last_words(self, index: int) -> str:
+    def _disturb(self, run: str, processes: list[subprocess.Popen[bytes]], victim: int) -> None:
+        process = processes[victim]
+        if self.scenario.disturb == "restart":
+            assert self.server is not None  # noqa: S101  (see scenarios)
+            self.rig.close()
+            self.server.stop()
+            time.sleep(self.chance.uniform(0.0, 1.0))
+            self.server.start()
+            return
+        if self.scenario.disturb == "kill":
+            process.kill()
+            process.wait()
+        else:
+            self._terminate(run, process, victim)
+        processes[victim] = self.rig.start(run, victim)
+
+    def _terminate(self, run: str, process: subprocess.Popen[bytes], victim: int) -> None:
+        process.terminate()
         try:
-            return (self.folder / f"last-words-{index}").read_text()[:500]
-        except OSError:
-            return "no last words"
+            code = process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Broken(f"a worker was still there {GRACE_SECONDS:g} s after SIGTERM") from None
+        if code not in (0, EXIT_TERMINATED, -signal.SIGTERM):  # the last: it had hardly begun
+            raise Broken(f"SIGTERM ended a worker with {code}: {self.rig.last_words(victim)}")
+        _, _, claiming = self._progress(run)
+        if claiming > self.scenario.workers - 1:
+            raise Broken("a worker that was told to end has left a chunk claimed")
+
+    def _replace_lost(self, run: str, processes: list[subprocess.Popen[bytes]]) -> None:
+        """Start workers anew that found no store when they began, as their Job would."""
+        for index, process in enumerate(processes):
+            code = process.poll()
+            if code in (None, 0):
+                continue
+            if self.scenario.disturb != "restart" or code != _UNAVAILABLE:
+                raise Broken(f"a worker ended with {code}: {self.rig.last_words(index)}")
+            processes[index] = self.rig.start(run, index)
+
+    def _progress(self, run: str) -> tuple[int, int, int]:
+        ((chunks, recorded, claiming),) = self.rig.ask(_PROGRESS, NAMESPACE, DEPLOYMENT, run)
+        return int(chunks), int(recorded), int(claiming)
+
+    def _compare_records(self, run: str) -> None:
+        """Check that what was recorded once was not touched again."""
+        found = self.rig.ask(_RECORDED, NAMESPACE, DEPLOYMENT, run)
+        now = {number: tuple(rest) for number, *rest in found}
+        for number, was in self.recorded.items():
+            if now.get(number) != was:
+                raise Broken(f"chunk {number} was recorded as {was}, and is {now.get(number)}")
+        self.recorded = now
 
 
-def torture(folder: Path, store_uri: str, *, kills: int, workers: int, rows: int, seed: int) -> str:
-    """Kill ``kills`` workers in as many runs as it takes; return what was done, in a line.
+def torture(scenario: Scenario, folder: Path, server: Server | None = None) -> str:
+    """Disturb workers in as many runs as it takes; return what was done, in a line.
+
+    ``server`` is where the scenario's PostgreSQL is, unless its address is given.
 
     Raises:
         Broken: what must hold does not.
 
     """
-    torture = Torture(folder, store_uri, rows, workers, random.Random(seed))  # noqa: S311
-    calm = torture.undisturbed()
-    if not (calm[0] and calm[1]):
-        raise Broken("the table gives no predictions or no rejects")
-    runs = 0
-    while torture.kills < kills:
-        runs += 1
-        wild = torture.disturbed(f"wild-{seed}-{runs}", kills - torture.kills)
-        check_equal(calm, wild)
-    torture.store.close()
+    uri = scenario.store
+    if uri == "sqlite":
+        uri = f"sqlite:///{folder}/store.db"
+    elif server is not None:
+        uri = server.database()
+    with closing(Rig(folder, uri, sink=scenario.sink, rows=scenario.rows)) as rig:
+        chance = random.Random(scenario.seed)  # noqa: S311
+        torture = Torture(scenario, rig, server, chance)
+        calm = torture.undisturbed()
+        if not (calm[0] and calm[1]):
+            raise Broken("the table gives no predictions or no rejects")
+        runs = 0
+        while torture.done < scenario.times:
+            runs += 1
+            times = min(_PER_RUN, scenario.times - torture.done)
+            wild = torture.disturbed(f"wild-{scenario.seed}-{runs}", times)
+            for what, was, now in zip(("predictions", "rejects"), calm, wild, strict=True):
+                if was != now:
+                    differing = set(was) ^ set(now)
+                    example = next(iter(differing), None)
+                    raise Broken(f"{what}: {len(differing)} differ, such as {example}")
     return (
-        f"{torture.kills} kills in {runs} runs of {len(calm[0])} predictions and "
+        f"{torture.done} times in {runs} runs of {len(calm[0])} predictions and "
         f"{len(calm[1])} rejects: each equal to the undisturbed run, no recorded chunk touched"
     )
 
 
+def scenarios(given: argparse.Namespace) -> Iterator[Scenario]:
+    """Return what the options leave of all there is to go through."""
+    base = Scenario(times=given.times, rows=given.rows, seed=given.seed)
+    if given.short:
+        base = replace(base, times=4, rows=60_000)
+    everything = [
+        *(Scenario(store, workers=n) for n in (1, 2) for store in ("postgresql", "sqlite")),
+        *(Scenario(sink=sink) for sink in ("Parquet", "Delta", "table")),
+        *(Scenario(store, disturb="term") for store in ("postgresql", "sqlite")),
+        Scenario(disturb="term", sink="table"),
+        Scenario(disturb="restart", times=10),
+        Scenario(disturb="restart", sink="table", times=10),
+    ]
+    if given.short:
+        everything = [everything[at] for at in (1, 2, 6, 7, 10)]
+    wanted = {
+        name: getattr(given, name)
+        for name in ("store", "sink", "disturb", "workers")
+        if getattr(given, name) is not None
+    }
+    if wanted:
+        everything = [Scenario(**wanted)]
+    for each in everything:
+        yield replace(each, times=min(base.times, each.times), rows=base.rows, seed=base.seed)
+
+
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Kill batch workers and compare what they publish")
-    parser.add_argument("--store", default="", help="URI; a SQLite file of its own unless given")
-    parser.add_argument("--kills", type=int, default=25)
-    parser.add_argument("--workers", type=int, default=2)
+    parser = argparse.ArgumentParser(description="Disturb batch workers, and compare what comes")
+    parser.add_argument("--short", action="store_true", help="a few of each, in a minute or so")
+    parser.add_argument("--store", help="postgresql, sqlite, or the URI of a PostgreSQL database")
+    parser.add_argument("--sink", choices=("", "Parquet", "Delta", "table"))
+    parser.add_argument("--disturb", choices=("kill", "term", "restart"))
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--times", type=int, default=25)
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fourways-torture-") as name:
-        uri = given.store or f"sqlite:///{name}/store.db"
-        try:
-            print(
-                torture(
-                    Path(name), uri, kills=given.kills, workers=given.workers, rows=given.rows,
-                    seed=given.seed,
-                )
-            )  # fmt: skip
-        except (Broken, StoreUnavailable) as error:
-            print(f"BROKEN (seed {given.seed}): {error}", file=sys.stderr)
-            return 1
-    return 0
+    broken = 0
+    with ExitStack() as stack:
+        server: Server | None = None
+        for scenario in scenarios(given):
+            if scenario.store == "postgresql" and server is None:
+                server = Server()
+                stack.callback(server.remove)
+                server.start()
+            ours = server if scenario.store == "postgresql" else None
+            begun = time.monotonic()
+            with tempfile.TemporaryDirectory(prefix="fourways-torture-") as name:
+                try:
+                    said = torture(scenario, Path(name), ours)
+                except (Broken, StoreUnavailable) as error:
+                    broken += 1
+                    said = f"BROKEN: {error}"
+            seconds = time.monotonic() - begun
+            print(f"{scenario} (seed {scenario.seed}, {seconds:.0f} s): {said}", flush=True)
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":
