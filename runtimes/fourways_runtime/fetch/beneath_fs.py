@@ -19,10 +19,11 @@ class BeneathFileSystem(AbstractFileSystem):  # type: ignore[misc]
     protocol = "beneath"
     cachable = False
 
-    def __init__(self, root: Path, scheme: str) -> None:
+    def __init__(self, root: Path, shown: str) -> None:
+        """Read beneath ``root``, told to people as ``shown``."""
         super().__init__()
         self._root = root
-        self._scheme = scheme
+        self._shown = shown
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -30,7 +31,7 @@ class BeneathFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def _open_handle(self, path: str) -> int:
         components = tuple(part for part in path.split("/") if part not in ("", "."))
-        shown = f"{self._scheme}://{'/'.join(components)}"
+        shown = f"{self._shown}/{'/'.join(components)}"
         if ".." in components:
             raise FetchRefused(f"{shown}: the path leaves its folder with ..")
         return open_beneath(self._root, components, shown)
@@ -65,7 +66,7 @@ class BeneathFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise FetchRefused(f"{path}: is read only")
         handle = self._open_handle(path)
         try:
-            check_regular(handle, f"{self._scheme}://{path}", single_link=False)
+            check_regular(handle, f"{self._shown}/{path}", single_link=False)
         except BaseException:
             os.close(handle)
             raise

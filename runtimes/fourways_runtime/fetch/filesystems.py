@@ -41,7 +41,8 @@ def filesystem(
     match location.scheme:
         case "file" | "pvc":
             root, components = locate(location, paths)
-            return BeneathFileSystem(root, location.scheme), "/".join(components)
+            shown = f"{location.scheme}://{location.authority}"
+            return BeneathFileSystem(root, shown), "/".join(components)
         case "http" | "https":
             from .http_fs import HttpFile, HttpFileSystem
 
