@@ -46,12 +46,6 @@ format: setup ## Format and fix what can be fixed
 	@$(PYTHON) -m ruff format --quiet .
 	@$(PYTHON) -m ruff check --fix --quiet .
 
-torture-batch: setup ## Kill batch workers 25 times, and compare what they publish
-	@$(RUN) tools.torture.batch
-
-torture-batch-cluster: cluster ## The same on the cluster: containers killed, pods deleted
-	@$(RUN) tools.torture.cluster
-
 bench-operator: setup ## kubectl apply -> CronJob exists, on the cluster
 	@$(RUN) benchmarks.operator_latency
 
@@ -66,6 +60,9 @@ torture-batch: setup ## Batch workers killed, told to end, their store restarted
 
 torture-batch-short: setup ## The same, a few of each
 	@$(RUN) tools.torture.batch --short
+
+torture-batch-cluster: cluster ## The same on the cluster: containers killed, pods deleted
+	@$(RUN) tools.torture.cluster
 
 setup:
 	@tools/setup.sh dev

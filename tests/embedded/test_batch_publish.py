@@ -22,11 +22,13 @@ __all__ = ["postgres"]
 
 pytestmark = [
     pytest.mark.embedded,
+    # Some thirty runs a test.
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-ROWS, GROUP = 2400, 1200
-REFUSED, GIVES_WAY, AGAIN = 5, 20, 1930
+ROWS, GROUP = 400, 200
+REFUSED, GIVES_WAY, AGAIN = 5, 20, 330
 """Rows of the table: one that breaks the contract, and two with one key."""
 
 

@@ -27,7 +27,7 @@ from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES
 
 __all__ = ["disk"]
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.timeout(300)]
 
 Json = dict[str, Any]
 FILES, ROWS = 30, 4000
