@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ __all__ = ["disk"]
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(300)]
 
 Json = dict[str, Any]
-FILES, ROWS = 30, 4000
+FILES, ROWS = 25, 4000
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -122,12 +123,16 @@ def test_a_run_that_failed_midway_goes_on_with_what_it_recorded(up: Up, tmp_path
     assert httpx.get(f"{up.url}/predictions/churn/n1", trust_env=False).status_code == 404
 
     # Once more, with a worker that hangs until its deadline has passed.
-    _restart(up, tmp_path, activeDeadlineSeconds=1)
-    up.fourways("run", "churn", "--resume", failed, "--wait", "0")
+    _restart(up, tmp_path, activeDeadlineSeconds=3)
+    words = ("run", "churn", "--resume", failed, "--wait", "0")
+    started = threading.Thread(target=up.fourways, args=words)
+    started.start()
     worker = _await(lambda: _worker(up))
     os.kill(worker, signal.SIGSTOP)
+    started.join()
     _await(lambda: _is_told_to_end(worker))
-    os.kill(worker, signal.SIGCONT)
+    with suppress(ProcessLookupError):
+        os.kill(worker, signal.SIGCONT)
     assert _failed(up) == "DeadlineExceeded"
     between = _recorded(up, "published")
     assert {number: between[number] for number in before} == before, "scored again"
