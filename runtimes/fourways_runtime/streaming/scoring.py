@@ -22,8 +22,8 @@ from fourways_api import Contract, InputField
 from ..model.base import Model
 from ..pipeline import Pipeline
 from ..records import Array, Predictions
-from ..serving.scoring import Wide
 from ..sources.cells import accepts, numpy_type, shown
+from ..wide import Wide
 from .source import Events
 
 Refusals = dict[int, str]
