@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tests.unit.postgres import CutLine, Server, postgres  # noqa: F401  (a fixt
 from tests.unit.test_store import (
     Work,
     a_run,
+    commit,
     contract,
     look,
     predictions,
@@ -398,10 +400,10 @@ async def test_a_line_cut_at_a_streams_commit_leaves_all_of_it_or_nothing(
     through = line(b"commit01", forward=forward)
     writer = open_stream_writer(through.uri, stream)
     writer.begin({0: 0})
-    writer.commit([Move(0, 0, 1)], predictions([1]))
+    commit(writer, [Move(0, 0, 1)], predictions([1]))
     through.armed.set()
     with pytest.raises(StoreUnavailable) as error:
-        writer.commit([Move(0, 1, 3)], predictions([1, 2], 100))
+        commit(writer, [Move(0, 1, 3)], predictions([1, 2], 100))
     assert "s3cret" not in str(error.value)
     through.armed.clear()
     through.cut.clear()
@@ -409,15 +411,42 @@ async def test_a_line_cut_at_a_streams_commit_leaves_all_of_it_or_nothing(
     assert writer.positions({0: 0}) == {0: Position(3 if forward else 1, 1)}
     if forward:
         with pytest.raises(Fenced):
-            writer.commit([Move(0, 1, 3)], predictions([1, 2], 100))
+            commit(writer, [Move(0, 1, 3)], predictions([1, 2], 100))
     else:
-        writer.commit([Move(0, 1, 3)], predictions([1, 2], 100))
+        commit(writer, [Move(0, 1, 3)], predictions([1, 2], 100))
     writer.close()
     reader = open_reader(postgres.uri(), 5.0)
     found = await reader.live(stream.namespace, "churn", [1, 2])
     await reader.close()
     assert found is not None
     assert {k: a.outputs for k, a in found.answers.items()} == {1: {"y": 100.0}, 2: {"y": 101.0}}
+
+
+def test_a_line_cut_with_two_batches_under_way_answers_for_each_of_them(
+    postgres: Server,  # noqa: F811
+    line: Callable[..., CutLine],
+) -> None:
+    stream = Stream("two", "churn", "v1", "sha256:0", contract(), "topic")
+    through = line(b"commit01", forward=False)
+    writer = open_stream_writer(through.uri, stream)
+    writer.begin({0: 0})
+    commit(writer, [Move(0, 0, 1)], predictions([1]))
+    through.armed.set()
+    under_way = 0
+    with suppress(StoreUnavailable):  # The second may come too late even to be sent.
+        for at in (1, 2):
+            writer.send([Move(0, at, at + 1)], predictions([at]))
+            under_way += 1
+    through.cut.wait(10)
+    for _ in range(under_way):
+        with pytest.raises(StoreUnavailable):
+            writer.receive()
+    through.armed.clear()
+    through.cut.clear()
+    assert writer.positions({0: 0}) == {0: Position(1, 1)}
+    commit(writer, [Move(0, 1, 2)], predictions([1], 100))
+    assert writer.positions({0: 0}) == {0: Position(2, 1)}
+    writer.close()
 
 
 def test_a_stream_writer_goes_on_when_the_server_is_back(own_server: Server) -> None:
@@ -427,11 +456,11 @@ def test_a_stream_writer_goes_on_when_the_server_is_back(own_server: Server) -> 
     writer.begin({0: 0})
     own_server.stop()
     with pytest.raises(StoreUnavailable):
-        writer.commit([Move(0, 0, 1)], predictions([1]))
+        commit(writer, [Move(0, 0, 1)], predictions([1]))
     with pytest.raises(StoreUnavailable):
         writer.positions({0: 0})
     own_server.start()
     assert writer.positions({0: 0}) == {0: Position(0, 1)}
-    writer.commit([Move(0, 0, 1)], predictions([1]))
+    commit(writer, [Move(0, 0, 1)], predictions([1]))
     assert writer.lead()
     writer.close()

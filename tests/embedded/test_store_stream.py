@@ -25,7 +25,7 @@ from fourways_runtime.store import (
 from fourways_runtime.store.layout import SCHEMA_VERSION
 from fourways_runtime.store.stream import DeadLetter, Fenced, Move, Position
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
-from tests.unit.test_store import contract, namespace, predictions, uri  # noqa: F401  (fixtures)
+from tests.unit.test_store import commit, contract, namespace, predictions, uri  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.embedded
 
@@ -87,7 +87,7 @@ async def test_an_answer_is_there_when_its_position_has_passed(
     assert (found.contract, found.answers) == (contract(), {})
     assert writer.positions({0: 5, 1: 7}) == {0: Position(5, 0), 1: Position(7, 0)}
     assert writer.begin({0: 5, 1: 7}) == {0: 1, 1: 1}
-    writer.commit([Move(0, 5, 8)], predictions([1, 2, 1]))
+    commit(writer, [Move(0, 5, 8)], predictions([1, 2, 1]))
     assert writer.positions({0: 0, 1: 0}) == {0: Position(8, 1), 1: Position(7, 1)}
     found = await live(uri, namespace, [1, "2", 3, "x"])
     assert {key: dict(answer.outputs) for key, answer in found.answers.items()} == {
@@ -109,7 +109,7 @@ async def test_of_two_answers_the_later_row_counts_in_whatever_order_they_come(
     writer.begin({0: 0})
     answers = predictions([9, 9, 4], y=[1.0, 2.0, 3.0])
     shuffled = type(answers)(answers.keys, np.array([7, 3, 5]), answers.columns)
-    writer.commit([Move(0, 0, 8)], shuffled)
+    commit(writer, [Move(0, 0, 8)], shuffled)
     found = await live(uri, namespace, [9, 4])
     assert [found.answers[key].outputs["y"] for key in (9, 4)] == [1.0, 3.0]
 
@@ -141,7 +141,7 @@ async def test_every_type_and_shape_comes_back(
     columns["xmin"] = np.array([1, 2], np.int8)
     writer = open_stream(spec)
     writer.begin({0: 0})
-    writer.commit([Move(0, 0, 2)], predictions(["a", "ü"], **columns))
+    commit(writer, [Move(0, 0, 2)], predictions(["a", "ü"], **columns))
     found = await live(uri, namespace, ["a", "ü"])
     assert found.contract == spec
     assert found.answers["a"].outputs == expected[0] | {"xmin": 1}
@@ -156,18 +156,50 @@ async def test_a_worker_that_was_overtaken_writes_nothing_at_all(
     first, second = open_stream(), open_stream()
     first.begin({0: 0, 1: 0})
     second.begin({0: 0})
-    second.commit([Move(0, 0, 3)], predictions([1]))
+    commit(second, [Move(0, 0, 3)], predictions([1]))
     with pytest.raises(Fenced):
-        first.commit([Move(1, 0, 2), Move(0, 0, 2)], predictions([1, 5], y=[8.0, 9.0]), [letter(0)])
+        commit(
+            first, [Move(1, 0, 2), Move(0, 0, 2)], predictions([1, 5], y=[8.0, 9.0]), [letter(0)]
+        )
     with pytest.raises(Fenced):
         first.begin({1: 0, 0: 0})
     assert first.positions({0: 0, 1: 0}) == {0: Position(3, 1), 1: Position(0, 1)}
     found = await live(uri, namespace, [1, 5])
     assert {key: answer.outputs for key, answer in found.answers.items()} == {1: {"y": 0.0}}
     assert query(uri, f"SELECT 1 FROM fourways.dead_letters WHERE namespace = '{namespace}'") == []  # noqa: S608
-    first.commit([Move(0, 3, 4)], predictions([2]))
+    commit(first, [Move(0, 3, 4)], predictions([2]))
     with pytest.raises(Fenced):
-        first.commit([Move(7, 0, 1)], predictions([2]))
+        commit(first, [Move(7, 0, 1)], predictions([2]))
+
+
+async def test_what_is_sent_ahead_is_done_in_order_and_refused_with_what_it_follows(
+    postgres: Server,  # noqa: F811
+) -> None:
+    stream = Stream("ahead", "anomaly", "v1", "sha256:1", contract(), "topic")
+    writer, other = (open_stream_writer(postgres.uri(), stream) for _ in range(2))
+    writer.begin({0: 0, 1: 0})
+    writer.send([Move(0, 0, 2)], predictions([1]))
+    writer.send([Move(0, 2, 4)], predictions([1], 10), [letter(3)])
+    # Whoever asks in between waits for both; what they came to is not lost by that.
+    assert writer.positions({0: 0}) == {0: Position(4, 1)}
+    writer.send([Move(0, 4, 6)], predictions([2], 20))
+    for _ in range(3):
+        writer.receive()
+
+    commit(other, [Move(0, 6, 7)], predictions([3], 30))
+    writer.send([Move(0, 6, 8)], predictions([1], 40))
+    writer.send([Move(0, 8, 9)], predictions([2], 50))
+    writer.send([Move(1, 0, 1)], predictions([4], 60))
+    for _ in range(2):
+        with pytest.raises(Fenced):
+            writer.receive()
+    writer.receive()
+    assert writer.positions({0: 0, 1: 0}) == {0: Position(7, 1), 1: Position(1, 1)}
+    found = await live(postgres.uri(), "ahead", [1, 2, 3, 4])
+    answers = {key: answer.outputs["y"] for key, answer in found.answers.items()}
+    assert answers == {1: 10.0, 2: 20.0, 3: 30.0, 4: 60.0}
+    for each in (writer, other):
+        each.close()
 
 
 def test_of_workers_that_race_for_one_position_one_wins(open_stream: Open) -> None:
@@ -178,7 +210,7 @@ def test_of_workers_that_race_for_one_position_one_wins(open_stream: Open) -> No
     def race(number: int) -> None:
         for start in range(40):
             try:
-                writers[number].commit([Move(0, start, start + 1)], predictions([number]))
+                commit(writers[number], [Move(0, start, start + 1)], predictions([number]))
                 won.append(start)
             except Fenced:
                 continue
@@ -200,7 +232,7 @@ def test_tries_are_counted_taken_back_and_begun_anew(open_stream: Open) -> None:
     assert [writer.begin({0: 4})[0] for _ in range(3)] == [1, 2, 3]
     writer.release({0: 3})
     assert writer.positions({0: 0}) == {0: Position(4, 3)}
-    writer.commit([Move(0, 4, 5)], predictions([]), tries=0)
+    commit(writer, [Move(0, 4, 5)], predictions([]), tries=0)
     assert writer.positions({0: 0}) == {0: Position(5, 0)}
     assert open_stream(source="another").positions({0: 0}) == {0: Position(0, 0)}
 
@@ -208,9 +240,9 @@ def test_tries_are_counted_taken_back_and_begun_anew(open_stream: Open) -> None:
 def test_dead_letters_are_kept_whole(uri: str, namespace: str, open_stream: Open) -> None:  # noqa: F811
     writer = open_stream()
     writer.begin({0: 0})
-    writer.commit([Move(0, 0, 1)], predictions([]), [letter(0)])
+    commit(writer, [Move(0, 0, 1)], predictions([]), [letter(0)])
     bare = letter(1, key=None, value=None, headers=(), attempts=3)
-    writer.commit([Move(0, 1, 3)], predictions([1]), [bare, letter(2)])
+    commit(writer, [Move(0, 1, 3)], predictions([1]), [bare, letter(2)])
     rows = query(
         uri,
         "SELECT source, partition, position, key, value, headers, attempts, reason "  # noqa: S608
@@ -231,11 +263,11 @@ async def test_other_outputs_get_a_table_of_their_own_and_readers_follow(
 ) -> None:
     old = open_stream()
     old.begin({0: 0})
-    old.commit([Move(0, 0, 1)], predictions([1]))
+    commit(old, [Move(0, 0, 1)], predictions([1]))
     reader = open_reader(uri, 5.0)
     assert (await reader.live(namespace, "anomaly", [1])).answers[1].outputs == {"y": 0.0}  # type: ignore[union-attr]
     same = open_stream(version="v2")
-    same.commit([Move(0, 1, 2)], predictions([2]))
+    commit(same, [Move(0, 1, 2)], predictions([2]))
     found = await reader.live(namespace, "anomaly", [1, 2])
     assert found is not None
     assert {key: answer.version for key, answer in found.answers.items()} == {1: "v1", 2: "v2"}
@@ -246,10 +278,10 @@ async def test_other_outputs_get_a_table_of_their_own_and_readers_follow(
     assert found is not None
     assert (found.contract, found.answers) == (spec, {})
     with pytest.raises(Fenced):
-        old.commit([Move(0, 2, 3)], predictions([1]))
+        commit(old, [Move(0, 2, 3)], predictions([1]))
     with pytest.raises(StoreUnavailable, match="other outputs"):
         old.positions({0: 0})
-    new.commit([Move(0, 2, 3)], predictions([1], z=[7]))
+    commit(new, [Move(0, 2, 3)], predictions([1], z=[7]))
     found = await reader.live(namespace, "anomaly", [1])
     assert found is not None
     assert found.answers[1].outputs == {"z": 7}

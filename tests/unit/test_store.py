@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -16,10 +16,19 @@ from fourways_api import Contract
 from fourways_runtime.errors import ConfigError, StoreUnavailable
 from fourways_runtime.records import Predictions, Reject
 from fourways_runtime.sources.split import Split
-from fourways_runtime.store import PublishedRun, Run, Writer, open_reader, open_writer, read_uri
+from fourways_runtime.store import (
+    PublishedRun,
+    Run,
+    StreamWriter,
+    Writer,
+    open_reader,
+    open_writer,
+    read_uri,
+)
 from fourways_runtime.store import publish as publishing
 from fourways_runtime.store.ledger import Claim, Ledger, Plan, Settings
 from fourways_runtime.store.publish import Sealed
+from fourways_runtime.store.stream import DeadLetter, Move
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 
 NUMBERS = count()
@@ -72,6 +81,18 @@ def predictions(keys: list[Any], first_row: int = 0, **columns: Any) -> Predicti
         np.arange(first_row, first_row + len(keys)),
         {name: np.asarray(column) for name, column in values.items()},
     )
+
+
+def commit(
+    writer: StreamWriter,
+    moves: Sequence[Move],
+    answers: Predictions,
+    dead: Sequence[DeadLetter] = (),
+    tries: int = 1,
+) -> None:
+    """Write a stream's answers, and wait until that is done."""
+    writer.send(moves, answers, dead, tries=tries)
+    writer.receive()
 
 
 @dataclass

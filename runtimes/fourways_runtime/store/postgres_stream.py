@@ -2,20 +2,23 @@
 
 The statement moves the positions, upserts the answers and adds the dead letters; where it could not
 move every position it divides by zero, and nothing of it happened. Its parameters are arrays in
-binary form, taken apart by ``unnest``: nothing is done row by row on this side.
+binary form, taken apart by ``unnest``: nothing is done row by row on this side. A statement is sent
+before the one before it is answered (libpq's pipeline mode); each is a transaction of its own.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import select
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import ConnStatus, ExecStatus
-from psycopg.pq.abc import PGresult
+from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus
+from psycopg.pq.abc import PGconn, PGresult
 
 from ..errors import StoreUnavailable
 from ..records import Predictions
@@ -103,6 +106,12 @@ class PostgresStream:
         }
         self._connection: psycopg.Connection | None = None
         self._prepared: set[bytes] = set()
+        self._sent = 0
+        """Statements whose outcome is still on its way."""
+
+        self._come: deque[Exception | None] = deque()
+        """Outcomes that came and were not asked for yet."""
+
         self._leading = False
         self._model = 0
         with self._connected():
@@ -121,14 +130,14 @@ class PostgresStream:
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
         """Count a try of partitions at the positions held, durably; return their tries."""
-        with self._connected() as connection:
-            result = self._run(connection, b"begin", self._sql(_BEGIN), _held(held))
+        with self._connected():
+            result = self._ask(b"begin", self._sql(_BEGIN), _held(held))
             return {
                 int(result.get_value(row, 0) or b""): int(result.get_value(row, 1) or b"")
                 for row in range(result.ntuples - 1)
             }
 
-    def commit(
+    def send(
         self,
         moves: Sequence[Move],
         predictions: Predictions,
@@ -136,7 +145,7 @@ class PostgresStream:
         *,
         tries: int = 1,
     ) -> None:
-        """Write answers and dead letters and move the positions, in one statement, or nothing."""
+        """Send the one statement that writes answers and dead letters and moves the positions."""
         values = [
             pgarray.numbers("int32", [move.partition for move in moves]),
             pgarray.numbers("int64", [move.start for move in moves]),
@@ -148,16 +157,33 @@ class PostgresStream:
         if len(predictions):
             values += self._answers(predictions)
         name = b"commit%d%d" % (bool(dead), bool(len(predictions)))
-        with self._connected() as connection:
-            statement = None
+        with self._translated():
+            line = self._opened().pgconn
             if name not in self._prepared:
+                self._settle()
                 statement = self._statement(letters=bool(dead), answers=bool(len(predictions)))
-            self._run(connection, name, statement, values)
+                self._prepare(name, statement)
+            if line.pipeline_status == PipelineStatus.OFF:
+                line.enter_pipeline_mode()
+            line.send_query_prepared(name, values, [1] * len(values), 0)
+            line.pipeline_sync()
+            self._sent += 1
+
+    def receive(self) -> None:
+        """Wait until the oldest statement sent is committed."""
+        with self._translated():
+            if self._come:
+                outcome = self._come.popleft()
+            else:
+                self._sent -= 1
+                outcome = self._outcome()
+            if outcome is not None:
+                raise outcome
 
     def release(self, held: Mapping[int, int]) -> None:
         """Take back the try counted for partitions that nobody died over."""
-        with self._connected() as connection:
-            self._run(connection, b"release", self._sql(_RELEASE), _held(held))
+        with self._connected():
+            self._ask(b"release", self._sql(_RELEASE), _held(held))
 
     def lead(self) -> bool:
         """Take or keep the lead of this stream."""
@@ -177,16 +203,60 @@ class PostgresStream:
             with suppress(psycopg.Error):
                 self._connection.close()
             self._connection = None
+        # Nobody knows what became of what was under way.
+        broke = StoreUnavailable("the prediction store: the connection broke before the answer")
+        self._come.extend([broke] * self._sent)
+        self._sent = 0
 
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection]:
-        """Give the connection, made anew where it broke; translate errors."""
+        """Give the connection, made anew where it broke, with nothing under way on it."""
+        with self._translated():
+            connection = self._opened()
+            self._settle()
+            yield connection
+
+    def _opened(self) -> psycopg.Connection:
+        if self._connection is None or self._connection.closed:
+            self.close()
+            self._connect()
+        return self._open()
+
+    def _open(self) -> psycopg.Connection:
+        assert self._connection is not None, "a statement is under way on it"  # noqa: S101
+        return self._connection
+
+    def _settle(self) -> None:
+        """Wait for all that is under way, and keep what it came to."""
+        while self._sent:
+            self._come.append(self._outcome())
+            self._sent -= 1
+        line = self._open().pgconn
+        if line.pipeline_status != PipelineStatus.OFF:
+            line.exit_pipeline_mode()
+
+    def _outcome(self) -> Exception | None:
+        """Wait until the statement sent first is committed; return what is wrong with it."""
+        line = self._open().pgconn
+        wrong: Exception | None = None
+        while True:
+            _await(line)
+            result = line.get_result()
+            if result is None:
+                if line.status == ConnStatus.BAD:
+                    raise psycopg.OperationalError("the connection broke")
+            elif result.status == ExecStatus.PIPELINE_SYNC:
+                # Not before: the statement is answered first, and committed then.
+                return wrong
+            else:
+                wrong = wrong or _wrong(line, result)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Tell errors of the world in our words; a connection that had one is not used again."""
         try:
             with translated(self._uri):
-                if self._connection is None or self._connection.closed:
-                    self._connect()
-                assert self._connection is not None  # noqa: S101
-                yield self._connection
+                yield
         except psycopg.errors.DivisionByZero:
             raise Fenced from None
         except psycopg.errors.UndefinedTable:
@@ -301,28 +371,44 @@ class PostgresStream:
             ]
         return values
 
-    def _run(
-        self,
-        connection: psycopg.Connection,
-        name: bytes,
-        statement: sql.Composed | None,
-        values: Sequence[bytes],
-    ) -> PGresult:
-        """Run a statement on parameters in binary form, prepared where it is new."""
-        line = connection.pgconn
-        if name not in self._prepared and statement is not None:
-            self._checked(connection, line.prepare(name, statement.as_string(connection).encode()))
-            self._prepared.add(name)
+    def _ask(self, name: bytes, statement: sql.Composed, values: Sequence[bytes]) -> PGresult:
+        """Run a statement on parameters in binary form and wait for its answer."""
+        if name not in self._prepared:
+            self._prepare(name, statement)
+        line = self._open().pgconn
         result = line.exec_prepared(name, values, [1] * len(values), 0)
-        self._checked(connection, result)
+        wrong = _wrong(line, result)
+        if wrong is not None:
+            raise wrong
         return result
 
-    def _checked(self, connection: psycopg.Connection, result: PGresult) -> None:
-        if result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+    def _prepare(self, name: bytes, statement: sql.Composed) -> None:
+        connection = self._open()
+        line = connection.pgconn
+        wrong = _wrong(line, line.prepare(name, statement.as_string(connection).encode()))
+        if wrong is not None:
+            raise wrong
+        self._prepared.add(name)
+
+
+def _await(line: PGconn) -> None:
+    """Wait until there is a result to be had; ``get_result`` would keep all threads waiting."""
+    while True:
+        unsent = line.flush()
+        if not line.is_busy():
             return
-        if connection.pgconn.status == ConnStatus.BAD:
-            raise psycopg.OperationalError("the connection broke")
-        raise psycopg.errors.error_from_result(result)
+        poll = select.poll()
+        poll.register(line.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
+        poll.poll()
+        line.consume_input()
+
+
+def _wrong(line: PGconn, result: PGresult) -> Exception | None:
+    if result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+        return None
+    if line.status == ConnStatus.BAD:
+        return psycopg.OperationalError("the connection broke")
+    return psycopg.errors.error_from_result(result)
 
 
 def _held(held: Mapping[int, int]) -> list[bytes]:

@@ -100,7 +100,7 @@ class SqliteStream:
                 tries[place[0]] = int(row[0])
         return tries
 
-    def commit(
+    def send(
         self,
         moves: Sequence[Move],
         predictions: Predictions,
@@ -126,6 +126,9 @@ class SqliteStream:
                     raise Fenced
             self._connection.executemany(self._upsert, zip(*values, strict=True))
             self._connection.executemany(_LETTER, (self._letter(letter) for letter in dead))
+
+    def receive(self) -> None:
+        """Return: what was sent is done."""
 
     def release(self, held: Mapping[int, int]) -> None:
         """Take back the try counted for partitions that nobody died over."""

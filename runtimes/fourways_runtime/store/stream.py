@@ -98,7 +98,7 @@ class StreamWriter(Protocol):
         """
         ...
 
-    def commit(
+    def send(
         self,
         moves: Sequence[Move],
         predictions: Predictions,
@@ -106,12 +106,17 @@ class StreamWriter(Protocol):
         *,
         tries: int = 1,
     ) -> None:
-        """Write answers and dead letters and move the positions, in one statement, or nothing.
+        """Begin to write answers and dead letters and move the positions, all of it or nothing.
 
-        Of two answers for one key the one with the higher ``rows`` counts. Positions moved have
-        ``tries`` tries from then on: 1 where the events that follow are in flight already. Raises
-        Fenced.
+        It is done once :meth:`receive` says so, which is called once for each call of this that
+        came back. Of two answers for one key the one with the higher ``rows`` counts. Positions
+        moved have ``tries`` tries from then on: 1 where the events that follow are in flight
+        already. Raises what ``receive`` does, where that is known already.
         """
+        ...
+
+    def receive(self) -> None:
+        """Wait until the oldest of what was sent is done. Raises Fenced where it was refused."""
         ...
 
     def release(self, held: Mapping[int, int]) -> None:

@@ -1,17 +1,27 @@
-"""The writer thread: one micro-batch is written while the next one is scored.
+"""The writer thread: micro-batches are written while the next ones are scored.
 
-Batches are written in the order they come. After one that failed nothing more is written until the
-failure was taken note of: what follows it starts where it never ended.
+Batches are written in the order they come, and the next one is sent before the answer to the one
+before it is read: the store goes from one to the other without waiting for us. After one that
+failed nothing more is sent until the failure was taken note of: what follows it starts where it
+never ended, and what was sent already the store refuses for just that.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from time import perf_counter
 
+from ..errors import StoreUnavailable
 from ..records import Predictions
-from ..store.stream import DeadLetter, Move
+from ..store.stream import DeadLetter, Fenced, Move
+from .ledger import Ledger
+
+SENT = 2
+"""Batches the store may have at a time: one it works on, and the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +35,20 @@ class Batch:
 
 
 class Committer:
-    """Writes batches on a thread of its own; at most one waits for the one being written."""
+    """Writes batches on a thread of its own; at most one waits for those being written.
 
-    def __init__(self, write: Callable[[Batch], None]) -> None:
-        self._write = write
+    ``done`` is told of each batch that is in the store, and how many seconds that took.
+    """
+
+    def __init__(self, ledger: Ledger, done: Callable[[Batch, float], None]) -> None:
+        self._ledger = ledger
+        self._done = done
         self._changed = threading.Condition()
         self._waiting: Batch | None = None
         self._busy = False
         self._ended = False
         self._failure: Exception | None = None
+        self._sent: deque[tuple[Batch, float]] = deque()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
@@ -76,19 +91,40 @@ class Committer:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while self._waiting is None and not self._ended:
+                self._busy = bool(self._sent)
+                if not self._busy:
+                    self._changed.notify_all()
+                while not (self._waiting or self._sent or self._ended):
                     self._changed.wait()
-                if self._ended or self._waiting is None:
+                if self._ended and not self._sent:
                     return
-                batch, self._waiting, self._busy = self._waiting, None, True
-                self._changed.notify_all()
-            failure: Exception | None = None
+                batch = None
+                if len(self._sent) < SENT and self._waiting is not None:
+                    batch, self._waiting, self._busy = self._waiting, None, True
+                    self._changed.notify_all()
             try:
-                self._write(batch)
+                self._step(batch)
             except Exception as error:  # noqa: BLE001  (whoever comes next is told)
-                failure = error
-            with self._changed:
-                self._busy = False
-                if failure is not None:
-                    self._failure, self._waiting = failure, None
-                self._changed.notify_all()
+                self._failed(error)
+
+    def _step(self, batch: Batch | None) -> None:
+        """Send a batch, or else read the answer to the oldest one sent."""
+        if batch is not None:
+            started = perf_counter()
+            self._ledger.send(batch.moves, batch.predictions, batch.dead, batch.tries)
+            self._sent.append((batch, started))
+            return
+        written, started = self._sent.popleft()
+        self._ledger.receive()
+        self._done(written, perf_counter() - started)
+
+    def _failed(self, error: Exception) -> None:
+        while self._sent:
+            self._sent.popleft()
+            # Its failure is no news; what got through in spite of it, the store's positions say.
+            with suppress(Fenced, StoreUnavailable):
+                self._ledger.receive()
+        with self._changed:
+            self._busy = False
+            self._failure, self._waiting = error, None
+            self._changed.notify_all()

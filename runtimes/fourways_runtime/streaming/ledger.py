@@ -47,15 +47,19 @@ class Ledger:
         """Take or keep the lead."""
         return self._patiently(self._writer.lead)
 
-    def commit(
+    def send(
         self,
         moves: Sequence[Move],
         predictions: Predictions,
         dead: Sequence[DeadLetter],
         tries: int,
     ) -> None:
-        """Write answers and move positions. Raises Fenced, and StoreUnavailable at once."""
-        self._once(lambda: self._writer.commit(moves, predictions, dead, tries=tries))
+        """Begin to write answers and move positions; see StreamWriter."""
+        self._once(lambda: self._writer.send(moves, predictions, dead, tries=tries))
+
+    def receive(self) -> None:
+        """Wait for what was sent first. Raises Fenced, and StoreUnavailable at once."""
+        self._once(self._writer.receive)
 
     def release(self, held: Mapping[int, int]) -> None:
         """Take back tries that nobody died over. Raises StoreUnavailable at once."""

@@ -1,7 +1,7 @@
 """The stream worker: read, score and write side by side, each event done exactly once in the store.
 
-Owns what is in flight and whose fault a failure is. At full speed three micro-batches are under
-way: one read ahead, one scored, one written. An event is tried alone, each try counted durably
+Owns what is in flight and whose fault a failure is. At full speed micro-batches are read ahead,
+scored and written at the same time. An event is tried alone, each try counted durably
 before it is made, where its batch made the model fail, or where a worker before this one died over
 events that come next: so the one that kills is found, and becomes a dead letter, and the others are
 served.
@@ -18,16 +18,16 @@ from fourways_api.runtime_config import StreamConfig
 
 from ..errors import StoreUnavailable, WorkloadError
 from ..store.stream import Fenced, Move
-from .committer import Batch, Committer
+from .committer import SENT, Batch, Committer
 from .ledger import Ledger
 from .observed import StreamMetrics
 from .reader import Assigned, Ended, Given, Reader, Revoked
 from .scoring import Scorer
 from .source import Events, Source
 
-IN_FLIGHT = 3
+IN_FLIGHT = SENT + 2
 """Micro-batches that may have been scored and not written when a worker dies: one in the model, one
-waiting for the writer, one being written."""
+waiting for the writer, and those being written."""
 
 _DIED_OVER = 2
 """An event is taken for the one that kills after so many tries at the least: its first may have
@@ -60,7 +60,7 @@ class Worker:
         self._attempts = streaming.max_attempts
         self._stretch = streaming.micro_batch.max_events * IN_FLIGHT
         self._reader = Reader(source, ledger, streaming.micro_batch, stop)
-        self._committer = Committer(self._write)
+        self._committer = Committer(ledger, self._written)
         self._round = 0
         self._held: dict[int, int] = {}
         """Where each partition goes on, once all that is in flight is written."""
@@ -254,14 +254,12 @@ class Worker:
         self._held[partition] = position + 1
         self._begun.discard(partition)
 
-    def _write(self, batch: Batch) -> None:
-        started = perf_counter()
-        self._ledger.commit(batch.moves, batch.predictions, batch.dead, batch.tries)
-        now = perf_counter()
-        self._metrics.written(now - started)
+    def _written(self, batch: Batch, took: float) -> None:
+        self._metrics.written(took)
         self._metrics.done(len(batch.predictions) + len(batch.dead), len(batch.dead))
         for move in batch.moves:
             self._stands[move.partition] = move.end
+        now = perf_counter()
         if now - self._shown > _SHOW_SECONDS:
             self._shown = now
             self._reader.passed(self._stands)
