@@ -61,6 +61,7 @@ def main() -> None:
         "decode": decode,
         "model": model,
         "statement": statement,
+        "answered": answered,
     }
     print(stages[stage](settings))
 
@@ -116,9 +117,37 @@ def model(settings: dict[str, Any]) -> float:
 
 
 def statement(settings: dict[str, Any]) -> float:
-    """The database alone: one statement a batch, its parameters packed before."""
-    import psycopg
+    """The database alone: one statement a batch, sent before the one before it is answered."""
     from psycopg.pq import ExecStatus
+
+    def work(line: Any, name: bytes, values: list[bytes]) -> None:
+        if not line.pipeline_status:
+            line.nonblocking = 0
+            line.enter_pipeline_mode()
+            line.send_query_prepared(name, values, [1] * len(values), 0)
+            line.pipeline_sync()
+        line.send_query_prepared(name, values, [1] * len(values), 0)
+        line.pipeline_sync()
+        while (result := line.get_result()) is None or result.status != ExecStatus.PIPELINE_SYNC:
+            assert result is None or not result.error_message, result.error_message
+
+    return _written(settings, work)
+
+
+def answered(settings: dict[str, Any]) -> float:
+    """The same, each statement sent once the one before it is answered."""
+    from psycopg.pq import ExecStatus
+
+    def work(line: Any, name: bytes, values: list[bytes]) -> None:
+        result = line.exec_prepared(name, values, [1] * len(values), 0)
+        assert result.status == ExecStatus.TUPLES_OK, result.error_message
+
+    return _written(settings, work)
+
+
+def _written(settings: dict[str, Any], work: Callable[[Any, bytes, list[bytes]], None]) -> float:
+    """Write batches whose parameters were packed before."""
+    import psycopg
 
     count = settings["batch"]
     batches = []
@@ -134,8 +163,7 @@ def statement(settings: dict[str, Any]) -> float:
         done, rounds = 0, 0
         started = perf_counter()
         for answers in cycle(batches):
-            result = line.exec_prepared(b"bare", [*moves, *answers], [1, 1, 1, 1], 0)
-            assert result.status == ExecStatus.TUPLES_OK, result.error_message
+            work(line, b"bare", [*moves, *answers])
             done, rounds = done + count, rounds + 1
             # The first time round inserts; events of a stream mostly replace.
             if rounds == len(batches):

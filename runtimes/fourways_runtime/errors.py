@@ -24,6 +24,7 @@
         │   └── SinkUnavailable
         ├── BrokerUnavailable
         ├── FeaturesUnavailable
+        ├── ModelHangs            the model does not come back from what it was given
         └── PublishFailed
 
 The exit codes are read by the Job's pod-failure policy: only ``Unavailable``, and what is not
@@ -142,6 +143,10 @@ class BrokerUnavailable(Unavailable):
 
 class FeaturesUnavailable(Unavailable):
     """The feature database cannot be reached, or refuses us."""
+
+
+class ModelHangs(Unavailable):
+    """The model does not come back from what it was given."""
 
 
 class PublishFailed(Unavailable):

@@ -3,26 +3,25 @@
 The statement moves the positions, upserts the answers and adds the dead letters; where it could not
 move every position it divides by zero, and nothing of it happened. Its parameters are arrays in
 binary form, taken apart by ``unnest``: nothing is done row by row on this side. A statement is sent
-before the one before it is answered (libpq's pipeline mode); each is a transaction of its own.
+before the one before it is answered: the server goes from one to the next without waiting for us.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import select
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus
-from psycopg.pq.abc import PGconn, PGresult
+from psycopg.pq.abc import PGresult
 
 from ..errors import StoreUnavailable
 from ..records import Predictions
 from . import layout, live, pgarray, pgcopy
+from .pgahead import Line
 from .postgres import conninfo, ensure_schema, explain, lock_number, translated
 from .stream import DeadLetter, Fenced, Move, Position, Stream
 
@@ -104,11 +103,7 @@ class PostgresStream:
             "source": sql.Literal(stream.source),
             "name": sql.Literal(self._table),
         }
-        self._connection: psycopg.Connection | None = None
-        self._prepared: set[bytes] = set()
-        self._sent = 0
-        """Statements whose outcome is still on its way."""
-
+        self._line: Line | None = None
         self._come: deque[Exception | None] = deque()
         """Outcomes that came and were not asked for yet."""
 
@@ -119,7 +114,8 @@ class PostgresStream:
 
     def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
         """Say where partitions stand, without counting a try."""
-        with self._connected() as connection:
+        with self._connected() as line:
+            connection = line.free()
             if not connection.execute(self._sql(_STILL_OURS)).fetchall():
                 raise StoreUnavailable(
                     f"a worker with other outputs has taken over {self._stream.deployment}"
@@ -130,8 +126,8 @@ class PostgresStream:
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
         """Count a try of partitions at the positions held, durably; return their tries."""
-        with self._connected():
-            result = self._ask(b"begin", self._sql(_BEGIN), _held(held))
+        with self._connected() as line:
+            result = self._ask(line, b"begin", _BEGIN, _held(held))
             return {
                 int(result.get_value(row, 0) or b""): int(result.get_value(row, 1) or b"")
                 for row in range(result.ntuples - 1)
@@ -158,16 +154,11 @@ class PostgresStream:
             values += self._answers(predictions)
         name = b"commit%d%d" % (bool(dead), bool(len(predictions)))
         with self._translated():
-            line = self._opened().pgconn
-            if name not in self._prepared:
-                self._settle()
-                statement = self._statement(letters=bool(dead), answers=bool(len(predictions)))
-                self._prepare(name, statement)
-            if line.pipeline_status == PipelineStatus.OFF:
-                line.enter_pipeline_mode()
-            line.send_query_prepared(name, values, [1] * len(values), 0)
-            line.pipeline_sync()
-            self._sent += 1
+            line = self._opened()
+            if not line.knows(name):
+                self._settle(line)
+                line.prepare(name, self._statement(bool(dead), bool(len(predictions))))
+            line.send(name, values)
 
     def receive(self) -> None:
         """Wait until the oldest statement sent is committed."""
@@ -175,20 +166,21 @@ class PostgresStream:
             if self._come:
                 outcome = self._come.popleft()
             else:
-                self._sent -= 1
-                outcome = self._outcome()
+                assert self._line is not None, "nothing was sent"  # noqa: S101
+                outcome = self._line.receive()
             if outcome is not None:
                 raise outcome
 
     def release(self, held: Mapping[int, int]) -> None:
         """Take back the try counted for partitions that nobody died over."""
-        with self._connected():
-            self._ask(b"release", self._sql(_RELEASE), _held(held))
+        with self._connected() as line:
+            self._ask(line, b"release", _RELEASE, _held(held))
 
     def lead(self) -> bool:
         """Take or keep the lead of this stream."""
         stream = self._stream
-        with self._connected() as connection:
+        with self._connected() as line:
+            connection = line.free()
             if self._leading:
                 connection.execute("SELECT 1")
                 return True
@@ -199,57 +191,34 @@ class PostgresStream:
 
     def close(self) -> None:
         """Let go of the connection."""
-        if self._connection is not None:
+        if self._line is not None:
             with suppress(psycopg.Error):
-                self._connection.close()
-            self._connection = None
-        # Nobody knows what became of what was under way.
-        broke = StoreUnavailable("the prediction store: the connection broke before the answer")
-        self._come.extend([broke] * self._sent)
-        self._sent = 0
+                self._line.connection.close()
+            self._come.extend([_broke()] * self._line.under_way)
+            self._line = None
 
     @contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection]:
+    def _connected(self) -> Iterator[Line]:
         """Give the connection, made anew where it broke, with nothing under way on it."""
         with self._translated():
-            connection = self._opened()
-            self._settle()
-            yield connection
+            line = self._opened()
+            self._settle(line)
+            yield line
 
-    def _opened(self) -> psycopg.Connection:
-        if self._connection is None or self._connection.closed:
+    def _opened(self) -> Line:
+        if self._line is None or self._line.connection.closed:
             self.close()
-            self._connect()
-        return self._open()
+            self._line = Line(self._connect())
+        return self._line
 
-    def _open(self) -> psycopg.Connection:
-        assert self._connection is not None, "a statement is under way on it"  # noqa: S101
-        return self._connection
-
-    def _settle(self) -> None:
+    def _settle(self, line: Line) -> None:
         """Wait for all that is under way, and keep what it came to."""
-        while self._sent:
-            self._come.append(self._outcome())
-            self._sent -= 1
-        line = self._open().pgconn
-        if line.pipeline_status != PipelineStatus.OFF:
-            line.exit_pipeline_mode()
-
-    def _outcome(self) -> Exception | None:
-        """Wait until the statement sent first is committed; return what is wrong with it."""
-        line = self._open().pgconn
-        wrong: Exception | None = None
-        while True:
-            _await(line)
-            result = line.get_result()
-            if result is None:
-                if line.status == ConnStatus.BAD:
-                    raise psycopg.OperationalError("the connection broke")
-            elif result.status == ExecStatus.PIPELINE_SYNC:
-                # Not before: the statement is answered first, and committed then.
-                return wrong
-            else:
-                wrong = wrong or _wrong(line, result)
+        while line.under_way:
+            try:
+                self._come.append(line.receive())
+            except psycopg.Error:
+                self._come.append(_broke())
+                raise
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -265,8 +234,7 @@ class PostgresStream:
             self.close()
             raise
 
-    def _connect(self) -> None:
-        self._prepared = set()
+    def _connect(self) -> psycopg.Connection:
         self._leading = False
         connection = psycopg.connect(conninfo(self._uri, CONNECT_SECONDS), autocommit=True)
         try:
@@ -279,7 +247,7 @@ class PostgresStream:
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
+        return connection
 
     def _declare(self, connection: psycopg.Connection) -> None:
         stream = self._stream
@@ -325,7 +293,7 @@ class PostgresStream:
     def _sql(self, text: str) -> sql.Composed:
         return sql.SQL(text).format(**self._known)
 
-    def _statement(self, *, letters: bool, answers: bool) -> sql.Composed:
+    def _statement(self, letters: bool, answers: bool) -> sql.Composed:
         parts = [self._sql(_MOVED)]
         parts += [self._sql(_LETTERS)] if letters else []
         parts += [self._upsert(5 + _LETTER_PARAMETERS * letters)] if answers else []
@@ -371,44 +339,15 @@ class PostgresStream:
             ]
         return values
 
-    def _ask(self, name: bytes, statement: sql.Composed, values: Sequence[bytes]) -> PGresult:
-        """Run a statement on parameters in binary form and wait for its answer."""
-        if name not in self._prepared:
-            self._prepare(name, statement)
-        line = self._open().pgconn
-        result = line.exec_prepared(name, values, [1] * len(values), 0)
-        wrong = _wrong(line, result)
-        if wrong is not None:
-            raise wrong
-        return result
-
-    def _prepare(self, name: bytes, statement: sql.Composed) -> None:
-        connection = self._open()
-        line = connection.pgconn
-        wrong = _wrong(line, line.prepare(name, statement.as_string(connection).encode()))
-        if wrong is not None:
-            raise wrong
-        self._prepared.add(name)
+    def _ask(self, line: Line, name: bytes, statement: str, values: Sequence[bytes]) -> PGresult:
+        if not line.knows(name):
+            line.prepare(name, self._sql(statement))
+        return line.ask(name, values)
 
 
-def _await(line: PGconn) -> None:
-    """Wait until there is a result to be had; ``get_result`` would keep all threads waiting."""
-    while True:
-        unsent = line.flush()
-        if not line.is_busy():
-            return
-        poll = select.poll()
-        poll.register(line.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
-        poll.poll()
-        line.consume_input()
-
-
-def _wrong(line: PGconn, result: PGresult) -> Exception | None:
-    if result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-        return None
-    if line.status == ConnStatus.BAD:
-        return psycopg.OperationalError("the connection broke")
-    return psycopg.errors.error_from_result(result)
+def _broke() -> StoreUnavailable:
+    """Return what is said of statements that were under way: nobody knows what became of them."""
+    return StoreUnavailable("the prediction store: the connection broke before the answer")
 
 
 def _held(held: Mapping[int, int]) -> list[bytes]:

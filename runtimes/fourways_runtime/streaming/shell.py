@@ -33,6 +33,8 @@ CONNECT_SECONDS = 5.0
 _STOP_SECONDS = 25.0
 """A batch that takes longer to finish is cut off: its events are scored by the next worker."""
 
+_WATCH_SECONDS = 0.5
+
 _LIVE = json_response({"live": True})
 
 logger = logging.getLogger("fourways.streaming")
@@ -47,7 +49,7 @@ async def serve(config: StreamConfig) -> None:
     """Score events until SIGTERM or SIGINT.
 
     Raises:
-        Unavailable: the port is taken, or broker or store are away for good.
+        Unavailable: the port is taken, broker or store are away for good, or the model hangs.
         WorkloadError: the model, the topic or the configuration do not do.
 
     """
@@ -62,7 +64,10 @@ async def serve(config: StreamConfig) -> None:
     logger.info("listening", extra={"port": server.port, "namespace": config.namespace})
     told = asyncio.ensure_future(stopping.wait())
     working = asyncio.ensure_future(shell.work())
-    await asyncio.wait((told, working), return_when=asyncio.FIRST_COMPLETED)
+    watching = asyncio.ensure_future(shell.watch())
+    await asyncio.wait((told, working, watching), return_when=asyncio.FIRST_COMPLETED)
+    if watching.done():
+        watching.result()
     shell.stop.set()
     if not working.done() and not shell.running:
         working.cancel()  # Nothing was scored yet.
@@ -104,6 +109,17 @@ class Shell:
         self._worker = self._build(prepared, source, writer)
         logger.info("working", extra={"source": source.identity, "digest": prepared.digest})
         await in_thread(self._worker.run, "worker")
+
+    async def watch(self) -> None:
+        """Look after the model for ever. Raises ModelHangs.
+
+        A model that hangs with the interpreter's lock stops this too, and all answers: the
+        liveness probe ends the process then.
+        """
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if self._worker is not None:
+                self._worker.watch()
 
     def _ready(self, request: Request) -> Response:
         if self._worker is None:

@@ -12,17 +12,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from fourways_api.runtime_config import StreamConfig
 
-from ..errors import StoreUnavailable, WorkloadError
+from ..errors import ModelHangs, StoreUnavailable, WorkloadError
 from ..store.stream import Fenced, Move
 from .committer import SENT, Batch, Committer
 from .ledger import Ledger
 from .observed import StreamMetrics
 from .reader import Assigned, Ended, Given, Reader, Revoked
-from .scoring import Scorer
+from .scoring import Outcome, Scorer
 from .source import Events, Source
 
 IN_FLIGHT = SENT + 2
@@ -32,6 +32,10 @@ waiting for the writer, and those being written."""
 _DIED_OVER = 2
 """An event is taken for the one that kills after so many tries at the least: its first may have
 been in a batch with the one that does."""
+
+_WAYS_TO_DIE = "it crashed, ran out of memory, or the model never came back"
+_ALIKE = 64
+"""A model may take as long again for so many events more."""
 
 _CLOSE_SECONDS = 10.0
 _SHOW_SECONDS = 1.0
@@ -52,6 +56,11 @@ class Worker:
         stop: threading.Event,
     ) -> None:
         streaming = config.streaming
+        self._model = f"{config.model.version} ({config.model.format})"
+        self._model_seconds = config.model_seconds
+        self._asked: tuple[float, Events] | None = None
+        """Since when the model has been at which events."""
+
         self._scorer = scorer
         self._ledger = ledger
         self._source = source
@@ -82,6 +91,27 @@ class Worker:
     def ready(self) -> bool:
         """Tell whether events can be read and answers written."""
         return self._ledger.available and self._source.available()
+
+    def watch(self) -> None:
+        """Look whether the model comes back, from another thread.
+
+        Raises:
+            ModelHangs: it has been at the same events for too long. The process is to end: whose
+                try was counted is tried alone by the next worker.
+
+        """
+        asked = self._asked
+        if asked is None:
+            return
+        since, events = asked
+        limit = self._model_seconds * (1 + len(events) / _ALIKE)
+        if monotonic() - since > limit:
+            first = f"partition {events.partitions[0]} from position {events.positions[0]}"
+            raise ModelHangs(
+                f"the model {self._model} has not come back from {len(events)} events of {first} "
+                f"for {limit:.0f} s; events are tried one by one now, and one it never comes back "
+                "from becomes a dead letter"
+            )
 
     def run(self) -> None:
         """Work until told to stop; what is in flight is finished first.
@@ -190,7 +220,7 @@ class Worker:
             self._begun |= begin.keys()
         started = perf_counter()
         try:
-            outcome = self._scorer.score(events)
+            outcome = self._score(events)
         except Exception as error:  # noqa: BLE001  (whose fault it is shows one by one)
             logger.warning("scoring a batch one by one: %s", error)
             self._one_by_one(events)
@@ -210,6 +240,13 @@ class Worker:
         places = zip(events.partitions, events.positions, strict=True)
         held = self._held
         return events.chosen([i for i, (p, at) in enumerate(places) if at >= held.get(p, 1 << 63)])
+
+    def _score(self, events: Events) -> Outcome:
+        self._asked = (monotonic(), events)
+        try:
+            return self._scorer.score(events)
+        finally:
+            self._asked = None
 
     def _one_by_one(self, events: Events) -> None:
         self._committer.settle()
@@ -233,12 +270,12 @@ class Worker:
             tries = self._ledger.begin({partition: start})[partition]
             self._begun.add(partition)
             if first and tries > max(self._attempts, _DIED_OVER):
-                reason = f"model: the worker died over it {tries - 1} times"
+                reason = f"model: the worker died over it {tries - 1} times: {_WAYS_TO_DIE}"
                 tries -= 1
                 break
             first = False
             try:
-                outcome = self._scorer.score(event)
+                outcome = self._score(event)
             except WorkloadError as error:
                 # Any other error is ours: it ends the worker, and the try stays counted.
                 reason = f"model: {error}"

@@ -1,0 +1,107 @@
+"""A connection on which a statement is sent before the one before it is answered.
+
+Owns libpq's pipeline mode: each statement is a transaction of its own, done once its sync is
+answered, and answers are waited for without keeping other threads from their work. Errors are
+psycopg's.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Sequence
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus
+from psycopg.pq.abc import PGresult
+
+
+class Line:
+    """A connection, its prepared statements, and what is under way on it."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self.connection = connection
+        self.under_way = 0
+        """Statements sent whose outcome was not read."""
+
+        self._raw = connection.pgconn
+        self._prepared: set[bytes] = set()
+
+    def knows(self, name: bytes) -> bool:
+        """Tell whether a statement is prepared."""
+        return name in self._prepared
+
+    def prepare(self, name: bytes, statement: sql.Composed) -> None:
+        """Prepare a statement; nothing may be under way."""
+        self._leave()
+        text = statement.as_string(self.connection).encode()
+        self._check(self._raw.prepare(name, text))
+        self._prepared.add(name)
+
+    def ask(self, name: bytes, values: Sequence[bytes]) -> PGresult:
+        """Run a prepared statement on values in binary form and wait; nothing may be under way."""
+        self._leave()
+        return self._check(self._raw.exec_prepared(name, values, [1] * len(values), 0))
+
+    def send(self, name: bytes, values: Sequence[bytes]) -> None:
+        """Send a prepared statement after those that are under way."""
+        if self._raw.pipeline_status == PipelineStatus.OFF:
+            self._raw.enter_pipeline_mode()
+        self._raw.send_query_prepared(name, values, [1] * len(values), 0)
+        self._raw.pipeline_sync()
+        self.under_way += 1
+
+    def receive(self) -> Exception | None:
+        """Wait until the statement sent first is committed; return what is wrong with it.
+
+        Raises:
+            psycopg.OperationalError: the connection broke; nobody knows what became of it.
+
+        """
+        self.under_way -= 1
+        wrong: Exception | None = None
+        while True:
+            self._await()
+            result = self._raw.get_result()
+            if result is None:
+                if self._raw.status == ConnStatus.BAD:
+                    raise psycopg.OperationalError("the connection broke")
+            elif result.status == ExecStatus.PIPELINE_SYNC:
+                # Not before: a statement is answered first, and committed then.
+                return wrong
+            else:
+                wrong = wrong or self._wrong(result)
+
+    def free(self) -> psycopg.Connection:
+        """Return the connection for anything else; nothing may be under way."""
+        self._leave()
+        return self.connection
+
+    def _leave(self) -> None:
+        if self._raw.pipeline_status != PipelineStatus.OFF:
+            self._raw.exit_pipeline_mode()
+
+    def _await(self) -> None:
+        """Wait until there is a result to be had: ``get_result`` would hold the interpreter."""
+        line = self._raw
+        while True:
+            unsent = line.flush()
+            if not line.is_busy():
+                return
+            poll = select.poll()
+            poll.register(line.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
+            poll.poll()
+            line.consume_input()
+
+    def _check(self, result: PGresult) -> PGresult:
+        wrong = self._wrong(result)
+        if wrong is not None:
+            raise wrong
+        return result
+
+    def _wrong(self, result: PGresult) -> Exception | None:
+        if result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+            return None
+        if self._raw.status == ConnStatus.BAD:
+            return psycopg.OperationalError("the connection broke")
+        return psycopg.errors.error_from_result(result)
