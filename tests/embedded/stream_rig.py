@@ -27,6 +27,9 @@ from fourways_runtime.store import open_reader
 from tests.embedded.hosts import free_port
 from tests.unit.serving_plane import NO_TLS
 
+PATIENCE = 6
+"""A machine with other things to do takes so many times as long."""
+
 NATS = Path(sys.executable).with_name("nats-server")
 
 
@@ -95,6 +98,7 @@ def nats_server(folder: Path) -> Iterator[NatsServer]:
 
 MODEL = """
 import os
+import time
 
 class Model:
     def load(self):
@@ -106,6 +110,8 @@ class Model:
             raise ValueError("thirteen")
         if (x == 666).any():
             os._exit(9)
+        if (x == 777).any():
+            time.sleep(3600)
         if (x == 5000).any():
             return {"y": x[:0]}
         return {"y": x * 2 + 1}
@@ -182,7 +188,12 @@ class WorkerProcess:
         """End it as a kubelet does; return its exit code."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(30)
+        return self.ended(30)
+
+    def ended(self, seconds: float) -> int:
+        """Wait for its end; return its exit code. ``seconds``: with the machine to itself."""
+        assert self.process is not None
+        return self.process.wait(seconds * PATIENCE)
 
     def revive(self) -> bool:
         """Start it where it has died, as a kubelet does."""
@@ -206,8 +217,8 @@ class WorkerProcess:
 
 
 def await_true(condition: Callable[[], Any], seconds: float, between: Any = None) -> Any:
-    """Wait for a condition; return what it is then."""
-    deadline = time.monotonic() + seconds
+    """Wait for a condition; return what it is then. ``seconds``: with the machine to itself."""
+    deadline = time.monotonic() + seconds * PATIENCE
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"
         if between is not None:

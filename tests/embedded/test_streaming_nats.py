@@ -23,7 +23,7 @@ from tests.embedded.stream_rig import (
 )
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -114,6 +114,31 @@ def test_events_are_answered_and_poison_is_put_aside_with_its_reason(
     assert ask(store, "SELECT tries FROM fourways.positions") == [(0,)]
 
 
+def test_a_model_that_never_comes_back_ends_the_worker_and_the_event_is_put_aside(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    store = f"sqlite:///{tmp_path}/store.db"
+    config = configure(tmp_path, store, source(nats), maxAttempts=2)
+    config = config.model_copy(update={"model_seconds": 1.0})
+    worker = WorkerProcess(tmp_path, config)
+    good = [(f"k{at}", event(f"k{at}", at + 20_000)) for at in range(200)]
+    send(nats, [*good[:90], ("hangs", event("hangs", 777)), *good[90:]])
+    assert worker.ended(30) == 75
+    words = worker.last_words()
+    assert (words.reason, words.version) == ("ModelHangs", "v1")
+    assert "the model v1 (python) has not come back from" in words.message
+    assert "partition 0 from position" in words.message
+    end = last(nats) + 1
+    await_true(lambda: stands(store) == {0: end}, 100, worker.revive)
+    assert answers(store, [key for key, _ in good]) == {
+        f"k{at}": (at + 20_000) * 2.0 + 1 for at in range(200)
+    }
+    ((key, attempts, reason),) = dead_letters(store)
+    assert (key, attempts) == ("hangs", 2)
+    assert reason.startswith("model: the worker died over it 2 times")
+    assert worker.stop() == 0
+
+
 def test_another_worker_stands_by_and_takes_over(
     nats: NatsServer, store: str, tmp_path: Path
 ) -> None:
@@ -132,6 +157,8 @@ def test_another_worker_stands_by_and_takes_over(
         expected = dict.fromkeys(keys, number * 2.0 + 1)
         await_true(lambda keys=keys, expected=expected: answers(store, keys) == expected, 30)
     assert dead_letters(store) == []
+    assert await_true(first.ready, 30)
+    assert await_true(second.ready, 30)
     assert [first.stop(), second.stop()] == [0, 0]
 
 
@@ -177,8 +204,7 @@ def test_what_is_missing_at_the_start_is_told_in_time(
     else:
         store = "postgresql://u:s3cret@127.0.0.1:1/none"
     worker = WorkerProcess(tmp_path, configure(tmp_path, store, told))
-    assert worker.process is not None
-    assert worker.process.wait(25) != 0
+    assert worker.ended(25) != 0
     words = worker.last_words()
     assert words.reason == reason
     assert said in words.message
