@@ -26,15 +26,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.process import EXIT_TERMINATED
 from tests.unit.postgres import Server
 
-from .batch_rig import DEPLOYMENT, NAMESPACE, Broken, Rig
+from .batch_rig import DEPLOYMENT, NAMESPACE, Rig
+from .witness import Broken, Outcome, check_equal
 
 GRACE_SECONDS = 30.0
 """What Kubernetes leaves a pod between SIGTERM and SIGKILL."""
@@ -49,10 +49,6 @@ _PROGRESS = """
     count(DISTINCT CASE WHEN c.state = 'claimed' THEN c.owner END)
     FROM @chunks c JOIN @runs r ON r.id = c.run_id
     WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""
-_RECORDED = """
-    SELECT c.number, c.owner, c.attempts, c.done_at, c.rows, c.predictions, c.rejects, c.receipt
-    FROM @chunks c JOIN @runs r ON r.id = c.run_id
-    WHERE r.namespace = ? AND r.deployment = ? AND r.name = ? AND c.state = 'done'"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +81,17 @@ class Torture:
     server: Server | None
     chance: random.Random
     done: int = 0
-    recorded: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    """Chunks of the present run that were seen recorded, as they were."""
 
-    def undisturbed(self) -> tuple[Any, Any]:
+    def undisturbed(self) -> Outcome:
         """Score the table in peace; return its predictions and rejects."""
         worker = self.rig.start("calm", 0)
         if worker.wait(_RUN_SECONDS) != 0:
             raise Broken(f"the undisturbed run failed: {self.rig.last_words(0)}")
         return self.rig.outcome("calm")
 
-    def disturbed(self, run: str, times: int) -> tuple[Any, Any]:
+    def disturbed(self, run: str, times: int) -> Outcome:
         """Score the table with workers that are disturbed, up to ``times`` times."""
-        self.recorded = {}
+        self.rig.witness.begin()
         processes = [self.rig.start(run, index) for index in range(self.scenario.workers)]
         deadline = time.monotonic() + _RUN_SECONDS
         try:
@@ -108,14 +102,14 @@ class Torture:
                 else:
                     with suppress(subprocess.TimeoutExpired):
                         processes[victim].wait(0.2)
-                self._compare_records(run)
+                self.rig.witness.compare(run)
                 codes = [process.poll() for process in processes]
                 if times and codes[victim] is None:
                     times -= 1
                     self.done += 1
                     self._disturb(run, processes, victim)
                 elif not any(code is None for code in codes) and 0 in codes:
-                    self._compare_records(run)
+                    self.rig.witness.compare(run)
                     return self.rig.outcome(run)
                 self._replace_lost(run, processes)
             raise Broken(f"run {run} did not end in {_RUN_SECONDS:g} s")
@@ -182,17 +176,8 @@ class Torture:
             processes[index] = self.rig.start(run, index)
 
     def _progress(self, run: str) -> tuple[int, int, int]:
-        ((chunks, recorded, claiming),) = self.rig.ask(_PROGRESS, NAMESPACE, DEPLOYMENT, run)
+        ((chunks, recorded, claiming),) = self.rig.rows(_PROGRESS, (NAMESPACE, DEPLOYMENT, run))
         return int(chunks), int(recorded), int(claiming)
-
-    def _compare_records(self, run: str) -> None:
-        """Check that what was recorded once was not touched again."""
-        found = self.rig.ask(_RECORDED, NAMESPACE, DEPLOYMENT, run)
-        now = {number: tuple(rest) for number, *rest in found}
-        for number, was in self.recorded.items():
-            if now.get(number) != was:
-                raise Broken(f"chunk {number} was recorded as {was}, and is {now.get(number)}")
-        self.recorded = now
 
 
 def torture(scenario: Scenario, folder: Path, server: Server | None = None) -> str:
@@ -220,11 +205,7 @@ def torture(scenario: Scenario, folder: Path, server: Server | None = None) -> s
             runs += 1
             times = min(_PER_RUN, scenario.times - torture.done)
             wild = torture.disturbed(f"wild-{scenario.seed}-{runs}", times)
-            for what, was, now in zip(("predictions", "rejects"), calm, wild, strict=True):
-                if was != now:
-                    differing = set(was) ^ set(now)
-                    example = next(iter(differing), None)
-                    raise Broken(f"{what}: {len(differing)} differ, such as {example}")
+            check_equal(calm, wild)
     return (
         f"{torture.done} times in {runs} runs of {len(calm[0])} predictions and "
         f"{len(calm[1])} rejects: each equal to the undisturbed run, no recorded chunk touched"

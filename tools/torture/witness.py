@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from fourways_runtime.store.database import Database, quoted, table
+from fourways_runtime.store.database import quoted, table
 
 Rows = list[tuple[Any, ...]]
 Outcome = tuple[Rows, Rows]
@@ -16,11 +17,19 @@ class Broken(Exception):
     """What must hold does not."""
 
 
+class Asks(Protocol):
+    """Where the store is asked: its database, or what opens it anew after a restart."""
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> Rows:
+        """Return the rows of a query. Raises StoreUnavailable."""
+        ...
+
+
 @dataclass
 class Witness:
     """Looks at the runs of a deployment."""
 
-    data: Database
+    data: Asks
     namespace: str
     deployment: str
     recorded: dict[int, tuple[Any, ...]] = field(default_factory=dict)
@@ -30,16 +39,23 @@ class Witness:
         """Look at another run from here on."""
         self.recorded = {}
 
-    def outcome(self, run: str) -> tuple[Rows, Rows]:
-        """Return a published run's predictions, sorted by key, and its rejects, by position."""
-        ((view, run_id, state),) = self.data.rows(
-            "SELECT table_name, id, state FROM @runs WHERE namespace = ? AND deployment = ? "
-            "AND name = ?",
+    def outcome(self, run: str, elsewhere: Rows | None = None) -> Outcome:
+        """Return a published run's predictions, sorted by key, and its rejects, by position.
+
+        ``elsewhere`` are its predictions where they are not in the store.
+        """
+        ((view, run_id, state, said),) = self.data.rows(
+            "SELECT table_name, id, state, rows FROM @runs WHERE namespace = ? AND "
+            "deployment = ? AND name = ?",
             (self.namespace, self.deployment, run),
         )
         if state != "published":
             raise Broken(f"run {run} is {state}")
-        rows = self.data.rows(f"SELECT * FROM {table(view)} ORDER BY {quoted('id')}")  # noqa: S608
+        rows = elsewhere
+        if rows is None:
+            rows = self.data.rows(f"SELECT * FROM {table(view)} ORDER BY {quoted('id')}")  # noqa: S608
+        if len(rows) != said:
+            raise Broken(f"run {run} says {said} rows, and has {len(rows)}")
         rejects = self.data.rows(
             "SELECT position, key, field, reason FROM @rejects WHERE run_id = ? "
             "ORDER BY position, reason",
@@ -50,8 +66,8 @@ class Witness:
     def compare(self, run: str) -> None:
         """Check that what was recorded once was not touched again."""
         found = self.data.rows(
-            "SELECT c.number, c.owner, c.attempts, c.done_at, c.rows, c.predictions, c.rejects "
-            "FROM @chunks c JOIN @runs r ON r.id = c.run_id WHERE r.namespace = ? AND "
+            "SELECT c.number, c.owner, c.attempts, c.done_at, c.rows, c.predictions, c.rejects, "
+            "c.receipt FROM @chunks c JOIN @runs r ON r.id = c.run_id WHERE r.namespace = ? AND "
             "r.deployment = ? AND r.name = ? AND c.state = 'done'",
             (self.namespace, self.deployment, run),
         )
@@ -67,4 +83,5 @@ def check_equal(calm: Outcome, wild: Outcome) -> None:
     for what, was, now in zip(("predictions", "rejects"), calm, wild, strict=True):
         if was != now:
             differing = set(was) ^ set(now)
-            raise Broken(f"{what}: {len(differing)} differ, such as {next(iter(differing))}")
+            example = next(iter(differing), "a row that is there twice")
+            raise Broken(f"{what}: {len(differing)} differ, such as {example}")
