@@ -3,8 +3,8 @@ PYTHON := .venv/bin/python
 RUN := $(PYTHON) -m
 
 .PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
-  format setup bench-operator bench-serving bench-streaming torture-batch torture-batch-short \
-  torture-batch-cluster
+  format setup bench-operator bench-serving bench-streaming bench-batch torture-batch \
+  torture-batch-short torture-batch-cluster
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -54,6 +54,9 @@ bench-serving: setup ## Our model server beside its peers, on this machine
 
 bench-streaming: setup ## One stream worker beside the bare stages: Kafka to PostgreSQL
 	@$(RUN) benchmarks.streaming
+
+bench-batch: setup ## A batch worker beside its peers: Parquet to PostgreSQL and to Parquet
+	@$(RUN) benchmarks.batch
 
 torture-batch: setup ## Batch workers killed, told to end, their store restarted: 25 times each
 	@$(RUN) tools.torture.batch

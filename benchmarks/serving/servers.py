@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from time import monotonic, sleep
 
-from tools.cluster.config import cache_root
+from benchmarks.venvs import python_of
 
 from .work import CONTRACT
 
@@ -40,19 +38,7 @@ class Peer:
     @property
     def python(self) -> Path:
         """The Python of its environment, which is made where it is missing."""
-        wanted = (*self.packages, *_COMMON)
-        mark = sha256(" ".join((sys.version, *wanted)).encode()).hexdigest()[:12]
-        folder = cache_root() / "bench-venvs" / f"{self.name}-{mark}"
-        python = folder / "bin" / "python"
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            uv = str(ROOT / ".tools" / "bin" / "uv")
-            print(f"making {folder}", file=sys.stderr)
-            subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-            install = [uv, "pip", "install", "--quiet", "--python", str(python), *wanted]
-            subprocess.run(install, check=True)
-            (folder / "complete").touch()
-        return python
+        return python_of(self.name, (*self.packages, *_COMMON))
 
 
 PEERS_MEASURED = (

@@ -1,0 +1,1 @@
+"""Whole batch workers side by side: a table of Parquet, a model, and where predictions go."""

@@ -1,0 +1,57 @@
+"""The programs measured beside ours, each with an environment of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.venvs import ROOT, python_of
+
+SCRIPTS = Path(__file__).with_name("peers")
+_COMMON = ("onnxruntime==1.31.1", "numpy==2.4.6", "pyarrow==26.0.1")
+_IMAGE = (
+    "-c", "requirements.lock", "-r", "pyproject.toml", "--extra", "runtime", "--extra", "s3",
+    "--extra", "delta", "--extra", "kafka", "--extra", "nats", "--extra", "edge",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Somebody else's worker: what it is called, and what is installed for it."""
+
+    name: str
+    title: str
+    packages: tuple[str, ...]
+    script: str
+    to: str
+    """parquet, store or nowhere."""
+
+    @property
+    def command(self) -> list[str]:
+        """Its program, without arguments."""
+        python = python_of(self.name, (*self.packages, *_COMMON))
+        return [str(python), str(SCRIPTS / f"{self.script}.py")]
+
+
+BARE = Peer("bare", "bare onnxruntime, one thread, the rows in memory", (), "bare", "nowhere")
+PEERS = (
+    Peer("polars", "Polars streaming + ORT", ("polars==2.1.0",), "polars_worker", "parquet"),
+    Peer("duckdb", "DuckDB Arrow UDF + ORT", ("duckdb==2.0.1",), "duckdb_worker", "parquet"),
+    Peer("dask", "Dask", ("dask[dataframe]==2026.8.0",), "dask_worker", "parquet"),
+    Peer("pandas", "pandas", ("pandas==3.1.1",), "pandas_worker", "parquet"),
+    Peer("ray", "Ray Data map_batches", ("ray[data]==2.60.0",), "ray_worker", "parquet"),
+    Peer(
+        "adbc", "batches of pyarrow + ADBC ingest",
+        ("adbc-driver-postgresql==1.13.0", "adbc-driver-manager==1.13.0"), "adbc_postgres", "store",
+    ),
+    Peer(
+        "pandas-store", "pandas + executemany", ("pandas==3.1.1", "psycopg[binary]==3.3.9"),
+        "pandas_postgres", "store",
+    ),
+)  # fmt: skip
+
+
+def image_python() -> Path:
+    """Return a Python with what the runtime's image has (``runtimes/images/Dockerfile``)."""
+    told = "".join((ROOT / name).read_text() for name in ("pyproject.toml", "requirements.lock"))
+    return python_of("image", _IMAGE, told)

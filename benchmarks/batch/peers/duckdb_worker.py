@@ -1,0 +1,32 @@
+"""DuckDB with onnxruntime in an Arrow function, to Parquet."""
+
+import sys
+
+import duckdb
+import pyarrow as pa
+from common import NAMES, measured, scored, session
+
+model = session()
+connection = duckdb.connect()
+connection.execute("SET threads = 1; SET preserve_insertion_order = false")
+
+
+def score(*columns: "pa.ChunkedArray") -> "pa.Array":
+    """Score a vector of rows."""
+    return pa.array(scored(model, [column.to_numpy() for column in columns]))
+
+
+# DuckDB counts the parameters.
+told = eval(f"lambda {', '.join(NAMES)}: score({', '.join(NAMES)})")  # noqa: S307
+connection.create_function("score", told, ["FLOAT"] * len(NAMES), "FLOAT", type="arrow")
+
+
+def work() -> None:
+    """From Parquet to Parquet."""
+    scores = f"SELECT id, score({', '.join(NAMES)}) AS score FROM read_parquet('{sys.argv[2]}')"  # noqa: S608
+    connection.execute(
+        f"COPY ({scores}) TO '{sys.argv[3]}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
+    )
+
+
+measured(work)

@@ -1,0 +1,164 @@
+"""What a run found, as a table and as files."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+from benchmarks.figures import figure
+from benchmarks.venvs import ROOT
+
+from .others import PEERS
+
+RESULTS = ROOT / "benchmarks" / "results" / "batch.json"
+PAGE = ROOT / "docs" / "figures-batch.md"
+Found = dict[str, Any]
+
+_NAMES = {
+    "bare": "onnxruntime alone, one thread, rows in memory",
+    "ours-store": "**Fourways** → PostgreSQL: chunks, ledger, key, one pointer moved",
+    **{peer.name: f"{peer.title} → PostgreSQL" for peer in PEERS if peer.to == "store"},
+    "ours-parquet": "**Fourways** → Parquet: chunks, ledger, one row a key, one pointer moved",
+    **{peer.name: f"{peer.title} → Parquet" for peer in PEERS if peer.to == "parquet"},
+    "two-store": "two workers of **Fourways** on both cores → PostgreSQL",
+    "two-parquet": "two workers of **Fourways** on both cores → Parquet",
+}
+_WAYS = {
+    "hash-scattered": "row hash, changes spread over the table",
+    "hash-together": "row hash, changes in one place",
+    "watermark-scattered": "watermark, changes spread over the table",
+    "watermark-together": "watermark, changes in one place",
+}
+
+
+def rate(found: Found, name: str, by: str) -> float:
+    """Return the median rate in rows/s, ``by`` the clock (seconds) or the processor (cpu)."""
+    return float(median(run["rows"] / run[by] for run in found["runs"][name]))
+
+
+def summary(found: Found) -> str:
+    """Return everything that was found as Markdown."""
+    runs = found["runs"]
+    parts = []
+    if "bare" in runs:
+        parts.append(_workers(found))
+    if "hash-scattered" in runs:
+        parts.append(_incremental(found))
+    if "first_row" in found:
+        parts.append(_others(found))
+    return "\n\n".join(parts)
+
+
+def _workers(found: Found) -> str:
+    lines = [
+        "| | rows/s | each round | rows a second of processor | of onnxruntime alone: clock, "
+        "processor | peak MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, title in _NAMES.items():
+        if name not in found["runs"]:
+            continue
+        runs = found["runs"][name]
+        rounds = ", ".join(f"{run['rows'] / run['seconds'] / 1000:,.0f} k" for run in runs)
+        # Ray's work is done by processes of its own.
+        cpu = "" if name == "ray" else f"{rate(found, name, 'cpu'):,.0f}"
+        shares = [f"{rate(found, name, by) / rate(found, 'bare', by):.2f}"
+                  for by in ("seconds", "cpu") if cpu or by == "seconds"]  # fmt: skip
+        peak = "" if name == "ray" else f"{max(run['peak_mib'] for run in runs):.0f}"
+        lines.append(
+            f"| {title} | {rate(found, name, 'seconds'):,.0f} | {rounds} | {cpu} | "
+            f"{', '.join(shares)} | {peak} |"
+        )
+    return "\n".join(lines)
+
+
+def _incremental(found: Found) -> str:
+    lines = ["| 1 % of the rows changed | of the full run: clock | processor |", "|---|---|---|"]
+    for name, title in _WAYS.items():
+        shares = [f"{part(found, name, by):.1%}" for by in ("seconds", "cpu")]
+        lines.append(f"| {title} | {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def part(found: Found, name: str, by: str) -> float:
+    """Return what an incremental run took of the full one before it."""
+    pairs = zip(found["runs"][name], found["runs"][f"{name}-full"], strict=True)
+    return float(median(run[by] / full[by] for run, full in pairs))
+
+
+def _others(found: Found) -> str:
+    firsts = sorted(found["first_row"])
+    lines = [
+        f"Process start to first row recorded: {median(firsts):.2f} s by the clock "
+        f"({firsts[0]:.2f} to {firsts[-1]:.2f} s in {len(firsts)} runs), "
+        f"{median(found['first_row_cpu']):.2f} s of processor time."
+    ]
+    if "most" in found:
+        for to in ("store", "parquet"):
+            sizes = (found["rows"], found["most"])
+            peaks = [
+                f"{max(r['peak_mib'] for r in found['runs'][f'{to}-{rows}']):.0f} MiB"
+                for rows in sizes
+            ]
+            lines.append(
+                f"Peak memory of a worker → {to}, {sizes[0]:,} and {sizes[1]:,} rows: "
+                f"{peaks[0]}, {peaks[1]}."
+            )
+    return "\n\n".join(lines)
+
+
+def judged(found: Found) -> bool:
+    """Compare with the goals, printing each; True where all are met."""
+
+    def times(one: str, other: str) -> float:
+        return rate(found, one, "seconds") / rate(found, other, "seconds")
+
+    def peak(name: str) -> float:
+        return float(max(run["peak_mib"] for run in found["runs"][name]))
+
+    most = found["most"]
+    goals = [
+        ("batch_store_of_model", times("ours-store", "bare"), 0.75, False),
+        ("batch_parquet_of_polars", times("ours-parquet", "polars"), 0.97, False),
+        ("batch_parquet_of_duckdb", times("ours-parquet", "duckdb"), 1.0, False),
+        ("batch_parquet_of_dask", times("ours-parquet", "dask"), 1.0, False),
+        ("batch_parquet_of_pandas", times("ours-parquet", "pandas"), 1.0, False),
+        ("batch_parquet_times_ray", times("ours-parquet", "ray"), 4.0, False),
+        ("batch_two_workers_store", times("two-store", "ours-store"), 1.5, False),
+        ("batch_two_workers_parquet", times("two-parquet", "ours-parquet"), 1.8, False),
+        ("batch_first_row_seconds", median(found["first_row"]), 0.6, True),
+        ("batch_peak_mib_store", peak(f"store-{most}"), 250, True),
+        ("batch_peak_mib_parquet", peak(f"parquet-{most}"), 250, True),
+        ("batch_incremental_share", part(found, "hash-scattered", "seconds"), 0.05, True),
+    ]
+    met = [figure(name, value, goal, at_most=at_most) for name, value, goal, at_most in goals]
+    return all(met)
+
+
+def write(found: Found) -> None:
+    """Write the results as JSON and as a page."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    RESULTS.write_text(json.dumps({"at": at, **found}, indent=1) + "\n")
+    PAGE.write_text(f"""# Figures of the batch worker
+
+`make bench-batch` measures all of this side by side in one run and writes this page.
+
+{summary(found)}
+
+How it is measured: a table of {found["rows"]:,} rows, a text key and 20 float32 features, in
+Parquet with zstd and row groups of 65,536 rows; a forest of 100 trees, one onnxruntime thread; each worker
+on one core, PostgreSQL (fsync and synchronous_commit on) on the other, except where two workers
+share both with it. {found["rounds"]} rounds, each with every worker once (Ray Data and executemany
+only in the first); medians. Time runs from when a worker has its libraries, its model and its
+connection until its predictions are durable and, with ours, published; processor time is the
+worker's own, so it leaves out what PostgreSQL does and the time spent waiting for it. Other
+programs were at work on the machine; they show in the clock, and hardly in the processor time.
+
+Our worker is the process the operator starts, with the packages of the runtime's image and its
+variables (`PYTHONUNBUFFERED`, `PYTHONDONTWRITEBYTECODE`; none for memory or threads). It has no way
+around the ledger: every figure is with chunks that can be taken up again. The peers keep no record
+and publish nothing at once; none of them can go on where it was killed.
+""")

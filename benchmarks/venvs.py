@@ -1,0 +1,35 @@
+"""Environments of programs that are measured beside ours, made once and kept."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+from tools.cluster.config import cache_root
+
+ROOT = Path(__file__).parents[1]
+
+
+def python_of(name: str, wanted: tuple[str, ...], mark: str = "") -> Path:
+    """Return the Python of an environment, which is made where it is missing.
+
+    ``wanted`` is what ``uv pip install`` is told; ``mark`` is whatever else decides what that
+    comes to.
+    """
+    told = " ".join((sys.version, *wanted, mark))
+    folder = cache_root() / "bench-venvs" / f"{name}-{sha256(told.encode()).hexdigest()[:12]}"
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        uv = str(ROOT / ".tools" / "bin" / "uv")
+        print(f"making {folder}", file=sys.stderr)
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
+        subprocess.run(
+            [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, *wanted],
+            check=True, cwd=ROOT,
+        )  # fmt: skip
+        (folder / "complete").touch()
+    return python
