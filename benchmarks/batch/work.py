@@ -12,20 +12,15 @@ from benchmarks.serving.work import FEATURES, Array
 
 GROUP_ROWS = 65_536
 NAMES = [f"x{at}" for at in range(FEATURES)]
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string()),
-        pa.field("seen_at", pa.int64()),
-        *(pa.field(name, pa.float32()) for name in NAMES),
-    ]
-)
+SCHEMA = pa.schema({"id": pa.string(), "seen_at": pa.int64(), **dict.fromkeys(NAMES, pa.float32())})
 
 
 def write_table(file: Path, rows: int, changed: Array | None = None) -> None:
     """Write a table of ``rows`` rows; those at the positions ``changed`` have other features.
 
     A row is its key, when it was last changed (its position, or later than all others where it is
-    in ``changed``), and its features. Group by group, so that a large table needs no more memory than a small one.
+    in ``changed``), and its features. Group by group, so that a large
+    table needs no more memory than a small one.
     """
     fresh = np.zeros(rows, bool)
     if changed is not None:

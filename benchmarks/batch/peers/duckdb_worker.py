@@ -23,9 +23,10 @@ connection.create_function("score", told, ["FLOAT"] * len(NAMES), "FLOAT", type=
 
 def work() -> None:
     """From Parquet to Parquet."""
-    scores = f"SELECT id, score({', '.join(NAMES)}) AS score FROM read_parquet('{sys.argv[2]}')"  # noqa: S608
+    source, to = sys.argv[2:]
     connection.execute(
-        f"COPY ({scores}) TO '{sys.argv[3]}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
+        f"COPY (SELECT id, score({', '.join(NAMES)}) AS score FROM read_parquet('{source}')) "  # noqa: S608
+        f"TO '{to}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
     )
 
 
