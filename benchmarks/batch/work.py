@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,8 @@ from benchmarks.serving.work import FEATURES, Array
 
 GROUP_ROWS = 65_536
 NAMES = [f"x{at}" for at in range(FEATURES)]
-SCHEMA = pa.schema({"id": pa.string(), "seen_at": pa.int64(), **dict.fromkeys(NAMES, pa.float32())})
+_FLOATS: list[pa.Field[Any]] = [pa.field(name, pa.float32()) for name in NAMES]
+SCHEMA = pa.schema([pa.field("id", pa.string()), pa.field("seen_at", pa.int64()), *_FLOATS])
 
 
 def write_table(file: Path, rows: int, changed: Array | None = None) -> None:
