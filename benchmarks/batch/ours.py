@@ -18,10 +18,9 @@ from typing import Any
 import psycopg
 
 from benchmarks.serving.work import CONTRACT
-from benchmarks.venvs import ROOT
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 
-from .others import image_python
+from .others import OURS, image_python
 
 IMAGE_VARIABLES = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 """As in ``runtimes/images/Dockerfile``; HOME apart, which is another folder here."""
@@ -154,7 +153,7 @@ class Runs:
             env={
                 **kept, **IMAGE_VARIABLES, CONFIG_VARIABLE: json.dumps(told), RUN_VARIABLE: run,
                 "JOB_COMPLETION_INDEX": str(index),
-                "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'runtimes'}",
+                "PYTHONPATH": ":".join(map(str, OURS)),
             },
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=self._folder,
         )  # fmt: skip
