@@ -19,9 +19,9 @@ from fourways_api import Contract, OutputField
 from .errors import ContractMismatch
 from .features import TEXT_TYPES, bind_inputs, cut, fitted, told
 from .model.base import Model, Tensor
-from .records import Array, Predictions, Records, Reject, Rows, Scored
+from .records import Array, Keys, Predictions, Records, Reject, Rows, Scored
 from .sources.cells import Faults, numbers, numpy_type, shown
-from .sources.decode import Decoder, by_record, out_of_range
+from .sources.decode import Decoder, by_record, out_of_range, within
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -154,7 +154,7 @@ def _except(records: int, refused: Mapping[int, object]) -> Array:
     return good
 
 
-def _rejects(keys: Array, rows: Rows, refused: dict[int, tuple[str, str]]) -> list[Reject]:
+def _rejects(keys: Keys, rows: Rows, refused: dict[int, tuple[str, str]]) -> list[Reject]:
     return [
         Reject(int(rows[at]), str(keys[at]), name, reason)
         for at, (name, reason) in sorted(refused.items())
@@ -217,13 +217,7 @@ class Reading:
             flat = raw[:, field.column]
         else:
             return None
-        limits = field.range
-        low = -math.inf if limits is None or limits.min is None else limits.min
-        high = math.inf if limits is None or limits.max is None else limits.max
-        # NaN makes both NaN, and NaN is in no order.
-        lowest, highest = np.minimum.reduce(flat), np.maximum.reduce(flat)
-        good = low <= lowest and highest <= high and math.isfinite(lowest)
-        return flat if good and math.isfinite(highest) else None
+        return flat if within(flat, field.range) else None
 
     def _picked(self, raw: Array) -> Array:
         if self.field.column is None and self.field.reduce is None:

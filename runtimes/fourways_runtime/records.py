@@ -6,7 +6,7 @@ numpy, so that a server that answers from memory need not load one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -37,15 +37,56 @@ class Reject:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts (N,) as Arrow has them: an array of str objects for whoever wants one.
+
+    A million texts that are only read, scored and written never become a million objects.
+    """
+
+    arrow: Any
+    """A pyarrow.StringArray without nulls."""
+
+    def __len__(self) -> int:
+        return len(self.arrow)
+
+    def __getitem__(self, which: Any) -> Any:
+        """Return one text by its index, or those of a slice, a mask or an array of indices."""
+        if isinstance(which, slice):
+            return Texts(self.arrow[which])
+        if not isinstance(which, np.ndarray):
+            return self.arrow[int(which)].as_py()
+        return Texts(self.arrow.filter(which) if which.dtype == bool else self.arrow.take(which))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tolist())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        found: Array = self.arrow.to_numpy(zero_copy_only=False)
+        return found if dtype is None else found.astype(dtype)
+
+    def __arrow_array__(self, type: Any = None) -> Any:
+        return self.arrow if type in (None, self.arrow.type) else self.arrow.cast(type)
+
+    def tolist(self) -> list[str]:
+        """Return them as a list."""
+        found: list[str] = self.arrow.to_pylist()
+        return found
+
+
+Keys = Array | Texts
+"""Entity keys (N,): int64, str objects, or texts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Records:
     """Records that keep the contract.
 
-    ``keys`` has shape (N,) of int64 or str objects; each column has shape (N, *shape of the field),
+    Each column has shape (N, *shape of the field),
     of the contract's type (strings are objects; a missing number is NaN, a missing string "").
     ``rows`` (N,) is each record's position in the source.
     """
 
-    keys: Array
+    keys: Keys
     rows: Rows
     columns: Columns
 
@@ -61,7 +102,7 @@ class Predictions:
     gaps in it, and of two answers for one key the store keeps the one further down.
     """
 
-    keys: Array
+    keys: Keys
     rows: Rows
     columns: Columns
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from fourways_api import Contract
 
-from ..records import Array, Predictions
+from ..records import Array, Keys, Predictions
 from ..store.layout import Column, columns
 from .key_hashes import key_hashes
 from .place import Place, written
@@ -71,7 +71,10 @@ class Layout:
 
     def table(self, predictions: Predictions) -> pa.RecordBatch:
         """Return predictions as a batch."""
-        values = [predictions.keys, *(predictions.columns[c.name] for c in self._columns[1:])]
+        values: list[Keys] = [
+            predictions.keys,
+            *(predictions.columns[c.name] for c in self._columns[1:]),
+        ]
         arrays: list[Any] = [
             _array(column, field.type, value)
             for column, field, value in zip(self._columns, self.schema, values, strict=True)
@@ -98,11 +101,11 @@ def _arrow(column: Column, signed: bool) -> Any:
     return found
 
 
-def _array(column: Column, kind: Any, values: Array) -> Any:
+def _array(column: Column, kind: Any, values: Keys) -> Any:
     leaf = kind
     while pa.types.is_list(leaf):
         leaf = leaf.value_type
-    flat = values.reshape(-1)
+    flat = np.asarray(values).reshape(-1) if column.shape else values
     text = column.kind == "string"
     found: Any = pa.array(flat, pa.string()) if text else pa.array(flat)
     found = found if found.type == leaf else found.cast(leaf)

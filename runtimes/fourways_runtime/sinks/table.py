@@ -25,7 +25,7 @@ from fourways_api import Contract, Paths
 from fourways_api.modes import TableSink as TableSpec
 
 from ..errors import ConfigError, SinkUnavailable, StoreFull
-from ..records import Predictions, Reject
+from ..records import Keys, Predictions, Reject
 from ..sources.database import UserDatabase
 from ..store import pgcopy
 from ..store.layout import DUPLICATE, Column, columns
@@ -148,7 +148,7 @@ class TableSink:
         count = len(predictions)
         outputs = [predictions.columns[column.name] for column in self._columns[1:]]
         tags = [np.full(count, number), np.full(count, attempt), predictions.rows]
-        whole = [*tags, predictions.keys, *outputs]
+        whole: list[Keys] = [*tags, predictions.keys, *outputs]
         into = sql.SQL("COPY {} FROM STDIN BINARY").format(self._beside())
         with (
             self._session() as connection,

@@ -29,6 +29,7 @@ _WIDE: dict[str, Any] = {
     "uint64": pa.uint64(),
     "float64": pa.float64(),
 }
+_FLOATS: dict[str, Any] = {"float32": pa.float32(), "float64": pa.float64()}
 _FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _WHOLE = r"^-?[0-9]{1,18}$"
 _TRUTH = r"^(?i:true|false|1|0)$"
@@ -72,7 +73,12 @@ def shown(value: object) -> str:
 
 
 def leaf(kind: str, nullable: bool, found: Cells) -> tuple[Array, Faults]:
-    """Decode scalars: the typed values (N,), and what is wrong with some of them."""
+    """Decode scalars: the typed values (N,), and what is wrong with some of them.
+
+    Floats that are what is asked for, with none missing, are the column's own memory, read-only.
+    """
+    if found.type == _FLOATS.get(kind) and not found.null_count:
+        return found.to_numpy(), {}
     if pa.types.is_dictionary(found.type):
         found = found.dictionary_decode()
     if pa.types.is_null(found.type):
@@ -84,7 +90,7 @@ def leaf(kind: str, nullable: bool, found: Cells) -> tuple[Array, Faults]:
         faults = {}
         if is_text(found.type):
             found, faults = _parsed(kind, found)
-        missing = found.is_null().to_numpy(zero_copy_only=False)
+        missing = _missing(found)
         if kind == "bool":
             if not pa.types.is_boolean(found.type):
                 raise SourceError(f"{found.type} where bool was expected")
@@ -97,11 +103,18 @@ def leaf(kind: str, nullable: bool, found: Cells) -> tuple[Array, Faults]:
     return values, faults
 
 
+def _missing(found: Cells) -> Array:
+    if not found.null_count:
+        return np.zeros(len(found), bool)
+    missing: Array = found.is_null().to_numpy(zero_copy_only=False)
+    return missing
+
+
 def texts_of(found: Cells) -> tuple[Cells, Array, Faults]:
     """Return valid UTF-8 without nulls, where it was null, and what was not UTF-8."""
     if not is_text(found.type):
         raise SourceError(f"{found.type} where text was expected")
-    missing = found.is_null().to_numpy(zero_copy_only=False)
+    missing = _missing(found)
     try:
         texts = found.cast(pa.string())
         texts.validate(full=True)

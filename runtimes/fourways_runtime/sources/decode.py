@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from fourways_api import Contract, InputField
 
 from ..errors import SourceError
-from ..records import Array, Records, Reject, Rows
+from ..records import Array, Keys, Records, Reject, Rows, Texts
 from .cells import Cells, Faults, is_list, is_text, leaf, numpy_type, shown, texts_of
 
 MAX_KEY_BYTES = 1024
@@ -60,7 +60,7 @@ class Decoder:
         return self._split(keys, rows, columns, refused)
 
     def check(
-        self, keys: Array, columns: Mapping[str, Array], rows: Rows
+        self, keys: Keys, columns: Mapping[str, Array], rows: Rows
     ) -> tuple[Records, list[Reject]]:
         """Check columns that are numpy arrays already, each (N, *shape of the field).
 
@@ -70,8 +70,9 @@ class Decoder:
         """
         decoded = {}
         refused: dict[int, tuple[str, str]] = {}
-        if self._key.type != "int64" or keys.dtype != np.int64:  # else nothing can be wrong
-            texts, faults = _as_arrow(self._key.type, keys)
+        given = np.asarray(keys)
+        if self._key.type != "int64" or given.dtype != np.int64:  # else nothing can be wrong
+            texts, faults = _as_arrow(self._key.type, given)
             keys, more = _keys(self._key.type, texts)
             _note(refused, self._key.name, faults | more)
         for field in self._fields:
@@ -83,7 +84,7 @@ class Decoder:
 
     def _split(
         self,
-        keys: Array,
+        keys: Keys,
         rows: Rows,
         columns: Mapping[str, Array],
         refused: dict[int, tuple[str, str]],
@@ -111,6 +112,8 @@ def violations(field: InputField, values: Array) -> Faults:
     flat = values.reshape(-1)
     faults: Faults = {}
     if flat.dtype.kind == "f":
+        if field.categories is None and within(flat, field.range):
+            return faults
         finite = np.isfinite(flat)
         if not finite.all():
             for at in np.flatnonzero(~finite):
@@ -125,6 +128,18 @@ def violations(field: InputField, values: Array) -> Faults:
         for at in np.flatnonzero(~known.to_numpy(zero_copy_only=False)):
             faults[int(at)] = f"{shown(flat[at])} is not one of {_listed(field.categories)}"
     return by_record(faults, field.shape)
+
+
+def within(flat: Array, limits: Any) -> bool:
+    """Tell, by looking once, whether all floats of ``flat`` (M,) are finite and in ``limits``."""
+    if not len(flat):
+        return True
+    low = -math.inf if limits is None or limits.min is None else limits.min
+    high = math.inf if limits is None or limits.max is None else limits.max
+    # NaN makes both NaN, and NaN is in no order.
+    lowest, highest = np.minimum.reduce(flat), np.maximum.reduce(flat)
+    good = low <= lowest and highest <= high and math.isfinite(lowest)
+    return bool(good and math.isfinite(highest))
 
 
 def out_of_range(flat: Array, limits: Any) -> Faults:
@@ -167,19 +182,33 @@ def _listed(categories: tuple[str, ...]) -> str:
 # ---------------------------------------------------------------- columns
 
 
-def _keys(kind: str, found: Cells) -> tuple[Array, Faults]:
-    keys, faults = leaf(kind, False, found)
+def _keys(kind: str, found: Cells) -> tuple[Keys, Faults]:
     if kind != "string":
-        return keys, faults
-    texts = pa.array(keys, pa.string())
-    length = pc.binary_length(texts).to_numpy(zero_copy_only=False)
+        return leaf(kind, False, found)
+    if pa.types.is_dictionary(found.type):
+        found = found.dictionary_decode()
+    if pa.types.is_null(found.type):
+        found = found.cast(pa.string())
+    texts, _, faults = texts_of(found)
+    # A missing one is empty by now.
+    length: Array = np.asarray(pc.binary_length(texts))
     for at in np.flatnonzero(length == 0):
         faults.setdefault(int(at), "missing")
     for at in np.flatnonzero(length > MAX_KEY_BYTES):
         faults.setdefault(int(at), f"longer than {MAX_KEY_BYTES} bytes")
-    for at in np.flatnonzero(pc.match_substring(texts, "\0").to_numpy(zero_copy_only=False)):
-        faults.setdefault(int(at), "holds a NUL character")
-    return keys, faults
+    if _holds_nul(texts):
+        for at in np.flatnonzero(np.asarray(pc.match_substring(texts, "\0"))):
+            faults.setdefault(int(at), "holds a NUL character")
+    return Texts(texts), faults
+
+
+def _holds_nul(texts: Cells) -> bool:
+    """Tell whether any byte of these texts is zero."""
+    _, offsets, data = texts.buffers()
+    if data is None:
+        return False
+    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    return not np.frombuffer(data, np.uint8)[ends[0] : ends[-1]].all()
 
 
 def _column(field: InputField, found: Cells) -> tuple[Array, Faults]:

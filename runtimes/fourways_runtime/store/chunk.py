@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ..errors import StoreUnavailable
-from ..records import Array, Predictions, Reject
+from ..records import Array, Keys, Predictions, Reject
 from . import layout
 from .base import Run
 from .database import Gone
@@ -37,7 +37,11 @@ class ChunkRecord:
         self._predictions += len(predictions)
         if not len(predictions) or append is None:
             return
-        values = [predictions.keys, predictions.rows, *([] if hashes is None else [hashes])]
+        values: list[Keys] = [
+            predictions.keys,
+            predictions.rows,
+            *([] if hashes is None else [hashes]),
+        ]
         values += [
             predictions.columns[column.name]
             for column in layout.columns(self._ledger.run.contract)[1:]

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
-from ..records import Array, Reject
+from ..records import Array, Keys, Reject
 from .layout import Column
 
 
@@ -80,7 +80,7 @@ class Database(Protocol):
         """Make a table; the first column is its key."""
         ...
 
-    def appender(self, table: str, columns: Sequence[Column]) -> Callable[[list[Array]], None]:
+    def appender(self, table: str, columns: Sequence[Column]) -> Callable[[list[Keys]], None]:
         """Return what adds rows to a table, given a column of values each."""
         ...
 

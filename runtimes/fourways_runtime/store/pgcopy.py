@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ..records import Array
+from ..records import Array, Keys
 from .layout import Column
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
@@ -81,64 +82,47 @@ class Packer:
                 fields.append((f"value{at}", form))
         self._segments.append(np.dtype(fields))
 
-    def pack(self, values: Sequence[Array]) -> bytes:
+    def pack(self, values: Sequence[Keys]) -> bytes:
         """Pack columns of N values each, in the table's order: numbers (N, *shape), or text."""
         count = len(values[0])
         segments = [np.zeros(count, form) for form in self._segments]
         segments[0]["fields"] = len(self._columns)
-        texts: list[_Text] = []
+        texts: list[Any] = []
         for at, column in enumerate(self._columns):
             segment = segments[len(texts)]
             if _form(column) is None:
-                text = _Text.of(column, values[at])
-                segment[f"length{at}"] = text.lengths
+                text = _text(column, values[at])
+                segment[f"length{at}"] = pc.binary_length(text)
                 texts.append(text)
             else:
                 segment[f"length{at}"] = segment.dtype[f"value{at}"].itemsize
-                _put(segment[f"value{at}"], column, values[at])
+                _put(segment[f"value{at}"], column, np.asarray(values[at]))
         return segments[0].tobytes() if not texts else _joined(segments, texts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """Values of any width, one after another in ``data``."""
-
-    data: Array
-    offsets: Array
-    lengths: Array
-
-    @classmethod
-    def of(cls, column: Column, values: Array) -> _Text:
-        if column.shape:
-            cells: Any = pa.array([_text_array(row) for row in values], pa.binary())
-        else:
-            cells = pa.array(values, pa.string())
-        _, offsets, data = cells.buffers()
-        ends = np.frombuffer(offsets, np.int32, len(cells) + 1).astype(np.int64)
-        used = np.frombuffer(data, np.uint8)[: ends[-1]] if data else np.empty(0, np.uint8)
-        return cls(used, ends[:-1], np.diff(ends))
+def _text(column: Column, values: Keys) -> Any:
+    """Return values of any width as an Arrow array of bytes."""
+    if column.shape:
+        return pa.array([_text_array(row) for row in values], pa.large_binary())
+    return pa.array(values, pa.string()).cast(pa.large_binary())
 
 
-def _joined(segments: list[Array], texts: list[_Text]) -> bytes:
-    widths = [segment.dtype.itemsize for segment in segments]
-    sizes = np.full(len(segments[0]), sum(widths), np.int64)
-    for text in texts:
-        sizes += text.lengths
-    at = np.cumsum(sizes) - sizes
-    packed = np.empty(int(sizes.sum()), np.uint8)
+def _joined(segments: list[Array], texts: list[Any]) -> bytes:
+    """Put the rows' segments and texts in turn behind one another."""
+    parts: list[Any] = []
     for number, segment in enumerate(segments):
-        width = widths[number]
+        width = segment.dtype.itemsize
         if width:
-            raw = segment.view(np.uint8).reshape(-1, width)
-            packed[at[:, None] + np.arange(width)] = raw
-            at = at + width
-        if number < len(texts):
-            text = texts[number]
-            packed[np.repeat(at - text.offsets, text.lengths) + np.arange(len(text.data))] = (
-                text.data
-            )
-            at = at + text.lengths
-    return packed.tobytes()
+            ends: Any = np.arange(0, (len(segment) + 1) * width, width)
+            raw: Any = segment
+            buffers: list[Any] = [None, pa.py_buffer(ends), pa.py_buffer(raw)]
+            parts.append(pa.Array.from_buffers(pa.large_binary(), len(segment), buffers))
+        parts += texts[number : number + 1]
+    none: Any = pa.scalar(b"", pa.large_binary())
+    rows: Any = pc.binary_join_element_wise(*parts, none)
+    _, offsets, data = rows.buffers()
+    ends = np.frombuffer(offsets, np.int64)[rows.offset : rows.offset + len(rows) + 1]
+    return bytes(data[int(ends[0]) : int(ends[-1])])
 
 
 def _form(column: Column) -> Any:

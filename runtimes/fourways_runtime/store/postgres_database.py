@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from ..records import Array, Reject
+from ..records import Array, Keys, Reject
 from . import pgcopy
 from .database import Duplicates, Gone, quoted
 from .layout import Column
@@ -108,12 +108,12 @@ class PostgresDatabase:
         )
         self.change(f"CREATE TABLE @{quoted(table)} ({defined})")
 
-    def appender(self, table: str, columns: Sequence[Column]) -> Callable[[list[Array]], None]:
+    def appender(self, table: str, columns: Sequence[Column]) -> Callable[[list[Keys]], None]:
         """Return what adds rows to a table."""
         packer = pgcopy.Packer(columns)
         into = _spelt(f"COPY @{quoted(table)} FROM STDIN BINARY")
 
-        def append(values: list[Array]) -> None:
+        def append(values: list[Keys]) -> None:
             with (
                 self._translated(),
                 self._connection.cursor() as cursor,

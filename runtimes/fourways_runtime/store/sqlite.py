@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from ..errors import ConfigError, StoreFull, StoreUnavailable
-from ..records import Array
+from ..records import Keys
 from . import tables
 from .layout import SCHEMA_VERSION, Column
 
@@ -76,7 +76,7 @@ def quoted(identifier: str) -> str:
     return f'"{identifier}"'
 
 
-def cells(column: Column, values: Array) -> list[Any]:
+def cells(column: Column, values: Keys) -> list[Any]:
     """Return a column's values as SQLite stores them."""
     if column.shape:
         return [orjson.dumps(value).decode() for value in values.tolist()]

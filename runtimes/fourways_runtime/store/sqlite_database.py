@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 
 from ..errors import StoreUnavailable
-from ..records import Array, Reject
+from ..records import Array, Keys, Reject
 from .database import Duplicates, Gone, quoted
 from .layout import Column
 from .sqlite import cells, connect, sql_type, transaction, translated
@@ -101,12 +101,12 @@ class SqliteDatabase:
         defined = ", ".join(f"{quoted(c.identifier)} {sql_type(c)} NOT NULL" for c in columns)
         self.change(f"CREATE TABLE {quoted(table)} ({defined})")
 
-    def appender(self, table: str, columns: Sequence[Column]) -> Callable[[list[Array]], None]:
+    def appender(self, table: str, columns: Sequence[Column]) -> Callable[[list[Keys]], None]:
         """Return what adds rows to a table."""
         marks = ", ".join("?" * len(columns))
         into = f"INSERT INTO {quoted(table)} VALUES ({marks})"  # noqa: S608
 
-        def append(values: list[Array]) -> None:
+        def append(values: list[Keys]) -> None:
             stored = [cells(column, array) for column, array in zip(columns, values, strict=True)]
             with self._turn, self._translated():
                 self._connection.executemany(into, zip(*stored, strict=True))
