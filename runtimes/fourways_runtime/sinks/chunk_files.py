@@ -71,10 +71,8 @@ class Layout:
 
     def table(self, predictions: Predictions) -> pa.RecordBatch:
         """Return predictions as a batch."""
-        values: list[Keys] = [
-            predictions.keys,
-            *(predictions.columns[c.name] for c in self._columns[1:]),
-        ]
+        outputs = [predictions.columns[column.name] for column in self._columns[1:]]
+        values: list[Keys] = [predictions.keys, *outputs]
         arrays: list[Any] = [
             _array(column, field.type, value)
             for column, field, value in zip(self._columns, self.schema, values, strict=True)
@@ -105,7 +103,7 @@ def _array(column: Column, kind: Any, values: Keys) -> Any:
     leaf = kind
     while pa.types.is_list(leaf):
         leaf = leaf.value_type
-    flat = np.asarray(values).reshape(-1) if column.shape else values
+    flat: Any = np.asarray(values).reshape(-1) if column.shape else values
     text = column.kind == "string"
     found: Any = pa.array(flat, pa.string()) if text else pa.array(flat)
     found = found if found.type == leaf else found.cast(leaf)

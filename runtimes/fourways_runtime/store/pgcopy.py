@@ -103,7 +103,7 @@ class Packer:
 def _text(column: Column, values: Keys) -> Any:
     """Return values of any width as an Arrow array of bytes."""
     if column.shape:
-        return pa.array([_text_array(row) for row in values], pa.large_binary())
+        return pa.array([_text_array(row) for row in np.asarray(values)], pa.large_binary())
     return pa.array(values, pa.string()).cast(pa.large_binary())
 
 
