@@ -5,6 +5,7 @@ Each mode is imported when it is asked for, so that none pays for another's libr
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -29,7 +30,12 @@ def main() -> int:
     # The first process of a container ignores what it has no handler for: told to stop while it
     # still loads its libraries, it would work on until it is killed.
     signal.signal(signal.SIGTERM, _leave)
-    return int(import_module(f"fourways_runtime.{MODES[sys.argv[1]]}").main())
+    # It would look through the metadata of every package for plugins nobody installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    gc.disable()  # Libraries being loaded make much that is kept and nothing to collect.
+    mode = import_module(f"fourways_runtime.{MODES[sys.argv[1]]}")
+    gc.enable()
+    return int(mode.main())
 
 
 def _leave(signum: int, frame: object) -> NoReturn:

@@ -9,6 +9,7 @@ one, whole.
 
 from __future__ import annotations
 
+import gc
 import logging
 
 from fourways_api import RunReport, RuntimeConfig
@@ -23,9 +24,14 @@ __all__ = ["BatchRun", "main", "read_config", "read_run"]
 
 logger = logging.getLogger("fourways.batch")
 
+COLLECT_EVERY = 100_000
+"""Objects made, less those gone again, between two looks for cycles."""
+
 
 def main() -> int:
     """Work on one batch run as the environment says; return the process's exit code."""
+    # Rows are arrays, not objects: collecting often would only look at the libraries again.
+    gc.set_threshold(COLLECT_EVERY)
     progress: Progress | None = None
 
     def work(config: RuntimeConfig) -> RunReport:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..records import Array, Rows
+from ..sinks.key_hashes import text_hashes
 from ..sources.cells import Cells, is_list, is_text
 from ..sources.split import Newer
 from ..sources.watermarks import highest
@@ -100,9 +101,12 @@ class Changes:
         hashes = row_hashes(batch, self._columns)
         if self._known is None or not len(self._known):
             return Told(batch, rows, hashes)
-        at = np.searchsorted(self._known, hashes)
+        # In order, so that each search begins in memory where the one before ended.
+        order = np.argsort(hashes)
+        at = np.searchsorted(self._known, hashes[order])
         at[at == len(self._known)] = 0
-        same = self._known[at] == hashes
+        same = np.empty(len(hashes), bool)
+        same[order] = self._known[at] == hashes[order]
         seen = hashes[same] if self._remove else None
         new = np.flatnonzero(~same)
         return Told(batch.take(pa.array(new, pa.int64())), rows[new], hashes[new], seen)
@@ -118,17 +122,23 @@ def row_hashes(batch: pa.RecordBatch, columns: tuple[str, ...]) -> Array:
     in. Two rows that differ share a hash with a probability of about 2**-64.
     """
     found = np.zeros(batch.num_rows, np.uint64)
+    high = np.empty_like(found)
     with np.errstate(over="ignore"):
         for name in columns:
-            found = _mixed(found * _ODD + _column_hashes(batch.column(name)))
-    return found.view(np.int64)
+            # Each step can be undone, so rows that differ in one column never share a hash. In
+            # place: a wide table takes as many turns as it has columns.
+            found += _column_hashes(batch.column(name))
+            found *= _ODD
+            np.right_shift(found, np.uint64(32), out=high)
+            found ^= high
+        return _mixed(found).view(np.int64)
 
 
 def _mixed(values: Array) -> Array:
     values = values ^ (values >> np.uint64(31))
-    values = values * _MIX
-    mixed: Array = values ^ (values >> np.uint64(29))
-    return mixed
+    values *= _MIX
+    values ^= values >> np.uint64(29)
+    return values
 
 
 def _column_hashes(column: Cells) -> Array:
@@ -141,11 +151,7 @@ def _column_hashes(column: Cells) -> Array:
         lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
         hashes = _folded(_column_hashes(elements), lengths.astype(np.int64))
     elif is_text(column.type):
-        text = column.cast(pa.large_binary())
-        _, offsets, data = text.buffers()
-        ends = np.frombuffer(offsets, np.int64)[text.offset : text.offset + len(text) + 1]
-        raw = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data else np.empty(0, np.uint8)
-        hashes = _folded(raw.astype(np.uint64), np.diff(ends))
+        hashes = text_hashes(column.cast(pa.binary()))
     else:
         hashes = _bits(column)
     if column.null_count:
@@ -163,7 +169,8 @@ def _bits(column: Cells) -> Array:
         return _column_hashes(column.cast(pa.string()))
     elif not (types.is_integer(column.type) or types.is_floating(column.type)):
         column = column.cast(pa.int64(), safe=False)
-    values: Array = column.fill_null(0).to_numpy(zero_copy_only=False)
+    column = column.fill_null(0) if column.null_count else column
+    values: Array = column.to_numpy(zero_copy_only=False)
     if values.dtype.kind == "f":
         return values.astype(np.float64).view(np.uint64)
     if values.dtype.kind == "u":

@@ -21,11 +21,11 @@ def key_hashes(keys: Any) -> Array:
     with np.errstate(over="ignore"):
         if pa.types.is_integer(keys.type):
             return _mixed(keys.to_numpy(zero_copy_only=False).view(np.uint64) + _ODD).view(np.int64)
-        return _text_hashes(keys.cast(pa.string())).view(np.int64)
+        return text_hashes(keys.cast(pa.string())).view(np.int64)
 
 
-def _text_hashes(texts: Any) -> Array:
-    """Fold each text's bytes, eight at a time."""
+def text_hashes(texts: Any) -> Array:
+    """Fold each text's bytes, eight at a time; (N,) of uint64, for an array of text or bytes."""
     _, offsets, data = texts.buffers()
     ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
     ends = ends.astype(np.int64)

@@ -89,7 +89,7 @@ class Database(Protocol):
         ...
 
     def numbers(self, query: str) -> Array:
-        """Return the one column of a query, whole numbers of 64 bits, without null."""
+        """Return the one column of a query, in any order: whole numbers of 64 bits, no null."""
         ...
 
     def relations(self) -> list[str]:
