@@ -207,7 +207,7 @@ def positions_of(place: Place, name: str, rows: Array) -> Array:
     return found
 
 
-def repeated(place: Place, files: Sequence[str], rows: int, at_once: int = 8_000_000) -> Array:
+def repeated(place: Place, files: Sequence[str], rows: int, at_once: int = 500_000) -> Array:
     """Return the hashes that occur more than once in all key files, sorted."""
     starts = [np.frombuffer(place.part(name, 0, _HEADER), "<i8") for name in files]
     step = max(1, RANGES * at_once // max(rows, 1))
@@ -222,6 +222,7 @@ def repeated(place: Place, files: Sequence[str], rows: int, at_once: int = 8_000
             if at[high] > at[low]
         ]
         if some:
-            ordered = np.sort(np.concatenate(some))
+            ordered = np.concatenate(some)
+            ordered.sort()
             found.append(np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))
     return np.concatenate(found) if found else np.empty(0, np.int64)
