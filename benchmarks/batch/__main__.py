@@ -49,19 +49,16 @@ def main() -> int:
     if options.quick:
         options.rows, options.rounds, options.most = 200_000, 1, 1_000_000
     os.sched_setaffinity(0, {1})
-    found: Found = {"rows": options.rows, "rounds": options.rounds, "runs": {}, "load": {}}
+    found: Found = {"rows": options.rows, "runs": {}, "load": {}}
     with (
         tempfile.TemporaryDirectory(prefix="fourways-bench-") as folder,
         Bench(Path(folder), options, found) as bench,
     ):
         for part in options.parts:
             PARTS[part](bench)
-            found["load"][part] = os.getloadavg()[1]
+            bench.note(part)
     print(summary(found))
-    if options.quick or options.only is not None:
-        return 0
-    found = write(found)
-    return 0 if judged(found) else 1
+    return 0 if bench.partial or judged(write(found)) else 1
 
 
 class Bench:
@@ -76,6 +73,7 @@ class Bench:
         self.table = folder / "table.parquet"
         write_table(self.table, options.rows)
         self.postgres = Durable()
+        self.partial = options.quick or options.only is not None
         self._count = 0
 
     def __enter__(self) -> Bench:
@@ -115,6 +113,12 @@ class Bench:
             out.unlink(missing_ok=True)
         return Seen(told["seconds"], told["cpu"], time.perf_counter() - began, told["peak_mib"])
 
+    def note(self, part: str) -> None:
+        """Note the load of the machine, and write down what there is, in case all else fails."""
+        self.found["load"][part] = os.getloadavg()[1]
+        if not self.partial:
+            write(self.found)
+
     def keep(self, name: str, seen: Seen, rows: int) -> None:
         """Note what was seen."""
         self.found["runs"].setdefault(name, []).append({**asdict(seen), "rows": rows})
@@ -133,13 +137,15 @@ def side_by_side(bench: Bench) -> None:
         bench.keep("bare", bench.peer(BARE), rows)
         bench.keep("ours-store", bench.runs().run(bench.table), rows)
         bench.keep("ours-parquet", bench.runs().run(bench.table, sink=bench.sink()), rows)
-        for peer in PEERS:
-            if (chosen is None or peer.name in chosen) and (number == 0 or peer.name not in SLOW):
-                bench.keep(peer.name, bench.peer(peer), rows)
         two = bench.runs().run(bench.table, cores=(0, 1), workers=2)
         bench.keep("two-store", two, rows)
         two = bench.runs().run(bench.table, cores=(0, 1), workers=2, sink=bench.sink())
         bench.keep("two-parquet", two, rows)
+        for peer in PEERS:
+            if (chosen is None or peer.name in chosen) and (number == 0 or peer.name not in SLOW):
+                bench.keep(peer.name, bench.peer(peer), rows)
+        bench.found |= {"rounds": number + 1}
+        bench.note("workers")
 
 
 def first_row(bench: Bench) -> None:
