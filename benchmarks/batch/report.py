@@ -157,8 +157,8 @@ def write(found: Found) -> Found:
 How it is measured: a table of {found["rows"]:,} rows, a text key and 20 float32 features, in
 Parquet with zstd and row groups of 65,536 rows; a forest of 100 trees, one onnxruntime thread;
 each worker on one core, PostgreSQL (fsync and synchronous_commit on) on the other, except where two
-workers share both with it. {found.get("rounds", 0)} rounds, each with every worker once (Ray Data and
-executemany only in the first); medians. Time runs from when a worker has its libraries, its model
+workers share both with it. {found.get("rounds", 0)} rounds, each with every worker once (Ray Data
+and executemany only in the first); medians. Time runs from when a worker has its libraries, its model
 and its connection until its predictions are durable and, with ours, published; processor time is
 the worker's own, so it leaves out what PostgreSQL does and the time spent waiting for it. The
 machine's load was {low:.0f} to {high:.0f} on its two cores: where that is above 2, the clock tells
