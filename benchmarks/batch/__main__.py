@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,8 @@ def main() -> int:
     if options.quick:
         options.rows, options.rounds, options.most = 200_000, 1, 1_000_000
     os.sched_setaffinity(0, {1})
+    # So that PostgreSQL ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     found: Found = {"rows": options.rows, "runs": {}, "load": {}}
     with (
         tempfile.TemporaryDirectory(prefix="fourways-bench-") as folder,

@@ -158,12 +158,12 @@ How it is measured: a table of {found["rows"]:,} rows, a text key and 20 float32
 Parquet with zstd and row groups of 65,536 rows; a forest of 100 trees, one onnxruntime thread;
 each worker on one core, PostgreSQL (fsync and synchronous_commit on) on the other, except where two
 workers share both with it. {found.get("rounds", 0)} rounds, each with every worker once (Ray Data
-and executemany only in the first); medians. Time runs from when a worker has its libraries, its model
-and its connection until its predictions are durable and, with ours, published; processor time is
-the worker's own, so it leaves out what PostgreSQL does and the time spent waiting for it. The
+and executemany only in the first); medians. Time runs from when a worker has its libraries, its
+model and its connection until its predictions are durable and, with ours, published; processor time
+is the worker's own, so it leaves out what PostgreSQL does and the time spent waiting for it. The
 machine's load was {low:.0f} to {high:.0f} on its two cores: where that is above 2, the clock tells
-of the neighbours, and the processor time, which they raise a little, of the worker. So one-core
-figures are judged by processor time.
+of the neighbours, and the processor time, which they raise too, of the worker. So one-core figures
+are judged by processor time.
 
 Our worker is the process the operator starts, with the packages of the runtime's image and its
 variables (`PYTHONUNBUFFERED`, `PYTHONDONTWRITEBYTECODE`; none for memory or threads). It has no way

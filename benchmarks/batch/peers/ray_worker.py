@@ -9,7 +9,8 @@ from common import NAMES, measured, scored, session
 
 ray.init(
     address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-    logging_level=logging.ERROR, object_store_memory=2 * 2**30, runtime_env={"env_vars": {"PYTHONPATH": sys.path[0]}},
+    logging_level=logging.ERROR, object_store_memory=2 * 2**30,
+    runtime_env={"env_vars": {"PYTHONPATH": sys.path[0]}},
 )  # fmt: skip
 ray.data.DataContext.get_current().enable_progress_bars = False
 
