@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..records import Array
+from ..records import Array, Keys
 from .layout import Column
 from .pgcopy import TYPES, put_scalars
 
@@ -57,11 +57,11 @@ def blobs(values: Iterable[bytes | None]) -> bytes:
     return b"".join(parts)
 
 
-def cells(column: Column, values: Array) -> bytes:
+def cells(column: Column, values: Keys) -> bytes:
     """Pack a column's values (N, *shape), flattened."""
     if column.kind == "string":
-        return texts(values.reshape(-1).tolist())
-    return numbers(column.kind, values)
+        return texts(np.asarray(values).reshape(-1).tolist())
+    return numbers(column.kind, np.asarray(values))
 
 
 def _header(count: int, oid: int, nulls: int = 0) -> bytes:
