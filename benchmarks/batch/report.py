@@ -44,7 +44,7 @@ def summary(found: Found) -> str:
     parts = []
     if "bare" in runs:
         parts.append(_workers(found))
-    if "hash-scattered" in runs:
+    if set(_WAYS) & set(runs):
         parts.append(_incremental(found))
     if "first_row" in found:
         parts.append(_others(found))
@@ -77,6 +77,8 @@ def _workers(found: Found) -> str:
 def _incremental(found: Found) -> str:
     lines = ["| 1 % of the rows changed | of the full run: clock | processor |", "|---|---|---|"]
     for name, title in _WAYS.items():
+        if name not in found["runs"]:
+            continue
         shares = [f"{part(found, name, by):.1%}" for by in ("seconds", "cpu")]
         lines.append(f"| {title} | {' | '.join(shares)} |")
     return "\n".join(lines)
