@@ -14,6 +14,7 @@ from typing import NoReturn
 
 MODES = {
     "batch": "batch",
+    "attend": "batch.attend",
     "rollback": "rollback",
     "gateway": "gateway",
     "serve": "serving",

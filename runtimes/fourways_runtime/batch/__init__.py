@@ -20,7 +20,7 @@ from ..records import Progress
 from ..store.base import PublishedRun
 from .run import BatchRun
 
-__all__ = ["BatchRun", "main", "read_config", "read_run"]
+__all__ = ["BatchRun", "main", "open_run", "read_config", "read_run"]
 
 logger = logging.getLogger("fourways.batch")
 
@@ -36,7 +36,7 @@ def main() -> int:
 
     def work(config: RuntimeConfig) -> RunReport:
         nonlocal progress
-        run = BatchRun(config, read_run())
+        run = open_run(config, read_run())
         progress = run.progress
         return _succeeded(run.execute())
 
@@ -44,6 +44,15 @@ def main() -> int:
         return report if progress is None else _failed(report, progress)
 
     return run_job(read_config, work, logger, completed)
+
+
+def open_run(config: RuntimeConfig, name: str) -> BatchRun:
+    """Return a run on the engine its deployment names. Raises ConfigError."""
+    if config.batch is not None and config.batch.engine == "Ray":
+        from .ray_data import RayRun
+
+        return RayRun(config, name)
+    return BatchRun(config, name)
 
 
 def _succeeded(published: PublishedRun) -> RunReport:

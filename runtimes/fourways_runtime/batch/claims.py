@@ -65,14 +65,20 @@ class Recorded:
     """Whether a chunk was recorded with it."""
 
 
-def pieces(ledger: Ledger, table: Table, changes: Changes, first: Claim | None) -> Iterator[Piece]:
-    """Claim chunks, beginning with one claimed already, and read them, until none is left."""
+def unclaimed(ledger: Ledger, first: Claim | None = None) -> Iterator[Claim]:
+    """Claim chunks, beginning with one claimed already, until none is left."""
     claim = first or ledger.claim()
     while claim is not None:
+        yield claim
+        claim = ledger.claim()
+
+
+def pieces(claims: Iterator[Claim], table: Table, changes: Changes) -> Iterator[Piece]:
+    """Read claimed chunks, each claimed when the one before is read."""
+    for claim in claims:
         for rows in table.read(claim.split, changes.newer):
             yield Piece(claim, rows)
         yield Piece(claim, None)
-        claim = ledger.claim()
 
 
 def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], Outcome]:

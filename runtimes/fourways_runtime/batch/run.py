@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from ..sinks.base import Sink
     from ..sources.base import Table
     from ..store import PublishedRun, Run, Writer
-    from ..store.ledger import Base, Claim, Ledger, Plan, Settings
+    from ..store.ledger import Base, Claim, Ledger, Plan, Settings, Totals
     from ..store.publish import Sealed
     from .incremental import Changes
 
@@ -62,9 +63,10 @@ class BatchRun:
         self._name = run
         self.progress = Progress(digest=config.digest)
         self._started = time.monotonic()
-        self._ready: tuple[Pipeline, Table] | None = None
-        self._trouble: float | None = None
-        self._joined = False
+        self._pipeline: Pipeline | None = None
+        self._opened: Table | None = None
+        self.trouble: float | None = None
+        self.joined = False
 
     def execute(self) -> PublishedRun:
         """Work on the run until it is published, by this worker or another.
@@ -81,17 +83,17 @@ class BatchRun:
             except StoreFull:
                 raise
             except StoreUnavailable as error:
-                self._wait_out(error)
+                self.wait_out(error)
                 continue
             self.progress.rejects = done.rejects
             self.progress.digest = done.digest
             return done
 
-    def _wait_out(self, error: StoreUnavailable) -> None:
+    def wait_out(self, error: StoreUnavailable) -> None:
         """Wait a little for a store that went away; give up where that has gone on for long."""
         now = time.monotonic()
-        self._trouble = self._trouble or now
-        if not self._joined or now - self._trouble > PATIENCE_SECONDS:
+        self.trouble = self.trouble or now
+        if not self.joined or now - self.trouble > PATIENCE_SECONDS:
             raise error
         self.log("store unavailable", error=str(error))
         time.sleep(RETRY_SECONDS)
@@ -114,49 +116,65 @@ class BatchRun:
 
     def _join(self, store: Writer) -> PublishedRun | None:
         """Take part in the run; None where it turns out to be published."""
-        pipeline, table = self._prepared()
+        self.vouch()
+        table = self.table()
         with store.ledger(self._new_run(), self._settings(), worker()) as ledger:
             if not ledger.join():
                 return None
-            self._joined = True
-            sink: Sink | None = None
-            try:
-                sink = self._sink(self._name)
-                if sink is not None:
-                    sink.begin()
+            self.joined = True
+            with self.taking_part(ledger) as sink:
                 ledger.lay_out(partial(self._plan, table))
-                self._score(ledger, pipeline, table, sink)
+                self.score(ledger, sink)
                 return self._finish(store, ledger, sink)
-            except WorkloadError as error:
-                if not isinstance(error, Unavailable):
-                    ledger.fail(error.reason, str(error), error.exit_code)
-                    self._discard(sink)
-                    # The first to say why counts: this may be what came of its clearing up.
-                    self._heed(ledger)
-                raise
-            finally:
-                if sink is not None:
-                    sink.close()
+
+    @contextmanager
+    def taking_part(self, ledger: Ledger) -> Iterator[Sink | None]:
+        """Open the sink, if there is one; what cannot get better ends the run for all."""
+        sink: Sink | None = None
+        try:
+            sink = self._sink(self._name)
+            if sink is not None:
+                sink.begin()
+            yield sink
+        except WorkloadError as error:
+            if not isinstance(error, Unavailable):
+                ledger.fail(error.reason, str(error), error.exit_code)
+                self._discard(sink)
+                # The first to say why counts: this may be what came of its clearing up.
+                self.heed(ledger)
+            raise
+        finally:
+            if sink is not None:
+                sink.close()
 
     # ------------------------------------------------------------ beginning
 
-    def _prepared(self) -> tuple[Pipeline, Table]:
-        if self._ready is None:
+    def vouch(self) -> None:
+        """Know the digest of the model, by which runs are told apart. Raises WorkloadError."""
+        self.pipeline()
+
+    def pipeline(self) -> Pipeline:
+        """Return the pipeline, prepared once. Raises WorkloadError."""
+        if self._pipeline is None:
             from ..prepare import prepare
+
+            # Several batches at once beat several threads on one: a core each, and none waits.
+            self._pipeline = prepare(self._config, threads=1, fetched=self._fetched).pipeline
+        return self._pipeline
+
+    def table(self) -> Table:
+        """Return the table, opened once. Raises WorkloadError."""
+        if self._opened is None:
             from ..sources import open_table
 
-            config = self._config
-            # Several batches at once beat several threads on one: a core each, and none waits.
-            pipeline = prepare(config, threads=1, fetched=self._fetched).pipeline
-            spec = self._batch.incremental
+            config, spec = self._config, self._batch.incremental
             more = (spec.watermark,) if spec is not None and spec.watermark else ()
-            table = open_table(
+            self._opened = open_table(
                 self._batch.source, config.contract, policy=config.fetch, paths=config.paths,
                 more=more, batch_bytes=batch_bytes(config),
             )  # fmt: skip
-            self.log("source opened", total_rows=table.total_rows)
-            self._ready = pipeline, table
-        return self._ready
+            self.log("source opened", total_rows=self._opened.total_rows)
+        return self._opened
 
     def _fetched(self, digest: str) -> None:
         self.progress.digest = digest
@@ -205,21 +223,21 @@ class BatchRun:
 
     # ------------------------------------------------------------ scoring
 
-    def _score(self, ledger: Ledger, pipeline: Pipeline, table: Table, sink: Sink | None) -> None:
+    def score(self, ledger: Ledger, sink: Sink | None) -> None:
         """Score chunks until all of them are recorded, by whomever."""
-        from .claims import Heartbeat
+        from .claims import Heartbeat, unclaimed
 
         begun = time.monotonic()
-        changes = self._changes(ledger)
+        changes = self.changes(ledger)
         with system_allocator(), Heartbeat(ledger):
-            self._chunks(ledger, pipeline, table, changes, sink, None)
+            self.chunks(ledger, changes, sink, unclaimed(ledger))
             while not ledger.totals().complete:
-                self._heed(ledger)
+                self.heed(ledger)
                 stolen = ledger.claim() or ledger.steal()
                 if stolen is None:
                     time.sleep(RETRY_SECONDS / 2)
                 else:
-                    self._chunks(ledger, pipeline, table, changes, sink, stolen)
+                    self.chunks(ledger, changes, sink, unclaimed(ledger, stolen))
         seconds = time.monotonic() - begun
         self.log(
             "scored",
@@ -228,15 +246,10 @@ class BatchRun:
             rows_per_second=round(self.progress.rows / seconds) if seconds else None,
         )
 
-    def _chunks(
-        self,
-        ledger: Ledger,
-        pipeline: Pipeline,
-        table: Table,
-        changes: Changes,
-        sink: Sink | None,
-        first: Claim | None,
+    def chunks(
+        self, ledger: Ledger, changes: Changes, sink: Sink | None, claims: Iterator[Claim]
     ) -> None:
+        """Score and record the chunks claimed. Raises WorkloadError."""
         from .claims import Recorder, pieces, scorer
         from .overlap import overlapped
 
@@ -244,8 +257,8 @@ class BatchRun:
         limit = RejectLimit(self._batch.max_rejects, ledger.total_rows)
         with closing(
             overlapped(
-                pieces(ledger, table, changes, first), scorer(pipeline, changes), recorder.write,
-                self._config.threads,
+                pieces(claims, self.table(), changes), scorer(self.pipeline(), changes),
+                recorder.write, self._config.threads,
             )
         ) as written:  # fmt: skip
             said = time.monotonic()
@@ -254,20 +267,24 @@ class BatchRun:
                 self.progress.refused(step.rejects)
                 if not step.chunk:
                     continue
-                self._trouble = None
+                self.trouble = None
                 # Judged when a chunk is recorded: its rejects can be looked at then.
                 totals = ledger.totals()
                 self._judge(limit.surely_exceeded(totals.rejects), limit, totals.rejects,
                             totals.rows)  # fmt: skip
                 if time.monotonic() - said > _SAY_SECONDS:
                     said = time.monotonic()
-                    counts = {"chunks": totals.done, "of": totals.chunks}
-                    self.log(
-                        "progress", rows=totals.rows, total_rows=ledger.total_rows,
-                        rejects=totals.rejects, **counts,
-                    )  # fmt: skip
+                    self.tell(ledger, totals)
 
-    def _changes(self, ledger: Ledger) -> Changes:
+    def tell(self, ledger: Ledger, totals: Totals) -> None:
+        """Log how far the run is, all workers together."""
+        self.log(
+            "progress", rows=totals.rows, total_rows=ledger.total_rows, rejects=totals.rejects,
+            chunks=totals.done, of=totals.chunks,
+        )  # fmt: skip
+
+    def changes(self, ledger: Ledger) -> Changes:
+        """Return what tells new rows from old. Raises StoreUnavailable."""
         from ..store.carry import base_hashes
         from .incremental import Changes
 
@@ -311,7 +328,7 @@ class BatchRun:
             with closing(sink):
                 sink.discard()
 
-    def _heed(self, ledger: Ledger) -> None:
+    def heed(self, ledger: Ledger) -> None:
         """Stop where another worker has given the run up. Raises what it ended with."""
         from .claims import as_error
 
@@ -348,14 +365,14 @@ class BatchRun:
             if done is not None:
                 self.log("published", rows=done.rows, rejects=done.rejects)
                 return done
-            self._heed(ledger)
+            self.heed(ledger)
             time.sleep(RETRY_SECONDS / 2)
 
     def _publish(self, store: Writer, ledger: Ledger, sink: Sink | None) -> PublishedRun:
         from ..store import publish
         from .checks import check
 
-        self._heed(ledger)
+        self.heed(ledger)
         spec = self._batch.incremental
         remove = spec is not None and spec.deletions == "Remove" and ledger.kind == "hash"
         repeated = list if sink is None else lambda: sink.repeated(ledger.receipts())

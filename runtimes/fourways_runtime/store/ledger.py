@@ -304,6 +304,19 @@ class Ledger:
         """Take the next chunk nobody works on; None where there is none now."""
         return self._claim("state = 'todo'", ()) or self._orphan()
 
+    def left(self) -> list[tuple[int, int]]:
+        """Return the chunks that are not recorded yet, in order, and how often each was begun."""
+        found = self.control.rows(
+            "SELECT number, attempts FROM @chunks WHERE run_id = ? AND state <> 'done' "
+            "ORDER BY number",
+            (self.run_id,),
+        )
+        return [(int(number), int(attempts)) for number, attempts in found]
+
+    def take(self, number: int) -> Claim | None:
+        """Take this chunk, whoever has it; None where it is recorded already."""
+        return self._claim("state <> 'done' AND number = ?", (number,))
+
     def _orphan(self) -> Claim | None:
         """Take a chunk whose worker is gone, or has not been heard of for too long."""
         for owner, late in self.control.rows(

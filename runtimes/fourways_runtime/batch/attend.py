@@ -1,0 +1,117 @@
+"""The Job's part in a run that a Ray cluster carries out: it waits, and says how the run ended.
+
+A run is a Job whatever its engine: scheduled, retried, timed out, listed and told of as such. Under
+Ray its pod scores nothing and knows no cluster: it reads in the store what the run has come to. So
+it does not depend on what Ray or its operator say of themselves, and where none of Ray's workers
+comes to the run, or all have gone, it ends as a worker that was lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fourways_api import RunReport, RuntimeConfig
+
+from ..config import read_config, read_run
+from ..errors import ConfigError, StoreUnavailable, Unavailable, WorkloadError
+from ..process import run_job
+from ..store.ledger import Failure
+from .claims import as_error
+
+if TYPE_CHECKING:
+    from ..store.record import History, RunRecord
+
+logger = logging.getLogger("fourways.batch")
+
+LOOK_SECONDS = 2.0
+
+
+def main() -> int:
+    """Wait for the run as the environment says; return the process's exit code."""
+    return run_job(read_config, _work, logger)
+
+
+def _work(config: RuntimeConfig) -> RunReport:
+    from ..store import read_uri
+    from ..store.record import open_history
+
+    store = open_history(read_uri(config.paths.store_uri_file))
+    try:
+        return attend(store, config, read_run())
+    finally:
+        store.close()
+
+
+def attend(
+    store: History,
+    config: RuntimeConfig,
+    run: str,
+    *,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> RunReport:
+    """Wait until a run is published; return what there is to report.
+
+    Raises:
+        WorkloadError: what the run was given up for.
+        Unavailable: nobody has worked on it for as long as a run may take to start.
+
+    """
+    if config.batch is None:
+        raise ConfigError("the configuration has no batch settings")
+    patience = float(config.batch.starting_deadline_seconds)
+    heard = now()
+    looked, earlier = False, None
+    last: WorkloadError | None = None
+    while True:
+        try:
+            found, last = _look(store, config, run), None
+            if found is not None and found.state == "published":
+                return _published(found)
+            failed = found if found is not None and found.state == "failed" else None
+            if not looked:
+                # A run that is gone on with has failed before: no news, unless nobody comes.
+                looked, earlier = True, failed and failed.started_at
+            if failed is not None:
+                last = as_error(Failure(failed.reason, failed.message, 0))
+                if failed.started_at != earlier:
+                    raise last
+            elif _is_worked_on(store, config, run):
+                heard = now()
+        except StoreUnavailable as error:
+            if error is last:
+                raise
+            last = error
+        if now() - heard > patience:
+            raise last or Unavailable(
+                f"no worker of the Ray cluster was at the run for {patience:g} s: "
+                "what do the events of its RayJob say? (kubectl get events)"
+            )
+        sleep(LOOK_SECONDS)
+
+
+def _look(store: History, config: RuntimeConfig, run: str) -> RunRecord | None:
+    runs = store.runs(config.namespace, config.name)
+    return next((record for record in runs if record.name == run), None)
+
+
+def _is_worked_on(store: History, config: RuntimeConfig, run: str) -> bool:
+    try:
+        workers = store.progress(config.namespace, config.name, run).workers
+    except ConfigError:
+        return False  # there is no such run yet, or no more
+    return any(worker.alive for worker in workers)
+
+
+def _published(run: RunRecord) -> RunReport:
+    return RunReport(
+        outcome="Succeeded",
+        message=f"{run.rows} rows published, {run.rejects} refused",
+        rows=run.rows,
+        rejects=run.rejects,
+        digest=run.digest,
+        version=run.version,
+    )

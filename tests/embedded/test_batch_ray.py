@@ -1,0 +1,251 @@
+"""Runs under Ray Data, on a real Ray cluster of this machine: the same rows as by Jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from fourways_api import RunReport, RuntimeConfig
+from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
+from fourways_runtime import batch
+from fourways_runtime.errors import ModelNotLoadable, TooManyRejects, Unavailable, WorkloadError
+from fourways_runtime.store import PublishedRun, open_writer
+from fourways_runtime.store.database import quoted, table
+from tests.embedded.hosts import free_port
+from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
+from tests.unit.test_batch import Process, World, each_world  # noqa: F401  (a fixture)
+
+# Ray starts a process for each worker, and imports much in each: on a busy machine that takes long.
+pytestmark = [pytest.mark.embedded, pytest.mark.timeout(600)]
+
+ROWS, CHUNKS, PATIENCE = 40_000, 20, 240.0
+UNDER_RAY = {"batch__engine": "Ray", "batch__workers": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_cluster() -> Iterator[int]:
+    """A Ray cluster of two workers on loopback; returns the id of its first process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # Ray gives its own start half a minute, which a busy machine may need more than once.
+        started, address = next(filter(None, (start_ray() for _ in range(5))))
+        patch.setenv("RAY_ADDRESS", address)
+        yield started.pid
+        started.terminate()
+        started.communicate(timeout=60)
+
+
+def start_ray() -> tuple[subprocess.Popen[str], str] | None:
+    """Start a Ray cluster; None where it did not come up."""
+    port = free_port()
+    started = subprocess.Popen(
+        [Path(sys.executable).with_name("ray"), "start", "--head", "--block",
+         "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2",
+         "--object-store-memory=80000000", "--include-dashboard=false"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert started.stdout is not None
+    if any("Ray runtime started" in line for line in started.stdout):
+        return started, f"127.0.0.1:{port}"
+    started.wait()
+    return None
+
+
+@pytest.fixture
+def world(each_world: World) -> World:  # noqa: F811
+    fill(each_world)
+    return each_world
+
+
+@pytest.fixture
+def slow(postgres: Server, tmp_path: Path) -> World:  # noqa: F811
+    """A world whose store takes its time over each chunk, so that workers die over them."""
+    world = World(tmp_path, postgres.database(), "n")
+    fill(world)
+    open_writer(world.uri).close()
+    with psycopg.connect(world.uri, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END $$"
+        )
+        connection.execute(
+            "CREATE TRIGGER linger BEFORE UPDATE ON fourways.chunks FOR EACH ROW "
+            "WHEN (NEW.state = 'done') EXECUTE FUNCTION linger()"
+        )
+    return world
+
+
+def fill(world: World) -> None:
+    ages = np.arange(ROWS) % 100
+    ages[[5, ROWS // 2]] = 500  # refused: beyond the contract's range
+    world.table(
+        id=[f"c{n}" for n in range(ROWS)], age=ages, spend=np.arange(ROWS, dtype=np.float32),
+        row_group_size=ROWS // CHUNKS,
+    )  # fmt: skip
+
+
+def config_of(world: World, **changes: Any) -> RuntimeConfig:
+    memory = 8 * (ROWS // CHUNKS) * (8 * 3 + 64)
+    return world.config(**{"memoryBytes": memory, "batch__maxRejects": "1%", **changes})
+
+
+def run(world: World, name: str, **changes: Any) -> PublishedRun:
+    return batch.open_run(config_of(world, **changes), name).execute()
+
+
+def outcome(world: World, name: str) -> tuple[list[Any], list[Any]]:
+    """Return a published run's predictions and its rejects."""
+    store = open_writer(world.uri)
+    try:
+        data = store.database
+        ((view, run_id, state),) = data.rows(
+            "SELECT table_name, id, state FROM @runs WHERE namespace = ? AND name = ?",
+            (world.namespace, name),
+        )
+        assert state == "published"
+        rows = data.rows(f"SELECT * FROM {table(view)} ORDER BY {quoted('id')}")  # noqa: S608
+        rejects = data.rows(
+            "SELECT position, key, field, reason FROM @rejects WHERE run_id = ? ORDER BY position",
+            (run_id,),
+        )
+        return rows, rejects
+    finally:
+        store.close()
+
+
+def chunks(world: World, state: str) -> dict[int, tuple[Any, ...]]:
+    """Return the chunks of the run r1 in this state."""
+    with psycopg.connect(world.uri) as connection:
+        found = connection.execute(
+            "SELECT number, owner, attempts, done_at FROM fourways.chunks c "
+            "JOIN fourways.runs r ON r.id = c.run_id WHERE r.name = 'r1' AND c.state = %s",
+            (state,),
+        ).fetchall()
+    return {number: tuple(rest) for number, *rest in found}
+
+
+def recorded(world: World, at_least: int = 0) -> dict[int, tuple[Any, ...]]:
+    """Return the chunks of the run r1 that are recorded, once there are so many."""
+    deadline = time.monotonic() + PATIENCE
+    while len(found := chunks(world, "done")) < at_least:
+        assert time.monotonic() < deadline, f"{len(found)} chunks were recorded"
+        time.sleep(0.05)
+    return found
+
+
+def actors(of: int) -> list[int]:
+    """Return the processes of actors among the descendants of a process."""
+    children: dict[int, list[int]] = {}
+    names = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            names[int(folder.name)] = (folder / "cmdline").read_text()
+        except OSError:
+            continue  # it has ended meanwhile
+        children.setdefault(parent, []).append(int(folder.name))
+    found, ahead = [], [of]
+    while ahead:
+        pid = ahead.pop()
+        ahead += children.get(pid, [])
+        if names.get(pid, "").startswith("ray::MapWorker"):
+            found.append(pid)
+    return found
+
+
+def driver(world: World, **changes: Any) -> Process:
+    config = json.dumps(config_of(world, **UNDER_RAY, **changes).to_json())
+    started = subprocess.Popen(
+        [sys.executable, "-m", "fourways_runtime", "batch"],
+        env={**os.environ, CONFIG_VARIABLE: config, RUN_VARIABLE: "r1"},
+        stderr=(world.root / "log").open("w"), text=True,
+    )  # fmt: skip
+    return Process(started, world.root / "last-words")
+
+
+def report_of(process: Process) -> RunReport:
+    process.started.wait(timeout=PATIENCE)
+    return RunReport.model_validate_json(process.last_words.read_text())
+
+
+def test_a_run_under_ray_is_that_of_jobs(world: World) -> None:
+    by_jobs = run(world, "jobs")
+    by_ray = run(world, "ray", **UNDER_RAY)
+    assert (by_ray.rows, by_ray.rejects) == (by_jobs.rows, by_jobs.rejects) == (ROWS - 2, 2)
+    assert outcome(world, "ray") == outcome(world, "jobs")
+
+
+def test_a_killed_worker_costs_its_chunk_and_no_more(slow: World, ray_cluster: int) -> None:
+    run(slow, "jobs")
+    process = driver(slow)
+    before = recorded(slow, at_least=3)
+    victims = actors(ray_cluster)
+    assert victims
+    os.kill(victims[0], signal.SIGKILL)
+    assert report_of(process).rows == ROWS - 2
+    assert outcome(slow, "r1") == outcome(slow, "jobs")
+    after = recorded(slow)
+    assert {number: after[number] for number in before} == before
+    assert len(after) == CHUNKS
+
+
+def test_a_killed_driver_is_gone_on_with(slow: World) -> None:
+    run(slow, "jobs")
+    process = driver(slow)
+    recorded(slow, at_least=3)
+    process.started.kill()
+    process.started.wait()
+    before = recorded(slow)
+    assert len(before) < CHUNKS
+    assert run(slow, "r1", **UNDER_RAY).rows == ROWS - 2
+    assert outcome(slow, "r1") == outcome(slow, "jobs")
+    after = recorded(slow)
+    assert {number: after[number] for number in before} == before
+
+
+def test_workers_lost_too_often_end_the_run(slow: World, ray_cluster: int) -> None:
+    process = driver(slow, batch__backoffLimit=0)
+    deadline = time.monotonic() + PATIENCE
+    while process.started.poll() is None and time.monotonic() < deadline:
+        if chunks(slow, "claimed"):
+            for victim in actors(ray_cluster):
+                os.kill(victim, signal.SIGKILL)
+        time.sleep(0.2)
+    assert process.started.returncode == Unavailable.exit_code
+    assert "was lost at it" in report_of(process).message
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"batch__maxRejects": "0"}, TooManyRejects),
+        ({"model__format": "onnx", "model__uri": "pvc://data/broken.onnx"}, ModelNotLoadable),
+    ],
+)
+def test_what_a_worker_finds_out_ends_the_run(
+    slow: World, changes: dict[str, Any], expected: type[WorkloadError]
+) -> None:
+    world = slow
+    world.file("broken.onnx").write_bytes(b"no model")
+    with pytest.raises(expected):
+        run(world, "r1", **UNDER_RAY, **changes)
+    store = open_writer(world.uri)
+    try:
+        assert store.runs(world.namespace, "churn")[0].reason == expected.__name__
+    finally:
+        store.close()

@@ -1,0 +1,84 @@
+"""What a Job says of a run that a Ray cluster carries out, by what is in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from fourways_api import RunReport
+from fourways_runtime.batch.attend import attend
+from fourways_runtime.errors import GoldenMismatch, Unavailable
+from fourways_runtime.store import Run, Writer, open_writer
+from fourways_runtime.store.ledger import Ledger, Settings
+from tests.unit.test_batch import World, world  # noqa: F401  (a fixture)
+
+
+class Clock:
+    """Moves on when somebody sleeps, and lets something happen each time."""
+
+    def __init__(self, *acts: Callable[[], object]) -> None:
+        self.now = 0.0
+        self._acts = list(acts)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self._acts:
+            self._acts.pop(0)()
+
+
+@pytest.fixture
+def store(world: World) -> Iterator[Writer]:  # noqa: F811
+    opened = open_writer(world.uri)
+    yield opened
+    opened.close()
+
+
+def wait(world: World, store: Writer, *acts: Callable[[], object]) -> RunReport:  # noqa: F811
+    clock = Clock(*acts)
+    return attend(store, world.config(), "r1", now=lambda: clock.now, sleep=clock.sleep)
+
+
+def begun(world: World, store: Writer) -> Ledger:  # noqa: F811
+    contract = world.config().contract
+    run = Run("n", "churn", "r1", "v1", "sha256:0", contract, datetime.now(UTC))
+    ledger = store.ledger(run, Settings("f"), "driver")
+    assert ledger.join()
+    return ledger
+
+
+def test_a_published_run_is_told_with_its_figures(world: World, store: Writer) -> None:  # noqa: F811
+    report = wait(world, store, lambda: None, lambda: world.run("r1"))
+    assert (report.outcome, report.rows, report.rejects) == ("Succeeded", 4, 0)
+    assert report.digest is not None
+    assert report.version == "v1"
+
+
+def test_what_ended_the_run_is_what_the_job_ends_with(world: World, store: Writer) -> None:  # noqa: F811
+    def fail() -> None:
+        with begun(world, store) as ledger:
+            ledger.fail("GoldenMismatch", "vector 3 differs", 3)
+
+    with pytest.raises(GoldenMismatch, match="vector 3 differs"):
+        wait(world, store, fail)
+
+
+def test_a_run_that_is_gone_on_with_is_not_held_to_its_past(world: World, store: Writer) -> None:  # noqa: F811
+    with begun(world, store) as ledger:
+        ledger.fail("TooManyRejects", "of old", 5)
+    report = wait(world, store, lambda: None, lambda: world.run("r1"))
+    assert report.outcome == "Succeeded"
+
+
+def test_where_nobody_comes_the_job_ends(world: World, store: Writer) -> None:  # noqa: F811
+    with pytest.raises(Unavailable, match="no worker of the Ray cluster was at the run for 600 s"):
+        wait(world, store)
+
+
+def test_the_wait_begins_anew_with_each_sign_of_a_worker(world: World, store: Writer) -> None:  # noqa: F811
+    began: list[Ledger] = []
+    acts = [lambda: began.append(begun(world, store)), *[lambda: None] * 400]
+    with pytest.raises(Unavailable):
+        wait(world, store, *acts, lambda: began[0].__exit__())
+    assert began[0].run_id
