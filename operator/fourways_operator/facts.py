@@ -35,6 +35,9 @@ class Settings:
     """What the operator was installed with."""
 
     runtime_image: str
+    ray_image: str = "fourways-ray"
+    """The same with Ray: what Ray clusters are made of."""
+
     store_secret: str = "fourways-store"  # noqa: S105  (a name)
     image_pull_policy: str = "IfNotPresent"
     gateway_replicas: int = 1

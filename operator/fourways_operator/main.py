@@ -202,6 +202,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     defaults = Settings(runtime_image=options.runtime_image)
     return Settings(
         runtime_image=options.runtime_image,
+        ray_image=options.ray_image,
         store_secret=options.store_secret,
         image_pull_policy=options.image_pull_policy,
         gateway_replicas=options.gateway_replicas,
@@ -221,6 +222,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
         parser.add_argument(f"--{name}", default=value, type=kind, help=f"{text} ({value or '-'})")
 
     flag("runtime-image", "fourways/runtime:latest", str, "image of the workloads")
+    flag("ray-image", "fourways/ray:latest", str, "image of Ray clusters")
     flag("store-secret", "fourways-store", str, "Secret with the prediction store's address")
     flag("store-port", "5432", int, "port of the prediction store")
     flag("egress-ports", "", _words, "more ports workloads may connect to")

@@ -37,10 +37,14 @@ from .plan import (
     MANAGED_BY,
     MANAGER,
     POD,
+    RAY_JOB,
+    later_kinds,
     observed_of,
     plan,
     plan_gateway,
+    plan_runs,
 )
+from .runs import is_under_way
 from .specs import Judged, judged
 from .status import look_again_in, pinned_digest, status_of
 from .work_queue import Key
@@ -90,10 +94,13 @@ async def reconcile(
         # Its children are garbage collected by their owner reference.
         return None
     children = await _children(cluster, deployment)
-    intent = _intent_of(deployment, settings)
+    intent = _intent_of(deployment, settings, children)
     outcome = Outcome()
     if intent.spec is not None:
         outcome = await _converge(cluster, intent.wanted, children, _owner_of(deployment))
+        for kind in later_kinds(intent.spec):
+            if not await cluster.has(kind):
+                outcome.missing.add(kind.kind)
         if outcome.writes:
             children = await _children(cluster, deployment)
     facts = await _observe(cluster, deployment, settings)
@@ -185,11 +192,14 @@ class Intent:
     wanted: tuple[Json, ...]
 
 
-def _intent_of(deployment: Json, settings: Settings) -> Intent:
+def _intent_of(deployment: Json, settings: Settings, children: Sequence[Json]) -> Intent:
     found = judged(deployment)
     if found.spec is None:
         return Intent(None, found.problems, ())
-    return Intent(found.spec, (), _planned(found, settings, pinned_digest(deployment)))
+    pinned = pinned_digest(deployment)
+    jobs = [child for child in children if JOB.of(child) and is_under_way(child)]
+    runs = plan_runs(found.spec, settings, pinned, jobs)
+    return Intent(found.spec, (), (*_planned(found, settings, pinned), *runs))
 
 
 @lru_cache(maxsize=1024)
@@ -287,8 +297,8 @@ async def _converge_one(
         raise NotYet(f"waits until the old {_name(found)} is gone")
     elif not owner.may_hold(found, wanted):
         outcome.conflicts.append(_name(found))
-    elif JOB.of(wanted):
-        # A Job cannot be changed; its name says what it does.
+    elif JOB.of(wanted) or RAY_JOB.of(wanted):
+        # Neither can be changed; its name says what it does.
         return
     elif (first := difference(wanted, found, FIELD_MANAGER)) is not None:
         logger.info("%s/%s: %s", wanted["metadata"]["namespace"], _name(wanted), first)

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fourways_api import RunReport, RunStatus
-from fourways_api.runtime_config import RUN_VARIABLE
 
 from .facts import Json
-from .plan.parts import ROLLBACK_LABEL
-from .pods import MAX_MESSAGE, Trouble, container_of, report_of, trouble_of
+from .plan.parts import ROLLBACK_LABEL, RUN_LABEL
+from .plan.ray import run_name
+from .pods import MAX_MESSAGE, Trouble, is_going, report_of, trouble_of
 
 JOB_LABEL = "batch.kubernetes.io/job-name"
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -46,8 +46,17 @@ def rollbacks_of(jobs: Iterable[Json], pods: Iterable[Json]) -> list[RunFacts]:
 
 
 def job_of(pod: Json) -> str:
-    """Return the name of the Job a pod tries; empty for other pods."""
-    return str(pod["metadata"].get("labels", {}).get(JOB_LABEL, ""))
+    """Return the name of the Job a pod tries, or whose run it is part of; empty for others."""
+    labels = pod["metadata"].get("labels", {})
+    return str(labels.get(JOB_LABEL) or labels.get(RUN_LABEL, ""))
+
+
+def is_under_way(job: Json) -> bool:
+    """Tell whether a Job is a run that has not ended."""
+    ended = {"Complete", "SuccessCriteriaMet", "Failed", "FailureTarget"}
+    told = (job.get("status") or {}).get("conditions") or []
+    over = any(c["type"] in ended and c["status"] == "True" for c in told)
+    return not over and "deletionTimestamp" not in job["metadata"] and not _moves_back(job)
 
 
 def run_of(job: Json, pods: Iterable[Json]) -> RunFacts:
@@ -73,7 +82,7 @@ def run_of(job: Json, pods: Iterable[Json]) -> RunFacts:
         trouble = trouble or _trouble_of_job(finished["Failed"])
     else:
         outcome = "Running"
-    name, job_name = _run_name(job), job["metadata"]["name"]
+    name, job_name = run_name(job), job["metadata"]["name"]
     run = RunStatus(
         name=name,
         job=job_name if job_name != name else None,
@@ -116,15 +125,6 @@ def _move_of(job: Json, pods: Sequence[Json]) -> RunFacts:
     return replace(found, status=found.status.model_copy(update=moved))
 
 
-def _run_name(job: Json) -> str:
-    """Return the run a Job works on: one it was told to go on with, or its own."""
-    if not job.get("spec"):
-        return str(job["metadata"]["name"])
-    variables = container_of(job).get("env") or []
-    told = next((v.get("value") for v in variables if v["name"] == RUN_VARIABLE), None)
-    return str(told or job["metadata"]["name"])
-
-
 def _at_work(status: Json, workers: int) -> str | None:
     return f"{status.get('active', 0)}/{workers}" if workers > 1 else None
 
@@ -151,7 +151,7 @@ def _telling(latest_first: Sequence[Json]) -> RunReport | None:
 def _trouble_of_workers(latest_first: Sequence[Json], workers: int) -> Trouble | None:
     found = []
     for pod in latest_first:
-        trouble = None if _disrupted(pod) else trouble_of(pod)
+        trouble = None if _disrupted(pod) or _over(pod) else trouble_of(pod)
         if trouble is None:
             continue
         index = pod["metadata"].get("labels", {}).get(INDEX_LABEL)
@@ -165,6 +165,11 @@ def _disrupted(pod: Json) -> bool:
     """Tell whether a pod was taken away (a drained node, a preemption): no trouble of the run."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in conditions)
+
+
+def _over(pod: Json) -> bool:
+    """Tell whether a Ray cluster's pod is on its way out: it is told to, when all is done."""
+    return RUN_LABEL in pod["metadata"].get("labels", {}) and is_going(pod)
 
 
 def _trouble_of_job(condition: Json) -> Trouble:

@@ -15,11 +15,11 @@ from fourways_api.deployment import Condition
 from fourways_api.values import LOCAL_SCHEMES, scheme
 
 from .conditions import Verdict, View, verdicts_of, view_of
-from .conditions.batch import next_run
+from .conditions.batch import KUBERAY_SECONDS, next_run
 from .conditions.common import pinned_digest
 from .conditions.realtime import KSERVE_SECONDS
 from .facts import Facts, Json
-from .plan import INFERENCE_SERVICE
+from .plan import INFERENCE_SERVICE, RAY_JOB
 from .plan.gateway import address
 from .pods import SLOW_START_SECONDS, age, is_ready
 
@@ -67,6 +67,10 @@ def look_again_in(facts: Facts) -> float | None:
         (KSERVE_SECONDS, child)
         for child in facts.children
         if INFERENCE_SERVICE.of(child) and not (child.get("status") or {}).get("conditions")
+    ] + [
+        (KUBERAY_SECONDS, child)
+        for child in facts.children
+        if RAY_JOB.of(child) and not child.get("status")
     ]  # fmt: skip
     ages = ((limit, age(obj, facts.now)) for limit, obj in waits)
     rest = [limit - waited for limit, waited in ages if waited is not None and waited < limit]

@@ -13,6 +13,8 @@ from fourways_operator.facts import Settings
 FOLDER = Path(__file__).parent / "plan"
 SETTINGS = Settings(runtime_image="fourways-runtime:test", gateway_replicas=2)
 
+RUN = {"metadata": {"name": "a-run-29406240"}}
+
 
 @pytest.mark.parametrize("source", sorted(FOLDER.glob("*.in.yaml")), ids=lambda p: p.name)
 def test_the_plan_is_as_recorded(source: Path) -> None:
@@ -21,6 +23,7 @@ def test_the_plan_is_as_recorded(source: Path) -> None:
     check(deployment)
     objects = [
         *planner.plan(deployment, SETTINGS),
+        *planner.plan_runs(deployment, SETTINGS, None, [RUN]),
         *planner.plan_gateway("demo", [document], SETTINGS),
     ]
     text = yaml.safe_dump_all(objects, sort_keys=False)

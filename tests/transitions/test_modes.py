@@ -154,6 +154,74 @@ def test_jobs_of_a_run_are_not_a_build_and_stay() -> None:
     assert {"scheduled", "by-hand"} <= {name for kind, _, name in cluster.objects if kind == "Job"}
 
 
+def _on_ray(cluster: FakeCluster) -> None:
+    source = {"uri": "pvc://data/customers.parquet"}
+    apply(batch={"schedule": "@daily", "source": source, "engine": "Ray"})(cluster)
+
+
+def _begin(name: str, **labels: str) -> Step:
+    """Make a Job as the CronJob controller and `fourways run` do."""
+
+    def begin(cluster: FakeCluster) -> None:
+        cron_job = cluster.objects["CronJob", NAMESPACE, "churn-batch"]
+        template = cron_job["spec"]["jobTemplate"]
+        owner = {"apiVersion": "batch/v1", "kind": "CronJob", "name": "churn-batch",
+                 "uid": cron_job["metadata"]["uid"], "controller": True}  # fmt: skip
+        meta = {"name": name, "namespace": NAMESPACE, "ownerReferences": [owner],
+                "labels": {**template["metadata"]["labels"], **labels}}  # fmt: skip
+        cluster.user_apply(
+            {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": template["spec"]}
+        )
+
+    return begin
+
+
+def test_a_run_under_ray_has_a_ray_job_for_as_long_as_its_job_lasts() -> None:
+    cluster = FakeCluster()
+    cluster.builds_take_time = True
+    _settled(_on_ray, _begin("one"), cluster=cluster)
+    assert _ray_jobs(cluster) == {"one"}
+    _settled(FakeCluster.end_builds, cluster=cluster)
+    assert _ray_jobs(cluster) == set()
+    assert ("NetworkPolicy", NAMESPACE, "one") not in cluster.objects
+    _settled(_begin("two"), cluster=cluster)
+    assert _ray_jobs(cluster) == {"two"}
+
+
+def test_a_way_back_needs_no_ray() -> None:
+    cluster = FakeCluster()
+    cluster.builds_take_time = True
+    _settled(_on_ray, _begin("back", **{"fourways.dev/rollback": "true"}), cluster=cluster)
+    assert _ray_jobs(cluster) == set()
+
+
+def test_kuberay_may_come_later() -> None:
+    cluster = FakeCluster(absent=frozenset({"RayJob"}))
+    cluster.builds_take_time = True
+
+    async def scenario() -> str:
+        rig = Rig(cluster)
+        _on_ray(cluster)
+        await rig.settle()
+        _begin("one")(cluster)
+        await rig.settle()
+        without = str(_ready(cluster)["reason"])
+        cluster.absent = frozenset()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        await rig.settle()
+        await rig.stop()
+        return without
+
+    assert asyncio.run(scenario()) == "KubeRayMissing"
+    assert _ray_jobs(cluster) == {"one"}
+    assert _ready(cluster)["reason"] != "KubeRayMissing"
+
+
+def _ray_jobs(cluster: FakeCluster) -> set[str]:
+    return {name for kind, _, name in cluster.objects if kind == "RayJob"}
+
+
 def test_kserve_may_come_later() -> None:
     cluster = FakeCluster(absent=frozenset({"InferenceService"}))
 

@@ -228,25 +228,6 @@ def test_runs_are_counted_as_they_end() -> None:
     assert (count("Succeeded"), count("Failed")) == (1.0, None)
 
 
-# ---------------------------------------------------------------- engines
-
-RAY = deployment(batch={**BATCH, "engine": "Ray"})
-
-
-def test_an_engine_that_is_not_there_is_said_with_the_way_out() -> None:
-    said = conditions(facts(raw=RAY))
-    assert said["Ready"]["reason"] == said["Degraded"]["reason"] == "EngineNotAvailable"
-    assert (said["Ready"]["status"], said["Degraded"]["status"]) == ("False", "True")
-    assert "set batch.engine to Jobs" in said["Ready"]["message"]
-    assert "nextRun" not in status_of(facts(raw=RAY), (), parse(RAY))
-
-
-def test_what_was_published_serves_on_whatever_the_engine() -> None:
-    said = conditions(facts(GOOD_RUN, raw=RAY))
-    assert said["Ready"]["status"] == "True"
-    assert said["Degraded"]["reason"] == "EngineNotAvailable"
-
-
 # ---------------------------------------------------------------- progress
 
 FIGURES = ProgressStatus(

@@ -12,8 +12,10 @@ from croniter import croniter
 
 from fourways_api import Batch, ModelDeployment, RunReport, RunStatus, Status
 
-from ..facts import Facts
-from ..plan.batch import ENGINES
+from ..facts import Facts, Json
+from ..plan import RAY_JOB
+from ..plan.parts import RUN_LABEL
+from ..pods import MAX_MESSAGE, age
 from ..runs import RunFacts, rollbacks_of, runs_of
 from .common import (
     Verdict,
@@ -30,6 +32,11 @@ from .common import (
     nothing_wrong,
     refused,
 )
+
+KUBERAY_SECONDS = 30.0
+"""After so long without a word nobody is there to say one."""
+
+_FAILED = frozenset({"Failed", "ValidationFailed"})
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,19 @@ class BatchView(View):
     def latest(self) -> RunFacts | None:
         """The latest run."""
         return self.runs[0] if self.runs else None
+
+    @property
+    def ray_job(self) -> Json | None:
+        """The Ray cluster's side of the latest run, while it is at work."""
+        run = self.latest
+        if run is None or run.status.outcome != "Running":
+            return None
+        job = run.status.job or run.status.name
+        found = (
+            child for child in self.facts.children
+            if RAY_JOB.of(child) and child["metadata"]["labels"].get(RUN_LABEL) == job
+        )  # fmt: skip
+        return next(found, None)
 
     @property
     def finished(self) -> RunFacts | None:
@@ -119,8 +139,7 @@ def _ended_unseen(run: RunStatus, deployment: str) -> RunStatus:
 
 
 def _next_run(batch: Batch, now: datetime) -> str | None:
-    idle = batch.suspend or batch.engine not in ENGINES
-    return None if idle else next_run(batch.schedule, batch.time_zone, now)
+    return None if batch.suspend else next_run(batch.schedule, batch.time_zone, now)
 
 
 def next_run(schedule: str, time_zone: str, now: datetime) -> str:
@@ -130,26 +149,35 @@ def next_run(schedule: str, time_zone: str, now: datetime) -> str:
     return due.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _engine_missing(view: BatchView) -> Verdict | None:
-    batch = view.deployment.spec.batch
-    if batch is None or batch.engine in ENGINES:
+def _ray_failed(view: BatchView) -> Verdict | None:
+    """The Ray cluster of the run at work has failed, or nobody makes one."""
+    ray_job = view.ray_job
+    if ray_job is None:
+        return None
+    name, status = ray_job["metadata"]["name"], ray_job.get("status") or {}
+    if status.get("jobDeploymentStatus") in _FAILED:
+        reason = str(status.get("reason") or "RayJobFailed")
+        said = str(status.get("message") or "see its events")[-MAX_MESSAGE:]
+        return Verdict("False", reason, f"RayJob {name}: {said}")
+    waited = age(ray_job, view.facts.now)
+    if status or waited is None or waited < KUBERAY_SECONDS:
         return None
     message = (
-        f"engine {batch.engine} is not available in this version, and no run is started: "
-        "set batch.engine to Jobs; batch.workers shares a run among several"
+        f"no KubeRay operator answers: nobody took up RayJob {name} within {KUBERAY_SECONDS:g} s; "
+        "is it running? (docs/modes/batch.md)"
     )
-    return Verdict("False", "EngineNotAvailable", message)
+    return Verdict("False", "KubeRaySilent", message)
 
 
-def _no_runs(view: BatchView) -> Verdict | None:
-    verdict = _engine_missing(view)
+def _ray_degrades(view: BatchView) -> Verdict | None:
+    verdict = _ray_failed(view)
     return replace(verdict, status="True") if verdict else None
 
 
 def _nothing_published(view: BatchView) -> Verdict | None:
     if view.last_published is not None:
         return None
-    if stopped := kind_missing(view) or apply_failed(view) or _engine_missing(view):
+    if stopped := kind_missing(view) or apply_failed(view) or _ray_failed(view):
         return stopped
     if view.latest and view.latest.trouble:
         return Verdict(
@@ -215,8 +243,8 @@ BatchView.conditions = {
     "Progressing": (_run_in_progress, constant("False", "Idle", "nothing is under way")),
     "Degraded": (
         refused,
-        _no_runs,
         _running_badly,
+        _ray_degrades,
         _rollback_failed,
         _last_run_failed,
         gateway_degraded,

@@ -14,6 +14,7 @@ from ..plan.routes import config_of, has_room, route_of
 from ..pods import Trouble, config_text, container_of, is_going, is_ready, trouble_of_server
 
 KSERVE_MISSING = "KServeMissing"
+KUBERAY_MISSING = "KubeRayMissing"
 
 MODEL_REASONS = frozenset(
     {
@@ -151,6 +152,12 @@ def kind_missing(view: View) -> Verdict | None:
             "(docs/modes/realtime.md says how); this deployment goes on by itself then"
         )
         return Verdict("False", KSERVE_MISSING, message)
+    if "RayJob" in view.facts.missing:
+        message = (
+            "the cluster has no RayJobs: install KubeRay 1.6 or later (docs/modes/batch.md says "
+            "how), or set batch.engine to Jobs; this deployment goes on by itself then"
+        )
+        return Verdict("False", KUBERAY_MISSING, message)
     return Verdict("False", "KindMissing", f"the cluster has no {', '.join(view.facts.missing)}")
 
 

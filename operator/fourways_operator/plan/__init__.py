@@ -20,6 +20,7 @@ CRON_JOB = Kind("batch/v1", "CronJob", "cronjobs")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 JOB = Kind("batch/v1", "Job", "jobs")
 INFERENCE_SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
+RAY_JOB = Kind("ray.io/v1", "RayJob", "rayjobs")
 POD = Kind("v1", "Pod", "pods")
 
 KINDS: tuple[Kind, ...] = (
@@ -27,6 +28,7 @@ KINDS: tuple[Kind, ...] = (
     DEPLOYMENT,
     INFERENCE_SERVICE,
     JOB,
+    RAY_JOB,
     Kind("v1", "Service", "services"),
     Kind("v1", "ServiceAccount", "serviceaccounts"),
     Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
@@ -60,6 +62,25 @@ def plan(
             return edge.plan(deployment, settings, pinned_digest)
 
 
+def plan_runs(
+    deployment: ModelDeployment,
+    settings: Settings,
+    pinned_digest: str | None,
+    jobs: Sequence[Json],
+) -> tuple[Json, ...]:
+    """Return what batch runs under way need beside their Jobs, ``jobs``."""
+    if deployment.spec.choice().mode != "batch":
+        return ()
+    return batch.plan_runs(deployment, settings, pinned_digest, jobs)
+
+
+def later_kinds(deployment: ModelDeployment) -> tuple[Kind, ...]:
+    """Return the kinds that a deployment's runs will need, and its plan does not hold."""
+    block = deployment.spec.batch
+    on_ray = block is not None and block.engine == "Ray"
+    return (RAY_JOB,) if on_ray and deployment.spec.choice().mode == "batch" else ()
+
+
 def plan_gateway(
     namespace: str, owners: Sequence[Json], settings: Settings, observed: Observed = NOTHING_YET
 ) -> tuple[Json, ...]:
@@ -70,5 +91,6 @@ def plan_gateway(
 __all__ = [
     "COMPONENT_LABEL", "CRON_JOB", "DEPLOYMENT", "DEPLOYMENT_LABEL", "GATEWAY",
     "INFERENCE_SERVICE", "JOB", "KINDS", "MANAGED_BY", "MANAGER", "MODE_LABEL", "NOTHING_YET",
-    "OBSERVED", "POD", "Observed", "observed_of", "plan", "plan_gateway",
+    "OBSERVED", "POD", "RAY_JOB", "Observed", "later_kinds", "observed_of", "plan",
+    "plan_gateway", "plan_runs",
 ]  # fmt: skip

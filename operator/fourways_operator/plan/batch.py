@@ -1,5 +1,7 @@
 """The batch mode: a CronJob of Indexed Jobs whose workers share a run, and publish it at once.
 
+Under Ray the Job's pod only waits, and the workers are those of a RayJob (:mod:`.ray`).
+
 A run is one Job, and has its name. Its workers share the rows through the ledger in the store, and
 each of them ends well only once the run is published: so the Job is done with the first that does,
 and a worker that is lost for good leaves its share to the others.
@@ -10,17 +12,16 @@ answers come from the later. After none, answers stay those of the run before un
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fourways_api import ModelDeployment, RuntimeConfig, SecretReference
 from fourways_api.modes import Batch, FileSink
 from fourways_api.runtime_config import RUN_VARIABLE
 
 from ..facts import Json, Settings
-from . import parts, worker
+from . import parts, ray, worker
 
 CONTAINER = "batch"
-
-ENGINES = frozenset({"Jobs"})
-"""What can run workers in this version."""
 
 RUN_NAME_FIELD = "metadata.labels['batch.kubernetes.io/job-name']"
 """A run is named after its Job, so that it is the same run whichever pod tries it."""
@@ -34,15 +35,9 @@ def name_of(deployment: str) -> str:
 def plan(
     deployment: ModelDeployment, settings: Settings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
-    """Return ServiceAccount, NetworkPolicy and CronJob of a batch deployment.
-
-    Nothing for an engine that is not there: a condition says so, and other workers than those asked
-    for do not run in their stead.
-    """
+    """Return ServiceAccount, NetworkPolicy and CronJob of a batch deployment."""
     batch = deployment.spec.batch
     assert batch is not None  # noqa: S101  (Spec's rule: mode batch has its block)
-    if batch.engine not in ENGINES:
-        return ()
     who = worker.Identity(deployment, "batch")
     uris = [*_read(deployment, batch), *_written(batch)]
     # The store's port is the databases' too: the plan cannot see what their Secrets say.
@@ -71,6 +66,39 @@ def plan(
     )
 
 
+def plan_runs(
+    deployment: ModelDeployment,
+    settings: Settings,
+    pinned_digest: str | None,
+    jobs: Sequence[Json],
+) -> tuple[Json, ...]:
+    """Return what runs under way need beside their Jobs; ``jobs`` are those."""
+    batch = deployment.spec.batch
+    assert batch is not None  # noqa: S101  (Spec's rule: mode batch has its block)
+    if batch.engine != "Ray":
+        return ()
+    environment = _environment(deployment, batch, settings, pinned_digest)
+    mounts = _mounts(deployment, batch, settings)
+    return ray.plan(deployment, batch, settings, environment, mounts, jobs)
+
+
+def _mounts(deployment: ModelDeployment, batch: Batch, settings: Settings) -> parts.Mounts:
+    mounts = parts.Mounts()
+    mounts.store(settings)
+    mounts.secrets(worker.secrets(deployment, *_secrets(batch)))
+    mounts.claims(_read(deployment, batch), written=_written(batch))
+    mounts.cache(deployment.spec.model.max_size_mi_b + 256)
+    return mounts
+
+
+def _environment(
+    deployment: ModelDeployment, batch: Batch, settings: Settings, pinned_digest: str | None
+) -> Json:
+    return worker.variable(
+        worker.config(RuntimeConfig, deployment, settings, pinned_digest, batch=batch)
+    )
+
+
 def _job(
     deployment: ModelDeployment,
     batch: Batch,
@@ -78,28 +106,27 @@ def _job(
     pinned_digest: str | None,
     who: worker.Identity,
 ) -> Json:
-    mounts = parts.Mounts()
-    mounts.store(settings)
-    mounts.secrets(worker.secrets(deployment, *_secrets(batch)))
-    mounts.claims(_read(deployment, batch), written=_written(batch))
-    mounts.cache(deployment.spec.model.max_size_mi_b + 256)
-    config = worker.config(RuntimeConfig, deployment, settings, pinned_digest, batch=batch)
+    on_ray = batch.engine == "Ray"
+    mounts = _mounts(deployment, batch, settings)
     container = worker.container(
         deployment,
         settings,
         name=CONTAINER,
-        args=["batch"],
+        args=["attend" if on_ray else "batch"],
         env=[
-            worker.variable(config),
+            _environment(deployment, batch, settings, pinned_digest),
             {"name": RUN_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": RUN_NAME_FIELD}}},
         ],
         mounts=mounts,
+        resources=ray.ATTENDANT if on_ray else None,
     )
+    # Who waits has nothing to try again: that is the Ray cluster's.
+    workers, tries = (1, 0) if on_ray else (batch.workers, batch.backoff_limit)
     return {
         "completionMode": "Indexed",
-        "completions": batch.workers,
-        "parallelism": batch.workers,
-        "backoffLimitPerIndex": batch.backoff_limit,
+        "completions": workers,
+        "parallelism": workers,
+        "backoffLimitPerIndex": tries,
         "successPolicy": {"rules": [{"succeededCount": 1}]},
         "podFailurePolicy": worker.failure_policy(CONTAINER),
         "activeDeadlineSeconds": batch.active_deadline_seconds,
@@ -116,7 +143,10 @@ def _job(
 
 
 def _queue(batch: Batch) -> Json:
-    return {parts.QUEUE_LABEL: batch.queue_name} if batch.queue_name else {}
+    # Under Ray it is the cluster that is to be admitted.
+    if batch.queue_name is None or batch.engine == "Ray":
+        return {}
+    return {parts.QUEUE_LABEL: batch.queue_name}
 
 
 def _secrets(batch: Batch) -> list[SecretReference | None]:

@@ -22,6 +22,9 @@ MODE_LABEL = "fourways.dev/mode"
 ROLLBACK_LABEL = "fourways.dev/rollback"
 """On a Job that moves answers back to an earlier run, and is no run itself."""
 
+RUN_LABEL = "fourways.dev/run"
+"""On the Ray cluster's side of a run: the name of its Job."""
+
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """By which Kueue finds the Jobs it is to admit."""
 

@@ -12,6 +12,7 @@ from fourways_api import (
     FetchPolicy,
     Mode,
     ModelDeployment,
+    Resources,
     RuntimeConfig,
     SecretReference,
     worker_memory,
@@ -127,15 +128,16 @@ def container(
     args: list[str],
     env: list[Json],
     mounts: parts.Mounts,
+    resources: Resources | None = None,
 ) -> Json:
-    """Return a worker's container: the deployment's image and resources."""
+    """Return a worker's container: the deployment's image, and its resources unless given."""
     return parts.container(
         name=name,
         image=deployment.spec.image or settings.runtime_image,
         settings=settings,
         args=args,
         env=env,
-        resources=deployment.spec.resources,
+        resources=resources or deployment.spec.resources,
         mounts=mounts.mounts,
     )
 

@@ -1,0 +1,193 @@
+"""The Ray side of batch: a KubeRay RayJob beside each Job that is under way.
+
+A run is a Job whatever its engine; under Ray its pod only waits for what the store says of the run.
+For as long as the Job is not done there is a RayJob, whose cluster scores the rows and goes when
+that is over. Neither can be changed once made: a run ends with what it was begun with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fourways_api import ModelDeployment, Resources, worker_memory, worker_threads
+from fourways_api.runtime_config import RUN_VARIABLE
+
+from ..facts import Json, Settings
+from . import parts, worker
+
+if TYPE_CHECKING:
+    from fourways_api.modes import Batch
+
+ATTENDANT = Resources(cpu="250m", memory="512Mi")
+"""Of the Job's own pod, which waits."""
+
+_HEAD = Resources(cpu="1", memory="2Gi")
+"""Of the pod with Ray's own services and the driver, which holds neither model nor rows."""
+
+_RAY_MIB = 1024
+"""What Ray takes in each worker's pod, beside the worker: its processes and its object store."""
+
+_OBJECT_STORE_BYTES = 100 * 2**20
+"""Only numbers of chunks go through it."""
+
+_RAY_VERSION = "2.60.0"
+"""By which KubeRay tells what Ray can do; an image's may be another, from 2.53 on."""
+
+_AGENT_PORT, _DASHBOARD_PORT = 52365, 8265
+_KUBERAY = {"app.kubernetes.io/component": "kuberay-operator"}
+_LONGEST_NAME = 47
+
+
+def plan(
+    deployment: ModelDeployment,
+    batch: Batch,
+    settings: Settings,
+    environment: Json,
+    mounts: parts.Mounts,
+    jobs: Sequence[Json],
+) -> tuple[Json, ...]:
+    """Return RayJob and NetworkPolicy of each of these Jobs.
+
+    ``environment`` is the variable that tells workers what they work on, ``mounts`` what they read.
+    """
+    mounts.scratch("ray", "/tmp/ray", "2Gi")  # noqa: S108  (the pod's own)
+    who = worker.Identity(deployment, "batch")
+    objects: list[Json] = []
+    for job in jobs:
+        name = job["metadata"]["name"]
+        labels = {**who.pod_labels, parts.RUN_LABEL: name}
+        env = [environment, {"name": RUN_VARIABLE, "value": run_name(job)}]
+        meta = who.meta(_name_of(name))
+        meta["labels"] |= {parts.RUN_LABEL: name}
+        objects.append(_policy(meta, labels))
+        if batch.queue_name:
+            meta = {**meta, "labels": {**meta["labels"], parts.QUEUE_LABEL: batch.queue_name}}
+        pods = _Pods(deployment, settings, who, labels, env, mounts)
+        objects.append(_ray_job(meta, batch, pods))
+    return tuple(objects)
+
+
+def run_name(job: Json) -> str:
+    """Return the run a Job works on: one it was told to go on with, or its own."""
+    template = (job.get("spec") or {}).get("template") or {}
+    containers = (template.get("spec") or {}).get("containers") or []
+    values = (v for c in containers for v in c.get("env") or [] if v["name"] == RUN_VARIABLE)
+    told = next((v.get("value") for v in values), None)
+    return str(told or job["metadata"]["name"])
+
+
+def _name_of(job: str) -> str:
+    """Return the name of a Job's RayJob: the Job's own, where KubeRay takes it."""
+    if len(job) <= _LONGEST_NAME and job[0].isalpha() and "." not in job:
+        return job
+    return f"run-{hashlib.sha256(job.encode()).hexdigest()[:32]}"
+
+
+def _ray_job(meta: Json, batch: Batch, pods: _Pods) -> Json:
+    head = {"num-cpus": "0", "dashboard-host": "0.0.0.0"}  # noqa: S104  (behind the policy)
+    store = {"object-store-memory": str(_OBJECT_STORE_BYTES)}
+    threads = worker_threads(pods.deployment.spec.resources)
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": meta,
+        "spec": {
+            "submissionMode": "HTTPMode",
+            "entrypoint": "python -m fourways_runtime batch",
+            "shutdownAfterJobFinishes": True,
+            "backoffLimit": batch.backoff_limit,
+            "activeDeadlineSeconds": batch.active_deadline_seconds,
+            "rayClusterSpec": {
+                "rayVersion": _RAY_VERSION,
+                # Who reaches a cluster without a token may have it run what they like.
+                "authOptions": {"mode": "token"},
+                "headGroupSpec": {
+                    "rayStartParams": {**head, **store},
+                    "template": pods.template("ray-head", _HEAD),
+                },
+                "workerGroupSpecs": [
+                    {
+                        "groupName": "workers",
+                        "replicas": batch.workers,
+                        "minReplicas": batch.workers,
+                        "maxReplicas": batch.workers,
+                        "rayStartParams": {"num-cpus": str(threads), **store},
+                        "template": pods.template("ray-worker", pods.worker_resources()),
+                    }
+                ],
+            },
+        },
+    }
+
+
+class _Pods:
+    """Makes the pods of one run's cluster."""
+
+    def __init__(
+        self,
+        deployment: ModelDeployment,
+        settings: Settings,
+        who: worker.Identity,
+        labels: Json,
+        env: list[Json],
+        mounts: parts.Mounts,
+    ) -> None:
+        self.deployment = deployment
+        self._settings = settings
+        self._who = who
+        self._labels = labels
+        self._env = env
+        self._mounts = mounts
+
+    def worker_resources(self) -> Resources:
+        """Return what a worker's pod takes: the spec's resources, and Ray's own."""
+        told = self.deployment.spec.resources
+        mib = -(-worker_memory(told) // 2**20) + _RAY_MIB
+        return Resources(cpu=told.cpu, memory=f"{mib}Mi")
+
+    def template(self, name: str, resources: Resources) -> Json:
+        """Return the pods of a group: KubeRay has them start Ray, not the image's program."""
+        container = parts.container(
+            name=name,
+            image=self.deployment.spec.image or self._settings.ray_image,
+            settings=self._settings,
+            args=[],
+            env=self._env,
+            resources=resources,
+            mounts=self._mounts.mounts,
+        )
+        probe = {
+            "httpGet": {"path": "/api/healthz", "port": _AGENT_PORT},
+            "periodSeconds": 5,
+            # Ray's agent answers late on a busy node, and a pod told to end takes its chunk along.
+            "timeoutSeconds": 10,
+            "failureThreshold": 24,
+        }
+        container |= {"readinessProbe": probe, "livenessProbe": probe}
+        pod = parts.pod_spec(
+            service_account_name=self._who.name,
+            container=container,
+            volumes=self._mounts.volumes,
+            restart_policy="Never",
+        )
+        return {"metadata": {"labels": self._labels}, "spec": pod}
+
+
+def _policy(meta: Json, labels: Json) -> Json:
+    """Return what a run's pods may do beyond the deployment's: talk to one another."""
+    run = {"podSelector": {"matchLabels": labels}}
+    dashboard = [{"protocol": "TCP", "port": _DASHBOARD_PORT}]
+    kuberay = {"namespaceSelector": {}, "podSelector": {"matchLabels": _KUBERAY}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": meta,
+        "spec": {
+            **run,
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [run]}, {"from": [kuberay], "ports": dashboard}],
+            "egress": [{"to": [run]}],
+        },
+    }
