@@ -35,6 +35,7 @@ NATS = "tools/cluster/images/nats"
 IMAGES: dict[str, Callable[[], str]] = {
     "operator": lambda: f"fourways-operator={DOCKERFILE}:operator@.",
     "runtime": lambda: f"fourways-runtime={DOCKERFILE}:runtime@.",
+    "ray": lambda: f"fourways-ray={DOCKERFILE}:ray@.",
     "postgres": lambda: f"fourways-postgres={POSTGRES}/Dockerfile@{POSTGRES}",
     "kafka": lambda: f"fourways-kafka={KAFKA}/Dockerfile@{kafka.files()}",
     "nats": lambda: f"fourways-nats={NATS}/Dockerfile@{nats.files()}",
@@ -57,8 +58,9 @@ def build_images() -> dict[str, str]:
     """Build the images and put them on the cluster's node; return a reference for each.
 
     Images that a cluster of yours pulls from a registry are named by FOURWAYS_OPERATOR_IMAGE,
-    FOURWAYS_RUNTIME_IMAGE, FOURWAYS_POSTGRES_IMAGE, FOURWAYS_KAFKA_IMAGE and FOURWAYS_NATS_IMAGE;
-    those are not built. A broker whose files cannot be had here is left out, and said so.
+    FOURWAYS_RUNTIME_IMAGE, FOURWAYS_RAY_IMAGE, FOURWAYS_POSTGRES_IMAGE, FOURWAYS_KAFKA_IMAGE and
+    FOURWAYS_NATS_IMAGE; those are not built. A broker whose files cannot be had here is left out,
+    and said so.
     """
     given = {name: os.environ.get(f"FOURWAYS_{name.upper()}_IMAGE", "") for name in IMAGES}
     found = {name: reference for name, reference in given.items() if reference}
@@ -121,7 +123,10 @@ class Cluster:
         )  # fmt: skip
 
     def _image_values(self) -> Iterator[tuple[str, str]]:
-        places = {"operator": "operator", "runtime": "runtime", "postgres": "trialPostgresql"}
+        places = {
+            "operator": "operator", "runtime": "runtime", "ray": "ray",
+            "postgres": "trialPostgresql",
+        }  # fmt: skip
         for name, place in places.items():
             repository, _, tag = self.images[name].rpartition(":")
             yield place, f"repository={repository}"
@@ -129,13 +134,11 @@ class Cluster:
 
     def install_kserve(self) -> bool:
         """Have KServe's controller answer; False where a given cluster has none."""
-        try:
-            _tool("kserve")
-        except subprocess.CalledProcessError:
-            if detect(this_checkout()) is not Kind.GIVEN:
-                raise
-            return False
-        return True
+        return _installed("kserve")
+
+    def install_kuberay(self) -> bool:
+        """Have KubeRay's operator answer; False where a given cluster has none."""
+        return _installed("kuberay")
 
     def give_secret(self, namespace: str, name: str, files: dict[str, str]) -> None:
         """Make a Secret, or replace it; no command line sees what is in it."""
@@ -232,6 +235,16 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """Return the environment in which kubectl and fourways see this cluster."""
         return {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+
+
+def _installed(what: str) -> bool:
+    try:
+        _tool(what)
+    except subprocess.CalledProcessError:
+        if detect(this_checkout()) is not Kind.GIVEN:
+            raise
+        return False
+    return True
 
 
 def _program(name: str) -> str:

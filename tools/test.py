@@ -55,11 +55,13 @@ def _cluster_suite(left_out: list[str]) -> bool:
         _timed("cluster", started)
         if not cluster.install_kserve():
             left_out.append("the modes on the cluster (it has no KServe)")
-        _timed("cluster and KServe", started)
+        if not cluster.install_kuberay():
+            left_out.append("batch on Ray on the cluster (it has no KubeRay)")
+        _timed("cluster, KServe and KubeRay", started)
         cluster = Cluster(cluster.kubeconfig, build_images())
         if not IMAGES.keys() <= cluster.images.keys():
             left_out.append("streams on the cluster (no image of a broker)")
-        _timed("cluster, KServe and images", started)
+        _timed("cluster, operators and images", started)
         images = {f"FOURWAYS_{k.upper()}_IMAGE": v for k, v in cluster.images.items()}
         environment = {"FOURWAYS_KUBECONFIG": str(cluster.kubeconfig), **images}
         return _pytest("cluster", "cluster", environment=environment)

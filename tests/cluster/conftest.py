@@ -79,6 +79,13 @@ def tortured(planted: Plant) -> Plant:
 
 
 @pytest.fixture(scope="session")
+def kuberay(cluster_with_images: Cluster) -> None:
+    """KubeRay's operator, which makes Ray clusters."""
+    if not cluster_with_images.install_kuberay():
+        pytest.skip("this cluster has no KubeRay")
+
+
+@pytest.fixture(scope="session")
 def messaging(cluster_with_images: Cluster) -> Iterator[Cluster]:
     """The brokers that the examples name, and a pod that speaks to them."""
     if not {"kafka", "nats"} <= cluster_with_images.images.keys():

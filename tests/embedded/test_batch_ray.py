@@ -227,7 +227,7 @@ def test_workers_lost_too_often_end_the_run(slow: World, ray_cluster: int) -> No
                 os.kill(victim, signal.SIGKILL)
         time.sleep(0.2)
     assert process.started.returncode == Unavailable.exit_code
-    assert "was lost at it" in report_of(process).message
+    assert report_of(process).reason == "Unavailable"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from fourways_cli.embedded import given, workloads
 from fourways_cli.embedded.broker import streams_of
 from fourways_cli.embedded.localised import localised
 from fourways_cli.embedded.state import lay_out
+from fourways_cli.jobs import run_job
 from fourways_operator import plan as planner
 from fourways_operator.facts import Settings
 
@@ -126,3 +127,14 @@ def test_a_state_folder_named_from_here_is_found_from_anywhere(
     Path("here").mkdir()
     lay_out(Path("here"), {}, {})
     assert (tmp_path / "here/store/uri").read_text() == f"sqlite:///{tmp_path}/here/store.db"
+
+
+def test_an_embedded_run_on_ray_is_its_driver_s_own() -> None:
+    """No KubeRay is here, so nothing would come of waiting: the driver starts a Ray itself."""
+    document = yaml.safe_load((ROOT / "examples" / "churn.yaml").read_text())
+    document["spec"]["batch"] |= {"engine": "Ray", "workers": 3}
+    (cron,) = workloads.cron_jobs(planner.plan(parse(document), SETTINGS))
+    job = workloads.batch_job(run_job(cron.planned), "churn-1", Paths())
+    assert (job.args, job.workers) == (("batch",), 1)
+    assert job.config.batch is not None
+    assert job.config.batch.workers == 3

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.cluster import debian, gobuild, imagebuild, kind, kserve, local
+from tools.cluster import debian, gobuild, imagebuild, kind, kserve, kuberay, local
 from tools.cluster.config import Checkout, this_checkout
 from tools.cluster.detect import Kind, detect, given_kubeconfig
 from tools.cluster.errors import ClusterError
@@ -39,6 +39,10 @@ def _run(parsed: argparse.Namespace, checkout: Checkout) -> int:
         which = detect(checkout)
         kserve.install(checkout, which, _kubeconfig(checkout, which))
         return 0
+    if command == "kuberay":
+        which = detect(checkout)
+        kuberay.install(checkout, which, _kubeconfig(checkout, which))
+        return 0
     if command == "can":
         print(detect(checkout))
         return 0
@@ -63,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "images", nargs="+", metavar="NAME=DOCKERFILE[:TARGET]@CONTEXT", type=imagebuild.parse
     )
     commands.add_parser("kserve", help="have KServe's controller on the cluster")
+    commands.add_parser("kuberay", help="have KubeRay's operator on the cluster")
     commands.add_parser("down", help="remove the cluster and everything of it but the cache")
     commands.add_parser("status", help="which kind, running or not, where the kubeconfig is")
     commands.add_parser("can", help="exit 0 if a cluster can be had here, else 3 and say why")

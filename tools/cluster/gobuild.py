@@ -41,7 +41,10 @@ PROGRAMS = {
     "coredns": "github.com/coredns/coredns",
     "helm": "helm.sh/helm/v3/cmd/helm",
 }
-EXTRAS = {"kserve": "github.com/kserve/kserve/cmd/manager"}
+EXTRAS = {
+    "kserve": "github.com/kserve/kserve/cmd/manager",
+    "kuberay": "github.com/ray-project/kuberay/ray-operator",
+}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ several replicas one runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import orjson
@@ -99,7 +99,9 @@ def jobs(objects: Sequence[Json], paths: Paths) -> list[LocalJob]:
 
 def batch_job(planned: Json, name: str, paths: Paths) -> LocalJob:
     """Return a Job made from a CronJob, under a name of its own."""
-    return _job(planned, name, RuntimeConfig, paths)
+    job = _job(planned, name, RuntimeConfig, paths)
+    # Nobody makes a Ray cluster for it to wait for: the driver starts one on this machine.
+    return replace(job, args=("batch",)) if job.args == ("attend",) else job
 
 
 def servers(objects: Sequence[Json], paths: Paths, port: Callable[[], int]) -> list[LocalServer]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ATTENDANT = Resources(cpu="250m", memory="512Mi")
 """Of the Job's own pod, which waits."""
 
-_HEAD = Resources(cpu="1", memory="2Gi")
+_HEAD, _HEAD_IDLE = Resources(cpu="1", memory="2Gi"), Resources(cpu="250m", memory="2Gi")
 """Of the pod with Ray's own services and the driver, which holds neither model nor rows."""
 
 _RAY_MIB = 1024
@@ -105,7 +105,7 @@ def _ray_job(meta: Json, batch: Batch, pods: _Pods) -> Json:
                 "authOptions": {"mode": "token"},
                 "headGroupSpec": {
                     "rayStartParams": {**head, **store},
-                    "template": pods.template("ray-head", _HEAD),
+                    "template": pods.template("ray-head", _HEAD, _HEAD_IDLE),
                 },
                 "workerGroupSpecs": [
                     {
@@ -147,7 +147,7 @@ class _Pods:
         mib = -(-worker_memory(told) // 2**20) + _RAY_MIB
         return Resources(cpu=told.cpu, memory=f"{mib}Mi")
 
-    def template(self, name: str, resources: Resources) -> Json:
+    def template(self, name: str, resources: Resources, idle: Resources | None = None) -> Json:
         """Return the pods of a group: KubeRay has them start Ray, not the image's program."""
         container = parts.container(
             name=name,
@@ -156,6 +156,7 @@ class _Pods:
             args=[],
             env=self._env,
             resources=resources,
+            idle=idle,
             mounts=self._mounts.mounts,
         )
         probe = {

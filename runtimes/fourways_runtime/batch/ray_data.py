@@ -12,6 +12,8 @@ publishes it.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -81,7 +83,8 @@ class RayRun(_OnRay):
 
     def score(self, ledger: Ledger, sink: Sink | None) -> None:
         """Have chunks scored until all of them are recorded."""
-        with _cluster(self._batch.workers * self._config.threads):
+        batch = self._batch
+        with _cluster(batch.workers * self._config.threads, batch.backoff_limit):
             while left := ledger.left():
                 self.heed(ledger)
                 self._hand_out(left, ledger)
@@ -197,7 +200,7 @@ def _taken(ledger: Ledger, handed: dict[int, int]) -> Iterator[Claim]:
 
 
 @contextmanager
-def _cluster(cpus: int) -> Iterator[None]:
+def _cluster(cpus: int, backoff_limit: int) -> Iterator[None]:
     """Connect to the Ray cluster this process is part of, or start one on this machine.
 
     Raises:
@@ -221,14 +224,30 @@ def _cluster(cpus: int) -> Iterator[None]:
             "object_store_memory": _OBJECT_STORE_BYTES, "_node_ip_address": "127.0.0.1",
         }  # fmt: skip
     try:
-        ray.init(configure_logging=False, log_to_driver=False, **here)
+        with _own_signals():
+            ray.init(configure_logging=False, log_to_driver=False, **here)
     except Exception as error:  # noqa: BLE001  (where Ray does not start in time it raises just that)
         raise Unavailable(f"no Ray cluster answers: {error}") from None
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_consecutive_actor_init_deaths = backoff_limit
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep SIGTERM as it was: Ray would end the process without its last words."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _cause_of(error: BaseException) -> WorkloadError:

@@ -1,0 +1,41 @@
+"""A batch run on a Ray cluster that KubeRay makes: the same answers, and nothing left."""
+
+from __future__ import annotations
+
+import pytest
+from modes_rig import NAMESPACE, Plant, changed
+from test_four_modes import NAME, ask_batch, document, run
+
+from fourways_operator.facts import Json
+from tests import parity
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("kuberay")]
+
+RAY_JOBS = f"/apis/ray.io/v1/namespaces/{NAMESPACE}/rayjobs"
+
+
+def on_ray() -> Json:
+    made = changed(document("batch"), "batch.engine", "Ray")
+    return changed(made, "resources", {"cpu": "500m", "memory": "512Mi"})
+
+
+def test_a_run_on_a_ray_cluster_answers_as_ever_and_leaves_nothing(modes: Plant) -> None:
+    with modes.deployed(on_ray()) as timeline:
+        run(modes)
+        (ray_job,) = modes.until(lambda: modes.get(RAY_JOBS)["items"], "a RayJob is there", 60)
+        timeline.mark("RayJob")
+        assert ray_job["metadata"]["labels"]["fourways.dev/run"] == f"{NAME}-run-0"
+        status = modes.ready(NAME, 400)
+        timeline.mark("published")
+        assert status["lastPublished"]["rows"] > 0
+        assert parity.disagreements(ask_batch(modes)) == []
+        modes.until(lambda: not modes.get(RAY_JOBS)["items"], "the RayJob is gone", 90)
+        modes.until(lambda: not clusters(modes), "the Ray cluster is gone", 90)
+        timeline.mark("all gone")
+    timeline.tell()
+
+
+def clusters(plant: Plant) -> list[Json]:
+    selector = "labelSelector=fourways.dev/run"
+    pods: list[Json] = plant.get(f"/api/v1/namespaces/{NAMESPACE}/pods?{selector}")["items"]
+    return pods
