@@ -54,7 +54,7 @@ def cluster_up() -> Path:
     return Path(output.strip().rpartition("KUBECONFIG=")[2])
 
 
-def build_images() -> dict[str, str]:
+def build_images(*without: str) -> dict[str, str]:
     """Build the images and put them on the cluster's node; return a reference for each.
 
     Images that a cluster of yours pulls from a registry are named by FOURWAYS_OPERATOR_IMAGE,
@@ -63,9 +63,11 @@ def build_images() -> dict[str, str]:
     and said so.
     """
     given = {name: os.environ.get(f"FOURWAYS_{name.upper()}_IMAGE", "") for name in IMAGES}
+    for name in without:
+        del given[name]
     found = {name: reference for name, reference in given.items() if reference}
     specs = {}
-    for name in IMAGES.keys() - found.keys():
+    for name in given.keys() - found.keys():
         try:
             specs[name] = IMAGES[name]()
         except ClusterError as error:
@@ -128,6 +130,8 @@ class Cluster:
             "postgres": "trialPostgresql",
         }  # fmt: skip
         for name, place in places.items():
+            if name not in self.images:
+                continue
             repository, _, tag = self.images[name].rpartition(":")
             yield place, f"repository={repository}"
             yield place, f"tag={tag}"

@@ -9,7 +9,7 @@ import pytest
 
 from fourways_api import RunReport
 from fourways_runtime.batch.attend import attend
-from fourways_runtime.errors import GoldenMismatch, Unavailable
+from fourways_runtime.errors import GoldenMismatch, StoreUnavailable, Unavailable
 from fourways_runtime.store import Run, Writer, open_writer
 from fourways_runtime.store.ledger import Ledger, Settings
 from tests.unit.test_batch import World, world  # noqa: F401  (a fixture)
@@ -35,9 +35,15 @@ def store(world: World) -> Iterator[Writer]:  # noqa: F811
     opened.close()
 
 
-def wait(world: World, store: Writer, *acts: Callable[[], object]) -> RunReport:  # noqa: F811
+def wait(world: World, *acts: Callable[[], object]) -> RunReport:  # noqa: F811
     clock = Clock(*acts)
-    return attend(store, world.config(), "r1", now=lambda: clock.now, sleep=clock.sleep)
+    return attend(
+        lambda: open_writer(world.uri),
+        world.config(),
+        "r1",
+        now=lambda: clock.now,
+        sleep=clock.sleep,
+    )
 
 
 def begun(world: World, store: Writer) -> Ledger:  # noqa: F811
@@ -48,8 +54,8 @@ def begun(world: World, store: Writer) -> Ledger:  # noqa: F811
     return ledger
 
 
-def test_a_published_run_is_told_with_its_figures(world: World, store: Writer) -> None:  # noqa: F811
-    report = wait(world, store, lambda: None, lambda: world.run("r1"))
+def test_a_published_run_is_told_with_its_figures(world: World) -> None:  # noqa: F811
+    report = wait(world, lambda: None, lambda: world.run("r1"))
     assert (report.outcome, report.rows, report.rejects) == ("Succeeded", 4, 0)
     assert report.digest is not None
     assert report.version == "v1"
@@ -61,24 +67,37 @@ def test_what_ended_the_run_is_what_the_job_ends_with(world: World, store: Write
             ledger.fail("GoldenMismatch", "vector 3 differs", 3)
 
     with pytest.raises(GoldenMismatch, match="vector 3 differs"):
-        wait(world, store, fail)
+        wait(world, fail)
 
 
 def test_a_run_that_is_gone_on_with_is_not_held_to_its_past(world: World, store: Writer) -> None:  # noqa: F811
     with begun(world, store) as ledger:
         ledger.fail("TooManyRejects", "of old", 5)
-    report = wait(world, store, lambda: None, lambda: world.run("r1"))
+    report = wait(world, lambda: None, lambda: world.run("r1"))
     assert report.outcome == "Succeeded"
 
 
-def test_where_nobody_comes_the_job_ends(world: World, store: Writer) -> None:  # noqa: F811
+def test_a_store_that_is_away_is_waited_for(world: World) -> None:  # noqa: F811
+    world.run("r1")
+    clock, away = Clock(), [StoreUnavailable("restarts")] * 3
+
+    def open_store() -> Writer:
+        if away:
+            raise away.pop()
+        return open_writer(world.uri)
+
+    done = attend(open_store, world.config(), "r1", now=lambda: clock.now, sleep=clock.sleep)
+    assert done.outcome == "Succeeded"
+
+
+def test_where_nobody_comes_the_job_ends(world: World) -> None:  # noqa: F811
     with pytest.raises(Unavailable, match="no worker of the Ray cluster was at the run for 600 s"):
-        wait(world, store)
+        wait(world)
 
 
 def test_the_wait_begins_anew_with_each_sign_of_a_worker(world: World, store: Writer) -> None:  # noqa: F811
     began: list[Ledger] = []
     acts = [lambda: began.append(begun(world, store)), *[lambda: None] * 400]
     with pytest.raises(Unavailable):
-        wait(world, store, *acts, lambda: began[0].__exit__())
+        wait(world, *acts, lambda: began[0].__exit__())
     assert began[0].run_id

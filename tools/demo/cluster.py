@@ -46,7 +46,7 @@ def main() -> int:
     """Run the demo on the cluster, which is left running for a look around."""
     started = time.monotonic()
     subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
-    cluster = Cluster(cluster_up(), build_images())
+    cluster = Cluster(cluster_up(), build_images("ray"))
     console.print(f"$ export KUBECONFIG={cluster.kubeconfig}")
     _bring(cluster)
     cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=90s")

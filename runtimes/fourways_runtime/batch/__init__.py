@@ -3,8 +3,8 @@
 Several workers share a run through its ledger: :mod:`.run` is one worker's part from start to end,
 :mod:`.claims` which chunks it takes, :mod:`.overlap` reading, scoring and writing at the same time,
 :mod:`.incremental` what need not be scored again, :mod:`.checks` what keeps a run from being
-published. Whatever ends whichever process at whatever moment, readers see the run before or this
-one, whole.
+published. On a Ray cluster :mod:`.ray_data` shares the run out, and :mod:`.attend` waits for it.
+Whatever ends whichever process at whatever moment, readers see the run before or this one, whole.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from fourways_api import RunReport, RuntimeConfig
@@ -38,15 +39,11 @@ def _work(config: RuntimeConfig) -> RunReport:
     from ..store import read_uri
     from ..store.record import open_history
 
-    store = open_history(read_uri(config.paths.store_uri_file))
-    try:
-        return attend(store, config, read_run())
-    finally:
-        store.close()
+    return attend(lambda: open_history(read_uri(config.paths.store_uri_file)), config, read_run())
 
 
 def attend(
-    store: History,
+    open_store: Callable[[], History],
     config: RuntimeConfig,
     run: str,
     *,
@@ -66,31 +63,35 @@ def attend(
     heard = now()
     looked, earlier = False, None
     last: WorkloadError | None = None
-    while True:
-        try:
-            found, last = _look(store, config, run), None
-            if found is not None and found.state == "published":
-                return _published(found)
-            failed = found if found is not None and found.state == "failed" else None
-            if not looked:
-                # A run that is gone on with has failed before: no news, unless nobody comes.
-                looked, earlier = True, failed and failed.started_at
-            if failed is not None:
-                last = as_error(Failure(failed.reason, failed.message, 0))
-                if failed.started_at != earlier:
-                    raise last
-            elif _is_worked_on(store, config, run):
-                heard = now()
-        except StoreUnavailable as error:
-            if error is last:
-                raise
-            last = error
-        if now() - heard > patience:
-            raise last or Unavailable(
-                f"no worker of the Ray cluster was at the run for {patience:g} s: "
-                "what do the events of its RayJob say? (kubectl get events)"
-            )
-        sleep(LOOK_SECONDS)
+    with ExitStack() as opened:
+        store: History | None = None
+        while True:
+            try:
+                if store is None:
+                    store = open_store()
+                    opened.callback(store.close)
+                found, last = _look(store, config, run), None
+                if found is not None and found.state == "published":
+                    return _published(found)
+                failed = found if found is not None and found.state == "failed" else None
+                if not looked:
+                    # A run that is gone on with has failed before: no news, unless nobody comes.
+                    looked, earlier = True, failed and failed.started_at
+                if failed is not None:
+                    last = as_error(Failure(failed.reason, failed.message, 0))
+                elif _is_worked_on(store, config, run):
+                    heard = now()
+            except StoreUnavailable as error:
+                failed, last, store = None, error, None
+                opened.close()
+            if last is not None and failed is not None and failed.started_at != earlier:
+                raise last
+            if now() - heard > patience:
+                raise last or Unavailable(
+                    f"no worker of the Ray cluster was at the run for {patience:g} s: "
+                    "what do the events of its RayJob say? (kubectl get events)"
+                )
+            sleep(LOOK_SECONDS)
 
 
 def _look(store: History, config: RuntimeConfig, run: str) -> RunRecord | None:
