@@ -19,18 +19,18 @@ def on_ray() -> Json:
     return changed(made, "resources", {"cpu": "500m", "memory": "512Mi"})
 
 
-def test_a_run_on_a_ray_cluster_answers_as_ever_and_leaves_nothing(modes: Plant) -> None:
-    with modes.deployed(on_ray()) as timeline:
-        run(modes)
-        (ray_job,) = modes.until(lambda: modes.get(RAY_JOBS)["items"], "a RayJob is there", 60)
+def test_a_run_on_a_ray_cluster_answers_as_ever_and_leaves_nothing(planted: Plant) -> None:
+    with planted.deployed(on_ray()) as timeline:
+        run(planted)
+        (ray_job,) = planted.until(lambda: planted.get(RAY_JOBS)["items"], "a RayJob is there", 60)
         timeline.mark("RayJob")
         assert ray_job["metadata"]["labels"]["fourways.dev/run"] == f"{NAME}-run-0"
-        status = modes.ready(NAME, 400)
+        status = planted.ready(NAME, 400)
         timeline.mark("published")
         assert status["lastPublished"]["rows"] > 0
-        assert parity.disagreements(ask_batch(modes)) == []
-        modes.until(lambda: not modes.get(RAY_JOBS)["items"], "the RayJob is gone", 90)
-        modes.until(lambda: not clusters(modes), "the Ray cluster is gone", 90)
+        assert parity.disagreements(ask_batch(planted)) == []
+        planted.until(lambda: not planted.get(RAY_JOBS)["items"], "the RayJob is gone", 90)
+        planted.until(lambda: not clusters(planted), "the Ray cluster is gone", 90)
         timeline.mark("all gone")
     timeline.tell()
 
