@@ -220,14 +220,15 @@ def test_a_killed_driver_is_gone_on_with(slow: World) -> None:
 
 def test_workers_lost_too_often_end_the_run(slow: World, ray_cluster: int) -> None:
     process = driver(slow, batch__backoffLimit=0)
-    deadline = time.monotonic() + PATIENCE
-    while process.started.poll() is None and time.monotonic() < deadline:
-        if chunks(slow, "claimed"):
-            for victim in actors(ray_cluster):
-                os.kill(victim, signal.SIGKILL)
-        time.sleep(0.2)
+    # One of them is claimed ahead: what is being recorded may still get through.
+    while len(chunks(slow, "claimed")) < 3:
+        assert process.started.poll() is None
+        time.sleep(0.05)
+    for victim in actors(ray_cluster):
+        os.kill(victim, signal.SIGKILL)
+    process.started.wait(timeout=PATIENCE)
     assert process.started.returncode == Unavailable.exit_code
-    assert report_of(process).reason == "Unavailable"
+    assert "the worker was lost at it" in report_of(process).message
 
 
 @pytest.mark.parametrize(

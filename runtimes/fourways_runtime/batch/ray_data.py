@@ -19,11 +19,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fourways_api import RuntimeConfig
 from fourways_api.base import JUDGED
 
 from ..errors import ConfigError, StoreFull, StoreUnavailable, Unavailable, WorkloadError
 from ..http.logs import log_as_json
+from ..store.ledger import Failure
+from .claims import as_error
 from .host import system_allocator, worker
 from .run import BatchRun
 
@@ -111,13 +115,15 @@ class RayRun(_OnRay):
             num_cpus=self._config.threads,
         )
         try:
-            for _ in scored.iter_batches(batch_size=None, prefetch_batches=0):
+            for done in scored.iter_batches(batch_size=None, prefetch_batches=0):
+                if done["reason"][0]:
+                    raise as_error(Failure(done["reason"][0], done["message"][0], 0))
                 self.trouble = None
                 self.tell(ledger, ledger.totals())
         except RayError as error:
-            # A worker that ended the run has written down why.
             self.heed(ledger)
-            raise _cause_of(error) from error
+            told = str(error).strip().partition("\n")[0]
+            raise Unavailable(f"workers were lost on the Ray cluster: {told[:500]}") from error
 
 
 class Worker:
@@ -128,10 +134,18 @@ class Worker:
         self._part = _Part(RuntimeConfig.model_validate_json(config, context=JUDGED), run)
 
     def __call__(self, handed: dict[str, Array]) -> dict[str, Array]:
-        """Score chunks by their numbers, each begun no more often than it says; return them."""
+        """Score chunks by their numbers, each begun no more often than it says.
+
+        Returns them, and what went wrong: raised here it would come out as one of Ray's errors.
+        """
         numbers, last = handed["chunk"].tolist(), handed["last"].tolist()
-        self._part.work_on(dict(zip(numbers, last, strict=True)))
-        return handed
+        reason = message = ""
+        try:
+            self._part.work_on(dict(zip(numbers, last, strict=True)))
+        except WorkloadError as error:
+            reason, message = error.reason, str(error)
+        told = {"reason": [reason], "message": [message]}
+        return {**handed, **{key: np.array(text * len(numbers)) for key, text in told.items()}}
 
 
 class _Part(_OnRay):
@@ -248,14 +262,3 @@ def _own_signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _cause_of(error: BaseException) -> WorkloadError:
-    """Return what a worker failed with; where it was lost instead, that."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, WorkloadError):
-            return found
-        found = getattr(found, "cause", None) or found.__cause__
-    last = str(error).strip().rpartition("\n")[2]
-    return Unavailable(f"workers were lost on the Ray cluster: {last[:500]}")
