@@ -122,7 +122,7 @@ class RayRun(_OnRay):
                 self.tell(ledger, ledger.totals())
         except RayError as error:
             self.heed(ledger)
-            told = str(error).strip().partition("\n")[0]
+            told = str(getattr(error, "cause", error)).strip().partition("\n")[0]
             raise Unavailable(f"workers were lost on the Ray cluster: {told[:500]}") from error
 
 
