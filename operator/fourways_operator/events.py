@@ -21,7 +21,14 @@ class Event:
 
 
 _BEGINNINGS = frozenset(
-    {"WaitingForFirstRun", "WaitingForBuild", "WaitingForKServe", "Starting", "BuildInProgress"}
+    {
+        "WaitingForFirstRun",
+        "FirstRunInProgress",
+        "WaitingForBuild",
+        "BuildInProgress",
+        "WaitingForKServe",
+        "Starting",
+    }
 )
 """Reasons of not being ready that nobody need look into."""
 

@@ -308,6 +308,11 @@ def test_each_quarter_of_a_run_is_an_event_once() -> None:
     assert told_events(at(0), status_at(at_work(m_2=unknown))) == []
 
 
+def test_that_the_first_run_is_under_way_warns_nobody() -> None:
+    first = status_of(facts(), (), parse(deployment()))
+    assert {e.type for e in events_of(first, status_at(at_work(m_2=FIGURES)))} == {"Normal"}
+
+
 def test_a_run_that_fails_as_the_one_before_is_an_event_too() -> None:
     def after(*runs: tuple, old: dict) -> dict:
         return status_of(facts(*runs, raw={**deployment(), "status": old}), (), parse(deployment()))
