@@ -15,36 +15,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 
-from fourways_api import Contract
-
 from ..records import Reject, Rows
-from . import BATCH_BYTES, rows_at_once
-from .base import Chunk, check_more, check_names, completed, wanted
+from .base import Chunk, check_more, check_names, completed
 from .files import Files
-from .split import Newer, Split
-from .watermarks import DETAIL, agreed, kind_of, sifted
+from .split import Split
+from .text_table import TextTable
+from .watermarks import kind_of
 
 BLOCK_BYTES = 4 * 2**20
 """Bytes parsed at once. No row may be longer."""
 
 
-class CsvTable:
+class CsvTable(TextTable):
     """See :class:`.base.Table`."""
-
-    total_rows: int | None = None
-
-    def __init__(
-        self,
-        files: Files,
-        contract: Contract,
-        more: tuple[str, ...] = (),
-        batch_bytes: int = BATCH_BYTES,
-    ) -> None:
-        self._files = files
-        self._contract = contract
-        self._more = more
-        self._rows = rows_at_once(contract, batch_bytes)
-        self._columns = tuple(dict.fromkeys((*wanted(contract), *more)))
 
     def splits(self, rows: int) -> list[Split]:
         """Cut the table into its files, and look at their headers."""
@@ -60,9 +43,8 @@ class CsvTable:
             fixed = {n: part.constants[n] for n in self._columns if n in more}
             found.append(Split(at, told, {"path": part.path, "constants": fixed}, None, mark))
         for column in self._more:
-            kind = agreed(column, ((each.file, self._kind(each, column)) for each in found))
-            for each in found:
-                each.detail[DETAIL] = kind
+            kinds = ((each.file, self._kind(each, column)) for each in found)
+            self._note_kind(found, column, kinds)
         return found
 
     def _kind(self, split: Split, column: str) -> str | None:
@@ -73,25 +55,6 @@ class CsvTable:
         with self._files.reading(split.file):
             batch = _next(_open(self._files, split.detail["path"], (column,), {}))
         return None if batch is None else kind_of(batch.column(0))
-
-    def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
-        """Read a file."""
-        path = split.detail["path"]
-        return self._files.steady(path, split, lambda: self._sifted(split, newer))
-
-    def _sifted(self, split: Split, newer: Newer | None) -> Iterator[Chunk]:
-        for chunk in self._file(split, split.start):
-            for column in self._more:
-                chunk = sifted(chunk, column, split.detail[DETAIL], newer, split.file)
-            yield chunk
-
-    def chunks(self) -> Iterator[Chunk]:
-        """Read the table from its start, in order."""
-        position = 0
-        for split in self.splits(0):
-            for chunk in self._file(split, position):
-                yield chunk
-                position = max(_end(chunk), position)
 
     def _file(self, split: Split, first: int) -> Iterator[Chunk]:
         bad: dict[int, str] = {}
@@ -127,11 +90,6 @@ def _numbered(count: int, done: int, first: int, bad: dict[int, str]) -> tuple[R
         rows[rows >= first + number] += 1
         rejects.append(Reject(first + number, None, "row", bad.pop(number)))
     return rows, rejects
-
-
-def _end(chunk: Chunk) -> int:
-    last = [int(chunk.rows[-1])] if len(chunk.rows) else []
-    return max([*last, *(reject.row for reject in chunk.rejects)], default=-1) + 1
 
 
 def _open(files: Files, path: str, columns: tuple[str, ...], bad: dict[int, str]) -> Any:

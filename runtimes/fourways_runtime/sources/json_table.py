@@ -21,11 +21,12 @@ from fourways_api import Contract
 
 from ..errors import SourceError
 from ..records import Reject, Rows
-from . import BATCH_BYTES, rows_at_once
-from .base import Chunk, check_more, completed, wanted
+from . import BATCH_BYTES
+from .base import Chunk, check_more, completed
 from .files import Files
-from .split import Newer, Split
-from .watermarks import DETAIL, NUMBER, agreed, kind_of, sifted
+from .split import Split
+from .text_table import TextTable
+from .watermarks import DETAIL, NUMBER, kind_of
 
 BLOCK_BYTES = 4 * 2**20
 """Bytes parsed at once."""
@@ -40,10 +41,8 @@ _COMPRESSED = (".gz", ".zst", ".bz2", ".lz4", ".br")
 _EMPTY = (b"\n\n", b"\n\r\n")
 
 
-class JsonTable:
+class JsonTable(TextTable):
     """See :class:`.base.Table`."""
-
-    total_rows: int | None = None
 
     def __init__(
         self,
@@ -52,11 +51,7 @@ class JsonTable:
         more: tuple[str, ...] = (),
         batch_bytes: int = BATCH_BYTES,
     ) -> None:
-        self._files = files
-        self._contract = contract
-        self._more = more
-        self._rows = rows_at_once(contract, batch_bytes)
-        self._columns = tuple(dict.fromkeys((*wanted(contract), *more)))
+        super().__init__(files, contract, more, batch_bytes)
         self._kinds: dict[str, Any] = {contract.entity_key.name: _arrow(contract.entity_key.type)}
         for field in contract.inputs:
             self._kinds[field.name] = _arrow(field.type, len(field.shape))
@@ -64,7 +59,7 @@ class JsonTable:
     def splits(self, rows: int) -> list[Split]:
         """Cut the table into its files, and those into parts; look at their first lines."""
         found: list[Split] = []
-        kinds = []
+        kinds: dict[str, list[tuple[str, str | None]]] = {column: [] for column in self._more}
         for part in self._files.parts:
             told = self._files.told(part.path)
             mark = self._files.fingerprint(part.path)
@@ -72,14 +67,13 @@ class JsonTable:
                 block = next(self._blocks(part.path, told), b"")
             self._check(block, set(part.constants), told)
             fixed = {n: part.constants[n] for n in self._columns if n in part.constants}
-            kinds += [(told, _kind(block, fixed, column)) for column in self._more]
+            for column in self._more:
+                kinds[column].append((told, _kind(block, fixed, column)))
             for begin, end in self._ranges(part.path, block, rows):
                 detail = {"path": part.path, "constants": fixed, "bytes": [begin, end]}
                 found.append(Split(len(found), told, detail, None, mark))
         for column in self._more:
-            kind = agreed(column, kinds)
-            for split in found:
-                split.detail[DETAIL] = kind
+            self._note_kind(found, column, kinds[column])
         return found
 
     def _ranges(self, path: str, block: bytes, rows: int) -> list[tuple[int, int | None]]:
@@ -95,26 +89,6 @@ class JsonTable:
         step = max(BLOCK_BYTES, rows * line)
         starts = range(0, size, step)
         return [(at, at + step if at + step < size else None) for at in starts]
-
-    def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
-        """Read a part of a file: the lines that begin in it."""
-        path = split.detail["path"]
-        return self._files.steady(path, split, lambda: self._sifted(split, newer))
-
-    def _sifted(self, split: Split, newer: Newer | None) -> Iterator[Chunk]:
-        for chunk in self._file(split, split.start):
-            for column in self._more:
-                chunk = sifted(chunk, column, split.detail[DETAIL], newer, split.file)
-            yield chunk
-
-    def chunks(self) -> Iterator[Chunk]:
-        """Read the table from its start, in order."""
-        position = 0
-        for split in self.splits(0):
-            for chunk in self._file(split, position):
-                yield chunk
-                last = [*chunk.rows[-1:].tolist(), *(reject.row for reject in chunk.rejects)]
-                position = max(position, *(row + 1 for row in last))
 
     def _check(self, block: bytes, fixed: set[str], told: str) -> None:
         """Miss a column that none of the first lines has, unless it may be missing."""
