@@ -197,7 +197,7 @@ async def running(folder: Path, **config: Any) -> AsyncIterator[Running]:
         await plane.stop()
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
     """Wait until something nobody announces is so."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110
