@@ -15,9 +15,14 @@ from fourways_operator.plan.parts import QUEUE_LABEL, ROLLBACK_LABEL
 Json = dict[str, Any]
 
 
-def run_job(cron: Json, resume: str | None = None) -> Json:
-    """Return the Job of a run; ``resume`` names an earlier run it goes on with."""
+def run_job(cron: Json, resume: str | None = None, priority: str | None = None) -> Json:
+    """Return the Job of a run; ``resume`` names an earlier run it goes on with.
+
+    ``priority`` is the PriorityClass of its pods, where it is not to be the deployment's.
+    """
     job = _from(cron)
+    if priority is not None:
+        job["spec"]["template"]["spec"]["priorityClassName"] = priority
     if resume is not None:
         _name_run(job, resume)
     return job

@@ -36,6 +36,12 @@ def run(
         str | None,
         typer.Option(help="Go on with this run, which failed: what it recorded is kept."),
     ] = None,
+    priority: Annotated[
+        str | None,
+        typer.Option(
+            help="PriorityClass of its pods, instead of the deployment's.", metavar="CLASS"
+        ),
+    ] = None,
     wait: Annotated[
         float | None,
         typer.Option(help="Seconds to wait for its end (600, without limit with --watch); 0: not."),
@@ -51,7 +57,7 @@ def run(
     record = Record(target, namespace, name)
     if resume is not None:
         told(lambda: record.check_resumable(resume))
-    started = told(lambda: target.run(namespace, name, resume))
+    started = told(lambda: target.run(namespace, name, resume, priority))
     goes_on = f": goes on with {resume}" if resume else ""
     console.print(f"run {started} started{goes_on}")
     if not seconds:

@@ -42,7 +42,9 @@ class Target(Protocol):
         """Return a namespace's ModelDeployments with their status."""
         ...
 
-    def run(self, namespace: str, name: str, resume: str | None = None) -> str:
+    def run(
+        self, namespace: str, name: str, resume: str | None = None, priority: str | None = None
+    ) -> str:
         """Start a batch run now, or go on with one; return the Job's name."""
         ...
 
@@ -78,8 +80,12 @@ class EmbeddedTarget:
         """Return what the host serves."""
         return [d for d in self._status()["deployments"] if _namespace(d) == namespace]
 
-    def run(self, namespace: str, name: str, resume: str | None = None) -> str:
+    def run(
+        self, namespace: str, name: str, resume: str | None = None, priority: str | None = None
+    ) -> str:
         """Start a run, once it is its turn."""
+        if priority is not None:
+            raise TargetError("--priority is for a cluster: there is no scheduler here")
         return self._start({"do": "run", "namespace": namespace, "name": name, "resume": resume})
 
     def rollback(self, namespace: str, name: str, run: str) -> str:
@@ -139,9 +145,11 @@ class ClusterTarget:
         items: list[Json] = found["items"]
         return items
 
-    def run(self, namespace: str, name: str, resume: str | None = None) -> str:
+    def run(
+        self, namespace: str, name: str, resume: str | None = None, priority: str | None = None
+    ) -> str:
         """Make a Job from the deployment's CronJob, as `kubectl create job --from` does."""
-        return self._create(jobs.run_job(self._cron(namespace, name), resume))
+        return self._create(jobs.run_job(self._cron(namespace, name), resume, priority))
 
     def rollback(self, namespace: str, name: str, run: str) -> str:
         """Make a Job that moves answers back."""

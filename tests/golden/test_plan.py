@@ -13,7 +13,7 @@ from fourways_operator.facts import Settings
 FOLDER = Path(__file__).parent / "plan"
 SETTINGS = Settings(runtime_image="fourways-runtime:test", gateway_replicas=2)
 
-RUN = {"metadata": {"name": "a-run-29406240"}}
+RUN = "a-run-29406240"
 
 
 @pytest.mark.parametrize("source", sorted(FOLDER.glob("*.in.yaml")), ids=lambda p: p.name)
@@ -21,9 +21,13 @@ def test_the_plan_is_as_recorded(source: Path) -> None:
     (document,) = load_documents(source.read_text())
     deployment = parse(document)
     check(deployment)
+    standing = planner.plan(deployment, SETTINGS)
+    crons = [o for o in standing if o["kind"] == "CronJob"]
+    templates = [cron["spec"]["jobTemplate"] for cron in crons]
+    runs = [{"metadata": {"name": RUN}, "spec": template["spec"]} for template in templates]
     objects = [
-        *planner.plan(deployment, SETTINGS),
-        *planner.plan_runs(deployment, SETTINGS, None, [RUN]),
+        *standing,
+        *planner.plan_runs(deployment, SETTINGS, None, runs),
         *planner.plan_gateway("demo", [document], SETTINGS),
     ]
     text = yaml.safe_dump_all(objects, sort_keys=False)

@@ -75,7 +75,9 @@ class MemoryTarget:
         else:
             self.status["lastPublished"] = {"name": run, "job": "m-back", **outcome}
 
-    def run(self, namespace: str, name: str, resume: str | None = None) -> str:
+    def run(
+        self, namespace: str, name: str, resume: str | None = None, priority: str | None = None
+    ) -> str:
         self.started.append(("run", resume))
         return "m-new"
 
@@ -279,6 +281,14 @@ def test_a_resumed_run_differs_in_nothing_but_the_run_it_is(cron: Json) -> None:
     assert "valueFrom" in variables(plain)["FOURWAYS_RUN"]
     for made in (job, plain):
         del made["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert job == plain
+
+
+def test_one_run_may_have_another_priority(cron: Json) -> None:
+    job, plain = jobs.run_job(cron, priority="backfill"), jobs.run_job(cron)
+    assert plain["spec"]["template"]["spec"]["priorityClassName"] == "nightly"
+    assert job["spec"]["template"]["spec"].pop("priorityClassName") == "backfill"
+    del plain["spec"]["template"]["spec"]["priorityClassName"]
     assert job == plain
 
 

@@ -230,6 +230,10 @@ class Batch(ApiModel):
     queue_name: Name | None = None
     """Kueue LocalQueue that admits the runs."""
 
+    priority_class_name: Name | None = None
+    """Kubernetes PriorityClass of the runs' pods: a low one has them give way to others. `fourways
+    run --priority` names another for one run, such as a backfill by a new model version."""
+
     max_rejects: RejectLimit = "0"
     """How many rows may be refused, as a count ("100") or a share ("1%"), before the run fails
     and nothing is published."""

@@ -137,7 +137,8 @@ def _job(
                 container=container,
                 volumes=mounts.volumes,
                 restart_policy="Never",
-            ),
+            )
+            | _priority(batch),
         },
     }
 
@@ -147,6 +148,10 @@ def _queue(batch: Batch) -> Json:
     if batch.queue_name is None or batch.engine == "Ray":
         return {}
     return {parts.QUEUE_LABEL: batch.queue_name}
+
+
+def _priority(batch: Batch) -> Json:
+    return {"priorityClassName": batch.priority_class_name} if batch.priority_class_name else {}
 
 
 def _secrets(batch: Batch) -> list[SecretReference | None]:

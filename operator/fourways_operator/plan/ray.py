@@ -64,18 +64,24 @@ def plan(
         objects.append(_policy(meta, labels))
         if batch.queue_name:
             meta = {**meta, "labels": {**meta["labels"], parts.QUEUE_LABEL: batch.queue_name}}
-        pods = _Pods(deployment, settings, who, labels, env, mounts)
+        # As its Job's, which may have been told another than the deployment's.
+        priority = _pod_of(job).get("priorityClassName")
+        pods = _Pods(deployment, settings, who, labels, env, mounts, priority)
         objects.append(_ray_job(meta, batch, pods))
     return tuple(objects)
 
 
 def run_name(job: Json) -> str:
     """Return the run a Job works on: one it was told to go on with, or its own."""
-    template = (job.get("spec") or {}).get("template") or {}
-    containers = (template.get("spec") or {}).get("containers") or []
+    containers = _pod_of(job).get("containers") or []
     values = (v for c in containers for v in c.get("env") or [] if v["name"] == RUN_VARIABLE)
     told = next((v.get("value") for v in values), None)
     return str(told or job["metadata"]["name"])
+
+
+def _pod_of(job: Json) -> Json:
+    template = (job.get("spec") or {}).get("template") or {}
+    return template.get("spec") or {}
 
 
 def _name_of(job: str) -> str:
@@ -133,7 +139,9 @@ class _Pods:
         labels: Json,
         env: list[Json],
         mounts: parts.Mounts,
+        priority: str | None,
     ) -> None:
+        self._priority = {"priorityClassName": priority} if priority else {}
         self.deployment = deployment
         self._settings = settings
         self._who = who
@@ -173,7 +181,7 @@ class _Pods:
             volumes=self._mounts.volumes,
             restart_policy="Never",
         )
-        return {"metadata": {"labels": self._labels}, "spec": pod}
+        return {"metadata": {"labels": self._labels}, "spec": pod | self._priority}
 
 
 def _policy(meta: Json, labels: Json) -> Json:
