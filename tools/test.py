@@ -17,7 +17,7 @@ from tools.installation import IMAGES, ROOT, Cluster, build_images, cluster_up
 
 SUITES = {
     "unit and transitions": ("-n", "2", "--dist", "loadfile", "unit", "transitions", "golden"),
-    "embedded": ("embedded",),
+    "embedded": ("-n", "2", "--dist", "loadfile", "embedded"),
 }
 
 
