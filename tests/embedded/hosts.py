@@ -16,11 +16,22 @@ from fourways_cli.embedded.control import HostNotRunning, ask
 
 
 def patiently(ask: Callable[[], httpx.Response], seconds: float = 30) -> httpx.Response:
-    """Ask as a backend does: again, where a 503 says so. A busy machine makes a store slow."""
+    """Ask as a backend does: again, where a 503 says so, or nobody listens yet.
+
+    A busy machine makes a store slow, and a gateway later than a run that fails at once.
+    """
     deadline = time.monotonic() + seconds
-    while (answer := ask()).status_code == 503 and time.monotonic() < deadline:
-        time.sleep(float(answer.headers["retry-after"]))
-    return answer
+    while True:
+        wait = 0.1
+        try:
+            answer = ask()
+            if answer.status_code != 503 or time.monotonic() > deadline:
+                return answer
+            wait = float(answer.headers["retry-after"])
+        except httpx.ConnectError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(wait)
 
 
 def free_port() -> int:

@@ -157,6 +157,24 @@ def test_the_chunks_of_a_worker_that_is_gone_are_taken_at_once(two: tuple[Work, 
     assert [other.claim().number for _ in range(3)] == [0, 1, 2]
 
 
+def test_a_thread_of_a_worker_that_leaves_claims_nothing_more(
+    uri: str, writer: Writer, namespace: str, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    late: list[Any] = []
+    with Work.on(writer, a_run(namespace), splits=3) as one:
+        one.claim()
+        give_back = one.ledger.control.change
+
+        def and_claim(*statement: Any) -> int:
+            done = give_back(*statement)
+            late.append(one.ledger.claim())
+            return done
+
+        monkeypatch.setattr(one.ledger.control, "change", and_claim)
+    assert late == [None]
+    assert [state for _, state, _ in claims_of(uri, namespace)] == ["todo"] * 3
+
+
 def test_a_slow_workers_chunk_is_stolen_once_its_time_is_unusual(two: tuple[Work, Work]) -> None:
     one, other = two
     one.claim()

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from fourways_cli.embedded.control import ask
-from tests.embedded.hosts import Up, await_settled, free_port
+from tests.embedded.hosts import Up, await_settled, free_port, patiently
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES, SHOP_SECRET, ask_all, tensor
 from tools.installation import ROOT
 
@@ -95,8 +95,8 @@ def test_a_wrong_digest_is_named_and_nothing_is_published(up: Up, tmp_path: Path
     said = await_settled(up.state)["churn"]
     assert said["Ready"]["status"] == "False"
     assert said["Degraded"]["reason"] == "DigestMismatch"
-    response = httpx.get(f"{up.url}/predictions/churn/1", trust_env=False)
-    assert response.status_code == 404
+    path = f"{up.url}/predictions/churn/1"
+    assert patiently(lambda: httpx.get(path, trust_env=False)).status_code == 404
 
 
 def test_predictions_survive_a_killed_host_whose_children_end_with_it(up: Up) -> None:

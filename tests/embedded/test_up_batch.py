@@ -101,7 +101,7 @@ def test_what_ends_a_run_is_a_condition_that_says_what_to_do(
     ):
         assert told[name][0] == reason, told
         assert words in told[name][1], told
-        response = httpx.get(f"{up.url}/predictions/{name}/n1", trust_env=False)
+        response = _asked(up, name)
         assert response.status_code == 404, response.text
 
 
@@ -120,7 +120,7 @@ def test_a_run_that_failed_midway_goes_on_with_what_it_recorded(up: Up, tmp_path
     failed = status["status"]["lastRun"]["name"]
     before = _recorded(up, "published")
     assert 0 < len(before) < FILES
-    assert httpx.get(f"{up.url}/predictions/churn/n1", trust_env=False).status_code == 404
+    assert _asked(up, "churn").status_code == 404
 
     # Once more, with a worker that hangs until its deadline has passed.
     _restart(up, tmp_path, activeDeadlineSeconds=3)
@@ -144,7 +144,7 @@ def test_a_run_that_failed_midway_goes_on_with_what_it_recorded(up: Up, tmp_path
     after = _recorded(up, "writing")
     assert len(after) == FILES
     assert {number: after[number] for number in between} == between, "scored again"
-    answer = patiently(lambda: httpx.get(f"{up.url}/predictions/churn/n1", trust_env=False))
+    answer = _asked(up, "churn")
     assert answer.status_code == 200, answer.text
     assert "published already" in up.refused("run", "churn", "--resume", failed)
 
@@ -172,6 +172,10 @@ def _is_told_to_end(pid: int) -> bool:
         return True
     waiting = next(line.split()[1] for line in lines if line.startswith("ShdPnd"))
     return bool(int(waiting, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def _asked(up: Up, name: str) -> httpx.Response:
+    return patiently(lambda: httpx.get(f"{up.url}/predictions/{name}/n1", trust_env=False))
 
 
 def _answers(url: str) -> bool:

@@ -12,6 +12,7 @@ Each worker has two connections: one for claims, from any thread, and one for ro
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -28,6 +29,9 @@ from .database import Database, Gone
 
 LEASE_SECONDS = 60.0
 """How long a claim stands without a word from its worker."""
+
+_LAST_CLAIM_SECONDS = 5.0
+"""How long a worker that leaves waits for a claim under way."""
 
 _ROWS_AT_ONCE = 500
 _FIND = """
@@ -154,12 +158,19 @@ class Ledger:
         self.base: Base | None = None
         self.total_rows: int | None = None
         self.since: Any = None
+        self._claiming = threading.Lock()
+        self._leaving = False
 
     def __enter__(self) -> Ledger:
         return self
 
     def __exit__(self, *exc: object) -> None:
         """Take back claims nobody will finish; what hangs in an open transaction is dropped."""
+        # A claim that another thread is at is waited for, and is the last: it goes back as well.
+        waited = self._claiming.acquire(timeout=_LAST_CLAIM_SECONDS)
+        self._leaving = True
+        if waited:
+            self._claiming.release()
         # Where this fails the lease, or this connection's end, says the same a little later.
         with closing(self.control), suppress(StoreUnavailable, Gone):
             self.data.close()
@@ -347,10 +358,13 @@ class Ledger:
         )
 
     def _claim(self, which: str, values: tuple[Any, ...]) -> Claim | None:
-        found = self.control.rows(
-            _CLAIM.format(which=which),
-            (self.owner, LEASE_SECONDS, self.run_id, self.run_id, *values, self.run_id),
-        )
+        with self._claiming:
+            if self._leaving:
+                return None
+            found = self.control.rows(
+                _CLAIM.format(which=which),
+                (self.owner, LEASE_SECONDS, self.run_id, self.run_id, *values, self.run_id),
+            )
         if not found:
             return None
         number, split, attempts = found[0]
