@@ -10,15 +10,13 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from tools.cluster import node
-from tools.cluster.config import KSERVE_VERSION, PACKAGE, Checkout
+from tools.cluster import node, operators
+from tools.cluster.config import KSERVE_VERSION, Checkout
 from tools.cluster.detect import Kind
 from tools.cluster.errors import ClusterError
-from tools.cluster.gobuild import Binaries, build, go_program
+from tools.cluster.gobuild import Binaries, build
+from tools.cluster.operators import PATIENCE, Json
 from tools.cluster.shell import run, step, succeeds, wait_for
 
 NAMESPACE = "kserve"
@@ -41,9 +39,6 @@ _PROBE = {
     "metadata": {"name": "probe", "namespace": "default"},
     "spec": {"predictor": {"containers": [{"name": "kserve-container", "image": "probe"}]}},
 }
-_PATIENCE = 120.0
-
-Json = dict[str, Any]
 
 
 def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
@@ -62,40 +57,24 @@ def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
             image = _IMAGE
             node.load_binary(checkout, image, binaries.path("kserve"))
         _apply(kubectl, binaries, image)
-        wait_for("KServe", lambda: _answers(kubectl), seconds=_PATIENCE, hint="pods of kserve")
+        wait_for("KServe", lambda: _answers(kubectl), seconds=PATIENCE, hint="pods of kserve")
 
 
 def _apply(kubectl: list[str], binaries: Binaries, image: str | None) -> None:
-    charts = _charts()
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    # Client-side apply keeps a copy in an annotation, and these definitions do not fit into one.
-    server_side = [*kubectl, "apply", "--server-side", "--force-conflicts", "-f", "-"]
-    crds = _rendered(binaries, charts / "kserve-crd", {})
-    run(server_side, input_text=yaml.safe_dump_all([namespace, *crds]))
-    names = [f"crd/{o['metadata']['name']}" for o in crds]
-    wait_for("KServe's kinds", lambda: _established(kubectl, names), seconds=_PATIENCE)
+    charts = operators.module_folder(_MODULE) / "charts"
+    kinds = _rendered(binaries, charts / "kserve-crd", {})
+    operators.apply_kinds(kubectl, "KServe", NAMESPACE, kinds)
     objects = _fitted(_rendered(binaries, charts / "kserve-resources", _VALUES), image)
-    first = [o for o in objects if o["kind"] not in _OWN_OBJECTS]
-    run(server_side, input_text=yaml.safe_dump_all(first))
-    rollout = ["rollout", "status", f"deployment/{_DEPLOYMENT}", f"--timeout={_PATIENCE:.0f}s"]
+    operators.apply(kubectl, [o for o in objects if o["kind"] not in _OWN_OBJECTS])
+    rollout = ["rollout", "status", f"deployment/{_DEPLOYMENT}", f"--timeout={PATIENCE:.0f}s"]
     run([*kubectl, "-n", NAMESPACE, *rollout])
-    last = [o for o in objects if o["kind"] in _OWN_OBJECTS]
-    run(server_side, input_text=yaml.safe_dump_all(last))
-
-
-def _charts() -> Path:
-    told = run(
-        [go_program(), "mod", "download", "-json", _MODULE],
-        cwd=PACKAGE / "go",
-        env={"GOWORK": "off", "GOFLAGS": ""},
-    )
-    return Path(json.loads(told)["Dir"]) / "charts"
+    operators.apply(kubectl, [o for o in objects if o["kind"] in _OWN_OBJECTS])
 
 
 def _rendered(binaries: Binaries, chart: Path, values: Mapping[str, str]) -> list[Json]:
     given = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
     text = run([binaries.path("helm"), "template", "kserve", chart, "-n", NAMESPACE, *given])
-    return [document for document in yaml.safe_load_all(text) if document]
+    return operators.documents(text)
 
 
 def _fitted(objects: list[Json], image: str | None) -> list[Json]:
@@ -127,9 +106,7 @@ def _fit_deployment(deployment: Json, image: str | None) -> None:
     for probe in ("readinessProbe", "livenessProbe"):
         manager[probe] |= {"initialDelaySeconds": 1, "periodSeconds": 2}
     if image is not None:
-        manager |= {"image": image, "imagePullPolicy": "Never", "command": ["/kserve"]}
-        # An image of one program names no user.
-        pod["securityContext"]["runAsUser"] = 65532
+        operators.run_ours(pod, image, "/kserve")
 
 
 def _certificate() -> tuple[str, str]:
@@ -141,11 +118,6 @@ def _certificate() -> tuple[str, str]:
         files = ["-keyout", str(key), "-out", str(certificate)]
         run([*command.split(), *files, "-days", "3650", *names])
         return tuple(base64.b64encode(f.read_bytes()).decode() for f in (key, certificate))  # type: ignore[return-value]
-
-
-def _established(kubectl: list[str], names: list[str]) -> bool:
-    # Asked right after they were made, kubectl stumbles over conditions that are not there yet.
-    return succeeds([*kubectl, "wait", "--for=condition=Established", *names, "--timeout=5s"])
 
 
 def _answers(kubectl: list[str]) -> bool:
