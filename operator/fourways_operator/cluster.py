@@ -30,7 +30,7 @@ from .errors import (
     Unreachable,
 )
 from .events import Event
-from .facts import Json, Kind
+from .facts import Json, Kind, rfc3339
 from .plan import KINDS, OBSERVED
 
 MODEL_DEPLOYMENT = Kind(API_VERSION, KIND, PLURAL)
@@ -207,7 +207,7 @@ class KubernetesCluster:
     async def emit(self, deployment: Json, event: Event) -> None:
         """See Cluster."""
         meta = deployment["metadata"]
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = rfc3339(datetime.now(UTC))
         body = {
             "apiVersion": "v1",
             "kind": "Event",

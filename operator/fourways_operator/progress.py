@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 from fourways_api import MAX_WORKERS_TOLD, ProgressStatus, WorkerStatus
 
 from .errors import GatewaySilent
-from .facts import Json
+from .facts import Json, rfc3339
 from .plan import GATEWAY
 from .work_queue import Key
 
@@ -168,7 +168,7 @@ def _figures(told: _Progress, now: datetime) -> ProgressStatus:
         total_rows=told.total_rows,
         rejects=told.rejects,
         rows_per_second=_rounded(told.rows_per_second),
-        estimated_completion=None if left is None else _rfc3339(now + timedelta(seconds=left)),
+        estimated_completion=None if left is None else rfc3339(now + timedelta(seconds=left)),
         workers=tuple(
             WorkerStatus(
                 name=worker.name,
@@ -179,7 +179,7 @@ def _figures(told: _Progress, now: datetime) -> ProgressStatus:
             )
             for worker in told.workers[:MAX_WORKERS_TOLD]
         ),
-        updated_at=_rfc3339(now),
+        updated_at=rfc3339(now),
     )
 
 
@@ -193,10 +193,6 @@ def _same(figures: ProgressStatus, before: ProgressStatus | None) -> bool:
 
 def _rounded(rate: float) -> float:
     return float(f"{rate:.3g}")
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def ask_gateway(namespace: str) -> bytes:

@@ -6,7 +6,7 @@ What its conditions say is decided in ``conditions``.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pydantic import ValidationError
 
@@ -18,7 +18,7 @@ from .conditions import Verdict, View, verdicts_of, view_of
 from .conditions.batch import KUBERAY_SECONDS, next_run
 from .conditions.common import pinned_digest
 from .conditions.realtime import KSERVE_SECONDS
-from .facts import Facts, Json
+from .facts import Facts, Json, rfc3339
 from .plan import INFERENCE_SERVICE, RAY_JOB
 from .plan.gateway import address
 from .pods import SLOW_START_SECONDS, age, is_ready
@@ -115,7 +115,7 @@ def _conditions(
                     "observedGeneration": generation,
                     "lastTransitionTime": was.last_transition_time
                     if was and same
-                    else _rfc3339(now),
+                    else rfc3339(now),
                     "reason": verdict.reason,
                     "message": verdict.message[:4096],
                 }
@@ -138,7 +138,3 @@ def _invalid(old: Status, generation: int, problems: tuple[Problem, ...], facts:
 
 def _written(status: Status) -> Json:
     return {name: value for name, value in status.to_json().items() if value != []}
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

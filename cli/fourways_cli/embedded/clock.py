@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from fourways_operator.facts import rfc3339
+
 Clock = Callable[[], datetime]
 
 
@@ -15,4 +17,4 @@ def now() -> datetime:
 
 def stamp(clock: Clock) -> str:
     """Return the time as RFC 3339, to the second."""
-    return clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rfc3339(clock())

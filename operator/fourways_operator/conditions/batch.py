@@ -12,7 +12,7 @@ from croniter import croniter
 
 from fourways_api import Batch, ModelDeployment, RunReport, RunStatus, Status
 
-from ..facts import Facts, Json
+from ..facts import Facts, Json, rfc3339
 from ..plan import RAY_JOB
 from ..plan.parts import RUN_LABEL
 from ..pods import MAX_MESSAGE, age
@@ -146,7 +146,7 @@ def next_run(schedule: str, time_zone: str, now: datetime) -> str:
     """Return when a schedule is due next after ``now``, RFC 3339 in UTC."""
     zone: tzinfo = UTC if time_zone == "Etc/UTC" else ZoneInfo(time_zone)
     due: datetime = croniter(schedule, now.astimezone(zone)).get_next(datetime)
-    return due.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rfc3339(due)
 
 
 def _ray_failed(view: BatchView) -> Verdict | None:
