@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from typing import TYPE_CHECKING
 
 from fourways_api import RunReport, RuntimeConfig
 
@@ -20,7 +21,10 @@ from ..records import Progress
 from ..store.base import PublishedRun
 from .run import BatchRun
 
-__all__ = ["BatchRun", "main", "open_run", "read_config", "read_run"]
+if TYPE_CHECKING:
+    from ..store.record import RunRecord
+
+__all__ = ["BatchRun", "main", "open_run", "read_config", "read_run", "succeeded"]
 
 logger = logging.getLogger("fourways.batch")
 
@@ -38,7 +42,7 @@ def main() -> int:
         nonlocal progress
         run = open_run(config, read_run())
         progress = run.progress
-        return _succeeded(run.execute())
+        return succeeded(run.execute())
 
     def completed(report: RunReport) -> RunReport:
         return report if progress is None else _failed(report, progress)
@@ -55,7 +59,8 @@ def open_run(config: RuntimeConfig, name: str) -> BatchRun:
     return BatchRun(config, name)
 
 
-def _succeeded(published: PublishedRun) -> RunReport:
+def succeeded(published: PublishedRun | RunRecord) -> RunReport:
+    """Return what there is to report of a run that is published."""
     return RunReport(
         outcome="Succeeded",
         message=f"{published.rows} rows published, {published.rejects} refused",

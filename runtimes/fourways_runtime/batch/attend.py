@@ -20,6 +20,7 @@ from ..config import read_config, read_run
 from ..errors import ConfigError, StoreUnavailable, Unavailable, WorkloadError
 from ..process import run_job
 from ..store.ledger import Failure
+from . import succeeded
 from .claims import as_error
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def attend(
                     opened.callback(store.close)
                 found, last = _look(store, config, run), None
                 if found is not None and found.state == "published":
-                    return _published(found)
+                    return succeeded(found)
                 failed = found if found is not None and found.state == "failed" else None
                 if not looked:
                     # A run that is gone on with has failed before: no news, unless nobody comes.
@@ -105,14 +106,3 @@ def _is_worked_on(store: History, config: RuntimeConfig, run: str) -> bool:
     except ConfigError:
         return False  # there is no such run yet, or no more
     return any(worker.alive for worker in workers)
-
-
-def _published(run: RunRecord) -> RunReport:
-    return RunReport(
-        outcome="Succeeded",
-        message=f"{run.rows} rows published, {run.rejects} refused",
-        rows=run.rows,
-        rejects=run.rejects,
-        digest=run.digest,
-        version=run.version,
-    )
