@@ -14,6 +14,7 @@ import pytest
 
 from fourways_runtime.batch.incremental import row_hashes
 from fourways_runtime.errors import CheckFailed
+from fourways_runtime.sources import parquet_table
 from fourways_runtime.store import open_writer, sqlite_database
 from fourways_runtime.store.history import RunRecord
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
@@ -61,6 +62,13 @@ class Table:
         writer = open_writer(self.world.uri)
         try:
             return writer.runs("n", "churn")
+        finally:
+            writer.close()
+
+    def refused(self, run: str) -> list[str | None]:
+        writer = open_writer(self.world.uri)
+        try:
+            return [reject.key for reject in writer.rejects("n", "churn", run)]
         finally:
             writer.close()
 
@@ -157,6 +165,72 @@ async def test_rows_that_are_gone_are_handled_as_declared(table: Table, deletion
         table.change("c001", 51, at=101)
     table.run("r3", how)
     await table.holds()
+
+
+def sections_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note the row group of each section that is read from now on."""
+    found: list[int] = []
+    read = parquet_table.ParquetTable.read
+
+    def noting(self: Any, split: Any, newer: Any = None) -> Any:
+        found.append(split.detail["groups"][0])
+        return read(self, split, newer)
+
+    monkeypatch.setattr(parquet_table.ParquetTable, "read", noting)
+    return found
+
+
+@pytest.mark.parametrize("deletions", ["Keep", "Remove"])
+async def test_sections_whose_bytes_are_the_same_are_not_read(
+    table: Table, deletions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = HASH | {"deletions": deletions}
+    table.run("r1", how)
+    read = sections_read(monkeypatch)
+    again = table.run("r2", how)
+    assert (again.rows, again.carried, read) == (ROWS, ROWS, [])
+    table.change("c013", 77, at=0)
+    run = table.run("r3", how)
+    assert (run.kind, run.rows, run.carried, read) == ("hash", ROWS, ROWS - 1, [1])
+    await table.holds()
+    # Rows that move to other sections are known by their hashes.
+    read.clear()
+    gone = table.rows.pop("c005")
+    table.write()
+    run = table.run("r4", how)
+    assert read == [0, 1, 2, 3]
+    assert run.rows == ROWS - (deletions == "Remove")
+    if deletions == "Keep":
+        table.rows["c005"] = gone
+    await table.holds()
+    read.clear()
+    assert table.run("r5", how).rows == ROWS - (deletions == "Remove")
+    assert read == []
+    await table.holds()
+
+
+async def test_a_section_with_a_refused_row_is_read_by_each_run(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.change("c025", -1, at=0)
+    assert table.run("r1", HASH).rejects == 1
+    read = sections_read(monkeypatch)
+    for name in ("r2", "r3"):
+        run = table.run(name, HASH)
+        assert (run.rows, run.rejects) == (ROWS - 1, 1)
+        assert table.refused(name) == ["c025"]
+    assert read == [2, 2]
+    await table.holds(but=("c025",))
+
+
+def test_a_run_that_kept_no_hashes_is_not_built_on(table: Table) -> None:
+    """Such is one published before hashes were recorded by section."""
+    table.run("r1", HASH)
+    writer = open_writer(table.world.uri)
+    writer.database.change("DELETE FROM @sections")
+    writer.close()
+    assert table.run("r2", HASH).kind == "full"
+    assert table.run("r3", HASH).kind == "hash"
 
 
 @pytest.mark.parametrize(

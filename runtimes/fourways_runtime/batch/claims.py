@@ -23,27 +23,30 @@ if TYPE_CHECKING:
     from ..pipeline import Pipeline
     from ..sinks.base import Sink, SinkChunk
     from ..sources.base import Chunk, Table
+    from ..sources.split import Section
     from .incremental import Changes
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some rows of a claimed chunk; without rows it is the chunk's end."""
+    """Some rows of a claimed chunk; without rows, the end of a section or of the chunk."""
 
     claim: Claim
-    rows: Chunk | None
+    rows: Chunk | None = None
+    section: Section | None = None
+    """Where runs are compared: the section that ends here."""
+
+    unchanged: bool = False
+    """Whether none of it was read, because it is as it was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a piece came to."""
 
-    claim: Claim
-    read: int
-    """Rows read; 0 at the chunk's end."""
-
-    scored: Scored | None
-    """None is the chunk's end."""
+    piece: Piece
+    scored: Scored | None = None
+    """None is an end."""
 
     hashes: Array | None = None
     """Of each row with a prediction, where runs are compared."""
@@ -53,6 +56,14 @@ class Outcome:
 
     watermark: Any = None
     """Highest value among the rows."""
+
+    @property
+    def read(self) -> int:
+        """How many rows of the table it stands for."""
+        rows, section = self.piece.rows, self.piece.section
+        if rows is not None:
+            return rows.batch.num_rows + len(rows.rejects)
+        return section.split.rows or 0 if section is not None and self.piece.unchanged else 0
 
 
 @dataclass(slots=True)
@@ -76,9 +87,16 @@ def unclaimed(ledger: Ledger, first: Claim | None = None) -> Iterator[Claim]:
 def pieces(claims: Iterator[Claim], table: Table, changes: Changes) -> Iterator[Piece]:
     """Read claimed chunks, each claimed when the one before is read."""
     for claim in claims:
-        for rows in table.read(claim.split, changes.newer):
-            yield Piece(claim, rows)
-        yield Piece(claim, None)
+        if not changes.by_hash:
+            for rows in table.read(claim.split, changes.newer):
+                yield Piece(claim, rows)
+        else:
+            for section in table.sections(claim.split):
+                unchanged = changes.unchanged(section)
+                for rows in () if unchanged else table.read(section.split):
+                    yield Piece(claim, rows)
+                yield Piece(claim, None, section, unchanged)
+        yield Piece(claim)
 
 
 def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], Outcome]:
@@ -87,20 +105,16 @@ def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], Outcome]:
     def score(piece: Piece) -> Outcome:
         chunk = piece.rows
         if chunk is None:
-            return Outcome(piece.claim, 0, None)
+            return Outcome(piece)
         told = changes.tell(chunk)
         scored = pipeline.score(told.batch, told.rows)
         hashes = None
         if told.hashes is not None:
             at = np.searchsorted(told.rows, scored.predictions.rows)
             hashes = told.hashes[at]
+        rejects = [*chunk.rejects, *scored.rejects]
         return Outcome(
-            piece.claim,
-            chunk.batch.num_rows + len(chunk.rejects),
-            Scored(scored.predictions, [*chunk.rejects, *scored.rejects]),
-            hashes,
-            told.seen,
-            told.watermark,
+            piece, Scored(scored.predictions, rejects), hashes, told.seen, told.watermark
         )
 
     return score
@@ -115,21 +129,28 @@ class Recorder:
         self._record: ChunkRecord | None = None
         self._out: SinkChunk | None = None
         self._rows = 0
-        self._seen: list[Array] = []
+        self._hashes: list[Array] = []
+        """Of the section's rows that have a prediction, by this run or the one before."""
+
+        self._refused = False
         self._watermark: Any = None
 
     def write(self, outcome: Outcome) -> Recorded:
         """Write an outcome. Raises StoreUnavailable."""
-        record = self._record or self._begin(outcome.claim)
+        piece = outcome.piece
+        record = self._record or self._begin(piece.claim)
+        self._rows += outcome.read
+        if piece.section is not None:
+            self._section(record, piece.section, piece.unchanged)
+            return Recorded(outcome.read)
         if outcome.scored is None:
             return self._end(record)
         if self._out is not None:
             self._out.write(outcome.scored.predictions)
         record.write(outcome.scored.predictions, outcome.hashes)
         record.reject(outcome.scored.rejects)
-        self._rows += outcome.read
-        if outcome.seen is not None:
-            self._seen.append(outcome.seen)
+        self._hashes += [each for each in (outcome.hashes, outcome.seen) if each is not None]
+        self._refused = self._refused or bool(outcome.scored.rejects)
         if outcome.watermark is not None:
             below = self._watermark is None or outcome.watermark > self._watermark
             self._watermark = outcome.watermark if below else self._watermark
@@ -138,13 +159,22 @@ class Recorder:
     def _begin(self, claim: Claim) -> ChunkRecord:
         self._record = self._ledger.chunk(claim)
         self._out = None if self._sink is None else self._sink.chunk(claim.number, claim.attempt)
-        self._rows, self._seen, self._watermark = 0, [], None
+        self._rows, self._watermark = 0, None
+        self._hashes, self._refused = [], False
         return self._record
+
+    def _section(self, record: ChunkRecord, section: Section, unchanged: bool) -> None:
+        if unchanged and section.digest is not None:
+            record.unchanged(section.digest)
+        elif self._hashes:
+            # A row that was refused is looked at again by each run, and told again.
+            digest = None if self._refused else section.digest
+            record.section(digest, np.concatenate(self._hashes))
+        self._hashes, self._refused = [], False
 
     def _end(self, record: ChunkRecord) -> Recorded:
         receipt = "" if self._out is None else self._out.finish()
-        seen = np.concatenate(self._seen).tobytes() if self._seen else None
-        ours = record.done(self._rows, watermark=self._watermark, receipt=receipt, seen=seen)
+        ours = record.done(self._rows, watermark=self._watermark, receipt=receipt)
         if not ours and self._out is not None:
             self._out.abandon()
         self._record = None

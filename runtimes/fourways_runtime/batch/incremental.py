@@ -1,12 +1,15 @@
 """What an incremental run need not score again.
 
 Owns when a run must score everything, and how new rows are told from old: by a column that grows
-with every change, or by a hash of each row's key and inputs. Hashing works on whole columns; there
-is no Python loop over rows.
+with every change, or by a hash of each row's key and inputs. Sections of the table whose bytes are
+those of the run before are not even read. Hashing works on whole columns; there is no Python loop
+over rows.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +20,9 @@ import pyarrow.compute as pc
 from ..records import Array, Rows
 from ..sinks.key_hashes import text_hashes
 from ..sources.cells import Cells, is_list, is_text
-from ..sources.split import Newer
+from ..sources.split import Newer, Section
 from ..sources.watermarks import highest
+from ..store.carry import among
 
 if TYPE_CHECKING:
     from fourways_api.modes import Incremental
@@ -46,6 +50,8 @@ def why_full(spec: Incremental | None, run: Run, contract: str, base: Base | Non
         return "changes are found in another way than before"
     if spec.watermark is not None and base.watermark is None:
         return "the published run has seen no watermark"
+    if spec.row_hash and not base.sections:
+        return "the published run did not record its rows' hashes"
     if base.duplicates:
         # A row that gave way looks new, and would win over the one that has not changed.
         return "the published run met repeated keys"
@@ -61,7 +67,11 @@ class Told:
     batch: pa.RecordBatch
     rows: Rows
     hashes: Array | None = None
+    """Of the rows that are to be scored, where runs are compared."""
+
     seen: Array | None = None
+    """Hashes of the rows that are as they were."""
+
     watermark: Any = None
 
 
@@ -73,21 +83,29 @@ class Changes:
         spec: Incremental | None,
         *,
         since: Any = None,
-        known: Array | None = None,
+        digests: frozenset[str] = frozenset(),
+        known: Callable[[], Array] | None = None,
         columns: tuple[str, ...] = (),
     ) -> None:
-        """Compare with what is ``known``: the sorted hashes of the rows of the run before.
+        """Compare with the run before: ``digests`` are those of its sections.
 
-        ``since`` is its highest watermark; ``columns`` are those that make up a row.
+        ``known`` returns the sorted hashes of its rows, and is called where a section is not among
+        those; ``since`` is its highest watermark; ``columns`` are those that make up a row.
         """
         self._watermark = spec.watermark if spec is not None else None
-        self._hashed = spec is not None and spec.row_hash
-        self._known = known
+        self.by_hash = spec is not None and spec.row_hash
+        self._digests = digests
+        self._load = known
+        self._known: Array | None = None
+        self._loading = threading.Lock()
         self._columns = columns
-        self._remove = spec is not None and spec.deletions == "Remove"
         self.newer = (
             Newer(self._watermark, since) if self._watermark and since is not None else None
         )
+
+    def unchanged(self, section: Section) -> bool:
+        """Tell whether all rows of a section are as they were."""
+        return section.digest in self._digests
 
     def tell(self, chunk: Chunk) -> Told:
         """Sort out the rows of a piece."""
@@ -96,20 +114,21 @@ class Changes:
             values = chunk.watermark
             values = batch.column(self._watermark) if values is None else values
             return Told(batch, rows, watermark=highest(values))
-        if not self._hashed:
+        if not self.by_hash:
             return Told(batch, rows)
         hashes = row_hashes(batch, self._columns)
-        if self._known is None or not len(self._known):
+        if self._load is None:
             return Told(batch, rows, hashes)
-        # In order, so that each search begins in memory where the one before ended.
-        order = np.argsort(hashes)
-        at = np.searchsorted(self._known, hashes[order])
-        at[at == len(self._known)] = 0
-        same = np.empty(len(hashes), bool)
-        same[order] = self._known[at] == hashes[order]
-        seen = hashes[same] if self._remove else None
+        same = among(self._base(self._load), hashes)
         new = np.flatnonzero(~same)
-        return Told(batch.take(pa.array(new, pa.int64())), rows[new], hashes[new], seen)
+        kept = batch.take(pa.array(new, pa.int64()))
+        return Told(kept, rows[new], hashes[new], hashes[same])
+
+    def _base(self, load: Callable[[], Array]) -> Array:
+        with self._loading:
+            if self._known is None:
+                self._known = load()
+            return self._known
 
 
 # ---------------------------------------------------------------- hashes

@@ -285,16 +285,19 @@ class BatchRun:
 
     def changes(self, ledger: Ledger) -> Changes:
         """Return what tells new rows from old. Raises StoreUnavailable."""
-        from ..store.carry import base_hashes
+        from ..store.carry import digests, row_hashes
         from .incremental import Changes
 
         contract = self._config.contract
         columns = dict.fromkeys((contract.entity_key.name, *(f.name for f in contract.inputs)))
-        known = None
-        if ledger.kind == "hash" and ledger.base is not None:
-            known = base_hashes(ledger.data, ledger.base)
+        spec = self._batch.incremental
+        if ledger.kind != "hash" or ledger.base is None:
+            return Changes(spec, since=ledger.since, columns=tuple(columns))
         return Changes(
-            self._batch.incremental, since=ledger.since, known=known, columns=tuple(columns)
+            spec,
+            digests=digests(ledger.control, ledger.base.run_id),
+            known=partial(row_hashes, ledger.control, ledger.base.run_id),
+            columns=tuple(columns),
         )
 
     def _sink(self, run: str) -> Sink | None:

@@ -12,7 +12,7 @@ from fourways_api import Contract
 
 from ..errors import SourceError
 from ..records import Reject, Rows
-from .split import Newer, Split
+from .split import Newer, Section, Split
 
 SPLIT_ROWS = 131_072
 """Rows of a split where nobody says."""
@@ -62,6 +62,13 @@ class Table(Protocol):
             SourceError: it is gone, damaged, or changed since the table was cut.
             FetchFailed: trying again may help.
 
+        """
+        ...
+
+    def sections(self, split: Split) -> Iterator[Section]:
+        """Cut a part further, into rows that can be told to be as they were without reading them.
+
+        Together they are the part, in order. Raises as :meth:`read`.
         """
         ...
 

@@ -6,7 +6,8 @@ last file is found before the first one is scored, and so that the number of row
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -22,7 +23,7 @@ from . import BATCH_BYTES, rows_at_once
 from .base import SPLIT_ROWS, Chunk, check_more, check_names, completed, wanted
 from .cells import accepts
 from .files import Files
-from .split import Newer, Split
+from .split import Newer, Section, Split
 
 _READAHEAD = 4
 _FOOTERS_AT_ONCE = 8
@@ -124,6 +125,36 @@ class ParquetTable:
             yield Chunk(batch, np.arange(position, position + batch.num_rows))
             position += batch.num_rows
 
+    def sections(self, split: Split) -> Iterator[Section]:
+        """Cut a part into its row groups, each with a digest of the columns that are read."""
+        path, fixed = split.detail["path"], split.detail["constants"]
+        whole = self._open(path, split.file, fixed, split.fingerprint)
+        told = [
+            f"{name} {whole.physical_schema.field(name).type}"
+            if name in whole.physical_schema.names
+            else f"{name} = {fixed[name]!r}"
+            for name in self._columns
+        ]
+        first = split.start
+        for number in range(*split.detail["groups"]):
+            group = whole.metadata.row_group(number)
+            columns = [c for c in map(group.column, range(group.num_columns)) if self._reads(c)]
+            content = self._files.content(path, split, _ranges(columns))
+            digest = None
+            if content is not None:
+                how = [f"{c.path_in_schema} {c.compression} {c.num_values}" for c in columns]
+                parts = [*told, *how, str(group.num_rows), content]
+                digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+            detail = {**split.detail, "groups": [number, number + 1]}
+            rows = Split(split.number, split.file, detail, group.num_rows, split.fingerprint, first)
+            yield Section(rows, digest)
+            first += group.num_rows
+
+    def _reads(self, column: Any) -> bool:
+        """Tell whether a column of the file is, or belongs to, one that is read."""
+        path = column.path_in_schema
+        return any(path == name or path.startswith(f"{name}.") for name in self._columns)
+
     def _batches(
         self, name: str, fragment: Any, fixed: Mapping[str, str | None], condition: Any = None
     ) -> Iterator[Any]:
@@ -151,6 +182,20 @@ class ParquetTable:
         """Read the table from its start, in order."""
         for split in self.splits(SPLIT_ROWS):
             yield from self.read(split)
+
+
+def _ranges(columns: Sequence[Any]) -> list[tuple[int, int]]:
+    """Return where the pages of columns are, as (start, end), neighbours joined."""
+    found: list[tuple[int, int]] = []
+    for column in columns:
+        start = column.data_page_offset
+        if column.has_dictionary_page and column.dictionary_page_offset:
+            start = min(start, column.dictionary_page_offset)
+        end = start + column.total_compressed_size
+        if found and found[-1][1] == start:
+            start = found.pop()[0]
+        found.append((start, end))
+    return found
 
 
 def _condition(newer: Newer, kind: Any) -> Any:

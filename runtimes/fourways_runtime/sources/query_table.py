@@ -32,7 +32,7 @@ from .base import SPLIT_ROWS, Chunk, check_more, check_names, wanted
 from .database import UserDatabase
 from .key_ranges import KeyRange, cut
 from .pgbinary import FIXED, HEADER_BYTES, TRAILER, Column, Unpacker
-from .split import Newer, Split
+from .split import Newer, Section, Split
 
 WHERE = "the source's query"
 TRIES = 3
@@ -99,6 +99,10 @@ class QueryTable:
             for batch in _batches(connection, statement, Unpacker(columns), *self._limits):
                 yield Chunk(batch, np.arange(position, position + batch.num_rows))
                 position += batch.num_rows
+
+    def sections(self, split: Split) -> Iterator[Section]:
+        """Return the part as it is: rows are read to be compared."""
+        yield Section(split)
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the table from its start, in order."""

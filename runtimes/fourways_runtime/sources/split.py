@@ -39,6 +39,18 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """Some rows of a split that stand together, and what tells whether they are as they were."""
+
+    split: Split
+    """The rows, as a split of their own."""
+
+    digest: str | None = None
+    """The same in every run in which the table's bytes there are the same; None where nobody can
+    tell without reading the rows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Newer:
     """Rows wanted only: those whose ``column`` is at least ``value``, or missing."""
 

@@ -10,7 +10,7 @@ from fourways_api import Contract
 from . import BATCH_BYTES, rows_at_once
 from .base import Chunk, wanted
 from .files import Files
-from .split import Newer, Split
+from .split import Newer, Section, Split
 from .watermarks import DETAIL, agreed, sifted
 
 
@@ -50,6 +50,10 @@ class TextTable(ABC):
             for column in self._more:
                 chunk = sifted(chunk, column, split.detail[DETAIL], newer, split.file)
             yield chunk
+
+    def sections(self, split: Split) -> Iterator[Section]:
+        """Return the part as it is: rows are read to be compared."""
+        yield Section(split)
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the table from its start, in order."""

@@ -32,11 +32,11 @@ class Carried:
     removed: int = 0
 
 
-def carry(ledger: Ledger, base: Base, scored: int, seen: list[bytes] | None) -> Carried:
+def carry(ledger: Ledger, base: Base, scored: int, *, remove: bool) -> Carried:
     """Take over what still holds of the published run. Called in a transaction, before the index.
 
-    ``scored`` is how many rows this run has scored; ``seen`` holds, where deletions are followed,
-    the hashes of all rows of the source that are as they were.
+    ``scored`` is how many rows this run has scored; ``remove`` says whether what is gone from the
+    source goes.
     """
     data = ledger.data
     key = quoted(ledger.columns[0].identifier)
@@ -45,7 +45,7 @@ def carry(ledger: Ledger, base: Base, scored: int, seen: list[bytes] | None) -> 
         "WHERE run_id = ? AND key IS NOT NULL AND reason <> ?",
         (ledger.run_id, layout.DUPLICATE),
     )
-    removed = 0 if seen is None else _bury(ledger, base, key, seen)
+    removed = _bury(ledger, base, key) if remove else 0
     over = scored + (base.rows - base.base_rows if base.base_table else 0)
     beneath, beneath_rows = base.base_table or base.own_table, base.base_rows or base.rows
     if data.layered and over <= LAYERED_SHARE * beneath_rows:
@@ -110,14 +110,10 @@ def _lay_over(ledger: Ledger, base: Base, key: str, beneath: str, rows: int) -> 
     return Carried(carried + rows - int(hidden), view, beneath, rows)
 
 
-def _bury(ledger: Ledger, base: Base, key: str, seen: list[bytes]) -> int:
+def _bury(ledger: Ledger, base: Base, key: str) -> int:
     """Write down which keys are gone: their rows' hashes were not seen, nor their keys again."""
-    known = base_hashes(ledger.data, base)
-    there = np.zeros(len(known), bool)
-    for part in seen:
-        hashes = np.frombuffer(part, np.int64)
-        there |= np.isin(known, hashes)
-    gone = known[~there]
+    known, seen = (row_hashes(ledger.data, run) for run in (base.run_id, ledger.run_id))
+    gone = known[~among(seen, known)]
     if not len(gone):
         return 0
     return ledger.data.change(
@@ -128,7 +124,27 @@ def _bury(ledger: Ledger, base: Base, key: str, seen: list[bytes]) -> int:
     )
 
 
-def base_hashes(data: Database, base: Base) -> Array:
-    """Return the hashes of all rows of the published run, sorted."""
-    found = data.numbers(f"SELECT {quoted(layout.HASH)} FROM {table(base.view)}")  # noqa: S608
+def row_hashes(data: Database, run_id: int) -> Array:
+    """Return the hashes of all rows of a run's source that have a prediction, sorted."""
+    parts = data.blobs("SELECT hashes FROM @sections WHERE run_id = ?", (run_id,))
+    found = np.frombuffer(b"".join(parts), np.int64)
     return np.sort(found)
+
+
+def digests(data: Database, run_id: int) -> frozenset[str]:
+    """Return the digests of the sections of a run's source."""
+    query = "SELECT digest FROM @sections WHERE run_id = ? AND digest IS NOT NULL"
+    return frozenset(digest for (digest,) in data.rows(query, (run_id,)))
+
+
+def among(known: Array, hashes: Array) -> Array:
+    """Tell which of ``hashes`` (N,) are among the ``known`` (M,), which are sorted."""
+    if not len(known):
+        return np.zeros(len(hashes), bool)
+    # In order, so that each search begins in memory where the one before ended.
+    order = np.argsort(hashes)
+    at = np.searchsorted(known, hashes[order])
+    at[at == len(known)] = 0
+    found = np.empty(len(hashes), bool)
+    found[order] = known[at] == hashes[order]
+    return found

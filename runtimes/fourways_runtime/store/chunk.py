@@ -26,7 +26,7 @@ class ChunkRecord:
         self._data = ledger.data
         self.number = number
         self._open: Any = None
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: list[Callable[[], object]] = []
         self._append = ledger.data.appender(ledger.table, ledger.columns) if ledger.table else None
         self._predictions = 0
         self._rejects = 0
@@ -48,19 +48,33 @@ class ChunkRecord:
         ]
         self._do(lambda: append(values))
 
+    def section(self, digest: str | None, hashes: Array) -> None:
+        """Append by what the rows of a section are known again: the hash of each that has a
+        prediction, and, where all of them have one, the digest of the section."""
+        values = (self._ledger.run_id, digest, hashes.tobytes())
+        self._do(lambda: self._data.change("INSERT INTO @sections VALUES (?, ?, ?)", values))
+
+    def unchanged(self, digest: str) -> None:
+        """Append a section that is as it was in the published run."""
+        base = self._ledger.base
+        values = (self._ledger.run_id, base.run_id if base else None, digest)
+        copy = (
+            "INSERT INTO @sections SELECT ?, digest, hashes FROM @sections "
+            "WHERE run_id = ? AND digest = ? LIMIT 1"
+        )
+        self._do(lambda: self._data.change(copy, values))
+
     def reject(self, rejects: list[Reject]) -> None:
         """Append rejects."""
         self._rejects += len(rejects)
         if rejects:
             self._do(lambda: self._data.append_rejects(self._ledger.run_id, rejects))
 
-    def done(
-        self, rows: int, *, watermark: Any = None, receipt: str = "", seen: bytes | None = None
-    ) -> bool:
+    def done(self, rows: int, *, watermark: Any = None, receipt: str = "") -> bool:
         """Record the chunk for good; False where another worker has, and nothing was written."""
         values = (
             self._ledger.owner, rows, self._predictions, self._rejects,
-            None if watermark is None else orjson.dumps(watermark).decode(), receipt, seen,
+            None if watermark is None else orjson.dumps(watermark).decode(), receipt,
             self._ledger.run_id, self.number,
         )  # fmt: skip
         try:
@@ -69,7 +83,7 @@ class ChunkRecord:
                 write()
             recorded = self._data.change(
                 "UPDATE @chunks SET state = 'done', done_at = :now, owner = ?, rows = ?, "
-                "predictions = ?, rejects = ?, watermark = ?, receipt = ?, seen = ? "
+                "predictions = ?, rejects = ?, watermark = ?, receipt = ? "
                 "WHERE run_id = ? AND number = ? AND state <> 'done'",
                 values,
             )
@@ -91,7 +105,7 @@ class ChunkRecord:
             with suppress(Exception):
                 self._end(_Lost())
 
-    def _do(self, write: Callable[[], None]) -> None:
+    def _do(self, write: Callable[[], object]) -> None:
         if not self._data.streams:
             self._waiting.append(write)
             return

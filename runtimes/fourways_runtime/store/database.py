@@ -88,8 +88,8 @@ class Database(Protocol):
         """Add rejects to a run's."""
         ...
 
-    def numbers(self, query: str) -> Array:
-        """Return the one column of a query, in any order: whole numbers of 64 bits, no null."""
+    def blobs(self, query: str, values: Sequence[Any]) -> list[bytes]:
+        """Return the one column of a query, which is of bytes without null, in any order."""
         ...
 
     def relations(self) -> list[str]:

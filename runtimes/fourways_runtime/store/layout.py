@@ -19,7 +19,7 @@ from fourways_api.base import JUDGED
 
 from .base import PublishedRun
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with each change of the tables. An older store is brought up to date where it stands: so
 far by tables it lacks. A newer one is not touched."""
 

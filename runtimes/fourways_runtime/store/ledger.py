@@ -40,7 +40,8 @@ _FIND = """
     WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""
 _BASE = """
     SELECT r.id, r.version, r.digest, r.contract, r.table_name, r.rows, l.settings, l.watermark,
-    l.since_full, l.own_table, l.base_table, l.base_rows, l.duplicates
+    l.since_full, l.own_table, l.base_table, l.base_rows, l.duplicates,
+    EXISTS (SELECT 1 FROM @sections s WHERE s.run_id = r.id)
     FROM @published p JOIN @runs r ON r.id = p.run_id JOIN @ledgers l ON l.run_id = r.id
     WHERE p.namespace = ? AND p.deployment = ?"""
 _CLAIM = """
@@ -92,6 +93,9 @@ class Base:
     base_rows: int
     duplicates: int
     """Rows that gave way to another with their key."""
+
+    sections: bool
+    """Whether it is recorded by what its rows are known again."""
 
 
 @dataclass(frozen=True, slots=True)

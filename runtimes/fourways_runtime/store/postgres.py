@@ -72,6 +72,8 @@ CREATE TABLE IF NOT EXISTS fourways.dead_letters (
     PRIMARY KEY (namespace, deployment, source, partition, position));
 """
 CREATE += tables.CREATE.replace("@", "fourways.")
+# Hashes do not get smaller by compressing.
+CREATE += "ALTER TABLE fourways.sections ALTER COLUMN hashes SET STORAGE EXTERNAL;"
 
 
 def conninfo(uri: str, timeout: float) -> str:

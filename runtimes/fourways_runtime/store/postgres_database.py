@@ -12,7 +12,6 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import psycopg
 
 from ..records import Array, Keys, Reject
@@ -136,19 +135,11 @@ class PostgresDatabase:
                 texts = (reject.key, reject.field, reject.reason)
                 copy.write_row((run_id, reject.row, *map(_storable, texts)))
 
-    def numbers(self, query: str) -> Array:
+    def blobs(self, query: str, values: Sequence[Any]) -> list[bytes]:
         """Return the one column of a query, in any order."""
-        # A few large values: a driver makes an object of each row it is sent. 64 of them, because
-        # none may be larger than a gigabyte.
+        # In binary: as text each byte would come as two.
         with self._translated(), self._connection.cursor(binary=True) as cursor:
-            cursor.execute(
-                _spelt(
-                    f"SELECT string_agg(int8send(v), ''::bytea) FROM ({query}) q (v) "  # noqa: S608
-                    "GROUP BY v & 63"
-                )
-            )
-            parts = [np.frombuffer(raw, ">i8").astype(np.int64) for (raw,) in cursor]
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+            return [raw for (raw,) in cursor.execute(_spelt(query), values)]
 
     def relations(self) -> list[str]:
         """Return the names of all runs' tables and views, views first."""

@@ -116,12 +116,7 @@ def _settle(ledger: Ledger, *, remove: bool, duplicates: int) -> None:
     data = ledger.data
     carried = Carried(0, ledger.table)
     if ledger.base is not None:
-        scored = ledger.totals().predictions
-        seen = None
-        if remove:
-            query = "SELECT seen FROM @chunks WHERE run_id = ? AND seen IS NOT NULL"
-            seen = [bytes(part) for (part,) in data.rows(query, (ledger.run_id,))]
-        carried = carry(ledger, ledger.base, scored, seen)
+        carried = carry(ledger, ledger.base, ledger.totals().predictions, remove=remove)
     key = quoted(ledger.columns[0].identifier)
     data.change(
         f"CREATE UNIQUE INDEX {quoted(ledger.table + '_key')} ON {table(ledger.table)} ({key})"

@@ -18,7 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 
 from ..errors import StoreUnavailable
@@ -119,11 +118,9 @@ class SqliteDatabase:
         with self._turn, self._translated():
             self._connection.executemany("INSERT INTO rejects VALUES (?, ?, ?, ?, ?)", rows)
 
-    def numbers(self, query: str) -> Array:
-        """Return the one column of a query."""
-        with self._turn, self._translated():
-            found = self._connection.execute(_spelt(query))
-            return np.fromiter((value for (value,) in found), np.int64)
+    def blobs(self, query: str, values: Sequence[Any]) -> list[bytes]:
+        """Return the one column of a query, in any order."""
+        return [raw for (raw,) in self.rows(query, values)]
 
     def relations(self) -> list[str]:
         """Return the names of all runs' tables and views, views first."""
