@@ -27,6 +27,8 @@ TEXT_TYPES = frozenset({"string", "str", "object"})
 
 Shape = tuple[int, ...]
 
+_BLOCK_BYTES = 2**18
+
 
 @dataclass(frozen=True, slots=True)
 class Feed:
@@ -52,6 +54,9 @@ class Feed:
         if len(filled) == 1:
             return filled[0].reshape(records, *self.shape), faults
         tensor = np.empty((records, *self.shape), filled[0].dtype)
+        if len(filled) == self.shape[0]:
+            _turn(filled, tensor)
+            return tensor, faults
         at = 0
         for values in filled:
             columns_of_field = values.reshape(records, -1)
@@ -65,6 +70,19 @@ class Feed:
         if values.dtype.kind == "b":
             return values.astype(self.type), {}
         return numbers(self.type, values)
+
+
+def _turn(columns: Sequence[Array], into: Array) -> None:
+    """Write columns (N,) side by side into a matrix (N, columns)."""
+    records, width = into.shape
+    # Turning a block that stays in the cache is nearly twice as fast as spreading whole columns.
+    rows = min(records, max(1, _BLOCK_BYTES // (width * into.itemsize)))
+    block = np.empty((width, rows), into.dtype)
+    for start in range(0, records, rows):
+        some = block[:, : min(rows, records - start)]
+        for at, values in enumerate(columns):
+            some[at] = values[start : start + rows]
+        into[start : start + rows] = some.T
 
 
 def bind_inputs(fields: Sequence[InputField], tensors: Sequence[Tensor]) -> tuple[Feed, ...]:

@@ -234,7 +234,9 @@ def test_hashes_of_many_keys_are_compared_a_few_at_a_time(rig: Rig) -> None:
     hashes = rng.integers(-(2**63), 2**63 - 1, 20_000)
     twice = hashes[:7]
     for name, some in (("a", hashes[:15_000]), ("b", np.concatenate([hashes[15_000:], twice]))):
-        sink._place.put(name, chunk_files.key_file(some, np.arange(len(some))))
+        sink._place.put(
+            name, chunk_files.key_file(some, chunk_files.segments(np.arange(len(some)), 0))
+        )
     for at_once in (500, 10_000, 10**9):
         found = chunk_files.repeated(sink._place, ["a", "b"], 20_007, at_once)
         assert found.tolist() == sorted(twice.tolist())

@@ -128,7 +128,7 @@ class ChunkFile:
         self._stream: Any = None
         self._waiting: list[pa.RecordBatch] = []
         self._hashes: list[Array] = []
-        self._positions: list[Array] = []
+        self._segments: list[Array] = []
         self._rows = 0
 
     def write(self, predictions: Predictions) -> None:
@@ -137,7 +137,7 @@ class ChunkFile:
             return
         batch = self._layout.table(predictions)
         self._hashes.append(key_hashes(batch.column(self._layout.key)))
-        self._positions.append(predictions.rows)
+        self._segments.append(segments(predictions.rows, self._rows))
         self._waiting.append(batch)
         self._rows += batch.num_rows
         if sum(each.num_rows for each in self._waiting) >= GROUP_ROWS:
@@ -167,7 +167,7 @@ class ChunkFile:
             self._open.__exit__(type(error), error, error.__traceback__)
             raise
         self._open.close()
-        keys = key_file(np.concatenate(self._hashes), np.concatenate(self._positions))
+        keys = key_file(np.concatenate(self._hashes), np.concatenate(self._segments))
         self._place.put(self._keys, keys)
         return Receipt(self._file, self._rows, size).dump()
 
@@ -181,19 +181,29 @@ class ChunkFile:
                 self._place.delete(name)
 
 
-def key_file(hashes: Array, positions: Array) -> bytes:
+def segments(positions: Array, first: int) -> Array:
+    """Return where rows that stood one after another begin: (M, 2), row and position.
+
+    ``positions`` (N,) are those of rows numbered from ``first`` on, in order.
+    """
+    begin = np.zeros(1, np.int64)
+    if positions[-1] - positions[0] >= len(positions):
+        begin = np.flatnonzero(np.diff(positions, prepend=positions[0] - 2) != 1)
+    return np.stack([begin + first, positions[begin]], axis=1)
+
+
+def key_file(hashes: Array, found: Array) -> bytes:
     """Write the hashes (N,) of int64 of a file's keys down, and where its rows stood in the source.
 
-    Where each range of hashes begins, the number of segments, all hashes, sorted; then a segment
-    of rows that stood one after another as the first row's number and position.
+    Where each range of hashes begins, the number of segments, all hashes, sorted; then the rows
+    that the segments (M, 2) begin with, and the positions of those.
     """
-    ordered = np.sort(hashes)
+    hashes = np.sort(hashes)
     width = 2**64 // RANGES
     edges = np.array([-(2**63) + width * at for at in range(1, RANGES)], np.int64)
-    firsts = np.flatnonzero(np.diff(positions, prepend=positions[0] - 2) != 1)
-    starts = [0, *np.searchsorted(ordered, edges), len(ordered), len(firsts)]
-    parts = (np.array(starts), ordered, firsts, positions[firsts])
-    return b"".join(part.astype("<i8").tobytes() for part in parts)
+    starts = [0, *np.searchsorted(hashes, edges), len(hashes), len(found)]
+    parts = (np.array(starts), hashes, found[:, 0], found[:, 1])
+    return b"".join(np.ascontiguousarray(part, "<i8").data for part in parts)
 
 
 def positions_of(place: Place, name: str, rows: Array) -> Array:

@@ -118,7 +118,7 @@ def texts_of(found: Cells) -> tuple[Cells, Array, Faults]:
     try:
         texts = found.cast(pa.string())
         texts.validate(full=True)
-        return texts.fill_null(""), missing, {}
+        return texts.fill_null("") if texts.null_count else texts, missing, {}
     except pa.ArrowInvalid:
         faults, kept = {}, []
         for at, raw in enumerate(found.cast(pa.binary()).to_pylist()):

@@ -80,6 +80,13 @@ class Database(Protocol):
         """Make a table; the first column is its key."""
         ...
 
+    def index(self, table: str, key: str) -> None:
+        """Look a table up by a column from now on; nothing is written to it any more.
+
+        Called in a transaction. Raises Duplicates.
+        """
+        ...
+
     def appender(self, table: str, columns: Sequence[Column]) -> Callable[[list[Keys]], None]:
         """Return what adds rows to a table, given a column of values each."""
         ...

@@ -21,6 +21,13 @@ from .layout import Column
 from .postgres import conninfo, ensure_schema, lock_number, translated
 
 CONNECT_SECONDS = 10.0
+# Helpers cost more than they bring while a million keys are sorted, and take their cores from those
+# who ask; what fits into memory is not sorted on disk.
+_INDEXING = (
+    "SET LOCAL max_parallel_maintenance_workers = 0",
+    "SELECT set_config('maintenance_work_mem', '128MB', true) "
+    "WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < 134217728",
+)
 _HELD = """
     SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
     AND classid = %s AND objid = %s
@@ -105,6 +112,15 @@ class PostgresDatabase:
             for column in columns
         )
         self.change(f"CREATE TABLE @{quoted(table)} ({defined})")
+
+    def index(self, table: str, key: str) -> None:
+        """Look a table up by a column from now on."""
+        for settings in _INDEXING:
+            self.change(settings)
+        self.change(
+            f"CREATE UNIQUE INDEX {quoted(table + '_key')} ON @{quoted(table)} ({key}) "
+            "WITH (fillfactor = 100)"
+        )
 
     def appender(self, table: str, columns: Sequence[Column]) -> Callable[[list[Keys]], None]:
         """Return what adds rows to a table."""

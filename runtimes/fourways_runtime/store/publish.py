@@ -118,9 +118,7 @@ def _settle(ledger: Ledger, *, remove: bool, duplicates: int) -> None:
     if ledger.base is not None:
         carried = carry(ledger, ledger.base, ledger.totals().predictions, remove=remove)
     key = quoted(ledger.columns[0].identifier)
-    data.change(
-        f"CREATE UNIQUE INDEX {quoted(ledger.table + '_key')} ON {table(ledger.table)} ({key})"
-    )
+    data.index(ledger.table, key)
     data.change(
         "UPDATE @ledgers SET state = 'sealed', duplicates = ?, carried = ?, removed = ?, "
         "base_table = ?, base_rows = ?, watermark = ? WHERE run_id = ?",

@@ -100,6 +100,10 @@ class SqliteDatabase:
         defined = ", ".join(f"{quoted(c.identifier)} {sql_type(c)} NOT NULL" for c in columns)
         self.change(f"CREATE TABLE {quoted(table)} ({defined})")
 
+    def index(self, table: str, key: str) -> None:
+        """Look a table up by a column from now on."""
+        self.change(f"CREATE UNIQUE INDEX {quoted(table + '_key')} ON {quoted(table)} ({key})")
+
     def appender(self, table: str, columns: Sequence[Column]) -> Callable[[list[Keys]], None]:
         """Return what adds rows to a table."""
         marks = ", ".join("?" * len(columns))
