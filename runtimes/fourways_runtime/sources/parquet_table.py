@@ -25,6 +25,8 @@ from .cells import accepts
 from .files import Files
 from .split import Newer, Section, Split
 
+_arrow: Any = pa
+_concat = _arrow.concat_batches  # Its stub knows it not.
 _READAHEAD = 4
 _FOOTERS_AT_ONCE = 8
 """Footers asked for at once where each is a round trip."""
@@ -162,17 +164,19 @@ class ParquetTable:
         rows = sum(group.num_rows for group in fragment.row_groups)
         # As the footer has it, not compressed: what is far wider than the contract tells is text.
         width = sum(group.total_byte_size for group in fragment.row_groups) // max(1, rows)
+        size = rows_at_once(self._contract, self._batch_bytes, width)
         batches = fragment.to_batches(
             columns=[column for column in self._columns if column in there],
             filter=condition,
-            batch_size=rows_at_once(self._contract, self._batch_bytes, width),
+            batch_size=size,
             batch_readahead=_READAHEAD,
             # The cores are for the model; one thread reads ten times what it can score.
             use_threads=False,
         )
+        found = _joined(batches, size) if condition is not None else batches
         while True:
             with self._files.reading(name):
-                batch = next(batches, None)
+                batch = next(found, None)
             if batch is None:
                 return
             if batch.num_rows:
@@ -196,6 +200,21 @@ def _ranges(columns: Sequence[Any]) -> list[tuple[int, int]]:
             start = found.pop()[0]
         found.append((start, end))
     return found
+
+
+def _joined(batches: Iterator[Any], rows: int) -> Iterator[Any]:
+    """Join what a filter has left of batches to batches of up to ``rows`` rows."""
+    waiting: list[Any] = []
+    count = 0
+    for batch in batches:
+        if waiting and count + batch.num_rows > rows:
+            yield _concat(waiting)
+            waiting, count = [], 0
+        if batch.num_rows:
+            waiting.append(batch)
+            count += batch.num_rows
+    if waiting:
+        yield _concat(waiting)
 
 
 def _condition(newer: Newer, kind: Any) -> Any:
