@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from psycopg import sql
 
 from fourways_api import Contract
 from fourways_runtime.errors import StoreUnavailable
@@ -23,7 +24,9 @@ from fourways_runtime.store import (
     open_writer,
 )
 from fourways_runtime.store.layout import SCHEMA_VERSION
-from fourways_runtime.store.stream import DeadLetter, Fenced, Move, Position
+from fourways_runtime.store.postgres_live import STREAM, LiveTarget
+from fourways_runtime.store.sqlite_reader import LETTERS
+from fourways_runtime.store.stream import DeadLetter, Fenced, Move, Place, Position, Refused
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 from tests.unit.test_store import commit, contract, namespace, predictions, uri  # noqa: F401  (fixtures)
 
@@ -47,10 +50,10 @@ def open_stream(uri: str, namespace: str) -> Iterator[Open]:  # noqa: F811
         writer.close()
 
 
-async def live(uri: str, namespace: str, keys: list[Any]) -> Any:  # noqa: F811
+async def live(uri: str, namespace: str, keys: list[Any], *places: Place) -> Any:  # noqa: F811
     reader = open_reader(uri, 5.0)
     try:
-        return await reader.live(namespace, "anomaly", keys)
+        return await reader.live(namespace, "anomaly", keys, places)
     finally:
         await reader.close()
 
@@ -254,6 +257,86 @@ def test_dead_letters_are_kept_whole(uri: str, namespace: str, open_stream: Open
         ("topic", 0, 1, None, None, "[]", 3, "x: bad \\0 text"),
         ("topic", 0, 2, b"k", b"\xff\0{", headers, 1, "x: bad \\0 text"),
     ]
+
+
+async def test_dead_letters_are_found_by_place_beside_the_answers(
+    uri: str,  # noqa: F811
+    namespace: str,  # noqa: F811
+    open_stream: Open,
+) -> None:
+    spec = contract({"name": "y", "type": "float64"}, {"name": "v", "type": "uint64", "shape": [2]})
+    writer = open_stream(spec)
+    writer.begin({0: 0, 1: 0})
+    far = 2**62
+    bare = letter(1, headers=(), attempts=3)
+    twice = letter(2, headers=(("ce-id", b"a"), ("ce-id", b"b")))
+    bytewise = letter(far, partition=1, headers=(("ce-id", b"\xff"),))
+    answers = predictions([7], y=[0.5], v=np.array([[1, 2**64 - 1]], np.uint64))
+    commit(
+        writer, [Move(0, 0, 3), Move(1, 0, far + 1)], answers, [letter(0), bare, twice, bytewise]
+    )
+    places = [Place(0, 0), Place(0, 1), Place(0, 2), Place(1, far), Place(1, 0), Place(0, 99)]
+    found = await live(uri, namespace, [7, 8], *places)
+    why = "x: bad \\0 text"
+    assert found.refused == {
+        Place(0, 0): Refused("1", why, 1),
+        Place(0, 1): Refused(None, why, 3),
+        Place(0, 2): Refused("b", why, 1),
+        Place(1, far): Refused(None, why, 1),
+    }
+    assert {key: each.outputs for key, each in found.answers.items()} == {
+        7: {"y": 0.5, "v": [1, 2**64 - 1]}
+    }
+    found = await live(uri, namespace, [], Place(0, 1))
+    assert (found.answers, list(found.refused)) == ({}, [Place(0, 1)])
+    assert (await live(uri, namespace, [7])).refused == {}
+    # A stream made anew counts from the start: what is there now is another event.
+    open_stream(spec, source="another")
+    assert (await live(uri, namespace, [7], *places)).refused == {}
+
+
+async def test_readers_follow_to_other_outputs_while_they_ask_for_dead_letters(
+    uri: str,  # noqa: F811
+    namespace: str,  # noqa: F811
+    open_stream: Open,
+) -> None:
+    writer = open_stream()
+    writer.begin({0: 0})
+    commit(writer, [Move(0, 0, 1)], predictions([]), [letter(0)])
+    reader = open_reader(uri, 5.0)
+    for spec in (contract(), contract({"name": "z", "type": "string", "shape": [2]})):
+        open_stream(spec)
+        found = await reader.live(namespace, "anomaly", [1], [Place(0, 0)])
+        assert found is not None
+        assert (found.contract, list(found.refused)) == (spec, [Place(0, 0)])
+    await reader.close()
+
+
+async def test_dead_letters_are_found_by_their_table_s_key(
+    uri: str,  # noqa: F811
+    namespace: str,  # noqa: F811
+    open_stream: Open,
+) -> None:
+    writer = open_stream()
+    writer.begin({0: 0})
+    commit(writer, [Move(0, 0, 5000)], predictions([]), [letter(at) for at in range(5000)])
+    if uri.startswith("sqlite"):
+        lite = sqlite3.connect(uri.removeprefix("sqlite:///"))
+        plan = lite.execute(f"EXPLAIN QUERY PLAN {LETTERS}", ("[[0, 7]]", namespace, "anomaly"))
+        told = " ".join(str(row[3]) for row in plan)
+        lite.close()
+        assert "SEARCH d USING INDEX" in told
+        assert "partition=? AND position=?" in told
+        return
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("ANALYZE fourways.dead_letters")
+        row = connection.execute(STREAM, (namespace, "anomaly")).fetchone()
+        assert row is not None
+        asking = LiveTarget.of(*row).asking([1], [Place(0, 7)], (namespace, "anomaly"))
+        plan = connection.execute(sql.SQL("EXPLAIN ") + asking[0], asking[1]).fetchall()
+        told = "\n".join(line for (line,) in plan)
+        assert "using dead_letters_pkey" in told
+        assert "Seq Scan on dead_letters" not in told
 
 
 async def test_other_outputs_get_a_table_of_their_own_and_readers_follow(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from fourways_runtime.gateway.link import StoreLink
 from fourways_runtime.gateway.shell import build
 from fourways_runtime.http import Limits
 from fourways_runtime.store.base import Key, Lookup, PublishedRun
-from fourways_runtime.store.stream import LiveAnswer, LiveLookup
+from fourways_runtime.store.stream import LiveAnswer, LiveLookup, Place, Refused
 
 DIGEST = "sha256:" + "a" * 64
 COMPUTED = datetime.now(UTC) - timedelta(seconds=60)
@@ -57,7 +57,9 @@ class MemoryStore:
         self.rows["churn"]["ä/ b%2F"] = {"score": 9.0, "label": "odd", "ok": True}
         self.streams: dict[str, Contract] = {}
         self.live_rows: dict[str, dict[Key, LiveAnswer]] = {}
+        self.letters: dict[Place, Refused] = {}
         self.asked: list[tuple[str, list[Key]]] = []
+        self.asked_places: list[Place] = []
         self.probes = 0
         self.down = self.closed = False
         self.fail_once = False
@@ -82,13 +84,20 @@ class MemoryStore:
         rows = self.rows[deployment]
         return Lookup(found, {key: rows[key] for key in keys if key in rows})
 
-    async def live(self, namespace: str, deployment: str, keys: list[Key]) -> LiveLookup | None:
+    async def live(
+        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[Place] = ()
+    ) -> LiveLookup | None:
         self.asked.append((deployment, list(keys)))
+        self.asked_places += places
         await self._answer()
         if deployment not in self.streams or namespace != "shop":
             return None
         rows = self.live_rows.get(deployment, {})
-        return LiveLookup(self.streams[deployment], {key: rows[key] for key in keys if key in rows})
+        return LiveLookup(
+            self.streams[deployment],
+            {key: rows[key] for key in keys if key in rows},
+            {place: self.letters[place] for place in places if place in self.letters},
+        )
 
     async def deployments(self, namespace: str) -> list[tuple[str, PublishedRun]]:
         await self._answer()

@@ -15,7 +15,7 @@ import pytest
 from fourways_api import Contract, Route
 from fourways_runtime.errors import BrokerUnavailable
 from fourways_runtime.store.base import Key
-from fourways_runtime.store.stream import LiveAnswer
+from fourways_runtime.store.stream import LiveAnswer, Place
 from tests.unit.gateway_plane import DIGEST, Running, asking, eventually, running
 
 CONTRACT = Contract.model_validate(
@@ -34,9 +34,14 @@ ROUTE = Route(deployment="sensor", mode="streaming", version="4", freshness_seco
 
 
 class Broker:
-    """Takes events in memory. ``down`` refuses them, ``hold`` makes them wait."""
+    """Takes events in memory. ``down`` refuses them, ``hold`` makes them wait.
+
+    As NATS does, it drops an event with an id it knows, and says where the first one is.
+    """
 
     def __init__(self) -> None:
+        self.places: dict[bytes, Place] = {}
+        self.silent = False
         self.events: list[tuple[bytes, Any, dict[str, bytes]]] = []
         self.down = self.closed = False
         self.hold: asyncio.Event | None = None
@@ -47,12 +52,16 @@ class Broker:
             raise BrokerUnavailable("10.1.2.3:9092 refused")
         self.connected += 1
 
-    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> None:
+    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> Place | None:
         if self.hold is not None:
             await self.hold.wait()
         if self.down:
             raise BrokerUnavailable("10.1.2.3:9092 refused")
-        self.events.append((key, orjson.loads(value), dict(headers)))
+        identity = headers["ce-id"]
+        if identity not in self.places:
+            self.places[identity] = Place(0, len(self.events))
+            self.events.append((key, orjson.loads(value), dict(headers)))
+        return None if self.silent else self.places[identity]
 
     async def close(self) -> None:
         self.closed = True

@@ -35,7 +35,12 @@ class Batch:
     def __init__(self, config: GatewayConfig, link: StoreLink, registry: CollectorRegistry) -> None:
         self._config = config
         self._link = link
-        self.lookups = Lookups[Lookup | None](link.lookup, link.timeout, config.namespace)
+        # A run has no events, and so no places.
+        self.lookups = Lookups[Lookup | None](
+            lambda who, name, keys, _, seconds: link.lookup(who, name, keys, seconds),
+            link.timeout,
+            config.namespace,
+        )
         self._views = Views(registry)
         self._unknown: dict[str, float] = {}
         self._listed_at = float("-inf")

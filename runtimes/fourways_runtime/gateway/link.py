@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TypeVar
@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from ..errors import StoreUnavailable, WorkloadError
 from ..store.base import Key, Lookup, PublishedRun, StoreReader
-from ..store.stream import LiveLookup
+from ..store.stream import LiveLookup, Place
 
 logger = logging.getLogger("fourways.gateway.store")
 
@@ -106,10 +106,15 @@ class StoreLink:
         return await self._twice(lambda r: r.lookup(namespace, deployment, keys), seconds)
 
     async def live(
-        self, namespace: str, deployment: str, keys: list[Key], seconds: float
+        self,
+        namespace: str,
+        deployment: str,
+        keys: list[Key],
+        places: Sequence[Place],
+        seconds: float,
     ) -> LiveLookup | None:
-        """Ask for a stream's answers, as :meth:`lookup` does for a run's."""
-        return await self._twice(lambda r: r.live(namespace, deployment, keys), seconds)
+        """Ask for a stream's answers and dead letters, as :meth:`lookup` does for a run's rows."""
+        return await self._twice(lambda r: r.live(namespace, deployment, keys, places), seconds)
 
     async def deployments(self, namespace: str) -> list[tuple[str, PublishedRun]]:
         """Return the deployments with a published run. Raises StoreUnavailable."""

@@ -18,12 +18,14 @@ from typing import Any, Generic, TypeVar
 from ..errors import StoreUnavailable
 from ..http import HttpError
 from ..store.base import Key
+from ..store.stream import Place
 
 L = TypeVar("L")
 R = TypeVar("R")
 
-Look = Callable[[str, str, list[Key], float], Awaitable[L]]
-"""Asks the store for keys of a deployment of a namespace, for so many seconds at most."""
+Look = Callable[[str, str, list[Key], list[Place], float], Awaitable[L]]
+"""Asks the store for keys of a deployment of a namespace, and for what became of the events at
+these places, for so many seconds at most."""
 
 RETRY = (b"retry-after: 1",)
 
@@ -42,6 +44,7 @@ class _Batch(Generic[L]):
     deployment: str
     asked_at: float
     keys: dict[Key, None] = field(default_factory=dict)
+    places: dict[Place, None] = field(default_factory=dict)
     waiters: list[tuple[asyncio.Future[Any], Callable[[L], Any]]] = field(default_factory=list)
 
 
@@ -60,7 +63,11 @@ class Lookups(Generic[L]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ask(
-        self, deployment: str, keys: Sequence[Key], then: Callable[[L], R]
+        self,
+        deployment: str,
+        keys: Sequence[Key],
+        then: Callable[[L], R],
+        places: Sequence[Place] = (),
     ) -> asyncio.Future[R]:
         """Look ``keys`` up and answer with what ``then`` makes of the lookup; it raises HttpError.
 
@@ -75,6 +82,7 @@ class Lookups(Generic[L]):
             batch = self._open[deployment] = _Batch(deployment, monotonic())
             self._queue.append(batch)
         batch.keys.update(dict.fromkeys(keys))
+        batch.places.update(dict.fromkeys(places))
         future: asyncio.Future[R] = self._loop.create_future()
         batch.waiters.append((future, then))
         self._waiting += 1
@@ -117,7 +125,9 @@ class Lookups(Generic[L]):
             return
         seconds = self._timeout - waited
         try:
-            found = await self._look(self._namespace, batch.deployment, list(batch.keys), seconds)
+            found = await self._look(
+                self._namespace, batch.deployment, list(batch.keys), list(batch.places), seconds
+            )
         except StoreUnavailable:
             # The reason may hold an address; it is in the log, where it belongs.
             self._fail(batch, HttpError(503, "the prediction store is not available", RETRY))

@@ -1,7 +1,8 @@
 """Streaming deployments: the store's answer while it is fresh; else the question becomes an event.
 
 Owns what a client is told on the way: 200 with the age of the answer, 202 with where it will be,
-404 where neither an answer nor inputs to make one from are there. The store says what the stream
+422 where the event became a dead letter, 404 where neither an answer nor inputs to make one from
+are there. The store says what the stream
 answers and by which contract; of that only what is needed to read the next request is kept.
 """
 
@@ -20,12 +21,13 @@ from fourways_api import Contract, GatewayConfig, Route
 from ..errors import WorkloadError
 from ..http import HttpError, Request, Response, json_response
 from ..store.base import Key
-from ..store.stream import LiveAnswer, LiveLookup
+from ..store.stream import ID_HEADER, LiveAnswer, LiveLookup, Place, Refused
 from ..v2 import KEY_ALIAS
 from . import v2
-from .accepted import Accepted
+from .accepted import Accepted, Published
 from .asked import RETRY, hold_version, links
 from .lookups import Lookups
+from .refusals import refusal
 from .views import DeploymentCounters, age_seconds, rfc3339
 from .watch import Watch
 
@@ -80,7 +82,7 @@ class Stream:
         self._publishing = asyncio.Semaphore(MAX_PUBLISHING)
         self._view: _View | None = None
         self._accepted = Accepted(route.freshness_seconds)
-        self._watch = Watch(lambda keys: self._fresh(keys, None), draining)
+        self._watch = Watch(lambda keys, asked: self._fresh(keys, None, asked), draining)
 
     async def connect(self) -> None:
         """Connect to the broker: the first question should not have to wait for it."""
@@ -120,16 +122,18 @@ class Stream:
         self._counters.keys.inc(len(question.keys))
         self._counters.misses.inc(len(missing))
         applied: tuple[bytes, ...] = ()
-        under_way: dict[Key, str] = {}
+        published: dict[Key, Published] = {}
         if missing:
-            under_way = await self._promise(request, view, asked, missing)
-            if len(under_way) == len(missing):
-                arrived, applied = await self._hold(request, missing)
+            published = await self._promise(request, view, asked, missing)
+            if len(published) == len(missing):
+                patient = question.allow_missing
+                arrived, applied = await self._hold(request, published, patient)
                 found |= arrived
         if len(found) < len(question.keys) and not question.allow_missing:
-            if len(under_way) < len(missing):
+            left = {key: event for key, event in published.items() if key not in found}
+            self._tell_refused(left, len(question.keys), applied)
+            if len(published) < len(missing):
                 raise self._nothing(view, question, found)
-            left = {key: under_way[key] for key in missing if key not in found}
             return self._promised(left, len(question.keys) == 1, applied)
         rows = {key: answer.outputs for key, answer in found.items()}
         oldest = min(found.values(), key=lambda a: a.computed_at) if found else None
@@ -142,24 +146,27 @@ class Stream:
         """Answer for one key."""
         view = self._view or await self._describe()
         key = v2.read_key(request.params["key"], view.contract.entity_key)
-        stored = (await self._stored([key])).get(key)
+        stored = (await self._stored([key], self._accepted.unanswered([key]))).get(key)
         if self._view is not view:
             raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
         self._counters.keys.inc()
         applied: tuple[bytes, ...] = ()
         answer = stored if stored is not None and self._is_fresh(stored) else None
-        if answer is None:
+        if answer is not None:
+            self._accepted.answered(key)
+        else:
             self._counters.misses.inc()
-            arrived, applied = await self._hold(request, [key])
+            arrived, applied = await self._hold(request, {key: self._accepted.newest(key)})
             answer = arrived.get(key)
         who: dict[str, Any] = {"deployment": self._name, "key": key}
         if answer is not None:
             outputs = view.outputs.ordered(answer.outputs)
             told = {**who, "version": answer.version, **_provenance(answer), "outputs": outputs}
             return json_response(told, 200, applied)
-        identity = self._accepted.id_of(key)
-        if identity is not None:
-            return self._promised({key: identity}, True, applied, "pending")
+        event = self._accepted.newest(key)
+        if event is not None:
+            self._tell_refused({key: event}, 1, applied)
+            return self._promised({key: event}, True, applied, "pending")
         if stored is not None:
             seconds = self._route.freshness_seconds
             text = f"the prediction for that key is older than {seconds:g} s"
@@ -185,12 +192,24 @@ class Stream:
     # ---- the store
 
     async def _describe(self) -> _View:
-        await self._stored([])
+        await self._stored([], [])
         assert self._view is not None, "the store said what the stream is"  # noqa: S101
         return self._view
 
-    def _stored(self, keys: Sequence[Key]) -> Awaitable[Mapping[Key, LiveAnswer]]:
-        return self._lookups.ask(self._name, keys, self._seen)
+    def _stored(
+        self, keys: Sequence[Key], events: Sequence[Published]
+    ) -> Awaitable[Mapping[Key, LiveAnswer]]:
+        """Look up keys; let the events know whether they are dead letters."""
+
+        def seen(lookup: LiveLookup | None) -> Mapping[Key, LiveAnswer]:
+            answers = self._seen(lookup)
+            if lookup is not None and lookup.refused:
+                for event in events:
+                    event.look_in(lookup.refused)
+            return answers
+
+        places = [event.place for event in events if event.place is not None]
+        return self._lookups.ask(self._name, keys, seen if places else self._seen, places)
 
     def _seen(self, lookup: LiveLookup | None) -> Mapping[Key, LiveAnswer]:
         if lookup is None:
@@ -203,8 +222,12 @@ class Stream:
             self._view = _View(lookup.contract, self._max_keys)
         return lookup.answers
 
-    async def _fresh(self, keys: Sequence[Key], version: str | None) -> dict[Key, LiveAnswer]:
-        stored = await self._stored(keys)
+    async def _fresh(
+        self, keys: Sequence[Key], version: str | None, events: Sequence[Published] | None = None
+    ) -> dict[Key, LiveAnswer]:
+        if events is None:
+            events = self._accepted.unanswered(keys)
+        stored = await self._stored(keys, events)
         fresh = {}
         for key in keys:
             answer = stored.get(key)
@@ -212,6 +235,7 @@ class Stream:
                 continue
             if version is None or answer.version == version:
                 fresh[key] = answer
+                self._accepted.answered(key)
         return fresh
 
     def _is_fresh(self, answer: LiveAnswer) -> bool:
@@ -221,12 +245,12 @@ class Stream:
 
     async def _promise(
         self, request: Request, view: _View, asked: Asked, missing: list[Key]
-    ) -> dict[Key, str]:
-        """Publish what is missing, or find that it is under way; return the ids by key."""
+    ) -> dict[Key, Published]:
+        """Publish what is missing, or find that it was published; return by key what is known."""
         events = view.reader.events(asked, missing)
         if not events:
-            known = {key: self._accepted.id_of(key) for key in missing}
-            return {key: identity for key, identity in known.items() if identity is not None}
+            known = {key: self._accepted.newest(key) for key in missing}
+            return {key: event for key, event in known.items() if event is not None}
         from .events import given_id
 
         given = given_id(request)
@@ -234,14 +258,14 @@ class Stream:
             *(self._publish_once(key, event, given, len(events)) for key, event in events.items()),
             return_exceptions=True,
         )
-        ids = {}
+        published = {}
         for key, outcome in zip(events, outcomes, strict=True):
             if isinstance(outcome, BaseException):
                 raise outcome
-            ids[key] = outcome
-        return ids
+            published[key] = outcome
+        return published
 
-    async def _publish_once(self, key: Key, event: bytes, given: str | None, of: int) -> str:
+    async def _publish_once(self, key: Key, event: bytes, given: str | None, of: int) -> Published:
         from .events import made_id
 
         question = made_id(self._name, event)
@@ -250,15 +274,17 @@ class Stream:
         identity = made_id(self._name, event, epoch)
         if given is not None:
             question = identity = given if of == 1 else f"{given}.{question}"
-        headers = {"ce-id": identity.encode()}
+        headers = {ID_HEADER: identity.encode()}
         return await self._accepted.once(
             question, identity, key, lambda: self._publish(str(key).encode(), event, headers)
         )
 
-    async def _publish(self, key: bytes, event: bytes, headers: Mapping[str, bytes]) -> None:
+    async def _publish(
+        self, key: bytes, event: bytes, headers: Mapping[str, bytes]
+    ) -> Place | None:
         try:
             async with self._publishing, asyncio.timeout(PUBLISH_SECONDS):
-                await self._opened().publish(key, event, headers)
+                return await self._opened().publish(key, event, headers)
         except (WorkloadError, TimeoutError) as error:
             # The reason may hold an address; it is in the log, where it belongs.
             reason = error.reason if isinstance(error, WorkloadError) else "TimeoutError"
@@ -276,26 +302,29 @@ class Stream:
     # ---- promises
 
     async def _hold(
-        self, request: Request, missing: Sequence[Key]
+        self, request: Request, asked: Mapping[Key, Published | None], patient: bool = False
     ) -> tuple[dict[Key, LiveAnswer], tuple[bytes, ...]]:
-        """Wait as long as the client prefers; return what arrived, and the header that says so."""
+        """Wait as long as the client prefers; return what arrived, and the header that says so.
+
+        It ends with the first event refused, unless who waits is ``patient``.
+        """
         seconds = preferred_wait(request)
         if seconds is None:
             return {}, ()
-        arrived = await self._watch.wait(missing, seconds)
+        arrived = await self._watch.wait(asked, seconds, patient)
         return arrived, (b"preference-applied: wait=%d" % seconds,)
 
     def _promised(
         self,
-        ids: Mapping[Key, str],
+        events: Mapping[Key, Published],
         single: bool,
         applied: tuple[bytes, ...],
         status: str = "accepted",
     ) -> Response:
         told: dict[str, Any] = {"deployment": self._name}
         promised = [
-            {"key": key, "id": identity, "location": self._location(key)}
-            for key, identity in ids.items()
+            {"key": key, "id": event.id, "location": self._location(key)}
+            for key, event in events.items()
         ]
         if single:
             (one,) = promised
@@ -306,6 +335,16 @@ class Stream:
             told |= {"status": status, "predictions": promised}
         where = b"location: " + location.encode("ascii")
         return json_response(told, 202, (where, *RETRY, *applied))
+
+    def _tell_refused(
+        self, events: Mapping[Key, Published], of: int, applied: tuple[bytes, ...]
+    ) -> None:
+        """Raise HttpError 422 where any of these events became a dead letter."""
+        refused: dict[Key, Refused] = {
+            key: event.refused for key, event in events.items() if event.refused is not None
+        }
+        if refused:
+            raise refusal(self._name, refused, of, applied)
 
     def _location(self, key: Key) -> str:
         return f"/predictions/{self._name}/{quote(str(key), safe='')}"

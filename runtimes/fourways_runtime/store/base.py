@@ -8,6 +8,7 @@ describes itself (each run carries its contract), so a reader needs nothing but 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fourways_api import Contract
 
 if TYPE_CHECKING:
-    from .stream import LiveLookup
+    from .stream import LiveLookup, Place
 
 Key = str | int
 
@@ -71,11 +72,15 @@ class StoreReader(Protocol):
         """Return the deployments with a published run."""
         ...
 
-    async def live(self, namespace: str, deployment: str, keys: list[Key]) -> LiveLookup | None:
+    async def live(
+        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[Place] = ()
+    ) -> LiveLookup | None:
         """Answer by keys from a stream; None where no worker of it ever started.
 
         Keys are given in the contract's key type or as text; answers come back under the keys as
-        given. Raises StoreUnavailable, within the time-out the reader was opened with.
+        given. ``places`` are events of which it is asked, in the same round trip, whether they
+        became dead letters. Raises StoreUnavailable, within the time-out the reader was opened
+        with.
         """
         ...
 

@@ -17,7 +17,7 @@ import orjson
 
 from ..records import Array, Predictions
 from . import layout
-from .stream import DeadLetter, Stream
+from .stream import ID_HEADER, DeadLetter, Refused, Stream
 
 COMPUTED_AT = "$computed_at"
 MODEL = "$model"
@@ -58,6 +58,12 @@ def shaped(column: layout.Column, elements: Any) -> Any:
 def headers_text(letter: DeadLetter) -> str:
     """Write headers as JSON pairs; bytes that are no text as ``{"base64": …}``."""
     return orjson.dumps([[_plain(name), _header(value)] for name, value in letter.headers]).decode()
+
+
+def refused(headers: str, reason: str, attempts: int) -> Refused:
+    """Read a dead letter; of headers of one name the last counts."""
+    found = dict(orjson.loads(headers)).get(ID_HEADER)
+    return Refused(found if isinstance(found, str) else None, reason, attempts)
 
 
 def storable(text: str) -> str:

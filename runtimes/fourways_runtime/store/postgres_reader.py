@@ -8,7 +8,7 @@ statement that fetched the rows. Nothing here waits longer than the time-out it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,9 +20,9 @@ from ..errors import ConfigError, StoreUnavailable
 from . import layout, pgcopy
 from .base import Key, Lookup, PublishedRun
 from .postgres import conninfo, explain, is_unavailable
-from .postgres_live import STREAM, LiveTarget, whole
+from .postgres_live import STREAM, LiveTarget, refused, whole
 from .reading import asked
-from .stream import LiveLookup
+from .stream import LiveLookup, Place
 
 MAX_CONNECTIONS = 8
 MAX_WAITING = 10_000
@@ -71,9 +71,11 @@ class PostgresReader:
         rows = await self._within(self._query(_POINTER + " ORDER BY r.deployment", (namespace,)))
         return [(row[2], layout.published_run(row[4:])) for row in rows or []]
 
-    async def live(self, namespace: str, deployment: str, keys: list[Key]) -> LiveLookup | None:
+    async def live(
+        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[Place] = ()
+    ) -> LiveLookup | None:
         """Answer by keys from a stream; None where no worker of it ever started."""
-        return await self._within(self._live(namespace, deployment, keys))
+        return await self._within(self._live((namespace, deployment), keys, places))
 
     async def ready(self) -> bool:
         """Tell whether the store answers."""
@@ -116,16 +118,18 @@ class PostgresReader:
         self._targets[whose] = target
         return target
 
-    async def _live(self, namespace: str, deployment: str, keys: list[Key]) -> LiveLookup | None:
-        whose = (namespace, deployment)
+    async def _live(
+        self, whose: tuple[str, str], keys: list[Key], places: Sequence[Place]
+    ) -> LiveLookup | None:
         for _ in range(_TRIES):
             target = self._streams.get(whose) or await self._find_stream(whose)
             if target is None:
                 return None
-            rows = await self._query(target.statement, (list(target.meant(keys)), *whose))
+            rows = await self._query(*target.asking(keys, places, whose))
             # As with runs: another revision, or no table, is a contract that has changed since.
             if rows and rows[0][0] == target.revision:
-                return LiveLookup(target.contract, target.answers(rows, keys))
+                letters = refused(rows) if places else {}
+                return LiveLookup(target.contract, target.answers(rows, keys), letters)
             self._streams.pop(whose, None)
         raise StoreUnavailable("the prediction store: the stream's table moved while it was read")
 

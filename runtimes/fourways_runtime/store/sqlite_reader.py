@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -24,10 +24,16 @@ from . import layout, live
 from .base import Key, Lookup, PublishedRun
 from .reading import asked
 from .sqlite import quoted, translated, value
-from .stream import LiveAnswer, LiveLookup
+from .stream import LiveAnswer, LiveLookup, Place, Refused
 
 THREADS = 4
 _STREAM = "SELECT table_name, contract FROM streams WHERE namespace = ? AND deployment = ?"
+LETTERS = """SELECT d.partition, d.position, d.headers, d.reason, d.attempts
+    FROM streams s CROSS JOIN json_each(?) e CROSS JOIN dead_letters d
+    WHERE s.namespace = ? AND s.deployment = ?
+    AND d.namespace = s.namespace AND d.deployment = s.deployment AND d.source = s.source
+    AND d.partition = json_extract(e.value, '$[0]')
+    AND d.position = json_extract(e.value, '$[1]')"""
 _POINTER = f"""SELECT r.id, r.deployment, r.table_name, {layout.RUN_COLUMNS}
     FROM published p JOIN runs r ON r.id = p.run_id WHERE p.namespace = ?"""  # noqa: S608
 T = TypeVar("T")
@@ -57,9 +63,12 @@ class SqliteReader:
 
         return await self._within(ask, [])
 
-    async def live(self, namespace: str, deployment: str, keys: list[Key]) -> LiveLookup | None:
+    async def live(
+        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[Place] = ()
+    ) -> LiveLookup | None:
         """Answer by keys from a stream; None where no worker of it ever started."""
-        return await self._within(lambda c: self._live(c, namespace, deployment, keys), None)
+        whose = (namespace, deployment)
+        return await self._within(lambda c: self._live(c, whose, keys, places), None)
 
     async def ready(self) -> bool:
         """Tell whether the store answers."""
@@ -90,18 +99,24 @@ class SqliteReader:
             connection.rollback()
 
     def _live(
-        self, connection: sqlite3.Connection, namespace: str, deployment: str, keys: list[Key]
+        self,
+        connection: sqlite3.Connection,
+        whose: tuple[str, str],
+        keys: list[Key],
+        places: Sequence[Place],
     ) -> LiveLookup | None:
         connection.execute("BEGIN")
         try:
-            pointer = connection.execute(_STREAM, (namespace, deployment)).fetchone()
+            pointer = connection.execute(_STREAM, whose).fetchone()
             if pointer is None:
                 return None
             table, text = pointer
             if text not in self._contracts:
                 self._contracts[text] = layout.load_contract(text)
             contract = self._contracts[text]
-            return LiveLookup(contract, _answers(connection, table, contract, keys))
+            answers = _answers(connection, table, contract, keys)
+            letters = _refused(connection, whose, places) if places else {}
+            return LiveLookup(contract, answers, letters)
         finally:
             connection.rollback()
 
@@ -180,6 +195,15 @@ def _answers(
         answer = LiveAnswer(told, datetime.fromisoformat(at), version, digest)
         found.update(dict.fromkeys(meant[stored], answer))
     return found
+
+
+def _refused(
+    connection: sqlite3.Connection, whose: tuple[str, str], places: Sequence[Place]
+) -> dict[Place, Refused]:
+    rows = connection.execute(
+        LETTERS, (orjson.dumps([list(place) for place in places]).decode(), *whose)
+    )
+    return {Place(*row[:2]): live.refused(*row[2:]) for row in rows}
 
 
 def _whole(column: layout.Column, stored: Any) -> Any:

@@ -16,9 +16,9 @@ back. So whoever finds a try there knows that somebody died over the events that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from fourways_api import Contract
 
@@ -26,6 +26,16 @@ from ..records import Predictions
 
 if TYPE_CHECKING:
     from .base import Key
+
+
+ID_HEADER = "ce-id"
+"""Header with an event's id, as CloudEvents names it."""
+
+MODEL = "model: "
+"""How the reason of a dead letter begins where it is no fault of a value."""
+
+DIED = f"{MODEL}the worker died over it"
+"""How it begins where the event took its workers with it."""
 
 
 class Fenced(Exception):
@@ -43,6 +53,13 @@ class Stream:
     contract: Contract
     source: str
     """Which topic or stream of which broker the positions are of: another one starts anew."""
+
+
+class Place(NamedTuple):
+    """Where an event is in its stream; no other event ever is there."""
+
+    partition: int
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +165,21 @@ class LiveAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """What a dead letter says of its event."""
+
+    id: str | None
+    """The event's own, where it came with one."""
+
+    reason: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class LiveLookup:
     """The answer to a question by keys: the stream's contract, and an answer for each key found."""
 
     contract: Contract
     answers: Mapping[Key, LiveAnswer]
+    refused: Mapping[Place, Refused] = field(default_factory=dict)
+    """Of the events asked for, those that are dead letters of the stream's present source."""

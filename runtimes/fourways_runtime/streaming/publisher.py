@@ -1,7 +1,8 @@
 """Events as the gateway publishes them: a question without a stored answer.
 
-An event is durable when ``publish`` returns. The broker's own de-duplication is used where it has
-one: NATS takes the idempotency key (``ce-id``) as the message's id.
+An event is durable when ``publish`` returns, and the broker has said where it is. The broker's own
+de-duplication is used where it has one: NATS takes the idempotency key (``ce-id``) as the message's
+id.
 """
 
 from __future__ import annotations
@@ -15,15 +16,14 @@ from fourways_api import Paths, StreamSource
 from fourways_api.modes import KafkaSource, NatsSource
 
 from ..errors import BrokerUnavailable
+from ..store.stream import ID_HEADER, Place
 
 if TYPE_CHECKING:
-    from confluent_kafka import Producer
+    from confluent_kafka import Message, Producer
     from nats.aio.client import Client
 
 PUBLISH_SECONDS = 2.0
 """How long a broker has to take an event."""
-
-ID_HEADER = "ce-id"
 
 
 class Publisher(Protocol):
@@ -33,11 +33,13 @@ class Publisher(Protocol):
         """Connect now rather than when the first event comes. Raises as :meth:`publish`."""
         ...
 
-    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> None:
+    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> Place | None:
         """Publish an event; it is durable on return.
 
-        Raises BrokerUnavailable or TopicNotFound, within about two seconds. The event may have
-        been taken all the same then. Raises ConfigError where the Secret makes no sense.
+        Returns its place, or that of the one before it where the broker dropped it for having
+        the same id; None where the broker did not say. Raises BrokerUnavailable or TopicNotFound,
+        within about two seconds. The event may have been taken all the same then. Raises
+        ConfigError where the Secret makes no sense.
         """
         ...
 
@@ -71,7 +73,7 @@ class KafkaPublisher:
         """Connect now rather than when the first event comes."""
         await self._opened()
 
-    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> None:
+    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> Place | None:
         """Publish an event; it is durable on return."""
         from confluent_kafka import KafkaException
 
@@ -79,21 +81,21 @@ class KafkaPublisher:
 
         producer = await self._opened()
         loop = asyncio.get_running_loop()
-        delivered: asyncio.Future[None] = loop.create_future()
+        delivered: asyncio.Future[Place | None] = loop.create_future()
 
-        def settle(error: Any) -> None:
+        def settle(error: Any, place: Place | None) -> None:
             if delivered.done():
                 return
             if error is None:
-                delivered.set_result(None)
+                delivered.set_result(place)
             else:
                 delivered.set_exception(
                     unavailable(KafkaException(error), self._source, self._trouble)
                 )
 
-        def heard(error: Any, message: object) -> None:
+        def heard(error: Any, message: Message) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, error)
+                loop.call_soon_threadsafe(settle, error, _place(message))
 
         try:
             producer.produce(
@@ -105,7 +107,7 @@ class KafkaPublisher:
             raise BrokerUnavailable(
                 f"Kafka at {self._source.bootstrap_servers} takes events too slowly"
             ) from None
-        await delivered
+        return await delivered
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -161,7 +163,7 @@ class NatsPublisher:
         """Connect now rather than when the first event comes."""
         await self._opened()
 
-    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> None:
+    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> Place | None:
         """Publish an event; it is durable on return."""
         import nats.errors
         import nats.js.errors
@@ -174,7 +176,7 @@ class NatsPublisher:
             told["Nats-Msg-Id"] = told[ID_HEADER]
         client = await self._opened()
         try:
-            await asyncio.wait_for(
+            taken = await asyncio.wait_for(
                 client.jetstream().publish(
                     self._subject, value, timeout=PUBLISH_SECONDS, stream=self._source.stream,
                     headers=told,
@@ -185,6 +187,7 @@ class NatsPublisher:
             if isinstance(error, nats.js.errors.NoStreamResponseError):
                 await self._missing(client)
             raise unavailable(self._source, error) from None
+        return Place(0, taken.seq)
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -211,3 +214,10 @@ class NatsPublisher:
         from .nats_client import stream_info
 
         await stream_info(client, self._source, PUBLISH_SECONDS)
+
+
+def _place(message: Message) -> Place | None:
+    partition, offset = message.partition(), message.offset()
+    if partition is None or offset is None or offset < 0:
+        return None  # A retry found it written already: where, no broker says.
+    return Place(partition, offset)

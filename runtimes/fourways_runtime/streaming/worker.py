@@ -17,7 +17,7 @@ from time import monotonic, perf_counter
 from fourways_api.runtime_config import StreamConfig
 
 from ..errors import ModelHangs, StoreUnavailable, WorkloadError
-from ..store.stream import Fenced, Move
+from ..store.stream import DIED, MODEL, Fenced, Move
 from .committer import SENT, Batch, Committer
 from .ledger import Ledger
 from .observed import StreamMetrics
@@ -270,7 +270,7 @@ class Worker:
             tries = self._ledger.begin({partition: start})[partition]
             self._begun.add(partition)
             if first and tries > max(self._attempts, _DIED_OVER):
-                reason = f"model: the worker died over it {tries - 1} times: {_WAYS_TO_DIE}"
+                reason = f"{DIED} {tries - 1} times: {_WAYS_TO_DIE}"
                 tries -= 1
                 break
             first = False
@@ -278,7 +278,7 @@ class Worker:
                 outcome = self._score(event)
             except WorkloadError as error:
                 # Any other error is ours: it ends the worker, and the try stays counted.
-                reason = f"model: {error}"
+                reason = f"{MODEL}{error}"
                 if tries >= self._attempts:
                     break
                 continue

@@ -1,0 +1,258 @@
+"""Questions to a stream whose events became dead letters: who is told, and of which event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourways_runtime.gateway.refusals import FAILED
+from fourways_runtime.store.stream import Place, Refused
+from tests.unit.gateway_plane import Running, asking, eventually
+from tests.unit.test_gateway_stream import (
+    ROUTE,
+    Broker,
+    gone,
+    post,
+    published,
+    rows,
+    stored,
+    streaming,
+    tensors,
+)
+
+WHY = "score: the model answered NaN"
+
+
+@pytest.fixture
+async def both(tmp_path: Path) -> AsyncIterator[tuple[Running, Broker]]:
+    async with streaming(tmp_path) as both:
+        yield both
+
+
+def refuse(plane: Running, broker: Broker, at: int, why: str = WHY, attempts: int = 1) -> str:
+    """Make the broker's event at a position a dead letter; return its id."""
+    identity = broker.events[at][2]["ce-id"].decode()
+    plane.store.letters[Place(0, at)] = Refused(identity, why, attempts)
+    return identity
+
+
+async def location(plane: Running, key: str = "c1", **headers: str) -> Any:
+    return await plane.client.get(f"/predictions/sensor/{key}", headers=headers)
+
+
+async def test_who_asks_for_a_refused_event_is_told_the_reason(
+    both: tuple[Running, Broker],
+) -> None:
+    plane, broker = both
+    await post(plane, tensors("c1"))
+    assert (await location(plane)).status_code == 202
+    identity = refuse(plane, broker, 0, attempts=2)
+    told = {
+        "error": f"the event was refused: {WHY}", "deployment": "sensor", "key": "c1",
+        "id": identity, "reason": WHY, "attempts": 2,
+    }  # fmt: skip
+    for got in (
+        await location(plane),
+        await post(plane, tensors("c1")),
+        await post(plane, asking("c1")),
+        await post(plane, tensors("c1"), prefer="wait=30"),
+        await location(plane, prefer="wait=30"),
+    ):
+        assert (got.status_code, got.json()) == (422, told)
+        assert "retry-after" not in got.headers
+    assert len(broker.events) == 1
+    # What is known is not asked for again.
+    assert plane.store.asked_places == [Place(0, 0)] * 2
+
+
+async def test_a_repeated_question_finds_out_by_itself(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    await post(plane, tensors("c1"))
+    refuse(plane, broker, 0)
+    assert (await post(plane, tensors("c1"))).status_code == 422
+
+
+async def test_who_is_held_is_told_at_once(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    held = [
+        asyncio.ensure_future(post(plane, tensors(key), prefer="wait=30")) for key in ("c1", "c2")
+    ]
+    await eventually(lambda: published(broker, 2))
+    first = broker.events[0][0].decode()
+    held.append(asyncio.ensure_future(location(plane, first, prefer="wait=30")))
+    refuse(plane, broker, 0)
+    async with asyncio.timeout(20):
+        got = [await each for each in (held[first == "c2"], held[2])]
+    assert [(each.status_code, each.json()["key"]) for each in got] == [(422, first)] * 2
+    assert got[0].headers["preference-applied"] == "wait=30"
+    other = held[first == "c1"]
+    assert not other.done()
+    rows(plane).update({"c1": stored(0.5), "c2": stored(0.5)})
+    assert (await other).status_code == 200
+
+
+async def test_only_the_question_s_own_event_counts(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    old, new = tensors("c1"), tensors("c1", x=[2.5])
+    held = asyncio.ensure_future(post(plane, new, prefer="wait=30"))
+    await eventually(lambda: published(broker, 1))
+    await post(plane, old)
+    refuse(plane, broker, 1)
+    assert (await post(plane, old)).status_code == 422
+    newer = tensors("c1", x=[3.5])
+    accepted = await post(plane, newer)
+    assert accepted.status_code == 202
+    pending = await location(plane)
+    assert (pending.status_code, pending.json()["id"]) == (202, accepted.json()["id"])
+    assert (await post(plane, old)).status_code == 422
+    assert not held.done()
+    # An answer of the key is one to all of its questions.
+    rows(plane)["c1"] = stored(0.5)
+    for got in (await held, await post(plane, old), await post(plane, newer)):
+        assert got.status_code == 200
+    assert (await location(plane)).status_code == 200
+    assert len(broker.events) == 3
+
+
+async def test_an_older_question_of_the_key_is_found_refused(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    old, new = tensors("c1"), tensors("c1", x=[2.5])
+    for body in (old, new):
+        await post(plane, body)
+    refuse(plane, broker, 0)
+    assert (await post(plane, old)).status_code == 422
+    assert (await location(plane)).status_code == 202
+
+
+async def test_another_event_at_its_place_is_not_its_own(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    await post(plane, tensors("c1"))
+    for identity in ("another", None):  # a stream made anew counts from the start
+        plane.store.letters[Place(0, 0)] = Refused(identity, WHY, 1)
+        assert (await location(plane)).status_code == 202
+    refuse(plane, broker, 0)
+    assert (await location(plane)).status_code == 422
+
+
+async def test_a_key_given_again_later_is_not_judged_by_its_first_event(tmp_path: Path) -> None:
+    route = ROUTE.model_copy(update={"freshness_seconds": 0.2})
+    async with streaming(tmp_path, route) as (plane, broker):
+        await post(plane, tensors("c1"), idempotency_key="mine")
+        refuse(plane, broker, 0)
+        await eventually(lambda: gone(plane))  # a refusal stands as long as an answer would
+        broker.places.clear()  # the broker, too, has forgotten the id by now
+        assert (await post(plane, tensors("c1"), idempotency_key="mine")).status_code == 202
+        assert len(broker.events) == 2
+        assert (await location(plane)).status_code != 422
+
+
+async def test_who_knows_better_asks_under_another_key(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    await post(plane, tensors("c1"), idempotency_key="one")
+    refuse(plane, broker, 0)
+    assert (await post(plane, tensors("c1"), idempotency_key="one")).status_code == 422
+    assert (await post(plane, tensors("c1"), idempotency_key="two")).status_code == 202
+    assert (await location(plane)).json()["id"] == "two"
+
+
+async def test_another_gateway_learns_of_it_from_a_broker_that_drops_duplicates(
+    both: tuple[Running, Broker], tmp_path: Path
+) -> None:
+    plane, broker = both
+    await post(plane, tensors("c1"))
+    identity = refuse(plane, broker, 0)
+    (tmp_path / "other").mkdir()
+    async with streaming(tmp_path / "other") as (other, others_broker):
+        other.store.letters = plane.store.letters
+        others_broker.places, others_broker.events = broker.places, broker.events
+        assert (await location(other)).status_code == 404
+        assert (await post(other, tensors("c1"))).status_code == 202
+        got = await location(other)
+        assert (got.status_code, got.json()["id"]) == (422, identity)
+        assert len(broker.events) == 1
+
+
+async def test_of_several_keys_the_refused_are_named(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    rows(plane)["c2"] = stored(0.5)
+    body = tensors("c1", "c2", "c3", "c4")
+    assert (await post(plane, body)).status_code == 202
+    allow = {**body, "parameters": {"allow_missing": True}}
+    patient = asyncio.ensure_future(post(plane, allow, prefer="wait=30"))
+    held = asyncio.ensure_future(post(plane, body, prefer="wait=30"))
+    ids = [refuse(plane, broker, 0), refuse(plane, broker, 2)]
+    told = {
+        "error": f"the events of 2 of 4 keys were refused, the first for: {WHY}",
+        "deployment": "sensor",
+        "refused": [
+            {"key": key, "id": identity, "reason": WHY, "attempts": 1}
+            for key, identity in zip(("c1", "c4"), ids, strict=True)
+        ],
+    }
+    assert ((await held).status_code, (await held).json()) == (422, told)
+    assert (await post(plane, body)).json() == told
+    looks = len(plane.store.asked)
+    await eventually(lambda: looked(plane, looks + 3))
+    assert not patient.done()
+    rows(plane)["c3"] = stored(0.25)
+    got = await patient
+    assert (got.status_code, got.json()["outputs"][-1]["data"]) == (200, [False, True, True, False])
+    assert len(broker.events) == 3
+
+
+async def looked(plane: Running, times: int) -> bool:
+    return len(plane.store.asked) >= times
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("x: 11 is above 10", None),
+        ("model: the model failed: /srv/model.py said p4ssw0rd", FAILED),
+        ("model: the worker died over it 3 times: it crashed", None),
+    ],
+)
+async def test_the_model_s_own_words_are_not_passed_on(
+    both: tuple[Running, Broker], reason: str, told: str | None
+) -> None:
+    plane, broker = both
+    await post(plane, tensors("c1"))
+    refuse(plane, broker, 0, reason, 3)
+    got = (await location(plane)).json()
+    assert got["reason"] == (told or reason)
+    assert "p4ssw0rd" not in str(got)
+
+
+async def test_where_the_broker_does_not_say_where_an_event_is_nothing_is_known(
+    both: tuple[Running, Broker],
+) -> None:
+    plane, broker = both
+    broker.silent = True
+    await post(plane, tensors("c1"))
+    refuse(plane, broker, 0)
+    assert (await location(plane)).status_code == 202
+    assert plane.store.asked_places == []
+
+
+async def test_dead_letters_are_asked_for_where_an_answer_is_awaited_and_nowhere_else(
+    both: tuple[Running, Broker],
+) -> None:
+    plane, broker = both
+    rows(plane)["c1"] = stored(0.5)
+    await post(plane, tensors("c1", "c2"))
+    assert (await location(plane, "c1")).status_code == 200
+    assert plane.store.asked_places == []
+    asked = len(plane.store.asked)
+    assert (await location(plane, "c2")).status_code == 202
+    assert plane.store.asked_places == [Place(0, 0)]
+    rows(plane)["c2"] = stored(0.5)
+    for _ in range(3):
+        assert (await location(plane, "c2")).status_code == 200
+    # With the last look that found it unanswered, and in the same question as its key.
+    assert plane.store.asked_places == [Place(0, 0)] * 2
+    assert len(plane.store.asked) == asked + 4
+    assert len(broker.events) == 1
