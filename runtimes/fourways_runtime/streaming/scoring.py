@@ -7,8 +7,10 @@ entity key's name, else it is the broker's. Pure: no clock, no broker, no store.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -48,6 +50,24 @@ class Outcome:
 
     predictions: Predictions
     refusals: Refusals
+
+
+def _are_numbers(cells: list[Any], block: Array) -> bool:
+    """Tell whether cells are the floats (N,) they were packed as.
+
+    True and false pass for 1 and 0 there, and large whole numbers are rounded: only who may be such
+    is looked at.
+    """
+    large = np.abs(block) > _EXACT
+    odd = large | (block == 0) | (block == 1)
+    if bool in {type(cells[at]) for at in np.flatnonzero(odd).tolist()}:
+        return False
+    return int not in {type(cells[at]) for at in np.flatnonzero(large).tolist()}
+
+
+@lru_cache(maxsize=512)
+def _packer(cells: int) -> Callable[..., bytes]:
+    return struct.Struct(f"{cells}d").pack
 
 
 class _Uneven(Exception):
@@ -94,15 +114,14 @@ class Scorer:
         try:
             documents = list(map(orjson.loads, events.values))  # type: ignore[arg-type]
             cells = list(chain.from_iterable(map(self._pick, documents)))
-            found = set(map(type, cells))
-            if not found <= {float, int}:
-                return None
-            block = np.fromiter(cells, np.float64, len(cells)).reshape(count, -1)
+            # Twice as fast as numpy is with Python's numbers; anything else is an error here.
+            block = np.frombuffer(_packer(len(cells))(*cells))
             keys = self._plain_keys(documents, events)
-        except (ValueError, TypeError, KeyError, OverflowError):
+        except (ValueError, TypeError, KeyError, OverflowError, struct.error):
             return None
-        if keys is None or (int in found and (np.abs(block) > _EXACT).any()):
+        if keys is None or not _are_numbers(cells, block):
             return None
+        block = block.reshape(count, -1)
         with np.errstate(over="ignore"):
             block = block.astype(self._type, copy=False)
         columns = self._wide.answers(block)
