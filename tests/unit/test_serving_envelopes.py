@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fourways_runtime.http import HttpError, Request, Response
+from fourways_runtime.serving import numbers
 from fourways_runtime.serving.loading import Loaded, load_model
 from fourways_runtime.serving.plainest import Envelopes, Plain
 from fourways_runtime.serving.question import BINARY_HEADER, Reader
@@ -46,9 +47,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Loaded, Reader]:
     return load_model(config), Reader(config.contract, ["x"], 64)
 
 
-@pytest.fixture
-def loaded(model: tuple[Loaded, Reader]) -> Loaded:
-    """The model, with no envelopes known."""
+@pytest.fixture(params=["simdjson", "orjson"])
+def loaded(
+    model: tuple[Loaded, Reader], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Loaded:
+    """The model, with no envelopes known, on an interpreter with and without simdjson."""
+    if request.param == "orjson":
+        monkeypatch.setattr(numbers, "_parser", lambda: None)
     return replace(model[0], reader=Envelopes(model[1]))
 
 

@@ -9,10 +9,8 @@ What is not plainly good is read by who reads any request, and told in those wor
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from ..http import Request
 from ..records import Array
 from ..v2 import DATATYPES
 from . import tensors
+from .numbers import Numbers
 from .question import BINARY_HEADER, Question, Reader
 
 _MOST = 256
@@ -59,7 +58,7 @@ class Plain:
     def question(self) -> Question:
         """Read it. Raises HttpError 400 where a number is none."""
         block = self.envelopes.block([self])
-        if block is None:
+        if block is None or not np.isfinite(block).all():
             return self.envelopes.read(self.request)
         return Question(self.rows, None, None, False, None, block, {})
 
@@ -78,13 +77,7 @@ class Envelopes:
         self._known: dict[bytes, int] = {}  # their rows
         self._known_each: dict[bytes, tuple[int, ...]] = {}  # where each input's number is
         self._known_binary: dict[bytes, Question] = {}  # all but the numbers
-        code, width = self._type.char, self._width
-
-        @cache
-        def packer(rows: int) -> Callable[..., bytes]:
-            return struct.Struct(f"<{rows * width}{code}").pack
-
-        self._packer = packer
+        self._numbers = Numbers(self._type)
 
     def take(self, request: Request) -> Plain | Question:
         """Take a request, read or unread. Raises HttpError 400 or 415, naming the field."""
@@ -182,23 +175,14 @@ class Envelopes:
     def block(self, asked: Sequence[Plain]) -> Array | None:
         """Parse requests together as one block (all rows, inputs).
 
-        Returns None where one of them holds anything but as many numbers as it should.
+        Returns None where one of them holds anything but as many numbers as it should; one the
+        type has no room for may be infinite.
         """
-        # No brackets are in what is joined, so each list is one request's, or nothing fits.
-        text = b"],[".join([plain.numbers for plain in asked])
-        if b"t" in text or b"f" in text:
-            return None  # true and false would pass for numbers
-        packer = self._packer
-        try:
-            lists = orjson.loads(b"[[%b]]" % text)
-            packed = [
-                packer(plain.rows)(*values) for plain, values in zip(asked, lists, strict=True)
-            ]
-        except (ValueError, struct.error, OverflowError):
-            return None
-        raw = packed[0] if len(packed) == 1 else b"".join(packed)
-        rows = len(raw) // (self._width * self._type.itemsize)
-        return np.ndarray((rows, self._width), self._type, raw)
+        width = self._width
+        values = self._numbers.read(
+            [plain.numbers for plain in asked], [plain.rows * width for plain in asked]
+        )
+        return None if values is None else values.reshape(-1, width)
 
 
 def _remember(known: dict[bytes, Any], envelope: bytes, what: Any) -> None:
