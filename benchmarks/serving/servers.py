@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from benchmarks.venvs import python_of
+from tools.compiled import overlay
 
 from .work import CONTRACT
 
@@ -57,10 +58,12 @@ def commands(model: Path, scratch: Path) -> dict[str, tuple[list[str], dict[str,
         "model": {"uri": model.as_uri(), "version": "v1"}, "contract": CONTRACT,
         "paths": {"cacheDir": str(scratch / "cache"), "terminationLog": str(scratch / "words")},
     }  # fmt: skip
-    config = {"FOURWAYS_CONFIG": json.dumps(ours)}
+    # As in the image: its hot path is compiled.
+    config = {"FOURWAYS_CONFIG": json.dumps(ours), "PYTHONPATH": str(overlay())}
     found["fourways"] = [sys.executable, "-m", "fourways_runtime", "serve"], config, port
     port = _free_port()
-    found["empty"] = [sys.executable, "-m", "benchmarks.serving.empty", str(port)], {}, port
+    path = {"PYTHONPATH": os.pathsep.join((str(overlay()), str(ROOT)))}
+    found["empty"] = [sys.executable, "-m", "benchmarks.serving.empty", str(port)], path, port
     for peer in PEERS_MEASURED:
         port = _free_port()
         script = str(PEERS / f"{peer.name}_server.py")

@@ -130,7 +130,8 @@ def _no_such_path() -> HttpError:
 
 def _split_url(request: Request) -> bytes:
     try:
-        url = httptools.parse_url(request.target)
+        # Typed as if it always had a path; "http:" has none.
+        url: Any = httptools.parse_url(request.target)
     except httptools.HttpParserInvalidURLError:
         raise HttpError(400, "the request target is not a URL") from None
     request.query_string = url.query

@@ -1,0 +1,58 @@
+"""The runtime as it is in its image, its hot path compiled: a folder to put on PYTHONPATH."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from hashlib import sha256
+from pathlib import Path
+
+from tools.cluster.config import cache_root
+from tools.cluster.shell import lock
+
+ROOT = Path(__file__).parents[1]
+RUNTIMES = ROOT / "runtimes"
+_KEPT = 2
+
+
+def why_not() -> str | None:
+    """Return what is missing for it on this machine; None where nothing is."""
+    if shutil.which("gcc") is None:
+        return "no C compiler (gcc)"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "no headers of Python"
+    return None
+
+
+def overlay() -> Path:
+    """Return the folder; made where it is missing, and kept by its content."""
+    files = [RUNTIMES / "compile.py", *sorted(RUNTIMES.glob("fourways_runtime/**/*.py"))]
+    digest = sha256(sys.version.encode())
+    for file in files:
+        digest.update(f"\0{file.relative_to(RUNTIMES)}\0".encode() + file.read_bytes())
+    folder = cache_root() / "compiled" / digest.hexdigest()[:16]
+    with lock(cache_root() / "locks" / "compiled"):
+        if not folder.is_dir():
+            _make(folder)
+            _forget_old(folder.parent)
+        folder.touch()
+    return folder
+
+
+def _make(folder: Path) -> None:
+    unfinished = folder.with_name(f".{folder.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(
+        RUNTIMES / "fourways_runtime", unfinished / "fourways_runtime",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )  # fmt: skip
+    subprocess.run([sys.executable, RUNTIMES / "compile.py", unfinished], check=True)
+    unfinished.rename(folder)
+
+
+def _forget_old(where: Path) -> None:
+    by_age = sorted(where.glob("[0-9a-f]*"), key=lambda folder: folder.stat().st_mtime)
+    for folder in by_age[:-_KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
