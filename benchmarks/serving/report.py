@@ -84,11 +84,11 @@ How it is measured: each server has one core, the load generator (wrk) the other
 rows; the median of {found["rounds"]} rounds of {found["seconds"]:g} s a point, all servers in each
 round. Shares and times compare rates. CPU time a request is the server's own, which other work on
 the machine disturbs least. Ours runs as it is deployed: data contract with ranges on every input,
-limits, metrics, time-outs, drain. The others are set up to win: orjson, uvloop, no logs, no
-metrics, no gzip, no worker processes (`benchmarks/serving/peers/`). Answers are compared with the
-model's before anything is measured. The generator used at most {busiest:.0%} of its core. MB is the
-process's share of memory (PSS) after the run; ready is from its start to its first ready answer,
-all servers sharing one core. c1 and c16 are connections. Python {found["python"]},
-{found["machine"]}.
+limits, metrics, time-outs, drain, the hot path compiled as in the image. The others are set up to
+win: orjson, uvloop, no logs, no metrics, no gzip, no worker processes
+(`benchmarks/serving/peers/`). Answers are compared with the model's before anything is measured.
+The generator used at most {busiest:.0%} of its core. MB is the process's share of memory (PSS)
+after the run; ready is from its start to its first ready answer, all servers sharing one core.
+c1 and c16 are connections. Python {found["python"]}, {found["machine"]}.
 """
     PAGE.write_text(page)

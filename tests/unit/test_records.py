@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from fourways_runtime.records import Texts
 from fourways_runtime.store.layout import Column
@@ -45,3 +46,21 @@ def test_texts_and_objects_are_packed_alike() -> None:
     first = b"\0\x03" + b"\0\0\0\x01a" + b"\0\0\0\x08" + bytes(8) + b"\0\0\0\x01a"
     second = b"\0\x03" + b"\0\0\0\0" + b"\0\0\0\x08" + bytes(7) + b"\x01" + b"\0\0\0\0"
     assert packed.startswith(first + second)
+
+
+@pytest.mark.parametrize("keys", [["k1", "k2", "k3"], ["grüße1", "grüßf2", "grüßg3"], ["", "", ""],
+                                  ["a\0b", "c\0d", "e\0\0"], ["one", "three", "six"]])  # fmt: skip
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_keys_of_one_length_are_packed_like_any(keys: list[str], shape: tuple[int, ...]) -> None:
+    columns = [
+        Column("id", "id", "string", ()),
+        Column("n", "n", "uint64", ()),
+        Column("y", "y", "float32", shape),
+    ]
+    texts = Texts(pa.array(["before", *keys, "after"], pa.string())[1:-1])
+    values = [np.arange(len(keys), dtype=np.uint64) + 2**63, np.ones((len(keys), *shape), "f4")]
+    packed = Packer(columns).pack([texts, *values])
+    # Objects are packed row by row, however long they are.
+    assert packed == Packer(columns).pack([np.array(keys, object), *values])
+    part = Texts(texts.arrow[1:2])
+    assert Packer(columns).pack([part, *(column[1:2] for column in values)]) in packed

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..records import Array, Keys
+from ..records import Array, Keys, Texts
 from .layout import Column
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
@@ -85,6 +85,9 @@ class Packer:
     def pack(self, values: Sequence[Keys]) -> bytes:
         """Pack columns of N values each, in the table's order: numbers (N, *shape), or text."""
         count = len(values[0])
+        even = self._even(values) if count else None
+        if even is not None:
+            return even
         segments = [np.zeros(count, form) for form in self._segments]
         segments[0]["fields"] = len(self._columns)
         texts: list[Any] = []
@@ -98,6 +101,47 @@ class Packer:
                 segment[f"length{at}"] = segment.dtype[f"value{at}"].itemsize
                 _put(segment[f"value{at}"], column, np.asarray(values[at]))
         return segments[0].tobytes() if not texts else _joined(segments, texts)
+
+    def _even(self, values: Sequence[Keys]) -> bytes | None:
+        """Pack rows that are all as long, as most are: a key's texts are. None where they are not.
+
+        Such rows are one structured array; nothing needs to be joined.
+        """
+        fields: list[Any] = [("fields", ">i2")]
+        cells: list[Array] = []
+        for at, column in enumerate(self._columns):
+            form = _form(column)
+            if form is None:
+                text = None if column.shape else _even_text(values[at])
+                if text is None:
+                    return None
+                form = text.dtype
+                cells.append(text)
+            else:
+                cells.append(np.asarray(values[at]))
+            fields += [(f"length{at}", ">i4"), (f"value{at}", form)]
+        rows = np.zeros(len(cells[0]), fields)
+        rows["fields"] = len(self._columns)
+        for at, (column, found) in enumerate(zip(self._columns, cells, strict=True)):
+            rows[f"length{at}"] = rows.dtype[f"value{at}"].itemsize
+            if found.dtype.kind == "V":
+                rows[f"value{at}"] = found
+            else:
+                _put(rows[f"value{at}"], column, found)
+        return rows.tobytes()
+
+
+def _even_text(values: Keys) -> Array | None:
+    """Return texts (N,) of one length as so many bytes each; None where they are not."""
+    if not isinstance(values, Texts):
+        return None
+    texts = values.arrow
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    length = int(ends[1] - ends[0])
+    if not length or (np.diff(ends) != length).any():
+        return None
+    return np.frombuffer(data, f"V{length}", len(texts), int(ends[0]))
 
 
 def _text(column: Column, values: Keys) -> Any:
