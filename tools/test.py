@@ -53,21 +53,20 @@ def _cluster_suite(left_out: list[str]) -> bool:
             # What the demo left running takes the room that the tests need.
             cluster.kubectl("delete", "namespace", DEMO, "--ignore-not-found", "--timeout=120s")
         _timed("cluster", started)
-        # Compiled now: a test that installs one has no minutes to wait for that.
-        _tool("build", "--with", "kserve", "--with", "kuberay")
+        # Compiled now: the test that installs it has no minutes to wait for that.
+        _tool("build", "--with", "kserve")
+        if not cluster.install_kuberay():
+            left_out.append("batch on Ray on the cluster (it has no KubeRay)")
         cluster = Cluster(cluster.kubeconfig, build_images())
         if not IMAGES.keys() <= cluster.images.keys():
             left_out.append("streams on the cluster (no image of a broker)")
-        _timed("cluster and images", started)
+        _timed("cluster, KubeRay and images", started)
         images = {f"FOURWAYS_{k.upper()}_IMAGE": v for k, v in cluster.images.items()}
         environment = {"FOURWAYS_KUBECONFIG": str(cluster.kubeconfig), **images}
-        # KServe and KubeRay come with the first test that needs them: before it is shown what is
-        # said without.
+        # KServe comes with the first test that needs it: before it is shown what is said without.
         passed = _pytest("cluster", "cluster", environment=environment)
         if not cluster.install_kserve():
             left_out.append("the modes on the cluster (it has no KServe)")
-        if not cluster.install_kuberay():
-            left_out.append("batch on Ray on the cluster (it has no KubeRay)")
         return passed
     finally:
         if not was_up:
