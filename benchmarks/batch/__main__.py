@@ -42,7 +42,7 @@ def main() -> int:
     asked = argparse.ArgumentParser(prog="python -m benchmarks.batch")
     asked.add_argument("--quick", action="store_true", help="a fifth of the rows, one round")
     asked.add_argument("--rows", type=int, default=1_000_000)
-    asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--rounds", type=int, default=5)
     asked.add_argument("--most", type=int, default=5_000_000, help="rows memory is looked at with")
     asked.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     asked.add_argument("--only", nargs="*", help="these peers alone")

@@ -36,11 +36,13 @@ def latest(predictions: Predictions) -> Array:
 
     In order, because two workers that lock rows in one order do not wait for one another for ever.
     """
-    rows = predictions.rows
-    sorted_rows = np.arange(len(rows)) if (np.diff(rows) > 0).all() else np.argsort(rows)
-    keys = predictions.keys[sorted_rows].tolist()
-    last = dict(zip(keys, sorted_rows.tolist(), strict=True))
-    return np.fromiter(map(last.__getitem__, sorted(last)), np.int64, len(last))
+    rows, keys = predictions.rows, predictions.keys
+    if (np.diff(rows) > 0).all():
+        last = dict(zip(keys.tolist(), range(len(rows)), strict=True))
+    else:
+        order = np.argsort(rows)
+        last = dict(zip(keys[order].tolist(), order.tolist(), strict=True))
+    return np.array([last[key] for key in sorted(last)], np.int64)
 
 
 def flat(column: layout.Column, values: Array) -> Array:

@@ -40,6 +40,13 @@ def numbers(kind: str, values: Array | Sequence[int]) -> bytes:
 
 def texts(values: Sequence[str]) -> bytes:
     """Pack texts."""
+    raws = "".join(values).encode()
+    length, *others = set(map(len, values)) or (0,)
+    if length and not others and len(raws) == length * len(values):
+        # All as long, as many keys are: packed as numbers are.
+        packed = np.empty(len(values), [("length", ">i4"), ("value", f"V{length}")])
+        packed["length"], packed["value"] = length, np.frombuffer(raws, f"V{length}")
+        return _header(len(values), TEXT) + packed.tobytes()
     parts = [_header(len(values), TEXT)]
     pack = _LENGTH.pack
     for value in values:
