@@ -1,9 +1,9 @@
-"""Compiles with mypyc what every request passes through: ``compile.py FOLDER``.
+"""Compiles with mypyc what every request passes through: ``compile.py FOLDER [PYTHON]``.
 
 FOLDER holds ``fourways_runtime``; the compiled modules are put beside their sources there, which
 stay as they are. Python takes a compiled module before its source, so whoever imports from FOLDER
-runs the same code in half the time, and whoever has no compiler runs the source. The image is built
-with it; ``docs/decisions/2026-11-26-the-hot-path-is-compiled.md`` says what it brings.
+runs the same code, faster, and whoever has no compiler runs the source. The image is built with it;
+``docs/decisions/2026-11-26-the-hot-path-is-compiled.md`` says what it brings.
 
 Needs mypy, setuptools, a C compiler and the headers of Python. PYTHON, where given, is an
 interpreter that has the packages the modules import; their types are read there.

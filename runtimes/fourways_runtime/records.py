@@ -73,6 +73,13 @@ class Texts:
         return found
 
 
+def text_ends(texts: Any) -> Array:
+    """Return where in its bytes each text of a pyarrow array of string or binary begins, and where
+    the last one ends: (N + 1,) of int32."""
+    found: Array = np.frombuffer(texts.buffers()[1], np.int32)
+    return found[texts.offset : texts.offset + len(texts) + 1]
+
+
 Keys = Array | Texts
 """Entity keys (N,): int64, str objects, or texts."""
 

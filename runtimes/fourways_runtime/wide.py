@@ -6,7 +6,9 @@ leaves to the pipeline itself, which has the words for it. No I/O.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,16 @@ class Wide:
         if 0 in good.tobytes():  # half the time of asking numpy
             return None
         return self._pipeline.answers({self._name: block}, rows)
+
+
+@lru_cache(maxsize=512)
+def packer(size: int, code: str) -> Callable[..., bytes]:
+    """Return what packs ``size`` of Python's numbers as floats, ``f`` or ``d``, little-endian.
+
+    Two to three times as fast as numpy is with them. Raises struct.error for what is no number,
+    OverflowError for one that is too large; true and false pass for 1 and 0.
+    """
+    return struct.Struct(f"<{size}{code}").pack
 
 
 def _bounds(fields: Sequence[InputField], kind: np.dtype[Any]) -> tuple[Array, Array]:

@@ -8,14 +8,14 @@ who finds something else asks elsewhere what it is.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
 from ..records import Array
+from ..wide import packer
 
 _MAX_BYTES = 2**20
 """simdjson's parser keeps the room that its largest text took, several times over."""
@@ -43,7 +43,7 @@ class Numbers:
         try:
             found = orjson.loads(b"[[%b]]" % text)
             packed = [
-                _packer(size, self._kind.char)(*values)
+                packer(size, self._kind.char)(*values)
                 for values, size in zip(found, sizes, strict=True)
             ]
         except (ValueError, struct.error, OverflowError):
@@ -71,8 +71,3 @@ def _parser() -> Any:
     except ImportError:  # no wheel for this interpreter
         return None
     return simdjson.Parser()
-
-
-@lru_cache(maxsize=512)
-def _packer(size: int, code: str) -> Callable[..., bytes]:
-    return struct.Struct(f"<{size}{code}").pack

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..records import Array
+from ..records import Array, text_ends
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
@@ -26,9 +26,8 @@ def key_hashes(keys: Any) -> Array:
 
 def text_hashes(texts: Any) -> Array:
     """Fold each text's bytes, eight at a time; (N,) of uint64, for an array of text or bytes."""
-    _, offsets, data = texts.buffers()
-    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    ends = ends.astype(np.int64)
+    data = texts.buffers()[2]
+    ends = text_ends(texts).astype(np.int64)
     first = int(ends[0]) if len(ends) else 0
     raw = np.frombuffer(data, np.uint8)[first : ends[-1]] if data else np.empty(0, np.uint8)
     # Every eight bytes there are, wherever they begin; the last text ends before the padding.

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from fourways_api import Contract, InputField
 
 from ..errors import SourceError
-from ..records import Array, Keys, Records, Reject, Rows, Texts
+from ..records import Array, Keys, Records, Reject, Rows, Texts, text_ends
 from .cells import Cells, Faults, is_list, is_text, leaf, numpy_type, shown, texts_of
 
 MAX_KEY_BYTES = 1024
@@ -204,10 +204,10 @@ def _keys(kind: str, found: Cells) -> tuple[Keys, Faults]:
 
 def _holds_nul(texts: Cells) -> bool:
     """Tell whether any byte of these texts is zero."""
-    _, offsets, data = texts.buffers()
+    data = texts.buffers()[2]
     if data is None:
         return False
-    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    ends = text_ends(texts)
     return not np.frombuffer(data, np.uint8)[ends[0] : ends[-1]].all()
 
 

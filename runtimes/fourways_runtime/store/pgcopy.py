@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..records import Array, Keys, Texts
+from ..records import Array, Keys, Texts, text_ends
 from .layout import Column
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
@@ -69,79 +69,64 @@ class Packer:
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = tuple(columns)
-        # A segment is what stands between two texts; each ends with the length of the text after.
-        self._segments: list[np.dtype[Any]] = []
-        fields: list[Any] = [("fields", ">i2")]
-        for at, column in enumerate(self._columns):
-            fields.append((f"length{at}", ">i4"))
-            form = _form(column)
-            if form is None:
-                self._segments.append(np.dtype(fields))
-                fields = []
-            else:
-                fields.append((f"value{at}", form))
-        self._segments.append(np.dtype(fields))
 
     def pack(self, values: Sequence[Keys]) -> bytes:
         """Pack columns of N values each, in the table's order: numbers (N, *shape), or text."""
-        count = len(values[0])
-        even = self._even(values) if count else None
-        if even is not None:
-            return even
-        segments = [np.zeros(count, form) for form in self._segments]
+        cells = list(map(_cells, self._columns, values))
+        segments = [np.zeros(len(values[0]), fields) for fields in _fields(cells)]
         segments[0]["fields"] = len(self._columns)
         texts: list[Any] = []
-        for at, column in enumerate(self._columns):
+        for at, (column, (form, found)) in enumerate(zip(self._columns, cells, strict=True)):
             segment = segments[len(texts)]
-            if _form(column) is None:
-                text = _text(column, values[at])
-                segment[f"length{at}"] = pc.binary_length(text)
-                texts.append(text)
+            if form is None:
+                segment[f"length{at}"] = pc.binary_length(found)
+                texts.append(found)
+                continue
+            segment[f"length{at}"] = segment.dtype[f"value{at}"].itemsize
+            if column.kind == "string":
+                segment[f"value{at}"] = found
             else:
-                segment[f"length{at}"] = segment.dtype[f"value{at}"].itemsize
-                _put(segment[f"value{at}"], column, np.asarray(values[at]))
+                _put(segment[f"value{at}"], column, found)
         return segments[0].tobytes() if not texts else _joined(segments, texts)
 
-    def _even(self, values: Sequence[Keys]) -> bytes | None:
-        """Pack rows that are all as long, as most are: a key's texts are. None where they are not.
 
-        Such rows are one structured array; nothing needs to be joined.
-        """
-        fields: list[Any] = [("fields", ">i2")]
-        cells: list[Array] = []
-        for at, column in enumerate(self._columns):
-            form = _form(column)
-            if form is None:
-                text = None if column.shape else _even_text(values[at])
-                if text is None:
-                    return None
-                form = text.dtype
-                cells.append(text)
-            else:
-                cells.append(np.asarray(values[at]))
-            fields += [(f"length{at}", ">i4"), (f"value{at}", form)]
-        rows = np.zeros(len(cells[0]), fields)
-        rows["fields"] = len(self._columns)
-        for at, (column, found) in enumerate(zip(self._columns, cells, strict=True)):
-            rows[f"length{at}"] = rows.dtype[f"value{at}"].itemsize
-            if found.dtype.kind == "V":
-                rows[f"value{at}"] = found
-            else:
-                _put(rows[f"value{at}"], column, found)
-        return rows.tobytes()
+def _cells(column: Column, values: Keys) -> tuple[Any, Any]:
+    """Return values and their binary form; None is of any width, and they are an Arrow array.
+
+    Texts that are all as long, as many keys are, have a form like numbers: rows of nothing else
+    need not be joined.
+    """
+    form = _form(column)
+    if form is not None:
+        return form, np.asarray(values)
+    even = None if column.shape else _even_text(values)
+    return (None, _text(column, values)) if even is None else (even.dtype, even)
+
+
+def _fields(cells: Sequence[tuple[Any, Any]]) -> list[np.dtype[Any]]:
+    """Return the segments of a row: what stands between two texts of any width.
+
+    Each but the last ends with the length of the text after it.
+    """
+    segments: list[list[Any]] = [[("fields", ">i2")]]
+    for at, (form, _) in enumerate(cells):
+        segments[-1].append((f"length{at}", ">i4"))
+        if form is None:
+            segments.append([])
+        else:
+            segments[-1].append((f"value{at}", form))
+    return list(map(np.dtype, segments))
 
 
 def _even_text(values: Keys) -> Array | None:
     """Return texts (N,) of one length as so many bytes each; None where they are not."""
-    if not isinstance(values, Texts):
+    if not isinstance(values, Texts) or not len(values):
         return None
-    texts = values.arrow
-    _, offsets, data = texts.buffers()
-    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    ends = text_ends(values.arrow)
     length = int(ends[1] - ends[0])
     if not length or (np.diff(ends) != length).any():
         return None
-    return np.frombuffer(data, f"V{length}", len(texts), int(ends[0]))
+    return np.frombuffer(values.arrow.buffers()[2], f"V{length}", len(values), int(ends[0]))
 
 
 def _text(column: Column, values: Keys) -> Any:

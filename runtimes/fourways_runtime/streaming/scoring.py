@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -25,7 +24,7 @@ from ..model.base import Model
 from ..pipeline import Pipeline
 from ..records import Array, Predictions
 from ..sources.cells import accepts, numpy_type, shown
-from ..wide import Wide
+from ..wide import Wide, packer
 from .source import Events
 
 Refusals = dict[int, str]
@@ -63,11 +62,6 @@ def _are_numbers(cells: list[Any], block: Array) -> bool:
     if bool in {type(cells[at]) for at in np.flatnonzero(odd).tolist()}:
         return False
     return int not in {type(cells[at]) for at in np.flatnonzero(large).tolist()}
-
-
-@lru_cache(maxsize=512)
-def _packer(cells: int) -> Callable[..., bytes]:
-    return struct.Struct(f"{cells}d").pack
 
 
 class _Uneven(Exception):
@@ -115,7 +109,7 @@ class Scorer:
             documents = list(map(orjson.loads, events.values))  # type: ignore[arg-type]
             cells = list(chain.from_iterable(map(self._pick, documents)))
             # Twice as fast as numpy is with Python's numbers; anything else is an error here.
-            block = np.frombuffer(_packer(len(cells))(*cells))
+            block = np.frombuffer(packer(len(cells), "d")(*cells), "<f8")
             keys = self._plain_keys(documents, events)
         except (ValueError, TypeError, KeyError, OverflowError, struct.error):
             return None
