@@ -33,9 +33,18 @@ def main() -> int:
     namespace = f"fw-bench-{uuid.uuid4().hex[:8]}"
     cluster.kubectl("create", "namespace", namespace)
     operator = subprocess.Popen(
-        [sys.executable, "-m", "fourways_operator", "--namespaces", namespace, "--port", "0",
-         "--log-level", "WARNING"],
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "fourways_operator",
+            "--namespaces",
+            namespace,
+            "--port",
+            "0",
+            "--log-level",
+            "WARNING",
+        ],
+    )
     try:
         seconds = measure(namespace)[WARM_UP:]
     finally:

@@ -61,9 +61,11 @@ class Durable(Server):
         settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
         self._process = subprocess.Popen(
             [self.binaries / "postgres", "-D", self.data, "-k", self.folder, *settings],
-            user=self._user, cwd=self.folder,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            user=self._user,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         while True:
             with suppress(psycopg.OperationalError):
                 psycopg.connect(self.uri()).close()
@@ -142,10 +144,21 @@ def fill(bootstrap: str, events: int) -> None:
 def bare(stage: str, settings: dict[str, Any]) -> float:
     """Measure a bare stage on core 0."""
     done = subprocess.run(
-        ["taskset", "-c", "0", sys.executable, "-m", "benchmarks.streaming_stages", stage,
-         json.dumps(settings)],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
+        [
+            "taskset",
+            "-c",
+            "0",
+            sys.executable,
+            "-m",
+            "benchmarks.streaming_stages",
+            stage,
+            json.dumps(settings),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     return float(done.stdout)
@@ -159,23 +172,28 @@ def worker(bootstrap: str, store: str, size: int, options: argparse.Namespace) -
         (root / "uri").write_text(store)
         kafka = {"bootstrapServers": bootstrap, "topic": TOPIC, "consumerGroup": root.name}
         document = {
-            "namespace": "bench", "name": root.name,
+            "namespace": "bench",
+            "name": root.name,
             "model": {"uri": f"file://{root}/model.onnx", "version": "1", "format": "onnx"},
             "contract": CONTRACT,
             "streaming": {
-                "source": {"kafka": kafka}, "microBatch": {"maxEvents": size, "maxDelay": "10ms"}
+                "source": {"kafka": kafka},
+                "microBatch": {"maxEvents": size, "maxDelay": "10ms"},
             },
-            "port": 0, "host": "127.0.0.1",
+            "port": 0,
+            "host": "127.0.0.1",
             "paths": {
-                "storeUriFile": f"{root}/uri", "cacheDir": f"{root}/cache",
+                "storeUriFile": f"{root}/uri",
+                "cacheDir": f"{root}/cache",
                 "terminationLog": f"{root}/last-words",
             },
-        }  # fmt: skip
+        }
         process = subprocess.Popen(
             ["taskset", "-c", "0", sys.executable, "-m", "fourways_runtime", "stream"],
             env={**os.environ, "FOURWAYS_CONFIG": json.dumps(document)},
-            stderr=(root / "log").open("wb"), cwd=ROOT,
-        )  # fmt: skip
+            stderr=(root / "log").open("wb"),
+            cwd=ROOT,
+        )
         try:
             return _watched(store, options, process, root / "log")
         finally:
@@ -219,9 +237,23 @@ def _cpu_seconds(pid: int) -> float:
 
 def _profile(pid: int, file: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        ["py-spy", "record", "--pid", str(pid), "--duration", "4", "--rate", "250", "--format",
-         "raw", "--threads", "--gil", "--output", str(file)],
-    )  # fmt: skip
+        [
+            "py-spy",
+            "record",
+            "--pid",
+            str(pid),
+            "--duration",
+            "4",
+            "--rate",
+            "250",
+            "--format",
+            "raw",
+            "--threads",
+            "--gil",
+            "--output",
+            str(file),
+        ],
+    )
 
 
 def _keep(rates: dict[str, dict[str, list[float]]], name: str, size: int, rate: float) -> None:

@@ -29,7 +29,8 @@ def python_of(name: str, wanted: tuple[str, ...], mark: str = "") -> Path:
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
         subprocess.run(
             [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, *wanted],
-            check=True, cwd=ROOT,
-        )  # fmt: skip
+            check=True,
+            cwd=ROOT,
+        )
         (folder / "complete").touch()
     return python

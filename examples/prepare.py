@@ -26,9 +26,14 @@ from training.file_bytes import HALF, tokens
 from training.real_files import by_kind
 
 EXAMPLES = (
-    "churn", "segmentation", "sales-forecast", "recommendations",
-    "file-type", "come-back", "water-flow",
-)  # fmt: skip
+    "churn",
+    "segmentation",
+    "sales-forecast",
+    "recommendations",
+    "file-type",
+    "come-back",
+    "water-flow",
+)
 HISTORY = "customer_history"
 """Table of the shop's database that come-back.yaml names."""
 

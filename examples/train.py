@@ -25,9 +25,14 @@ from training.artifacts import (
 )
 
 EXAMPLES = (
-    "churn", "segmentation", "sales-forecast", "recommendations",
-    "file-type", "come-back", "water-flow",
-)  # fmt: skip
+    "churn",
+    "segmentation",
+    "sales-forecast",
+    "recommendations",
+    "file-type",
+    "come-back",
+    "water-flow",
+)
 
 
 def main() -> int:

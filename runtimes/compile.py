@@ -17,9 +17,17 @@ import sys
 from pathlib import Path
 
 MODULES = (
-    "http/heads", "http/intake", "http/message", "http/promise", "http/protocol", "http/router",
-    "metrics", "serving/answer", "serving/batcher", "serving/plainest",
-)  # fmt: skip
+    "http/heads",
+    "http/intake",
+    "http/message",
+    "http/promise",
+    "http/protocol",
+    "http/router",
+    "metrics",
+    "serving/answer",
+    "serving/batcher",
+    "serving/plainest",
+)
 """Each passed through by every request, typed, and without numpy's types where it takes numbers."""
 
 OPTIONS = ("--config-file=", "--ignore-missing-imports", "--follow-imports=silent")

@@ -45,9 +45,10 @@ def _make(folder: Path) -> None:
     unfinished = folder.with_name(f".{folder.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(
-        RUNTIMES / "fourways_runtime", unfinished / "fourways_runtime",
+        RUNTIMES / "fourways_runtime",
+        unfinished / "fourways_runtime",
         ignore=shutil.ignore_patterns("__pycache__"),
-    )  # fmt: skip
+    )
     subprocess.run([sys.executable, RUNTIMES / "compile.py", unfinished], check=True)
     # As in the image: a first start that has to is no start to measure.
     subprocess.run([sys.executable, "-m", "compileall", "-q", unfinished], check=True)

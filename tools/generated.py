@@ -60,12 +60,28 @@ def compile_lock(into: Path, *options: str) -> None:
     """Resolve the project's dependencies into a lock file."""
     groups = ("clients", "demo", "dev", "servers", "train")
     subprocess.run(
-        [ROOT / ".tools/bin/uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes",
-         "--all-extras", *(a for g in groups for a in ("--group", g)), "--python-version", "3.11",
-         "--no-header", "--no-annotate", "--no-emit-index-url", *options,
-         "pyproject.toml", "--output-file", into],
-        check=True, cwd=ROOT,
-    )  # fmt: skip
+        [
+            ROOT / ".tools/bin/uv",
+            "pip",
+            "compile",
+            "--quiet",
+            "--universal",
+            "--generate-hashes",
+            "--all-extras",
+            *(a for g in groups for a in ("--group", g)),
+            "--python-version",
+            "3.11",
+            "--no-header",
+            "--no-annotate",
+            "--no-emit-index-url",
+            *options,
+            "pyproject.toml",
+            "--output-file",
+            into,
+        ],
+        check=True,
+        cwd=ROOT,
+    )
 
 
 def lock_is_current() -> bool:

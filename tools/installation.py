@@ -96,8 +96,11 @@ class Cluster:
         """Start kubectl; the caller speaks to it, and ends it."""
         return subprocess.Popen(
             [_program("kubectl"), *args],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.environment(),
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.environment(),
+        )
 
     def helm(self, *args: str) -> str:
         """Run helm; return what it printed."""
@@ -117,18 +120,30 @@ class Cluster:
         """Install, or upgrade to, the chart with the images at hand and a trial PostgreSQL."""
         values = [f"{where}.image.{part}" for where, part in self._image_values()]
         self.helm(
-            "upgrade", "--install", release, str(CHART), "--namespace", namespace,
+            "upgrade",
+            "--install",
+            release,
+            str(CHART),
+            "--namespace",
+            namespace,
             *(a for v in values for a in ("--set", v)),
-            "--set", "trialPostgresql.enabled=true",
+            "--set",
+            "trialPostgresql.enabled=true",
             # Another release, or the suite itself, may have brought the CRD.
-            "--take-ownership", "--wait", "--timeout", "3m", *options,
-        )  # fmt: skip
+            "--take-ownership",
+            "--wait",
+            "--timeout",
+            "3m",
+            *options,
+        )
 
     def _image_values(self) -> Iterator[tuple[str, str]]:
         places = {
-            "operator": "operator", "runtime": "runtime", "ray": "ray",
+            "operator": "operator",
+            "runtime": "runtime",
+            "ray": "ray",
             "postgres": "trialPostgresql",
-        }  # fmt: skip
+        }
         for name, place in places.items():
             if name not in self.images:
                 continue
@@ -147,8 +162,11 @@ class Cluster:
     def give_secret(self, namespace: str, name: str, files: dict[str, str]) -> None:
         """Make a Secret, or replace it; no command line sees what is in it."""
         document = {
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": files,
-        }  # fmt: skip
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name},
+            "stringData": files,
+        }
         self.kubectl("-n", namespace, "apply", "-f", "-", stdin=orjson.dumps(document).decode())
 
     def share_store(self, namespace: str, name: str) -> None:
@@ -159,10 +177,19 @@ class Cluster:
     def sql(self, namespace: str, text: str) -> None:
         """Run SQL in the trial PostgreSQL."""
         self.kubectl(
-            "-n", namespace, "exec", "-i", "fourways-trial-postgresql-0", "--",
-            "psql", "--quiet", "--username=fourways", "--dbname=fourways",
-            "--set=ON_ERROR_STOP=1", stdin=text,
-        )  # fmt: skip
+            "-n",
+            namespace,
+            "exec",
+            "-i",
+            "fourways-trial-postgresql-0",
+            "--",
+            "psql",
+            "--quiet",
+            "--username=fourways",
+            "--dbname=fourways",
+            "--set=ON_ERROR_STOP=1",
+            stdin=text,
+        )
 
     def fill_claim(self, namespace: str, folder: Path, name: str = CLAIM) -> None:
         """Make a claim and put a folder's files into it, by a pod that goes away."""
@@ -181,10 +208,23 @@ class Cluster:
                 "tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/claim')"
             )
             subprocess.run(
-                [_program("kubectl"), "-n", namespace, "exec", "-i", "loader", "--",
-                 "python", "-c", unpack],
-                stdin=archive, check=True, env=self.environment(), timeout=60,
-            )  # fmt: skip
+                [
+                    _program("kubectl"),
+                    "-n",
+                    namespace,
+                    "exec",
+                    "-i",
+                    "loader",
+                    "--",
+                    "python",
+                    "-c",
+                    unpack,
+                ],
+                stdin=archive,
+                check=True,
+                env=self.environment(),
+                timeout=60,
+            )
         self.kubectl("-n", namespace, "delete", "pod", "loader", "--grace-period=1")
 
     @contextmanager
@@ -192,8 +232,10 @@ class Cluster:
         """Forward a port of a Service or pod to this machine; yields the URL."""
         process = subprocess.Popen(
             [_program("kubectl"), "-n", namespace, "port-forward", target, f":{port}"],
-            stdout=subprocess.PIPE, text=True, env=self.environment(),
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.environment(),
+        )
         try:
             assert process.stdout is not None  # noqa: S101  (it is a pipe)
             match = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())

@@ -80,8 +80,10 @@ def _timed(what: str, started: float) -> None:
 def _tool(*words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "tools.cluster", *words],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     return done.stdout
 
 

@@ -105,8 +105,11 @@ class Bench:
         began = time.perf_counter()
         done = subprocess.run(
             ["taskset", "-c", str(CORE), *peer.command, str(self.model), str(self.table), to],
-            capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
         told = json.loads(done.stdout.strip().splitlines()[-1])
@@ -128,8 +131,9 @@ class Bench:
         print(
             f"{name:16} {rows / seen.seconds:9,.0f} rows/s  {rows / seen.cpu:9,.0f} a second of "
             f"processor  {seen.peak_mib:5.0f} MiB",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def side_by_side(bench: Bench) -> None:

@@ -15,9 +15,23 @@ OURS = (ROOT / "crds", ROOT / "runtimes")
 
 _COMMON = ("onnxruntime==1.31.1", "numpy==2.4.6", "pyarrow==26.0.1")
 _IMAGE = (
-    "-c", "requirements.lock", "-r", "pyproject.toml", "--extra", "runtime", "--extra", "s3",
-    "--extra", "delta", "--extra", "kafka", "--extra", "nats", "--extra", "edge",
-)  # fmt: skip
+    "-c",
+    "requirements.lock",
+    "-r",
+    "pyproject.toml",
+    "--extra",
+    "runtime",
+    "--extra",
+    "s3",
+    "--extra",
+    "delta",
+    "--extra",
+    "kafka",
+    "--extra",
+    "nats",
+    "--extra",
+    "edge",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +60,20 @@ PEERS = (
     Peer("pandas", "pandas", ("pandas==3.1.1",), "pandas_worker", "parquet"),
     Peer("ray", "Ray Data map_batches", ("ray[data]==2.60.0",), "ray_worker", "parquet"),
     Peer(
-        "adbc", "batches of pyarrow + ADBC ingest",
-        ("adbc-driver-postgresql==1.13.0", "adbc-driver-manager==1.13.0"), "adbc_postgres", "store",
+        "adbc",
+        "batches of pyarrow + ADBC ingest",
+        ("adbc-driver-postgresql==1.13.0", "adbc-driver-manager==1.13.0"),
+        "adbc_postgres",
+        "store",
     ),
     Peer(
-        "pandas-store", "pandas + executemany", ("pandas==3.1.1", "psycopg[binary]==3.3.9"),
-        "pandas_postgres", "store",
+        "pandas-store",
+        "pandas + executemany",
+        ("pandas==3.1.1", "psycopg[binary]==3.3.9"),
+        "pandas_postgres",
+        "store",
     ),
-)  # fmt: skip
+)
 
 
 @cache

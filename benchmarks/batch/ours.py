@@ -137,7 +137,9 @@ class Runs:
 
     def _start(self, table: Path, run: str, index: int, core: int, batch: dict[str, Any]) -> Worker:
         told = {
-            "namespace": "bench", "name": "forest", "contract": CONTRACT,
+            "namespace": "bench",
+            "name": "forest",
+            "contract": CONTRACT,
             "model": {"uri": self._model.as_uri(), "version": "v1"},
             "batch": {"schedule": "@daily", "source": {"uri": table.as_uri()}, **batch},
             "paths": {
@@ -145,16 +147,21 @@ class Runs:
                 "cacheDir": str(self._folder / f"cache-{run}-{index}"),
                 "terminationLog": str(self._folder / f"words-{index}"),
             },
-        }  # fmt: skip
+        }
         kept = {name: value for name, value in os.environ.items() if name not in _UNSET}
         started = time.time()
         process = subprocess.Popen(
             ["taskset", "-c", str(core), image_python(), "-m", "fourways_runtime", "batch"],
             env={
-                **kept, **IMAGE_VARIABLES, CONFIG_VARIABLE: json.dumps(told), RUN_VARIABLE: run,
+                **kept,
+                **IMAGE_VARIABLES,
+                CONFIG_VARIABLE: json.dumps(told),
+                RUN_VARIABLE: run,
                 "JOB_COMPLETION_INDEX": str(index),
                 "PYTHONPATH": ":".join(map(str, OURS)),
             },
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=self._folder,
-        )  # fmt: skip
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=self._folder,
+        )
         return Worker(process, started)

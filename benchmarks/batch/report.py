@@ -74,8 +74,11 @@ def _workers(found: Found) -> str:
         rounds = ", ".join(f"{run['rows'] / run['seconds'] / 1000:,.0f} k" for run in runs)
         # Ray's work is done by processes of its own.
         cpu = "" if name == "ray" else f"{rate(found, name, 'cpu'):,.0f}"
-        shares = [f"{times(found, name, 'bare', by):.2f}"
-                  for by in ("seconds", "cpu") if cpu or by == "seconds"]  # fmt: skip
+        shares = [
+            f"{times(found, name, 'bare', by):.2f}"
+            for by in ("seconds", "cpu")
+            if cpu or by == "seconds"
+        ]
         peak = "" if name == "ray" else f"{max(run['peak_mib'] for run in runs):.0f}"
         lines.append(
             f"| {title} | {rate(found, name, 'seconds'):,.0f} | {rounds} | {cpu} | "

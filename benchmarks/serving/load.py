@@ -31,11 +31,23 @@ def load(url: str, path: str, bodies: Path, connections: int, seconds: float) ->
     """Ask for a while. Raises RuntimeError where a request failed."""
     before, began = os.times(), perf_counter()
     done = subprocess.run(
-        ["taskset", "-c", str(CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s",
-         "-s", str(SCRIPT), url],
+        [
+            "taskset",
+            "-c",
+            str(CORE),
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds:g}s",
+            "-s",
+            str(SCRIPT),
+            url,
+        ],
         env={**os.environ, "BODIES": str(bodies), "ASKED": path},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     took, after = perf_counter() - began, os.times()
     lines = done.stderr.strip().splitlines()
     if done.returncode or not lines or not lines[-1].startswith("{"):

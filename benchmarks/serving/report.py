@@ -79,9 +79,11 @@ def write(found: dict[str, Any]) -> None:
     faster = ", ".join(f"{times(found, one, name):.1f} times {NAMES[name]}" for name in peers)
     less = ", ".join(f"{cpu[name][one] / cpu['fourways'][one]:.1f}" for name in peers)
     busiest = max(
-        each["generator"] for points in found["details"].values()
-        for point in points.values() for each in point
-    )  # fmt: skip
+        each["generator"]
+        for points in found["details"].values()
+        for point in points.values()
+        for each in point
+    )
     page = f"""# Figures of the model server
 
 `make bench-serving` measures all of this side by side in one run and writes this page.

@@ -24,8 +24,12 @@ START_SECONDS = 60.0
 PEERS = Path(__file__).with_name("peers")
 ROOT = Path(__file__).parents[2]
 _COMMON = (
-    "onnxruntime==1.31.1", "numpy==2.4.6", "orjson==3.13.0", "uvloop==0.23.0", "httptools==0.9.0",
-)  # fmt: skip
+    "onnxruntime==1.31.1",
+    "numpy==2.4.6",
+    "orjson==3.13.0",
+    "uvloop==0.23.0",
+    "httptools==0.9.0",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,14 @@ def commands(model: Path, scratch: Path) -> dict[str, tuple[list[str], dict[str,
     found: dict[str, tuple[list[str], dict[str, str], int]] = {}
     port = _free_port()
     ours = {
-        "namespace": "bench", "name": "model", "host": "127.0.0.1", "port": port,
-        "model": {"uri": model.as_uri(), "version": "v1"}, "contract": CONTRACT,
+        "namespace": "bench",
+        "name": "model",
+        "host": "127.0.0.1",
+        "port": port,
+        "model": {"uri": model.as_uri(), "version": "v1"},
+        "contract": CONTRACT,
         "paths": {"cacheDir": str(scratch / "cache"), "terminationLog": str(scratch / "words")},
-    }  # fmt: skip
+    }
     # As in the image: its hot path is compiled.
     config = {"FOURWAYS_CONFIG": json.dumps(ours), "PYTHONPATH": str(overlay())}
     found["fourways"] = [sys.executable, "-m", "fourways_runtime", "serve"], config, port

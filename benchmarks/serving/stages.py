@@ -106,19 +106,24 @@ async def _stages(folder: Path, rows: int, binary: bool, rounds: int) -> dict[st
     file.write_bytes(work.forest())
     config = ServerConfig.model_validate(
         {
-            "namespace": "bench", "name": "model", "model": {"uri": file.as_uri(), "version": "v1"},
+            "namespace": "bench",
+            "name": "model",
+            "model": {"uri": file.as_uri(), "version": "v1"},
             "contract": work.CONTRACT,
             "paths": {"cacheDir": str(folder / "cache"), "terminationLog": str(folder / "words")},
         }
-    )  # fmt: skip
+    )
     registry = new_registry()
     server, app = shell.build(config, registry)
     server.loop = asyncio.get_running_loop()
     loaded = loading.load_model(config)
     batcher = Batcher(
-        loaded.scorer, loaded.renderer, app.metrics,
-        max_rows=config.max_batch_rows, inline_rows=config.max_batch_rows,
-    )  # fmt: skip
+        loaded.scorer,
+        loaded.renderer,
+        app.metrics,
+        max_rows=config.max_batch_rows,
+        inline_rows=config.max_batch_rows,
+    )
     turns = Turns()
     batcher._loop = turns  # type: ignore[assignment]
     app.use(loaded.reader, batcher)

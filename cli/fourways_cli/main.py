@@ -21,8 +21,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 COMMANDS = (
-    validate, explain, plan, up, run, runs, diff, rollback, rejects, predict, status,
-)  # fmt: skip
+    validate,
+    explain,
+    plan,
+    up,
+    run,
+    runs,
+    diff,
+    rollback,
+    rejects,
+    predict,
+    status,
+)
 for command in COMMANDS:
     app.command()(command)
 

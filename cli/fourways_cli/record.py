@@ -79,9 +79,8 @@ class Record:
     def status(self) -> Json:
         """Return the deployment's status. Raises TargetError where there is no such deployment."""
         found = (
-            d for d in self.target.deployments(self.namespace)
-            if d["metadata"]["name"] == self.name
-        )  # fmt: skip
+            d for d in self.target.deployments(self.namespace) if d["metadata"]["name"] == self.name
+        )
         document = next(found, None)
         if document is None:
             raise TargetError(f"no ModelDeployment {self.name} in namespace {self.namespace}")

@@ -86,9 +86,18 @@ def _shown(value: object) -> str:
 def runs_table(runs: list[Json]) -> Table:
     """Return a table of runs, a row each; answers come from the one that is marked."""
     table = Table(
-        "Run", "State", "Started", "Took", "Rows", "Carried over", "Rejects", "Version", "Answers",
-        Column("Why", overflow="fold"), box=None,
-    )  # fmt: skip
+        "Run",
+        "State",
+        "Started",
+        "Took",
+        "Rows",
+        "Carried over",
+        "Rejects",
+        "Version",
+        "Answers",
+        Column("Why", overflow="fold"),
+        box=None,
+    )
     for run in runs:
         table.add_row(
             run["name"],

@@ -177,9 +177,12 @@ class ClusterTarget:
         service = f"/api/v1/namespaces/{namespace}/services/{GATEWAY}:http/proxy"
         answer: Json = self._call(
             self._dynamic.request,
-            "post" if body else "get", service + path,
-            body=body, header_params=dict(headers or {}), serializer=lambda _, data: data,
-        )  # fmt: skip
+            "post" if body else "get",
+            service + path,
+            body=body,
+            header_params=dict(headers or {}),
+            serializer=lambda _, data: data,
+        )
         return answer
 
     def _call(self, function: Any, *args: Any, **options: Any) -> Any:

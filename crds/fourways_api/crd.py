@@ -118,9 +118,21 @@ def _structural(source: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 _CARRIED = {
-    "type", "enum", "default", "required", "pattern", "minLength", "maxLength", "minItems",
-    "maxItems", "minimum", "maximum", RULES_KEYWORD, LIST_TYPE, LIST_KEYS,
-}  # fmt: skip
+    "type",
+    "enum",
+    "default",
+    "required",
+    "pattern",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "minimum",
+    "maximum",
+    RULES_KEYWORD,
+    LIST_TYPE,
+    LIST_KEYS,
+}
 
 
 def _inlined(source: Schema, definitions: dict[str, Schema]) -> Schema:

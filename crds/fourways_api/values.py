@@ -58,9 +58,19 @@ Uri = Annotated[
 LOCAL_SCHEMES = frozenset({"file", "pvc"})
 
 DataType = Literal[
-    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-    "float32", "float64", "string",
-]  # fmt: skip
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float32",
+    "float64",
+    "string",
+]
 """A type of the data contract, named as numpy names it."""
 
 KeyType = Literal["string", "int64"]

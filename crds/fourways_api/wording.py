@@ -120,9 +120,14 @@ def _form(pattern: str) -> str:
 
 def _kind(kind: str) -> str:
     names = {
-        "string": "a string", "int": "a whole number", "float": "a number",
-        "bool": "true or false", "model": "an object", "dict": "an object", "tuple": "a list",
-    }  # fmt: skip
+        "string": "a string",
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "model": "an object",
+        "dict": "an object",
+        "tuple": "a list",
+    }
     return names.get(kind.split("_")[0], "of the right type")
 
 

@@ -101,9 +101,13 @@ def _mean_gap(first: pd.Series, last: pd.Series, orders: pd.Series) -> pd.Series
 def train(table: pd.DataFrame) -> HistGradientBoostingClassifier:
     """Fit on visits; missing values are the model's own business."""
     model = HistGradientBoostingClassifier(
-        max_iter=80, learning_rate=0.08, max_leaf_nodes=8, min_samples_leaf=50,
-        early_stopping=False, random_state=0,
-    )  # fmt: skip
+        max_iter=80,
+        learning_rate=0.08,
+        max_leaf_nodes=8,
+        min_samples_leaf=50,
+        early_stopping=False,
+        random_state=0,
+    )
     return model.fit(table[INPUTS].to_numpy(), table.came_back.to_numpy())
 
 

@@ -133,9 +133,14 @@ class KubernetesCluster:
         while True:
             try:
                 page = await self._call(
-                    "get", _path(kind, namespace), "list", kind,
-                    label_selector=selector, limit=PAGE, _continue=rest,
-                )  # fmt: skip
+                    "get",
+                    _path(kind, namespace),
+                    "list",
+                    kind,
+                    label_selector=selector,
+                    limit=PAGE,
+                    _continue=rest,
+                )
             except Gone:
                 if rest is not None:
                     raise
@@ -181,10 +186,15 @@ class KubernetesCluster:
         meta = obj["metadata"]
         body = obj if uid is None else {**obj, "metadata": {**meta, "uid": uid}}
         await self._call(
-            "patch", _path(kind, meta["namespace"], meta["name"]) + subresource, "patch", kind,
-            body=body, content_type="application/apply-patch+yaml",
-            field_manager=manager, force_conflicts=uid is not None,
-        )  # fmt: skip
+            "patch",
+            _path(kind, meta["namespace"], meta["name"]) + subresource,
+            "patch",
+            kind,
+            body=body,
+            content_type="application/apply-patch+yaml",
+            field_manager=manager,
+            force_conflicts=uid is not None,
+        )
 
     async def delete(self, obj: Json) -> None:
         """See Cluster."""
@@ -213,8 +223,11 @@ class KubernetesCluster:
             "kind": "Event",
             "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
             "involvedObject": {
-                "apiVersion": API_VERSION, "kind": KIND, "name": meta["name"],
-                "namespace": meta["namespace"], "uid": meta["uid"],
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": meta["name"],
+                "namespace": meta["namespace"],
+                "uid": meta["uid"],
             },
             "type": event.type,
             "reason": event.reason,
@@ -223,7 +236,7 @@ class KubernetesCluster:
             "firstTimestamp": now,
             "lastTimestamp": now,
             "count": 1,
-        }  # fmt: skip
+        }
         kind = Kind("v1", "Event", "events")
         await self._call("post", _path(kind, meta["namespace"]), "create", kind, body=body)
 
@@ -267,9 +280,12 @@ class KubernetesCluster:
 
         try:
             answer: Json = self._client.request(
-                method, path, serializer=lambda _, data: data,
-                _request_timeout=(CONNECT_SECONDS, READ_SECONDS), **parameters,
-            )  # fmt: skip
+                method,
+                path,
+                serializer=lambda _, data: data,
+                _request_timeout=(CONNECT_SECONDS, READ_SECONDS),
+                **parameters,
+            )
         except ApiException as error:
             raise fault_of(what, error.status or 0, error.body, error.headers or {}) from None
         except HTTPError as error:

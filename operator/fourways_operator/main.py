@@ -168,9 +168,13 @@ async def run(options: argparse.Namespace) -> None:
     cluster = KubernetesCluster(connect(), namespaces, counted=metrics.wrote)
     watches = Watches(namespaces, lambda key: operator.queue.add(key), loop)
     operator = Operator(
-        cluster, settings_of(options), metrics,
-        resync_interval=options.resync_interval, watch=watches.watch, workers=options.workers,
-    )  # fmt: skip
+        cluster,
+        settings_of(options),
+        metrics,
+        resync_interval=options.resync_interval,
+        watch=watches.watch,
+        workers=options.workers,
+    )
     started = time.monotonic()
     health = Health(
         relist_age=operator.relist_age,

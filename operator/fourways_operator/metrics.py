@@ -26,21 +26,29 @@ class Metrics:
             "fourways_retries", "Reconciles to be tried again.", registry=self.registry
         )
         self._seconds = Histogram(
-            "fourways_reconcile_seconds", "Time a reconcile took.", registry=self.registry,
+            "fourways_reconcile_seconds",
+            "Time a reconcile took.",
+            registry=self.registry,
             buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120),
-        )  # fmt: skip
+        )
         self._writes = Counter(
-            "fourways_api_writes", "Writes to the API server.", ["verb", "kind"],
+            "fourways_api_writes",
+            "Writes to the API server.",
+            ["verb", "kind"],
             registry=self.registry,
-        )  # fmt: skip
+        )
         self._deployments = Gauge(
-            "fourways_deployments", "ModelDeployments by mode and readiness.", ["mode", "ready"],
+            "fourways_deployments",
+            "ModelDeployments by mode and readiness.",
+            ["mode", "ready"],
             registry=self.registry,
-        )  # fmt: skip
+        )
         self._runs = Counter(
-            "fourways_runs", "Batch runs that ended, by outcome.", ["outcome"],
+            "fourways_runs",
+            "Batch runs that ended, by outcome.",
+            ["outcome"],
             registry=self.registry,
-        )  # fmt: skip
+        )
         self._states: dict[Key, tuple[str, str]] = {}
         self._last_runs: dict[Key, Json] = {}
 

@@ -127,9 +127,7 @@ _TOLD = (Forbidden, Invalid, HookFailed)
 
 
 async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: Settings) -> None:
-    owners = [
-        d for d in await cluster.list(MODEL_DEPLOYMENT, namespace, {}) if not _is_going(d)
-    ]  # fmt: skip
+    owners = [d for d in await cluster.list(MODEL_DEPLOYMENT, namespace, {}) if not _is_going(d)]
     *lists, services, jobs = await asyncio.gather(
         *(cluster.list(k, namespace, GATEWAY_LABELS) for k in KINDS),
         cluster.list(INFERENCE_SERVICE, namespace, OUR_LABELS),

@@ -62,9 +62,7 @@ def is_under_way(job: Json) -> bool:
 def run_of(job: Json, pods: Iterable[Json]) -> RunFacts:
     """Return what a Job and its pods say."""
     status = job.get("status", {})
-    finished = {
-        c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"
-    }  # fmt: skip
+    finished = {c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"}
     latest_first = sorted(
         pods, key=lambda p: str(p["metadata"].get("creationTimestamp")), reverse=True
     )

@@ -61,17 +61,19 @@ def status_of(
 
 def look_again_in(facts: Facts) -> float | None:
     """Return in how many seconds there may be something to say that no event will tell of."""
-    waits = [
-        (SLOW_START_SECONDS, pod) for pod in facts.pods if not is_ready(pod)
-    ] + [
-        (KSERVE_SECONDS, child)
-        for child in facts.children
-        if INFERENCE_SERVICE.of(child) and not (child.get("status") or {}).get("conditions")
-    ] + [
-        (KUBERAY_SECONDS, child)
-        for child in facts.children
-        if RAY_JOB.of(child) and not child.get("status")
-    ]  # fmt: skip
+    waits = (
+        [(SLOW_START_SECONDS, pod) for pod in facts.pods if not is_ready(pod)]
+        + [
+            (KSERVE_SECONDS, child)
+            for child in facts.children
+            if INFERENCE_SERVICE.of(child) and not (child.get("status") or {}).get("conditions")
+        ]
+        + [
+            (KUBERAY_SECONDS, child)
+            for child in facts.children
+            if RAY_JOB.of(child) and not child.get("status")
+        ]
+    )
     ages = ((limit, age(obj, facts.now)) for limit, obj in waits)
     rest = [limit - waited for limit, waited in ages if waited is not None and waited < limit]
     # Ages are told in whole seconds.

@@ -49,11 +49,11 @@ class Features:
         self._inputs = lookup.inputs or tuple(field.name for field in contract.inputs)
         bools = {field.name for field in contract.inputs if field.type == "bool"}
         self._defaults: dict[str, Any] = {
-            it.name: bool(it.number) if it.name in bools else (
-                it.text if it.number is None else it.number
-            )
+            it.name: bool(it.number)
+            if it.name in bools
+            else (it.text if it.number is None else it.number)
             for it in lookup.defaults
-        }  # fmt: skip
+        }
         self._opener = opener()
         self._asked_again = 0.0
         self._lock = threading.Lock()

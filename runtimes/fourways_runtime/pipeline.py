@@ -353,7 +353,9 @@ def _misfit(field: OutputField, tensor: str, was: object) -> str:
 
 
 def _untyped(field: OutputField, was: str) -> str:
-    fix = "set categories to label it, or change the type" if field.type == "string" else (
-        "set type to string" if field.reduce is None else "remove reduce"
-    )  # fmt: skip
+    fix = (
+        "set categories to label it, or change the type"
+        if field.type == "string"
+        else ("set type to string" if field.reduce is None else "remove reduce")
+    )
     return f"output {field.name} is {field.type}, the model answers {was}; {fix}"

@@ -25,7 +25,9 @@ IMAGE = "registry.invalid/fourways:test"
 FULL = {
     "mode": "batch",
     "model": {
-        "uri": "s3://models/churn.onnx", "version": "1", "digest": "sha256:" + "a" * 64,
+        "uri": "s3://models/churn.onnx",
+        "version": "1",
+        "digest": "sha256:" + "a" * 64,
         "credentials": {"secretName": "s3"},
     },
     "contract": {
@@ -35,11 +37,13 @@ FULL = {
         "goldenVectors": {"uri": "pvc://data/golden.jsonl"},
     },
     "batch": {
-        "schedule": "0 3 * * *", "timeZone": "Europe/Berlin", "backoffLimit": 0,
+        "schedule": "0 3 * * *",
+        "timeZone": "Europe/Berlin",
+        "backoffLimit": 0,
         "source": {"uri": "pvc://tables/customers.parquet"},
     },
     "resources": {"cpu": "0.5", "memory": "1024Mi"},
-}  # fmt: skip
+}
 """A spec with something of everything a batch plan can hold, written unlike the server would."""
 
 _FEATURES = {"database": {"secretName": "features"}, "table": "customers"}
@@ -47,18 +51,34 @@ _BUDGET = {"sizeMiB": 8, "memoryMiB": 64, "latencyMs": 5}
 
 MODES = {
     "batch": {},
-    "realtime": {"mode": "realtime", "realtime": {"minReplicas": 2, "features": _FEATURES,
-                                                  "maxReplicas": 3}},
-    "streaming": {"mode": "streaming", "streaming": {
-        "source": {"kafka": {"bootstrapServers": "kafka:9092", "topic": "orders",
-                             "credentials": {"secretName": "kafka"}}},
-        "minReplicas": 2, "maxReplicas": 2,
-    }},
-    "edge": {"mode": "edge", "edge": {
-        "targets": [{"name": "till", "budget": _BUDGET}], "signing": {"secretName": "signing"},
-        "publish": "pvc://bundles/here", "features": _FEATURES,
-    }},
-}  # fmt: skip
+    "realtime": {
+        "mode": "realtime",
+        "realtime": {"minReplicas": 2, "features": _FEATURES, "maxReplicas": 3},
+    },
+    "streaming": {
+        "mode": "streaming",
+        "streaming": {
+            "source": {
+                "kafka": {
+                    "bootstrapServers": "kafka:9092",
+                    "topic": "orders",
+                    "credentials": {"secretName": "kafka"},
+                }
+            },
+            "minReplicas": 2,
+            "maxReplicas": 2,
+        },
+    },
+    "edge": {
+        "mode": "edge",
+        "edge": {
+            "targets": [{"name": "till", "budget": _BUDGET}],
+            "signing": {"secretName": "signing"},
+            "publish": "pvc://bundles/here",
+            "features": _FEATURES,
+        },
+    },
+}
 """What makes ``FULL`` a deployment of each mode, with something of everything it can plan."""
 
 
@@ -94,9 +114,13 @@ class Api:
     def apply(self, obj: Json) -> Json:
         """Apply an object as kubectl does."""
         return self.request(
-            "patch", path_of(obj), obj, field_manager="kubectl", force_conflicts=True,
+            "patch",
+            path_of(obj),
+            obj,
+            field_manager="kubectl",
+            force_conflicts=True,
             content_type="application/apply-patch+yaml",
-        )  # fmt: skip
+        )
 
     def patch(self, obj: Json, body: Json) -> Json:
         """Change an object as `kubectl patch --type merge` does."""
@@ -213,10 +237,21 @@ def operator(api: Api, namespace: str) -> Iterator[Process]:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
     popen = subprocess.Popen(
-        [sys.executable, "-m", "fourways_operator", "--namespaces", namespace,
-         "--port", str(port), "--runtime-image", IMAGE, "--gateway-replicas", "0"],
+        [
+            sys.executable,
+            "-m",
+            "fourways_operator",
+            "--namespaces",
+            namespace,
+            "--port",
+            str(port),
+            "--runtime-image",
+            IMAGE,
+            "--gateway-replicas",
+            "0",
+        ],
         env={**os.environ, "KUBECONFIG": str(api.kubeconfig)},
-    )  # fmt: skip
+    )
     process = Process(popen, port)
     try:
         await_that(process.is_ready, "the operator is ready", 60)

@@ -95,8 +95,9 @@ def test_the_record_is_told_compared_and_gone_back_in(shared: Plant, calm: Outco
         shared.fourways("rollback", NAME, CALM)
         after = shared.until(
             lambda: (a := httpx.get(path, trust_env=False).json())["run"] == CALM and a,
-            "answers come from the old run", 30,
-        )  # fmt: skip
+            "answers come from the old run",
+            30,
+        )
     assert (before["run"], after["outputs"]) == (latest, before["outputs"])
     assert published(shared) == CALM
 
@@ -175,9 +176,10 @@ def test_two_jobs_for_one_time_and_an_evicted_worker_do_no_harm(shared: Plant) -
 def evict(plant: Plant, pod: str) -> None:
     """Take a pod away as a drained node does."""
     body = {
-        "apiVersion": "policy/v1", "kind": "Eviction",
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
         "metadata": {"name": pod, "namespace": NAMESPACE},
-    }  # fmt: skip
+    }
     plant.api.request("post", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction", body)
 
 
@@ -190,10 +192,11 @@ def test_a_run_waits_for_the_queue_it_is_labelled_with(shared: Plant) -> None:
         template = cron["spec"]["jobTemplate"]
         assert template["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
         job = {
-            "apiVersion": "batch/v1", "kind": "Job",
+            "apiVersion": "batch/v1",
+            "kind": "Job",
             "metadata": {"name": "queued-1", **template["metadata"]},
             "spec": {**template["spec"], "suspend": True},
-        }  # fmt: skip
+        }
         shared.cluster.kubectl("-n", NAMESPACE, "create", "-f", "-", stdin=json.dumps(job))
         status = shared.said("queued", "Progressing", status="True", reason="RunSuspended")
         assert "nextRun" not in status

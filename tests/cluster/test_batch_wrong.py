@@ -80,8 +80,9 @@ def test_a_source_that_vanishes_half_way_is_named(tortured: Plant) -> None:
             with slow_store(tortured):
                 rig.start(tortured.cluster, NAMESPACE, "vanishing-1", "vanishing")
                 until_recorded(tortured, "vanishing")
-                kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/thief",
-                        "--timeout=60s")  # fmt: skip
+                kubectl(
+                    "-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/thief", "--timeout=60s"
+                )
                 take = "import shutil; shutil.rmtree('/claim/going')"
                 kubectl("-n", NAMESPACE, "exec", "thief", "--", "python", "-c", take)
                 timeline.mark("gone")

@@ -49,9 +49,14 @@ def create(api: client.CustomObjectsApi) -> Create:
     def ask(document: dict[str, Any]) -> str | dict[str, Any]:
         try:
             created: dict[str, Any] = api.create_namespaced_custom_object(
-                GROUP, VERSION, "default", PLURAL, as_kubectl_sends(document),
-                dry_run="All", field_validation="Strict",
-            )  # fmt: skip
+                GROUP,
+                VERSION,
+                "default",
+                PLURAL,
+                as_kubectl_sends(document),
+                dry_run="All",
+                field_validation="Strict",
+            )
         except client.ApiException as refusal:
             if refusal.status not in VERDICTS:
                 raise
@@ -118,9 +123,11 @@ def test_random_manifests_get_the_same_verdict(create: Create) -> None:
 
     @seed(SEED)
     @settings(
-        max_examples=MUTATIONS, deadline=None, database=None,
+        max_examples=MUTATIONS,
+        deadline=None,
+        database=None,
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     @given(manifests())
     def same_verdict(document: dict[str, Any]) -> None:
         ours, theirs = refusal_of(document), create(document)
@@ -178,10 +185,23 @@ def _read_by_kubectl(text: str, kubeconfig: Path) -> Any:
 
 def _kubectl(text: str, kubeconfig: Path) -> Any:
     run = subprocess.run(
-        ["kubectl", "--kubeconfig", str(kubeconfig), "create", "--dry-run=client", "-o", "json",
-         "--validate=false", "-f", "-"],
-        input=text, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            "kubectl",
+            "--kubeconfig",
+            str(kubeconfig),
+            "create",
+            "--dry-run=client",
+            "-o",
+            "json",
+            "--validate=false",
+            "-f",
+            "-",
+        ],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     created = json.loads(run.stdout)
     created["metadata"].pop("namespace", None)

@@ -89,8 +89,9 @@ def run(plant: Plant) -> None:
     kubectl = plant.cluster.kubectl
     kubectl("-n", NAMESPACE, "wait", "--for=create", f"cronjob/{NAME}-batch", "--timeout=30s")
     made = kubectl("-n", NAMESPACE, "get", "jobs", "-o", "name").split()
-    kubectl("-n", NAMESPACE, "create", "job", f"{NAME}-run-{len(made)}",
-            f"--from=cronjob/{NAME}-batch")  # fmt: skip
+    kubectl(
+        "-n", NAMESPACE, "create", "job", f"{NAME}-run-{len(made)}", f"--from=cronjob/{NAME}-batch"
+    )
 
 
 def ask_batch(plant: Plant) -> dict[str, Json]:

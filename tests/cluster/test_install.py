@@ -137,9 +137,13 @@ def test_a_failed_run_is_told_with_its_root_cause(serving: Cluster) -> None:
     )
     fourways(serving, "run", "broken", "--wait", "0")
     serving.kubectl(
-        "-n", NAMESPACE, "wait", "modeldeployment/broken", "--timeout=60s",
+        "-n",
+        NAMESPACE,
+        "wait",
+        "modeldeployment/broken",
+        "--timeout=60s",
         "--for=jsonpath={.status.conditions[?(@.type=='Degraded')].reason}=DigestMismatch",
-    )  # fmt: skip
+    )
     serving.kubectl("-n", NAMESPACE, "delete", "modeldeployment", "broken")
 
 
@@ -166,9 +170,13 @@ def test_an_upgrade_keeps_password_and_predictions(serving: Cluster) -> None:
     serving.install(NAMESPACE, "--set", "gateway.replicas=2")
     assert serving.get("-n", NAMESPACE, "secret/fourways-store")["data"] == secret
     serving.kubectl(
-        "-n", NAMESPACE, "wait", "deployment/fourways-gateway", "--timeout=60s",
+        "-n",
+        NAMESPACE,
+        "wait",
+        "deployment/fourways-gateway",
+        "--timeout=60s",
         "--for=jsonpath={.status.readyReplicas}=2",
-    )  # fmt: skip
+    )
     with serving.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
         assert dict(ask_all(url, only="churn"))
 

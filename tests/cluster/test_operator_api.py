@@ -294,6 +294,7 @@ def _bind(api: Api, namespace: str, grants: tuple[Grant, ...]) -> None:
     subject = {"kind": "ServiceAccount", "name": "operator", "namespace": namespace}
     reference = {"apiGroup": group, "kind": "Role", "name": "operator"}
     api.request(
-        "post", f"{root}/rolebindings",
+        "post",
+        f"{root}/rolebindings",
         {"metadata": meta, "roleRef": reference, "subjects": [subject]},
-    )  # fmt: skip
+    )

@@ -25,10 +25,14 @@ WARM_UP = 3
 
 HOURLY = {"schedule": "@hourly", "source": {"uri": "pvc://tables/customers.parquet"}}
 CHILDREN = {
-    "CronJob/churn-batch", "NetworkPolicy/churn-batch", "ServiceAccount/churn-batch",
-    "Deployment/fourways-gateway", "NetworkPolicy/fourways-gateway", "Service/fourways-gateway",
+    "CronJob/churn-batch",
+    "NetworkPolicy/churn-batch",
+    "ServiceAccount/churn-batch",
+    "Deployment/fourways-gateway",
+    "NetworkPolicy/fourways-gateway",
+    "Service/fourways-gateway",
     "ServiceAccount/fourways-gateway",
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -75,9 +75,10 @@ def test_the_gateway_answers_with_features_of_the_database(served: Plant) -> Non
         # A stranger is one who never bought anything: the spec says what is known of those.
         assert answer.status_code == 200, answer.text
         refused = httpx.post(
-            f"{url}/v2/models/come-back/infer", trust_env=False,
+            f"{url}/v2/models/come-back/infer",
+            trust_env=False,
             json={"inputs": [*nobody[:2], tensor("basket_discs", "INT32", [0])]},
-        )  # fmt: skip
+        )
         assert refused.status_code == 400
         assert "basket_discs" in refused.json()["error"]
 
@@ -185,14 +186,26 @@ def test_a_broken_new_version_leaves_the_old_one_serving(served: Plant, messagin
 def asking(cluster: Cluster, last: str) -> subprocess.Popen[str]:
     """Ask the gateway from inside the cluster, until told to stop and a last version answers."""
     url = f"http://fourways-gateway.{NAMESPACE}.svc/v2/models/come-back/infer"
-    question = {"inputs": [
-        tensor("customer_id", "BYTES", ["01760"]), tensor("basket_dollars", "FP32", [24.5]),
-        tensor("basket_discs", "INT32", [2]),
-    ]}  # fmt: skip
+    question = {
+        "inputs": [
+            tensor("customer_id", "BYTES", ["01760"]),
+            tensor("basket_dollars", "FP32", [24.5]),
+            tensor("basket_discs", "INT32", [2]),
+        ]
+    }
     process = cluster.start_kubectl(
-        "-n", brokers.NAMESPACE, "exec", "-i", brokers.CLIENT, "--",
-        "python", "-c", ASK, url, last,
-    )  # fmt: skip
+        "-n",
+        brokers.NAMESPACE,
+        "exec",
+        "-i",
+        brokers.CLIENT,
+        "--",
+        "python",
+        "-c",
+        ASK,
+        url,
+        last,
+    )
     assert process.stdin is not None
     process.stdin.write(f"{json.dumps(question)}\n")
     process.stdin.flush()
@@ -211,31 +224,38 @@ WRONG = {
     "digest": (changed(CHURN, "model.digest", NO_DIGEST), "DigestMismatch", "sha256:0000"),
     "truncated": (
         changed(changed(CHURN, "model.uri", TRUNCATED), "model.digest", None),
-        "ModelNotLoadable", "cut short",
+        "ModelNotLoadable",
+        "cut short",
     ),
     "input": (changed(CHURN, "contract.inputs", RENAMED), "ContractMismatch", "order_count"),
     "secret": (
         changed(come_back(), "realtime.features.database.secretName", "no-such-secret"),
-        "ConfigError", "no-such-secret",
+        "ConfigError",
+        "no-such-secret",
     ),
     "database": (
         changed(come_back(), "realtime.features.database.secretName", "elsewhere"),
-        "FeaturesUnavailable", "no-such-database",
+        "FeaturesUnavailable",
+        "no-such-database",
     ),
     "table": (
         changed(come_back(), "realtime.features.table", "no_such_table"),
-        "FeaturesMismatch", "no_such_table",
+        "FeaturesMismatch",
+        "no_such_table",
     ),
     "model": (
         changed(CHURN, "model.uri", "pvc://fourways-examples/churn/none.onnx"),
-        "SourceError", "churn/none.onnx",
+        "SourceError",
+        "churn/none.onnx",
     ),
     "image": (
-        changed(CHURN, "image", "localhost/no-such-image:1"), "ImageUnavailable", "no-such-image",
+        changed(CHURN, "image", "localhost/no-such-image:1"),
+        "ImageUnavailable",
+        "no-such-image",
     ),
     "memory": (changed(CHURN, "resources.memory", "48Mi"), "OOMKilled", "resources.memory"),
     "room": (changed(CHURN, "resources.cpu", "64"), "Unschedulable", "cpu"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -279,13 +299,17 @@ def bare_seconds(plant: Plant, predictor: Json) -> float:
     """Apply an InferenceService with the same container, without us; return what it took."""
     own = {k: v for k, v in predictor.items() if k not in ("labels", "serviceAccountName")}
     document = {
-        "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
-        "metadata": {"name": BARE, "annotations": {
-            "serving.kserve.io/deploymentMode": "Standard",
-            "serving.kserve.io/autoscalerClass": "none",
-        }},
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": BARE,
+            "annotations": {
+                "serving.kserve.io/deploymentMode": "Standard",
+                "serving.kserve.io/autoscalerClass": "none",
+            },
+        },
         "spec": {"predictor": own},
-    }  # fmt: skip
+    }
     timeline = Timeline(BARE)
     kubectl = plant.cluster.kubectl
     kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=yaml.safe_dump(document))

@@ -33,19 +33,23 @@ def events(first: int, count: int) -> list[dict[str, object]]:
     rows = pq.read_table(ARTIFACTS / "water-flow" / "series.parquet").to_pylist()
     return [
         {
-            "reading": rows[i]["reading"], "hour": rows[i]["hour"], "flow": rows[i]["flow"],
+            "reading": rows[i]["reading"],
+            "hour": rows[i]["hour"],
+            "flow": rows[i]["flow"],
             "before": [row["flow"] for row in rows[i - HOURS_BEFORE : i]],
         }
         for i in range(HOURS_BEFORE + first, HOURS_BEFORE + first + count)
-    ]  # fmt: skip
+    ]
 
 
 def answered(url: str, name: str, key: object, wait: int = 20) -> Json:
     """Ask for a prediction and wait for it a while."""
     answer = httpx.get(
-        f"{url}/predictions/{name}/{key}", headers={"Prefer": f"wait={wait}"},
-        timeout=wait + 10, trust_env=False,
-    )  # fmt: skip
+        f"{url}/predictions/{name}/{key}",
+        headers={"Prefer": f"wait={wait}"},
+        timeout=wait + 10,
+        trust_env=False,
+    )
     assert answer.status_code == 200, f"{key}: {answer.status_code} {answer.text}"
     found: Json = answer.json()
     return found
@@ -111,9 +115,12 @@ def test_who_prefers_to_wait_gets_the_answer_at_once(flowing: Plant) -> None:
     with flowing.gateway() as url:
         started = time.monotonic()
         answer = httpx.post(
-            f"{url}/v2/models/water-flow/infer", json={"inputs": tensors},
-            headers={"Prefer": "wait=20"}, timeout=30, trust_env=False,
-        )  # fmt: skip
+            f"{url}/v2/models/water-flow/infer",
+            json={"inputs": tensors},
+            headers={"Prefer": "wait=20"},
+            timeout=30,
+            trust_env=False,
+        )
         assert answer.status_code == 200, answer.text
         tell(f"asked with Prefer: wait, answered after {time.monotonic() - started:.2f} s")
 
@@ -136,9 +143,12 @@ def test_events_of_nats_become_answers_too(modes: Plant, messaging: Cluster) -> 
 SOURCE = "streaming.source.kafka"
 WRONG = {
     "topic": (f"{SOURCE}.topic", "no-such-topic", "TopicNotFound"),
-    "broker": (f"{SOURCE}.bootstrapServers", "no-such-broker.messaging.svc:9092",
-               "BrokerUnavailable"),
-}  # fmt: skip
+    "broker": (
+        f"{SOURCE}.bootstrapServers",
+        "no-such-broker.messaging.svc:9092",
+        "BrokerUnavailable",
+    ),
+}
 
 
 @pytest.mark.parametrize("wrong", WRONG)

@@ -78,9 +78,13 @@ class Publisher:
         """Publish a version; return its digest."""
         self.now += 1
         config = edge_config(
-            self.root, more.pop("raw", None) or model(version, self.padding), LINEAR,
-            more.pop("golden", None) or golden(version), version=f"v{version}", **more,
-        )  # fmt: skip
+            self.root,
+            more.pop("raw", None) or model(version, self.padding),
+            LINEAR,
+            more.pop("golden", None) or golden(version),
+            version=f"v{version}",
+            **more,
+        )
         with unmeasured():
             return building.build(config, lambda: self.now).bundles[0].digest
 

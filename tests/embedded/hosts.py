@@ -69,10 +69,23 @@ class Up:
         secrets = [a for n, p in self._secrets.items() for a in ("--secret", f"{n}={p}")]
         brokers = ["--broker", broker] if broker else []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fourways_cli", "up", *map(str, manifests),
-             "--state", str(self.state), "--port", str(port), *volumes, *secrets, *brokers],
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "fourways_cli",
+                "up",
+                *map(str, manifests),
+                "--state",
+                str(self.state),
+                "--port",
+                str(port),
+                *volumes,
+                *secrets,
+                *brokers,
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def stop(self) -> None:
         self.process.terminate()
@@ -96,8 +109,11 @@ class Up:
     def _command(self, *args: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "fourways_cli", *args, "--state", str(self.state)],
-            capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200"},
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "COLUMNS": "200"},
+        )
 
 
 def await_settled(state: Path, seconds: float = 60) -> dict[str, dict]:

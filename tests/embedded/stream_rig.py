@@ -139,20 +139,26 @@ def configure(root: Path, store: str, source: dict[str, Any], **streaming: Any) 
         "namespace": "n",
         "name": "anomaly",
         "model": {
-            "uri": f"file://{root}/model", "version": "v1", "format": "python",
+            "uri": f"file://{root}/model",
+            "version": "v1",
+            "format": "python",
             "pythonClass": "users_code:Model",
         },
         "contract": CONTRACT,
         "streaming": {
-            "source": source, "microBatch": {"maxEvents": 64, "maxDelay": "5ms"}, **streaming
+            "source": source,
+            "microBatch": {"maxEvents": 64, "maxDelay": "5ms"},
+            **streaming,
         },
         "port": free_port(),
         "host": "127.0.0.1",
         "paths": {
-            "storeUriFile": f"{root}/uri", "secretsRoot": f"{root}/secrets",
-            "cacheDir": f"{root}/cache", "terminationLog": f"{root}/last-words",
+            "storeUriFile": f"{root}/uri",
+            "secretsRoot": f"{root}/secrets",
+            "cacheDir": f"{root}/cache",
+            "terminationLog": f"{root}/last-words",
         },
-    }  # fmt: skip
+    }
     return StreamConfig.model_validate(document, context=JUDGED)
 
 

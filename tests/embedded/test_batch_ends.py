@@ -163,51 +163,71 @@ FILES_SINK = {"files": {"uri": "pvc://data/out"}}
 TABLE = {"table": {"database": {"secretName": "db"}, "table": "out"}}
 FAULTS = {
     "vanishes": Fault(
-        lambda g: g.file(FILES - 1).unlink(), SourceError, r"part9.*: is gone; it was there when",
+        lambda g: g.file(FILES - 1).unlink(),
+        SourceError,
+        r"part9.*: is gone; it was there when",
         midway=True,
     ),
     "changes": Fault(grow, SourceError, r"part\d.*: changed while it was read", midway=True),
     "folder gone": Fault(
-        lambda g: g.world.file("in").rename(g.world.file("away")), SourceError, "no such file",
+        lambda g: g.world.file("in").rename(g.world.file("away")),
+        SourceError,
+        "no such file",
         ["Parquet"],
     ),
     "no files": Fault(
-        lambda g: [g.file(at).unlink() for at in range(FILES)], SourceError,
-        "the folder has no file that ends with", ["CSV"],
+        lambda g: [g.file(at).unlink() for at in range(FILES)],
+        SourceError,
+        "the folder has no file that ends with",
+        ["CSV"],
     ),
     "column missing": Fault(
-        lambda g: g.write(age=None), SourceError,
+        lambda g: g.write(age=None),
+        SourceError,
         r"part9.*: column age is missing; the (file has|lines have) id, spend",
     ),
     "column retyped": Fault(
-        lambda g: g.write(age=["old"] * 100), SourceError,
+        lambda g: g.write(age=["old"] * 100),
+        SourceError,
         r"part9.*: column age is string, the contract says int32; change the contract, or convert",
         ["Parquet"],
     ),
     "cells retyped": Fault(
-        lambda g: g.write(age=["old"] * 100), TooManyRejects,
+        lambda g: g.write(age=["old"] * 100),
+        TooManyRejects,
         r"maxRejects is 1; the first: row \d+ \(c900\): age: 'old' is not a whole number",
         ["CSV", "JSONLines"],
     ),
     "rows poisoned": Fault(
-        lambda g: g.write(age=[-1, 999, *[1] * 98]), TooManyRejects,
+        lambda g: g.write(age=[-1, 999, *[1] * 98]),
+        TooManyRejects,
         r"2 of \d+ rows were refused, maxRejects is 1; the first: row \d+ \(c900\): age: -1 is "
         r"below 0; row \d+ \(c901\): age: 999 is above 120",
     ),
     "file damaged": Fault(damaged, SourceError, r"part9\.parquet: ", ["Parquet"]),
     "sink's column dropped": Fault(
-        sql("ALTER TABLE out RENAME y TO why"), ConfigError,
-        "sink.table out: it has no column y for y; it has id, why", ["Parquet"], sink=TABLE,
+        sql("ALTER TABLE out RENAME y TO why"),
+        ConfigError,
+        "sink.table out: it has no column y for y; it has id, why",
+        ["Parquet"],
+        sink=TABLE,
     ),
     "sink's table dropped": Fault(
-        sql("ALTER TABLE out RENAME TO away"), ConfigError,
-        "sink.table: there is no table out", ["Parquet"], sink=TABLE,
+        sql("ALTER TABLE out RENAME TO away"),
+        ConfigError,
+        "sink.table: there is no table out",
+        ["Parquet"],
+        sink=TABLE,
     ),
     "sink's table dropped midway": Fault(
-        sql("ALTER TABLE out RENAME TO away"), ConfigError,
-        "out", ["Parquet"], midway=True, sink=TABLE,
+        sql("ALTER TABLE out RENAME TO away"),
+        ConfigError,
+        "out",
+        ["Parquet"],
+        midway=True,
+        sink=TABLE,
     ),
-}  # fmt: skip
+}
 MENDED = {
     "folder gone": lambda g: g.world.file("away").rename(g.world.file("in")),
     "sink's column dropped": sql("ALTER TABLE out RENAME why TO y"),

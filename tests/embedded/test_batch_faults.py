@@ -113,8 +113,9 @@ async def test_a_server_that_restarts_midway_costs_no_recorded_chunk(
 
 
 async def test_a_full_disk_is_named_and_the_next_try_goes_on(
-    postgres: Server, tmp_path: Path  # noqa: F811
-) -> None:  # fmt: skip
+    postgres: Server,
+    tmp_path: Path,
+) -> None:
     uri = postgres.database()
     world = world_of(tmp_path, uri)
     open_writer(uri).close()
@@ -177,8 +178,9 @@ async def test_a_table_that_does_not_last_ends_the_run_and_publishes_nothing(
     assert await seen(world) == 0.0
     writer = open_writer(world.uri)
     assert [(r.name, r.state) for r in writer.runs("n", "churn")] == [
-        ("r2", "failed"), ("r1", "published"),
-    ]  # fmt: skip
+        ("r2", "failed"),
+        ("r1", "published"),
+    ]
     writer.close()
 
 
@@ -187,8 +189,12 @@ async def test_a_table_that_does_not_last_ends_the_run_and_publishes_nothing(
     [("kill", "postgresql", "table"), ("kill", "sqlite", ""), ("term", "postgresql", "")],
 )
 def test_workers_disturbed_at_random_moments_publish_what_they_would_in_peace(
-    postgres: Server, tmp_path: Path, disturb: str, store: str, sink: str  # noqa: F811
-) -> None:  # fmt: skip
+    postgres: Server,
+    tmp_path: Path,
+    disturb: str,
+    store: str,
+    sink: str,
+) -> None:
     seed = random.SystemRandom().randrange(10**6)
     scenario = Scenario(store, sink=sink, disturb=disturb, times=4, rows=50_000, seed=seed)
     told = torture(scenario, tmp_path, postgres if store == "postgresql" else None)

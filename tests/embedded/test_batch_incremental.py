@@ -27,7 +27,7 @@ ROWS = 40
 
 
 @pytest.fixture
-def table(each_world: World) -> Table:  # noqa: F811
+def table(each_world: World) -> Table:
     return Table(each_world)
 
 
@@ -320,8 +320,11 @@ CHECKS: list[tuple[dict[str, Any], list[int], str | None]] = [
 
 @pytest.mark.parametrize(("checks", "ages", "told"), CHECKS)
 async def test_a_run_that_fails_a_check_is_not_published(
-    each_world: World, checks: dict[str, Any], ages: list[int], told: str | None  # noqa: F811
-) -> None:  # fmt: skip
+    each_world: World,
+    checks: dict[str, Any],
+    ages: list[int],
+    told: str | None,
+) -> None:
     table = Table(each_world)
     table.run("r1", HASH)
     table.rows = {f"c{n:03}": (age, n) for n, age in enumerate(ages)}

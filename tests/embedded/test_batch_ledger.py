@@ -29,7 +29,7 @@ from tests.unit.test_store import (  # noqa: F401  (fixtures)
 pytestmark = pytest.mark.embedded
 
 
-def claims_of(uri: str, namespace: str) -> list[tuple[Any, ...]]:  # noqa: F811
+def claims_of(uri: str, namespace: str) -> list[tuple[Any, ...]]:
     query = (
         "SELECT number, state, attempts FROM {0}chunks WHERE run_id IN "
         "(SELECT id FROM {0}runs WHERE namespace = '{1}') ORDER BY number"
@@ -38,7 +38,7 @@ def claims_of(uri: str, namespace: str) -> list[tuple[Any, ...]]:  # noqa: F811
 
 
 @pytest.fixture
-def two(writer: Writer, namespace: str) -> Iterator[tuple[Work, Work]]:  # noqa: F811
+def two(writer: Writer, namespace: str) -> Iterator[tuple[Work, Work]]:
     """Two workers of one run of three chunks."""
     with (
         Work.on(writer, a_run(namespace), splits=3) as one,
@@ -55,8 +55,10 @@ def test_no_chunk_is_claimed_by_two(two: tuple[Work, Work]) -> None:
 
 
 async def test_many_workers_at_once_record_each_chunk_once(
-    uri: str, writer: Writer, namespace: str  # noqa: F811
-) -> None:  # fmt: skip
+    uri: str,
+    writer: Writer,
+    namespace: str,
+) -> None:
     chunks, workers = 12, 4
     failures: list[BaseException] = []
 
@@ -85,8 +87,10 @@ async def test_many_workers_at_once_record_each_chunk_once(
 
 
 def test_a_run_begun_again_goes_on_where_it_ended(
-    uri: str, writer: Writer, namespace: str  # noqa: F811
-) -> None:  # fmt: skip
+    uri: str,
+    writer: Writer,
+    namespace: str,
+) -> None:
     with Work.on(writer, a_run(namespace), splits=3) as one:
         one.record(predictions([1]), rejects=(Reject(7, "k", "x", "missing"),))
         one.claim()
@@ -102,8 +106,10 @@ def test_a_run_begun_again_goes_on_where_it_ended(
 
 
 def test_what_is_written_of_a_chunk_counts_only_with_its_record(
-    uri: str, writer: Writer, namespace: str  # noqa: F811
-) -> None:  # fmt: skip
+    uri: str,
+    writer: Writer,
+    namespace: str,
+) -> None:
     with Work.on(writer, a_run(namespace)) as one:
         chunk = one.ledger.chunk(one.claim())
         chunk.write(predictions([1, 2, 3]))
@@ -158,8 +164,11 @@ def test_the_chunks_of_a_worker_that_is_gone_are_taken_at_once(two: tuple[Work, 
 
 
 def test_a_thread_of_a_worker_that_leaves_claims_nothing_more(
-    uri: str, writer: Writer, namespace: str, monkeypatch: pytest.MonkeyPatch  # noqa: F811
-) -> None:  # fmt: skip
+    uri: str,
+    writer: Writer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     late: list[Any] = []
     with Work.on(writer, a_run(namespace), splits=3) as one:
         one.claim()
@@ -188,8 +197,11 @@ def test_a_slow_workers_chunk_is_stolen_once_its_time_is_unusual(two: tuple[Work
 
 
 def test_a_run_that_is_given_up_ends_for_all_and_begins_anew(
-    uri: str, writer: Writer, namespace: str, two: tuple[Work, Work]  # noqa: F811
-) -> None:  # fmt: skip
+    uri: str,
+    writer: Writer,
+    namespace: str,
+    two: tuple[Work, Work],
+) -> None:
     one, other = two
     one.record(predictions([1]))
     one.ledger.fail("TooManyRejects", "too many", 5)
@@ -199,8 +211,11 @@ def test_a_run_that_is_given_up_ends_for_all_and_begins_anew(
     assert (failure.reason, failure.message, failure.exit_code) == ("TooManyRejects", "too many", 5)
     (run,) = writer.runs(namespace, "churn")
     assert (run.state, run.rows, run.reason, run.message) == (
-        "failed", 1, "TooManyRejects", "too many",
-    )  # fmt: skip
+        "failed",
+        1,
+        "TooManyRejects",
+        "too many",
+    )
     with Work.on(writer, a_run(namespace), splits=1) as anew:
         assert claims_of(uri, namespace) == [(0, "todo", 0)]
         with pytest.raises(StoreUnavailable, match="another worker has taken over run r1"):
@@ -209,7 +224,7 @@ def test_a_run_that_is_given_up_ends_for_all_and_begins_anew(
         assert anew.publish().rows == 1
 
 
-def test_one_name_is_not_two_runs_at_once(writer: Writer, namespace: str) -> None:  # noqa: F811
+def test_one_name_is_not_two_runs_at_once(writer: Writer, namespace: str) -> None:
     with (
         Work.on(writer, a_run(namespace)),
         pytest.raises(ConfigError, match="run r1 is under way with another model"),
@@ -231,27 +246,36 @@ def test_one_worker_at_a_time_ends_a_run(two: tuple[Work, Work]) -> None:
 
 
 def test_progress_tells_how_far_each_worker_is(
-    writer: Writer, namespace: str, two: tuple[Work, Work]  # noqa: F811
-) -> None:  # fmt: skip
+    writer: Writer,
+    namespace: str,
+    two: tuple[Work, Work],
+) -> None:
     one, other = two
     one.record(predictions([1, 2]), rejects=(Reject(7, "k", "x", "missing"),))
     other.record(predictions([3], 2))
     one.claim()
     told = writer.progress(namespace, "churn", "r1")
     assert (told.state, told.rows, told.rejects, told.chunks, told.chunks_done) == (
-        "scoring", 4, 1, 3, 2,
-    )  # fmt: skip
+        "scoring",
+        4,
+        1,
+        3,
+        2,
+    )
     assert [(w.rows, w.rejects, w.chunks, w.alive) for w in told.workers] == [
-        (3, 1, 1, True), (1, 0, 0, True),
-    ]  # fmt: skip
+        (3, 1, 1, True),
+        (1, 0, 0, True),
+    ]
     assert told.rows_per_second > 0
     with pytest.raises(ConfigError, match="the store has no run r9 of churn"):
         writer.progress(namespace, "churn", "r9")
 
 
 async def test_an_earlier_run_is_brought_back(
-    uri: str, writer: Writer, namespace: str  # noqa: F811
-) -> None:  # fmt: skip
+    uri: str,
+    writer: Writer,
+    namespace: str,
+) -> None:
     for at in range(3):
         publish(writer, a_run(namespace, f"r{at}"), predictions([1], at))
     assert writer.rollback(namespace, "churn") == "r1"
@@ -268,7 +292,7 @@ async def test_an_earlier_run_is_brought_back(
     assert [run.name for run in writer.runs(namespace, "churn")] == ["r3"]
 
 
-def test_two_runs_are_compared_by_key(writer: Writer, namespace: str) -> None:  # noqa: F811
+def test_two_runs_are_compared_by_key(writer: Writer, namespace: str) -> None:
     publish(writer, a_run(namespace, "r1"), predictions([1, 2, 3], y=[1.0, 2.0, 3.0]))
     publish(writer, a_run(namespace, "r2"), predictions([2, 3, 4, 5], y=[2.0, 4.0, 5.0, 6.0]))
     told = writer.difference(namespace, "churn", "r1", "r2")
@@ -277,8 +301,9 @@ def test_two_runs_are_compared_by_key(writer: Writer, namespace: str) -> None:  
 
 
 def test_a_store_of_the_first_version_is_brought_up_to_date(
-    request: pytest.FixtureRequest, uri: str  # noqa: F811
-) -> None:  # fmt: skip
+    request: pytest.FixtureRequest,
+    uri: str,
+) -> None:
     own = uri
     if uri.startswith("postgresql"):
         own = request.getfixturevalue("postgres").database()
@@ -291,7 +316,7 @@ def test_a_store_of_the_first_version_is_brought_up_to_date(
     store.close()
 
 
-def change(uri: str, query: str) -> None:  # noqa: F811
+def change(uri: str, query: str) -> None:
     if uri.startswith("sqlite"):
         import sqlite3
 

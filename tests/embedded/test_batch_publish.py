@@ -58,9 +58,11 @@ class Table:
         ages = np.arange(ROWS + 1) % 100
         ages[REFUSED] = -1
         self.world.table(
-            id=[*self.keys, f"only{version}"], age=ages, spend=self._spend(version),
+            id=[*self.keys, f"only{version}"],
+            age=ages,
+            spend=self._spend(version),
             row_group_size=GROUP,
-        )  # fmt: skip
+        )
 
     def _spend(self, version: int) -> Any:
         spend = np.full(ROWS + 1, version, np.float32)

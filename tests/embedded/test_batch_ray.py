@@ -54,11 +54,20 @@ def start_ray() -> tuple[subprocess.Popen[str], str] | None:
     """Start a Ray cluster; None where it did not come up."""
     port = free_port()
     started = subprocess.Popen(
-        [Path(sys.executable).with_name("ray"), "start", "--head", "--block",
-         "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2",
-         "--object-store-memory=80000000", "--include-dashboard=false"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            Path(sys.executable).with_name("ray"),
+            "start",
+            "--head",
+            "--block",
+            "--node-ip-address=127.0.0.1",
+            f"--port={port}",
+            "--num-cpus=2",
+            "--object-store-memory=80000000",
+            "--include-dashboard=false",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert started.stdout is not None
     if any("Ray runtime started" in line for line in started.stdout):
         return started, f"127.0.0.1:{port}"
@@ -67,13 +76,13 @@ def start_ray() -> tuple[subprocess.Popen[str], str] | None:
 
 
 @pytest.fixture
-def world(each_world: World) -> World:  # noqa: F811
+def world(each_world: World) -> World:
     fill(each_world)
     return each_world
 
 
 @pytest.fixture
-def slow(postgres: Server, tmp_path: Path) -> World:  # noqa: F811
+def slow(postgres: Server, tmp_path: Path) -> World:
     """A world whose store takes its time over each chunk, so that workers die over them."""
     world = World(tmp_path, postgres.database(), "n")
     fill(world)
@@ -94,9 +103,11 @@ def fill(world: World) -> None:
     ages = np.arange(ROWS) % 100
     ages[[5, ROWS // 2]] = 500  # refused: beyond the contract's range
     world.table(
-        id=[f"c{n}" for n in range(ROWS)], age=ages, spend=np.arange(ROWS, dtype=np.float32),
+        id=[f"c{n}" for n in range(ROWS)],
+        age=ages,
+        spend=np.arange(ROWS, dtype=np.float32),
         row_group_size=ROWS // CHUNKS,
-    )  # fmt: skip
+    )
 
 
 def config_of(world: World, **changes: Any) -> RuntimeConfig:
@@ -173,8 +184,9 @@ def driver(world: World, **changes: Any) -> Process:
     started = subprocess.Popen(
         [sys.executable, "-m", "fourways_runtime", "batch"],
         env={**os.environ, CONFIG_VARIABLE: config, RUN_VARIABLE: "r1"},
-        stderr=(world.root / "log").open("w"), text=True,
-    )  # fmt: skip
+        stderr=(world.root / "log").open("w"),
+        text=True,
+    )
     return Process(started, world.root / "last-words")
 
 

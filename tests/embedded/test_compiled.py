@@ -34,9 +34,13 @@ def compiled() -> dict[str, str]:
 
 def test_it_is_the_compiled_code_that_is_imported(compiled: dict[str, str]) -> None:
     told = subprocess.run(
-        [sys.executable, "-c", NAMES], cwd=ROOT, env=compiled, check=True,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", NAMES],
+        cwd=ROOT,
+        env=compiled,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     names = told.stdout.split()
     assert names
     assert {Path(name).suffix for name in names} == {".so"}
@@ -45,12 +49,17 @@ def test_it_is_the_compiled_code_that_is_imported(compiled: dict[str, str]) -> N
 
 def test_it_passes_the_tests_of_its_source(compiled: dict[str, str]) -> None:
     files = sorted(
-        file for kind in ("http_heads", "http_server", "serving", "gateway")
+        file
+        for kind in ("http_heads", "http_server", "serving", "gateway")
         for file in UNIT.glob(f"test_{kind}*.py")
-    )  # fmt: skip
+    )
     quietly = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *quietly, *files], cwd=ROOT, env=compiled, check=False,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "pytest", *quietly, *files],
+        cwd=ROOT,
+        env=compiled,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-5000:]

@@ -55,10 +55,14 @@ def real_config(root: Path, name: str) -> EdgeConfig:
     schema = {key: spec["contract"][key] for key in ("entityKey", "inputs", "outputs")}
     golden = spec["contract"]["goldenVectors"]
     return edge_config(
-        root, real_model(name), schema, [json.loads(line) for line in lines],
-        tolerance=golden.get("absoluteTolerance", 1e-4), version=spec["model"]["version"],
+        root,
+        real_model(name),
+        schema,
+        [json.loads(line) for line in lines],
+        tolerance=golden.get("absoluteTolerance", 1e-4),
+        version=spec["model"]["version"],
         budget=ROOMY | {"minAgreement": 0.99},
-    )  # fmt: skip
+    )
 
 
 def report_of(folder: Path) -> dict[str, Any]:
@@ -121,14 +125,18 @@ def test_the_same_inputs_are_the_same_manifest_wherever_they_are_built(tmp_path:
 def test_a_budget_that_nothing_fits_publishes_nothing_and_shows_the_table(tmp_path: Path) -> None:
     raw = matrix()
     config = edge_config(
-        tmp_path, raw, MATRIX, matrix_golden(raw), tolerance=0.2,
+        tmp_path,
+        raw,
+        MATRIX,
+        matrix_golden(raw),
+        tolerance=0.2,
         edge={
             "targets": [
                 {"name": "roomy", "budget": ROOMY},
                 {"name": "tiny", "budget": ROOMY | {"memoryMiB": 1}},
             ]
         },
-    )  # fmt: skip
+    )
     environment = {**os.environ, "FOURWAYS_CONFIG": json.dumps(config.to_json())}
     command = [sys.executable, "-m", "fourways_runtime", "edge-build"]
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)

@@ -40,8 +40,10 @@ from tests.unit.serving_plane import FLOAT, NO_TLS, onnx_bytes, tensor
 pytestmark = pytest.mark.embedded
 
 TENSORS = [
-    tensor("age", "INT32", [30]), tensor("spend", "FP32", [2]), tensor("rate", "FP32", [1]),
-]  # fmt: skip
+    tensor("age", "INT32", [30]),
+    tensor("spend", "FP32", [2]),
+    tensor("rate", "FP32", [1]),
+]
 
 
 @pytest.fixture
@@ -58,15 +60,27 @@ def gateway(publisher: Publisher) -> Iterator[Gateway]:
 def agent(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "fourways_agent", *arguments],
-        capture_output=True, text=True, timeout=60, check=False, **more,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **more,
+    )
 
 
 def told(settings: Settings, store: Store) -> list[str]:
     return [
-        "--state", str(store.folder), "--gateway", settings.gateway, "--deployment",
-        settings.deployment, "--target", settings.target, "--key", settings.key,
-    ]  # fmt: skip
+        "--state",
+        str(store.folder),
+        "--gateway",
+        settings.gateway,
+        "--deployment",
+        settings.deployment,
+        "--target",
+        settings.target,
+        "--key",
+        settings.key,
+    ]
 
 
 def test_commands_of_a_device(tmp_path: Path, publisher: Publisher, gateway: Gateway) -> None:
@@ -165,11 +179,19 @@ def test_a_model_that_crashes_or_errs_here_is_given_up_and_never_fetched_again(
 def running(store: Store, settings: Settings, every: str = "1s") -> Iterator[tuple[str, Any]]:
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "fourways_agent", "run", *told(settings, store),
-            "--port", "0", "--every", every,
+            sys.executable,
+            "-m",
+            "fourways_agent",
+            "run",
+            *told(settings, store),
+            "--port",
+            "0",
+            "--every",
+            every,
         ],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         yield until(process, "listening"), process
     finally:
@@ -305,9 +327,12 @@ def test_a_full_disk_leaves_the_old_model_answering(
     )
     full = subprocess.run(
         [sys.executable, "-c", limited, "update", "--state", str(store.folder)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
+    )
     assert (full.returncode, "file too large" in full.stderr) == (75, True), full.stderr
     assert not (store.folder / "slots" / store.read().inactive()).exists(), "no half bundle is left"
     assert ours.predict(RECORD) == {"score": 30.0}
@@ -340,8 +365,9 @@ def test_a_key_that_is_not_ours_signs_nothing_for_us(
     publisher.publish(1)
     other = subprocess.run(
         ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"],
-        check=True, capture_output=True,
-    ).stdout  # fmt: skip
+        check=True,
+        capture_output=True,
+    ).stdout
     Path(settings.key).write_bytes(public_half(other))
     gateway.asked.clear()
     with pytest.raises(Refused, match="signature is not of this key"):

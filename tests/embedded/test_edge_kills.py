@@ -70,8 +70,11 @@ def test_killed_before_every_single_change_of_the_disk(tmp_path: Path) -> None:
             step += 1
             ended = subprocess.run(
                 [sys.executable, "-c", AT_STEP, str(store.folder), str(step)],
-                check=False, capture_output=True, text=True, timeout=60,
-            )  # fmt: skip
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
             if ended.returncode == 0:
                 break
             assert ended.returncode == -signal.SIGKILL, ended.stderr
@@ -154,8 +157,11 @@ def test_a_new_model_that_ends_the_process_at_every_start_is_given_up(tmp_path: 
         for _ in range(MAX_BOOTS + 1):
             ended = subprocess.run(
                 [sys.executable, "-c", crash, str(store.folder), slot],
-                check=False, capture_output=True, text=True, timeout=60,
-            )  # fmt: skip
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
             codes.append(ended.returncode)
             printed.append(ended.stdout.strip())
         assert codes == [-signal.SIGSEGV] * MAX_BOOTS + [0]

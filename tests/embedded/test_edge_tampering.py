@@ -62,9 +62,11 @@ class Scene:
         if key is not None:
             signature = self._signed(manifest, told, key)
         about = layout.referrer(
-            layout.SIGSTORE, model, Descriptor.of(layout.SIGSTORE, signature),
+            layout.SIGSTORE,
+            model,
+            Descriptor.of(layout.SIGSTORE, signature),
             Descriptor.of(layout.RELEASE, told),
-        )  # fmt: skip
+        )
         for raw in (manifest, told, signature, layout.encode(about)):
             self.offer(raw)
 
@@ -208,9 +210,11 @@ def _for_another(scene: Scene) -> None:
     told = layout.encode(release.to_json())
     signature = scene._signed(manifest, told, _our_key(scene))
     about = layout.referrer(
-        layout.SIGSTORE, Descriptor.of(layout.MANIFEST, manifest),
-        Descriptor.of(layout.SIGSTORE, signature), Descriptor.of(layout.RELEASE, told),
-    )  # fmt: skip
+        layout.SIGSTORE,
+        Descriptor.of(layout.MANIFEST, manifest),
+        Descriptor.of(layout.SIGSTORE, signature),
+        Descriptor.of(layout.RELEASE, told),
+    )
     for raw in (told, signature, layout.encode(about)):
         scene.offer(raw)
     found = Descriptor.of(layout.MANIFEST, layout.encode(about))
@@ -225,8 +229,10 @@ def test_what_is_not_the_bundle_is_refused(scene: Scene, lie: str) -> None:
         update(scene.store, scene.settings)
     after = scene.store.read()
     assert (after.slot, after.digest, after.sequence) == (
-        before.slot, before.digest, before.sequence,
-    )  # fmt: skip
+        before.slot,
+        before.digest,
+        before.sequence,
+    )
     assert after.bad == (), "what is not genuine says nothing about what is"
     assert Device(scene.store.folder).predict(RECORD) == {"score": 30.0}
     assert not (scene.root / "escaped").exists()

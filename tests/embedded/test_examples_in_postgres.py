@@ -20,7 +20,7 @@ pytestmark = pytest.mark.embedded
 
 
 @pytest.fixture
-def root(tmp_path: Path, postgres: Server) -> Path:  # noqa: F811
+def root(tmp_path: Path, postgres: Server) -> Path:
     (tmp_path / "uri").write_text(postgres.database())
     shutil.copytree(ARTIFACTS, tmp_path / "volumes" / CLAIM)
     return tmp_path

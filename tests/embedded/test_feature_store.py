@@ -92,14 +92,16 @@ class Database:
 
 @pytest.fixture(params=["postgres", "sqlite"])
 def database(
-    request: pytest.FixtureRequest, tmp_path: Path, postgres: Server  # noqa: F811
-) -> Database:  # fmt: skip
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    postgres: Server,
+) -> Database:
     here = request.param == "sqlite"
     return Database(tmp_path, f"sqlite://{tmp_path}/crm.db" if here else postgres.database())
 
 
 @pytest.fixture
-def server(tmp_path: Path, postgres: Server) -> Database:  # noqa: F811
+def server(tmp_path: Path, postgres: Server) -> Database:
     return Database(tmp_path, postgres.database())
 
 
@@ -222,8 +224,9 @@ async def test_addresses_that_make_no_sense(database: Database) -> None:
 
 
 async def test_a_database_that_is_away_is_told_without_its_password(
-    server: Database, postgres: Server  # noqa: F811
-) -> None:  # fmt: skip
+    server: Database,
+    postgres: Server,
+) -> None:
     server.secret.write_text(postgres.uri("nowhere"))
     async with server.open("age", timeout="300ms") as reader:
         with pytest.raises(FeaturesUnavailable, match='database "nowhere" does not exist') as told:
@@ -243,8 +246,9 @@ async def test_a_database_that_is_away_is_told_without_its_password(
 
 
 async def test_connections_that_were_cut_are_replaced(
-    server: Database, postgres: Server  # noqa: F811
-) -> None:  # fmt: skip
+    server: Database,
+    postgres: Server,
+) -> None:
     server.fill()
     async with server.open("age") as reader:
         await reader.fetch(["a"])

@@ -36,9 +36,11 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         connection.execute("INSERT INTO people VALUES ('ann', 30, 2)")
     connection.close()
     features = {
-        "database": {"secretName": "crm"}, "table": "people", "inputs": ["age", "spend"],
+        "database": {"secretName": "crm"},
+        "table": "people",
+        "inputs": ["age", "spend"],
         "timeout": "2s",
-    }  # fmt: skip
+    }
     config = configure(root, linear(), LINEAR, port=free_port(), features=features)
     paths = config.paths.model_copy(update={"secrets_root": str(root / "secrets")})
     yield from _serve(root, config.model_copy(update={"paths": paths}))

@@ -26,9 +26,11 @@ def configured(root: Path, uri: str, **more: Any) -> ServerConfig:
     secret.mkdir(parents=True)
     (secret / "uri").write_text(uri)
     features = {
-        "database": {"secretName": "crm"}, "table": "people", "inputs": ["age", "spend"],
+        "database": {"secretName": "crm"},
+        "table": "people",
+        "inputs": ["age", "spend"],
         "timeout": "1s",
-    } | more  # fmt: skip
+    } | more
     config = configure(
         root, linear(), LINEAR, port=free_port(), features=features, timeoutSeconds=5
     )
@@ -87,8 +89,9 @@ def test_a_database_that_never_comes_is_named_in_the_last_words(tmp_path: Path) 
 
 
 def test_columns_that_are_not_there_end_the_start_at_once(
-    tmp_path: Path, postgres: Server  # noqa: F811
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    postgres: Server,
+) -> None:
     config = configured(tmp_path, filled(postgres), inputs=["age", "rate"])
     with started(tmp_path, config) as running:
         assert running.end() == 2

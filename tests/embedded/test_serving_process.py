@@ -27,8 +27,10 @@ from fourways_runtime.serving.shell import serve
 from tests.unit.serving_plane import LINEAR, NO_TLS, configure, linear, tensor
 
 RECORD = [
-    tensor("age", "INT32", [30]), tensor("spend", "FP32", [2]), tensor("rate", "FP32", [1]),
-]  # fmt: skip
+    tensor("age", "INT32", [30]),
+    tensor("spend", "FP32", [2]),
+    tensor("rate", "FP32", [1]),
+]
 
 pytestmark = pytest.mark.embedded
 
@@ -152,11 +154,13 @@ def test_lives_at_once_is_ready_when_it_answers_and_drains_without_failing_a_req
     config = configured(
         tmp_path,
         model={
-            "uri": f"{base}/model.onnx", "version": "v1", "digest": digests["/model.onnx"],
+            "uri": f"{base}/model.onnx",
+            "version": "v1",
+            "digest": digests["/model.onnx"],
         },
         contract={**LINEAR, "goldenVectors": vectors},
         fetch={"hosts": ["127.0.0.1"]},
-    )  # fmt: skip
+    )
     with (
         started(tmp_path, config) as running,
         httpx.Client(base_url=running.url, verify=NO_TLS) as client,

@@ -75,10 +75,12 @@ class Rig:
         files = {"files": {"uri": f"file://{self.folder}", "format": self.kind}}
         table = {
             "table": {
-                "database": {"secretName": "db"}, "table": "t", "write": self.kind,
+                "database": {"secretName": "db"},
+                "table": "t",
+                "write": self.kind,
                 "columns": [{"output": "score", "column": "s"}],
             }
-        }  # fmt: skip
+        }
         spec = SinkSpec.model_validate(table if self.kind in ("Replace", "Upsert") else files)
         sink = open_sink(spec, CONTRACT, run, policy=FetchPolicy(), paths=self.paths, **more)
         sink.begin()
@@ -325,8 +327,19 @@ def test_no_link_leads_out_of_a_claim(files: Rig, tmp_path: Path) -> None:
 
 
 def test_unsigned_numbers_and_others_are_written_as_they_are(tmp_path: Path) -> None:
-    kinds = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
-             "float32", "float64"]  # fmt: skip
+    kinds = [
+        "bool",
+        "int8",
+        "uint8",
+        "int16",
+        "uint16",
+        "int32",
+        "uint32",
+        "int64",
+        "uint64",
+        "float32",
+        "float64",
+    ]
     contract = Contract.model_validate(
         {
             "entityKey": {"name": "id", "type": "int64"},
@@ -421,20 +434,39 @@ def test_a_delta_table_with_other_columns_is_refused_before_the_first_row(
     [
         ("", "Replace", "there is no table t"),
         ("(id text, label text, parts float8[])", "Replace", "it has no column s for score"),
-        ("(id text, s smallint, label text, parts float8[])", "Replace",
-         "column s is int2, score is real"),
-        ("(id text, s real, label varchar(3), parts float8[])", "Replace",
-         "column label is varchar, label is text"),
-        ("(id text, s real, label text, parts float8)", "Replace",
-         "column parts is float8, parts is double precision[]"),
-        ("(id text, s real, label text, parts float8[], day date NOT NULL)", "Replace",
-         "column day may not be null and has no default"),
-        ("(id text, s real, label text, parts float8[])", "Upsert",
-         "there is no unique index on id alone"),
-        ("(id text PRIMARY KEY, s real, label text, parts float8[]);"
-         "CREATE TABLE other (t text REFERENCES t)", "Replace", "other tables refer to its rows"),
+        (
+            "(id text, s smallint, label text, parts float8[])",
+            "Replace",
+            "column s is int2, score is real",
+        ),
+        (
+            "(id text, s real, label varchar(3), parts float8[])",
+            "Replace",
+            "column label is varchar, label is text",
+        ),
+        (
+            "(id text, s real, label text, parts float8)",
+            "Replace",
+            "column parts is float8, parts is double precision[]",
+        ),
+        (
+            "(id text, s real, label text, parts float8[], day date NOT NULL)",
+            "Replace",
+            "column day may not be null and has no default",
+        ),
+        (
+            "(id text, s real, label text, parts float8[])",
+            "Upsert",
+            "there is no unique index on id alone",
+        ),
+        (
+            "(id text PRIMARY KEY, s real, label text, parts float8[]);"
+            "CREATE TABLE other (t text REFERENCES t)",
+            "Replace",
+            "other tables refer to its rows",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_table_that_cannot_take_them_is_refused_before_the_first_row(
     tmp_path: Path, database: str, table: str, write: str, told: str
 ) -> None:

@@ -92,8 +92,13 @@ def test_partitions_of_a_bucket_are_read_and_a_changed_object_is_noticed(
 
 
 def sink(paths: Paths, form: str, run: str, prefix: str, policy: FetchPolicy = POLICY) -> Any:
-    told = {"files": {"uri": f"s3://tables/{prefix}", "format": form,
-                      "credentials": {"secretName": "s3"}}}  # fmt: skip
+    told = {
+        "files": {
+            "uri": f"s3://tables/{prefix}",
+            "format": form,
+            "credentials": {"secretName": "s3"},
+        }
+    }
     made = open_sink(SinkSpec.model_validate(told), CONTRACT, run, policy=policy, paths=paths)
     made.begin()
     return made

@@ -134,9 +134,10 @@ def test_another_worker_reads_its_range_and_rows_added_since_are_the_next_runs(r
     splits = rig.open().splits(30)
     people(rig, "generate_series(101, 200)")
     assert keys(rig.open(), splits[::-1]) == [
-        f"k{n}" for split in splits[::-1] for n in range(split.detail["from"],
-                                                        split.detail["to"] + 1)
-    ]  # fmt: skip
+        f"k{n}"
+        for split in splits[::-1]
+        for n in range(split.detail["from"], split.detail["to"] + 1)
+    ]
 
 
 def test_without_ranges_one_statement_reads_all_in_the_querys_order(rig: Rig) -> None:
@@ -172,17 +173,23 @@ def test_a_time_reads_as_one(rig: Rig) -> None:
     [
         ("SELECT id, n FROM people", "the source's query: column age is missing; the file has"),
         ("SELECT p.*, 1 AS id FROM people p", "column id occurs 2 times"),
-        (SQL.replace("*", "n, id, age::text, worth, plan, old, exact, pair"),
-         "column age is text, the contract says int32"),
-        (SQL.replace("*", "n, id, age, worth, plan, old, exact, 1.0 AS pair"),
-         "column pair is numeric, the contract says float32 of shape [2]"),
-        (SQL.replace("*", "id, age, worth, plan, old, exact, pair"),
-         "column n is missing; splitBy needs a whole number"),
+        (
+            SQL.replace("*", "n, id, age::text, worth, plan, old, exact, pair"),
+            "column age is text, the contract says int32",
+        ),
+        (
+            SQL.replace("*", "n, id, age, worth, plan, old, exact, 1.0 AS pair"),
+            "column pair is numeric, the contract says float32 of shape [2]",
+        ),
+        (
+            SQL.replace("*", "id, age, worth, plan, old, exact, pair"),
+            "column n is missing; splitBy needs a whole number",
+        ),
         ("SELEC", "the source database: syntax error"),
         ("SELECT * FROM gone", 'relation "gone" does not exist'),
         ("DELETE FROM people RETURNING *", "the source database: "),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_named_before_the_first_row(rig: Rig, query: str, told: str) -> None:
     with pytest.raises(SourceError) as error:
         rig.open(query).splits(10)

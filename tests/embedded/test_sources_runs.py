@@ -108,8 +108,10 @@ def test_repeated_keys_are_rejects_wherever_predictions_go(
     ages[7] = -1  # Refused: the rows behind it stand one further down than they lie in the file.
     world.table(
         id=[f"c{n // 2 if n in (20, 300) else n}" for n in range(COUNT)],
-        age=ages, spend=[0.5] * COUNT, row_group_size=GROUP,
-    )  # fmt: skip
+        age=ages,
+        spend=[0.5] * COUNT,
+        row_group_size=GROUP,
+    )
     where = {"uri": "pvc://data/table.parquet"}
     told = []
     for name, to in (("elsewhere", sink), ("store", None)):
@@ -134,9 +136,10 @@ def test_what_a_run_given_up_wrote_goes_with_its_record(world: World, sink: dict
     def left() -> list[str]:
         if "table" not in sink:
             return sorted(
-                path.name for path in world.file("out").rglob("*")
+                path.name
+                for path in world.file("out").rglob("*")
                 if path.is_file() and "dead" in str(path)
-            )  # fmt: skip
+            )
         with psycopg.connect(world.uri) as connection:
             found = connection.execute("SELECT relname FROM pg_class WHERE relname ~ '^fourways_'")
             return [name for (name,) in found]

@@ -147,7 +147,7 @@ def _await_unlocked(uri: str) -> None:
 
 @pytest.mark.parametrize("forward", [False, True], ids=["before the commit", "after the commit"])
 async def test_a_line_cut_at_the_commit_is_resolved_by_the_next_try(
-    postgres: Server,  # noqa: F811
+    postgres: Server,
     line: Callable[..., CutLine],
     forward: bool,
 ) -> None:
@@ -189,7 +189,7 @@ def _publish_through(uri: str, name: str, ready: Any) -> None:
 
 @pytest.mark.parametrize("forward", [False, True], ids=["before the commit", "after the commit"])
 async def test_a_worker_killed_within_the_commit_leaves_old_or_new(
-    postgres: Server,  # noqa: F811
+    postgres: Server,
     line: Callable[..., CutLine],
     forward: bool,
 ) -> None:
@@ -280,7 +280,7 @@ async def test_a_restart_between_two_questions_is_not_noticed(own_server: Server
 
 
 async def test_a_server_that_hangs_is_unavailable_within_the_timeout(
-    postgres: Server,  # noqa: F811
+    postgres: Server,
 ) -> None:
     uri = postgres.database()
     writer = open_writer(uri)
@@ -297,7 +297,7 @@ async def test_a_server_that_hangs_is_unavailable_within_the_timeout(
     writer.close()
 
 
-async def test_a_rotated_secret_needs_no_restart(postgres: Server, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_rotated_secret_needs_no_restart(postgres: Server, tmp_path: Path) -> None:
     uri = postgres.database()
     writer = open_writer(uri)
     publish(writer, a_run("n"), predictions([1]))
@@ -346,7 +346,7 @@ def test_workers_that_start_at_once_make_one_schema(uri: str) -> None:
     writer.close()
 
 
-def test_a_failed_prune_does_not_fail_the_run(postgres: Server) -> None:  # noqa: F811
+def test_a_failed_prune_does_not_fail_the_run(postgres: Server) -> None:
     uri = postgres.database()
     writer = open_writer(uri)
     publish(writer, a_run("n", "r1"), predictions([1]), keep=1)
@@ -361,7 +361,7 @@ def test_a_failed_prune_does_not_fail_the_run(postgres: Server) -> None:  # noqa
     writer.close()
 
 
-def test_errors_never_show_the_password(postgres: Server) -> None:  # noqa: F811
+def test_errors_never_show_the_password(postgres: Server) -> None:
     uri = postgres.uri().replace("/postgres?", "/no-such-database?")
     with pytest.raises(StoreUnavailable) as error:
         open_writer(uri)
@@ -392,7 +392,7 @@ def test_sqlite_leaves_no_files_behind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("forward", [False, True], ids=["before the commit", "after the commit"])
 async def test_a_line_cut_at_a_streams_commit_leaves_all_of_it_or_nothing(
-    postgres: Server,  # noqa: F811
+    postgres: Server,
     line: Callable[..., CutLine],
     forward: bool,
 ) -> None:
@@ -423,7 +423,7 @@ async def test_a_line_cut_at_a_streams_commit_leaves_all_of_it_or_nothing(
 
 
 def test_a_line_cut_with_two_batches_under_way_answers_for_each_of_them(
-    postgres: Server,  # noqa: F811
+    postgres: Server,
     line: Callable[..., CutLine],
 ) -> None:
     stream = Stream("two", "churn", "v1", "sha256:0", contract(), "topic")

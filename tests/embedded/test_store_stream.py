@@ -36,7 +36,7 @@ Open = Callable[..., StreamWriter]
 
 
 @pytest.fixture
-def open_stream(uri: str, namespace: str) -> Iterator[Open]:  # noqa: F811
+def open_stream(uri: str, namespace: str) -> Iterator[Open]:
     opened: list[StreamWriter] = []
 
     def make(spec: Contract | None = None, **more: Any) -> StreamWriter:
@@ -50,7 +50,7 @@ def open_stream(uri: str, namespace: str) -> Iterator[Open]:  # noqa: F811
         writer.close()
 
 
-async def live(uri: str, namespace: str, keys: list[Any], *places: Place) -> Any:  # noqa: F811
+async def live(uri: str, namespace: str, keys: list[Any], *places: Place) -> Any:
     reader = open_reader(uri, 5.0)
     try:
         return await reader.live(namespace, "anomaly", keys, places)
@@ -58,7 +58,7 @@ async def live(uri: str, namespace: str, keys: list[Any], *places: Place) -> Any
         await reader.close()
 
 
-def query(uri: str, statement: str) -> list[tuple[Any, ...]]:  # noqa: F811
+def query(uri: str, statement: str) -> list[tuple[Any, ...]]:
     if uri.startswith("sqlite"):
         statement = statement.replace("fourways.", "")
         lite = sqlite3.connect(uri.removeprefix("sqlite:///"))
@@ -73,15 +73,19 @@ def query(uri: str, statement: str) -> list[tuple[Any, ...]]:  # noqa: F811
 
 def letter(position: int, **more: Any) -> DeadLetter:
     told: dict[str, Any] = {
-        "partition": 0, "key": b"k", "value": b"\xff\0{", "attempts": 1, "reason": "x: bad \0 text",
+        "partition": 0,
+        "key": b"k",
+        "value": b"\xff\0{",
+        "attempts": 1,
+        "reason": "x: bad \0 text",
         "headers": (("ce-id", b"1"), ("raw", b"\xff")),
-    }  # fmt: skip
+    }
     return DeadLetter(position=position, **(told | more))
 
 
 async def test_an_answer_is_there_when_its_position_has_passed(
-    uri: str,  # noqa: F811
-    namespace: str,  # noqa: F811
+    uri: str,
+    namespace: str,
     open_stream: Open,
 ) -> None:
     assert await live(uri, namespace, [1]) is None
@@ -104,8 +108,8 @@ async def test_an_answer_is_there_when_its_position_has_passed(
 
 
 async def test_of_two_answers_the_later_row_counts_in_whatever_order_they_come(
-    uri: str,  # noqa: F811
-    namespace: str,  # noqa: F811
+    uri: str,
+    namespace: str,
     open_stream: Open,
 ) -> None:
     writer = open_stream()
@@ -118,16 +122,24 @@ async def test_of_two_answers_the_later_row_counts_in_whatever_order_they_come(
 
 
 async def test_every_type_and_shape_comes_back(
-    uri: str,  # noqa: F811
-    namespace: str,  # noqa: F811
+    uri: str,
+    namespace: str,
     open_stream: Open,
 ) -> None:
     kinds: dict[str, list[Any]] = {
-        "bool": [True, False], "int8": [-128, 127], "uint8": [0, 255], "int16": [-32768, 5],
-        "uint16": [0, 65535], "int32": [-(2**31), 3], "uint32": [0, 2**32 - 1],
-        "int64": [-(2**63), 2**63 - 1], "uint64": [0, 2**64 - 1], "float32": [0.5, -1.25],
-        "float64": [1e300, -0.1], "string": ["", "ü'\"\\ {},NULL"],
-    }  # fmt: skip
+        "bool": [True, False],
+        "int8": [-128, 127],
+        "uint8": [0, 255],
+        "int16": [-32768, 5],
+        "uint16": [0, 65535],
+        "int32": [-(2**31), 3],
+        "uint32": [0, 2**32 - 1],
+        "int64": [-(2**63), 2**63 - 1],
+        "uint64": [0, 2**64 - 1],
+        "float32": [0.5, -1.25],
+        "float64": [1e300, -0.1],
+        "string": ["", "ü'\"\\ {},NULL"],
+    }
     fields: list[dict[str, Any]] = []
     columns: dict[str, Any] = {}
     expected: list[dict[str, Any]] = [{}, {}]
@@ -152,8 +164,8 @@ async def test_every_type_and_shape_comes_back(
 
 
 async def test_a_worker_that_was_overtaken_writes_nothing_at_all(
-    uri: str,  # noqa: F811
-    namespace: str,  # noqa: F811
+    uri: str,
+    namespace: str,
     open_stream: Open,
 ) -> None:
     first, second = open_stream(), open_stream()
@@ -176,7 +188,7 @@ async def test_a_worker_that_was_overtaken_writes_nothing_at_all(
 
 
 async def test_what_is_sent_ahead_is_done_in_order_and_refused_with_what_it_follows(
-    postgres: Server,  # noqa: F811
+    postgres: Server,
 ) -> None:
     stream = Stream("ahead", "anomaly", "v1", "sha256:1", contract(), "topic")
     writer, other = (open_stream_writer(postgres.uri(), stream) for _ in range(2))
@@ -240,7 +252,7 @@ def test_tries_are_counted_taken_back_and_begun_anew(open_stream: Open) -> None:
     assert open_stream(source="another").positions({0: 0}) == {0: Position(0, 0)}
 
 
-def test_dead_letters_are_kept_whole(uri: str, namespace: str, open_stream: Open) -> None:  # noqa: F811
+def test_dead_letters_are_kept_whole(uri: str, namespace: str, open_stream: Open) -> None:
     writer = open_stream()
     writer.begin({0: 0})
     commit(writer, [Move(0, 0, 1)], predictions([]), [letter(0)])
@@ -260,8 +272,8 @@ def test_dead_letters_are_kept_whole(uri: str, namespace: str, open_stream: Open
 
 
 async def test_dead_letters_are_found_by_place_beside_the_answers(
-    uri: str,  # noqa: F811
-    namespace: str,  # noqa: F811
+    uri: str,
+    namespace: str,
     open_stream: Open,
 ) -> None:
     spec = contract({"name": "y", "type": "float64"}, {"name": "v", "type": "uint64", "shape": [2]})
@@ -296,8 +308,8 @@ async def test_dead_letters_are_found_by_place_beside_the_answers(
 
 
 async def test_readers_follow_to_other_outputs_while_they_ask_for_dead_letters(
-    uri: str,  # noqa: F811
-    namespace: str,  # noqa: F811
+    uri: str,
+    namespace: str,
     open_stream: Open,
 ) -> None:
     writer = open_stream()
@@ -313,8 +325,8 @@ async def test_readers_follow_to_other_outputs_while_they_ask_for_dead_letters(
 
 
 async def test_dead_letters_are_found_by_their_table_s_key(
-    uri: str,  # noqa: F811
-    namespace: str,  # noqa: F811
+    uri: str,
+    namespace: str,
     open_stream: Open,
 ) -> None:
     writer = open_stream()
@@ -340,8 +352,8 @@ async def test_dead_letters_are_found_by_their_table_s_key(
 
 
 async def test_other_outputs_get_a_table_of_their_own_and_readers_follow(
-    uri: str,  # noqa: F811
-    namespace: str,  # noqa: F811
+    uri: str,
+    namespace: str,
     open_stream: Open,
 ) -> None:
     old = open_stream()
@@ -386,7 +398,7 @@ def test_one_worker_leads_and_the_next_follows_when_it_is_gone(open_stream: Open
 def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first(
     tmp_path: Path,
     request: pytest.FixtureRequest,
-    uri: str,  # noqa: F811
+    uri: str,
 ) -> None:
     if uri.startswith("postgresql"):
         server: Server = request.getfixturevalue("postgres")

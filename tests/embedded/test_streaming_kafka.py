@@ -102,7 +102,7 @@ def count_writes(store: str) -> None:
 def test_workers_killed_ten_times_lose_nothing_and_double_nothing(
     broker: Any,
     topic: str,
-    postgres: Server,  # noqa: F811
+    postgres: Server,
     tmp_path: Path,
 ) -> None:
     store = postgres.database()
@@ -150,7 +150,7 @@ def test_workers_killed_ten_times_lose_nothing_and_double_nothing(
 def test_partitions_move_between_healthy_workers_without_a_second_try(
     broker: Any,
     topic: str,
-    postgres: Server,  # noqa: F811
+    postgres: Server,
     tmp_path: Path,
 ) -> None:
     store = postgres.database()

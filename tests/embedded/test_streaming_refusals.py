@@ -61,9 +61,12 @@ class OnBroker(Running):
 @asynccontextmanager
 async def gateway(folder: Path, store: str, source: dict[str, Any]) -> AsyncIterator[OnBroker]:
     route = Route(
-        deployment="anomaly", mode="streaming", version="v1", freshness_seconds=1e6,
+        deployment="anomaly",
+        mode="streaming",
+        version="v1",
+        freshness_seconds=1e6,
         source=StreamSource.model_validate(source),
-    )  # fmt: skip
+    )
     plane = OnBroker(folder, store, routes=(route,))
     plane.config = plane.config.model_copy(update={"namespace": "n"})
     await plane.start()
@@ -84,8 +87,11 @@ async def check(folder: Path, store: str, source: dict[str, Any], scored: int) -
         got = await one.post(13, prefer="wait=30")
         told = got.json()
         assert (got.status_code, told["key"], told["reason"], told["attempts"]) == (
-            422, "k", FAILED, 3,
-        )  # fmt: skip
+            422,
+            "k",
+            FAILED,
+            3,
+        )
         assert await one.get("/predictions/anomaly/k") == (422, told)
         assert (await one.post(13)).json() == told
 
@@ -118,8 +124,8 @@ async def test_a_refused_question_is_told_and_one_that_nats_drops_is_too(
 
 
 async def test_a_refused_question_is_told_of_its_place_in_kafka(
-    broker: Any,  # noqa: F811
-    topic: str,  # noqa: F811
+    broker: Any,
+    topic: str,
     tmp_path: Path,
 ) -> None:
     source = {"kafka": {"bootstrapServers": broker.bootstrap, "topic": topic}}

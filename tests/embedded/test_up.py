@@ -50,8 +50,12 @@ def test_the_examples_answer_over_http(up: Up) -> None:
     ), statuses
     answers = dict(ask_all(up.url))
     assert set(answers) == {
-        "churn", "segmentation", "sales-forecast", "recommendations", "file-type"
-    }  # fmt: skip
+        "churn",
+        "segmentation",
+        "sales-forecast",
+        "recommendations",
+        "file-type",
+    }
     assert [o["shape"] for o in answers["recommendations"]["outputs"]] == [[3, 10]] * 3
     assert all(0 <= p <= 1 for p in answers["churn"]["outputs"][0]["data"])
     assert answers["churn"]["model_version"] == "1.0.0"
@@ -129,10 +133,23 @@ def test_a_second_host_on_the_same_state_is_refused(up: Up) -> None:
     up.start(EXAMPLES / "churn.yaml")
     await_settled(up.state)
     second = subprocess.run(
-        [sys.executable, "-m", "fourways_cli", "up", str(EXAMPLES / "churn.yaml"),
-         "--state", str(up.state), "--volume", f"{CLAIM}={ARTIFACTS}", "--port", str(free_port())],
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "fourways_cli",
+            "up",
+            str(EXAMPLES / "churn.yaml"),
+            "--state",
+            str(up.state),
+            "--volume",
+            f"{CLAIM}={ARTIFACTS}",
+            "--port",
+            str(free_port()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert second.returncode == 1
     assert "another `fourways up`" in second.stderr
     assert ask(up.state, {"do": "status"})["deployments"]
@@ -143,8 +160,10 @@ def test_an_invalid_manifest_starts_nothing(tmp_path: Path) -> None:
     manifest.write_text((EXAMPLES / "churn.yaml").read_text().replace("mode: batch", "mode: btach"))
     done = subprocess.run(
         [sys.executable, "-m", "fourways_cli", "up", str(manifest), "--state", str(tmp_path / "s")],
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert done.returncode == 2
     assert "spec.mode" in done.stderr
     assert not (tmp_path / "s").exists()
@@ -153,8 +172,11 @@ def test_an_invalid_manifest_starts_nothing(tmp_path: Path) -> None:
 def test_make_demo_prints_an_answer_of_each_mode() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tools.demo.here"],
-        cwd=ROOT, capture_output=True, text=True, timeout=110,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
     assert done.returncode == 0, done.stderr
     for said in ("churn_probability", "come_back_probability", "label strange", "label makefile"):
         assert said in done.stdout

@@ -141,8 +141,10 @@ def test_a_feature_database_nobody_gave_is_asked_for(tmp_path: Path) -> None:
     manifest = write(tmp_path, come_back())
     done = subprocess.run(
         [sys.executable, "-m", "fourways_cli", "up", str(manifest), "--state", str(tmp_path / "s")],
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert done.returncode == 2
     assert f"--secret {SHOP_SECRET}=FOLDER" in done.stderr
     assert not (tmp_path / "s").exists()
@@ -264,9 +266,10 @@ def test_predict_answers_in_the_way_of_each_mode(up: Up, tmp_path: Path) -> None
     before = orjson.dumps([100.0] * 72).decode()
     inputs = ("--input", "flow=24.2", "--input", "hour=5", "--input", f"before={before}")
     (said,) = orjson.loads(
-        up.fourways("predict", "water-flow", "2030-01-01T05Z", *inputs, "--wait", "20",
-                    "-o", "json")
-    )  # fmt: skip
+        up.fourways(
+            "predict", "water-flow", "2030-01-01T05Z", *inputs, "--wait", "20", "-o", "json"
+        )
+    )
     assert said["outputs"]["label"] == "strange"
     # It is stored now: the key alone finds it.
     (again,) = orjson.loads(up.fourways("predict", "water-flow", "2030-01-01T05Z", "-o", "json"))

@@ -254,13 +254,16 @@ class FakeCluster:
         api_version = new["apiVersion"]
         new["metadata"]["managedFields"] = [
             {
-                "manager": manager, "operation": "Apply", "apiVersion": api_version,
-                "fieldsType": "FieldsV1", "fieldsV1": ssa.to_fields_v1(fields),
+                "manager": manager,
+                "operation": "Apply",
+                "apiVersion": api_version,
+                "fieldsType": "FieldsV1",
+                "fieldsV1": ssa.to_fields_v1(fields),
                 **({"subresource": subresource} if subresource else {}),
             }
             for (manager, subresource), fields in sorted(owned.items(), key=str)
             if fields
-        ]  # fmt: skip
+        ]
         ident = _ident(new)
         if new == live and ident in self.objects:
             return
@@ -430,10 +433,14 @@ def _as_kserve_leaves_it(obj: Json) -> None:
 def _default_job(spec: Json) -> None:
     per_index = "backoffLimitPerIndex" in spec
     defaults = {
-        "completions": 1, "parallelism": 1, "completionMode": "NonIndexed", "suspend": False,
-        "backoffLimit": 2**31 - 1 if per_index else 6, "podReplacementPolicy": "Failed",
+        "completions": 1,
+        "parallelism": 1,
+        "completionMode": "NonIndexed",
+        "suspend": False,
+        "backoffLimit": 2**31 - 1 if per_index else 6,
+        "podReplacementPolicy": "Failed",
         "manualSelector": False,
-    }  # fmt: skip
+    }
     for name, value in defaults.items():
         spec.setdefault(name, value)
 

@@ -40,9 +40,15 @@ class Rig:
 
     def _start(self) -> None:
         self.operator = Operator(
-            self.cluster, SETTINGS, now=lambda: NOW, resync_interval=RESYNC,
-            workers=1, random=lambda: 0.0, sleep=_no_time, ask=self._ask,
-        )  # fmt: skip
+            self.cluster,
+            SETTINGS,
+            now=lambda: NOW,
+            resync_interval=RESYNC,
+            workers=1,
+            random=lambda: 0.0,
+            sleep=_no_time,
+            ask=self._ask,
+        )
         queue, sight = self.operator.queue, Sight()
         self.cluster.listeners[:] = [
             lambda obj, gone: [queue.add(key) for key in sight.keys_of(obj, gone=gone)]

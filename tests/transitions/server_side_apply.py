@@ -25,9 +25,18 @@ MERGE_KEYS = {
 }
 PORT_KEYS = ("containerPort", "protocol"), ("port", "protocol")
 WHOLE = frozenset(
-    {"args", "drop", "rules", "egress", "ingress", "policyTypes", "fieldRef", "selector",
-     "podSelector"}
-)  # fmt: skip
+    {
+        "args",
+        "drop",
+        "rules",
+        "egress",
+        "ingress",
+        "policyTypes",
+        "fieldRef",
+        "selector",
+        "podSelector",
+    }
+)
 """Lists and maps the server replaces as a whole (x-kubernetes-*-type: atomic)."""
 
 WHOLE_OF = {"InferenceService": WHOLE | {"containers", "volumes"}}

@@ -136,19 +136,31 @@ def test_bundles_are_routed_once_they_are_built_and_the_old_ones_until_then() ->
 def test_jobs_of_a_run_are_not_a_build_and_stay() -> None:
     def run(cluster: FakeCluster) -> None:
         cron_job = cluster.objects["CronJob", NAMESPACE, "churn-batch"]
-        reference = {"apiVersion": "batch/v1", "kind": "CronJob", "name": "churn-batch",
-                     "uid": cron_job["metadata"]["uid"]}  # fmt: skip
+        reference = {
+            "apiVersion": "batch/v1",
+            "kind": "CronJob",
+            "name": "churn-batch",
+            "uid": cron_job["metadata"]["uid"],
+        }
         template = cron_job["spec"]["jobTemplate"]
         for name, owner in (
             ("scheduled", {**reference, "controller": True}),
             ("by-hand", reference),
         ):
-            meta = {"name": name, "namespace": NAMESPACE, "ownerReferences": [owner],
-                    "labels": template["metadata"]["labels"]}  # fmt: skip
+            meta = {
+                "name": name,
+                "namespace": NAMESPACE,
+                "ownerReferences": [owner],
+                "labels": template["metadata"]["labels"],
+            }
             cluster.user_apply(
-                {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta,
-                 "spec": {"template": template["spec"]["template"]}}
-            )  # fmt: skip
+                {
+                    "apiVersion": "batch/v1",
+                    "kind": "Job",
+                    "metadata": meta,
+                    "spec": {"template": template["spec"]["template"]},
+                }
+            )
 
     cluster = _settled(apply(), run, apply(model=SECOND))
     assert {"scheduled", "by-hand"} <= {name for kind, _, name in cluster.objects if kind == "Job"}
@@ -165,10 +177,19 @@ def _begin(name: str, **labels: str) -> Step:
     def begin(cluster: FakeCluster) -> None:
         cron_job = cluster.objects["CronJob", NAMESPACE, "churn-batch"]
         template = cron_job["spec"]["jobTemplate"]
-        owner = {"apiVersion": "batch/v1", "kind": "CronJob", "name": "churn-batch",
-                 "uid": cron_job["metadata"]["uid"], "controller": True}  # fmt: skip
-        meta = {"name": name, "namespace": NAMESPACE, "ownerReferences": [owner],
-                "labels": {**template["metadata"]["labels"], **labels}}  # fmt: skip
+        owner = {
+            "apiVersion": "batch/v1",
+            "kind": "CronJob",
+            "name": "churn-batch",
+            "uid": cron_job["metadata"]["uid"],
+            "controller": True,
+        }
+        meta = {
+            "name": name,
+            "namespace": NAMESPACE,
+            "ownerReferences": [owner],
+            "labels": {**template["metadata"]["labels"], **labels},
+        }
         cluster.user_apply(
             {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": template["spec"]}
         )

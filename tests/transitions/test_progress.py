@@ -20,14 +20,19 @@ def start_run(cluster: FakeCluster) -> None:
     """Make a Job as the CronJob controller does."""
     cron = cluster.objects["CronJob", NAMESPACE, "churn-batch"]
     owner = {
-        "apiVersion": "batch/v1", "kind": "CronJob", "name": "churn-batch",
-        "uid": cron["metadata"]["uid"], "controller": True,
-    }  # fmt: skip
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "name": "churn-batch",
+        "uid": cron["metadata"]["uid"],
+        "controller": True,
+    }
     template = cron["spec"]["jobTemplate"]
     meta = {
-        "name": "churn-1", "namespace": NAMESPACE, "labels": template["metadata"]["labels"],
+        "name": "churn-1",
+        "namespace": NAMESPACE,
+        "labels": template["metadata"]["labels"],
         "ownerReferences": [owner],
-    }  # fmt: skip
+    }
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": template["spec"]}
     cluster.user_apply(job)
 

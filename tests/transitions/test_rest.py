@@ -37,11 +37,15 @@ def test_a_second_look_and_a_restart_write_nothing(change: str) -> None:
 def test_a_deployment_gets_its_objects_and_its_status() -> None:
     cluster = _settled(apply())
     assert _names(cluster) == {
-        "ModelDeployment/churn", "CronJob/churn-batch", "NetworkPolicy/churn-batch",
-        "ServiceAccount/churn-batch", "Deployment/fourways-gateway",
-        "NetworkPolicy/fourways-gateway", "Service/fourways-gateway",
+        "ModelDeployment/churn",
+        "CronJob/churn-batch",
+        "NetworkPolicy/churn-batch",
+        "ServiceAccount/churn-batch",
+        "Deployment/fourways-gateway",
+        "NetworkPolicy/fourways-gateway",
+        "Service/fourways-gateway",
         "ServiceAccount/fourways-gateway",
-    }  # fmt: skip
+    }
     conditions = _conditions(cluster)
     assert conditions["SpecValid"]["status"] == "True"
     assert conditions["Ready"]["reason"] == "WaitingForFirstRun"
@@ -62,10 +66,11 @@ def test_an_invalid_spec_leaves_the_last_good_one_at_work_and_is_not_retried() -
 def test_an_edit_by_somebody_else_is_undone() -> None:
     cluster = _settled(apply())
     edit = {
-        "apiVersion": "batch/v1", "kind": "CronJob",
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
         "metadata": {"name": "churn-batch", "namespace": NAMESPACE},
         "spec": {"schedule": "* * * * *"},
-    }  # fmt: skip
+    }
     _settled(lambda c: c.user_apply(edit), cluster=cluster)
     assert cluster.objects["CronJob", NAMESPACE, "churn-batch"]["spec"]["schedule"] == "0 3 * * *"
 
@@ -106,10 +111,15 @@ def test_an_object_with_our_labels_but_another_controller_is_somebody_elses() ->
             "fourways.dev/deployment": "churn",
         },
         "ownerReferences": [
-            {"apiVersion": "v1", "kind": "ServiceAccount", "name": "boss", "uid": uid,
-             "controller": True}
+            {
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "name": "boss",
+                "uid": uid,
+                "controller": True,
+            }
         ],
-    }  # fmt: skip
+    }
     other = {**foreign, "metadata": {**foreign["metadata"], "name": "not-planned"}}
     for obj in (foreign, other):
         _settled(lambda c, obj=obj: c.user_apply(obj), cluster=cluster)
@@ -212,8 +222,10 @@ def test_deletion_in_every_order_leaves_nothing(order: tuple[str, ...]) -> None:
             cluster.user_delete_namespace(NAMESPACE)
 
         actions: dict[str, Callable[[], Awaitable[None]]] = {
-            "deployment": gone, "operator": operator, "namespace": namespace,
-        }  # fmt: skip
+            "deployment": gone,
+            "operator": operator,
+            "namespace": namespace,
+        }
         for what in order:
             await actions[what]()
             if not stopped:

@@ -55,11 +55,16 @@ MATRIX: dict[str, Any] = {
     "entityKey": {"name": "id"},
     "inputs": [{"name": "x", "type": "float32", "shape": [WIDE]}],
     "outputs": [
-        {"name": "label", "type": "string", "tensor": "y", "reduce": "ArgMax",
-         "categories": ["a", "b", "c"]},
+        {
+            "name": "label",
+            "type": "string",
+            "tensor": "y",
+            "reduce": "ArgMax",
+            "categories": ["a", "b", "c"],
+        },
         {"name": "best", "type": "float32", "tensor": "y", "reduce": "Max"},
     ],
-}  # fmt: skip
+}
 
 
 def matrix_golden(raw: bytes, vectors: int = 40) -> list[dict[str, Any]]:

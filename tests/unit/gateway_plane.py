@@ -150,14 +150,20 @@ class Running:
     async def start(self) -> None:
         registry = CollectorRegistry()
         self.link = StoreLink(
-            str(self.file), lambda uri, _: self.stores[uri], self.config.store_timeout_seconds,
+            str(self.file),
+            lambda uri, _: self.stores[uri],
+            self.config.store_timeout_seconds,
             registry,
-        )  # fmt: skip
+        )
         await self.link.start()
         self.server, self.gateway = build(
-            self.config, self.link, registry, self.limits, lambda route: self.publisher,
+            self.config,
+            self.link,
+            registry,
+            self.limits,
+            lambda route: self.publisher,
             lambda: self.history,
-        )  # fmt: skip
+        )
         await self.listen()
 
     async def listen(self) -> None:

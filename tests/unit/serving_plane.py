@@ -67,9 +67,11 @@ LINEAR: dict[str, Any] = {
 def mixed() -> bytes:
     """Echo a text, a truth, a whole number and a grid, each through an Identity."""
     kinds = {
-        "word": (STRING, ["N"]), "flag": (TensorProto.BOOL, ["N"]),
-        "big": (TensorProto.UINT64, ["N"]), "grid": (TensorProto.DOUBLE, ["N", 2, 2]),
-    }  # fmt: skip
+        "word": (STRING, ["N"]),
+        "flag": (TensorProto.BOOL, ["N"]),
+        "big": (TensorProto.UINT64, ["N"]),
+        "grid": (TensorProto.DOUBLE, ["N", 2, 2]),
+    }
     return onnx_bytes(
         [helper.make_node("Identity", [name], [f"{name}_out"]) for name in kinds],
         [(name, *kind) for name, kind in kinds.items()],
@@ -149,10 +151,14 @@ async def serving(
     await server.start("127.0.0.1", 0)
     loaded = loading.load_model(config)
     batcher = Batcher(
-        loaded.scorer, loaded.renderer, app.metrics, max_rows=config.max_batch_rows,
+        loaded.scorer,
+        loaded.renderer,
+        app.metrics,
+        max_rows=config.max_batch_rows,
         inline_rows=loaded.inline_rows if inline_rows is None else inline_rows,
-        max_waiting=max_waiting, timeout=config.timeout_seconds,
-    )  # fmt: skip
+        max_waiting=max_waiting,
+        timeout=config.timeout_seconds,
+    )
     app.use(loaded.reader, batcher, await shell._completer(config, registry))
     limits = httpx.Limits(max_connections=64)
     async with httpx.AsyncClient(

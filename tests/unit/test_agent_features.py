@@ -89,8 +89,11 @@ def features(store: Store) -> Features:
 def test_what_a_record_leaves_out_the_gateway_says(gateway: Gateway, features: Features) -> None:
     gateway.told(spend=2.5, member=False)
     assert features.completed({"id": "a/b c", "age": 3}) == {
-        "id": "a/b c", "age": 3, "spend": 2.5, "member": False,
-    }  # fmt: skip
+        "id": "a/b c",
+        "age": 3,
+        "spend": 2.5,
+        "member": False,
+    }
     assert gateway.asked == ["/features/churn/a%2Fb%20c?inputs=spend%2Cmember"]
 
 

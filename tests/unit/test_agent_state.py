@@ -15,9 +15,16 @@ from fourways_agent.state import Settings, State, Store
 
 OLD = State(slot="a", digest="sha256:old", confirmed=True, sequence=5, accepted="sha256:old")
 NEW = replace(
-    OLD, slot="b", digest="sha256:new", confirmed=False, boots=3, sequence=6,
-    accepted="sha256:new", previous_slot="a", previous_digest="sha256:old",
-)  # fmt: skip
+    OLD,
+    slot="b",
+    digest="sha256:new",
+    confirmed=False,
+    boots=3,
+    sequence=6,
+    accepted="sha256:new",
+    previous_slot="a",
+    previous_digest="sha256:old",
+)
 
 
 def test_a_new_device_has_no_model(tmp_path: Path) -> None:
@@ -123,10 +130,12 @@ def test_settings_are_remembered(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ([], "--gateway, --deployment, --target, --key must be given"),
         (["--gateway", "g", "--deployment", "../x", "--target", "t", "--key", "k"], "--deployment"),
         (["--gateway", "g", "--deployment", "x", "--target", "t", "--key", "/none"], "--key names"),
-        (["--gateway", "file:///etc", "--deployment", "x", "--target", "t", "--key", __file__],
-         "--gateway must be an http"),
+        (
+            ["--gateway", "file:///etc", "--deployment", "x", "--target", "t", "--key", __file__],
+            "--gateway must be an http",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_the_command_line_gets_wrong_is_named(
     tmp_path: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

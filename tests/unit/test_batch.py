@@ -241,8 +241,9 @@ def test_a_count_stops_the_run_at_once_and_a_share_as_soon_as_it_is_sure() -> No
 
 async def test_a_table_without_rows_never_replaces_good_predictions(world: World) -> None:
     world.run()
-    world.table(id=pa.array([], pa.string()), age=pa.array([], pa.int32()),
-                spend=pa.array([], pa.float32()))  # fmt: skip
+    world.table(
+        id=pa.array([], pa.string()), age=pa.array([], pa.int32()), spend=pa.array([], pa.float32())
+    )
     with pytest.raises(SourceError, match="the source has no rows"):
         world.run("r2")
     world.table(id=["a"], age=[-1], spend=[0.0])
@@ -264,14 +265,20 @@ def test_a_run_published_already_reports_itself_and_scores_nothing(world: World)
     ("changes", "kind", "told"),
     [
         ({"digest": "sha256:" + "0" * 64}, DigestMismatch, "the file is sha256:"),
-        ({"contract__outputs": [{"name": "z", "type": "float32"}]}, ContractMismatch,
-         "output z is read from z, the model answers y float32[?, 1]"),
-        ({"contract__inputs": [{"name": "age", "type": "int32"}]}, ContractMismatch,
-         "inputs age make 1 columns, the model's input is x float32[?, 2]"),
+        (
+            {"contract__outputs": [{"name": "z", "type": "float32"}]},
+            ContractMismatch,
+            "output z is read from z, the model answers y float32[?, 1]",
+        ),
+        (
+            {"contract__inputs": [{"name": "age", "type": "int32"}]},
+            ContractMismatch,
+            "inputs age make 1 columns, the model's input is x float32[?, 2]",
+        ),
         ({"batch__source": {"uri": "pvc://data/gone.parquet"}}, SourceError, "no such file"),
         ({"paths__storeUriFile": "/nonexistent"}, ConfigError, "cannot be read from /nonexistent"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_named_and_nothing_published(
     world: World, changes: dict[str, Any], kind: type[WorkloadError], told: str
 ) -> None:
@@ -295,8 +302,9 @@ async def test_golden_vectors_are_checked_before_anything_is_scored(world: World
 
 
 async def test_a_store_that_goes_away_midway_is_waited_for(
-    world: World, postgres: Server  # noqa: F811
-) -> None:  # fmt: skip
+    world: World,
+    postgres: Server,
+) -> None:
     uri = postgres.database()
     database = uri.partition("?")[0].rpartition("/")[2]
     (world.root / "uri").write_text(uri)
@@ -320,8 +328,10 @@ async def test_a_store_that_goes_away_midway_is_waited_for(
 
 
 def test_patience_with_a_store_has_an_end(
-    world: World, postgres: Server, monkeypatch: pytest.MonkeyPatch  # noqa: F811
-) -> None:  # fmt: skip
+    world: World,
+    postgres: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("fourways_runtime.batch.run.PATIENCE_SECONDS", -1.0)
     (world.root / "uri").write_text(postgres.database())
     run = batch.BatchRun(world.config(), "r1")
@@ -351,13 +361,23 @@ async def test_the_command_publishes_and_leaves_its_last_words(world: World) -> 
     code, report, log = world.process(world.config()).end()
     assert code == 0
     assert report == RunReport(
-        outcome="Succeeded", message="4 rows published, 0 refused", rows=4, rejects=0,
-        digest=report.digest, version="v1",
-    )  # fmt: skip
+        outcome="Succeeded",
+        message="4 rows published, 0 refused",
+        rows=4,
+        rejects=0,
+        digest=report.digest,
+        version="v1",
+    )
     assert [line["message"] for line in log] == [
-        "started", "model loaded", "source opened", "laid out", "scored", "written", "published",
+        "started",
+        "model loaded",
+        "source opened",
+        "laid out",
+        "scored",
+        "written",
+        "published",
         "succeeded",
-    ]  # fmt: skip
+    ]
     assert log[4]["run"] == "r1"
     assert await world.rows("c1") == {"c1": {"y": 61.0}}
 

@@ -29,13 +29,13 @@ class Clock:
 
 
 @pytest.fixture
-def store(world: World) -> Iterator[Writer]:  # noqa: F811
+def store(world: World) -> Iterator[Writer]:
     opened = open_writer(world.uri)
     yield opened
     opened.close()
 
 
-def wait(world: World, *acts: Callable[[], object]) -> RunReport:  # noqa: F811
+def wait(world: World, *acts: Callable[[], object]) -> RunReport:
     clock = Clock(*acts)
     return attend(
         lambda: open_writer(world.uri),
@@ -46,7 +46,7 @@ def wait(world: World, *acts: Callable[[], object]) -> RunReport:  # noqa: F811
     )
 
 
-def begun(world: World, store: Writer) -> Ledger:  # noqa: F811
+def begun(world: World, store: Writer) -> Ledger:
     contract = world.config().contract
     run = Run("n", "churn", "r1", "v1", "sha256:0", contract, datetime.now(UTC))
     ledger = store.ledger(run, Settings("f"), "driver")
@@ -54,14 +54,14 @@ def begun(world: World, store: Writer) -> Ledger:  # noqa: F811
     return ledger
 
 
-def test_a_published_run_is_told_with_its_figures(world: World) -> None:  # noqa: F811
+def test_a_published_run_is_told_with_its_figures(world: World) -> None:
     report = wait(world, lambda: None, lambda: world.run("r1"))
     assert (report.outcome, report.rows, report.rejects) == ("Succeeded", 4, 0)
     assert report.digest is not None
     assert report.version == "v1"
 
 
-def test_what_ended_the_run_is_what_the_job_ends_with(world: World, store: Writer) -> None:  # noqa: F811
+def test_what_ended_the_run_is_what_the_job_ends_with(world: World, store: Writer) -> None:
     def fail() -> None:
         with begun(world, store) as ledger:
             ledger.fail("GoldenMismatch", "vector 3 differs", 3)
@@ -70,14 +70,14 @@ def test_what_ended_the_run_is_what_the_job_ends_with(world: World, store: Write
         wait(world, fail)
 
 
-def test_a_run_that_is_gone_on_with_is_not_held_to_its_past(world: World, store: Writer) -> None:  # noqa: F811
+def test_a_run_that_is_gone_on_with_is_not_held_to_its_past(world: World, store: Writer) -> None:
     with begun(world, store) as ledger:
         ledger.fail("TooManyRejects", "of old", 5)
     report = wait(world, lambda: None, lambda: world.run("r1"))
     assert report.outcome == "Succeeded"
 
 
-def test_a_store_that_is_away_is_waited_for(world: World) -> None:  # noqa: F811
+def test_a_store_that_is_away_is_waited_for(world: World) -> None:
     world.run("r1")
     clock, away = Clock(), [StoreUnavailable("restarts")] * 3
 
@@ -90,12 +90,12 @@ def test_a_store_that_is_away_is_waited_for(world: World) -> None:  # noqa: F811
     assert done.outcome == "Succeeded"
 
 
-def test_where_nobody_comes_the_job_ends(world: World) -> None:  # noqa: F811
+def test_where_nobody_comes_the_job_ends(world: World) -> None:
     with pytest.raises(Unavailable, match="no worker of the Ray cluster was at the run for 600 s"):
         wait(world)
 
 
-def test_the_wait_begins_anew_with_each_sign_of_a_worker(world: World, store: Writer) -> None:  # noqa: F811
+def test_the_wait_begins_anew_with_each_sign_of_a_worker(world: World, store: Writer) -> None:
     began: list[Ledger] = []
     acts = [lambda: began.append(begun(world, store)), *[lambda: None] * 400]
     with pytest.raises(Unavailable):

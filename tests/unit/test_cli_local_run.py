@@ -99,9 +99,11 @@ async def test_a_worker_lost_for_good_leaves_its_share_to_the_others(
 ) -> None:
     job = planned(workers=2, backoffLimit=1)
     run, processes = await run_to_end(
-        monkeypatch, tmp_path,
-        lambda index, attempt: 75 if index == 1 else (137 if attempt == 0 else 0), job,
-    )  # fmt: skip
+        monkeypatch,
+        tmp_path,
+        lambda index, attempt: 75 if index == 1 else (137 if attempt == 0 else 0),
+        job,
+    )
     (told,) = runs_of([run.job], run.pods)
     assert told.status.outcome == "Succeeded"
     assert processes.tries[0] == 1

@@ -23,24 +23,51 @@ from fourways_operator.facts import Settings
 GOLDEN = Path(__file__).parents[1] / "golden" / "plan"
 SETTINGS = Settings(runtime_image="fourways-runtime:dev")
 PROGRESS = {
-    "state": "scoring", "rows": 5_000, "total_rows": 20_000, "rejects": 3, "chunks": 4,
-    "chunks_done": 1, "rows_per_second": 1000.0, "eta_seconds": 15.0,
+    "state": "scoring",
+    "rows": 5_000,
+    "total_rows": 20_000,
+    "rejects": 3,
+    "chunks": 4,
+    "chunks_done": 1,
+    "rows_per_second": 1000.0,
+    "eta_seconds": 15.0,
     "workers": [
-        {"name": "a/0", "rows": 4_000, "rejects": 3, "rows_per_second": 800.0, "chunks": 1,
-         "alive": True},
-        {"name": "b/1", "rows": 1_000, "rejects": 0, "rows_per_second": 200.0, "chunks": 0,
-         "alive": False},
+        {
+            "name": "a/0",
+            "rows": 4_000,
+            "rejects": 3,
+            "rows_per_second": 800.0,
+            "chunks": 1,
+            "alive": True,
+        },
+        {
+            "name": "b/1",
+            "rows": 1_000,
+            "rejects": 0,
+            "rows_per_second": 200.0,
+            "chunks": 0,
+            "alive": False,
+        },
     ],
-}  # fmt: skip
+}
 
 
 def listed(name: str, published: str | None, **more: Any) -> Json:
     return {
-        "name": name, "state": "published" if published else "failed", "version": "1",
-        "digest": "sha256:a", "started_at": "2026-03-01T03:00:00+00:00", "published_at": published,
-        "rows": 1234, "rejects": 0, "current": False, "kind": "full", "carried": 0, "reason": "",
+        "name": name,
+        "state": "published" if published else "failed",
+        "version": "1",
+        "digest": "sha256:a",
+        "started_at": "2026-03-01T03:00:00+00:00",
+        "published_at": published,
+        "rows": 1234,
+        "rejects": 0,
+        "current": False,
+        "kind": "full",
+        "carried": 0,
+        "reason": "",
         "message": "",
-    } | more  # fmt: skip
+    } | more
 
 
 class MemoryTarget:
@@ -99,10 +126,13 @@ class MemoryTarget:
             shifts = {"p": {"before": 0.25, "after": 0.5}, "q": {"before": None, "after": 1.0}}
             return {
                 "difference": {
-                    "only_before": 1, "only_after": 2, "common": 200, "changed": 50,
+                    "only_before": 1,
+                    "only_after": 2,
+                    "common": 200,
+                    "changed": 50,
                     "shifts": shifts,
                 }
-            }  # fmt: skip
+            }
         if path.endswith("/progress"):
             return {"progress": PROGRESS}
         if "/rejects" in path:

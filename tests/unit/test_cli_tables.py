@@ -22,9 +22,13 @@ def shown(**run: Any) -> str:
 
 def test_a_run_at_work_shows_how_far_it_is() -> None:
     progress = {
-        "rows": 5_000, "totalRows": 20_000, "rejects": 3, "rowsPerSecond": 1230.0,
-        "estimatedCompletion": "2026-03-02T03:00:15Z", "updatedAt": "2026-03-02T03:00:05Z",
-    }  # fmt: skip
+        "rows": 5_000,
+        "totalRows": 20_000,
+        "rejects": 3,
+        "rowsPerSecond": 1230.0,
+        "estimatedCompletion": "2026-03-02T03:00:15Z",
+        "updatedAt": "2026-03-02T03:00:05Z",
+    }
     line = shown(outcome="Running", progress=progress)
     assert "Running" in line
     assert "5,000 of 20,000 rows, 1,230 rows/s, 3 refused, done at about 03:00:15" in line

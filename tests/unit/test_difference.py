@@ -35,7 +35,7 @@ WANTED: Json = {
             }
         },
     },
-}  # fmt: skip
+}
 
 OWNED: Json = {
     "f:metadata": {"f:labels": {"f:a": {}}},
@@ -46,17 +46,23 @@ OWNED: Json = {
             "f:spec": {
                 "f:containers": {
                     'k:{"name":"c"}': {
-                        ".": {}, "f:name": {}, "f:args": {},
+                        ".": {},
+                        "f:name": {},
+                        "f:args": {},
                         "f:env": {
                             'k:{"name":"V"}': {".": {}, "f:name": {}, "f:value": {}},
                             'k:{"name":"F"}': {
-                                ".": {}, "f:name": {}, "f:valueFrom": {"f:fieldRef": {}}
+                                ".": {},
+                                "f:name": {},
+                                "f:valueFrom": {"f:fieldRef": {}},
                             },
                         },
                         "f:resources": {"f:limits": {"f:cpu": {}, "f:memory": {}}},
                         "f:ports": {
                             'k:{"containerPort":80,"protocol":"TCP"}': {
-                                ".": {}, "f:containerPort": {}, "f:protocol": {}
+                                ".": {},
+                                "f:containerPort": {},
+                                "f:protocol": {},
                             }
                         },
                     }
@@ -67,7 +73,7 @@ OWNED: Json = {
             }
         },
     },
-}  # fmt: skip
+}
 
 POD = ("spec", "template", "spec")
 CONTAINER = (*POD, "containers", 0)
@@ -224,11 +230,17 @@ def test_sets_are_compared_without_order() -> None:
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
-        ("1", "1000m", True), ("1.5", "1500m", True), ("1Gi", "1024Mi", True),
-        ("1G", "1Gi", False), ("1e3", "1k", True), ("100m", "0.1", True), ("1", "one", False),
-        ("1Ki", "1024", True), (1, "1", True),
+        ("1", "1000m", True),
+        ("1.5", "1500m", True),
+        ("1Gi", "1024Mi", True),
+        ("1G", "1Gi", False),
+        ("1e3", "1k", True),
+        ("100m", "0.1", True),
+        ("1", "one", False),
+        ("1Ki", "1024", True),
+        (1, "1", True),
     ],
-)  # fmt: skip
+)
 def test_amounts_are_compared_by_value(one: Any, other: str, same: bool) -> None:
     fields = {"f:limits": {"f:memory": {}}}
     live = {

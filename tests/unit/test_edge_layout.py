@@ -29,9 +29,11 @@ def test_what_is_written_can_be_read() -> None:
     found = layout.read_index(layout.encode(index))
     assert (found.model, found.signature) == (MODEL, SIGNATURE)
     about = layout.referrer(
-        layout.SIGSTORE, MODEL, Descriptor(layout.SIGSTORE, MODEL.digest, 1),
+        layout.SIGSTORE,
+        MODEL,
+        Descriptor(layout.SIGSTORE, MODEL.digest, 1),
         Descriptor(layout.RELEASE, MODEL.digest, 2),
-    )  # fmt: skip
+    )
     bundle, release = layout.read_signature_manifest(layout.encode(about), MODEL.digest)
     assert (bundle.size, release.size) == (1, 2)
 
@@ -130,9 +132,16 @@ def test_a_signature_about_another_manifest_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"sequence": -1}, {"sequence": True}, {"sequence": 1.5}, {"sequence": 2**63},
-     {"manifest": "x"}, {"deployment": None}, {"target": 1}],
-)  # fmt: skip
+    [
+        {"sequence": -1},
+        {"sequence": True},
+        {"sequence": 1.5},
+        {"sequence": 2**63},
+        {"manifest": "x"},
+        {"deployment": None},
+        {"target": 1},
+    ],
+)
 def test_a_release_that_is_none_is_refused(change: dict[str, Any]) -> None:
     told = layout.Release("churn", "door", MODEL.digest, 3).to_json()
     assert layout.read_release(layout.encode(told)).sequence == 3

@@ -48,9 +48,11 @@ def release(
     manifest = staged.add(layout.MANIFEST, layout.encode(layout.model_manifest(config, files, {})))
     told = next_release(place, "churn", "door", manifest.digest, clock)
     about = layout.referrer(
-        layout.SIGSTORE, manifest, staged.add(layout.SIGSTORE, b'{"sig": 1}'),
+        layout.SIGSTORE,
+        manifest,
+        staged.add(layout.SIGSTORE, b'{"sig": 1}'),
         staged.add(layout.RELEASE, layout.encode(told.to_json())),
-    )  # fmt: skip
+    )
     signature = staged.add(layout.MANIFEST, layout.encode(about))
     staged.add(layout.EMPTY, b"{}")
     index = layout.index(manifest, "v1", {layout.SIGSTORE: signature})

@@ -46,9 +46,14 @@ MODES = {
 """"Every manifest, and the mode it comes to."""
 NAMES = tuple(MODES)
 TRAINED = (
-    "churn", "segmentation", "sales-forecast", "recommendations",
-    "file-type", "come-back", "water-flow",
-)  # fmt: skip
+    "churn",
+    "segmentation",
+    "sales-forecast",
+    "recommendations",
+    "file-type",
+    "come-back",
+    "water-flow",
+)
 COMMITTED_LIMIT = 300_000
 MAGIKA_MODEL = "magika/models/standard_v3_3/model.onnx"
 
@@ -288,9 +293,12 @@ def test_a_batch_example_has_a_page_that_its_manifest_names(name: str) -> None:
 
 def test_committed_files_are_small() -> None:
     made_here = {
-        "file-type/model.onnx", "file-type/source.parquet", "churn/golden.parquet",
-        "come-back/shop.db", "come-back/shop.sql",
-    }  # fmt: skip
+        "file-type/model.onnx",
+        "file-type/source.parquet",
+        "churn/golden.parquet",
+        "come-back/shop.db",
+        "come-back/shop.sql",
+    }
     folder = EXAMPLES / "artifacts"
     sizes = {
         path.relative_to(folder).as_posix(): path.stat().st_size

@@ -118,13 +118,16 @@ def decode(values: Any, **field: Any) -> tuple[Any, list[str]]:
             id="dictionary",
         ),
         pytest.param(
-            pa.array([b"ok", b"\xff"]), {"type": "string"}, ["ok"], ["1: x: '\ufffd' is not UTF-8"],
+            pa.array([b"ok", b"\xff"]),
+            {"type": "string"},
+            ["ok"],
+            ["1: x: '\ufffd' is not UTF-8"],
             id="not UTF-8",
         ),
         pytest.param([True, None], {"type": "bool"}, [True], ["1: x: missing"], id="bool"),
         pytest.param(pa.nulls(1), {"type": "int8"}, [], ["0: x: missing"], id="all null"),
     ],
-)  # fmt: skip
+)
 def test_each_value_is_taken_or_refused_with_its_reason(
     values: Any, field: dict[str, Any], good: list[Any], reasons: list[str]
 ) -> None:
@@ -151,7 +154,7 @@ NINES = "9" * 25
         (["true", "FALSE", "1"], "bool", [True, False, True], []),
         (["yes"], "bool", [], ["0: x: 'yes' is not true or false"]),
     ],
-)  # fmt: skip
+)
 def test_text_is_parsed_by_the_contract(
     text: list[Any], kind: str, good: list[Any], reasons: list[str]
 ) -> None:
@@ -167,10 +170,17 @@ def test_a_missing_float_reaches_the_model_as_nan() -> None:
     np.testing.assert_array_equal(found, np.array([1, np.nan], np.float32))
 
 
-@pytest.mark.parametrize("values", [
-    pa.array([[[1, 2], [3, 4]], [[1, 2]], [[1, 2], [3]], [[1, 2], None], None, [[1, 2], [3, -9]]]),
-    pa.array(['[[1,2],[3,4]]', '[[1,2]]', '[[1,2],[3]]', '[[1,2],null]', None, '[[1,2],[3,-9]]']),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array(
+            [[[1, 2], [3, 4]], [[1, 2]], [[1, 2], [3]], [[1, 2], None], None, [[1, 2], [3, -9]]]
+        ),
+        pa.array(
+            ["[[1,2],[3,4]]", "[[1,2]]", "[[1,2],[3]]", "[[1,2],null]", None, "[[1,2],[3,-9]]"]
+        ),
+    ],
+)
 def test_shaped_fields_need_their_shape(values: Any) -> None:
     found, told = decode(values, type="int32", shape=[2, 2], range={"min": 0})
     assert found.tolist() == [[[1, 2], [3, 4]]]
@@ -228,8 +238,10 @@ def test_columns_that_are_numpy_already_are_held_to_the_same_rules() -> None:
     assert records.columns["v"].dtype == np.float32
     assert records.keys.tolist() == ["a"]
     assert [str(reject) for reject in rejects] == [
-        "n: 300 is outside int8 (-128 to 127)", "n: 10 is above 9", "s: '4' is not text",
-    ]  # fmt: skip
+        "n: 300 is outside int8 (-128 to 127)",
+        "n: 10 is above 9",
+        "s: '4' is not text",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -323,9 +323,13 @@ def test_a_uri_that_makes_no_sense_is_refused(uri: str, said: str, tmp_path: Pat
 def test_a_scheme_the_policy_leaves_out_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FetchRefused, match="allows https, not http"):
         fetching.fetch(
-            "http://127.0.0.1/m", into=tmp_path, digest=None, max_bytes=1,
-            policy=FetchPolicy(schemes=("https",)), paths=Paths(),
-        )  # fmt: skip
+            "http://127.0.0.1/m",
+            into=tmp_path,
+            digest=None,
+            max_bytes=1,
+            policy=FetchPolicy(schemes=("https",)),
+            paths=Paths(),
+        )
 
 
 def test_a_port_nobody_listens_at_is_a_failure_that_may_pass(tmp_path: Path) -> None:

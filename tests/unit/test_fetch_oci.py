@@ -153,10 +153,21 @@ def test_a_model_already_here_asks_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "rest",
     [
-        "", "/", "/Upper/case:1", "/a//b:1", "/a/../b:1", "/a:", "/a:b:c", "/a@sha256:12",
-        "/a:1?x=y", "/a:1#x", f"/a@sha512:{'0' * 128}", "/a%2fb:1", f"/a:{'t' * 129}",
+        "",
+        "/",
+        "/Upper/case:1",
+        "/a//b:1",
+        "/a/../b:1",
+        "/a:",
+        "/a:b:c",
+        "/a@sha256:12",
+        "/a:1?x=y",
+        "/a:1#x",
+        f"/a@sha512:{'0' * 128}",
+        "/a%2fb:1",
+        f"/a:{'t' * 129}",
     ],
-)  # fmt: skip
+)
 def test_a_reference_that_is_none_is_refused(rest: str, tmp_path: Path) -> None:
     with pytest.raises(FetchRefused, match="write oci://HOST/REPOSITORY:TAG"):
         get(f"oci://127.0.0.1:1{rest}", tmp_path)
@@ -248,7 +259,7 @@ def test_an_index_is_refused_with_the_fix(document: bytes, tmp_path: Path) -> No
         (manifest(layer("a/b"), layer("a/c")), FetchRefused, "2 layers and none of them"),
         (manifest(layer(size=11 << 20)), DigestMismatch, "not the 11534336"),
     ],
-)  # fmt: skip
+)
 def test_a_manifest_without_one_model_is_refused(
     document: bytes, error: type[Exception], said: str, tmp_path: Path
 ) -> None:
@@ -368,7 +379,7 @@ def test_a_download_of_a_dead_worker_goes_on_where_it_stopped(tmp_path: Path) ->
         pytest.param([status(416), whole(BODY)], id="ranges-refused"),
         pytest.param([status(206, b"x", Content_Range="bytes 1-1/2"), whole(BODY)], id="other"),
     ],
-)  # fmt: skip
+)
 def test_a_download_that_cannot_go_on_begins_again(then: list[Answer], tmp_path: Path) -> None:
     with registry(blob=[broken(BODY, 300_000), *then]) as remote:
         assert get(remote.reference(), tmp_path).path.read_bytes() == BODY
@@ -436,9 +447,11 @@ def test_a_store_cannot_ask_for_the_credentials(tmp_path: Path) -> None:
                 pytest.raises(SourceError, match="answered 401"),
             ):
                 get(
-                    remote.reference(), tmp_path / "models", credentials=folder,
+                    remote.reference(),
+                    tmp_path / "models",
+                    credentials=folder,
                     hosts=("127.0.0.1", "localhost"),
-                )  # fmt: skip
+                )
             assert len(store.requests) == 1
         assert thief.server.requests == []
 

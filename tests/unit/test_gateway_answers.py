@@ -89,11 +89,17 @@ async def test_allow_missing_answers_what_there_is(plane: Running) -> None:
     assert status == 200
     outputs = {output["name"]: output for output in answer["outputs"]}
     assert outputs["score"] == {
-        "name": "score", "datatype": "FP32", "shape": [2], "data": [0.25, 0.5],
-    }  # fmt: skip
+        "name": "score",
+        "datatype": "FP32",
+        "shape": [2],
+        "data": [0.25, 0.5],
+    }
     assert outputs["found"] == {
-        "name": "found", "datatype": "BOOL", "shape": [3], "data": [True, False, True],
-    }  # fmt: skip
+        "name": "found",
+        "datatype": "BOOL",
+        "shape": [3],
+        "data": [True, False, True],
+    }
     status, answer = await plane.infer("churn", asking("nobody", parameters=allow))
     assert (status, answer["outputs"][0]["shape"]) == (200, [0])
 

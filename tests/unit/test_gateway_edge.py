@@ -178,15 +178,18 @@ async def test_extra_data_by_key(tmp_path: Path) -> None:
     secret.mkdir(parents=True)
     (secret / "uri").write_text(f"sqlite:///{database}")
     lookup = FeatureLookup(
-        database=SecretReference(secret_name="rooms"), table="rooms", inputs=("size", "name"),
+        database=SecretReference(secret_name="rooms"),
+        table="rooms",
+        inputs=("size", "name"),
         timeout="2s",
-    )  # fmt: skip
+    )
     key = EntityKey(name="room", type="int64")
     offered = route(features=lookup, entity_key=key)
     away = route(
-        deployment="away", entity_key=key,
+        deployment="away",
+        entity_key=key,
         features=lookup.model_copy(update={"database": SecretReference(secret_name="none")}),
-    )  # fmt: skip
+    )
     async with serving(tmp_path, offered, away, route(deployment="bare")) as plane:
         status, told = await plane.get("/features/vad/7?inputs=name")
         assert (status, told["key"], told["features"]) == (200, 7, {"name": "hall"})

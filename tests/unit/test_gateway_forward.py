@@ -75,9 +75,13 @@ async def forwarding(
     upstream = Upstream()
     await upstream.listen()
     route = Route(
-        deployment="score", mode="realtime", version="3", timeout_seconds=seconds,
-        url=f"http://localhost:{upstream.port}", entity_key=entity_key,
-    )  # fmt: skip
+        deployment="score",
+        mode="realtime",
+        version="3",
+        timeout_seconds=seconds,
+        url=f"http://localhost:{upstream.port}",
+        entity_key=entity_key,
+    )
     try:
         async with running(folder, routes=(route,), **config) as plane:
             yield plane, upstream
@@ -89,10 +93,15 @@ async def forwarding(
 async def test_bodies_and_the_headers_that_matter_pass_both_ways(tmp_path: Path) -> None:
     async def answer(upstream: Upstream, head: bytes, body: bytes) -> bytes:
         return said(
-            body[::-1], "Content-Type: application/octet-stream",
-            "Inference-Header-Content-Length: 12", "X-Request-Id: there", "Retry-After: 9",
-            "Connection: keep-alive", "Keep-Alive: timeout=5", "Server: other",
-        )  # fmt: skip
+            body[::-1],
+            "Content-Type: application/octet-stream",
+            "Inference-Header-Content-Length: 12",
+            "X-Request-Id: there",
+            "Retry-After: 9",
+            "Connection: keep-alive",
+            "Keep-Alive: timeout=5",
+            "Server: other",
+        )
 
     async with forwarding(tmp_path) as (plane, upstream):
         upstream.script = answer
@@ -135,8 +144,10 @@ async def test_metadata_readiness_and_errors_are_the_model_servers(tmp_path: Pat
         assert await plane.get("/v2/models/score") == (400, {"error": "inputs: wrong"})
         assert (await plane.infer("score", {}))[0] == 400
         assert [head.split(b" HTTP")[0] for head in upstream.heads] == [
-            b"GET /v2/models/score/ready", b"GET /v2/models/score", b"POST /v2/models/score/infer",
-        ]  # fmt: skip
+            b"GET /v2/models/score/ready",
+            b"GET /v2/models/score",
+            b"POST /v2/models/score/infer",
+        ]
         head = await plane.client.head("/v2/models/score")
         assert (head.status_code, head.content) == (400, b"")
         assert (await plane.infer("churn", asking("c1")))[0] == 200  # batch goes on beside it

@@ -52,9 +52,13 @@ async def test_who_asks_for_a_refused_event_is_told_the_reason(
     assert (await location(plane)).status_code == 202
     identity = refuse(plane, broker, 0, attempts=2)
     told = {
-        "error": f"the event was refused: {WHY}", "deployment": "sensor", "key": "c1",
-        "id": identity, "reason": WHY, "attempts": 2,
-    }  # fmt: skip
+        "error": f"the event was refused: {WHY}",
+        "deployment": "sensor",
+        "key": "c1",
+        "id": identity,
+        "reason": WHY,
+        "attempts": 2,
+    }
     for got in (
         await location(plane),
         await post(plane, tensors("c1")),

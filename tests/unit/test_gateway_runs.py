@@ -28,11 +28,24 @@ from tests.unit.gateway_plane import CHURN, DIGEST, Running, eventually, run, ru
 
 AT = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 RUNS = [
-    RunRecord("churn-3", "failed", "8", DIGEST, AT, None, 5, 9, False, "full", 0, "TooManyRejects",
-              "9 of 14 rows were refused"),
+    RunRecord(
+        "churn-3",
+        "failed",
+        "8",
+        DIGEST,
+        AT,
+        None,
+        5,
+        9,
+        False,
+        "full",
+        0,
+        "TooManyRejects",
+        "9 of 14 rows were refused",
+    ),
     RunRecord("churn-2", "published", "7", DIGEST, AT, AT, 14, 0, True, "watermark", 12, "", ""),
     RunRecord("churn-1", "published", "7", DIGEST, AT, AT, 13, 1, False, "full", 0, "", ""),
-]  # fmt: skip
+]
 
 
 class MemoryHistory:
@@ -102,11 +115,20 @@ async def test_runs_are_listed_the_latest_first(plane: Running) -> None:
     assert status == 200
     assert [r["name"] for r in told["runs"]] == ["churn-3", "churn-2", "churn-1"]
     assert told["runs"][1] == {
-        "name": "churn-2", "state": "published", "version": "7", "digest": DIGEST,
-        "started_at": "2026-03-01T03:00:00+00:00", "published_at": "2026-03-01T03:00:00+00:00",
-        "rows": 14, "rejects": 0, "current": True, "kind": "watermark", "carried": 12,
-        "reason": "", "message": "",
-    }  # fmt: skip
+        "name": "churn-2",
+        "state": "published",
+        "version": "7",
+        "digest": DIGEST,
+        "started_at": "2026-03-01T03:00:00+00:00",
+        "published_at": "2026-03-01T03:00:00+00:00",
+        "rows": 14,
+        "rejects": 0,
+        "current": True,
+        "kind": "watermark",
+        "carried": 12,
+        "reason": "",
+        "message": "",
+    }
     assert told["runs"][0]["published_at"] is None
     assert await plane.get("/runs/nobody") == (200, {"deployment": "nobody", "runs": []})
 
@@ -115,9 +137,16 @@ async def test_progress_tells_of_every_worker(plane: Running) -> None:
     status, told = await plane.get("/runs/churn/churn-3/progress")
     assert status == 200
     assert told["progress"] | {"workers": None} == {
-        "state": "scoring", "rows": 5, "total_rows": 10, "rejects": 1, "chunks": 4,
-        "chunks_done": 2, "rows_per_second": 2.5, "eta_seconds": 2.0, "workers": None,
-    }  # fmt: skip
+        "state": "scoring",
+        "rows": 5,
+        "total_rows": 10,
+        "rejects": 1,
+        "chunks": 4,
+        "chunks_done": 2,
+        "rows_per_second": 2.5,
+        "eta_seconds": 2.0,
+        "workers": None,
+    }
     (worker,) = told["progress"]["workers"]
     assert (worker["name"], worker["rows"], worker["alive"]) == ("pod/0", 5, True)
 
@@ -136,9 +165,12 @@ async def test_two_runs_are_compared(plane: Running) -> None:
     status, told = await plane.get("/runs/churn/diff?from=churn-1&to=churn-2")
     assert status == 200
     assert told["difference"] == {
-        "only_before": 1, "only_after": 2, "common": 12, "changed": 3,
+        "only_before": 1,
+        "only_after": 2,
+        "common": 12,
+        "changed": 3,
         "shifts": {"score": {"before": 0.5, "after": None}},
-    }  # fmt: skip
+    }
 
 
 async def test_rejects_are_told_up_to_a_limit(plane: Running) -> None:

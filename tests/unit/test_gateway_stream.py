@@ -135,8 +135,11 @@ async def test_a_miss_with_inputs_becomes_an_event(both: tuple[Running, Broker])
     got = await post(plane, tensors("a/ b"), idempotency_key="once-1")
     assert got.status_code == 202
     assert got.json() == {
-        "deployment": "sensor", "key": "a/ b", "status": "accepted", "id": "once-1",
-    }  # fmt: skip
+        "deployment": "sensor",
+        "key": "a/ b",
+        "status": "accepted",
+        "id": "once-1",
+    }
     assert got.headers["location"] == "/predictions/sensor/a%2F%20b"
     assert got.headers["retry-after"] == "1"
     event = {"customer": "a/ b", "x": 1.5, "n": 0, "word": "ä", "pair": [0.5, 2.0]}
@@ -154,8 +157,9 @@ async def test_several_keys_publish_only_what_is_missing(both: tuple[Running, Br
     assert got.status_code == 202
     assert got.headers["location"] == "/v2/models/sensor/infer"
     assert [(each["key"], each["location"]) for each in got.json()["predictions"]] == [
-        ("c1", "/predictions/sensor/c1"), ("c3", "/predictions/sensor/c3"),
-    ]  # fmt: skip
+        ("c1", "/predictions/sensor/c1"),
+        ("c3", "/predictions/sensor/c3"),
+    ]
     assert [(key, event["n"]) for key, event, _ in broker.events] == [(b"c1", 0), (b"c3", 2)]
     allow = {**tensors("c1", "c2", "c3"), "parameters": {"allow_missing": True}}
     status, answer = await plane.infer("sensor", allow)

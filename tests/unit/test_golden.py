@@ -55,8 +55,7 @@ def test_answers_within_the_tolerance_agree(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ([vector(1, y=1), vector(1, y=1.02)],
-         "vector 1: y: expected 1.02, got 1, tolerance 0.01"),
+        ([vector(1, y=1), vector(1, y=1.02)], "vector 1: y: expected 1.02, got 1, tolerance 0.01"),
         ([vector(0, label="yes")], "vector 0: label: expected yes, got no"),
         ([vector(0, y=1), vector(0, y=2)], "expected 1, got 0, tolerance 0.01; vector 1: y"),
         ([vector(1, y=9)] * 7, "and 2 more"),
@@ -71,7 +70,7 @@ def test_answers_within_the_tolerance_agree(tmp_path: Path) -> None:
         ([b"[1]"], 'is not {"inputs"'),
         ([b" "], "holds no vectors"),
     ],
-)  # fmt: skip
+)
 def test_what_differs_is_told_field_by_field(tmp_path: Path, lines: Any, told: str) -> None:
     with pytest.raises(GoldenMismatch) as error:
         check(tmp_path, *lines)

@@ -83,18 +83,29 @@ class Site:
 
 
 PIECES = (
-    POST + b"123", POST + b"abc", POST, b"123", b"12", b"3", b"PO", b"\r\n", b"\r\n\r\n",
-    POST.replace(b"/a", b"/later") + b"xyz", POST.replace(b"/a", b"/later") + b"\r\n\r",
-    b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n", b"HEAD /a HTTP/1.1\r\nhost: x\r\n\r\n",
+    POST + b"123",
+    POST + b"abc",
+    POST,
+    b"123",
+    b"12",
+    b"3",
+    b"PO",
+    b"\r\n",
+    b"\r\n\r\n",
+    POST.replace(b"/a", b"/later") + b"xyz",
+    POST.replace(b"/a", b"/later") + b"\r\n\r",
+    b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"HEAD /a HTTP/1.1\r\nhost: x\r\n\r\n",
     b"GET /later HTTP/1.1\r\nhost: x\r\nconnection: keep-alive\r\n\r\n",
     b"POST /a HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     b"POST /a HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n" + b"abc",
     b"GET /a HTTP/1.0\r\nhost: x\r\n\r\n",
     b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-    POST.replace(b"3", b"103") + b"x" * 103, POST.replace(b"host", b"ho st") + b"123",
+    POST.replace(b"3", b"103") + b"x" * 103,
+    POST.replace(b"host", b"ho st") + b"123",
     b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 12\r\n\r\nGET / HTTP/1",
     b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("seed", range(40))

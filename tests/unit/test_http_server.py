@@ -23,10 +23,18 @@ from fourways_runtime.http import (
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
 
 FAST = Limits(
-    target_bytes=512, header_bytes=2048, headers=20, body_bytes=100_000, connections=8, pipeline=4,
-    idle_seconds=0.25, header_seconds=0.25, body_seconds=0.25, write_seconds=0.25,
+    target_bytes=512,
+    header_bytes=2048,
+    headers=20,
+    body_bytes=100_000,
+    connections=8,
+    pipeline=4,
+    idle_seconds=0.25,
+    header_seconds=0.25,
+    body_seconds=0.25,
+    write_seconds=0.25,
     linger_seconds=0.25,
-)  # fmt: skip
+)
 BIG = b"x" * 4_000_000
 
 

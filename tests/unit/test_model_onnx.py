@@ -298,20 +298,26 @@ def test_a_graph_given_in_two_pieces_is_read_whole(tmp_path: Path) -> None:
 
 def test_operators_hidden_in_functions_are_found(tmp_path: Path) -> None:
     function = helper.make_function(
-        "local", "F", ["a"], ["b"],
+        "local",
+        "F",
+        ["a"],
+        ["b"],
         [helper.make_node("Read", ["a"], ["b"], domain="com.evil")],
         [helper.make_opsetid("com.evil", 1)],
-    )  # fmt: skip
+    )
     with pytest.raises(ModelNotLoadable, match=r"com\.evil:Read"):
         load(bytes_of(build(functions=[function])), tmp_path)
 
 
 def test_functions_of_the_models_own_are_no_custom_operators(tmp_path: Path) -> None:
     function = helper.make_function(
-        "local", "Twice", ["a", "b"], ["c"],
+        "local",
+        "Twice",
+        ["a", "b"],
+        ["c"],
         [helper.make_node("Mul", ["a", "b"], ["c"])],
         [helper.make_opsetid("", 17)],
-    )  # fmt: skip
+    )
     model = load(bytes_of(build(op="Twice", domain="local", functions=[function])), tmp_path)
     answer = model.predict({"x": np.ones((1, 2), np.float32)})
     np.testing.assert_array_equal(answer["y"], [WEIGHTS])
@@ -319,12 +325,17 @@ def test_functions_of_the_models_own_are_no_custom_operators(tmp_path: Path) -> 
 
 def test_our_field_numbers_are_onnxs() -> None:
     theirs = {
-        "Model": onnx.ModelProto, "OperatorSet": onnx.OperatorSetIdProto,
-        "Training": onnx.TrainingInfoProto, "Function": onnx.FunctionProto,
-        "Graph": onnx.GraphProto, "Node": onnx.NodeProto, "Attribute": onnx.AttributeProto,
-        "SparseTensor": onnx.SparseTensorProto, "Tensor": TensorProto,
+        "Model": onnx.ModelProto,
+        "OperatorSet": onnx.OperatorSetIdProto,
+        "Training": onnx.TrainingInfoProto,
+        "Function": onnx.FunctionProto,
+        "Graph": onnx.GraphProto,
+        "Node": onnx.NodeProto,
+        "Attribute": onnx.AttributeProto,
+        "SparseTensor": onnx.SparseTensorProto,
+        "Tensor": TensorProto,
         "Entry": onnx.StringStringEntryProto,
-    }  # fmt: skip
+    }
     ours = onnx_graph._SCHEMA
     for name, proto in theirs.items():
         for key, (number, _) in ours[name].items():

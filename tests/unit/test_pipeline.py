@@ -113,20 +113,44 @@ def test_a_value_the_models_type_cannot_hold_is_refused() -> None:
 @pytest.mark.parametrize(
     ("fields", "inputs", "told"),
     [
-        pytest.param(FIELDS, (Tensor("x", "float32", (None, 3)),),
-                     "a, b make 2 columns, the model's input is x float32[?, 3]", id="width"),
-        pytest.param(FIELDS, (X, Tensor("z", "float32", (None,))),
-                     "are a, b; the model's are x float32[?, 2], z float32[?]", id="names"),
-        pytest.param(({"name": "a", "type": "string"},), (Tensor("x", "float32", (None, 1)),),
-                     "input a is string, the model's input is x float32[?, 1]", id="text"),
-        pytest.param(({"name": "a", "type": "float32"},), (Tensor("a", "int64", (None,)),),
-                     "input a is float32, the model's input is a int64[?]", id="truncation"),
-        pytest.param(({"name": "a", "type": "float32"},), (Tensor("a", "float32", (8,)),),
-                     "takes batches of 8 only", id="fixed batch"),
-        pytest.param(({"name": "a", "type": "float32", "tensor": "q"},), (X,),
-                     "inputs are a -> q; the model's are x", id="tensor"),
+        pytest.param(
+            FIELDS,
+            (Tensor("x", "float32", (None, 3)),),
+            "a, b make 2 columns, the model's input is x float32[?, 3]",
+            id="width",
+        ),
+        pytest.param(
+            FIELDS,
+            (X, Tensor("z", "float32", (None,))),
+            "are a, b; the model's are x float32[?, 2], z float32[?]",
+            id="names",
+        ),
+        pytest.param(
+            ({"name": "a", "type": "string"},),
+            (Tensor("x", "float32", (None, 1)),),
+            "input a is string, the model's input is x float32[?, 1]",
+            id="text",
+        ),
+        pytest.param(
+            ({"name": "a", "type": "float32"},),
+            (Tensor("a", "int64", (None,)),),
+            "input a is float32, the model's input is a int64[?]",
+            id="truncation",
+        ),
+        pytest.param(
+            ({"name": "a", "type": "float32"},),
+            (Tensor("a", "float32", (8,)),),
+            "takes batches of 8 only",
+            id="fixed batch",
+        ),
+        pytest.param(
+            ({"name": "a", "type": "float32", "tensor": "q"},),
+            (X,),
+            "inputs are a -> q; the model's are x",
+            id="tensor",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_model_that_does_not_fit_is_refused_naming_both_sides(
     fields: Any, inputs: tuple[Tensor, ...], told: str
 ) -> None:
@@ -165,27 +189,54 @@ def test_one_tensor_gives_a_column_a_label_and_a_confidence() -> None:
 @pytest.mark.parametrize(
     ("raw", "field", "good", "reasons"),
     [
-        (np.array([[1.0], [np.nan], [np.inf]]), {"type": "float32"}, [1],
-         ["y: the model answered NaN", "y: the model answered inf"]),
+        (
+            np.array([[1.0], [np.nan], [np.inf]]),
+            {"type": "float32"},
+            [1],
+            ["y: the model answered NaN", "y: the model answered inf"],
+        ),
         (np.array([1.0, 1e300]), {"type": "float32"}, [1], ["y: 1e+300 does not fit float32"]),
-        (np.array([0.2, 1.2]), {"type": "float64", "range": {"max": 1}}, [0.2],
-         ["y: 1.2 is above 1"]),
+        (
+            np.array([0.2, 1.2]),
+            {"type": "float64", "range": {"max": 1}},
+            [0.2],
+            ["y: 1.2 is above 1"],
+        ),
         (np.array([2.0, 2.5]), {"type": "int32"}, [2], ["y: 2.5 is not a whole number"]),
         (np.array([0, 1, 2]), {"type": "bool"}, [False, True], ["y: 2 is not true or false"]),
-        (np.array([0, 1, 7, -1]), {"type": "string", "categories": ["n", "y"]}, ["n", "y"],
-         ["y: 7 is no index of 2 labels", "y: -1 is no index of 2 labels"]),
-        (np.array(["n", "q"], object), {"type": "string", "categories": ["n", "y"]}, ["n"],
-         ["y: 'q' is not one of 2 labels"]),
-        (np.array(["ok", "a\0b"], object), {"type": "string"}, ["ok"],
-         ["y: is text no database stores"]),
-        (np.array([[1, np.nan], [2, 1]]), {"type": "int64", "reduce": "ArgMax"}, [0],
-         ["y: element [1]: the model answered NaN"]),
+        (
+            np.array([0, 1, 7, -1]),
+            {"type": "string", "categories": ["n", "y"]},
+            ["n", "y"],
+            ["y: 7 is no index of 2 labels", "y: -1 is no index of 2 labels"],
+        ),
+        (
+            np.array(["n", "q"], object),
+            {"type": "string", "categories": ["n", "y"]},
+            ["n"],
+            ["y: 'q' is not one of 2 labels"],
+        ),
+        (
+            np.array(["ok", "a\0b"], object),
+            {"type": "string"},
+            ["ok"],
+            ["y: is text no database stores"],
+        ),
+        (
+            np.array([[1, np.nan], [2, 1]]),
+            {"type": "int64", "reduce": "ArgMax"},
+            [0],
+            ["y: element [1]: the model answered NaN"],
+        ),
         (np.array([True, False]), {"type": "int8"}, [1, 0], []),
-        (np.array([[1.0, 5.0], [2.0, 3.0]]),
-         {"type": "float32", "shape": [2], "range": {"max": 4}}, [[2, 3]],
-         ["y: element [1]: 5 is above 4"]),
+        (
+            np.array([[1.0, 5.0], [2.0, 3.0]]),
+            {"type": "float32", "shape": [2], "range": {"max": 4}},
+            [[2, 3]],
+            ["y: element [1]: 5 is above 4"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_answers_are_cast_and_checked(
     raw: Any, field: dict[str, Any], good: list[Any], reasons: list[str]
 ) -> None:

@@ -19,11 +19,25 @@ from fourways_operator.work_queue import Key
 NOW = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 KEY = Key("shop", "churn")
 FIGURES = {
-    "state": "scoring", "rows": 5_000, "total_rows": 20_000, "rejects": 3, "chunks": 4,
-    "chunks_done": 1, "rows_per_second": 1234.56, "eta_seconds": 15.0,
-    "workers": [{"name": "a/0", "rows": 5_000, "rejects": 3, "rows_per_second": 1234.56,
-                 "chunks": 1, "alive": True}],
-}  # fmt: skip
+    "state": "scoring",
+    "rows": 5_000,
+    "total_rows": 20_000,
+    "rejects": 3,
+    "chunks": 4,
+    "chunks_done": 1,
+    "rows_per_second": 1234.56,
+    "eta_seconds": 15.0,
+    "workers": [
+        {
+            "name": "a/0",
+            "rows": 5_000,
+            "rejects": 3,
+            "rows_per_second": 1234.56,
+            "chunks": 1,
+            "alive": True,
+        }
+    ],
+}
 
 
 def running(run: str = "churn-1", outcome: str = "Running", progressing: str = "True") -> dict:
@@ -91,11 +105,16 @@ async def test_what_the_gateway_tells_is_known_and_said_once() -> None:
     gateway = await followed(told())
     known = gateway.progress.of(KEY)["churn-1"]
     assert known.to_json() == {
-        "rows": 5_000, "totalRows": 20_000, "rejects": 3, "rowsPerSecond": 1230.0,
-        "estimatedCompletion": "2026-03-01T03:00:15Z", "updatedAt": "2026-03-01T03:00:00Z",
-        "workers": [{"name": "a/0", "rows": 5_000, "rejects": 3, "rowsPerSecond": 1230.0,
-                     "alive": True}],
-    }  # fmt: skip
+        "rows": 5_000,
+        "totalRows": 20_000,
+        "rejects": 3,
+        "rowsPerSecond": 1230.0,
+        "estimatedCompletion": "2026-03-01T03:00:15Z",
+        "updatedAt": "2026-03-01T03:00:00Z",
+        "workers": [
+            {"name": "a/0", "rows": 5_000, "rejects": 3, "rowsPerSecond": 1230.0, "alive": True}
+        ],
+    }
     assert gateway.changed == [KEY]
     await gateway.pass_time()
     assert gateway.asked == 2

@@ -48,8 +48,16 @@ def test_texts_and_objects_are_packed_alike() -> None:
     assert packed.startswith(first + second)
 
 
-@pytest.mark.parametrize("keys", [["k1", "k2", "k3"], ["grüße1", "grüßf2", "grüßg3"], ["", "", ""],
-                                  ["a\0b", "c\0d", "e\0\0"], ["one", "three", "six"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["k1", "k2", "k3"],
+        ["grüße1", "grüßf2", "grüßg3"],
+        ["", "", ""],
+        ["a\0b", "c\0d", "e\0\0"],
+        ["one", "three", "six"],
+    ],
+)
 @pytest.mark.parametrize("shape", [(), (2,)])
 def test_keys_of_one_length_are_packed_like_any(keys: list[str], shape: tuple[int, ...]) -> None:
     columns = [

@@ -164,8 +164,11 @@ async def test_every_type_mixed_in_json_and_binary(tmp_path: Path) -> None:
         path = "/v2/models/churn/infer"
         said, rest = unpacked(await plane.client.post(path, content=body, headers=headers))
         assert [output["name"] for output in said["outputs"]] == [
-            "big_out", "grid_out", "word_out", "flag_out",
-        ]  # fmt: skip
+            "big_out",
+            "grid_out",
+            "word_out",
+            "flag_out",
+        ]
         assert said["outputs"][1]["data"] == [0.1, 2, 3, 4, 5, 6, 7, 1e300]
         assert said["outputs"][1]["shape"] == [2, 2, 2]
         assert rest == big + words + flags
@@ -177,9 +180,11 @@ async def test_every_type_mixed_in_json_and_binary(tmp_path: Path) -> None:
         )
         outputs = {output["name"]: output["data"] for output in answer.json()["outputs"]}
         assert outputs == {
-            "word_out": ["a", "long one"], "flag_out": [True, False],
-            "big_out": [2**64 - 1, 0], "grid_out": [0, 1, 2, 3, 4, 5, 6, 7],
-        }  # fmt: skip
+            "word_out": ["a", "long one"],
+            "flag_out": [True, False],
+            "big_out": [2**64 - 1, 0],
+            "grid_out": [0, 1, 2, 3, 4, 5, 6, 7],
+        }
 
 
 # ---------------------------------------------------------------- together
@@ -187,8 +192,10 @@ async def test_every_type_mixed_in_json_and_binary(tmp_path: Path) -> None:
 
 def one(age: Any, rate: Any = 1.0) -> list[dict[str, Any]]:
     return [
-        tensor("age", "INT32", [age]), tensor("spend", "FP32", [2]), tensor("rate", "FP32", [rate]),
-    ]  # fmt: skip
+        tensor("age", "INT32", [age]),
+        tensor("spend", "FP32", [2]),
+        tensor("rate", "FP32", [rate]),
+    ]
 
 
 class Gate:
@@ -254,9 +261,10 @@ async def test_a_bad_neighbour_fails_alone(tmp_path: Path) -> None:
         first = asyncio.create_task(plane.infer(*one(1)))
         assert await asyncio.to_thread(gate.entered.wait, 5)
         wrong = [
-            tensor("age", "INT32", [1, -3, 121]), tensor("spend", "FP32", [1, 2, 3]),
+            tensor("age", "INT32", [1, -3, 121]),
+            tensor("spend", "FP32", [1, 2, 3]),
             tensor("rate", "FP32", [1, 2, 3]),
-        ]  # fmt: skip
+        ]
         asked = [one(5), wrong, one(6, 11), one(7)]
         tasks = [asyncio.create_task(plane.infer(*inputs)) for inputs in asked]
         await waiting(plane, 4)

@@ -33,11 +33,34 @@ EACH = '{"inputs":[%s]}'
 TENSOR = '{"name":"%s","shape":[1],"datatype":"FP32","data":[%s]}'
 GOOD = ("1,2,3", "1.5,-2e3,0.25", " 7 ,8 , 9", "0.1,1e-40,16777217", "50,0,-0.0")
 BAD = (
-    "0.05,2,3", "1,2,1e39", "1,2,true", "1,2,null", "1,null,3", "null,2,3", '1,2,"3"', "1,2",
-    "1,2,3,4", '1,2,"a', 'b",2,3', "1,2,", ",1,2", "1 2,3", "1,2,3}", "1,{},3", "", " ",
-    "1,2,nan", "1,2,3]", "[1,2,3]", "1,2,3],[4,5,6", "01,2,3", "1,2,9" + "9" * 400,
-    "1,2," + " " * 99 + "3", "1,2,3.40282356e38", "1,2,3.5e38",
-)  # fmt: skip
+    "0.05,2,3",
+    "1,2,1e39",
+    "1,2,true",
+    "1,2,null",
+    "1,null,3",
+    "null,2,3",
+    '1,2,"3"',
+    "1,2",
+    "1,2,3,4",
+    '1,2,"a',
+    'b",2,3',
+    "1,2,",
+    ",1,2",
+    "1 2,3",
+    "1,2,3}",
+    "1,{},3",
+    "",
+    " ",
+    "1,2,nan",
+    "1,2,3]",
+    "[1,2,3]",
+    "1,2,3],[4,5,6",
+    "01,2,3",
+    "1,2,9" + "9" * 400,
+    "1,2," + " " * 99 + "3",
+    "1,2,3.40282356e38",
+    "1,2,3.5e38",
+)
 Answer = tuple[int, bytes, tuple[bytes, ...]]
 
 
@@ -176,10 +199,17 @@ def test_a_tensor_for_each_input(loaded: Loaded, names: str) -> None:
     many = [asked("4", "5", "6"), asked("7", "8.5", "9"), post((ONE % (1, "1,2,3")).encode())]
     same(loaded, many)
     for values in (
-        ("1", "", "2,3"), ("1,2", "3", ""), ("1,2", "3", " "), ("true", "1", "2"),
-        ("1", "null", "2"), ('"1"', "2", "3"), ("1,2", "3", "4"), ('"', '"', "1"),
-        ("99", "99", "99"), ("[1]", "2", "3"),
-    ):  # fmt: skip
+        ("1", "", "2,3"),
+        ("1,2", "3", ""),
+        ("1,2", "3", " "),
+        ("true", "1", "2"),
+        ("1", "null", "2"),
+        ('"1"', "2", "3"),
+        ("1,2", "3", "4"),
+        ('"', '"', "1"),
+        ("99", "99", "99"),
+        ("[1]", "2", "3"),
+    ):
         same(loaded, [*many, asked(*values)])
 
 
@@ -201,8 +231,17 @@ def test_binary_requests_of_a_known_header(loaded: Loaded, all_binary: bool, pad
         header = json.dumps(said).encode() + b" " * pad
         return post(header + np.array(values, "<f4").tobytes(), len(header) + length)
 
-    for values in ([1, 2, 3], [4, 5, 6], [np.nan, 2, 3], [1, np.nan, 3], [1, 2, np.inf], [1, 2],
-                   [1, 2, 3, 4], [99, 1, 1], [7, 8, 9]):  # fmt: skip
+    for values in (
+        [1, 2, 3],
+        [4, 5, 6],
+        [np.nan, 2, 3],
+        [1, np.nan, 3],
+        [1, 2, np.inf],
+        [1, 2],
+        [1, 2, 3, 4],
+        [99, 1, 1],
+        [7, 8, 9],
+    ):
         same(loaded, [asked(values), asked([1, 2, 3]), asked(values, id="r")])
         same(loaded, [asked(values, size=8), asked(values, length=1), asked(values, length=-1)])
     header = json.dumps({"inputs": []}).encode()

@@ -99,11 +99,13 @@ async def test_inputs_left_out_are_looked_up_and_given_ones_win(world: World) ->
 async def test_what_is_not_covered_or_has_no_key_is_asked_for(world: World) -> None:
     async with world.serve() as plane:
         assert refused(await plane.infer(KEYS)) == (
-            400, "rate: is missing: the contract has it as an input",
-        )  # fmt: skip
+            400,
+            "rate: is missing: the contract has it as an input",
+        )
         assert refused(await plane.infer(RATE)) == (
-            400, "age: is missing: give it, or id to have it looked up",
-        )  # fmt: skip
+            400,
+            "age: is missing: give it, or id to have it looked up",
+        )
         bad = tensor("id", "BYTES", ["a", ""])
         assert refused(await plane.infer(bad, RATE))[0] == 400
 
@@ -161,8 +163,11 @@ async def test_shapes_texts_truths_and_whole_keys(world: World) -> None:
     async with world.serve(MIXED, mixed(), **more) as plane:
         answer = await plane.infer(tensor("id", "INT64", [7]))
         assert {one["name"]: one["data"] for one in answer.json()["outputs"]} == {
-            "word_out": ["ü"], "flag_out": [True], "big_out": [3], "grid_out": [1, 2, 3, 4],
-        }  # fmt: skip
+            "word_out": ["ü"],
+            "flag_out": [True],
+            "big_out": [3],
+            "grid_out": [1, 2, 3, 4],
+        }
         answer = await plane.infer(tensor("id", "INT64", [8]), tensor("word", "BYTES", ["a"]))
         assert refused(answer)[0] == 400
         assert answer.json()["field"] == "flag"

@@ -27,14 +27,33 @@ async def test_the_plainest_request_is_answered_as_any_other(tmp_path: Path) -> 
     requests: list[Any] = [
         good,
         tensor("x", "FP32", [1, 2.5, -3, 0.1, 1e-3, 7], [2, 3]),
-        *(good | {"data": data} for data in (
-            [1, 2, True], [1, None, 3], [None, 2, 3], [0.05, 2, 3], [1, 2, 1e39], [1, 2, 10**400],
-            [1, 2, "3"], [1, 2], "123", {"a": 1, "b": 2, "c": 3}, [[1, 2, 3]], None, [1, 2, [3]],
-        )),
+        *(
+            good | {"data": data}
+            for data in (
+                [1, 2, True],
+                [1, None, 3],
+                [None, 2, 3],
+                [0.05, 2, 3],
+                [1, 2, 1e39],
+                [1, 2, 10**400],
+                [1, 2, "3"],
+                [1, 2],
+                "123",
+                {"a": 1, "b": 2, "c": 3},
+                [[1, 2, 3]],
+                None,
+                [1, 2, [3]],
+            )
+        ),
         *(good | {"shape": shape} for shape in ([3], [1, 4], [1.0, 3], [True, 3], [0, 3], "13")),
-        good | {"name": ["input"]}, good | {"name": "y"}, good | {"datatype": "FP64"},
-        good | {"more": 1}, {}, [], None,
-    ]  # fmt: skip
+        good | {"name": ["input"]},
+        good | {"name": "y"},
+        good | {"datatype": "FP64"},
+        good | {"more": 1},
+        {},
+        [],
+        None,
+    ]
     async with serving(configure(tmp_path, linear(), FLOATS, maxBatchRows=4)) as plane:
         for asked in requests:
             plain = await plane.infer(asked)

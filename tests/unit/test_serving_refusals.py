@@ -122,29 +122,41 @@ async def test_values_of_other_types(
         ("age", {"shape": [0], "data": []}, "inputs[0].shape", "holds no rows"),
         ("age", {"shape": [-1]}, "inputs[0].shape", "holds no rows"),
         (
-            "age", {"shape": [9], "data": [1] * 9},
-            "inputs[0].shape", "holds 9 rows, at most 8 are answered at once",
+            "age",
+            {"shape": [9], "data": [1] * 9},
+            "inputs[0].shape",
+            "holds 9 rows, at most 8 are answered at once",
         ),
         (
-            "rate", {"shape": [3], "data": [1, 2, 3]},
-            "inputs[2].shape", "holds 3 rows, the tensors before it 2",
+            "rate",
+            {"shape": [3], "data": [1, 2, 3]},
+            "inputs[2].shape",
+            "holds 3 rows, the tensors before it 2",
         ),
         ("age", {"data": [1]}, "inputs[0].data", "holds 1 values, the shape says 2"),
         ("age", {"data": 1}, "inputs[0].data", "must be a list"),
         (
-            "age", {"data": [[1], [2, 3]], "shape": [2, 1]},
-            "inputs[0].data", "is neither flat nor nested as the shape says",
+            "age",
+            {"data": [[1], [2, 3]], "shape": [2, 1]},
+            "inputs[0].data",
+            "is neither flat nor nested as the shape says",
         ),
-        ("age", {"name": "size"}, "inputs[0].name",
-         "size is not an input; there are: age, spend, rate"),
+        (
+            "age",
+            {"name": "size"},
+            "inputs[0].name",
+            "size is not an input; there are: age, spend, rate",
+        ),
         ("age", {"name": 3}, "inputs[0].name", "must be a string"),
         ("spend", {"name": "age", "datatype": "INT32"}, "inputs[1].name", "age is given twice"),
         (
-            "age", {"parameters": {"binary_data_size": 8}},
-            "inputs[0].data", "and binary_data_size exclude each other",
+            "age",
+            {"parameters": {"binary_data_size": 8}},
+            "inputs[0].data",
+            "and binary_data_size exclude each other",
         ),
     ],
-)  # fmt: skip
+)
 async def test_tensors(
     plane: Serving, name: str, change: dict[str, Any], field: str, reason: str
 ) -> None:
@@ -168,17 +180,27 @@ async def test_tensors(
         ({"outputs": [{"name": "score"}] * 2}, "outputs[1].name", "is asked for twice"),
         (
             {"outputs": [{"name": "score", "parameters": {"binary_data": 1}}]},
-            "outputs[0].parameters.binary_data", "must be true or false",
+            "outputs[0].parameters.binary_data",
+            "must be true or false",
         ),
         ({"parameters": []}, "parameters", "must be an object"),
-        ({"parameters": {"entity_keys": "c"}}, "parameters.entity_keys",
-         "must be a list of 2 keys, one a row"),
-        ({"parameters": {"entity_keys": ["c", ""]}}, "parameters.entity_keys[1]",
-         "must have 1 to 1024 characters"),
-        ({"parameters": {"entity_keys": ["c", 2]}}, "parameters.entity_keys[1]",
-         "must be a string: id is a string"),
+        (
+            {"parameters": {"entity_keys": "c"}},
+            "parameters.entity_keys",
+            "must be a list of 2 keys, one a row",
+        ),
+        (
+            {"parameters": {"entity_keys": ["c", ""]}},
+            "parameters.entity_keys[1]",
+            "must have 1 to 1024 characters",
+        ),
+        (
+            {"parameters": {"entity_keys": ["c", 2]}},
+            "parameters.entity_keys[1]",
+            "must be a string: id is a string",
+        ),
     ],
-)  # fmt: skip
+)
 async def test_requests(plane: Serving, body: Any, field: str, reason: str) -> None:
     if isinstance(body, dict) and not {"inputs", "input"} & body.keys() and body:
         body = {"inputs": list(good().values()), **body}
@@ -276,8 +298,9 @@ async def test_binary_that_does_not_add_up(plane: Serving, texts: Serving) -> No
     combined = [sized("input", "FP32", [1, 3], 12)]
     check(
         await send(plane, [sized("input", "FP32", [1, 3], 8)], b"x" * 8),
-        "inputs[0].data", "holds 8 bytes, shape and datatype say 12",
-    )  # fmt: skip
+        "inputs[0].data",
+        "holds 8 bytes, shape and datatype say 12",
+    )
     where = "inputs[0].parameters.binary_data_size"
     check(await send(plane, combined, b"x" * 8), where, "is 12 bytes, the body has 8 left")
     reason = "holds 1 bytes that belong to no tensor"

@@ -73,8 +73,10 @@ def test_a_folder_or_a_glob_is_one_table_in_the_order_of_its_names(
     opened = table(f"file://{tmp_path}{where}")
     assert opened.total_rows == 3
     assert [(row, value["id"]) for row, value in rows_of(f"file://{tmp_path}{where}")] == [
-        (0, "k0"), (1, "k1"), (2, "k2"),
-    ]  # fmt: skip
+        (0, "k0"),
+        (1, "k1"),
+        (2, "k2"),
+    ]
 
 
 def test_batches_stay_small_and_rows_are_numbered_through(tmp_path: Path) -> None:
@@ -184,10 +186,13 @@ def decoded(path: Path) -> tuple[dict[int, Any], list[str]]:
         good |= {
             int(row): (key, int(age), plan)
             for row, key, age, plan in zip(
-                records.rows, records.keys, records.columns["age"], records.columns["plan"],
+                records.rows,
+                records.keys,
+                records.columns["age"],
+                records.columns["plan"],
                 strict=True,
             )
-        }  # fmt: skip
+        }
         told += [f"{reject.row}: {reject}" for reject in (*chunk.rejects, *rejects)]
     return good, sorted(told, key=lambda line: int(line.partition(":")[0]))
 
@@ -211,8 +216,11 @@ def test_a_bad_cell_or_a_ragged_row_costs_its_row_and_not_the_run(
     )
     good, told = decoded(csv(tmp_path, text, name))
     assert good == {
-        0: ("007", 1, "p"), 3: ("c", 3, "two\nlines, one cell"), 5: ("e", 5, ""), 8: ("h", 8, "p"),
-    }  # fmt: skip
+        0: ("007", 1, "p"),
+        3: ("c", 3, "two\nlines, one cell"),
+        5: ("e", 5, ""),
+        8: ("h", 8, "p"),
+    }
     assert told == [
         "1: age: 'old' is not a whole number",
         "2: row: 2 cells where 4 belong",

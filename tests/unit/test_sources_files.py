@@ -72,8 +72,10 @@ def test_another_worker_reads_a_split_without_looking_at_the_others(
     table = opened(tmp_path)
     splits = table.splits(6)
     assert [(s.number, s.file, s.rows, s.first) for s in splits[:3]] == [
-        (0, "a.parquet", 6, 0), (1, "a.parquet", 4, 6), (2, "b.parquet", 6, 10),
-    ]  # fmt: skip
+        (0, "a.parquet", 6, 0),
+        (1, "a.parquet", 4, 6),
+        (2, "b.parquet", 6, 10),
+    ]
     assert table.total_rows == sum(split.rows for split in splits) == 30
     written = [Split(**orjson.loads(orjson.dumps(vars_of(split)))) for split in splits]
     assert opened(tmp_path).splits(6) == written
@@ -123,8 +125,12 @@ def test_a_file_that_changes_under_the_reader_is_not_taken_for_whole(tmp_path: P
 
 
 def test_row_groups_without_a_newer_row_are_not_read(tmp_path: Path) -> None:
-    path = parquet(tmp_path / "t.parquet", [f"k{n}" for n in range(100)], size=10,
-                   at=[*range(95), None, *range(96, 100)])  # fmt: skip
+    path = parquet(
+        tmp_path / "t.parquet",
+        [f"k{n}" for n in range(100)],
+        size=10,
+        at=[*range(95), None, *range(96, 100)],
+    )
     table = opened(path, more=("at",))
     (split,) = table.splits(1000)
     found = list(table.read(split, Newer("at", 93)))
@@ -182,8 +188,12 @@ def test_folders_a_filter_rules_out_are_not_even_listed(
 def test_a_column_in_the_folders_names_is_an_input(tmp_path: Path) -> None:
     for age in ("7", "old"):
         parquet(tmp_path / f"age={age}" / "plan=a%2Fb" / "t.parquet", [age], age=None, plan=None)
-    parquet(tmp_path / "age=8" / "plan=__HIVE_DEFAULT_PARTITION__" / "t.parquet", ["8"],
-            age=None, plan=None)  # fmt: skip
+    parquet(
+        tmp_path / "age=8" / "plan=__HIVE_DEFAULT_PARTITION__" / "t.parquet",
+        ["8"],
+        age=None,
+        plan=None,
+    )
     table = opened(tmp_path)
     found, told = {}, []
     for split in table.splits(10):
@@ -242,8 +252,12 @@ def decoded(table: Any) -> tuple[dict[str, Any], dict[int, str]]:
             records, rejects = Decoder(SHAPED).decode(chunk.batch, chunk.rows)
             for at, key in enumerate(records.keys):
                 columns = records.columns
-                good[key] = (int(records.rows[at]), int(columns["age"][at]),
-                             columns["grid"][at].tolist(), columns["plan"][at])  # fmt: skip
+                good[key] = (
+                    int(records.rows[at]),
+                    int(columns["age"][at]),
+                    columns["grid"][at].tolist(),
+                    columns["plan"][at],
+                )
             told |= {reject.row: str(reject) for reject in (*chunk.rejects, *rejects)}
     return good, told
 
@@ -273,15 +287,24 @@ def test_a_poisoned_line_costs_its_row_and_is_named_by_its_number(
     )
     good, told = decoded(opened(path, "JSONLines", SHAPED))
     assert good == {
-        "a": (0, 1, GRID, "2026-01-01T00:00:00"), "c": (2, 3, GRID, ""), "d": (4, 4, GRID, ""),
-        "7": (10, 1, GRID, ""), "z": (12, 9, GRID, ""),
-    }  # fmt: skip
+        "a": (0, 1, GRID, "2026-01-01T00:00:00"),
+        "c": (2, 3, GRID, ""),
+        "d": (4, 4, GRID, ""),
+        "7": (10, 1, GRID, ""),
+        "z": (12, 9, GRID, ""),
+    }
     assert told[1] == "row: line 2: no JSON object"
     assert told[9] == "row: line 10: no JSON object"
     assert told[11] == "id: missing"
     assert {row: text.partition(":")[0] for row, text in told.items()} == {
-        1: "row", 5: "age", 6: "age", 7: "grid", 8: "grid", 9: "row", 11: "id",
-    }  # fmt: skip
+        1: "row",
+        5: "age",
+        6: "age",
+        7: "grid",
+        8: "grid",
+        9: "row",
+        11: "id",
+    }
 
 
 def test_lines_of_many_blocks_and_files_are_numbered_through(
@@ -312,8 +335,12 @@ def decoded_through(table: Any) -> tuple[dict[str, Any], list[int]]:
         records, rejects = Decoder(SHAPED).decode(chunk.batch, chunk.rows)
         for at, key in enumerate(records.keys):
             columns = records.columns
-            good[key] = (int(records.rows[at]), int(columns["age"][at]),
-                         columns["grid"][at].tolist(), columns["plan"][at])  # fmt: skip
+            good[key] = (
+                int(records.rows[at]),
+                int(columns["age"][at]),
+                columns["grid"][at].tolist(),
+                columns["plan"][at],
+            )
         told += [reject.row for reject in (*chunk.rejects, *rejects)]
     return good, told
 
@@ -383,8 +410,9 @@ def test_partitions_of_a_delta_table_are_chosen_and_are_columns(tmp_path: Path) 
         row for split in table.splits(9) for c in table.read(split) for row in c.batch.to_pylist()
     ]
     assert sorted(rows, key=lambda row: row["id"]) == [
-        {"id": "a", "day": "x"}, {"id": "b", "day": "y z"},
-    ]  # fmt: skip
+        {"id": "a", "day": "x"},
+        {"id": "b", "day": "y z"},
+    ]
     with pytest.raises(SourceError, match="not partitioned by age"):
         opened(tmp_path / "t", "Delta", contract, age=["1"]).splits(9)
     with pytest.raises(SourceError, match="no rows where day is as asked"):
@@ -404,12 +432,23 @@ def test_a_column_added_later_is_null_in_files_from_before(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("protocol", "configuration", "told"),
     [
-        ({"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["variantType"],
-          "writerFeatures": ["variantType"]}, {}, "variantType, which is not supported"),
-        ({"minReaderVersion": 2, "minWriterVersion": 5}, {"delta.columnMapping.mode": "name"},
-         "column mapping, which is not supported"),
+        (
+            {
+                "minReaderVersion": 3,
+                "minWriterVersion": 7,
+                "readerFeatures": ["variantType"],
+                "writerFeatures": ["variantType"],
+            },
+            {},
+            "variantType, which is not supported",
+        ),
+        (
+            {"minReaderVersion": 2, "minWriterVersion": 5},
+            {"delta.columnMapping.mode": "name"},
+            "column mapping, which is not supported",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_reader_must_know_and_we_do_not_is_refused(
     tmp_path: Path, protocol: dict[str, Any], configuration: dict[str, str], told: str
 ) -> None:
@@ -442,14 +481,23 @@ def rewritten(
 
 def test_deletion_vectors_are_refused_and_only_where_there_are_any(tmp_path: Path) -> None:
     features = ["deletionVectors"]
-    protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features,
-                "writerFeatures": features}  # fmt: skip
+    protocol = {
+        "minReaderVersion": 3,
+        "minWriterVersion": 7,
+        "readerFeatures": features,
+        "writerFeatures": features,
+    }
     delta(tmp_path / "t", ["a"])
     rewritten(tmp_path / "t", protocol, {"delta.enableDeletionVectors": "true"})
     table = opened(tmp_path / "t", "Delta")
     assert keys(table, table.splits(9)) == ["a"]
-    vector = {"storageType": "u", "pathOrInlineDv": "vBn[lx{q8@P<9BNH/isA", "offset": 1,
-              "sizeInBytes": 36, "cardinality": 1}  # fmt: skip
+    vector = {
+        "storageType": "u",
+        "pathOrInlineDv": "vBn[lx{q8@P<9BNH/isA",
+        "offset": 1,
+        "sizeInBytes": 36,
+        "cardinality": 1,
+    }
     rewritten(tmp_path / "t", protocol, {}, deletionVector=vector)
     with pytest.raises(SourceError, match="deletion vectors, which are not supported; rewrite"):
         opened(tmp_path / "t", "Delta").splits(9)

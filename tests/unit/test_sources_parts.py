@@ -52,8 +52,10 @@ def read(table: Any, since: Any = None) -> tuple[list[str], Any, list[str]]:
     newer = None if since is None else Newer("at", since)
     for split in table.splits(1000):
         for chunk in table.read(split, newer):
-            found += [k.decode() if isinstance(k, bytes) else k
-                      for k in chunk.batch.column("id").to_pylist()]  # fmt: skip
+            found += [
+                k.decode() if isinstance(k, bytes) else k
+                for k in chunk.batch.column("id").to_pylist()
+            ]
             assert len(chunk.rows) == chunk.batch.num_rows == len(chunk.watermark)
             tops.append(highest(chunk.watermark))
             told += [f"{reject.row}: {reject}" for reject in chunk.rejects]
@@ -68,12 +70,15 @@ def read(table: Any, since: Any = None) -> tuple[list[str], Any, list[str]]:
         (["9.5", "10", " 10.5 ", "-3"], 10.5, ["k2"]),
         (["2026-03-09", "2026-03-10", "2025-12-31", ""], "2026-03-10T00:00:00", ["k1", "k3"]),
         (["2026-03-09 23:59:59", "2026-03-10T00:00:00.5"], "2026-03-10T00:00:00.500000", ["k1"]),
-        (["2026-03-10T00:30:00+02:00", "2026-03-09T23:00:00Z"], "2026-03-09T23:00:00+00:00",
-         ["k1"]),
+        (
+            ["2026-03-10T00:30:00+02:00", "2026-03-09T23:00:00Z"],
+            "2026-03-09T23:00:00+00:00",
+            ["k1"],
+        ),
         (["v9", "v10", "w"], "w", ["k2"]),
     ],
     ids=["whole", "decimal", "date", "time", "zoned", "text"],
-)  # fmt: skip
+)
 def test_numbers_and_times_compare_as_such(
     tmp_path: Path, form: str, cells: list[str], top: Any, newer: list[str]
 ) -> None:

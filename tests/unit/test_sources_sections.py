@@ -62,8 +62,11 @@ def test_sections_are_the_row_groups_of_a_split_in_order(tmp_path: Path) -> None
     table = opened(tmp_path / "t.parquet")
     found = [s for split in table.splits(25) for s in table.sections(split)]
     assert [(s.split.number, s.split.start, s.split.rows) for s in found] == [
-        (0, 0, 10), (0, 10, 10), (1, 20, 10), (1, 30, 10),
-    ]  # fmt: skip
+        (0, 0, 10),
+        (0, 10, 10),
+        (1, 20, 10),
+        (1, 30, 10),
+    ]
     keys, rows = [], []
     for section in found:
         for chunk in table.read(section.split):
@@ -81,8 +84,10 @@ def test_the_same_rows_have_the_same_digest_wherever_they_stand(
     assert len(set(before)) == 4
     assert None not in before
     assert digests(tmp_path / "b.parquet", columns(), **how) == before
-    moved = {name: pa.concat_arrays([pa.array(c)[10:], pa.array(c)[:10]])
-             for name, c in columns().items()}  # fmt: skip
+    moved = {
+        name: pa.concat_arrays([pa.array(c)[10:], pa.array(c)[:10]])
+        for name, c in columns().items()
+    }
     assert digests(tmp_path / "c.parquet", moved, **how) == [*before[1:], before[0]]
 
 
@@ -137,8 +142,11 @@ def test_a_file_that_has_changed_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["CSV", "JSONLines"])
 def test_text_is_one_section_without_a_digest(tmp_path: Path, form: str) -> None:
     path = tmp_path / "t"
-    path.write_text("id,age,spend\na,1,\"[1, 2]\"\n" if form == "CSV" else
-                    '{"id": "a", "age": 1, "spend": [1, 2]}\n')  # fmt: skip
+    path.write_text(
+        'id,age,spend\na,1,"[1, 2]"\n'
+        if form == "CSV"
+        else '{"id": "a", "age": 1, "spend": [1, 2]}\n'
+    )
     source = BatchSource.model_validate({"uri": f"file://{path}", "format": form})
     table = open_table(source, CONTRACT, policy=FetchPolicy(), paths=Paths())
     (split,) = table.splits(1000)

@@ -101,9 +101,12 @@ def test_before_the_first_run_it_waits_and_says_how_to_start_one() -> None:
 def test_a_published_run_makes_it_ready_and_its_figures_are_told() -> None:
     status = status_of(facts(GOOD_RUN), (), parse(deployment()))
     assert {c["type"]: c["status"] for c in status["conditions"]} == {
-        "SpecValid": "True", "Ready": "True", "Progressing": "False",
-        "Degraded": "False", "ModelResolved": "True",
-    }  # fmt: skip
+        "SpecValid": "True",
+        "Ready": "True",
+        "Progressing": "False",
+        "Degraded": "False",
+        "ModelResolved": "True",
+    }
     assert status["lastPublished"]["rows"] == 10
     assert status["lastPublished"]["rejects"] == 1
     assert status["model"] == {"version": "2", "digest": DIGEST}
@@ -115,10 +118,13 @@ def test_a_failed_run_degrades_but_what_was_published_still_serves() -> None:
     said = conditions(facts(FAILED_RUN, GOOD_RUN))
     assert said["Ready"]["status"] == "True"
     assert said["Degraded"] | {"lastTransitionTime": ""} == {
-        "type": "Degraded", "status": "True", "reason": "DigestMismatch",
+        "type": "Degraded",
+        "status": "True",
+        "reason": "DigestMismatch",
         "message": "run m-2 failed: not the same bytes",
-        "observedGeneration": 4, "lastTransitionTime": "",
-    }  # fmt: skip
+        "observedGeneration": 4,
+        "lastTransitionTime": "",
+    }
     assert said["ModelResolved"]["status"] == "False"
 
 
@@ -132,18 +138,41 @@ def test_a_first_run_that_failed_is_the_reason_for_not_being_ready() -> None:
     ("state", "more", "reason", "words"),
     [
         ({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, {}, "OOMKilled", "memory"),
-        ({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off 10s"}}, {},
-         "ImageUnavailable", "registry.test/runtime:1"),
-        ({"waiting": {"reason": "ErrImagePull", "message": "pull of x failed"}}, {},
-         "ImageUnavailable", "registry.test/runtime:1"),
+        (
+            {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off 10s"}},
+            {},
+            "ImageUnavailable",
+            "registry.test/runtime:1",
+        ),
+        (
+            {"waiting": {"reason": "ErrImagePull", "message": "pull of x failed"}},
+            {},
+            "ImageUnavailable",
+            "registry.test/runtime:1",
+        ),
         ({"terminated": {"exitCode": 139}}, {}, "WorkerFailed", "exit code 139"),
-        ({}, {"conditions": [{"type": "PodScheduled", "status": "False",
-                              "message": 'persistentvolumeclaim "t" not found'}]},
-         "Unschedulable", '"t" not found'),
-        (ended(75, outcome="Failed", reason="StoreUnavailable", message="no Secret"), {},
-         "StoreUnavailable", "no Secret"),
+        (
+            {},
+            {
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "message": 'persistentvolumeclaim "t" not found',
+                    }
+                ]
+            },
+            "Unschedulable",
+            '"t" not found',
+        ),
+        (
+            ended(75, outcome="Failed", reason="StoreUnavailable", message="no Secret"),
+            {},
+            "StoreUnavailable",
+            "no Secret",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_run_in_trouble_is_named_by_its_root_cause(
     state: dict, more: dict, reason: str, words: str
 ) -> None:
@@ -154,15 +183,23 @@ def test_a_run_in_trouble_is_named_by_its_root_cause(
 
 
 def test_a_crash_loop_is_named_by_what_crashed_it_and_not_by_its_pause() -> None:
-    crash = {"terminated": {"exitCode": 2, "message": '{"outcome":"Failed","reason":"ConfigError",'
-                            '"message":"no port"}'}}  # fmt: skip
+    crash = {
+        "terminated": {
+            "exitCode": 2,
+            "message": '{"outcome":"Failed","reason":"ConfigError","message":"no port"}',
+        }
+    }
     gateway_pod = {
         "metadata": {"name": "g", "labels": {"fourways.dev/component": "gateway"}},
-        "status": {"containerStatuses": [{
-            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
-            "lastState": crash,
-        }]},
-    }  # fmt: skip
+        "status": {
+            "containerStatuses": [
+                {
+                    "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
+                    "lastState": crash,
+                }
+            ]
+        },
+    }
     said = conditions(Facts(deployment(), pods=(gateway_pod,), gateway=None, now=NOW))
     assert said["Ready"]["reason"] == "ConfigError"
     assert said["Ready"]["message"] == "waits for the gateway: no port"
@@ -170,9 +207,11 @@ def test_a_crash_loop_is_named_by_what_crashed_it_and_not_by_its_pause() -> None
 
 def test_what_the_api_server_refuses_is_told() -> None:
     refused = Facts(
-        deployment(), gateway=GATEWAY, now=NOW,
+        deployment(),
+        gateway=GATEWAY,
+        now=NOW,
         faults=("patch CronJob/m-batch: exceeded quota",),
-    )  # fmt: skip
+    )
     said = conditions(refused)
     assert (said["Ready"]["status"], said["Ready"]["reason"]) == ("False", "ApplyFailed")
     assert "exceeded quota" in said["Degraded"]["message"]
@@ -201,12 +240,12 @@ def test_an_invalid_edit_is_said_and_what_serves_stays_ready() -> None:
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     first = facts(GOOD_RUN)
     raw = deployment() | {"status": status_of(first, (), parse(first.deployment))}
-    later = Facts(raw, jobs=first.jobs, pods=first.pods, gateway=GATEWAY,
-                  now=NOW.replace(hour=13))  # fmt: skip
+    later = Facts(raw, jobs=first.jobs, pods=first.pods, gateway=GATEWAY, now=NOW.replace(hour=13))
     assert status_of(later, (), parse(raw)) == raw["status"]
     degraded = facts(FAILED_RUN, GOOD_RUN, raw=raw)
-    later = Facts(raw, jobs=degraded.jobs, pods=degraded.pods, gateway=GATEWAY,
-                  now=NOW.replace(hour=13))  # fmt: skip
+    later = Facts(
+        raw, jobs=degraded.jobs, pods=degraded.pods, gateway=GATEWAY, now=NOW.replace(hour=13)
+    )
     status = status_of(later, (), parse(raw))
     moved = {c["type"]: c["lastTransitionTime"] for c in status["conditions"]}
     assert moved["Ready"] == "2026-03-01T12:00:00Z"
@@ -255,7 +294,9 @@ def test_events_tell_changes_once() -> None:
     ready = status_of(facts(GOOD_RUN), (), parse(deployment()))
     failed = status_of(facts(FAILED_RUN, GOOD_RUN), (), parse(deployment()))
     assert [(e.type, e.reason) for e in events_of(None, first)] == [
-        ("Normal", "Valid"), ("Normal", "WaitingForFirstRun")]  # fmt: skip
+        ("Normal", "Valid"),
+        ("Normal", "WaitingForFirstRun"),
+    ]
     assert ("Normal", "Published") in [(e.type, e.reason) for e in events_of(first, ready)]
     assert ("Warning", "DigestMismatch") in [(e.type, e.reason) for e in events_of(ready, failed)]
     assert events_of(ready, ready) == []

@@ -37,7 +37,7 @@ BLOCKS: dict[str, Json] = {
             "publish": "pvc://models/bundles",
         }
     },
-}  # fmt: skip
+}
 
 
 def deployment(mode: str, version: str = "1", status: Json | None = None, **spec: Any) -> Json:
@@ -191,9 +191,12 @@ TROUBLES = [
     (failed("ModelNotLoadable", "cut short"), "ModelNotLoadable", "cut short"),
     (failed("TopicNotFound", "no topic t"), "TopicNotFound", "no topic t"),
     ({"waiting": {"reason": "CrashLoopBackOff"}}, "WorkerEnded", "again and again"),
-    ({"waiting": {"reason": "CreateContainerConfigError", "message": "no Secret"}},
-     "CreateContainerConfigError", "no Secret"),
-]  # fmt: skip
+    (
+        {"waiting": {"reason": "CreateContainerConfigError", "message": "no Secret"}},
+        "CreateContainerConfigError",
+        "no Secret",
+    ),
+]
 
 
 @SERVED
@@ -357,12 +360,18 @@ DENIED = {"type": "PredictorReady", "status": "False", "reason": "ReconcileFaile
         (_kserve(None, 31), "False KServeSilent: no KServe controller", "True KServe"),
         (_kserve({"conditions": [UNKNOWN]}), "False WaitingForKServe: waits for KServe: Repl", "F"),
         (_kserve({**READY_SERVICE, "conditions": [LATE]}), "True Answering", "False"),
-        (_kserve({**READY_SERVICE, "address": {}}), "False WaitingForKServe: waits for KServe: no",
-         "False"),
-        (_kserve({"conditions": [DENIED]}, ready=False), "False ReconcileFailed: KServe: no",
-         "True ReconcileFailed: KServe: no"),
+        (
+            _kserve({**READY_SERVICE, "address": {}}),
+            "False WaitingForKServe: waits for KServe: no",
+            "False",
+        ),
+        (
+            _kserve({"conditions": [DENIED]}, ready=False),
+            "False ReconcileFailed: KServe: no",
+            "True ReconcileFailed: KServe: no",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_kserve_says_is_heard(
     conditions: Callable[[], dict[str, str]], ready: str, degraded: str
 ) -> None:
@@ -381,9 +390,14 @@ def test_without_kserve_it_says_how_to_get_it() -> None:
 # ---------------------------------------------------------------- edge
 
 BUNDLE = {
-    "target": "till", "digest": DIGEST, "variant": "int8", "sizeMiB": 1.5, "memoryMiB": 20.0,
-    "latencyMs": 0.5, "agreement": 1.0,
-}  # fmt: skip
+    "target": "till",
+    "digest": DIGEST,
+    "variant": "int8",
+    "sizeMiB": 1.5,
+    "memoryMiB": 20.0,
+    "latencyMs": 0.5,
+    "agreement": 1.0,
+}
 BUILT = ended(0, outcome="Succeeded", version="1", digest=DIGEST, bundles=[BUNDLE])
 TABLE = "till: fp32 12 MiB > 8 MiB; int8 agreement 0.91 < 0.99"
 

@@ -66,8 +66,9 @@ def test_a_suspended_run_says_what_it_waits_for() -> None:
     made = shared()
     waiting = conditions(seen({**made, "spec": {**made["spec"], "suspend": True}}))
     assert (waiting["Progressing"]["status"], waiting["Progressing"]["reason"]) == (
-        "True", "RunSuspended",
-    )  # fmt: skip
+        "True",
+        "RunSuspended",
+    )
     assert "Kueue" in waiting["Progressing"]["message"]
     assert "has not begun" in waiting["Ready"]["message"]
 
@@ -231,9 +232,13 @@ def test_runs_are_counted_as_they_end() -> None:
 # ---------------------------------------------------------------- progress
 
 FIGURES = ProgressStatus(
-    rows=5_000, total_rows=20_000, rejects=3, rows_per_second=1230.0,
-    estimated_completion="2026-03-02T03:00:15Z", updated_at="2026-03-02T03:00:05Z",
-)  # fmt: skip
+    rows=5_000,
+    total_rows=20_000,
+    rejects=3,
+    rows_per_second=1230.0,
+    estimated_completion="2026-03-02T03:00:15Z",
+    updated_at="2026-03-02T03:00:05Z",
+)
 
 
 def at_work(**known: ProgressStatus) -> Facts:
@@ -298,9 +303,12 @@ def test_each_quarter_of_a_run_is_an_event_once() -> None:
 
     assert told_events(at(0), at(4_999)) == []
     assert told_events(at(4_999), at(5_000)) == [
-        ("RunProgress", "run m-2: 25%: 5,000 of 20,000 rows, 1,230 rows/s, 3 refused, "
-         "done at about 2026-03-02T03:00:15Z"),
-    ]  # fmt: skip
+        (
+            "RunProgress",
+            "run m-2: 25%: 5,000 of 20,000 rows, 1,230 rows/s, 3 refused, "
+            "done at about 2026-03-02T03:00:15Z",
+        ),
+    ]
     assert told_events(at(5_000), at(9_999)) == []
     assert [m[:12] for _, m in told_events(at(5_000), at(19_999))] == ["run m-2: 75%"]
     assert told_events(at(19_999), at(20_000)) == []  # that it is done is told otherwise

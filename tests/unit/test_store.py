@@ -168,12 +168,19 @@ async def test_text_keys_are_found_exactly(uri: str, writer: Writer, namespace: 
 
 
 EVERY_TYPE: dict[str, list[Any]] = {
-    "bool": [True, False], "string": ["", "ü\n\t\\N"],
-    "int8": [-128, 127], "int16": [-(2**15), 2**15 - 1], "int32": [-(2**31), 2**31 - 1],
-    "int64": [-(2**63), 2**63 - 1], "uint8": [0, 255], "uint16": [0, 2**16 - 1],
-    "uint32": [0, 2**32 - 1], "uint64": [10_001, 2**64 - 1],
-    "float32": [-0.5, float(np.float32(3.4e38))], "float64": [5e-324, 1.7976931348623157e308],
-}  # fmt: skip
+    "bool": [True, False],
+    "string": ["", "ü\n\t\\N"],
+    "int8": [-128, 127],
+    "int16": [-(2**15), 2**15 - 1],
+    "int32": [-(2**31), 2**31 - 1],
+    "int64": [-(2**63), 2**63 - 1],
+    "uint8": [0, 255],
+    "uint16": [0, 2**16 - 1],
+    "uint32": [0, 2**32 - 1],
+    "uint64": [10_001, 2**64 - 1],
+    "float32": [-0.5, float(np.float32(3.4e38))],
+    "float64": [5e-324, 1.7976931348623157e308],
+}
 
 
 @pytest.mark.parametrize("key", ["int64", "string"])
@@ -198,10 +205,12 @@ async def test_every_type_and_shape_comes_back_as_it_went(
     )
     found = (await look(uri, namespace, keys)).rows
     assert found == {
-        asked: {name: column[at].tolist() if hasattr(column[at], "tolist") else column[at]
-                for name, column in columns.items()}
+        asked: {
+            name: column[at].tolist() if hasattr(column[at], "tolist") else column[at]
+            for name, column in columns.items()
+        }
         for at, asked in enumerate(keys)
-    }  # fmt: skip
+    }
     kinds = {name: type(value) for name, value in found[keys[0]].items()}
     assert kinds["o_bool"] is bool
     assert kinds["o_uint64"] is int

@@ -32,9 +32,20 @@ def unpacked(raw: bytes) -> list[str]:
 
 @pytest.mark.parametrize(
     "texts",
-    [[], [""], ["", ""], ["a"], ["ab", "cd"], ["a", "bc"], ["é", "b"], ["é", "ü"], ["k" * 300] * 3,
-     ["ab", "é"], ["a\tb", "c d"]],
-)  # fmt: skip
+    [
+        [],
+        [""],
+        ["", ""],
+        ["a"],
+        ["ab", "cd"],
+        ["a", "bc"],
+        ["é", "b"],
+        ["é", "ü"],
+        ["k" * 300] * 3,
+        ["ab", "é"],
+        ["a\tb", "c d"],
+    ],
+)
 def test_texts_of_one_length_and_of_many_come_out_as_they_went_in(texts: list[str]) -> None:
     assert unpacked(pgarray.texts(texts)) == texts
 
@@ -56,8 +67,10 @@ def test_of_answers_for_one_key_that_of_the_last_row_counts(kind: str, rows: lis
         keys = np.array([7, 3, 7, 5, 3])
     predictions = Predictions(keys, np.array(rows), {"y": np.arange(5)})
     chosen = live.latest(predictions)
-    wanted = [max((at for at in range(5) if names[at] == name), key=lambda at: rows[at])
-              for name in ("3", "5", "7")]  # fmt: skip
+    wanted = [
+        max((at for at in range(5) if names[at] == name), key=lambda at: rows[at])
+        for name in ("3", "5", "7")
+    ]
     assert chosen.dtype == np.int64
     assert chosen.tolist() == wanted
 

@@ -62,10 +62,12 @@ def mixed() -> Scorer:
     ]
     return scorer(
         fields,
-        Tensor("v", "float32", (None, 2)), Tensor("n", "int16", (None,)),
-        Tensor("flag", "bool", (None,)), Tensor("word", "string", (None,)),
+        Tensor("v", "float32", (None, 2)),
+        Tensor("n", "int16", (None,)),
+        Tensor("flag", "bool", (None,)),
+        Tensor("word", "string", (None,)),
         Tensor("f", "float64", (None,)),
-    )  # fmt: skip
+    )
 
 
 def events(values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None) -> Events:
@@ -137,10 +139,14 @@ def test_an_event_without_any_key_is_refused() -> None:
 
 def test_whole_keys_come_from_the_event_or_as_text_from_the_broker() -> None:
     given = events(
-        [b'{"a": 1, "b": 2, "id": 5}', b'{"a": 1, "b": 3}', b'{"a": 1, "b": 2}',
-         b'{"a": 1, "b": 2, "id": "5"}'],
+        [
+            b'{"a": 1, "b": 2, "id": 5}',
+            b'{"a": 1, "b": 3}',
+            b'{"a": 1, "b": 2}',
+            b'{"a": 1, "b": 2, "id": "5"}',
+        ],
         [None, b"-7", b"seven", None],
-    )  # fmt: skip
+    )
     outcome = plain("int64").score(given)
     assert answers(outcome) == {5: 3.0, -7: 4.0}
     assert outcome.refusals == {2: "id: 'seven' is not a number", 3: "id: '5' is not a number"}

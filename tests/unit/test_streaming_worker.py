@@ -127,15 +127,18 @@ class Rig:
     def start(self, source: Memory, **streaming: Any) -> None:
         config = StreamConfig.model_validate(
             {
-                "namespace": "n", "name": "d", "contract": CONTRACT.to_json(),
+                "namespace": "n",
+                "name": "d",
+                "contract": CONTRACT.to_json(),
                 "model": {"uri": "file:///m", "version": "v1", "format": "onnx"},
                 "streaming": {
                     "source": {"kafka": {"bootstrapServers": "a:1", "topic": "t"}},
-                    "microBatch": {"maxEvents": 4, "maxDelay": "1ms"}, **streaming,
+                    "microBatch": {"maxEvents": 4, "maxDelay": "1ms"},
+                    **streaming,
                 },
             },
             context=JUDGED,
-        )  # fmt: skip
+        )
         scorer = Scorer(CONTRACT, self.model, Pipeline(CONTRACT, self.model), 4)
         metrics = StreamMetrics(CollectorRegistry())
         ledger = Ledger(self.writer(), self.stop)

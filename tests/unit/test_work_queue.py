@@ -51,9 +51,13 @@ class Bench:
         self.gates: dict[Key, asyncio.Event] = {}
         self.outcome: Callable[[Key], Awaitable[None] | None] = lambda key: None
         self.queue = WorkQueue(
-            self.work, workers=workers, clock=self.time.clock, sleep=self.time.sleep,
-            random=random, told=lambda key, result, seconds: self.results.append(result),
-        )  # fmt: skip
+            self.work,
+            workers=workers,
+            clock=self.time.clock,
+            sleep=self.time.sleep,
+            random=random,
+            told=lambda key, result, seconds: self.results.append(result),
+        )
         self.task = asyncio.create_task(self.queue.run())
 
     async def work(self, key: Key) -> None:
@@ -235,9 +239,12 @@ async def test_work_that_takes_too_long_is_given_up_and_tried_again() -> None:
 
     results: list[Result] = []
     queue = WorkQueue(
-        hang, workers=1, time_limit=0.01, random=lambda: 0.0,
+        hang,
+        workers=1,
+        time_limit=0.01,
+        random=lambda: 0.0,
         told=lambda key, result, seconds: (results.append(result), queue.stop())[0],
-    )  # fmt: skip
+    )
     queue.add(A)
     await asyncio.wait_for(queue.run(), 5)
     assert results == ["retry"]

@@ -129,8 +129,11 @@ def _answers(kubectl: list[str]) -> bool:
     if not succeeds([*kubectl, "get", defaulter]):
         return False
     try:
-        run([*kubectl, "create", "--dry-run=server", "-f", "-"],
-            input_text=json.dumps(_PROBE), timeout=15)  # fmt: skip
+        run(
+            [*kubectl, "create", "--dry-run=server", "-f", "-"],
+            input_text=json.dumps(_PROBE),
+            timeout=15,
+        )
     except ClusterError:
         return False
     return True

@@ -37,8 +37,12 @@ def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
             image = _IMAGE
             node.load_binary(checkout, image, binaries.path("kuberay"))
         _apply(kubectl, binaries, image)
-        wait_for("KubeRay", lambda: succeeds([*rollout, "--timeout=5s"]), seconds=PATIENCE,
-                 hint=f"pods of {NAMESPACE}")  # fmt: skip
+        wait_for(
+            "KubeRay",
+            lambda: succeeds([*rollout, "--timeout=5s"]),
+            seconds=PATIENCE,
+            hint=f"pods of {NAMESPACE}",
+        )
 
 
 def _apply(kubectl: list[str], binaries: Binaries, image: str | None) -> None:

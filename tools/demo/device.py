@@ -39,8 +39,13 @@ class Device:
             CalledProcessError: the agent refuses it, and has said why.
 
         """
-        options = {"state": self._state, "gateway": url, "deployment": self._deployment,
-                   "target": self._target, "key": self._key}  # fmt: skip
+        options = {
+            "state": self._state,
+            "gateway": url,
+            "deployment": self._deployment,
+            "target": self._target,
+            "key": self._key,
+        }
         command = [sys.executable, "-m", "fourways_agent", "update"]
         command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
         subprocess.run(command, check=True, stdout=subprocess.PIPE)

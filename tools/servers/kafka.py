@@ -31,10 +31,14 @@ class Kafka:
         self._folder = folder
         self._files = broker.files()
         self._java = [
-            broker.java(), f"-Xms{heap_mb}m", f"-Xmx{heap_mb}m", "-XX:+UseSerialGC",
+            broker.java(),
+            f"-Xms{heap_mb}m",
+            f"-Xmx{heap_mb}m",
+            "-XX:+UseSerialGC",
             f"-Dlog4j2.configurationFile={self._files / 'log4j2.properties'}",
-            "-cp", f"{self._files}/lib/*",
-        ]  # fmt: skip
+            "-cp",
+            f"{self._files}/lib/*",
+        ]
         self._process: subprocess.Popen[bytes] | None = None
         port, controller = _free_ports(2)
         self.bootstrap = f"127.0.0.1:{port}"
@@ -46,8 +50,14 @@ class Kafka:
             + f"controller.quorum.voters=1@127.0.0.1:{controller}\n"
             + f"log.dirs={folder / 'log'}\n"
         )
-        self._run("kafka.tools.StorageTool", "format", "--config", str(self._settings),
-                  "--cluster-id", _CLUSTER_ID)  # fmt: skip
+        self._run(
+            "kafka.tools.StorageTool",
+            "format",
+            "--config",
+            str(self._settings),
+            "--cluster-id",
+            _CLUSTER_ID,
+        )
 
     @property
     def pid(self) -> int:
@@ -61,8 +71,10 @@ class Kafka:
         with (self._folder / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._java, "kafka.Kafka", str(self._settings)],
-                stdout=log, stderr=subprocess.STDOUT, cwd=self._folder,
-            )  # fmt: skip
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+            )
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -68,12 +68,14 @@ class Rig:
         return subprocess.Popen(
             [sys.executable, "-m", "fourways_runtime", "batch"],
             env={
-                **os.environ, CONFIG_VARIABLE: json.dumps(self._config(index)), RUN_VARIABLE: run,
+                **os.environ,
+                CONFIG_VARIABLE: json.dumps(self._config(index)),
+                RUN_VARIABLE: run,
                 "PYTHONPATH": str(self.folder),
             },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
 
     def last_words(self, index: int) -> str:
         """Return what a worker said at its end."""
@@ -100,9 +102,10 @@ class Rig:
         return [tuple(row.values()) for row in found.sort_by("id").to_pylist()]
 
     def _config(self, index: int) -> dict[str, Any]:
-        sinks: dict[str, Any] = {"": {}, "table": {
-            "sink": {"table": {"database": {"secretName": "db"}, "table": "out"}}
-        }}  # fmt: skip
+        sinks: dict[str, Any] = {
+            "": {},
+            "table": {"sink": {"table": {"database": {"secretName": "db"}, "table": "out"}}},
+        }
         files = {"sink": {"files": {"uri": "pvc://data/out", "format": self.sink}}}
         return {
             "namespace": NAMESPACE,

@@ -175,10 +175,11 @@ def running_pods(cluster: Cluster, namespace: str, job: str) -> list[Json]:
     label = f"batch.kubernetes.io/job-name={job}"
     items: list[Json] = cluster.get("-n", namespace, "pods", "-l", label)["items"]
     return [
-        pod for pod in items
+        pod
+        for pod in items
         if "deletionTimestamp" not in pod["metadata"]
         and any("running" in s["state"] for s in pod["status"].get("containerStatuses", []))
-    ]  # fmt: skip
+    ]
 
 
 def kill_container(pod: Json) -> bool:

@@ -8,10 +8,14 @@ import ray
 from common import NAMES, measured, scored, session
 
 ray.init(
-    address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-    logging_level=logging.ERROR, object_store_memory=2 * 2**30,
+    address="local",
+    num_cpus=2,
+    include_dashboard=False,
+    log_to_driver=False,
+    logging_level=logging.ERROR,
+    object_store_memory=2 * 2**30,
     runtime_env={"env_vars": {"PYTHONPATH": sys.path[0]}},
-)  # fmt: skip
+)
 ray.data.DataContext.get_current().enable_progress_bars = False
 
 
@@ -30,9 +34,12 @@ def work() -> None:
     """From Parquet to Parquet."""
     rows = ray.data.read_parquet(sys.argv[2], columns=["id", *NAMES])
     scores = rows.map_batches(
-        Score, fn_constructor_args=(sys.argv[1],), batch_size=65_536, num_cpus=1,
+        Score,
+        fn_constructor_args=(sys.argv[1],),
+        batch_size=65_536,
+        num_cpus=1,
         compute=ray.data.ActorPoolStrategy(size=1),
-    )  # fmt: skip
+    )
     scores.write_parquet(sys.argv[3], compression="zstd")
 
 

@@ -34,6 +34,11 @@ async def infer(request: Request) -> Response:
 
 
 uvicorn.run(
-    app, host="127.0.0.1", port=int(sys.argv[2]), loop="uvloop", http="httptools",
-    access_log=False, log_level="warning",
-)  # fmt: skip
+    app,
+    host="127.0.0.1",
+    port=int(sys.argv[2]),
+    loop="uvloop",
+    http="httptools",
+    access_log=False,
+    log_level="warning",
+)

@@ -40,9 +40,15 @@ async def main() -> None:
     """Serve until told to stop."""
     port = int(sys.argv[2])
     settings = Settings(
-        host="127.0.0.1", http_port=port, grpc_port=port + 1, metrics_endpoint=None, debug=False,
-        parallel_workers=0, gzip_enabled=False, load_models_at_startup=False,
-    )  # fmt: skip
+        host="127.0.0.1",
+        http_port=port,
+        grpc_port=port + 1,
+        metrics_endpoint=None,
+        debug=False,
+        parallel_workers=0,
+        gzip_enabled=False,
+        load_models_at_startup=False,
+    )
     server = MLServer(settings)
     logging.disable(logging.WARNING)
     await server.start([ModelSettings(name="model", implementation=Served)])

@@ -27,8 +27,28 @@ from .streaming import (
 )
 
 __all__ = [
-    "Batch", "BatchSource", "Budget", "Checks", "ColumnName", "Edge", "EdgeTarget",
-    "FeatureDefault", "FeatureLookup", "FileSink", "Incremental", "KafkaServers", "KafkaSource",
-    "MicroBatch", "NatsServers", "NatsSource", "PartitionFilter", "Realtime", "RejectLimit",
-    "Sink", "SourceQuery", "StreamSource", "Streaming", "TableSink",
-]  # fmt: skip
+    "Batch",
+    "BatchSource",
+    "Budget",
+    "Checks",
+    "ColumnName",
+    "Edge",
+    "EdgeTarget",
+    "FeatureDefault",
+    "FeatureLookup",
+    "FileSink",
+    "Incremental",
+    "KafkaServers",
+    "KafkaSource",
+    "MicroBatch",
+    "NatsServers",
+    "NatsSource",
+    "PartitionFilter",
+    "Realtime",
+    "RejectLimit",
+    "Sink",
+    "SourceQuery",
+    "StreamSource",
+    "Streaming",
+    "TableSink",
+]

@@ -65,9 +65,10 @@ class BatchView(View):
             return None
         job = run.status.job or run.status.name
         found = (
-            child for child in self.facts.children
+            child
+            for child in self.facts.children
             if RAY_JOB.of(child) and child["metadata"]["labels"].get(RUN_LABEL) == job
-        )  # fmt: skip
+        )
         return next(found, None)
 
     @property

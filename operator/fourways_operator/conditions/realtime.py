@@ -50,9 +50,10 @@ class RealtimeView(ServedView):
         """The live InferenceService."""
         name = name_of(self.deployment.metadata.name)
         found = (
-            child for child in self.facts.children
+            child
+            for child in self.facts.children
             if INFERENCE_SERVICE.of(child) and child["metadata"]["name"] == name
-        )  # fmt: skip
+        )
         return next(found, None)
 
     @property

@@ -89,8 +89,25 @@ def plan_gateway(
 
 
 __all__ = [
-    "COMPONENT_LABEL", "CRON_JOB", "DEPLOYMENT", "DEPLOYMENT_LABEL", "GATEWAY",
-    "INFERENCE_SERVICE", "JOB", "KINDS", "MANAGED_BY", "MANAGER", "MODE_LABEL", "NOTHING_YET",
-    "OBSERVED", "POD", "RAY_JOB", "Observed", "later_kinds", "observed_of", "plan",
-    "plan_gateway", "plan_runs",
-]  # fmt: skip
+    "COMPONENT_LABEL",
+    "CRON_JOB",
+    "DEPLOYMENT",
+    "DEPLOYMENT_LABEL",
+    "GATEWAY",
+    "INFERENCE_SERVICE",
+    "JOB",
+    "KINDS",
+    "MANAGED_BY",
+    "MANAGER",
+    "MODE_LABEL",
+    "NOTHING_YET",
+    "OBSERVED",
+    "POD",
+    "RAY_JOB",
+    "Observed",
+    "later_kinds",
+    "observed_of",
+    "plan",
+    "plan_gateway",
+    "plan_runs",
+]

@@ -104,9 +104,16 @@ def pod_spec(
 
 
 def container(
-    *, name: str, image: str, settings: Settings, args: list[str], env: list[Json],
-    resources: Resources, mounts: list[Json], idle: Resources | None = None,
-) -> Json:  # fmt: skip
+    *,
+    name: str,
+    image: str,
+    settings: Settings,
+    args: list[str],
+    env: list[Json],
+    resources: Resources,
+    mounts: list[Json],
+    idle: Resources | None = None,
+) -> Json:
     """Return the container of a workload: no privileges, read-only root, always with limits.
 
     ``resources`` is the limit, and what is requested too, unless ``idle`` says what it takes when
@@ -183,9 +190,11 @@ class Mounts:
             if name not in writable:
                 claim["readOnly"] = True
             self._add(
-                f"claim-{index}", {"persistentVolumeClaim": claim}, f"{VOLUMES_ROOT}/{name}",
+                f"claim-{index}",
+                {"persistentVolumeClaim": claim},
+                f"{VOLUMES_ROOT}/{name}",
                 read_only=name not in writable,
-            )  # fmt: skip
+            )
 
     def cache(self, size_mib: int) -> None:
         """Add the private folder a model is downloaded into, and /tmp."""

@@ -95,9 +95,14 @@ def _pod(
     mounts.claims(worker.model_uris(deployment))
     mounts.cache(deployment.spec.model.max_size_mi_b + 256)
     config = worker.config(
-        ServerConfig, deployment, settings, pinned_digest,
-        port=worker.PORT, features=realtime.features, timeout_seconds=seconds(realtime.timeout),
-    )  # fmt: skip
+        ServerConfig,
+        deployment,
+        settings,
+        pinned_digest,
+        port=worker.PORT,
+        features=realtime.features,
+        timeout_seconds=seconds(realtime.timeout),
+    )
     container = worker.container(
         deployment,
         settings,

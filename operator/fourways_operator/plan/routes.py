@@ -48,24 +48,31 @@ def route_of(deployment: ModelDeployment, url: str | None = None) -> Route | Non
     match spec.choice().mode:
         case "realtime" if spec.realtime:
             return Route(
-                deployment=name, mode="realtime", version=version,
+                deployment=name,
+                mode="realtime",
+                version=version,
                 url=url or realtime.conventional_url(namespace, name),
                 timeout_seconds=seconds(spec.realtime.timeout),
                 entity_key=spec.contract.entity_key,
-            )  # fmt: skip
+            )
         case "streaming" if spec.streaming:
             return Route(
-                deployment=name, mode="streaming", version=version,
+                deployment=name,
+                mode="streaming",
+                version=version,
                 source=spec.streaming.source,
                 freshness_seconds=seconds(spec.streaming.freshness),
-            )  # fmt: skip
+            )
         case "edge" if spec.edge:
             return Route(
-                deployment=name, mode="edge", version=version,
-                publish=spec.edge.publish, publish_credentials=spec.edge.credentials,
+                deployment=name,
+                mode="edge",
+                version=version,
+                publish=spec.edge.publish,
+                publish_credentials=spec.edge.credentials,
                 entity_key=spec.contract.entity_key if spec.edge.features else None,
                 features=_named(spec.edge.features, deployment),
-            )  # fmt: skip
+            )
         case _:
             return None
 

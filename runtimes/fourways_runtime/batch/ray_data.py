@@ -234,9 +234,12 @@ def _cluster(cpus: int, backoff_limit: int) -> Iterator[None]:
     if not os.environ.get("RAY_ADDRESS"):
         # On loopback, and without the dashboard: who reaches it may run what they like.
         here = {
-            "address": "local", "num_cpus": cpus, "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE_BYTES, "_node_ip_address": "127.0.0.1",
-        }  # fmt: skip
+            "address": "local",
+            "num_cpus": cpus,
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "_node_ip_address": "127.0.0.1",
+        }
     try:
         with _own_signals():
             ray.init(configure_logging=False, log_to_driver=False, **here)

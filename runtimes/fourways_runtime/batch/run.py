@@ -170,9 +170,13 @@ class BatchRun:
             config, spec = self._config, self._batch.incremental
             more = (spec.watermark,) if spec is not None and spec.watermark else ()
             self._opened = open_table(
-                self._batch.source, config.contract, policy=config.fetch, paths=config.paths,
-                more=more, batch_bytes=batch_bytes(config),
-            )  # fmt: skip
+                self._batch.source,
+                config.contract,
+                policy=config.fetch,
+                paths=config.paths,
+                more=more,
+                batch_bytes=batch_bytes(config),
+            )
             self.log("source opened", total_rows=self._opened.total_rows)
         return self._opened
 
@@ -184,19 +188,27 @@ class BatchRun:
 
         config = self._config
         return Run(
-            config.namespace, config.name, self._name, config.model.version,
-            self.progress.digest or "", config.contract, datetime.now(UTC),
-        )  # fmt: skip
+            config.namespace,
+            config.name,
+            self._name,
+            config.model.version,
+            self.progress.digest or "",
+            config.contract,
+            datetime.now(UTC),
+        )
 
     def _settings(self) -> Settings:
         from ..store.ledger import Settings
 
         spec = self._batch.incremental
         document = [
-            self._config.model.version, self.progress.digest, self._config.contract.to_json(),
-            self._batch.source.to_json(), spec.to_json() if spec else None,
+            self._config.model.version,
+            self.progress.digest,
+            self._config.contract.to_json(),
+            self._batch.source.to_json(),
+            spec.to_json() if spec else None,
             self._batch.sink.to_json() if self._batch.sink else None,
-        ]  # fmt: skip
+        ]
         return Settings(
             hashlib.sha256(orjson.dumps(document)).hexdigest(),
             watermark=spec.watermark if spec else None,
@@ -257,10 +269,12 @@ class BatchRun:
         limit = RejectLimit(self._batch.max_rejects, ledger.total_rows)
         with closing(
             overlapped(
-                pieces(claims, self.table(), changes), scorer(self.pipeline(), changes),
-                recorder.write, self._config.threads,
+                pieces(claims, self.table(), changes),
+                scorer(self.pipeline(), changes),
+                recorder.write,
+                self._config.threads,
             )
-        ) as written:  # fmt: skip
+        ) as written:
             said = time.monotonic()
             for step in written:
                 self.progress.rows += step.rows
@@ -270,8 +284,9 @@ class BatchRun:
                 self.trouble = None
                 # Judged when a chunk is recorded: its rejects can be looked at then.
                 totals = ledger.totals()
-                self._judge(limit.surely_exceeded(totals.rejects), limit, totals.rejects,
-                            totals.rows)  # fmt: skip
+                self._judge(
+                    limit.surely_exceeded(totals.rejects), limit, totals.rejects, totals.rows
+                )
                 if time.monotonic() - said > _SAY_SECONDS:
                     said = time.monotonic()
                     self.tell(ledger, totals)
@@ -279,9 +294,13 @@ class BatchRun:
     def tell(self, ledger: Ledger, totals: Totals) -> None:
         """Log how far the run is, all workers together."""
         self.log(
-            "progress", rows=totals.rows, total_rows=ledger.total_rows, rejects=totals.rejects,
-            chunks=totals.done, of=totals.chunks,
-        )  # fmt: skip
+            "progress",
+            rows=totals.rows,
+            total_rows=ledger.total_rows,
+            rejects=totals.rejects,
+            chunks=totals.done,
+            of=totals.chunks,
+        )
 
     def changes(self, ledger: Ledger) -> Changes:
         """Return what tells new rows from old. Raises StoreUnavailable."""
@@ -396,8 +415,7 @@ class BatchRun:
         if sealed.read == 0 and ledger.kind != "watermark":
             raise SourceError("the source has no rows")
         limit = RejectLimit(self._batch.max_rejects)
-        self._judge(limit.exceeded(sealed.rejects, sealed.read), limit, sealed.rejects,
-                    sealed.read)  # fmt: skip
+        self._judge(limit.exceeded(sealed.rejects, sealed.read), limit, sealed.rejects, sealed.read)
         if sealed.rows == 0:
             raise TooManyRejects(f"every row was refused; {self._refusals()}")
 

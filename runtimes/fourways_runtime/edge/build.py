@@ -279,10 +279,14 @@ def _report(
 
 def _told(it: judge.Measured) -> dict[str, Any]:
     return {
-        "loadMs": it.load_ms, "p50Ms": it.p50_ms, "p99Ms": it.p99_ms,
-        "memoryBytes": it.memory_bytes, "agreement": it.agreement, "vectors": it.vectors,
+        "loadMs": it.load_ms,
+        "p50Ms": it.p50_ms,
+        "p99Ms": it.p99_ms,
+        "memoryBytes": it.memory_bytes,
+        "agreement": it.agreement,
+        "vectors": it.vectors,
         "differences": list(it.differences),
-    }  # fmt: skip
+    }
 
 
 def _machine() -> str:

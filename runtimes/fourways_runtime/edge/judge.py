@@ -82,10 +82,17 @@ def table(rows: Sequence[Row]) -> str:
             notes.append(f"{row.variant}: left out: {row.skipped}")
             continue
         it = row.measured
-        lines.append((
-            row.variant, f"{row.bundle_bytes / MIB:.2f}", f"{it.memory_bytes / MIB:.1f}",
-            f"{it.p50_ms:.3f}", f"{it.p99_ms:.3f}", f"{it.load_ms:.1f}", f"{it.agreement:.4f}",
-        ))  # fmt: skip
+        lines.append(
+            (
+                row.variant,
+                f"{row.bundle_bytes / MIB:.2f}",
+                f"{it.memory_bytes / MIB:.1f}",
+                f"{it.p50_ms:.3f}",
+                f"{it.p99_ms:.3f}",
+                f"{it.load_ms:.1f}",
+                f"{it.agreement:.4f}",
+            )
+        )
         notes += [f"{row.variant}: {difference}" for difference in it.differences[:1]]
     widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
     text = [

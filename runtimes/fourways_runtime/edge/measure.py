@@ -45,8 +45,11 @@ def measured(
 ) -> Measured:
     """Measure a variant. Raises Failed."""
     asked = {
-        "model": str(model), "contract": str(contract), "golden": str(golden), "threads": threads,
-    }  # fmt: skip
+        "model": str(model),
+        "contract": str(contract),
+        "golden": str(golden),
+        "threads": threads,
+    }
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "fourways_runtime.edge.measure"],

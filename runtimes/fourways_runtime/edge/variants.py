@@ -23,10 +23,15 @@ logger = logging.getLogger("fourways.edge")
 QUANTISED_OPERATORS = ("MatMul", "Gemm", "Attention", "LSTM")
 """Weights of these become integers. Convolutions stay: on CPUs they get slower by it."""
 
-_INTEGER_OPERATORS = frozenset({
-    "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLSTM",
-    "QAttention",
-})  # fmt: skip
+_INTEGER_OPERATORS = frozenset(
+    {
+        "MatMulInteger",
+        "DynamicQuantizeMatMul",
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeLSTM",
+        "QAttention",
+    }
+)
 
 
 class Skipped(Exception):
@@ -61,9 +66,12 @@ def int8(model: Path, into: Path) -> Path:
     root.setLevel(logging.ERROR)  # it advises, as a warning, what was just done
     try:
         quantize_dynamic(
-            plain, quantised, weight_type=QuantType.QInt8, reduce_range=True,
+            plain,
+            quantised,
+            weight_type=QuantType.QInt8,
+            reduce_range=True,
             op_types_to_quantize=list(QUANTISED_OPERATORS),
-        )  # fmt: skip
+        )
     except Exception as error:
         logger.warning("quantisation failed", exc_info=error)
         raise Skipped(f"quantisation failed ({type(error).__name__})") from None

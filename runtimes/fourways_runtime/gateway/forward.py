@@ -46,10 +46,16 @@ MARGIN_SECONDS = 0.25
 
 _PASSED = frozenset(
     {
-        b"accept", b"baggage", b"content-encoding", b"content-type",
-        b"inference-header-content-length", b"traceparent", b"tracestate", b"x-request-id",
+        b"accept",
+        b"baggage",
+        b"content-encoding",
+        b"content-type",
+        b"inference-header-content-length",
+        b"traceparent",
+        b"tracestate",
+        b"x-request-id",
     }
-)  # fmt: skip
+)
 """Request headers passed on. The length of the body is told anew, and nothing else of a caller is
 the model server's business."""
 

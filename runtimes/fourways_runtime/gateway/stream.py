@@ -289,9 +289,10 @@ class Stream:
             # The reason may hold an address; it is in the log, where it belongs.
             reason = error.reason if isinstance(error, WorkloadError) else "TimeoutError"
             logger.warning(
-                "an event was not published: %s", error,
+                "an event was not published: %s",
+                error,
                 extra={"deployment": self._name, "reason": reason},
-            )  # fmt: skip
+            )
             raise HttpError(503, "the broker does not take events now", RETRY) from None
 
     def _opened(self) -> Publisher:

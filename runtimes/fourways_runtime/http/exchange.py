@@ -26,10 +26,17 @@ _HEADER_COST = 32
 
 HOP_BY_HOP = frozenset(
     {
-        b"connection", b"content-length", b"keep-alive", b"proxy-authenticate",
-        b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+        b"connection",
+        b"content-length",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
     }
-)  # fmt: skip
+)
 """Headers that are about one connection, and the length, which is told anew."""
 
 
@@ -92,9 +99,22 @@ class Exchange(asyncio.Protocol):
     """The protocol of one connection. The methods named ``on_*`` are the parser's."""
 
     __slots__ = (
-        "_chunks", "_content_type", "_framed", "_headed", "_header_bytes", "_headers", "_heard",
-        "_parser", "_pool", "_size", "_transport", "_uses", "expires", "idle_since", "job",
-    )  # fmt: skip
+        "_chunks",
+        "_content_type",
+        "_framed",
+        "_headed",
+        "_header_bytes",
+        "_headers",
+        "_heard",
+        "_parser",
+        "_pool",
+        "_size",
+        "_transport",
+        "_uses",
+        "expires",
+        "idle_since",
+        "job",
+    )
 
     def __init__(self, pool: Pool, expires: float) -> None:
         self.expires = expires

@@ -33,10 +33,24 @@ class Intake:
     """The receiving half of a connection. The methods named ``on_*`` are the parser's."""
 
     __slots__ = (
-        "_body", "_chunks", "_fragment", "_head_bytes", "_headers", "_held", "_parser", "_phase",
-        "_refusal", "_saw_connection", "_size", "_special", "_url", "_whole", "closing", "deadline",
+        "_body",
+        "_chunks",
+        "_fragment",
+        "_head_bytes",
+        "_headers",
+        "_held",
+        "_parser",
+        "_phase",
+        "_refusal",
+        "_saw_connection",
+        "_size",
+        "_special",
+        "_url",
+        "_whole",
+        "closing",
+        "deadline",
         "server",
-    )  # fmt: skip
+    )
 
     def __init__(self, server: Server) -> None:
         self.server = server

@@ -83,9 +83,17 @@ class Connection(Intake, asyncio.Protocol):
     """The protocol of one client's connection."""
 
     __slots__ = (
-        "_fresh", "_lingers", "_out", "_room", "_sending", "_slots", "_stash", "_tasks",
-        "_transport", "_write_deadline",
-    )  # fmt: skip
+        "_fresh",
+        "_lingers",
+        "_out",
+        "_room",
+        "_sending",
+        "_slots",
+        "_stash",
+        "_tasks",
+        "_transport",
+        "_write_deadline",
+    )
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
@@ -229,9 +237,13 @@ class Connection(Intake, asyncio.Protocol):
             or type(response) is not Response
             or len(response.body) > _JOIN
             or request.method == b"HEAD"
-            or self._out or self._phase or self._stash or self.closing or server.draining
+            or self._out
+            or self._phase
+            or self._stash
+            or self.closing
+            or server.draining
             or self._full()
-        ):  # fmt: skip
+        ):
             return False
         slots.clear()
         self.deadline = server.idle_deadline

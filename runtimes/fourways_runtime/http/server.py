@@ -62,9 +62,12 @@ class Server:
         self._listener: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
         shortest = min(
-            limits.idle_seconds, limits.header_seconds, limits.body_seconds,
-            limits.write_seconds, limits.linger_seconds,
-        )  # fmt: skip
+            limits.idle_seconds,
+            limits.header_seconds,
+            limits.body_seconds,
+            limits.write_seconds,
+            limits.linger_seconds,
+        )
         self._sweep_seconds = min(1.0, shortest / 4)
         self._date = 0
         self._tick()

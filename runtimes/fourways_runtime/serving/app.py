@@ -66,8 +66,11 @@ class ModelServer:
         router.add("GET", "/v2", self._server)
         router.add("GET", "/v2/health/live", lambda request: _LIVE)
         router.add("GET", "/v2/health/ready", self._ready)
-        asked = (("GET", "", self._model), ("GET", "/ready", self._model_ready),
-                 ("POST", "/infer", self._infer))  # fmt: skip
+        asked = (
+            ("GET", "", self._model),
+            ("GET", "/ready", self._model_ready),
+            ("POST", "/infer", self._infer),
+        )
         # Under its own name, too: a path without a parameter is found at once.
         for name, versions in product(("{model}", self._config.name), ("", _VERSION)):
             for method, what, handler in asked:

@@ -206,9 +206,15 @@ class _Reading:
         if keys is not None:
             self._take_keys("parameters.entity_keys", keys)
         question = Question(
-            self._rows, identity, outputs, binary, self._keys, self._block, self._columns,
+            self._rows,
+            identity,
+            outputs,
+            binary,
+            self._keys,
+            self._block,
+            self._columns,
             self._missing,
-        )  # fmt: skip
+        )
         if self._bad:
             raise question.refuse([(row, *self._bad[row]) for row in sorted(self._bad)])
         if self._missing and self._keys is None:

@@ -83,9 +83,13 @@ class Layout:
         """Return what writes batches to a file."""
         texts: Any = self.texts
         return pq.ParquetWriter(
-            file, self.schema, compression="zstd", compression_level=1,
-            use_dictionary=texts, write_page_index=True,
-        )  # fmt: skip
+            file,
+            self.schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=texts,
+            write_page_index=True,
+        )
 
 
 def _arrow(column: Column, signed: bool) -> Any:

@@ -35,8 +35,17 @@ TRIES = 10
 CHECKPOINT_EVERY = 10
 """Commits between checkpoints, as Delta's writers have it."""
 
-_HARMLESS = frozenset({"appendOnly", "invariants", "timestampNtz", "deletionVectors",
-                       "vacuumProtocolCheck", "v2Checkpoint", "changeDataFeed"})  # fmt: skip
+_HARMLESS = frozenset(
+    {
+        "appendOnly",
+        "invariants",
+        "timestampNtz",
+        "deletionVectors",
+        "vacuumProtocolCheck",
+        "v2Checkpoint",
+        "changeDataFeed",
+    }
+)
 
 
 class DeltaSink:
@@ -138,11 +147,15 @@ class DeltaSink:
         now = int(time.time() * 1000)
         actions = [
             AddAction(
-                path=quote(file.file), size=file.size, partition_values={}, modification_time=now,
-                data_change=True, stats=orjson.dumps({"numRecords": file.rows}).decode(),
+                path=quote(file.file),
+                size=file.size,
+                partition_values={},
+                modification_time=now,
+                data_change=True,
+                stats=orjson.dumps({"numRecords": file.rows}).decode(),
             )
             for file in files
-        ]  # fmt: skip
+        ]
         how: dict[str, Any] = {
             "commit_properties": CommitProperties(
                 custom_metadata={"fourways.run": self._run},

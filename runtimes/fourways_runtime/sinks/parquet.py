@@ -70,11 +70,20 @@ class ParquetSink:
         if latest.get("run") != self._run or latest.get("receipts") != mark:
             files = self._moved(receipts, mark)
             runs = [self._folder, *(f for f in latest.get("runs", []) if f != self._folder)]
-            self._place.put(LATEST, orjson.dumps({
-                "run": self._run, "path": self._folder, "rows": sum(files.values()),
-                "files": list(files), "published_at": datetime.now(UTC).isoformat(),
-                "receipts": mark, "runs": runs[: self._keep],
-            }))  # fmt: skip
+            self._place.put(
+                LATEST,
+                orjson.dumps(
+                    {
+                        "run": self._run,
+                        "path": self._folder,
+                        "rows": sum(files.values()),
+                        "files": list(files),
+                        "published_at": datetime.now(UTC).isoformat(),
+                        "receipts": mark,
+                        "runs": runs[: self._keep],
+                    }
+                ),
+            )
             for old in runs[self._keep :]:
                 self._place.remove(old)
         self._place.remove(self._aside)
@@ -91,11 +100,13 @@ class ParquetSink:
             self._place.remove(whole)
             kept = self._once.files(receipts)
             listed = {f"part-{at:05}.parquet": r for at, r in enumerate(kept)}
-            told = orjson.dumps({
-                "receipts": mark,
-                "files": {name: r.rows for name, r in listed.items()},
-                "from": {name: r.file for name, r in listed.items()},
-            })  # fmt: skip
+            told = orjson.dumps(
+                {
+                    "receipts": mark,
+                    "files": {name: r.rows for name, r in listed.items()},
+                    "from": {name: r.file for name, r in listed.items()},
+                }
+            )
             self._place.put(f"{whole}/{_FILES}", told)
         plan: dict[str, Any] = orjson.loads(told)
         self._place.move([(of, f"{whole}/{name}") for name, of in plan["from"].items()])

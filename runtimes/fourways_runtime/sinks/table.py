@@ -57,9 +57,13 @@ class TableSink:
         digest = hashlib.sha256(f"{spec.table}\0{run}".encode()).hexdigest()[:24]
         self._aside = f"fourways_{digest}"
         self._database = UserDatabase(
-            spec.database, paths, "the sink's database",
-            unavailable=SinkUnavailable, refused=ConfigError, full=StoreFull,
-        )  # fmt: skip
+            spec.database,
+            paths,
+            "the sink's database",
+            unavailable=SinkUnavailable,
+            refused=ConfigError,
+            full=StoreFull,
+        )
         self._connection: psycopg.Connection | None = None
         self._staging = (CHUNK, ATTEMPT, ROW, *self._columns)
         self._packer = pgcopy.Packer(self._staging)
@@ -67,8 +71,13 @@ class TableSink:
     def begin(self) -> None:
         """Check the table, and make the one beside it."""
         with self._session() as connection, connection.transaction():
-            schema = check_table(connection, self._target, self._columns, self._into,
-                                 upsert=self._spec.write == "Upsert")  # fmt: skip
+            schema = check_table(
+                connection,
+                self._target,
+                self._columns,
+                self._into,
+                upsert=self._spec.write == "Upsert",
+            )
             self._target = (schema, self._target[-1])
             # Several workers begin at once.
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._aside,))

@@ -233,9 +233,13 @@ def is_text(found: Any) -> bool:
     if types.is_dictionary(found):
         found = found.value_type
     return bool(
-        types.is_string(found) or types.is_large_string(found) or types.is_string_view(found)
-        or types.is_binary(found) or types.is_large_binary(found) or types.is_binary_view(found)
-    )  # fmt: skip
+        types.is_string(found)
+        or types.is_large_string(found)
+        or types.is_string_view(found)
+        or types.is_binary(found)
+        or types.is_large_binary(found)
+        or types.is_binary_view(found)
+    )
 
 
 def is_fixed_list(found: Any) -> bool:

@@ -34,9 +34,16 @@ _CHECKPOINT = re.compile(
 )
 # What a reader that does not know them may pass over, and what is checked one by one.
 _HARMLESS = frozenset(
-    {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "typeWidening",
-     "typeWidening-preview", "columnMapping", "deletionVectors"}
-)  # fmt: skip
+    {
+        "timestampNtz",
+        "v2Checkpoint",
+        "vacuumProtocolCheck",
+        "typeWidening",
+        "typeWidening-preview",
+        "columnMapping",
+        "deletionVectors",
+    }
+)
 
 
 def delta_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Files:

@@ -33,9 +33,10 @@ _COMPRESSED = ("", ".gz", ".zst", ".bz2")
 SUFFIXES = {
     "Parquet": (".parquet", ".parq", ".pq"),
     "CSV": tuple(f".csv{end}" for end in _COMPRESSED),
-    "JSONLines": tuple(f".{kind}{end}" for kind in ("jsonl", "ndjson", "json")
-                       for end in _COMPRESSED),
-}  # fmt: skip
+    "JSONLines": tuple(
+        f".{kind}{end}" for kind in ("jsonl", "ndjson", "json") for end in _COMPRESSED
+    ),
+}
 
 _TAGGED = ("s3", "gs", "az")
 """Where a file's mark is its content's, not just a time."""

@@ -101,8 +101,10 @@ class ParquetTable:
                 while end < len(groups) and count + groups[end] <= rows:
                     count, end = count + groups[end], end + 1
                 detail = {
-                    "path": part.path, "groups": [begin, end], "constants": dict(part.constants),
-                }  # fmt: skip
+                    "path": part.path,
+                    "groups": [begin, end],
+                    "constants": dict(part.constants),
+                }
                 found.append(Split(len(found), told, detail, count, mark, first))
                 first, begin = first + count, end
         return found

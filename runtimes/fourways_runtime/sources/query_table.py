@@ -65,9 +65,12 @@ class QueryTable:
             sql.SQL(query.sql.strip().removesuffix(";"))  # the user's own
         )
         self._database = UserDatabase(
-            query.database, paths, "the source database",
-            unavailable=FetchFailed, refused=SourceError,
-        )  # fmt: skip
+            query.database,
+            paths,
+            "the source database",
+            unavailable=FetchFailed,
+            refused=SourceError,
+        )
         self._connection: psycopg.Connection | None = None
 
     def splits(self, rows: int) -> list[Split]:
@@ -149,8 +152,10 @@ class QueryTable:
         check_more(self._more, names, WHERE)
         by_name = {column.name: _type(column.type_code) for column in described}
         key = self._contract.entity_key
-        fields = [(key.name, key.type, ()), *((f.name, f.type, f.shape) for f in
-                                              self._contract.inputs)]  # fmt: skip
+        fields = [
+            (key.name, key.type, ()),
+            *((f.name, f.type, f.shape) for f in self._contract.inputs),
+        ]
         for name, kind, shape in fields:
             if not _fits(kind, shape, by_name[name]):
                 says = kind + (f" of shape {list(shape)}" if shape else "")

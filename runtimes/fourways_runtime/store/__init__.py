@@ -16,10 +16,21 @@ from .stream import LiveAnswer, LiveLookup, Stream, StreamWriter
 from .writer import Writer
 
 __all__ = [
-    "Key", "LiveAnswer", "LiveLookup", "Lookup", "PublishedRun", "Run", "StoreReader",
-    "Stream", "StreamWriter", "Writer",
-    "open_reader", "open_stream_writer", "open_writer", "read_uri",
-]  # fmt: skip
+    "Key",
+    "LiveAnswer",
+    "LiveLookup",
+    "Lookup",
+    "PublishedRun",
+    "Run",
+    "StoreReader",
+    "Stream",
+    "StreamWriter",
+    "Writer",
+    "open_reader",
+    "open_stream_writer",
+    "open_writer",
+    "read_uri",
+]
 
 
 def read_uri(file: str) -> str:

@@ -73,10 +73,15 @@ class ChunkRecord:
     def done(self, rows: int, *, watermark: Any = None, receipt: str = "") -> bool:
         """Record the chunk for good; False where another worker has, and nothing was written."""
         values = (
-            self._ledger.owner, rows, self._predictions, self._rejects,
-            None if watermark is None else orjson.dumps(watermark).decode(), receipt,
-            self._ledger.run_id, self.number,
-        )  # fmt: skip
+            self._ledger.owner,
+            rows,
+            self._predictions,
+            self._rejects,
+            None if watermark is None else orjson.dumps(watermark).decode(),
+            receipt,
+            self._ledger.run_id,
+            self.number,
+        )
         try:
             self._begin()
             for write in self._waiting:

@@ -165,10 +165,16 @@ def progress(data: Database, namespace: str, deployment: str, run: str) -> RunPr
         (run_id,),
     )
     workers = tuple(
-        WorkerProgress(name, int(r), int(j), _rate(r, first, last), int(claimed or 0),
-                       data.held(f"worker {owner}"))
+        WorkerProgress(
+            name,
+            int(r),
+            int(j),
+            _rate(r, first, last),
+            int(claimed or 0),
+            data.held(f"worker {owner}"),
+        )
         for name, owner, r, j, first, last, claimed in data.rows(_WORKERS, (run_id,))
-    )  # fmt: skip
+    )
     rate = _rate(rows, begun, now)
     left = None if total is None or not rate else max(0.0, (int(total) - int(rows)) / rate)
     stage = "published" if state == "published" else _STAGES.get(stage, "scoring")

@@ -228,9 +228,14 @@ class Ledger:
         ((run_id,),) = control.rows(
             "INSERT INTO @runs (namespace, deployment, name, version, digest, contract, started_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
-            (*whose, run.version, run.digest, layout.dump_contract(run.contract),
-             control.time(run.started_at)),
-        )  # fmt: skip
+            (
+                *whose,
+                run.version,
+                run.digest,
+                layout.dump_contract(run.contract),
+                control.time(run.started_at),
+            ),
+        )
         self.table = ""
         if self.settings.own_table:
             self.table = layout.table_name(run_id, *whose)
@@ -238,9 +243,13 @@ class Ledger:
             control.change("UPDATE @runs SET table_name = ? WHERE id = ?", (self.table, run_id))
         control.change(
             "INSERT INTO @ledgers (run_id, fingerprint, settings, own_table) VALUES (?, ?, ?, ?)",
-            (run_id, self.settings.fingerprint, orjson.dumps(asdict(self.settings)).decode(),
-             self.table),
-        )  # fmt: skip
+            (
+                run_id,
+                self.settings.fingerprint,
+                orjson.dumps(asdict(self.settings)).decode(),
+                self.table,
+            ),
+        )
         return int(run_id)
 
     @property
@@ -287,9 +296,18 @@ class Ledger:
         ]
         told = orjson.loads(settings)
         return Base(
-            run_id, version, digest, contract, view, rows, told["watermark"], told["row_hash"],
-            None if watermark is None else orjson.loads(watermark), since, *layers,
-        )  # fmt: skip
+            run_id,
+            version,
+            digest,
+            contract,
+            view,
+            rows,
+            told["watermark"],
+            told["row_hash"],
+            None if watermark is None else orjson.loads(watermark),
+            since,
+            *layers,
+        )
 
     def _write(self, plan: Plan) -> None:
         for start in range(0, len(plan.splits), _ROWS_AT_ONCE):
@@ -308,10 +326,15 @@ class Ledger:
         self.control.change(
             "UPDATE @ledgers SET state = 'open', kind = ?, total_rows = ?, base_id = ?, "
             "since = ?, since_full = ? WHERE run_id = ?",
-            (plan.kind, plan.total_rows, base.run_id if base else None,
-             None if plan.watermark is None else orjson.dumps(plan.watermark).decode(),
-             base.since_full + 1 if base else 0, self.run_id),
-        )  # fmt: skip
+            (
+                plan.kind,
+                plan.total_rows,
+                base.run_id if base else None,
+                None if plan.watermark is None else orjson.dumps(plan.watermark).decode(),
+                base.since_full + 1 if base else 0,
+                self.run_id,
+            ),
+        )
 
     # ------------------------------------------------------------ sharing
 

@@ -37,9 +37,12 @@ class PgType:
 
 # A numeric of five base-10000 digits holds any uint64; leading zeros are stripped on arrival.
 _NUMERIC = [
-    ("ndigits", ">i2"), ("weight", ">i2"), ("sign", ">i2"), ("dscale", ">i2"),
+    ("ndigits", ">i2"),
+    ("weight", ">i2"),
+    ("sign", ">i2"),
+    ("dscale", ">i2"),
     ("digits", ">i2", (5,)),
-]  # fmt: skip
+]
 _SMALLINT = PgType("smallint", 21, ">i2")
 _BIGINT = PgType("bigint", 20, ">i8")
 _INTEGER = PgType("integer", 23, ">i4")
@@ -159,10 +162,12 @@ def _form(column: Column) -> Any:
     if element is None or not column.shape:
         return element
     return [
-        ("ndim", ">i4"), ("flags", ">i4"), ("oid", ">i4"),
+        ("ndim", ">i4"),
+        ("flags", ">i4"),
+        ("oid", ">i4"),
         ("dimensions", [("size", ">i4"), ("lower", ">i4")], (len(column.shape),)),
         ("elements", [("length", ">i4"), ("value", element)], (math.prod(column.shape),)),
-    ]  # fmt: skip
+    ]
 
 
 def _put(into: Array, column: Column, values: Array) -> None:

@@ -102,9 +102,12 @@ def seal(
         raise taken_over(ledger.run)
     duplicates, carried, removed = found[0]
     return Sealed(
-        totals.predictions - duplicates + carried, totals.rejects + duplicates, totals.rows,
-        carried, removed,
-    )  # fmt: skip
+        totals.predictions - duplicates + carried,
+        totals.rejects + duplicates,
+        totals.rows,
+        carried,
+        removed,
+    )
 
 
 def _state(ledger: Ledger) -> str:
@@ -122,9 +125,16 @@ def _settle(ledger: Ledger, *, remove: bool, duplicates: int) -> None:
     data.change(
         "UPDATE @ledgers SET state = 'sealed', duplicates = ?, carried = ?, removed = ?, "
         "base_table = ?, base_rows = ?, watermark = ? WHERE run_id = ?",
-        (duplicates, carried.rows, carried.removed, carried.base_table, carried.base_rows,
-         _watermark(ledger), ledger.run_id),
-    )  # fmt: skip
+        (
+            duplicates,
+            carried.rows,
+            carried.removed,
+            carried.base_table,
+            carried.base_rows,
+            _watermark(ledger),
+            ledger.run_id,
+        ),
+    )
     data.change("UPDATE @runs SET table_name = ? WHERE id = ?", (carried.view, ledger.run_id))
 
 
@@ -185,9 +195,14 @@ def publish(
         updated = data.change(
             "UPDATE @runs SET state = 'published', published_at = ?, computed_at = ?, rows = ?, "
             "rejects = ? WHERE id = ? AND state = 'writing'",
-            (data.time(datetime.now(UTC)), data.time(computed_at), sealed.rows, sealed.rejects,
-             ledger.run_id),
-        )  # fmt: skip
+            (
+                data.time(datetime.now(UTC)),
+                data.time(computed_at),
+                sealed.rows,
+                sealed.rejects,
+                ledger.run_id,
+            ),
+        )
         if updated != 1:
             raise taken_over(run)
         if ledger.table:

@@ -195,6 +195,12 @@ class SqliteStream:
 
     def _letter(self, letter: DeadLetter) -> tuple[object, ...]:
         return (
-            *self._ours, letter.partition, letter.position, letter.key, letter.value,
-            live.headers_text(letter), letter.attempts, live.storable(letter.reason),
-        )  # fmt: skip
+            *self._ours,
+            letter.partition,
+            letter.position,
+            letter.key,
+            letter.value,
+            live.headers_text(letter),
+            letter.attempts,
+            live.storable(letter.reason),
+        )

@@ -22,11 +22,17 @@ from ..errors import BrokerUnavailable, ConfigError, TopicNotFound
 PROPERTIES = frozenset(
     {
         "security.protocol",
-        "sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.password",
-        "ssl.ca.pem", "ssl.certificate.pem", "ssl.key.pem", "ssl.key.password",
+        "sasl.mechanism",
+        "sasl.mechanisms",
+        "sasl.username",
+        "sasl.password",
+        "ssl.ca.pem",
+        "ssl.certificate.pem",
+        "ssl.key.pem",
+        "ssl.key.password",
         "ssl.endpoint.identification.algorithm",
     }
-)  # fmt: skip
+)
 """What may stand in a Secret."""
 
 _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)

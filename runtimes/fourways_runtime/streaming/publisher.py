@@ -178,11 +178,14 @@ class NatsPublisher:
         try:
             taken = await asyncio.wait_for(
                 client.jetstream().publish(
-                    self._subject, value, timeout=PUBLISH_SECONDS, stream=self._source.stream,
+                    self._subject,
+                    value,
+                    timeout=PUBLISH_SECONDS,
+                    stream=self._source.stream,
                     headers=told,
                 ),
                 PUBLISH_SECONDS,
-            )  # fmt: skip
+            )
         except (nats.errors.Error, TimeoutError, OSError) as error:
             if isinstance(error, nats.js.errors.NoStreamResponseError):
                 await self._missing(client)

@@ -127,8 +127,10 @@ class Scorer:
         name = self._key.name
         keys = [document.get(name) for document in documents]
         if None in keys:
-            keys = [_brokers(key) if own is None else own
-                    for own, key in zip(keys, events.keys, strict=True)]  # fmt: skip
+            keys = [
+                _brokers(key) if own is None else own
+                for own, key in zip(keys, events.keys, strict=True)
+            ]
         found = set(map(type, keys))
         if self._key.type == "int64":
             return np.array(keys, np.int64) if found == {int} else None

@@ -145,9 +145,13 @@ class Shell:
             lambda: in_thread(lambda: source.open(CONNECT_SECONDS), "open"), START_SECONDS
         )
         stream = Stream(
-            config.namespace, config.name, config.model.version, prepared.digest, config.contract,
+            config.namespace,
+            config.name,
+            config.model.version,
+            prepared.digest,
+            config.contract,
             source.identity,
-        )  # fmt: skip
+        )
         writer = await patiently(
             lambda: in_thread(lambda: open_stream_writer(uri, stream), "store"), START_SECONDS
         )

@@ -44,9 +44,14 @@ class Events:
     def dead(self, at: int, reason: str, attempts: int) -> DeadLetter:
         """Return an event as a dead letter."""
         return DeadLetter(
-            self.partitions[at], self.positions[at], self.keys[at], self.values[at],
-            self.headers(at), attempts, reason,
-        )  # fmt: skip
+            self.partitions[at],
+            self.positions[at],
+            self.keys[at],
+            self.values[at],
+            self.headers(at),
+            attempts,
+            reason,
+        )
 
 
 class Holder(Protocol):

@@ -13,10 +13,19 @@ from fourways_api import EntityKey
 from ..http import HttpError
 
 DATATYPES: Final = {
-    "bool": "BOOL", "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
-    "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
-    "float32": "FP32", "float64": "FP64", "string": "BYTES",
-}  # fmt: skip
+    "bool": "BOOL",
+    "int8": "INT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "uint8": "UINT8",
+    "uint16": "UINT16",
+    "uint32": "UINT32",
+    "uint64": "UINT64",
+    "float32": "FP32",
+    "float64": "FP64",
+    "string": "BYTES",
+}
 """The protocol's names of the contract's types."""
 
 KEY_ALIAS = "entity_key"
