@@ -1,9 +1,9 @@
 """Compiles with mypyc what every request passes through: ``compile.py FOLDER [PYTHON]``.
 
-FOLDER holds ``fourways_runtime``; the compiled modules are put beside their sources there, which
-stay as they are. Python takes a compiled module before its source, so whoever imports from FOLDER
-runs the same code, faster, and whoever has no compiler runs the source. The image is built with it;
-``docs/decisions/2026-11-26-the-hot-path-is-compiled.md`` says what it brings.
+FOLDER holds ``fourways_runtime`` and ``fourways_http``. The compiled modules are put beside their
+sources there, and the sources stay as they are. Python imports a compiled module before its source,
+so the same code runs faster where it was compiled, and runs from source everywhere else. The image
+is built with it; ``docs/decisions/2026-11-26-the-hot-path-is-compiled.md`` says what it gains.
 
 Needs mypy, setuptools, a C compiler and the headers of Python. PYTHON, where given, is an
 interpreter that has the packages the modules import; their types are read there.
@@ -17,16 +17,16 @@ import sys
 from pathlib import Path
 
 MODULES = (
-    "http/heads",
-    "http/intake",
-    "http/message",
-    "http/promise",
-    "http/protocol",
-    "http/router",
-    "metrics",
-    "serving/answer",
-    "serving/batcher",
-    "serving/plainest",
+    "fourways_http/heads",
+    "fourways_http/intake",
+    "fourways_http/message",
+    "fourways_http/promise",
+    "fourways_http/protocol",
+    "fourways_http/router",
+    "fourways_runtime/metrics",
+    "fourways_runtime/v2/batcher",
+    "fourways_runtime/v2/response",
+    "fourways_runtime/v2/templates",
 )
 """Each passed through by every request, typed, and without numpy's types where it takes numbers."""
 
@@ -43,9 +43,7 @@ def main() -> int:
     from mypyc.build import mypycify
     from setuptools import setup
 
-    modules = mypycify(
-        [*OPTIONS, *types, *(f"fourways_runtime/{name}.py" for name in MODULES)], debug_level="0"
-    )
+    modules = mypycify([*OPTIONS, *types, *(f"{name}.py" for name in MODULES)], debug_level="0")
     setup(
         name="fourways-compiled",
         ext_modules=modules,

@@ -14,6 +14,7 @@ from tools.cluster.shell import lock
 
 ROOT = Path(__file__).parents[1]
 RUNTIMES = ROOT / "runtimes"
+PACKAGES = ("fourways_http", "fourways_runtime")
 _KEPT = 2
 
 
@@ -28,7 +29,9 @@ def why_not() -> str | None:
 
 def overlay() -> Path:
     """Return the folder; made where it is missing, and kept by its content."""
-    files = [RUNTIMES / "compile.py", *sorted(RUNTIMES.glob("fourways_runtime/**/*.py"))]
+    files = [RUNTIMES / "compile.py"]
+    for package in PACKAGES:
+        files += sorted(RUNTIMES.glob(f"{package}/**/*.py"))
     digest = sha256(sys.version.encode())
     for file in files:
         digest.update(f"\0{file.relative_to(RUNTIMES)}\0".encode() + file.read_bytes())
@@ -44,11 +47,12 @@ def overlay() -> Path:
 def _make(folder: Path) -> None:
     unfinished = folder.with_name(f".{folder.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(
-        RUNTIMES / "fourways_runtime",
-        unfinished / "fourways_runtime",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
+    for package in PACKAGES:
+        shutil.copytree(
+            RUNTIMES / package,
+            unfinished / package,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
     subprocess.run([sys.executable, RUNTIMES / "compile.py", unfinished], check=True)
     # As in the image: a first start that has to is no start to measure.
     subprocess.run([sys.executable, "-m", "compileall", "-q", unfinished], check=True)

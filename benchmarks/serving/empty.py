@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from fourways_runtime.http import Response, Router, Server, run_until_signal
+from fourways_http import Response, Router, Server, run_until_signal
 from fourways_runtime.process import loop_factory
 
 

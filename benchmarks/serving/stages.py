@@ -8,7 +8,7 @@ shows, and a change of a microsecond does. What sockets and system calls cost co
 # ruff: noqa: E402  (as in the server, numpy is told before it is imported)
 from __future__ import annotations
 
-from fourways_runtime.serving.simd import prefer_narrow_loops
+from fourways_runtime.v2.simd import prefer_narrow_loops
 
 prefer_narrow_loops()
 
@@ -29,13 +29,13 @@ import numpy as np
 import onnxruntime
 
 from fourways_api.runtime_config import ServerConfig
-from fourways_runtime.http import Limits, Request, Response, Router, Server
-from fourways_runtime.http.protocol import Connection
+from fourways_http import Limits, Request, Response, Router, Server
+from fourways_http.protocol import Connection
 from fourways_runtime.metrics import HttpMetrics
 from fourways_runtime.process import loop_factory, new_registry
-from fourways_runtime.serving import loading, shell
-from fourways_runtime.serving.batcher import Batcher
-from fourways_runtime.serving.scoring import Part
+from fourways_runtime.v2.batcher import Batcher
+from fourways_runtime.v2.scorer import Part
+from fourways_runtime.workloads.serving import loading, shell
 
 from . import work
 

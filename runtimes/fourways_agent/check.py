@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fourways_runtime.edge import layout
+from fourways_runtime import bundle_layout as layout
 
 from .errors import AgentError, Failed, Refused, Unavailable
 from .slot import open_bundle, signed_folder

@@ -19,14 +19,14 @@ from typing import Any
 from fourways_api import Contract
 from fourways_api.base import JUDGED
 from fourways_api.modes import FeatureLookup
-from fourways_runtime.edge import layout
-from fourways_runtime.edge.agreement import differences
-from fourways_runtime.edge.single import Asker, leave_out_pandas
-from fourways_runtime.edge.single import Refused as RecordRefused
+from fourways_runtime import bundle_layout as layout
 from fourways_runtime.errors import ModelError, WorkloadError
-from fourways_runtime.golden import read_vectors
-from fourways_runtime.model.base import Model
-from fourways_runtime.model.onnx_model import load_onnx
+from fourways_runtime.scoring.agreement import differences
+from fourways_runtime.scoring.golden import read_vectors
+from fourways_runtime.scoring.model.base import Model
+from fourways_runtime.scoring.model.onnx_model import load_onnx
+from fourways_runtime.scoring.single import Asker, leave_out_pandas
+from fourways_runtime.scoring.single import Refused as RecordRefused
 
 from .errors import AgentError, Failed, NoModel, Refused
 from .features import Features
@@ -195,7 +195,7 @@ class Device:
         key: the gateway is asked, or offline the last it said, or the default holds.
 
         Raises:
-            fourways_runtime.edge.single.Refused: a ValueError naming field and reason.
+            fourways_runtime.scoring.single.Refused: a ValueError naming field and reason.
 
         """
         if self._store.mark() != self._mark:

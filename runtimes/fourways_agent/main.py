@@ -84,7 +84,7 @@ def _run(store: Store, asked: argparse.Namespace) -> int:
         raise ConfigError("--every must be a time such as 60s, 5m or 1h")
     settings = _settings(store, asked)
     from fourways_runtime.errors import WorkloadError
-    from fourways_runtime.http.logs import log_as_json
+    from fourways_runtime.logs import log_as_json
 
     from .serve import run
 
@@ -137,7 +137,7 @@ def _status(store: Store, asked: argparse.Namespace) -> int:
 
 
 def _predict(store: Store, asked: argparse.Namespace) -> int:
-    from fourways_runtime.edge.single import Refused, leave_out_pandas
+    from fourways_runtime.scoring.single import Refused, leave_out_pandas
 
     leave_out_pandas()
     from .device import Device

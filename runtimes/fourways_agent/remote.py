@@ -19,7 +19,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from fourways_runtime.edge.layout import Descriptor, blob_name, digest_of
+from fourways_runtime.bundle_layout import Descriptor, blob_name, digest_of
 
 from . import files
 from .errors import ConfigError, Refused, Unreachable

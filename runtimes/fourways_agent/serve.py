@@ -13,19 +13,12 @@ import random
 from typing import TYPE_CHECKING
 
 from fourways_api.runtime_config import ServerConfig
-from fourways_runtime.edge import layout
+from fourways_http import HttpError, Request, Response, Server, json_response, run_until_signal
+from fourways_runtime import bundle_layout as layout
 from fourways_runtime.errors import WorkloadError
-from fourways_runtime.http import (
-    HttpError,
-    Request,
-    Response,
-    Server,
-    json_response,
-    run_until_signal,
-)
 from fourways_runtime.metrics import HttpMetrics
 from fourways_runtime.process import in_thread, listen, loop_factory, new_registry
-from fourways_runtime.serving.app import ModelServer
+from fourways_runtime.v2.app import ModelServer
 
 from .device import Loaded, boot
 from .errors import AgentError
@@ -98,12 +91,12 @@ class Agent:
             logger.error("%s", error, extra={"because": type(error).__name__})
 
     async def _take_over(self, loaded: Loaded) -> None:
-        from fourways_runtime.serving.answer import Renderer
-        from fourways_runtime.serving.batcher import Batcher
-        from fourways_runtime.serving.completing import Completer, covered
-        from fourways_runtime.serving.plainest import Envelopes
-        from fourways_runtime.serving.question import Reader
-        from fourways_runtime.serving.scoring import Scorer
+        from fourways_runtime.v2.batcher import Batcher
+        from fourways_runtime.v2.enrichment import Completer, covered
+        from fourways_runtime.v2.request import Reader
+        from fourways_runtime.v2.response import Renderer
+        from fourways_runtime.v2.scorer import Scorer
+        from fourways_runtime.v2.templates import Envelopes
 
         from .features import Features, GatewayReader
 

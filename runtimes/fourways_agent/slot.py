@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fourways_runtime.edge import layout
-from fourways_runtime.edge.layout import Descriptor, Malformed
+from fourways_runtime import bundle_layout as layout
+from fourways_runtime.bundle_layout import Descriptor, Malformed
 
 from .errors import Refused
 from .remote import file_digest

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fourways_runtime.edge import layout
-from fourways_runtime.edge.layout import Descriptor, Malformed, Release
+from fourways_runtime import bundle_layout as layout
+from fourways_runtime.bundle_layout import Descriptor, Malformed, Release
 
 from . import check, files
 from .errors import Failed, NoSpace, Refused

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 MODES = {
     "batch": "batch",
-    "attend": "batch.attend",
+    "attend": "batch.wait_for_run",
     "rollback": "rollback",
     "gateway": "gateway",
     "serve": "serving",
@@ -34,7 +34,7 @@ def main() -> int:
     # It would look through the metadata of every package for plugins nobody installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.disable()  # Libraries being loaded make much that is kept and nothing to collect.
-    mode = import_module(f"fourways_runtime.{MODES[sys.argv[1]]}")
+    mode = import_module(f"fourways_runtime.workloads.{MODES[sys.argv[1]]}")
     gc.enable()
     return int(mode.main())
 

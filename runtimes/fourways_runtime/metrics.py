@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from .http import Request, Response, Route
+from fourways_http import Request, Response, Route
 
 LATENCY_BUCKETS = (
     0.000_1,

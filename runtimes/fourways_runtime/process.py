@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 from fourways_api import Paths, RunReport, RuntimeConfig
 
 from .errors import Unavailable, WorkloadError
-from .http.logs import log_as_json
-from .last_words import write_report
+from .logs import log_as_json
+from .termination_message import write_report
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from .http import Server
+    from fourways_http import Server
 
 
 class Configured(Protocol):

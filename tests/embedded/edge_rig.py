@@ -16,9 +16,9 @@ import pytest
 from onnx import helper
 
 from fourways_agent.state import Settings, Store
-from fourways_runtime.edge import build as building
-from fourways_runtime.edge import layout
-from fourways_runtime.edge.judge import MIB, Measured
+from fourways_runtime import bundle_layout as layout
+from fourways_runtime.workloads.edge import build as building
+from fourways_runtime.workloads.edge.judge import MIB, Measured
 from tests.unit.edge_plane import edge_config, key_pair, published
 from tests.unit.serving_plane import FLOAT, LINEAR, onnx_bytes
 

@@ -23,7 +23,7 @@ import psycopg
 from fourways_api import RunReport
 from fourways_api.base import JUDGED
 from fourways_api.runtime_config import StreamConfig
-from fourways_runtime.store import open_reader
+from fourways_runtime.io.store import open_reader
 from tests.embedded.hosts import free_port
 from tests.unit.serving_plane import NO_TLS
 

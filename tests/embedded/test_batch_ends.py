@@ -18,8 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fourways_runtime.batch import BatchRun
-from fourways_runtime.batch import run as shell
 from fourways_runtime.errors import (
     ConfigError,
     SourceError,
@@ -28,7 +26,9 @@ from fourways_runtime.errors import (
     Unavailable,
     WorkloadError,
 )
-from fourways_runtime.store import open_writer
+from fourways_runtime.io.store import open_writer
+from fourways_runtime.workloads.batch import BatchRun
+from fourways_runtime.workloads.batch import run as shell
 from tests.unit.postgres import Server, postgres
 from tests.unit.test_batch import World
 

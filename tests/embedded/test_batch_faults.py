@@ -12,10 +12,10 @@ import numpy as np
 import psycopg
 import pytest
 
-from fourways_runtime.batch import BatchRun
-from fourways_runtime.batch import run as shell
 from fourways_runtime.errors import SourceError, StoreFull, WorkloadError
-from fourways_runtime.store import open_writer, sqlite_database
+from fourways_runtime.io.store import open_writer, sqlite_database
+from fourways_runtime.workloads.batch import BatchRun
+from fourways_runtime.workloads.batch import run as shell
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 from tests.unit.test_batch import World
 from tools.torture.batch import Scenario, torture

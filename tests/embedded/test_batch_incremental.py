@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fourways_runtime.batch.incremental import row_hashes
 from fourways_runtime.errors import CheckFailed
-from fourways_runtime.sources import parquet_table
-from fourways_runtime.store import open_writer, sqlite_database
-from fourways_runtime.store.history import RunRecord
+from fourways_runtime.io.sources import parquet_table
+from fourways_runtime.io.store import open_writer, sqlite_database
+from fourways_runtime.io.store.runs.history import RunRecord
+from fourways_runtime.workloads.batch.incremental import row_hashes
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 from tests.unit.test_batch import World, each_world  # noqa: F401  (a fixture)
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from fourways_runtime.errors import ConfigError, StoreUnavailable
-from fourways_runtime.records import Reject
-from fourways_runtime.store import Writer, ledger, open_writer
-from fourways_runtime.store.publish import alone
+from fourways_runtime.io.store import Writer, open_writer
+from fourways_runtime.io.store.runs import ledger
+from fourways_runtime.io.store.runs.chunk import ChunkRecord
+from fourways_runtime.io.store.runs.publish import alone
+from fourways_runtime.scoring.columns import Reject
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 from tests.unit.test_store import (  # noqa: F401  (fixtures)
     Work,
@@ -66,7 +68,7 @@ async def test_many_workers_at_once_record_each_chunk_once(
         try:
             with Work.on(writer, a_run(namespace), splits=chunks) as mine:
                 while (found := mine.ledger.claim()) is not None:
-                    chunk = mine.ledger.chunk(found)
+                    chunk = ChunkRecord(mine.ledger, found.number)
                     chunk.write(predictions([found.number], found.number))
                     assert chunk.done(1)
         except BaseException as error:  # noqa: BLE001  (shown by the test)
@@ -111,7 +113,7 @@ def test_what_is_written_of_a_chunk_counts_only_with_its_record(
     namespace: str,
 ) -> None:
     with Work.on(writer, a_run(namespace)) as one:
-        chunk = one.ledger.chunk(one.claim())
+        chunk = ChunkRecord(one.ledger, one.claim().number)
         chunk.write(predictions([1, 2, 3]))
         chunk.reject([Reject(7, "k", "x", "missing")])
     assert rejects_of(uri, namespace) == []
@@ -134,7 +136,7 @@ def test_the_first_to_record_a_chunk_counts(
     works = [(one, mine, 5), (other, taken, 6)]
     for at in (first, 1 - first):
         work, held, value = works[at]
-        chunk = work.ledger.chunk(held)
+        chunk = ChunkRecord(work.ledger, held.number)
         chunk.write(predictions([1], value))
         chunk.reject([Reject(value, None, "x", "missing")])
         assert chunk.done(2) is (at == first)

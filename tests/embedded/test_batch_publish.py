@@ -11,9 +11,9 @@ import numpy as np
 import psycopg
 import pytest
 
-from fourways_runtime.batch import BatchRun
-from fourways_runtime.batch import run as shell
-from fourways_runtime.store import open_writer
+from fourways_runtime.io.store import open_writer
+from fourways_runtime.workloads.batch import BatchRun
+from fourways_runtime.workloads.batch import run as shell
 from tests.embedded.counted_line import CountedLine
 from tests.unit.postgres import Server, postgres
 from tests.unit.test_batch import World

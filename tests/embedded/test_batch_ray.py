@@ -19,10 +19,10 @@ import pytest
 
 from fourways_api import RunReport, RuntimeConfig
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
-from fourways_runtime import batch
 from fourways_runtime.errors import ModelNotLoadable, TooManyRejects, Unavailable, WorkloadError
-from fourways_runtime.store import PublishedRun, open_writer
-from fourways_runtime.store.database import quoted, table
+from fourways_runtime.io.store import PublishedRun, open_writer
+from fourways_runtime.io.store.database import quoted, table
+from fourways_runtime.workloads import batch
 from tests.embedded.hosts import free_port
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 from tests.unit.test_batch import Process, World, each_world  # noqa: F401  (a fixture)

@@ -17,12 +17,13 @@ from fourways_agent.state import Settings, Store
 from fourways_agent.update import update
 from fourways_api import RunReport
 from fourways_api.runtime_config import EdgeConfig
-from fourways_runtime.edge import layout, variants
-from fourways_runtime.edge.build import build
-from fourways_runtime.edge.single import Asker
+from fourways_runtime import bundle_layout as layout
 from fourways_runtime.errors import BudgetExceeded
-from fourways_runtime.golden import compare, read_vectors
-from fourways_runtime.model.onnx_model import load_onnx
+from fourways_runtime.scoring.golden import compare, read_vectors
+from fourways_runtime.scoring.model.onnx_model import load_onnx
+from fourways_runtime.scoring.single import Asker
+from fourways_runtime.workloads.edge import variants
+from fourways_runtime.workloads.edge.build import build
 from tests.embedded.edge_rig import Publisher, gateway_of
 from tests.unit.edge_plane import (
     MATRIX,

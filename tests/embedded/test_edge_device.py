@@ -23,7 +23,7 @@ from fourways_agent.check import boot
 from fourways_agent.errors import Failed, NoModel, Refused
 from fourways_agent.state import Settings, Store
 from fourways_agent.update import update
-from fourways_runtime.edge.single import Refused as RecordRefused
+from fourways_runtime.scoring.single import Refused as RecordRefused
 from tests.embedded.edge_rig import (
     RECORD,
     Gateway,
@@ -161,7 +161,7 @@ def test_a_model_that_crashes_or_errs_here_is_given_up_and_never_fetched_again(
     # Genuine, but this device answers otherwise than the build did.
     wrong = golden(3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fourways_runtime.prepare.check_vectors", lambda *arguments: None)
+        patch.setattr("fourways_runtime.workloads.prepare.check_vectors", lambda *arguments: None)
         digest = publisher.publish(2, golden=wrong)
     with pytest.raises(Failed, match=r"0\.0000 of 2 golden vectors agree"):
         update(store, settings)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fourways_api.runtime_config import FetchPolicy, Paths
-from fourways_runtime.edge import layout
-from fourways_runtime.edge.places import Place, open_place
+from fourways_runtime import bundle_layout as layout
 from fourways_runtime.errors import PublishFailed
+from fourways_runtime.io.folders.bundle_targets import Place, open_place
 from tests.embedded.edge_rig import Publisher
 from tests.embedded.s3_rig import s3_secret, s3_server
 from tests.unit.edge_plane import ROOMY

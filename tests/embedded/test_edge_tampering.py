@@ -17,9 +17,9 @@ from fourways_agent.check import boot
 from fourways_agent.errors import NoModel, Refused
 from fourways_agent.state import Settings, Store
 from fourways_agent.update import update
-from fourways_runtime.edge import layout
-from fourways_runtime.edge.layout import Descriptor
-from fourways_runtime.edge.signing import sign
+from fourways_runtime import bundle_layout as layout
+from fourways_runtime.bundle_layout import Descriptor
+from fourways_runtime.workloads.edge.signing import sign
 from tests.embedded.edge_rig import RECORD, Gateway, Publisher, cut_off, device, gateway_of
 
 pytestmark = pytest.mark.embedded

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from fourways_api import RuntimeConfig
-from fourways_runtime.batch import BatchRun
-from fourways_runtime.store import open_writer
+from fourways_runtime.io.store import open_writer
+from fourways_runtime.workloads.batch import BatchRun
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 from tests.unit.test_store import look
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES

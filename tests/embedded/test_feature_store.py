@@ -16,10 +16,11 @@ from prometheus_client import CollectorRegistry
 from fourways_api import Contract, EntityKey, InputField, Paths
 from fourways_api.modes import FeatureLookup
 from fourways_runtime.errors import ConfigError, FeaturesMismatch, FeaturesUnavailable
-from fourways_runtime.feature_store import FeatureReader, open_features
-from fourways_runtime.feature_store.base import Key, Row
-from fourways_runtime.feature_store.coalesced import Coalesced
-from fourways_runtime.feature_store.observed import FeatureMetrics
+from fourways_runtime.io.feature_store import open_features
+from fourways_runtime.io.feature_store.coalesced import Coalesced
+from fourways_runtime.io.feature_store.observed import FeatureMetrics
+from fourways_runtime.scoring.columns import Key
+from fourways_runtime.scoring.features import FeatureReader, Row
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.embedded

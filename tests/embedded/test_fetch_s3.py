@@ -14,7 +14,6 @@ import pytest
 from moto.core import set_initial_no_auth_action_count
 
 from fourways_api.runtime_config import FetchPolicy, Paths
-from fourways_runtime import fetch as fetching
 from fourways_runtime.errors import (
     ConfigError,
     DigestMismatch,
@@ -22,7 +21,8 @@ from fourways_runtime.errors import (
     FetchRefused,
     SourceError,
 )
-from fourways_runtime.fetch import Fetched, objects
+from fourways_runtime.io import fetch as fetching
+from fourways_runtime.io.fetch import Fetched, objects
 from tests.embedded.s3_rig import s3_client, s3_secret, s3_server
 
 pytestmark = pytest.mark.embedded

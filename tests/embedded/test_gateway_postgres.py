@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fourways_runtime.gateway.link import StoreLink
-from fourways_runtime.gateway.shell import build
-from fourways_runtime.store import open_reader
+from fourways_runtime.io.store import open_reader
+from fourways_runtime.workloads.gateway.circuit_breaker import StoreLink
+from fourways_runtime.workloads.gateway.shell import build
 from tests.embedded.test_gateway_process import publish
 from tests.unit.gateway_plane import Running, eventually
 from tests.unit.postgres import Server

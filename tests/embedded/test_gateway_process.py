@@ -20,9 +20,9 @@ import pytest
 
 from fourways_api import Contract, GatewayConfig, Paths
 from fourways_runtime.errors import Unavailable
-from fourways_runtime.gateway.shell import serve
-from fourways_runtime.records import Predictions
-from fourways_runtime.store import Run, open_reader, open_writer
+from fourways_runtime.io.store import Run, open_reader, open_writer
+from fourways_runtime.scoring.columns import Predictions
+from fourways_runtime.workloads.gateway.shell import serve
 from tests.unit.test_store import publish as publish_run
 
 CONTRACT = Contract.model_validate(

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from fourways_api.model import ModelReference
-from fourways_runtime import model as models
 from fourways_runtime.errors import ConfigError, ModelError, ModelNotLoadable
-from fourways_runtime.model import Tensor
+from fourways_runtime.scoring import model as models
+from fourways_runtime.scoring.model import Tensor
 
 ROWS = {"x": np.arange(6, dtype=np.float32).reshape(3, 2)}
 

@@ -30,9 +30,9 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from fourways_api.model import ModelReference
-from fourways_runtime import model as models
 from fourways_runtime.errors import ConfigError, ContractMismatch, ModelNotLoadable
-from fourways_runtime.model import Tensor
+from fourways_runtime.scoring import model as models
+from fourways_runtime.scoring.model import Tensor
 
 RANDOM = np.random.default_rng(7)
 X = RANDOM.normal(size=(80, 3))

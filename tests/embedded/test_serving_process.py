@@ -22,8 +22,8 @@ import pytest
 from fourways_api import RunReport
 from fourways_api.runtime_config import ServerConfig
 from fourways_runtime.errors import GoldenMismatch, Unavailable
-from fourways_runtime.serving.loading import load_model
-from fourways_runtime.serving.shell import serve
+from fourways_runtime.workloads.serving.loading import load_model
+from fourways_runtime.workloads.serving.shell import serve
 from tests.unit.serving_plane import LINEAR, NO_TLS, configure, linear, tensor
 
 RECORD = [

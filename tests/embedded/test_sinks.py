@@ -17,9 +17,9 @@ import pytest
 from fourways_api import Contract, FetchPolicy, Paths
 from fourways_api.modes import Sink as SinkSpec
 from fourways_runtime.errors import ConfigError, FetchRefused, SinkUnavailable, StoreFull
-from fourways_runtime.records import Predictions
-from fourways_runtime.sinks import chunk_files, open_sink
-from fourways_runtime.sinks.base import Sink
+from fourways_runtime.io.sinks import chunk_files, open_sink
+from fourways_runtime.io.sinks.base import Sink
+from fourways_runtime.scoring.columns import Predictions
 from tests.unit.postgres import Server, postgres
 
 __all__ = ["postgres"]
@@ -308,7 +308,7 @@ def _broken_at(
 
     with monkeypatch.context() as patch:
         for name in ("rename", "unlink", "rmdir"):
-            patch.setattr(f"fourways_runtime.sinks.place.os.{name}", counted(name))
+            patch.setattr(f"fourways_runtime.io.folders.output_folder.os.{name}", counted(name))
         try:
             sink.publish(receipts)
         except (SinkUnavailable, InterruptedError):

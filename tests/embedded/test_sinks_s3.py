@@ -15,9 +15,9 @@ import pytest
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_api.modes import Sink as SinkSpec
 from fourways_runtime.errors import FetchRefused, SinkUnavailable, SourceError
-from fourways_runtime.records import Predictions
-from fourways_runtime.sinks import open_sink
-from fourways_runtime.sources import open_table
+from fourways_runtime.io.sinks import open_sink
+from fourways_runtime.io.sources import open_table
+from fourways_runtime.scoring.columns import Predictions
 from tests.embedded.s3_rig import s3_client, s3_secret, s3_server
 
 pytestmark = pytest.mark.embedded

@@ -10,9 +10,9 @@ import pytest
 
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_runtime.errors import ConfigError, FetchFailed, SourceError
-from fourways_runtime.sources import BATCH_ROWS, open_table
-from fourways_runtime.sources.decode import Decoder
-from fourways_runtime.sources.split import Newer, Split
+from fourways_runtime.io.sources import BATCH_ROWS, open_table
+from fourways_runtime.scoring.decode import Decoder
+from fourways_runtime.scoring.splits import Newer, Split
 from tests.unit.postgres import Server, postgres
 
 __all__ = ["postgres"]
@@ -220,7 +220,7 @@ def test_an_error_in_a_row_is_told_and_the_connection_is_good_again(rig: Rig) ->
 def test_a_database_that_is_away_is_worth_another_try(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fourways_runtime.sources.query_table.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("fourways_runtime.io.sources.query_table.RETRY_SECONDS", 0.0)
     (tmp_path / "db" / "uri").write_text("postgresql://tester:s3cret@/t?host=/nowhere")
     with pytest.raises(FetchFailed, match="the source database: ") as error:
         rig.open().splits(10)

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fourways_runtime import batch
 from fourways_runtime.errors import SourceError, TooManyRejects
-from fourways_runtime.sources import parquet_table
-from fourways_runtime.store import open_writer
+from fourways_runtime.io.sources import parquet_table
+from fourways_runtime.io.store import open_writer
+from fourways_runtime.workloads import batch
 from tests.unit.postgres import Server, postgres
 from tests.unit.test_batch import World
 

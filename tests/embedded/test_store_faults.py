@@ -19,9 +19,10 @@ from psycopg import sql
 from psycopg_pool.base import AttemptWithBackoff
 
 from fourways_runtime.errors import StoreUnavailable
-from fourways_runtime.store import Stream, open_reader, open_stream_writer, open_writer
-from fourways_runtime.store.postgres import explain
-from fourways_runtime.store.stream import Fenced, Move, Position
+from fourways_runtime.io.postgres.connection import explain
+from fourways_runtime.io.store import Stream, open_reader, open_stream_writer, open_writer
+from fourways_runtime.io.store.runs.chunk import ChunkRecord
+from fourways_runtime.io.store.streams.stream import Fenced, Move, Position
 from tests.unit.postgres import CutLine, Server, postgres  # noqa: F401  (a fixture)
 from tests.unit.test_store import (
     Work,
@@ -77,7 +78,7 @@ def _work_until(stage: str, uri: str, here: Any) -> None:
 
     work = Work.on(open_writer(uri), a_run("n", "r2"))
     stop("begun")
-    chunk = work.ledger.chunk(work.claim())
+    chunk = ChunkRecord(work.ledger, work.claim().number)
     stop("claimed")
     chunk.write(predictions([1, 2], 100))
     stop("written")

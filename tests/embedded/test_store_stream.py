@@ -16,17 +16,24 @@ from psycopg import sql
 
 from fourways_api import Contract
 from fourways_runtime.errors import StoreUnavailable
-from fourways_runtime.store import (
+from fourways_runtime.io.store import (
     Stream,
     StreamWriter,
     open_reader,
     open_stream_writer,
     open_writer,
 )
-from fourways_runtime.store.layout import SCHEMA_VERSION
-from fourways_runtime.store.postgres_live import STREAM, LiveTarget
-from fourways_runtime.store.sqlite_reader import LETTERS
-from fourways_runtime.store.stream import DeadLetter, Fenced, Move, Place, Position, Refused
+from fourways_runtime.io.store.layout import SCHEMA_VERSION
+from fourways_runtime.io.store.sqlite_reader import LETTERS
+from fourways_runtime.io.store.streams.postgres_live import STREAM, LiveTarget
+from fourways_runtime.io.store.streams.stream import (
+    DeadLetter,
+    Fenced,
+    Move,
+    Place,
+    Position,
+    Refused,
+)
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 from tests.unit.test_store import commit, contract, namespace, predictions, uri  # noqa: F401  (fixtures)
 

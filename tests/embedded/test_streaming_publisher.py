@@ -11,8 +11,8 @@ import pytest
 
 from fourways_api import Paths, StreamSource
 from fourways_runtime.errors import BrokerUnavailable, ConfigError, TopicNotFound
-from fourways_runtime.store.stream import Place
-from fourways_runtime.streaming import open_publisher
+from fourways_runtime.io.store.streams.stream import Place
+from fourways_runtime.workloads.streaming import open_publisher
 from tests.embedded.hosts import free_port
 from tests.embedded.stream_rig import NatsServer, nats_server
 

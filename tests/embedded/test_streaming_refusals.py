@@ -12,10 +12,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fourways_api import Route, StreamSource
-from fourways_runtime.gateway.link import StoreLink
-from fourways_runtime.gateway.refusals import FAILED
-from fourways_runtime.gateway.shell import build
-from fourways_runtime.store import open_reader
+from fourways_runtime.io.store import open_reader
+from fourways_runtime.workloads.gateway.circuit_breaker import StoreLink
+from fourways_runtime.workloads.gateway.refusals import FAILED
+from fourways_runtime.workloads.gateway.shell import build
 from tests.embedded.stream_rig import (
     WorkerProcess,
     await_true,

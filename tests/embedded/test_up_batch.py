@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from fourways_runtime.store import open_writer
+from fourways_runtime.io.store import open_writer
 from tests.embedded.hosts import Up, await_settled, patiently
 from tests.embedded.test_batch_ends import disk
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES

@@ -14,12 +14,13 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from fourways_api import Contract, GatewayConfig, Paths
+from fourways_http import Limits
 from fourways_runtime.errors import StoreUnavailable
-from fourways_runtime.gateway.link import StoreLink
-from fourways_runtime.gateway.shell import build
-from fourways_runtime.http import Limits
-from fourways_runtime.store.base import Key, Lookup, PublishedRun
-from fourways_runtime.store.stream import LiveAnswer, LiveLookup, Place, Refused
+from fourways_runtime.io.store.base import Lookup, PublishedRun
+from fourways_runtime.io.store.streams.stream import LiveAnswer, LiveLookup, Place, Refused
+from fourways_runtime.scoring.columns import Key
+from fourways_runtime.workloads.gateway.circuit_breaker import StoreLink
+from fourways_runtime.workloads.gateway.shell import build
 
 DIGEST = "sha256:" + "a" * 64
 COMPUTED = datetime.now(UTC) - timedelta(seconds=60)

@@ -16,11 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from prometheus_client import CollectorRegistry
 
 from fourways_api.runtime_config import ServerConfig
-from fourways_runtime.http import Server
-from fourways_runtime.serving import batcher as batchers
-from fourways_runtime.serving import loading, shell
-from fourways_runtime.serving.app import ModelServer
-from fourways_runtime.serving.batcher import Batcher
+from fourways_http import Server
+from fourways_runtime.v2 import batcher as batchers
+from fourways_runtime.v2.app import ModelServer
+from fourways_runtime.v2.batcher import Batcher
+from fourways_runtime.workloads.serving import loading, shell
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Spares each client the reading of certificates it has no use for."""

@@ -21,7 +21,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fourways_api import RunReport, RuntimeConfig
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
-from fourways_runtime import batch
 from fourways_runtime.errors import (
     ConfigError,
     ContractMismatch,
@@ -32,10 +31,11 @@ from fourways_runtime.errors import (
     TooManyRejects,
     WorkloadError,
 )
-from fourways_runtime.last_words import write_report
-from fourways_runtime.records import RejectLimit
-from fourways_runtime.sources import BATCH_ROWS
-from fourways_runtime.store import PublishedRun, open_writer
+from fourways_runtime.io.sources import BATCH_ROWS
+from fourways_runtime.io.store import PublishedRun, open_writer
+from fourways_runtime.termination_message import write_report
+from fourways_runtime.workloads import batch
+from fourways_runtime.workloads.batch.limits import RejectLimit
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 from tests.unit.test_store import look
 
@@ -332,7 +332,7 @@ def test_patience_with_a_store_has_an_end(
     postgres: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fourways_runtime.batch.run.PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr("fourways_runtime.workloads.batch.run.PATIENCE_SECONDS", -1.0)
     (world.root / "uri").write_text(postgres.database())
     run = batch.BatchRun(world.config(), "r1")
     original = run.log

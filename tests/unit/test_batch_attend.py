@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import pytest
 
 from fourways_api import RunReport
-from fourways_runtime.batch.attend import attend
 from fourways_runtime.errors import GoldenMismatch, StoreUnavailable, Unavailable
-from fourways_runtime.store import Run, Writer, open_writer
-from fourways_runtime.store.ledger import Ledger, Settings
+from fourways_runtime.io.store import Run, Writer, open_writer
+from fourways_runtime.io.store.runs.ledger import Ledger, Settings
+from fourways_runtime.workloads.batch.wait_for_run import attend
 from tests.unit.test_batch import World, world  # noqa: F401  (a fixture)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fourways_api.modes import Budget, EdgeTarget
-from fourways_runtime.edge.judge import MIB, Measured, Row, excess, verdict, winner
+from fourways_runtime.workloads.edge.judge import MIB, Measured, Row, excess, verdict, winner
 
 
 def row(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fourways_runtime.edge import layout
-from fourways_runtime.edge.layout import Descriptor, Malformed
+from fourways_runtime import bundle_layout as layout
+from fourways_runtime.bundle_layout import Descriptor, Malformed
 
 HEX = "0" * 64
 FILES = {name: Descriptor(layout.MEDIA_TYPES[name], f"sha256:{HEX}", 3) for name in layout.REQUIRED}

@@ -12,12 +12,12 @@ import fsspec
 import pytest
 
 from fourways_api.runtime_config import FetchPolicy, Paths
-from fourways_runtime.edge import layout
-from fourways_runtime.edge.layout import Descriptor
-from fourways_runtime.edge.places import FolderPlace, ObjectPlace, Place, open_place
-from fourways_runtime.edge.publish import Staged, next_release, publish
+from fourways_runtime import bundle_layout as layout
+from fourways_runtime.bundle_layout import Descriptor
 from fourways_runtime.errors import FetchRefused, PublishFailed
-from fourways_runtime.fetch.location import Location
+from fourways_runtime.io.fetch.location import Location
+from fourways_runtime.io.folders.bundle_targets import FolderPlace, ObjectPlace, Place, open_place
+from fourways_runtime.workloads.edge.publish import Staged, next_release, publish
 
 
 def bucket() -> ObjectPlace:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fourways_runtime.config import read_edge_config
-from fourways_runtime.edge import variants
-from fourways_runtime.edge.build import build
 from fourways_runtime.errors import ConfigError, GoldenMismatch
+from fourways_runtime.workloads.edge import variants
+from fourways_runtime.workloads.edge.build import build
 from tests.unit.edge_plane import edge_config, linear_golden, public_half
 from tests.unit.serving_plane import LINEAR
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from fourways_api import Contract
 from fourways_runtime.errors import SourceError
-from fourways_runtime.features import fitted
-from fourways_runtime.records import Records, Reject
-from fourways_runtime.sources.cells import accepts
-from fourways_runtime.sources.decode import MAX_KEY_BYTES, Decoder
+from fourways_runtime.scoring.cells import accepts
+from fourways_runtime.scoring.columns import Records, Reject
+from fourways_runtime.scoring.decode import MAX_KEY_BYTES, Decoder
+from fourways_runtime.scoring.inputs import fitted
 
 
 def contract(*inputs: dict[str, Any], key: str = "string") -> Contract:

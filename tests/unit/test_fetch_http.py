@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from fourways_api.runtime_config import FetchPolicy, Paths
-from fourways_runtime import fetch as fetching
 from fourways_runtime.errors import DigestMismatch, FetchFailed, FetchRefused, SourceError
-from fourways_runtime.fetch import Fetched
+from fourways_runtime.io import fetch as fetching
+from fourways_runtime.io.fetch import Fetched
 from tests.unit.fetch_servers import (
     broken,
     dripping,

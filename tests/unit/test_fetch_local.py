@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from fourways_api.runtime_config import FetchPolicy, Paths
-from fourways_runtime import fetch as fetching
 from fourways_runtime.errors import (
     ConfigError,
     DigestMismatch,
@@ -24,6 +23,7 @@ from fourways_runtime.errors import (
     Unavailable,
     WorkloadError,
 )
+from fourways_runtime.io import fetch as fetching
 
 BODY = b"model" * 1000
 DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"

@@ -16,11 +16,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from fourways_api.runtime_config import FetchPolicy, Paths
-from fourways_runtime import fetch as fetching
 from fourways_runtime.errors import DigestMismatch, FetchFailed, FetchRefused, SourceError
-from fourways_runtime.fetch import Fetched
-from fourways_runtime.fetch.location import Location
-from fourways_runtime.fetch.oci import MAX_MANIFEST_BYTES, Reference, is_loopback
+from fourways_runtime.io import fetch as fetching
+from fourways_runtime.io.fetch import Fetched
+from fourways_runtime.io.fetch.location import Location
+from fourways_runtime.io.fetch.oci import MAX_MANIFEST_BYTES, Reference, is_loopback
 from tests.unit.fetch_servers import (
     Answer,
     Server,

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fourways_api.runtime_config import FetchPolicy, Paths
-from fourways_runtime import fetch
 from fourways_runtime.errors import FetchRefused, SourceError
+from fourways_runtime.io import fetch
 from tests.unit.fetch_servers import broken, ranged, redirect, serving, status, whole
 
 TABLE = pa.table({"id": list(range(1000)), "x": [float(n) for n in range(1000)]})

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from fourways_runtime.http import Limits
+from fourways_http import Limits
 from tests.unit.gateway_plane import Running, asking, running
 
 

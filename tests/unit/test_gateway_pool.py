@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fourways_runtime.http import (
+from fourways_http import (
     Answer,
     ClientError,
     Origin,
@@ -23,7 +23,7 @@ from fourways_runtime.http import (
     TooManyWaiting,
     Unreachable,
 )
-from fourways_runtime.http import exchange as exchanges
+from fourways_http import exchange as exchanges
 
 
 class Other:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fourways_runtime.gateway.refusals import FAILED
-from fourways_runtime.store.stream import Place, Refused
+from fourways_runtime.io.store.streams.stream import Place, Refused
+from fourways_runtime.workloads.gateway.refusals import FAILED
 from tests.unit.gateway_plane import Running, asking, eventually
 from tests.unit.test_gateway_stream import (
     ROUTE,

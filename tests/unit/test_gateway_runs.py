@@ -13,17 +13,17 @@ import pytest
 
 from fourways_api import RuntimeConfig
 from fourways_runtime.errors import ConfigError, StoreUnavailable
-from fourways_runtime.gateway import run_gauges
-from fourways_runtime.records import Reject
-from fourways_runtime.rollback import roll_back
-from fourways_runtime.store.base import PublishedRun
-from fourways_runtime.store.record import (
+from fourways_runtime.io.store.base import PublishedRun
+from fourways_runtime.io.store.runs.record import (
     RunDifference,
     RunProgress,
     RunRecord,
     Shift,
     WorkerProgress,
 )
+from fourways_runtime.scoring.columns import Reject
+from fourways_runtime.workloads.gateway import run_gauges
+from fourways_runtime.workloads.rollback import roll_back
 from tests.unit.gateway_plane import CHURN, DIGEST, Running, eventually, run, running
 
 AT = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fourways_runtime.gateway.link import PROBE_SECONDS
+from fourways_runtime.workloads.gateway.circuit_breaker import PROBE_SECONDS
 from tests.unit.gateway_plane import (
     CHURN,
     Running,

@@ -14,8 +14,8 @@ import pytest
 
 from fourways_api import Contract, Route
 from fourways_runtime.errors import BrokerUnavailable
-from fourways_runtime.store.base import Key
-from fourways_runtime.store.stream import LiveAnswer, Place
+from fourways_runtime.io.store.streams.stream import LiveAnswer, Place
+from fourways_runtime.scoring.columns import Key
 from tests.unit.gateway_plane import DIGEST, Running, asking, eventually, running
 
 CONTRACT = Contract.model_validate(

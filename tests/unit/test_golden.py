@@ -11,9 +11,9 @@ import pytest
 
 from fourways_api import Contract, GoldenVectors
 from fourways_runtime.errors import GoldenMismatch
-from fourways_runtime.golden import check_vectors, compare, read_vectors
-from fourways_runtime.model.base import Tensor
-from fourways_runtime.pipeline import Pipeline
+from fourways_runtime.scoring.golden import check_vectors, compare, read_vectors
+from fourways_runtime.scoring.model.base import Tensor
+from fourways_runtime.scoring.pipeline import Pipeline
 from tests.unit.test_pipeline import Function
 
 CONTRACT = Contract.model_validate(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from fourways_runtime.http import Limits, Promise, Request, Response, Server
-from fourways_runtime.http.heads import KnownHeads
-from fourways_runtime.http.protocol import Connection
+from fourways_http import Limits, Promise, Request, Response, Server
+from fourways_http.heads import KnownHeads
+from fourways_http.protocol import Connection
 
 LIMITS = Limits(body_bytes=100, pipeline=4)
 POST = b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n"

@@ -10,15 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
-from fourways_runtime.http import (
-    HttpError,
-    Limits,
-    Request,
-    Response,
-    Router,
-    Server,
-    SizedResponse,
-)
+from fourways_http import HttpError, Limits, Request, Response, Router, Server, SizedResponse
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
 

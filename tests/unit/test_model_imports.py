@@ -66,7 +66,7 @@ def test_the_walk_finds_what_it_looks_for(source: str) -> None:
 def test_importing_the_models_and_the_fetcher_loads_none_of_the_heavy_libraries() -> None:
     heavy = "onnxruntime skops sklearn xgboost lightgbm kserve s3fs gcsfs adlfs aiohttp google"
     program = (
-        "import sys, fourways_runtime.model, fourways_runtime.fetch;"
+        "import sys, fourways_runtime.scoring.model, fourways_runtime.io.fetch;"
         f"print([name for name in '{heavy}'.split() if name in sys.modules])"
     )
     done = subprocess.run(

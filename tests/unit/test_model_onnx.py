@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fourways_api.model import ModelReference
-from fourways_runtime import model as models
 from fourways_runtime.errors import ContractMismatch, ModelError, ModelNotLoadable
-from fourways_runtime.model import Tensor, onnx_graph
-from fourways_runtime.model.onnx_model import OnnxModel
+from fourways_runtime.scoring import model as models
+from fourways_runtime.scoring.model import Tensor, onnx_graph
+from fourways_runtime.scoring.model.onnx_model import OnnxModel
 
 WEIGHTS = np.array([3.0, 4.0], np.float32)
 

@@ -11,9 +11,9 @@ import pytest
 
 from fourways_api import Contract
 from fourways_runtime.errors import ContractMismatch
-from fourways_runtime.model.base import Tensor
-from fourways_runtime.pipeline import MODEL_INPUT_BYTES, Pipeline
-from fourways_runtime.records import Array, Scored
+from fourways_runtime.scoring.columns import Array, Scored
+from fourways_runtime.scoring.model.base import Tensor
+from fourways_runtime.scoring.pipeline import MODEL_INPUT_BYTES, Pipeline
 
 X = Tensor("x", "float32", (None, 2))
 X_ROW_BYTES = 8

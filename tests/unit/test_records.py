@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fourways_runtime.records import Texts
-from fourways_runtime.store.layout import Column
-from fourways_runtime.store.pgcopy import Packer
+from fourways_runtime.io.postgres.copy_in import Packer
+from fourways_runtime.io.table_columns import TableColumn
+from fourways_runtime.scoring.columns import Texts
 
 VALUES = ["a", "", "grüße", "d" * 40, "e"]
 
@@ -35,9 +35,9 @@ def test_texts_are_chosen_by_slice_mask_and_index() -> None:
 
 def test_texts_and_objects_are_packed_alike() -> None:
     columns = [
-        Column("id", "id", "string", ()),
-        Column("n", "n", "int64", ()),
-        Column("label", "label", "string", ()),
+        TableColumn("id", "id", "string", ()),
+        TableColumn("n", "n", "int64", ()),
+        TableColumn("label", "label", "string", ()),
     ]
     number, texts = np.arange(len(VALUES)), _sliced()
     packed = Packer(columns).pack([texts, number, texts])
@@ -61,9 +61,9 @@ def test_texts_and_objects_are_packed_alike() -> None:
 @pytest.mark.parametrize("shape", [(), (2,)])
 def test_keys_of_one_length_are_packed_like_any(keys: list[str], shape: tuple[int, ...]) -> None:
     columns = [
-        Column("id", "id", "string", ()),
-        Column("n", "n", "uint64", ()),
-        Column("y", "y", "float32", shape),
+        TableColumn("id", "id", "string", ()),
+        TableColumn("n", "n", "uint64", ()),
+        TableColumn("y", "y", "float32", shape),
     ]
     texts = Texts(pa.array(["before", *keys, "after"], pa.string())[1:-1])
     values = [np.arange(len(keys), dtype=np.uint64) + 2**63, np.ones((len(keys), *shape), "f4")]

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pytest
 
 from fourways_api import Contract
-from fourways_runtime import model as models
-from fourways_runtime.pipeline import Pipeline
+from fourways_runtime.scoring import model as models
+from fourways_runtime.scoring.pipeline import Pipeline
 from tests.unit.serving_plane import (
     FLOAT,
     LINEAR,

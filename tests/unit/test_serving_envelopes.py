@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fourways_runtime.http import HttpError, Request, Response
-from fourways_runtime.serving import numbers
-from fourways_runtime.serving.loading import Loaded, load_model
-from fourways_runtime.serving.plainest import Envelopes, Plain
-from fourways_runtime.serving.question import BINARY_HEADER, Reader
-from fourways_runtime.serving.scoring import Part
+from fourways_http import HttpError, Request, Response
+from fourways_runtime.v2 import numbers
+from fourways_runtime.v2.request import BINARY_HEADER, Reader
+from fourways_runtime.v2.scorer import Part
+from fourways_runtime.v2.templates import Envelopes, Plain
+from fourways_runtime.workloads.serving.loading import Loaded, load_model
 from tests.unit.serving_plane import LINEAR, configure, linear
 
 FLOATS: dict[str, Any] = {

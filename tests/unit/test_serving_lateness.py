@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fourways_runtime import model as models
-from fourways_runtime import prepare
+from fourways_runtime.scoring import model as models
+from fourways_runtime.workloads import prepare
 from tests.unit.serving_plane import LINEAR, configure, linear, serving, tensor
 
 RECORD = tensor("input", "FP32", [30, 2, 1], [1, 3])

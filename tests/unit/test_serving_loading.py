@@ -11,10 +11,10 @@ import pytest
 from onnx import helper
 
 from fourways_api import Contract
-from fourways_runtime import model as models
-from fourways_runtime import prepare
 from fourways_runtime.errors import ModelNotLoadable
-from fourways_runtime.serving.loading import example, load_model
+from fourways_runtime.scoring import model as models
+from fourways_runtime.workloads import prepare
+from fourways_runtime.workloads.serving.loading import example, load_model
 from tests.unit.serving_plane import (
     FLOAT,
     LINEAR,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from fourways_runtime.records import Array
-from fourways_runtime.serving import numbers
-from fourways_runtime.serving.numbers import Numbers
+from fourways_runtime.scoring.columns import Array
+from fourways_runtime.v2 import numbers
+from fourways_runtime.v2.numbers import Numbers
 
 KINDS = ("float32", "float64")
 TEXTS = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fourways_runtime.http import Promise, Response
+from fourways_http import Promise, Response
 from tests.unit.serving_plane import LINEAR, configure, linear, serving, tensor
 
 FLOATS: dict[str, Any] = {
@@ -84,7 +84,7 @@ async def test_a_promise_tells_at_once_and_can_be_awaited() -> None:
 
 def test_numpy_is_told_before_it_is_imported_and_only_where_nobody_chose() -> None:
     program = (
-        "import os, sys; from fourways_runtime.serving.simd import VARIABLE, prefer_narrow_loops;"
+        "import os, sys; from fourways_runtime.v2.simd import VARIABLE, prefer_narrow_loops;"
         "assert 'numpy' not in sys.modules; told = prefer_narrow_loops();"
         "assert told == (VARIABLE in os.environ); import numpy;"
         "assert (numpy.arange(3) * 2).tolist() == [0, 2, 4]; assert not prefer_narrow_loops()"

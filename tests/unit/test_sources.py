@@ -13,8 +13,8 @@ import pytest
 
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_runtime.errors import FetchFailed, FetchRefused, SourceError
-from fourways_runtime.sources import BATCH_ROWS, csv_table, open_table
-from fourways_runtime.sources.decode import Decoder
+from fourways_runtime.io.sources import BATCH_ROWS, csv_table, open_table
+from fourways_runtime.scoring.decode import Decoder
 from tests.unit.fetch_servers import ranged, serving, status
 
 CONTRACT = Contract.model_validate(

@@ -14,10 +14,10 @@ import pytest
 
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_runtime.errors import SourceError
-from fourways_runtime.fetch.beneath_fs import BeneathFileSystem
-from fourways_runtime.sources import json_table, open_table
-from fourways_runtime.sources.decode import Decoder
-from fourways_runtime.sources.split import Newer, Split
+from fourways_runtime.io.fetch.beneath_fs import BeneathFileSystem
+from fourways_runtime.io.sources import json_table, open_table
+from fourways_runtime.scoring.decode import Decoder
+from fourways_runtime.scoring.splits import Newer, Split
 
 CONTRACT = Contract.model_validate(
     {

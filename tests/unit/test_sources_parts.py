@@ -14,9 +14,9 @@ import pytest
 
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_runtime.errors import SourceError
-from fourways_runtime.sources import BATCH_ROWS, json_table, open_table
-from fourways_runtime.sources.split import Newer
-from fourways_runtime.sources.watermarks import highest
+from fourways_runtime.io.sources import BATCH_ROWS, json_table, open_table
+from fourways_runtime.io.sources.watermarks import highest
+from fourways_runtime.scoring.splits import Newer
 
 CONTRACT = Contract.model_validate(
     {

@@ -11,7 +11,7 @@ import pytest
 
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_runtime.errors import SourceError
-from fourways_runtime.sources import open_table
+from fourways_runtime.io.sources import open_table
 
 CONTRACT = Contract.model_validate(
     {

@@ -14,9 +14,7 @@ import pytest
 
 from fourways_api import Contract
 from fourways_runtime.errors import ConfigError, StoreUnavailable
-from fourways_runtime.records import Predictions, Reject
-from fourways_runtime.sources.split import Split
-from fourways_runtime.store import (
+from fourways_runtime.io.store import (
     PublishedRun,
     Run,
     StreamWriter,
@@ -25,10 +23,13 @@ from fourways_runtime.store import (
     open_writer,
     read_uri,
 )
-from fourways_runtime.store import publish as publishing
-from fourways_runtime.store.ledger import Claim, Ledger, Plan, Settings
-from fourways_runtime.store.publish import Sealed
-from fourways_runtime.store.stream import DeadLetter, Move
+from fourways_runtime.io.store.runs import publish as publishing
+from fourways_runtime.io.store.runs.chunk import ChunkRecord
+from fourways_runtime.io.store.runs.ledger import Claim, Ledger, Plan, Settings
+from fourways_runtime.io.store.runs.publish import Sealed
+from fourways_runtime.io.store.streams.stream import DeadLetter, Move
+from fourways_runtime.scoring.columns import Predictions, Reject
+from fourways_runtime.scoring.splits import Split
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 
 NUMBERS = count()
@@ -121,7 +122,7 @@ class Work:
         return claim
 
     def record(self, *batches: Predictions, rejects: tuple[Reject, ...] = ()) -> bool:
-        chunk = self.ledger.chunk(self.claim())
+        chunk = ChunkRecord(self.ledger, self.claim().number)
         for batch in batches:
             chunk.write(batch)
         chunk.reject(list(rejects))

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fourways_runtime.records import Keys, Predictions, Texts
-from fourways_runtime.store import live, pgarray
+from fourways_runtime.io.postgres import arrays as pgarray
+from fourways_runtime.io.store.streams import live
+from fourways_runtime.scoring.columns import Keys, Predictions, Texts
 
 
 def unpacked(raw: bytes) -> list[str]:

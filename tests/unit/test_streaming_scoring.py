@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fourways_api import Contract
-from fourways_runtime.model.base import Tensor
-from fourways_runtime.pipeline import Pipeline
-from fourways_runtime.records import Array
-from fourways_runtime.streaming.scoring import Outcome, Scorer
-from fourways_runtime.streaming.source import Events
+from fourways_runtime.io.brokers.source import Events
+from fourways_runtime.scoring.columns import Array
+from fourways_runtime.scoring.model.base import Tensor
+from fourways_runtime.scoring.pipeline import Pipeline
+from fourways_runtime.workloads.streaming.scoring import Outcome, Scorer
 
 
 class Sums:

@@ -17,16 +17,16 @@ from fourways_api import Contract
 from fourways_api.base import JUDGED
 from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.errors import BrokerUnavailable, ModelError
-from fourways_runtime.model.base import Tensor
-from fourways_runtime.pipeline import Pipeline
-from fourways_runtime.records import Array, Predictions
-from fourways_runtime.store import Stream, StreamWriter, open_reader, open_stream_writer
-from fourways_runtime.store.stream import Move, Position
-from fourways_runtime.streaming.ledger import Ledger
-from fourways_runtime.streaming.observed import StreamMetrics
-from fourways_runtime.streaming.scoring import Scorer
-from fourways_runtime.streaming.source import Events, Holder
-from fourways_runtime.streaming.worker import Worker
+from fourways_runtime.io.brokers.source import Events, Holder
+from fourways_runtime.io.store import Stream, StreamWriter, open_reader, open_stream_writer
+from fourways_runtime.io.store.streams.stream import Move, Position
+from fourways_runtime.scoring.columns import Array, Predictions
+from fourways_runtime.scoring.model.base import Tensor
+from fourways_runtime.scoring.pipeline import Pipeline
+from fourways_runtime.workloads.streaming.ledger import Ledger
+from fourways_runtime.workloads.streaming.observed import StreamMetrics
+from fourways_runtime.workloads.streaming.scoring import Scorer
+from fourways_runtime.workloads.streaming.worker import Worker
 from tests.unit.test_store import commit
 
 CONTRACT = Contract.model_validate(

@@ -15,7 +15,7 @@ import psycopg
 import pyarrow.parquet as pq
 
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
-from fourways_runtime.store import Writer, open_writer
+from fourways_runtime.io.store import Writer, open_writer
 
 from .material import CONTRACT, model, table
 from .witness import Outcome, Rows, Witness

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from fourways_runtime.store import open_writer
+from fourways_runtime.io.store import open_writer
 from tools.installation import Cluster, build_images, cluster_up
 
 from .material import CONTRACT, model, table

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fourways_runtime.store.database import quoted, table
+from fourways_runtime.io.store.database import quoted, table
 
 Rows = list[tuple[Any, ...]]
 Outcome = tuple[Rows, Rows]

@@ -1,0 +1,271 @@
+"""One connection to another server: a request out, its answer back, and who is told.
+
+Owns the parser and the limits of an answer. What happens to the connection before and after is the
+pool's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import httptools
+
+MAX_ANSWER_BYTES = 64 * 2**20
+"""Body of an answer; beyond: the connection is cut."""
+
+MAX_HEADER_BYTES = 64 * 1024
+"""All header names and values of an answer, trailers too."""
+
+_JOIN = 16 * 1024
+_HEADER_COST = 32
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Headers that are about one connection, and the length, which is told anew."""
+
+
+class ClientError(Exception):
+    """Why there is no answer; ``str()`` may name our side's error, never the other's words."""
+
+
+class Unreachable(ClientError):
+    """No connection: refused, no such name, no route."""
+
+
+class TimedOut(ClientError):
+    """The answer did not come in time."""
+
+
+class BrokenOff(ClientError):
+    """The connection ended before the answer did, or what came was no HTTP."""
+
+
+class TooLarge(ClientError):
+    """The answer is larger than allowed."""
+
+
+class Answer:
+    """An answer, whole. Header names are lower case; none is of one connection only."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self, status: int, content_type: bytes, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        self.status = status
+        self.content_type = content_type
+        self.headers = headers
+        self.body = body
+
+
+class Job:
+    """A request, and where its answer goes."""
+
+    __slots__ = ("body", "deadline", "future", "head", "retried", "then")
+
+    def __init__(
+        self,
+        head: bytes,
+        body: bytes,
+        future: asyncio.Future[Any],
+        then: Callable[[Answer], Any],
+        deadline: float,
+    ) -> None:
+        self.head = head
+        self.body = body
+        self.future = future
+        self.then = then
+        self.deadline = deadline
+        self.retried = False
+
+
+class ExchangeOwner(Protocol):
+    """Who opened a connection, as the connection sees it: the pool."""
+
+    explain: Callable[[ClientError], Exception]
+    """Turns why there is no answer into the exception that the caller gets."""
+
+    def release(self, exchange: Exchange) -> None:
+        """Take back a connection that is free."""
+
+    def lost(self, exchange: Exchange) -> None:
+        """Forget a connection that has ended."""
+
+    def again(self, job: Job) -> None:
+        """Send a request once more, on a new connection."""
+
+
+class Exchange(asyncio.Protocol):
+    """The protocol of one connection. The methods named ``on_*`` are the parser's."""
+
+    __slots__ = (
+        "_chunks",
+        "_content_type",
+        "_framed",
+        "_headed",
+        "_header_bytes",
+        "_headers",
+        "_heard",
+        "_parser",
+        "_pool",
+        "_size",
+        "_transport",
+        "_uses",
+        "expires",
+        "idle_since",
+        "job",
+    )
+
+    def __init__(self, pool: ExchangeOwner, expires: float) -> None:
+        self.expires = expires
+        self.idle_since = 0.0
+        self.job: Job | None = None
+        self._pool = pool
+        self._uses = 0
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._parser = httptools.HttpResponseParser(self)
+        self._heard = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._content_type = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._header_bytes = 0
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._framed = self._headed = False
+
+    # ---- what the pool does with it
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing can be asked here any more."""
+        return self._transport.is_closing()
+
+    def start(self, job: Job) -> None:
+        """Send a request."""
+        self.job = job
+        self._uses += 1
+        self._heard = False
+        body = job.body
+        if len(body) <= _JOIN:
+            self._transport.write(job.head + body if body else job.head)
+        else:
+            self._transport.writelines((job.head, body))
+
+    def close(self) -> None:
+        """Close; nothing is under way."""
+        self._transport.close()
+
+    def abort(self, error: ClientError) -> None:
+        """Fail the request under way and end."""
+        job, self.job = self.job, None
+        if job is not None and not job.future.done():
+            job.future.set_exception(self._pool.explain(error))
+        self._transport.abort()
+
+    # ---- the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; whoever asked is told from within."""
+        if self.job is None:
+            self._transport.abort()  # it speaks without being asked
+            return
+        self._heard = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.abort(TooLarge() if self._size > MAX_ANSWER_BYTES else BrokenOff())
+
+    def eof_received(self) -> bool:
+        """Close."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Settle what was under way: whole, to be tried again, or lost."""
+        job, self.job = self.job, None
+        if job is not None:
+            if self._ends_here(exc):
+                self.job = job
+                self._deliver()
+            elif not self._heard and self._uses > 1 and not job.retried:
+                self._pool.again(job)
+            elif not job.future.done():
+                job.future.set_exception(self._pool.explain(BrokenOff()))
+        self._pool.lost(self)
+
+    def _ends_here(self, exc: Exception | None) -> bool:
+        """Tell whether the answer was one without a length, which ends with its connection."""
+        return exc is None and self._headed and not self._framed
+
+    # ---- the parser's side
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, unless it is about this connection only."""
+        self._header_bytes += len(name) + len(value) + _HEADER_COST
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise BrokenOff
+        name = name.lower()
+        if name == b"content-type":
+            self._content_type = value
+        elif name in HOP_BY_HOP:
+            if name in (b"content-length", b"transfer-encoding"):
+                self._framed = True
+        else:
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Note that the head is whole."""
+        self._headed = True
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body. One that comes in one piece is never copied."""
+        self._size += len(body)
+        if self._size > MAX_ANSWER_BYTES:
+            raise TooLarge
+        self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        """Hand the answer over, and the connection back."""
+        if self._parser.get_status_code() < 200:
+            self._reset()  # an interim answer; the one meant follows
+            return
+        keep = self._parser.should_keep_alive()
+        if self.job is None:
+            return
+        self._deliver()
+        if keep:
+            self._pool.release(self)
+        else:
+            self._transport.close()
+
+    def _deliver(self) -> None:
+        job = cast(Job, self.job)
+        self.job = None
+        chunks = self._chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        answer = Answer(self._parser.get_status_code(), self._content_type, self._headers, body)
+        self._reset()
+        if job.future.done():
+            return
+        try:
+            job.future.set_result(job.then(answer))
+        except Exception as error:  # noqa: BLE001  (whoever awaits it gets it)
+            job.future.set_exception(error)

@@ -1,0 +1,193 @@
+"""A request, a response, and the bytes a response becomes.
+
+Owns what handlers see of HTTP. Everything a handler may not need (headers, query, request id) is
+worked out when asked for: most requests are answered without.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Protocol, TypeAlias
+from urllib.parse import parse_qsl
+
+import orjson
+
+JSON = b"application/json"
+TEXT = b"text/plain; charset=utf-8"
+
+_SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_NO_PARAMS: Mapping[str, str] = {}
+
+
+class Request:
+    """One request, whole. ``target`` is raw; ``params`` are decoded once, by the router."""
+
+    __slots__ = ("_id", "body", "headers", "method", "params", "query_string", "route", "target")
+
+    def __init__(
+        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.params: Mapping[str, str] = _NO_PARAMS
+        self.query_string: bytes | None = None
+        self.route: Route | None = None
+        self._id: str | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first header of this (lower-case) name."""
+        size = len(name)
+        for key, value in self.headers:
+            if len(key) == size and key.lower() == name:
+                return value
+        return None
+
+    @property
+    def id(self) -> str:
+        """The client's ``X-Request-Id`` where it is a plain token, else a fresh one."""
+        if self._id is None:
+            given = self.header(b"x-request-id")
+            if given is not None and _SAFE_ID.fullmatch(given):
+                self._id = given.decode("ascii")
+            else:
+                self._id = secrets.token_hex(8)
+        return self._id
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters; of one given twice the last counts."""
+        if not self.query_string:
+            return {}
+        return dict(parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True))
+
+    def json(self) -> Any:
+        """Parse the body. Raises HttpError 400 with the reason where it is not JSON."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError as error:
+            encoding = self.header(b"content-encoding")
+            if encoding is not None and encoding.lower() != b"identity":
+                raise HttpError(415, "a compressed body is not accepted") from None
+            raise HttpError(400, f"the body is not JSON: {error}") from None
+
+
+class Response:
+    """An answer. ``headers`` are whole lines without line end (``b"retry-after: 1"``)."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        body: bytes = b"",
+        status: int = 200,
+        content_type: bytes = JSON,
+        headers: tuple[bytes, ...] = (),
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.content_type = content_type
+        self.headers = headers
+
+
+class Source(Protocol):
+    """A body that is read while it is sent."""
+
+    async def read(self) -> bytes:
+        """Return the next bytes; none at the end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it is read from. Called once, however the answer ends."""
+        ...
+
+
+class SizedResponse(Response):
+    """An answer whose body is not held here: only its length is told.
+
+    No source: nothing but the head is sent, as for 304.
+    """
+
+    __slots__ = ("length", "source")
+
+    def __init__(
+        self,
+        length: int,
+        source: Source | None,
+        status: int = 200,
+        content_type: bytes = JSON,
+        headers: tuple[bytes, ...] = (),
+    ) -> None:
+        super().__init__(b"", status, content_type, headers)
+        self.length = length
+        self.source = source
+
+    def discard(self) -> None:
+        """Let go of a body nobody reads."""
+        source, self.source = self.source, None
+        if source is not None:
+            source.close()
+
+
+class HttpError(Exception):
+    """An answer that is an error: {"error": message, ...more}. The message is for the client."""
+
+    def __init__(
+        self, status: int, message: str, headers: tuple[bytes, ...] = (), **more: Any
+    ) -> None:
+        super().__init__(message)
+        self.response = json_response({"error": message, **more}, status, headers)
+
+
+def json_response(value: Any, status: int = 200, headers: tuple[bytes, ...] = ()) -> Response:
+    """Return ``value`` as a JSON answer; NaN and infinities become null."""
+    return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status, JSON, headers)
+
+
+def _prefix(status: int, content_type: bytes) -> bytes:
+    phrase = HTTPStatus(status).phrase.encode("ascii")
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (
+        status,
+        phrase,
+        content_type,
+    )
+
+
+_PREFIXES: dict[tuple[int, bytes], bytes] = {}
+_MAX_PREFIXES = 256  # a content type may come from another server
+
+
+def head_of(response: Response, tail: bytes) -> bytes:
+    """Return status line and headers. ``tail`` ends the head: CRLF, server's lines, empty line."""
+    key = (response.status, response.content_type)
+    prefix = _PREFIXES.get(key)
+    if prefix is None:
+        if len(_PREFIXES) >= _MAX_PREFIXES:
+            _PREFIXES.clear()
+        prefix = _PREFIXES[key] = _prefix(*key)
+    length = response.length if isinstance(response, SizedResponse) else len(response.body)
+    if not response.headers:
+        return b"%b%d%b" % (prefix, length, tail)
+    return b"%b%d\r\n%b%b" % (prefix, length, b"\r\n".join(response.headers), tail)
+
+
+Answer: TypeAlias = Response | Awaitable[Response]
+Handler: TypeAlias = Callable[[Request], Answer]
+"""Answers at once, or with something to await. A future is cheaper than a coroutine: it needs
+no task. Raises HttpError for an answer that is an error."""
+
+
+class Route:
+    """A pattern and its handlers by method. ``observer`` is for whoever measures."""
+
+    __slots__ = ("handlers", "names", "observer", "pattern")
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self.names = tuple(part[1:-1] for part in pattern.split("/") if part.startswith("{"))
+        self.handlers: dict[bytes, Handler] = {}
+        self.observer: Any = None

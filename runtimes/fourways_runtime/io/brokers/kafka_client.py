@@ -1,0 +1,150 @@
+"""What reader and publisher share of Kafka: settings from a Secret, errors in words, the topic.
+
+A Secret's files are named as librdkafka names its properties. Only those of authentication and TLS
+are taken: others would let a Secret load a library or read a file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from fourways_api import Paths
+from fourways_api.modes import KafkaSource
+from fourways_runtime.errors import BrokerUnavailable, ConfigError, TopicNotFound
+
+PROPERTIES = frozenset(
+    {
+        "security.protocol",
+        "sasl.mechanism",
+        "sasl.mechanisms",
+        "sasl.username",
+        "sasl.password",
+        "ssl.ca.pem",
+        "ssl.certificate.pem",
+        "ssl.key.pem",
+        "ssl.key.password",
+        "ssl.endpoint.identification.algorithm",
+    }
+)
+"""What may stand in a Secret."""
+
+_ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
+_REFUSED = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,
+)
+
+_log = logging.getLogger("fourways.kafka")
+
+
+class Trouble:
+    """What librdkafka last said of its connections, for the words of a failure."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self.since: float | None = None
+        """When all brokers went away; None while one is there."""
+
+    def heard(self, error: KafkaError) -> None:
+        """Take note; librdkafka calls this from within a poll."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            if self.since is None:
+                self.since = monotonic()
+        else:
+            self._text = error.str()
+
+    def told(self, error: KafkaError) -> str:
+        """Return the most telling words there are."""
+        return (self._text or error.str())[:300]
+
+
+def settings(source: KafkaSource, paths: Paths, trouble: Trouble) -> dict[str, Any]:
+    """Return what every client of this broker is told.
+
+    Raises:
+        ConfigError: the Secret is missing, or holds what may not be set.
+
+    """
+    told: dict[str, Any] = {
+        "bootstrap.servers": source.bootstrap_servers,
+        "client.id": "fourways",
+        "error_cb": trouble.heard,
+        "logger": _log,
+        "socket.keepalive.enable": True,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,
+        "allow.auto.create.topics": False,
+    }
+    if source.credentials is not None:
+        told |= read_secret(Path(paths.secrets_root) / source.credentials.secret_name)
+    return told
+
+
+def read_secret(folder: Path) -> dict[str, str]:
+    """Return the properties in a mounted Secret. Raises ConfigError."""
+    try:
+        files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+        found = {file.name: file.read_text("utf-8").strip() for file in files if file.is_file()}
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not text"
+        raise ConfigError(f"the broker's Secret {folder.name} cannot be read: {why}") from None
+    unknown = [name for name in found if name not in PROPERTIES]
+    if unknown:
+        raise ConfigError(
+            f"the broker's Secret {folder.name} holds {', '.join(unknown)}; it may hold "
+            f"{', '.join(sorted(PROPERTIES))}"
+        )
+    return found
+
+
+def look_up(client: Any, source: KafkaSource, trouble: Trouble, seconds: float) -> Any:
+    """Return the topic's metadata, and the cluster's id (blocking).
+
+    Raises:
+        BrokerUnavailable: no broker answers, or it refuses us.
+        TopicNotFound: there is no such topic.
+
+    """
+    try:
+        # Of all topics: to be asked for one makes some brokers create it.
+        metadata = client.list_topics(timeout=seconds)
+    except KafkaException as error:
+        raise unavailable(error, source, trouble) from None
+    trouble.since = None
+    topic = metadata.topics.get(source.topic)
+    if topic is None or (topic.error is not None and topic.error.code() in _ABSENT):
+        raise missing(source)
+    return topic, metadata.cluster_id
+
+
+def missing(source: KafkaSource) -> TopicNotFound:
+    """Return the error for a topic that is not there."""
+    return TopicNotFound(
+        f"Kafka at {source.bootstrap_servers} has no topic {source.topic}, or hides it; create it"
+    )
+
+
+def unavailable(
+    error: KafkaException, source: KafkaSource, trouble: Trouble
+) -> BrokerUnavailable | TopicNotFound:
+    """Return an error of librdkafka's in our words."""
+    code = error.args[0]
+    if code.code() in _ABSENT:
+        return missing(source)
+    verb = "refuses us" if code.code() in _REFUSED else "does not answer"
+    return BrokerUnavailable(f"Kafka at {source.bootstrap_servers} {verb}: {trouble.told(code)}")
+
+
+def headers_of(found: Any) -> tuple[tuple[str, bytes], ...]:
+    """Return a message's headers as a tuple of pairs."""
+    given = found.items() if isinstance(found, Mapping) else found or ()
+    return tuple((str(name), value) for name, value in given)

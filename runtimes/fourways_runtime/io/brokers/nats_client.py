@@ -1,0 +1,154 @@
+"""What reader and publisher share of NATS: the connection, credentials from a Secret, the stream.
+
+A Secret may hold ``user.creds`` (a JWT and its seed), ``nkey.seed``, ``token``, ``username`` with
+``password``, and for TLS ``ca.crt``, ``tls.crt`` and ``tls.key``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+
+from fourways_api import Paths
+from fourways_api.modes import NatsSource
+from fourways_runtime.errors import BrokerUnavailable, ConfigError, TopicNotFound
+
+KEY_HEADER = "fourways-key"
+"""Header with an event's key, percent-encoded: NATS has no keys of its own."""
+
+_NAMES = frozenset(
+    {"user.creds", "nkey.seed", "token", "username", "password", "ca.crt", "tls.crt", "tls.key"}
+)
+_log = logging.getLogger("fourways.nats")
+
+
+async def connect(source: NatsSource, paths: Paths, seconds: float) -> Client:
+    """Connect; the client reconnects by itself from then on.
+
+    Raises:
+        ConfigError: the Secret is missing or makes no sense.
+        BrokerUnavailable: no server answers, or it refuses us.
+
+    """
+    options = _credentials(source, paths)
+    said: list[str] = []
+
+    async def heard(error: Exception) -> None:
+        said.append(str(error) or type(error).__name__)
+        _log.warning("nats: %s", said[-1])
+
+    try:
+        return await asyncio.wait_for(
+            nats.connect(
+                source.servers.split(","),
+                name="fourways",
+                error_cb=heard,
+                connect_timeout=max(1, int(seconds)),
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=1,
+                **options,
+            ),
+            seconds,
+        )
+    except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
+        raise unavailable(source, said[-1] if said else error) from None
+
+
+async def stream_info(client: Client, source: NatsSource, seconds: float) -> Any:
+    """Return what the server says of the stream.
+
+    Raises:
+        TopicNotFound: there is no such stream, or it does not hold the subject.
+        BrokerUnavailable: the server does not answer, or has no JetStream.
+
+    """
+    try:
+        info = await client.jetstream(timeout=seconds).stream_info(source.stream)
+    except nats.js.errors.NotFoundError:
+        raise TopicNotFound(f"NATS at {source.servers} has no stream {source.stream}") from None
+    except (nats.errors.Error, TimeoutError) as error:
+        raise unavailable(source, error) from None
+    held = info.config.subjects or ()
+    if not any(_overlap(subject.split("."), source.subject.split(".")) for subject in held):
+        raise TopicNotFound(
+            f"the stream {source.stream} at {source.servers} holds {', '.join(held) or 'nothing'}, "
+            f"not {source.subject}"
+        )
+    return info
+
+
+def unavailable(source: NatsSource, error: object) -> BrokerUnavailable:
+    """Return an error of the client's in our words."""
+    told = str(error) or type(error).__name__
+    return BrokerUnavailable(f"NATS at {source.servers} does not answer: {told[:300]}")
+
+
+def key_text(key: bytes) -> str:
+    """Write a key as a header's value."""
+    return quote_from_bytes(key)
+
+
+def key_bytes(text: str | None) -> bytes | None:
+    """Read a key from a header's value."""
+    return None if text is None else unquote_to_bytes(text)
+
+
+def literal(subject: str) -> str:
+    """Return a subject to publish to: where it has wildcards, one that they match."""
+    return ".".join("fourways" if part in ("*", ">") else part for part in subject.split("."))
+
+
+def _overlap(held: list[str], read: list[str]) -> bool:
+    for ours, theirs in zip(held, read, strict=False):
+        if ">" in (ours, theirs):
+            return True
+        if ours != theirs and "*" not in (ours, theirs):
+            return False
+    return len(held) == len(read)
+
+
+def _credentials(source: NatsSource, paths: Paths) -> dict[str, Any]:
+    if source.credentials is None:
+        return {}
+    folder = Path(paths.secrets_root) / source.credentials.secret_name
+    try:
+        files = {file.name for file in folder.iterdir() if not file.name.startswith(".")}
+        unknown = sorted(files - _NAMES)
+        if unknown:
+            raise ConfigError(
+                f"the broker's Secret {folder.name} holds {', '.join(unknown)}; it may hold "
+                f"{', '.join(sorted(_NAMES))}"
+            )
+        return _options(folder, files)
+    except (OSError, UnicodeDecodeError, ssl.SSLError) as error:
+        why = getattr(error, "strerror", None) or "not text"
+        raise ConfigError(f"the broker's Secret {folder.name} cannot be read: {why}") from None
+
+
+def _options(folder: Path, files: Iterable[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if "user.creds" in files:
+        options["user_credentials"] = str(folder / "user.creds")
+    if "nkey.seed" in files:
+        options["nkeys_seed"] = str(folder / "nkey.seed")
+    for name, option in (("token", "token"), ("username", "user"), ("password", "password")):
+        if name in files:
+            options[option] = (folder / name).read_text("utf-8").strip()
+    if "ca.crt" in files or "tls.crt" in files:
+        context = ssl.create_default_context()
+        if "ca.crt" in files:
+            context.load_verify_locations(folder / "ca.crt")
+        if "tls.crt" in files:
+            context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        options["tls"] = context
+    return options

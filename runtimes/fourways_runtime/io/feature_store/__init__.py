@@ -1,0 +1,89 @@
+"""The feature database: inputs of the contract, by entity key, at request time.
+
+Owns its address (the key ``uri`` of a mounted Secret; ``postgresql://`` or ``sqlite:///PATH``
+decides which database it is), and that many requests become few queries. Read only. Errors never
+show a password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from prometheus_client import CollectorRegistry
+
+from fourways_api import EntityKey, InputField, Paths
+from fourways_api.modes import FeatureLookup
+from fourways_api.values import seconds
+from fourways_runtime.errors import ConfigError
+from fourways_runtime.scoring.columns import Key
+from fourways_runtime.scoring.features import FeatureReader, Row
+
+from .base import Source, Wanted
+from .coalesced import Coalesced
+from .observed import FeatureMetrics
+
+__all__ = ["FeatureReader", "Key", "Row", "open_features"]
+
+URI_KEY = "uri"
+"""Key of the Secret."""
+
+
+def open_features(
+    lookup: FeatureLookup,
+    key: EntityKey,
+    inputs: Sequence[str],
+    paths: Paths,
+    registry: CollectorRegistry | None = None,
+    fields: Sequence[InputField] = (),
+) -> FeatureReader:
+    """Return a reader of ``inputs`` on the running event loop; it connects when first asked.
+
+    ``fields`` are the contract's; with them :meth:`FeatureReader.check` looks at the columns'
+    types too, and SQLite's lists are read as such.
+
+    Raises:
+        ConfigError: the Secret has no URI, it names no database we know, or the query takes no
+            keys.
+
+    """
+    file = Path(paths.secrets_root) / lookup.database.secret_name / URI_KEY
+    by_name = {field.name: field for field in fields}
+    wanted = Wanted(
+        lookup.table,
+        lookup.query,
+        key,
+        tuple(inputs),
+        {name: by_name[name] for name in inputs if name in by_name},
+        seconds(lookup.timeout),
+    )
+    if lookup.query is not None and "%(keys)s" not in lookup.query:
+        raise ConfigError("the features' query does not use %(keys)s: it would read every entity")
+    return Coalesced(_source(wanted, file), wanted.timeout, FeatureMetrics(registry))
+
+
+def _source(wanted: Wanted, file: Path) -> Source:
+    uri = read_uri(file)
+    if uri.startswith("sqlite:///"):
+        from .sqlite import SqliteSource
+
+        return SqliteSource(wanted, Path("/" + unquote(uri.removeprefix("sqlite:///")).lstrip("/")))
+    if uri.startswith(("postgresql://", "postgres://")):
+        from .postgres import PostgresSource
+
+        return PostgresSource(wanted, lambda: read_uri(file))
+    raise ConfigError("the feature database's URI is neither postgresql://… nor sqlite:///PATH")
+
+
+def read_uri(file: Path) -> str:
+    """Read the address from the mounted Secret. Raises ConfigError, without showing it."""
+    try:
+        uri = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not text"
+        text = f"the feature database's URI: Secret {file.parent.name}, key {file.name}: {why}"
+        raise ConfigError(text) from None
+    if not uri:
+        raise ConfigError(f"the feature database's URI in Secret {file.parent.name} is empty")
+    return uri

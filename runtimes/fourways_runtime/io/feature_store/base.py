@@ -1,0 +1,98 @@
+"""What a feature database is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Protocol
+
+from fourways_api import EntityKey, InputField
+from fourways_runtime.errors import FeaturesMismatch
+from fourways_runtime.scoring.columns import Key
+from fourways_runtime.scoring.features import Row
+from fourways_runtime.scoring.keys import asked
+
+
+class Source(Protocol):
+    """One database: a query at a time for many keys. Errors as :class:`FeatureReader`."""
+
+    concurrency: int
+    """Queries under way at the same time at the most."""
+
+    async def query(self, keys: list[Key]) -> dict[Key, Row]:
+        """Return the rows of these keys."""
+
+    async def check(self) -> None:
+        """Connect and look at the columns."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which inputs are looked up, and where."""
+
+    table: str | None
+    query: str | None
+    key: EntityKey
+    inputs: tuple[str, ...]
+    fields: Mapping[str, InputField]
+    """The contract's fields of these inputs, where they are known."""
+
+    timeout: float
+    """Seconds."""
+
+    @property
+    def place(self) -> str:
+        """What is asked, for people."""
+        return f"table {self.table}" if self.table is not None else "the query"
+
+    def placed(self, columns: Sequence[str]) -> list[tuple[str, int]]:
+        """Return where each input stands among the columns of an answer.
+
+        Raises:
+            FeaturesMismatch: naming the columns that are missing.
+
+        """
+        missing = [name for name in (self.key.name, *self.inputs) if name not in columns]
+        if missing:
+            found = ", ".join(columns)[:256] or "none"
+            which = "column" if len(missing) == 1 else "columns"
+            raise FeaturesMismatch(
+                f"features: {self.place} has no {which} {', '.join(missing)[:512]}; found: {found}"
+            )
+        return [(name, columns.index(name)) for name in self.inputs]
+
+    def meant(self, keys: Sequence[Key]) -> dict[Key, list[Key]]:
+        """Group keys as given by the key they mean; one that cannot be of its type means none."""
+        return asked(self.key.type, keys)
+
+    def rows(
+        self,
+        columns: Sequence[str],
+        found: Iterable[Sequence[Any]],
+        meant: Mapping[Key, list[Key]],
+    ) -> dict[Key, Row]:
+        """Return rows by key as given; of several for one key the last. Raises FeaturesMismatch."""
+        places = self.placed(columns)
+        key = columns.index(self.key.name)
+        kind = int if self.key.type == "int64" else str
+        rows: dict[Key, Row] = {}
+        for values in found:
+            if values[key] is not None:
+                row = {name: plain(values[at]) for name, at in places}
+                rows.update(dict.fromkeys(meant.get(kind(values[key]), ()), row))
+        return rows
+
+
+def plain(value: Any) -> Any:
+    """Turn a database's value into one JSON has."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Decimal):
+        return int(value) if value.is_finite() and value == int(value) else float(value)
+    if isinstance(value, list | tuple):
+        return [plain(element) for element in value]
+    return str(value)

@@ -1,0 +1,207 @@
+"""Features from PostgreSQL: one prepared statement for all keys of a batch.
+
+Owns the pool and its recovery, and which columns fit which inputs. The address is read again for
+every new connection, so that a rotated Secret needs no restart. Sessions are read only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.postgres import types as pg_types
+from psycopg.types.numeric import Int8
+from psycopg.types.string import StrDumper
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from fourways_api import InputField
+from fourways_runtime.errors import ConfigError, FeaturesMismatch, FeaturesUnavailable
+from fourways_runtime.scoring.columns import Key
+from fourways_runtime.scoring.features import Row
+
+from ..postgres.connection import conninfo, explain, is_unavailable
+from .base import Wanted
+
+MAX_CONNECTIONS = 4
+CONNECT_SECONDS = 5.0
+RECONNECT_SECONDS = 0.5
+"""How long the pool tries before it forgets a connection; the next question starts anew."""
+
+_NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8", "numeric"})
+_TEXTS = frozenset({"text", "varchar", "bpchar", "name", "char", "uuid", "citext"})
+_STALE = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName)
+"""A statement prepared before the table was altered, or forgotten by a pooler."""
+
+
+class PostgresSource:
+    """A table or a query of a PostgreSQL database; see :class:`.base.Source`."""
+
+    concurrency = MAX_CONNECTIONS
+
+    def __init__(self, wanted: Wanted, uri: Callable[[], str]) -> None:
+        self._wanted = wanted
+        self._uri = uri
+        self._statement = _statement(wanted)
+        self._pool: AsyncConnectionPool | None = None
+        self._opening = asyncio.Lock()
+
+    async def query(self, keys: list[Key]) -> dict[Key, Row]:
+        """Return the rows of these keys."""
+        meant = self._wanted.meant(keys)
+        pool = await self._opened()
+        for last in (False, True):
+            connection = None
+            try:
+                async with pool.connection() as connection:
+                    try:
+                        return await self._ask(connection, meant)
+                    except _STALE:
+                        await connection.close()
+                        raise
+            except (PoolTimeout, TooManyRequests, PoolClosed):
+                raise FeaturesUnavailable("the feature database: no connection") from None
+            except psycopg.Error as error:
+                broken = connection is not None and connection.closed
+                if last or not broken:
+                    raise FeaturesUnavailable(self._told(error)) from None
+                if not isinstance(error, _STALE):
+                    # The server went away since: what else is in the pool is as dead.
+                    await pool.drain()
+        raise AssertionError
+
+    async def check(self) -> None:
+        """Connect on a line of its own, which knows why it fails, and look at the columns."""
+        try:
+            async with self._connected() as connection:
+                if self._wanted.table is not None:
+                    await self._check_columns(connection, _columns_of(self._wanted.table), ())
+                some: Key = 0 if self._wanted.key.type == "int64" else ""
+                await self._check_columns(connection, self._statement, self._given([some]))
+        except psycopg.Error as error:
+            if is_unavailable(error) and not isinstance(
+                error, psycopg.errors.InsufficientPrivilege
+            ):
+                raise FeaturesUnavailable(self._told(error)) from None
+            raise FeaturesMismatch(self._told(error)) from None
+        await self._opened()
+
+    async def close(self) -> None:
+        """Close the pool."""
+        if self._pool is not None:
+            await self._pool.close()
+
+    async def _ask(
+        self, connection: psycopg.AsyncConnection, meant: dict[Key, list[Key]]
+    ) -> dict[Key, Row]:
+        cursor = connection.cursor(binary=True)
+        await cursor.execute(self._statement, self._given(meant), prepare=True)
+        found = await cursor.fetchall()
+        columns = [column.name for column in cursor.description or ()]
+        return self._wanted.rows(columns, found, meant)
+
+    async def _check_columns(
+        self, connection: psycopg.AsyncConnection, statement: Any, values: Any
+    ) -> None:
+        cursor = await connection.execute(statement, values)
+        described = cursor.description or ()
+        places = self._wanted.placed([column.name for column in described])
+        unfit = []
+        for name, at in places:
+            field = self._wanted.fields.get(name)
+            fault = None if field is None else _unfit(field, described[at].type_code)
+            if fault is not None:
+                unfit.append(fault)
+        if unfit:
+            raise FeaturesMismatch(f"features: {self._wanted.place}: {'; '.join(unfit)[:512]}")
+
+    def _given(self, keys: Iterable[Key]) -> dict[str, Any]:
+        """Return the statement's parameters, of one type whatever the keys' size."""
+        if self._wanted.key.type == "int64":
+            return {"keys": [Int8(int(key)) for key in keys]}
+        return {"keys": list(keys)}
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[psycopg.AsyncConnection]:
+        connection = await psycopg.AsyncConnection.connect(self._conninfo(), autocommit=True)
+        async with connection:
+            await _configure(connection, CONNECT_SECONDS)
+            yield connection
+
+    async def _opened(self) -> AsyncConnectionPool:
+        async with self._opening:
+            if self._pool is None:
+                pool = AsyncConnectionPool(
+                    self._conninfo,
+                    kwargs={"autocommit": True},
+                    configure=lambda connection: _configure(connection, self._wanted.timeout),
+                    min_size=1,
+                    max_size=MAX_CONNECTIONS,
+                    timeout=CONNECT_SECONDS,
+                    reconnect_timeout=RECONNECT_SECONDS,
+                    open=False,
+                )
+                await pool.open()
+                self._pool = pool
+        return self._pool
+
+    def _conninfo(self) -> str:
+        try:
+            return conninfo(self._uri(), CONNECT_SECONDS)
+        except ConfigError as error:
+            if "store" not in str(error):
+                raise
+            raise ConfigError("the feature database's URI is not a PostgreSQL URI") from None
+
+    def _told(self, error: psycopg.Error) -> str:
+        try:
+            text = explain(error, self._uri())
+        except ConfigError:
+            text = type(error).__name__
+        return f"the feature database: {text}"
+
+
+async def _configure(connection: psycopg.AsyncConnection, seconds: float) -> None:
+    # Else a text key would be tried as a number or a UUID, and a bad one fail its whole batch.
+    connection.adapters.register_dumper(str, StrDumper)
+    milliseconds = max(1, int(seconds * 1000))
+    await connection.execute(
+        sql.SQL("SET statement_timeout = {}; SET default_transaction_read_only = on").format(
+            sql.Literal(milliseconds)
+        )
+    )
+
+
+def _columns_of(table: str) -> sql.Composed:
+    return sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier(*table.split(".")))
+
+
+def _statement(wanted: Wanted) -> sql.Composed | bytes:
+    if wanted.query is not None:
+        return wanted.query.encode()  # the deployment's owner wrote it; keys are parameters
+    columns = (wanted.key.name, *(name for name in wanted.inputs if name != wanted.key.name))
+    return sql.SQL("SELECT {} FROM {} WHERE {} = ANY(%(keys)s)").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns)),
+        sql.Identifier(*(wanted.table or "").split(".")),
+        sql.Identifier(wanted.key.name),
+    )
+
+
+def _unfit(field: InputField, oid: int) -> str | None:
+    """Say why a column's values are not the field's, or None where they may be."""
+    found = pg_types.get(oid)
+    name = "text" if found is None else found.name  # an enum's values are text
+    listed = found is not None and found.array_oid == oid
+    if listed != bool(field.shape):
+        shape = f"a list of shape {list(field.shape)}" if field.shape else "a single value"
+        return f"column {field.name} is {name}{'[]' if listed else ''}, the input is {shape}"
+    if field.type == "string":
+        fits = name in _TEXTS
+    elif field.type == "bool":
+        fits = name == "bool"
+    else:
+        fits = name in _NUMBERS
+    return None if fits else f"column {field.name} is {name}, the input is {field.type}"

@@ -1,0 +1,69 @@
+"""Credentials from a mounted Secret: a folder with one file a key.
+
+They are read at each fetch, never kept: the kubelet swaps the files when the Secret rotates.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fourways_runtime.errors import ConfigError, Unavailable
+
+_MAX_BYTES = 1 << 20
+
+
+class Credentials:
+    """The keys of one Secret. It shows its keys and never its values."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self._values = values
+
+    @classmethod
+    def read(cls, folder: Path | None) -> Credentials:
+        """Read a mounted Secret; None is no credentials. Raises Unavailable if it is missing."""
+        if folder is None:
+            return cls({})
+        values: dict[str, str] = {}
+        try:
+            # The kubelet keeps the files of a Secret in ..data, and links to them.
+            for file in sorted(folder.iterdir()):
+                if not file.name.startswith(".") and file.is_file():
+                    values[file.name] = _text(file)
+        except OSError:
+            raise Unavailable(f"the credentials folder {folder.name} cannot be read") from None
+        return cls(values)
+
+    def get(self, key: str) -> str | None:
+        """Return the value of a key, None if the Secret has no such key or it is empty."""
+        return self._values.get(key) or None
+
+    def pair(self, first: str, second: str) -> tuple[str, str] | None:
+        """Return two keys that go together, None without both. Raises ConfigError for one alone."""
+        one, other = self.get(first), self.get(second)
+        if one is not None and other is not None:
+            return one, other
+        if one is not None or other is not None:
+            raise ConfigError(f"the credentials Secret needs both {first} and {second}")
+        return None
+
+    def require_any(self, *keys: str) -> None:
+        """Raise ConfigError when a Secret is mounted but none of ``keys`` is in it."""
+        if self._values and not any(self.get(key) for key in keys):
+            raise ConfigError(f"the credentials Secret has none of the keys {', '.join(keys)}")
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def __repr__(self) -> str:
+        return f"Credentials(keys={sorted(self._values)})"
+
+
+def _text(file: Path) -> str:
+    with file.open("rb") as handle:
+        raw = handle.read(_MAX_BYTES + 1)
+    try:
+        if len(raw) > _MAX_BYTES:
+            raise ValueError
+        return raw.decode().strip()
+    except ValueError:
+        raise ConfigError(f"the credentials key {file.name} is no text of a sane length") from None

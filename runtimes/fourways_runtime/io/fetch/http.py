@@ -1,0 +1,221 @@
+"""Files over HTTP(S): redirects within one origin, ranges with a strong tag, nothing decompressed.
+
+It speaks through httpcore, the transport of httpx, and not through httpx: what httpx adds
+(proxies and netrc from the environment, cookies, redirects, decoding) is what a fetcher of
+untrusted URLs has to keep out.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import httpcore
+import httpx
+
+from fourways_api.runtime_config import FetchPolicy
+from fourways_runtime.errors import FetchRefused, SourceError
+
+from .credentials import Credentials
+from .location import Location, check_host
+from .network import GuardedBackend
+from .source import Body, Deadline, Interrupted
+
+MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PASSING = frozenset({408, 425, 429})
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+class RedirectedAway(FetchRefused):
+    """A redirect to another origin, which was not followed."""
+
+    def __init__(self, message: str, target: httpx.URL) -> None:
+        super().__init__(message)
+        self.target = target
+
+    @property
+    def reason(self) -> str:
+        """FetchRefused: whoever may follow it catches it before anybody asks."""
+        return FetchRefused.__name__
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    # Of the environment this reads SSL_CERT_FILE and SSL_CERT_DIR, and nothing else.
+    return httpx.create_ssl_context()
+
+
+def authorization(credentials: Credentials) -> dict[str, str]:
+    """Return the header that shows who we are: ``token``, or ``username`` and ``password``."""
+    credentials.require_any("token", "username", "password")
+    if token := credentials.get("token"):
+        return {"Authorization": f"Bearer {token}"}
+    if pair := credentials.pair("username", "password"):
+        encoded = base64.b64encode(":".join(pair).encode()).decode()
+        return {"Authorization": f"Basic {encoded}"}
+    return {}
+
+
+@contextmanager
+def get(
+    location: Location, headers: dict[str, str], policy: FetchPolicy, deadline: Deadline
+) -> Iterator[httpcore.Response]:
+    """GET a URL, following redirects within its origin. The body is not read yet.
+
+    Raises RedirectedAway for a redirect elsewhere, FetchRefused for a forbidden host or address,
+    Interrupted when the connection breaks, FetchFailed when the time is up.
+    """
+    url = _url(location.uri)
+    origin = (url.scheme, url.host, url.port)
+    check_host(location.authority, policy)
+    wanted = {"Accept-Encoding": "identity", "User-Agent": "fourways", "Accept": "*/*"} | headers
+    sent = [(name.encode(), value.encode("latin-1")) for name, value in wanted.items()]
+    with _translated(location), _pool(url, deadline) as pool:
+        for _ in range(MAX_REDIRECTS + 1):
+            with pool.stream("GET", _raw(url), headers=sent) as response:
+                if response.status not in _REDIRECTS:
+                    yield response
+                    return
+                url = _target(url, response, location)
+            if (url.scheme, url.host, url.port) != origin:
+                raise RedirectedAway(
+                    f"{location.shown}: redirects to another host are not followed", url
+                )
+    raise FetchRefused(f"{location.shown}: redirects more than {MAX_REDIRECTS} times")
+
+
+def _pool(url: httpx.URL, deadline: Deadline) -> httpcore.ConnectionPool:
+    tls = _tls() if url.scheme == "https" else None
+    return httpcore.ConnectionPool(
+        ssl_context=tls, network_backend=GuardedBackend(deadline), max_connections=1
+    )
+
+
+def _url(text: str) -> httpx.URL:
+    try:
+        return httpx.URL(text).copy_with(fragment=None)
+    except (httpx.InvalidURL, ValueError):
+        raise FetchRefused("the URI is no URL we can read") from None
+
+
+def _raw(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(
+        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+    )
+
+
+def _target(url: httpx.URL, response: httpcore.Response, location: Location) -> httpx.URL:
+    to = header(response, "location")
+    if to is None:
+        raise Interrupted(f"{location.shown}: a redirect without a target")
+    try:
+        return url.join(to).copy_with(fragment=None)
+    except (httpx.InvalidURL, ValueError):
+        raise FetchRefused(f"{location.shown}: a redirect to something that is no URL") from None
+
+
+def header(response: httpcore.Response, name: str) -> str | None:
+    """Return a response header by its lower-case name."""
+    for key, value in response.headers:
+        if key.lower() == name.encode():
+            return bytes(value).decode("latin-1")
+    return None
+
+
+@contextmanager
+def _translated(location: Location) -> Iterator[None]:
+    try:
+        yield
+    except httpcore.TimeoutException:
+        raise Interrupted(f"{location.shown}: no answer in time") from None
+    except httpcore.UnsupportedProtocol:
+        raise FetchRefused(f"{location.shown}: is no URL we can read") from None
+    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+        # Its text is ours or the transport's for connections, and the peer's for protocol errors.
+        said = str(error) if isinstance(error, httpcore.ConnectError) else "connection broke off"
+        raise Interrupted(f"{location.shown}: {said}") from None
+
+
+def check_status(response: httpcore.Response, location: Location) -> None:
+    """Let 200 and 206 pass; tell what may pass from what will not."""
+    status = response.status
+    if status in (200, 206):
+        return
+    if status >= 500 or status in _PASSING:
+        raise Interrupted(f"{location.shown}: the server answered {status}")
+    hints = {401: "; give credentials", 403: "; check the credentials", 404: "; check the path"}
+    raise SourceError(f"{location.shown}: the server answered {status}{hints.get(status, '')}")
+
+
+def content_range(response: httpcore.Response) -> tuple[int, int | None] | None:
+    """Return where a 206 starts and the whole file's size (None: unknown); None if unreadable."""
+    found = _CONTENT_RANGE.fullmatch(header(response, "content-range") or "")
+    if found is None:
+        return None
+    return int(found[1]), None if found[3] == "*" else int(found[3])
+
+
+def strong_tag(response: httpcore.Response) -> str | None:
+    """Return the ETag if it is a strong one."""
+    tag = header(response, "etag")
+    return tag if tag and tag.startswith('"') and len(tag) <= 1024 else None
+
+
+def body_of(response: httpcore.Response, location: Location, offset: int) -> Body:
+    """Return the body of an answer: the file from ``offset`` on if it is a 206, else all of it.
+
+    Raises what :func:`check_status` does, FetchRefused for a compressed body and SourceError for
+    a part not asked for.
+    """
+    check_status(response, location)
+    if (header(response, "content-encoding") or "identity").lower() != "identity":
+        raise FetchRefused(
+            f"{location.shown}: the server compresses what it was asked to send as it is"
+        )
+    start = 0
+    if response.status == 206:
+        found = content_range(response)
+        if found is None or found[0] != offset:
+            raise SourceError(f"{location.shown}: the server sends a part not asked for")
+        start, total = found
+    else:
+        length = header(response, "content-length")
+        total = int(length) if length is not None and length.isdecimal() else None
+    return Body(start, total, strong_tag(response), response.iter_stream())
+
+
+class HttpSource:
+    """A file at an http or https URL."""
+
+    def __init__(self, location: Location, credentials: Credentials, policy: FetchPolicy) -> None:
+        self._location = location
+        self._policy = policy
+        self._headers = authorization(credentials)
+
+    @contextmanager
+    def open(self, offset: int, validator: str | None, deadline: Deadline) -> Iterator[Body]:
+        """Open the file, at ``offset`` if the server still has the version of ``validator``."""
+        headers = dict(self._headers)
+        resuming = offset > 0 and validator is not None
+        if resuming and validator is not None:
+            headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
+        with get(self._location, headers, self._policy, deadline) as response:
+            if resuming and not self._continues(response, offset, validator):
+                with self.open(0, None, deadline) as whole:
+                    yield whole
+                return
+            yield body_of(response, self._location, offset)
+
+    def _continues(self, response: httpcore.Response, offset: int, validator: str | None) -> bool:
+        """Tell whether this answer can be used: the rest of the same version, or all of another."""
+        if response.status == 416:
+            return False
+        if response.status != 206:
+            return True
+        found = content_range(response)
+        return found is not None and found[0] == offset and strong_tag(response) == validator

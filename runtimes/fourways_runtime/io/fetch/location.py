@@ -1,0 +1,87 @@
+"""URIs taken apart once, and the policy they are held to. No I/O here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from fourways_api.runtime_config import FetchPolicy
+from fourways_runtime.errors import FetchRefused
+
+SCHEMES = ("file", "pvc", "http", "https", "s3", "gs", "az", "oci")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A URI taken apart.
+
+    ``authority`` is the host, bucket, container or claim; ``path`` is percent-decoded (once) for
+    file and pvc and as written for the rest; ``shown`` is fit for messages: it has neither
+    credentials nor a query, which may hold a signature.
+    """
+
+    uri: str
+    scheme: str
+    authority: str
+    path: str
+    shown: str
+
+    @classmethod
+    def parse(cls, uri: str) -> Location:
+        """Take a URI apart. Raises FetchRefused for one that cannot be read."""
+        scheme, separator, rest = uri.partition("://")
+        scheme = scheme.lower()
+        if not separator or scheme not in SCHEMES:
+            raise FetchRefused(
+                f"{scheme[:16]!r} is no scheme we read; write one of {', '.join(SCHEMES)}"
+            )
+        if any(ord(character) < 0x21 or character == "\x7f" for character in uri):
+            raise FetchRefused("the URI holds a space or a control character; percent-encode it")
+        if scheme in ("http", "https", "oci"):
+            return cls._of_host(uri, scheme)
+        authority, _, path = rest.partition("/")
+        if scheme in ("file", "pvc"):
+            path = unquote(path)
+            if "\0" in path:
+                raise FetchRefused("the path holds a NUL")
+        elif "@" in authority:
+            raise FetchRefused(f"the {scheme} URI holds credentials; put them into a Secret")
+        shown = f"{scheme}://{authority}/{path.partition('?')[0]}"
+        return cls(uri, scheme, authority, path, shown)
+
+    @classmethod
+    def _of_host(cls, uri: str, scheme: str) -> Location:
+        try:
+            parts = urlsplit(uri)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            raise FetchRefused(f"the {scheme} URI has no readable host and port") from None
+        if not host:
+            raise FetchRefused(f"the {scheme} URI names no host")
+        if parts.username is not None or parts.password is not None:
+            raise FetchRefused("the URI holds credentials; put them into a Secret")
+        bracketed = f"[{host}]" if ":" in host else host
+        address = bracketed if port is None else f"{bracketed}:{port}"
+        shown = f"{scheme}://{address}{parts.path}"
+        return cls(uri, scheme, host, parts.path, shown)
+
+
+def check_scheme(location: Location, policy: FetchPolicy) -> None:
+    """Refuse a scheme the policy does not name."""
+    if location.scheme not in policy.schemes:
+        raise FetchRefused(
+            f"{location.shown}: the policy allows {', '.join(policy.schemes) or 'no scheme'},"
+            f" not {location.scheme}"
+        )
+
+
+def check_host(host: str, policy: FetchPolicy) -> None:
+    """Refuse a host the policy does not name. ``*.example.com`` is every subdomain, not itself."""
+    if not policy.hosts:
+        return
+    wanted = host.lower().rstrip(".")
+    for allowed in policy.hosts:
+        name = allowed.lower()
+        if wanted == name or (name.startswith("*.") and wanted.endswith(name[1:])):
+            return
+    raise FetchRefused(f"the policy does not name the host {host}")

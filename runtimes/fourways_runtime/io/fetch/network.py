@@ -1,0 +1,123 @@
+"""Connections: which addresses are talked to, and for how long.
+
+A name is resolved here, once, and the very address that was judged is connected to; a resolver
+that answers differently the second time gains nothing. Every read and write is cut to what is
+left of the fetch's time, so a peer that drips a byte a second, in a header or in a body, cannot
+hold us. No proxy and no netrc is ever read: httpcore knows neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import ssl
+from collections.abc import Iterable
+from typing import Any
+
+import httpcore
+
+from fourways_runtime.errors import FetchRefused
+
+from .source import Deadline
+
+_STALL_SECONDS = 30.0
+"""A peer silent for this long is given up, whatever is left of the fetch's time."""
+
+_METADATA = frozenset(
+    ipaddress.ip_address(address)
+    # What clouds answer credentials on beside link-local: AWS over IPv6, Alibaba, Azure's host.
+    for address in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")
+)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _embedded(address: Address) -> Address:
+    """Return the IPv4 address an IPv6 one stands for, or the address itself."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        return address.ipv4_mapped or address.sixtofour or address
+    return address
+
+
+def check_address(text: str, host: str) -> None:
+    """Refuse link-local, metadata and multicast addresses; ``host`` is the name for the message."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    for candidate in (address, _embedded(address)):
+        if candidate.is_link_local or candidate.is_multicast or candidate in _METADATA:
+            raise FetchRefused(f"{host} is at a link-local or metadata address; we never go there")
+
+
+class GuardedStream(httpcore.NetworkStream):
+    """A connection whose every operation ends with the fetch's time."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def _limit(self, timeout: float | None) -> float:
+        return min(timeout or _STALL_SECONDS, _STALL_SECONDS, self._deadline.remaining())
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read at most ``max_bytes``."""
+        return self._stream.read(max_bytes, self._limit(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write all of ``buffer``."""
+        self._stream.write(buffer, self._limit(timeout))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        """Speak TLS from here on."""
+        secure = self._stream.start_tls(ssl_context, server_hostname, self._limit(timeout))
+        return GuardedStream(secure, self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        """Pass on what the connection knows of itself."""
+        return self._stream.get_extra_info(info)
+
+
+class GuardedBackend(httpcore.NetworkBackend):
+    """Connects to judged addresses only."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._backend = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Resolve, judge every address, connect to the first that answers."""
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise httpcore.ConnectError(f"{host} is not known to the resolver") from None
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        for address in addresses:
+            check_address(address, host)
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in addresses:
+            limit = min(timeout or _STALL_SECONDS, self._deadline.remaining())
+            with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                stream = self._backend.connect_tcp(
+                    address, port, limit, local_address, socket_options
+                )
+                return GuardedStream(stream, self._deadline)
+            failure = httpcore.ConnectError(f"{host} does not take connections")
+        raise failure

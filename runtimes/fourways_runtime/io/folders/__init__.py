@@ -1,0 +1,1 @@
+"""Folders and buckets that results are written to, without ever following a link."""

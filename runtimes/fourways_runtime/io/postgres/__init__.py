@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, error translation, and binary COPY in both directions."""

@@ -1,0 +1,87 @@
+"""What everything that talks to PostgreSQL shares: the address and the translation of errors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote, unquote, urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from fourways_runtime.errors import ConfigError, StoreFull, StoreUnavailable
+
+
+def conninfo(uri: str, timeout: float) -> str:
+    """Return a connection string that notices a dead peer; what the URI sets itself stands.
+
+    ``timeout`` (s) is for connecting and for the peer to answer on an open connection.
+
+    Raises:
+        ConfigError: the URI is malformed. Its text is not shown: it may hold a password.
+
+    """
+    try:
+        given = conninfo_to_dict(uri)
+        seconds = max(1, round(timeout))
+        defaults: dict[str, str | int] = {
+            "connect_timeout": seconds,
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": max(seconds * 1000, 1000),
+            "application_name": "fourways",
+        }
+        return make_conninfo(uri, **{k: v for k, v in defaults.items() if k not in given})
+    except psycopg.ProgrammingError:
+        raise ConfigError("the prediction store's URI is not a PostgreSQL URI") from None
+
+
+def explain(error: Exception, uri: str) -> str:
+    """Write a database error in one line, without the password of ``uri``."""
+    text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    for secret in _secrets(uri):
+        text = text.replace(secret, "***")
+    return text[:300]
+
+
+def is_unavailable(error: psycopg.Error) -> bool:
+    """Tell an error of the world (connection, rights, disk, failover) from one of ours."""
+    return isinstance(
+        error,
+        psycopg.OperationalError
+        | psycopg.InterfaceError
+        | psycopg.errors.InsufficientPrivilege
+        | psycopg.errors.ReadOnlySqlTransaction
+        | psycopg.errors.InvalidSchemaName,
+    )
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Turn errors of the world into StoreUnavailable; ours pass."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if not is_unavailable(error):
+            raise
+        full = isinstance(error, psycopg.errors.DiskFull)
+        kind = StoreFull if full else StoreUnavailable
+        raise kind(f"the prediction store: {explain(error, uri)}") from None
+
+
+def lock_number(*parts: str) -> int:
+    """Return the advisory lock (a signed 64-bit number) that stands for a name."""
+    digest = hashlib.sha256("\0".join(("fourways", *parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def _secrets(uri: str) -> set[str]:
+    """Return the password in each way it may be spelt."""
+    try:
+        raw = urlsplit(uri).password or ""
+        given = str(conninfo_to_dict(uri).get("password") or "")
+    except (ValueError, psycopg.ProgrammingError):
+        return {uri}
+    return {text for text in (raw, unquote(raw), given, quote(given, safe="")) if text}

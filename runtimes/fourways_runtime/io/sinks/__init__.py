@@ -1,0 +1,56 @@
+"""Where predictions go instead of the prediction store.
+
+Importing the package is cheap; a sink loads what it needs when it is opened.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fourways_runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fourways_api import Contract, FetchPolicy, Paths
+    from fourways_api.modes import Sink as SinkSpec
+
+    from .base import Sink
+
+KEEP_RUNS = 3
+"""Runs a folder of Parquet keeps where nobody says."""
+
+
+def open_sink(
+    sink: SinkSpec,
+    contract: Contract,
+    run: str,
+    *,
+    policy: FetchPolicy,
+    paths: Paths,
+    keep_runs: int = KEEP_RUNS,
+) -> Sink:
+    """Return the place a run's predictions go to.
+
+    Raises:
+        ConfigError: it makes no sense, or a library it needs is missing.
+
+    """
+    if sink.table is not None:
+        from .table import TableSink
+
+        return TableSink(sink.table, contract, run, paths)
+    if sink.files is None:
+        raise ConfigError("the sink names neither files nor a table")
+    from ..folders.output_folder import open_place
+
+    secret = None
+    if sink.files.credentials is not None:
+        secret = Path(paths.secrets_root) / sink.files.credentials.secret_name
+    place = open_place(sink.files.uri, secret=secret, policy=policy, paths=paths)
+    if sink.files.format == "Delta":
+        from .delta import DeltaSink
+
+        return DeltaSink(place, contract, run)
+    from .parquet import ParquetSink
+
+    return ParquetSink(place, contract, run, keep_runs)

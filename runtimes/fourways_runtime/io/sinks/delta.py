@@ -1,0 +1,219 @@
+"""Predictions as a Delta table: the files first, then one commit that replaces what was there.
+
+Readers of Delta see the version before or the new one, never anything between. The commit carries
+the run's receipts as its transaction id, so that publishing again changes nothing. It is made on a
+copy of the log by the library deltalake, and written back where nobody has committed meanwhile
+(else it is made again): so the fetcher's policy and credentials hold for all that is written.
+
+The run before stays in the table's history until it is vacuumed, which is the owner's to do.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pyarrow as pa
+
+from fourways_api import Contract
+from fourways_runtime.errors import ConfigError, SinkUnavailable
+from fourways_runtime.scoring.columns import Reject
+
+from ..folders.output_folder import Place, written
+from ..sources.delta import LOG, copy_log, deltalake
+from .chunk_files import ChunkFile, Layout, Receipt
+from .once import Once
+from .parquet import WRITING, marked
+
+TRIES = 10
+CHECKPOINT_EVERY = 10
+"""Commits between checkpoints, as Delta's writers have it."""
+
+_HARMLESS = frozenset(
+    {
+        "appendOnly",
+        "invariants",
+        "timestampNtz",
+        "deletionVectors",
+        "vacuumProtocolCheck",
+        "v2Checkpoint",
+        "changeDataFeed",
+    }
+)
+
+
+class DeltaSink:
+    """See :class:`.base.Sink`."""
+
+    def __init__(self, place: Place, contract: Contract, run: str) -> None:
+        deltalake()
+        self._place = place
+        self._layout = Layout(contract, signed=True)
+        self._run = run
+        self._name = quote(run, safe="-._")
+        self._aside = f"{WRITING}/{self._name}"
+        self._once = Once(place, self._layout, self._keys)
+
+    def begin(self) -> None:
+        """Check that the table, if it is there, can hold the predictions."""
+        self._place.put(f"{self._aside}/_probe", b"")
+        with tempfile.TemporaryDirectory(prefix="fourways-delta-") as folder:
+            self._table(folder)
+
+    def chunk(self, number: int, attempt: int) -> ChunkFile:
+        """Begin a file."""
+        file = f"part-{number:05}-{self._name}-{attempt}.parquet"
+        return ChunkFile(self._place, self._layout, file, self._keys(file))
+
+    def _keys(self, file: str) -> str:
+        return f"{self._aside}/{file.removesuffix('.parquet')}.keys"
+
+    def repeated(self, receipts: Mapping[int, str]) -> list[Reject]:
+        """Return the rows that publishing leaves out."""
+        return self._once.repeated(receipts)
+
+    def publish(self, receipts: Mapping[int, str]) -> None:
+        """Commit the files, instead of all there were."""
+        mark = f"fourways/{self._name}/{marked(receipts)}"
+        files: list[Receipt] | None = None
+        for _ in range(TRIES):
+            with tempfile.TemporaryDirectory(prefix="fourways-delta-") as folder:
+                table = self._table(folder)
+                if table is not None and table.transaction_version(mark) is not None:
+                    break
+                if files is None:
+                    files = self._once.files(receipts)
+                if self._committed(folder, table, files, mark):
+                    break
+            time.sleep(0.1)
+        else:
+            raise SinkUnavailable(f"{self._place.shown}: others commit to the table all the time")
+        self.discard()
+
+    def _table(self, folder: str) -> Any:
+        """Copy the table's log, and return the table; None where there is none yet."""
+        shown = self._place.shown
+        try:
+            with written(shown):
+                copy_log(self._place.backend, self._place.path, Path(folder), shown)
+        except SinkUnavailable as error:
+            if "there is no Delta table" in str(error):
+                return None
+            raise
+        library = deltalake()
+        try:
+            table = library.DeltaTable(folder)
+        except library.exceptions.DeltaError:
+            raise ConfigError(f"{shown}: the table's log cannot be read") from None
+        self._check(table)
+        return table
+
+    def _check(self, table: Any) -> None:
+        shown = self._place.shown
+        metadata = table.metadata()
+        if metadata.partition_columns:
+            listed = ", ".join(metadata.partition_columns)
+            raise ConfigError(f"{shown}: the table is partitioned by {listed}; use another folder")
+        if str(metadata.configuration.get("delta.appendOnly", "false")).lower() == "true":
+            raise ConfigError(f"{shown}: the table may only be appended to; use another folder")
+        features = set(table.protocol().writer_features or ())
+        if unknown := sorted(features - _HARMLESS):
+            raise ConfigError(f"{shown}: the table uses {', '.join(unknown)}: not supported")
+        found = {f.name: f.type for f in pa.schema(table.schema().to_arrow())}
+        ours = {f.name: f.type for f in _delta_schema(self._layout.schema)}
+        for name in sorted(set(found) | set(ours)):
+            if found.get(name) != ours.get(name):
+                raise ConfigError(
+                    f"{shown}: column {name} of the table is {found.get(name, 'missing')}, the "
+                    f"predictions' is {ours.get(name, 'missing')}; use another folder"
+                )
+
+    def _committed(self, folder: str, table: Any, files: list[Receipt], mark: str) -> bool:
+        """Commit; False where somebody else was faster."""
+        from deltalake.transaction import (
+            AddAction,
+            CommitProperties,
+            PostCommitHookProperties,
+            Transaction,
+            create_table_with_add_actions,
+        )
+
+        now = int(time.time() * 1000)
+        actions = [
+            AddAction(
+                path=quote(file.file),
+                size=file.size,
+                partition_values={},
+                modification_time=now,
+                data_change=True,
+                stats=orjson.dumps({"numRecords": file.rows}).decode(),
+            )
+            for file in files
+        ]
+        how: dict[str, Any] = {
+            "commit_properties": CommitProperties(
+                custom_metadata={"fourways.run": self._run},
+                app_transactions=[Transaction(mark, 0, now)],
+            ),
+            "post_commithook_properties": PostCommitHookProperties(
+                create_checkpoint=False, cleanup_expired_logs=False
+            ),
+        }
+        schema = deltalake().Schema.from_arrow(_delta_schema(self._layout.schema))
+        if table is None:
+            create_table_with_add_actions(folder, schema, actions, mode="error", **how)
+            version = 0
+        else:
+            version = table.version() + 1
+            table.create_write_transaction(actions, "overwrite", schema, [], **how)
+        name = f"{version:020}.json"
+        commit = (Path(folder) / LOG / name).read_bytes()
+        if not self._place.put(f"{LOG}/{name}", commit, new=True):
+            return False
+        if version and version % CHECKPOINT_EVERY == 0:
+            self._checkpoint(folder)
+        return True
+
+    def _checkpoint(self, folder: str) -> None:
+        """Write a checkpoint, so that readers need not read every commit. It may fail."""
+        try:
+            deltalake().DeltaTable(folder).create_checkpoint()
+            found = sorted((Path(folder) / LOG).glob("*.checkpoint*.parquet"))[-1:]
+            for file in (*found, Path(folder) / LOG / "_last_checkpoint"):
+                self._place.put(f"{LOG}/{file.name}", file.read_bytes())
+        except Exception:  # noqa: BLE001, S110  (the table is as right without one)
+            pass
+
+    def discard(self) -> None:
+        """Drop the files that are not published."""
+        ours = re.compile(rf"part-\d+-{re.escape(self._name)}-\d+(-once)?\.parquet")
+        used: set[str] = set()
+        with tempfile.TemporaryDirectory(prefix="fourways-delta-") as folder:
+            table = self._table(folder)
+            if table is not None:
+                added: Any = pa.table(table.get_add_actions())
+                used |= set(added.column("path").to_pylist())
+        for name in self._place.names(""):
+            if ours.fullmatch(name) and quote(name) not in used:
+                self._place.delete(name)
+        self._place.remove(self._aside)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _delta_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the types Delta knows columns as, all of which may be null there."""
+    return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
+
+
+def _plain(kind: Any) -> Any:
+    if pa.types.is_list(kind):
+        return pa.list_(pa.field("element", _plain(kind.value_type)))
+    return kind

@@ -1,0 +1,133 @@
+"""Predictions as Parquet files: a folder a run, and a pointer to the newest.
+
+::
+
+    URI/_latest                     JSON: the run to read, its path and files, its rows
+    URI/run=NAME/part-00000.parquet the predictions of one run, a file a chunk
+    URI/_writing/NAME/…             what is not published yet
+
+Readers take the folder that ``_latest`` names; it is replaced at once when a run is whole. A run's
+folder appears at once too on a file system. An object store cannot rename: there, files appear one
+by one for the moment before ``_latest`` points at them.
+
+Names that begin with ``_`` are hidden to whatever reads folders of Parquet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from fourways_api import Contract
+from fourways_runtime.scoring.columns import Reject
+
+from ..folders.output_folder import Place
+from .chunk_files import ChunkFile, Layout
+from .once import Once, key_name
+
+LATEST = "_latest"
+WRITING = "_writing"
+_FILES = "_files"
+
+
+class ParquetSink:
+    """See :class:`.base.Sink`."""
+
+    def __init__(self, place: Place, contract: Contract, run: str, keep: int) -> None:
+        self._place = place
+        self._layout = Layout(contract)
+        self._run = run
+        self._keep = keep
+        self._name = quote(run, safe="-._")
+        self._aside = f"{WRITING}/{self._name}"
+        self._folder = f"run={self._name}"
+        self._once = Once(place, self._layout, key_name)
+
+    def begin(self) -> None:
+        """Check that the folder can be written to."""
+        probe = f"{self._aside}/_probe"
+        self._place.put(probe, b"")
+        self._latest()
+
+    def chunk(self, number: int, attempt: int) -> ChunkFile:
+        """Begin a file."""
+        file = f"{self._aside}/{number:05}-{attempt}.parquet"
+        return ChunkFile(self._place, self._layout, file, key_name(file))
+
+    def repeated(self, receipts: Mapping[int, str]) -> list[Reject]:
+        """Return the rows that publishing leaves out."""
+        return self._once.repeated(receipts)
+
+    def publish(self, receipts: Mapping[int, str]) -> None:
+        """Move the files to the run's folder, and point readers there."""
+        mark = marked(receipts)
+        latest = self._latest()
+        if latest.get("run") != self._run or latest.get("receipts") != mark:
+            files = self._moved(receipts, mark)
+            runs = [self._folder, *(f for f in latest.get("runs", []) if f != self._folder)]
+            self._place.put(
+                LATEST,
+                orjson.dumps(
+                    {
+                        "run": self._run,
+                        "path": self._folder,
+                        "rows": sum(files.values()),
+                        "files": list(files),
+                        "published_at": datetime.now(UTC).isoformat(),
+                        "receipts": mark,
+                        "runs": runs[: self._keep],
+                    }
+                ),
+            )
+            for old in runs[self._keep :]:
+                self._place.remove(old)
+        self._place.remove(self._aside)
+
+    def _moved(self, receipts: Mapping[int, str], mark: str) -> dict[str, int]:
+        """Bring the files to the run's folder; return their names and rows."""
+        told = self._place.get(f"{self._folder}/{_FILES}")
+        if told is not None and orjson.loads(told)["receipts"] == mark:
+            return dict(orjson.loads(told)["files"])
+        whole = f"{self._aside}/whole"
+        told = self._place.get(f"{whole}/{_FILES}")
+        if told is None or orjson.loads(told)["receipts"] != mark:
+            # From here on a try that breaks off is taken up by this list.
+            self._place.remove(whole)
+            kept = self._once.files(receipts)
+            listed = {f"part-{at:05}.parquet": r for at, r in enumerate(kept)}
+            told = orjson.dumps(
+                {
+                    "receipts": mark,
+                    "files": {name: r.rows for name, r in listed.items()},
+                    "from": {name: r.file for name, r in listed.items()},
+                }
+            )
+            self._place.put(f"{whole}/{_FILES}", told)
+        plan: dict[str, Any] = orjson.loads(told)
+        self._place.move([(of, f"{whole}/{name}") for name, of in plan["from"].items()])
+        self._place.remove(self._folder)
+        self._place.rename(whole, self._folder)
+        return dict(plan["files"])
+
+    def discard(self) -> None:
+        """Drop the files that are not published."""
+        self._place.remove(self._aside)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _latest(self) -> dict[str, Any]:
+        raw = self._place.get(LATEST)
+        found = orjson.loads(raw) if raw else {}
+        return found if isinstance(found, dict) else {}
+
+
+def marked(receipts: Mapping[int, str]) -> str:
+    """Return what tells one set of receipts from another."""
+    ordered = sorted(receipts.items())
+    return hashlib.sha256(orjson.dumps(ordered)).hexdigest()[:32]

@@ -1,0 +1,331 @@
+"""Predictions in a PostgreSQL table of the user's: chunks aside, then one transaction.
+
+Each chunk is copied into a table of the run's own, beside the user's; publishing moves the rows
+over, and empties that table, in one transaction. So readers see the rows before or the new ones,
+whole, and a worker that does not know whether its COMMIT got through finds out. Rows are deleted,
+not truncated: a TRUNCATE shows readers with an older snapshot an empty table.
+
+Columns, types, rights and the unique index are checked before the first row is scored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import orjson
+import psycopg
+from psycopg import sql
+
+from fourways_api import Contract, Paths
+from fourways_api.modes import TableSink as TableSpec
+from fourways_runtime.errors import ConfigError, SinkUnavailable, StoreFull
+from fourways_runtime.scoring.columns import Keys, Predictions, Reject
+
+from ..postgres import copy_in as pgcopy
+from ..postgres.user_database import UserDatabase
+from ..store.layout import DUPLICATE, columns
+from ..table_columns import TableColumn
+from .parquet import marked
+from .table_checks import check_table
+
+CHUNK = TableColumn("$chunk", "$chunk", "int64", ())
+ATTEMPT = TableColumn("$attempt", "$attempt", "int64", ())
+ROW = TableColumn("$row", "$row", "int64", ())
+LEFT_DAYS = 8
+"""Days after which what a run left behind is removed: longer than any run may take."""
+
+
+class TableSink:
+    """See :class:`.base.Sink`."""
+
+    def __init__(self, spec: TableSpec, contract: Contract, run: str, paths: Paths) -> None:
+        self._spec = spec
+        self._columns = columns(contract)
+        mapped = {each.output: each.column for each in spec.columns}
+        known = {column.name for column in self._columns}
+        for output in mapped:
+            if output not in known:
+                raise ConfigError(f"sink.table.columns: the contract has no output {output}")
+        self._into = tuple(mapped.get(column.name, column.name) for column in self._columns)
+        if len(set(self._into)) < len(self._into):
+            raise ConfigError("sink.table.columns: two outputs go to one column")
+        self._target = tuple(spec.table.split("."))
+        digest = hashlib.sha256(f"{spec.table}\0{run}".encode()).hexdigest()[:24]
+        self._aside = f"fourways_{digest}"
+        self._database = UserDatabase(
+            spec.database,
+            paths,
+            "the sink's database",
+            unavailable=SinkUnavailable,
+            refused=ConfigError,
+            full=StoreFull,
+        )
+        self._connection: psycopg.Connection | None = None
+        self._staging = (CHUNK, ATTEMPT, ROW, *self._columns)
+        self._packer = pgcopy.Packer(self._staging)
+
+    def begin(self) -> None:
+        """Check the table, and make the one beside it."""
+        with self._session() as connection, connection.transaction():
+            schema = check_table(
+                connection,
+                self._target,
+                self._columns,
+                self._into,
+                upsert=self._spec.write == "Upsert",
+            )
+            self._target = (schema, self._target[-1])
+            # Several workers begin at once.
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._aside,))
+            if self._comment(connection) is None:
+                defined = sql.SQL(", ").join(
+                    sql.SQL("{} {} NOT NULL").format(
+                        sql.Identifier(column.identifier),
+                        sql.SQL(pgcopy.sql_type(column)),
+                    )
+                    for column in self._staging
+                )
+                connection.execute(sql.SQL("CREATE TABLE {} ({})").format(self._beside(), defined))
+                self._note(connection, {"writing": self._spec.table})
+            self._sweep(connection)
+
+    def chunk(self, number: int, attempt: int) -> TableChunk:
+        """Begin to copy a chunk."""
+        # A run that was begun anew counts its tries from the start: a number of our own tells
+        # the rows of this try from whatever else may be there.
+        return TableChunk(self, number, secrets.randbits(63))
+
+    def repeated(self, receipts: Mapping[int, str]) -> list[Reject]:
+        """Return the rows that publishing leaves out."""
+        key = self._columns[0]
+        with self._written(receipts) as (connection, published):
+            if published:
+                return []
+            statement = sql.SQL(
+                'SELECT at, key FROM (SELECT "$row" AS at, {key}::text AS key, row_number() OVER '
+                '(PARTITION BY {key} ORDER BY "$chunk" DESC, "$row" DESC) AS rank FROM {aside}) r '
+                "WHERE rank > 1 ORDER BY at"
+            ).format(key=sql.Identifier(key.identifier), aside=self._beside())
+            found = connection.execute(statement).fetchall()
+        return [Reject(at, text, key.name, DUPLICATE) for at, text in found]
+
+    @contextmanager
+    def _written(self, receipts: Mapping[int, str]) -> Iterator[tuple[psycopg.Connection, bool]]:
+        """Open a transaction on what was recorded; tell whether it is published already."""
+        with self._session() as connection, connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._aside,))
+            self._find(connection)
+            told = self._comment(connection)
+            if told is None:
+                raise SinkUnavailable(f"{self._spec.table}: what the run wrote is gone")
+            published = told.get("published") == marked(receipts)
+            if not published:
+                self._keep_only(connection, receipts)
+            yield connection, published
+
+    def publish(self, receipts: Mapping[int, str]) -> None:
+        """Move the rows to the user's table, in one transaction."""
+        mark = marked(receipts)
+        with self._written(receipts) as (connection, published):
+            if published:
+                return
+            if self._spec.write == "Replace":
+                self._run(connection, "DELETE FROM {into}")
+            self._run(connection, self._move(connection))
+            self._run(connection, "TRUNCATE {aside}")
+            self._note(connection, {"writing": self._spec.table, "published": mark})
+
+    def discard(self) -> None:
+        """Drop what the run wrote."""
+        with self._session() as connection, connection.transaction():
+            self._find(connection)
+            self._run(connection, "DROP TABLE IF EXISTS {aside}")
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+    # ------------------------------------------------------------ chunks
+
+    def copy(self, number: int, attempt: int, predictions: Predictions) -> None:
+        """Copy rows aside, at once and durably."""
+        count = len(predictions)
+        outputs = [predictions.columns[column.name] for column in self._columns[1:]]
+        tags = [np.full(count, number), np.full(count, attempt), predictions.rows]
+        whole: list[Keys] = [*tags, predictions.keys, *outputs]
+        into = sql.SQL("COPY {} FROM STDIN BINARY").format(self._beside())
+        with (
+            self._session() as connection,
+            connection.cursor() as cursor,
+            cursor.copy(into) as copy,
+        ):
+            copy.write(pgcopy.HEADER)
+            copy.write(self._packer.pack(whole))
+            copy.write(pgcopy.TRAILER)
+
+    def forget(self, number: int, attempt: int) -> None:
+        """Drop the rows of one try at a chunk."""
+        with self._session() as connection, connection.transaction():
+            connection.execute(
+                sql.SQL('DELETE FROM {} WHERE "$chunk" = %s AND "$attempt" = %s').format(
+                    self._beside()
+                ),
+                (number, attempt),
+            )
+
+    # ------------------------------------------------------------ statements
+
+    def _move(self, connection: psycopg.Connection) -> str:
+        found = "SELECT {outputs} FROM {aside}"
+        twice = sql.SQL("SELECT FROM {} GROUP BY {} HAVING count(*) > 1 LIMIT 1").format(
+            self._beside(), sql.Identifier(self._columns[0].identifier)
+        )
+        if connection.execute(twice).fetchone() is not None:
+            found = (
+                "SELECT {outputs} FROM (SELECT DISTINCT ON ({key}) * FROM {aside} "
+                'ORDER BY {key}, "$chunk" DESC, "$row" DESC) AS last'
+            )
+        conflict = ""
+        if self._spec.write == "Upsert":
+            conflict = " ON CONFLICT ({target_key}) DO UPDATE SET {updates}"
+            if len(self._into) == 1:
+                conflict = " ON CONFLICT ({target_key}) DO NOTHING"
+        return f"INSERT INTO {{into}} ({{columns}}) {found}{conflict}"
+
+    def _run(self, connection: psycopg.Connection, statement: str) -> None:
+        targets = [sql.Identifier(name) for name in self._into]
+        connection.execute(
+            sql.SQL(statement).format(  # of our own words
+                into=sql.Identifier(*self._target),
+                aside=self._beside(),
+                columns=sql.SQL(", ").join(targets),
+                outputs=sql.SQL(", ").join(sql.Identifier(c.identifier) for c in self._columns),
+                key=sql.Identifier(self._columns[0].identifier),
+                target_key=targets[0],
+                updates=sql.SQL(", ").join(
+                    sql.SQL("{0} = EXCLUDED.{0}").format(name) for name in targets[1:]
+                ),
+            )
+        )
+
+    def _keep_only(self, connection: psycopg.Connection, receipts: Mapping[int, str]) -> None:
+        """Drop the rows of tries that were not recorded, and check that the rest is there."""
+        told = {number: orjson.loads(text) for number, text in receipts.items()}
+        attempts = [told[number]["attempt"] for number in told]
+        connection.execute(
+            sql.SQL(
+                "DELETE FROM {} s WHERE NOT EXISTS (SELECT FROM unnest(%s::bigint[], %s::bigint[])"
+                ' AS kept (number, attempt) WHERE kept.number = s."$chunk"'
+                ' AND kept.attempt = s."$attempt")'
+            ).format(self._beside()),
+            (list(told), attempts),
+        )
+        count = sql.SQL("SELECT count(*) FROM {}").format(self._beside())
+        found = connection.execute(count).fetchone()
+        expected = sum(each["rows"] for each in told.values())
+        if found is None or found[0] != expected:
+            there = found[0] if found else 0
+            raise SinkUnavailable(
+                f"{self._spec.table}: {there} of {expected} rows written aside are there"
+            )
+
+    # ------------------------------------------------------------ the table beside
+
+    def _beside(self) -> sql.Composable:
+        return sql.Identifier(self._target[0], self._aside)
+
+    def _find(self, connection: psycopg.Connection) -> None:
+        """Find out the schema, where the spec leaves it to the search path."""
+        if len(self._target) == 1:
+            query = (
+                "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+                "WHERE c.oid = to_regclass(quote_ident(%s))"
+            )
+            found = connection.execute(query, (self._target[0],)).fetchone()
+            if found is None:
+                raise ConfigError(f"sink.table: there is no table {self._spec.table}")
+            self._target = (found[0], self._target[0])
+
+    def _comment(self, connection: psycopg.Connection) -> dict[str, Any] | None:
+        """Return what is noted on the table beside; None where it is not there."""
+        found = connection.execute(
+            "SELECT obj_description(c.oid, 'pg_class') FROM pg_class c "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = %s AND c.relname = %s AND c.relkind = 'r'",
+            (self._target[0], self._aside),
+        ).fetchone()
+        return None if found is None else _noted(found[0])
+
+    def _note(self, connection: psycopg.Connection, note: dict[str, Any]) -> None:
+        found = connection.execute("SELECT extract(epoch FROM now())::bigint").fetchone()
+        text = orjson.dumps({**note, "at": found[0] if found else 0}).decode()
+        connection.execute(
+            sql.SQL("COMMENT ON TABLE {} IS {}").format(self._beside(), sql.Literal(text))
+        )
+
+    def _sweep(self, connection: psycopg.Connection) -> None:
+        """Remove what earlier runs for this table left: published, or given up long ago."""
+        found = connection.execute(
+            "SELECT c.relname, obj_description(c.oid, 'pg_class'), "
+            "extract(epoch FROM now())::bigint FROM pg_class c "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s "
+            "AND c.relkind = 'r' AND c.relname ~ '^fourways_[0-9a-f]{24}$' "
+            "AND c.relname <> %s AND pg_has_role(c.relowner, 'USAGE')",
+            (self._target[0], self._aside),
+        ).fetchall()
+        for name, comment, now in found:
+            note = _noted(comment)
+            old = int(now) - int(note.get("at") or now) > LEFT_DAYS * 86_400
+            if note.get("writing") == self._spec.table and ("published" in note or old):
+                connection.execute(
+                    sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self._target[0], name))
+                )
+
+    @contextmanager
+    def _session(self) -> Iterator[psycopg.Connection]:
+        with self._database.translated():
+            if self._connection is None or self._connection.closed:
+                self._connection = self._database.connect()
+                self._connection.autocommit = True
+            yield self._connection
+
+
+class TableChunk:
+    """See :class:`.base.SinkChunk`."""
+
+    def __init__(self, sink: TableSink, number: int, attempt: int) -> None:
+        self._sink = sink
+        self._number = number
+        self._attempt = attempt
+        self._rows = 0
+
+    def write(self, predictions: Predictions) -> None:
+        """Copy predictions aside."""
+        if not len(predictions):
+            return
+        self._sink.copy(self._number, self._attempt, predictions)
+        self._rows += len(predictions)
+
+    def finish(self) -> str:
+        """Every COPY was committed: tell which."""
+        return orjson.dumps({"attempt": self._attempt, "rows": self._rows}).decode()
+
+    def abandon(self) -> None:
+        """Drop the rows."""
+        # What is left is dropped by publishing.
+        with suppress(Exception):
+            self._sink.forget(self._number, self._attempt)
+
+
+def _noted(comment: str | None) -> dict[str, Any]:
+    try:
+        found = orjson.loads(comment or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

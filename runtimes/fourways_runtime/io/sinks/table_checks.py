@@ -1,0 +1,142 @@
+"""Whether a table of the user's can take the predictions: asked before the first row is scored.
+
+Each fault is one line that says what to do. Types are compared strictly: what could lose a digit
+or be cut off is refused here rather than at the end of a long run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psycopg
+
+from fourways_runtime.errors import ConfigError
+
+from ..postgres import copy_in as pgcopy
+from ..table_columns import TableColumn
+
+_WIDER = {
+    "boolean": ("bool",),
+    "smallint": ("int2", "int4", "int8", "numeric", "float4", "float8"),
+    "integer": ("int4", "int8", "numeric", "float8"),
+    "bigint": ("int8", "numeric"),
+    "numeric": ("numeric",),
+    "real": ("float4", "float8"),
+    "double precision": ("float8",),
+    "text": ("text", "varchar", "citext"),
+}
+_TABLE = """
+    SELECT c.oid, n.nspname, c.relkind,
+        has_schema_privilege(n.oid, 'CREATE'),
+        has_table_privilege(c.oid, 'INSERT'), has_table_privilege(c.oid, 'DELETE'),
+        has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'SELECT'),
+        EXISTS (SELECT FROM pg_constraint r WHERE r.confrelid = c.oid AND r.contype = 'f')
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = to_regclass(%s)"""
+_COLUMNS = """
+    SELECT a.attname, t.typname, a.atttypmod, a.attnotnull, a.atthasdef,
+        a.attgenerated <> '' OR a.attidentity = 'a',
+        a.attidentity <> ''
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"""
+_UNIQUE = """
+    SELECT FROM pg_index i JOIN pg_attribute a
+        ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+    WHERE i.indrelid = %s AND a.attname = %s AND i.indisunique AND i.indimmediate
+        AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL AND i.indexprs IS NULL"""
+
+
+def check_table(
+    connection: psycopg.Connection,
+    target: Sequence[str],
+    columns: Sequence[TableColumn],
+    into: Sequence[str],
+    *,
+    upsert: bool,
+) -> str:
+    """Check the table ``target``; ``into`` are its columns for ``columns``. Return its schema.
+
+    Raises:
+        ConfigError: naming everything that is wrong with it.
+
+    """
+    shown = ".".join(target)
+    quoted = ".".join('"' + name.replace('"', '""') + '"' for name in target)
+    found = connection.execute(_TABLE, (quoted,)).fetchone()
+    if found is None:
+        raise ConfigError(f"sink.table: there is no table {shown}, or it may not be seen")
+    oid, schema, kind, *rights, referenced = found
+    rows = {row[0]: row[1:] for row in connection.execute(_COLUMNS, (oid,)).fetchall()}
+    unique = connection.execute(_UNIQUE, (oid, into[0])).fetchone() is not None
+    faults = [
+        *_table_faults(kind, referenced, upsert=upsert),
+        *_missing_rights(schema, rights, upsert=upsert),
+        *_column_faults(rows, columns, into),
+        *_left_out(rows, into),
+        *_index_faults(unique, into[0], upsert=upsert),
+    ]
+    if faults:
+        raise ConfigError(f"sink.table {shown}: {'; '.join(faults)}"[:1000])
+    return str(schema)
+
+
+def _table_faults(kind: str | bytes, referenced: bool, *, upsert: bool) -> Iterator[str]:
+    named = kind.decode() if isinstance(kind, bytes) else kind
+    if named not in ("r", "p"):
+        yield "it is no table"
+    if referenced and not upsert:
+        yield "other tables refer to its rows, which Replace would delete; use Upsert"
+
+
+def _missing_rights(schema: str, rights: list[bool], *, upsert: bool) -> Iterator[str]:
+    create, insert, delete, update, select = rights
+    if not create:
+        yield f"the right CREATE on the schema {schema} is missing, for the table aside"
+    if not insert:
+        yield "the right INSERT is missing"
+    if not delete and not upsert:
+        yield "the right DELETE is missing, which Replace needs"
+    if upsert and not (update and select):
+        yield "the rights SELECT and UPDATE are missing, which Upsert needs"
+
+
+def _column_faults(
+    rows: dict[str, Any], columns: Sequence[TableColumn], into: Sequence[str]
+) -> Iterator[str]:
+    for column, name in zip(columns, into, strict=True):
+        if name not in rows:
+            listed = ", ".join(list(rows)[:20])
+            yield f"it has no column {name} for {column.name}; it has {listed}"
+            continue
+        kind, modifier, _, _, generated, _ = rows[name]
+        ours = pgcopy.sql_type(column)
+        if generated:
+            yield f"column {name} is generated"
+        elif not _fits(ours, kind, modifier):
+            yield f"column {name} is {_shown(kind)}, {column.name} is {ours}"
+
+
+def _fits(ours: str, kind: str, modifier: int) -> bool:
+    element = ours.removesuffix("[]")
+    while element.endswith("[]"):
+        element = element.removesuffix("[]")
+    if ours.endswith("[]") != kind.startswith("_"):
+        return False
+    # A length or precision may be too small for what comes.
+    return kind.removeprefix("_") in _WIDER[element] and modifier < 0
+
+
+def _shown(kind: str) -> str:
+    return f"{kind[1:]}[]" if kind.startswith("_") else kind
+
+
+def _left_out(rows: dict[str, Any], into: Sequence[str]) -> Iterator[str]:
+    for name, (_, _, not_null, default, generated, identity) in rows.items():
+        if name not in into and not_null and not (default or generated or identity):
+            yield f"column {name} may not be null and has no default"
+
+
+def _index_faults(unique: bool, key: str, *, upsert: bool) -> Iterator[str]:
+    if upsert and not unique:
+        yield f"there is no unique index on {key} alone, which Upsert needs"

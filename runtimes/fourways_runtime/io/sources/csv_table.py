@@ -1,0 +1,135 @@
+"""Tables in CSV (RFC 4180, with a header), optionally compressed.
+
+Cells are read as bytes and typed by the contract afterwards, so a cell that makes no sense costs
+its row and not the run; so does a row with too many or too few cells. An empty cell is missing, a
+quoted empty one is an empty text. Read with Arrow's streaming reader: its dataset reader would fill
+columns a file does not have with nulls, and not say which row was bad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
+
+from fourways_runtime.scoring.columns import Reject, Rows
+from fourways_runtime.scoring.splits import Split
+
+from .base import Chunk, check_more, check_names, completed
+from .files import Files
+from .text_table import TextTable
+from .watermarks import kind_of
+
+BLOCK_BYTES = 4 * 2**20
+"""Bytes parsed at once. No row may be longer."""
+
+
+class CsvTable(TextTable):
+    """See :class:`.base.Table`."""
+
+    def splits(self, rows: int) -> list[Split]:
+        """Cut the table into its files, and look at their headers."""
+        found = []
+        for at, part in enumerate(self._files.parts):
+            told = self._files.told(part.path)
+            mark = self._files.fingerprint(part.path)
+            with self._files.reading(told):
+                header = _header(self._files, part.path)
+            more = [name for name in part.constants if name not in header]
+            check_names(self._contract, [*header, *more], told)
+            check_more(self._more, [*header, *more], told)
+            fixed = {n: part.constants[n] for n in self._columns if n in more}
+            found.append(Split(at, told, {"path": part.path, "constants": fixed}, None, mark))
+        for column in self._more:
+            kinds = ((each.file, self._kind(each, column)) for each in found)
+            self._note_kind(found, column, kinds)
+        return found
+
+    def _kind(self, split: Split, column: str) -> str | None:
+        """Look at the first values of the column that tells what is new."""
+        fixed = split.detail["constants"]
+        if column in fixed:
+            return kind_of(pa.array([fixed[column]], pa.string()))
+        with self._files.reading(split.file):
+            batch = _next(_open(self._files, split.detail["path"], (column,), {}))
+        return None if batch is None else kind_of(batch.column(0))
+
+    def _file(self, split: Split, first: int) -> Iterator[Chunk]:
+        bad: dict[int, str] = {}
+        fixed = split.detail["constants"]
+        columns = tuple(name for name in self._columns if name not in fixed)
+        with self._files.reading(split.file):
+            reader = _open(self._files, split.detail["path"], columns, bad)
+        done = first
+        while True:
+            with self._files.reading(split.file):
+                batch = _next(reader)
+            if batch is None:
+                break
+            for start in range(0, batch.num_rows, self._rows):
+                part = batch.slice(start, self._rows)
+                rows, rejects = _numbered(part.num_rows, done, first, bad)
+                yield Chunk(completed(part, self._columns, fixed), rows, rejects)
+                done = int(rows[-1]) + 1
+        if bad:
+            rows, rejects = _numbered(0, done, first, bad)
+            yield Chunk(_nothing(self._columns), rows, rejects)
+
+
+def _numbered(count: int, done: int, first: int, bad: dict[int, str]) -> tuple[Rows, list[Reject]]:
+    """Number ``count`` good rows from position ``done``, leaving out the bad ones among them."""
+    # A copy: the reader, a few blocks ahead, adds to it from its own thread.
+    gaps = sorted(number for number in list(bad) if first + number >= done)
+    rows = np.arange(done, done + count)
+    rejects = []
+    for number in gaps:
+        if count and first + number > rows[-1]:
+            break
+        rows[rows >= first + number] += 1
+        rejects.append(Reject(first + number, None, "row", bad.pop(number)))
+    return rows, rejects
+
+
+def _open(files: Files, path: str, columns: tuple[str, ...], bad: dict[int, str]) -> Any:
+    def note(row: Any) -> Literal["skip"]:
+        # Arrow counts records from 1, the header among them.
+        bad[row.number - 2] = f"{row.actual_columns} cells where {row.expected_columns} belong"
+        return "skip"
+
+    return csv.open_csv(
+        files.filesystem.open_input_stream(path),
+        read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+        parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+        convert_options=csv.ConvertOptions(
+            include_columns=list(columns),
+            column_types={name: pa.binary() for name in columns},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+        ),
+    )
+
+
+def _header(files: Files, path: str) -> list[str]:
+    with csv.open_csv(
+        files.filesystem.open_input_stream(path),
+        read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+        parse_options=csv.ParseOptions(
+            newlines_in_values=True, invalid_row_handler=lambda row: "skip"
+        ),
+    ) as reader:
+        return list(reader.schema.names)
+
+
+def _next(reader: Any) -> Any:
+    try:
+        return reader.read_next_batch()
+    except StopIteration:
+        return None
+
+
+def _nothing(columns: tuple[str, ...]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict({name: pa.nulls(0) for name in columns})

@@ -1,0 +1,248 @@
+"""The files of a table: one, a folder's, or a glob's, wherever they are.
+
+Owns finding them, telling one state of a file from another, and the words for what reading them
+raises. Getting at their bytes, and the policy that guards it, is the fetcher's. Files are listed
+when somebody asks which there are: a worker that is told which to read need not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from io import BufferedReader
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from fourways_api import BatchSource, FetchPolicy, Paths
+from fourways_runtime.errors import SourceError, WorkloadError
+from fourways_runtime.scoring.splits import Split
+
+from ..fetch import filesystem
+from ..fetch.location import Location
+from ..fetch.objects import translated
+from .partitions import Filter, Part, constants, expanded, found_files, kept
+
+T = TypeVar("T")
+
+_COMPRESSED = ("", ".gz", ".zst", ".bz2")
+SUFFIXES = {
+    "Parquet": (".parquet", ".parq", ".pq"),
+    "CSV": tuple(f".csv{end}" for end in _COMPRESSED),
+    "JSONLines": tuple(
+        f".{kind}{end}" for kind in ("jsonl", "ndjson", "json") for end in _COMPRESSED
+    ),
+}
+
+_TAGGED = ("s3", "gs", "az")
+"""Where a file's mark is its content's, not just a time."""
+
+_PIECE = 4 * 2**20
+"""Bytes hashed at once."""
+
+_MARKS = ("ETag", "etag", "generation", "mtime", "LastModified", "last_modified")
+"""What an fsspec backend calls the mark that changes with a file's content, best first."""
+
+
+_FSSpecHandler: Any = pafs.FSSpecHandler  # Its stub calls it abstract.
+
+
+class _Handler(_FSSpecHandler):  # type: ignore[misc]
+    """Opens files without asking first whether they are there.
+
+    fsspec answers no to that whenever asking fails, so an unreachable server would look like a
+    missing file, and the run would not be tried again.
+    """
+
+    def open_input_file(self, path: str) -> Any:
+        file = self.fs.open(path, mode="rb")
+        if isinstance(file, BufferedReader) and sys.platform == "linux":
+            # A file of this host: once it is open, Arrow reads it without asking the interpreter.
+            with file:
+                return pa.OSFile(f"/proc/self/fd/{file.fileno()}", "r")
+        return pa.PythonFile(file, mode="r")
+
+    open_input_stream = open_input_file
+
+
+class Files:
+    """The files of one table, in the order they are read."""
+
+    def __init__(
+        self, location: Location, backend: Any, find: Callable[[], tuple[Part, ...]]
+    ) -> None:
+        """Read from an fsspec filesystem; ``find`` lists the files when that is needed."""
+        self.location = location
+        self.backend = backend
+        self.filesystem: Any = pafs.PyFileSystem(_Handler(backend))
+        self._find = find
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """All files. Raises SourceError, FetchFailed."""
+        with translated(self.location):
+            return self._find()
+
+    @property
+    def local(self) -> bool:
+        """Tell whether a file is opened without asking a server."""
+        return self.location.scheme in ("file", "pvc")
+
+    def told(self, path: str) -> str:
+        """Name a file for people."""
+        return self.location.shown if len(self.parts) == 1 else PurePosixPath(path).name
+
+    def fingerprint(self, path: str) -> str:
+        """Return what tells one state of a file from another: its size, and its tag or time."""
+        with translated(self.location):
+            info = self.backend.info(path)
+        mark = next((info[name] for name in _MARKS if info.get(name) is not None), "")
+        return f"{info.get('size')}-{str(mark).strip(chr(34))}"
+
+    def content(self, path: str, split: Split, ranges: Sequence[tuple[int, int]]) -> str | None:
+        """Return what the bytes of some ranges, (start, end) each, are told by from one run to the
+        next; None where nothing tells.
+
+        On this host that is their hash. An object store's tag stands for all of an object, and
+        costs no reading.
+
+        Raises:
+            SourceError: the file is gone, or another than when the run began.
+
+        """
+        if not self.local:
+            size, _, tag = split.fingerprint.partition("-")
+            return f"{path}:{size}:{tag}" if self.location.scheme in _TAGGED and tag else None
+        from blake3 import blake3
+
+        hashed = blake3()
+        with self.reading(split.file), self.backend.open(path, "rb") as file:
+            for start, end in ranges:
+                file.seek(start)
+                while piece := file.read(min(_PIECE, end - start)):
+                    hashed.update(piece)
+                    start += len(piece)
+        self._check(path, split)
+        return hashed.hexdigest()
+
+    def size(self, path: str) -> int | None:
+        """Return how many bytes a file has, where whoever keeps it says."""
+        with translated(self.location):
+            found = self.backend.info(path).get("size")
+        return None if found is None else int(found)
+
+    def steady(self, path: str, split: Split, read: Callable[[], Iterator[T]]) -> Iterator[T]:
+        """Read a file that is what it was when the run began, before and after.
+
+        Raises:
+            SourceError: it is gone, or another by now.
+
+        """
+        self._check(path, split)
+        try:
+            yield from read()
+        except SourceError:
+            # Half of one state and half of another looks damaged: say what it is.
+            self._check(path, split)
+            raise
+        self._check(path, split)
+
+    def _check(self, path: str, split: Split) -> None:
+        try:
+            found = self.fingerprint(path)
+        except SourceError as error:
+            if "access denied" in str(error):
+                raise
+            raise SourceError(f"{split.file}: is gone; it was there when the run began") from None
+        if found != split.fingerprint:
+            raise SourceError(f"{split.file}: changed while it was read")
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Turn what reading raises into our errors, naming the file."""
+        with translated(self.location):
+            try:
+                yield
+            except WorkloadError:
+                raise
+            except pa.ArrowException as error:
+                raise SourceError(f"{name}: {_line(error)}") from None
+            except OSError as error:
+                # Arrow's own, for damaged files; the operating system's have a number.
+                if type(error) is OSError and error.errno is None:
+                    raise SourceError(f"{name}: {_line(error)}") from None
+                raise
+
+
+def open_backend(
+    source: BatchSource, *, policy: FetchPolicy, paths: Paths
+) -> tuple[Location, Any, str]:
+    """Return where a table is, an fsspec filesystem that reads there, and the path in it."""
+    location = Location.parse(source.uri or "")
+    secret = None
+    if source.credentials is not None:
+        secret = Path(paths.secrets_root) / source.credentials.secret_name
+    backend, path = filesystem(source.uri or "", credentials=secret, policy=policy, paths=paths)
+    return location, backend, path
+
+
+def find_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Files:
+    """Return a table's files by name; hidden ones (``.`` or ``_`` in front) are not part of it."""
+    location, backend, path = open_backend(source, policy=policy, paths=paths)
+    filters = {each.column: frozenset(each.values) for each in source.filter}
+
+    def find() -> tuple[Part, ...]:
+        names = _listed(backend, path, location, SUFFIXES[source.format], filters)
+        return kept(tuple(Part(name, constants(name)) for name in names), filters, location.shown)
+
+    return Files(location, backend, find)
+
+
+def _listed(
+    backend: Any, path: str, location: Location, suffixes: tuple[str, ...], filters: Filter
+) -> list[str]:
+    if location.scheme in ("http", "https"):
+        return [path]
+    if any(mark in path for mark in "*?["):
+        matches: dict[str, Any] = {}
+        for pattern in expanded(path, filters):
+            matches |= backend.glob(pattern, detail=True)
+        found = sorted(name for name, entry in matches.items() if entry["type"] == "file")
+        if not found:
+            raise SourceError(f"{location.shown}: no file is named so{_where(filters)}")
+        return found
+    if backend.info(path)["type"] != "directory":
+        return [path]
+    everything = found_files(backend, path, filters)
+    root = PurePosixPath(path)
+    found = [
+        name
+        for name in everything
+        if name.endswith(suffixes)
+        and not any(
+            part.startswith((".", "_")) for part in PurePosixPath(name).relative_to(root).parts
+        )
+    ]
+    if not found:
+        there = ", ".join(PurePosixPath(name).name for name in everything[:5]) or "nothing"
+        raise SourceError(
+            f"{location.shown}: the folder has no file that ends with {suffixes[0]}"
+            f"{_where(filters)}; there is {there}"
+        )
+    return found
+
+
+def _where(filters: Filter) -> str:
+    if not filters:
+        return ""
+    asked = "; ".join(f"{name} = {', '.join(sorted(of)[:5])}" for name, of in filters.items())
+    return f" where {asked}"
+
+
+def _line(error: Exception) -> str:
+    """Return an Arrow error's first line: the rest may quote the data."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

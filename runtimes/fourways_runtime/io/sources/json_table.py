@@ -1,0 +1,268 @@
+"""Tables in JSON Lines: one object a line, lists for shaped inputs, optionally compressed.
+
+A line that is no object costs its row and not the run; its reason names the line. Lines are parsed
+by Arrow, a block at a time; a block Arrow cannot type is parsed line by line, and what is of
+another type than the contract's goes on as text, which the decoder judges. A row's position is its
+line's; empty lines leave gaps. A column that is missing in a line is null. A large file is cut at
+line ends, unless it is compressed; lines are counted from where a part begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.json as pajson
+
+from fourways_api import Contract
+from fourways_runtime.errors import SourceError
+from fourways_runtime.scoring.columns import Reject, Rows
+from fourways_runtime.scoring.splits import Split
+
+from . import BATCH_BYTES
+from .base import Chunk, check_more, completed
+from .files import Files
+from .text_table import TextTable
+from .watermarks import DETAIL, NUMBER, kind_of
+
+BLOCK_BYTES = 4 * 2**20
+"""Bytes parsed at once."""
+
+MAX_LINE_BYTES = 64 * 2**20
+"""Longest line."""
+
+_ARROW: dict[str, Any] = {"bool": pa.bool_(), "string": pa.string(), "uint64": pa.uint64()}
+_COMPRESSED = (".gz", ".zst", ".bz2", ".lz4", ".br")
+"""What Arrow takes to be compressed, by its name."""
+
+_EMPTY = (b"\n\n", b"\n\r\n")
+
+
+class JsonTable(TextTable):
+    """See :class:`.base.Table`."""
+
+    def __init__(
+        self,
+        files: Files,
+        contract: Contract,
+        more: tuple[str, ...] = (),
+        batch_bytes: int = BATCH_BYTES,
+    ) -> None:
+        super().__init__(files, contract, more, batch_bytes)
+        self._kinds: dict[str, Any] = {contract.entity_key.name: _arrow(contract.entity_key.type)}
+        for field in contract.inputs:
+            self._kinds[field.name] = _arrow(field.type, len(field.shape))
+
+    def splits(self, rows: int) -> list[Split]:
+        """Cut the table into its files, and those into parts; look at their first lines."""
+        found: list[Split] = []
+        kinds: dict[str, list[tuple[str, str | None]]] = {column: [] for column in self._more}
+        for part in self._files.parts:
+            told = self._files.told(part.path)
+            mark = self._files.fingerprint(part.path)
+            with self._files.reading(told):
+                block = next(self._blocks(part.path, told), b"")
+            self._check(block, set(part.constants), told)
+            fixed = {n: part.constants[n] for n in self._columns if n in part.constants}
+            for column in self._more:
+                kinds[column].append((told, _kind(block, fixed, column)))
+            for begin, end in self._ranges(part.path, block, rows):
+                detail = {"path": part.path, "constants": fixed, "bytes": [begin, end]}
+                found.append(Split(len(found), told, detail, None, mark))
+        for column in self._more:
+            self._note_kind(found, column, kinds[column])
+        return found
+
+    def _ranges(self, path: str, block: bytes, rows: int) -> list[tuple[int, int | None]]:
+        """Cut a file into ranges of bytes of about ``rows`` lines, wherever those end.
+
+        A line cannot hold another: a newline within a text is written as two characters. Only what
+        is compressed must be read from its start.
+        """
+        size = self._files.size(path)
+        if not rows or size is None or not block or path.endswith(_COMPRESSED):
+            return [(0, None)]
+        line = len(block) // max(1, block.count(b"\n"))
+        step = max(BLOCK_BYTES, rows * line)
+        starts = range(0, size, step)
+        return [(at, at + step if at + step < size else None) for at in starts]
+
+    def _check(self, block: bytes, fixed: set[str], told: str) -> None:
+        """Miss a column that none of the first lines has, unless it may be missing."""
+        seen: dict[str, None] = {}
+        for line in block.splitlines():
+            value = _object(line)
+            seen.update(dict.fromkeys(value or ()))
+        if not seen:
+            return
+        names = [*seen, *fixed]
+        listed = ", ".join(names[:50])
+        optional = {field.name for field in self._contract.inputs if field.nullable}
+        for name in self._columns:
+            if name not in names and name not in optional and name not in self._more:
+                raise SourceError(f"{told}: column {name} is missing; the lines have {listed}")
+        check_more(self._more, names, told)
+
+    def _blocks(
+        self, path: str, told: str, begin: int = 0, end: int | None = None
+    ) -> Iterator[bytes]:
+        """Read whole lines, about a block at a time: those that begin in a range of bytes."""
+        with self._stream(path, begin) as stream:
+            rest = b""
+            at = max(0, begin - 1)
+            ours = begin == 0
+            over = False
+            while not over and (piece := stream.read(BLOCK_BYTES)):
+                size = len(piece)
+                if end is not None:
+                    # The first line end from the byte before ``end`` on is that of our last line.
+                    stop = piece.find(b"\n", max(0, end - 1 - at)) + 1
+                    piece, over = (piece[:stop], True) if stop else (piece, False)
+                at += size
+                if not ours:
+                    # The line that began before is another part's.
+                    start = piece.find(b"\n") + 1
+                    piece, ours = piece[start:] if start else b"", start > 0
+                last = piece.rfind(b"\n") + 1
+                if last:
+                    yield rest + piece[:last]
+                    rest = piece[last:]
+                else:
+                    rest += piece
+                    if len(rest) > MAX_LINE_BYTES:
+                        raise SourceError(f"{told}: a line is longer than {MAX_LINE_BYTES} bytes")
+            if rest:
+                yield rest
+
+    def _stream(self, path: str, begin: int) -> Any:
+        if not begin:
+            return self._files.filesystem.open_input_stream(path)
+        file = self._files.filesystem.open_input_file(path)
+        file.seek(begin - 1)
+        return file
+
+    def _file(self, split: Split, first: int) -> Iterator[Chunk]:
+        fixed = split.detail["constants"]
+        columns = [name for name in self._columns if name not in fixed]
+        begin, end = split.detail["bytes"]
+        for column in self._more:
+            if split.detail[DETAIL] not in (NUMBER, None):
+                # Arrow would take some texts for times, and others not.
+                self._kinds.setdefault(column, pa.string())
+        blocks = self._blocks(split.detail["path"], split.file, begin, end)
+        line = 0
+        while True:
+            with self._files.reading(split.file):
+                block = next(blocks, None)
+            if block is None:
+                return
+            lines = block.count(b"\n") + (not block.endswith(b"\n"))
+            batch, rows, rejects = self._parsed(block, lines, columns, first, line, begin)
+            line += lines
+            for start in range(0, max(len(rows), 1), self._rows):
+                part = completed(batch.slice(start, self._rows), self._columns, fixed)
+                if part.num_rows or rejects:
+                    yield Chunk(part, rows[start : start + self._rows], rejects)
+                rejects = []
+
+    def _parsed(
+        self, block: bytes, lines: int, columns: list[str], first: int, line: int, begin: int
+    ) -> tuple[pa.RecordBatch, Rows, list[Reject]]:
+        if not any(mark in block for mark in _EMPTY) and not block.startswith((b"\n", b"\r\n")):
+            batch = self._quickly(block, columns)
+            if batch is not None and batch.num_rows == lines:
+                return batch, np.arange(first + line, first + line + lines), []
+        return self._slowly(block, columns, first, line, begin)
+
+    def _quickly(self, block: bytes, columns: list[str]) -> pa.RecordBatch | None:
+        known = [pa.field(name, self._kinds[name]) for name in columns if name in self._kinds]
+        # What only tells new rows from old is of whatever type it is.
+        free = any(name not in self._kinds for name in columns)
+        buffer: Any = pa.BufferReader(block)
+        try:
+            table = pajson.read_json(
+                buffer,
+                read_options=pajson.ReadOptions(use_threads=False, block_size=len(block) + 1),
+                parse_options=pajson.ParseOptions(
+                    explicit_schema=pa.schema(known),
+                    unexpected_field_behavior="infer" if free else "ignore",
+                ),
+            )
+        except (pa.ArrowException, ValueError):
+            return None
+        if any(name not in table.column_names for name in columns):
+            return None
+        batches = table.select(columns).combine_chunks().to_batches()
+        return batches[0] if batches else None
+
+    def _slowly(
+        self, block: bytes, columns: list[str], first: int, line: int, begin: int
+    ) -> tuple[pa.RecordBatch, Rows, list[Reject]]:
+        values: dict[str, list[Any]] = {name: [] for name in columns}
+        rows, rejects = [], []
+        for at, text in enumerate(block.removesuffix(b"\n").split(b"\n"), start=line):
+            if not text.strip():
+                continue
+            found = _object(text)
+            if found is None:
+                where = f"line {at + 1}" + (f" from byte {begin} on" if begin else "")
+                rejects.append(Reject(first + at, None, "row", f"{where}: no JSON object"))
+                continue
+            rows.append(first + at)
+            for name, column in values.items():
+                column.append(found.get(name))
+        arrays = [_array(values[name], self._kinds.get(name)) for name in columns]
+        batch: Any = pa.RecordBatch.from_arrays(arrays, columns)
+        return batch, np.array(rows, np.int64), rejects
+
+
+def _arrow(kind: str, depth: int = 0) -> Any:
+    found = _ARROW.get(kind) or (pa.float64() if kind.startswith("float") else pa.int64())
+    for _ in range(depth):
+        found = pa.list_(found)
+    return found
+
+
+def _kind(block: bytes, fixed: Mapping[str, str | None], column: str) -> str | None:
+    """Tell what the values of a column are, by those of the first lines."""
+    if column in fixed:
+        return kind_of(pa.array([fixed[column]], pa.string()))
+    lines = filter(None, map(_object, block.splitlines()))
+    values = [value for line in lines if (value := line.get(column)) not in (None, "")]
+    if values and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        return NUMBER
+    return kind_of(_array(list(map(_text, values)), pa.string()))
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _array(values: list[Any], kind: Any) -> Any:
+    """Return values as the type wanted, or else as text: the decoder says what is wrong."""
+    try:
+        if kind is None or _plain(values, kind):
+            return pa.array(values, kind)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        pass
+    return pa.array([_text(value) for value in values], pa.string())
+
+
+def _plain(values: list[Any], kind: Any) -> bool:
+    """Tell whether Arrow takes the values as they are, and does not make numbers of truths."""
+    if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_list(kind):
+        return True
+    return not any(isinstance(value, bool) for value in values)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return orjson.dumps(value).decode()

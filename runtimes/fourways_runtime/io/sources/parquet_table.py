@@ -1,0 +1,241 @@
+"""Tables in Parquet, read through pyarrow's datasets: only the columns wanted, in small batches.
+
+Every file's footer is read when the table is cut into splits, so that a column gone astray in the
+last file is found before the first one is scored, and so that the number of rows is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from fourways_api import Contract
+from fourways_runtime.errors import SourceError
+from fourways_runtime.scoring.cells import accepts
+from fourways_runtime.scoring.splits import Newer, Section, Split
+
+from . import BATCH_BYTES, rows_at_once
+from .base import SPLIT_ROWS, Chunk, check_more, check_names, completed, wanted
+from .files import Files
+
+_arrow: Any = pa
+_concat = _arrow.concat_batches  # Its stub knows it not.
+_READAHEAD = 4
+_FOOTERS_AT_ONCE = 8
+"""Footers asked for at once where each is a round trip."""
+
+
+class ParquetTable:
+    """See :class:`.base.Table`."""
+
+    def __init__(
+        self,
+        files: Files,
+        contract: Contract,
+        more: tuple[str, ...] = (),
+        batch_bytes: int = BATCH_BYTES,
+    ) -> None:
+        self._files = files
+        self._contract = contract
+        self._more = more
+        self._batch_bytes = batch_bytes
+        self._columns = list(dict.fromkeys((*wanted(contract), *more)))
+        self._form = ds.ParquetFileFormat(
+            default_fragment_scan_options=ds.ParquetFragmentScanOptions(
+                use_buffered_stream=True, pre_buffer=False
+            )
+        )
+        self._last: tuple[str, Any] | None = None
+        """The file opened last, by its fingerprint: splits of one file come one after another."""
+
+    @property
+    def total_rows(self) -> int | None:
+        """How many rows there are; known once every footer was read."""
+        if "_footers" not in self.__dict__:
+            return None
+        return sum(sum(groups) for _, groups in self._footers)
+
+    @cached_property
+    def _footers(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Of each file its fingerprint and the rows of its row groups."""
+        parts = self._files.parts
+
+        def look(at: int) -> tuple[str, tuple[int, ...]]:
+            path, name = parts[at].path, self._files.told(parts[at].path)
+            mark = self._files.fingerprint(path)
+            fragment = self._open(path, name, parts[at].constants, mark)
+            return mark, tuple(group.num_rows for group in fragment.row_groups)
+
+        if self._files.local or len(parts) == 1:
+            return [look(at) for at in range(len(parts))]
+        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+            return list(pool.map(look, range(len(parts))))
+
+    def _open(self, path: str, name: str, fixed: Mapping[str, str | None], mark: str) -> Any:
+        if self._last is not None and self._last[0] == path + mark:
+            return self._last[1]
+        with self._files.reading(name):
+            fragment: Any = self._form.make_fragment(path, self._files.filesystem)
+            _check(self._contract, fragment.physical_schema, fixed, name)
+            check_more(self._more, [*fragment.physical_schema.names, *fixed], name)
+            fragment.ensure_complete_metadata()
+        self._last = path + mark, fragment
+        return fragment
+
+    def splits(self, rows: int) -> list[Split]:
+        """Cut the table into runs of row groups of about ``rows`` rows."""
+        found: list[Split] = []
+        first = 0
+        for part, (mark, groups) in zip(self._files.parts, self._footers, strict=True):
+            told = self._files.told(part.path)
+            begin = 0
+            while begin < len(groups):
+                end, count = begin + 1, groups[begin]
+                while end < len(groups) and count + groups[end] <= rows:
+                    count, end = count + groups[end], end + 1
+                detail = {
+                    "path": part.path,
+                    "groups": [begin, end],
+                    "constants": dict(part.constants),
+                }
+                found.append(Split(len(found), told, detail, count, mark, first))
+                first, begin = first + count, end
+        return found
+
+    def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
+        """Read a run of row groups."""
+        return self._files.steady(split.detail["path"], split, lambda: self._read(split, newer))
+
+    def _read(self, split: Split, newer: Newer | None) -> Iterator[Chunk]:
+        path, fixed = split.detail["path"], split.detail["constants"]
+        whole = self._open(path, split.file, fixed, split.fingerprint)
+        groups = range(*split.detail["groups"])
+        condition = None
+        with self._files.reading(split.file):
+            fragment = whole.subset(row_group_ids=list(groups))
+            if newer is not None and newer.column in whole.physical_schema.names:
+                condition = _condition(newer, whole.physical_schema.field(newer.column).type)
+                # By the footer's statistics, so that row groups without a newer row are not read.
+                fragment = fragment.subset(filter=condition)
+        position = split.start
+        for batch in self._batches(split.file, fragment, fixed, condition):
+            yield Chunk(batch, np.arange(position, position + batch.num_rows))
+            position += batch.num_rows
+
+    def sections(self, split: Split) -> Iterator[Section]:
+        """Cut a part into its row groups, each with a digest of the columns that are read."""
+        path, fixed = split.detail["path"], split.detail["constants"]
+        whole = self._open(path, split.file, fixed, split.fingerprint)
+        told = [
+            f"{name} {whole.physical_schema.field(name).type}"
+            if name in whole.physical_schema.names
+            else f"{name} = {fixed[name]!r}"
+            for name in self._columns
+        ]
+        first = split.start
+        for number in range(*split.detail["groups"]):
+            group = whole.metadata.row_group(number)
+            columns = [c for c in map(group.column, range(group.num_columns)) if self._reads(c)]
+            content = self._files.content(path, split, _ranges(columns))
+            digest = None
+            if content is not None:
+                how = [f"{c.path_in_schema} {c.compression} {c.num_values}" for c in columns]
+                parts = [*told, *how, str(group.num_rows), content]
+                digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+            detail = {**split.detail, "groups": [number, number + 1]}
+            rows = Split(split.number, split.file, detail, group.num_rows, split.fingerprint, first)
+            yield Section(rows, digest)
+            first += group.num_rows
+
+    def _reads(self, column: Any) -> bool:
+        """Tell whether a column of the file is, or belongs to, one that is read."""
+        path = column.path_in_schema
+        return any(path == name or path.startswith(f"{name}.") for name in self._columns)
+
+    def _batches(
+        self, name: str, fragment: Any, fixed: Mapping[str, str | None], condition: Any = None
+    ) -> Iterator[Any]:
+        there = fragment.physical_schema.names
+        rows = sum(group.num_rows for group in fragment.row_groups)
+        # As the footer has it, not compressed: what is far wider than the contract tells is text.
+        width = sum(group.total_byte_size for group in fragment.row_groups) // max(1, rows)
+        size = rows_at_once(self._contract, self._batch_bytes, width)
+        batches = fragment.to_batches(
+            columns=[column for column in self._columns if column in there],
+            filter=condition,
+            batch_size=size,
+            batch_readahead=_READAHEAD,
+            # The cores are for the model; one thread reads ten times what it can score.
+            use_threads=False,
+        )
+        found = _joined(batches, size) if condition is not None else batches
+        while True:
+            with self._files.reading(name):
+                batch = next(found, None)
+            if batch is None:
+                return
+            if batch.num_rows:
+                yield completed(batch, self._columns, fixed)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read the table from its start, in order."""
+        for split in self.splits(SPLIT_ROWS):
+            yield from self.read(split)
+
+
+def _ranges(columns: Sequence[Any]) -> list[tuple[int, int]]:
+    """Return where the pages of columns are, as (start, end), neighbours joined."""
+    found: list[tuple[int, int]] = []
+    for column in columns:
+        start = column.data_page_offset
+        if column.has_dictionary_page and column.dictionary_page_offset:
+            start = min(start, column.dictionary_page_offset)
+        end = start + column.total_compressed_size
+        if found and found[-1][1] == start:
+            start = found.pop()[0]
+        found.append((start, end))
+    return found
+
+
+def _joined(batches: Iterator[Any], rows: int) -> Iterator[Any]:
+    """Join what a filter has left of batches to batches of up to ``rows`` rows."""
+    waiting: list[Any] = []
+    count = 0
+    for batch in batches:
+        if waiting and count + batch.num_rows > rows:
+            yield _concat(waiting)
+            waiting, count = [], 0
+        if batch.num_rows:
+            waiting.append(batch)
+            count += batch.num_rows
+    if waiting:
+        yield _concat(waiting)
+
+
+def _condition(newer: Newer, kind: Any) -> Any:
+    column: Any = ds.field(newer.column)
+    return (column >= pa.scalar(newer.value).cast(kind)) | column.is_null()
+
+
+def _check(contract: Contract, schema: Any, fixed: Mapping[str, str | None], file: str) -> None:
+    names = list(schema.names)
+    check_names(contract, [*names, *(name for name in fixed if name not in names)], file)
+    key = contract.entity_key
+    fields = [(key.name, key.type, ()), *((f.name, f.type, f.shape) for f in contract.inputs)]
+    for name, kind, shape in fields:
+        if name not in names:
+            continue
+        found = schema.field(name).type
+        if not accepts(kind, shape, found):
+            says = kind + (f" of shape {list(shape)}" if shape else "")
+            raise SourceError(
+                f"{file}: column {name} is {found}, the contract says {says}; "
+                "change the contract, or convert the column"
+            )

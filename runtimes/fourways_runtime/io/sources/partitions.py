@@ -1,0 +1,107 @@
+"""Folders laid out as COLUMN=VALUE (Hive's way): what their names say, and which are read.
+
+Folders a filter rules out are not listed, let alone opened. Pure, but for listing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+from fourways_runtime.errors import SourceError
+
+Filter = Mapping[str, frozenset[str]]
+"""Values wanted, by column."""
+
+NULL = "__HIVE_DEFAULT_PARTITION__"
+"""How a folder's name says that there is no value."""
+
+_EXPANDED = 1024
+"""Patterns one glob becomes at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file, and the columns that have one value in all of it."""
+
+    path: str
+    constants: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def constants(path: str) -> dict[str, str | None]:
+    """Return what the names of the folders a file is in say."""
+    return dict(
+        pair for folder in PurePosixPath(path).parent.parts if (pair := _pair(folder)) is not None
+    )
+
+
+def _pair(folder: str) -> tuple[str, str | None] | None:
+    column, equals, value = folder.partition("=")
+    if not equals or not column:
+        return None
+    return unquote(column), None if value == NULL else unquote(value)
+
+
+def _ruled_out(folder: str, filters: Filter) -> bool:
+    pair = _pair(folder)
+    return pair is not None and pair[0] in filters and (pair[1] or NULL) not in filters[pair[0]]
+
+
+def kept(parts: tuple[Part, ...], filters: Filter, shown: str) -> tuple[Part, ...]:
+    """Return the files a filter leaves.
+
+    Raises:
+        SourceError: none, or the table is not partitioned by that column.
+
+    """
+    for column, values in filters.items():
+        for part in parts:
+            if column not in part.constants:
+                raise SourceError(
+                    f"{shown}: {PurePosixPath(part.path).name} is in no folder {column}=VALUE, "
+                    "by which the filter chooses"
+                )
+        parts = tuple(p for p in parts if (p.constants[column] or NULL) in values)
+        if not parts:
+            wanted = ", ".join(sorted(values)[:5])
+            raise SourceError(f"{shown}: no partition has {column} = {wanted}")
+    return parts
+
+
+def expanded(pattern: str, filters: Filter) -> list[str]:
+    """Write a filter's values into a glob, so that only their folders are listed."""
+    patterns = [""]
+    for segment in pattern.split("/"):
+        column = segment.removesuffix("=*")
+        choices = [segment]
+        if segment.endswith("=*") and unquote(column) in filters:
+            # As it may be written in a folder's name: a value with marks of a glob stays a star.
+            values = sorted(filters[unquote(column)])
+            if all(re.fullmatch(r"[A-Za-z0-9._-]+", value) for value in values):
+                choices = [f"{column}={value}" for value in values]
+        if len(patterns) * len(choices) > _EXPANDED:
+            choices = [segment]
+        patterns = [f"{before}/{choice}" for before in patterns for choice in choices]
+    return [pattern[1:] for pattern in patterns]
+
+
+def found_files(backend: Any, path: str, filters: Filter) -> list[str]:
+    """List the files beneath a folder, in the order of their names."""
+    if not filters:
+        return sorted(backend.find(path))
+    found: list[str] = []
+    folders = [path]
+    while folders:
+        folder = folders.pop()
+        for entry in backend.ls(folder, detail=True):
+            name = str(entry["name"]).rstrip("/")
+            if entry["type"] != "directory":
+                if name != folder.rstrip("/"):
+                    found.append(name)
+            elif not _ruled_out(PurePosixPath(name).name, filters):
+                folders.append(name)
+    return sorted(found)

@@ -1,0 +1,286 @@
+"""Rows of a PostgreSQL query, by binary COPY: the server streams, and memory stays flat.
+
+Without ``splitBy`` one worker reads all rows in one statement: one snapshot, in the query's own
+order. With it, workers share ranges of that column, each a statement and so a snapshot of its own:
+a snapshot cannot be shared among pods and tries. What holds then: a row whose ``splitBy`` does not
+change is read exactly once if it is there all the time; rows added beyond the highest value the
+run began with are the next run's. Whoever needs one snapshot of all rows leaves ``splitBy`` out.
+
+Sessions are read only. Columns and types are checked before the first row, and again by each
+worker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+from psycopg import IsolationLevel, pq, sql
+from psycopg.postgres import types as pg_types
+
+from fourways_api import Contract, Paths
+from fourways_api.modes import SourceQuery
+from fourways_runtime.errors import FetchFailed, SourceError
+from fourways_runtime.scoring.splits import Newer, Section, Split
+
+from ..postgres.copy_out import FIXED, HEADER_BYTES, TRAILER, Column, Unpacker
+from ..postgres.user_database import UserDatabase
+from . import BATCH_BYTES, rows_at_once
+from .base import SPLIT_ROWS, Chunk, check_more, check_names, wanted
+from .key_ranges import KeyRange, cut
+
+WHERE = "the source's query"
+TRIES = 3
+RETRY_SECONDS = 1.0
+_WHOLE = frozenset({"int2", "int4", "int8"})
+_NUMBERS = _WHOLE | {"float4", "float8", "numeric"}
+_TEXTS = frozenset({"text", "varchar", "bpchar", "name", "char", "uuid", "citext"})
+_ORDERED = FIXED | _TEXTS
+
+
+class QueryTable:
+    """See :class:`.base.Table`."""
+
+    def __init__(
+        self,
+        query: SourceQuery,
+        contract: Contract,
+        paths: Paths,
+        more: tuple[str, ...] = (),
+        batch_bytes: int = BATCH_BYTES,
+    ) -> None:
+        self.total_rows: int | None = None
+        self._contract = contract
+        self._more = more
+        self._limits = rows_at_once(contract, batch_bytes), batch_bytes
+        self._names = tuple(dict.fromkeys((*wanted(contract), *more)))
+        self._split_by = query.split_by
+        # On a line of its own: a comment at the query's end must not swallow what follows.
+        self._from = sql.SQL("FROM (\n{}\n) AS q").format(
+            sql.SQL(query.sql.strip().removesuffix(";"))  # the user's own
+        )
+        self._database = UserDatabase(
+            query.database,
+            paths,
+            "the source database",
+            unavailable=FetchFailed,
+            refused=SourceError,
+        )
+        self._connection: psycopg.Connection | None = None
+
+    def splits(self, rows: int) -> list[Split]:
+        """Cut the rows into ranges of ``splitBy``, of about ``rows`` rows each."""
+        with self._snapshot() as connection:
+            types = self._described(connection)
+            mark = _fingerprint(types)
+            if self._split_by is None:
+                return [Split(0, WHERE, {}, None, mark, 0)]
+            ranges = cut(connection, self._from, self._split_by, rows)
+        self.total_rows = sum(each.rows for each in ranges)
+        found = []
+        first = 0
+        for at, each in enumerate(ranges):
+            told = f"{WHERE}, {each.told(self._split_by)}"
+            found.append(Split(at, told, each.detail(), each.rows, mark))
+            first += each.rows
+        return found
+
+    def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
+        """Read the rows of a range."""
+        with self._snapshot() as connection:
+            types = self._described(connection)
+            if _fingerprint(types) != split.fingerprint:
+                raise SourceError(f"{split.file}: changed while it was read: {_diff(types, split)}")
+            columns = [Column(name, self._sent(name, types[name])) for name in self._names]
+            statement = self._statement(columns, types, split, newer)
+            position = split.start
+            for batch in _batches(connection, statement, Unpacker(columns), *self._limits):
+                yield Chunk(batch, np.arange(position, position + batch.num_rows))
+                position += batch.num_rows
+
+    def sections(self, split: Split) -> Iterator[Section]:
+        """Return the part as it is: rows are read to be compared."""
+        yield Section(split)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read the table from its start, in order."""
+        for split in self.splits(SPLIT_ROWS):
+            yield from self.read(split)
+
+    # ------------------------------------------------------------ the connection
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[psycopg.Connection]:
+        connection = self._connected()
+        try:
+            with self._database.translated(), connection.transaction():
+                yield connection
+        except BaseException:
+            connection.close()
+            raise
+
+    def _connected(self) -> psycopg.Connection:
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        for left in reversed(range(TRIES)):
+            try:
+                connection = self._database.connect()
+            except FetchFailed:
+                if not left:
+                    raise
+                time.sleep(RETRY_SECONDS)
+            else:
+                connection.isolation_level = IsolationLevel.REPEATABLE_READ
+                connection.read_only = True
+                self._connection = connection
+                return connection
+        raise AssertionError
+
+    # ------------------------------------------------------------ columns
+
+    def _described(self, connection: psycopg.Connection) -> dict[str, str]:
+        """Return the type of each column wanted, checked against the contract."""
+        cursor = connection.execute(sql.SQL("SELECT * {} LIMIT 0").format(self._from))
+        described = cursor.description or []
+        names = [column.name for column in described]
+        check_names(self._contract, names, WHERE)
+        check_more(self._more, names, WHERE)
+        by_name = {column.name: _type(column.type_code) for column in described}
+        key = self._contract.entity_key
+        fields = [
+            (key.name, key.type, ()),
+            *((f.name, f.type, f.shape) for f in self._contract.inputs),
+        ]
+        for name, kind, shape in fields:
+            if not _fits(kind, shape, by_name[name]):
+                says = kind + (f" of shape {list(shape)}" if shape else "")
+                raise SourceError(
+                    f"{WHERE}: column {name} is {by_name[name]}, the contract says {says}; "
+                    "change the contract, or convert the column"
+                )
+        for name in self._more:
+            if by_name[name] not in _ORDERED:
+                raise SourceError(
+                    f"{WHERE}: column {name} is {by_name[name]}, by which rows cannot be told "
+                    "new from old; convert it to bigint, double precision, text or a time"
+                )
+        by = self._split_by
+        if by is not None and by_name.get(by) not in _WHOLE:
+            was = f"is {by_name[by]}" if by in by_name else "is missing"
+            raise SourceError(f"{WHERE}: column {by} {was}; splitBy needs a whole number")
+        kept = (*self._names, *((by,) if by is not None else ()))
+        return {name: by_name[name] for name in kept}
+
+    def _sent(self, name: str, kind: str) -> str:
+        """Return the type a column is sent as."""
+        if kind == "numeric":
+            kinds = {field.name: field.type for field in self._contract.inputs}
+            return "float8" if kinds.get(name, "").startswith("float") else "text"
+        return kind if kind in FIXED else "text"
+
+    def _statement(
+        self, columns: list[Column], types: dict[str, str], split: Split, newer: Newer | None
+    ) -> sql.Composed:
+        listed = sql.SQL(", ").join(_selected(column, types[column.name]) for column in columns)
+        conditions: list[sql.Composable] = []
+        order: sql.Composable = sql.SQL("")
+        if split.detail and self._split_by is not None:
+            by = sql.Identifier("q", self._split_by)
+            conditions.append(KeyRange.of(split.detail).condition(by))
+            order = sql.SQL(" ORDER BY {}").format(by)
+        if newer is not None:
+            # A text has no type of its own: PostgreSQL reads it as the column's.
+            conditions.append(
+                sql.SQL("({0} >= {1} OR {0} IS NULL)").format(
+                    sql.Identifier("q", newer.column), sql.Literal(newer.value)
+                )
+            )
+        where = (
+            sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
+        )
+        return sql.SQL("COPY (SELECT {} {}{}{}) TO STDOUT (FORMAT binary)").format(
+            listed, self._from, where, order
+        )
+
+
+def _batches(
+    connection: psycopg.Connection,
+    statement: sql.Composed,
+    unpacker: Unpacker,
+    most_rows: int,
+    most_bytes: int,
+) -> Iterator[pa.RecordBatch]:
+    """Run a COPY and decode what comes, on the level of libpq: a cursor costs 4 µs a row."""
+    server = connection.pgconn
+    try:
+        _expect(server.exec_(statement.as_bytes(connection)), pq.ExecStatus.COPY_OUT)
+        rows: list[Any] = []
+        skipped, held = HEADER_BYTES, 0
+        while True:
+            size, message = server.get_copy_data(0)
+            if size < 0:
+                break
+            if skipped:
+                message, skipped = message[skipped:], 0
+            if len(message) > len(TRAILER):  # not the end, nor the header alone
+                rows.append(message)
+                held += len(message)
+            if len(rows) == most_rows or held > most_bytes:
+                yield unpacker.unpack(rows)
+                rows, held = [], 0
+        result = server.get_result()
+        while result is not None:
+            _expect(result, pq.ExecStatus.COMMAND_OK)
+            result = server.get_result()
+    except BaseException:
+        connection.close()  # Rows may still be on their way.
+        raise
+    if rows:
+        yield unpacker.unpack(rows)
+
+
+def _expect(result: pq.abc.PGresult, status: int) -> None:
+    if result.status != status:
+        raise psycopg.errors.error_from_result(result)
+
+
+def _type(oid: int) -> str:
+    found = pg_types.get(oid)
+    if found is None:
+        return "text"  # an enum's values are text
+    return f"{found.name}[]" if found.array_oid == oid else found.name
+
+
+def _fits(kind: str, shape: tuple[int, ...], found: str) -> bool:
+    element, listed = found.removesuffix("[]"), found.endswith("[]")
+    if shape and element in ("json", "jsonb") and not listed:
+        return True
+    if listed != bool(shape):
+        return False
+    if kind == "string":
+        return element in _TEXTS
+    return element == "bool" if kind == "bool" else element in _NUMBERS
+
+
+def _selected(column: Column, kind: str) -> sql.Composed:
+    name = sql.Identifier("q", column.name)
+    if kind.endswith("[]"):
+        return sql.SQL("to_json({})::text").format(name)
+    if kind in FIXED:
+        return sql.SQL("{}").format(name)
+    return sql.SQL("{}::{}").format(name, sql.SQL("float8" if column.kind == "float8" else "text"))
+
+
+def _fingerprint(types: dict[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in types.items())
+
+
+def _diff(types: dict[str, str], split: Split) -> str:
+    before = set(split.fingerprint.split(", "))
+    now = set(_fingerprint(types).split(", "))
+    return f"{', '.join(sorted(before - now))} is now {', '.join(sorted(now - before))}"[:300]

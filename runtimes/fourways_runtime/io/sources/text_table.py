@@ -1,0 +1,76 @@
+"""What CSV and JSON Lines share: files of text, whose rows are counted as they are read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+
+from fourways_api import Contract
+from fourways_runtime.scoring.splits import Newer, Section, Split
+
+from . import BATCH_BYTES, rows_at_once
+from .base import Chunk, wanted
+from .files import Files
+from .watermarks import DETAIL, agreed, sifted
+
+
+class TextTable(ABC):
+    """See :class:`.base.Table`."""
+
+    total_rows: int | None = None
+
+    def __init__(
+        self,
+        files: Files,
+        contract: Contract,
+        more: tuple[str, ...] = (),
+        batch_bytes: int = BATCH_BYTES,
+    ) -> None:
+        self._files = files
+        self._contract = contract
+        self._more = more
+        self._rows = rows_at_once(contract, batch_bytes)
+        self._columns = tuple(dict.fromkeys((*wanted(contract), *more)))
+
+    @abstractmethod
+    def splits(self, rows: int) -> list[Split]:
+        """Cut the table, and look at its first rows."""
+
+    @abstractmethod
+    def _file(self, split: Split, first: int) -> Iterator[Chunk]:
+        """Read a part whose rows are counted from ``first``."""
+
+    def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
+        """Read a part."""
+        path = split.detail["path"]
+        return self._files.steady(path, split, lambda: self._sifted(split, newer))
+
+    def _sifted(self, split: Split, newer: Newer | None) -> Iterator[Chunk]:
+        for chunk in self._file(split, split.start):
+            for column in self._more:
+                chunk = sifted(chunk, column, split.detail[DETAIL], newer, split.file)
+            yield chunk
+
+    def sections(self, split: Split) -> Iterator[Section]:
+        """Return the part as it is: rows are read to be compared."""
+        yield Section(split)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read the table from its start, in order."""
+        position = 0
+        for split in self.splits(0):
+            for chunk in self._file(split, position):
+                yield chunk
+                last = [*chunk.rows[-1:].tolist(), *(reject.row for reject in chunk.rejects)]
+                position = max(position, *(row + 1 for row in last))
+
+    def _note_kind(
+        self, splits: list[Split], column: str, kinds: Iterable[tuple[str, str | None]]
+    ) -> None:
+        """Note in each part what kind of values tell what is new, once all files agree on it.
+
+        ``kinds`` are what the first rows of each file say, with its name. Raises SourceError.
+        """
+        kind = agreed(column, kinds)
+        for split in splits:
+            split.detail[DETAIL] = kind

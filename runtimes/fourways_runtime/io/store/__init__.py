@@ -1,0 +1,120 @@
+"""The prediction store: what batch and stream write, and what the gateway answers from.
+
+Owns its address: a ``postgresql://`` or ``sqlite:///PATH`` URI decides which database it is, and
+nothing outside this package knows which. Errors never show a password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote
+
+from fourways_runtime.errors import ConfigError
+from fourways_runtime.scoring.columns import Key
+
+from .base import Lookup, PublishedRun, Run
+from .reader import StoreReader
+from .runs.writer import Writer
+from .streams.stream import LiveAnswer, LiveLookup, Stream, StreamWriter
+
+__all__ = [
+    "Key",
+    "LiveAnswer",
+    "LiveLookup",
+    "Lookup",
+    "PublishedRun",
+    "Run",
+    "StoreReader",
+    "Stream",
+    "StreamWriter",
+    "Writer",
+    "open_reader",
+    "open_stream_writer",
+    "open_writer",
+    "read_uri",
+]
+
+
+def read_uri(file: str) -> str:
+    """Read the store's URI from a mounted file.
+
+    Raises:
+        ConfigError: the file is missing or empty.
+
+    """
+    try:
+        uri = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not text"
+        raise ConfigError(
+            f"the prediction store's URI cannot be read from {file}: {why} (on a cluster, the key "
+            "uri of the store's Secret, fourways-store unless the chart's values say otherwise)"
+        ) from None
+    if not uri:
+        raise ConfigError(f"the prediction store's URI in {file} is empty")
+    return uri
+
+
+def open_writer(uri: str) -> Writer:
+    """Connect to a store and make its tables where they are missing (blocking).
+
+    Raises:
+        ConfigError: the URI names no store we know, or the store is of a newer version.
+        StoreUnavailable: it cannot be reached, or refuses us.
+
+    """
+    if (path := _sqlite_path(uri)) is not None:
+        from .sqlite_database import SqliteDatabase
+
+        return Writer(SqliteDatabase(path))
+    from .postgres_database import PostgresDatabase
+
+    return Writer(PostgresDatabase(uri))
+
+
+def open_stream_writer(uri: str, stream: Stream) -> StreamWriter:
+    """Connect to a store as a worker of a stream: its tables are made where they are missing.
+
+    From then on readers see this stream's live table (blocking).
+
+    Raises:
+        ConfigError: the URI names no store we know, or the store is of a newer version.
+        StoreUnavailable: it cannot be reached, or refuses us.
+
+    """
+    if (path := _sqlite_path(uri)) is not None:
+        from .streams.sqlite_stream import SqliteStream
+
+        return SqliteStream(path, stream)
+    from .streams.postgres_stream import PostgresStream
+
+    return PostgresStream(uri, stream)
+
+
+def open_reader(uri: str | Callable[[], str], timeout: float) -> StoreReader:
+    """Return a reader; it connects when it is first asked. ``timeout`` (s) bounds each question.
+
+    A callable is asked for the URI at each new connection, so that a rotated Secret needs no
+    restart. It must not change the kind of database.
+
+    Raises:
+        ConfigError: the URI names no store we know.
+
+    """
+    ask = uri if callable(uri) else lambda: uri
+    if (path := _sqlite_path(ask())) is not None:
+        from .sqlite_reader import SqliteReader
+
+        return SqliteReader(path, timeout)
+    from .postgres_reader import PostgresReader
+
+    return PostgresReader(ask, timeout)
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    if uri.startswith("sqlite:///"):
+        return Path("/" + unquote(uri.removeprefix("sqlite:///")).lstrip("/"))
+    if uri.startswith(("postgresql://", "postgres://")):
+        return None
+    raise ConfigError("the prediction store's URI is neither postgresql://… nor sqlite:///PATH")

@@ -1,0 +1,84 @@
+"""How a contract becomes a table: names, types, versions. What both databases agree on.
+
+Names of tables are hashes and never hold a user's text. Columns have the contract's names, so that
+people can read them with SQL; where a database keeps a name for itself, or does not tell upper from
+lower case, the column gets a suffix no contract name can have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from fourways_api import Contract
+from fourways_api.base import JUDGED
+
+from ..table_columns import TableColumn
+from .base import PublishedRun
+
+SCHEMA_VERSION = 4
+"""Raised with each change of the tables. An older store is brought up to date where it stands: so
+far by tables it lacks. A newer one is not touched."""
+
+POSITION = "$row"
+"""TableColumn with a row's position in the source. No contract name holds a dollar."""
+
+HASH = "$hash"
+"""TableColumn with a hash of the row's key and inputs, where runs compare them."""
+
+DUPLICATE = "a later row has the same key"
+"""Why a row gave way."""
+
+# System columns of PostgreSQL.
+_RESERVED = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+
+
+def columns(contract: Contract) -> tuple[TableColumn, ...]:
+    """Return the columns of a run's table: the entity key, then the outputs."""
+    fields = [
+        (contract.entity_key.name, contract.entity_key.type, ()),
+        *((field.name, field.type, field.shape) for field in contract.outputs),
+    ]
+    taken = set(_RESERVED)
+    found = []
+    for name, kind, shape in fields:
+        identifier, suffix = name, 2
+        while identifier.lower() in taken:
+            identifier, suffix = f"{name[:58]}${suffix}", suffix + 1
+        taken.add(identifier.lower())
+        found.append(TableColumn(name, identifier, kind, tuple(shape)))
+    return tuple(found)
+
+
+def table_name(run_id: int, namespace: str, deployment: str, run: str) -> str:
+    """Return the name of a run's table. The id makes each try's table its own."""
+    told = "\0".join((str(run_id), namespace, deployment, run))
+    return "run_" + hashlib.sha256(told.encode()).hexdigest()[:24]
+
+
+def dump_contract(contract: Contract) -> str:
+    """Write a contract as it is kept beside a run."""
+    return orjson.dumps(contract.to_json()).decode()
+
+
+def load_contract(text: str) -> Contract:
+    """Read a contract kept beside a run."""
+    # Its rules were kept when it was written.
+    return Contract.model_validate_json(text, context=JUDGED)
+
+
+def published_run(row: tuple[Any, ...]) -> PublishedRun:
+    """Build a run from name, version, digest, contract, computed_at, rows, rejects."""
+    name, version, digest, contract, computed_at, rows, rejects = row
+    if isinstance(computed_at, str):
+        computed_at = datetime.fromisoformat(computed_at)
+    return PublishedRun(
+        name, version, digest, load_contract(contract), computed_at.astimezone(UTC), rows, rejects
+    )
+
+
+RUN_COLUMNS = "r.name, r.version, r.digest, r.contract, r.computed_at, r.rows, r.rejects"
+"""What :func:`published_run` is built from, of the table ``runs`` as ``r``."""

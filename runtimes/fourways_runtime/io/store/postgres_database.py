@@ -1,0 +1,214 @@
+"""PostgreSQL as the writers of runs need it; see :class:`.database.Database`.
+
+Owns the connection: COPY for rows, advisory locks of the session for what lives as long as a
+worker. A connection that breaks is not mended here: whoever uses it opens the store anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+
+from fourways_runtime.scoring.columns import Array, Keys, Reject
+
+from ..postgres import copy_in as pgcopy
+from ..postgres.connection import conninfo, lock_number, translated
+from ..table_columns import TableColumn
+from .database import Duplicates, Gone, quoted
+from .postgres_schema import ensure_schema
+
+CONNECT_SECONDS = 10.0
+# Helpers cost more than they bring while a million keys are sorted, and take their cores from those
+# who ask; what fits into memory is not sorted on disk.
+_INDEXING = (
+    "SET LOCAL max_parallel_maintenance_workers = 0",
+    "SELECT set_config('maintenance_work_mem', '128MB', true) "
+    "WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < 134217728",
+)
+_HELD = """
+    SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+    AND classid = %s AND objid = %s
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+_RELATIONS = """
+    SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'fourways' AND c.relkind IN ('r', 'v') AND c.relname ~ '^run_[0-9a-f]{24}'
+    ORDER BY c.relkind DESC, c.relname"""
+
+
+class PostgresDatabase:
+    """One connection."""
+
+    streams = True
+    layered = True
+    exists_hashes = True
+
+    def __init__(self, uri: str, *, made: bool = False) -> None:
+        self._uri = uri
+        with translated(uri):
+            self._connection = psycopg.connect(conninfo(uri, CONNECT_SECONDS), autocommit=True)
+            try:
+                if not made:
+                    ensure_schema(self._connection)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def second(self) -> PostgresDatabase:
+        """Open another connection to the same store."""
+        return PostgresDatabase(self._uri, made=True)
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+        with self._translated():
+            return self._connection.execute(_spelt(query), values).fetchall()
+
+    def change(self, query: str, values: Sequence[Any] = ()) -> int:
+        """Run a statement and return how many rows it touched."""
+        with self._translated():
+            return self._connection.execute(_spelt(query), values).rowcount
+
+    def transaction(self, lock: str = "") -> AbstractContextManager[None]:
+        """Do all or nothing."""
+        return self._transaction(lock)
+
+    @contextmanager
+    def _transaction(self, lock: str) -> Iterator[None]:
+        with self._translated(), self._connection.transaction():
+            if lock:
+                self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number(lock),))
+            yield
+
+    def time(self, moment: datetime) -> Any:
+        """Return a time as its columns hold it."""
+        return moment
+
+    def array(self, numbers: Array) -> Any:
+        """Return whole numbers as statements take them."""
+        return numbers.tolist()
+
+    def hold(self, lock: str) -> bool:
+        """Take a lock that lives as long as this connection."""
+        ((taken,),) = self.rows("SELECT pg_try_advisory_lock(?)", (lock_number(lock),))
+        return bool(taken)
+
+    def let_go(self, lock: str) -> None:
+        """Give back a lock."""
+        self.rows("SELECT pg_advisory_unlock(?)", (lock_number(lock),))
+
+    def held(self, lock: str) -> bool:
+        """Tell whether anybody has a lock."""
+        number = lock_number(lock) % 2**64
+        with self._translated():
+            found = self._connection.execute(_HELD, (number >> 32, number % 2**32))
+            return found.fetchone() is not None
+
+    def create(self, table: str, columns: Sequence[TableColumn]) -> None:
+        """Make a table."""
+        defined = ", ".join(
+            f"{quoted(column.identifier)} {_type(column, key=column is columns[0])} NOT NULL"
+            for column in columns
+        )
+        self.change(f"CREATE TABLE @{quoted(table)} ({defined})")
+
+    def index(self, table: str, key: str) -> None:
+        """Look a table up by a column from now on."""
+        for settings in _INDEXING:
+            self.change(settings)
+        self.change(
+            f"CREATE UNIQUE INDEX {quoted(table + '_key')} ON @{quoted(table)} ({key}) "
+            "WITH (fillfactor = 100)"
+        )
+
+    def appender(self, table: str, columns: Sequence[TableColumn]) -> Callable[[list[Keys]], None]:
+        """Return what adds rows to a table."""
+        packer = pgcopy.Packer(columns)
+        into = _spelt(f"COPY @{quoted(table)} FROM STDIN BINARY")
+
+        def append(values: list[Keys]) -> None:
+            with (
+                self._translated(),
+                self._connection.cursor() as cursor,
+                cursor.copy(into) as copy,
+            ):
+                copy.write(pgcopy.HEADER)
+                copy.write(packer.pack(values))
+                copy.write(pgcopy.TRAILER)
+
+        return append
+
+    def append_rejects(self, run_id: int, rejects: list[Reject]) -> None:
+        """Add rejects to a run's."""
+        into = "COPY fourways.rejects (run_id, position, key, field, reason) FROM STDIN"
+        with (
+            self._translated(),
+            self._connection.cursor() as cursor,
+            cursor.copy(into) as copy,
+        ):
+            for reject in rejects:
+                texts = (reject.key, reject.field, reject.reason)
+                copy.write_row((run_id, reject.row, *map(_storable, texts)))
+
+    def blobs(self, query: str, values: Sequence[Any]) -> list[bytes]:
+        """Return the one column of a query, in any order."""
+        # In binary: as text each byte would come as two.
+        with self._translated(), self._connection.cursor(binary=True) as cursor:
+            return [raw for (raw,) in cursor.execute(_spelt(query), values)]
+
+    def relations(self) -> list[str]:
+        """Return the names of all runs' tables and views, views first."""
+        return [str(name) for (name,) in self.rows(_RELATIONS)]
+
+    def drop(self, relation: str) -> None:
+        """Drop a run's table or view."""
+        kind = self.rows(
+            "SELECT c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = 'fourways' AND c.relname = ?",
+            (relation,),
+        )
+        if kind:
+            with self._translated(), self._connection.transaction():
+                # A reader at work holds the table for a moment; a hung one must not hold us.
+                self._connection.execute("SET LOCAL lock_timeout = '1s'")
+                what = "VIEW" if kind[0][0] == "v" else "TABLE"
+                self._connection.execute(_spelt(f"DROP {what} IF EXISTS @{quoted(relation)}"))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with translated(self._uri):
+                yield
+        except psycopg.errors.UniqueViolation:
+            raise Duplicates from None
+        except (psycopg.errors.UndefinedTable, psycopg.errors.ForeignKeyViolation):
+            raise Gone from None
+
+
+@lru_cache(maxsize=256)
+def _spelt(query: str) -> bytes:
+    """Return a statement as psycopg takes it. Built of our own names and words alone."""
+    text = query.replace("%", "%%").replace("?", "%s").replace("@", "fourways.")
+    text = text.replace(":each(%s)", "(SELECT unnest(%s::bigint[]))")
+    text = text.replace(":now", "extract(epoch FROM clock_timestamp())::double precision")
+    return text.replace(":skip", "FOR UPDATE SKIP LOCKED").replace(":rowid", "ctid").encode()
+
+
+def _type(column: TableColumn, *, key: bool) -> str:
+    # Bytewise order: an index that neither costs a collation nor breaks with an upgrade of one.
+    collated = key and column.kind == "string"
+    return pgcopy.sql_type(column) + (' COLLATE "C"' if collated else "")
+
+
+def _storable(text: str | None) -> str | None:
+    """Return text a database takes: reasons quote what the source held."""
+    if text is None:
+        return None
+    return text.replace("\0", "\\0").encode("utf-8", "replace").decode()

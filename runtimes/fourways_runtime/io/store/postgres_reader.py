@@ -1,0 +1,243 @@
+"""Answering from PostgreSQL: pointer and rows in one statement, one round trip.
+
+Owns the pool and its recovery. What a pointer points to never changes, so a run's contract and the
+statement that reads it are kept until the pointer moves; every answer checks the pointer in the
+statement that fetched the rows. Nothing here waits longer than the time-out it was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from fourways_runtime.errors import ConfigError, StoreUnavailable
+from fourways_runtime.scoring.columns import Key
+from fourways_runtime.scoring.keys import asked
+
+from ..postgres import copy_in as pgcopy
+from ..postgres.connection import conninfo, explain, is_unavailable
+from . import layout
+from .base import Lookup, PublishedRun
+from .streams.postgres_live import STREAM, LiveTarget, refused, whole
+from .streams.stream import LiveLookup, Place
+
+MAX_CONNECTIONS = 8
+MAX_WAITING = 10_000
+RECONNECT_SECONDS = 0.5
+"""How long the pool tries before it forgets a connection; the next question starts anew. So a
+store that is back is noticed within this time, whatever the pool's own backoff would be."""
+
+_TRIES = 3
+_POINTER = f"""SELECT r.id, r.namespace, r.deployment, r.table_name, {layout.RUN_COLUMNS}
+    FROM fourways.published p JOIN fourways.runs r ON r.id = p.run_id
+    WHERE p.namespace = %s"""  # noqa: S608
+_GONE = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A published run, and how it is read."""
+
+    id: int
+    run: PublishedRun
+    statement: sql.Composed
+    names: tuple[str, ...]
+    wide: tuple[int, ...]
+    """Which outputs come as Decimal and are whole numbers."""
+
+
+class PostgresReader:
+    """The store as the gateway sees it; see :class:`.base.StoreReader`."""
+
+    def __init__(self, uri: Callable[[], str], timeout: float) -> None:
+        self._uri = uri
+        self._timeout = timeout
+        self._pool: AsyncConnectionPool | None = None
+        self._opening = asyncio.Lock()
+        self._targets: dict[tuple[str, str], _Target] = {}
+        self._streams: dict[tuple[str, str], LiveTarget] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def lookup(self, namespace: str, deployment: str, keys: list[Key]) -> Lookup | None:
+        """Answer by keys from the published run; None where nothing was published yet."""
+        return await self._within(self._lookup(namespace, deployment, keys))
+
+    async def deployments(self, namespace: str) -> list[tuple[str, PublishedRun]]:
+        """Return the deployments with a published run."""
+        rows = await self._within(self._query(_POINTER + " ORDER BY r.deployment", (namespace,)))
+        return [(row[2], layout.published_run(row[4:])) for row in rows or []]
+
+    async def live(
+        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[Place] = ()
+    ) -> LiveLookup | None:
+        """Answer by keys from a stream; None where no worker of it ever started."""
+        return await self._within(self._live((namespace, deployment), keys, places))
+
+    async def ready(self) -> bool:
+        """Tell whether the store answers."""
+        try:
+            return await self._within(self._query("SELECT 1", ())) is not None
+        except StoreUnavailable:
+            return False
+
+    async def close(self) -> None:
+        """Close the pool."""
+        for task in self._tasks:
+            task.cancel()
+        if self._pool is not None:
+            await self._pool.close()
+
+    async def _lookup(self, namespace: str, deployment: str, keys: list[Key]) -> Lookup | None:
+        whose = (namespace, deployment)
+        for _ in range(_TRIES):
+            target = self._targets.get(whose) or await self._find(whose)
+            if target is None:
+                return None
+            meant = asked(target.run.contract.entity_key.type, keys)
+            rows = await self._query(target.statement, (list(meant), *whose))
+            # No rows: nothing is published any more. Another id, or no table: the pointer moved.
+            if rows and rows[0][0] == target.id:
+                found = {}
+                for row in rows:
+                    if row[1] is not None:
+                        answer = _answer(target, row[2:])
+                        found.update(dict.fromkeys(meant[row[1]], answer))
+                return Lookup(target.run, found)
+            self._targets.pop(whose, None)
+        raise StoreUnavailable("the prediction store: the published run moved while it was read")
+
+    async def _find(self, whose: tuple[str, str]) -> _Target | None:
+        rows = await self._query(_POINTER + " AND p.deployment = %s", whose)
+        if not rows:
+            return None
+        target = _target(rows[0][0], rows[0][3], layout.published_run(rows[0][4:]))
+        self._targets[whose] = target
+        return target
+
+    async def _live(
+        self, whose: tuple[str, str], keys: list[Key], places: Sequence[Place]
+    ) -> LiveLookup | None:
+        for _ in range(_TRIES):
+            target = self._streams.get(whose) or await self._find_stream(whose)
+            if target is None:
+                return None
+            rows = await self._query(*target.asking(keys, places, whose))
+            # As with runs: another revision, or no table, is a contract that has changed since.
+            if rows and rows[0][0] == target.revision:
+                letters = refused(rows) if places else {}
+                return LiveLookup(target.contract, target.answers(rows, keys), letters)
+            self._streams.pop(whose, None)
+        raise StoreUnavailable("the prediction store: the stream's table moved while it was read")
+
+    async def _find_stream(self, whose: tuple[str, str]) -> LiveTarget | None:
+        rows = await self._query(STREAM, whose)
+        if not rows:
+            return None
+        target = self._streams[whose] = LiveTarget.of(*rows[0])
+        return target
+
+    async def _query(
+        self, query: str | sql.Composed, values: tuple[Any, ...]
+    ) -> list[tuple[Any, ...]] | None:
+        """Return all rows; None where the table, or the store's schema, is not there."""
+        pool = await self._opened()
+        for last in (False, True):
+            connection = None
+            try:
+                async with pool.connection() as connection:
+                    cursor = connection.cursor(binary=True)
+                    await cursor.execute(query, values)
+                    return await cursor.fetchall()
+            except _GONE:
+                return None
+            except (PoolTimeout, TooManyRequests, PoolClosed):
+                raise StoreUnavailable("the prediction store: no connection") from None
+            except psycopg.Error as error:
+                if not is_unavailable(error):
+                    raise
+                broken = connection is not None and connection.closed
+                if last or not broken:
+                    raise StoreUnavailable(f"the prediction store: {self._told(error)}") from None
+                # The server went away since: what else is in the pool is as dead as this one.
+                await pool.drain()
+        raise AssertionError
+
+    async def _opened(self) -> AsyncConnectionPool:
+        async with self._opening:
+            if self._pool is None:
+                pool = AsyncConnectionPool(
+                    self._conninfo,
+                    kwargs={"autocommit": True},
+                    configure=self._configure,
+                    min_size=1,
+                    max_size=MAX_CONNECTIONS,
+                    max_waiting=MAX_WAITING,
+                    timeout=self._timeout,
+                    reconnect_timeout=RECONNECT_SECONDS,
+                    open=False,
+                )
+                await pool.open()
+                self._pool = pool
+        return self._pool
+
+    def _conninfo(self) -> str:
+        return conninfo(self._uri(), self._timeout)
+
+    async def _configure(self, connection: psycopg.AsyncConnection) -> None:
+        milliseconds = max(1, int(self._timeout * 1000))
+        await connection.execute(
+            sql.SQL("SET statement_timeout = {}; SET default_transaction_read_only = on").format(
+                sql.Literal(milliseconds)
+            )
+        )
+
+    async def _within(self, question: Coroutine[Any, Any, T]) -> T:
+        """Wait for an answer as long as the time-out allows, and not for its cancellation."""
+        task = asyncio.ensure_future(question)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._timeout)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            task.cancel()
+            raise StoreUnavailable(f"the prediction store: no answer in {self._timeout:g} s")
+        return task.result()
+
+    def _told(self, error: psycopg.Error) -> str:
+        try:
+            return explain(error, self._uri())
+        except ConfigError:
+            return type(error).__name__
+
+
+def _target(run_id: int, table: str, run: PublishedRun) -> _Target:
+    key, *outputs = layout.columns(run.contract)
+    listed = [sql.SQL("t.{}").format(sql.Identifier(c.identifier)) for c in (key, *outputs)]
+    statement = sql.SQL(
+        "SELECT p.run_id, {} FROM fourways.published p "
+        "LEFT JOIN {} t ON t.{} = ANY(%s::{}) WHERE p.namespace = %s AND p.deployment = %s"
+    ).format(
+        sql.SQL(", ").join(listed),
+        sql.Identifier("fourways", table),
+        sql.Identifier(key.identifier),
+        sql.SQL(f"{pgcopy.TYPES[key.kind].sql}[]"),
+    )
+    wide = tuple(at for at, column in enumerate(outputs) if column.kind == "uint64")
+    return _Target(run_id, run, statement, tuple(column.name for column in outputs), wide)
+
+
+def _answer(target: _Target, values: tuple[Any, ...]) -> dict[str, Any]:
+    answer = dict(zip(target.names, values, strict=True))
+    for at in target.wide:
+        answer[target.names[at]] = whole(values[at])
+    return answer

@@ -1,0 +1,138 @@
+"""A chunk's rows, rejects and record, which come to the store together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import orjson
+
+from fourways_runtime.scoring.columns import Array, Keys, Predictions, Reject
+
+from .. import layout
+from ..database import Gone
+from .ledger import Ledger, taken_over
+
+
+class ChunkRecord:
+    """A chunk as it is written: its rows, its rejects and its record, all or nothing."""
+
+    def __init__(self, ledger: Ledger, number: int) -> None:
+        self._ledger = ledger
+        self._data = ledger.data
+        self.number = number
+        self._open: Any = None
+        self._waiting: list[Callable[[], object]] = []
+        self._append = ledger.data.appender(ledger.table, ledger.columns) if ledger.table else None
+        self._predictions = 0
+        self._rejects = 0
+
+    def write(self, predictions: Predictions, hashes: Array | None = None) -> None:
+        """Append predictions, and the hash of each row where runs are compared."""
+        append = self._append
+        self._predictions += len(predictions)
+        if not len(predictions) or append is None:
+            return
+        values: list[Keys] = [
+            predictions.keys,
+            predictions.rows,
+            *([] if hashes is None else [hashes]),
+        ]
+        values += [
+            predictions.columns[column.name]
+            for column in layout.columns(self._ledger.run.contract)[1:]
+        ]
+        self._do(lambda: append(values))
+
+    def section(self, digest: str | None, hashes: Array) -> None:
+        """Append by what the rows of a section are known again: the hash of each that has a
+        prediction, and, where all of them have one, the digest of the section."""
+        values = (self._ledger.run_id, digest, hashes.tobytes())
+        self._do(lambda: self._data.change("INSERT INTO @sections VALUES (?, ?, ?)", values))
+
+    def unchanged(self, digest: str) -> None:
+        """Append a section that is as it was in the published run."""
+        base = self._ledger.base
+        values = (self._ledger.run_id, base.run_id if base else None, digest)
+        copy = (
+            "INSERT INTO @sections SELECT ?, digest, hashes FROM @sections "
+            "WHERE run_id = ? AND digest = ? LIMIT 1"
+        )
+        self._do(lambda: self._data.change(copy, values))
+
+    def reject(self, rejects: list[Reject]) -> None:
+        """Append rejects."""
+        self._rejects += len(rejects)
+        if rejects:
+            self._do(lambda: self._data.append_rejects(self._ledger.run_id, rejects))
+
+    def done(self, rows: int, *, watermark: Any = None, receipt: str = "") -> bool:
+        """Record the chunk for good; False where another worker has, and nothing was written."""
+        values = (
+            self._ledger.owner,
+            rows,
+            self._predictions,
+            self._rejects,
+            None if watermark is None else orjson.dumps(watermark).decode(),
+            receipt,
+            self._ledger.run_id,
+            self.number,
+        )
+        try:
+            self._begin()
+            for write in self._waiting:
+                write()
+            recorded = self._data.change(
+                "UPDATE @chunks SET state = 'done', done_at = :now, owner = ?, rows = ?, "
+                "predictions = ?, rejects = ?, watermark = ?, receipt = ? "
+                "WHERE run_id = ? AND number = ? AND state <> 'done'",
+                values,
+            )
+            if recorded != 1:
+                raise _Lost
+            self._end()
+        except _Lost:
+            return False
+        except Gone:
+            raise taken_over(self._ledger.run) from None
+        finally:
+            self.drop()
+        return True
+
+    def drop(self) -> None:
+        """Take back what was written, unless it is recorded. Raises nothing."""
+        if self._open is not None:
+            # Where the connection broke, the database has taken it back already.
+            with suppress(Exception):
+                self._end(_Lost())
+
+    def _do(self, write: Callable[[], object]) -> None:
+        if not self._data.streams:
+            self._waiting.append(write)
+            return
+        try:
+            self._begin()
+            write()
+        except BaseException as error:
+            self.drop()
+            if isinstance(error, Gone):
+                raise taken_over(self._ledger.run) from None
+            raise
+
+    def _begin(self) -> None:
+        if self._open is None:
+            transaction = self._data.transaction()
+            transaction.__enter__()
+            self._open = transaction
+
+    def _end(self, error: Exception | None = None) -> None:
+        transaction, self._open = self._open, None
+        if error is None:
+            transaction.__exit__(None, None, None)
+        else:
+            transaction.__exit__(type(error), error, error.__traceback__)
+
+
+class _Lost(Exception):
+    """Another worker has recorded the chunk."""

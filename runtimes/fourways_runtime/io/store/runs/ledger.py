@@ -1,0 +1,450 @@
+"""The ledger of one run: which part of the source is scored by whom, and what is recorded for good.
+
+Owns the rules by which workers share a run. A part (chunk) is claimed, and recorded together with
+its predictions and rejects in one transaction; once recorded it is never claimed again, so a run
+that starts anew goes on where the one before ended. A claim is a hint that keeps others from doing
+the same work: it ends with its lease, or with its worker, and the first to record a chunk counts,
+whoever claimed it last. What is recorded does not depend on it.
+
+Each worker has two connections: one for claims, from any thread, and one for rows.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from fourways_runtime.errors import ConfigError, StoreUnavailable
+from fourways_runtime.io.table_columns import TableColumn
+from fourways_runtime.scoring.splits import Split
+
+from .. import layout
+from ..base import Run
+from ..database import Database, Gone
+
+LEASE_SECONDS = 60.0
+"""How long a claim stands without a word from its worker."""
+
+_LAST_CLAIM_SECONDS = 5.0
+"""How long a worker that leaves waits for a claim under way."""
+
+_ROWS_AT_ONCE = 500
+_FIND = """
+    SELECT r.id, r.state, r.table_name, l.fingerprint, l.state, l.own_table
+    FROM @runs r LEFT JOIN @ledgers l ON l.run_id = r.id
+    WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""
+_BASE = """
+    SELECT r.id, r.version, r.digest, r.contract, r.table_name, r.rows, l.settings, l.watermark,
+    l.since_full, l.own_table, l.base_table, l.base_rows, l.duplicates,
+    EXISTS (SELECT 1 FROM @sections s WHERE s.run_id = r.id)
+    FROM @published p JOIN @runs r ON r.id = p.run_id JOIN @ledgers l ON l.run_id = r.id
+    WHERE p.namespace = ? AND p.deployment = ?"""
+_CLAIM = """
+    UPDATE @chunks SET state = 'claimed', owner = ?, attempts = attempts + 1, claimed_at = :now,
+    lease_until = :now + ? WHERE run_id = ? AND number = (
+        SELECT number FROM @chunks WHERE run_id = ? AND {which} ORDER BY number LIMIT 1 :skip)
+    AND EXISTS (SELECT 1 FROM @ledgers WHERE run_id = ? AND state = 'open')
+    RETURNING number, split, attempts"""
+_TOTALS = """
+    SELECT count(*), coalesce(sum(rows), 0), coalesce(sum(rejects), 0),
+    coalesce(sum(predictions), 0), sum(CASE WHEN state = 'done' THEN 1 ELSE 0 END),
+    sum(CASE WHEN state = 'todo' THEN 1 ELSE 0 END)
+    FROM @chunks WHERE run_id = ?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run is begun with, beside the model: it decides what the next one may carry over."""
+
+    fingerprint: str
+    """Of the model, the contract and the source: a run goes on only with the same."""
+
+    watermark: str | None = None
+    row_hash: bool = False
+    own_table: bool = True
+    """False where predictions go elsewhere and the store keeps the record alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The published run, as far as the next one may build on it."""
+
+    run_id: int
+    version: str
+    digest: str
+    contract: str
+    view: str
+    """What readers read."""
+
+    rows: int
+    watermark_column: str | None
+    row_hash: bool
+    watermark: Any
+    since_full: int
+    own_table: str
+    base_table: str
+    """Table beneath its own, where it has two."""
+
+    base_rows: int
+    duplicates: int
+    """Rows that gave way to another with their key."""
+
+    sections: bool
+    """Whether it is recorded by what its rows are known again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a run is laid out: decided once, by whichever worker comes first."""
+
+    splits: Sequence[Split]
+    total_rows: int | None
+    kind: str = "full"
+    """full, or what tells new rows from old: watermark, hash."""
+
+    base: Base | None = None
+    watermark: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A chunk to score."""
+
+    number: int
+    split: Split
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a run has come to so far, all workers together."""
+
+    chunks: int
+    rows: int
+    rejects: int
+    predictions: int
+    done: int
+    todo: int
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether every chunk is recorded."""
+        return self.done == self.chunks
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run was given up, as the worker that found out wrote it down."""
+
+    reason: str
+    message: str
+    exit_code: int
+
+
+class Ledger:
+    """One worker's part in one run. Leaving the context gives back what it has claimed."""
+
+    def __init__(self, data: Database, run: Run, settings: Settings, worker: str) -> None:
+        self.data = data
+        self.control = data.second()
+        self.run = run
+        self.settings = settings
+        self.owner = secrets.token_hex(8)
+        self._worker = worker
+        self.run_id = 0
+        self.table = ""
+        self.kind = "full"
+        self.base: Base | None = None
+        self.total_rows: int | None = None
+        self.since: Any = None
+        self._claiming = threading.Lock()
+        self._leaving = False
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Take back claims nobody will finish; what hangs in an open transaction is dropped."""
+        # A claim that another thread is at is waited for, and is the last: it goes back as well.
+        waited = self._claiming.acquire(timeout=_LAST_CLAIM_SECONDS)
+        self._leaving = True
+        if waited:
+            self._claiming.release()
+        # Where this fails the lease, or this connection's end, says the same a little later.
+        with closing(self.control), suppress(StoreUnavailable, Gone):
+            self.data.close()
+            self.control.change(
+                "UPDATE @chunks SET state = 'todo', owner = '' "
+                "WHERE run_id = ? AND owner = ? AND state = 'claimed'",
+                (self.run_id, self.owner),
+            )
+
+    # ------------------------------------------------------------ beginning
+
+    def join(self) -> bool:
+        """Find the run, or begin it; False where it is published already.
+
+        A run that was given up, or begun with another model, contract or source, begins anew,
+        unless somebody is still at work on it.
+
+        Raises:
+            ConfigError: others work on a run of this name with another configuration.
+
+        """
+        run = self.run
+        whose = (run.namespace, run.deployment, run.name)
+        self.control.hold(self._lock(self.owner))
+        with self.control.transaction("\0".join(whose)):
+            found = self.control.rows(_FIND, whose)
+            if found and found[0][1] == "published":
+                return False
+            if found and (found[0][3] != self.settings.fingerprint or found[0][4] == "failed"):
+                self._abandon(found[0][0], found[0][4])
+                found = []
+            self.run_id = int(found[0][0]) if found else self._begin()
+            self.table = found[0][5] if found else self.table
+            self.control.change(
+                "INSERT INTO @workers (run_id, owner, name, started_at) VALUES (?, ?, ?, :now)",
+                (self.run_id, self.owner, self._worker),
+            )
+        return True
+
+    def _abandon(self, run_id: int, state: str) -> None:
+        if state != "failed" and self.alive(run_id):
+            raise ConfigError(
+                f"run {self.run.name} is under way with another model, contract or source; "
+                "give the new run a name of its own"
+            )
+        self.control.change("DELETE FROM @runs WHERE id = ?", (run_id,))
+
+    def _begin(self) -> int:
+        run, control = self.run, self.control
+        whose = (run.namespace, run.deployment, run.name)
+        ((run_id,),) = control.rows(
+            "INSERT INTO @runs (namespace, deployment, name, version, digest, contract, started_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            (
+                *whose,
+                run.version,
+                run.digest,
+                layout.dump_contract(run.contract),
+                control.time(run.started_at),
+            ),
+        )
+        self.table = ""
+        if self.settings.own_table:
+            self.table = layout.table_name(run_id, *whose)
+            control.create(self.table, self.columns)
+            control.change("UPDATE @runs SET table_name = ? WHERE id = ?", (self.table, run_id))
+        control.change(
+            "INSERT INTO @ledgers (run_id, fingerprint, settings, own_table) VALUES (?, ?, ?, ?)",
+            (
+                run_id,
+                self.settings.fingerprint,
+                orjson.dumps(asdict(self.settings)).decode(),
+                self.table,
+            ),
+        )
+        return int(run_id)
+
+    @property
+    def columns(self) -> tuple[TableColumn, ...]:
+        """Columns of the run's own table: key, position, hash where runs are compared, outputs."""
+        key, *outputs = layout.columns(self.run.contract)
+        position = TableColumn(layout.POSITION, layout.POSITION, "int64", ())
+        more = (TableColumn(layout.HASH, layout.HASH, "int64", ()),)
+        return (key, position, *(more if self.settings.row_hash else ()), *outputs)
+
+    def alive(self, run_id: int) -> bool:
+        """Tell whether anybody works on a run."""
+        owners = self.control.rows("SELECT owner FROM @workers WHERE run_id = ?", (run_id,))
+        # All of them: asking clears away what the dead among them left.
+        return sum(self.control.held(self._lock(owner)) for (owner,) in owners) > 0
+
+    @staticmethod
+    def _lock(owner: str) -> str:
+        return f"worker {owner}"
+
+    def lay_out(self, plan: Callable[[Base | None], Plan]) -> None:
+        """Write down the chunks, unless another worker has."""
+        with self.control.transaction(f"lay out {self.run_id}"):
+            if self._state() == "new":
+                self._write(plan(self._published()))
+        ((kind, total, base_id, since),) = self.control.rows(
+            "SELECT kind, total_rows, base_id, since FROM @ledgers WHERE run_id = ?",
+            (self.run_id,),
+        )
+        self.kind, self.total_rows = kind, total
+        self.since = None if since is None else orjson.loads(since)
+        self.base = self._published() if kind != "full" else None
+        if kind != "full" and (self.base is None or self.base.run_id != base_id):
+            # Its rows are being carried over from a run that readers no longer see.
+            self.fail("BaseMoved", "another run was published while this one was scored", 75)
+            raise StoreUnavailable("another run was published while this one was scored")
+
+    def _published(self) -> Base | None:
+        found = self.control.rows(_BASE, (self.run.namespace, self.run.deployment))
+        if not found or not found[0][4]:
+            return None
+        run_id, version, digest, contract, view, rows, settings, watermark, since, *layers = found[
+            0
+        ]
+        told = orjson.loads(settings)
+        return Base(
+            run_id,
+            version,
+            digest,
+            contract,
+            view,
+            rows,
+            told["watermark"],
+            told["row_hash"],
+            None if watermark is None else orjson.loads(watermark),
+            since,
+            *layers,
+        )
+
+    def _write(self, plan: Plan) -> None:
+        for start in range(0, len(plan.splits), _ROWS_AT_ONCE):
+            some = plan.splits[start : start + _ROWS_AT_ONCE]
+            marks = ", ".join(["(?, ?, ?)"] * len(some))
+            values = [
+                value
+                for split in some
+                for value in (self.run_id, split.number, orjson.dumps(asdict(split)).decode())
+            ]
+            self.control.change(
+                f"INSERT INTO @chunks (run_id, number, split) VALUES {marks}",  # noqa: S608
+                values,
+            )
+        base = plan.base
+        self.control.change(
+            "UPDATE @ledgers SET state = 'open', kind = ?, total_rows = ?, base_id = ?, "
+            "since = ?, since_full = ? WHERE run_id = ?",
+            (
+                plan.kind,
+                plan.total_rows,
+                base.run_id if base else None,
+                None if plan.watermark is None else orjson.dumps(plan.watermark).decode(),
+                base.since_full + 1 if base else 0,
+                self.run_id,
+            ),
+        )
+
+    # ------------------------------------------------------------ sharing
+
+    def claim(self) -> Claim | None:
+        """Take the next chunk nobody works on; None where there is none now."""
+        return self._claim("state = 'todo'", ()) or self._orphan()
+
+    def left(self) -> list[tuple[int, int]]:
+        """Return the chunks that are not recorded yet, in order, and how often each was begun."""
+        found = self.control.rows(
+            "SELECT number, attempts FROM @chunks WHERE run_id = ? AND state <> 'done' "
+            "ORDER BY number",
+            (self.run_id,),
+        )
+        return [(int(number), int(attempts)) for number, attempts in found]
+
+    def take(self, number: int) -> Claim | None:
+        """Take this chunk, whoever has it; None where it is recorded already."""
+        return self._claim("state <> 'done' AND number = ?", (number,))
+
+    def _orphan(self) -> Claim | None:
+        """Take a chunk whose worker is gone, or has not been heard of for too long."""
+        for owner, late in self.control.rows(
+            "SELECT owner, max(CASE WHEN lease_until < :now THEN 1 ELSE 0 END) FROM @chunks "
+            "WHERE run_id = ? AND state = 'claimed' AND owner <> ? GROUP BY owner",
+            (self.run_id, self.owner),
+        ):
+            if late or not self.control.held(self._lock(owner)):
+                which = "state = 'claimed' AND owner = ?" + (" AND lease_until < :now" * late)
+                claim = self._claim(which, (owner,))
+                if claim is not None:
+                    return claim
+        return None
+
+    def steal(self, times_slower: float = 3.0, at_least: float = 5.0) -> Claim | None:
+        """Take the chunk another living worker has been at for far longer than is usual."""
+        rows = self.control.rows(
+            "SELECT done_at - claimed_at FROM @chunks WHERE run_id = ? AND state = 'done' "
+            "ORDER BY 1",
+            (self.run_id,),
+        )
+        usual = rows[len(rows) // 2][0] if rows else None
+        if usual is None:
+            return None
+        patience = max(at_least, times_slower * usual)
+        return self._claim(
+            "state = 'claimed' AND owner <> ? AND :now - claimed_at > ?", (self.owner, patience)
+        )
+
+    def _claim(self, which: str, values: tuple[Any, ...]) -> Claim | None:
+        with self._claiming:
+            if self._leaving:
+                return None
+            found = self.control.rows(
+                _CLAIM.format(which=which),
+                (self.owner, LEASE_SECONDS, self.run_id, self.run_id, *values, self.run_id),
+            )
+        if not found:
+            return None
+        number, split, attempts = found[0]
+        return Claim(number, Split(**orjson.loads(split)), attempts)
+
+    def renew(self) -> None:
+        """Say that this worker is still at its chunks."""
+        self.control.change(
+            "UPDATE @chunks SET lease_until = :now + ? "
+            "WHERE run_id = ? AND owner = ? AND state = 'claimed'",
+            (LEASE_SECONDS, self.run_id, self.owner),
+        )
+
+    def receipts(self) -> dict[int, str]:
+        """Return what each recorded chunk left elsewhere, by number."""
+        return dict(
+            self.control.rows(
+                "SELECT number, receipt FROM @chunks WHERE run_id = ? AND state = 'done' "
+                "ORDER BY number",
+                (self.run_id,),
+            )
+        )
+
+    def totals(self) -> Totals:
+        """Return what the run has come to so far. Raises StoreUnavailable."""
+        ((*counts,),) = self.control.rows(_TOTALS, (self.run_id,))
+        return Totals(*(int(count or 0) for count in counts))
+
+    def failure(self) -> Failure | None:
+        """Return why the run was given up, if it was. Raises StoreUnavailable."""
+        if self._state() != "failed":
+            return None
+        ((reason, message, code),) = self.control.rows(
+            "SELECT reason, message, exit_code FROM @ledgers WHERE run_id = ?", (self.run_id,)
+        )
+        return Failure(reason, message, code)
+
+    def fail(self, reason: str, message: str, exit_code: int) -> None:
+        """Give the run up for all of its workers; what is recorded stays to be looked at."""
+        self.control.change(
+            "UPDATE @ledgers SET state = 'failed', reason = ?, message = ?, exit_code = ? "
+            "WHERE run_id = ? AND state <> 'failed'",
+            (reason, message, exit_code, self.run_id),
+        )
+
+    def _state(self) -> str:
+        found = self.control.rows("SELECT state FROM @ledgers WHERE run_id = ?", (self.run_id,))
+        if not found:
+            raise taken_over(self.run)
+        return str(found[0][0])
+
+
+def taken_over(run: Run) -> StoreUnavailable:
+    """Return the error of a run whose rows are gone: another try has begun it anew."""
+    return StoreUnavailable(f"another worker has taken over run {run.name}")

@@ -1,0 +1,151 @@
+"""What an incremental run takes over from the run before, inside the database.
+
+Owns which earlier predictions still hold: those of keys that were neither scored anew, nor refused
+this time, nor gone from the source. Where the database reads a view as fast as a table, nothing is
+copied while the changes are few: readers see the new rows over the old table. Once they are many,
+all is copied into one table again, so there are never more than two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fourways_runtime.scoring.columns import Array
+
+from .. import layout
+from ..database import Database, quoted, table
+from .ledger import Base, Ledger
+
+LAYERED_SHARE = 0.1
+"""Up to this share of the rows beneath, new rows are laid over them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What was taken over: how many rows, and what readers read from now on."""
+
+    rows: int
+    view: str
+    base_table: str = ""
+    base_rows: int = 0
+    removed: int = 0
+
+
+def carry(ledger: Ledger, base: Base, scored: int, *, remove: bool) -> Carried:
+    """Take over what still holds of the published run. Called in a transaction, before the index.
+
+    ``scored`` is how many rows this run has scored; ``remove`` says whether what is gone from the
+    source goes.
+    """
+    data = ledger.data
+    key = quoted(ledger.columns[0].identifier)
+    data.change(
+        "INSERT INTO @tombstones SELECT DISTINCT run_id, key FROM @rejects "
+        "WHERE run_id = ? AND key IS NOT NULL AND reason <> ?",
+        (ledger.run_id, layout.DUPLICATE),
+    )
+    removed = _bury(ledger, base, key) if remove else 0
+    over = scored + (base.rows - base.base_rows if base.base_table else 0)
+    beneath, beneath_rows = base.base_table or base.own_table, base.base_rows or base.rows
+    if data.layered and over <= LAYERED_SHARE * beneath_rows:
+        carried = _lay_over(ledger, base, key, beneath, beneath_rows)
+    else:
+        carried = Carried(_copy(ledger, base.view, key), ledger.table)
+    return replace(carried, removed=removed)
+
+
+def _copy(ledger: Ledger, origin: str, key: str) -> int:
+    listed = ", ".join(quoted(column.identifier) for column in ledger.columns)
+    return ledger.data.change(
+        f"INSERT INTO {table(ledger.table)} ({listed}) SELECT {listed} FROM {table(origin)} b "  # noqa: S608
+        f"WHERE {_holds(ledger, key)}"
+    )
+
+
+def _holds(ledger: Ledger, key: str) -> str:
+    """Return the condition under which a row ``b`` of the run before still holds."""
+    own = table(ledger.table)
+    # The rows scored have no index yet: the wrong word compares each row with each.
+    again = (
+        f"EXISTS (SELECT 1 FROM {own} o WHERE o.{key} = b.{key})"  # noqa: S608
+        if ledger.data.exists_hashes
+        else f"b.{key} IN (SELECT {key} FROM {own})"  # noqa: S608
+    )
+    return (
+        f"NOT {again} AND "  # noqa: S608
+        f"NOT EXISTS (SELECT 1 FROM @tombstones g WHERE g.run_id = {ledger.run_id} "
+        f"AND g.key = CAST(b.{key} AS text))"
+    )
+
+
+def _lay_over(ledger: Ledger, base: Base, key: str, beneath: str, rows: int) -> Carried:
+    data = ledger.data
+    carried = 0
+    if base.base_table:
+        carried = _copy(ledger, base.own_table, key)
+        data.change(
+            "INSERT INTO @tombstones SELECT ?, key FROM @tombstones WHERE run_id = ? "
+            "ON CONFLICT DO NOTHING",
+            (ledger.run_id, base.run_id),
+        )
+        # A key that is back has a row of its own again.
+    listed = ", ".join(quoted(column.identifier) for column in ledger.columns)
+    own, view = table(ledger.table), ledger.table + "_v"
+    data.change(
+        f"CREATE VIEW {table(view)} AS SELECT {listed} FROM {own} UNION ALL "  # noqa: S608
+        f"SELECT {listed} FROM {table(beneath)} b WHERE {_holds(ledger, key)}"
+    )
+    kind = "bigint" if ledger.columns[0].kind == "int64" else "text"
+    # A look into the index for each key: a join would read the whole table for a few of them.
+    keys = (
+        f"SELECT {key} FROM {own} UNION "  # noqa: S608
+        f"SELECT CAST(key AS {kind}) FROM @tombstones WHERE run_id = ?"
+    )
+    there = f"SELECT count(*) FROM {table(beneath)} b WHERE b.{key} = h.{key}"  # noqa: S608
+    ((hidden,),) = data.rows(
+        f"SELECT coalesce(sum(({there})), 0) FROM ({keys}) h",  # noqa: S608
+        (ledger.run_id,),
+    )
+    return Carried(carried + rows - int(hidden), view, beneath, rows)
+
+
+def _bury(ledger: Ledger, base: Base, key: str) -> int:
+    """Write down which keys are gone: their rows' hashes were not seen, nor their keys again."""
+    known, seen = (row_hashes(ledger.data, run) for run in (base.run_id, ledger.run_id))
+    gone = known[~among(seen, known)]
+    if not len(gone):
+        return 0
+    return ledger.data.change(
+        f"INSERT INTO @tombstones SELECT ?, CAST(b.{key} AS text) FROM {table(base.view)} b "  # noqa: S608
+        f"WHERE b.{quoted(layout.HASH)} IN :each(?) AND {_holds(ledger, key)} "
+        "ON CONFLICT DO NOTHING",
+        (ledger.run_id, ledger.data.array(gone)),
+    )
+
+
+def row_hashes(data: Database, run_id: int) -> Array:
+    """Return the hashes of all rows of a run's source that have a prediction, sorted."""
+    parts = data.blobs("SELECT hashes FROM @sections WHERE run_id = ?", (run_id,))
+    found = np.frombuffer(b"".join(parts), np.int64)
+    return np.sort(found)
+
+
+def digests(data: Database, run_id: int) -> frozenset[str]:
+    """Return the digests of the sections of a run's source."""
+    query = "SELECT digest FROM @sections WHERE run_id = ? AND digest IS NOT NULL"
+    return frozenset(digest for (digest,) in data.rows(query, (run_id,)))
+
+
+def among(known: Array, hashes: Array) -> Array:
+    """Tell which of ``hashes`` (N,) are among the ``known`` (M,), which are sorted."""
+    if not len(known):
+        return np.zeros(len(hashes), bool)
+    # In order, so that each search begins in memory where the one before ended.
+    order = np.argsort(hashes)
+    at = np.searchsorted(known, hashes[order])
+    at[at == len(known)] = 0
+    found = np.empty(len(hashes), bool)
+    found[order] = known[at] == hashes[order]
+    return found

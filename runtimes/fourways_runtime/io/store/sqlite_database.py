@@ -1,0 +1,195 @@
+"""SQLite as the writers of runs need it; see :class:`.database.Database`.
+
+One file, one writer at a time. What a lock of the session is in PostgreSQL, a lock on a file beside
+the database is here: the kernel lets go of it when its holder dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from fourways_runtime.errors import StoreUnavailable
+from fourways_runtime.scoring.columns import Array, Keys, Reject
+
+from ..table_columns import TableColumn
+from .database import Duplicates, Gone, quoted
+from .sqlite import cells, connect, sql_type, transaction, translated
+
+
+class SqliteDatabase:
+    """One connection."""
+
+    streams = False
+    layered = False
+    exists_hashes = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held: dict[str, int] = {}
+        self._turn = threading.RLock()
+        with translated(path):
+            self._connection = connect(path)
+
+    def second(self) -> SqliteDatabase:
+        """Open another connection to the same store."""
+        return SqliteDatabase(self._path)
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+        with self._turn, self._translated():
+            return self._connection.execute(_spelt(query), values).fetchall()
+
+    def change(self, query: str, values: Sequence[Any] = ()) -> int:
+        """Run a statement and return how many rows it touched."""
+        with self._turn, self._translated():
+            return self._connection.execute(_spelt(query), values).rowcount
+
+    def transaction(self, lock: str = "") -> AbstractContextManager[None]:
+        """Do all or nothing; there is but one lock, for writing at all."""
+        return self._transaction()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._turn, self._translated(), transaction(self._connection):
+            yield
+
+    def time(self, moment: datetime) -> Any:
+        """Return a time as its columns hold it."""
+        return moment.isoformat()
+
+    def array(self, numbers: Array) -> Any:
+        """Return whole numbers as statements take them."""
+        return orjson.dumps(numbers.tolist()).decode()
+
+    def hold(self, lock: str) -> bool:
+        """Take a lock that lives as long as this connection."""
+        handle = _locked(self._file(lock))
+        if handle is None:
+            return False
+        self._held[lock] = handle
+        return True
+
+    def let_go(self, lock: str) -> None:
+        """Give back a lock."""
+        handle = self._held.pop(lock, None)
+        if handle is not None:
+            _unlocked(self._file(lock), handle)
+
+    def held(self, lock: str) -> bool:
+        """Tell whether anybody has a lock."""
+        file = self._file(lock)
+        handle = _locked(file) if file.exists() else None
+        if handle is None:
+            return file.exists()
+        _unlocked(file, handle)
+        return False
+
+    def create(self, table: str, columns: Sequence[TableColumn]) -> None:
+        """Make a table."""
+        defined = ", ".join(f"{quoted(c.identifier)} {sql_type(c)} NOT NULL" for c in columns)
+        self.change(f"CREATE TABLE {quoted(table)} ({defined})")
+
+    def index(self, table: str, key: str) -> None:
+        """Look a table up by a column from now on."""
+        self.change(f"CREATE UNIQUE INDEX {quoted(table + '_key')} ON {quoted(table)} ({key})")
+
+    def appender(self, table: str, columns: Sequence[TableColumn]) -> Callable[[list[Keys]], None]:
+        """Return what adds rows to a table."""
+        marks = ", ".join("?" * len(columns))
+        into = f"INSERT INTO {quoted(table)} VALUES ({marks})"  # noqa: S608
+
+        def append(values: list[Keys]) -> None:
+            stored = [cells(column, array) for column, array in zip(columns, values, strict=True)]
+            with self._turn, self._translated():
+                self._connection.executemany(into, zip(*stored, strict=True))
+
+        return append
+
+    def append_rejects(self, run_id: int, rejects: list[Reject]) -> None:
+        """Add rejects to a run's."""
+        rows = [(run_id, r.row, r.key, r.field, r.reason) for r in rejects]
+        with self._turn, self._translated():
+            self._connection.executemany("INSERT INTO rejects VALUES (?, ?, ?, ?, ?)", rows)
+
+    def blobs(self, query: str, values: Sequence[Any]) -> list[bytes]:
+        """Return the one column of a query, in any order."""
+        return [raw for (raw,) in self.rows(query, values)]
+
+    def relations(self) -> list[str]:
+        """Return the names of all runs' tables and views, views first."""
+        query = (
+            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name GLOB 'run_*' "
+            "ORDER BY type DESC, name"
+        )
+        return [str(name) for (name,) in self.rows(query)]
+
+    def drop(self, relation: str) -> None:
+        """Drop a run's table or view."""
+        kind = self.rows("SELECT type FROM sqlite_master WHERE name = ?", (relation,))
+        if kind:
+            self.change(f"DROP {kind[0][0]} IF EXISTS {quoted(relation)}")
+
+    def close(self) -> None:
+        """Close the file."""
+        for lock in list(self._held):
+            self.let_go(lock)
+        self._connection.close()
+
+    def _file(self, lock: str) -> Path:
+        name = hashlib.sha256(lock.encode()).hexdigest()[:16]
+        return self._path.with_name(f"{self._path.name}-lock-{name}")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with translated(self._path):
+                yield
+        except sqlite3.ProgrammingError as error:
+            if "closed" not in str(error):
+                raise
+            raise StoreUnavailable(f"the prediction store {self._path.name} is closed") from None
+        except sqlite3.IntegrityError as error:
+            raise (Duplicates if "UNIQUE" in str(error) else Gone) from None
+        except StoreUnavailable as error:
+            if "no such table" in str(error):
+                raise Gone from None
+            raise
+
+
+@lru_cache(maxsize=256)
+def _spelt(query: str) -> str:
+    text = query.replace(":each(?)", "(SELECT value FROM json_each(?))").replace("@", "")
+    text = text.replace(":now", "((julianday('now') - 2440587.5) * 86400.0)")
+    return text.replace(":skip", "").replace(":rowid", "rowid")
+
+
+def _locked(file: Path) -> int | None:
+    """Lock a file; None if somebody has it."""
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had it may have removed the file in the meantime: then this lock is on nothing.
+        if os.fstat(handle).st_ino == os.stat(file).st_ino:
+            return handle
+    except OSError:
+        pass
+    os.close(handle)
+    return None
+
+
+def _unlocked(file: Path, handle: int) -> None:
+    with suppress(OSError):
+        os.unlink(file)
+    os.close(handle)

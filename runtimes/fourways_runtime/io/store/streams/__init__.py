@@ -1,0 +1,1 @@
+"""Streams in the prediction store: positions, live answers and dead letters."""

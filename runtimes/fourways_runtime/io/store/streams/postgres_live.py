@@ -1,0 +1,125 @@
+"""A stream's live table in PostgreSQL, as it is read: pointer and rows in one statement.
+
+Where it is asked for dead letters, too, they are further rows of that statement, found by the whole
+of their table's key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from decimal import Decimal
+from typing import Any, Self
+
+from psycopg import sql
+
+from fourways_api import Contract
+from fourways_runtime.io.postgres import copy_in as pgcopy
+from fourways_runtime.io.table_columns import TableColumn
+from fourways_runtime.scoring.columns import Key
+from fourways_runtime.scoring.keys import asked
+
+from .. import layout
+from . import live
+from .stream import LiveAnswer, Place, Refused
+
+STREAM = """SELECT revision, table_name, contract FROM fourways.streams
+    WHERE namespace = %s AND deployment = %s"""
+_SELECT = """SELECT s.revision, t.{computed_at}, m.version, m.digest, {columns}{more}
+    FROM fourways.streams s
+    LEFT JOIN ({table} t JOIN fourways.models m ON m.id = t.{model}) ON t.{key} = ANY(%s::{kind}[])
+    WHERE s.namespace = %s AND s.deployment = %s"""
+_NO_LETTER = ", NULL::integer, NULL::bigint, NULL::text, NULL::text, NULL::integer"
+_LETTERS = """ UNION ALL SELECT s.revision, NULL, NULL, NULL, {columns},
+        d.partition, d.position, d.headers, d.reason, d.attempts
+    FROM fourways.streams s
+    CROSS JOIN unnest(%s::integer[], %s::bigint[]) AS e (partition, position)
+    JOIN fourways.dead_letters d ON d.namespace = s.namespace AND d.deployment = s.deployment
+        AND d.source = s.source AND d.partition = e.partition AND d.position = e.position
+    WHERE s.namespace = %s AND s.deployment = %s"""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTarget:
+    """A stream's contract of a revision, and the statements that read its table."""
+
+    revision: int
+    contract: Contract
+    columns: tuple[TableColumn, ...]
+    statement: sql.Composed
+    with_letters: sql.Composed
+
+    @classmethod
+    def of(cls, revision: int, table: str, contract: str) -> Self:
+        """Build it from what :data:`STREAM` answers."""
+        loaded = layout.load_contract(contract)
+        columns = layout.columns(loaded)
+        listed = [sql.SQL("t.{}").format(sql.Identifier(c.identifier)) for c in columns]
+
+        def select(more: str) -> sql.Composed:
+            return sql.SQL(_SELECT).format(
+                computed_at=sql.Identifier(live.COMPUTED_AT),
+                columns=sql.SQL(", ").join(listed),
+                more=sql.SQL(more),
+                table=sql.Identifier("fourways", table),
+                model=sql.Identifier(live.MODEL),
+                key=sql.Identifier(columns[0].identifier),
+                kind=sql.SQL(pgcopy.TYPES[columns[0].kind].sql),
+            )
+
+        nulls = sql.SQL(", ").join([sql.NULL] * len(columns))
+        with_letters = select(_NO_LETTER) + sql.SQL(_LETTERS).format(columns=nulls)
+        return cls(revision, loaded, columns, select(""), with_letters)
+
+    def asking(
+        self, keys: Iterable[Key], places: Sequence[Place], whose: tuple[str, str]
+    ) -> tuple[sql.Composed, tuple[Any, ...]]:
+        """Return the statement that asks for these, and its parameters."""
+        values = (list(self.meant(keys)), *whose)
+        if not places:
+            return self.statement, values
+        partitions, positions = map(list, zip(*places, strict=True))
+        return self.with_letters, (*values, partitions, positions, *whose)
+
+    def meant(self, keys: Iterable[Key]) -> dict[Key, list[Key]]:
+        """Group keys as given by the key they mean."""
+        return asked(self.columns[0].kind, keys)
+
+    def answers(self, rows: list[tuple[Any, ...]], keys: Iterable[Key]) -> dict[Key, LiveAnswer]:
+        """Return the answers in the statement's rows, under the keys as given."""
+        meant = self.meant(keys)
+        found: dict[Key, LiveAnswer] = {}
+        end = 4 + len(self.columns)
+        for row in rows:
+            _, computed_at, version, digest, key = row[:5]
+            if key is None:
+                continue
+            outputs = zip(self.columns[1:], row[5:end], strict=True)
+            told = {column.name: _value(column, cell) for column, cell in outputs}
+            answer = LiveAnswer(told, computed_at.astimezone(UTC), version, digest)
+            found.update(dict.fromkeys(meant[key], answer))
+        return found
+
+
+def refused(rows: list[tuple[Any, ...]]) -> dict[Place, Refused]:
+    """Return the dead letters in the rows of a statement that asks for them."""
+    letters = (row[-5:] for row in rows)
+    return {
+        Place(partition, position): live.refused(*told)
+        for partition, position, *told in letters
+        if partition is not None
+    }
+
+
+def whole(value: Any) -> Any:
+    """Return whole numbers that came as Decimal, or lists of them."""
+    if isinstance(value, Decimal):
+        return int(value)
+    return [whole(element) for element in value]
+
+
+def _value(column: TableColumn, cell: Any) -> Any:
+    if column.kind == "uint64":
+        cell = whole(cell)
+    return live.shaped(column, cell)

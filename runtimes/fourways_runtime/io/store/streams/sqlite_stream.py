@@ -1,0 +1,208 @@
+"""Writing a stream's answers to SQLite: one transaction a micro-batch, or nothing.
+
+The lead of a stream is a lock on a file beside the database: the kernel lets go of it when its
+holder dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fourways_runtime.errors import StoreUnavailable
+from fourways_runtime.scoring.columns import Predictions
+
+from .. import layout
+from ..sqlite import cells, connect, quoted, sql_type, transaction, translated
+from . import live
+from .stream import DeadLetter, Fenced, Move, Position, Stream
+
+_OURS = "namespace = ? AND deployment = ? AND source = ?"
+_DECLARE = """
+    INSERT INTO streams (namespace, deployment, source, version, digest, contract, table_name)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (namespace, deployment) DO UPDATE SET version = excluded.version,
+        digest = excluded.digest, contract = excluded.contract, source = excluded.source,
+        table_name = excluded.table_name, started_at = CURRENT_TIMESTAMP,
+        revision = revision + (contract <> excluded.contract)"""
+_MODEL = """
+    INSERT INTO models (version, digest) VALUES (?, ?)
+    ON CONFLICT (version, digest) DO UPDATE SET version = excluded.version RETURNING id"""
+_ORPHANS = """
+    SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'live_*'
+    AND name NOT IN (SELECT table_name FROM streams)"""
+_COUNT = f"""UPDATE positions SET tries = tries + 1
+    WHERE {_OURS} AND partition = ? AND next = ? RETURNING tries"""  # noqa: S608
+_FIRST = """INSERT INTO positions (namespace, deployment, source, partition, next, tries)
+    VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT DO NOTHING RETURNING tries"""
+_RELEASE = f"""UPDATE positions SET tries = tries - 1
+    WHERE {_OURS} AND partition = ? AND next = ? AND tries > 0"""  # noqa: S608
+_MOVE = f"""UPDATE positions SET next = ?, tries = ?
+    WHERE {_OURS} AND partition = ? AND next = ?"""  # noqa: S608
+_LETTER = """INSERT INTO dead_letters (namespace, deployment, source, partition, position, key,
+    value, headers, attempts, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO NOTHING"""
+
+
+class SqliteStream:
+    """The store as a stream worker sees it; see :class:`.stream.StreamWriter`."""
+
+    def __init__(self, path: Path, stream: Stream) -> None:
+        self._path = path
+        self._stream = stream
+        self._ours = (stream.namespace, stream.deployment, stream.source)
+        self._columns = layout.columns(stream.contract)
+        self._table = live.table_name(stream)
+        self._lock: int | None = None
+        self._model = 0
+        names = [column.identifier for column in self._columns] + [live.COMPUTED_AT, live.MODEL]
+        listed = ", ".join(map(quoted, names))
+        updates = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in names[1:])
+        self._upsert = (
+            f"INSERT INTO {quoted(self._table)} ({listed}) VALUES "  # noqa: S608
+            f"({', '.join('?' * len(names))}) ON CONFLICT ({quoted(names[0])}) DO UPDATE "
+            f"SET {updates}"
+        )
+        with translated(path):
+            self._connection = connect(path)
+            try:
+                self._declare()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
+        """Say where partitions stand, without counting a try."""
+        with translated(self._path):
+            if not self._still_ours():
+                raise StoreUnavailable(
+                    f"a worker with other outputs has taken over {self._stream.deployment}"
+                )
+            found = self._connection.execute(
+                f"SELECT partition, next, tries FROM positions WHERE {_OURS}",  # noqa: S608
+                self._ours,
+            ).fetchall()
+        stand = {partition: Position(at, tries) for partition, at, tries in found}
+        return {p: stand.get(p) or Position(start, 0) for p, start in partitions.items()}
+
+    def begin(self, held: Mapping[int, int]) -> dict[int, int]:
+        """Count a try of partitions at the positions held, durably; return their tries."""
+        tries = {}
+        with self._all_or_nothing():
+            for place in held.items():
+                row = self._connection.execute(_COUNT, (*self._ours, *place)).fetchone()
+                row = row or self._connection.execute(_FIRST, (*self._ours, *place)).fetchone()
+                if row is None:
+                    raise Fenced
+                tries[place[0]] = int(row[0])
+        return tries
+
+    def send(
+        self,
+        moves: Sequence[Move],
+        predictions: Predictions,
+        dead: Sequence[DeadLetter] = (),
+        *,
+        tries: int = 1,
+    ) -> None:
+        """Write answers and dead letters and move the positions, in one transaction."""
+        chosen = live.latest(predictions)
+        outputs = self._columns[1:]
+        values = [predictions.keys[chosen].tolist()]
+        values += [cells(c, live.flat(c, predictions.columns[c.name][chosen])) for c in outputs]
+        now = datetime.now(UTC).isoformat()
+        values += [[now] * len(chosen), [self._model] * len(chosen)]
+        with self._all_or_nothing():
+            if not self._still_ours():
+                raise Fenced
+            for move in moves:
+                moved = self._connection.execute(
+                    _MOVE, (move.end, tries, *self._ours, move.partition, move.start)
+                )
+                if moved.rowcount != 1:
+                    raise Fenced
+            self._connection.executemany(self._upsert, zip(*values, strict=True))
+            self._connection.executemany(_LETTER, (self._letter(letter) for letter in dead))
+
+    def receive(self) -> None:
+        """Return: what was sent is done."""
+
+    def release(self, held: Mapping[int, int]) -> None:
+        """Take back the try counted for partitions that nobody died over."""
+        with self._all_or_nothing():
+            self._connection.executemany(
+                _RELEASE, [(*self._ours, *place) for place in held.items()]
+            )
+
+    def lead(self) -> bool:
+        """Take or keep the lead of this stream."""
+        if self._lock is None:
+            told = hashlib.sha256("\0".join(self._ours).encode()).hexdigest()[:16]
+            file = self._path.with_name(f"{self._path.name}-lead-{told}")
+            try:
+                handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                why = f"the prediction store {self._path.name}: {error.strerror}"
+                raise StoreUnavailable(why) from None
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(handle)
+                return False
+            self._lock = handle
+        return True
+
+    def close(self) -> None:
+        """Close the file, and let go of the lead."""
+        self._connection.close()
+        if self._lock is not None:
+            with suppress(OSError):
+                os.close(self._lock)
+            self._lock = None
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        with translated(self._path), transaction(self._connection):
+            yield
+
+    def _still_ours(self) -> bool:
+        row = self._connection.execute(
+            "SELECT table_name FROM streams WHERE namespace = ? AND deployment = ?", self._ours[:2]
+        ).fetchone()
+        return bool(row and row[0] == self._table)
+
+    def _declare(self) -> None:
+        stream, connection = self._stream, self._connection
+        key = self._columns[0]
+        defined = ", ".join(
+            f"{quoted(c.identifier)} {sql_type(c)} NOT NULL{' PRIMARY KEY' if c is key else ''}"
+            for c in self._columns
+        )
+        with transaction(connection):
+            connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {quoted(self._table)} ({defined}, "
+                f"{quoted(live.COMPUTED_AT)} TEXT NOT NULL, {quoted(live.MODEL)} INTEGER NOT NULL)"
+            )
+            told = (stream.version, stream.digest)
+            contract = layout.dump_contract(stream.contract)
+            connection.execute(_DECLARE, (*self._ours, *told, contract, self._table))
+            (self._model,) = connection.execute(_MODEL, told).fetchone()
+            for (name,) in connection.execute(_ORPHANS).fetchall():
+                connection.execute(f"DROP TABLE {quoted(name)}")
+
+    def _letter(self, letter: DeadLetter) -> tuple[object, ...]:
+        return (
+            *self._ours,
+            letter.partition,
+            letter.position,
+            letter.key,
+            letter.value,
+            live.headers_text(letter),
+            letter.attempts,
+            live.storable(letter.reason),
+        )

@@ -1,0 +1,269 @@
+"""A source's cells as the typed values of the data contract.
+
+Owns which Arrow types stand for which contract types, how text becomes a number, and what a type
+cannot hold. Works on whole columns of scalars; Python looks at a single cell only to say what is
+wrong with it. Pure: no I/O, and no knowledge of fields beyond their type.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fourways_runtime.errors import SourceError
+
+from .columns import Array
+
+# Typed loosely: the stubs of pyarrow lag behind its methods.
+Cells: TypeAlias = Any
+Faults = dict[int, str]
+"""What is wrong, by element or by record."""
+
+_WIDE: dict[str, Any] = {
+    "bool": pa.bool_(),
+    "int64": pa.int64(),
+    "uint64": pa.uint64(),
+    "float64": pa.float64(),
+}
+_FLOATS: dict[str, Any] = {"float32": pa.float32(), "float64": pa.float64()}
+_FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_WHOLE = r"^-?[0-9]{1,18}$"
+_TRUTH = r"^(?i:true|false|1|0)$"
+
+
+def numpy_type(kind: str) -> np.dtype[Any]:
+    """Return the numpy type of a contract type; strings are objects."""
+    return np.dtype(object if kind == "string" else kind)
+
+
+def accepts(kind: str, shape: tuple[int, ...], found: Any) -> bool:
+    """Tell whether a column of the Arrow type ``found`` can stand for a field of the contract.
+
+    Whole numbers and floats stand for each other; each value is checked when it is decoded. A
+    shaped field is a list nested as deep as its shape, or a flat list of all its elements.
+    """
+    depth = 0
+    while pa.types.is_list(found) or pa.types.is_large_list(found) or is_fixed_list(found):
+        found, depth = found.value_type, depth + 1
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if depth not in ((len(shape), 1) if shape else (0,)):
+        return False
+    if pa.types.is_null(found):
+        return True
+    if kind == "string":
+        return is_text(found)
+    if kind == "bool":
+        return bool(pa.types.is_boolean(found))
+    types = pa.types
+    return bool(types.is_integer(found) or types.is_floating(found) or types.is_decimal(found))
+
+
+def shown(value: object) -> str:
+    """Write a value as a person would, cut to a line."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    return str(value).removesuffix(".0")
+
+
+def leaf(kind: str, nullable: bool, found: Cells) -> tuple[Array, Faults]:
+    """Decode scalars: the typed values (N,), and what is wrong with some of them.
+
+    Floats that are what is asked for, with none missing, are the column's own memory, read-only.
+    """
+    if found.type == _FLOATS.get(kind) and not found.null_count:
+        return found.to_numpy(), {}
+    if pa.types.is_dictionary(found.type):
+        found = found.dictionary_decode()
+    if pa.types.is_null(found.type):
+        found = found.cast({"string": pa.string(), "bool": pa.bool_()}.get(kind, pa.float64()))
+    if kind == "string":
+        texts, missing, faults = texts_of(found)
+        values = texts.to_numpy(zero_copy_only=False)
+    else:
+        faults = {}
+        if is_text(found.type):
+            found, faults = _parsed(kind, found)
+        missing = _missing(found)
+        if kind == "bool":
+            if not pa.types.is_boolean(found.type):
+                raise SourceError(f"{found.type} where bool was expected")
+            values = found.fill_null(False).to_numpy(zero_copy_only=False)
+        else:
+            values, more = _from_arrow(np.dtype(kind), found, missing)
+            faults |= more
+    if not nullable and missing.any():
+        faults = dict.fromkeys(np.flatnonzero(missing).tolist(), "missing") | faults
+    return values, faults
+
+
+def _missing(found: Cells) -> Array:
+    if not found.null_count:
+        return np.zeros(len(found), bool)
+    missing: Array = found.is_null().to_numpy(zero_copy_only=False)
+    return missing
+
+
+def texts_of(found: Cells) -> tuple[Cells, Array, Faults]:
+    """Return valid UTF-8 without nulls, where it was null, and what was not UTF-8."""
+    if not is_text(found.type):
+        raise SourceError(f"{found.type} where text was expected")
+    missing = _missing(found)
+    try:
+        texts = found.cast(pa.string())
+        texts.validate(full=True)
+        return texts.fill_null("") if texts.null_count else texts, missing, {}
+    except pa.ArrowInvalid:
+        faults, kept = {}, []
+        for at, raw in enumerate(found.cast(pa.binary()).to_pylist()):
+            try:
+                kept.append((raw or b"").decode())
+            except UnicodeDecodeError:
+                faults[at] = f"{shown(raw.decode(errors='replace'))} is not UTF-8"
+                kept.append("")
+        return pa.array(kept, pa.string()), missing, faults
+
+
+def _parsed(kind: str, found: Cells) -> tuple[Cells, Faults]:
+    """Parse text to bool, int64, uint64 or float64; an empty text is null."""
+    texts, missing, faults = texts_of(found)
+    wide = {"bool": "bool", "uint64": "uint64"}.get(kind, "float64" if kind[0] == "f" else "int64")
+    to = _WIDE[wide]
+    if not faults:
+        try:
+            nulls = pa.scalar(None, pa.string())
+            return pc.if_else(pa.array(missing), nulls, texts).cast(to), {}
+        except pa.ArrowInvalid:
+            pass
+    trimmed: Cells = pc.utf8_trim_whitespace(texts)
+    form = {"bool": _TRUTH, "float64": _FLOAT}.get(wide, _WHOLE)
+    plain: Cells = pc.match_substring_regex(trimmed, form)
+    if wide == "uint64":
+        plain = pc.and_(plain, pc.invert(pc.starts_with(trimmed, "-")))
+    values = pc.if_else(plain, trimmed, pa.scalar(None, pa.string())).cast(to).to_pylist()
+    for at in np.flatnonzero(~plain.to_numpy(zero_copy_only=False)).tolist():
+        text = trimmed[at].as_py()
+        if text and at not in faults:
+            values[at], fault = _one(wide, text)
+            if fault:
+                faults[at] = fault
+    return pa.array(values, to), faults
+
+
+def _one(wide: str, text: str) -> tuple[Any, str | None]:
+    """Parse one text the fast way could not; return the value or None, and the fault."""
+    if wide == "bool":
+        return None, f"{shown(text)} is not true or false"
+    try:
+        if wide == "float64":
+            if "_" in text:
+                raise ValueError
+            return float(text), None
+        if not re.fullmatch(r"[+-]?[0-9]{1,40}(\.0*)?", text):
+            raise ValueError
+    except ValueError:
+        what = "a number" if wide == "float64" else "a whole number"
+        return None, f"{shown(text)} is not {what}"
+    whole = int(text.partition(".")[0])
+    limits = np.iinfo(wide)
+    if limits.min <= whole <= limits.max:
+        return whole, None
+    return None, f"{text} is outside {wide} ({limits.min} to {limits.max})"
+
+
+def _from_arrow(to: np.dtype[Any], found: Cells, missing: Array) -> tuple[Array, Faults]:
+    if not (pa.types.is_integer(found.type) or pa.types.is_floating(found.type)):
+        if not pa.types.is_decimal(found.type):
+            raise SourceError(f"{found.type} where {to} was expected")
+        found = found.cast(pa.float64(), safe=False)
+    values, faults = numbers(to, found.fill_null(0).to_numpy(zero_copy_only=False))
+    if to.kind == "f" and missing.any():
+        values[missing] = np.nan
+    return values, faults
+
+
+def numbers(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
+    """Cast numbers (M,) to the type ``to``; return them, and a fault for each it cannot hold.
+
+    NaN stays NaN in a float type and is a fault in any other.
+    """
+    if to.kind != "f":
+        return _whole(to, values)
+    cast, bad = rounded(values, to)
+    fit = "does not fit" if values.dtype.kind == "f" else "would be rounded in"
+    return cast, {int(at): f"{shown(values[at])} {fit} {to}" for at in np.flatnonzero(bad)}
+
+
+def _whole(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
+    limits = np.iinfo(to)
+    faults: Faults = {}
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64)
+        # 2**63 is exact as a float, 2**63 - 1 is not: compare below the next power.
+        inside = (values >= limits.min) & (values < float(limits.max + 1))
+        good = inside & (np.trunc(values) == values)
+    else:
+        if np.can_cast(values.dtype, to):
+            return values.astype(to, copy=False), faults
+        lowest = max(limits.min, int(np.iinfo(values.dtype).min))
+        highest = min(limits.max, int(np.iinfo(values.dtype).max))
+        good = inside = (values >= lowest) & (values <= highest)
+    for at in np.flatnonzero(~good):
+        value = values[at]
+        if value != value:
+            faults[int(at)] = "missing"
+        elif math.isinf(value):
+            faults[int(at)] = f"{shown(value)} is not finite"
+        elif inside[at]:
+            faults[int(at)] = f"{shown(value)} is not a whole number"
+        else:
+            faults[int(at)] = f"{shown(value)} is outside {to} ({limits.min} to {limits.max})"
+    return np.where(good, values, 0).astype(to), faults
+
+
+def is_text(found: Any) -> bool:
+    """Tell whether cells are text: strings, bytes that may be UTF-8, or a dictionary of them."""
+    types = pa.types
+    if types.is_dictionary(found):
+        found = found.value_type
+    return bool(
+        types.is_string(found)
+        or types.is_large_string(found)
+        or types.is_string_view(found)
+        or types.is_binary(found)
+        or types.is_large_binary(found)
+        or types.is_binary_view(found)
+    )
+
+
+def is_fixed_list(found: Any) -> bool:
+    """Tell whether cells are lists of one length."""
+    return bool(pa.types.is_fixed_size_list(found))
+
+
+def is_list(found: Any) -> bool:
+    """Tell whether cells are lists."""
+    return bool(pa.types.is_list(found) or pa.types.is_large_list(found)) or is_fixed_list(found)
+
+
+def rounded(values: Array, to: np.dtype[Any]) -> tuple[Array, Array]:
+    """Cast whole numbers or floats to a float type; return them and where that loses too much.
+
+    Too much is a whole number that comes out as another, or a finite float that becomes infinite.
+    """
+    with np.errstate(over="ignore"):
+        cast = values.astype(to)
+    if values.dtype.kind == "f":
+        return cast, np.isinf(cast) & np.isfinite(values)
+    exact = 2 ** (np.finfo(to).nmant + 1)
+    lossy = (values > exact) | (values < -exact) if values.dtype.kind == "i" else values > exact
+    for at in np.flatnonzero(lossy):
+        lossy[at] = int(cast[at]) != int(values[at])
+    return cast, lossy

@@ -1,0 +1,124 @@
+"""Records in columns: what flows through the pipeline.
+
+Only the shapes that shells, pipeline and store hand to one another; no I/O, and no library but
+numpy, so that a server that answers from memory need not load one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Key = str | int
+"""An entity key as Python has it."""
+
+Rows = NDArray[np.int64]
+Columns = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One record refused: where it stood in the source (from 0), its key if it had one, and why."""
+
+    row: int
+    key: str | None
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Return field and reason as one line, such as ``age: -3 is below 0``."""
+        return f"{self.field}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts (N,) as Arrow has them: an array of str objects for whoever wants one.
+
+    A million texts that are only read, scored and written never become a million objects.
+    """
+
+    arrow: Any
+    """A pyarrow.StringArray without nulls."""
+
+    def __len__(self) -> int:
+        return len(self.arrow)
+
+    def __getitem__(self, which: Any) -> Any:
+        """Return one text by its index, or those of a slice, a mask or an array of indices."""
+        if isinstance(which, slice):
+            return Texts(self.arrow[which])
+        if not isinstance(which, np.ndarray):
+            return self.arrow[int(which)].as_py()
+        return Texts(self.arrow.filter(which) if which.dtype == bool else self.arrow.take(which))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tolist())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        found: Array = self.arrow.to_numpy(zero_copy_only=False)
+        return found if dtype is None else found.astype(dtype)
+
+    def __arrow_array__(self, type: Any = None) -> Any:
+        return self.arrow if type in (None, self.arrow.type) else self.arrow.cast(type)
+
+    def tolist(self) -> list[str]:
+        """Return them as a list."""
+        found: list[str] = self.arrow.to_pylist()
+        return found
+
+
+def text_ends(texts: Any) -> Array:
+    """Return where in its bytes each text of a pyarrow array of string or binary begins, and where
+    the last one ends: (N + 1,) of int32."""
+    found: Array = np.frombuffer(texts.buffers()[1], np.int32)
+    return found[texts.offset : texts.offset + len(texts) + 1]
+
+
+Keys = Array | Texts
+"""Entity keys (N,): int64, str objects, or texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records that keep the contract.
+
+    Each column has shape (N, *shape of the field),
+    of the contract's type (strings are objects; a missing number is NaN, a missing string "").
+    ``rows`` (N,) is each record's position in the source.
+    """
+
+    keys: Keys
+    rows: Rows
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Answers by entity key. Each column is an output of the contract, of shape (N, *shape).
+
+    ``rows`` (N,) is the position in the source of the record each answer belongs to: rejects leave
+    gaps in it, and of two answers for one key the store keeps the one further down.
+    """
+
+    keys: Keys
+    rows: Rows
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one batch of raw records came to."""
+
+    predictions: Predictions
+    rejects: list[Reject] = field(default_factory=list)

@@ -1,0 +1,304 @@
+"""From raw columns to records that keep the data contract: decode, check, refuse.
+
+Owns the rules by which a record is accepted and the words by which one is refused. Good rows are
+handled whole columns at a time; Python looks at a single value only to say what is wrong with it.
+No I/O.
+
+The rules: null is missing, and so is NaN; a missing value is refused unless the field is nullable.
+An infinity is refused. So is a number the field's type cannot hold (too large, a fraction where
+whole numbers are asked for, a whole number a float would round). Text is parsed, never guessed at:
+a shaped field's text is JSON. Of several faults in one record the first in the contract's order is
+told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fourways_api import Contract, InputField
+from fourways_runtime.errors import SourceError
+
+from .cells import Cells, Faults, is_list, is_text, leaf, numpy_type, shown, texts_of
+from .columns import Array, Keys, Records, Reject, Rows, Texts, text_ends
+
+MAX_KEY_BYTES = 1024
+"""Longest entity key: PostgreSQL's B-tree refuses entries above a third of an 8 KiB page."""
+
+
+class Decoder:
+    """Turns raw columns into :class:`Records` and :class:`Reject` by one contract."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._key = contract.entity_key
+        self._fields = contract.inputs
+
+    def decode(self, batch: pa.RecordBatch, rows: Rows) -> tuple[Records, list[Reject]]:
+        """Decode a batch of any Arrow types; ``rows`` (N,) are its positions in the source.
+
+        A column that is absent counts as missing in every record.
+        """
+        absent = pa.nulls(batch.num_rows)
+        names = set(batch.schema.names)
+        columns = {}
+        refused: dict[int, tuple[str, str]] = {}
+        found = batch.column(self._key.name) if self._key.name in names else absent
+        keys, faults = _keys(self._key.type, found)
+        _note(refused, self._key.name, faults)
+        for field in self._fields:
+            found = batch.column(field.name) if field.name in names else absent
+            values, faults = _column(field, found)
+            _note(refused, field.name, faults)
+            _note(refused, field.name, violations(field, values))
+            columns[field.name] = values
+        return self._split(keys, rows, columns, refused)
+
+    def check(
+        self, keys: Keys, columns: Mapping[str, Array], rows: Rows
+    ) -> tuple[Records, list[Reject]]:
+        """Check columns that are numpy arrays already, each (N, *shape of the field).
+
+        Raises:
+            SourceError: an input is absent, or has another shape than the contract says.
+
+        """
+        decoded = {}
+        refused: dict[int, tuple[str, str]] = {}
+        given = np.asarray(keys)
+        if self._key.type != "int64" or given.dtype != np.int64:  # else nothing can be wrong
+            texts, faults = _as_arrow(self._key.type, given)
+            keys, more = _keys(self._key.type, texts)
+            _note(refused, self._key.name, faults | more)
+        for field in self._fields:
+            values, faults = _retyped(field, columns, len(rows))
+            _note(refused, field.name, faults)
+            _note(refused, field.name, violations(field, values))
+            decoded[field.name] = values
+        return self._split(keys, rows, decoded, refused)
+
+    def _split(
+        self,
+        keys: Keys,
+        rows: Rows,
+        columns: Mapping[str, Array],
+        refused: dict[int, tuple[str, str]],
+    ) -> tuple[Records, list[Reject]]:
+        if not refused:
+            return Records(keys, rows, columns), []
+        rejects = [
+            Reject(
+                int(rows[at]),
+                None if name == self._key.name else str(keys[at]),
+                name,
+                refused[at][1],
+            )
+            for at in sorted(refused)
+            for name in (refused[at][0],)
+        ]
+        good = np.ones(len(keys), dtype=bool)
+        good[list(refused)] = False
+        kept = {name: values[good] for name, values in columns.items()}
+        return Records(keys[good], rows[good], kept), rejects
+
+
+def violations(field: InputField, values: Array) -> Faults:
+    """Judge typed values (N, *shape) by the field's own rules; return faults by record."""
+    flat = values.reshape(-1)
+    faults: Faults = {}
+    if flat.dtype.kind == "f":
+        if field.categories is None and within(flat, field.range):
+            return faults
+        finite = np.isfinite(flat)
+        if not finite.all():
+            for at in np.flatnonzero(~finite):
+                if math.isinf(flat[at]):
+                    faults[int(at)] = f"{shown(flat[at])} is not finite"
+                elif not field.nullable:
+                    faults[int(at)] = "missing"
+    faults |= out_of_range(flat, field.range)
+    if field.categories is not None:
+        allowed = pa.array([*field.categories, *([""] if field.nullable else [])], pa.string())
+        known = pc.is_in(pa.array(flat, pa.string()), value_set=allowed)
+        for at in np.flatnonzero(~known.to_numpy(zero_copy_only=False)):
+            faults[int(at)] = f"{shown(flat[at])} is not one of {_listed(field.categories)}"
+    return by_record(faults, field.shape)
+
+
+def within(flat: Array, limits: Any) -> bool:
+    """Tell, by looking once, whether all floats of ``flat`` (M,) are finite and in ``limits``."""
+    if not len(flat):
+        return True
+    low = -math.inf if limits is None or limits.min is None else limits.min
+    high = math.inf if limits is None or limits.max is None else limits.max
+    # NaN makes both NaN, and NaN is in no order.
+    lowest, highest = np.minimum.reduce(flat), np.maximum.reduce(flat)
+    good = low <= lowest and highest <= high and math.isfinite(lowest)
+    return bool(good and math.isfinite(highest))
+
+
+def out_of_range(flat: Array, limits: Any) -> Faults:
+    """Return a fault for each number of ``flat`` (M,) outside the closed ``limits``."""
+    faults: Faults = {}
+    if limits is None:
+        return faults
+    if limits.min is not None and (below := flat < limits.min).any():
+        for at in np.flatnonzero(below):
+            faults[int(at)] = f"{shown(flat[at])} is below {shown(limits.min)}"
+    if limits.max is not None and (above := flat > limits.max).any():
+        for at in np.flatnonzero(above):
+            faults[int(at)] = f"{shown(flat[at])} is above {shown(limits.max)}"
+    return faults
+
+
+def by_record(faults: Faults, shape: tuple[int, ...]) -> Faults:
+    """Turn faults by element of (N, *shape), flattened, into the first fault of each record."""
+    if not shape or not faults:
+        return faults
+    size = math.prod(shape)
+    found: Faults = {}
+    for at in sorted(faults):
+        record, element = divmod(at, size)
+        where = ", ".join(str(i) for i in np.unravel_index(element, shape))
+        found.setdefault(record, f"element [{where}]: {faults[at]}")
+    return found
+
+
+def _note(refused: dict[int, tuple[str, str]], name: str, faults: Faults) -> None:
+    for at, reason in faults.items():
+        refused.setdefault(at, (name, reason))
+
+
+def _listed(categories: tuple[str, ...]) -> str:
+    listed = ", ".join(categories[:10])
+    return listed if len(categories) <= 10 else f"{listed}, … ({len(categories)} in all)"
+
+
+# ---------------------------------------------------------------- columns
+
+
+def _keys(kind: str, found: Cells) -> tuple[Keys, Faults]:
+    if kind != "string":
+        return leaf(kind, False, found)
+    if pa.types.is_dictionary(found.type):
+        found = found.dictionary_decode()
+    if pa.types.is_null(found.type):
+        found = found.cast(pa.string())
+    texts, _, faults = texts_of(found)
+    # A missing one is empty by now.
+    length: Array = np.asarray(pc.binary_length(texts))
+    for at in np.flatnonzero(length == 0):
+        faults.setdefault(int(at), "missing")
+    for at in np.flatnonzero(length > MAX_KEY_BYTES):
+        faults.setdefault(int(at), f"longer than {MAX_KEY_BYTES} bytes")
+    if _holds_nul(texts):
+        for at in np.flatnonzero(np.asarray(pc.match_substring(texts, "\0"))):
+            faults.setdefault(int(at), "holds a NUL character")
+    return Texts(texts), faults
+
+
+def _holds_nul(texts: Cells) -> bool:
+    """Tell whether any byte of these texts is zero."""
+    data = texts.buffers()[2]
+    if data is None:
+        return False
+    ends = text_ends(texts)
+    return not np.frombuffer(data, np.uint8)[ends[0] : ends[-1]].all()
+
+
+def _column(field: InputField, found: Cells) -> tuple[Array, Faults]:
+    if not field.shape:
+        return leaf(field.type, field.nullable, found)
+    if is_text(found.type):
+        return _from_json(field, found)
+    values = np.zeros((len(found), *field.shape), numpy_type(field.type))
+    faults: Faults = {}
+    rows: Rows = np.arange(len(found))
+    flat = pa.types.is_null(found.type) or not is_list(found.type.value_type)
+    for depth, size in enumerate((math.prod(field.shape),) if flat else field.shape):
+        if pa.types.is_null(found.type):
+            faults |= dict.fromkeys(rows.tolist(), "missing")
+            return values, faults
+        lengths = pc.list_value_length(found).fill_null(-1).to_numpy(zero_copy_only=False)
+        good = (lengths == size).reshape(len(rows), -1).all(axis=1) if len(rows) else lengths == 0
+        for at in np.flatnonzero(~good).tolist():
+            was = lengths.reshape(len(rows), -1)[at]
+            faults[int(rows[at])] = _misshapen(int(was[was != size][0]), depth, field.shape)
+        repeats = len(found) // len(rows) if len(rows) else 1
+        found = pc.list_flatten(found.filter(pa.array(np.repeat(good, repeats))))
+        rows = rows[good]
+    elements, wrong = leaf(field.type, field.nullable, found)
+    values[rows] = elements.reshape(len(rows), *field.shape)
+    for at, reason in by_record(wrong, field.shape).items():
+        faults[int(rows[at])] = reason
+    return values, faults
+
+
+def _misshapen(length: int, depth: int, shape: tuple[int, ...]) -> str:
+    if length < 0:
+        return "missing"
+    return f"{length} elements at depth {depth + 1}, shape {list(shape)} was expected"
+
+
+def _from_json(field: InputField, found: Cells) -> tuple[Array, Faults]:
+    texts, _, faults = texts_of(found)
+    values = np.zeros((len(found), *field.shape), numpy_type(field.type))
+    for at, text in enumerate(texts.to_pylist()):
+        if at in faults:
+            continue
+        if not text:
+            faults[at] = "missing"
+            continue
+        try:
+            cell = np.array(orjson.loads(text), dtype=object)
+            if cell.shape != field.shape:
+                faults[at] = f"shape {list(cell.shape)}, shape {list(field.shape)} was expected"
+                continue
+            elements, wrong = leaf(field.type, field.nullable, pa.array(cell.reshape(-1)))
+        except (ValueError, pa.ArrowException, SourceError):
+            faults[at] = f"{shown(text)} is not a JSON list of {field.type}"
+            continue
+        values[at] = elements.reshape(field.shape)
+        if wrong:
+            faults[at] = by_record(wrong, field.shape)[0]
+    return values, faults
+
+
+def _retyped(field: InputField, columns: Mapping[str, Array], records: int) -> tuple[Array, Faults]:
+    if field.name not in columns:
+        raise SourceError(f"input {field.name} is missing; found {', '.join(columns) or 'none'}")
+    values = columns[field.name]
+    if values.shape != (records, *field.shape):
+        raise SourceError(
+            f"input {field.name} has shape {list(values.shape)}, "
+            f"{[records, *field.shape]} was expected"
+        )
+    if values.dtype == numpy_type(field.type) and field.type != "string":
+        return values, {}
+    found, faults = _as_arrow(field.type, values.reshape(-1))
+    elements, more = leaf(field.type, field.nullable, found)
+    return elements.reshape(values.shape), by_record(more | faults, field.shape)
+
+
+def _as_arrow(kind: str, values: Array) -> tuple[Cells, Faults]:
+    if values.dtype.kind in "biuf":
+        return pa.array(values), {}
+    try:
+        return pa.array(values, pa.string() if kind == "string" else None, from_pandas=True), {}
+    except (pa.ArrowException, UnicodeEncodeError):
+        faults: Faults = {}
+        kept: list[str | None] = []
+        for at, value in enumerate(values.tolist()):
+            try:
+                kept.append(pa.array([value], pa.string())[0].as_py())
+            except (pa.ArrowException, UnicodeEncodeError):
+                faults[at] = (
+                    f"{shown(str(value))} is not text" if kind == "string" else "not a number"
+                )
+                kept.append(None)
+        return pa.array(kept, pa.string()), faults

@@ -1,0 +1,167 @@
+"""Golden vectors: known inputs whose answers a model must reproduce before it is used.
+
+Owns the file's format (JSON Lines, ``{"inputs": {NAME: VALUE}, "outputs": {NAME: VALUE}}``) and the
+comparison. The vectors go through the pipeline every other record goes through. No I/O beyond
+reading the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from fourways_api import Contract, GoldenVectors
+from fourways_runtime.errors import GoldenMismatch
+
+from .cells import accepts
+from .columns import Array
+from .pipeline import Pipeline
+
+MAX_BYTES = 64 * 2**20
+"""Largest file of golden vectors."""
+
+_TOLD = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """One known record: inputs by name, and the answers known for it."""
+
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+
+def read_vectors(path: Path, contract: Contract) -> tuple[Vector, ...]:
+    """Read golden vectors. Blank lines are skipped.
+
+    Raises:
+        GoldenMismatch: a line is not a vector of this contract, or there is none.
+
+    """
+    vectors = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if line.strip():
+            vectors.append(_vector(line, number, contract))
+    if not vectors:
+        raise GoldenMismatch("the golden file holds no vectors")
+    return tuple(vectors)
+
+
+def check_vectors(pipeline: Pipeline, vectors: Sequence[Vector], golden: GoldenVectors) -> None:
+    """Score the vectors and compare each answer that is known.
+
+    Raises:
+        GoldenMismatch: naming vector (from 0), field, expected, got and tolerance.
+
+    """
+    contract = pipeline.contract
+    scored = pipeline.score(_batch(vectors, contract))
+    if scored.rejects:
+        first = scored.rejects[0]
+        raise GoldenMismatch(f"vector {first.row} was refused: {first}")
+    wrong = []
+    for name, answers in scored.predictions.columns.items():
+        for at, vector in enumerate(vectors):
+            if name in vector.outputs:
+                difference = compare(vector.outputs[name], answers[at], golden)
+                if difference is not None:
+                    wrong.append((at, f"vector {at}: {name}: {difference}"))
+    if wrong:
+        told = [text for _, text in sorted(wrong)]
+        more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+        raise GoldenMismatch("; ".join(told[:_TOLD]) + more)
+
+
+def compare(expected: Any, got: Any, golden: GoldenVectors) -> str | None:
+    """Say how an answer differs from the one expected, or None where it does not.
+
+    Numbers may differ by absolute + relative x abs(expected); text and truth must be equal.
+    """
+    ours, theirs = np.asarray(got), np.asarray(expected)
+    if ours.shape != theirs.shape:
+        return f"expected shape {list(theirs.shape)}, got {list(ours.shape)}"
+    if ours.dtype.kind not in "iuf" or theirs.dtype.kind not in "iuf":
+        same = ours.tolist() == theirs.tolist() and (ours.dtype.kind == "b") == (
+            theirs.dtype.kind == "b"
+        )
+        return None if same else f"expected {_told(theirs)}, got {_told(ours)}"
+    difference = np.abs(ours.astype(np.float64) - theirs.astype(np.float64))
+    allowed = golden.absolute_tolerance + golden.relative_tolerance * np.abs(theirs)
+    # Not "difference > allowed": NaN must fail.
+    if bool(np.all(difference <= allowed)):
+        return None
+    worst = int(np.argmax(np.nan_to_num(difference - allowed, nan=np.inf)))
+    at = (
+        ""
+        if not ours.shape
+        else f" at element {list(map(int, np.unravel_index(worst, ours.shape)))}"
+    )
+    return (
+        f"expected {theirs.reshape(-1)[worst]:.9g}, got {ours.reshape(-1)[worst]:.9g}{at}, "
+        f"tolerance {np.reshape(allowed, -1)[worst]:.3g}"
+    )
+
+
+def _vector(line: bytes, number: int, contract: Contract) -> Vector:
+    try:
+        found = orjson.loads(line)
+        vector = Vector(dict(found["inputs"]), dict(found["outputs"]))
+    except orjson.JSONDecodeError:
+        raise GoldenMismatch(f"line {number} of the golden file is not JSON") from None
+    except (KeyError, TypeError, ValueError):
+        raise GoldenMismatch(
+            f'line {number} of the golden file is not {{"inputs": {{…}}, "outputs": {{…}}}}'
+        ) from None
+    inputs, outputs = ({f.name for f in side} for side in (contract.inputs, contract.outputs))
+    for side, given, known in (
+        ("inputs", vector.inputs, inputs),
+        ("outputs", vector.outputs, outputs),
+    ):
+        for name in given:
+            if name not in known:
+                raise GoldenMismatch(
+                    f"line {number} of the golden file: the contract's {side} have no {name}"
+                )
+    if not vector.outputs:
+        raise GoldenMismatch(f"line {number} of the golden file knows no output")
+    return vector
+
+
+def _batch(vectors: Sequence[Vector], contract: Contract) -> pa.RecordBatch:
+    key = contract.entity_key
+    keys: list[Any] = list(range(len(vectors)))
+    columns: dict[str, Any] = {}
+    for field in contract.inputs:
+        given = [vector.inputs.get(field.name) for vector in vectors]
+        columns[field.name] = _column(field.name, given)
+        if not accepts(field.type, field.shape, columns[field.name].type):
+            raise GoldenMismatch(
+                f"{field.name}: the vectors hold {columns[field.name].type}, "
+                f"the contract says {field.type}"
+            )
+    columns.setdefault(key.name, pa.array(keys if key.type == "int64" else list(map(str, keys))))
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _column(name: str, given: list[Any]) -> Any:
+    try:
+        return pa.array(given)
+    except (pa.ArrowException, OverflowError):
+        pass
+    for at, value in enumerate(given):
+        try:
+            pa.array([*given[:at], value])
+        except (pa.ArrowException, OverflowError):
+            text = orjson.dumps(value).decode()[:60]
+            raise GoldenMismatch(f"vector {at}: {name}: {text} is of another type") from None
+    raise AssertionError
+
+
+def _told(value: Array) -> str:
+    return str(value.tolist())[:120]

@@ -1,0 +1,197 @@
+"""Features: the contract's inputs as the tensors a model takes.
+
+Owns which field feeds which tensor and in what layout. That is settled once, when a model is
+bound, so that one that does not fit is refused before a record was read: the error names the
+field, the fault and the fix. No I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fourways_api import InputField
+from fourways_runtime.errors import ContractMismatch
+
+from .cells import Faults, numbers, numpy_type
+from .columns import Array, Columns
+from .decode import by_record
+from .model.base import Tensor
+
+TEXT_TYPES = frozenset({"string", "str", "object"})
+"""What a model may call text."""
+
+Shape = tuple[int, ...]
+
+_BLOCK_BYTES = 2**18
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One tensor of the model and the fields that fill it; several become its columns."""
+
+    name: str
+    type: np.dtype[Any] | None
+    """None where the model does not say: the field's own type then."""
+
+    fields: tuple[InputField, ...]
+    shape: Shape
+    """Shape of one record's value in the tensor."""
+
+    def fill(self, columns: Columns, records: int) -> tuple[Array, dict[str, Faults]]:
+        """Return the tensor (records, \\*shape), and by field and record what it cannot hold."""
+        faults: dict[str, Faults] = {}
+        filled = []
+        for field in self.fields:
+            values, wrong = self._cast(columns[field.name].reshape(-1))
+            if wrong:
+                faults[field.name] = by_record(wrong, field.shape)
+            filled.append(values)
+        if len(filled) == 1:
+            return filled[0].reshape(records, *self.shape), faults
+        tensor = np.empty((records, *self.shape), filled[0].dtype)
+        if len(filled) == self.shape[0]:
+            _turn(filled, tensor)
+            return tensor, faults
+        at = 0
+        for values in filled:
+            columns_of_field = values.reshape(records, -1)
+            tensor[:, at : at + columns_of_field.shape[1]] = columns_of_field
+            at += columns_of_field.shape[1]
+        return tensor, faults
+
+    def _cast(self, values: Array) -> tuple[Array, Faults]:
+        if self.type is None or values.dtype == self.type:
+            return values, {}
+        if values.dtype.kind == "b":
+            return values.astype(self.type), {}
+        return numbers(self.type, values)
+
+
+def _turn(columns: Sequence[Array], into: Array) -> None:
+    """Write columns (N,) side by side into a matrix (N, columns)."""
+    records, width = into.shape
+    # Turning a block that stays in the cache is nearly twice as fast as spreading whole columns.
+    rows = min(records, max(1, _BLOCK_BYTES // (width * into.itemsize)))
+    block = np.empty((width, rows), into.dtype)
+    for start in range(0, records, rows):
+        some = block[:, : min(rows, records - start)]
+        for at, values in enumerate(columns):
+            some[at] = values[start : start + rows]
+        into[start : start + rows] = some.T
+
+
+def bind_inputs(fields: Sequence[InputField], tensors: Sequence[Tensor]) -> tuple[Feed, ...]:
+    """Settle which fields feed which tensors of a model.
+
+    Fields that name a tensor are its columns, in order. Else fields and tensors go together by
+    name. Else the model has one input and all fields are its columns. A model that names no
+    inputs gets every field by its name.
+
+    Raises:
+        ContractMismatch: naming both sides.
+
+    """
+    if not tensors:
+        return tuple(Feed(f.name, numpy_type(f.type), (f,), f.shape) for f in fields)
+    by_name = {tensor.name: tensor for tensor in tensors}
+    if fields[0].tensor is not None:
+        groups: dict[str, list[InputField]] = {}
+        for field in fields:
+            groups.setdefault(field.tensor or field.name, []).append(field)
+        if set(groups) != set(by_name):
+            raise _disagree(
+                fields, tensors, "name each of the model's inputs as some field's tensor"
+            )
+        return tuple(_feed(by_name[name], members) for name, members in groups.items())
+    if {field.name for field in fields} == set(by_name):
+        return tuple(_feed(by_name[field.name], [field]) for field in fields)
+    if len(tensors) == 1:
+        return (_feed(tensors[0], fields),)
+    raise _disagree(fields, tensors, "set tensor on every input, or give inputs the model's names")
+
+
+def fitted(shape: Shape, dimensions: tuple[int | None, ...]) -> Shape | None:
+    """Fit one record's shape into a tensor's dimensions (None is any size); None if it cannot.
+
+    Only dimensions of size 1 may be added or dropped.
+    """
+    if len(shape) == len(dimensions) and all(
+        wanted in (None, size) for size, wanted in zip(shape, dimensions, strict=True)
+    ):
+        return shape
+    pending = [size for size in shape if size != 1]
+    found: list[int] = []
+    for wanted in dimensions:
+        if wanted != 1 and pending and wanted in (None, pending[0]):
+            found.append(pending.pop(0))
+        elif wanted in (None, 1):
+            found.append(1)
+        else:
+            return None
+    return None if pending else tuple(found)
+
+
+def told(tensor: Tensor) -> str:
+    """Write a tensor for people, such as ``x float32[?, 20]``."""
+    sizes = ", ".join("?" if size is None else str(size) for size in tensor.shape)
+    return f"{tensor.name} {tensor.type}[{sizes}]"
+
+
+def _feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
+    kind = _type_of(tensor, fields)
+    width = sum(math.prod(field.shape) for field in fields)
+    shape: Shape | None = fields[0].shape if len(fields) == 1 else (width,)
+    if tensor.shape:
+        if tensor.shape[0] is not None:
+            raise ContractMismatch(
+                f"the model's input {told(tensor)} takes batches of {tensor.shape[0]} only; "
+                "export it with a free first dimension"
+            )
+        shape = fitted(shape or (), tensor.shape[1:])
+    if shape is None or (len(fields) > 1 and len(shape) != 1):
+        names = ", ".join(field.name for field in fields)
+        raise ContractMismatch(
+            f"inputs {names} make {width} columns, the model's input is {told(tensor)}; "
+            "list the model's columns as inputs, in its order"
+        )
+    return Feed(tensor.name, kind, tuple(fields), shape)
+
+
+def _type_of(tensor: Tensor, fields: Sequence[InputField]) -> np.dtype[Any] | None:
+    kind = None
+    if tensor.type:
+        kind = numpy_type("string" if tensor.type in TEXT_TYPES else tensor.type)
+    elif len(fields) > 1:
+        kind = np.result_type(*(numpy_type(field.type) for field in fields))
+    for field in fields:
+        if kind is not None and not _carries(numpy_type(field.type), kind):
+            raise ContractMismatch(
+                f"input {field.name} is {field.type}, the model's input is {told(tensor)}; "
+                "give the field the model's type, or encode it inside the model"
+            )
+    return kind
+
+
+def _carries(have: np.dtype[Any], want: np.dtype[Any]) -> bool:
+    """Tell whether each value may go in: what a type cannot hold is then told value by value."""
+    if have == want or (have.kind in "biu" and want.kind in "iuf"):
+        return True
+    return have.kind == "f" and want.kind == "f"
+
+
+def _disagree(
+    fields: Sequence[InputField], tensors: Sequence[Tensor], fix: str
+) -> ContractMismatch:
+    ours = ", ".join(f"{f.name} -> {f.tensor}" if f.tensor else f.name for f in fields)
+    theirs = ", ".join(told(tensor) for tensor in tensors)
+    return ContractMismatch(f"the contract's inputs are {ours}; the model's are {theirs}; {fix}")
+
+
+def cut(columns: Mapping[str, Array], keep: Array | slice) -> dict[str, Array]:
+    """Keep the records where ``keep`` (N,) is true, or those of a slice."""
+    return {name: values[keep] for name, values in columns.items()}

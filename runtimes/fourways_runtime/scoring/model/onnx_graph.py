@@ -1,0 +1,142 @@
+"""What an ONNX file refers to, read before onnxruntime sees it.
+
+The fields that matter here (weights kept elsewhere, operators, opsets) are described to protobuf,
+which onnxruntime needs anyway, by their numbers in onnx.proto; everything else is skipped as
+unknown. So the file is parsed by the same library and rules as in onnxruntime, and the onnx
+package with its compiled checker stays out of the image.
+Source of the numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+
+from fourways_runtime.errors import ModelNotLoadable
+
+# message: {field: (number, type)}; a capital type is a message, * is repeated.
+_SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
+    "Model": {
+        "ir_version": (1, "int64"),
+        "graph": (7, "Graph"),
+        "opset_import": (8, "*OperatorSet"),
+        "training_info": (20, "*Training"),
+        "functions": (25, "*Function"),
+    },
+    "OperatorSet": {"domain": (1, "bytes"), "version": (2, "int64")},
+    "Training": {"initialization": (1, "Graph"), "algorithm": (2, "Graph")},
+    "Function": {
+        "node": (7, "*Node"),
+        "domain": (10, "bytes"),
+        "attribute_proto": (11, "*Attribute"),
+    },
+    "Graph": {
+        "node": (1, "*Node"),
+        "initializer": (5, "*Tensor"),
+        "sparse_initializer": (15, "*SparseTensor"),
+    },
+    "Node": {"op_type": (4, "bytes"), "attribute": (5, "*Attribute"), "domain": (7, "bytes")},
+    "Attribute": {
+        "t": (5, "Tensor"),
+        "g": (6, "Graph"),
+        "tensors": (10, "*Tensor"),
+        "graphs": (11, "*Graph"),
+        "sparse_tensor": (22, "SparseTensor"),
+        "sparse_tensors": (23, "*SparseTensor"),
+    },
+    "SparseTensor": {"values": (1, "Tensor"), "indices": (2, "Tensor")},
+    "Tensor": {"external_data": (13, "*Entry"), "data_location": (14, "int64")},
+    "Entry": {"key": (1, "bytes"), "value": (2, "bytes")},
+}
+_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+# An operator that is a file of some accelerator's, named by path.
+_FOREIGN_OPERATORS = frozenset({"EPContext"})
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a model refers to beyond its own bytes."""
+
+    opset: int = 0
+    """Version of the standard operators it is written in."""
+
+    external: set[str] = field(default_factory=set)
+    """Paths of files weights are kept in, as written in the model."""
+
+
+@cache
+def _model_class() -> type[Any]:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="fourways/onnx_subset.proto", package="fourways.onnx", syntax="proto2"
+    )
+    kinds = descriptor_pb2.FieldDescriptorProto
+    for name, fields in _SCHEMA.items():
+        described = file.message_type.add(name=name)
+        for key, (number, written) in fields.items():
+            repeated, kind = written.startswith("*"), written.lstrip("*")
+            added = described.field.add(name=key, number=number)
+            added.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
+            if kind in _SCHEMA:
+                added.type, added.type_name = kinds.TYPE_MESSAGE, f".fourways.onnx.{kind}"
+            else:
+                added.type = kinds.TYPE_BYTES if kind == "bytes" else kinds.TYPE_INT64
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("fourways.onnx.Model"))
+
+
+def summarise(raw: bytes) -> Summary:
+    """Read what a model refers to. Raises ModelNotLoadable for what is no ONNX or is refused."""
+    model = _model_class()()
+    try:
+        model.ParseFromString(raw)
+    except message.DecodeError:
+        raise ModelNotLoadable("the file is not ONNX, or it is cut short") from None
+    if not model.HasField("graph") or not model.opset_import:
+        raise ModelNotLoadable("the file is not an ONNX model: it has no graph and opset")
+    own = {function.domain.decode("utf-8", "replace") for function in model.functions}
+    summary = Summary()
+    for opset in model.opset_import:
+        if opset.domain in (b"", b"ai.onnx"):
+            summary.opset = max(summary.opset, opset.version)
+    for found in _walk(model):
+        kind = found.DESCRIPTOR.name
+        if kind == "Node":
+            _check_operator(found, own)
+        elif kind == "Tensor" and (found.data_location or found.external_data):
+            summary.external.add(_location(found))
+    return summary
+
+
+def _walk(root: Any) -> Iterator[Any]:
+    """Yield every node and tensor, at any depth. protobuf bounds the depth to 100."""
+    waiting = [root]
+    while waiting:
+        found = waiting.pop()
+        yield found
+        for described, value in found.ListFields():
+            if described.message_type is not None and described.name != "external_data":
+                waiting.extend([value] if isinstance(value, message.Message) else value)
+
+
+def _check_operator(node: Any, own: set[str]) -> None:
+    operator = node.op_type.decode("utf-8", "replace")
+    domain = node.domain.decode("utf-8", "replace")
+    if operator in _FOREIGN_OPERATORS or domain not in _DOMAINS | own:
+        raise ModelNotLoadable(
+            f"the model uses the custom operator {domain[:64]}:{operator[:64]};"
+            " export it with standard ONNX operators"
+        )
+
+
+def _location(tensor: Any) -> str:
+    # Of a key given twice onnxruntime takes the last.
+    entries = {bytes(entry.key): bytes(entry.value) for entry in tensor.external_data}
+    try:
+        return entries[b"location"].decode()
+    except (KeyError, UnicodeDecodeError):
+        raise ModelNotLoadable("the model keeps weights in a file it does not name") from None

@@ -1,0 +1,140 @@
+"""ONNX models, on onnxruntime's CPU provider.
+
+The file is read once, checked, and those very bytes are loaded: nothing can change in between.
+Weights in other files are refused unless the deployment allows them, and then they come from a
+private copy of the model's own folder.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fourways_runtime.errors import ContractMismatch, ModelError, ModelNotLoadable
+
+from ..columns import Array
+from .base import Tensor
+from .extras import load_module
+from .onnx_external import copy_external
+from .onnx_graph import Summary, summarise
+
+_TYPES = {
+    "bool": "bool",
+    "int8": "int8",
+    "int16": "int16",
+    "int32": "int32",
+    "int64": "int64",
+    "uint8": "uint8",
+    "uint16": "uint16",
+    "uint32": "uint32",
+    "uint64": "uint64",
+    "float": "float32",
+    "double": "float64",
+    "string": "string",
+}
+
+
+class OnnxModel:
+    """An ONNX model in an onnxruntime session."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.inputs = tuple(_tensor(node, "input") for node in session.get_inputs())
+        self.outputs = tuple(_tensor(node, "output") for node in session.get_outputs())
+        self._names = [tensor.name for tensor in self.outputs]
+
+    def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """Answer a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
+        try:
+            feed = {tensor.name: tensors[tensor.name] for tensor in self.inputs}
+        except KeyError as missing:
+            raise ContractMismatch(f"the model reads {missing}, which was not given") from None
+        try:
+            values = self._session.run(self._names, feed)
+        except Exception as error:  # noqa: BLE001  (onnxruntime's errors share no base but this)
+            if type(error).__name__ == "InvalidArgument":
+                raise ContractMismatch(f"the model refused its inputs: {_said(error)}") from None
+            raise ModelError(f"the model failed: {_said(error)}") from None
+        return dict(zip(self._names, values, strict=True))
+
+
+def load_onnx(path: Path, *, threads: int, external_root: Path | None = None) -> OnnxModel:
+    """Load an ONNX file. ``external_root`` None refuses weights kept in other files.
+
+    Raises ModelNotLoadable.
+    """
+    runtime = load_module("onnxruntime", "runtime")
+    raw = path.read_bytes()
+    summary = summarise(raw)
+    options = _options(runtime, threads)
+    if not summary.external:
+        return OnnxModel(_session(runtime, raw, options, summary))
+    if external_root is None:
+        raise ModelNotLoadable(
+            "the model keeps weights in other files; export it as one file,"
+            " or set allowExternalData for a file or pvc URI"
+        )
+    with tempfile.TemporaryDirectory(prefix="fourways-onnx-") as folder:
+        copy_external(summary.external, external_root, Path(folder))
+        # A name of our own: none of the copies may take the model's place.
+        model = Path(folder) / f"{path.name}.fourways-model"
+        with model.open("xb") as file:
+            file.write(raw)
+        return OnnxModel(_session(runtime, str(model), options, summary))
+
+
+def _options(runtime: Any, threads: int) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    # Its own log would print what we say in our own words.
+    options.log_severity_level = 4
+    # Spinning threads burn the CPU quota of a pod while they wait.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # Or bytes that carry the other format's mark are read as that, past our checks.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return options
+
+
+def _session(runtime: Any, model: bytes | str, options: Any, summary: Summary) -> Any:
+    try:
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  (onnxruntime's errors share no base but this)
+        said = _said(error)
+        if "opset" in said.lower():
+            limit = re.search(r"till opset (\d+)", said)
+            until = f" up to {limit[1]}" if limit else ""
+            raise ModelNotLoadable(
+                f"the model is of opset {summary.opset}; this runtime reads opsets{until}:"
+                " export it with an older one"
+            ) from None
+        raise ModelNotLoadable(f"onnxruntime does not load the model: {said}") from None
+
+
+def _said(error: Exception) -> str:
+    """Return what onnxruntime says, without its source paths and whatever cannot be printed."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    text = re.sub(r"(Load model from \S* failed:)?/onnxruntime_src/\S+ ", "", text)
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return "".join(character for character in first if character.isprintable())[:300]
+
+
+def _tensor(node: Any, side: str) -> Tensor:
+    kind = re.fullmatch(r"tensor\((\w+)\)", node.type)
+    if kind is None:
+        raise ModelNotLoadable(
+            f"the model's {side} {node.name!r} is {node.type}, not a tensor;"
+            " for scikit-learn classifiers export with zipmap=False"
+        )
+    if kind[1] not in _TYPES:
+        raise ModelNotLoadable(
+            f"the model's {side} {node.name!r} is of type {kind[1]}; cast it to one of"
+            f" {', '.join(_TYPES.values())}"
+        )
+    shape = tuple(size if isinstance(size, int) else None for size in node.shape)
+    return Tensor(node.name, _TYPES[kind[1]], shape)

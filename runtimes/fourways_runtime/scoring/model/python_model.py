@@ -1,0 +1,159 @@
+"""A model that is code of the user's, from the user's image: a class with kserve.Model's methods.
+
+The class is known by its methods, so kserve itself is not needed here, and is welcome: a subclass
+of ``kserve.Model`` works. KServe hands ``predict`` a dict of JSON (V1) or an InferRequest (V2);
+here it is a dict of numpy arrays by input name, in every mode, and a dict of arrays by output name
+comes back. An InferResponse is accepted too.
+
+``load()`` finds the model file's path in ``self.model_path``. As under KServe, synchronous methods
+are called one at a time, and asynchronous ones share one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fourways_runtime.errors import ConfigError, ModelError, ModelNotLoadable
+
+from ..columns import Array
+from .base import Tensor
+
+_V2_TYPES = {"BOOL": "bool", "BYTES": "string", "FP32": "float32", "FP64": "float64"} | {
+    f"{prefix}{bits}": f"{name}{bits}"
+    for prefix, name in (("INT", "int"), ("UINT", "uint"))
+    for bits in (8, 16, 32, 64)
+}
+
+
+class PythonModel:
+    """A model whose methods are the user's.
+
+    ``inputs`` and ``outputs`` are what its ``get_input_types`` and ``get_output_types`` say, in
+    KServe's form ({"name", "datatype", "shape"}); without them they are empty.
+    """
+
+    def __init__(self, instance: Any) -> None:
+        self._instance = instance
+        self._lock = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="python-model", daemon=True).start()
+        self.inputs = _described(instance, "get_input_types")
+        self.outputs = _described(instance, "get_output_types")
+
+    def load(self) -> None:
+        """Call the user's ``load``. Raises ModelNotLoadable when it fails or says False."""
+        method = getattr(self._instance, "load", None)
+        if method is None:
+            return
+        try:
+            answer = self._call(method)
+        except Exception as error:
+            raise ModelNotLoadable(f"its load() failed: {type(error).__name__}") from error
+        if answer is False:
+            raise ModelNotLoadable("its load() returned False")
+
+    def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """Answer a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
+        value: Any = dict(tensors)
+        try:
+            for step in ("preprocess", "predict", "postprocess"):
+                method = getattr(self._instance, step, None)
+                if method is not None:
+                    value = self._call(method, value, None)
+        except Exception as error:
+            raise ModelError(f"its code failed: {type(error).__name__}") from error
+        return _arrays(value)
+
+    def _call(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        if inspect.iscoroutinefunction(method):
+            coroutine = method(*arguments)
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        with self._lock:
+            return method(*arguments)
+
+
+def load_python(path: Path, python_class: str) -> PythonModel:
+    """Import MODULE:CLASS, make one, and load it.
+
+    Raises ConfigError if there is no such class with a predict method, ModelNotLoadable if it
+    cannot be made or loaded.
+    """
+    module, _, name = python_class.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{python_class}: the image has no module {error.name}") from error
+    except AttributeError as error:
+        raise ConfigError(f"{python_class}: the module has no such class") from error
+    except Exception as error:
+        raise ModelNotLoadable(
+            f"{python_class}: importing it failed: {type(error).__name__}"
+        ) from error
+    if not isinstance(found, type) or not callable(getattr(found, "predict", None)):
+        raise ConfigError(f"{python_class}: is no class with a predict method")
+    try:
+        instance = _made(found, name)
+        instance.model_path = str(path)
+    except Exception as error:
+        raise ModelNotLoadable(
+            f"{python_class}: making one failed: {type(error).__name__}"
+        ) from error
+    model = PythonModel(instance)
+    model.load()
+    return model
+
+
+def _made(found: type[Any], name: str) -> Any:
+    """Make an instance, with the model's name where its constructor takes one, as kserve's does."""
+    try:
+        inspect.signature(found).bind(name)
+    except TypeError:
+        return found()
+    return found(name)
+
+
+def _arrays(value: Any) -> dict[str, Array]:
+    if isinstance(value, tuple) and len(value) == 2:
+        # kserve lets a method return its response headers too.
+        value = value[0]
+    outputs = getattr(value, "outputs", None)
+    if isinstance(outputs, list):
+        value = {output.name: output.as_numpy() for output in outputs}
+    if not isinstance(value, Mapping):
+        raise ModelError(
+            f"its predict returned {type(value).__name__}, not a dict of arrays by output name"
+        )
+    try:
+        return {str(name): _array(array) for name, array in value.items()}
+    except (ValueError, TypeError):
+        raise ModelError("its predict returned something that is no array") from None
+
+
+def _array(value: Any) -> Array:
+    array = np.asarray(value)
+    return array.astype(object) if array.dtype.kind == "U" else array
+
+
+def _described(instance: Any, method: str) -> tuple[Tensor, ...]:
+    describe = getattr(instance, method, None)
+    if describe is None:
+        return ()
+    try:
+        return tuple(
+            Tensor(
+                str(entry["name"]),
+                _V2_TYPES[entry["datatype"]],
+                tuple(None if size < 0 else int(size) for size in entry["shape"]),
+            )
+            for entry in describe()
+        )
+    except Exception as error:
+        raise ModelNotLoadable(f"its {method}() failed: {type(error).__name__}") from error

@@ -1,0 +1,108 @@
+"""scikit-learn models in the skops format.
+
+skops builds only types it trusts; beyond its own list we trust the few in AUDITED_TYPES. The rest
+stays out on purpose: the compiled ``Tree``, ``TreePredictor`` and ``KDTree`` follow indices from
+the file without looking, so a crafted one reads and writes past its arrays. Forests, boosted trees
+and neighbours come as ONNX.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fourways_runtime.errors import ModelNotLoadable
+
+from ..columns import Array
+from .extras import load_module
+from .matrix_model import MatrixModel
+
+AUDITED_TYPES = (
+    # Plain Python, of numbers and arrays; a fitted network keeps one and predicts without it.
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+)
+"""Types trusted beyond skops' own list, each read for what its state can do."""
+
+_MAX_ENTRIES = 10_000
+# numpy.void(N) and numpy.bytes_(N) allocate N zero bytes: a few hundred bytes of file fill memory.
+_ALLOCATING = frozenset({"void", "bytes_", "bytes"})
+
+
+def load_skops(path: Path, *, threads: int, max_bytes: int) -> MatrixModel:
+    """Load a skops file. ``max_bytes`` bounds what it may unpack to. Raises ModelNotLoadable."""
+    skops = load_module("skops.io", "sklearn")
+    _check_archive(path, max_bytes)
+    try:
+        untrusted = set(skops.get_untrusted_types(file=path)) - set(AUDITED_TYPES)
+    except Exception as error:
+        raise ModelNotLoadable(
+            f"the file is no skops model, or it is damaged ({type(error).__name__})"
+        ) from error
+    if untrusted:
+        raise ModelNotLoadable(
+            f"the model holds types that are not trusted: {', '.join(sorted(untrusted))[:300]};"
+            " export it as ONNX"
+        )
+    try:
+        estimator = skops.load(path, trusted=list(AUDITED_TYPES))
+    except Exception as error:
+        raise ModelNotLoadable(
+            f"skops does not load the model ({type(error).__name__}); was it saved with another"
+            " scikit-learn?"
+        ) from error
+    return _wrap(estimator, threads)
+
+
+def _check_archive(path: Path, max_bytes: int) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            total = sum(entry.file_size for entry in entries)
+            if len(entries) > _MAX_ENTRIES or total > max_bytes:
+                raise ModelNotLoadable(
+                    f"the file unpacks to {len(entries)} entries and {total} bytes;"
+                    f" {_MAX_ENTRIES} and {max_bytes} are allowed"
+                )
+            schema = json.loads(archive.read("schema.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, RecursionError):
+        raise ModelNotLoadable("the file is no skops model, or it is damaged") from None
+    _check_arrays(schema)
+
+
+def _check_arrays(schema: Any) -> None:
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            module, name = str(node.get("__module__")), str(node.get("__class__"))
+            if module.partition(".")[0] == "numpy" and name in _ALLOCATING:
+                raise ModelNotLoadable(f"the model holds a numpy.{name}; models need none")
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+
+
+def _wrap(estimator: Any, threads: int) -> MatrixModel:
+    features = getattr(estimator, "n_features_in_", None)
+    if not isinstance(features, int) or features < 1 or not hasattr(estimator, "predict"):
+        raise ModelNotLoadable("the file holds no fitted estimator that predicts")
+    parallel = {
+        name: threads
+        for name in estimator.get_params()
+        if name == "n_jobs" or name.endswith("__n_jobs")
+    }
+    estimator.set_params(**parallel)
+    probable = hasattr(estimator, "predict_proba")
+
+    def predict(matrix: Array) -> dict[str, Array]:
+        answers = {"prediction": np.asarray(estimator.predict(matrix))}
+        if probable:
+            answers["probabilities"] = np.asarray(estimator.predict_proba(matrix))
+        return answers
+
+    return MatrixModel(predict, features=features, dtype="float64")

@@ -1,0 +1,97 @@
+"""One record at a time: a record as Python values through the one pipeline, its answer as values.
+
+What a device does, and what the build therefore measures. Refusals have the words of every other
+mode: the pipeline and the model server's reading of tensors say them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib.abc import MetaPathFinder
+from typing import Any
+
+import numpy as np
+
+from fourways_api import Contract, EntityKey, InputField
+from fourways_runtime.scoring.tensors import Malformed, from_json
+
+from .columns import Array
+from .model.base import Model
+from .pipeline import Pipeline
+
+_KEYS = np.zeros(1, np.int64)
+
+
+class Refused(ValueError):
+    """A record that does not keep the contract: which field, and why."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class Asker:
+    """A model bound to its contract. Safe to call from several threads, as the model is."""
+
+    def __init__(self, contract: Contract, model: Model) -> None:
+        """Bind them. Raises ContractMismatch."""
+        # Answers go back to who asked: a record needs no key.
+        key = EntityKey(name=contract.entity_key.name, type="int64")
+        self._contract = contract
+        self._pipeline = Pipeline(contract.model_copy(update={"entity_key": key}), model)
+        self._known = {field.name for field in contract.inputs} | {contract.entity_key.name}
+
+    def ask(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the outputs for one record: by name, plain Python values.
+
+        The entity key may be in the record; a nullable input may be left out.
+
+        Raises:
+            Refused: the record does not keep the contract.
+            ModelError: the model fails on it.
+
+        """
+        if not record.keys() <= self._known:
+            unknown = next(name for name in record if name not in self._known)
+            raise Refused(str(unknown)[:63], "is not an input of the contract")
+        columns = {field.name: _column(field, record) for field in self._contract.inputs}
+        scored = self._pipeline.score_columns(_KEYS, columns)
+        if scored.rejects:
+            raise Refused(scored.rejects[0].field, scored.rejects[0].reason)
+        answers = scored.predictions.columns
+        return {name: _plain(values[0]) for name, values in answers.items()}
+
+
+def _column(field: InputField, record: Mapping[str, Any]) -> Array:
+    value = record.get(field.name)
+    if value is None and field.name not in record and not field.nullable:
+        raise Refused(field.name, "is missing: the contract has it as an input")
+    value = _plain(value)
+    if field.shape and value is None:
+        raise Refused(field.name, "missing")
+    shape = (1, *field.shape)
+    try:
+        flat, faults = from_json(field.type, field.nullable, [value], shape, plain=False)
+    except Malformed as error:
+        raise Refused(field.name, str(error)) from None
+    if faults:
+        raise Refused(field.name, next(iter(faults.values())))
+    return flat.reshape(shape)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def leave_out_pandas() -> None:
+    """Keep pyarrow from importing pandas where it is installed: 60 MB that nobody here uses."""
+    if not any(isinstance(finder, _NoPandas) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _NoPandas())
+
+
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname)

@@ -1,0 +1,143 @@
+"""Requests that leave inputs out, completed from the feature database by entity key.
+
+Owns which value an input gets: the database's, else its default, else it is missing, and what is
+said where that refuses a request. Looked-up values are held to the contract as a request's own. A
+request that gives all its inputs never comes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from math import prod
+from typing import Any
+
+from fourways_api import Contract, InputField
+from fourways_api.modes import FeatureDefault, FeatureLookup
+from fourways_runtime.errors import ConfigError, FeaturesUnavailable
+from fourways_runtime.scoring import tensors
+from fourways_runtime.scoring.cells import Faults, shown
+from fourways_runtime.scoring.columns import Array, Key
+from fourways_runtime.scoring.decode import by_record
+from fourways_runtime.scoring.features import FeatureReader, Row
+
+from .request import Question
+from .scorer import overloaded
+
+LOOKED_UP = "looked up"
+DEFAULTS = "defaults"
+
+
+def covered(features: FeatureLookup | None, contract: Contract) -> tuple[str, ...]:
+    """Return the inputs a request may leave out.
+
+    Raises:
+        ConfigError: one of them is no input of the contract.
+
+    """
+    if features is None:
+        return ()
+    names = tuple(field.name for field in contract.inputs)
+    told = (*features.inputs, *(default.name for default in features.defaults))
+    unknown = [name for name in told if name not in names]
+    if unknown:
+        raise ConfigError(f"features: {unknown[0]} is not an input of the contract")
+    return features.inputs or names
+
+
+class Completer:
+    """Fills in what requests leave out."""
+
+    def __init__(self, contract: Contract, features: FeatureLookup, reader: FeatureReader) -> None:
+        """Settle the defaults. Raises ConfigError where one is not of its input's type."""
+        self._fields = {field.name: field for field in contract.inputs}
+        self._reader = reader
+        self._fail = features.on_timeout == "Fail"
+        self._defaults = {
+            default.name: _default(default, self._fields[default.name])
+            for default in features.defaults
+        }
+
+    async def close(self) -> None:
+        """Disconnect from the database."""
+        await self._reader.close()
+
+    async def complete(self, question: Question) -> Question:
+        """Return the question with all its inputs.
+
+        Raises:
+            HttpError: 503 where the database does not answer and no defaults are wanted; 400 where
+                a value is missing or breaks the contract.
+
+        """
+        keys: list[Key] = question.keys or []
+        found: Mapping[Key, Row] = {}
+        source = LOOKED_UP
+        try:
+            found = await self._reader.fetch(keys)
+        except FeaturesUnavailable as error:
+            if self._fail:
+                # The error's own words may name hosts; they are in the log.
+                text = "the feature database does not answer in time: try again"
+                raise overloaded(text) from error
+            source = DEFAULTS
+        rows = [found.get(key, _NOTHING) for key in keys]
+        columns = dict(question.columns)
+        bad: dict[int, tuple[str, str]] = {}
+        for name in question.missing:
+            columns[name], faults = self._column(self._fields[name], rows)
+            for row, reason in faults.items():
+                bad.setdefault(row, (name, self._told(reason, keys[row])))
+        if bad:
+            raise question.refuse([(row, *bad[row]) for row in sorted(bad)])
+        return replace(question, columns=columns, missing=(), features=source)
+
+    def _column(self, field: InputField, rows: Sequence[Row]) -> tuple[Array, Faults]:
+        """Return the input's values (rows, *shape) and faults by row."""
+        default = self._defaults.get(field.name)
+        values = [row.get(field.name) for row in rows]
+        values = [default if value is None or value != value else value for value in values]
+        faults: Faults = {}
+        if field.shape:
+            values = self._flattened(field, values, faults)
+        elif field.type == "string" and not field.nullable:
+            faults = {at: "missing" for at, value in enumerate(values) if value is None}
+        shape = (len(rows), *field.shape)
+        column, wrong = tensors.from_json(field.type, field.nullable, values, shape, plain=False)
+        return column.reshape(shape), by_record(wrong, field.shape) | faults
+
+    @staticmethod
+    def _flattened(field: InputField, values: list[Any], faults: Faults) -> list[Any]:
+        size = prod(field.shape)
+        flat: list[Any] = []
+        for row, value in enumerate(values):
+            elements = [value] * size if value is None or type(value) is not list else value
+            for inner in field.shape[1:]:
+                if all(type(each) is list and len(each) == inner for each in elements):
+                    elements = list(chain.from_iterable(elements))
+            if len(elements) != size or list in map(type, elements):
+                faults[row] = f"{len(elements)} elements, shape {list(field.shape)} was expected"
+                elements = [0] * size
+            flat += elements
+        return flat
+
+    @staticmethod
+    def _told(reason: str, key: Key) -> str:
+        where = f"the feature database, key {shown(key)}"
+        return f"missing: not in {where}" if reason.endswith("missing") else f"{reason} ({where})"
+
+
+_NOTHING: Row = {}
+
+
+def _default(default: FeatureDefault, field: InputField) -> Any:
+    value: Any = default.text if field.type == "string" else default.number
+    if value is None:
+        kind = "text" if field.type == "string" else "number"
+        raise ConfigError(f"features: the default of {field.name} must be a {kind}: {field.type}")
+    if field.type == "bool":
+        if value not in (0, 1):
+            raise ConfigError(f"features: the default of {field.name} must be 0 or 1: bool")
+        return bool(value)
+    return value

@@ -1,0 +1,71 @@
+"""What a model server measures of its model, in Prometheus' terms. Nothing here has labels:
+a process serves one model, and a metric without them costs no look-up."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from fourways_runtime.metrics import LATENCY_BUCKETS, PlainCounter, PlainHistogram
+
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+
+
+class ServingMetrics:
+    """Requests and rows scored, how they were batched, and what the model took for them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        requests = PlainCounter(
+            "fourways_inference_requests", "Requests given to the model.", registry
+        )
+        rows = PlainCounter("fourways_inference_rows", "Rows given to the model.", registry)
+        failures = Counter(
+            "fourways_inference_failures", "Requests the model failed on.", registry=registry
+        )
+        turned_away = Counter(
+            "fourways_inference_turned_away",
+            "Requests answered 503 because too many were waiting.",
+            registry=registry,
+        )
+        timed_out = Counter(
+            "fourways_inference_timeouts",
+            "Requests refused because their answer took too long.",
+            registry=registry,
+        )
+        batch_requests = PlainHistogram(
+            "fourways_batch_requests", "Requests scored together.", _SIZES, registry
+        )
+        batch_rows = PlainHistogram(
+            "fourways_batch_rows", "Rows scored together.", _SIZES, registry
+        )
+        seconds = PlainHistogram(
+            "fourways_model_seconds",
+            "From a batch's tensors to its answers: checks, features, model.",
+            LATENCY_BUCKETS,
+            registry,
+        )
+        self.waiting = Gauge(
+            "fourways_requests_waiting",
+            "Requests whose batch has not begun.",
+            registry=registry,
+        )
+        self.failed = failures.inc
+        self.turned_away = turned_away.inc
+        self.timed_out = timed_out.inc
+        self.scored = seconds.observe
+        self._requests, self._rows = requests.inc, rows.inc
+        self._batch_requests, self._batch_rows = batch_requests.observe, batch_rows.observe
+        ready = self._ready = Gauge(
+            "fourways_model_ready", "1 once the model answers.", registry=registry
+        )
+        ready.set(0)
+
+    def batch(self, requests: int, rows: int) -> None:
+        """Count a batch that begins."""
+        self._requests(requests)
+        self._rows(rows)
+        self._batch_requests(requests)
+        self._batch_rows(rows)
+
+    def ready(self) -> None:
+        """Say that the model answers."""
+        self._ready.set(1)

@@ -1,0 +1,68 @@
+"""What every server of ours shares of the Open Inference Protocol V2 (REST).
+
+Owns the protocol's names and the words of a refusal. Who answers from the store and who answers
+from a model read different requests; what they have in common is here. No I/O, no numpy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fourways_api import EntityKey
+from fourways_http import HttpError
+
+DATATYPES: Final = {
+    "bool": "BOOL",
+    "int8": "INT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "uint8": "UINT8",
+    "uint16": "UINT16",
+    "uint32": "UINT32",
+    "uint64": "UINT64",
+    "float32": "FP32",
+    "float64": "FP64",
+    "string": "BYTES",
+}
+"""The protocol's names of the contract's types."""
+
+KEY_ALIAS = "entity_key"
+"""Name an input may have besides the contract's own name of the entity key."""
+
+MAX_KEY_CHARACTERS = 1024
+_FIELDS = frozenset({"id", "inputs", "model_name", "model_version", "outputs", "parameters"})
+"""Of a request. The path names the model; some clients repeat that in the body."""
+
+_MAX_ID = 256
+_INT64 = range(-(2**63), 2**63)
+
+
+def refuse(field: str, reason: str) -> HttpError:
+    """Return the 400 that says which field is wrong and why."""
+    return HttpError(400, f"{field}: {reason}", field=field, reason=reason)
+
+
+def read_envelope(body: Any) -> tuple[dict[str, Any], str | None]:
+    """Check a request's outermost fields; return it and its id. Raises HttpError 400."""
+    if not isinstance(body, dict):
+        raise refuse("body", "must be a JSON object")
+    if not body.keys() <= _FIELDS:
+        raise refuse(sorted(body.keys() - _FIELDS)[0][:63], "is not a field of the protocol")
+    identity = body.get("id")
+    if identity is not None and (not isinstance(identity, str) or len(identity) > _MAX_ID):
+        raise refuse("id", f"must be a string of at most {_MAX_ID} characters")
+    return body, identity
+
+
+def key_fault(value: Any, key: EntityKey) -> str | None:
+    """Say what keeps a value from being an entity key, or None where nothing does."""
+    if key.type == "int64":
+        if type(value) is not int:
+            return f"must be a whole number: {key.name} is int64"
+        return None if value in _INT64 else "does not fit 64 bits"
+    if type(value) is not str:
+        return f"must be a string: {key.name} is a string"
+    if not value or len(value) > MAX_KEY_CHARACTERS:
+        return f"must have 1 to {MAX_KEY_CHARACTERS} characters"
+    return "must not hold a NUL character" if "\0" in value else None

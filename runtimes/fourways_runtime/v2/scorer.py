@@ -1,0 +1,162 @@
+"""Several requests as one batch through the pipeline, and each request's part of what comes out.
+
+Owns that requests share a batch and nothing else: bad rows refuse their own request, and where the
+model fails on a batch each request is scored alone. Pure: no clock, no event loop.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+
+from fourways_api import Contract, EntityKey
+from fourways_http import HttpError
+from fourways_runtime.scoring.columns import Array, Columns, Scored
+from fourways_runtime.scoring.dense import Wide
+from fourways_runtime.scoring.model.base import Model
+from fourways_runtime.scoring.pipeline import Pipeline
+
+from .request import BadRow, Question
+from .templates import Plain
+
+
+@dataclass(slots=True)
+class Part:
+    """One request's answers: rows ``start`` to ``stop`` of a batch's outputs (N, *shape)."""
+
+    columns: Columns
+    start: int
+    stop: int
+    texts: dict[str, list[bytes]]
+    """Numbers of the batch's outputs as they were written, shared by its parts."""
+
+
+Outcome = Part | Exception
+"""A request's answers, or the error it is to be answered with."""
+
+
+class Scorer:
+    """The pipeline as requests use it. Records are known by their position in a batch."""
+
+    def __init__(self, contract: Contract, model: Model, max_rows: int) -> None:
+        """Bind them. Raises ContractMismatch as the pipeline does."""
+        # Answers go back by position, so that requests need no keys; they are checked where read.
+        key = EntityKey(name=contract.entity_key.name, type="int64")
+        contract = contract.model_copy(update={"entity_key": key})
+        self._pipeline = Pipeline(contract, model)
+        self._wide = Wide.of(contract, model, max_rows)
+        self._names = [field.name for field in contract.inputs]
+        self._positions = np.arange(max_rows)
+
+    def score(self, asked: Sequence[Plain | Question]) -> list[Outcome]:
+        """Answer each request, together where that works; never raises."""
+        try:
+            outcomes = self._plainly(asked)
+            if outcomes is not None:
+                return outcomes
+        except Exception as error:  # noqa: BLE001  (whose fault it is shows when each is alone)
+            if len(asked) == 1:
+                return [error]
+        read = [_read(one) for one in asked]
+        questions = [one for one in read if isinstance(one, Question)]
+        scored = iter(self._score(questions) if questions else ())
+        return [next(scored) if isinstance(one, Question) else one for one in read]
+
+    def _plainly(self, asked: Sequence[Plain | Question]) -> list[Outcome] | None:
+        """Answer unread requests, where all are such and none has a fault."""
+        wide = self._wide
+        plain = [one for one in asked if type(one) is Plain]
+        if wide is None or len(plain) < len(asked):
+            return None
+        block = plain[0].envelopes.block(plain)
+        answers = None if block is None else wide.answers(block)
+        return None if answers is None else _parted(asked, answers)
+
+    def _score(self, questions: Sequence[Question]) -> list[Outcome]:
+        try:
+            return self._together(questions)
+        except Exception as error:  # noqa: BLE001  (as above)
+            if len(questions) == 1:
+                return [error]
+        return [self._score([question])[0] for question in questions]
+
+    def run(self, columns: Columns, rows: int) -> Scored:
+        """Score columns (rows, *shape of the field). Raises as the pipeline does."""
+        return self._pipeline.score_columns(self._positions[:rows], columns)
+
+    def _together(self, questions: Sequence[Question]) -> list[Outcome]:
+        if self._wide is not None:
+            blocks = [self._block(question) for question in questions]
+            answers = self._wide.answers(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
+            if answers is not None:
+                return _parted(questions, answers)
+        return self._judged(questions)
+
+    def _judged(self, questions: Sequence[Question]) -> list[Outcome]:
+        ends = list(accumulate(question.rows for question in questions))
+        scored = self.run(self._columns(questions), ends[-1])
+        answers = scored.predictions
+        outputs = {name: np.ascontiguousarray(values) for name, values in answers.columns.items()}
+        if not scored.rejects:
+            return _parted(questions, outputs)
+        bad: dict[int, list[BadRow]] = {}
+        for reject in sorted(scored.rejects, key=lambda reject: reject.row):
+            at = bisect_right(ends, reject.row)
+            row = reject.row - (ends[at] - questions[at].rows)
+            bad.setdefault(at, []).append((row, reject.field, reject.reason))
+        stops = np.searchsorted(answers.rows, ends).tolist()
+        texts: dict[str, list[bytes]] = {}
+        return [
+            question.refuse(bad[at])
+            if at in bad
+            else Part(outputs, stops[at] - question.rows, stops[at], texts)
+            for at, question in enumerate(questions)
+        ]
+
+    def _block(self, question: Question) -> Array:
+        if question.block is not None:
+            return question.block
+        return np.stack([question.columns[name] for name in self._names], axis=1)
+
+    def _columns(self, questions: Sequence[Question]) -> dict[str, Array]:
+        names = self._names
+        blocks = [question.block for question in questions if question.block is not None]
+        if len(blocks) == len(questions):
+            return _split(names, blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
+        parts = [q.columns if q.block is None else _split(names, q.block) for q in questions]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def _read(asked: Plain | Question) -> Question | Exception:
+    if isinstance(asked, Question):
+        return asked
+    try:
+        return asked.question()
+    except Exception as error:  # noqa: BLE001  (it is this request's alone)
+        return error
+
+
+def _parted(asked: Sequence[Plain | Question], answers: Columns) -> list[Outcome]:
+    parts: list[Outcome] = []
+    texts: dict[str, list[bytes]] = {}
+    start = 0
+    for one in asked:
+        stop = start + one.rows
+        parts.append(Part(answers, start, stop, texts))
+        start = stop
+    return parts
+
+
+def _split(names: Sequence[str], block: Array) -> dict[str, Array]:
+    return {name: block[:, at] for at, name in enumerate(names)}
+
+
+def overloaded(text: str) -> HttpError:
+    """Return the 503 that asks to come again."""
+    return HttpError(503, text, (b"retry-after: 1",))

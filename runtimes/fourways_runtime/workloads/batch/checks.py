@@ -1,0 +1,163 @@
+"""What keeps a finished run from being published: too few rows, too many blanks, too far a drift.
+
+Each check is one line in :func:`check`. What is compared is in the store already: a share of the
+rows, the same whoever asks, stands for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fourways_runtime.errors import CheckFailed
+from fourways_runtime.io.store import layout
+from fourways_runtime.io.store.database import quoted, table
+from fourways_runtime.io.table_columns import TableColumn
+from fourways_runtime.scoring.columns import Array
+
+if TYPE_CHECKING:
+    from fourways_api.modes import Checks
+    from fourways_runtime.io.store.base import PublishedRun
+    from fourways_runtime.io.store.database import Database
+    from fourways_runtime.io.store.runs.ledger import Ledger
+    from fourways_runtime.io.store.runs.publish import Sealed
+
+SAMPLE_ROWS = 100_000
+"""Rows whose values stand for the distribution of all."""
+
+_LEAST = 1e-4
+"""Share an empty bin is taken to have, so that the index stays finite."""
+
+_DECILES = np.arange(0.1, 0.95, 0.1)
+
+
+def check(checks: Checks, ledger: Ledger, sealed: Sealed, before: PublishedRun | None) -> None:
+    """Hold a sealed run to the spec.
+
+    Raises:
+        CheckFailed: naming each check it does not pass.
+
+    """
+    faults = [
+        *_too_few(checks, sealed),
+        *_rows_changed(checks, sealed, before),
+        *_missing(checks, ledger, sealed),
+        *_drifted(checks, ledger, before),
+    ]
+    if faults:
+        raise CheckFailed("; ".join(faults))
+
+
+def _too_few(checks: Checks, sealed: Sealed) -> Iterator[str]:
+    if checks.min_rows is not None and sealed.rows < checks.min_rows:
+        yield f"{sealed.rows} predictions, minRows is {checks.min_rows}"
+
+
+def _rows_changed(checks: Checks, sealed: Sealed, before: PublishedRun | None) -> Iterator[str]:
+    if checks.max_row_change is None or before is None or not before.rows:
+        return
+    change = abs(sealed.rows - before.rows) / before.rows
+    if change > _share(checks.max_row_change):
+        yield (
+            f"{sealed.rows} predictions where run {before.name} has {before.rows}: "
+            f"{change:.2%} apart, maxRowChange is {checks.max_row_change}"
+        )
+
+
+def _missing(checks: Checks, ledger: Ledger, sealed: Sealed) -> Iterator[str]:
+    if checks.max_missing is None or not sealed.rows or not ledger.table:
+        return
+    outputs = [c for c in layout.columns(ledger.run.contract)[1:] if not c.shape]
+    blank = {"string": "''", "float32": "'NaN'", "float64": "'NaN'"}
+    counted = [column for column in outputs if column.kind in blank]
+    if not counted:
+        return
+    sums = ", ".join(
+        f"sum(CASE WHEN {quoted(c.identifier)} = {blank[c.kind]} THEN 1 ELSE 0 END)"
+        for c in counted
+    )
+    view = table(view_of(ledger.data, ledger.run_id))
+    (counts,) = ledger.data.rows(f"SELECT {sums} FROM {view}")  # noqa: S608
+    for column, count in zip(counted, counts, strict=True):
+        share = int(count or 0) / sealed.rows
+        if share > _share(checks.max_missing):
+            yield (
+                f"{column.name}: {share:.2%} of the values are missing, "
+                f"maxMissing is {checks.max_missing}"
+            )
+
+
+def _drifted(checks: Checks, ledger: Ledger, before: PublishedRun | None) -> Iterator[str]:
+    if checks.max_drift is None or before is None or not ledger.table:
+        return
+    run = ledger.run
+    found = ledger.data.rows(
+        "SELECT id FROM @runs WHERE namespace = ? AND deployment = ? AND name = ?",
+        (run.namespace, run.deployment, before.name),
+    )
+    if not found or not view_of(ledger.data, found[0][0]):
+        return
+    theirs = {column.name: column for column in layout.columns(before.contract)[1:]}
+    for column in layout.columns(run.contract)[1:]:
+        if theirs.get(column.name) != column or column.shape:
+            continue
+        old, new = (
+            _sample(ledger.data, view_of(ledger.data, run_id), column, rows)
+            for run_id, rows in ((found[0][0], before.rows), (ledger.run_id, None))
+        )
+        drift = stability_index(old, new)
+        if drift > checks.max_drift:
+            yield (
+                f"{column.name}: the distribution is {drift:.3g} from that of run {before.name}, "
+                f"maxDrift is {checks.max_drift:g}"
+            )
+
+
+def view_of(data: Database, run_id: int) -> str:
+    """Return what readers of a run read."""
+    ((view,),) = data.rows("SELECT table_name FROM @runs WHERE id = ?", (run_id,))
+    return str(view)
+
+
+def _sample(data: Database, view: str, column: TableColumn, rows: int | None) -> Array:
+    if rows is None:
+        ((rows,),) = data.rows(f"SELECT count(*) FROM {table(view)}")  # noqa: S608
+    position = quoted(layout.POSITION)
+    part = min(65_536, SAMPLE_ROWS * 65_536 // max(1, int(rows or 1)) + 1)
+    # Spread over the table by a multiplicative hash of the position (Knuth), not by its order.
+    found = data.rows(
+        f"SELECT {quoted(column.identifier)} FROM {table(view)} "  # noqa: S608
+        f"WHERE (((({position} & 2147483647) * 2654435761) >> 15) & 65535) < ?",
+        (part,),
+    )
+    values: list[Any] = [value for (value,) in found]
+    if column.kind == "string":
+        return np.array(values, object)
+    return np.array([float(value) for value in values])
+
+
+def stability_index(old: Array, new: Array) -> float:
+    """Return the population stability index of ``new`` against ``old``, each (N,).
+
+    The sum over bins of (q - p) * ln(q / p). Numbers fall into the deciles of ``old``, texts into
+    their own values.
+    """
+    if not len(old) or not len(new):
+        return 0.0
+    if old.dtype == object:
+        labels = {label: at for at, label in enumerate(dict.fromkeys([*old, *new]))}
+        places = [np.array([labels[text] for text in side]) for side in (old, new)]
+        bins = len(labels)
+    else:
+        edges = np.unique(np.quantile(old, _DECILES, method="inverted_cdf"))
+        places = [np.searchsorted(edges, side) for side in (old, new)]
+        bins = len(edges) + 1
+    shares = [np.bincount(side, minlength=bins) / len(side) for side in places]
+    p, q = (np.maximum(share, _LEAST) for share in shares)
+    return float(np.sum((q - p) * np.log(q / p)))
+
+
+def _share(text: str) -> float:
+    return float(text.removesuffix("%")) / 100

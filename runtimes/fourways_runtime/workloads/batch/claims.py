@@ -1,0 +1,212 @@
+"""One worker's share of a run: the chunks it takes, what it makes of them, what it writes down.
+
+Owns the way of a chunk: claimed, read, scored, written and recorded. The parts run on threads of
+their own (:mod:`.overlap`), so a chunk is claimed and read while the one before is being written.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fourways_runtime import errors
+from fourways_runtime.errors import StoreUnavailable, WorkloadError
+from fourways_runtime.io.store.runs.chunk import ChunkRecord
+from fourways_runtime.io.store.runs.ledger import LEASE_SECONDS, Claim, Failure, Ledger
+from fourways_runtime.scoring.columns import Array, Reject, Scored
+
+if TYPE_CHECKING:
+    from fourways_runtime.io.sinks.base import Sink, SinkChunk
+    from fourways_runtime.io.sources.base import Chunk, Table
+    from fourways_runtime.scoring.pipeline import Pipeline
+    from fourways_runtime.scoring.splits import Section
+
+    from .incremental import Changes
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows of a claimed chunk; without rows, the end of a section or of the chunk."""
+
+    claim: Claim
+    rows: Chunk | None = None
+    section: Section | None = None
+    """Where runs are compared: the section that ends here."""
+
+    unchanged: bool = False
+    """Whether none of it was read, because it is as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a piece came to."""
+
+    piece: Piece
+    scored: Scored | None = None
+    """None is an end."""
+
+    hashes: Array | None = None
+    """Of each row with a prediction, where runs are compared."""
+
+    seen: Array | None = None
+    """Hashes of the rows that are as they were in the run before."""
+
+    watermark: Any = None
+    """Highest value among the rows."""
+
+    @property
+    def read(self) -> int:
+        """How many rows of the table it stands for."""
+        rows, section = self.piece.rows, self.piece.section
+        if rows is not None:
+            return rows.batch.num_rows + len(rows.rejects)
+        return section.split.rows or 0 if section is not None and self.piece.unchanged else 0
+
+
+@dataclass(slots=True)
+class Recorded:
+    """A chunk that is recorded, or a piece on the way there."""
+
+    rows: int = 0
+    rejects: list[Reject] = field(default_factory=list)
+    chunk: bool = False
+    """Whether a chunk was recorded with it."""
+
+
+def unclaimed(ledger: Ledger, first: Claim | None = None) -> Iterator[Claim]:
+    """Claim chunks, beginning with one claimed already, until none is left."""
+    claim = first or ledger.claim()
+    while claim is not None:
+        yield claim
+        claim = ledger.claim()
+
+
+def pieces(claims: Iterator[Claim], table: Table, changes: Changes) -> Iterator[Piece]:
+    """Read claimed chunks, each claimed when the one before is read."""
+    for claim in claims:
+        if not changes.by_hash:
+            for rows in table.read(claim.split, changes.newer):
+                yield Piece(claim, rows)
+        else:
+            for section in table.sections(claim.split):
+                unchanged = changes.unchanged(section)
+                for rows in () if unchanged else table.read(section.split):
+                    yield Piece(claim, rows)
+                yield Piece(claim, None, section, unchanged)
+        yield Piece(claim)
+
+
+def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], Outcome]:
+    """Return what turns a piece into its outcome. Safe to call from several threads."""
+
+    def score(piece: Piece) -> Outcome:
+        chunk = piece.rows
+        if chunk is None:
+            return Outcome(piece)
+        told = changes.tell(chunk)
+        scored = pipeline.score(told.batch, told.rows)
+        hashes = None
+        if told.hashes is not None:
+            at = np.searchsorted(told.rows, scored.predictions.rows)
+            hashes = told.hashes[at]
+        rejects = [*chunk.rejects, *scored.rejects]
+        return Outcome(
+            piece, Scored(scored.predictions, rejects), hashes, told.seen, told.watermark
+        )
+
+    return score
+
+
+class Recorder:
+    """Writes outcomes down, in order; a chunk is recorded at its end."""
+
+    def __init__(self, ledger: Ledger, sink: Sink | None) -> None:
+        self._ledger = ledger
+        self._sink = sink
+        self._record: ChunkRecord | None = None
+        self._out: SinkChunk | None = None
+        self._rows = 0
+        self._hashes: list[Array] = []
+        """Of the section's rows that have a prediction, by this run or the one before."""
+
+        self._refused = False
+        self._watermark: Any = None
+
+    def write(self, outcome: Outcome) -> Recorded:
+        """Write an outcome. Raises StoreUnavailable."""
+        piece = outcome.piece
+        record = self._record or self._begin(piece.claim)
+        self._rows += outcome.read
+        if piece.section is not None:
+            self._section(record, piece.section, piece.unchanged)
+            return Recorded(outcome.read)
+        if outcome.scored is None:
+            return self._end(record)
+        if self._out is not None:
+            self._out.write(outcome.scored.predictions)
+        record.write(outcome.scored.predictions, outcome.hashes)
+        record.reject(outcome.scored.rejects)
+        self._hashes += [each for each in (outcome.hashes, outcome.seen) if each is not None]
+        self._refused = self._refused or bool(outcome.scored.rejects)
+        if outcome.watermark is not None:
+            below = self._watermark is None or outcome.watermark > self._watermark
+            self._watermark = outcome.watermark if below else self._watermark
+        return Recorded(outcome.read, outcome.scored.rejects)
+
+    def _begin(self, claim: Claim) -> ChunkRecord:
+        self._record = ChunkRecord(self._ledger, claim.number)
+        self._out = None if self._sink is None else self._sink.chunk(claim.number, claim.attempt)
+        self._rows, self._watermark = 0, None
+        self._hashes, self._refused = [], False
+        return self._record
+
+    def _section(self, record: ChunkRecord, section: Section, unchanged: bool) -> None:
+        if unchanged and section.digest is not None:
+            record.unchanged(section.digest)
+        elif self._hashes:
+            # A row that was refused is looked at again by each run, and told again.
+            digest = None if self._refused else section.digest
+            record.section(digest, np.concatenate(self._hashes))
+        self._hashes, self._refused = [], False
+
+    def _end(self, record: ChunkRecord) -> Recorded:
+        receipt = "" if self._out is None else self._out.finish()
+        ours = record.done(self._rows, watermark=self._watermark, receipt=receipt)
+        if not ours and self._out is not None:
+            self._out.abandon()
+        self._record = None
+        return Recorded(chunk=ours)
+
+
+class Heartbeat:
+    """Renews a worker's claims while it works, from a thread of its own."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(LEASE_SECONDS / 4):
+            try:
+                self._ledger.renew()
+            except StoreUnavailable:
+                continue  # Whoever writes next finds out, and says so.
+
+
+def as_error(failure: Failure) -> WorkloadError:
+    """Build the error another worker ended with; one we do not know is tried again."""
+    kind = getattr(errors, failure.reason, None)
+    if isinstance(kind, type) and issubclass(kind, WorkloadError):
+        return kind(failure.message)
+    return StoreUnavailable(failure.message)

@@ -1,0 +1,273 @@
+"""A run under Ray Data: the chunks are the rows of a Dataset, the workers are its actors.
+
+Owns how a run is shared out on a Ray cluster, and nothing of what a run is: an actor scores the
+chunks it is handed by the same pipeline as any worker, and records each with its predictions in the
+same ledger. So rows and predictions never pass through Ray: what is handed out are numbers, and
+what is lost with an actor, a node or the whole cluster is what was not recorded yet.
+
+Ray decides who does what, and starts lost actors anew; the driver lays the run out, checks and
+publishes it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fourways_api import RuntimeConfig
+from fourways_api.base import JUDGED
+from fourways_runtime.errors import (
+    ConfigError,
+    StoreFull,
+    StoreUnavailable,
+    Unavailable,
+    WorkloadError,
+)
+from fourways_runtime.io.store.runs.ledger import Failure
+from fourways_runtime.logs import log_as_json
+
+from .claims import as_error
+from .host import system_allocator, worker
+from .run import BatchRun
+
+if TYPE_CHECKING:
+    from fourways_runtime.io.sinks.base import Sink
+    from fourways_runtime.io.store import PublishedRun
+    from fourways_runtime.io.store.runs.ledger import Claim, Ledger
+    from fourways_runtime.scoring.columns import Array
+
+_MOST_AT_ONCE = 8
+"""Chunks handed out together at the most: the next is read while one is scored."""
+
+_HAND_OUTS = 4
+"""How often each actor comes back for more, at the least, so that none has the last word long."""
+
+_OBJECT_STORE_BYTES = 80 * 2**20
+"""Of a Ray on this machine: only numbers go through it."""
+
+
+class _OnRay(BatchRun):
+    """What driver and actors have in common: they know the model before they load it."""
+
+    def vouch(self) -> None:
+        """Fetch the model, and do not load it: the driver never does."""
+        if self.progress.digest is None:
+            from ..prepare import fetch_model
+
+            self._fetched(fetch_model(self._config).digest)
+
+    def _open_ledger(self, until: ExitStack) -> Ledger:
+        from fourways_runtime.io.store import open_writer, read_uri
+
+        store = open_writer(read_uri(self._config.paths.store_uri_file))
+        until.callback(store.close)
+        return until.enter_context(store.ledger(self._new_run(), self._settings(), worker()))
+
+
+class RayRun(_OnRay):
+    """The driver of a run whose chunks are scored by the actors of a Ray cluster."""
+
+    def execute(self) -> PublishedRun:
+        """See BatchRun. What ends the run before it has begun is written down too."""
+        try:
+            return super().execute()
+        except WorkloadError as error:
+            if not self.joined and not isinstance(error, Unavailable):
+                self._write_down(error)
+            raise
+
+    def _write_down(self, error: WorkloadError) -> None:
+        """Tell whoever attends the run in the store: Ray's word of it is a log."""
+        # The first error is the one to tell.
+        with suppress(WorkloadError), ExitStack() as opened:
+            ledger = self._open_ledger(opened)
+            if ledger.join():
+                ledger.fail(error.reason, str(error), error.exit_code)
+
+    def score(self, ledger: Ledger, sink: Sink | None) -> None:
+        """Have chunks scored until all of them are recorded."""
+        batch = self._batch
+        with _cluster(batch.workers * self._config.threads, batch.backoff_limit):
+            while left := ledger.left():
+                self.heed(ledger)
+                self._hand_out(left, ledger)
+        totals = ledger.totals()
+        self.progress.rows, self.progress.rejects = totals.rows, totals.rejects
+        self.log("scored", rows=totals.rows, rejects=totals.rejects)
+
+    def _hand_out(self, left: list[tuple[int, int]], ledger: Ledger) -> None:
+        import ray.data
+        from ray.exceptions import RayError
+
+        batch = self._batch
+        at_once = min(_MOST_AT_ONCE, max(1, len(left) // (batch.workers * _HAND_OUTS)))
+        # Ray starts a lost actor anew as often as it is lost; the spec says how often that may be.
+        rows = [
+            {"chunk": number, "last": begun + 1 + batch.backoff_limit} for number, begun in left
+        ]
+        chunks = ray.data.from_items(rows, override_num_blocks=-(-len(left) // at_once))
+        scored = chunks.map_batches(
+            Worker,
+            fn_constructor_args=(self._config.model_dump_json(by_alias=True), self._name),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=batch.workers),
+            num_cpus=self._config.threads,
+        )
+        try:
+            for done in scored.iter_batches(batch_size=None, prefetch_batches=0):
+                if done["reason"][0]:
+                    raise as_error(Failure(done["reason"][0], done["message"][0], 0))
+                self.trouble = None
+                self.tell(ledger, ledger.totals())
+        except RayError as error:
+            self.heed(ledger)
+            told = str(getattr(error, "cause", error)).strip().partition("\n")[0]
+            raise Unavailable(f"workers were lost on the Ray cluster: {told[:500]}") from error
+
+
+class Worker:
+    """An actor: a worker of the run that is handed its chunks instead of claiming them."""
+
+    def __init__(self, config: str, run: str) -> None:
+        log_as_json()
+        self._part = _Part(RuntimeConfig.model_validate_json(config, context=JUDGED), run)
+
+    def __call__(self, handed: dict[str, Array]) -> dict[str, Array]:
+        """Score chunks by their numbers, each begun no more often than it says.
+
+        Returns them, and what went wrong: raised here it would come out as one of Ray's errors.
+        """
+        numbers, last = handed["chunk"].tolist(), handed["last"].tolist()
+        reason = message = ""
+        try:
+            self._part.work_on(dict(zip(numbers, last, strict=True)))
+        except WorkloadError as error:
+            reason, message = error.reason, str(error)
+        told = {"reason": [reason], "message": [message]}
+        return {**handed, **{key: np.array(text * len(numbers)) for key, text in told.items()}}
+
+
+class _Part(_OnRay):
+    """What an actor keeps from call to call: the model, the table, its part in the ledger."""
+
+    def __init__(self, config: RuntimeConfig, run: str) -> None:
+        super().__init__(config, run)
+        self._open = ExitStack()
+        self._ledger: Ledger | None = None
+
+    def work_on(self, handed: dict[int, int]) -> None:
+        """Score and record chunks, each begun at the most so often by anybody.
+
+        Raises:
+            WorkloadError: whatever went wrong.
+
+        """
+        again = 0
+        while True:
+            try:
+                self._work_on({number: last + again for number, last in handed.items()})
+            except StoreFull:
+                raise
+            except StoreUnavailable as error:
+                self._ledger = None
+                self._open.close()
+                self.wait_out(error)
+                again += 1
+            else:
+                return
+
+    def _work_on(self, handed: dict[int, int]) -> None:
+        from .claims import Heartbeat
+
+        self.vouch()
+        ledger = self._ledger or self._join_run()
+        if ledger is None:
+            return
+        claims = _taken(ledger, handed)
+        with self.taking_part(ledger) as sink, system_allocator(), Heartbeat(ledger):
+            self.chunks(ledger, self.changes(ledger), sink, claims)
+
+    def _join_run(self) -> Ledger | None:
+        """Take part in the run that the driver has laid out; None where it is over."""
+        ledger = self._open_ledger(self._open)
+        if not ledger.join():
+            return None
+        self.joined = True
+        ledger.lay_out(partial(self._plan, self.table()))
+        self._ledger = ledger
+        return ledger
+
+
+def _taken(ledger: Ledger, handed: dict[int, int]) -> Iterator[Claim]:
+    """Take the chunks handed out, but for those recorded. Raises Unavailable."""
+    for number, last in handed.items():
+        claim = ledger.take(number)
+        if claim is None:
+            continue
+        if claim.attempt > last:
+            raise Unavailable(
+                f"chunk {number} was begun {claim.attempt - 1} times, and each time the worker "
+                "was lost at it: is there memory enough? (resources.memory)"
+            )
+        yield claim
+
+
+@contextmanager
+def _cluster(cpus: int, backoff_limit: int) -> Iterator[None]:
+    """Connect to the Ray cluster this process is part of, or start one on this machine.
+
+    Raises:
+        ConfigError: Ray is not installed here.
+        Unavailable: there is no cluster at the address given.
+
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray.data
+    except ImportError:
+        raise ConfigError(
+            "engine Ray needs the package ray, which is not installed here: use an image with "
+            "fourways[ray], or set batch.engine to Jobs"
+        ) from None
+    here: dict[str, Any] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        # On loopback, and without the dashboard: who reaches it may run what they like.
+        here = {
+            "address": "local",
+            "num_cpus": cpus,
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "_node_ip_address": "127.0.0.1",
+        }
+    try:
+        with _own_signals():
+            ray.init(configure_logging=False, log_to_driver=False, **here)
+    except Exception as error:  # noqa: BLE001  (where Ray does not start in time it raises just that)
+        raise Unavailable(f"no Ray cluster answers: {error}") from None
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_consecutive_actor_init_deaths = backoff_limit
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep SIGTERM as it was: Ray would end the process without its last words."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,296 @@
+"""The build: from a model's reference to a signed bundle for each kind of device, or nothing.
+
+Owns the order: fetch and check the model as every shell does, make variants, measure each, choose
+for every target, and only when each target has its winner publish anything. Everything between is
+in a private folder that is gone afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from fourways_api import Contract, GoldenVectors, RunReport
+from fourways_api.deployment import BundleStatus
+from fourways_api.modes import EdgeTarget
+from fourways_api.runtime_config import EdgeConfig
+from fourways_runtime import bundle_layout as layout
+from fourways_runtime.bundle_layout import Descriptor
+from fourways_runtime.errors import BudgetExceeded, ConfigError
+from fourways_runtime.io.fetch.part import disk_errors
+from fourways_runtime.io.folders.bundle_targets import open_place
+from fourways_runtime.scoring.golden import Vector
+
+from ..prepare import fetch_golden, fetch_model, prepare
+from . import judge, variants
+from .judge import MIB, Row
+from .measure import Failed, measured
+from .publish import Staged, next_release, publish
+from .signing import key_file, sign
+from .variants import Skipped
+
+logger = logging.getLogger("fourways.edge")
+
+Clock = Callable[[], float]
+
+
+def build(config: EdgeConfig, clock: Clock = time.time) -> RunReport:
+    """Build and publish a bundle for each target.
+
+    Raises:
+        WorkloadError: naming the cause; BudgetExceeded with the table of what was measured.
+            Nothing was published then, or (PublishFailed) only for some of the targets.
+
+    """
+    golden = _golden(config)
+    key = key_file(config.edge.signing, config.paths)
+    # Refuses a model that does not answer its golden vectors before any work goes into it.
+    digest = prepare(config).digest
+    model = fetch_model(config).path
+    variants.check_whole(model)
+    vectors = fetch_golden(config, golden)
+    with disk_errors(), _work_folder(config) as folder:
+        files = _common_files(config, golden, vectors)
+        for name, raw in files.items():
+            (folder / name).write_bytes(raw)
+        made, rows = _measured(config, model, folder, sum(map(len, files.values())))
+        logger.info("measured\n%s", judge.table(rows))
+        chosen = _chosen(rows, config.edge.targets)
+        bundles = [
+            _publish(config, target, row, made[row.variant], files, key, digest, rows, clock)
+            for target, row in chosen
+        ]
+    told = ", ".join(f"{bundle.target}: {bundle.variant}" for bundle in bundles)
+    return RunReport(
+        outcome="Succeeded",
+        message=f"published {told}",
+        digest=digest,
+        version=config.model.version,
+        bundles=tuple(bundles),
+    )
+
+
+def _golden(config: EdgeConfig) -> GoldenVectors:
+    if config.model.format != "onnx":
+        raise ConfigError(
+            f"model.format: devices run ONNX, and this model is {config.model.format};"
+            " export it as ONNX (skl2onnx, onnxmltools) and set format to onnx"
+        )
+    golden = config.contract.golden_vectors
+    if golden is None:
+        raise ConfigError(
+            "contract.goldenVectors is not set: a bundle is measured by it, and a device that"
+            " receives one tests itself by it"
+        )
+    return golden
+
+
+@contextmanager
+def _work_folder(config: EdgeConfig) -> Iterator[Path]:
+    root = Path(config.paths.cache_dir)
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="edge-", dir=root) as folder:
+        yield Path(folder)
+
+
+def _common_files(
+    config: EdgeConfig, golden: GoldenVectors, vectors: Sequence[Vector]
+) -> dict[str, bytes]:
+    """Return what a bundle holds beside the model, the same for every variant and target."""
+    lines = [orjson.dumps({"inputs": it.inputs, "outputs": it.outputs}) for it in vectors]
+    told = b"\n".join(lines) + b"\n"
+    ours = golden.model_copy(
+        update={
+            # In the bundle itself; a device replaces it by wherever it has put the file.
+            "uri": f"file:///{layout.GOLDEN_FILE}",
+            "digest": layout.digest_of(told),
+            "credentials": None,
+        }
+    )
+    contract: Contract = config.contract.model_copy(update={"golden_vectors": ours})
+    files = {
+        layout.CONTRACT_FILE: layout.encode(contract.to_json()),
+        layout.GOLDEN_FILE: told,
+    }
+    features = config.edge.features
+    if features is not None:
+        # The database, its query and its Secret stay behind: devices ask the gateway.
+        names = features.inputs or tuple(field.name for field in config.contract.inputs)
+        files[layout.FEATURES_FILE] = layout.encode(
+            {"inputs": list(names), "defaults": [it.to_json() for it in features.defaults]}
+        )
+    return files
+
+
+def _measured(
+    config: EdgeConfig, model: Path, folder: Path, others: int
+) -> tuple[dict[str, Path], list[Row]]:
+    """Make every variant and measure it; return the files made and a row for each."""
+    made: dict[str, Path] = {}
+    rows = []
+    for variant, make in variants.MAKERS.items():
+        try:
+            made[variant] = make(model, folder)
+            size = made[variant].stat().st_size + others
+            result = measured(
+                made[variant],
+                folder / layout.CONTRACT_FILE,
+                folder / layout.GOLDEN_FILE,
+                threads=config.threads,
+            )
+            rows.append(Row(variant, size, result))
+        except (Skipped, Failed) as reason:
+            logger.info("variant left out", extra={"variant": variant, "because": str(reason)})
+            rows.append(Row(variant, skipped=str(reason)))
+    return made, rows
+
+
+def _chosen(rows: Sequence[Row], targets: Sequence[EdgeTarget]) -> list[tuple[EdgeTarget, Row]]:
+    """Return each target's winner. Raises BudgetExceeded where one has none."""
+    chosen = [(target, judge.winner(rows, target.budget)) for target in targets]
+    without = [target for target, row in chosen if row is None]
+    if without:
+        raise BudgetExceeded(judge.verdict(rows, without))
+    return [(target, row) for target, row in chosen if row is not None]
+
+
+def _publish(
+    config: EdgeConfig,
+    target: EdgeTarget,
+    row: Row,
+    model: Path,
+    files: dict[str, bytes],
+    key: Path,
+    source: str,
+    rows: Sequence[Row],
+    clock: Clock,
+) -> BundleStatus:
+    edge, credentials = config.edge, config.edge.credentials
+    place = open_place(
+        f"{edge.publish.rstrip('/')}/{config.name}/{target.name}",
+        credentials=Path(config.paths.secrets_root) / credentials.secret_name
+        if credentials
+        else None,
+        policy=config.fetch,
+        paths=config.paths,
+    )
+    with tempfile.TemporaryDirectory(prefix="bundle-", dir=model.parent) as folder:
+        staged = Staged(Path(folder))
+        contents = {layout.MODEL_FILE: model.read_bytes(), **files}
+        manifest, raw = _model_manifest(config, target, row, contents, source, staged)
+        signature = _signature(config, target, manifest, raw, key, staged, place, clock)
+        report = _report(manifest, target, row, rows, staged)
+        index = layout.index(
+            manifest, config.model.version, {layout.SIGSTORE: signature, layout.REPORT: report}
+        )
+        publish(place, staged, layout.encode(index))
+    logger.info("published", extra={"target": target.name, "digest": manifest.digest})
+    assert row.measured is not None  # noqa: S101  (a winner was measured)
+    return BundleStatus(
+        target=target.name,
+        digest=manifest.digest,
+        variant=row.variant,
+        size_mi_b=round(row.bundle_bytes / MIB, 3),
+        memory_mi_b=round(row.measured.memory_bytes / MIB, 1),
+        latency_ms=round(row.measured.p50_ms, 4),
+        agreement=row.measured.agreement,
+    )
+
+
+def _model_manifest(
+    config: EdgeConfig,
+    target: EdgeTarget,
+    row: Row,
+    contents: dict[str, bytes],
+    source: str,
+    staged: Staged,
+) -> tuple[Descriptor, bytes]:
+    files = {name: staged.add(layout.MEDIA_TYPES[name], raw) for name, raw in contents.items()}
+    name, version = config.name, config.model.version
+    told = layout.model_config(name, version, row.variant, files)
+    annotations = {
+        "org.opencontainers.image.title": name,
+        layout.VERSION_NOTE: version,
+        "dev.fourways.edge.target": target.name,
+        "dev.fourways.edge.platform": target.platform,
+        layout.VARIANT_NOTE: row.variant,
+        "dev.fourways.edge.source": source,
+        # A device holds itself to the share the build was held to: other processors round
+        # integers otherwise.
+        layout.AGREEMENT_NOTE: f"{target.budget.min_agreement:g}",
+    }
+    described = staged.add(layout.MODEL_CONFIG, layout.encode(told))
+    raw = layout.encode(layout.model_manifest(described, files, annotations))
+    return staged.add(layout.MANIFEST, raw), raw
+
+
+def _signature(
+    config: EdgeConfig,
+    target: EdgeTarget,
+    manifest: Descriptor,
+    raw: bytes,
+    key: Path,
+    staged: Staged,
+    place: Any,
+    clock: Clock,
+) -> Descriptor:
+    release = next_release(place, config.name, target.name, manifest.digest, clock)
+    told = layout.encode(release.to_json())
+    folder = staged.folder / "signed"
+    folder.mkdir()
+    (folder / layout.MANIFEST_FILE).write_bytes(raw)
+    (folder / layout.RELEASE_FILE).write_bytes(told)
+    bundle = staged.add(layout.SIGSTORE, sign(folder, key, staged.folder / layout.SIGNATURE_FILE))
+    staged.add(layout.EMPTY, b"{}")
+    described = layout.referrer(layout.SIGSTORE, manifest, bundle, staged.add(layout.RELEASE, told))
+    return staged.add(layout.MANIFEST, layout.encode(described))
+
+
+def _report(
+    manifest: Descriptor, target: EdgeTarget, row: Row, rows: Sequence[Row], staged: Staged
+) -> Descriptor:
+    """Stage what was measured. Not signed and never fetched by devices: it is for people."""
+    told = {
+        "target": target.to_json(),
+        "variant": row.variant,
+        "measuredOn": {"platform": sys.platform, "machine": _machine()},
+        "variants": [
+            {
+                "variant": it.variant,
+                "skipped": it.skipped or None,
+                "sizeBytes": it.bundle_bytes,
+                "fails": judge.excess(it, target.budget),
+            }
+            | ({} if it.measured is None else _told(it.measured))
+            for it in rows
+        ],
+    }
+    layer = staged.add(layout.REPORT, layout.encode(told))
+    described = layout.referrer(layout.REPORT, manifest, layer)
+    return staged.add(layout.MANIFEST, layout.encode(described))
+
+
+def _told(it: judge.Measured) -> dict[str, Any]:
+    return {
+        "loadMs": it.load_ms,
+        "p50Ms": it.p50_ms,
+        "p99Ms": it.p99_ms,
+        "memoryBytes": it.memory_bytes,
+        "agreement": it.agreement,
+        "vectors": it.vectors,
+        "differences": list(it.differences),
+    }
+
+
+def _machine() -> str:
+    import platform
+
+    return platform.machine()

@@ -1,0 +1,157 @@
+"""One variant measured: a process of its own, so that its memory is its own and a crash ends there.
+
+``measured`` starts ``python -m fourways_runtime.workloads.edge.measure`` and reads what it prints. The child
+loads the model, binds it to the contract and asks one record at a time, as a device does; its peak
+resident memory counts interpreter and libraries, which a device needs as well.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from .judge import Measured
+
+if TYPE_CHECKING:
+    from fourways_runtime.scoring.single import Asker
+
+logger = logging.getLogger("fourways.edge")
+
+SECONDS = 600.0
+"""A variant that takes longer to measure is left out."""
+
+CALLS = 300
+"""Predictions timed, or as many as PATIENCE seconds allow."""
+
+PATIENCE = 3.0
+_TOLD = 3
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TMPDIR", "HOME", "LANG")
+
+
+class Failed(Exception):
+    """A variant that could not be measured; ``str()`` says why."""
+
+
+def measured(
+    model: Path, contract: Path, golden: Path, *, threads: int, seconds: float = SECONDS
+) -> Measured:
+    """Measure a variant. Raises Failed."""
+    asked = {
+        "model": str(model),
+        "contract": str(contract),
+        "golden": str(golden),
+        "threads": threads,
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "fourways_runtime.workloads.edge.measure"],
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"it was not measured within {seconds:g} s") from None
+    if done.returncode < 0:
+        raise Failed(f"it crashes (signal {-done.returncode})")
+    try:
+        answer = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        logger.warning("measuring failed", extra={"stderr": done.stderr[-2000:]})
+        raise Failed(f"the process that measures it ended with code {done.returncode}") from None
+    if "failed" in answer:
+        raise Failed(str(answer["failed"]))
+    return Measured(**answer | {"differences": tuple(answer["differences"])})
+
+
+def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
+    from fourways_api import Contract
+    from fourways_api.base import JUDGED
+    from fourways_runtime.scoring.agreement import differences
+    from fourways_runtime.scoring.golden import read_vectors
+    from fourways_runtime.scoring.model.onnx_model import load_onnx
+    from fourways_runtime.scoring.single import Asker, leave_out_pandas
+
+    leave_out_pandas()
+    contract = Contract.model_validate_json(Path(asked["contract"]).read_bytes(), context=JUDGED)
+    assert contract.golden_vectors is not None  # noqa: S101  (the build refuses to go on without)
+    vectors = read_vectors(Path(asked["golden"]), contract)
+    started = perf_counter()
+    asker = Asker(contract, load_onnx(Path(asked["model"]), threads=asked["threads"]))
+    loaded = perf_counter() - started
+    told = [text for text in differences(asker, vectors, contract.golden_vectors) if text]
+    answered = [vector.inputs for vector in vectors if _answers(asker, vector.inputs)]
+    times = _timed(asker, answered)
+    return {
+        "load_ms": loaded * 1000,
+        "p50_ms": times[len(times) // 2] * 1000,
+        "p99_ms": times[min(len(times) - 1, int(len(times) * 0.99))] * 1000,
+        "memory_bytes": peak_memory(),
+        "agreement": (len(vectors) - len(told)) / len(vectors),
+        "vectors": len(vectors),
+        "differences": told[:_TOLD],
+    }
+
+
+def _answers(asker: Asker, record: Mapping[str, Any]) -> bool:
+    from fourways_runtime.errors import ModelError
+    from fourways_runtime.scoring.single import Refused
+
+    try:
+        asker.ask(record)
+    except (ModelError, Refused):
+        return False
+    return True
+
+
+def _timed(asker: Asker, records: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return how long predictions take, sorted, in seconds."""
+    if not records:
+        return [math.inf]
+    times: list[float] = []
+    end = perf_counter() + PATIENCE
+    while len(times) < CALLS and perf_counter() < end:
+        record = records[len(times) % len(records)]
+        started = perf_counter()
+        asker.ask(record)
+        times.append(perf_counter() - started)
+    return sorted(times)
+
+
+def peak_memory() -> int:
+    """Return the most memory this process has had resident, in bytes."""
+    try:
+        # Not getrusage: a child starts with its parent's peak there.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _main() -> int:
+    from fourways_runtime.errors import WorkloadError
+
+    try:
+        answer = _measure(json.load(sys.stdin))
+    except WorkloadError as error:
+        answer = {"failed": f"{error.reason}: {error}"}
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

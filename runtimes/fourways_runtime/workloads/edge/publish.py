@@ -1,0 +1,131 @@
+"""Publishing one bundle: what order things are written in, and what is kept of the one before.
+
+Blobs first, the index last: a device that reads the index finds everything it names. The index of
+the release before stays as ``previous.json``, and its blobs with it, for devices in the middle of
+fetching it; anything older is deleted. Whatever ends this at whatever moment, one whole release is
+published, and the same publication made again completes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fourways_runtime import bundle_layout as layout
+from fourways_runtime.bundle_layout import Descriptor, Malformed, Release
+from fourways_runtime.io.folders.bundle_targets import Place
+
+PREVIOUS_FILE = "previous.json"
+_BLOBS = "blobs/sha256"
+
+
+@dataclass(slots=True)
+class Staged:
+    """A bundle's blobs on this disk, by digest, before they are published."""
+
+    folder: Path
+    blobs: dict[str, Path] = field(default_factory=dict)
+
+    def add(self, media_type: str, raw: bytes) -> Descriptor:
+        """Stage bytes."""
+        found = Descriptor.of(media_type, raw)
+        file = self.folder / found.digest.replace(":", "-")
+        file.write_bytes(raw)
+        self.blobs[found.digest] = file
+        return found
+
+    def document(self, name: str, raw: bytes) -> Path:
+        """Write a file that is no blob; return it."""
+        file = self.folder / name
+        file.write_bytes(raw)
+        return file
+
+
+def next_release(
+    place: Place, deployment: str, target: str, manifest: str, clock: Callable[[], float]
+) -> Release:
+    """Return the release a manifest is published as: a later one, unless it is published already.
+
+    The sequence is the time in seconds since 1970, and more than the last one: even where the
+    folder was lost, no device takes the next release for an old one. Raises PublishFailed.
+    """
+    last = published_release(place)
+    if last is not None and (last.deployment, last.target) != (deployment, target):
+        last = None  # somebody else's folder before
+    if last is not None and last.manifest == manifest:
+        return last
+    sequence = max(int(clock()), last.sequence + 1 if last is not None else 0)
+    return Release(deployment, target, manifest, sequence)
+
+
+def published_release(place: Place) -> Release | None:
+    """Return what is published now; None where nothing is, or nothing that can be read."""
+    raw = place.read(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
+    try:
+        if raw is None:
+            return None
+        index = layout.read_index(raw)
+        signature = _blob(place, index.signature.digest)
+        _, release = layout.read_signature_manifest(signature, index.model.digest)
+        return layout.read_release(_blob(place, release.digest))
+    except Malformed:
+        return None
+
+
+def publish(place: Place, staged: Staged, index: bytes) -> None:
+    """Make a bundle the published one. Raises PublishFailed."""
+    for digest, file in staged.blobs.items():
+        name = layout.blob_name(digest)
+        # A blob of this size that is there already is this blob: its name is its content.
+        if place.size(name) != file.stat().st_size:
+            place.put(name, file)
+    place.put(layout.LAYOUT_FILE, staged.document("layout", layout.encode(layout.LAYOUT)))
+    before = place.read(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
+    if before is not None and _model(before) not in (None, _model(index)):
+        place.put(PREVIOUS_FILE, staged.document("previous", before))
+    place.put(layout.INDEX_FILE, staged.document("index", index))
+    _prune(place, index)
+
+
+def _prune(place: Place, index: bytes) -> None:
+    kept = _reachable(place, index)
+    previous = place.read(PREVIOUS_FILE, layout.MAX_DOCUMENT_BYTES)
+    if previous is not None:
+        kept |= _reachable(place, previous)
+    for name in place.names(_BLOBS):
+        if f"sha256:{name}" not in kept:
+            place.delete(f"{_BLOBS}/{name}")
+
+
+def _reachable(place: Place, index: bytes) -> set[str]:
+    """Return the digests an index leads to."""
+    found: set[str] = set()
+    for manifest in _digests(layout.loads(index), "manifests"):
+        found.add(manifest)
+        raw = place.read(layout.blob_name(manifest), layout.MAX_DOCUMENT_BYTES)
+        if raw is not None:
+            document = layout.loads(raw)
+            found |= {*_digests(document, "layers"), *_digests({"": [document.get("config")]}, "")}
+    return found
+
+
+def _digests(document: Mapping[str, object], field: str) -> Iterable[str]:
+    entries = document.get(field)
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("digest"), str):
+            yield entry["digest"]
+
+
+def _model(index: bytes) -> str | None:
+    try:
+        return layout.read_index(index).model.digest
+    except Malformed:
+        return None
+
+
+def _blob(place: Place, digest: str) -> bytes:
+    raw = place.read(layout.blob_name(digest), layout.MAX_DOCUMENT_BYTES)
+    if raw is None or layout.digest_of(raw) != digest:
+        raise Malformed("a blob is missing")
+    return raw

@@ -1,0 +1,23 @@
+"""The build's process: its configuration, its last words, its exit code."""
+
+from __future__ import annotations
+
+import logging
+
+from fourways_api import RunReport
+from fourways_api.runtime_config import EdgeConfig
+from fourways_runtime.config import read_edge_config
+from fourways_runtime.process import run_job
+
+logger = logging.getLogger("fourways.edge")
+
+
+def main() -> int:
+    """Build once; return the exit code of ``fourways_runtime.errors``."""
+    return run_job(read_edge_config, _build, logger)
+
+
+def _build(config: EdgeConfig) -> RunReport:
+    from .build import build
+
+    return build(config)

@@ -1,0 +1,218 @@
+"""Batch deployments: answers from the runs published in the store.
+
+Keeps no state that an answer depends on: which run is published, and what its contract is, the
+store says each time. What was seen last only serves to read the next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from time import monotonic
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from fourways_api import GatewayConfig
+from fourways_http import HttpError, Request, Response, json_response
+from fourways_runtime.errors import StoreUnavailable
+from fourways_runtime.io.store.base import Lookup, PublishedRun
+from fourways_runtime.scoring.columns import Key
+
+from . import v2
+from .circuit_breaker import StoreLink
+from .coalescer import Lookups
+from .mode import RETRY, deployment_of, links, no_such
+from .views import View, Views
+
+_LISTING_SECONDS = 1.0
+_UNKNOWN_SECONDS = 1.0
+_MAX_UNKNOWN = 1024
+
+
+class Batch:
+    """Answers for every deployment that has no route."""
+
+    def __init__(self, config: GatewayConfig, link: StoreLink, registry: CollectorRegistry) -> None:
+        self._config = config
+        self._link = link
+        # A run has no events, and so no places.
+        self.lookups = Lookups[Lookup | None](
+            lambda who, name, keys, _, seconds: link.lookup(who, name, keys, seconds),
+            link.timeout,
+            config.namespace,
+        )
+        self._views = Views(registry)
+        self._unknown: dict[str, float] = {}
+        self._listed_at = float("-inf")
+        self._listing: asyncio.Task[list[tuple[str, PublishedRun]]] | None = None
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        await self.lookups.close()
+
+    def knows(self, deployment: str) -> bool:
+        """Tell whether a run of this deployment was seen last."""
+        return self._views.get(deployment) is not None
+
+    # ---- predictions
+
+    def infer(self, request: Request) -> Awaitable[Response]:
+        """Answer an inference request by entity key."""
+        deployment = deployment_of(request)
+        view = self._views.get(deployment)
+        if view is None:
+            return self._infer_first(request, deployment)
+        return self._infer_known(request, deployment, view)
+
+    async def _infer_first(self, request: Request, deployment: str) -> Response:
+        view = await self._describe(deployment)
+        return await self._infer_known(request, deployment, view)
+
+    def _infer_known(
+        self, request: Request, deployment: str, view: View
+    ) -> asyncio.Future[Response]:
+        entity_key = view.run.contract.entity_key
+        question = v2.read_question(request, entity_key, self._config.max_keys)
+
+        def then(lookup: Lookup | None) -> Response:
+            now = self._published(deployment, lookup)
+            if now.run.contract.entity_key != entity_key:
+                raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
+            _hold_version(request, now)
+            rows = lookup.rows if lookup is not None else {}
+            return _infer_answer(deployment, now, question, rows)
+
+        return self.lookups.ask(deployment, question.keys, then)
+
+    def prediction(self, request: Request) -> Awaitable[Response]:
+        """Answer for one key."""
+        deployment = deployment_of(request)
+        view = self._views.get(deployment)
+        if view is None:
+            return self._prediction_first(request, deployment)
+        return self._prediction_known(request, deployment, view)
+
+    async def _prediction_first(self, request: Request, deployment: str) -> Response:
+        view = await self._describe(deployment)
+        return await self._prediction_known(request, deployment, view)
+
+    def _prediction_known(
+        self, request: Request, deployment: str, view: View
+    ) -> asyncio.Future[Response]:
+        key = v2.read_key(request.params["key"], view.run.contract.entity_key)
+
+        def then(lookup: Lookup | None) -> Response:
+            now = self._published(deployment, lookup)
+            now.counters.keys.inc()
+            outputs = lookup.rows.get(key) if lookup is not None else None
+            if outputs is None:
+                now.counters.misses.inc()
+                raise HttpError(404, "no prediction for that key", **_who(deployment, key, now))
+            ordered = now.outputs.ordered(outputs)
+            return json_response({**_who(deployment, key, now), "outputs": ordered})
+
+        return self.lookups.ask(deployment, [key], then)
+
+    def _published(self, deployment: str, lookup: Lookup | None) -> View:
+        """Return the view of what is published now. Raises HttpError 404 where nothing is."""
+        if lookup is not None:
+            return self._views.see(deployment, lookup.run)
+        self._views.forget(deployment)
+        if len(self._unknown) >= _MAX_UNKNOWN:
+            self._unknown.clear()
+        self._unknown[deployment] = monotonic() + _UNKNOWN_SECONDS
+        raise no_such(deployment)
+
+    async def _describe(self, deployment: str) -> View:
+        """Ask the store what is published. Raises HttpError 404 or 503."""
+        if self._unknown.get(deployment, 0.0) > monotonic():
+            raise no_such(deployment)
+        self._unknown.pop(deployment, None)
+        return await self.lookups.ask(
+            deployment, [], lambda lookup: self._published(deployment, lookup)
+        )
+
+    # ---- about deployments
+
+    async def model(self, request: Request) -> Response:
+        """Describe the published run as a model."""
+        run = (await self._of_version(request)).run
+        name = request.params["deployment"]
+        return json_response(v2.metadata(name, run.version, "fourways_batch", run.contract))
+
+    async def model_ready(self, request: Request) -> Response:
+        """Answer 200 where a run is published."""
+        await self._of_version(request)
+        return json_response({"name": request.params["deployment"], "ready": True})
+
+    async def _of_version(self, request: Request) -> View:
+        view = await self._describe(deployment_of(request))
+        _hold_version(request, view)
+        return view
+
+    async def listing(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return what is published, for people. Raises StoreUnavailable."""
+        told = []
+        for name, run in await self.deployments():
+            view = self._views.see(name, run)
+            about = {
+                "deployment": name,
+                "mode": "batch",
+                "version": run.version,
+                "rows": run.rows,
+                **view.provenance(),
+                "links": links(name, run.contract.entity_key.name),
+            }
+            told.append((name, about))
+        return told
+
+    async def deployments(self) -> list[tuple[str, PublishedRun]]:
+        """Return what is published, at most a second old; all who ask share one question."""
+        if self._listing is None or monotonic() - self._listed_at > _LISTING_SECONDS:
+            self._listed_at = monotonic()
+            self._listing = asyncio.ensure_future(self._link.deployments(self._config.namespace))
+        try:
+            listing = await asyncio.shield(self._listing)
+        except StoreUnavailable:
+            self._listed_at = float("-inf")
+            raise
+        for gone in set(self._views.names()) - {name for name, _ in listing}:
+            self._views.forget(gone)
+        return listing
+
+    async def look(self) -> None:
+        """Take in what is published, for the metrics. Raises StoreUnavailable."""
+        for name, run in await self.deployments():
+            self._views.see(name, run)
+
+
+def _hold_version(request: Request, view: View) -> None:
+    asked = request.params.get("version")
+    if asked is not None and asked != view.run.version:
+        raise HttpError(404, f"version {asked[:63]} is not published; {view.run.version} is")
+
+
+def _who(deployment: str, key: Key, view: View) -> dict[str, Any]:
+    return {
+        "deployment": deployment,
+        "key": key,
+        "version": view.run.version,
+        **view.provenance(),
+    }
+
+
+def _infer_answer(
+    deployment: str, view: View, question: v2.Question, found: dict[Key, dict[str, Any]]
+) -> Response:
+    tensors = view.outputs.selected(question)
+    keys = question.keys
+    view.counters.keys.inc(len(keys))
+    missing = sum(key not in found for key in keys)
+    if missing:
+        view.counters.misses.inc(missing)
+        if not question.allow_missing:
+            raise v2.no_prediction(question, found)
+    return json_response(
+        v2.answer(deployment, view.run.version, tensors, question, found, view.provenance())
+    )

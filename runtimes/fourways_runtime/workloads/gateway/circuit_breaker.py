@@ -1,0 +1,271 @@
+"""The gateway's hold on the store: which one it is, whether it answers, and who may ask it now.
+
+Owns the store's address (a mounted file, read again and again: Secrets are rotated), the reader
+opened for it, and the circuit. While the store is down nobody waits for it: requests fail at once,
+and one probe at a time, a few a second, finds out when it is back. A new address is taken over
+when its store answers, or at once where the present one does not: a typing error in a rotated
+Secret does not take a working gateway down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from fourways_runtime.errors import StoreUnavailable, WorkloadError
+from fourways_runtime.io.store.base import Lookup, PublishedRun
+from fourways_runtime.io.store.reader import StoreReader
+from fourways_runtime.io.store.streams.stream import LiveLookup, Place
+from fourways_runtime.scoring.columns import Key
+
+logger = logging.getLogger("fourways.gateway.store")
+
+_T = TypeVar("_T")
+
+OpenReader = Callable[[str, float], StoreReader]
+"""Opens a reader for a store's address with a time-out in seconds, without waiting for it.
+Raises WorkloadError where the address makes no sense."""
+
+PROBE_SECONDS = 0.25
+"""Between two probes of a store that is down."""
+
+LONGEST_PROBE_SECONDS = 1.0
+"""A probe that hangs must not keep the next one from seeing the store's return."""
+
+WATCH_SECONDS = 1.0
+"""Between two looks at the address file while the store is up; so long an answer counts."""
+
+
+class StoreLink:
+    """The store, or the lack of one. Raises StoreUnavailable where there is none to ask."""
+
+    def __init__(
+        self,
+        address_file: str,
+        open_reader: OpenReader,
+        timeout_seconds: float,
+        registry: CollectorRegistry,
+    ) -> None:
+        self.timeout = timeout_seconds
+        self._file = Path(address_file)
+        self._open = open_reader
+        self._address: str | None = None
+        self._reader: StoreReader | None = None
+        self._up = False
+        self._confirmed = float("-inf")
+        self._probing: asyncio.Task[bool] | None = None
+        self._wake = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._complaint = ""
+        self._errors = Counter(
+            "fourways_store_errors",
+            "Questions to the prediction store that failed.",
+            registry=registry,
+        )
+        gauge = Gauge(
+            "fourways_store_up", "1 while the prediction store answers.", registry=registry
+        )
+        gauge.set_function(lambda: float(self._up))
+
+    async def start(self) -> None:
+        """Look for the store now, and keep looking."""
+        await self._look()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """Stop looking and close the reader."""
+        tasks = [task for task in (self._watching, self._probing, *self._retiring) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._reader is not None:
+            await self._reader.close()
+            self._reader = None
+
+    async def ready(self) -> bool:
+        """Tell whether the store answers; an answer less than a second old counts."""
+        if not self._up:
+            return False
+        if monotonic() - self._confirmed < WATCH_SECONDS:
+            return True
+        return await self._probe()
+
+    async def lookup(
+        self, namespace: str, deployment: str, keys: list[Key], seconds: float
+    ) -> Lookup | None:
+        """Ask the store, for ``seconds`` at most. Raises StoreUnavailable.
+
+        A failure is followed by a probe; where that succeeds (a connection had been cut, the store
+        is there) the question is asked once more.
+        """
+        return await self._twice(lambda r: r.lookup(namespace, deployment, keys), seconds)
+
+    async def live(
+        self,
+        namespace: str,
+        deployment: str,
+        keys: list[Key],
+        places: Sequence[Place],
+        seconds: float,
+    ) -> LiveLookup | None:
+        """Ask for a stream's answers and dead letters, as :meth:`lookup` does for a run's rows."""
+        return await self._twice(lambda r: r.live(namespace, deployment, keys, places), seconds)
+
+    async def deployments(self, namespace: str) -> list[tuple[str, PublishedRun]]:
+        """Return the deployments with a published run. Raises StoreUnavailable."""
+        reader = self._current()
+        return await self._ask(reader, reader.deployments(namespace), monotonic() + self.timeout)
+
+    async def _twice(self, ask: Callable[[StoreReader], Awaitable[_T]], seconds: float) -> _T:
+        deadline = monotonic() + seconds
+        reader = self._current()
+        try:
+            return await self._ask(reader, ask(reader), deadline)
+        except StoreUnavailable:
+            if monotonic() >= deadline or not await self._within(self._probe(), deadline):
+                raise
+        reader = self._current()
+        return await self._ask(reader, ask(reader), deadline)
+
+    def _current(self) -> StoreReader:
+        if self._reader is None or not self._up:
+            raise StoreUnavailable("the prediction store is not available")
+        return self._reader
+
+    async def _ask(self, reader: StoreReader, question: Awaitable[_T], deadline: float) -> _T:
+        try:
+            answer = await self._within(question, deadline)
+        except StoreUnavailable as error:
+            self._errors.inc()
+            if reader is self._reader:  # else the address changed meanwhile
+                self._failed(error)
+            raise
+        self._confirmed = monotonic()
+        return answer
+
+    async def _within(self, question: Awaitable[_T], deadline: float) -> _T:
+        try:
+            async with asyncio.timeout_at(self._loop_time(deadline)):
+                return await question
+        except TimeoutError:
+            raise StoreUnavailable("the prediction store did not answer in time") from None
+
+    @staticmethod
+    def _loop_time(deadline: float) -> float:
+        return asyncio.get_running_loop().time() + max(0.0, deadline - monotonic())
+
+    # ---- up or down
+
+    def _failed(self, error: StoreUnavailable) -> None:
+        if self._up:
+            logger.warning("the prediction store does not answer: %s", error)
+        self._up = False
+        self._wake.set()
+
+    async def _probe(self) -> bool:
+        """Ask the store whether it answers; all who want to know share one question."""
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(self._probe_once())
+        return await asyncio.shield(self._probing)
+
+    async def _probe_once(self) -> bool:
+        reader = self._reader
+        answers = reader is not None and await self._answers(reader)
+        if reader is not self._reader:
+            return self._up
+        if answers:
+            if not self._up:
+                logger.info("the prediction store answers")
+            self._confirmed = monotonic()
+        elif self._up:
+            logger.warning("the prediction store does not answer")
+            self._wake.set()
+        self._up = answers
+        return answers
+
+    async def _answers(self, reader: StoreReader) -> bool:
+        try:
+            return await self._within(
+                reader.ready(), monotonic() + min(self.timeout, LONGEST_PROBE_SECONDS)
+            )
+        except StoreUnavailable:
+            return False
+        except Exception:
+            logger.exception("probing the prediction store failed")
+            return False
+
+    # ---- the address file
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(
+                    self._wake.wait(), WATCH_SECONDS if self._up else PROBE_SECONDS
+                )
+            except TimeoutError:
+                pass
+            else:
+                self._wake.clear()
+                await asyncio.sleep(PROBE_SECONDS)
+            try:
+                await self._look()
+            except Exception:
+                logger.exception("watching the prediction store failed; going on")
+
+    async def _look(self) -> None:
+        address = self._read_address()
+        if address is not None and address != self._address:
+            await self._take(address)
+        elif self._reader is not None and not self._up:
+            await self._probe()
+
+    def _read_address(self) -> str | None:
+        try:
+            address = self._file.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            # A file that vanishes later takes nothing away: the address is known.
+            if self._address is None:
+                self._complain(f"no address of the prediction store: {type(error).__name__}")
+            return None
+        return address or None
+
+    async def _take(self, address: str) -> None:
+        try:
+            reader = self._open(address, self.timeout)
+        except WorkloadError as error:
+            self._complain(f"the prediction store's address is not usable: {error}")
+            return
+        answers = await self._answers(reader)
+        if self._up and not answers:
+            self._complain("the store at the new address does not answer; keeping the present one")
+            await reader.close()
+            return
+        old, self._reader, self._address = self._reader, reader, address
+        self._up = answers
+        self._complaint = ""
+        if answers:
+            self._confirmed = monotonic()
+        logger.info("took the prediction store's address", extra={"answers": answers})
+        if old is not None:
+            task = asyncio.create_task(self._retire(old))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, reader: StoreReader) -> None:
+        try:
+            await asyncio.sleep(self.timeout)  # no question put to it lasts longer
+        finally:
+            await reader.close()
+
+    def _complain(self, text: str) -> None:
+        """Log what is wrong once, not every time it is looked at."""
+        if text != self._complaint:
+            logger.warning("%s", text)
+        self._complaint = text

@@ -1,0 +1,155 @@
+"""Many small questions made into few large ones, once per turn of the event loop.
+
+Owns the queue in front of the store. What is asked of one deployment in the same turn, or while
+all the store's places are taken, becomes one lookup; equal keys are looked up once. So an idle
+gateway adds no wait, and a busy one asks the store in ever larger batches instead of ever more
+often. The queue is bounded: beyond it a request is turned away at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from fourways_http import HttpError
+from fourways_runtime.errors import StoreUnavailable
+from fourways_runtime.io.store.streams.stream import Place
+from fourways_runtime.scoring.columns import Key
+
+L = TypeVar("L")
+R = TypeVar("R")
+
+Look = Callable[[str, str, list[Key], list[Place], float], Awaitable[L]]
+"""Asks the store for keys of a deployment of a namespace, and for what became of the events at
+these places, for so many seconds at most."""
+
+RETRY = (b"retry-after: 1",)
+
+MAX_LOOKUPS = 4
+"""Lookups under way at the same time, over all deployments."""
+
+MAX_BATCH_KEYS = 1000
+"""Keys that requests share a lookup up to; a request with more has one of its own."""
+
+MAX_WAITING = 8192
+"""Requests waiting for their lookup to begin, over all deployments; beyond: 503."""
+
+
+@dataclass(slots=True, eq=False)
+class _Batch(Generic[L]):
+    deployment: str
+    asked_at: float
+    keys: dict[Key, None] = field(default_factory=dict)
+    places: dict[Place, None] = field(default_factory=dict)
+    waiters: list[tuple[asyncio.Future[Any], Callable[[L], Any]]] = field(default_factory=list)
+
+
+class Lookups(Generic[L]):
+    """Asks the store on behalf of requests."""
+
+    def __init__(self, look: Look[L], timeout_seconds: float, namespace: str) -> None:
+        self._look = look
+        self._timeout = timeout_seconds
+        self._namespace = namespace
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[str, _Batch[L]] = {}
+        self._queue: deque[_Batch[L]] = deque()
+        self._waiting = 0
+        self._pump_due = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ask(
+        self,
+        deployment: str,
+        keys: Sequence[Key],
+        then: Callable[[L], R],
+        places: Sequence[Place] = (),
+    ) -> asyncio.Future[R]:
+        """Look ``keys`` up and answer with what ``then`` makes of the lookup; it raises HttpError.
+
+        No keys: what is published is asked for, without predictions. The future fails with
+        HttpError 503 where the store does not answer in time. Raises HttpError 503 at once where
+        too many wait already.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise HttpError(503, "too many requests are waiting", RETRY)
+        batch = self._open.get(deployment)
+        if batch is None or len(batch.keys) + len(keys) > MAX_BATCH_KEYS:
+            batch = self._open[deployment] = _Batch(deployment, monotonic())
+            self._queue.append(batch)
+        batch.keys.update(dict.fromkeys(keys))
+        batch.places.update(dict.fromkeys(places))
+        future: asyncio.Future[R] = self._loop.create_future()
+        batch.waiters.append((future, then))
+        self._waiting += 1
+        if not self._pump_due:
+            self._pump_due = True
+            self._loop.call_soon(self._pump)
+        return future
+
+    @property
+    def waiting(self) -> int:
+        """Requests whose lookup has not begun."""
+        return self._waiting
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        while self._queue and len(self._tasks) < MAX_LOOKUPS:
+            batch = self._queue.popleft()
+            if self._open.get(batch.deployment) is batch:
+                del self._open[batch.deployment]
+            self._waiting -= len(batch.waiters)
+            task = self._loop.create_task(self._run(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._pump()
+
+    async def _run(self, batch: _Batch[L]) -> None:
+        waited = monotonic() - batch.asked_at
+        if waited > self._timeout / 2:
+            # What is left is too short to blame the store for.
+            self._fail(batch, HttpError(503, "too many requests are waiting", RETRY))
+            return
+        seconds = self._timeout - waited
+        try:
+            found = await self._look(
+                self._namespace, batch.deployment, list(batch.keys), list(batch.places), seconds
+            )
+        except StoreUnavailable:
+            # The reason may hold an address; it is in the log, where it belongs.
+            self._fail(batch, HttpError(503, "the prediction store is not available", RETRY))
+        except asyncio.CancelledError:
+            self._fail(batch, HttpError(503, "the server is stopping", RETRY))
+            raise
+        except Exception as error:  # noqa: BLE001  (every request logs it under its own id)
+            self._fail(batch, error)
+        else:
+            self._tell(batch, found)
+
+    def _tell(self, batch: _Batch[L], found: L) -> None:
+        for future, then in batch.waiters:
+            if future.done():
+                continue
+            try:
+                future.set_result(then(found))
+            except Exception as error:  # noqa: BLE001  (the request's answer, not ours)
+                future.set_exception(error)
+
+    @staticmethod
+    def _fail(batch: _Batch[L], error: Exception) -> None:
+        for future, _ in batch.waiters:
+            if not future.done():
+                future.set_exception(error)

@@ -1,0 +1,82 @@
+"""What devices ask for while they are online: inputs of the contract, by entity key.
+
+Owns the feature databases of edge deployments. Only inputs the route lists are given out.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from fourways_api import EntityKey, GatewayConfig, Route
+from fourways_api.modes import FeatureLookup
+from fourways_http import HttpError, Request, Response, json_response
+from fourways_runtime.errors import WorkloadError
+from fourways_runtime.v2.protocol import refuse
+
+from . import v2
+from .mode import RETRY
+from .views import rfc3339_now
+
+if TYPE_CHECKING:
+    from fourways_runtime.scoring.features import FeatureReader
+
+logger = logging.getLogger("fourways.gateway.features")
+
+
+class ExtraData:
+    """The feature databases of the routes, each opened when it is first asked."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+        self._readers: dict[str, FeatureReader] = {}
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        for reader in self._readers.values():
+            await reader.close()
+
+    async def answer(self, route: Route, request: Request) -> Response:
+        """Answer ``/features/NAME/KEY?inputs=a,b``; without inputs: all there are."""
+        features, entity_key = route.features, route.entity_key
+        if features is None or entity_key is None:
+            raise HttpError(404, f"{route.deployment} offers devices no inputs")
+        key = v2.read_key(request.params["key"], entity_key)
+        asked = request.query.get("inputs")
+        names = tuple(dict.fromkeys(asked.split(","))) if asked else features.inputs
+        for name in names:
+            if name not in features.inputs:
+                known = ", ".join(features.inputs)[:256]
+                raise refuse("inputs", f"{name[:63]} is not offered; there are: {known}")
+        try:
+            found = (await self._reader(route.deployment, features, entity_key).fetch([key])).get(
+                key
+            )
+        except WorkloadError as error:
+            # The reason may hold an address; it is in the log, where it belongs.
+            told = {"deployment": route.deployment, "reason": error.reason}
+            logger.warning("features cannot be read: %s", error, extra=told)
+            raise HttpError(503, "the feature database is not available", RETRY) from None
+        if found is None:
+            text = "the feature database has no such key"
+            raise HttpError(404, text, deployment=route.deployment, key=key)
+        return json_response(
+            {
+                "deployment": route.deployment,
+                "key": key,
+                "features": {name: found.get(name) for name in names},
+                "fetched_at": rfc3339_now(),
+            }
+        )
+
+    def _reader(
+        self, deployment: str, features: FeatureLookup, entity_key: EntityKey
+    ) -> FeatureReader:
+        reader = self._readers.get(deployment)
+        if reader is None:
+            from fourways_runtime.io.feature_store import open_features
+
+            reader = self._readers[deployment] = open_features(
+                features, entity_key, features.inputs, self._config.paths
+            )
+        return reader

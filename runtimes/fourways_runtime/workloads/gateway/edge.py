@@ -1,0 +1,93 @@
+"""Edge deployments: devices answer for themselves; the gateway has their bundles and extra data.
+
+Owns the paths devices use. Questions for predictions are sent back with the reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from fourways_api import GatewayConfig, Route
+from fourways_http import HttpError, Request, Response, Router
+
+from .bundles import Bundles
+from .device_features import ExtraData
+from .mode import deployment_of
+
+
+class Edge:
+    """What edge deployments have in common."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._routes = {r.deployment: r for r in config.routes if r.mode == "edge"}
+        self._bundles = Bundles(config)
+        self._extra_data = ExtraData(config)
+
+    def of(self, route: Route) -> Device:
+        """Return what answers for one deployment."""
+        return Device(route)
+
+    def add_to(self, router: Router) -> None:
+        """Answer the paths devices use."""
+        router.add("GET", "/bundles/{deployment}", self._listing)
+        router.add("GET", "/bundles/{deployment}/", self._listing)
+        router.add("GET", "/bundles/{deployment}/{target}/{file}", self._file)
+        router.add("GET", "/bundles/{deployment}/{target}/blobs/sha256/{digest}", self._blob)
+        router.add("GET", "/features/{deployment}/{key}", self._features)
+
+    async def close(self) -> None:
+        """Let go of threads and connections."""
+        self._bundles.close()
+        await self._extra_data.close()
+
+    def _route(self, request: Request) -> Route:
+        name = deployment_of(request)
+        route = self._routes.get(name)
+        if route is None:
+            raise HttpError(404, f"{name} is no edge deployment")
+        return route
+
+    async def _listing(self, request: Request) -> Response:
+        return await self._bundles.listing(self._route(request))
+
+    async def _file(self, request: Request) -> Response:
+        params = request.params
+        return await self._bundles.file(
+            self._route(request), params["target"], params["file"], request
+        )
+
+    async def _blob(self, request: Request) -> Response:
+        params = request.params
+        return await self._bundles.blob(
+            self._route(request), params["target"], params["digest"], request
+        )
+
+    async def _features(self, request: Request) -> Response:
+        return await self._extra_data.answer(self._route(request), request)
+
+
+class Device:
+    """Answers for one deployment: that its devices do."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+
+    def about(self) -> dict[str, Any]:
+        """Return the links."""
+        name, key = self._route.deployment, self._route.entity_key
+        links = {"bundles": f"/bundles/{name}/"}
+        if self._route.features is not None and key is not None:
+            links["features"] = f"/features/{name}/{{{key.name}}}"
+        return {"links": links}
+
+    async def close(self) -> None:
+        """Nothing is under way."""
+
+    def infer(self, request: Request) -> NoReturn:
+        """Send back with the reason."""
+        name = self._route.deployment
+        raise HttpError(
+            404, f"{name} is answered by its devices; bundles for them are at /bundles/{name}/"
+        )
+
+    prediction = model = model_ready = infer

@@ -1,0 +1,205 @@
+"""Real-time deployments: requests are passed on to the model server.
+
+Owns what is passed on, and what is said where the model server does not answer. Bodies pass as the
+bytes they are: what they mean is between the client and the model server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from http import HTTPStatus
+from time import monotonic
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from prometheus_client import Gauge
+
+from fourways_api import EntityKey, Route
+from fourways_http import (
+    Answer,
+    ClientError,
+    HttpError,
+    Origin,
+    Pool,
+    Request,
+    Response,
+    TimedOut,
+    TooLarge,
+    TooManyWaiting,
+    json_response,
+)
+from fourways_runtime.v2.protocol import DATATYPES, KEY_ALIAS
+
+from . import v2
+from .mode import RETRY, links
+from .views import rfc3339_now
+
+logger = logging.getLogger("fourways.gateway.forward")
+
+QUIET_SECONDS = 10.0
+"""One of a model server's failures is logged in so long; the metrics count them all."""
+
+MARGIN_SECONDS = 0.25
+"""The model server gives up after the route's time-out and says why; so long we wait for that."""
+
+_PASSED = frozenset(
+    {
+        b"accept",
+        b"baggage",
+        b"content-encoding",
+        b"content-type",
+        b"inference-header-content-length",
+        b"traceparent",
+        b"tracestate",
+        b"x-request-id",
+    }
+)
+"""Request headers passed on. The length of the body is told anew, and nothing else of a caller is
+the model server's business."""
+
+_LENGTHS = frozenset(map(len, _PASSED))
+_OWN = frozenset({b"date", b"server"})
+_STATUSES = frozenset(status.value for status in HTTPStatus if status >= 200)
+
+
+class Forward:
+    """Answers for one deployment from its model server, on the running event loop."""
+
+    def __init__(self, route: Route, connections: Gauge) -> None:
+        self._route = route
+        name = self._name = route.deployment
+        self._base = f"/v2/models/{name}".encode()
+        self._pool: Pool | None = None
+        self._quiet_until = 0.0
+        if route.url is not None:
+            timeout = route.timeout_seconds + MARGIN_SECONDS
+            self._pool = Pool(Origin.parse(route.url), timeout, self._explain)
+            connections.labels(name).set_function(lambda: float(self._connections()))
+
+    def _connections(self) -> int:
+        return self._pool.connections if self._pool is not None else 0
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        if self._pool is not None:
+            await self._pool.close()
+
+    def about(self) -> dict[str, Any]:
+        """Return the links."""
+        key = self._route.entity_key
+        return {"links": links(self._name, key.name if key else KEY_ALIAS)}
+
+    # ---- questions
+
+    def infer(self, request: Request) -> asyncio.Future[Response]:
+        """Pass an inference request on."""
+        return self._pass(b"POST", request, b"/infer", request.body)
+
+    def model(self, request: Request) -> asyncio.Future[Response]:
+        """Pass the question for the model's metadata on."""
+        return self._pass(b"GET", request, b"")
+
+    def model_ready(self, request: Request) -> asyncio.Future[Response]:
+        """Pass the question whether the model is ready on."""
+        return self._pass(b"GET", request, b"/ready")
+
+    def _pass(
+        self, method: bytes, request: Request, suffix: bytes, body: bytes = b""
+    ) -> asyncio.Future[Response]:
+        target = self._base
+        if "version" in request.params:
+            version = quote(request.params["version"], safe="")
+            target = b"%b/versions/%b" % (target, version.encode())
+        headers = [
+            b"%b: %b" % header
+            for header in request.headers
+            if len(header[0]) in _LENGTHS and header[0].lower() in _PASSED
+        ]
+        return self._reached().ask(method, target + suffix, headers, body, _passed)
+
+    def prediction(self, request: Request) -> asyncio.Future[Response]:
+        """Ask about one entity whose features the model server looks up itself."""
+        entity_key = self._route.entity_key or EntityKey(name=KEY_ALIAS, type="string")
+        key = v2.read_key(request.params["key"], entity_key)
+        tensor = {
+            "name": entity_key.name,
+            "datatype": DATATYPES[entity_key.type],
+            "shape": [1],
+            "data": [key],
+        }
+
+        def then(answer: Answer) -> Response:
+            if answer.status != 200:
+                return _passed(answer)
+            return self._prediction(key, answer)
+
+        return self._reached().ask(
+            b"POST",
+            self._base + b"/infer",
+            (b"content-type: application/json",),
+            orjson.dumps({"inputs": [tensor]}),
+            then,
+        )
+
+    def _prediction(self, key: str | int, answer: Answer) -> Response:
+        try:
+            told = orjson.loads(answer.body)
+            outputs = {output["name"]: _first(output) for output in told["outputs"]}
+            version = told["model_version"]
+        except (ValueError, TypeError, LookupError):
+            raise _unusable() from None
+        return json_response(
+            {
+                "deployment": self._name,
+                "key": key,
+                "version": version,
+                "computed_at": rfc3339_now(),
+                "age_seconds": 0.0,
+                "outputs": outputs,
+            }
+        )
+
+    def _reached(self) -> Pool:
+        if self._pool is None:
+            raise HttpError(503, "the model server has no address yet", RETRY)
+        return self._pool
+
+    def _explain(self, error: ClientError) -> HttpError:
+        if monotonic() >= self._quiet_until:
+            self._quiet_until = monotonic() + QUIET_SECONDS
+            told = {"deployment": self._name, "because": f"{type(error).__name__} {error}".strip()}
+            logger.warning("the model server does not answer", extra=told)
+        match error:
+            case TimedOut():
+                seconds = self._route.timeout_seconds
+                return HttpError(504, f"the model server did not answer within {seconds:g} s")
+            case TooManyWaiting():
+                return HttpError(503, "too many requests wait for the model server", RETRY)
+            case TooLarge():
+                return HttpError(502, "the model server's answer is too large")
+            case _:
+                return HttpError(503, "the model server does not answer", RETRY)
+
+
+def _passed(answer: Answer) -> Response:
+    if answer.status not in _STATUSES:
+        raise _unusable()
+    headers = tuple(b"%b: %b" % header for header in answer.headers if header[0] not in _OWN)
+    kind = answer.content_type or b"application/octet-stream"
+    return Response(answer.body, answer.status, kind, headers)
+
+
+def _unusable() -> HttpError:
+    return HttpError(502, "the model server's answer cannot be understood")
+
+
+def _first(output: dict[str, Any]) -> Any:
+    """Return the one row of a tensor, nested as its shape says."""
+    values, shape = output["data"], output["shape"][1:]
+    if values and isinstance(values[0], list):
+        return values[0]
+    for size in reversed(shape[1:]):
+        values = [values[start : start + size] for start in range(0, len(values), size)]
+    return values if shape else values[0]

@@ -1,0 +1,78 @@
+"""What the gateway's modes share: names, versions, common answers.
+
+Each mode answers the same questions about a deployment, in a way of its own; the gateway picks the
+mode and knows nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+from fourways_api import Route
+from fourways_http import HttpError, Request
+from fourways_http.message import Answer
+
+RETRY = (b"retry-after: 1",)
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+class Mode(Protocol):
+    """Answers for deployments of one mode. What it raises is an HttpError."""
+
+    def infer(self, request: Request) -> Answer:
+        """Answer an inference request."""
+        ...
+
+    def prediction(self, request: Request) -> Answer:
+        """Answer ``/predictions/NAME/KEY``."""
+        ...
+
+    def model(self, request: Request) -> Answer:
+        """Describe the model."""
+        ...
+
+    def model_ready(self, request: Request) -> Answer:
+        """Tell whether the model answers."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """Return what the index says of a route besides its name, mode and version."""
+        ...
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        ...
+
+
+def deployment_of(request: Request) -> str:
+    """Return the deployment a request is about. Raises HttpError 404 for what is no name."""
+    name = request.params["deployment"]
+    if not NAME.fullmatch(name):
+        raise no_such(name[:63])
+    return name
+
+
+def no_such(deployment: str) -> HttpError:
+    """Return the 404 of a deployment nothing is known of."""
+    # The store knows what was published, not what was declared, so it cannot tell the two apart.
+    return HttpError(
+        404, f"nothing is published for {deployment}: no such deployment, or no run finished yet"
+    )
+
+
+def hold_version(request: Request, route: Route) -> None:
+    """Hold a request to the version served. Raises HttpError 404."""
+    asked = request.params.get("version")
+    if asked is not None and asked != route.version:
+        raise HttpError(404, f"version {asked[:63]} is not served; {route.version} is")
+
+
+def links(name: str, key: str) -> dict[str, str]:
+    """Return where a deployment is asked; ``key`` is the entity key's name."""
+    return {
+        "model": f"/v2/models/{name}",
+        "infer": f"/v2/models/{name}/infer",
+        "prediction": f"/predictions/{name}/{{{key}}}",
+    }

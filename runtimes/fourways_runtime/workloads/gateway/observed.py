@@ -1,0 +1,94 @@
+"""What the gateway measures, by deployment and mode.
+
+Owns the bound on the labels: only deployments that have a route or were published get children of
+their own, and no more than :data:`MAX_DEPLOYMENTS` of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from fourways_http import Request
+from fourways_runtime.metrics import LATENCY_BUCKETS, HttpMetrics
+
+from .views import DeploymentCounters
+
+MAX_DEPLOYMENTS = 1000
+
+
+class _Observer:
+    __slots__ = ("_counter", "_counts", "_labels", "observe")
+
+    def __init__(self, counter: Counter, latency: Histogram, deployment: str, mode: str) -> None:
+        self._counter = counter
+        self._labels = (deployment, mode)
+        self._counts: dict[int, Counter] = {}
+        self.observe = latency.labels(deployment, mode).observe
+
+    def count(self, status: int) -> None:
+        child = self._counts.get(status)
+        if child is None:
+            child = self._counts[status] = self._counter.labels(*self._labels, str(status))
+        child.inc()
+
+
+class GatewayMetrics:
+    """Requests by deployment, mode and code. ``observe`` goes to the server."""
+
+    def __init__(self, registry: CollectorRegistry, mode_of: Callable[[str], str | None]) -> None:
+        """``mode_of`` tells a known deployment's mode, None for any other name."""
+        self._http = HttpMetrics(registry).observe
+        self._mode_of = mode_of
+        self._observers: dict[str, _Observer] = {}
+        self._requests = Counter(
+            "fourways_gateway_requests",
+            "Requests answered, by deployment, mode and status code.",
+            ("deployment", "mode", "code"),
+            registry=registry,
+        )
+        self._latency = Histogram(
+            "fourways_gateway_request_duration_seconds",
+            "From a request's last byte read to its answer ready.",
+            ("deployment", "mode"),
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.upstream = Gauge(
+            "fourways_upstream_connections",
+            "Open connections to a deployment's model server.",
+            ("deployment",),
+            registry=registry,
+        )
+
+    def observe(self, request: Request, status: int, started: float) -> None:
+        """Count one answer."""
+        self._http(request, status, started)
+        name = request.params.get("deployment")
+        if name is None:
+            return
+        observer = self._observers.get(name)
+        if observer is None:
+            mode = self._mode_of(name)
+            if mode is None or len(self._observers) >= MAX_DEPLOYMENTS:
+                return
+            observer = _Observer(self._requests, self._latency, name, mode)
+            self._observers[name] = observer
+        observer.count(status)
+        observer.observe(perf_counter() - started)
+
+
+def stream_counters(registry: CollectorRegistry) -> Callable[[str], DeploymentCounters]:
+    """Return what makes a stream's counters: keys asked for, and keys without a fresh answer."""
+    keys = Counter(
+        "fourways_stream_keys", "Entity keys asked for.", ("deployment",), registry=registry
+    )
+    misses = Counter(
+        "fourways_stream_misses",
+        "Entity keys asked for that have no fresh answer.",
+        ("deployment",),
+        registry=registry,
+    )
+    return lambda name: DeploymentCounters(keys.labels(name), misses.labels(name))

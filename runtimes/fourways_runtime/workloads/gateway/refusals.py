@@ -1,0 +1,40 @@
+"""What a client is told of an event that became a dead letter.
+
+Owns the 422 and the words of its reason. Reasons that name a field and its fault are written for
+who sent the event, and passed on. What a model says when it fails is not: it may quote anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fourways_http import HttpError
+from fourways_runtime.io.store.streams.stream import DIED, MODEL, Refused
+from fourways_runtime.scoring.columns import Key
+
+from . import v2
+
+FAILED = f"{MODEL}it failed on this event; the dead letter has its words"
+
+
+def refusal(
+    deployment: str, refused: Mapping[Key, Refused], of: int, applied: tuple[bytes, ...]
+) -> HttpError:
+    """Return the 422 that names the dead letters by key, of so many keys asked for."""
+    told = [
+        {"key": key, "id": letter.id, "reason": _reason(letter), "attempts": letter.attempts}
+        for key, letter in refused.items()
+    ]
+    first = told[0]["reason"]
+    more: dict[str, Any] = {"deployment": deployment}
+    if of == 1:
+        return HttpError(422, f"the event was refused: {first}", applied, **more, **told[0])
+    text = f"the events of {len(told)} of {of} keys were refused, the first for: {first}"
+    return HttpError(422, text, applied, **more, refused=told[: v2.MAX_MISSING_NAMED])
+
+
+def _reason(letter: Refused) -> str:
+    if letter.reason.startswith(MODEL) and not letter.reason.startswith(DIED):
+        return FAILED
+    return letter.reason

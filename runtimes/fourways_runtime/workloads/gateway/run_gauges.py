@@ -1,0 +1,65 @@
+"""How far runs are, as metrics. The workers of a run come and go; the gateway is there to scrape.
+
+A scrape tells what the look before it has found: the store is asked beside it, at most every few
+seconds, and never keeps a scrape waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+from prometheus_client import CollectorRegistry, Gauge
+
+from fourways_runtime.io.store.runs.record import RunProgress
+
+LOOK_SECONDS = 10.0
+
+_FIGURES: dict[str, tuple[str, Callable[[RunProgress], float]]] = {
+    "fourways_run_rows": ("Rows recorded of the run under way.", lambda p: p.rows),
+    "fourways_run_rejects": ("Rows refused of the run under way.", lambda p: p.rejects),
+    "fourways_run_rows_per_second": ("Speed of the run under way.", lambda p: p.rows_per_second),
+    "fourways_run_seconds_left": (
+        "Time the run under way is expected to take yet; NaN where that is not known.",
+        lambda p: float("nan") if p.eta_seconds is None else p.eta_seconds,
+    ),
+    "fourways_run_workers": (
+        "Workers alive of the run under way.",
+        lambda p: sum(worker.alive for worker in p.workers),
+    ),
+}
+
+UnderWay = dict[str, RunProgress]
+"""By deployment."""
+
+
+class RunGauges:
+    """Gauges of runs under way, by deployment; a run that ended has none."""
+
+    def __init__(
+        self, registry: CollectorRegistry, look: Callable[[], Awaitable[UnderWay]]
+    ) -> None:
+        self._look = look
+        self._looked = float("-inf")
+        self._shown: set[str] = set()
+        self._gauges = [
+            (Gauge(name, text, ("deployment",), registry=registry), figure)
+            for name, (text, figure) in _FIGURES.items()
+        ]
+
+    @property
+    def due(self) -> bool:
+        """Tell whether it is time to look again."""
+        return monotonic() - self._looked >= LOOK_SECONDS
+
+    async def look(self) -> None:
+        """Ask how far runs are. What the asking raises leaves the gauges as they are."""
+        self._looked = monotonic()
+        found = await self._look()
+        for gone in self._shown - found.keys():
+            for gauge, _ in self._gauges:
+                gauge.remove(gone)
+        for deployment, progress in found.items():
+            for gauge, figure in self._gauges:
+                gauge.labels(deployment).set(figure(progress))
+        self._shown = set(found)

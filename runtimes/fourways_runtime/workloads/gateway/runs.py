@@ -1,0 +1,184 @@
+"""The record of batch runs: which there were, how far one is, what differs, what was refused.
+
+Reads only. Who may change what is published is decided by the cluster's rights (``fourways
+rollback`` makes a Job), never by who can reach the gateway.
+
+People ask this, now and then: each question opens the store anew on a thread of its own, apart
+from the connections that predictions are answered from, and few are let in at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from prometheus_client import CollectorRegistry
+
+from fourways_http import HttpError, Request, Response, Router, json_response
+from fourways_runtime.errors import ConfigError, StoreUnavailable, WorkloadError
+from fourways_runtime.io.store.runs.record import History, RunProgress
+from fourways_runtime.process import in_thread
+
+from .mode import RETRY, deployment_of
+from .run_gauges import RunGauges, UnderWay
+
+logger = logging.getLogger("fourways.gateway.runs")
+
+T = TypeVar("T")
+OpenHistory = Callable[[], History]
+"""Opens the store, blocking. Raises StoreUnavailable or ConfigError."""
+
+RUN_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+SECONDS = 25.0
+"""How long an answer may take: two runs are compared row by row."""
+
+AT_ONCE = 2
+MAX_REJECTS = 10_000
+_REJECTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RunUnderWay:
+    """A run that is being written, and how far it is."""
+
+    deployment: str
+    run: str
+    progress: RunProgress
+
+
+class Runs:
+    """Answers about the runs of a namespace's batch deployments."""
+
+    def __init__(
+        self,
+        namespace: str,
+        open_history: OpenHistory,
+        registry: CollectorRegistry,
+        seconds: float = SECONDS,
+    ) -> None:
+        self._namespace = namespace
+        self._open = open_history
+        self._seconds = seconds
+        self._asked_now = 0
+        self._gauges = RunGauges(registry, lambda: self._ask(self._progresses))
+        self._looking: asyncio.Task[None] | None = None
+
+    def look(self) -> None:
+        """Have the metrics told how far runs are, by and by."""
+        if self._gauges.due and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._looked())
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _looked(self) -> None:
+        try:
+            await self._gauges.look()
+        except HttpError:
+            pass  # the store is away: the next look may find more
+        except Exception:
+            logger.exception("looking at runs failed; going on")
+
+    def _progresses(self, history: History) -> UnderWay:
+        # Of several of one deployment the latest: the store tells them in the order they began.
+        return {told.deployment: told.progress for told in self._all_under_way(history)}
+
+    def _all_under_way(self, history: History) -> list[RunUnderWay]:
+        found = []
+        for deployment, run in history.under_way(self._namespace):
+            with suppress(ConfigError):  # it was dropped just now
+                progress = history.progress(self._namespace, deployment, run)
+                found.append(RunUnderWay(deployment, run, progress))
+        return found
+
+    # Answers are made of dataclasses: objects with their fields' names, times as RFC 3339.
+
+    def add_to(self, router: Router) -> None:
+        """Answer the paths of runs."""
+        router.add("GET", "/runs", self._under_way)
+        router.add("GET", "/runs/{deployment}", self._runs)
+        router.add("GET", "/runs/{deployment}/diff", self._difference)
+        router.add("GET", "/runs/{deployment}/{run}/progress", self._progress)
+        router.add("GET", "/runs/{deployment}/{run}/rejects", self._rejects)
+
+    async def _under_way(self, request: Request) -> Response:
+        return json_response({"runs": await self._ask(self._all_under_way)})
+
+    async def _runs(self, request: Request) -> Response:
+        name = deployment_of(request)
+        found = await self._ask(lambda history: history.runs(self._namespace, name))
+        return json_response({"deployment": name, "runs": found})
+
+    async def _difference(self, request: Request) -> Response:
+        name, query = deployment_of(request), request.query
+        if not {"from", "to"} <= query.keys():
+            raise HttpError(400, "name two runs: ?from=RUN&to=RUN")
+        before, after = (_run(query[side]) for side in ("from", "to"))
+        found = await self._ask(lambda h: h.difference(self._namespace, name, before, after))
+        return json_response({"deployment": name, "from": before, "to": after, "difference": found})
+
+    async def _progress(self, request: Request) -> Response:
+        name, run = deployment_of(request), _run(request.params["run"])
+        found = await self._ask(lambda history: history.progress(self._namespace, name, run))
+        return json_response({"deployment": name, "run": run, "progress": found})
+
+    async def _rejects(self, request: Request) -> Response:
+        name, run = deployment_of(request), _run(request.params["run"])
+        limit = _limit(request.query.get("limit"))
+        found = await self._ask(lambda h: h.rejects(self._namespace, name, run, limit))
+        return json_response({"deployment": name, "run": run, "rejects": found})
+
+    async def _ask(self, question: Callable[[History], T]) -> T:
+        if self._asked_now >= AT_ONCE:
+            raise HttpError(503, "others ask about runs just now: try again", RETRY)
+        self._asked_now += 1
+        asking = asyncio.ensure_future(in_thread(lambda: self._asked(question), "runs"))
+        asking.add_done_callback(self._done)
+        try:
+            # A question that is given up goes on until the store has answered it.
+            return await asyncio.wait_for(asyncio.shield(asking), self._seconds)
+        except TimeoutError:
+            raise HttpError(503, f"no answer in {self._seconds:g} s: try again", RETRY) from None
+        except ConfigError as error:
+            raise HttpError(404, str(error)) from None
+        except StoreUnavailable as error:
+            # The reason may hold an address; it is in the log, where it belongs.
+            logger.warning("asking about runs failed: %s", error)
+            raise HttpError(503, "the prediction store is not available", RETRY) from None
+
+    def _done(self, asking: asyncio.Future[Any]) -> None:
+        self._asked_now -= 1
+        if not asking.cancelled():
+            asking.exception()  # looked at, though nobody may wait for it any more
+
+    def _asked(self, question: Callable[[History], T]) -> T:
+        try:
+            history = self._open()
+        except WorkloadError as error:
+            raise StoreUnavailable(str(error)) from None
+        try:
+            return question(history)
+        finally:
+            history.close()
+
+
+def _run(name: str) -> str:
+    if not RUN_NAME.fullmatch(name):
+        raise HttpError(404, f"{name[:63]!r} is no name of a run")
+    return name
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return _REJECTS
+    if not (text.isdecimal() and len(text) < 9 and 1 <= int(text) <= MAX_REJECTS):
+        raise HttpError(400, f"limit is a number from 1 to {MAX_REJECTS}")
+    return int(text)

@@ -1,0 +1,105 @@
+"""The gateway's process: configuration, event loop, signals, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from fourways_api import GatewayConfig, Route
+from fourways_http import Limits, Server, run_until_signal
+from fourways_runtime.config import read_gateway_config
+from fourways_runtime.process import listen, new_registry, run_server
+
+from .app import Gateway
+from .circuit_breaker import OpenReader, StoreLink
+from .runs import OpenHistory
+from .stream import OpenPublisher
+
+if TYPE_CHECKING:
+    from fourways_runtime.io.store.runs.record import History
+
+    from ..streaming import Publisher
+
+_LIMITS = Limits()
+
+logger = logging.getLogger("fourways.gateway")
+
+
+def main() -> int:
+    """Serve until told to stop; end with the exit code of ``fourways_runtime.errors``."""
+    run_server(read_gateway_config, lambda config: serve(config, _open_reader()), logger)
+
+
+async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
+    """Serve until SIGTERM or SIGINT. Raises Unavailable where the port is taken."""
+    registry = new_registry()
+    link = StoreLink(
+        config.paths.store_uri_file, open_reader, config.store_timeout_seconds, registry
+    )
+    await link.start()
+    server, gateway = build(config, link, registry)
+    try:
+        await listen(server, config.host, config.port)
+        running = asyncio.ensure_future(run_until_signal(server))
+        await asyncio.sleep(0)  # who reads that we serve may send a signal at once
+        logger.info("serving", extra={"port": server.port, "namespace": config.namespace})
+        connecting = asyncio.ensure_future(gateway.connect())
+        answered = await running
+        connecting.cancel()
+    finally:
+        await gateway.close()
+        await link.close()
+    logger.info("stopped", extra={"all_answered": answered})
+
+
+def build(
+    config: GatewayConfig,
+    link: StoreLink,
+    registry: CollectorRegistry,
+    limits: Limits = _LIMITS,
+    open_publisher: OpenPublisher | None = None,
+    open_history: OpenHistory | None = None,
+) -> tuple[Server, Gateway]:
+    """Return the server of a gateway, not yet listening, and the gateway."""
+    gateway = Gateway(
+        config,
+        link,
+        registry,
+        lambda: server.draining,
+        open_publisher or _publisher_of(config),
+        open_history or _history_of(config),
+    )
+    limits = replace(limits, body_bytes=config.max_body_bytes)
+    server = Server(gateway.router(), limits, gateway.metrics.observe)
+    return server, gateway
+
+
+def _publisher_of(config: GatewayConfig) -> OpenPublisher:
+    def opened(route: Route) -> Publisher:
+        from ..streaming import open_publisher  # a broker's client is loaded by who has a stream
+
+        assert route.source is not None, "streaming routes have a source"  # noqa: S101
+        return open_publisher(route.source, config.paths)
+
+    return opened
+
+
+def _history_of(config: GatewayConfig) -> OpenHistory:
+    def opened() -> History:
+        # The drivers are loaded by who needs them; the address is read anew: Secrets are rotated.
+        from fourways_runtime.io.store import read_uri
+        from fourways_runtime.io.store.runs.record import open_history
+
+        return open_history(read_uri(config.paths.store_uri_file))
+
+    return opened
+
+
+def _open_reader() -> OpenReader:
+    from fourways_runtime.io.store import open_reader  # the drivers are loaded by who needs them
+
+    return open_reader

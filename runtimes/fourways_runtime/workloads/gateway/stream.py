@@ -1,0 +1,379 @@
+"""Streaming deployments: the store's answer while it is fresh; else the question becomes an event.
+
+Owns what a client is told on the way: 200 with the age of the answer, 202 with where it will be,
+422 where the event became a dead letter, 404 where neither an answer nor inputs to make one from
+are there. The store says what the stream
+answers and by which contract; of that only what is needed to read the next request is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from fourways_api import Contract, GatewayConfig, Route
+from fourways_http import HttpError, Request, Response, json_response
+from fourways_runtime.errors import WorkloadError
+from fourways_runtime.io.store.streams.stream import (
+    ID_HEADER,
+    LiveAnswer,
+    LiveLookup,
+    Place,
+    Refused,
+)
+from fourways_runtime.scoring.columns import Key
+from fourways_runtime.v2.protocol import KEY_ALIAS
+
+from . import v2
+from .accepted import Accepted, Published
+from .coalescer import Lookups
+from .mode import RETRY, hold_version, links
+from .refusals import refusal
+from .views import DeploymentCounters, age_seconds, rfc3339
+from .watch import Watch
+
+if TYPE_CHECKING:
+    from ..streaming import Publisher
+    from .events import Asked, EventReader
+
+logger = logging.getLogger("fourways.gateway.stream")
+
+MAX_WAIT_SECONDS = 30
+PUBLISH_SECONDS = 5.0
+MAX_PUBLISHING = 256
+"""Events of one stream on their way to the broker at the same time."""
+
+OpenPublisher = Callable[[Route], "Publisher"]
+
+_WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})", re.IGNORECASE)
+
+
+class _View:
+    """What is known of the stream: its contract, and how its questions are read."""
+
+    def __init__(self, contract: Contract, max_keys: int) -> None:
+        from .events import EventReader  # with numpy and pyarrow: only where there is a stream
+
+        self.contract = contract
+        self.outputs = v2.Outputs(contract)
+        self.reader: EventReader = EventReader(contract, max_keys)
+
+
+class Stream:
+    """Answers for one deployment, on the running event loop."""
+
+    def __init__(
+        self,
+        route: Route,
+        config: GatewayConfig,
+        lookups: Lookups[LiveLookup | None],
+        counters: DeploymentCounters,
+        open_publisher: OpenPublisher,
+        draining: Callable[[], bool],
+    ) -> None:
+        from . import events  # noqa: F401  (heavy: better now than while requests wait)
+
+        self._route = route
+        self._name = route.deployment
+        self._max_keys = config.max_keys
+        self._lookups = lookups
+        self._counters = counters
+        self._open_publisher = open_publisher
+        self._publisher: Publisher | None = None
+        self._publishing = asyncio.Semaphore(MAX_PUBLISHING)
+        self._view: _View | None = None
+        self._accepted = Accepted(route.freshness_seconds)
+        self._watch = Watch(lambda keys, asked: self._fresh(keys, None, asked), draining)
+
+    async def connect(self) -> None:
+        """Connect to the broker: the first question should not have to wait for it."""
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                await self._opened().connect()
+        except (WorkloadError, TimeoutError) as error:
+            logger.warning("the broker: %s", error, extra={"deployment": self._name})
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        self._watch.close()
+        if self._publisher is not None:
+            await self._publisher.close()
+
+    def about(self) -> dict[str, Any]:
+        """Return freshness and links."""
+        key = self._view.contract.entity_key.name if self._view else KEY_ALIAS
+        return {
+            "freshness_seconds": self._route.freshness_seconds,
+            "links": links(self._name, key),
+        }
+
+    # ---- questions
+
+    async def infer(self, request: Request) -> Response:
+        """Answer an inference request: from the store, or with a promise."""
+        hold_version(request, self._route)
+        view = self._view or await self._describe()
+        asked = view.reader.read(request)
+        question = asked.question
+        tensors = view.outputs.selected(question)
+        found = await self._fresh(question.keys, request.params.get("version"))
+        if self._view is not view:
+            raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
+        missing = [key for key in question.keys if key not in found]
+        self._counters.keys.inc(len(question.keys))
+        self._counters.misses.inc(len(missing))
+        applied: tuple[bytes, ...] = ()
+        published: dict[Key, Published] = {}
+        if missing:
+            published = await self._promise(request, view, asked, missing)
+            if len(published) == len(missing):
+                patient = question.allow_missing
+                arrived, applied = await self._hold(request, published, patient)
+                found |= arrived
+        if len(found) < len(question.keys) and not question.allow_missing:
+            left = {key: event for key, event in published.items() if key not in found}
+            self._tell_refused(left, len(question.keys), applied)
+            if len(published) < len(missing):
+                raise self._nothing(view, question, found)
+            return self._promised(left, len(question.keys) == 1, applied)
+        rows = {key: answer.outputs for key, answer in found.items()}
+        oldest = min(found.values(), key=lambda a: a.computed_at) if found else None
+        parameters = _provenance(oldest) if oldest else {}
+        said = oldest.version if oldest else self._route.version
+        told = v2.answer(self._name, said, tensors, question, rows, parameters)
+        return json_response(told, 200, applied)
+
+    async def prediction(self, request: Request) -> Response:
+        """Answer for one key."""
+        view = self._view or await self._describe()
+        key = v2.read_key(request.params["key"], view.contract.entity_key)
+        stored = (await self._stored([key], self._accepted.unanswered([key]))).get(key)
+        if self._view is not view:
+            raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
+        self._counters.keys.inc()
+        applied: tuple[bytes, ...] = ()
+        answer = stored if stored is not None and self._is_fresh(stored) else None
+        if answer is not None:
+            self._accepted.answered(key)
+        else:
+            self._counters.misses.inc()
+            arrived, applied = await self._hold(request, {key: self._accepted.newest(key)})
+            answer = arrived.get(key)
+        who: dict[str, Any] = {"deployment": self._name, "key": key}
+        if answer is not None:
+            outputs = view.outputs.ordered(answer.outputs)
+            told = {**who, "version": answer.version, **_provenance(answer), "outputs": outputs}
+            return json_response(told, 200, applied)
+        event = self._accepted.newest(key)
+        if event is not None:
+            self._tell_refused({key: event}, 1, applied)
+            return self._promised({key: event}, True, applied, "pending")
+        if stored is not None:
+            seconds = self._route.freshness_seconds
+            text = f"the prediction for that key is older than {seconds:g} s"
+            raise HttpError(404, text, (*RETRY, *applied), **who, **_provenance(stored))
+        raise HttpError(404, "no prediction for that key", (*RETRY, *applied), **who)
+
+    async def model(self, request: Request) -> Response:
+        """Describe the stream as a model."""
+        hold_version(request, self._route)
+        view = await self._describe()
+        return json_response(
+            v2.metadata(
+                self._name, self._route.version, "fourways_streaming", view.contract, inputs=True
+            )
+        )
+
+    async def model_ready(self, request: Request) -> Response:
+        """Answer 200 where a worker has started."""
+        hold_version(request, self._route)
+        await self._describe()
+        return json_response({"name": self._name, "ready": True})
+
+    # ---- the store
+
+    async def _describe(self) -> _View:
+        await self._stored([], [])
+        assert self._view is not None, "the store said what the stream is"  # noqa: S101
+        return self._view
+
+    def _stored(
+        self, keys: Sequence[Key], events: Sequence[Published]
+    ) -> Awaitable[Mapping[Key, LiveAnswer]]:
+        """Look up keys; let the events know whether they are dead letters."""
+
+        def seen(lookup: LiveLookup | None) -> Mapping[Key, LiveAnswer]:
+            answers = self._seen(lookup)
+            if lookup is not None and lookup.refused:
+                for event in events:
+                    event.look_in(lookup.refused)
+            return answers
+
+        places = [event.place for event in events if event.place is not None]
+        return self._lookups.ask(self._name, keys, seen if places else self._seen, places)
+
+    def _seen(self, lookup: LiveLookup | None) -> Mapping[Key, LiveAnswer]:
+        if lookup is None:
+            self._view = None
+            raise HttpError(503, "no worker of this stream has started yet", RETRY)
+        view = self._view
+        if view is None or (
+            lookup.contract is not view.contract and lookup.contract != view.contract
+        ):
+            self._view = _View(lookup.contract, self._max_keys)
+        return lookup.answers
+
+    async def _fresh(
+        self, keys: Sequence[Key], version: str | None, events: Sequence[Published] | None = None
+    ) -> dict[Key, LiveAnswer]:
+        if events is None:
+            events = self._accepted.unanswered(keys)
+        stored = await self._stored(keys, events)
+        fresh = {}
+        for key in keys:
+            answer = stored.get(key)
+            if answer is None or not self._is_fresh(answer):
+                continue
+            if version is None or answer.version == version:
+                fresh[key] = answer
+                self._accepted.answered(key)
+        return fresh
+
+    def _is_fresh(self, answer: LiveAnswer) -> bool:
+        return time() - answer.computed_at.timestamp() <= self._route.freshness_seconds
+
+    # ---- from a question to an event
+
+    async def _promise(
+        self, request: Request, view: _View, asked: Asked, missing: list[Key]
+    ) -> dict[Key, Published]:
+        """Publish what is missing, or find that it was published; return by key what is known."""
+        events = view.reader.events(asked, missing)
+        if not events:
+            known = {key: self._accepted.newest(key) for key in missing}
+            return {key: event for key, event in known.items() if event is not None}
+        from .events import given_id
+
+        given = given_id(request)
+        outcomes = await asyncio.gather(
+            *(self._publish_once(key, event, given, len(events)) for key, event in events.items()),
+            return_exceptions=True,
+        )
+        published = {}
+        for key, outcome in zip(events, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            published[key] = outcome
+        return published
+
+    async def _publish_once(self, key: Key, event: bytes, given: str | None, of: int) -> Published:
+        from .events import made_id
+
+        question = made_id(self._name, event)
+        # A broker drops what it has seen lately; what is asked again in time it must not drop.
+        epoch = int(time() / self._route.freshness_seconds)
+        identity = made_id(self._name, event, epoch)
+        if given is not None:
+            question = identity = given if of == 1 else f"{given}.{question}"
+        headers = {ID_HEADER: identity.encode()}
+        return await self._accepted.once(
+            question, identity, key, lambda: self._publish(str(key).encode(), event, headers)
+        )
+
+    async def _publish(
+        self, key: bytes, event: bytes, headers: Mapping[str, bytes]
+    ) -> Place | None:
+        try:
+            async with self._publishing, asyncio.timeout(PUBLISH_SECONDS):
+                return await self._opened().publish(key, event, headers)
+        except (WorkloadError, TimeoutError) as error:
+            # The reason may hold an address; it is in the log, where it belongs.
+            reason = error.reason if isinstance(error, WorkloadError) else "TimeoutError"
+            logger.warning(
+                "an event was not published: %s",
+                error,
+                extra={"deployment": self._name, "reason": reason},
+            )
+            raise HttpError(503, "the broker does not take events now", RETRY) from None
+
+    def _opened(self) -> Publisher:
+        if self._publisher is None:
+            self._publisher = self._open_publisher(self._route)
+        return self._publisher
+
+    # ---- promises
+
+    async def _hold(
+        self, request: Request, asked: Mapping[Key, Published | None], patient: bool = False
+    ) -> tuple[dict[Key, LiveAnswer], tuple[bytes, ...]]:
+        """Wait as long as the client prefers; return what arrived, and the header that says so.
+
+        It ends with the first event refused, unless who waits is ``patient``.
+        """
+        seconds = preferred_wait(request)
+        if seconds is None:
+            return {}, ()
+        arrived = await self._watch.wait(asked, seconds, patient)
+        return arrived, (b"preference-applied: wait=%d" % seconds,)
+
+    def _promised(
+        self,
+        events: Mapping[Key, Published],
+        single: bool,
+        applied: tuple[bytes, ...],
+        status: str = "accepted",
+    ) -> Response:
+        told: dict[str, Any] = {"deployment": self._name}
+        promised = [
+            {"key": key, "id": event.id, "location": self._location(key)}
+            for key, event in events.items()
+        ]
+        if single:
+            (one,) = promised
+            location = str(one.pop("location"))
+            told |= {"key": one["key"], "status": status, "id": one["id"]}
+        else:
+            location = f"/v2/models/{self._name}/infer"
+            told |= {"status": status, "predictions": promised}
+        where = b"location: " + location.encode("ascii")
+        return json_response(told, 202, (where, *RETRY, *applied))
+
+    def _tell_refused(
+        self, events: Mapping[Key, Published], of: int, applied: tuple[bytes, ...]
+    ) -> None:
+        """Raise HttpError 422 where any of these events became a dead letter."""
+        refused: dict[Key, Refused] = {
+            key: event.refused for key, event in events.items() if event.refused is not None
+        }
+        if refused:
+            raise refusal(self._name, refused, of, applied)
+
+    def _location(self, key: Key) -> str:
+        return f"/predictions/{self._name}/{quote(str(key), safe='')}"
+
+    def _nothing(
+        self, view: _View, question: v2.Question, found: Mapping[Key, LiveAnswer]
+    ) -> HttpError:
+        names = [view.contract.entity_key.name, *(field.name for field in view.contract.inputs)]
+        return v2.no_prediction(question, found, send=names)
+
+
+def preferred_wait(request: Request) -> int | None:
+    """Return the seconds of ``Prefer: wait=N`` (RFC 7240), at most 30."""
+    for name, value in request.headers:
+        if len(name) == 6 and name.lower() == b"prefer" and (found := _WAIT.search(value)):
+            return min(int(found[1]), MAX_WAIT_SECONDS) or None
+    return None
+
+
+def _provenance(answer: LiveAnswer) -> dict[str, Any]:
+    return {
+        "computed_at": rfc3339(answer.computed_at),
+        "age_seconds": age_seconds(answer.computed_at.timestamp()),
+        "digest": answer.digest,
+    }

@@ -1,0 +1,118 @@
+"""What the gateway knows of a published run, worked out once instead of for every answer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from time import time
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from fourways_runtime.io.store.base import PublishedRun
+
+from . import v2
+
+
+class DeploymentCounters:
+    """A deployment's children of the gateway's metrics."""
+
+    __slots__ = ("keys", "misses")
+
+    def __init__(self, keys: Counter, misses: Counter) -> None:
+        self.keys = keys
+        self.misses = misses
+
+
+class View:
+    """A published run, ready to answer from."""
+
+    __slots__ = ("_computed", "computed_at", "counters", "outputs", "run")
+
+    def __init__(self, run: PublishedRun, counters: DeploymentCounters) -> None:
+        self.run = run
+        self.counters = counters
+        self.outputs = v2.Outputs(run.contract)
+        self._computed = run.computed_at.timestamp()
+        self.computed_at = rfc3339(run.computed_at)
+
+    def age_seconds(self) -> float:
+        """Age of the predictions, never negative: clocks of two hosts may differ."""
+        return age_seconds(self._computed)
+
+    def provenance(self) -> dict[str, Any]:
+        """Say which run the predictions are from and how old they are."""
+        return {
+            "computed_at": self.computed_at,
+            "age_seconds": self.age_seconds(),
+            "run": self.run.name,
+            "digest": self.run.digest,
+        }
+
+
+class Views:
+    """The runs seen last, by deployment. Only what the store published gets in."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._views: dict[str, View] = {}
+        self._keys = Counter(
+            "fourways_lookup_keys", "Entity keys asked for.", ("deployment",), registry=registry
+        )
+        self._misses = Counter(
+            "fourways_lookup_misses",
+            "Entity keys asked for that have no prediction.",
+            ("deployment",),
+            registry=registry,
+        )
+        self._age = Gauge(
+            "fourways_prediction_age_seconds",
+            "Age of the predictions published last.",
+            ("deployment",),
+            registry=registry,
+        )
+
+    def get(self, deployment: str) -> View | None:
+        """Return the run seen last, which may not be the one published now."""
+        return self._views.get(deployment)
+
+    def see(self, deployment: str, run: PublishedRun) -> View:
+        """Return the view of a run the store just named as published."""
+        view = self._views.get(deployment)
+        if view is not None and (view.run is run or _same(view.run, run)):
+            return view
+        counters = (
+            view.counters
+            if view is not None
+            else DeploymentCounters(self._keys.labels(deployment), self._misses.labels(deployment))
+        )
+        view = self._views[deployment] = View(run, counters)
+        self._age.labels(deployment).set_function(view.age_seconds)
+        return view
+
+    def forget(self, deployment: str) -> None:
+        """Drop a deployment that is published no more, and its metrics."""
+        if self._views.pop(deployment, None) is not None:
+            for metric in (self._keys, self._misses, self._age):
+                metric.remove(deployment)
+
+    def names(self) -> list[str]:
+        """Return the deployments seen."""
+        return list(self._views)
+
+
+def _same(one: PublishedRun, other: PublishedRun) -> bool:
+    return one.name == other.name and one.computed_at == other.computed_at
+
+
+def age_seconds(computed: float) -> float:
+    """Return how long ago a moment (seconds since the epoch) is, never negative."""
+    return max(0.0, round(time() - computed, 3))
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a moment as RFC 3339 in UTC, with milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def rfc3339_now() -> str:
+    """Return the present moment."""
+    return rfc3339(datetime.now(UTC))

@@ -1,0 +1,146 @@
+"""Waiting for answers a stream has not given yet: one look at the store for all who wait.
+
+Owns how often it is looked. A burst of waiting requests asks no more often than a single one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import chain
+
+from fourways_http import HttpError
+from fourways_runtime.io.store.streams.stream import LiveAnswer
+from fourways_runtime.scoring.columns import Key
+
+from .accepted import Published
+
+FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.01, 0.1, 1.5
+MAX_KEYS = 10_000
+"""Keys that are waited for at the same time; beyond, nobody is held."""
+
+Look = Callable[[list[Key], list[Published]], Awaitable[Mapping[Key, LiveAnswer]]]
+"""Looks for answers, and lets the questions know which of them were refused."""
+
+
+class _Waiter:
+    """A request that waits for keys; unless it is patient, until one is refused."""
+
+    __slots__ = ("answers", "asked", "done", "left", "patient")
+
+    def __init__(
+        self, asked: Mapping[Key, Published | None], patient: bool, done: asyncio.Future[None]
+    ) -> None:
+        self.asked = asked
+        self.patient = patient
+        self.done = done
+        self.answers: dict[Key, LiveAnswer] = {}
+        self.left = {key for key, question in asked.items() if not _is_refused(question)}
+        if not self.left or (len(self.left) < len(asked) and not patient):
+            self.let_go()
+
+    def tell(self, key: Key, answer: LiveAnswer | None) -> None:
+        """Take an answer, or that there will be none."""
+        self.left.discard(key)
+        if answer is not None:
+            self.answers[key] = answer
+        if not self.left or (answer is None and not self.patient):
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Wait no longer."""
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+class Watch:
+    """Looks for the keys of one deployment that requests wait for."""
+
+    def __init__(self, look: Look, draining: Callable[[], bool]) -> None:
+        self._look = look
+        self._draining = draining
+        self._awaited: dict[Key, list[_Waiter]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._pause = FIRST_PAUSE
+
+    async def wait(
+        self, asked: Mapping[Key, Published | None], seconds: float, patient: bool
+    ) -> dict[Key, LiveAnswer]:
+        """Wait for all of these keys, for ``seconds`` at most; return the answers there are.
+
+        It ends where a key's question is refused; ``patient``: the other keys are waited for.
+        """
+        if self._draining() or len(self._awaited) + len(asked) > MAX_KEYS:
+            return {}
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(asked, patient, loop.create_future())
+        if waiter.done.done():
+            return {}
+        for key in waiter.left:
+            self._awaited.setdefault(key, []).append(waiter)
+        self._pause = FIRST_PAUSE
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._run())
+        try:
+            await asyncio.wait({waiter.done}, timeout=seconds)
+        finally:
+            for key in asked:
+                self._leave(key, waiter)
+        return waiter.answers
+
+    def close(self) -> None:
+        """Let all who wait go."""
+        if self._task is not None:
+            self._task.cancel()
+        self._let_go()
+
+    def _leave(self, key: Key, waiter: _Waiter) -> None:
+        waiting = self._awaited.get(key)
+        if waiting is not None and waiter in waiting:
+            waiting.remove(waiter)
+            if not waiting:
+                del self._awaited[key]
+
+    def _let_go(self) -> None:
+        for waiter in chain.from_iterable(self._awaited.values()):
+            waiter.let_go()
+        self._awaited.clear()
+
+    async def _run(self) -> None:
+        while self._awaited:
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * GROWTH, LONGEST_PAUSE)
+            if self._draining():
+                self._let_go()
+                return
+            asked = self._asked()
+            try:
+                found = await self._look(list(self._awaited), asked)
+            except HttpError:
+                continue  # the store is away; who waits does so for its own time only
+            for key, answer in found.items():
+                for waiter in self._awaited.pop(key, ()):
+                    waiter.tell(key, answer)
+            for question in asked:
+                if question.refused is not None:
+                    self._refused(question)
+
+    def _asked(self) -> list[Published]:
+        asked: dict[Published, None] = {}
+        for key, waiting in self._awaited.items():
+            for waiter in waiting:
+                question = waiter.asked[key]
+                if question is not None:
+                    asked[question] = None
+        return list(asked)
+
+    def _refused(self, question: Published) -> None:
+        """Tell those who wait for this question; not who asked another one of the same key."""
+        for waiter in tuple(self._awaited.get(question.key, ())):
+            if waiter.asked[question.key] is question:
+                self._leave(question.key, waiter)
+                waiter.tell(question.key, None)
+
+
+def _is_refused(question: Published | None) -> bool:
+    return question is not None and question.refused is not None

@@ -1,0 +1,98 @@
+"""From a model's reference to a model that may answer: fetched, loaded, held to golden vectors.
+
+The first steps of every shell (batch, model server, stream worker, bundle build), in this order;
+each step is logged. Blocking: an event loop calls it on a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fourways_api import GoldenVectors, ModelReference, RuntimeConfig, SecretReference
+from fourways_runtime.io.fetch import Fetched, fetch, resolve
+from fourways_runtime.scoring.golden import MAX_BYTES, Vector, check_vectors, read_vectors
+from fourways_runtime.scoring.model import load
+from fourways_runtime.scoring.model.base import Model
+from fourways_runtime.scoring.pipeline import Pipeline
+
+logger = logging.getLogger("fourways.prepare")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model that answers its golden vectors, bound to its contract."""
+
+    model: Model
+    pipeline: Pipeline
+    digest: str
+
+
+def prepare(
+    config: RuntimeConfig,
+    *,
+    threads: int | None = None,
+    fetched: Callable[[str], None] | None = None,
+) -> Prepared:
+    """Fetch, load and check the model of a configuration.
+
+    ``threads`` is how many the model may use for one call; the configuration's unless given.
+    ``fetched`` is told the digest as soon as it is known.
+
+    Raises:
+        WorkloadError: naming the cause.
+
+    """
+    reference = config.model
+    file = fetch_model(config)
+    if fetched is not None:
+        fetched(file.digest)
+    root = _folder(config, reference) if reference.allow_external_data else None
+    model = load(file.path, reference, threads=threads or config.threads, external_root=root)
+    pipeline = Pipeline(config.contract, model)
+    logger.info("model loaded", extra={"digest": file.digest, "version": reference.version})
+    golden = config.contract.golden_vectors
+    if golden is not None:
+        vectors = fetch_golden(config, golden)
+        check_vectors(pipeline, vectors, golden)
+        logger.info("golden vectors agree", extra={"vectors": len(vectors)})
+    return Prepared(model, pipeline, file.digest)
+
+
+def fetch_model(config: RuntimeConfig) -> Fetched:
+    """Fetch the model file, and vouch for its digest. Raises WorkloadError."""
+    model = config.model
+    digest = config.digest or model.digest
+    return _fetch(config, model.uri, digest, model.max_size_mi_b * 2**20, model.credentials)
+
+
+def fetch_golden(config: RuntimeConfig, golden: GoldenVectors) -> tuple[Vector, ...]:
+    """Fetch and read golden vectors. Raises WorkloadError."""
+    fetched = _fetch(config, golden.uri, golden.digest, MAX_BYTES, golden.credentials)
+    return read_vectors(fetched.path, config.contract)
+
+
+def _fetch(
+    config: RuntimeConfig,
+    uri: str,
+    digest: str | None,
+    max_bytes: int,
+    credentials: SecretReference | None,
+) -> Fetched:
+    root = Path(config.paths.secrets_root)
+    return fetch(
+        uri,
+        into=Path(config.paths.cache_dir) / "models",
+        digest=digest,
+        max_bytes=max_bytes,
+        policy=config.fetch,
+        paths=config.paths,
+        credentials=root / credentials.secret_name if credentials else None,
+    )
+
+
+def _folder(config: RuntimeConfig, model: ModelReference) -> Path | None:
+    path = resolve(model.uri, config.paths)
+    return None if path is None else path.parent

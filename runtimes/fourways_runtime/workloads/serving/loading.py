@@ -1,0 +1,120 @@
+"""From a model's reference to a model that answers: fetched, loaded, checked, warmed up.
+
+Owns the order of these, and how long the model takes: the warm-up finds the largest batch that is
+worth keeping on the event loop. Runs on a thread of its own; the server listens meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from fourways_api import InputField
+from fourways_api.runtime_config import ServerConfig
+from fourways_runtime.errors import ModelError, ModelNotLoadable
+from fourways_runtime.scoring.cells import numpy_type
+from fourways_runtime.scoring.columns import Array
+from fourways_runtime.v2.enrichment import covered
+from fourways_runtime.v2.request import Reader
+from fourways_runtime.v2.response import Renderer
+from fourways_runtime.v2.scorer import Scorer
+from fourways_runtime.v2.templates import Envelopes
+
+from ..prepare import prepare
+
+logger = logging.getLogger("fourways.serving")
+
+INLINE_SECONDS = 0.001
+"""A batch that takes longer leaves the event loop to others."""
+
+_PATIENCE = 0.02
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that answers, and what it takes to ask it."""
+
+    reader: Envelopes
+    scorer: Scorer
+    renderer: Renderer
+    inline_rows: int
+    """Rows the model scores within :data:`INLINE_SECONDS`; 0 where one is too many."""
+
+    digest: str
+
+
+def load_model(config: ServerConfig) -> Loaded:
+    """Fetch, load, check and warm up the model. Raises WorkloadError, naming the cause."""
+    contract = config.contract
+    left_out = covered(config.features, contract)
+    prepared = prepare(config)
+    model = prepared.model
+    scorer = Scorer(contract, model, config.max_batch_rows)
+    inline_rows = _warm_up(config, scorer)
+    logger.info("warmed up", extra={"inline_rows": inline_rows})
+    names = [tensor.name for tensor in model.inputs]
+    return Loaded(
+        Envelopes(Reader(contract, names, config.max_batch_rows, left_out)),
+        scorer,
+        Renderer(config.name, config.model.version, contract),
+        inline_rows,
+        prepared.digest,
+    )
+
+
+def _warm_up(config: ServerConfig, scorer: Scorer) -> int:
+    """Ask about made-up records in ever larger batches; return how many rows are quick enough."""
+    record = {field.name: example(field) for field in config.contract.inputs}
+    inline, rows = 0, 1
+    try:
+        scorer.run(_repeated(record, 1), 1)  # the first call is not like the others
+        while rows <= config.max_batch_rows:
+            if _best_time(scorer, _repeated(record, rows), rows) > INLINE_SECONDS:
+                break
+            inline, rows = rows, rows * 2
+    except ModelError as error:
+        if config.contract.golden_vectors is None:
+            raise ModelNotLoadable(
+                f"the model does not answer a record the contract allows: {error};"
+                " narrow the contract, or give golden vectors"
+            ) from None
+        logger.warning("the model does not answer a made-up record: %s", error)
+        return 0
+    return config.max_batch_rows if rows > config.max_batch_rows else inline
+
+
+def _best_time(scorer: Scorer, columns: dict[str, Array], rows: int) -> float:
+    best = math.inf
+    for _ in range(_TRIES):
+        started = perf_counter()
+        scorer.run(columns, rows)
+        best = min(best, perf_counter() - started)
+        if best > _PATIENCE:
+            break
+    return best
+
+
+def _repeated(record: dict[str, Array], rows: int) -> dict[str, Array]:
+    return {name: np.repeat(value[np.newaxis], rows, axis=0) for name, value in record.items()}
+
+
+def example(field: InputField) -> Array:
+    """Make up a value the contract allows: zero where that is in range, of the field's shape."""
+    kind = numpy_type(field.type)
+    value: Any = 0
+    if field.type == "string":
+        value = field.categories[0] if field.categories else ""
+    elif field.range is not None:
+        lowest, highest = field.range.min, field.range.max
+        value = max(0, lowest) if lowest is not None else 0
+        value = min(value, highest) if highest is not None else value
+        if kind.kind in "iu":
+            value = math.ceil(value) if value == lowest else math.floor(value)
+    made: Array = np.full(field.shape, value, kind)
+    return made

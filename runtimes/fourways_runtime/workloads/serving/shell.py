@@ -1,0 +1,120 @@
+"""The model server's process: what it does from listening to the end of its drain."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from fourways_api.runtime_config import ServerConfig
+from fourways_http import Limits, Server, run_until_signal
+from fourways_runtime.config import read_server_config
+from fourways_runtime.metrics import HttpMetrics
+from fourways_runtime.process import in_thread, listen, new_registry, patiently, run_server
+from fourways_runtime.v2.app import ModelServer
+from fourways_runtime.v2.simd import prefer_narrow_loops
+
+if TYPE_CHECKING:
+    from fourways_runtime.v2.enrichment import Completer
+
+    from .loading import Loaded
+
+_LIMITS = Limits()
+_FAILED_LOAD_GRACE = 0.2
+
+logger = logging.getLogger("fourways.serving")
+
+
+def main() -> int:
+    """Serve until told to stop; end with the exit code of ``fourways_runtime.errors``."""
+    run_server(read_server_config, serve, logger)
+
+
+async def serve(config: ServerConfig) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        Unavailable: the port is taken.
+        WorkloadError: the model could not be brought to answer.
+
+    """
+    if config.model.format == "onnx":
+        prefer_narrow_loops()
+    registry = new_registry()
+    server, app = build(config, registry)
+    await listen(server, config.host, config.port)
+    running = asyncio.ensure_future(run_until_signal(server))
+    await asyncio.sleep(0)  # who reads that we listen may send a signal at once
+    logger.info("listening", extra={"port": server.port, "namespace": config.namespace})
+    loading = asyncio.ensure_future(_bring_up(config, app, registry))
+    await asyncio.wait((running, loading), return_when=asyncio.FIRST_COMPLETED)
+    if loading.done() and loading.exception() is not None:
+        running.cancel()
+        await server.drain(0, _FAILED_LOAD_GRACE)
+        await loading
+    all_answered = await running
+    await app.close()
+    logger.info("stopped", extra={"all_answered": all_answered})
+
+
+def build(
+    config: ServerConfig, registry: CollectorRegistry, limits: Limits = _LIMITS
+) -> tuple[Server, ModelServer]:
+    """Return the server of a model, not yet listening, and what answers its requests."""
+    app = ModelServer(config, registry, lambda: server.draining)
+    limits = replace(limits, body_bytes=config.max_body_bytes)
+    server = Server(app.router(), limits, HttpMetrics(registry).observe)
+    return server, app
+
+
+async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorRegistry) -> None:
+    """Load the model on a thread of its own, then let the application answer."""
+    loaded, completer = await asyncio.gather(
+        in_thread(lambda: _load(config), "load"), _completer(config, registry)
+    )
+    from fourways_runtime.v2.batcher import Batcher
+
+    batcher = Batcher(
+        loaded.scorer,
+        loaded.renderer,
+        app.metrics,
+        max_rows=config.max_batch_rows,
+        inline_rows=loaded.inline_rows,
+        timeout=config.timeout_seconds,
+    )
+    app.use(loaded.reader, batcher, completer)
+    gc.collect()
+    gc.freeze()  # what is here now stays: the collector need not look at it again and again
+    logger.info("serving", extra={"model": config.name, "digest": loaded.digest})
+
+
+async def _completer(config: ServerConfig, registry: CollectorRegistry) -> Completer | None:
+    """Connect to the feature database, where there is one. Raises WorkloadError."""
+    if config.features is None:
+        return None
+    from fourways_runtime.io.feature_store import open_features
+    from fourways_runtime.v2.enrichment import Completer, covered
+
+    inputs = covered(config.features, config.contract)
+    reader = open_features(
+        config.features,
+        config.contract.entity_key,
+        inputs,
+        config.paths,
+        registry,
+        config.contract.inputs,
+    )
+    completer = Completer(config.contract, config.features, reader)
+    await patiently(reader.check)
+    logger.info("features checked", extra={"inputs": len(inputs)})
+    return completer
+
+
+def _load(config: ServerConfig) -> Loaded:
+    from .loading import load_model  # the libraries are loaded while the server lives already
+
+    return load_model(config)

@@ -1,0 +1,191 @@
+"""The reader thread: events from the source, one micro-batch ahead of the one being scored.
+
+It alone talks to the source. What happens there (partitions given, partitions taken, events)
+reaches the worker in order, as items of one queue; where the queue stays full the source is paused,
+and its broker still hears from us.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, Full, Queue
+from time import monotonic
+
+from fourways_api.modes import MicroBatch
+from fourways_api.values import seconds
+from fourways_runtime.io.brokers.source import Events, Source
+from fourways_runtime.io.store.streams.stream import Position
+
+from .ledger import Ledger
+
+_IDLE_SECONDS = 0.25
+"""How long to wait for a first event before looking up."""
+
+_FULL_SECONDS = 1.0
+"""A queue that stays full this long pauses the source."""
+
+_HAND_OVER_SECONDS = 10.0
+"""How long a partition that moves to another worker waits for what is in flight."""
+
+_LAG_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """Partitions begin, at these positions. ``anew``: these and no others."""
+
+    round: int
+    positions: Mapping[int, Position]
+    anew: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Partitions end."""
+
+    partitions: Sequence[int]
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A micro-batch of events."""
+
+    round: int
+    events: Events
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last item: told to stop, or why it could not go on."""
+
+    error: Exception | None = None
+
+
+Item = Assigned | Revoked | Given | Ended
+
+
+class Reader:
+    """Reads a source on a thread of its own. It is the source's holder too."""
+
+    def __init__(
+        self, source: Source, ledger: Ledger, batch: MicroBatch, stop: threading.Event
+    ) -> None:
+        self.items: Queue[Item] = Queue(1)
+        self.newest: Mapping[int, int] = {}
+        self._source = source
+        self._ledger = ledger
+        self._most = batch.max_events
+        self._gather = seconds(batch.max_delay)
+        self._stop = stop
+        self._finished = threading.Event()
+        self._round = 0
+        self._wanted = 0
+        self._passed: dict[int, int] = {}
+        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def rewind(self) -> int:
+        """Begin anew at the store's positions; items of earlier rounds are to be dropped."""
+        self._wanted += 1
+        return self._wanted
+
+    def passed(self, positions: Mapping[int, int]) -> None:
+        """Take note of what the store has, for the broker."""
+        self._passed = dict(positions)
+
+    def finish(self, seconds: float) -> None:
+        """Let the thread give its partitions back and end."""
+        self._finished.set()
+        with suppress(Empty):
+            while True:
+                self.items.get_nowait()
+        self._thread.join(seconds)
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Take partitions; return the positions to start from."""
+        positions = self._stands(partitions)
+        self._put(Assigned(self._round, positions, anew=False))
+        return {partition: found.next for partition, found in positions.items()}
+
+    def revoked(self, partitions: Sequence[int]) -> None:
+        """Give partitions up: on return nothing of them is in flight, or it is fenced."""
+        if self._finished.is_set():
+            return
+        revoked = Revoked(partitions)
+        if self._put(revoked):
+            deadline = monotonic() + _HAND_OVER_SECONDS
+            while not revoked.done.wait(0.1):
+                if self._finished.is_set() or monotonic() > deadline:
+                    return
+
+    def leads(self) -> bool:
+        """Tell whether this worker leads the stream."""
+        return self._ledger.lead()
+
+    def _run(self) -> None:
+        error: Exception | None = None
+        try:
+            self._source.start(self)
+            self._read()
+        except Exception as found:  # noqa: BLE001  (the worker ends with it)
+            if not self._stop.is_set():
+                error = found
+        self._put(Ended(error))
+        self._finished.wait()
+        with suppress(Exception):
+            self._source.close()
+
+    def _read(self) -> None:
+        quiet = True
+        looked = 0.0
+        while not self._stop.is_set():
+            if self._round != self._wanted:
+                self._begin_anew()
+            # A busy source fills a batch at once; a quiet one is waited for.
+            wait = _IDLE_SECONDS if quiet else 0.0
+            events = self._source.poll(self._most, wait, self._gather)
+            quiet = events is None
+            if events is not None:
+                self._put(Given(self._round, events))
+            now = monotonic()
+            if now - looked > _LAG_SECONDS:
+                looked = now
+                self._source.passed(self._passed)
+                self.newest = self._source.lag()
+
+    def _begin_anew(self) -> None:
+        self._round = self._wanted
+        positions = self._stands(self._source.held())
+        self._source.seek({partition: found.next for partition, found in positions.items()})
+        held = set(self._source.held())
+        positions = {p: found for p, found in positions.items() if p in held}
+        self._put(Assigned(self._round, positions, anew=True))
+
+    def _stands(self, partitions: Sequence[int]) -> dict[int, Position]:
+        positions = self._ledger.positions(dict.fromkeys(partitions, -1))
+        return {
+            partition: found if found.next >= 0 else Position(self._source.first(partition), 0)
+            for partition, found in positions.items()
+        }
+
+    def _put(self, item: Item) -> bool:
+        """Hand an item over, as soon as there is room; False where nobody takes it any more."""
+        with suppress(Full):
+            self.items.put(item, timeout=_FULL_SECONDS)
+            return True
+        while not self._finished.is_set():
+            with suppress(Full):
+                self.items.put_nowait(item)
+                return True
+            if isinstance(item, Given):
+                self._source.idle(0.1)
+            else:
+                self._finished.wait(0.05)
+        return False

@@ -1,0 +1,285 @@
+"""Events as the pipeline scores them: JSON objects become columns, and refusals get their words.
+
+A table of plain floats, which most are, goes through as one matrix. Whatever is not plainly good is
+left to the contract field by field, which has the words for it. An event's key stands under the
+entity key's name, else it is the broker's. Pure: no clock, no broker, no store.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from fourways_api import Contract, InputField
+from fourways_runtime.io.brokers.source import Events
+from fourways_runtime.scoring.cells import accepts, numpy_type, shown
+from fourways_runtime.scoring.columns import Array, Predictions
+from fourways_runtime.scoring.dense import Wide, packer
+from fourways_runtime.scoring.model.base import Model
+from fourways_runtime.scoring.pipeline import Pipeline
+
+Refusals = dict[int, str]
+"""Why, by the event's index."""
+
+_PLAIN_KEY = 256
+"""A text of so many characters is a key of any length allowed."""
+
+_EXACT = 2.0**24
+"""Whole numbers up to this are exact in every float."""
+
+_KINDS: dict[str, tuple[frozenset[type], str]] = {
+    "number": (frozenset({int, float, type(None)}), "a number"),
+    "bool": (frozenset({bool, type(None)}), "true or false"),
+    "string": (frozenset({str, type(None)}), "text"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What events came to: ``rows`` of the predictions, and the refusals, are by index."""
+
+    predictions: Predictions
+    refusals: Refusals
+
+
+def _are_numbers(cells: list[Any], block: Array) -> bool:
+    """Tell whether cells are the floats (N,) they were packed as.
+
+    True and false pass for 1 and 0 there, and large whole numbers are rounded: only who may be such
+    is looked at.
+    """
+    large = np.abs(block) > _EXACT
+    odd = large | (block == 0) | (block == 1)
+    if bool in {type(cells[at]) for at in np.flatnonzero(odd).tolist()}:
+        return False
+    return int not in {type(cells[at]) for at in np.flatnonzero(large).tolist()}
+
+
+class _Uneven(Exception):
+    """A column's values do not stand together in one Arrow array."""
+
+
+class Scorer:
+    """A contract bound to a model, for events."""
+
+    def __init__(
+        self, contract: Contract, model: Model, pipeline: Pipeline, max_events: int
+    ) -> None:
+        self._pipeline = pipeline
+        self._key = contract.entity_key
+        self._fields = contract.inputs
+        self._outputs = contract.outputs
+        self._wide = Wide.of(contract, model, max_events)
+        self._type = np.dtype(contract.inputs[0].type) if self._wide else np.dtype(object)
+        names = [field.name for field in contract.inputs]
+        self._pick: Callable[[Any], Sequence[Any]] = itemgetter(*names)
+        if len(names) == 1:
+            self._pick = lambda document: (document[names[0]],)
+
+    def score(self, events: Events) -> Outcome:
+        """Score events. Raises what the model raises: whose fault it is shows one by one."""
+        if self._wide is not None:
+            outcome = self._plainly(events)
+            if outcome is not None:
+                return outcome
+        return self._field_by_field(events)
+
+    def nothing(self) -> Predictions:
+        """Return the answer to no events."""
+        return Predictions(
+            np.empty(0, numpy_type(self._key.type)),
+            np.empty(0, np.int64),
+            {f.name: np.empty((0, *f.shape), numpy_type(f.type)) for f in self._outputs},
+        )
+
+    def _plainly(self, events: Events) -> Outcome | None:
+        """Score floats as one matrix; None where an event may not be plainly good."""
+        assert self._wide is not None  # noqa: S101
+        count = len(events)
+        try:
+            documents = list(map(orjson.loads, events.values))  # type: ignore[arg-type]
+            cells = list(chain.from_iterable(map(self._pick, documents)))
+            # Twice as fast as numpy is with Python's numbers; anything else is an error here.
+            block = np.frombuffer(packer(len(cells), "d")(*cells), "<f8")
+            keys = self._plain_keys(documents, events)
+        except (ValueError, TypeError, KeyError, OverflowError, struct.error):
+            return None
+        if keys is None or not _are_numbers(cells, block):
+            return None
+        block = block.reshape(count, -1)
+        with np.errstate(over="ignore"):
+            block = block.astype(self._type, copy=False)
+        columns = self._wide.answers(block)
+        if columns is None:
+            return None
+        return Outcome(Predictions(keys, np.arange(count), columns), {})
+
+    def _plain_keys(self, documents: list[Any], events: Events) -> Array | None:
+        name = self._key.name
+        keys = [document.get(name) for document in documents]
+        if None in keys:
+            keys = [
+                _brokers(key) if own is None else own
+                for own, key in zip(keys, events.keys, strict=True)
+            ]
+        found = set(map(type, keys))
+        if self._key.type == "int64":
+            return np.array(keys, np.int64) if found == {int} else None
+        if found != {str}:
+            return None
+        lengths = set(map(len, keys))
+        if min(lengths) < 1 or max(lengths) > _PLAIN_KEY or not "".join(keys).isprintable():
+            return None
+        plain = np.empty(len(keys), object)
+        plain[:] = keys
+        return plain
+
+    def _field_by_field(self, events: Events) -> Outcome:
+        documents: list[tuple[int, dict[str, Any]]] = []
+        refusals: Refusals = {}
+        for at, value in enumerate(events.values):
+            try:
+                document = orjson.loads(value or b"")
+            except ValueError as error:
+                said = "it is empty" if not value else str(error).partition(":")[0]
+                refusals[at] = f"event: it is not JSON: {said}"
+                continue
+            if not isinstance(document, dict):
+                refusals[at] = "event: it is not a JSON object"
+                continue
+            documents.append((at, self._keyed(document, events.keys[at])))
+        return self._scored(documents, refusals)
+
+    def _keyed(self, document: dict[str, Any], brokers: bytes | None) -> dict[str, Any]:
+        name = self._key.name
+        if document.get(name) is None:
+            key = _brokers(brokers)
+            whole = self._key.type == "int64" and key is not None and _is_whole(key)
+            document[name] = int(key) if whole and key is not None else key
+        return document
+
+    def _scored(self, documents: list[tuple[int, dict[str, Any]]], refusals: Refusals) -> Outcome:
+        if not documents:
+            return Outcome(self.nothing(), refusals)
+        key = InputField(name=self._key.name, type=self._key.type)
+        columns: dict[str, Any] = {}
+        known = dict(refusals)
+        try:
+            for field in (key, *self._fields):
+                columns[field.name] = _column(field, documents, known)
+        except _Uneven:
+            if len(documents) == 1:
+                raise  # No single value is: see _array.
+            return self._one_by_one(documents, refusals)
+        rows = np.fromiter((at for at, _ in documents), np.int64, len(documents))
+        kept = np.array([at not in known for at, _ in documents], bool)
+        batch = pa.RecordBatch.from_pydict(columns).filter(pa.array(kept))
+        scored = self._pipeline.score(batch, rows[kept])
+        for reject in scored.rejects:
+            known[reject.row] = str(reject)
+        return Outcome(scored.predictions, known)
+
+    def _one_by_one(
+        self, documents: list[tuple[int, dict[str, Any]]], refusals: Refusals
+    ) -> Outcome:
+        parts = [self._scored([document], {}) for document in documents]
+        answers = [part.predictions for part in parts]
+        names = answers[0].columns
+        together = Predictions(
+            np.concatenate([part.keys for part in answers]),
+            np.concatenate([part.rows for part in answers]),
+            {name: np.concatenate([part.columns[name] for part in answers]) for name in names},
+        )
+        found = dict(refusals)
+        for part in parts:
+            found |= part.refusals
+        return Outcome(together, found)
+
+
+def _column(
+    field: InputField, documents: list[tuple[int, dict[str, Any]]], refusals: Refusals
+) -> Any:
+    """Return a field's values as an Arrow array, null where they are missing or refused."""
+    values = [document.get(field.name) for _, document in documents]
+    if field.shape:
+        return _shaped(field, values, documents, refusals)
+    kind = field.type if field.type in ("bool", "string") else "number"
+    allowed, what = _KINDS[kind]
+    if not set(map(type, values)) <= allowed:
+        for at, (index, _) in enumerate(documents):
+            if type(values[at]) not in allowed:
+                refusals.setdefault(index, f"{field.name}: {_said(values[at])} is not {what}")
+                values[at] = None
+    if (
+        kind == "number"
+        and float in map(type, values)
+        and any(type(value) is int and abs(value) > _EXACT for value in values)
+    ):
+        raise _Uneven  # Beside floats it would become one, and what it loses would not be seen.
+    types = {"bool": pa.bool_(), "string": pa.string()}
+    return _array(values, types.get(kind))
+
+
+def _shaped(
+    field: InputField,
+    values: list[Any],
+    documents: list[tuple[int, dict[str, Any]]],
+    refusals: Refusals,
+) -> Any:
+    try:
+        found = _array(values, None)
+        if accepts(field.type, field.shape, found.type):
+            return found
+    except _Uneven:
+        pass
+    for at, (index, _) in enumerate(documents):
+        try:
+            if accepts(field.type, field.shape, _array([values[at]], None).type):
+                continue
+        except _Uneven:
+            pass
+        wanted = f"a list of {field.type} of shape {list(field.shape)}"
+        refusals.setdefault(index, f"{field.name}: {_said(values[at])} is not {wanted}")
+        values[at] = None
+    return _array(values, None)
+
+
+def _array(values: list[Any], kind: Any) -> Any:
+    try:
+        return pa.array(values, kind)
+    except OverflowError:
+        if kind is None:
+            return _array(values, pa.uint64())
+    except (pa.ArrowException, ValueError, TypeError):
+        pass
+    raise _Uneven
+
+
+def _said(value: object) -> str:
+    if isinstance(value, list):
+        return "the list given"
+    if isinstance(value, dict):
+        return "an object"
+    return shown(value)
+
+
+def _brokers(key: bytes | None) -> str | None:
+    if key is None:
+        return None
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _is_whole(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) <= 18

@@ -1,0 +1,180 @@
+"""The stream worker's process: what it does from listening to the end of its drain.
+
+Health and metrics are answered by the event loop; the events pass through threads of their own, so
+that neither waits for the other. The libraries are loaded while the server lives already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from fourways_api.runtime_config import StreamConfig
+from fourways_http import HttpError, Limits, Request, Response, Router, Server, json_response
+from fourways_runtime.config import read_stream_config
+from fourways_runtime.metrics import HttpMetrics, exposition
+from fourways_runtime.process import (
+    START_SECONDS,
+    in_thread,
+    listen,
+    new_registry,
+    patiently,
+    run_server,
+)
+
+if TYPE_CHECKING:
+    from fourways_runtime.io.brokers.source import Source
+    from fourways_runtime.io.store import StreamWriter
+
+    from ..prepare import Prepared
+    from .worker import Worker
+
+CONNECT_SECONDS = 5.0
+"""How long one attempt to reach the broker may take."""
+
+_STOP_SECONDS = 25.0
+"""A batch that takes longer to finish is cut off: its events are scored by the next worker."""
+
+_WATCH_SECONDS = 0.5
+
+_LIVE = json_response({"live": True})
+
+logger = logging.getLogger("fourways.streaming")
+
+
+def main() -> int:
+    """Work until told to stop; end with the exit code of ``fourways_runtime.errors``."""
+    run_server(read_stream_config, serve, logger)
+
+
+async def serve(config: StreamConfig) -> None:
+    """Score events until SIGTERM or SIGINT.
+
+    Raises:
+        Unavailable: the port is taken, broker or store are away for good, or the model hangs.
+        WorkloadError: the model, the topic or the configuration do not do.
+
+    """
+    registry = new_registry()
+    shell = Shell(config, registry)
+    server = Server(shell.router(), Limits(), HttpMetrics(registry).observe)
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await listen(server, config.host, config.port)
+    logger.info("listening", extra={"port": server.port, "namespace": config.namespace})
+    told = asyncio.ensure_future(stopping.wait())
+    working = asyncio.ensure_future(shell.work())
+    watching = asyncio.ensure_future(shell.watch())
+    await asyncio.wait((told, working, watching), return_when=asyncio.FIRST_COMPLETED)
+    if watching.done():
+        watching.result()
+    shell.stop.set()
+    if not working.done() and not shell.running:
+        working.cancel()  # Nothing was scored yet.
+    done, _ = await asyncio.wait((working,), timeout=_STOP_SECONDS)
+    await server.drain(0, 0.2)
+    if not done:
+        logger.warning("cut off: a batch takes longer than there is time")
+    elif not working.cancelled():
+        working.result()
+    logger.info("stopped")
+
+
+class Shell:
+    """A worker on its way up, and then at work."""
+
+    def __init__(self, config: StreamConfig, registry: CollectorRegistry) -> None:
+        self._config = config
+        self._registry = registry
+        self._worker: Worker | None = None
+        self.stop = threading.Event()
+
+    @property
+    def running(self) -> bool:
+        """Tell whether events are scored."""
+        return self._worker is not None
+
+    def router(self) -> Router:
+        """Return the routes."""
+        router = Router()
+        router.add("GET", "/metrics", lambda request: exposition(self._registry))
+        router.add("GET", "/v2/health/live", lambda request: _LIVE)
+        router.add("GET", "/v2/health/ready", self._ready)
+        return router
+
+    async def work(self) -> None:
+        """Bring the worker up and let it work until told to stop. Raises WorkloadError."""
+        prepared = await in_thread(self._prepare, "load")
+        source, writer = await self._connect(prepared)
+        self._worker = self._build(prepared, source, writer)
+        logger.info("working", extra={"source": source.identity, "digest": prepared.digest})
+        await in_thread(self._worker.run, "worker")
+
+    async def watch(self) -> None:
+        """Look after the model for ever. Raises ModelHangs.
+
+        A model that hangs with the interpreter's lock stops this too, and all answers: the
+        liveness probe ends the process then.
+        """
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if self._worker is not None:
+                self._worker.watch()
+
+    def _ready(self, request: Request) -> Response:
+        if self._worker is None:
+            raise HttpError(503, "the worker is starting", (b"retry-after: 1",))
+        if not self._worker.ready:
+            raise HttpError(503, "the broker or the store is away", (b"retry-after: 1",))
+        return json_response({"ready": True})
+
+    def _prepare(self) -> Prepared:
+        from ..prepare import prepare
+
+        return prepare(self._config)
+
+    async def _connect(self, prepared: Prepared) -> tuple[Source, StreamWriter]:
+        """Reach broker and store, side by side with nothing else: there is no use in one alone."""
+        from fourways_runtime.io.brokers.sources import new_source
+        from fourways_runtime.io.store import Stream, open_stream_writer, read_uri
+
+        config = self._config
+        uri = read_uri(config.paths.store_uri_file)
+        source = new_source(config)
+        await patiently(
+            lambda: in_thread(lambda: source.open(CONNECT_SECONDS), "open"), START_SECONDS
+        )
+        stream = Stream(
+            config.namespace,
+            config.name,
+            config.model.version,
+            prepared.digest,
+            config.contract,
+            source.identity,
+        )
+        writer = await patiently(
+            lambda: in_thread(lambda: open_stream_writer(uri, stream), "store"), START_SECONDS
+        )
+        return source, writer
+
+    def _build(self, prepared: Prepared, source: Source, writer: StreamWriter) -> Worker:
+        from .ledger import Ledger
+        from .observed import StreamMetrics
+        from .scoring import Scorer
+        from .worker import Worker
+
+        metrics = StreamMetrics(self._registry)
+        config = self._config
+        most = config.streaming.micro_batch.max_events
+        scorer = Scorer(config.contract, prepared.model, prepared.pipeline, most)
+        ledger = Ledger(writer, self.stop)
+        worker = Worker(config, scorer, source, ledger, metrics, self.stop)
+        metrics.ready_when(lambda: worker.ready)
+        return worker
