@@ -1,8 +1,8 @@
 """One variant measured: a process of its own, so that its memory is its own and a crash ends there.
 
 ``measured`` starts ``python -m`` with this module and reads what it prints. The child loads the
-model, binds it to the contract and scores one record at a time, as a device does. Its peak resident memory
-includes the interpreter and the libraries, which a device needs as well.
+model, binds it to the contract and scores one record at a time, as a device does. Its peak
+resident memory includes the interpreter and the libraries, which a device needs as well.
 """
 
 from __future__ import annotations
