@@ -10,7 +10,7 @@ import pytest
 from fourways_api.runtime_config import FetchPolicy, Paths
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.errors import PublishFailed
-from fourways_runtime.io.folders.bundle_targets import Place, open_place
+from fourways_runtime.io.folders import OutputFolder, open_folder
 from tests.embedded.edge_rig import Publisher
 from tests.embedded.s3_rig import s3_secret, s3_server
 from tests.unit.edge_plane import ROOMY
@@ -28,10 +28,9 @@ def credentials(root: Path, endpoint: str) -> Path:
     return s3_secret(root / "secrets" / "bucket", endpoint)
 
 
-def bucket(root: Path, endpoint: str, uri: str) -> Place:
-    return open_place(
-        uri, credentials=credentials(root, endpoint), policy=FetchPolicy(), paths=Paths()
-    )
+def bucket(root: Path, endpoint: str, uri: str) -> OutputFolder:
+    secret = credentials(root, endpoint)
+    return open_folder(uri, secret=secret, policy=FetchPolicy(), paths=Paths())
 
 
 def edge(uri: str) -> dict[str, object]:
@@ -50,11 +49,11 @@ def test_a_bundle_in_a_bucket_is_whole_and_the_one_before_last_is_gone(
     publisher = Publisher(tmp_path)
     digests = [publisher.publish(at, edge=edge("s3://edge/bundles")) for at in (1, 2, 3)]
     place = bucket(tmp_path, endpoint, "s3://edge/bundles/churn/door")
-    published = layout.read_index(place.read(layout.INDEX_FILE, 2**20) or b"")
+    published = layout.read_index(place.get(layout.INDEX_FILE, 2**20) or b"")
     assert published.model.digest == digests[2]
-    raw = place.read(layout.blob_name(digests[2]), 2**20) or b""
+    raw = place.get(layout.blob_name(digests[2]), 2**20) or b""
     for wanted in layout.read_model_manifest(raw).values():
-        found = place.read(layout.blob_name(wanted.digest), 2**30)
+        found = place.get(layout.blob_name(wanted.digest), 2**30)
         assert found is not None
         assert layout.digest_of(found) == wanted.digest
     kept = [place.size(layout.blob_name(digest)) is not None for digest in digests]

@@ -15,27 +15,36 @@ from fourways_api.runtime_config import FetchPolicy, Paths
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor
 from fourways_runtime.errors import FetchRefused, PublishFailed
-from fourways_runtime.io.fetch.location import Location
-from fourways_runtime.io.folders.bundle_targets import FolderPlace, ObjectPlace, Place, open_place
+from fourways_runtime.io.folders import (
+    PUBLISH_ERRORS,
+    BucketFolder,
+    LocalFolder,
+    OutputFolder,
+    open_folder,
+)
 from fourways_runtime.workloads.edge.publish import Staged, next_release, publish
 
 
-def bucket() -> ObjectPlace:
+def local(root: Path, components: tuple[str, ...], shown: str) -> LocalFolder:
+    return LocalFolder(shown, None, "", root, components, PUBLISH_ERRORS, public=True)
+
+
+def bucket() -> BucketFolder:
     memory = fsspec.filesystem("memory", skip_instance_cache=True)
     memory.store.clear()
-    return ObjectPlace(Location.parse("s3://bucket/out"), memory, "bucket/out")
+    return BucketFolder("s3://bucket/out", memory, "bucket/out", PUBLISH_ERRORS)
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> OutputFolder:
     (tmp_path / "claim").mkdir()
     if request.param == "bucket":
         return bucket()
-    return FolderPlace(tmp_path / "claim", ("out", "door"), "pvc://claim/out/door")
+    return local(tmp_path / "claim", ("out", "door"), "pvc://claim/out/door")
 
 
 def release(
-    place: Place, folder: Path, model: bytes, clock: Callable[[], float] = lambda: 100.0
+    place: OutputFolder, folder: Path, model: bytes, clock: Callable[[], float] = lambda: 100.0
 ) -> int:
     """Publish a bundle of one made-up file; return its sequence."""
     folder.mkdir(exist_ok=True)
@@ -60,15 +69,15 @@ def release(
     return told.sequence
 
 
-def model_of(place: Place) -> bytes | None:
+def model_of(place: OutputFolder) -> bytes | None:
     """Return the model that a device would get now; every blob it names must be there."""
-    raw = place.read(layout.INDEX_FILE, 2**20)
+    raw = place.get(layout.INDEX_FILE, 2**20)
     if raw is None:
         return None
     published = layout.read_index(raw)
 
     def blob(it: Descriptor) -> bytes:
-        found = place.read(layout.blob_name(it.digest), 2**20)
+        found = place.get(layout.blob_name(it.digest), 2**20)
         assert found is not None
         assert layout.digest_of(found) == it.digest
         return found
@@ -78,13 +87,13 @@ def model_of(place: Place) -> bytes | None:
     return {name: blob(it) for name, it in files.items()}[layout.MODEL_FILE]
 
 
-def test_a_device_finds_all_that_the_index_names(place: Place, tmp_path: Path) -> None:
+def test_a_device_finds_all_that_the_index_names(place: OutputFolder, tmp_path: Path) -> None:
     release(place, tmp_path / "work", b"one")
     assert model_of(place) == b"onemodel.onnx"
-    assert json.loads(place.read("oci-layout", 100) or b"") == {"imageLayoutVersion": "1.0.0"}
+    assert json.loads(place.get("oci-layout", 100) or b"") == {"imageLayoutVersion": "1.0.0"}
 
 
-def test_blobs_are_kept_for_one_generation(place: Place, tmp_path: Path) -> None:
+def test_blobs_are_kept_for_one_generation(place: OutputFolder, tmp_path: Path) -> None:
     blobs = {}
     for model in (b"one", b"two", b"three"):
         release(place, tmp_path / model.decode(), model)
@@ -95,7 +104,7 @@ def test_blobs_are_kept_for_one_generation(place: Place, tmp_path: Path) -> None
 
 
 def test_the_same_bundle_again_is_no_new_release_and_forgets_nothing(
-    place: Place, tmp_path: Path
+    place: OutputFolder, tmp_path: Path
 ) -> None:
     release(place, tmp_path / "a", b"one")
     second = release(place, tmp_path / "b", b"two")
@@ -103,7 +112,7 @@ def test_the_same_bundle_again_is_no_new_release_and_forgets_nothing(
     assert place.size(layout.blob_name(layout.digest_of(b"onemodel.onnx")))
 
 
-def test_every_new_release_has_a_higher_sequence(place: Place, tmp_path: Path) -> None:
+def test_every_new_release_has_a_higher_sequence(place: OutputFolder, tmp_path: Path) -> None:
     times = iter([100.0, 50.0, 50.0, 700.0])
     found = [
         release(place, tmp_path / str(at), model, lambda: next(times))
@@ -115,13 +124,13 @@ def test_every_new_release_has_a_higher_sequence(place: Place, tmp_path: Path) -
 class Breaking:
     """A place that breaks at its nth write."""
 
-    def __init__(self, place: Place, breaks_at: int) -> None:
+    def __init__(self, place: OutputFolder, breaks_at: int) -> None:
         self._place = place
         self._left = breaks_at
 
-    def put(self, name: str, file: Path) -> None:
+    def put_file(self, name: str, file: Path) -> None:
         self._count()
-        self._place.put(name, file)
+        self._place.put_file(name, file)
 
     def delete(self, name: str) -> None:
         self._count()
@@ -136,7 +145,9 @@ class Breaking:
         return getattr(self._place, name)
 
 
-def test_broken_off_anywhere_one_whole_bundle_is_published(place: Place, tmp_path: Path) -> None:
+def test_broken_off_anywhere_one_whole_bundle_is_published(
+    place: OutputFolder, tmp_path: Path
+) -> None:
     release(place, tmp_path / "old", b"zero")
     release(place, tmp_path / "one", b"one")
     seen = set()
@@ -159,11 +170,11 @@ def test_no_link_is_followed_and_nothing_is_left_behind(tmp_path: Path) -> None:
     claim.mkdir()
     elsewhere.mkdir()
     (claim / "out").symlink_to(elsewhere)
-    place = FolderPlace(claim, ("out",), "pvc://claim/out")
+    place = local(claim, ("out",), "pvc://claim/out")
     source = tmp_path / "file"
     source.write_bytes(b"x")
     with pytest.raises(PublishFailed):
-        place.put("index.json", source)
+        place.put_file("index.json", source)
     assert not list(elsewhere.iterdir())
 
 
@@ -171,9 +182,9 @@ def test_a_folder_that_cannot_be_written_is_said_in_words(tmp_path: Path) -> Non
     source = tmp_path / "file"
     source.write_bytes(b"x")
     (tmp_path / "taken").write_bytes(b"")
-    place = FolderPlace(tmp_path, ("taken", "out"), "pvc://claim/taken/out")
+    place = local(tmp_path, ("taken", "out"), "pvc://claim/taken/out")
     with pytest.raises(PublishFailed, match=r"pvc://claim/taken/out: .*not a directory"):
-        place.put("index.json", source)
+        place.put_file("index.json", source)
 
 
 def test_published_files_can_be_read_by_the_gateway(tmp_path: Path) -> None:
@@ -181,7 +192,7 @@ def test_published_files_can_be_read_by_the_gateway(tmp_path: Path) -> None:
     source.write_bytes(b"x")
     before = os.umask(0o077)
     try:
-        FolderPlace(tmp_path, ("out",), "").put("index.json", source)
+        local(tmp_path, ("out",), "").put_file("index.json", source)
     finally:
         os.umask(before)
     assert (tmp_path / "out" / "index.json").stat().st_mode & 0o777 == 0o644
@@ -191,4 +202,4 @@ def test_published_files_can_be_read_by_the_gateway(tmp_path: Path) -> None:
 @pytest.mark.parametrize("uri", ["https://host/x", "oci://host/x", "pvc://claim/../x"])
 def test_places_that_are_none_are_refused(uri: str) -> None:
     with pytest.raises(FetchRefused):
-        open_place(uri, credentials=None, policy=FetchPolicy(), paths=Paths())
+        open_folder(uri, secret=None, policy=FetchPolicy(), paths=Paths())

@@ -1,1 +1,59 @@
-"""Folders and buckets that results are written to, without ever following a link."""
+"""Folders and buckets that results are written to, without ever following a link.
+
+The one place that writes files for others: sinks and bundle builds open their folders here. Policy
+and credentials are the fetcher's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fourways_api import FetchPolicy, Paths
+from fourways_runtime.errors import FetchRefused
+
+from ..fetch import filesystem
+from ..fetch.local import locate
+from ..fetch.location import Location, check_scheme
+from .bucket_folder import BucketFolder
+from .folder import PUBLISH_ERRORS, SINK_ERRORS, FolderErrors, OutputFolder
+from .local_folder import LocalFolder
+
+__all__ = [
+    "PUBLISH_ERRORS",
+    "SINK_ERRORS",
+    "BucketFolder",
+    "FolderErrors",
+    "LocalFolder",
+    "OutputFolder",
+    "open_folder",
+]
+
+
+def open_folder(
+    uri: str,
+    *,
+    secret: Path | None,
+    policy: FetchPolicy,
+    paths: Paths,
+    errors: FolderErrors = SINK_ERRORS,
+    public: bool = False,
+) -> OutputFolder:
+    """Return the folder that a URI names.
+
+    ``public``: files on this host are readable by other users, whatever the umask.
+
+    Raises:
+        ConfigError: a library or a credential is missing.
+        FetchRefused: the policy forbids the place, or nothing is written to such a place.
+
+    """
+    location = Location.parse(uri.rstrip("/"))
+    check_scheme(location, policy)
+    if location.scheme not in ("file", "pvc", "s3", "gs", "az"):
+        text = "write to a folder (file, pvc) or a bucket (s3, gs, az)"
+        raise FetchRefused(f"{location.shown}: nothing can be written there; {text}")
+    backend, path = filesystem(location.uri, credentials=secret, policy=policy, paths=paths)
+    if location.scheme in ("file", "pvc"):
+        root, components = locate(location, paths)
+        return LocalFolder(location.shown, backend, path, root, components, errors, public=public)
+    return BucketFolder(location.shown, backend, path, errors)

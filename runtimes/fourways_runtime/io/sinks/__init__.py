@@ -41,12 +41,12 @@ def open_sink(
         return TableSink(sink.table, contract, run, paths)
     if sink.files is None:
         raise ConfigError("the sink names neither files nor a table")
-    from ..folders.output_folder import open_place
+    from ..folders import open_folder
 
     secret = None
     if sink.files.credentials is not None:
         secret = Path(paths.secrets_root) / sink.files.credentials.secret_name
-    place = open_place(sink.files.uri, secret=secret, policy=policy, paths=paths)
+    place = open_folder(sink.files.uri, secret=secret, policy=policy, paths=paths)
     if sink.files.format == "Delta":
         from .delta import DeltaSink
 

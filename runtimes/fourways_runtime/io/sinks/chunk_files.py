@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from fourways_api import Contract
 from fourways_runtime.scoring.columns import Array, Keys, Predictions
 
-from ..folders.output_folder import Place, written
+from ..folders import OutputFolder
 from ..store.layout import columns
 from ..table_columns import TableColumn
 from .key_hashes import key_hashes
@@ -123,7 +123,7 @@ def _array(column: TableColumn, kind: Any, values: Keys) -> Any:
 class ChunkFile:
     """See :class:`.base.SinkChunk`."""
 
-    def __init__(self, place: Place, layout: Layout, file: str, keys: str) -> None:
+    def __init__(self, place: OutputFolder, layout: Layout, file: str, keys: str) -> None:
         self._place = place
         self._layout = layout
         self._file = file
@@ -154,7 +154,7 @@ class ChunkFile:
             self._writer = self._layout.writer(self._stream)
         table = pa.Table.from_batches(self._waiting, self._layout.schema)
         self._waiting = []
-        with written(self._place.shown):
+        with self._place.translated():
             self._writer.write_table(table, row_group_size=GROUP_ROWS)
 
     def finish(self) -> str:
@@ -164,7 +164,7 @@ class ChunkFile:
         try:
             if self._waiting:
                 self._flush()
-            with written(self._place.shown):
+            with self._place.translated():
                 if self._writer is not None:
                     self._writer.close()
                 size = self._stream.tell()
@@ -211,7 +211,7 @@ def key_file(hashes: Array, found: Array) -> bytes:
     return b"".join(np.ascontiguousarray(part, "<i8").data for part in parts)
 
 
-def positions_of(place: Place, name: str, rows: Array) -> Array:
+def positions_of(place: OutputFolder, name: str, rows: Array) -> Array:
     """Return where rows (M,) of the file that a key file belongs to stood in the source."""
     *_, hashes, segments = np.frombuffer(place.part(name, 0, _HEADER), "<i8")
     begin = _HEADER + 8 * int(hashes)
@@ -222,7 +222,7 @@ def positions_of(place: Place, name: str, rows: Array) -> Array:
     return found
 
 
-def repeated(place: Place, files: Sequence[str], rows: int, at_once: int = 500_000) -> Array:
+def repeated(place: OutputFolder, files: Sequence[str], rows: int, at_once: int = 500_000) -> Array:
     """Return the hashes that occur more than once in all key files, sorted."""
     starts = [np.frombuffer(place.part(name, 0, _HEADER), "<i8") for name in files]
     step = max(1, RANGES * at_once // max(rows, 1))

@@ -25,7 +25,7 @@ from fourways_api import Contract
 from fourways_runtime.errors import ConfigError, SinkUnavailable
 from fourways_runtime.scoring.columns import Reject
 
-from ..folders.output_folder import Place, written
+from ..folders import OutputFolder
 from ..sources.delta import LOG, copy_log, deltalake
 from .chunk_files import ChunkFile, Layout, Receipt
 from .once import Once
@@ -51,7 +51,7 @@ _HARMLESS = frozenset(
 class DeltaSink:
     """See :class:`.base.Sink`."""
 
-    def __init__(self, place: Place, contract: Contract, run: str) -> None:
+    def __init__(self, place: OutputFolder, contract: Contract, run: str) -> None:
         deltalake()
         self._place = place
         self._layout = Layout(contract, signed=True)
@@ -100,7 +100,7 @@ class DeltaSink:
         """Copy the table's log, and return the table; None where there is none yet."""
         shown = self._place.shown
         try:
-            with written(shown):
+            with self._place.translated():
                 copy_log(self._place.backend, self._place.path, Path(folder), shown)
         except SinkUnavailable as error:
             if "there is no Delta table" in str(error):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from fourways_runtime.scoring.columns import Array, Reject
 
-from ..folders.output_folder import Place, written
+from ..folders import OutputFolder
 from ..store.layout import DUPLICATE
 from .chunk_files import KEYS, Layout, Receipt, positions_of, repeated
 from .key_hashes import key_hashes
@@ -28,7 +28,7 @@ Lost = dict[int, list[tuple[int, Any]]]
 class Once:
     """A run's files, with one row a key. Calls may raise SinkUnavailable."""
 
-    def __init__(self, place: Place, layout: Layout, key_file: Callable[[str], str]) -> None:
+    def __init__(self, place: OutputFolder, layout: Layout, key_file: Callable[[str], str]) -> None:
         """Know the files of ``place``; ``key_file`` tells a file's key file."""
         self._place = place
         self._layout = layout
@@ -91,7 +91,7 @@ class Once:
         name = self._layout.key
         found: list[tuple[int, Any]] = []
         first = 0
-        with written(self._place.shown), self._reader(receipt) as reader:
+        with self._place.translated(), self._reader(receipt) as reader:
             for batch in reader.iter_batches(columns=[name]):
                 hashes = key_hashes(batch.column(name))
                 at = np.searchsorted(suspects, hashes)
@@ -106,7 +106,7 @@ class Once:
         name = receipt.file.removesuffix(".parquet") + "-once.parquet"
         first = kept = 0
         with (
-            written(self._place.shown),
+            self._place.translated(),
             self._reader(receipt) as reader,
             self._place.create(name) as file,
         ):

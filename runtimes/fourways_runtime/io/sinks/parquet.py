@@ -26,7 +26,7 @@ import orjson
 from fourways_api import Contract
 from fourways_runtime.scoring.columns import Reject
 
-from ..folders.output_folder import Place
+from ..folders import OutputFolder
 from .chunk_files import ChunkFile, Layout
 from .once import Once, key_name
 
@@ -38,7 +38,7 @@ _FILES = "_files"
 class ParquetSink:
     """See :class:`.base.Sink`."""
 
-    def __init__(self, place: Place, contract: Contract, run: str, keep: int) -> None:
+    def __init__(self, place: OutputFolder, contract: Contract, run: str, keep: int) -> None:
         self._place = place
         self._layout = Layout(contract)
         self._run = run

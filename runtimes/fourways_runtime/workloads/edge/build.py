@@ -26,7 +26,7 @@ from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor
 from fourways_runtime.errors import BudgetExceeded, ConfigError
 from fourways_runtime.io.fetch.part import disk_errors
-from fourways_runtime.io.folders.bundle_targets import open_place
+from fourways_runtime.io.folders import PUBLISH_ERRORS, open_folder
 from fourways_runtime.scoring.golden import Vector
 
 from ..prepare import fetch_golden, fetch_model, prepare
@@ -174,13 +174,13 @@ def _publish(
     clock: Clock,
 ) -> BundleStatus:
     edge, credentials = config.edge, config.edge.credentials
-    place = open_place(
+    place = open_folder(
         f"{edge.publish.rstrip('/')}/{config.name}/{target.name}",
-        credentials=Path(config.paths.secrets_root) / credentials.secret_name
-        if credentials
-        else None,
+        secret=Path(config.paths.secrets_root) / credentials.secret_name if credentials else None,
         policy=config.fetch,
         paths=config.paths,
+        errors=PUBLISH_ERRORS,
+        public=True,
     )
     with tempfile.TemporaryDirectory(prefix="bundle-", dir=model.parent) as folder:
         staged = Staged(Path(folder))

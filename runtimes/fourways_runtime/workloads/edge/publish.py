@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor, Malformed, Release
-from fourways_runtime.io.folders.bundle_targets import Place
+from fourways_runtime.io.folders import OutputFolder
 
 PREVIOUS_FILE = "previous.json"
 _BLOBS = "blobs/sha256"
@@ -43,14 +43,14 @@ class Staged:
 
 
 def next_release(
-    place: Place, deployment: str, target: str, manifest: str, clock: Callable[[], float]
+    folder: OutputFolder, deployment: str, target: str, manifest: str, clock: Callable[[], float]
 ) -> Release:
     """Return the release a manifest is published as: a later one, unless it is published already.
 
     The sequence is the time in seconds since 1970, and more than the last one: even where the
     folder was lost, no device takes the next release for an old one. Raises PublishFailed.
     """
-    last = published_release(place)
+    last = published_release(folder)
     if last is not None and (last.deployment, last.target) != (deployment, target):
         last = None  # somebody else's folder before
     if last is not None and last.manifest == manifest:
@@ -59,51 +59,51 @@ def next_release(
     return Release(deployment, target, manifest, sequence)
 
 
-def published_release(place: Place) -> Release | None:
+def published_release(folder: OutputFolder) -> Release | None:
     """Return what is published now; None where nothing is, or nothing that can be read."""
-    raw = place.read(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
+    raw = folder.get(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
     try:
         if raw is None:
             return None
         index = layout.read_index(raw)
-        signature = _blob(place, index.signature.digest)
+        signature = _blob(folder, index.signature.digest)
         _, release = layout.read_signature_manifest(signature, index.model.digest)
-        return layout.read_release(_blob(place, release.digest))
+        return layout.read_release(_blob(folder, release.digest))
     except Malformed:
         return None
 
 
-def publish(place: Place, staged: Staged, index: bytes) -> None:
+def publish(folder: OutputFolder, staged: Staged, index: bytes) -> None:
     """Make a bundle the published one. Raises PublishFailed."""
     for digest, file in staged.blobs.items():
         name = layout.blob_name(digest)
         # A blob of this size that is there already is this blob: its name is its content.
-        if place.size(name) != file.stat().st_size:
-            place.put(name, file)
-    place.put(layout.LAYOUT_FILE, staged.document("layout", layout.encode(layout.LAYOUT)))
-    before = place.read(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
+        if folder.size(name) != file.stat().st_size:
+            folder.put_file(name, file)
+    folder.put_file(layout.LAYOUT_FILE, staged.document("layout", layout.encode(layout.LAYOUT)))
+    before = folder.get(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
     if before is not None and _model(before) not in (None, _model(index)):
-        place.put(PREVIOUS_FILE, staged.document("previous", before))
-    place.put(layout.INDEX_FILE, staged.document("index", index))
-    _prune(place, index)
+        folder.put_file(PREVIOUS_FILE, staged.document("previous", before))
+    folder.put_file(layout.INDEX_FILE, staged.document("index", index))
+    _prune(folder, index)
 
 
-def _prune(place: Place, index: bytes) -> None:
-    kept = _reachable(place, index)
-    previous = place.read(PREVIOUS_FILE, layout.MAX_DOCUMENT_BYTES)
+def _prune(folder: OutputFolder, index: bytes) -> None:
+    kept = _reachable(folder, index)
+    previous = folder.get(PREVIOUS_FILE, layout.MAX_DOCUMENT_BYTES)
     if previous is not None:
-        kept |= _reachable(place, previous)
-    for name in place.names(_BLOBS):
+        kept |= _reachable(folder, previous)
+    for name in folder.names(_BLOBS):
         if f"sha256:{name}" not in kept:
-            place.delete(f"{_BLOBS}/{name}")
+            folder.delete(f"{_BLOBS}/{name}")
 
 
-def _reachable(place: Place, index: bytes) -> set[str]:
+def _reachable(folder: OutputFolder, index: bytes) -> set[str]:
     """Return the digests an index leads to."""
     found: set[str] = set()
     for manifest in _digests(layout.loads(index), "manifests"):
         found.add(manifest)
-        raw = place.read(layout.blob_name(manifest), layout.MAX_DOCUMENT_BYTES)
+        raw = folder.get(layout.blob_name(manifest), layout.MAX_DOCUMENT_BYTES)
         if raw is not None:
             document = layout.loads(raw)
             found |= {*_digests(document, "layers"), *_digests({"": [document.get("config")]}, "")}
@@ -124,8 +124,8 @@ def _model(index: bytes) -> str | None:
         return None
 
 
-def _blob(place: Place, digest: str) -> bytes:
-    raw = place.read(layout.blob_name(digest), layout.MAX_DOCUMENT_BYTES)
+def _blob(folder: OutputFolder, digest: str) -> bytes:
+    raw = folder.get(layout.blob_name(digest), layout.MAX_DOCUMENT_BYTES)
     if raw is None or layout.digest_of(raw) != digest:
         raise Malformed("a blob is missing")
     return raw
