@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote
 
 from prometheus_client import CollectorRegistry
 
@@ -20,14 +19,12 @@ from fourways_runtime.errors import ConfigError
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import FeatureReader, Row
 
-from .base import Source, Wanted
+from ..secret_uri import URI_KEY, read_secret_uri, sqlite_path
+from .base import WHAT, Source, Wanted
 from .coalesced import Coalesced
 from .observed import FeatureMetrics
 
 __all__ = ["FeatureReader", "Key", "Row", "open_features"]
-
-URI_KEY = "uri"
-"""Key of the Secret."""
 
 
 def open_features(
@@ -64,26 +61,10 @@ def open_features(
 
 
 def _source(wanted: Wanted, file: Path) -> Source:
-    uri = read_uri(file)
-    if uri.startswith("sqlite:///"):
+    if (path := sqlite_path(read_secret_uri(file, WHAT), WHAT)) is not None:
         from .sqlite import SqliteSource
 
-        return SqliteSource(wanted, Path("/" + unquote(uri.removeprefix("sqlite:///")).lstrip("/")))
-    if uri.startswith(("postgresql://", "postgres://")):
-        from .postgres import PostgresSource
+        return SqliteSource(wanted, path)
+    from .postgres import PostgresSource
 
-        return PostgresSource(wanted, lambda: read_uri(file))
-    raise ConfigError("the feature database's URI is neither postgresql://… nor sqlite:///PATH")
-
-
-def read_uri(file: Path) -> str:
-    """Read the address from the mounted Secret. Raises ConfigError, without showing it."""
-    try:
-        uri = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not text"
-        text = f"the feature database's URI: Secret {file.parent.name}, key {file.name}: {why}"
-        raise ConfigError(text) from None
-    if not uri:
-        raise ConfigError(f"the feature database's URI in Secret {file.parent.name} is empty")
-    return uri
+    return PostgresSource(wanted, lambda: read_secret_uri(file, WHAT))

@@ -13,6 +13,9 @@ from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import Row
 from fourways_runtime.scoring.keys import asked
 
+WHAT = "the feature database"
+"""How errors name it."""
+
 
 class Source(Protocol):
     """One database: a query at a time for many keys. Errors as :class:`FeatureReader`."""

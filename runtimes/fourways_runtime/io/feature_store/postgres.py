@@ -6,7 +6,6 @@ every new connection, so that a rotated Secret needs no restart. Sessions are re
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +15,6 @@ from psycopg import sql
 from psycopg.postgres import types as pg_types
 from psycopg.types.numeric import Int8
 from psycopg.types.string import StrDumper
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from fourways_api import InputField
 from fourways_runtime.errors import ConfigError, FeaturesMismatch, FeaturesUnavailable
@@ -24,12 +22,11 @@ from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import Row
 
 from ..postgres.connection import conninfo, explain, is_unavailable
-from .base import Wanted
+from ..postgres.pool import NoConnectionError, ReadOnlyPool, configure_read_only
+from .base import WHAT, Wanted
 
 MAX_CONNECTIONS = 4
 CONNECT_SECONDS = 5.0
-RECONNECT_SECONDS = 0.5
-"""How long the pool tries before it forgets a connection; the next question starts anew."""
 
 _NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8", "numeric"})
 _TEXTS = frozenset({"text", "varchar", "bpchar", "name", "char", "uuid", "citext"})
@@ -46,32 +43,23 @@ class PostgresSource:
         self._wanted = wanted
         self._uri = uri
         self._statement = _statement(wanted)
-        self._pool: AsyncConnectionPool | None = None
-        self._opening = asyncio.Lock()
+        self._pool = ReadOnlyPool(
+            self._conninfo,
+            lambda connection: _configure(connection, wanted.timeout),
+            size=MAX_CONNECTIONS,
+            wait_seconds=CONNECT_SECONDS,
+            stale=_STALE,
+        )
 
     async def query(self, keys: list[Key]) -> dict[Key, Row]:
         """Return the rows of these keys."""
         meant = self._wanted.meant(keys)
-        pool = await self._opened()
-        for last in (False, True):
-            connection = None
-            try:
-                async with pool.connection() as connection:
-                    try:
-                        return await self._ask(connection, meant)
-                    except _STALE:
-                        await connection.close()
-                        raise
-            except (PoolTimeout, TooManyRequests, PoolClosed):
-                raise FeaturesUnavailable("the feature database: no connection") from None
-            except psycopg.Error as error:
-                broken = connection is not None and connection.closed
-                if last or not broken:
-                    raise FeaturesUnavailable(self._told(error)) from None
-                if not isinstance(error, _STALE):
-                    # The server went away since: what else is in the pool is as dead.
-                    await pool.drain()
-        raise AssertionError
+        try:
+            return await self._pool.run(lambda connection: self._ask(connection, meant))
+        except NoConnectionError:
+            raise FeaturesUnavailable(f"{WHAT}: no connection") from None
+        except psycopg.Error as error:
+            raise FeaturesUnavailable(self._told(error)) from None
 
     async def check(self) -> None:
         """Connect on a line of its own, which knows why it fails, and look at the columns."""
@@ -87,12 +75,11 @@ class PostgresSource:
             ):
                 raise FeaturesUnavailable(self._told(error)) from None
             raise FeaturesMismatch(self._told(error)) from None
-        await self._opened()
+        await self._pool.open()
 
     async def close(self) -> None:
         """Close the pool."""
-        if self._pool is not None:
-            await self._pool.close()
+        await self._pool.close()
 
     async def _ask(
         self, connection: psycopg.AsyncConnection, meant: dict[Key, list[Key]]
@@ -131,48 +118,21 @@ class PostgresSource:
             await _configure(connection, CONNECT_SECONDS)
             yield connection
 
-    async def _opened(self) -> AsyncConnectionPool:
-        async with self._opening:
-            if self._pool is None:
-                pool = AsyncConnectionPool(
-                    self._conninfo,
-                    kwargs={"autocommit": True},
-                    configure=lambda connection: _configure(connection, self._wanted.timeout),
-                    min_size=1,
-                    max_size=MAX_CONNECTIONS,
-                    timeout=CONNECT_SECONDS,
-                    reconnect_timeout=RECONNECT_SECONDS,
-                    open=False,
-                )
-                await pool.open()
-                self._pool = pool
-        return self._pool
-
     def _conninfo(self) -> str:
-        try:
-            return conninfo(self._uri(), CONNECT_SECONDS)
-        except ConfigError as error:
-            if "store" not in str(error):
-                raise
-            raise ConfigError("the feature database's URI is not a PostgreSQL URI") from None
+        return conninfo(self._uri(), CONNECT_SECONDS, WHAT)
 
     def _told(self, error: psycopg.Error) -> str:
         try:
             text = explain(error, self._uri())
         except ConfigError:
             text = type(error).__name__
-        return f"the feature database: {text}"
+        return f"{WHAT}: {text}"
 
 
 async def _configure(connection: psycopg.AsyncConnection, seconds: float) -> None:
     # Else a text key would be tried as a number or a UUID, and a bad one fail its whole batch.
     connection.adapters.register_dumper(str, StrDumper)
-    milliseconds = max(1, int(seconds * 1000))
-    await connection.execute(
-        sql.SQL("SET statement_timeout = {}; SET default_transaction_read_only = on").format(
-            sql.Literal(milliseconds)
-        )
-    )
+    await configure_read_only(connection, seconds)
 
 
 def _columns_of(table: str) -> sql.Composed:

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from fourways_runtime.errors import ConfigError, StoreFull, StoreUnavailable
 
 
-def conninfo(uri: str, timeout: float) -> str:
+def conninfo(uri: str, timeout: float, what: str = "the prediction store") -> str:
     """Return a connection string that notices a dead peer; what the URI sets itself stands.
 
     ``timeout`` (s) is for connecting and for the peer to answer on an open connection.
@@ -35,7 +35,7 @@ def conninfo(uri: str, timeout: float) -> str:
         }
         return make_conninfo(uri, **{k: v for k, v in defaults.items() if k not in given})
     except psycopg.ProgrammingError:
-        raise ConfigError("the prediction store's URI is not a PostgreSQL URI") from None
+        raise ConfigError(f"the URI of {what} is not a PostgreSQL URI") from None
 
 
 def explain(error: Exception, uri: str) -> str:

@@ -12,10 +12,8 @@ from fourways_api import Paths
 from fourways_api.model import SecretReference
 from fourways_runtime.errors import ConfigError, WorkloadError
 
+from ..secret_uri import POSTGRESQL, URI_KEY, read_secret_uri
 from .connection import conninfo, explain, is_unavailable
-
-URI_KEY = "uri"
-"""Key of the Secret."""
 
 CONNECT_SECONDS = 10.0
 
@@ -44,21 +42,12 @@ class UserDatabase:
         """Connect; the address is read anew, for the Secret may have been rotated."""
         uri = self._uri()
         with self.translated():
-            try:
-                address = conninfo(uri, CONNECT_SECONDS)
-            except ConfigError:
-                raise ConfigError(f"the URI of {self._what} is not a PostgreSQL URI") from None
+            address = conninfo(uri, CONNECT_SECONDS, self._what)
             return psycopg.connect(address, client_encoding="utf8")
 
     def _uri(self) -> str:
-        try:
-            uri = self._file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "not text"
-            raise ConfigError(
-                f"the URI of {self._what}: Secret {self._file.parent.name}, key {URI_KEY}: {why}"
-            ) from None
-        if not uri.startswith(("postgresql://", "postgres://")):
+        uri = read_secret_uri(self._file, self._what)
+        if not uri.startswith(POSTGRESQL):
             raise ConfigError(
                 f"the URI of {self._what} in Secret {self._file.parent.name} is not postgresql://…"
             )

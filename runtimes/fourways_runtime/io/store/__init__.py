@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import unquote
 
-from fourways_runtime.errors import ConfigError
 from fourways_runtime.scoring.columns import Key
 
+from ..secret_uri import read_secret_uri, sqlite_path
 from .base import Lookup, PublishedRun, Run
 from .reader import StoreReader
 from .runs.writer import Writer
@@ -36,6 +35,9 @@ __all__ = [
 ]
 
 
+_WHAT = "the prediction store"
+
+
 def read_uri(file: str) -> str:
     """Read the store's URI from a mounted file.
 
@@ -43,17 +45,11 @@ def read_uri(file: str) -> str:
         ConfigError: the file is missing or empty.
 
     """
-    try:
-        uri = Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not text"
-        raise ConfigError(
-            f"the prediction store's URI cannot be read from {file}: {why} (on a cluster, the key "
-            "uri of the store's Secret, fourways-store unless the chart's values say otherwise)"
-        ) from None
-    if not uri:
-        raise ConfigError(f"the prediction store's URI in {file} is empty")
-    return uri
+    where = (
+        f"{file} (on a cluster, the key uri of the store's Secret, fourways-store unless the "
+        "chart's values say otherwise)"
+    )
+    return read_secret_uri(Path(file), _WHAT, where)
 
 
 def open_writer(uri: str) -> Writer:
@@ -64,7 +60,7 @@ def open_writer(uri: str) -> Writer:
         StoreUnavailable: it cannot be reached, or refuses us.
 
     """
-    if (path := _sqlite_path(uri)) is not None:
+    if (path := sqlite_path(uri, _WHAT)) is not None:
         from .sqlite_database import SqliteDatabase
 
         return Writer(SqliteDatabase(path))
@@ -83,7 +79,7 @@ def open_stream_writer(uri: str, stream: Stream) -> StreamWriter:
         StoreUnavailable: it cannot be reached, or refuses us.
 
     """
-    if (path := _sqlite_path(uri)) is not None:
+    if (path := sqlite_path(uri, _WHAT)) is not None:
         from .streams.sqlite_stream import SqliteStream
 
         return SqliteStream(path, stream)
@@ -103,18 +99,10 @@ def open_reader(uri: str | Callable[[], str], timeout: float) -> StoreReader:
 
     """
     ask = uri if callable(uri) else lambda: uri
-    if (path := _sqlite_path(ask())) is not None:
+    if (path := sqlite_path(ask(), _WHAT)) is not None:
         from .sqlite_reader import SqliteReader
 
         return SqliteReader(path, timeout)
     from .postgres_reader import PostgresReader
 
     return PostgresReader(ask, timeout)
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    if uri.startswith("sqlite:///"):
-        return Path("/" + unquote(uri.removeprefix("sqlite:///")).lstrip("/"))
-    if uri.startswith(("postgresql://", "postgres://")):
-        return None
-    raise ConfigError("the prediction store's URI is neither postgresql://… nor sqlite:///PATH")

@@ -1,17 +1,111 @@
-"""The ledger's tables, the same in both databases, and how its statements are written.
+"""The tables of the prediction store, written once for both databases.
 
-Owns what is beside a run's row: ``ledgers`` says how far it is and what it was begun with,
-``chunks`` who scores which part of the source and what came of it, ``sections`` by what its rows
-are known again where runs compare them (their hashes, and a digest of all their bytes where every
-row of a section has a prediction), ``workers`` who took part,
-``tombstones`` which keys of the run before it has no prediction for.
-``@`` in front of a name stands for the schema, where there is one. Times are seconds since 1970 by
-the database's clock, so that no worker's clock counts.
+* ``schema_version``: one row, for migrations;
+* ``runs``: one row a run, with its contract and the name of its own table;
+* ``published``: which run readers see, one row per deployment. Moving it is publishing; moving it
+  back is rolling back;
+* ``rejects``: the rows that a run refused;
+* ``run_<hash>``: the predictions of one run;
+* ``ledgers``: how far a run is and what it was begun with; ``chunks``: which worker scores which
+  part of the source, and the result; ``sections``: how the rows of a part are recognised again
+  where runs compare them (their hashes, and a digest of all their bytes where every row has a
+  prediction); ``workers``: who took part; ``tombstones``: keys of the run before that have no
+  prediction in this one;
+* ``streams``: one row per streaming deployment, with its contract and the name of its live table;
+  ``revision`` counts its contracts;
+* ``models``: which version and digest the numbers in live rows stand for;
+* ``positions``: where each partition of a stream's source stands;
+* ``dead_letters``: events that will not be scored;
+* ``live_<hash>``: the answers of one stream, one row per entity key.
+
+``@`` in front of a name stands for the schema, where there is one; the names in braces are what
+the databases spell differently (:class:`Dialect`). The ledger's times are seconds since 1970 by the
+database's clock, so that no worker's clock counts.
 """
 
 from __future__ import annotations
 
-CREATE = """
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one database spells the types and defaults of the tables."""
+
+    schema: str
+    """In front of each table's name."""
+
+    serial: str
+    time: str
+    now: str
+    flag: str
+    bytes: str
+    updated: str
+    """Storage of a table whose rows are updated all the time."""
+
+
+POSTGRESQL = Dialect(
+    schema="fourways.",
+    serial="bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+    time="timestamptz",
+    now="now()",
+    flag="boolean PRIMARY KEY DEFAULT true CHECK (only_row)",
+    bytes="bytea",
+    updated=" WITH (fillfactor = 50)",
+)
+SQLITE = Dialect(
+    schema="",
+    serial="INTEGER PRIMARY KEY AUTOINCREMENT",
+    time="text",
+    now="CURRENT_TIMESTAMP",
+    flag="integer PRIMARY KEY CHECK (only_row = 1)",
+    bytes="blob",
+    updated="",
+)
+
+
+def create_tables(dialect: Dialect) -> str:
+    """Return the statements that make the tables where they are missing."""
+    return _TABLES.replace("@", dialect.schema).format(**asdict(dialect))
+
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS @schema_version (only_row {flag}, version integer NOT NULL);
+CREATE TABLE IF NOT EXISTS @runs (
+    id {serial},
+    namespace text NOT NULL, deployment text NOT NULL, name text NOT NULL,
+    table_name text NOT NULL DEFAULT '',
+    version text NOT NULL, digest text NOT NULL, contract text NOT NULL,
+    state text NOT NULL DEFAULT 'writing' CHECK (state IN ('writing', 'published')),
+    started_at {time} NOT NULL, computed_at {time}, published_at {time},
+    rows bigint NOT NULL DEFAULT 0, rejects bigint NOT NULL DEFAULT 0,
+    UNIQUE (namespace, deployment, name));
+CREATE TABLE IF NOT EXISTS @published (
+    namespace text NOT NULL, deployment text NOT NULL,
+    run_id bigint NOT NULL REFERENCES @runs (id), moved_at {time} NOT NULL DEFAULT {now},
+    PRIMARY KEY (namespace, deployment));
+CREATE TABLE IF NOT EXISTS @rejects (
+    run_id bigint NOT NULL REFERENCES @runs (id) ON DELETE CASCADE,
+    position bigint NOT NULL, key text, field text NOT NULL, reason text NOT NULL);
+CREATE INDEX IF NOT EXISTS rejects_run_id ON @rejects (run_id);
+CREATE TABLE IF NOT EXISTS @models (
+    id {serial},
+    version text NOT NULL, digest text NOT NULL, UNIQUE (version, digest));
+CREATE TABLE IF NOT EXISTS @streams (
+    namespace text NOT NULL, deployment text NOT NULL,
+    version text NOT NULL, digest text NOT NULL, contract text NOT NULL, source text NOT NULL,
+    table_name text NOT NULL, revision bigint NOT NULL DEFAULT 1,
+    started_at {time} NOT NULL DEFAULT {now}, PRIMARY KEY (namespace, deployment));
+CREATE TABLE IF NOT EXISTS @positions (
+    namespace text NOT NULL, deployment text NOT NULL, source text NOT NULL,
+    partition integer NOT NULL, next bigint NOT NULL, tries integer NOT NULL,
+    PRIMARY KEY (namespace, deployment, source, partition)){updated};
+CREATE TABLE IF NOT EXISTS @dead_letters (
+    namespace text NOT NULL, deployment text NOT NULL, source text NOT NULL,
+    partition integer NOT NULL, position bigint NOT NULL, key {bytes}, value {bytes},
+    headers text NOT NULL, attempts integer NOT NULL, reason text NOT NULL,
+    died_at {time} NOT NULL DEFAULT {now},
+    PRIMARY KEY (namespace, deployment, source, partition, position));
 CREATE TABLE IF NOT EXISTS @ledgers (
     run_id bigint PRIMARY KEY REFERENCES @runs (id) ON DELETE CASCADE,
     state text NOT NULL DEFAULT 'new' CHECK (state IN ('new', 'open', 'sealed', 'failed')),
@@ -37,7 +131,7 @@ CREATE TABLE IF NOT EXISTS @chunks (
     PRIMARY KEY (run_id, number));
 CREATE TABLE IF NOT EXISTS @sections (
     run_id bigint NOT NULL REFERENCES @runs (id) ON DELETE CASCADE,
-    digest text, hashes bytea NOT NULL);
+    digest text, hashes {bytes} NOT NULL);
 CREATE INDEX IF NOT EXISTS sections_run_id ON @sections (run_id, digest);
 CREATE TABLE IF NOT EXISTS @workers (
     run_id bigint NOT NULL REFERENCES @runs (id) ON DELETE CASCADE,

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from fourways_runtime.errors import ConfigError, StoreUnavailable
 from fourways_runtime.scoring.columns import Key
@@ -22,6 +21,7 @@ from fourways_runtime.scoring.keys import asked
 
 from ..postgres import copy_in as pgcopy
 from ..postgres.connection import conninfo, explain, is_unavailable
+from ..postgres.pool import NoConnectionError, ReadOnlyPool, configure_read_only
 from . import layout
 from .base import Lookup, PublishedRun
 from .streams.postgres_live import STREAM, LiveTarget, refused, whole
@@ -29,9 +29,6 @@ from .streams.stream import LiveLookup, Place
 
 MAX_CONNECTIONS = 8
 MAX_WAITING = 10_000
-RECONNECT_SECONDS = 0.5
-"""How long the pool tries before it forgets a connection; the next question starts anew. So a
-store that is back is noticed within this time, whatever the pool's own backoff would be."""
 
 _TRIES = 3
 _POINTER = f"""SELECT r.id, r.namespace, r.deployment, r.table_name, {layout.RUN_COLUMNS}
@@ -59,8 +56,13 @@ class PostgresReader:
     def __init__(self, uri: Callable[[], str], timeout: float) -> None:
         self._uri = uri
         self._timeout = timeout
-        self._pool: AsyncConnectionPool | None = None
-        self._opening = asyncio.Lock()
+        self._pool = ReadOnlyPool(
+            lambda: conninfo(uri(), timeout),
+            lambda connection: configure_read_only(connection, timeout),
+            size=MAX_CONNECTIONS,
+            wait_seconds=timeout,
+            max_waiting=MAX_WAITING,
+        )
         self._targets: dict[tuple[str, str], _Target] = {}
         self._streams: dict[tuple[str, str], LiveTarget] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -91,8 +93,7 @@ class PostgresReader:
         """Close the pool."""
         for task in self._tasks:
             task.cancel()
-        if self._pool is not None:
-            await self._pool.close()
+        await self._pool.close()
 
     async def _lookup(self, namespace: str, deployment: str, keys: list[Key]) -> Lookup | None:
         whose = (namespace, deployment)
@@ -147,56 +148,22 @@ class PostgresReader:
         self, query: str | sql.Composed, values: tuple[Any, ...]
     ) -> list[tuple[Any, ...]] | None:
         """Return all rows; None where the table, or the store's schema, is not there."""
-        pool = await self._opened()
-        for last in (False, True):
-            connection = None
-            try:
-                async with pool.connection() as connection:
-                    cursor = connection.cursor(binary=True)
-                    await cursor.execute(query, values)
-                    return await cursor.fetchall()
-            except _GONE:
-                return None
-            except (PoolTimeout, TooManyRequests, PoolClosed):
-                raise StoreUnavailable("the prediction store: no connection") from None
-            except psycopg.Error as error:
-                if not is_unavailable(error):
-                    raise
-                broken = connection is not None and connection.closed
-                if last or not broken:
-                    raise StoreUnavailable(f"the prediction store: {self._told(error)}") from None
-                # The server went away since: what else is in the pool is as dead as this one.
-                await pool.drain()
-        raise AssertionError
 
-    async def _opened(self) -> AsyncConnectionPool:
-        async with self._opening:
-            if self._pool is None:
-                pool = AsyncConnectionPool(
-                    self._conninfo,
-                    kwargs={"autocommit": True},
-                    configure=self._configure,
-                    min_size=1,
-                    max_size=MAX_CONNECTIONS,
-                    max_waiting=MAX_WAITING,
-                    timeout=self._timeout,
-                    reconnect_timeout=RECONNECT_SECONDS,
-                    open=False,
-                )
-                await pool.open()
-                self._pool = pool
-        return self._pool
+        async def ask(connection: psycopg.AsyncConnection) -> list[tuple[Any, ...]]:
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(query, values)
+            return await cursor.fetchall()
 
-    def _conninfo(self) -> str:
-        return conninfo(self._uri(), self._timeout)
-
-    async def _configure(self, connection: psycopg.AsyncConnection) -> None:
-        milliseconds = max(1, int(self._timeout * 1000))
-        await connection.execute(
-            sql.SQL("SET statement_timeout = {}; SET default_transaction_read_only = on").format(
-                sql.Literal(milliseconds)
-            )
-        )
+        try:
+            return await self._pool.run(ask)
+        except _GONE:
+            return None
+        except NoConnectionError:
+            raise StoreUnavailable("the prediction store: no connection") from None
+        except psycopg.Error as error:
+            if not is_unavailable(error):
+                raise
+            raise StoreUnavailable(f"the prediction store: {self._told(error)}") from None
 
     async def _within(self, question: Coroutine[Any, Any, T]) -> T:
         """Wait for an answer as long as the time-out allows, and not for its cancellation."""

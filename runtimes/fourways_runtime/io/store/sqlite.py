@@ -18,52 +18,11 @@ from fourways_runtime.errors import ConfigError, StoreFull, StoreUnavailable
 from fourways_runtime.scoring.columns import Keys
 
 from ..table_columns import TableColumn
-from . import ddl
+from .ddl import SQLITE, create_tables
 from .layout import SCHEMA_VERSION
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one's transaction."""
-
-CREATE = """
-CREATE TABLE IF NOT EXISTS schema_version (
-    only_row INTEGER PRIMARY KEY CHECK (only_row = 1), version INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS runs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    namespace TEXT NOT NULL, deployment TEXT NOT NULL, name TEXT NOT NULL,
-    table_name TEXT NOT NULL DEFAULT '',
-    version TEXT NOT NULL, digest TEXT NOT NULL, contract TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'writing' CHECK (state IN ('writing', 'published')),
-    started_at TEXT NOT NULL, computed_at TEXT, published_at TEXT,
-    rows INTEGER NOT NULL DEFAULT 0, rejects INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (namespace, deployment, name));
-CREATE TABLE IF NOT EXISTS published (
-    namespace TEXT NOT NULL, deployment TEXT NOT NULL,
-    run_id INTEGER NOT NULL REFERENCES runs, moved_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    PRIMARY KEY (namespace, deployment));
-CREATE TABLE IF NOT EXISTS rejects (
-    run_id INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
-    position INTEGER NOT NULL, key TEXT, field TEXT NOT NULL, reason TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS rejects_run_id ON rejects (run_id);
-CREATE TABLE IF NOT EXISTS models (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    version TEXT NOT NULL, digest TEXT NOT NULL, UNIQUE (version, digest));
-CREATE TABLE IF NOT EXISTS streams (
-    namespace TEXT NOT NULL, deployment TEXT NOT NULL,
-    version TEXT NOT NULL, digest TEXT NOT NULL, contract TEXT NOT NULL, source TEXT NOT NULL,
-    table_name TEXT NOT NULL, revision INTEGER NOT NULL DEFAULT 1,
-    started_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (namespace, deployment));
-CREATE TABLE IF NOT EXISTS positions (
-    namespace TEXT NOT NULL, deployment TEXT NOT NULL, source TEXT NOT NULL,
-    partition INTEGER NOT NULL, next INTEGER NOT NULL, tries INTEGER NOT NULL,
-    PRIMARY KEY (namespace, deployment, source, partition));
-CREATE TABLE IF NOT EXISTS dead_letters (
-    namespace TEXT NOT NULL, deployment TEXT NOT NULL, source TEXT NOT NULL,
-    partition INTEGER NOT NULL, position INTEGER NOT NULL, key BLOB, value BLOB,
-    headers TEXT NOT NULL, attempts INTEGER NOT NULL, reason TEXT NOT NULL,
-    died_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    PRIMARY KEY (namespace, deployment, source, partition, position));
-"""
-CREATE += ddl.CREATE.replace("@", "")
 
 
 def sql_type(column: TableColumn) -> str:
@@ -146,7 +105,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def _ensure_schema(connection: sqlite3.Connection) -> None:
     with transaction(connection):
-        for statement in CREATE.split(";\n"):
+        for statement in create_tables(SQLITE).split(";\n"):
             connection.execute(statement)
         connection.execute(
             "INSERT INTO schema_version VALUES (1, ?) ON CONFLICT (only_row) DO UPDATE "

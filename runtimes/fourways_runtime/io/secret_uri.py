@@ -1,0 +1,48 @@
+"""The address of a database, read from the mounted Secret that holds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote
+
+from fourways_runtime.errors import ConfigError
+
+URI_KEY = "uri"
+"""Key of the Secret."""
+
+POSTGRESQL = ("postgresql://", "postgres://")
+_SQLITE = "sqlite:///"
+
+
+def read_secret_uri(file: Path, what: str, where: str = "") -> str:
+    """Read an address; ``what`` names the database in errors, which never show the address.
+
+    ``where`` says where the file comes from, unless it is a key of a Secret named like its folder.
+
+    Raises:
+        ConfigError: the file is missing, empty or no text.
+
+    """
+    where = where or f"Secret {file.parent.name}, key {file.name}"
+    try:
+        uri = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not text"
+        raise ConfigError(f"the URI of {what} cannot be read: {where}: {why}") from None
+    if not uri:
+        raise ConfigError(f"the URI of {what} is empty: {where}")
+    return uri
+
+
+def sqlite_path(uri: str, what: str) -> Path | None:
+    """Return the file that a ``sqlite:///PATH`` URI names, None for one of PostgreSQL.
+
+    Raises:
+        ConfigError: it names neither.
+
+    """
+    if uri.startswith(_SQLITE):
+        return Path("/" + unquote(uri.removeprefix(_SQLITE)).lstrip("/"))
+    if uri.startswith(POSTGRESQL):
+        return None
+    raise ConfigError(f"the URI of {what} is neither postgresql://… nor sqlite:///PATH")
