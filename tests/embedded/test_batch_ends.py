@@ -26,7 +26,7 @@ from fourways_runtime.errors import (
     Unavailable,
     WorkloadError,
 )
-from fourways_runtime.io.store import open_writer
+from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads.batch import BatchRun
 from fourways_runtime.workloads.batch import run as shell
 from tests.unit.postgres import Server, postgres
@@ -123,7 +123,7 @@ class Ground:
         return len(found), bases.pop()
 
     def states(self) -> dict[str, str]:
-        with closing(open_writer(self.world.uri)) as writer:
+        with closing(open_run_store(self.world.uri)) as writer:
             return {run.name: run.state for run in writer.runs("n", "churn")}
 
 
@@ -351,7 +351,7 @@ async def test_a_full_disk_is_named_and_the_next_try_goes_on_from_what_is_record
     assert await ground.seen() == (ROWS, 0.0)
     ground.rows = before
     enlarge("64m")
-    with closing(open_writer(ground.world.uri)) as writer:
+    with closing(open_run_store(ground.world.uri)) as writer:
         ((recorded,),) = writer.database.rows(
             "SELECT coalesce(sum(c.rows), 0) FROM @chunks c JOIN @runs r ON r.id = c.run_id "
             "WHERE r.name = 'r2' AND c.state = 'done'"

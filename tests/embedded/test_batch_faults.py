@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from fourways_runtime.errors import SourceError, StoreFull, WorkloadError
-from fourways_runtime.io.store import open_writer, sqlite_database
+from fourways_runtime.io.store import open_run_store, sqlite_database
 from fourways_runtime.workloads.batch import BatchRun
 from fourways_runtime.workloads.batch import run as shell
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
@@ -105,7 +105,7 @@ async def test_a_server_that_restarts_midway_costs_no_recorded_chunk(
     done = await asyncio.to_thread(run.execute)
     assert done.rows == ROWS
     assert await seen(world) == 0.0
-    writer = open_writer(world.uri)
+    writer = open_run_store(world.uri)
     # Read twice at the most is what was under way; what was recorded before is not scored again.
     ((most, rows),) = writer.database.rows("SELECT max(attempts), sum(rows) FROM @chunks")
     assert (int(rows), int(most) <= 4) == (ROWS, True)
@@ -118,7 +118,7 @@ async def test_a_full_disk_is_named_and_the_next_try_goes_on(
 ) -> None:
     uri = postgres.database()
     world = world_of(tmp_path, uri)
-    open_writer(uri).close()
+    open_run_store(uri).close()
     full = """
         CREATE FUNCTION no_room() RETURNS trigger AS $$ BEGIN IF NEW.number > 3 THEN
         RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';
@@ -176,7 +176,7 @@ async def test_a_table_that_does_not_last_ends_the_run_and_publishes_nothing(
         await asyncio.to_thread(run.execute)
     assert isinstance(error.value, SourceError)
     assert await seen(world) == 0.0
-    writer = open_writer(world.uri)
+    writer = open_run_store(world.uri)
     assert [(r.name, r.state) for r in writer.runs("n", "churn")] == [
         ("r2", "failed"),
         ("r1", "published"),

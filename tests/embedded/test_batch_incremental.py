@@ -14,7 +14,7 @@ import pytest
 
 from fourways_runtime.errors import CheckFailed
 from fourways_runtime.io.sources import parquet_table
-from fourways_runtime.io.store import open_writer, sqlite_database
+from fourways_runtime.io.store import open_run_store, sqlite_database
 from fourways_runtime.io.store.runs.history import RunRecord
 from fourways_runtime.workloads.batch.incremental import row_hashes
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
@@ -59,14 +59,14 @@ class Table:
         return self.listed()[0]
 
     def listed(self) -> list[RunRecord]:
-        writer = open_writer(self.world.uri)
+        writer = open_run_store(self.world.uri)
         try:
             return writer.runs("n", "churn")
         finally:
             writer.close()
 
     def refused(self, run: str) -> list[str | None]:
-        writer = open_writer(self.world.uri)
+        writer = open_run_store(self.world.uri)
         try:
             return [reject.key for reject in writer.rejects("n", "churn", run)]
         finally:
@@ -226,7 +226,7 @@ async def test_a_section_with_a_refused_row_is_read_by_each_run(
 def test_a_run_that_kept_no_hashes_is_not_built_on(table: Table) -> None:
     """Such is one published before hashes were recorded by section."""
     table.run("r1", HASH)
-    writer = open_writer(table.world.uri)
+    writer = open_run_store(table.world.uri)
     writer.database.change("DELETE FROM @sections")
     writer.close()
     assert table.run("r2", HASH).kind == "full"
@@ -278,7 +278,7 @@ async def test_a_run_that_was_rolled_back_is_not_built_on(table: Table) -> None:
     table.run("r1", HASH)
     table.change("c003", 60, at=100)
     table.run("r2", HASH)
-    writer = open_writer(table.world.uri)
+    writer = open_run_store(table.world.uri)
     assert writer.rollback("n", "churn") == "r1"
     assert [run.current for run in writer.runs("n", "churn")] == [False, True]
     assert (await table.world.rows("c003")) == {"c003": {"y": 6.0}}
@@ -297,7 +297,7 @@ def test_only_what_the_latest_runs_need_is_kept(table: Table) -> None:
     for at in range(6):
         table.change("c003", at, at=100 + at)
         table.run(f"r{at}", {"watermark": "at"}, batch__keepRuns=2)
-    writer = open_writer(table.world.uri)
+    writer = open_run_store(table.world.uri)
     assert [run.name for run in writer.runs("n", "churn")] == ["r5", "r4"]
     # Two tables of changes and the one beneath, each change with its view; or two whole tables.
     names = writer.database.relations()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fourways_runtime.errors import ConfigError, StoreUnavailable
-from fourways_runtime.io.store import Writer, open_writer
+from fourways_runtime.io.store import RunStore, open_run_store
 from fourways_runtime.io.store.runs import ledger
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.runs.publish import alone
@@ -40,7 +40,7 @@ def claims_of(uri: str, namespace: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def two(writer: Writer, namespace: str) -> Iterator[tuple[Work, Work]]:
+def two(writer: RunStore, namespace: str) -> Iterator[tuple[Work, Work]]:
     """Two workers of one run of three chunks."""
     with (
         Work.on(writer, a_run(namespace), splits=3) as one,
@@ -58,7 +58,7 @@ def test_no_chunk_is_claimed_by_two(two: tuple[Work, Work]) -> None:
 
 async def test_many_workers_at_once_record_each_chunk_once(
     uri: str,
-    writer: Writer,
+    writer: RunStore,
     namespace: str,
 ) -> None:
     chunks, workers = 12, 4
@@ -90,7 +90,7 @@ async def test_many_workers_at_once_record_each_chunk_once(
 
 def test_a_run_begun_again_goes_on_where_it_ended(
     uri: str,
-    writer: Writer,
+    writer: RunStore,
     namespace: str,
 ) -> None:
     with Work.on(writer, a_run(namespace), splits=3) as one:
@@ -109,7 +109,7 @@ def test_a_run_begun_again_goes_on_where_it_ended(
 
 def test_what_is_written_of_a_chunk_counts_only_with_its_record(
     uri: str,
-    writer: Writer,
+    writer: RunStore,
     namespace: str,
 ) -> None:
     with Work.on(writer, a_run(namespace)) as one:
@@ -167,7 +167,7 @@ def test_the_chunks_of_a_worker_that_is_gone_are_taken_at_once(two: tuple[Work, 
 
 def test_a_thread_of_a_worker_that_leaves_claims_nothing_more(
     uri: str,
-    writer: Writer,
+    writer: RunStore,
     namespace: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -200,7 +200,7 @@ def test_a_slow_workers_chunk_is_stolen_once_its_time_is_unusual(two: tuple[Work
 
 def test_a_run_that_is_given_up_ends_for_all_and_begins_anew(
     uri: str,
-    writer: Writer,
+    writer: RunStore,
     namespace: str,
     two: tuple[Work, Work],
 ) -> None:
@@ -226,7 +226,7 @@ def test_a_run_that_is_given_up_ends_for_all_and_begins_anew(
         assert anew.publish().rows == 1
 
 
-def test_one_name_is_not_two_runs_at_once(writer: Writer, namespace: str) -> None:
+def test_one_name_is_not_two_runs_at_once(writer: RunStore, namespace: str) -> None:
     with (
         Work.on(writer, a_run(namespace)),
         pytest.raises(ConfigError, match="run r1 is under way with another model"),
@@ -248,7 +248,7 @@ def test_one_worker_at_a_time_ends_a_run(two: tuple[Work, Work]) -> None:
 
 
 def test_progress_tells_how_far_each_worker_is(
-    writer: Writer,
+    writer: RunStore,
     namespace: str,
     two: tuple[Work, Work],
 ) -> None:
@@ -275,7 +275,7 @@ def test_progress_tells_how_far_each_worker_is(
 
 async def test_an_earlier_run_is_brought_back(
     uri: str,
-    writer: Writer,
+    writer: RunStore,
     namespace: str,
 ) -> None:
     for at in range(3):
@@ -294,7 +294,7 @@ async def test_an_earlier_run_is_brought_back(
     assert [run.name for run in writer.runs(namespace, "churn")] == ["r3"]
 
 
-def test_two_runs_are_compared_by_key(writer: Writer, namespace: str) -> None:
+def test_two_runs_are_compared_by_key(writer: RunStore, namespace: str) -> None:
     publish(writer, a_run(namespace, "r1"), predictions([1, 2, 3], y=[1.0, 2.0, 3.0]))
     publish(writer, a_run(namespace, "r2"), predictions([2, 3, 4, 5], y=[2.0, 4.0, 5.0, 6.0]))
     told = writer.difference(namespace, "churn", "r1", "r2")
@@ -309,11 +309,11 @@ def test_a_store_of_the_first_version_is_brought_up_to_date(
     own = uri
     if uri.startswith("postgresql"):
         own = request.getfixturevalue("postgres").database()
-    open_writer(own).close()
+    open_run_store(own).close()
     for table in ("tombstones", "workers", "chunks", "ledgers"):
         change(own, f"DROP TABLE {{0}}{table}")
     change(own, "UPDATE {0}schema_version SET version = 1")
-    store = open_writer(own)
+    store = open_run_store(own)
     publish(store, a_run("n"), predictions([1]))
     store.close()
 

@@ -11,7 +11,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from fourways_runtime.io.store import open_writer
+from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads.batch import BatchRun
 from fourways_runtime.workloads.batch import run as shell
 from tests.embedded.counted_line import CountedLine
@@ -118,7 +118,7 @@ async def test_a_line_cut_at_any_statement_of_publishing_shows_old_or_new(
             await _run(table, line, version)
             went_through = not line.cut.is_set()
         assert await table.seen(version - 1, version) == table.answers(version)
-        with closing(open_writer(uri)) as writer:
+        with closing(open_run_store(uri)) as writer:
             (tries,) = writer.database.rows(
                 "SELECT sum(attempts), count(*), sum(c.rows) FROM @chunks c JOIN @runs r "
                 "ON r.id = c.run_id WHERE r.name = ?",

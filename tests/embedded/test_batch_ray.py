@@ -20,7 +20,7 @@ import pytest
 from fourways_api import RunReport, RuntimeConfig
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 from fourways_runtime.errors import ModelNotLoadable, TooManyRejects, Unavailable, WorkloadError
-from fourways_runtime.io.store import PublishedRun, open_writer
+from fourways_runtime.io.store import PublishedRun, open_run_store
 from fourways_runtime.io.store.database import quoted, table
 from fourways_runtime.workloads import batch
 from tests.embedded.hosts import free_port
@@ -86,7 +86,7 @@ def slow(postgres: Server, tmp_path: Path) -> World:
     """A world whose store takes its time over each chunk, so that workers die over them."""
     world = World(tmp_path, postgres.database(), "n")
     fill(world)
-    open_writer(world.uri).close()
+    open_run_store(world.uri).close()
     with psycopg.connect(world.uri, autocommit=True) as connection:
         connection.execute(
             "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS "
@@ -121,7 +121,7 @@ def run(world: World, name: str, **changes: Any) -> PublishedRun:
 
 def outcome(world: World, name: str) -> tuple[list[Any], list[Any]]:
     """Return a published run's predictions and its rejects."""
-    store = open_writer(world.uri)
+    store = open_run_store(world.uri)
     try:
         data = store.database
         ((view, run_id, state),) = data.rows(
@@ -257,7 +257,7 @@ def test_what_a_worker_finds_out_ends_the_run(
     world.file("broken.onnx").write_bytes(b"no model")
     with pytest.raises(expected):
         run(world, "r1", **UNDER_RAY, **changes)
-    store = open_writer(world.uri)
+    store = open_run_store(world.uri)
     try:
         assert store.runs(world.namespace, "churn")[0].reason == expected.__name__
     finally:

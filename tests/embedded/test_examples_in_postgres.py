@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fourways_api import RuntimeConfig
-from fourways_runtime.io.store import open_writer
+from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads.batch import BatchRun
 from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
 from tests.unit.test_store import look
@@ -71,7 +71,7 @@ async def test_a_run_is_published_and_answers(
 def test_a_second_night_scores_no_segment_anew(root: Path) -> None:
     for run in ("r1", "r2"):
         BatchRun(config("segmentation", root), run).execute()
-    writer = open_writer((root / "uri").read_text())
+    writer = open_run_store((root / "uri").read_text())
     try:
         latest, first = writer.runs("n", "segmentation")
     finally:

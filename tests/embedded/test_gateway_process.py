@@ -20,7 +20,7 @@ import pytest
 
 from fourways_api import Contract, GatewayConfig, Paths
 from fourways_runtime.errors import Unavailable
-from fourways_runtime.io.store import Run, open_reader, open_writer
+from fourways_runtime.io.store import Run, open_reader, open_run_store
 from fourways_runtime.scoring.columns import Predictions
 from fourways_runtime.workloads.gateway.shell import serve
 from tests.unit.test_store import publish as publish_run
@@ -49,7 +49,7 @@ def publish(uri: str, name: str, rows: int = 3) -> None:
         "box": np.arange(rows * 4, dtype=np.float64).reshape(rows, 2, 2),
         "big": np.full(rows, 2**64 - 1, dtype=np.uint64),
     }
-    store = open_writer(uri)
+    store = open_run_store(uri)
     try:
         publish_run(
             store, run, Predictions(*(np.arange(rows, dtype=np.int64),) * 2, columns), keep=2

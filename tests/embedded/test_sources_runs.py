@@ -14,7 +14,7 @@ import pytest
 
 from fourways_runtime.errors import SourceError, TooManyRejects
 from fourways_runtime.io.sources import parquet_table
-from fourways_runtime.io.store import open_writer
+from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads import batch
 from tests.unit.postgres import Server, postgres
 from tests.unit.test_batch import World
@@ -119,7 +119,7 @@ def test_repeated_keys_are_rejects_wherever_predictions_go(
             run(world, where, "few", batch__sink=to, batch__maxRejects="2")
         done = run(world, where, name, batch__sink=to, batch__maxRejects="3")
         assert (done.rows, done.rejects) == (COUNT - 3, 3)
-        with closing(open_writer(world.uri)) as writer:
+        with closing(open_run_store(world.uri)) as writer:
             told.append(writer.rejects("ns", "churn", name))
     assert told[0] == told[1]
     assert [(reject.row, reject.key) for reject in told[0]] == [
@@ -167,7 +167,7 @@ def test_what_a_run_given_up_wrote_goes_with_its_record(world: World, sink: dict
         assert len(left()) == 1, "what the published run wrote beside the table is kept empty"
     else:
         assert left() == []
-    with closing(open_writer(world.uri)) as writer:
+    with closing(open_run_store(world.uri)) as writer:
         assert [each.name for each in writer.runs("ns", "churn")] == ["alive"]
 
 

@@ -20,7 +20,7 @@ from psycopg_pool.base import AttemptWithBackoff
 
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.postgres.connection import explain
-from fourways_runtime.io.store import Stream, open_reader, open_stream_writer, open_writer
+from fourways_runtime.io.store import Stream, open_reader, open_run_store, open_stream_writer
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.streams.stream import Fenced, Move, Position
 from tests.unit.postgres import CutLine, Server, postgres  # noqa: F401  (a fixture)
@@ -76,7 +76,7 @@ def _work_until(stage: str, uri: str, here: Any) -> None:
             here.send(reached)
             signal.pause()
 
-    work = Work.on(open_writer(uri), a_run("n", "r2"))
+    work = Work.on(open_run_store(uri), a_run("n", "r2"))
     stop("begun")
     chunk = ChunkRecord(work.ledger, work.claim().number)
     stop("claimed")
@@ -94,7 +94,7 @@ def _work_until(stage: str, uri: str, here: Any) -> None:
 async def test_a_worker_killed_at_any_stage_leaves_old_or_new_and_the_next_try_ends_well(
     uri: str, stage: str
 ) -> None:
-    writer = open_writer(uri)
+    writer = open_run_store(uri)
     publish(writer, a_run("n", "r1"), predictions([1]))
     ours, theirs = FORK.Pipe()
     worker = FORK.Process(target=_work_until, args=(stage, uri, theirs))
@@ -126,7 +126,7 @@ def test_what_a_dead_worker_left_is_dropped_by_another_run(uri: str, stage: str)
     assert ours.poll(WAIT)
     worker.kill()
     worker.join()
-    writer = open_writer(uri)
+    writer = open_run_store(uri)
     assert runs_of(uri, "n") == ["r2"]
     _await_unlocked(uri)
     publish(writer, a_run("n", "r3"), predictions([1]))
@@ -154,10 +154,10 @@ async def test_a_line_cut_at_the_commit_is_resolved_by_the_next_try(
 ) -> None:
     name = f"cut-{forward}"
     uri = postgres.uri()
-    writer = open_writer(uri)
+    writer = open_run_store(uri)
     publish(writer, a_run(name, "r1"), predictions([1]))
     through = line(b"COMMIT", forward=forward)
-    cut_writer = open_writer(through.uri)
+    cut_writer = open_run_store(through.uri)
     run = Work.on(cut_writer, a_run(name, "r2"))
     run.record(predictions([1], 7))
     run.seal()
@@ -180,7 +180,7 @@ async def test_a_line_cut_at_the_commit_is_resolved_by_the_next_try(
 
 
 def _publish_through(uri: str, name: str, ready: Any) -> None:
-    run = Work.on(open_writer(uri), a_run(name, "r2"))
+    run = Work.on(open_run_store(uri), a_run(name, "r2"))
     run.record(predictions([1], 7))
     run.seal()
     ready.send("sealed")
@@ -196,7 +196,7 @@ async def test_a_worker_killed_within_the_commit_leaves_old_or_new(
 ) -> None:
     name = f"kill-{forward}"
     uri = postgres.uri()
-    writer = open_writer(uri)
+    writer = open_run_store(uri)
     publish(writer, a_run(name, "r1"), predictions([1]))
     through = line(
         b"COMMIT", forward=forward, then=lambda: os.kill(worker.pid or 0, signal.SIGKILL)
@@ -232,7 +232,7 @@ async def test_readers_and_writers_recover_when_the_server_is_back(
     # As if the server had been away for long: the pool's own backoff has grown.
     monkeypatch.setattr(AttemptWithBackoff, "INITIAL_DELAY", 30.0)
     uri = own_server.database()
-    writer = open_writer(uri)
+    writer = open_run_store(uri)
     publish(writer, a_run("n"), predictions([1]))
     reader = open_reader(uri, 1.0)
     asked = [reader.lookup("n", "churn", [1]) for _ in range(20)]
@@ -247,7 +247,7 @@ async def test_readers_and_writers_recover_when_the_server_is_back(
         writer.published("n", "churn")
     writer.close()
     with pytest.raises(StoreUnavailable):
-        open_writer(uri)
+        open_run_store(uri)
 
     own_server.start()
     found = None
@@ -263,13 +263,13 @@ async def test_readers_and_writers_recover_when_the_server_is_back(
     assert all(found is not None for found in await asyncio.gather(*asked))
     await reader.close()
 
-    publish(open_writer(uri), a_run("n", "r2"), predictions([1], 7))
+    publish(open_run_store(uri), a_run("n", "r2"), predictions([1], 7))
     assert (await look(uri, "n", [1])).rows == {1: {"y": 7.0}}
 
 
 async def test_a_restart_between_two_questions_is_not_noticed(own_server: Server) -> None:
     uri = own_server.database()
-    writer = open_writer(uri)
+    writer = open_run_store(uri)
     publish(writer, a_run("n"), predictions([1]))
     writer.close()
     reader = open_reader(uri, 5.0)
@@ -284,7 +284,7 @@ async def test_a_server_that_hangs_is_unavailable_within_the_timeout(
     postgres: Server,
 ) -> None:
     uri = postgres.database()
-    writer = open_writer(uri)
+    writer = open_run_store(uri)
     publish(writer, a_run("n"), predictions([1]))
     reader = open_reader(uri, 0.3)
     assert await reader.lookup("n", "churn", [1]) is not None
@@ -300,7 +300,7 @@ async def test_a_server_that_hangs_is_unavailable_within_the_timeout(
 
 async def test_a_rotated_secret_needs_no_restart(postgres: Server, tmp_path: Path) -> None:
     uri = postgres.database()
-    writer = open_writer(uri)
+    writer = open_run_store(uri)
     publish(writer, a_run("n"), predictions([1]))
     file = tmp_path / "uri"
     file.write_text("postgresql://nobody-here@/missing?host=/nonexistent")
@@ -328,7 +328,7 @@ def test_workers_that_start_at_once_make_one_schema(uri: str) -> None:
     def begin(number: int) -> None:
         try:
             barrier.wait()
-            writer = open_writer(uri)
+            writer = open_run_store(uri)
             publish(writer, a_run("n", f"r{number}"), predictions([number]))
             writer.close()
         except BaseException as error:  # noqa: BLE001  (shown by the test)
@@ -340,7 +340,7 @@ def test_workers_that_start_at_once_make_one_schema(uri: str) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-    writer = open_writer(uri)
+    writer = open_run_store(uri)
     published = writer.published("n", "churn")
     assert published is not None
     assert published.name in {f"r{number}" for number in range(6)}
@@ -349,7 +349,7 @@ def test_workers_that_start_at_once_make_one_schema(uri: str) -> None:
 
 def test_a_failed_prune_does_not_fail_the_run(postgres: Server) -> None:
     uri = postgres.database()
-    writer = open_writer(uri)
+    writer = open_run_store(uri)
     publish(writer, a_run("n", "r1"), predictions([1]), keep=1)
     (table,) = tables_of(uri)
     with psycopg.connect(uri) as reader:
@@ -365,7 +365,7 @@ def test_a_failed_prune_does_not_fail_the_run(postgres: Server) -> None:
 def test_errors_never_show_the_password(postgres: Server) -> None:
     uri = postgres.uri().replace("/postgres?", "/no-such-database?")
     with pytest.raises(StoreUnavailable) as error:
-        open_writer(uri)
+        open_run_store(uri)
     assert "no-such-database" in str(error.value)
     assert "s3cret" not in str(error.value)
     error_text = Exception("bad p@ss/word and p%40ss%2Fword")
@@ -374,7 +374,7 @@ def test_errors_never_show_the_password(postgres: Server) -> None:
 
 
 def test_times_are_kept_in_utc(uri: str) -> None:
-    writer = open_writer(uri)
+    writer = open_run_store(uri)
     done = publish(writer, a_run("n"), predictions([1]))
     kept = writer.published("n", "churn")
     assert kept is not None
@@ -384,7 +384,7 @@ def test_times_are_kept_in_utc(uri: str) -> None:
 
 
 def test_sqlite_leaves_no_files_behind(tmp_path: Path) -> None:
-    writer = open_writer(f"sqlite:///{tmp_path}/store.db")
+    writer = open_run_store(f"sqlite:///{tmp_path}/store.db")
     publish(writer, a_run("n"), predictions([1]))
     Work.on(writer, a_run("n", "r2")).__exit__()
     writer.close()

@@ -20,8 +20,8 @@ from fourways_runtime.io.store import (
     Stream,
     StreamWriter,
     open_reader,
+    open_run_store,
     open_stream_writer,
-    open_writer,
 )
 from fourways_runtime.io.store.layout import SCHEMA_VERSION
 from fourways_runtime.io.store.sqlite_reader import LETTERS
@@ -410,7 +410,7 @@ def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first(
     if uri.startswith("postgresql"):
         server: Server = request.getfixturevalue("postgres")
         uri = server.database()
-    open_writer(uri).close()
+    open_run_store(uri).close()
     for table in ("streams", "models", "positions", "dead_letters"):
         query(uri, f"DROP TABLE fourways.{table}")
     query(uri, "UPDATE fourways.schema_version SET version = 1")
@@ -418,7 +418,7 @@ def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first(
 
     def upgrade() -> None:
         try:
-            open_writer(uri).close()
+            open_run_store(uri).close()
         except BaseException as error:  # noqa: BLE001
             failures.append(error)
 

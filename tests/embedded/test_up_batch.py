@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from fourways_runtime.io.store import open_writer
+from fourways_runtime.io.store import open_run_store
 from tests.embedded.hosts import Up, await_settled, patiently
 from tests.embedded.test_batch_ends import disk
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES
@@ -200,7 +200,7 @@ def _recorded(up: Up, but: str) -> dict[int, tuple[Any, ...]]:
     """Return the chunks recorded of the run that is not ``but``."""
     if not (up.state / "store.db").exists():
         return {}
-    with closing(open_writer(f"sqlite:///{up.state / 'store.db'}")) as writer:
+    with closing(open_run_store(f"sqlite:///{up.state / 'store.db'}")) as writer:
         found = writer.database.rows(
             "SELECT c.number, c.owner, c.attempts, c.done_at, c.rows FROM @chunks c "
             "JOIN @runs r ON r.id = c.run_id WHERE c.state = 'done' AND r.state <> ?",

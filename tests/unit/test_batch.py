@@ -32,7 +32,7 @@ from fourways_runtime.errors import (
     WorkloadError,
 )
 from fourways_runtime.io.sources import BATCH_ROWS
-from fourways_runtime.io.store import PublishedRun, open_writer
+from fourways_runtime.io.store import PublishedRun, open_run_store
 from fourways_runtime.termination_message import write_report
 from fourways_runtime.workloads import batch
 from fourways_runtime.workloads.batch.limits import RejectLimit
@@ -285,7 +285,7 @@ def test_what_is_wrong_is_named_and_nothing_published(
     with pytest.raises(kind) as error:
         world.run(**changes)
     assert told in str(error.value)
-    writer = open_writer(world.uri)
+    writer = open_run_store(world.uri)
     assert writer.published("n", "churn") is None
     writer.close()
 
@@ -409,7 +409,7 @@ async def test_sigterm_ends_the_run_promptly_and_leaves_nothing(world: World) ->
     code, report, _ = process.end()
     assert (code, report.outcome, report.reason) == (143, "Failed", "Terminated")
     assert await world.rows("c0") == {"c0": {"y": 1.0}}
-    writer = open_writer(world.uri)
+    writer = open_run_store(world.uri)
     assert writer.finished("n", "churn", "r1") is None
     writer.close()
 

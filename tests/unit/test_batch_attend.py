@@ -9,8 +9,8 @@ import pytest
 
 from fourways_api import RunReport
 from fourways_runtime.errors import GoldenMismatch, StoreUnavailable, Unavailable
-from fourways_runtime.io.store import Run, Writer, open_writer
-from fourways_runtime.io.store.runs.ledger import Ledger, Settings
+from fourways_runtime.io.store import Run, RunStore, open_run_store
+from fourways_runtime.io.store.runs.ledger import RunLedger, RunSettings
 from fourways_runtime.workloads.batch.wait_for_run import attend
 from tests.unit.test_batch import World, world  # noqa: F401  (a fixture)
 
@@ -29,8 +29,8 @@ class Clock:
 
 
 @pytest.fixture
-def store(world: World) -> Iterator[Writer]:
-    opened = open_writer(world.uri)
+def store(world: World) -> Iterator[RunStore]:
+    opened = open_run_store(world.uri)
     yield opened
     opened.close()
 
@@ -38,7 +38,7 @@ def store(world: World) -> Iterator[Writer]:
 def wait(world: World, *acts: Callable[[], object]) -> RunReport:
     clock = Clock(*acts)
     return attend(
-        lambda: open_writer(world.uri),
+        lambda: open_run_store(world.uri),
         world.config(),
         "r1",
         now=lambda: clock.now,
@@ -46,10 +46,10 @@ def wait(world: World, *acts: Callable[[], object]) -> RunReport:
     )
 
 
-def begun(world: World, store: Writer) -> Ledger:
+def begun(world: World, store: RunStore) -> RunLedger:
     contract = world.config().contract
     run = Run("n", "churn", "r1", "v1", "sha256:0", contract, datetime.now(UTC))
-    ledger = store.ledger(run, Settings("f"), "driver")
+    ledger = store.ledger(run, RunSettings("f"), "driver")
     assert ledger.join()
     return ledger
 
@@ -61,7 +61,7 @@ def test_a_published_run_is_told_with_its_figures(world: World) -> None:
     assert report.version == "v1"
 
 
-def test_what_ended_the_run_is_what_the_job_ends_with(world: World, store: Writer) -> None:
+def test_what_ended_the_run_is_what_the_job_ends_with(world: World, store: RunStore) -> None:
     def fail() -> None:
         with begun(world, store) as ledger:
             ledger.fail("GoldenMismatch", "vector 3 differs", 3)
@@ -70,7 +70,7 @@ def test_what_ended_the_run_is_what_the_job_ends_with(world: World, store: Write
         wait(world, fail)
 
 
-def test_a_run_that_is_gone_on_with_is_not_held_to_its_past(world: World, store: Writer) -> None:
+def test_a_run_that_is_gone_on_with_is_not_held_to_its_past(world: World, store: RunStore) -> None:
     with begun(world, store) as ledger:
         ledger.fail("TooManyRejects", "of old", 5)
     report = wait(world, lambda: None, lambda: world.run("r1"))
@@ -81,10 +81,10 @@ def test_a_store_that_is_away_is_waited_for(world: World) -> None:
     world.run("r1")
     clock, away = Clock(), [StoreUnavailable("restarts")] * 3
 
-    def open_store() -> Writer:
+    def open_store() -> RunStore:
         if away:
             raise away.pop()
-        return open_writer(world.uri)
+        return open_run_store(world.uri)
 
     done = attend(open_store, world.config(), "r1", now=lambda: clock.now, sleep=clock.sleep)
     assert done.outcome == "Succeeded"
@@ -95,8 +95,8 @@ def test_where_nobody_comes_the_job_ends(world: World) -> None:
         wait(world)
 
 
-def test_the_wait_begins_anew_with_each_sign_of_a_worker(world: World, store: Writer) -> None:
-    began: list[Ledger] = []
+def test_the_wait_begins_anew_with_each_sign_of_a_worker(world: World, store: RunStore) -> None:
+    began: list[RunLedger] = []
     acts = [lambda: began.append(begun(world, store)), *[lambda: None] * 400]
     with pytest.raises(Unavailable):
         wait(world, *acts, lambda: began[0].__exit__())

@@ -17,15 +17,15 @@ from fourways_runtime.errors import ConfigError, StoreUnavailable
 from fourways_runtime.io.store import (
     PublishedRun,
     Run,
+    RunStore,
     StreamWriter,
-    Writer,
     open_reader,
-    open_writer,
+    open_run_store,
     read_uri,
 )
 from fourways_runtime.io.store.runs import publish as publishing
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
-from fourways_runtime.io.store.runs.ledger import Claim, Ledger, Plan, Settings
+from fourways_runtime.io.store.runs.ledger import Claim, Plan, RunLedger, RunSettings
 from fourways_runtime.io.store.runs.publish import Sealed
 from fourways_runtime.io.store.streams.stream import DeadLetter, Move
 from fourways_runtime.scoring.columns import Predictions, Reject
@@ -45,8 +45,8 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def writer(uri: str) -> Iterator[Writer]:
-    opened = open_writer(uri)
+def writer(uri: str) -> Iterator[RunStore]:
+    opened = open_run_store(uri)
     yield opened
     opened.close()
 
@@ -100,11 +100,11 @@ def commit(
 class Work:
     """One worker that has joined a run of one chunk, and has claimed it."""
 
-    ledger: Ledger
+    ledger: RunLedger
 
     @classmethod
-    def on(cls, writer: Writer, run: Run, splits: int = 1) -> Work:
-        ledger = writer.ledger(run, Settings(f"{run.version} {run.digest}"), "w")
+    def on(cls, writer: RunStore, run: Run, splits: int = 1) -> Work:
+        ledger = writer.ledger(run, RunSettings(f"{run.version} {run.digest}"), "w")
         assert ledger.join(), "published already"
         parts = [Split(at, "table", {}, None, "") for at in range(splits)]
         ledger.lay_out(lambda base: Plan(parts, None))
@@ -135,7 +135,7 @@ class Work:
         return publishing.publish(self.ledger, self.seal(), keep)
 
 
-def publish(writer: Writer, run: Run, *batches: Predictions, keep: int = 3) -> PublishedRun:
+def publish(writer: RunStore, run: Run, *batches: Predictions, keep: int = 3) -> PublishedRun:
     with Work.on(writer, run) as work:
         work.record(*batches)
         return work.publish(keep)
@@ -150,7 +150,7 @@ async def look(uri: str, namespace: str, keys: list[Any], deployment: str = "chu
 
 
 async def test_what_is_published_is_found_under_the_keys_as_asked(
-    uri: str, writer: Writer, namespace: str
+    uri: str, writer: RunStore, namespace: str
 ) -> None:
     done = publish(writer, a_run(namespace), predictions([1, 2]), predictions([-3], 2))
     assert (done.name, done.rows, done.rejects, done.version) == ("r1", 3, 0, "v1")
@@ -161,7 +161,7 @@ async def test_what_is_published_is_found_under_the_keys_as_asked(
     assert found.run.computed_at.tzinfo == UTC
 
 
-async def test_text_keys_are_found_exactly(uri: str, writer: Writer, namespace: str) -> None:
+async def test_text_keys_are_found_exactly(uri: str, writer: RunStore, namespace: str) -> None:
     keys = ["a", "A", "ü'\"%s", "1"]
     publish(writer, a_run(namespace, spec=contract(key="string")), predictions(keys))
     found = await look(uri, namespace, [*keys, 1, "b\0", "\ud800", "a "])
@@ -186,7 +186,7 @@ EVERY_TYPE: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("key", ["int64", "string"])
 async def test_every_type_and_shape_comes_back_as_it_went(
-    uri: str, writer: Writer, namespace: str, key: str
+    uri: str, writer: RunStore, namespace: str, key: str
 ) -> None:
     """One table of all types: text between numbers is where packing by offsets could slip."""
     outputs, columns = [], {}
@@ -218,7 +218,7 @@ async def test_every_type_and_shape_comes_back_as_it_went(
 
 
 async def test_names_a_database_keeps_for_itself_or_does_not_tell_apart_are_fine(
-    uri: str, writer: Writer, namespace: str
+    uri: str, writer: RunStore, namespace: str
 ) -> None:
     names = ["xmin", "ctid", "Score", "score", "SELECT", "position", "n" * 63, "N" * 63]
     outputs = [{"name": name, "type": "int32"} for name in names]
@@ -229,7 +229,7 @@ async def test_names_a_database_keeps_for_itself_or_does_not_tell_apart_are_fine
 
 
 async def test_nothing_published_is_told_from_nothing_found(
-    uri: str, writer: Writer, namespace: str
+    uri: str, writer: RunStore, namespace: str
 ) -> None:
     assert await look(uri, namespace, [1]) is None
     publish(writer, a_run(namespace), predictions([1]))
@@ -239,7 +239,7 @@ async def test_nothing_published_is_told_from_nothing_found(
 
 
 async def test_readers_see_the_run_before_until_the_next_is_published(
-    uri: str, writer: Writer, namespace: str
+    uri: str, writer: RunStore, namespace: str
 ) -> None:
     publish(writer, a_run(namespace), predictions([1]))
     with Work.on(writer, a_run(namespace, "r2")) as work:
@@ -252,7 +252,7 @@ async def test_readers_see_the_run_before_until_the_next_is_published(
 
 @pytest.mark.parametrize("keep", [1, 3])
 async def test_one_reader_follows_the_pointer_and_outlives_dropped_tables(
-    uri: str, writer: Writer, namespace: str, keep: int
+    uri: str, writer: RunStore, namespace: str, keep: int
 ) -> None:
     reader = open_reader(uri, 5.0)
     for at in range(4):
@@ -264,7 +264,7 @@ async def test_one_reader_follows_the_pointer_and_outlives_dropped_tables(
 
 
 def test_of_a_key_that_occurs_again_the_row_furthest_down_stays(
-    uri: str, writer: Writer, namespace: str
+    uri: str, writer: RunStore, namespace: str
 ) -> None:
     odd = (Reject(99, "k", "x", "nul \0 and \ud800 too"),) if "sql:" in uri else ()
     with Work.on(writer, a_run(namespace)) as work:
@@ -319,7 +319,7 @@ def runs_of(uri: str, namespace: str) -> list[str]:
     return [row[0] for row in ask(uri, query, namespace)]
 
 
-def test_only_the_latest_runs_are_kept(uri: str, writer: Writer, namespace: str) -> None:
+def test_only_the_latest_runs_are_kept(uri: str, writer: RunStore, namespace: str) -> None:
     before = tables_of(uri)
     for at in range(5):
         publish(writer, a_run(namespace, f"r{at}"), predictions([at]), keep=2)
@@ -330,22 +330,22 @@ def test_only_the_latest_runs_are_kept(uri: str, writer: Writer, namespace: str)
 
 
 def test_a_run_already_published_says_so_and_is_not_touched(
-    uri: str, writer: Writer, namespace: str
+    uri: str, writer: RunStore, namespace: str
 ) -> None:
     done = publish(writer, a_run(namespace), predictions([1]))
     publish(writer, a_run(namespace, "r2"), predictions([1]))
     assert writer.finished(namespace, "churn", "r1") == done
     assert writer.finished(namespace, "churn", "r9") is None
-    again = writer.ledger(a_run(namespace), Settings("v1 sha256:0"), "w")
+    again = writer.ledger(a_run(namespace), RunSettings("v1 sha256:0"), "w")
     with again:
         assert again.join() is False
     assert writer.finished(namespace, "churn", "r1") == done
 
 
 def test_a_run_that_is_still_written_is_not_taken_for_dead(
-    uri: str, writer: Writer, namespace: str
+    uri: str, writer: RunStore, namespace: str
 ) -> None:
-    other = open_writer(uri)
+    other = open_run_store(uri)
     with Work.on(other, a_run(namespace, "slow")) as slow:
         slow.record(predictions([1]))
         publish(writer, a_run(namespace, "quick"), predictions([1]))
@@ -353,14 +353,14 @@ def test_a_run_that_is_still_written_is_not_taken_for_dead(
     other.close()
 
 
-def test_deployments_do_not_meet(uri: str, writer: Writer, namespace: str) -> None:
+def test_deployments_do_not_meet(uri: str, writer: RunStore, namespace: str) -> None:
     publish(writer, a_run(namespace, deployment="a"), predictions([1]), keep=1)
     publish(writer, a_run(namespace, deployment="b"), predictions([2]), keep=1)
     assert writer.finished(namespace, "a", "r1") is not None
     assert writer.published(namespace, "c") is None
 
 
-async def test_a_reader_lists_what_is_published(uri: str, writer: Writer, namespace: str) -> None:
+async def test_a_reader_lists_what_is_published(uri: str, writer: RunStore, namespace: str) -> None:
     reader = open_reader(uri, 5.0)
     assert await reader.deployments(namespace) == []
     publish(writer, a_run(namespace, deployment="b"), predictions([1]))
@@ -373,7 +373,7 @@ async def test_a_reader_lists_what_is_published(uri: str, writer: Writer, namesp
 def test_a_store_of_a_newer_version_is_left_alone(uri: str, tmp_path: Path, request: Any) -> None:
     if uri.startswith("postgresql"):
         uri = request.getfixturevalue("postgres").database()
-    open_writer(uri).close()
+    open_run_store(uri).close()
     if uri.startswith("sqlite"):
         import sqlite3
 
@@ -387,7 +387,7 @@ def test_a_store_of_a_newer_version_is_left_alone(uri: str, tmp_path: Path, requ
     connection.commit()
     connection.close()
     with pytest.raises(ConfigError, match="schema version 99"):
-        open_writer(uri)
+        open_run_store(uri)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_a_store_of_a_newer_version_is_left_alone(uri: str, tmp_path: Path, requ
 )
 def test_a_uri_that_names_no_store_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(ConfigError) as error:
-        open_writer(text)
+        open_run_store(text)
     assert "hunter2" not in str(error.value)
 
 
@@ -415,7 +415,7 @@ async def test_a_sqlite_file_that_is_not_there_yet_has_nothing_published(tmp_pat
     reader = open_reader(uri, 5.0)
     assert await reader.lookup("n", "churn", [1]) is None
     assert await reader.deployments("n") == []
-    writer = open_writer(uri)
+    writer = open_run_store(uri)
     publish(writer, a_run("n"), predictions([1]))
     writer.close()
     assert await reader.lookup("n", "churn", [1]) is not None
@@ -425,6 +425,6 @@ async def test_a_sqlite_file_that_is_not_there_yet_has_nothing_published(tmp_pat
 async def test_a_sqlite_file_that_is_none_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "store.db").write_text("no database at all, whatever its name says" * 100)
     with pytest.raises(StoreUnavailable):
-        open_writer(f"sqlite:///{tmp_path}/store.db")
+        open_run_store(f"sqlite:///{tmp_path}/store.db")
     with pytest.raises(StoreUnavailable):
         await look(f"sqlite:///{tmp_path}/store.db", "n", [1])

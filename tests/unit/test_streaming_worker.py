@@ -23,7 +23,7 @@ from fourways_runtime.io.store.streams.stream import Move, Position
 from fourways_runtime.scoring.columns import Array, Predictions
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import Pipeline
-from fourways_runtime.workloads.streaming.ledger import Ledger
+from fourways_runtime.workloads.streaming.ledger import StreamLedger
 from fourways_runtime.workloads.streaming.observed import StreamMetrics
 from fourways_runtime.workloads.streaming.scoring import Scorer
 from fourways_runtime.workloads.streaming.worker import Worker
@@ -141,7 +141,7 @@ class Rig:
         )
         scorer = Scorer(CONTRACT, self.model, Pipeline(CONTRACT, self.model), 4)
         metrics = StreamMetrics(CollectorRegistry())
-        ledger = Ledger(self.writer(), self.stop)
+        ledger = StreamLedger(self.writer(), self.stop)
         worker = Worker(config, scorer, source, ledger, metrics, self.stop)
 
         def run() -> None:

@@ -15,7 +15,7 @@ import psycopg
 import pyarrow.parquet as pq
 
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
-from fourways_runtime.io.store import Writer, open_writer
+from fourways_runtime.io.store import RunStore, open_run_store
 
 from .material import CONTRACT, model, table
 from .witness import Outcome, Rows, Witness
@@ -45,7 +45,7 @@ class Rig:
         pq.write_table(table(rows), data / "table.parquet", row_group_size=CHUNK_ROWS)
         # As in the image, which has no pandas: pyarrow would spend a second on importing it.
         (folder / "pandas.py").write_text("raise ImportError")
-        self._store: Writer | None = None
+        self._store: RunStore | None = None
         self.witness = Witness(self, NAMESPACE, DEPLOYMENT)
         if sink == "table":
             with psycopg.connect(store_uri, autocommit=True) as connection:
@@ -60,7 +60,7 @@ class Rig:
     def rows(self, query: str, values: Sequence[Any] = ()) -> Rows:
         """Ask the store. Raises StoreUnavailable."""
         if self._store is None:
-            self._store = open_writer(self.store_uri)
+            self._store = open_run_store(self.store_uri)
         return self._store.database.rows(query, values)
 
     def start(self, run: str, index: int) -> subprocess.Popen[bytes]:

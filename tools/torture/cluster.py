@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from fourways_runtime.io.store import open_writer
+from fourways_runtime.io.store import open_run_store
 from tools.installation import Cluster, build_images, cluster_up
 
 from .material import CONTRACT, model, table
@@ -98,7 +98,7 @@ def witnessing(cluster: Cluster, namespace: str, name: str = NAME) -> Iterator[W
     given = urlsplit(base64.b64decode(secret).decode())
     with cluster.forwarded(namespace, f"pod/{DATABASE}", 5432) as url:
         here = given._replace(netloc=f"{given.username}:{given.password}@{urlsplit(url).netloc}")
-        writer = open_writer(here.geturl())
+        writer = open_run_store(here.geturl())
         try:
             yield Witness(writer.database, namespace, name)
         finally:

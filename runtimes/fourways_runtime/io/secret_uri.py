@@ -28,7 +28,7 @@ def read_secret_uri(file: Path, what: str, where: str = "") -> str:
         uri = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not text"
-        raise ConfigError(f"the URI of {what} cannot be read: {where}: {why}") from None
+        raise ConfigError(f"the URI of {what} cannot be read from {where}: {why}") from None
     if not uri:
         raise ConfigError(f"the URI of {what} is empty: {where}")
     return uri

@@ -11,7 +11,7 @@ import logging
 
 from fourways_api import RunReport, RuntimeConfig
 from fourways_runtime.config import read_config, read_run
-from fourways_runtime.io.store.runs.record import History
+from fourways_runtime.io.store.runs.store import RunStore
 from fourways_runtime.process import run_job
 
 logger = logging.getLogger("fourways.rollback")
@@ -23,17 +23,16 @@ def main() -> int:
 
 
 def _work(config: RuntimeConfig) -> RunReport:
-    from fourways_runtime.io.store import read_uri
-    from fourways_runtime.io.store.runs.record import open_history
+    from fourways_runtime.io.store import open_run_store, read_uri
 
-    store = open_history(read_uri(config.paths.store_uri_file))
+    store = open_run_store(read_uri(config.paths.store_uri_file))
     try:
         return roll_back(store, config, read_run())
     finally:
         store.close()
 
 
-def roll_back(store: History, config: RuntimeConfig, run: str) -> RunReport:
+def roll_back(store: RunStore, config: RuntimeConfig, run: str) -> RunReport:
     """Let readers see an earlier run; return what there is to report.
 
     Raises:

@@ -14,7 +14,7 @@ from fourways_runtime.scoring.columns import Key
 from ..secret_uri import read_secret_uri, sqlite_path
 from .base import Lookup, PublishedRun, Run
 from .reader import StoreReader
-from .runs.writer import Writer
+from .runs.store import RunStore
 from .streams.stream import LiveAnswer, LiveLookup, Stream, StreamWriter
 
 __all__ = [
@@ -24,13 +24,13 @@ __all__ = [
     "Lookup",
     "PublishedRun",
     "Run",
+    "RunStore",
     "StoreReader",
     "Stream",
     "StreamWriter",
-    "Writer",
     "open_reader",
+    "open_run_store",
     "open_stream_writer",
-    "open_writer",
     "read_uri",
 ]
 
@@ -52,8 +52,10 @@ def read_uri(file: str) -> str:
     return read_secret_uri(Path(file), _WHAT, where)
 
 
-def open_writer(uri: str) -> Writer:
-    """Connect to a store and make its tables where they are missing (blocking).
+def open_run_store(uri: str, *, read_only: bool = False) -> RunStore:
+    """Connect to a store of runs, and make its tables where they are missing (blocking).
+
+    ``read_only``: nothing is made or changed; a store without tables has no runs.
 
     Raises:
         ConfigError: the URI names no store we know, or the store is of a newer version.
@@ -63,10 +65,10 @@ def open_writer(uri: str) -> Writer:
     if (path := sqlite_path(uri, _WHAT)) is not None:
         from .sqlite_database import SqliteDatabase
 
-        return Writer(SqliteDatabase(path))
+        return RunStore(SqliteDatabase(path, read_only=read_only), read_only=read_only)
     from .postgres_database import PostgresDatabase
 
-    return Writer(PostgresDatabase(uri))
+    return RunStore(PostgresDatabase(uri, read_only=read_only), read_only=read_only)
 
 
 def open_stream_writer(uri: str, stream: Stream) -> StreamWriter:

@@ -22,7 +22,7 @@ class Duplicates(Exception):
     """A unique index cannot be made: a key occurs more than once."""
 
 
-class Gone(Exception):
+class TableMissing(Exception):
     """A table, or the row others refer to, is no longer there: somebody dropped it."""
 
 
@@ -50,7 +50,7 @@ class Database(Protocol):
         ...
 
     def change(self, query: str, values: Sequence[Any] = ()) -> int:
-        """Run a statement and return how many rows it touched. Raises Duplicates, Gone."""
+        """Run a statement and return how many rows it touched. Raises Duplicates, TableMissing."""
         ...
 
     def transaction(self, lock: str = "") -> AbstractContextManager[None]:

@@ -19,7 +19,7 @@ from fourways_runtime.scoring.columns import Array, Keys, Reject
 from ..postgres import copy_in as pgcopy
 from ..postgres.connection import conninfo, lock_number, translated
 from ..table_columns import TableColumn
-from .database import Duplicates, Gone, quoted
+from .database import Duplicates, TableMissing, quoted
 from .postgres_schema import ensure_schema
 
 CONNECT_SECONDS = 10.0
@@ -47,12 +47,15 @@ class PostgresDatabase:
     layered = True
     exists_hashes = True
 
-    def __init__(self, uri: str, *, made: bool = False) -> None:
+    def __init__(self, uri: str, *, made: bool = False, read_only: bool = False) -> None:
+        """``made``: the tables are known to exist. ``read_only``: they are not made."""
         self._uri = uri
         with translated(uri):
             self._connection = psycopg.connect(conninfo(uri, CONNECT_SECONDS), autocommit=True)
             try:
-                if not made:
+                if read_only:
+                    self._connection.execute("SET default_transaction_read_only = on")
+                elif not made:
                     ensure_schema(self._connection)
             except BaseException:
                 self._connection.close()
@@ -189,7 +192,7 @@ class PostgresDatabase:
         except psycopg.errors.UniqueViolation:
             raise Duplicates from None
         except (psycopg.errors.UndefinedTable, psycopg.errors.ForeignKeyViolation):
-            raise Gone from None
+            raise TableMissing from None
 
 
 @lru_cache(maxsize=256)

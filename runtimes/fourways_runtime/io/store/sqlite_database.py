@@ -24,8 +24,8 @@ from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.scoring.columns import Array, Keys, Reject
 
 from ..table_columns import TableColumn
-from .database import Duplicates, Gone, quoted
-from .sqlite import cells, connect, sql_type, transaction, translated
+from .database import Duplicates, TableMissing, quoted
+from .sqlite import cells, connect, connect_read_only, sql_type, transaction, translated
 
 
 class SqliteDatabase:
@@ -35,12 +35,13 @@ class SqliteDatabase:
     layered = False
     exists_hashes = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """``read_only``: no file and no tables are made."""
         self._path = path
         self._held: dict[str, int] = {}
         self._turn = threading.RLock()
         with translated(path):
-            self._connection = connect(path)
+            self._connection = connect_read_only(path) if read_only else connect(path)
 
     def second(self) -> SqliteDatabase:
         """Open another connection to the same store."""
@@ -161,10 +162,10 @@ class SqliteDatabase:
                 raise
             raise StoreUnavailable(f"the prediction store {self._path.name} is closed") from None
         except sqlite3.IntegrityError as error:
-            raise (Duplicates if "UNIQUE" in str(error) else Gone) from None
+            raise (Duplicates if "UNIQUE" in str(error) else TableMissing) from None
         except StoreUnavailable as error:
             if "no such table" in str(error):
-                raise Gone from None
+                raise TableMissing from None
             raise
 
 

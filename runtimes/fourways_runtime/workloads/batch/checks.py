@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fourways_api.modes import Checks
     from fourways_runtime.io.store.base import PublishedRun
     from fourways_runtime.io.store.database import Database
-    from fourways_runtime.io.store.runs.ledger import Ledger
+    from fourways_runtime.io.store.runs.ledger import RunLedger
     from fourways_runtime.io.store.runs.publish import Sealed
 
 SAMPLE_ROWS = 100_000
@@ -33,7 +33,7 @@ _LEAST = 1e-4
 _DECILES = np.arange(0.1, 0.95, 0.1)
 
 
-def check(checks: Checks, ledger: Ledger, sealed: Sealed, before: PublishedRun | None) -> None:
+def check(checks: Checks, ledger: RunLedger, sealed: Sealed, before: PublishedRun | None) -> None:
     """Hold a sealed run to the spec.
 
     Raises:
@@ -66,7 +66,7 @@ def _rows_changed(checks: Checks, sealed: Sealed, before: PublishedRun | None) -
         )
 
 
-def _missing(checks: Checks, ledger: Ledger, sealed: Sealed) -> Iterator[str]:
+def _missing(checks: Checks, ledger: RunLedger, sealed: Sealed) -> Iterator[str]:
     if checks.max_missing is None or not sealed.rows or not ledger.table:
         return
     outputs = [c for c in layout.columns(ledger.run.contract)[1:] if not c.shape]
@@ -89,7 +89,7 @@ def _missing(checks: Checks, ledger: Ledger, sealed: Sealed) -> Iterator[str]:
             )
 
 
-def _drifted(checks: Checks, ledger: Ledger, before: PublishedRun | None) -> Iterator[str]:
+def _drifted(checks: Checks, ledger: RunLedger, before: PublishedRun | None) -> Iterator[str]:
     if checks.max_drift is None or before is None or not ledger.table:
         return
     run = ledger.run

@@ -16,7 +16,7 @@ import numpy as np
 from fourways_runtime import errors
 from fourways_runtime.errors import StoreUnavailable, WorkloadError
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
-from fourways_runtime.io.store.runs.ledger import LEASE_SECONDS, Claim, Failure, Ledger
+from fourways_runtime.io.store.runs.ledger import LEASE_SECONDS, Claim, Failure, RunLedger
 from fourways_runtime.scoring.columns import Array, Reject, Scored
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Recorded:
     """Whether a chunk was recorded with it."""
 
 
-def unclaimed(ledger: Ledger, first: Claim | None = None) -> Iterator[Claim]:
+def unclaimed(ledger: RunLedger, first: Claim | None = None) -> Iterator[Claim]:
     """Claim chunks, beginning with one claimed already, until none is left."""
     claim = first or ledger.claim()
     while claim is not None:
@@ -124,7 +124,7 @@ def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], Outcome]:
 class Recorder:
     """Writes outcomes down, in order; a chunk is recorded at its end."""
 
-    def __init__(self, ledger: Ledger, sink: Sink | None) -> None:
+    def __init__(self, ledger: RunLedger, sink: Sink | None) -> None:
         self._ledger = ledger
         self._sink = sink
         self._record: ChunkRecord | None = None
@@ -185,7 +185,7 @@ class Recorder:
 class Heartbeat:
     """Renews a worker's claims while it works, from a thread of its own."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: RunLedger) -> None:
         self._ledger = ledger
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)

@@ -40,7 +40,7 @@ from .run import BatchRun
 if TYPE_CHECKING:
     from fourways_runtime.io.sinks.base import Sink
     from fourways_runtime.io.store import PublishedRun
-    from fourways_runtime.io.store.runs.ledger import Claim, Ledger
+    from fourways_runtime.io.store.runs.ledger import Claim, RunLedger
     from fourways_runtime.scoring.columns import Array
 
 _MOST_AT_ONCE = 8
@@ -63,10 +63,10 @@ class _OnRay(BatchRun):
 
             self._fetched(fetch_model(self._config).digest)
 
-    def _open_ledger(self, until: ExitStack) -> Ledger:
-        from fourways_runtime.io.store import open_writer, read_uri
+    def _open_ledger(self, until: ExitStack) -> RunLedger:
+        from fourways_runtime.io.store import open_run_store, read_uri
 
-        store = open_writer(read_uri(self._config.paths.store_uri_file))
+        store = open_run_store(read_uri(self._config.paths.store_uri_file))
         until.callback(store.close)
         return until.enter_context(store.ledger(self._new_run(), self._settings(), worker()))
 
@@ -91,7 +91,7 @@ class RayRun(_OnRay):
             if ledger.join():
                 ledger.fail(error.reason, str(error), error.exit_code)
 
-    def score(self, ledger: Ledger, sink: Sink | None) -> None:
+    def score(self, ledger: RunLedger, sink: Sink | None) -> None:
         """Have chunks scored until all of them are recorded."""
         batch = self._batch
         with _cluster(batch.workers * self._config.threads, batch.backoff_limit):
@@ -102,7 +102,7 @@ class RayRun(_OnRay):
         self.progress.rows, self.progress.rejects = totals.rows, totals.rejects
         self.log("scored", rows=totals.rows, rejects=totals.rejects)
 
-    def _hand_out(self, left: list[tuple[int, int]], ledger: Ledger) -> None:
+    def _hand_out(self, left: list[tuple[int, int]], ledger: RunLedger) -> None:
         import ray.data
         from ray.exceptions import RayError
 
@@ -160,7 +160,7 @@ class _Part(_OnRay):
     def __init__(self, config: RuntimeConfig, run: str) -> None:
         super().__init__(config, run)
         self._open = ExitStack()
-        self._ledger: Ledger | None = None
+        self._ledger: RunLedger | None = None
 
     def work_on(self, handed: dict[int, int]) -> None:
         """Score and record chunks, each begun at the most so often by anybody.
@@ -194,7 +194,7 @@ class _Part(_OnRay):
         with self.taking_part(ledger) as sink, system_allocator(), Heartbeat(ledger):
             self.chunks(ledger, self.changes(ledger), sink, claims)
 
-    def _join_run(self) -> Ledger | None:
+    def _join_run(self) -> RunLedger | None:
         """Take part in the run that the driver has laid out; None where it is over."""
         ledger = self._open_ledger(self._open)
         if not ledger.join():
@@ -205,7 +205,7 @@ class _Part(_OnRay):
         return ledger
 
 
-def _taken(ledger: Ledger, handed: dict[int, int]) -> Iterator[Claim]:
+def _taken(ledger: RunLedger, handed: dict[int, int]) -> Iterator[Claim]:
     """Take the chunks handed out, but for those recorded. Raises Unavailable."""
     for number, last in handed.items():
         claim = ledger.take(number)

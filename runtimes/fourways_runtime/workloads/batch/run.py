@@ -36,8 +36,15 @@ from .sizes import batch_bytes, chunk_rows
 if TYPE_CHECKING:
     from fourways_runtime.io.sinks.base import Sink
     from fourways_runtime.io.sources.base import Table
-    from fourways_runtime.io.store import PublishedRun, Run, Writer
-    from fourways_runtime.io.store.runs.ledger import Base, Claim, Ledger, Plan, Settings, Totals
+    from fourways_runtime.io.store import PublishedRun, Run, RunStore
+    from fourways_runtime.io.store.runs.ledger import (
+        Base,
+        Claim,
+        Plan,
+        RunLedger,
+        RunSettings,
+        Totals,
+    )
     from fourways_runtime.io.store.runs.publish import Sealed
     from fourways_runtime.scoring.pipeline import Pipeline
 
@@ -100,9 +107,9 @@ class BatchRun:
         time.sleep(RETRY_SECONDS)
 
     def _attempt(self) -> PublishedRun:
-        from fourways_runtime.io.store import open_writer, read_uri
+        from fourways_runtime.io.store import open_run_store, read_uri
 
-        store = open_writer(read_uri(self._config.paths.store_uri_file))
+        store = open_run_store(read_uri(self._config.paths.store_uri_file))
         try:
             while True:
                 done = store.finished(self._config.namespace, self._config.name, self._name)
@@ -115,7 +122,7 @@ class BatchRun:
         finally:
             store.close()
 
-    def _join(self, store: Writer) -> PublishedRun | None:
+    def _join(self, store: RunStore) -> PublishedRun | None:
         """Take part in the run; None where it turns out to be published."""
         self.vouch()
         table = self.table()
@@ -129,7 +136,7 @@ class BatchRun:
                 return self._finish(store, ledger, sink)
 
     @contextmanager
-    def taking_part(self, ledger: Ledger) -> Iterator[Sink | None]:
+    def taking_part(self, ledger: RunLedger) -> Iterator[Sink | None]:
         """Open the sink, if there is one; what cannot get better ends the run for all."""
         sink: Sink | None = None
         try:
@@ -198,8 +205,8 @@ class BatchRun:
             datetime.now(UTC),
         )
 
-    def _settings(self) -> Settings:
-        from fourways_runtime.io.store.runs.ledger import Settings
+    def _settings(self) -> RunSettings:
+        from fourways_runtime.io.store.runs.ledger import RunSettings
 
         spec = self._batch.incremental
         document = [
@@ -210,7 +217,7 @@ class BatchRun:
             spec.to_json() if spec else None,
             self._batch.sink.to_json() if self._batch.sink else None,
         ]
-        return Settings(
+        return RunSettings(
             hashlib.sha256(orjson.dumps(document)).hexdigest(),
             watermark=spec.watermark if spec else None,
             row_hash=spec.row_hash if spec else False,
@@ -237,7 +244,7 @@ class BatchRun:
 
     # ------------------------------------------------------------ scoring
 
-    def score(self, ledger: Ledger, sink: Sink | None) -> None:
+    def score(self, ledger: RunLedger, sink: Sink | None) -> None:
         """Score chunks until all of them are recorded, by whomever."""
         from .claims import Heartbeat, unclaimed
 
@@ -261,7 +268,7 @@ class BatchRun:
         )
 
     def chunks(
-        self, ledger: Ledger, changes: Changes, sink: Sink | None, claims: Iterator[Claim]
+        self, ledger: RunLedger, changes: Changes, sink: Sink | None, claims: Iterator[Claim]
     ) -> None:
         """Score and record the chunks claimed. Raises WorkloadError."""
         from .claims import Recorder, pieces, scorer
@@ -293,7 +300,7 @@ class BatchRun:
                     said = time.monotonic()
                     self.tell(ledger, totals)
 
-    def tell(self, ledger: Ledger, totals: Totals) -> None:
+    def tell(self, ledger: RunLedger, totals: Totals) -> None:
         """Log how far the run is, all workers together."""
         self.log(
             "progress",
@@ -304,7 +311,7 @@ class BatchRun:
             of=totals.chunks,
         )
 
-    def changes(self, ledger: Ledger) -> Changes:
+    def changes(self, ledger: RunLedger) -> Changes:
         """Return what tells new rows from old. Raises StoreUnavailable."""
         from fourways_runtime.io.store.runs.merge import digests, row_hashes
 
@@ -353,7 +360,7 @@ class BatchRun:
             with closing(sink):
                 sink.discard()
 
-    def heed(self, ledger: Ledger) -> None:
+    def heed(self, ledger: RunLedger) -> None:
         """Stop where another worker has given the run up. Raises what it ended with."""
         from .claims import as_error
 
@@ -378,7 +385,7 @@ class BatchRun:
 
     # ------------------------------------------------------------ publishing
 
-    def _finish(self, store: Writer, ledger: Ledger, sink: Sink | None) -> PublishedRun:
+    def _finish(self, store: RunStore, ledger: RunLedger, sink: Sink | None) -> PublishedRun:
         """Publish the run, or wait for the worker that does."""
         from fourways_runtime.io.store.runs.publish import alone
 
@@ -393,7 +400,7 @@ class BatchRun:
             self.heed(ledger)
             time.sleep(RETRY_SECONDS / 2)
 
-    def _publish(self, store: Writer, ledger: Ledger, sink: Sink | None) -> PublishedRun:
+    def _publish(self, store: RunStore, ledger: RunLedger, sink: Sink | None) -> PublishedRun:
         from fourways_runtime.io.store.runs import publish
 
         from .checks import check
@@ -415,7 +422,7 @@ class BatchRun:
         self.log("published", rows=published.rows, rejects=published.rejects)
         return published
 
-    def _fit(self, ledger: Ledger, sealed: Sealed) -> None:
+    def _fit(self, ledger: RunLedger, sealed: Sealed) -> None:
         if sealed.read == 0 and ledger.kind != "watermark":
             raise SourceError("the source has no rows")
         limit = RejectLimit(self._batch.max_rejects)

@@ -24,7 +24,8 @@ from . import succeeded
 from .claims import as_error
 
 if TYPE_CHECKING:
-    from fourways_runtime.io.store.runs.record import History, RunRecord
+    from fourways_runtime.io.store.runs.record import RunRecord
+    from fourways_runtime.io.store.runs.store import RunStore
 
 logger = logging.getLogger("fourways.batch")
 
@@ -37,14 +38,13 @@ def main() -> int:
 
 
 def _work(config: RuntimeConfig) -> RunReport:
-    from fourways_runtime.io.store import read_uri
-    from fourways_runtime.io.store.runs.record import open_history
+    from fourways_runtime.io.store import open_run_store, read_uri
 
-    return attend(lambda: open_history(read_uri(config.paths.store_uri_file)), config, read_run())
+    return attend(lambda: open_run_store(read_uri(config.paths.store_uri_file)), config, read_run())
 
 
 def attend(
-    open_store: Callable[[], History],
+    open_store: Callable[[], RunStore],
     config: RuntimeConfig,
     run: str,
     *,
@@ -65,7 +65,7 @@ def attend(
     looked, earlier = False, None
     last: WorkloadError | None = None
     with ExitStack() as opened:
-        store: History | None = None
+        store: RunStore | None = None
         while True:
             try:
                 if store is None:
@@ -95,12 +95,12 @@ def attend(
             sleep(LOOK_SECONDS)
 
 
-def _look(store: History, config: RuntimeConfig, run: str) -> RunRecord | None:
+def _look(store: RunStore, config: RuntimeConfig, run: str) -> RunRecord | None:
     runs = store.runs(config.namespace, config.name)
     return next((record for record in runs if record.name == run), None)
 
 
-def _is_worked_on(store: History, config: RuntimeConfig, run: str) -> bool:
+def _is_worked_on(store: RunStore, config: RuntimeConfig, run: str) -> bool:
     try:
         workers = store.progress(config.namespace, config.name, run).workers
     except ConfigError:

@@ -27,7 +27,7 @@ from .edge import Edge
 from .forward import Forward
 from .mode import RETRY, Mode
 from .observed import GatewayMetrics, stream_counters
-from .runs import OpenHistory, Runs
+from .runs import OpenRunStore, Runs
 from .stream import OpenPublisher, Stream
 
 _SCRAPE_WAITS_SECONDS = 0.2
@@ -43,7 +43,7 @@ class Gateway:
         registry: CollectorRegistry,
         draining: Callable[[], bool],
         open_publisher: OpenPublisher,
-        open_history: OpenHistory,
+        open_history: OpenRunStore,
     ) -> None:
         self._config = config
         self._link = link

@@ -21,7 +21,8 @@ from prometheus_client import CollectorRegistry
 
 from fourways_http import HttpError, Request, Response, Router, json_response
 from fourways_runtime.errors import ConfigError, StoreUnavailable, WorkloadError
-from fourways_runtime.io.store.runs.record import History, RunProgress
+from fourways_runtime.io.store.runs.record import RunProgress
+from fourways_runtime.io.store.runs.store import RunStore
 from fourways_runtime.process import in_thread
 
 from .mode import RETRY, deployment_of
@@ -30,7 +31,7 @@ from .run_gauges import RunGauges, UnderWay
 logger = logging.getLogger("fourways.gateway.runs")
 
 T = TypeVar("T")
-OpenHistory = Callable[[], History]
+OpenRunStore = Callable[[], RunStore]
 """Opens the store, blocking. Raises StoreUnavailable or ConfigError."""
 
 RUN_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -57,7 +58,7 @@ class Runs:
     def __init__(
         self,
         namespace: str,
-        open_history: OpenHistory,
+        open_history: OpenRunStore,
         registry: CollectorRegistry,
         seconds: float = SECONDS,
     ) -> None:
@@ -87,11 +88,11 @@ class Runs:
         except Exception:
             logger.exception("looking at runs failed; going on")
 
-    def _progresses(self, history: History) -> UnderWay:
+    def _progresses(self, history: RunStore) -> UnderWay:
         # Of several of one deployment the latest: the store tells them in the order they began.
         return {told.deployment: told.progress for told in self._all_under_way(history)}
 
-    def _all_under_way(self, history: History) -> list[RunUnderWay]:
+    def _all_under_way(self, history: RunStore) -> list[RunUnderWay]:
         found = []
         for deployment, run in history.under_way(self._namespace):
             with suppress(ConfigError):  # it was dropped just now
@@ -136,7 +137,7 @@ class Runs:
         found = await self._ask(lambda h: h.rejects(self._namespace, name, run, limit))
         return json_response({"deployment": name, "run": run, "rejects": found})
 
-    async def _ask(self, question: Callable[[History], T]) -> T:
+    async def _ask(self, question: Callable[[RunStore], T]) -> T:
         if self._asked_now >= AT_ONCE:
             raise HttpError(503, "others ask about runs just now: try again", RETRY)
         self._asked_now += 1
@@ -159,7 +160,7 @@ class Runs:
         if not asking.cancelled():
             asking.exception()  # looked at, though nobody may wait for it any more
 
-    def _asked(self, question: Callable[[History], T]) -> T:
+    def _asked(self, question: Callable[[RunStore], T]) -> T:
         try:
             history = self._open()
         except WorkloadError as error:

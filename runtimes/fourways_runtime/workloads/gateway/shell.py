@@ -16,11 +16,11 @@ from fourways_runtime.process import listen, new_registry, run_server
 
 from .app import Gateway
 from .circuit_breaker import OpenReader, StoreLink
-from .runs import OpenHistory
+from .runs import OpenRunStore
 from .stream import OpenPublisher
 
 if TYPE_CHECKING:
-    from fourways_runtime.io.store.runs.record import History
+    from fourways_runtime.io.store.runs.store import RunStore
 
     from ..streaming import Publisher
 
@@ -62,7 +62,7 @@ def build(
     registry: CollectorRegistry,
     limits: Limits = _LIMITS,
     open_publisher: OpenPublisher | None = None,
-    open_history: OpenHistory | None = None,
+    open_run_store: OpenRunStore | None = None,
 ) -> tuple[Server, Gateway]:
     """Return the server of a gateway, not yet listening, and the gateway."""
     gateway = Gateway(
@@ -71,7 +71,7 @@ def build(
         registry,
         lambda: server.draining,
         open_publisher or _publisher_of(config),
-        open_history or _history_of(config),
+        open_run_store or _history_of(config),
     )
     limits = replace(limits, body_bytes=config.max_body_bytes)
     server = Server(gateway.router(), limits, gateway.metrics.observe)
@@ -88,13 +88,12 @@ def _publisher_of(config: GatewayConfig) -> OpenPublisher:
     return opened
 
 
-def _history_of(config: GatewayConfig) -> OpenHistory:
-    def opened() -> History:
+def _history_of(config: GatewayConfig) -> OpenRunStore:
+    def opened() -> RunStore:
         # The drivers are loaded by who needs them; the address is read anew: Secrets are rotated.
-        from fourways_runtime.io.store import read_uri
-        from fourways_runtime.io.store.runs.record import open_history
+        from fourways_runtime.io.store import open_run_store, read_uri
 
-        return open_history(read_uri(config.paths.store_uri_file))
+        return open_run_store(read_uri(config.paths.store_uri_file), read_only=True)
 
     return opened
 

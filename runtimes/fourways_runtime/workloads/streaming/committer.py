@@ -19,7 +19,7 @@ from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.streams.stream import DeadLetter, Fenced, Move
 from fourways_runtime.scoring.columns import Predictions
 
-from .ledger import Ledger
+from .ledger import StreamLedger
 
 SENT = 2
 """Batches the store may have at a time: one it works on, and the next."""
@@ -41,7 +41,7 @@ class Committer:
     ``done`` is told of each batch that is in the store, and how many seconds that took.
     """
 
-    def __init__(self, ledger: Ledger, done: Callable[[Batch, float], None]) -> None:
+    def __init__(self, ledger: StreamLedger, done: Callable[[Batch, float], None]) -> None:
         self._ledger = ledger
         self._done = done
         self._changed = threading.Condition()

@@ -21,7 +21,7 @@ RETRY_SECONDS = 0.25
 T = TypeVar("T")
 
 
-class Ledger:
+class StreamLedger:
     """What a stream worker asks of the store. Safe to call from several threads."""
 
     def __init__(self, writer: StreamWriter, stop: threading.Event) -> None:

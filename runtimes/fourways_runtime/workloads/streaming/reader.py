@@ -19,7 +19,7 @@ from fourways_api.values import seconds
 from fourways_runtime.io.brokers.source import Events, Source
 from fourways_runtime.io.store.streams.stream import Position
 
-from .ledger import Ledger
+from .ledger import StreamLedger
 
 _IDLE_SECONDS = 0.25
 """How long to wait for a first event before looking up."""
@@ -72,7 +72,7 @@ class Reader:
     """Reads a source on a thread of its own. It is the source's holder too."""
 
     def __init__(
-        self, source: Source, ledger: Ledger, batch: MicroBatch, stop: threading.Event
+        self, source: Source, ledger: StreamLedger, batch: MicroBatch, stop: threading.Event
     ) -> None:
         self.items: Queue[Item] = Queue(1)
         self.newest: Mapping[int, int] = {}

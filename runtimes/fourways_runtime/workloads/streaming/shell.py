@@ -165,7 +165,7 @@ class Shell:
         return source, writer
 
     def _build(self, prepared: Prepared, source: Source, writer: StreamWriter) -> Worker:
-        from .ledger import Ledger
+        from .ledger import StreamLedger
         from .observed import StreamMetrics
         from .scoring import Scorer
         from .worker import Worker
@@ -174,7 +174,7 @@ class Shell:
         config = self._config
         most = config.streaming.micro_batch.max_events
         scorer = Scorer(config.contract, prepared.model, prepared.pipeline, most)
-        ledger = Ledger(writer, self.stop)
+        ledger = StreamLedger(writer, self.stop)
         worker = Worker(config, scorer, source, ledger, metrics, self.stop)
         metrics.ready_when(lambda: worker.ready)
         return worker

@@ -20,7 +20,7 @@ from fourways_runtime.io.brokers.source import Events, Source
 from fourways_runtime.io.store.streams.stream import DIED, MODEL, Fenced, Move
 
 from .committer import SENT, Batch, Committer
-from .ledger import Ledger
+from .ledger import StreamLedger
 from .observed import StreamMetrics
 from .reader import Assigned, Ended, Given, Reader, Revoked
 from .scoring import Outcome, Scorer
@@ -51,7 +51,7 @@ class Worker:
         config: StreamConfig,
         scorer: Scorer,
         source: Source,
-        ledger: Ledger,
+        ledger: StreamLedger,
         metrics: StreamMetrics,
         stop: threading.Event,
     ) -> None:

@@ -11,14 +11,14 @@ import orjson
 from fourways_runtime.scoring.columns import Array, Keys, Predictions, Reject
 
 from .. import layout
-from ..database import Gone
-from .ledger import Ledger, taken_over
+from ..database import TableMissing
+from .ledger import RunLedger, taken_over
 
 
 class ChunkRecord:
     """A chunk as it is written: its rows, its rejects and its record, all or nothing."""
 
-    def __init__(self, ledger: Ledger, number: int) -> None:
+    def __init__(self, ledger: RunLedger, number: int) -> None:
         self._ledger = ledger
         self._data = ledger.data
         self.number = number
@@ -94,7 +94,7 @@ class ChunkRecord:
             self._end()
         except _Lost:
             return False
-        except Gone:
+        except TableMissing:
             raise taken_over(self._ledger.run) from None
         finally:
             self.drop()
@@ -116,7 +116,7 @@ class ChunkRecord:
             write()
         except BaseException as error:
             self.drop()
-            if isinstance(error, Gone):
+            if isinstance(error, TableMissing):
                 raise taken_over(self._ledger.run) from None
             raise
 

@@ -26,7 +26,7 @@ from fourways_runtime.scoring.splits import Split
 
 from .. import layout
 from ..base import Run
-from ..database import Database, Gone
+from ..database import Database, TableMissing
 
 LEASE_SECONDS = 60.0
 """How long a claim stands without a word from its worker."""
@@ -59,7 +59,7 @@ _TOTALS = """
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RunSettings:
     """What a run is begun with, beside the model: it decides what the next one may carry over."""
 
     fingerprint: str
@@ -147,10 +147,10 @@ class Failure:
     exit_code: int
 
 
-class Ledger:
+class RunLedger:
     """One worker's part in one run. Leaving the context gives back what it has claimed."""
 
-    def __init__(self, data: Database, run: Run, settings: Settings, worker: str) -> None:
+    def __init__(self, data: Database, run: Run, settings: RunSettings, worker: str) -> None:
         self.data = data
         self.control = data.second()
         self.run = run
@@ -166,7 +166,7 @@ class Ledger:
         self._claiming = threading.Lock()
         self._leaving = False
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> RunLedger:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -177,7 +177,7 @@ class Ledger:
         if waited:
             self._claiming.release()
         # Where this fails the lease, or this connection's end, says the same a little later.
-        with closing(self.control), suppress(StoreUnavailable, Gone):
+        with closing(self.control), suppress(StoreUnavailable, TableMissing):
             self.data.close()
             self.control.change(
                 "UPDATE @chunks SET state = 'todo', owner = '' "

@@ -16,7 +16,7 @@ from fourways_runtime.scoring.columns import Array
 
 from .. import layout
 from ..database import Database, quoted, table
-from .ledger import Base, Ledger
+from .ledger import Base, RunLedger
 
 LAYERED_SHARE = 0.1
 """Up to this share of the rows beneath, new rows are laid over them."""
@@ -33,7 +33,7 @@ class Carried:
     removed: int = 0
 
 
-def carry(ledger: Ledger, base: Base, scored: int, *, remove: bool) -> Carried:
+def carry(ledger: RunLedger, base: Base, scored: int, *, remove: bool) -> Carried:
     """Take over what still holds of the published run. Called in a transaction, before the index.
 
     ``scored`` is how many rows this run has scored; ``remove`` says whether what is gone from the
@@ -56,7 +56,7 @@ def carry(ledger: Ledger, base: Base, scored: int, *, remove: bool) -> Carried:
     return replace(carried, removed=removed)
 
 
-def _copy(ledger: Ledger, origin: str, key: str) -> int:
+def _copy(ledger: RunLedger, origin: str, key: str) -> int:
     listed = ", ".join(quoted(column.identifier) for column in ledger.columns)
     return ledger.data.change(
         f"INSERT INTO {table(ledger.table)} ({listed}) SELECT {listed} FROM {table(origin)} b "  # noqa: S608
@@ -64,7 +64,7 @@ def _copy(ledger: Ledger, origin: str, key: str) -> int:
     )
 
 
-def _holds(ledger: Ledger, key: str) -> str:
+def _holds(ledger: RunLedger, key: str) -> str:
     """Return the condition under which a row ``b`` of the run before still holds."""
     own = table(ledger.table)
     # The rows scored have no index yet: the wrong word compares each row with each.
@@ -80,7 +80,7 @@ def _holds(ledger: Ledger, key: str) -> str:
     )
 
 
-def _lay_over(ledger: Ledger, base: Base, key: str, beneath: str, rows: int) -> Carried:
+def _lay_over(ledger: RunLedger, base: Base, key: str, beneath: str, rows: int) -> Carried:
     data = ledger.data
     carried = 0
     if base.base_table:
@@ -111,7 +111,7 @@ def _lay_over(ledger: Ledger, base: Base, key: str, beneath: str, rows: int) -> 
     return Carried(carried + rows - int(hidden), view, beneath, rows)
 
 
-def _bury(ledger: Ledger, base: Base, key: str) -> int:
+def _bury(ledger: RunLedger, base: Base, key: str) -> int:
     """Write down which keys are gone: their rows' hashes were not seen, nor their keys again."""
     known, seen = (row_hashes(ledger.data, run) for run in (base.run_id, ledger.run_id))
     gone = known[~among(seen, known)]

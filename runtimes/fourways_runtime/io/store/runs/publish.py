@@ -22,7 +22,7 @@ from fourways_runtime.scoring.columns import Reject
 from .. import layout
 from ..base import PublishedRun
 from ..database import Database, Duplicates, quoted, table
-from .ledger import Ledger, taken_over
+from .ledger import RunLedger, taken_over
 from .merge import Carried, carry
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Sealed:
 
 
 @contextmanager
-def alone(ledger: Ledger) -> Iterator[bool]:
+def alone(ledger: RunLedger) -> Iterator[bool]:
     """Be the one worker that ends the run; False where another is."""
     lock = f"seal {ledger.run_id}"
     taken = ledger.data.hold(lock)
@@ -76,7 +76,7 @@ def alone(ledger: Ledger) -> Iterator[bool]:
 
 
 def seal(
-    ledger: Ledger, *, remove: bool = False, repeated: Callable[[], list[Reject]] = list
+    ledger: RunLedger, *, remove: bool = False, repeated: Callable[[], list[Reject]] = list
 ) -> Sealed:
     """Index the keys; of those that occur more than once the row furthest down stays.
 
@@ -110,12 +110,12 @@ def seal(
     )
 
 
-def _state(ledger: Ledger) -> str:
+def _state(ledger: RunLedger) -> str:
     ((state,),) = ledger.data.rows("SELECT state FROM @ledgers WHERE run_id = ?", (ledger.run_id,))
     return str(state)
 
 
-def _settle(ledger: Ledger, *, remove: bool, duplicates: int) -> None:
+def _settle(ledger: RunLedger, *, remove: bool, duplicates: int) -> None:
     data = ledger.data
     carried = Carried(0, ledger.table)
     if ledger.base is not None:
@@ -138,7 +138,7 @@ def _settle(ledger: Ledger, *, remove: bool, duplicates: int) -> None:
     data.change("UPDATE @runs SET table_name = ? WHERE id = ?", (carried.view, ledger.run_id))
 
 
-def _settle_elsewhere(ledger: Ledger, rejects: list[Reject]) -> None:
+def _settle_elsewhere(ledger: RunLedger, rejects: list[Reject]) -> None:
     data = ledger.data
     with data.transaction():
         if rejects:
@@ -149,7 +149,7 @@ def _settle_elsewhere(ledger: Ledger, rejects: list[Reject]) -> None:
         )
 
 
-def _watermark(ledger: Ledger) -> str | None:
+def _watermark(ledger: RunLedger) -> str | None:
     """Return the highest watermark this run has seen, or was begun with."""
     found = ledger.control.rows(
         "SELECT DISTINCT watermark FROM @chunks WHERE run_id = ? AND watermark IS NOT NULL",
@@ -160,7 +160,7 @@ def _watermark(ledger: Ledger) -> str | None:
     return orjson.dumps(max(seen)).decode() if seen else None
 
 
-def _deduplicate(ledger: Ledger) -> int:
+def _deduplicate(ledger: RunLedger) -> int:
     data, name = ledger.data, ledger.columns[0].name
     key, position = quoted(ledger.columns[0].identifier), quoted(layout.POSITION)
     ranked = (
@@ -180,7 +180,7 @@ def _deduplicate(ledger: Ledger) -> int:
 
 
 def publish(
-    ledger: Ledger, sealed: Sealed, keep: int, forget: Callable[[str], None] = lambda run: None
+    ledger: RunLedger, sealed: Sealed, keep: int, forget: Callable[[str], None] = lambda run: None
 ) -> PublishedRun:
     """Make a sealed run what readers see; keep ``keep`` runs in all.
 
@@ -222,14 +222,14 @@ def move(data: Database, namespace: str, deployment: str, run_id: int) -> None:
     data.change(_MOVE, (namespace, deployment, run_id, data.time(datetime.now(UTC))))
 
 
-def _computed_at(ledger: Ledger) -> datetime:
+def _computed_at(ledger: RunLedger) -> datetime:
     ((at,),) = ledger.data.rows(
         "SELECT coalesce(max(done_at), :now) FROM @chunks WHERE run_id = ?", (ledger.run_id,)
     )
     return datetime.fromtimestamp(float(at), UTC)
 
 
-def prune(ledger: Ledger, keep: int, forget: Callable[[str], None]) -> None:
+def prune(ledger: RunLedger, keep: int, forget: Callable[[str], None]) -> None:
     """Drop runs beyond the latest, those that nobody will end, and the tables of neither."""
     data = ledger.data
     whose = (ledger.run.namespace, ledger.run.deployment)

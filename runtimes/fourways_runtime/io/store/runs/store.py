@@ -1,0 +1,241 @@
+"""The runs of a prediction store: which there are, how far one is, how two differ, the way back.
+
+Batch workers open it to write, people and the gateway to read. The ledger and publishing write
+what is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from fourways_runtime.errors import ConfigError
+from fourways_runtime.scoring.columns import Reject
+
+from .. import layout
+from ..base import PublishedRun, Run
+from ..database import Database, TableMissing, quoted, table
+from .ledger import RunLedger, RunSettings
+from .publish import move
+from .record import RunDifference, RunProgress, RunRecord, Shift, WorkerProgress
+
+_FIND = f"""SELECT {layout.RUN_COLUMNS} FROM @runs r WHERE r.namespace = ?
+    AND r.deployment = ? AND r.name = ? AND r.state = 'published'"""  # noqa: S608
+_PUBLISHED = f"""SELECT {layout.RUN_COLUMNS} FROM @published p JOIN @runs r
+    ON r.id = p.run_id WHERE p.namespace = ? AND p.deployment = ?"""  # noqa: S608
+
+_UNDER_WAY = """SELECT r.deployment, r.name FROM @runs r JOIN @ledgers l ON l.run_id = r.id
+    WHERE r.namespace = ? AND r.state <> 'published' AND l.state IN ('new', 'open')
+    ORDER BY r.id"""
+_RUNS = """
+    SELECT r.name, r.state, l.state, r.version, r.digest, r.started_at, r.published_at, r.rows,
+    r.rejects, p.run_id IS NOT NULL, coalesce(l.kind, 'full'), coalesce(l.carried, 0),
+    coalesce(l.reason, ''), coalesce(l.message, ''), r.id
+    FROM @runs r LEFT JOIN @ledgers l ON l.run_id = r.id LEFT JOIN @published p ON p.run_id = r.id
+    WHERE r.namespace = ? AND r.deployment = ? ORDER BY r.id DESC"""
+_RUN = """
+    SELECT r.id, r.table_name, r.contract, r.state FROM @runs r
+    WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""
+_BEFORE = """
+    SELECT r.id, r.name FROM @runs r WHERE r.namespace = ? AND r.deployment = ?
+    AND r.state = 'published' AND r.table_name <> '' AND r.published_at < (
+        SELECT c.published_at FROM @published p JOIN @runs c ON c.id = p.run_id
+        WHERE p.namespace = r.namespace AND p.deployment = r.deployment)
+    ORDER BY r.published_at DESC LIMIT 1"""
+_WORKERS = """
+    SELECT w.name, w.owner, coalesce(sum(c.rows), 0), coalesce(sum(c.rejects), 0),
+    min(c.claimed_at), max(c.done_at),
+    sum(CASE WHEN c.state = 'claimed' THEN 1 ELSE 0 END)
+    FROM @workers w LEFT JOIN @chunks c ON c.run_id = w.run_id AND c.owner = w.owner
+    WHERE w.run_id = ? GROUP BY w.name, w.owner, w.started_at ORDER BY w.started_at, w.owner"""
+
+
+class RunStore:
+    """The runs of a prediction store, in either database (blocking).
+
+    Every call may raise StoreUnavailable, and ConfigError for a run that does not exist.
+    """
+
+    def __init__(self, database: Database, *, read_only: bool = False) -> None:
+        """``read_only``: nothing is made or changed; a store without tables has no runs."""
+        self.database = database
+        self._read_only = read_only
+
+    def ledger(self, run: Run, settings: RunSettings, worker: str) -> RunLedger:
+        """Open a worker's part in a run, on connections of its own."""
+        return RunLedger(self.database.second(), run, settings, worker)
+
+    def finished(self, namespace: str, deployment: str, run: str) -> PublishedRun | None:
+        """Return this very run if it was published, whether or not readers still see it."""
+        return self._one(_FIND, (namespace, deployment, run))
+
+    def published(self, namespace: str, deployment: str) -> PublishedRun | None:
+        """Return the run that readers see now."""
+        return self._one(_PUBLISHED, (namespace, deployment))
+
+    def under_way(self, namespace: str) -> list[tuple[str, str]]:
+        """Return the runs of a namespace that are being written, as deployment and name."""
+        found = self._rows(_UNDER_WAY, (namespace,))
+        return [(deployment, name) for deployment, name in found]
+
+    def runs(self, namespace: str, deployment: str) -> list[RunRecord]:
+        """List a deployment's runs, the latest first."""
+        found = []
+        for row in self._rows(_RUNS, (namespace, deployment)):
+            name, state, ledger, version, digest, started, published, rows, rejects, current = row[
+                :10
+            ]
+            kind, carried, reason, message, run_id = row[10:]
+            stage = "published" if state == "published" else _STAGES.get(ledger, "scoring")
+            if stage != "published":
+                ((rows, rejects),) = self._rows(
+                    "SELECT coalesce(sum(predictions), 0), coalesce(sum(rejects), 0) FROM @chunks "
+                    "WHERE run_id = ?",
+                    (run_id,),
+                )
+            found.append(
+                RunRecord(
+                    name,
+                    stage,
+                    version,
+                    digest,
+                    _time(started) or datetime.fromtimestamp(0, UTC),
+                    _time(published),
+                    int(rows),
+                    int(rejects),
+                    bool(current),
+                    kind,
+                    carried,
+                    reason,
+                    message,
+                )
+            )
+        return found
+
+    def progress(self, namespace: str, deployment: str, run: str) -> RunProgress:
+        """Return how far a run is. Raises ConfigError."""
+        run_id, _, _, state = self._run(namespace, deployment, run)
+        ledger = self._rows("SELECT state, total_rows FROM @ledgers WHERE run_id = ?", (run_id,))
+        stage, total = ledger[0] if ledger else ("open", None)
+        ((chunks, done, rows, rejected, begun, now),) = self._rows(
+            "SELECT count(*), sum(CASE WHEN state = 'done' THEN 1 ELSE 0 END), "
+            "coalesce(sum(rows), 0), coalesce(sum(rejects), 0), min(claimed_at), "
+            "CASE WHEN sum(CASE WHEN state = 'done' THEN 0 ELSE 1 END) > 0 THEN :now "
+            "ELSE max(done_at) END FROM @chunks WHERE run_id = ?",
+            (run_id,),
+        )
+        workers = tuple(
+            WorkerProgress(
+                name,
+                int(r),
+                int(j),
+                _rate(r, first, last),
+                int(claimed or 0),
+                self.database.held(f"worker {owner}"),
+            )
+            for name, owner, r, j, first, last, claimed in self._rows(_WORKERS, (run_id,))
+        )
+        rate = _rate(rows, begun, now)
+        left = None if total is None or not rate else max(0.0, (int(total) - int(rows)) / rate)
+        stage = "published" if state == "published" else _STAGES.get(stage, "scoring")
+        return RunProgress(
+            stage, int(rows), total, int(rejected), int(chunks), int(done or 0), rate, left, workers
+        )
+
+    def difference(self, namespace: str, deployment: str, before: str, after: str) -> RunDifference:
+        """Compare two runs by entity key. Raises ConfigError where one has no predictions."""
+        views, outputs = [], []
+        key = ""
+        for name in (before, after):
+            _, view, contract, _ = self._run(namespace, deployment, name)
+            if not view:
+                raise ConfigError(f"run {name} of {deployment} has no predictions in the store")
+            first, *columns = layout.columns(layout.load_contract(contract))
+            views.append(table(view))
+            outputs.append({column.name: column for column in columns})
+            key = quoted(first.identifier)
+        both = [n for n, c in outputs[0].items() if outputs[1].get(n) == c]
+        joined = f"FROM {views[0]} a JOIN {views[1]} b ON a.{key} = b.{key}"
+        names = [quoted(outputs[0][name].identifier) for name in both]
+        differs = " OR ".join(f"a.{name} <> b.{name}" for name in names) or "1 = 0"
+        ((common, changed),) = self._rows(
+            f"SELECT count(*), coalesce(sum(CASE WHEN {differs} THEN 1 ELSE 0 END), 0) {joined}"
+        )
+        counts = [self._rows(f"SELECT count(*) FROM {view}")[0][0] for view in views]  # noqa: S608
+        shifts = {}
+        for name in both:
+            column = outputs[0][name]
+            if not column.shape and column.kind not in ("string", "bool"):
+                mean = f"avg(CAST({quoted(column.identifier)} AS double precision))"
+                shifts[name] = Shift(
+                    *(self._rows(f"SELECT {mean} FROM {view}")[0][0] for view in views)  # noqa: S608
+                )
+        return RunDifference(counts[0] - common, counts[1] - common, common, int(changed), shifts)
+
+    def rejects(self, namespace: str, deployment: str, run: str, limit: int = 100) -> list[Reject]:
+        """Return a run's rejects, by position. Raises ConfigError."""
+        run_id = self._run(namespace, deployment, run)[0]
+        found = self._rows(
+            "SELECT position, CAST(key AS text), field, reason FROM @rejects WHERE run_id = ? "
+            "ORDER BY position LIMIT ?",
+            (run_id, limit),
+        )
+        return [Reject(*row) for row in found]
+
+    def rollback(self, namespace: str, deployment: str, run: str | None = None) -> str:
+        """Let readers see an earlier run, the last one before unless named; return its name.
+
+        Raises:
+            ConfigError: there is none, or it was never published.
+
+        """
+        with self.database.transaction(f"{namespace}\0{deployment}"):
+            if run is None:
+                found = self._rows(_BEFORE, (namespace, deployment))
+                if not found:
+                    raise ConfigError(f"the store has no earlier run of {deployment}")
+                run_id, run = found[0]
+            else:
+                run_id, view, _, state = self._run(namespace, deployment, run)
+                if state != "published" or not view:
+                    raise ConfigError(f"run {run} of {deployment} was never published in the store")
+            move(self.database, namespace, deployment, run_id)
+            return str(run)
+
+    def _run(self, namespace: str, deployment: str, name: str) -> tuple[Any, ...]:
+        found = self._rows(_RUN, (namespace, deployment, name))
+        if not found:
+            raise ConfigError(f"the store has no run {name} of {deployment}")
+        return found[0]
+
+    def _one(self, query: str, values: tuple[str, ...]) -> PublishedRun | None:
+        found = self._rows(query, values)
+        return layout.published_run(found[0]) if found else None
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self.database.rows(query, values)
+        except TableMissing:
+            if self._read_only:
+                return []
+            raise
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.database.close()
+
+
+_STAGES = {"sealed": "sealed", "failed": "failed"}
+
+
+def _time(stored: Any) -> datetime | None:
+    if isinstance(stored, str):
+        stored = datetime.fromisoformat(stored)
+    return None if stored is None else stored.astimezone(UTC)
+
+
+def _rate(rows: Any, begun: float | None, ended: float | None) -> float:
+    if begun is None or ended is None or ended <= begun:
+        return 0.0
+    return round(float(rows) / (ended - begun), 1)
