@@ -13,9 +13,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from fourways_api import Paths, RunReport, RuntimeConfig
@@ -42,10 +41,6 @@ C = TypeVar("C", bound=Configured)
 T = TypeVar("T")
 
 EXIT_TERMINATED = 143
-START_SECONDS = 15.0
-"""How long a worker tries what it cannot start without, before it says what that is."""
-
-RETRY_SECONDS = 0.5
 
 
 class Terminated(BaseException):
@@ -105,28 +100,6 @@ async def listen(server: Server, host: str, port: int) -> None:
         await server.start(host, port)
     except OSError as error:
         raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror}") from None
-
-
-async def patiently(attempt: Callable[[], Awaitable[T]], seconds: float = START_SECONDS) -> T:
-    """Do what a worker cannot start without, again and again for a while.
-
-    Raises:
-        Unavailable: what the last attempt failed with.
-        WorkloadError: an attempt found out that trying again is pointless.
-
-    """
-    deadline = monotonic() + seconds
-    last: Unavailable | None = None
-    while True:
-        try:
-            return await asyncio.wait_for(attempt(), max(0.1, deadline - monotonic()))
-        except TimeoutError:
-            raise last or Unavailable(f"no answer in {seconds:g} s") from None
-        except Unavailable as error:
-            last = error
-            if monotonic() + RETRY_SECONDS > deadline:
-                raise
-        await asyncio.sleep(RETRY_SECONDS)
 
 
 async def in_thread(call: Callable[[], T], name: str) -> T:

@@ -14,7 +14,8 @@ from fourways_api.runtime_config import ServerConfig
 from fourways_http import Limits, Server, run_until_signal
 from fourways_runtime.config import read_server_config
 from fourways_runtime.metrics import HttpMetrics
-from fourways_runtime.process import in_thread, listen, new_registry, patiently, run_server
+from fourways_runtime.process import in_thread, listen, new_registry, run_server
+from fourways_runtime.retry import await_available
 from fourways_runtime.v2.app import ModelServer
 from fourways_runtime.v2.simd import prefer_narrow_loops
 
@@ -109,7 +110,7 @@ async def _completer(config: ServerConfig, registry: CollectorRegistry) -> Compl
         config.contract.inputs,
     )
     completer = Completer(config.contract, config.features, reader)
-    await patiently(reader.check)
+    await await_available(reader.check)
     logger.info("features checked", extra={"inputs": len(inputs)})
     return completer
 

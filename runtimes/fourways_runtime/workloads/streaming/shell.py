@@ -19,13 +19,12 @@ from fourways_http import HttpError, Limits, Request, Response, Router, Server, 
 from fourways_runtime.config import read_stream_config
 from fourways_runtime.metrics import HttpMetrics, exposition
 from fourways_runtime.process import (
-    START_SECONDS,
     in_thread,
     listen,
     new_registry,
-    patiently,
     run_server,
 )
+from fourways_runtime.retry import START_SECONDS, await_available
 
 if TYPE_CHECKING:
     from fourways_runtime.io.brokers.source import Source
@@ -148,7 +147,7 @@ class Shell:
         config = self._config
         uri = read_uri(config.paths.store_uri_file)
         source = new_source(config)
-        await patiently(
+        await await_available(
             lambda: in_thread(lambda: source.open(CONNECT_SECONDS), "open"), START_SECONDS
         )
         stream = Stream(
@@ -159,7 +158,7 @@ class Shell:
             config.contract,
             source.identity,
         )
-        writer = await patiently(
+        writer = await await_available(
             lambda: in_thread(lambda: open_stream_writer(uri, stream), "store"), START_SECONDS
         )
         return source, writer
