@@ -1,17 +1,23 @@
 """Where records come from: tables by URI or query, and how their cells become typed values.
 
 Importing the package is cheap; a source loads what it needs when it is opened.
+
+To add a format: a module with its table, an entry in :data:`FORMATS`, and its name in the API's
+``BatchSource.format``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 
     from .base import Table
+    from .files import Files
 
 BATCH_ROWS = 16_384
 """Rows handed on at once, at the most: enough for onnxruntime to be at its best."""
@@ -52,23 +58,57 @@ def open_table(
         from .query_table import QueryTable
 
         return QueryTable(source.query, contract, paths, more, batch_bytes)
-    if source.format == "Delta":
-        from .delta import delta_files
-        from .parquet_table import ParquetTable
+    return FORMATS[source.format](TableRequest(source, contract, policy, paths, more, batch_bytes))
 
-        files = delta_files(source, policy=policy, paths=paths)
-        return ParquetTable(files, contract, more, batch_bytes)
-    from .files import find_files
 
-    files = find_files(source, policy=policy, paths=paths)
-    if source.format == "CSV":
-        from .csv_table import CsvTable
+@dataclass(frozen=True, slots=True)
+class TableRequest:
+    """A table of files, and how it is to be read; the fields are those of :func:`open_table`."""
 
-        return CsvTable(files, contract, more, batch_bytes)
-    if source.format == "JSONLines":
-        from .json_table import JsonTable
+    source: BatchSource
+    contract: Contract
+    policy: FetchPolicy
+    paths: Paths
+    more: tuple[str, ...]
+    batch_bytes: int
 
-        return JsonTable(files, contract, more, batch_bytes)
+    def files(self) -> Files:
+        """Find the table's files; see :func:`.files.find_files`."""
+        from .files import find_files
+
+        return find_files(self.source, policy=self.policy, paths=self.paths)
+
+
+def _parquet(request: TableRequest) -> Table:
     from .parquet_table import ParquetTable
 
-    return ParquetTable(files, contract, more, batch_bytes)
+    return ParquetTable(request.files(), request.contract, request.more, request.batch_bytes)
+
+
+def _delta(request: TableRequest) -> Table:
+    from .delta import delta_files
+    from .parquet_table import ParquetTable
+
+    files = delta_files(request.source, policy=request.policy, paths=request.paths)
+    return ParquetTable(files, request.contract, request.more, request.batch_bytes)
+
+
+def _csv(request: TableRequest) -> Table:
+    from .csv_table import CsvTable
+
+    return CsvTable(request.files(), request.contract, request.more, request.batch_bytes)
+
+
+def _json_lines(request: TableRequest) -> Table:
+    from .json_table import JsonTable
+
+    return JsonTable(request.files(), request.contract, request.more, request.batch_bytes)
+
+
+FORMATS: dict[str, Callable[[TableRequest], Table]] = {
+    "Parquet": _parquet,
+    "CSV": _csv,
+    "JSONLines": _json_lines,
+    "Delta": _delta,
+}
+"""How a table of each format is opened."""

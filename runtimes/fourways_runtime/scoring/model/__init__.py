@@ -1,12 +1,17 @@
-"""Loading trained models: one module a format, one small interface for all of them.
+"""Loading trained models: one module per format, one small interface for all of them.
 
 Owns what may be loaded at all. A model file is data from elsewhere: no format here runs code from
-it, each is checked before its library sees it, and what is refused is refused with the fix. The
-libraries are heavy and most are optional, so each is imported when its format is asked for.
+it, each is checked before its library reads it, and what is refused is refused with the fix. The
+libraries are heavy and most are optional, so each is imported when its format is needed.
+
+To add a format: a module with its loader, an entry in :data:`FORMATS`, and its name in the API's
+``ModelFormat``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fourways_api.model import ModelReference
@@ -14,42 +19,77 @@ from fourways_runtime.errors import ConfigError
 
 from .base import Model, Tensor
 
-__all__ = ["Model", "Tensor", "load"]
+__all__ = ["FORMATS", "LoadRequest", "Model", "Tensor", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """A model file and how it is to be loaded."""
+
+    path: Path
+    """A private copy that nobody else writes to."""
+
+    reference: ModelReference
+    threads: int
+    """Threads that one prediction may use."""
+
+    external_root: Path | None = None
+    """The model's own folder at its source, from which an ONNX model with ``allowExternalData``
+    may take weights; it is copied from, never loaded from."""
 
 
 def load(
     path: Path, reference: ModelReference, *, threads: int, external_root: Path | None = None
 ) -> Model:
-    """Load the model file at ``path``, a private copy nobody else writes to.
+    """Load a model file; the arguments are those of :class:`LoadRequest`.
 
-    ``threads`` is how many threads one prediction may use. ``external_root`` is the model's own
-    folder at its source, from which an ONNX model with ``allowExternalData`` may take weights; it
-    is copied from, never loaded from.
+    Raises:
+        ModelNotLoadable: the file is no such model, or it is one we refuse.
+        ConfigError: an extra is missing, or the reference is impossible.
 
-    Raises ModelNotLoadable for a file that is no such model or one we refuse, ConfigError for a
-    missing extra or an impossible reference.
     """
-    match reference.format:
-        case "onnx":
-            from .onnx_model import load_onnx
+    return FORMATS[reference.format](LoadRequest(path, reference, threads, external_root))
 
-            root = external_root if reference.allow_external_data else None
-            return load_onnx(path, threads=threads, external_root=root)
-        case "skops":
-            from .skops_model import load_skops
 
-            return load_skops(path, threads=threads, max_bytes=reference.max_size_mi_b << 20)
-        case "xgboost":
-            from .xgboost_model import load_xgboost
+def _onnx(request: LoadRequest) -> Model:
+    from .onnx_model import load_onnx
 
-            return load_xgboost(path, threads=threads)
-        case "lightgbm":
-            from .lightgbm_model import load_lightgbm
+    root = request.external_root if request.reference.allow_external_data else None
+    return load_onnx(request.path, threads=request.threads, external_root=root)
 
-            return load_lightgbm(path, threads=threads)
-        case "python":
-            if reference.python_class is None:
-                raise ConfigError("format python needs pythonClass")
-            from .python_model import load_python
 
-            return load_python(path, reference.python_class)
+def _skops(request: LoadRequest) -> Model:
+    from .skops_model import load_skops
+
+    max_bytes = request.reference.max_size_mi_b << 20
+    return load_skops(request.path, threads=request.threads, max_bytes=max_bytes)
+
+
+def _xgboost(request: LoadRequest) -> Model:
+    from .xgboost_model import load_xgboost
+
+    return load_xgboost(request.path, threads=request.threads)
+
+
+def _lightgbm(request: LoadRequest) -> Model:
+    from .lightgbm_model import load_lightgbm
+
+    return load_lightgbm(request.path, threads=request.threads)
+
+
+def _python(request: LoadRequest) -> Model:
+    if request.reference.python_class is None:
+        raise ConfigError("format python needs pythonClass")
+    from .python_model import load_python
+
+    return load_python(request.path, request.reference.python_class)
+
+
+FORMATS: dict[str, Callable[[LoadRequest], Model]] = {
+    "onnx": _onnx,
+    "skops": _skops,
+    "xgboost": _xgboost,
+    "lightgbm": _lightgbm,
+    "python": _python,
+}
+"""How each format is loaded."""
