@@ -40,9 +40,9 @@ STAGES = {
     "consume": "confluent-kafka alone",
     "decode": "orjson → numpy alone",
     "model": "onnxruntime alone, one thread",
-    "statement": "one PostgreSQL statement a batch alone, sent ahead",
+    "statement": "one PostgreSQL statement per batch alone, sent ahead",
 }
-ASIDE = {"answered": "the same, each answered before the next is sent (no stage of the worker)"}
+ASIDE = {"answered": "the same, each answered before the next is sent (not a stage of the worker)"}
 TOPIC = "events"
 _SETTINGS = {
     "listen_addresses": "",
@@ -288,13 +288,13 @@ def table(rates: dict[str, dict[str, list[float]]]) -> str:
 
 def page(rates: dict[str, dict[str, list[float]]]) -> str:
     """Return the page of figures."""
-    return f"""# How fast a stream worker is
+    return f"""# Figures of the stream worker
 
-`make bench-streaming` measures it: 257-byte JSON events with 20 numbers of three partitions in
-Kafka, a forest of 100 trees, answers and positions in one statement of a PostgreSQL that syncs each
-commit: as the worker does, and for its bare stage too, the next statement is sent before the one
-before it is answered. The worker has one core, the servers another. Columns are events in a
-micro-batch.
+`make bench-streaming` measures it. The events are 257 bytes of JSON with 20 numbers, in three
+partitions of Kafka; the model is a forest of 100 trees. One statement writes predictions and
+positions to a PostgreSQL that syncs each commit. The worker sends the next statement before the
+previous one is answered, and so does its bare stage. The worker has one core, the servers another.
+The columns are the numbers of events in a micro-batch.
 
 {table(rates)}
 """

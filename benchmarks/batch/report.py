@@ -20,7 +20,7 @@ _NAMES = {
     "bare": "onnxruntime alone, one thread, rows in memory",
     "ours-store": "**Fourways** → PostgreSQL: chunks, ledger, key, one pointer moved",
     **{peer.name: f"{peer.title} → PostgreSQL" for peer in PEERS if peer.to == "store"},
-    "ours-parquet": "**Fourways** → Parquet: chunks, ledger, one row a key, one pointer moved",
+    "ours-parquet": "**Fourways** → Parquet: chunks, ledger, one row per key, one pointer moved",
     **{peer.name: f"{peer.title} → Parquet" for peer in PEERS if peer.to == "parquet"},
     "two-store": "two workers of **Fourways** on both cores → PostgreSQL",
     "two-parquet": "two workers of **Fourways** on both cores → Parquet",
@@ -63,8 +63,8 @@ def summary(found: Found) -> str:
 
 def _workers(found: Found) -> str:
     lines = [
-        "| | rows/s | each round | rows a second of processor | of onnxruntime alone: clock, "
-        "processor | peak MiB |",
+        "| | rows/s | each round | rows per second of processor time "
+        "| relative to onnxruntime alone: clock, processor | peak MiB |",
         "|---|---|---|---|---|---|",
     ]
     for name, title in _NAMES.items():
@@ -88,7 +88,10 @@ def _workers(found: Found) -> str:
 
 
 def _incremental(found: Found) -> str:
-    lines = ["| 1 % of the rows changed | of the full run: clock | processor |", "|---|---|---|"]
+    lines = [
+        "| 1 % of the rows changed | relative to the full run: clock | processor |",
+        "|---|---|---|",
+    ]
     for name, title in _WAYS.items():
         if name not in found["runs"]:
             continue
@@ -169,20 +172,20 @@ def write(found: Found) -> Found:
 
 {summary(found)}
 
-How it is measured: a table of {found["rows"]:,} rows, a text key and 20 float32 features, in
-Parquet with zstd and row groups of 65,536 rows; a forest of 100 trees, one onnxruntime thread;
-each worker on one core, PostgreSQL (fsync and synchronous_commit on) on the other, except where two
-workers share both with it. {found.get("rounds", 0)} rounds, each with every worker once (Ray Data
-and executemany only in the first); rates are medians, and shares and goals medians of each round's
-own ratio. Time runs from when a worker has its libraries, its
-model and its connection until its predictions are durable and, with ours, published; processor time
-is the worker's own, so it leaves out what PostgreSQL does and the time spent waiting for it. The
-machine's load was {low:.0f} to {high:.0f} on its two cores: where that is above 2, the clock tells
-of the neighbours. Goals are judged by the clock.
+How it is measured: the table has {found["rows"]:,} rows, a text key and 20 float32 features, in
+Parquet with zstd and row groups of 65,536 rows; a forest of 100 trees, one onnxruntime thread.
+Each worker has one core and PostgreSQL (fsync and synchronous_commit on) the other, except that
+two workers share both cores with it. {found.get("rounds", 0)} rounds, each with every worker once
+(Ray Data and executemany only in the first). Rates are medians over the rounds; shares and goals
+are medians of the ratios within each round. The time starts when a worker has loaded its libraries
+and its model and is connected. It ends when its predictions are durable and, for Fourways,
+published. Processor time is that of the worker alone: it includes neither PostgreSQL's work nor
+the time spent waiting for it. The machine's load was {low:.0f} to {high:.0f} on its two cores:
+where it is above 2, clock times include other load on the machine. Goals are judged by clock time.
 
-Our worker is the process the operator starts, with the packages of the runtime's image and its
-variables (`PYTHONUNBUFFERED`, `PYTHONDONTWRITEBYTECODE`; none for memory or threads). It has no way
-around the ledger: every figure is with chunks that can be taken up again. The peers keep no record
-and publish nothing at once; none of them can go on where it was killed.
+Our worker is the process that the operator starts, with the packages and environment variables of
+the runtime's image (`PYTHONUNBUFFERED`, `PYTHONDONTWRITEBYTECODE`; none for memory or threads). It
+always uses the ledger, so every figure includes chunks that can be resumed. The peers keep no
+record and do not publish atomically; none of them can resume after it was killed.
 """)
     return found
