@@ -1,4 +1,4 @@
-"""What a run found, as a table and as files."""
+"""The results of a run, as a table and as files."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ _WAYS = {
 
 
 def rate(found: Found, name: str, by: str) -> float:
-    """Return the median rate in rows/s, ``by`` the clock (seconds) or the processor (cpu)."""
+    """Return the median rate in rows/s, ``by`` clock time (seconds) or processor time (cpu)."""
     return float(median(run["rows"] / run[by] for run in found["runs"][name]))
 
 
 def times(found: Found, one: str, other: str, by: str = "seconds") -> float:
-    """Return how many times ``other``'s rate ``one``'s is: the median of the rounds' own ratios.
+    """Return ``one``'s rate relative to ``other``'s: the median of the ratios within each round.
 
-    A machine that changes its speed changes it for a round more than within one.
+    The machine's speed varies more between rounds than within one.
     """
     runs = found["runs"]
-    pairs = zip(runs[one], runs[other], strict=False)  # some are in the first round alone
+    pairs = zip(runs[one], runs[other], strict=False)  # some ran only in the first round
     return float(median(b[by] / a[by] * a["rows"] / b["rows"] for a, b in pairs))
 
 
 def summary(found: Found) -> str:
-    """Return everything that was found as Markdown."""
+    """Return all results as Markdown."""
     runs = found["runs"]
     parts = []
     if "bare" in runs:
@@ -72,7 +72,7 @@ def _workers(found: Found) -> str:
             continue
         runs = found["runs"][name]
         rounds = ", ".join(f"{run['rows'] / run['seconds'] / 1000:,.0f} k" for run in runs)
-        # Ray's work is done by processes of its own.
+        # Ray works in its own processes.
         cpu = "" if name == "ray" else f"{rate(found, name, 'cpu'):,.0f}"
         shares = [
             f"{times(found, name, 'bare', by):.2f}"
@@ -101,7 +101,7 @@ def _incremental(found: Found) -> str:
 
 
 def part(found: Found, name: str, by: str) -> float:
-    """Return what an incremental run took of the full one before it."""
+    """Return the time of an incremental run relative to the full run before it."""
     pairs = zip(found["runs"][name], found["runs"][f"{name}-full"], strict=True)
     return float(median(run[by] / full[by] for run, full in pairs))
 
@@ -128,7 +128,7 @@ def _others(found: Found) -> str:
 
 
 def judged(found: Found) -> bool:
-    """Compare with the goals, printing each; True where all are met."""
+    """Compare with the goals and print each; return True if all are met."""
 
     def ratio(one: str, other: str) -> float:
         return times(found, one, other)
@@ -138,7 +138,7 @@ def judged(found: Found) -> bool:
 
     needed = {"ours-store", "hash-scattered", "first-row", f"store-{found.get('most')}"}
     if not needed <= set(found["runs"]):
-        return True  # Parts of it only.
+        return True  # Only parts were measured.
     most = found["most"]
     goals = [
         ("batch_store_of_model", ratio("ours-store", "bare"), 0.75, False),
@@ -159,7 +159,7 @@ def judged(found: Found) -> bool:
 
 
 def write(found: Found) -> Found:
-    """Write the results as JSON and as a page; return them, with parts of earlier runs."""
+    """Write the results as JSON and as a page; return them together with parts of earlier runs."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     before: Found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     nested = {name: {**before.get(name, {}), **found[name]} for name in ("runs", "load")}

@@ -1,4 +1,4 @@
-"""What a run found, as a table and as files."""
+"""The results of a run, as a table and as files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _POINTS = ("1 rows, c1", "1 rows, c16", "32 rows, c1", "32 rows, c16")
 def times(
     found: dict[str, Any], point: str, other: str, at: str | None = None, name: str = "fourways"
 ) -> float:
-    """Return how many times ``other``'s rate ``name``'s is: the median of the rounds' own ratios.
+    """Return ``name``'s rate relative to ``other``'s: the median of the ratios within each round.
 
-    A machine that changes its speed changes it for a round more than within one.
+    The machine's speed varies more between rounds than within one.
     """
     each = found["each_round"]
     pairs = zip(each[name][point], each[other][at or point], strict=True)
