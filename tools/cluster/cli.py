@@ -1,7 +1,7 @@
-"""The commands: what `python -m tools.cluster` accepts, and which cluster answers it.
+"""The commands that `python -m tools.cluster` accepts, and the kind of cluster that executes them.
 
-Results go to stdout, progress to stderr. Exit codes: 0 done, 1 an error the user can act on, 2 a
-wrong command line, 3 no cluster can be had here.
+Results go to stdout, progress to stderr. Exit codes: 0 success, 1 an error the user can act on, 2
+an invalid command line, 3 no cluster is possible here.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""``make demo-cluster``: images, helm install, kubectl apply, and the lines of ``make demo``.
+"""``make demo-cluster``: images, helm install, kubectl apply, and the same output as ``make demo``.
 
-Batch and edge run on any cluster. Real-time needs KServe, and the streaming example the Kafka
-broker its manifest names. A cluster of ours gets both; where a given one has none, that mode is
-left out, and said so.
+Batch and edge run on any cluster. Real-time needs KServe, and the streaming example needs the Kafka
+broker that its manifest names. Our own cluster gets both. If a given cluster lacks one, the mode is
+skipped with a message.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from .questions import (
 NAMESPACE = "fourways-demo"
 KSERVE = "inferenceservices.serving.kserve.io"
 TOPIC = "water-readings"
-"""Topic that examples/kafka/water-flow.yaml names."""
+"""The topic that examples/kafka/water-flow.yaml names."""
 
 
 def main() -> int:
-    """Run the demo on the cluster, which is left running for a look around."""
+    """Run the demo on the cluster, which keeps running so that you can inspect it."""
     started = time.monotonic()
     subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
     cluster = Cluster(cluster_up(), build_images("ray"))
@@ -65,7 +65,8 @@ def main() -> int:
 
 
 def _bring(cluster: Cluster) -> None:
-    """On a cluster of ours, have KServe and the broker; what a given one lacks is left out."""
+    """Install KServe and the broker on our own cluster; skip modes that a given cluster cannot
+    run."""
     if detect(this_checkout()) is Kind.GIVEN:
         return
     cluster.install_kserve()
@@ -75,22 +76,24 @@ def _bring(cluster: Cluster) -> None:
 
 
 def _give(cluster: Cluster, folder: Path) -> Path:
-    """Make what the manifests name: claims, Secrets, the shop's table; return the public key."""
+    """Create what the manifests refer to: claims, Secrets, the shop's table; return the public
+    key."""
     cluster.fill_claim(NAMESPACE, ARTIFACTS)
     cluster.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=claim("fourways-bundles", "256Mi"))
     make_signing_key(folder)
     key = (folder / SIGNING_KEY).read_text("ascii")
     cluster.give_secret(NAMESPACE, "device-signing", {SIGNING_KEY: key})
-    # The shop's table is in the trial database, so its address is the store's.
+    # The shop's table is in the trial database, so its connection string is the store's.
     cluster.sql(NAMESPACE, (ARTIFACTS / "come-back" / "shop.sql").read_text("utf-8"))
     cluster.share_store(NAMESPACE, SHOP_SECRET)
     return folder / PUBLIC_KEY
 
 
 def _apply(cluster: Cluster) -> set[str]:
-    """Apply an example of each mode the cluster can run, until each is Ready; return the modes."""
+    """Apply an example of each mode that the cluster can run, until each is Ready; return the
+    modes."""
     modes = set()
-    # One after the other: a small node has no room for a build beside all that stays.
+    # One after the other: a small node has no room for a build beside all other workloads.
     for path in _manifests(cluster):
         console.print(f"$ kubectl -n {NAMESPACE} apply -f {path.relative_to(EXAMPLES.parent)}")
         cluster.kubectl("-n", NAMESPACE, "apply", "-f", str(path))
