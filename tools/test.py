@@ -30,7 +30,7 @@ def main() -> int:
         left_out.append(f"the cluster suite ({reason})")
     elif not _cluster_suite(left_out):
         failed.append("cluster")
-    print(f"left out: {'; '.join(left_out) or 'nothing'}")
+    print(f"skipped: {'; '.join(left_out) or 'nothing'}")
     print(f"failed: {', '.join(failed) or 'nothing'}")
     return 1 if failed else 0
 

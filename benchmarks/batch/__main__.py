@@ -43,9 +43,11 @@ def main() -> int:
     asked.add_argument("--quick", action="store_true", help="a fifth of the rows, one round")
     asked.add_argument("--rows", type=int, default=1_000_000)
     asked.add_argument("--rounds", type=int, default=5)
-    asked.add_argument("--most", type=int, default=5_000_000, help="rows memory is looked at with")
+    asked.add_argument(
+        "--most", type=int, default=5_000_000, help="rows for the memory measurement"
+    )
     asked.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
-    asked.add_argument("--only", nargs="*", help="these peers alone")
+    asked.add_argument("--only", nargs="*", help="only these peers")
     options = asked.parse_args()
     if options.quick:
         options.rows, options.rounds, options.most = 200_000, 1, 1_000_000

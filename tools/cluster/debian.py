@@ -63,7 +63,7 @@ def have(wanted: Mapping[str, str]) -> None:
     """Install missing packages; if that is not permitted here, raise an error that names them."""
     absent = missing_packages(wanted)
     if absent and (os.geteuid() != 0 or shutil.which("apt-get") is None):
-        raise ClusterError(f"missing, and not ours to install here: {', '.join(absent)}")
+        raise ClusterError(f"missing, and may not be installed here: {', '.join(absent)}")
     install_packages(wanted)
 
 

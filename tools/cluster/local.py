@@ -59,7 +59,7 @@ def down(checkout: Checkout) -> None:
     with _cluster_lock(checkout), step("cluster down"):
         _clear(checkout)
         if left := remains(checkout):
-            raise ClusterError(f"still there after down: {', '.join(left)}")
+            raise ClusterError(f"left after down: {', '.join(left)}")
 
 
 def running(checkout: Checkout) -> bool:

@@ -60,7 +60,7 @@ def main() -> int:
         print(cluster.kubectl("-n", NAMESPACE, "get", "modeldeployments"))
         with cluster.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
             show(_answers(url, modes, Device(Path(folder, "device"), key)))
-    console.print(f"done in {time.monotonic() - started:.0f} s; make cluster-down takes it away")
+    console.print(f"done in {time.monotonic() - started:.0f} s; make cluster-down removes it")
     return 0
 
 
@@ -113,11 +113,11 @@ def _manifests(cluster: Cluster) -> Iterator[Path]:
     if _has(cluster, "crd", KSERVE):
         yield EXAMPLES / "come-back.yaml"
     else:
-        console.print("left out: real-time; the cluster has no KServe")
+        console.print("skipped: real-time; the cluster has no KServe")
     if _has(cluster, "--namespace", brokers.NAMESPACE, "service", "kafka"):
         yield EXAMPLES / "kafka" / "water-flow.yaml"
     else:
-        console.print(f"left out: streaming; the cluster has no Service at {brokers.KAFKA}")
+        console.print(f"skipped: streaming; the cluster has no Service at {brokers.KAFKA}")
 
 
 def _has(cluster: Cluster, *what: str) -> bool:

@@ -141,7 +141,7 @@ def ask_stream(url: str) -> Answered:
         began = perf_counter()
         taken = _ask(client, "POST", f"/v2/models/{name}/infer", json={"inputs": tensors})
         if taken.status_code != HTTPStatus.ACCEPTED:
-            raise RuntimeError(f"{name}: {taken.status_code} where an event was to be taken up")
+            raise RuntimeError(f"{name}: {taken.status_code} instead of 202 for the event")
         place = taken.headers["location"]
         found = _json(_ask(client, "GET", place, headers={"Prefer": f"wait={WAIT_SECONDS}"}))
     told = f"POST infer: reading {key} → 202; GET its Location"
@@ -164,7 +164,9 @@ def reading(hour: str = "2022-04-27T16Z") -> tuple[str, list[Json]]:
 
 def show(answers: Iterable[Answered]) -> None:
     """Print results as a table."""
-    table = Table("mode", "deployment", "asked", "answer", Column("ms", justify="right"), box=None)
+    table = Table(
+        "mode", "deployment", "request", "prediction", Column("ms", justify="right"), box=None
+    )
     for answered in answers:
         table.add_row(
             answered.mode,

@@ -159,7 +159,7 @@ class Torture:
         try:
             code = process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            raise Broken(f"a worker was still there {GRACE_SECONDS:g} s after SIGTERM") from None
+            raise Broken(f"a worker was still running {GRACE_SECONDS:g} s after SIGTERM") from None
         if code not in (0, EXIT_TERMINATED, -signal.SIGTERM):  # the last: hardly started
             raise Broken(f"SIGTERM ended a worker with {code}: {self.rig.last_words(victim)}")
         _, _, claiming = self._progress(run)
@@ -240,8 +240,10 @@ def scenarios(given: argparse.Namespace) -> Iterator[Scenario]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Disturb batch workers, and compare what comes")
-    parser.add_argument("--short", action="store_true", help="a few of each, in a minute or so")
+    parser = argparse.ArgumentParser(
+        description="Disturb batch workers and compare what they publish"
+    )
+    parser.add_argument("--short", action="store_true", help="a few of each, in about a minute")
     parser.add_argument("--store", help="postgresql, sqlite, or the URI of a PostgreSQL database")
     parser.add_argument("--sink", choices=("", "Parquet", "Delta", "table"))
     parser.add_argument("--disturb", choices=("kill", "term", "restart"))

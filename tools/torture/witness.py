@@ -55,7 +55,7 @@ class Witness:
         if rows is None:
             rows = self.data.rows(f"SELECT * FROM {table(view)} ORDER BY {quoted('id')}")  # noqa: S608
         if len(rows) != said:
-            raise Broken(f"run {run} says {said} rows, and has {len(rows)}")
+            raise Broken(f"run {run} reports {said} rows but has {len(rows)}")
         rejects = self.data.rows(
             "SELECT position, key, field, reason FROM @rejects WHERE run_id = ? "
             "ORDER BY position, reason",
