@@ -1,4 +1,4 @@
-# Every command brings what it needs. `make help` lists them.
+# Every command installs what it needs. `make help` lists the commands.
 PYTHON := .venv/bin/python
 RUN := $(PYTHON) -m
 
@@ -6,65 +6,65 @@ RUN := $(PYTHON) -m
   format setup bench-operator bench-serving bench-streaming bench-batch torture-batch \
   torture-batch-short torture-batch-cluster
 
-help: ## This list
+help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-demo: ## Predictions on this machine, without a cluster
+demo: ## Run the examples on this machine, without a cluster
 	@tools/setup.sh demo
 	@$(RUN) tools.demo.here
 
-demo-cluster: cluster ## The same on a cluster: images, Helm chart, kubectl apply
+demo-cluster: cluster ## Run the examples on a cluster: images, Helm chart, kubectl apply
 	@$(RUN) tools.demo.cluster
 
-test: setup ## Everything this machine can run
+test: setup ## Run all tests that this machine can run
 	@$(RUN) tools.test
 
-test-fast: setup ## Unit and transition tests, under a minute
+test-fast: setup ## Run unit and transition tests, in less than a minute
 	@$(RUN) pytest -q -n 2 --dist loadfile tests/unit tests/transitions tests/golden
 
-cluster: setup ## A Kubernetes: kind with Docker, $KUBECONFIG, or one built here
+cluster: setup ## Provide a cluster: kind with Docker, $KUBECONFIG, or one built locally
 	@$(RUN) tools.cluster up
 
-cluster-down: setup ## Take it away, leaving nothing
+cluster-down: setup ## Remove the cluster and everything it created
 	@$(RUN) tools.cluster down
 
-update: setup ## Everything generated
+update: setup ## Regenerate everything generated
 	@$(RUN) tools.generated update
 	@FOURWAYS_UPDATE_GOLDEN=1 $(RUN) pytest -q tests/golden
 
-update-lock: setup ## Newer dependencies
+update-lock: setup ## Update the dependencies
 	@$(RUN) tools.generated lock
 
-verify: setup ## Format, lint, types, layers, and that everything generated is up to date
+verify: setup ## Check format, lint, types, layers, and that generated files are up to date
 	@$(PYTHON) -m ruff format --check --quiet .
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports
 	@$(RUN) tools.generated verify
 
-format: setup ## Format and fix what can be fixed
+format: setup ## Format the code and apply automatic fixes
 	@$(PYTHON) -m ruff format --quiet .
 	@$(PYTHON) -m ruff check --fix --quiet .
 
-bench-operator: setup ## kubectl apply -> CronJob exists, on the cluster
+bench-operator: setup ## Measure the time from kubectl apply to the CronJob, on the cluster
 	@$(RUN) benchmarks.operator_latency
 
-bench-serving: setup ## Our model server beside its peers, on this machine
+bench-serving: setup ## Compare the model server with its peers, on this machine
 	@$(RUN) benchmarks.serving
 
-bench-streaming: setup ## One stream worker beside the bare stages: Kafka to PostgreSQL
+bench-streaming: setup ## Compare one stream worker with the bare stages: Kafka to PostgreSQL
 	@$(RUN) benchmarks.streaming
 
-bench-batch: setup ## A batch worker beside its peers: Parquet to PostgreSQL and to Parquet
+bench-batch: setup ## Compare a batch worker with its peers: Parquet to PostgreSQL and to Parquet
 	@$(RUN) benchmarks.batch
 
-torture-batch: setup ## Batch workers killed, told to end, their store restarted: 25 times each
+torture-batch: setup ## Kill and terminate batch workers and restart their store, 25 times each
 	@$(RUN) tools.torture.batch
 
-torture-batch-short: setup ## The same, a few of each
+torture-batch-short: setup ## The same with a few repetitions each
 	@$(RUN) tools.torture.batch --short
 
-torture-batch-cluster: cluster ## The same on the cluster: containers killed, pods deleted
+torture-batch-cluster: cluster ## The same on the cluster: kill containers, delete pods
 	@$(RUN) tools.torture.cluster
 
 setup:

@@ -1,1 +1,1 @@
-"""Measurements; each prints `figure NAME VALUE GOAL ok|short`, one a line."""
+"""Benchmarks. Each prints its figures as `figure NAME VALUE GOAL ok|short`, one per line."""

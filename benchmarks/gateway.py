@@ -1,9 +1,9 @@
-"""What the gateway costs on the way to a model server: requests per second with and without it.
+"""Measure the gateway's overhead: requests per second to a model server, with and without it.
 
     python -m benchmarks.gateway [SECONDS]
 
-Needs ``wrk``. Prints the processor time of each server a request, which tells how many requests a
-core of its own would pass on, whatever else runs on this machine.
+Needs ``wrk``. Prints each server's processor time per request. It shows how many requests per
+second one core could forward, whatever else runs on this machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
-    """Return a port nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -55,13 +55,13 @@ def running(mode: str, config: str, url: str) -> Iterator[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time a process has used."""
+    """Return the processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def load(url: str, script: Path, connections: int, seconds: int) -> tuple[float, str, int]:
-    """Return requests per second, latencies as wrk tells them, and the number of requests."""
+    """Return requests per second, latencies as wrk reports them, and the number of requests."""
     told = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", str(script), url],
         capture_output=True,

@@ -1,7 +1,8 @@
-"""From `kubectl apply` to a CronJob that exists, on the cluster of the kubeconfig at hand.
+"""Measure the time from `kubectl apply` to an existing CronJob, on the current kubeconfig's
+cluster.
 
-A real operator process on this machine against the real API server: COUNT deployments applied one
-after another, each timed from the request being sent to the CronJob being there, by a watch.
+A real operator process on this machine works with the real API server. COUNT deployments are
+applied one after another. Each is timed from the request until a watch reports the CronJob.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CRD = ROOT / "crds" / "fourways.dev_modeldeployments.yaml"
 
 
 def main() -> int:
-    """Measure and print; 1 where a figure falls short."""
+    """Measure and print; return 1 if a goal is missed."""
     cluster = Cluster(cluster_up())
     os.environ["KUBECONFIG"] = str(cluster.kubeconfig)
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
@@ -57,7 +58,7 @@ def main() -> int:
 
 
 def measure(namespace: str) -> list[float]:
-    """Apply deployments one by one; return how long each waited for its CronJob, in seconds."""
+    """Apply deployments one by one; return the time until each CronJob existed, in seconds."""
     from kubernetes import client, config
 
     config.load_kube_config()  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""One stream worker beside its bare stages: Kafka → score → PostgreSQL, durable, on one core.
+"""Compare one stream worker with its bare stages: Kafka → score → PostgreSQL, durable, on one core.
 
-`make bench-streaming`. The worker is the process that runs in a cluster, pinned to core 0 together
-with nothing else; Kafka, PostgreSQL (fsync and synchronous_commit on) and this program have core 1.
+Run it with `make bench-streaming`. The worker is the same process as on a cluster and has core 0 to
+itself. Kafka, PostgreSQL (fsync and synchronous_commit on) and this program share core 1.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ RESULTS = ROOT / "benchmarks" / "results" / "streaming.json"
 PAGE = ROOT / "docs" / "figures-streaming.md"
 
 GOAL = 0.60
-"""Of the slowest bare stage, at micro-batches of 256."""
+"""Share of the slowest bare stage's rate, at micro-batches of 256."""
 
 SIZES = (256, 1024)
 STAGES = {
     "consume": "confluent-kafka alone",
     "decode": "orjson → numpy alone",
     "model": "onnxruntime alone, one thread",
-    "statement": "one PostgreSQL statement a batch alone, sent ahead",
+    "statement": "one PostgreSQL statement per batch alone, sent ahead",
 }
-ASIDE = {"answered": "the same, each answered before the next is sent (no stage of the worker)"}
+ASIDE = {"answered": "the same, each answered before the next is sent (not a stage of the worker)"}
 TOPIC = "events"
 _SETTINGS = {
     "listen_addresses": "",
@@ -54,10 +54,10 @@ _SETTINGS = {
 
 
 class Durable(Server):
-    """A PostgreSQL that keeps its promises: nothing is acknowledged before it is on disk."""
+    """A PostgreSQL with durable commits: nothing is acknowledged before it is on disk."""
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it and wait until it is ready."""
         settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
         self._process = subprocess.Popen(
             [self.binaries / "postgres", "-D", self.data, "-k", self.folder, *settings],
@@ -74,7 +74,7 @@ class Durable(Server):
 
 
 def main() -> int:
-    """Measure, print, write; return 1 where the goal is missed."""
+    """Measure, print, write; return 1 if the goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=900_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -123,7 +123,7 @@ def servers() -> Iterator[tuple[str, Durable]]:
 
 
 def fill(bootstrap: str, events: int) -> None:
-    """Write all events before anything is measured."""
+    """Write all events before the measurement."""
     from confluent_kafka import Producer
 
     producer = Producer(
@@ -165,7 +165,7 @@ def bare(stage: str, settings: dict[str, Any]) -> float:
 
 
 def worker(bootstrap: str, store: str, size: int, options: argparse.Namespace) -> float:
-    """Measure a worker from a tenth of the events to nineteen twentieths."""
+    """Measure a worker from the first tenth of the events until nineteen twentieths."""
     with tempfile.TemporaryDirectory(prefix="fourways-bench-") as folder:
         root = Path(folder)
         (root / "model.onnx").write_bytes(forest())
@@ -230,7 +230,7 @@ def _watched(
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Return what a process has used: neighbours do not show in it."""
+    """Return the CPU time that a process has used; other load does not affect it."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -262,9 +262,9 @@ def _keep(rates: dict[str, dict[str, list[float]]], name: str, size: int, rate: 
 
 
 def share(rates: dict[str, dict[str, list[float]]], size: str) -> float:
-    """Return the worker's rate in relation to the slowest bare stage's, the median of the rounds.
+    """Return the worker's rate relative to the slowest bare stage's, the median of the rounds.
 
-    Which stage that is may change from round to round: the disk's syncs do not take the same time.
+    The slowest stage may change from round to round, because disk syncs take varying times.
     """
     rounds = zip(*(rates[name][size] for name in ("fourways", *STAGES)), strict=True)
     return float(statistics.median(worker / min(stages) for worker, *stages in rounds))
@@ -288,13 +288,13 @@ def table(rates: dict[str, dict[str, list[float]]]) -> str:
 
 def page(rates: dict[str, dict[str, list[float]]]) -> str:
     """Return the page of figures."""
-    return f"""# How fast a stream worker is
+    return f"""# Figures of the stream worker
 
-`make bench-streaming` measures it: 257-byte JSON events with 20 numbers of three partitions in
-Kafka, a forest of 100 trees, answers and positions in one statement of a PostgreSQL that syncs each
-commit: as the worker does, and for its bare stage too, the next statement is sent before the one
-before it is answered. The worker has one core, the servers another. Columns are events in a
-micro-batch.
+`make bench-streaming` measures it. The events are 257 bytes of JSON with 20 numbers, in three
+partitions of Kafka; the model is a forest of 100 trees. One statement writes predictions and
+positions to a PostgreSQL that syncs each commit. The worker sends the next statement before the
+previous one is answered, and so does its bare stage. The worker has one core, the servers another.
+The columns are the numbers of events in a micro-batch.
 
 {table(rates)}
 """

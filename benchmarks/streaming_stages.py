@@ -1,7 +1,7 @@
-"""The bare stages of a stream worker, each alone in a loop, on the core it is pinned to.
+"""The bare stages of a stream worker, each alone in a loop, pinned to one core.
 
-``python -m benchmarks.streaming_stages STAGE SETTINGS`` prints events a second. Each is what
-somebody would write who had only this to do.
+``python -m benchmarks.streaming_stages STAGE SETTINGS`` prints events per second. Each stage is
+written as a program that has only this stage to do.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def consume(settings: dict[str, Any]) -> float:
-    """Kafka alone: as fast as librdkafka gives, values taken."""
+    """Kafka alone: as fast as librdkafka delivers, with the values read."""
     from confluent_kafka import Consumer, TopicPartition
 
     consumer = Consumer(
@@ -117,7 +117,7 @@ def model(settings: dict[str, Any]) -> float:
 
 
 def statement(settings: dict[str, Any]) -> float:
-    """The database alone: one statement a batch, sent before the one before it is answered."""
+    """The database alone: one statement per batch, sent before the previous one is answered."""
     from psycopg.pq import ExecStatus
 
     def work(line: Any, name: bytes, values: list[bytes]) -> None:
@@ -135,7 +135,7 @@ def statement(settings: dict[str, Any]) -> float:
 
 
 def answered(settings: dict[str, Any]) -> float:
-    """The same, each statement sent once the one before it is answered."""
+    """The same, but each statement is sent after the previous one is answered."""
     from psycopg.pq import ExecStatus
 
     def work(line: Any, name: bytes, values: list[bytes]) -> None:
@@ -146,7 +146,7 @@ def answered(settings: dict[str, Any]) -> float:
 
 
 def _written(settings: dict[str, Any], work: Callable[[Any, bytes, list[bytes]], None]) -> float:
-    """Write batches whose parameters were packed before."""
+    """Write batches whose parameters were packed beforehand."""
     import psycopg
 
     count = settings["batch"]
@@ -166,18 +166,18 @@ def _written(settings: dict[str, Any], work: Callable[[Any, bytes, list[bytes]],
         for answers in cycle(batches):
             work(line, b"bare", [*moves, *answers])
             done, rounds = done + count, rounds + 1
-            # The first time round inserts; events of a stream mostly replace.
+            # The first round inserts; later events of a stream mostly replace.
             if rounds == len(batches):
                 done, started = 0, perf_counter()
             elif rounds > len(batches) and perf_counter() - started > SECONDS:
                 break
         return done / (perf_counter() - started)
     finally:
-        connection.close()  # as it is: statements are under way
+        connection.close()  # unchanged: statements are in flight
 
 
 def timed(settings: dict[str, Any], given: Any, work: Callable[[Any], None]) -> float:
-    """Work on batches of what is given for a while."""
+    """Process the given batches for a while."""
     size = settings["batch"]
     batches: list[Any] = [given[at : at + size] for at in range(0, len(given), size)]
     for batch in islice(cycle(batches), 16):

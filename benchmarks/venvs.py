@@ -1,4 +1,4 @@
-"""Environments of programs that are measured beside ours, made once and kept."""
+"""Environments of the peers, created once and kept."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def python_of(name: str, wanted: tuple[str, ...], mark: str = "") -> Path:
-    """Return the Python of an environment, which is made where it is missing.
+    """Return the Python of an environment, which is created if it is missing.
 
-    ``wanted`` is what ``uv pip install`` is told; ``mark`` is whatever else decides what that
-    comes to.
+    ``wanted`` are arguments of ``uv pip install``; ``mark`` is whatever else determines the result.
     """
     told = " ".join((sys.version, *wanted, mark))
     folder = cache_root() / "bench-venvs" / f"{name}-{sha256(told.encode()).hexdigest()[:12]}"

@@ -1,9 +1,9 @@
-"""Complete ``examples/artifacts``: what ``make demo`` runs before ``fourways up``.
+"""Complete ``examples/artifacts``; ``make demo`` runs this before ``fourways up``.
 
-Needs numpy, pyarrow and the installed package magika, none of the training dependencies. The
-models of this project are in the repository; magika's model (3 MB) is copied out of its package,
-the table of files is made from this machine's, and the shop's database from the committed table.
-Running it again changes nothing.
+It needs numpy, pyarrow and the installed package magika, but none of the training dependencies.
+This project's own models are in the repository. Magika's model (3 MB) is copied from its package,
+the table of files is generated from files of this machine, and the shop's database from the
+committed table. Running it again changes nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EXAMPLES = (
     "water-flow",
 )
 HISTORY = "customer_history"
-"""Table of the shop's database that come-back.yaml names."""
+"""The table of the shop's database that come-back.yaml names."""
 
 SQL_TYPES = {
     "customer_id": "text PRIMARY KEY",
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def prepare_file_type(folder: Path) -> None:
-    """Put magika's model and a table of real files into the folder."""
+    """Copy magika's model and write a table of real files into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.onnx"
     if not model.is_file() or sha256(model) != pinned("file-type")["file-type/model.onnx"]:
@@ -75,7 +75,7 @@ def prepare_file_type(folder: Path) -> None:
 
 
 def file_table() -> pa.Table:
-    """Return a row a file: its name, and its first and last bytes as the model reads them."""
+    """Return one row per file: its name, and its first and last bytes as the model reads them."""
     names, contents = [], []
     for name, path in by_kind().items():
         try:
@@ -91,9 +91,9 @@ def file_table() -> pa.Table:
 
 
 def prepare_shop(folder: Path, secrets: Path) -> None:
-    """Make the shop's database of come-back: a SQLite file, and the same as SQL for PostgreSQL.
+    """Create the shop's database of come-back: a SQLite file, and the same as SQL for PostgreSQL.
 
-    The folder ``secrets/shop-database`` stands for the Secret with the database's address.
+    The folder ``secrets/shop-database`` takes the place of the Secret with the connection string.
     """
     rows = pq.read_table(folder / "features.parquet").to_pylist()
     columns = ", ".join(f"{name} {kind}" for name, kind in SQL_TYPES.items())
@@ -110,7 +110,7 @@ def prepare_shop(folder: Path, secrets: Path) -> None:
 
 
 def _sql_value(value: Any) -> Any:
-    # pandas' way to say missing is NaN, a database's is NULL.
+    # pandas represents a missing value as NaN, a database as NULL.
     return None if value != value else value
 
 
@@ -124,7 +124,8 @@ def _write_sqlite(path: Path, create: str, values: Sequence[tuple[Any, ...]]) ->
 
 
 def _sql_script(create: str, values: Sequence[tuple[Any, ...]]) -> str:
-    """Return statements for psql. The values are our own digits and numbers: nothing to quote."""
+    """Return statements for psql. The values are our own digits and numbers, so quoting is not
+    needed."""
     rows = ",\n".join(
         "(" + ", ".join("NULL" if v is None else repr(v) for v in row) + ")" for row in values
     )
@@ -132,7 +133,7 @@ def _sql_script(create: str, values: Sequence[tuple[Any, ...]]) -> str:
 
 
 def prepare_golden_table(folder: Path) -> None:
-    """Make a table of churn's golden vectors, for ``parity/churn.yaml`` to score as a batch."""
+    """Write churn's golden vectors as a table, which ``parity/churn.yaml`` scores in batch mode."""
     table = folder / "golden.parquet"
     vectors = read_golden(folder / "golden.jsonl")
     rows = [{"customer_id": f"golden-{i:02}", **v["inputs"]} for i, v in enumerate(vectors)]
@@ -141,7 +142,7 @@ def prepare_golden_table(folder: Path) -> None:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole: whoever reads it meanwhile sees the old one or the new one."""
+    """Write a file atomically: a concurrent reader sees the old content or the new one."""
     new = path.with_name(path.name + ".new")
     write(new)
     new.replace(path)

@@ -1,9 +1,9 @@
 """Train and export an example's model: ``python examples/train.py NAME [--check]``.
 
 Writes the model, the table to score and the golden vectors to ``artifacts/NAME`` and pins their
-digests in ``NAME.yaml``. With --check nothing is written: the committed files must have the
-pinned digests and answer the golden vectors, and a model trained anew must answer alike. Needs
-the dependency group ``train``.
+digests in ``NAME.yaml``. With --check nothing is written: the committed files must have the pinned
+digests and reproduce the golden vectors, and so must a newly trained model. Needs the dependency
+group ``train``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def train(example: ModuleType) -> list[str]:
-    """Build an example's files in place and pin them."""
+    """Build an example's files in place and pin their digests."""
     folder = ARTIFACTS / example.NAME
     folder.mkdir(parents=True, exist_ok=True)
     example.build(folder)
@@ -58,8 +58,8 @@ def train(example: ModuleType) -> list[str]:
 
 
 def check(example: ModuleType) -> list[str]:
-    """Say what is wrong with an example's files, or differs from what training gives today."""
-    # With other files than the pinned ones there is nothing to compare with.
+    """Report faults of an example's files, and differences from a newly trained model."""
+    # If the files are not the pinned ones, a comparison is pointless.
     if problems := differing(example.NAME):
         return problems
     problems = wrong_answers(example, ARTIFACTS / example.NAME / "model.onnx", example.EXPORTED)
@@ -70,7 +70,7 @@ def check(example: ModuleType) -> list[str]:
 
 
 def wrong_answers(example: ModuleType, model: Path, tolerance: Tolerance) -> list[str]:
-    """Ask a model the committed golden vectors; say which it answers otherwise."""
+    """Score the committed golden vectors with a model; report the ones with different outputs."""
     import onnxruntime
 
     vectors = read_golden(ARTIFACTS / example.NAME / "golden.jsonl")

@@ -1,1 +1,1 @@
-"""The tools this project is built, checked and shown with."""
+"""Tools to build, check and demonstrate this project."""

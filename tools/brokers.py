@@ -1,7 +1,7 @@
-"""Message brokers on a cluster, and a pod beside them that speaks to them as a producer does.
+"""Message brokers on a cluster, and a pod beside them that acts as a producer.
 
-They live in a namespace of their own, under the names that the examples' manifests use. A broker
-tells its clients the name it goes by inside, so nobody outside could follow.
+They run in a namespace of their own, under the names that the examples' manifests use. A broker
+tells its clients its internal name, so clients outside the cluster cannot connect.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ asyncio.run(main())
 
 
 def deploy(cluster: Cluster, *brokers: str) -> None:
-    """Start brokers (``kafka``, ``nats``) without a past, and the client's pod; all are ready."""
+    """Start brokers (``kafka``, ``nats``) with empty storage, and the client pod; wait until all
+    are ready."""
     cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=90s")
     cluster.make_namespace(NAMESPACE)
     for broker in brokers:
@@ -81,27 +82,27 @@ def deploy(cluster: Cluster, *brokers: str) -> None:
 
 
 def make_topic(cluster: Cluster, topic: str, partitions: int = 1) -> None:
-    """Make a topic of the Kafka broker, if there is none of the name."""
+    """Create a topic of the Kafka broker if it does not exist."""
     python(cluster, MAKE_TOPIC, topic, str(partitions))
 
 
 def make_stream(cluster: Cluster, stream: str, subject: str) -> None:
-    """Make a stream of the NATS server, if there is none of the name."""
+    """Create a stream of the NATS server if it does not exist."""
     python(cluster, MAKE_STREAM, stream, subject)
 
 
 def produce(cluster: Cluster, topic: str, events: list[dict[str, object]]) -> None:
-    """Produce events to a topic of the Kafka broker; all are delivered when it returns."""
+    """Produce events to a topic of the Kafka broker; return when all are delivered."""
     python(cluster, PRODUCE, topic, stdin=_lines(events))
 
 
 def publish(cluster: Cluster, subject: str, events: list[dict[str, object]]) -> None:
-    """Publish events to a subject of the NATS server; all are kept when it returns."""
+    """Publish events to a subject of the NATS server; return when all are stored."""
     python(cluster, PUBLISH, subject, stdin=_lines(events))
 
 
 def python(cluster: Cluster, code: str, *args: str, stdin: str = "") -> str:
-    """Run Python in the client's pod; return what it printed."""
+    """Run Python in the client pod; return its output."""
     command = ("exec", "-i", CLIENT, "--", "python", "-c", code, *args)
     return cluster.kubectl("-n", NAMESPACE, *command, stdin=stdin)
 

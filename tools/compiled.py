@@ -1,4 +1,4 @@
-"""The runtime as it is in its image, its hot path compiled: a folder to put on PYTHONPATH."""
+"""The runtime as in its image, with its hot path compiled: a folder for PYTHONPATH."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEPT = 2
 
 
 def why_not() -> str | None:
-    """Return what is missing for it on this machine; None where nothing is."""
+    """Return what this machine lacks for it; None if nothing."""
     if shutil.which("gcc") is None:
         return "no C compiler (gcc)"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
@@ -28,7 +28,7 @@ def why_not() -> str | None:
 
 
 def overlay() -> Path:
-    """Return the folder; made where it is missing, and kept by its content."""
+    """Return the folder; created if it is missing, and cached by its content."""
     files = [RUNTIMES / "compile.py"]
     for package in PACKAGES:
         files += sorted(RUNTIMES.glob(f"{package}/**/*.py"))
@@ -54,7 +54,7 @@ def _make(folder: Path) -> None:
             ignore=shutil.ignore_patterns("__pycache__"),
         )
     subprocess.run([sys.executable, RUNTIMES / "compile.py", unfinished], check=True)
-    # As in the image: a first start that has to is no start to measure.
+    # As in the image: a first start that compiles bytecode would distort the measurement.
     subprocess.run([sys.executable, "-m", "compileall", "-q", unfinished], check=True)
     unfinished.rename(folder)
 

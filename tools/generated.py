@@ -1,6 +1,6 @@
-"""Everything generated here: ``update`` writes it, ``verify`` says whether it is current.
+"""All generated files: ``update`` writes them, ``verify`` checks that they are up to date.
 
-The lock names versions and hashes and no place they come from, so that it works behind any mirror.
+The lock file has versions and hashes and no index addresses, so that it works with any mirror.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
 GENERATORS = ("fourways_api.crd", "fourways_api.reference", "fourways_operator.rbac")
-"""Modules that write their file, or with --check say whether it is up to date."""
+"""Modules that write their file, or with --check report whether it is up to date."""
 
 PACKAGED = {
     ROOT / "crds" / "fourways.dev_modeldeployments.yaml": ROOT / "charts/fourways/files/crd.yaml"
 }
-"""Files the chart carries a copy of, because Helm packs only its own folder."""
+"""Files that the chart has copies of, because Helm packs only its own folder."""
 
 
 def update() -> int:
-    """Write everything generated."""
+    """Write all generated files."""
     for module in GENERATORS:
         subprocess.run([sys.executable, "-m", module], check=True, cwd=ROOT)
     for source, copy in PACKAGED.items():
@@ -31,7 +31,7 @@ def update() -> int:
 
 
 def verify(offline: bool) -> int:
-    """Say what is out of date; 1 where anything is."""
+    """Report outdated files; return 1 if there is one."""
     stale = [
         module
         for module in GENERATORS
@@ -50,7 +50,7 @@ def verify(offline: bool) -> int:
 
 
 def kept(crd: str) -> str:
-    """Return the CRD as the chart carries it: helm uninstall leaves it, and so the deployments."""
+    """Return the CRD for the chart: helm uninstall keeps it, and so the deployments."""
     return crd.replace(
         "metadata:\n", "metadata:\n  annotations:\n    helm.sh/resource-policy: keep\n", 1
     )
@@ -85,10 +85,10 @@ def compile_lock(into: Path, *options: str) -> None:
 
 
 def lock_is_current() -> bool:
-    """Tell whether the lock still answers to pyproject.toml."""
+    """Return whether the lock still satisfies pyproject.toml."""
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / "requirements.lock"
-        # The old lock's pins are kept where they still fit, so that new releases change nothing.
+        # The old lock's pins are kept if they still fit, so that new releases change nothing.
         fresh.write_text(LOCK.read_text())
         compile_lock(fresh)
         return _pins(fresh) == _pins(LOCK)

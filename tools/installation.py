@@ -1,6 +1,6 @@
-"""Fourways on a cluster: its images, its chart, the examples' files. Used by demo and tests alike.
+"""Fourways on a cluster: its images, its chart, the examples' files. Used by demo and tests.
 
-Talks to the cluster by kubectl and helm, as a user does.
+It controls the cluster with kubectl and helm, as a user does.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ IMAGES: dict[str, Callable[[], str]] = {
     "kafka": lambda: f"fourways-kafka={KAFKA}/Dockerfile@{kafka.files()}",
     "nats": lambda: f"fourways-nats={NATS}/Dockerfile@{nats.files()}",
 }
-"""What each image is built from. What the brokers' are built from is fetched first."""
+"""The inputs of each image. The brokers' inputs are downloaded first."""
 
 CLAIM = "fourways-examples"
 COMMAND_SECONDS = 240
-"""No command of ours waits longer for itself."""
+"""Longest time that one of our commands waits, in seconds."""
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 
 
 def cluster_up() -> Path:
-    """Have a cluster; return its kubeconfig."""
+    """Start a cluster if necessary; return its kubeconfig."""
     output = _tool("up")
     return Path(output.strip().rpartition("KUBECONFIG=")[2])
 
 
 def build_images(*without: str) -> dict[str, str]:
-    """Build the images and put them on the cluster's node; return a reference for each.
+    """Build the images and load them onto the cluster's node; return a reference for each.
 
-    Images that a cluster of yours pulls from a registry are named by FOURWAYS_OPERATOR_IMAGE,
+    If your cluster pulls images from a registry, name them in FOURWAYS_OPERATOR_IMAGE,
     FOURWAYS_RUNTIME_IMAGE, FOURWAYS_RAY_IMAGE, FOURWAYS_POSTGRES_IMAGE, FOURWAYS_KAFKA_IMAGE and
-    FOURWAYS_NATS_IMAGE; those are not built. A broker whose files cannot be had here is left out,
-    and said so.
+    FOURWAYS_NATS_IMAGE; those are not built. A broker whose files are not available is skipped with
+    a message.
     """
     given = {name: os.environ.get(f"FOURWAYS_{name.upper()}_IMAGE", "") for name in IMAGES}
     for name in without:
@@ -89,11 +89,11 @@ class Cluster:
     images: dict[str, str] = field(default_factory=dict)
 
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
-        """Run kubectl; return what it printed."""
+        """Run kubectl; return its output."""
         return self._run(_program("kubectl"), *args, stdin=stdin)
 
     def start_kubectl(self, *args: str) -> subprocess.Popen[str]:
-        """Start kubectl; the caller speaks to it, and ends it."""
+        """Start kubectl; the caller communicates with it and ends it."""
         return subprocess.Popen(
             [_program("kubectl"), *args],
             stdin=subprocess.PIPE,
@@ -103,7 +103,7 @@ class Cluster:
         )
 
     def helm(self, *args: str) -> str:
-        """Run helm; return what it printed."""
+        """Run helm; return its output."""
         return self._run(_program("helm"), *args)
 
     def get(self, *args: str) -> dict:  # type: ignore[type-arg]
@@ -112,12 +112,12 @@ class Cluster:
         return answer
 
     def make_namespace(self, name: str) -> None:
-        """Make a namespace that enforces Pod Security `restricted`."""
+        """Create a namespace that enforces Pod Security `restricted`."""
         self.kubectl("create", "namespace", name)
         self.kubectl("label", "namespace", name, RESTRICTED)
 
     def install(self, namespace: str, *options: str, release: str = "fourways") -> None:
-        """Install, or upgrade to, the chart with the images at hand and a trial PostgreSQL."""
+        """Install the chart, or upgrade to it, with the built images and a trial PostgreSQL."""
         values = [f"{where}.image.{part}" for where, part in self._image_values()]
         self.helm(
             "upgrade",
@@ -129,7 +129,7 @@ class Cluster:
             *(a for v in values for a in ("--set", v)),
             "--set",
             "trialPostgresql.enabled=true",
-            # Another release, or the suite itself, may have brought the CRD.
+            # Another release, or the test suite, may have installed the CRD.
             "--take-ownership",
             "--wait",
             "--timeout",
@@ -152,15 +152,15 @@ class Cluster:
             yield place, f"tag={tag}"
 
     def install_kserve(self) -> bool:
-        """Have KServe's controller answer; False where a given cluster has none."""
+        """Wait for KServe's controller; return False if a given cluster has none."""
         return _installed("kserve")
 
     def install_kuberay(self) -> bool:
-        """Have KubeRay's operator answer; False where a given cluster has none."""
+        """Wait for KubeRay's operator; return False if a given cluster has none."""
         return _installed("kuberay")
 
     def give_secret(self, namespace: str, name: str, files: dict[str, str]) -> None:
-        """Make a Secret, or replace it; no command line sees what is in it."""
+        """Create or replace a Secret; its contents appear in no command line."""
         document = {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -170,7 +170,7 @@ class Cluster:
         self.kubectl("-n", namespace, "apply", "-f", "-", stdin=orjson.dumps(document).decode())
 
     def share_store(self, namespace: str, name: str) -> None:
-        """Make a Secret of another name with the trial PostgreSQL's address."""
+        """Create a Secret of another name with the trial PostgreSQL's connection string."""
         uri = self.get("-n", namespace, "secret", "fourways-store")["data"]["uri"]
         self.give_secret(namespace, name, {"uri": base64.b64decode(uri).decode()})
 
@@ -192,7 +192,7 @@ class Cluster:
         )
 
     def fill_claim(self, namespace: str, folder: Path, name: str = CLAIM) -> None:
-        """Make a claim and put a folder's files into it, by a pod that goes away."""
+        """Create a claim and copy a folder's files into it, with a temporary pod."""
         objects = f"{claim(name)}---\n{idle_pod('loader', self.images['runtime'], name)}"
         self.kubectl("-n", namespace, "apply", "-f", "-", stdin=objects)
         self.kubectl(
@@ -202,7 +202,7 @@ class Cluster:
             with tarfile.open(fileobj=archive, mode="w") as tar:
                 tar.add(folder, arcname=".", filter=_anonymous)
             archive.seek(0)
-            # Python unpacks it, so that the image need not carry tar. The archive is our own.
+            # Python unpacks it, so that the image does not need tar. The archive is our own.
             unpack = (
                 "import sys, tarfile; "
                 "tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/claim')"
@@ -250,8 +250,7 @@ class Cluster:
         """Wait until deployments are Ready.
 
         Raises:
-            TimeoutError: says what each one said last.
-
+            TimeoutError: has the last message of each.
         """
         deadline = time.monotonic() + seconds
         said: dict[str, str] = {}
@@ -279,7 +278,7 @@ class Cluster:
         return done.stdout
 
     def environment(self) -> dict[str, str]:
-        """Return the environment in which kubectl and fourways see this cluster."""
+        """Return the environment in which kubectl and fourways use this cluster."""
         return {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
 
 
@@ -304,7 +303,7 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def idle_pod(name: str, image: str, claim: str | None = None) -> str:
-    """Return a pod that waits to be told what to run, with a claim at /claim where one is named."""
+    """Return a pod that waits for commands, with a claim at /claim if one is named."""
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  (the pod's own)
     volumes: list[dict[str, object]] = [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}]
     if claim:
@@ -342,7 +341,7 @@ spec:
 
 
 def claim(name: str, size: str = "64Mi") -> str:
-    """Return a claim of one node's storage."""
+    """Return a claim with storage on one node."""
     return f"""
 apiVersion: v1
 kind: PersistentVolumeClaim

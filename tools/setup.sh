@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes .venv: `tools/setup.sh demo` with what the demo needs, `tools/setup.sh dev` with everything.
-# Brings uv itself; needs python3 >= 3.11. Does nothing where nothing changed.
+# Creates .venv: `tools/setup.sh demo` for the demo, `tools/setup.sh dev` with everything.
+# Installs uv itself; needs python3 >= 3.11. Does nothing if nothing has changed.
 set -eu
 cd "$(dirname "$0")/.."
 what=$1
@@ -25,7 +25,7 @@ bring_uv() {
   if "$python" -m venv .tools 2>/dev/null; then
     .tools/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
   elif "$python" -m pip --version >/dev/null 2>&1; then
-    # Debian's python3 comes without the pieces of venv; pip alone can bring uv too.
+    # Debian's python3 lacks parts of venv; pip alone can install uv too.
     rm -rf .tools
     "$python" -m pip install --quiet --disable-pip-version-check --target .tools "uv==$UV_VERSION"
   elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

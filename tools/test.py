@@ -1,7 +1,7 @@
-"""``make test``: everything this machine can run, and one line on what it could not.
+"""``make test``: run everything that this machine can run, and report what it could not run.
 
-Fast suites first; the cluster suite last, on a cluster that is left up for the next run where it
-was up before.
+Fast suites run first. The cluster suite runs last, and its cluster keeps running if it was running
+before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SUITES = {
 
 
 def main() -> int:
-    """Run the suites; 1 where one failed."""
+    """Run the suites; return 1 if one failed."""
     failed = [name for name, options in SUITES.items() if not _pytest(name, *options)]
     left_out: list[str] = []
     reason = why_no_cluster()
@@ -30,13 +30,13 @@ def main() -> int:
         left_out.append(f"the cluster suite ({reason})")
     elif not _cluster_suite(left_out):
         failed.append("cluster")
-    print(f"left out: {'; '.join(left_out) or 'nothing'}")
+    print(f"skipped: {'; '.join(left_out) or 'nothing'}")
     print(f"failed: {', '.join(failed) or 'nothing'}")
     return 1 if failed else 0
 
 
 def why_no_cluster() -> str | None:
-    """Return why no cluster can be had here; None where one can."""
+    """Return why no cluster is possible here; None if one is."""
     asked = subprocess.run(
         [sys.executable, "-m", "tools.cluster", "can"], cwd=ROOT, capture_output=True, text=True
     )
@@ -50,7 +50,7 @@ def _cluster_suite(left_out: list[str]) -> bool:
     try:
         cluster = Cluster(cluster_up())
         if "kind: given" not in status:
-            # What the demo left running takes the room that the tests need.
+            # The demo's leftovers use the space that the tests need.
             cluster.kubectl("delete", "namespace", DEMO, "--ignore-not-found", "--timeout=120s")
         _timed("cluster", started)
         # Compiled now: the test that installs it has no minutes to wait for that.
@@ -63,7 +63,7 @@ def _cluster_suite(left_out: list[str]) -> bool:
         _timed("cluster, KubeRay and images", started)
         images = {f"FOURWAYS_{k.upper()}_IMAGE": v for k, v in cluster.images.items()}
         environment = {"FOURWAYS_KUBECONFIG": str(cluster.kubeconfig), **images}
-        # KServe comes with the first test that needs it: before it is shown what is said without.
+        # The first test that needs KServe installs it, after the tests without it have run.
         passed = _pytest("cluster", "cluster", environment=environment)
         if not cluster.install_kserve():
             left_out.append("the modes on the cluster (it has no KServe)")

@@ -1,1 +1,1 @@
-"""Whole batch workers side by side: a table of Parquet, a model, and where predictions go."""
+"""Compare complete batch workers: a Parquet table, a model, and a destination for predictions."""

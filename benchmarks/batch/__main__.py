@@ -1,8 +1,8 @@
 """``python -m benchmarks.batch [--quick] [--rows N] …``: all workers, side by side, one run.
 
-Workers have core 0; PostgreSQL and this program core 1. Each round runs every worker once, so that
-a slow minute of the machine is everybody's. Time is told twice: by the clock, and by the worker's
-own processor time, in which neighbours hardly show.
+Workers run on core 0; PostgreSQL and this program on core 1. Each round runs every worker once, so
+that a slow minute of the machine affects all workers. Two times are reported: clock time, and the
+worker's own processor time, on which other load has little effect.
 """
 
 from __future__ import annotations
@@ -32,20 +32,22 @@ from .work import write_table
 
 CORE = 0
 SLOW = ("ray", "pandas-store")
-"""Measured in the first round alone: many times slower than the others."""
+"""Measured only in the first round: many times slower than the others."""
 
 Found = dict[str, Any]
 
 
 def main() -> int:
-    """Measure, print, write; return 1 where a goal is missed in a full run."""
+    """Measure, print, write; return 1 if a full run misses a goal."""
     asked = argparse.ArgumentParser(prog="python -m benchmarks.batch")
     asked.add_argument("--quick", action="store_true", help="a fifth of the rows, one round")
     asked.add_argument("--rows", type=int, default=1_000_000)
     asked.add_argument("--rounds", type=int, default=5)
-    asked.add_argument("--most", type=int, default=5_000_000, help="rows memory is looked at with")
+    asked.add_argument(
+        "--most", type=int, default=5_000_000, help="rows for the memory measurement"
+    )
     asked.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
-    asked.add_argument("--only", nargs="*", help="these peers alone")
+    asked.add_argument("--only", nargs="*", help="only these peers")
     options = asked.parse_args()
     if options.quick:
         options.rows, options.rounds, options.most = 200_000, 1, 1_000_000
@@ -65,7 +67,7 @@ def main() -> int:
 
 
 class Bench:
-    """A model, a table, a PostgreSQL, and what was found."""
+    """A model, a table, a PostgreSQL, and the results."""
 
     def __init__(self, folder: Path, options: argparse.Namespace, found: Found) -> None:
         self.folder = folder
@@ -87,13 +89,13 @@ class Bench:
         self.postgres.remove()
 
     def runs(self) -> Runs:
-        """Return runs of our workers on a store of their own."""
+        """Return the runs of our workers, on their own store."""
         self._count += 1
         folder = self.folder / f"ours-{self._count}"
         return Runs(folder, self.model, self.postgres.database())
 
     def sink(self) -> dict[str, Any]:
-        """Return settings of a batch that writes Parquet."""
+        """Return the settings of a batch that writes Parquet."""
         self._count += 1
         return {"files": {"uri": (self.folder / f"sink-{self._count}").as_uri()}}
 
@@ -120,13 +122,13 @@ class Bench:
         return Seen(told["seconds"], told["cpu"], time.perf_counter() - began, told["peak_mib"])
 
     def note(self, part: str) -> None:
-        """Note the load of the machine, and write down what there is, in case all else fails."""
+        """Record the machine's load, and write the results so far in case a later step fails."""
         self.found["load"][part] = os.getloadavg()[1]
         if not self.partial:
             write(self.found)
 
     def keep(self, name: str, seen: Seen, rows: int) -> None:
-        """Note what was seen."""
+        """Record the results of one worker."""
         self.found["runs"].setdefault(name, []).append({**asdict(seen), "rows": rows})
         print(
             f"{name:16} {rows / seen.seconds:9,.0f} rows/s  {rows / seen.cpu:9,.0f} a second of "
@@ -137,7 +139,7 @@ class Bench:
 
 
 def side_by_side(bench: Bench) -> None:
-    """All workers on one core, and two of ours on two."""
+    """Run all workers on one core, and two of ours on two cores."""
     rows = bench.options.rows
     chosen = bench.options.only
     for number in range(bench.options.rounds):
@@ -156,11 +158,11 @@ def side_by_side(bench: Bench) -> None:
 
 
 def first_row(bench: Bench) -> None:
-    """Measure from the start of a process until its first row is recorded."""
+    """Measure the time from the start of a process until its first row is recorded."""
     small = bench.folder / "small.parquet"
     write_table(small, 1000)
     runs = bench.runs()
-    runs.run(small)  # makes the tables
+    runs.run(small)  # creates the tables
     for _ in range(2 * bench.options.rounds + 1):
         seen = runs.run(small)
         bench.keep("first-row", seen, 1000)
@@ -169,7 +171,7 @@ def first_row(bench: Bench) -> None:
 
 
 def incremental(bench: Bench) -> None:
-    """Measure runs in which 1 % of the rows changed, beside the run of all of them."""
+    """Measure runs in which 1 % of the rows changed, and the full run for comparison."""
     rows = bench.options.rows
     some = np.random.default_rng(1).choice(rows, rows // 100, replace=False)
     last = np.arange(rows - rows // 100, rows)
@@ -192,7 +194,7 @@ def incremental(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """Look at the memory of a worker as its table grows."""
+    """Measure the memory of a worker as its table grows."""
     large = bench.folder / "large.parquet"
     write_table(large, bench.options.most)
     for rows, table in ((bench.options.rows, bench.table), (bench.options.most, large)):

@@ -1,4 +1,4 @@
-"""The programs measured beside ours, each with an environment of its own."""
+"""The peers, each with its own environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.venvs import ROOT, python_of
 
 SCRIPTS = Path(__file__).with_name("peers")
 OURS = (ROOT / "crds", ROOT / "runtimes")
-"""What the image has of this repository."""
+"""The parts of this repository that the image contains."""
 
 _COMMON = ("onnxruntime==1.31.1", "numpy==2.4.6", "pyarrow==26.0.1")
 _IMAGE = (
@@ -36,18 +36,18 @@ _IMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Somebody else's worker: what it is called, and what is installed for it."""
+    """A peer: its name and its packages."""
 
     name: str
     title: str
     packages: tuple[str, ...]
     script: str
     to: str
-    """parquet, store or nowhere."""
+    """Destination: parquet, store or nowhere."""
 
     @property
     def command(self) -> list[str]:
-        """Its program, without arguments."""
+        """The path of its program, without arguments."""
         python = python_of(self.name, (*self.packages, *_COMMON))
         return [str(python), str(SCRIPTS / f"{self.script}.py")]
 
@@ -78,9 +78,9 @@ PEERS = (
 
 @cache
 def image_python() -> Path:
-    """Return a Python with what the runtime's image has (``runtimes/images/Dockerfile``)."""
+    """Return a Python with the packages of the runtime's image (``runtimes/images/Dockerfile``)."""
     told = "".join((ROOT / name).read_text() for name in ("pyproject.toml", "requirements.lock"))
     python = python_of("image", _IMAGE, told)
-    # There it is installed, and so compiled.
+    # The image has it installed, and so compiled.
     subprocess.run([python, "-m", "compileall", "-q", *OURS], check=True)
     return python

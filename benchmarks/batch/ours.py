@@ -1,7 +1,7 @@
-"""Our worker as the operator runs it: its process, its settings, and what is seen of it.
+"""Our worker as the operator runs it: its process, its settings and its measurements.
 
-In the environment of the runtime's image, with that image's variables: it sets none for memory or
-threads, so neither does this.
+It runs in the environment of the runtime's image with that image's variables. The image sets none
+for memory or threads, so neither does this module.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 from .others import OURS, image_python
 
 IMAGE_VARIABLES = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-"""As in ``runtimes/images/Dockerfile``; HOME apart, which is another folder here."""
+"""As in ``runtimes/images/Dockerfile``, except for HOME, which is another folder here."""
 
 _UNSET = ("MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "ARROW_DEFAULT_MEMORY_POOL", "PYTHONPATH")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -31,35 +31,35 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(slots=True)
 class Seen:
-    """A process, from its start to its end."""
+    """Measurements of a process."""
 
     seconds: float
-    """From when all is loaded and open to the end of the work."""
+    """Seconds from when everything is loaded and open to the end of the work."""
 
     cpu: float
-    """Processor time in between."""
+    """Processor time in the same interval."""
 
     whole: float = 0.0
-    """From the start of the process to its end."""
+    """Seconds from the start of the process to its end."""
 
     peak_mib: float = 0.0
     first_row: float = 0.0
-    """From the start of the process until the first chunk was recorded."""
+    """Seconds from the start of the process until the first chunk was recorded."""
 
     first_row_cpu: float = 0.0
-    """Processor time until a little later: when all chunks were."""
+    """Processor time until all chunks were recorded."""
 
 
 @dataclass(slots=True)
 class Worker:
-    """One worker process; its log is read as it comes."""
+    """One worker process; its log is read as it arrives."""
 
     process: subprocess.Popen[bytes]
     started: float
-    """By the clock of the machine, in s since 1970."""
+    """Clock time, in seconds since 1970."""
 
     moments: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """By message of the log: when it came, and the processor time until then."""
+    """By log message: its time, and the processor time until then."""
 
     peak_mib: float = 0.0
     log: list[bytes] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Worker:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             now, cpu = time.time(), cpu_seconds(self.process.pid)
-            # Of this program alone: rusage counts the one that started it too.
+            # Of this program alone: rusage also counts the parent that started it.
             self.peak_mib = peak_mib(self.process.pid) or self.peak_mib
             self.log.append(line)
             if line.startswith(b"{"):
@@ -83,7 +83,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def peak_mib(pid: int) -> float:
-    """Return the most memory a process has held so far; 0 where it has ended."""
+    """Return the peak memory of a process so far; 0 if it has ended."""
     status = Path(f"/proc/{pid}/status").read_text()
     line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "_ 0")
     return int(line.split()[1]) / 1024
@@ -101,7 +101,7 @@ class Runs:
         self._number = 0
 
     def run(self, table: Path, *, cores: tuple[int, ...] = (0,), **batch: Any) -> Seen:
-        """Run once, a worker on each of ``cores``; return what was seen of them together."""
+        """Run once with a worker on each of ``cores``; return their combined measurements."""
         self._number += 1
         run = f"run-{self._number}"
         workers = [self._start(table, run, at, core, batch) for at, core in enumerate(cores)]

@@ -1,4 +1,4 @@
-"""What a run found, as a table and as files."""
+"""The results of a run, as a table and as files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMES = {
     "bare": "onnxruntime alone, one thread, rows in memory",
     "ours-store": "**Fourways** → PostgreSQL: chunks, ledger, key, one pointer moved",
     **{peer.name: f"{peer.title} → PostgreSQL" for peer in PEERS if peer.to == "store"},
-    "ours-parquet": "**Fourways** → Parquet: chunks, ledger, one row a key, one pointer moved",
+    "ours-parquet": "**Fourways** → Parquet: chunks, ledger, one row per key, one pointer moved",
     **{peer.name: f"{peer.title} → Parquet" for peer in PEERS if peer.to == "parquet"},
     "two-store": "two workers of **Fourways** on both cores → PostgreSQL",
     "two-parquet": "two workers of **Fourways** on both cores → Parquet",
@@ -34,22 +34,22 @@ _WAYS = {
 
 
 def rate(found: Found, name: str, by: str) -> float:
-    """Return the median rate in rows/s, ``by`` the clock (seconds) or the processor (cpu)."""
+    """Return the median rate in rows/s, ``by`` clock time (seconds) or processor time (cpu)."""
     return float(median(run["rows"] / run[by] for run in found["runs"][name]))
 
 
 def times(found: Found, one: str, other: str, by: str = "seconds") -> float:
-    """Return how many times ``other``'s rate ``one``'s is: the median of the rounds' own ratios.
+    """Return ``one``'s rate relative to ``other``'s: the median of the ratios within each round.
 
-    A machine that changes its speed changes it for a round more than within one.
+    The machine's speed varies more between rounds than within one.
     """
     runs = found["runs"]
-    pairs = zip(runs[one], runs[other], strict=False)  # some are in the first round alone
+    pairs = zip(runs[one], runs[other], strict=False)  # some ran only in the first round
     return float(median(b[by] / a[by] * a["rows"] / b["rows"] for a, b in pairs))
 
 
 def summary(found: Found) -> str:
-    """Return everything that was found as Markdown."""
+    """Return all results as Markdown."""
     runs = found["runs"]
     parts = []
     if "bare" in runs:
@@ -63,8 +63,8 @@ def summary(found: Found) -> str:
 
 def _workers(found: Found) -> str:
     lines = [
-        "| | rows/s | each round | rows a second of processor | of onnxruntime alone: clock, "
-        "processor | peak MiB |",
+        "| | rows/s | each round | rows per second of processor time "
+        "| relative to onnxruntime alone: clock, processor | peak MiB |",
         "|---|---|---|---|---|---|",
     ]
     for name, title in _NAMES.items():
@@ -72,7 +72,7 @@ def _workers(found: Found) -> str:
             continue
         runs = found["runs"][name]
         rounds = ", ".join(f"{run['rows'] / run['seconds'] / 1000:,.0f} k" for run in runs)
-        # Ray's work is done by processes of its own.
+        # Ray works in its own processes.
         cpu = "" if name == "ray" else f"{rate(found, name, 'cpu'):,.0f}"
         shares = [
             f"{times(found, name, 'bare', by):.2f}"
@@ -88,7 +88,10 @@ def _workers(found: Found) -> str:
 
 
 def _incremental(found: Found) -> str:
-    lines = ["| 1 % of the rows changed | of the full run: clock | processor |", "|---|---|---|"]
+    lines = [
+        "| 1 % of the rows changed | relative to the full run: clock | processor |",
+        "|---|---|---|",
+    ]
     for name, title in _WAYS.items():
         if name not in found["runs"]:
             continue
@@ -98,7 +101,7 @@ def _incremental(found: Found) -> str:
 
 
 def part(found: Found, name: str, by: str) -> float:
-    """Return what an incremental run took of the full one before it."""
+    """Return the time of an incremental run relative to the full run before it."""
     pairs = zip(found["runs"][name], found["runs"][f"{name}-full"], strict=True)
     return float(median(run[by] / full[by] for run, full in pairs))
 
@@ -125,7 +128,7 @@ def _others(found: Found) -> str:
 
 
 def judged(found: Found) -> bool:
-    """Compare with the goals, printing each; True where all are met."""
+    """Compare with the goals and print each; return True if all are met."""
 
     def ratio(one: str, other: str) -> float:
         return times(found, one, other)
@@ -135,7 +138,7 @@ def judged(found: Found) -> bool:
 
     needed = {"ours-store", "hash-scattered", "first-row", f"store-{found.get('most')}"}
     if not needed <= set(found["runs"]):
-        return True  # Parts of it only.
+        return True  # Only parts were measured.
     most = found["most"]
     goals = [
         ("batch_store_of_model", ratio("ours-store", "bare"), 0.75, False),
@@ -156,7 +159,7 @@ def judged(found: Found) -> bool:
 
 
 def write(found: Found) -> Found:
-    """Write the results as JSON and as a page; return them, with parts of earlier runs."""
+    """Write the results as JSON and as a page; return them together with parts of earlier runs."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     before: Found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     nested = {name: {**before.get(name, {}), **found[name]} for name in ("runs", "load")}
@@ -169,20 +172,20 @@ def write(found: Found) -> Found:
 
 {summary(found)}
 
-How it is measured: a table of {found["rows"]:,} rows, a text key and 20 float32 features, in
-Parquet with zstd and row groups of 65,536 rows; a forest of 100 trees, one onnxruntime thread;
-each worker on one core, PostgreSQL (fsync and synchronous_commit on) on the other, except where two
-workers share both with it. {found.get("rounds", 0)} rounds, each with every worker once (Ray Data
-and executemany only in the first); rates are medians, and shares and goals medians of each round's
-own ratio. Time runs from when a worker has its libraries, its
-model and its connection until its predictions are durable and, with ours, published; processor time
-is the worker's own, so it leaves out what PostgreSQL does and the time spent waiting for it. The
-machine's load was {low:.0f} to {high:.0f} on its two cores: where that is above 2, the clock tells
-of the neighbours. Goals are judged by the clock.
+How it is measured: the table has {found["rows"]:,} rows, a text key and 20 float32 features, in
+Parquet with zstd and row groups of 65,536 rows; a forest of 100 trees, one onnxruntime thread.
+Each worker has one core and PostgreSQL (fsync and synchronous_commit on) the other, except that
+two workers share both cores with it. {found.get("rounds", 0)} rounds, each with every worker once
+(Ray Data and executemany only in the first). Rates are medians over the rounds; shares and goals
+are medians of the ratios within each round. The time starts when a worker has loaded its libraries
+and its model and is connected. It ends when its predictions are durable and, for Fourways,
+published. Processor time is that of the worker alone: it includes neither PostgreSQL's work nor
+the time spent waiting for it. The machine's load was {low:.0f} to {high:.0f} on its two cores:
+where it is above 2, clock times include other load on the machine. Goals are judged by clock time.
 
-Our worker is the process the operator starts, with the packages of the runtime's image and its
-variables (`PYTHONUNBUFFERED`, `PYTHONDONTWRITEBYTECODE`; none for memory or threads). It has no way
-around the ledger: every figure is with chunks that can be taken up again. The peers keep no record
-and publish nothing at once; none of them can go on where it was killed.
+Our worker is the process that the operator starts, with the packages and environment variables of
+the runtime's image (`PYTHONUNBUFFERED`, `PYTHONDONTWRITEBYTECODE`; none for memory or threads). It
+always uses the ledger, so every figure includes chunks that can be resumed. The peers keep no
+record and do not publish atomically; none of them can resume after it was killed.
 """)
     return found

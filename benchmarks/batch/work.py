@@ -1,4 +1,4 @@
-"""The work all workers are given: one table in Parquet, one model."""
+"""The work of all workers: one Parquet table and one model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ SCHEMA = pa.schema(_TYPES | dict.fromkeys(NAMES, pa.float32()))
 
 
 def write_table(file: Path, rows: int, changed: Array | None = None) -> None:
-    """Write a table of ``rows`` rows; those at the positions ``changed`` have other features.
+    """Write a table of ``rows`` rows; the rows at the positions ``changed`` have different
+    features.
 
-    A row is its key, when it was last changed (its position, or later than all others where it is
-    in ``changed``), and its features. Group by group, so that a large
-    table needs no more memory than a small one.
+    Each row has its key, the time of its last change (its position, or later than all others if it
+    is in ``changed``), and its features. Row groups are written one by one, so that a large table
+    needs no more memory than a small one.
     """
     fresh = np.zeros(rows, bool)
     if changed is not None:

@@ -1,1 +1,1 @@
-"""Our model server beside the bare model, an empty handler, and what others serve models with."""
+"""Compare our model server with the bare model, an empty handler and other model servers."""

@@ -1,8 +1,9 @@
 """``python -m benchmarks.serving [--short] [--only NAME …]``: all servers, side by side, one run.
 
-Servers have core 0, the load generator core 1. Each short round measures every server at every
-point, so that a slow minute of the machine is everybody's; the median of the rounds counts, and of
-their ratios. Before anything is measured, each server's answers are compared with the model's own.
+Servers run on core 0, the load generator on core 1. Each short round measures every server at every
+point, so that a slow minute of the machine affects all servers. The results are medians of the
+rounds and of the ratios within each round. Before the measurement, each server's predictions are
+compared with the model's.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from .servers import CORE, ROOT, Running, commands, running
 
 PATH = "/v2/models/model/infer"
 POINTS = ((1, 1), (1, 16), (32, 1), (32, 16))
-"""Rows in a request, connections."""
+"""Rows per request, connections."""
 
 
 def main() -> int:
-    """Measure, print, write; return 1 where a goal is missed in a full run."""
+    """Measure, print, write; return 1 if a full run misses a goal."""
     asked = argparse.ArgumentParser(prog="python -m benchmarks.serving")
     asked.add_argument("--short", action="store_true", help="one round of 2 s, nothing written")
     asked.add_argument("--only", nargs="*", default=list(NAMES), choices=list(NAMES))
@@ -130,7 +131,7 @@ def _raw(model: Path, rows: int, seconds: float) -> tuple[float, float]:
 
 
 def _compare(model: Path, url: str, name: str) -> None:
-    """See that a server answers what the model answers."""
+    """Check that a server's predictions equal the model's."""
     session = onnxruntime.InferenceSession(model.read_bytes())
     with httpx.Client(timeout=30) as client:
         for rows in work.BODIES:

@@ -1,4 +1,4 @@
-"""Our HTTP stack with nothing behind it: how fast any handler on it could be. Told PORT."""
+"""Our HTTP stack with an empty handler: the upper limit for any handler. Argument: PORT."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fourways_runtime.process import loop_factory
 
 
 async def main() -> None:
-    """Serve until told to stop."""
+    """Serve until terminated."""
     router = Router()
     answer = Response(b'{"outputs":[]}')
     router.add("GET", "/v2/health/ready", lambda request: answer)

@@ -1,4 +1,4 @@
-"""The load: wrk on a core of its own, which must not be what is measured."""
+"""The load generator: wrk on its own core, so that its work is not measured."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ CORE = 1
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a server did in one measurement."""
+    """The result of one measurement of a server."""
 
     requests: int
     rate: float
-    """Requests a second."""
+    """Requests per second."""
 
     p50_ms: float
     p99_ms: float
     generator: float
-    """Share of its core the generator used; near 1 it is the generator that was measured."""
+    """Share of its core that the generator used; near 1, the generator is the bottleneck."""
 
 
 def load(url: str, path: str, bodies: Path, connections: int, seconds: float) -> Measured:
-    """Ask for a while. Raises RuntimeError where a request failed."""
+    """Send requests for a time. Raises RuntimeError if a request failed."""
     before, began = os.times(), perf_counter()
     done = subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""The bare model: onnxruntime in a loop on one core, nothing else. Told MODEL, ROWS and SECONDS."""
+"""The bare model: onnxruntime in a loop on one core. Arguments: MODEL, ROWS, SECONDS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .work import questions
 
 
 def main() -> None:
-    """Print calls a second, and CPU time (s) of one."""
+    """Print calls per second, and the CPU time of one call in seconds."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(sys.argv[1], options)

@@ -1,4 +1,4 @@
-"""What a run found, as a table and as files."""
+"""The results of a run, as a table and as files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _POINTS = ("1 rows, c1", "1 rows, c16", "32 rows, c1", "32 rows, c16")
 def times(
     found: dict[str, Any], point: str, other: str, at: str | None = None, name: str = "fourways"
 ) -> float:
-    """Return how many times ``other``'s rate ``name``'s is: the median of the rounds' own ratios.
+    """Return ``name``'s rate relative to ``other``'s: the median of the ratios within each round.
 
-    A machine that changes its speed changes it for a round more than within one.
+    The machine's speed varies more between rounds than within one.
     """
     each = found["each_round"]
     pairs = zip(each[name][point], each[other][at or point], strict=True)
@@ -39,7 +39,7 @@ def table(found: dict[str, Any]) -> str:
     """Return rates and CPU times as a table in Markdown, with shares of the bare model."""
     rates = found["rates"]
     lines = [
-        "| requests/s (p50 / p99 in ms), CPU a request"
+        "| requests/s (p50 / p99 in ms), CPU per request"
         " | 1 row, c1 | 1 row, c16 | 32 rows, c1 | 32 rows, c16 | MB | ready, s |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -90,18 +90,19 @@ def write(found: dict[str, Any]) -> None:
 
 {table(found)}
 
-One row at 16 connections: {faster}; in CPU time a request {less} times.
+One row at 16 connections: {faster}; in CPU time per request {less} times.
 
-How it is measured: each server has one core, the load generator (wrk) the other; 100 trees of depth
-6 over 20 float features, one onnxruntime thread each; 2,048 different requests of one row, 64 of 32
-rows; the median of {found["rounds"]} rounds of {found["seconds"]:g} s a point, all servers in each
-round. Shares and times compare rates round by round, and are medians of that. CPU time a request is
-the server's own, which other work on the machine disturbs least. Ours runs as it is deployed: data
-contract with ranges on every input, limits, metrics, time-outs, drain, the hot path compiled as in
-the image. The others are set up to win: orjson, uvloop, no logs, no metrics, no gzip, no worker
-processes (`benchmarks/serving/peers/`). Answers are compared with the model's before anything is
-measured. The generator used at most {busiest:.0%} of its core. MB is the process's share of memory
+How it is measured: each server has one core, the load generator (wrk) the other. The model has 100
+trees of depth 6 over 20 float features, with one onnxruntime thread. There are 2,048 different
+requests of one row and 64 of 32 rows. Each figure is the median of {found["rounds"]} rounds of
+{found["seconds"]:g} s per point, with all servers in each round. Shares and factors are medians of
+the ratios within each round. CPU time per request is the server's own; other load on the machine
+affects it least. Our server runs as it is deployed: a data contract with ranges on every input,
+limits, metrics, time-outs, drain, and the hot path compiled as in the image. The others are
+configured for maximum speed: orjson, uvloop, no logs, no metrics, no gzip, no worker processes
+(`benchmarks/serving/peers/`). Before the measurement, all predictions are compared with the
+model's. The generator used at most {busiest:.0%} of its core. MB is the process's share of memory
 (PSS) after the run; ready is from its start to its first ready answer, all servers sharing one
-core. c1 and c16 are connections. Python {found["python"]}, {found["machine"]}.
+core. c1 and c16 are the numbers of connections. Python {found["python"]}, {found["machine"]}.
 """
     PAGE.write_text(page)

@@ -1,4 +1,4 @@
-"""The servers measured, each a process on a core of its own, and the environments of the peers."""
+"""The measured servers, each a process on its own core, and the environments of the peers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COMMON = (
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Somebody else's server: what it is called, and what is installed for it."""
+    """A peer: its name and its packages."""
 
     name: str
     title: str
@@ -42,7 +42,7 @@ class Peer:
 
     @property
     def python(self) -> Path:
-        """The Python of its environment, which is made where it is missing."""
+        """The Python of its environment, created if it is missing."""
         return python_of(self.name, (*self.packages, *_COMMON))
 
 
@@ -54,7 +54,7 @@ PEERS_MEASURED = (
 
 
 def commands(model: Path, scratch: Path) -> dict[str, tuple[list[str], dict[str, str], int]]:
-    """Return, by name, each server's command, environment and port."""
+    """Return each server's command, environment and port, by name."""
     found: dict[str, tuple[list[str], dict[str, str], int]] = {}
     port = _free_port()
     ours = {
@@ -66,7 +66,7 @@ def commands(model: Path, scratch: Path) -> dict[str, tuple[list[str], dict[str,
         "contract": CONTRACT,
         "paths": {"cacheDir": str(scratch / "cache"), "terminationLog": str(scratch / "words")},
     }
-    # As in the image: its hot path is compiled.
+    # As in the image, with the hot path compiled.
     config = {"FOURWAYS_CONFIG": json.dumps(ours), "PYTHONPATH": str(overlay())}
     found["fourways"] = [sys.executable, "-m", "fourways_runtime", "serve"], config, port
     port = _free_port()
@@ -81,7 +81,7 @@ def commands(model: Path, scratch: Path) -> dict[str, tuple[list[str], dict[str,
 
 @dataclass(slots=True)
 class Running:
-    """A server that answers."""
+    """A running server."""
 
     url: str
     process: int
@@ -89,7 +89,7 @@ class Running:
 
     @property
     def cpu_seconds(self) -> float:
-        """Its CPU time so far."""
+        """CPU time used so far."""
         fields = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -103,7 +103,7 @@ class Running:
 def running(
     command: list[str], environment: dict[str, str], port: int, log: Path
 ) -> Iterator[Running]:
-    """Run a server on its core; yield it once it answers."""
+    """Run a server on its core; yield it once it is ready."""
     began = monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(

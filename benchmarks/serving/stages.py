@@ -1,8 +1,9 @@
-"""``python -m benchmarks.serving.stages``: CPU time of a request, stage by stage, without sockets.
+"""``python -m benchmarks.serving.stages``: CPU time of a request by stage, without sockets.
 
 Real bytes go through the real protocol of real connections, all in this process; only the transport
-is made up. CPU time of the thread, the best of many rounds: so other load on the machine hardly
-shows, and a change of a microsecond does. What sockets and system calls cost comes on top.
+is simulated. The result is the thread's CPU time, the best of many rounds, so other load on the
+machine has little effect and a change of one microsecond is visible. Sockets and system calls are
+not included.
 """
 
 # ruff: noqa: E402  (as in the server, numpy is told before it is imported)
@@ -44,17 +45,17 @@ CLIENTS = 16
 
 
 class Turns:
-    """What the batcher asks of the event loop."""
+    """The event loop methods that the batcher uses."""
 
     def __init__(self) -> None:
         self._next: list[Callable[[], object]] = []
 
     def call_soon(self, do: Callable[[], object]) -> None:
-        """Do it in the next turn."""
+        """Run the callback in the next turn."""
         self._next.append(do)
 
     def run(self) -> None:
-        """Run turns until there is nothing to do."""
+        """Run turns until no callback is left."""
         while self._next:
             due, self._next = self._next, []
             for do in due:
@@ -62,14 +63,14 @@ class Turns:
 
 
 class Wire(asyncio.Transport):
-    """A transport to nobody: counts what is written."""
+    """A transport without a peer; it counts what is written."""
 
     def __init__(self) -> None:
         super().__init__()
         self.answers = 0
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        """Count an answer, which must be a good one."""
+        """Count a response, which must be successful."""
         assert bytes(data[:15]) == b"HTTP/1.1 200 OK", bytes(data)
         self.answers += 1
 
@@ -80,12 +81,12 @@ class Wire(asyncio.Transport):
         """Do nothing."""
 
     def is_closing(self) -> bool:
-        """Tell that it is open."""
+        """Report that the transport is open."""
         return False
 
 
 def main() -> None:
-    """Print µs a request for each stage."""
+    """Print µs per request for each stage."""
     asked = argparse.ArgumentParser(prog="python -m benchmarks.serving.stages")
     asked.add_argument("--rounds", type=int, default=15)
     asked.add_argument("--rows", type=int, default=1, choices=list(work.BODIES))
@@ -165,7 +166,7 @@ async def _stages(folder: Path, rows: int, binary: bool, rounds: int) -> dict[st
 
 
 def _headers(question: work.Question) -> list[tuple[bytes, bytes]]:
-    """Return the headers wrk sends."""
+    """Return the headers that wrk sends."""
     headers = [(b"Host", b"127.0.0.1:8080"), (b"content-type", b"application/json")]
     if question.header_length is not None:
         headers[1] = (b"content-type", b"application/octet-stream")
@@ -210,7 +211,7 @@ def _whole(server: Server, turns: Turns, raws: list[bytes], clients: int, rounds
 
 
 class _Nothing:
-    """What the parser tells is dropped."""
+    """Ignores the parser's callbacks."""
 
 
 def _parsed(raws: list[bytes]) -> None:

@@ -1,6 +1,7 @@
-"""The work all servers are given: one model, and requests of which no two are alike.
+"""The work of all servers: one model, and requests that all differ.
 
-One repeated body would flatter everything: the branch predictor learns the trees.
+If one body were repeated, the branch predictor would learn the trees and all results would be too
+good.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ FEATURES = 20
 TREES = 100
 DEPTH = 6
 BODIES = {1: 2048, 32: 64}
-"""How many different requests, by rows in each."""
+"""Number of different requests, by rows per request."""
 
 Array = NDArray[Any]
 
 
 def forest() -> bytes:
-    """Make a regression forest of full trees with random splits; the same every time."""
+    """Create a regression forest of full trees with random splits, the same every time."""
     random = np.random.default_rng(7)
     inner, nodes = 2**DEPTH - 1, 2 ** (DEPTH + 1) - 1
     ids = np.arange(nodes)
@@ -73,7 +74,7 @@ CONTRACT: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request: its records (rows, features), and as JSON or binary body."""
+    """A request: its records (rows, features), and its body as JSON or binary."""
 
     values: Array
     body: bytes
@@ -81,7 +82,7 @@ class Question:
 
 
 def questions(rows: int, *, binary: bool = False) -> list[Question]:
-    """Return the different requests of a size."""
+    """Return the different requests of one size."""
     random = np.random.default_rng(rows)
     made = []
     for _ in range(BODIES[rows]):
@@ -100,7 +101,8 @@ def questions(rows: int, *, binary: bool = False) -> list[Question]:
 
 
 def write_bodies(file: Path, made: list[Question]) -> None:
-    """Write bodies for the load generator: for each its length, its header's length, itself."""
+    """Write bodies for the load generator: for each its length, its header's length and its
+    bytes."""
     with file.open("wb") as out:
         for question in made:
             out.write(struct.pack("<II", len(question.body), question.header_length or 0))

@@ -1,5 +1,5 @@
-"""How the examples' models and tables are made: one module an example, and what they share.
+"""Code that creates the examples' models and tables: one module per example, and shared modules.
 
-``artifacts``, ``magika_package`` and ``file_bytes`` need numpy at the most, so that
-``prepare.py`` runs without the training dependencies.
+``artifacts``, ``magika_package`` and ``file_bytes`` need at most numpy, so that ``prepare.py`` runs
+without the training dependencies.
 """

@@ -1,9 +1,9 @@
-"""The files of an example: where they are, their digests, golden vectors. Knows no model.
+"""The files of an example: their paths, their digests, golden vectors. Independent of the model.
 
 An example NAME owns the folder ``artifacts/NAME`` and the manifest ``NAME.yaml``; other manifests
-may use its files too. A manifest pins a file by writing its digest on the line below its URI; that
-convention is what lets digests be read and replaced as text, with the comments around them
-untouched.
+may use its files too. A manifest pins a file with the digest on the line below its URI. Because of
+this convention, digests can be read and replaced as text, without a change to the comments around
+them.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ Vector = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far numbers may be apart: absolute + relative x abs(expected)."""
+    """Maximum difference of numbers: absolute + relative x abs(expected)."""
 
     absolute: float
     relative: float
 
 
 FLOAT32 = Tolerance(absolute=1e-5, relative=1e-4)
-"""How close an exported model comes to the library it was exported from."""
+"""Maximum difference between an exported model and the library from which it was exported."""
 
 
 def sha256(path: Path) -> str:
-    """Return a file's digest as manifests write it."""
+    """Return a file's digest in the form that manifests use."""
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
@@ -61,7 +61,7 @@ def pinned(name: str) -> dict[str, str]:
 
 
 def pin(name: str) -> None:
-    """Write the digests of an example's files as they are now wherever a manifest pins them."""
+    """Write the current digests of an example's files wherever a manifest pins them."""
     for manifest in EXAMPLES.rglob("*.yaml"):
         text = manifest.read_text("utf-8")
         new = _PINNED.sub(lambda found: _repinned(found, name), text)
@@ -75,7 +75,7 @@ def _repinned(found: re.Match[str], name: str) -> str:
 
 
 def differing(name: str, artifacts: Path = ARTIFACTS) -> list[str]:
-    """Say of each pinned file that is missing or has another digest, what differs."""
+    """Report each pinned file that is missing or has another digest."""
     problems = []
     for path, digest in pinned(name).items():
         file = artifacts / path
@@ -99,7 +99,7 @@ def read_golden(path: Path) -> list[Vector]:
 def plain(value: Any) -> Any:
     """Return a scalar as JSON writes it: a missing number is null, a float32 keeps its digits.
 
-    The shortest decimal that reads back as the same float32 (``11.77``) is written, not that
+    It writes the shortest decimal that reads back as the same float32 (``11.77``), not that
     number's expansion (``11.770000457763672``).
     """
     if isinstance(value, str | int):
@@ -111,7 +111,7 @@ def plain(value: Any) -> Any:
 def disagreement(
     expected: Mapping[str, Any], answered: Mapping[str, Any], tolerance: Tolerance
 ) -> str | None:
-    """Name the first output that differs from the expected one, with both values."""
+    """Return the first output that differs from the expected one, with both values."""
     for name, wanted in expected.items():
         got = answered[name]
         if not _same(wanted, got, tolerance):

@@ -1,13 +1,13 @@
-"""Who stops buying? Real transactions of CDNOW, an online record shop of 1997.
+"""Which customers stop buying? Real transactions of CDNOW, an online record shop, from 1997.
 
-Data: CDNOW_master.txt and CDNOW_sample.txt as shipped in the package ``lifetimes``: every
-purchase until June 1998 of the 23,570 customers who first bought in the first quarter of 1997,
-and the numbers of the 2,357 customers of the 1/10 sample
-(Fader and Hardie, "Forecasting repeat sales at CDNOW", Interfaces 31, 2001).
+Data: CDNOW_master.txt and CDNOW_sample.txt as included in the package ``lifetimes``: every purchase
+until June 1998 of the 23,570 customers who first bought in the first quarter of 1997, and the
+numbers of the 2,357 customers of the 1/10 sample (Fader and Hardie, "Forecasting repeat sales at
+CDNOW", Interfaces 31, 2001).
 
-The model learns from customers outside the sample at three past quarter ends and is judged on
-the sample's customers two quarters later: other people, and another time. The table to score is
-the sample at the last day of the data, when nobody knew yet who would come back.
+The model is trained on customers outside the sample at three past quarter ends and evaluated on the
+sample's customers two quarters later: different customers, at a different time. The table to score
+is the sample at the last day of the data, when it was not yet known who would come back.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .artifacts import FLOAT32, Tolerance, Vector, plain, write_golden
 
 NAME = "churn"
 EXPORTED = FLOAT32
-# Another machine's retraining may split a tree elsewhere; a probability moves a little.
+# Training on another machine may split a tree differently; a probability changes slightly.
 RETRAINED = Tolerance(absolute=0.03, relative=0.0)
 
 HORIZON = pd.Timedelta(days=91)
@@ -77,11 +77,11 @@ def transactions() -> tuple[pd.DataFrame, set[str]]:
 
 
 def features(purchases: pd.DataFrame, at: str) -> pd.DataFrame:
-    """Return one row a customer, told from the purchases until the day ``at``."""
+    """Return one row per customer, computed from the purchases until the day ``at``."""
     day = pd.Timestamp(at)
     past = purchases[purchases.date <= day]
     recent = past[past.date > day - HORIZON]
-    # Two receipts of one day are one visit.
+    # Two receipts on one day are one visit.
     visits = past.groupby("customer_id").date
     by_customer = past.groupby("customer_id")
     orders = visits.nunique()
@@ -91,7 +91,7 @@ def features(purchases: pd.DataFrame, at: str) -> pd.DataFrame:
     table["orders_91d"] = table["orders_91d"].fillna(0)
     table["spend"] = by_customer.dollars.sum()
     table["discs"] = by_customer.discs.sum()
-    # Missing for whoever came once: there is no gap to take a mean of.
+    # Missing for customers who came once: there is no gap to average.
     table["mean_gap_days"] = (last - first).dt.days / (orders - 1).where(orders > 1)
     table = table.astype({name: "int32" if name in COUNTS else "float32" for name in NUMBERS})
     table["cohort"] = first.dt.strftime("%Y-%m")
@@ -99,7 +99,7 @@ def features(purchases: pd.DataFrame, at: str) -> pd.DataFrame:
 
 
 def paying(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the customers the contract accepts: those who paid something."""
+    """Return the customers that the contract accepts: those who paid something."""
     return table[table.spend > 0]
 
 
@@ -137,7 +137,7 @@ def train(purchases: pd.DataFrame) -> Pipeline:
 
 
 def judge(model: Pipeline, purchases: pd.DataFrame) -> None:
-    """Print the quality on customers and a quarter the model never saw."""
+    """Print the quality on customers and a quarter that the model has never seen."""
     table = paying(features(purchases, JUDGE_AT))
     truth = churned(purchases, JUDGE_AT, table.customer_id)
     probability = model.predict_proba(table)[:, 1]
@@ -149,7 +149,7 @@ def judge(model: Pipeline, purchases: pd.DataFrame) -> None:
 
 
 def export(model: Pipeline, path: Path) -> None:
-    """Write the pipeline as ONNX: an input a column, probabilities as a plain tensor."""
+    """Write the pipeline as ONNX: one input per column, probabilities as a plain tensor."""
     inputs = [(name, FloatTensorType([None, 1])) for name in NUMBERS]
     onnx = to_onnx(
         model,
@@ -161,9 +161,9 @@ def export(model: Pipeline, path: Path) -> None:
 
 
 def golden(model: Pipeline, table: pd.DataFrame) -> list[Vector]:
-    """Return 20 customers from the surest to stay to the surest to go, answered by scikit-learn.
+    """Return 20 customers, from the most to the least likely to stay, scored by scikit-learn.
 
-    None is within 0.04 of 0.5, where a retrained model may well say the other label.
+    None is within 0.04 of 0.5, where a retrained model might return the other label.
     """
     table = table.assign(probability=model.predict_proba(table)[:, 1])
     table = table[(table.probability - 0.5).abs() > 0.04].sort_values("probability", kind="stable")

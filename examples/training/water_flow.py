@@ -1,14 +1,13 @@
 """Is this reading of a flow meter normal? Two months of a real water main.
 
-Data: ``water-flow.csv`` as shipped in the package ``river``: hourly litres a second through a
-branch of a pipeline in Italy, March to May 2022, given by Tecnojest s.r.l. River's description
-names four strange stretches: three times the water was all but off, and one small peak after the
-second.
+Data: ``water-flow.csv`` as included in the package ``river``: hourly readings in litres per second
+of a branch of a pipeline in Italy, March to May 2022, provided by Tecnojest s.r.l. River's
+description names four anomalies: almost no water three times, and one small peak after the second.
 
-The model expects the median of the 72 readings before (a day and a half of outage does not move
-it) plus what the hour of the day usually adds; the score is the distance from that, in robust
-standard deviations. Offsets and deviation are medians of the first four weeks, strange stretches
-and all, because nobody had marked them then.
+The expected flow is the median of the previous 72 readings (which an outage of a day and a half
+does not move) plus the usual offset for the hour of the day. The score is the distance from it, in
+robust standard deviations. Offsets and deviation are medians of the first four weeks, anomalies
+included, because they were not labelled.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ EXPORTED = RETRAINED = FLOAT32
 WINDOW = 72
 LEARN_READINGS = 4 * 7 * 24
 THRESHOLD = 6.0
-"""Robust standard deviations from which a reading is called strange."""
+"""Score, in robust standard deviations, from which a reading is labelled strange."""
 
 MAD_TO_DEVIATION = 1.4826
-"""Median absolute deviation to standard deviation, for a normal distribution."""
+"""Factor from median absolute deviation to standard deviation, for a normal distribution."""
 
 LABELS = ("normal", "strange")
 
@@ -47,7 +46,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """The readings that have a window before them."""
+    """The readings that have a complete window before them."""
 
     moments: Sequence[datetime]
     hour: NDArray[np.int32]
@@ -55,7 +54,7 @@ class Readings:
 
     flow: Floats
     before: Floats
-    """The readings before, (readings, WINDOW), in litres a second."""
+    """The previous readings, (readings, WINDOW), in litres per second."""
 
     def part(self, rows: slice | list[int]) -> Readings:
         """Return some of the readings."""
@@ -65,22 +64,22 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What the model has learned: what each hour adds, and how far readings usually are off."""
+    """The trained parameters: the offset of each hour, and the usual deviation of readings."""
 
     offsets: Floats
     deviation: float
 
     def expected(self, readings: Readings) -> Floats:
-        """Return the flow to expect."""
+        """Return the expected flow."""
         return np.median(readings.before, axis=1) + self.offsets[readings.hour]
 
     def score(self, readings: Readings) -> Floats:
-        """Return how many robust standard deviations a reading is off."""
+        """Return the distance of each reading in robust standard deviations."""
         return np.abs(readings.flow - self.expected(readings)) / self.deviation
 
 
 def build(folder: Path) -> None:
-    """Learn, print what is found, and write model, events and golden vectors."""
+    """Train, print the anomalies found, and write model, events and golden vectors."""
     moments, flow = series()
     readings = windows(moments, flow)
     model = learn(readings.part(slice(LEARN_READINGS)))
@@ -91,7 +90,7 @@ def build(folder: Path) -> None:
 
 
 def series() -> tuple[list[datetime], Floats]:
-    """Return the moments and flows (l/s) of the package's file."""
+    """Return the times and flows (l/s) of the package's file."""
     file = Path(str(distribution("river").locate_file("river/datasets/water-flow.csv")))
     with file.open(newline="") as lines:
         rows = list(csv.reader(lines))[1:]
@@ -101,24 +100,24 @@ def series() -> tuple[list[datetime], Floats]:
 
 
 def windows(moments: Sequence[datetime], flow: Floats) -> Readings:
-    """Return each reading with those before it, as the meter's gateway sends them."""
+    """Return each reading with the previous ones, as the meter's gateway sends them."""
     before = np.lib.stride_tricks.sliding_window_view(flow, WINDOW)[:-1]
     hours = np.array([m.hour for m in moments[WINDOW:]], np.int32)
     return Readings(moments[WINDOW:], hours, flow[WINDOW:], before)
 
 
 def learn(readings: Readings) -> Expectation:
-    """Take medians: a strange stretch of some hours in four weeks does not move them."""
+    """Compute medians: an anomaly of some hours in four weeks does not move them."""
     rest = readings.flow - np.median(readings.before, axis=1)
     offsets = np.array([np.median(rest[readings.hour == hour]) for hour in range(24)])
     errors = np.abs(rest - offsets[readings.hour])
-    # As the model will hold them: float32.
+    # float32, as the model stores them
     deviation = float(np.float32(MAD_TO_DEVIATION * np.median(errors)))
     return Expectation(offsets.astype(np.float32).astype(float), deviation)
 
 
 def judge(model: Expectation, readings: Readings) -> None:
-    """Print each stretch of strange readings, learned from or not."""
+    """Print each anomaly, and whether it was in the training data."""
     strange = model.score(readings) > THRESHOLD
     print(f"{len(readings.flow)} readings, {strange.sum()} strange, 1 in {1 / strange.mean():.0f}")
     starts = np.flatnonzero(strange & ~np.roll(strange, 1))
@@ -187,7 +186,7 @@ def write_series(moments: Sequence[datetime], flow: Floats, path: Path) -> None:
 
 
 def golden(model: Expectation, readings: Readings) -> list[Vector]:
-    """Return 20 readings, half of them strange, answered by numpy; none near the threshold."""
+    """Return 20 readings, half of them strange, scored by numpy; none near the threshold."""
     score = model.score(readings)
     apart = np.abs(score - THRESHOLD) > 0.5
     chosen: list[int] = []

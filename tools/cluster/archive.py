@@ -1,7 +1,7 @@
 """Writing an image archive in the format of `docker save`, without an image builder.
 
-Enough for images of one layer: the static binaries the cluster itself runs, and the base image,
-whose root file system comes as a tar file.
+It supports images of one layer: the static binaries of the cluster itself, and the base image,
+whose root file system is a tar file.
 """
 
 import hashlib
@@ -57,6 +57,6 @@ def layer_of(target: Path, binary: Path) -> None:
 
 
 def _architecture() -> str:
-    """The machine's architecture in the image format's words, which are Go's."""
+    """The machine's architecture as the image format names it, with Go's names."""
     machine = platform.machine()
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)

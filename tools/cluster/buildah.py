@@ -1,6 +1,6 @@
-"""Building images without Docker: buildah, with a storage of its own under the cache.
+"""Building images without Docker: buildah, with its own storage under the cache.
 
-RUN steps are isolated with chroot, the one way that needs neither a container engine nor a network
+RUN steps are isolated with chroot, the only way that needs neither a container engine nor a network
 of its own. Layers are cached, so a change of source does not install the dependencies again.
 """
 
@@ -21,13 +21,13 @@ _BASE_SETTINGS = {
 
 
 def base_reference() -> str:
-    """What the base image is called, in place of the Dockerfiles' `ARG BASE`."""
+    """Name of the base image, instead of the Dockerfiles' `ARG BASE`."""
     return f"localhost/fourways-base-debian:{debian.base_hash()}"
 
 
 @contextmanager
 def session() -> Iterator[None]:
-    """Have the storage to ourselves, and leave none of its mounts behind."""
+    """Hold the storage exclusively, and remove its mounts afterwards."""
     with lock(cache_root() / "locks" / "buildah"):
         policy = _home() / "policy.json"
         policy.parent.mkdir(parents=True, exist_ok=True)

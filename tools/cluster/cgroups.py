@@ -1,6 +1,7 @@
-"""The part of the cgroup tree the local cluster's pods live in, under cgroup v1 and v2 alike.
+"""The part of the cgroup tree for the local cluster's pods, under cgroup v1 and v2.
 
-The kubelet wants its root to exist before it starts, with every controller it accounts by.
+The kubelet requires its root to exist before it starts, with every controller that it uses for
+accounting.
 """
 
 from collections.abc import Iterator
@@ -13,28 +14,28 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 def make(checkout: Checkout) -> None:
-    """Make the cluster's group in every hierarchy."""
+    """Create the cluster's group in every hierarchy."""
     for hierarchy in _hierarchies():
         controllers = hierarchy / "cgroup.controllers"
         if controllers.exists():
             _delegate(hierarchy, controllers.read_text().split())
         group = hierarchy / checkout.netns
         group.mkdir(exist_ok=True)
-        # Under v1 a new cpuset is empty, and nothing can be put into it until it is filled.
+        # Under v1 a new cpuset is empty, and no process can join it until it is filled.
         for name in ("cpuset.cpus", "cpuset.mems"):
             if (group / name).exists() and not controllers.exists():
                 (group / name).write_text((hierarchy / name).read_text())
 
 
 def remove(checkout: Checkout) -> None:
-    """Remove the cluster's groups, deepest first; their processes have been ended before."""
+    """Remove the cluster's groups, deepest first; their processes must have ended."""
     for group in groups(checkout):
         with suppress(FileNotFoundError):
             group.rmdir()
 
 
 def groups(checkout: Checkout) -> list[Path]:
-    """Every group of the cluster that exists, deepest first."""
+    """Every existing group of the cluster, deepest first."""
     found: list[Path] = []
     for hierarchy in _hierarchies():
         top = hierarchy / checkout.netns
@@ -45,7 +46,7 @@ def groups(checkout: Checkout) -> list[Path]:
 
 
 def _hierarchies() -> Iterator[Path]:
-    """v2 is one tree; v1 one a controller, with symbolic links for those mounted together."""
+    """v2 is one tree; v1 has one per controller, with symbolic links for those mounted together."""
     if (_ROOT / "cgroup.controllers").exists():
         yield _ROOT
         return
@@ -55,8 +56,8 @@ def _hierarchies() -> Iterator[Path]:
 
 
 def _delegate(hierarchy: Path, controllers: list[str]) -> None:
-    """Under v2 a child has the controllers its parent hands down."""
+    """Under v2 a child has the controllers that its parent delegates."""
     for name in controllers:
-        # One that cannot be handed down here is one the kubelet does without.
+        # The kubelet works without a controller that cannot be delegated here.
         with suppress(OSError):
             (hierarchy / "cgroup.subtree_control").write_text(f"+{name}")

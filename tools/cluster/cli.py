@@ -1,7 +1,7 @@
-"""The commands: what `python -m tools.cluster` accepts, and which cluster answers it.
+"""The commands that `python -m tools.cluster` accepts, and the kind of cluster that executes them.
 
-Results go to stdout, progress to stderr. Exit codes: 0 done, 1 an error the user can act on, 2 a
-wrong command line, 3 no cluster can be had here.
+Results go to stdout, progress to stderr. Exit codes: 0 success, 1 an error the user can act on, 2
+an invalid command line, 3 no cluster is possible here.
 """
 
 import argparse
@@ -61,16 +61,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"also build one of: {', '.join(gobuild.EXTRAS)}",
     )
-    commands.add_parser("up", help="have a cluster and print the export line for its kubeconfig")
-    image = commands.add_parser("images", help="build images and put them on the cluster's node")
+    commands.add_parser("up", help="start a cluster and print the export line for its kubeconfig")
+    image = commands.add_parser("images", help="build images and load them onto the cluster's node")
     image.add_argument(
         "images", nargs="+", metavar="NAME=DOCKERFILE[:TARGET]@CONTEXT", type=imagebuild.parse
     )
-    commands.add_parser("kserve", help="have KServe's controller on the cluster")
-    commands.add_parser("kuberay", help="have KubeRay's operator on the cluster")
-    commands.add_parser("down", help="remove the cluster and everything of it but the cache")
-    commands.add_parser("status", help="which kind, running or not, where the kubeconfig is")
-    commands.add_parser("can", help="exit 0 if a cluster can be had here, else 3 and say why")
+    commands.add_parser("kserve", help="install KServe's controller")
+    commands.add_parser("kuberay", help="install KubeRay's operator")
+    commands.add_parser("down", help="remove the cluster and everything except the cache")
+    commands.add_parser("status", help="show the kind, whether it runs, and the kubeconfig's path")
+    commands.add_parser("can", help="exit with 0 if a cluster is possible, else with 3 and why")
     return parser
 
 
@@ -98,7 +98,7 @@ def _up(checkout: Checkout) -> int:
 def _down(checkout: Checkout) -> int:
     which = detect(checkout)
     if which is Kind.GIVEN:
-        raise ClusterError("this cluster was given by the environment, it is not ours to remove")
+        raise ClusterError("this cluster comes from the environment and is not removed")
     if which is Kind.KIND:
         kind.down(checkout)
     else:

@@ -1,7 +1,7 @@
-"""Names, places and versions: everything about a cluster that is decided before anything runs.
+"""Names, paths and versions: everything about a cluster that is determined before anything runs.
 
-All of it follows from the checkout's absolute path, so that two checkouts on one machine never
-meet: not in the network, not on disk, not in the cgroup tree.
+All of it depends on the checkout's absolute path, so that two checkouts on one machine never
+conflict, neither in the network nor on disk nor in the cgroup tree.
 """
 
 import hashlib
@@ -29,25 +29,26 @@ _LINK_NETWORK = ipaddress.ip_network("10.201.0.0/16")
 
 
 def cache_root() -> Path:
-    """What is costly to make and the same for every checkout: binaries, base image, archives."""
+    """Files that are expensive to create and equal for every checkout: binaries, base image,
+    archives."""
     given = os.environ.get("FOURWAYS_CACHE")
     return Path(given) if given else Path.home() / ".cache" / "fourways"
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """One checkout of the project and the names that belong to its cluster."""
+    """One checkout of the project, and the names of its cluster."""
 
     root: Path
 
     @cached_property
     def id(self) -> str:
-        """Eight hex digits that stand for the checkout's absolute path."""
+        """Eight hex digits of a hash of the checkout's absolute path."""
         return hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
 
     @property
     def state(self) -> Path:
-        """Everything the running cluster writes; gone after `down`."""
+        """Everything that the running cluster writes; deleted by `down`."""
         return _STATE_ROOT / self.id
 
     @property
@@ -57,7 +58,7 @@ class Checkout:
 
     @property
     def log_dir(self) -> Path:
-        """One log a daemon, the audit log, and the pods' logs."""
+        """One log per daemon, the audit log, and the pods' logs."""
         return self.state / "log"
 
     @property
@@ -72,17 +73,18 @@ class Checkout:
 
     @property
     def kind_kubeconfig(self) -> Path:
-        """Where kind writes: Docker's users are not root, so not under /var/lib."""
+        """The folder for kind's files: Docker's users are not root, so it is not under /var/lib."""
         return self.root / ".cluster" / "kubeconfig"
 
     @property
     def containerd_socket(self) -> Path:
-        """Where containerd listens; kept short, a socket's path may have 107 characters."""
+        """The socket of containerd; kept short, because a socket's path has at most 107
+        characters."""
         return self.run_dir / "containerd.sock"
 
     @property
     def netns(self) -> str:
-        """Name of the cluster's network namespace, also of its pod network and its cgroup."""
+        """Name of the cluster's network namespace, its pod network and its cgroup."""
         return f"fw-{self.id}"
 
     @property
@@ -108,7 +110,7 @@ class Checkout:
 
     @property
     def node_ip(self) -> str:
-        """The node's address on the link, where the API server answers."""
+        """The node's address on the link, on which the API server listens."""
         return str(ipaddress.ip_address(self._link + 2))
 
     @property
@@ -118,5 +120,5 @@ class Checkout:
 
 
 def this_checkout() -> Checkout:
-    """The checkout this package is part of."""
+    """The checkout that contains this package."""
     return Checkout(PACKAGE.parent.parent)

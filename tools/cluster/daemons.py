@@ -1,7 +1,7 @@
-"""What each daemon of the local cluster is told: command lines and configuration files.
+"""Command lines and configuration files of the local cluster's daemons.
 
-Pure but for `write_files`: from a checkout and the built binaries to commands, so that what the
-cluster runs with can be read in one place.
+Pure except for `write_files`: it computes commands from a checkout and the built binaries, so that
+the cluster's configuration can be read in one place.
 """
 
 import json
@@ -23,12 +23,12 @@ PAUSE_IMAGE = "localhost/fourways-pause:1"
 _ETCD = "http://127.0.0.1:2379"
 _RUNTIME = "io.containerd.grpc.v1.cri"
 
-# In the order they start; the clients end with an error if the API server does not answer yet.
+# In the order of starting; clients exit with an error if the API server is not ready yet.
 CONTROL_PLANE = ("etcd", "kube-apiserver")
 NODE = ("containerd",)
 CLIENTS = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "volumes")
 ALL = (*CONTROL_PLANE, *NODE, *CLIENTS)
-# What would start again what else is being ended.
+# Daemons that would restart other processes while these are being ended.
 END_FIRST = ("kubelet", "kube-controller-manager", "containerd")
 
 
@@ -76,11 +76,11 @@ def commands(checkout: Checkout, binaries: Binaries) -> dict[str, list[str]]:
 
 
 def write_files(checkout: Checkout) -> None:
-    """Write every configuration file the commands name."""
+    """Write all configuration files that the commands refer to."""
     state = checkout.state
     for folder in ("cni", "kubelet/volume-plugins"):
         (state / folder).mkdir(parents=True)
-    # No name server: pods ask the cluster's own, and nothing in here reaches the world.
+    # No name server: pods use the cluster's DNS, and nothing in here can reach the Internet.
     (state / "resolv.conf").write_text("nameserver 127.0.0.1\n", encoding="utf-8")
     (state / "containerd.toml").write_text(_containerd(checkout), encoding="utf-8")
     network = json.dumps(_pod_network(checkout))
@@ -106,7 +106,7 @@ def _etcd(state: Path) -> list[str]:
         "listen-peer-urls": "http://127.0.0.1:2380",
         "logger": "zap",
     }
-    # The cluster is made anew after a crash, so waiting for the disk buys nothing.
+    # The cluster is recreated after a crash, so waiting for the disk gains nothing.
     return ["etcd", *_flags(settings), "--unsafe-no-fsync"]
 
 
@@ -128,9 +128,9 @@ def _api_server(checkout: Checkout) -> dict[str, str | Path]:
         "allow-privileged": "true",
         "kubelet-client-certificate": pki / "apiserver-kubelet-client.crt",
         "kubelet-client-key": pki / "apiserver-kubelet-client.key",
-        # Or `kubectl logs` looks the node's name up in DNS.
+        # Otherwise `kubectl logs` resolves the node's name with DNS.
         "kubelet-preferred-address-types": "InternalIP",
-        # Aggregated APIs (metrics) stay at 403 without a front-proxy certificate.
+        # Aggregated APIs (metrics) return 403 without a front-proxy certificate.
         "proxy-client-cert-file": pki / "front-proxy-client.crt",
         "proxy-client-key-file": pki / "front-proxy-client.key",
         "requestheader-client-ca-file": pki / "ca.crt",
@@ -138,7 +138,7 @@ def _api_server(checkout: Checkout) -> dict[str, str | Path]:
         "requestheader-username-headers": "X-Remote-User",
         "requestheader-group-headers": "X-Remote-Group",
         "requestheader-extra-headers-prefix": "X-Remote-Extra-",
-        # Tests compare the verbs a service account is granted with those it used.
+        # Tests compare the verbs granted to a service account with those that it used.
         "audit-policy-file": state / "audit-policy.yaml",
         "audit-log-path": checkout.log_dir / "audit.log",
         "audit-log-maxsize": "500",
@@ -227,7 +227,7 @@ def _kubelet(checkout: Checkout) -> dict[str, Any]:
         "resolvConf": f"{state}/resolv.conf",
         "podLogsDir": f"{checkout.log_dir}/pods",
         "volumePluginDir": f"{state}/kubelet/volume-plugins",
-        # The disk is the developer's: neither collect images nor evict pods because it is fullish.
+        # The disk is the developer's: neither remove images nor evict pods when it is almost full.
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {
             "nodefs.available": "1%",
@@ -245,7 +245,7 @@ def _proxy(checkout: Checkout) -> dict[str, Any]:
         "clientConnection": {"kubeconfig": f"{checkout.pki}/proxy.kubeconfig"},
         "mode": "nftables",
         "clusterCIDR": POD_CIDR,
-        # The table's size is the machine's, not the namespace's: leave it.
+        # The table's size is a setting of the machine, not of the namespace: leave it unchanged.
         "conntrack": {"maxPerCore": 0},
     }
 

@@ -1,7 +1,7 @@
-"""What Debian gives the local cluster: its packages, and the root file system of the base image.
+"""The local cluster's Debian packages, and the root file system of the base image.
 
-Packages are installed only when the file they are wanted for is missing. Their services are never
-started: the cluster runs its own copies with its own folders.
+Packages are installed only if the required file is missing. Their services are never started: the
+cluster runs its own copies with its own folders.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from tools.cluster.config import cache_root
 from tools.cluster.errors import ClusterError
 from tools.cluster.shell import lock, run, step
 
-# The file that shows a package is there -> the package.
+# A file that shows that a package is installed -> the package.
 PACKAGES = {
     "etcd": "etcd-server",
     "containerd": "containerd",
@@ -34,7 +34,7 @@ PACKAGES = {
 }
 
 SUITE = "bookworm"
-# What python:3.11-slim-bookworm has and a minimal Debian has not.
+# Packages that python:3.11-slim-bookworm has and a minimal Debian does not have.
 BASE_PACKAGES = (
     "ca-certificates",
     "netbase",
@@ -44,8 +44,8 @@ BASE_PACKAGES = (
     "python3-venv",
     "tzdata",
 )
-# Taken out again: pip's refusal to install beside Debian's packages (an image is nobody's desktop),
-# and what only people read.
+# Removed again: pip's refusal to install beside Debian's packages (an image has no such users),
+# and files that only people read.
 _HOOK = (
     'rm -rf "$1"/usr/lib/python3*/EXTERNALLY-MANAGED "$1"/usr/share/doc/* "$1"/usr/share/man/*'
     ' "$1"/usr/share/locale/* "$1"/var/cache/apt/* "$1"/etc/hostname "$1"/etc/resolv.conf'
@@ -54,21 +54,21 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def missing_packages(wanted: Mapping[str, str] = PACKAGES) -> list[str]:
-    """Debian packages that are wanted, the local cluster's or others, and this machine lacks."""
+    """Required Debian packages, for the local cluster or others, that this machine lacks."""
     absent = {package for file, package in wanted.items() if not _present(file)}
     return sorted(absent)
 
 
 def have(wanted: Mapping[str, str]) -> None:
-    """Install what is missing, or say what is where we may not install."""
+    """Install missing packages; if that is not permitted here, raise an error that names them."""
     absent = missing_packages(wanted)
     if absent and (os.geteuid() != 0 or shutil.which("apt-get") is None):
-        raise ClusterError(f"missing, and not ours to install here: {', '.join(absent)}")
+        raise ClusterError(f"missing, and may not be installed here: {', '.join(absent)}")
     install_packages(wanted)
 
 
 def install_packages(wanted: Mapping[str, str] = PACKAGES) -> None:
-    """Install what is missing; one `apt-get update`, and only when something is."""
+    """Install missing packages; one `apt-get update`, and only if something is missing."""
     if not missing_packages(wanted):
         return
     with lock(cache_root() / "locks" / "apt"):
@@ -82,7 +82,8 @@ def install_packages(wanted: Mapping[str, str] = PACKAGES) -> None:
 
 
 def base_root_archive() -> Path:
-    """Archive of the base image's root file system, made once a machine and kept in the cache."""
+    """Archive of the base image's root file system, created once per machine and kept in the
+    cache."""
     archive = cache_root() / "base" / f"{base_hash()}.tar"
     if archive.exists():
         return archive
@@ -100,7 +101,7 @@ def base_root_archive() -> Path:
 
 
 def base_hash() -> str:
-    """Identity of the base image: what it is asked to contain, not the day it was made."""
+    """Identity of the base image: the requested contents, not the date of its creation."""
     asked = "\0".join([SUITE, *BASE_PACKAGES, _HOOK])
     return hashlib.sha256(asked.encode()).hexdigest()[:12]
 
@@ -115,7 +116,7 @@ def _mmdebstrap(target: Path) -> list[str]:
         SUITE,
         str(target),
     ]
-    # The machine may be told to use a mirror; its own sources count, if they are of the same suite.
+    # The machine may use a mirror; its own sources are used if they are of the same suite.
     sources = Path("/etc/apt/sources.list.d/debian.sources")
     if sources.exists() and SUITE in sources.read_text():
         command.append(str(sources))
@@ -128,7 +129,8 @@ def _present(file: str) -> bool:
 
 @contextmanager
 def _services_kept_down() -> Iterator[None]:
-    """Debian asks policy-rc.d before it starts a service; 101 means no. An existing one is kept."""
+    """Debian runs policy-rc.d before it starts a service; 101 forbids it. An existing one is
+    kept."""
     ours = not _POLICY.exists()
     if ours:
         _POLICY.write_text("#!/bin/sh\nexit 101\n")

@@ -1,4 +1,4 @@
-"""Which kind of cluster this machine gets, and why not another."""
+"""The kind of cluster for this machine, and why the others are not possible."""
 
 import os
 import shutil
@@ -20,7 +20,8 @@ class Kind(StrEnum):
 
 
 def detect(checkout: Checkout) -> Kind:
-    """The kind of cluster to use here; raises CannotHaveCluster with the reason if none is."""
+    """Return the kind of cluster to use here; raise CannotHaveCluster with the reason if there
+    is none."""
     if given_kubeconfig(checkout) is not None:
         return Kind.GIVEN
     if docker_engine():
@@ -31,9 +32,10 @@ def detect(checkout: Checkout) -> Kind:
 
 
 def given_kubeconfig(checkout: Checkout) -> Path | None:
-    """The kubeconfig from the environment, unless it is the one we wrote ourselves.
+    """The kubeconfig from the environment, unless this package wrote it.
 
-    Users export what `up` printed; the cluster is still ours then, to load images into and to end.
+    If users export the path that `up` printed, the cluster is still ours, and we may load images
+    into it and end it.
     """
     for name in ("FOURWAYS_KUBECONFIG", "KUBECONFIG"):
         if value := os.environ.get(name):
@@ -43,7 +45,7 @@ def given_kubeconfig(checkout: Checkout) -> Path | None:
 
 
 def docker_engine() -> bool:
-    """Whether an engine answers; a docker client on the PATH alone means nothing."""
+    """Whether an engine responds; a docker client on the PATH alone proves nothing."""
     return shutil.which("docker") is not None and succeeds(
         ["docker", "version", "--format", "{{.Server.Version}}"], timeout=10
     )
@@ -64,7 +66,7 @@ def _local_is_impossible() -> str:
 
 
 def _not_to_be_had() -> list[str]:
-    """Missing packages that apt does not know; its lists, if empty, say nothing yet."""
+    """Missing packages that apt does not know; empty package lists prove nothing."""
     absent = debian.missing_packages()
     if not absent or not any(Path("/var/lib/apt/lists").glob("*_Packages*")):
         return []

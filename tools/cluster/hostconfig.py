@@ -1,8 +1,8 @@
-"""Letting an image build reach package indexes the way this machine does, and baking in nothing.
+"""Give an image build this machine's access to package indexes, without storing it in the image.
 
-The machine's mirrors, proxies and certificate authorities are its own affair: they may hold
-credentials, and an image that names them works nowhere else. So they are mounted read-only while a
-RUN step runs, as the configuration files pip and uv read by themselves, and are not in the image.
+The machine's mirrors, proxies and certificate authorities may contain credentials, and an image
+that names them works nowhere else. So they are mounted read-only while a RUN step runs, as the
+configuration files that pip and uv read by default, and they are not in the image.
 """
 
 import configparser
@@ -12,12 +12,12 @@ from pathlib import Path
 
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _PIP_FILES = ("/etc/pip.conf", "~/.config/pip/pip.conf", "~/.pip/pip.conf")
-# What tells where packages come from. Folders of this machine (find-links) mean nothing in a build.
+# Settings for package sources. Local folders (find-links) do not exist during a build.
 _PIP_KEYS = ("index-url", "extra-index-url", "trusted-host", "timeout")
 
 
 def write(folder: Path) -> dict[Path, str]:
-    """Write the configuration files into `folder`; return what to mount where."""
+    """Write the configuration files into `folder`; return the mounts."""
     settings = _pip_settings(os.environ)
     pip, uv = folder / "pip.conf", folder / "uv.toml"
     pip.write_text(_pip_conf(settings), encoding="utf-8")
@@ -43,11 +43,11 @@ def _pip_conf(settings: Mapping[str, str]) -> str:
 
 
 def _uv_toml(settings: Mapping[str, str], environment: Mapping[str, str]) -> str:
-    """uv asks its own variables first; pip's index serves where they are silent."""
+    """uv reads its own variables first, and falls back to pip's index."""
     index = environment.get("UV_DEFAULT_INDEX") or environment.get("UV_INDEX_URL")
     index = index or settings.get("index-url")
     extra = environment.get("UV_EXTRA_INDEX_URL") or settings.get("extra-index-url", "")
-    # The machine's authorities, not the ones uv brings along.
+    # The machine's certificate authorities, not those included in uv.
     lines = ["native-tls = true"]
     if index:
         lines.append(f'index-url = "{index}"')

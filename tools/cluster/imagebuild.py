@@ -1,7 +1,7 @@
 """Images of the project's Dockerfiles, made available on the cluster's node.
 
-An image is identified by what it is built from: Dockerfile, target, base image, and the files its
-COPY steps name. What the node has is not built again, and what the cache has is only loaded.
+An image is identified by its inputs: Dockerfile, target, base image, and the files that its COPY
+steps name. An image that the node has is not built again; one that the cache has is only loaded.
 """
 
 import json
@@ -22,7 +22,7 @@ _SPEC = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9._/-]*)=(?P<dockerfile>[^:@]+)(:(?P<target>[^:@]+))?@(?P<context>.+)"
 )
 _BIND = re.compile(r"--mount=(\S*type=bind\S*)")
-# Never part of an image's identity: they change without the source changing.
+# Not part of an image's identity: they change without a change of the source.
 _IGNORED = frozenset(
     {".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 )
@@ -54,7 +54,7 @@ def parse(text: str) -> ImageSpec:
 
 
 def provide(checkout: Checkout, which: Kind, specs: Sequence[ImageSpec]) -> list[str]:
-    """Have every image on the node; return the reference each goes by, in the order given."""
+    """Load every image onto the node; return their references, in the given order."""
     if which is Kind.GIVEN:
         raise ClusterError(
             "images cannot be put on a given cluster: push them to a registry it pulls from, and "
@@ -72,7 +72,7 @@ def provide(checkout: Checkout, which: Kind, specs: Sequence[ImageSpec]) -> list
 
 
 def identity(spec: ImageSpec) -> str:
-    """Hash of everything the image is built from."""
+    """Hash of all inputs of the image."""
     digest = sha256(spec.dockerfile.read_bytes())
     digest.update(f"\0{spec.target}\0{debian.base_hash()}".encode())
     for file in sorted(_files(spec)):
@@ -122,7 +122,7 @@ def _drop_old(spec: ImageSpec, newest: Path) -> None:
 
 
 def _archive(spec: ImageSpec) -> Path:
-    # No colon in the file's name: to buildah what follows one is a tag.
+    # No colon in the file's name: buildah treats what follows it as a tag.
     return cache_root() / "images" / f"{spec.name.replace('/', '_')}_{identity(spec)}.tar"
 
 
@@ -135,7 +135,8 @@ def _takes_base(spec: ImageSpec) -> bool:
 
 
 def _files(spec: ImageSpec) -> set[Path]:
-    """The files of the context that the Dockerfile names, and all below those that are folders."""
+    """The files of the context that the Dockerfile names, and all files in folders that it
+    names."""
     files: set[Path] = set()
     for source in _sources(spec):
         matched = spec.context.glob(source) if source not in ("", ".") else [spec.context]
@@ -170,7 +171,7 @@ def _sources(spec: ImageSpec) -> Iterator[str]:
 
 
 def _steps(spec: ImageSpec) -> list[list[str]]:
-    """The Dockerfile's steps as words; comments and line continuations are resolved."""
+    """The Dockerfile's steps as words, with comments and line continuations resolved."""
     lines = spec.dockerfile.read_text(encoding="utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
     steps = []

@@ -1,8 +1,8 @@
 """The files of a Kafka broker: its jars and settings in one folder, cached by content.
 
-Maven brings the jars, by the settings this machine has; Debian brings Maven and Java where they are
-missing and we may install packages. The folder is what the image is built from, and what a broker
-on this machine runs from, so that both are the same broker.
+Maven downloads the jars with this machine's settings. If Maven and Java are missing and we may
+install packages, they come from Debian. The image is built from this folder, and a broker on this
+machine runs from it, so both are the same broker.
 """
 
 import os
@@ -23,7 +23,7 @@ _SETTINGS = ("server.properties", "log4j2.properties", "entrypoint.sh")
 
 
 def files() -> Path:
-    """The folder with `lib/*.jar` and the settings; made when it is missing."""
+    """The folder with `lib/*.jar` and the settings; created if it is missing."""
     folder = cache_root() / "kafka" / _identity()
     if folder.exists():
         return folder
@@ -40,7 +40,7 @@ def files() -> Path:
 
 
 def java() -> str:
-    """The Java that runs the broker; installed where it is missing and may be."""
+    """The Java for the broker; installed if it is missing and that is permitted."""
     debian.have(_JAVA)
     found = shutil.which("java")
     if found is None:
@@ -51,7 +51,7 @@ def java() -> str:
 def _gather(folder: Path) -> None:
     options = ["--batch-mode", "--quiet", "--file", str(SOURCE / "pom.xml")]
     where = ["-DincludeScope=runtime", f"-DoutputDirectory={folder / 'lib'}"]
-    # From a folder of its own: Maven leaves a `target` where it runs.
+    # In its own folder: Maven creates a `target` in its working directory.
     run(["mvn", *options, "dependency:copy-dependencies", *where], cwd=folder)
     for name in _SETTINGS:
         shutil.copy(SOURCE / name, folder / name)

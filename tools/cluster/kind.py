@@ -1,4 +1,4 @@
-"""The cluster where Docker runs: kind, with the project's kind-config.yaml."""
+"""The cluster on machines with Docker: kind, with the project's kind-config.yaml."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ _KIND = "sigs.k8s.io/kind@v0.30.0"
 
 
 def up(checkout: Checkout) -> None:
-    """Have the cluster running; an existing one is used as it is."""
+    """Start the cluster; use it unchanged if it exists."""
     kind, name = _program(), _name(checkout)
     checkout.kind_kubeconfig.parent.mkdir(parents=True, exist_ok=True)
     to_kubeconfig = ["--name", name, "--kubeconfig", str(checkout.kind_kubeconfig)]
@@ -35,7 +35,7 @@ def down(checkout: Checkout) -> None:
 
 
 def running(checkout: Checkout) -> bool:
-    """Whether kind knows a cluster of our name."""
+    """Whether kind has a cluster of our name."""
     return _name(checkout) in run([_program(), "get", "clusters"]).split()
 
 
@@ -50,7 +50,7 @@ def _name(checkout: Checkout) -> str:
 
 
 def _program() -> Path:
-    """The kind on the PATH, else one built with Go into the cache."""
+    """The kind on the PATH, or one built with Go into the cache."""
     if found := shutil.which("kind"):
         return Path(found)
     folder = cache_root() / "bin" / _KIND.replace("/", "_")

@@ -1,7 +1,7 @@
 """KServe's controller on the cluster: Standard mode, no ingress, no cert-manager.
 
-Its charts come inside its Go module. Where the cluster is ours the controller is the program built
-here; on kind it is the image the charts name. A certificate of our own stands in for the one
+Its charts are included in its Go module. On our own cluster the controller is the program built
+here; on kind it is the image that the charts name. A certificate of our own replaces the one that
 cert-manager would issue.
 """
 
@@ -31,7 +31,7 @@ _VALUES = {
 }
 _CERTIFICATES = frozenset({"Certificate", "Issuer"})
 _WEBHOOKS = frozenset({"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"})
-# Last: they are of kinds, and go through webhooks, that must be there first.
+# Last: their kinds and webhooks must exist first.
 _OWN_OBJECTS = frozenset({"ClusterStorageContainer"})
 _PROBE = {
     "apiVersion": "serving.kserve.io/v1beta1",
@@ -42,7 +42,7 @@ _PROBE = {
 
 
 def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
-    """Have KServe answer on the cluster. On a given cluster it must be there already."""
+    """Install KServe's controller and wait for it. A given cluster must already have it."""
     if which is Kind.GIVEN:
         if not succeeds(["kubectl", "--kubeconfig", kubeconfig, "get", "inferenceservices", "-A"]):
             raise ClusterError(f"this cluster has no KServe: install {KSERVE_VERSION} or newer")
@@ -78,7 +78,7 @@ def _rendered(binaries: Binaries, chart: Path, values: Mapping[str, str]) -> lis
 
 
 def _fitted(objects: list[Json], image: str | None) -> list[Json]:
-    """Leave out what this cluster has no use for, and give the webhooks a certificate."""
+    """Remove objects that this cluster does not need, and give the webhooks a certificate."""
     key, certificate = _certificate()
     fitted = [o for o in objects if o["kind"] not in _CERTIFICATES]
     for obj in fitted:
@@ -101,7 +101,7 @@ def _fit_deployment(deployment: Json, image: str | None) -> None:
     pod = deployment["spec"]["template"]["spec"]
     pod["containers"] = [c for c in pod["containers"] if c["name"] == "manager"]
     manager = pod["containers"][0]
-    # A tenth of a core, its limit, makes each reconcile take seconds.
+    # With a tenth of a core, its limit, each reconcile takes seconds.
     manager["resources"] = {"requests": {"cpu": "50m", "memory": "128Mi"}}
     for probe in ("readinessProbe", "livenessProbe"):
         manager[probe] |= {"initialDelaySeconds": 1, "periodSeconds": 2}
@@ -121,9 +121,10 @@ def _certificate() -> tuple[str, str]:
 
 
 def _answers(kubectl: list[str]) -> bool:
-    """Ask what no reading of status could tell: whether the webhooks let a service in.
+    """Check what no status shows: whether the webhooks accept a service.
 
-    They are made last; without them everything is let in, so the one that writes must be seen.
+    The webhooks are created last; without them everything is accepted, so the check waits for the
+    mutating one.
     """
     defaulter = "mutatingwebhookconfiguration/inferenceservice.serving.kserve.io"
     if not succeeds([*kubectl, "get", defaulter]):

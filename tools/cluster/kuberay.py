@@ -1,6 +1,6 @@
-"""KubeRay's operator on the cluster, as its Go module has it.
+"""KubeRay's operator on the cluster, from its Go module.
 
-Where the cluster is ours the operator is the program built here; on kind it is the image its files
+On our own cluster the operator is the program built here; on kind it is the image that its files
 name.
 """
 
@@ -21,7 +21,7 @@ _DEPLOYMENT = "kuberay-operator"
 
 
 def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
-    """Have KubeRay answer on the cluster. On a given cluster it must be there already."""
+    """Install KubeRay's operator and wait for it. A given cluster must already have it."""
     if which is Kind.GIVEN:
         if not succeeds(["kubectl", "--kubeconfig", kubeconfig, "get", "rayjobs", "-A"]):
             raise ClusterError(f"this cluster has no KubeRay: install {KUBERAY_VERSION} or newer")
@@ -55,7 +55,7 @@ def _apply(kubectl: list[str], binaries: Binaries, image: str | None) -> None:
 
 
 def _fitted(objects: list[Json], image: str | None) -> list[Json]:
-    """Put it into a namespace of its own, and have it run what was built here."""
+    """Move it into its own namespace, and use the program built here."""
     for obj in objects:
         if "namespace" in obj["metadata"]:
             obj["metadata"]["namespace"] = NAMESPACE

@@ -1,7 +1,8 @@
-"""The local cluster: up, down, and what is left of it.
+"""The local cluster: up, down, and checks for leftovers.
 
-Up either finds every daemon alive and answering, or clears away whatever an earlier run left and
-starts anew: state that survived a crash is not trusted, and a fresh start takes seconds.
+`up` either finds every daemon running and responding, or removes everything that an earlier run
+left and starts from the beginning: state that survived a crash is not trusted, and a fresh start
+takes seconds.
 """
 
 import shutil
@@ -40,7 +41,7 @@ _PATIENCE = 120.0  # A busy two-core machine takes a tenth of this.
 
 
 def up(checkout: Checkout) -> None:
-    """Have the cluster running when this returns; what it needs is installed and built first."""
+    """Start the cluster and wait for it; first install and build what it needs."""
     debian.install_packages()
     binaries = build()
     with _cluster_lock(checkout):
@@ -54,20 +55,20 @@ def up(checkout: Checkout) -> None:
 
 
 def down(checkout: Checkout) -> None:
-    """End the cluster and remove all of it; then look, and say what would not go."""
+    """End the cluster and remove all of it; then check, and report anything that remains."""
     with _cluster_lock(checkout), step("cluster down"):
         _clear(checkout)
         if left := remains(checkout):
-            raise ClusterError(f"still there after down: {', '.join(left)}")
+            raise ClusterError(f"left after down: {', '.join(left)}")
 
 
 def running(checkout: Checkout) -> bool:
-    """Whether every daemon is alive. That it answers too is `up`'s business."""
+    """Whether every daemon is running. `up` checks whether they also respond."""
     return all(processes.alive(checkout, name) for name in daemons.ALL)
 
 
 def remains(checkout: Checkout) -> list[str]:
-    """Everything on this machine that belongs to the cluster, in words."""
+    """Describe everything on this machine that belongs to the cluster."""
     found = [f"process {pid}" for pid in processes.all_of(checkout)]
     found += [f"mount {point}" for point in mounts.below(checkout.state)]
     found += [f"cgroup {group}" for group in cgroups.groups(checkout)]
@@ -123,7 +124,8 @@ def _manifests(checkout: Checkout) -> str:
 
 
 def _wait_ready(checkout: Checkout, binaries: Binaries) -> None:
-    """Wait for node and DNS; both are asked for by name, an empty answer is not readiness."""
+    """Wait for node and DNS; both are requested by name, because an empty list does not mean
+    ready."""
     node_ready = _kubectl(
         checkout, binaries, "wait", f"node/{NODE_NAME}", "--for=condition=Ready", "--timeout=5s"
     )
@@ -158,7 +160,7 @@ def _kubectl(checkout: Checkout, binaries: Binaries, *arguments: str) -> list[st
 
 
 def _clear(checkout: Checkout) -> None:
-    """Undo everything, in the order things hold one another; what is not there is not missed."""
+    """Undo everything in the order of dependencies; ignore what does not exist."""
     processes.end(checkout, daemons.END_FIRST)
     strays.remove(checkout)
     mounts.unmount_below(checkout.state)
@@ -166,5 +168,5 @@ def _clear(checkout: Checkout) -> None:
     network.remove(checkout)
     if checkout.state.exists():
         shutil.rmtree(checkout.state)
-    with suppress(OSError):  # other checkouts' states are in there
+    with suppress(OSError):  # it holds the state of other checkouts
         checkout.state.parent.rmdir()

@@ -20,8 +20,8 @@ def below(folder: Path) -> list[str]:
 def unmount_below(folder: Path) -> None:
     """Unmount everything below `folder`.
 
-    Lazily: a container's root may be busy until the kernel has reaped its last process. Nothing
-    of ours is written there any more.
+    Lazily: a container's root may be busy until the kernel has reaped its last process. No process
+    of ours writes there any more.
     """
     if points := below(folder):
         run(["umount", "--lazy", *points])

@@ -1,6 +1,6 @@
-"""The files of a NATS server: its program, in a folder of its own, cached by content.
+"""The files of a NATS server: its program, in its own folder, cached by content.
 
-The program comes in a Python package of the tests. The folder is what the image is built from.
+The program is included in a Python package of the tests. The image is built from this folder.
 """
 
 import os
@@ -17,7 +17,7 @@ PROGRAM = "nats-server"
 
 
 def files() -> Path:
-    """The folder with the program; made when it is missing."""
+    """The folder with the program; created if it is missing."""
     program = _installed()
     folder = cache_root() / "nats" / sha256(program.read_bytes()).hexdigest()[:12]
     if not (folder / PROGRAM).exists():

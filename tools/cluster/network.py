@@ -1,8 +1,8 @@
-"""The local cluster's network: one namespace, joined to the host by one veth pair.
+"""The local cluster's network: one namespace, connected to the host by one veth pair.
 
-The host does not forward, so nothing in the cluster reaches the world and nothing in the world the
-cluster; host and node talk over the link. The namespace still needs a default route, or traffic to
-a ClusterIP fails with "no route to host" before kube-proxy's rules see it.
+The host does not forward packets, so the cluster cannot reach the Internet and cannot be reached
+from it; host and node communicate over the link. The namespace still needs a default route;
+otherwise traffic to a ClusterIP fails with "no route to host" before kube-proxy's rules apply.
 """
 
 import json
@@ -16,15 +16,15 @@ _NETNS = Path("/run/netns")
 
 
 def enter(checkout: Checkout) -> list[str]:
-    """Words to put before a command that is to run inside the namespace.
+    """Prefix of a command that is to run inside the namespace.
 
-    nsenter and not `ip netns exec`: that one mounts a new /sys and hides the cgroups.
+    nsenter and not `ip netns exec`, which mounts a new /sys and hides the cgroups.
     """
     return ["nsenter", f"--net={_NETNS / checkout.netns}", "--"]
 
 
 def make(checkout: Checkout) -> None:
-    """Make the namespace and the link; nothing of that name exists yet."""
+    """Create the namespace and the link; neither may exist yet."""
     _refuse_taken_address(checkout)
     run(["ip", "netns", "add", checkout.netns])
     host, node, inside = checkout.veth_host, checkout.veth_node, enter(checkout)
@@ -39,11 +39,11 @@ def make(checkout: Checkout) -> None:
 
 
 def remove(checkout: Checkout) -> None:
-    """Remove the namespace and the link; what is not there is not missed."""
+    """Remove the namespace and the link; ignore what does not exist."""
     if (_NETNS / checkout.netns).exists():
         run(["ip", "netns", "delete", checkout.netns])
-    # The kernel takes the pair away with the namespace, but only once the last process that was
-    # in it is reaped: until then the host's end must be deleted by name.
+    # The kernel removes the pair with the namespace, but only when the last process that was in it
+    # is reaped: until then the host's end must be deleted by name.
     if _link_exists(checkout.veth_host):
         try:
             run(["ip", "link", "delete", checkout.veth_host])
@@ -53,7 +53,7 @@ def remove(checkout: Checkout) -> None:
 
 
 def remains(checkout: Checkout) -> list[str]:
-    """Namespace and link that exist."""
+    """The namespace and link that exist."""
     found = [checkout.netns] if (_NETNS / checkout.netns).exists() else []
     return found + ([checkout.veth_host] if _link_exists(checkout.veth_host) else [])
 
@@ -63,7 +63,8 @@ def _link_exists(name: str) -> bool:
 
 
 def _refuse_taken_address(checkout: Checkout) -> None:
-    """Two checkouts' hashes may fall on the same /30; one in 16,384, but then baffling."""
+    """The hashes of two checkouts may select the same /30: a chance of 1 in 16,384, but then
+    confusing."""
     for link in json.loads(run(["ip", "-json", "-4", "addr"])):
         if any(address.get("local") == checkout.host_ip for address in link["addr_info"]):
             raise ClusterError(

@@ -1,4 +1,4 @@
-"""Images on the local cluster's node: which are there, and putting more there."""
+"""Images on the local cluster's node: listing and importing them."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ def load(checkout: Checkout, file: Path) -> None:
 
 
 def tag(checkout: Checkout, reference: str, name: str) -> None:
-    """Let `name` mean the same image as `reference`."""
+    """Make `name` an alias of the image `reference`."""
     run([*_ctr(checkout), "images", "tag", "--force", reference, name])
 
 
 def load_binary(checkout: Checkout, reference: str, binary: Path) -> None:
-    """Make an image that holds nothing but `binary`, and import it."""
+    """Create an image that contains only `binary`, and import it."""
     layer, image = checkout.state / f"{binary.name}.layer", checkout.state / f"{binary.name}.tar"
     archive.layer_of(layer, binary)
     archive.write(image, reference, layer, {"Entrypoint": [f"/{binary.name}"], "WorkingDir": "/"})

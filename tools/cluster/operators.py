@@ -1,4 +1,4 @@
-"""What having somebody else's operator takes, whose files come inside its Go module."""
+"""Shared code for installing a third-party operator whose files are included in its Go module."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 def module_folder(module: str) -> Path:
-    """Return where a Go module's files are; downloads it where need be."""
+    """Return the folder with a Go module's files; download it if necessary."""
     told = run(
         [go_program(), "mod", "download", "-json", module],
         cwd=PACKAGE / "go",
@@ -32,23 +32,23 @@ def documents(text: str) -> list[Json]:
 
 def apply(kubectl: list[str], objects: list[Json]) -> None:
     """Apply objects."""
-    # Client-side apply keeps a copy in an annotation, and kinds' definitions do not fit into one.
+    # Client-side apply keeps a copy in an annotation, which is too small for CRDs.
     server_side = [*kubectl, "apply", "--server-side", "--force-conflicts", "-f", "-"]
     run(server_side, input_text=yaml.safe_dump_all(objects))
 
 
 def apply_kinds(kubectl: list[str], what: str, namespace: str, kinds: list[Json]) -> None:
-    """Make a namespace and kinds, and wait until objects of those can be."""
+    """Create a namespace and CRDs, and wait until objects of these kinds can be created."""
     made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
     apply(kubectl, [made, *kinds])
     names = [f"crd/{kind['metadata']['name']}" for kind in kinds]
-    # Asked right after they were made, kubectl stumbles over conditions that are not there yet.
+    # Immediately after creation, kubectl fails because the conditions do not exist yet.
     established = [*kubectl, "wait", "--for=condition=Established", *names, "--timeout=5s"]
     wait_for(f"{what}'s kinds", lambda: succeeds(established), seconds=PATIENCE)
 
 
 def run_ours(pod: Json, image: str, program: str) -> None:
-    """Have a pod's first container run the image of one program that was built here."""
+    """Make a pod's first container run the image of a program that was built here."""
     pod["containers"][0] |= {"image": image, "imagePullPolicy": "Never", "command": [program]}
-    # Such an image names no user.
+    # Such an image has no user.
     pod["securityContext"]["runAsUser"] = 65532

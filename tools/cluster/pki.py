@@ -1,7 +1,8 @@
 """Certificates and kubeconfigs of the local cluster.
 
-One authority signs everything; elliptic-curve keys, because eight RSA keys would cost seconds of
-every `up`. The openssl program is used, the standard library cannot sign certificates.
+One authority signs everything. The keys are elliptic-curve keys, because eight RSA keys would add
+seconds to every `up`. The openssl program is used, because the standard library cannot sign
+certificates.
 """
 
 import base64
@@ -12,7 +13,7 @@ import yaml
 from tools.cluster.config import KUBERNETES_SERVICE_IP, NODE_NAME, Checkout
 from tools.cluster.shell import run
 
-# Certificate's name -> its subject; groups (O=) are what RBAC's built-in bindings look at.
+# Certificate's name -> its subject; RBAC's built-in bindings refer to the groups (O=).
 _SUBJECTS = {
     "apiserver": "/CN=kube-apiserver",
     "apiserver-kubelet-client": "/O=system:masters/CN=kube-apiserver-kubelet-client",
@@ -29,7 +30,7 @@ _DAYS = "3650"
 
 
 def make(checkout: Checkout) -> None:
-    """Write every key, certificate and kubeconfig; the state folder is new, nothing is kept."""
+    """Write every key, certificate and kubeconfig; the state folder is new, and nothing is kept."""
     pki = checkout.pki
     pki.mkdir(parents=True, mode=0o700)
     _authority(pki)
@@ -54,7 +55,7 @@ def _service_account_key(pki: Path) -> None:
 
 
 def _names(checkout: Checkout) -> str:
-    """Every name and address a server of this cluster is called by."""
+    """Every name and address of the cluster's servers."""
     hosts = ["localhost", NODE_NAME, "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
     hosts.append("kubernetes.default.svc.cluster.local")
     addresses = ["127.0.0.1", checkout.node_ip, KUBERNETES_SERVICE_IP]
@@ -76,7 +77,7 @@ def _certificate(pki: Path, name: str, subject: str, names: str) -> None:
 
 
 def _kubeconfig(checkout: Checkout, name: str, target: Path) -> None:
-    """A kubeconfig with its certificates inside, so that it can be copied and mounted alone."""
+    """A kubeconfig that contains its certificates, so that it can be copied and mounted alone."""
     pki = checkout.pki
     document = {
         "apiVersion": "v1",

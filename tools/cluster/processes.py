@@ -1,9 +1,9 @@
 """Starting the local cluster's daemons, and finding and ending everything that belongs to it.
 
-A process is ended by its own id, and only after /proc has shown that it is ours: ids are used again
-after a crash or a reboot, and the machine has other users. Ours is a process in the cluster's
-cgroup (a pod's), or one outside our own network namespace whose command line names the state folder
-(a daemon, or containerd's shim; not somebody's `tail` of a log).
+A process is ended by its own id, and only after /proc has shown that it is ours, because ids are
+reused after a crash or a reboot, and the machine has other users. A process is ours if it is in the
+cluster's cgroup (a pod's), or if it is outside our own network namespace and its command line names
+the state folder (a daemon or containerd's shim, but not a `tail` of a log).
 """
 
 import os
@@ -19,8 +19,8 @@ from tools.cluster.errors import ClusterError
 from tools.cluster.network import enter
 
 _PROC = Path("/proc")
-# A clean environment: the daemons are to behave the same whoever starts them, and containerd hands
-# its own to every shim.
+# A clean environment: daemons must behave the same whoever starts them, and containerd passes
+# its environment to every shim.
 _ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 _GOING_SECONDS = 20.0
 _BECOMING_SECONDS = 1.0
@@ -42,7 +42,7 @@ def start(checkout: Checkout, name: str, command: Sequence[str | Path]) -> None:
 
 
 def alive(checkout: Checkout, name: str) -> bool:
-    """Whether the daemon's id file names a process that is ours; stale files say no."""
+    """Whether the daemon's id file names a process of ours; False for a stale file."""
     try:
         pid = int((checkout.run_dir / f"{name}.pid").read_text())
     except (OSError, ValueError):
@@ -51,12 +51,12 @@ def alive(checkout: Checkout, name: str) -> bool:
 
 
 def all_of(checkout: Checkout) -> list[int]:
-    """Ids of every process of this cluster, daemons, shims and pods."""
+    """Ids of all processes of this cluster: daemons, shims and pods."""
     return [pid for pid in _pids() if _is_ours(checkout, pid)]
 
 
 def end(checkout: Checkout, first: Sequence[str]) -> None:
-    """End everything; the daemons in `first` go first, they would start the others again."""
+    """End everything; the daemons in `first` go first, because they would restart the others."""
     for name in first:
         if alive(checkout, name):
             _kill(int((checkout.run_dir / f"{name}.pid").read_text()))
@@ -70,7 +70,7 @@ def end(checkout: Checkout, first: Sequence[str]) -> None:
 
 
 def _kill(pid: int) -> None:
-    # Not TERM: the state folder goes anyway, and a graceful etcd or containerd only takes longer.
+    # Not TERM: the state folder is deleted anyway, and graceful shutdown only takes longer.
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     with suppress(ChildProcessError):
@@ -98,10 +98,10 @@ def _is_ours(checkout: Checkout, pid: int) -> bool:
 
 
 def _command_line(place: Path) -> bytes:
-    """The command line of a process; OSError for zombies and threads of the kernel.
+    """The command line of a process; OSError for zombies and kernel threads.
 
-    Those have no program. A process that is just becoming another program has one, and for a
-    moment no command line: nsenter, on its way to the daemon it starts.
+    These have no program. A process that is about to execute another program has one, and for a
+    moment no command line: nsenter, before it executes the daemon.
     """
     deadline = time.monotonic() + _BECOMING_SECONDS
     while not (command := (place / "cmdline").read_bytes()):

@@ -1,7 +1,7 @@
 """Running other programs, timing steps and taking locks.
 
-Owns how this package talks to the outside: every subprocess goes through `run`, so that a failure
-is one line with the end of what the program said, and nothing waits on a terminal.
+Every subprocess of this package goes through `run`, so that a failure is one line with the end of
+the program's output, and no program waits for a terminal.
 """
 
 import fcntl
@@ -52,7 +52,7 @@ def run(
 
 
 def succeeds(command: Sequence[str | Path], *, timeout: float = 30) -> bool:
-    """Whether `command` exits 0; a program that is missing or hangs does not."""
+    """Whether `command` exits with 0; False if the program is missing or hangs."""
     try:
         run(command, timeout=timeout)
     except CommandFailed:
@@ -68,7 +68,7 @@ def wait_for(
     hint: str = "",
     alive: Callable[[], None] | None = None,
 ) -> None:
-    """Poll `ready` until it holds; `alive` may raise early when waiting any longer is pointless."""
+    """Poll `ready` until it is true; `alive` may raise early if waiting longer is pointless."""
     deadline = time.monotonic() + seconds
     while not ready():
         if alive is not None:
@@ -80,13 +80,13 @@ def wait_for(
 
 
 def say(text: str) -> None:
-    """Tell the user what goes on; stdout is kept for results, which scripts read."""
+    """Report progress to the user on stderr; stdout is reserved for results, which scripts read."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Time a step and say how long it took."""
+    """Time a step and report the duration."""
     started = time.monotonic()
     yield
     say(f"{time.monotonic() - started:7.1f} s  {name}")
@@ -94,7 +94,8 @@ def step(name: str) -> Iterator[None]:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`, waiting for who has it; the kernel frees it on a crash."""
+    """Hold an exclusive lock on `path`, waiting for its holder; the kernel releases it on a
+    crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
         try:

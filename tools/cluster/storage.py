@@ -1,7 +1,7 @@
 """Storage of the local cluster: a default StorageClass whose claims bind at once.
 
-Nothing provisions here. A set of hostPath volumes waits for claims; when a claim is deleted, the
-`volumes` daemon (go/cmd/hyper/volumes.go) empties its volume, which then waits for the next one.
+There is no provisioner. A set of hostPath volumes waits for claims. When a claim is deleted, the
+`volumes` daemon (go/cmd/hyper/volumes.go) empties its volume, which then waits for the next claim.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ def manifests(checkout: Checkout) -> list[dict[str, Any]]:
 
 
 def make_directories(checkout: Checkout) -> None:
-    """Make the volumes' folders: any user may write, a hostPath knows no fsGroup."""
+    """Create the volumes' folders, writable for any user, because a hostPath ignores fsGroup."""
     for number in range(_COUNT):
         folder = checkout.state / "volumes" / str(number)
         folder.mkdir(parents=True)

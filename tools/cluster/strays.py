@@ -1,6 +1,7 @@
-"""What containerd and the kubelet write outside the state folder, at places nobody can set.
+"""Files that containerd and the kubelet write outside the state folder, at fixed paths.
 
-Each is told to be ours by what it says inside: other clusters of this machine write there too.
+The contents of each file show whether it is ours, because other clusters on this machine write
+there too.
 """
 
 import socket
@@ -17,7 +18,7 @@ _DEVICE_SOCKET = Path("/var/lib/kubelet/device-plugins/kubelet.sock")
 
 
 def of(checkout: Checkout) -> list[Path]:
-    """Files that belong to the checkout's cluster; asked after its processes have ended."""
+    """Files that belong to the checkout's cluster; call it after its processes have ended."""
     inside = f"{checkout.state}/"
     addresses = checkout.state.glob(_SHIM_ADDRESSES)
     found = [Path(address.read_text().removeprefix("unix://")) for address in addresses]
@@ -32,7 +33,7 @@ def of(checkout: Checkout) -> list[Path]:
 
 
 def remove(checkout: Checkout) -> None:
-    """Remove them, and the folders they were in if nobody else's are left."""
+    """Remove them, and their folders if no other cluster's files remain in them."""
     for path in of(checkout):
         path.unlink(missing_ok=True)
     for folder in (_SHIM_SOCKETS, _CNI_RESULTS, _CONTAINER_LOGS, _DEVICE_SOCKET.parent):
@@ -43,7 +44,7 @@ def remove(checkout: Checkout) -> None:
 
 
 def _nobody_listens(path: Path) -> bool:
-    """Whether a socket's file outlived its server; another cluster's kubelet would answer."""
+    """Whether a socket's file outlived its server; another cluster's kubelet would respond."""
     with socket.socket(socket.AF_UNIX) as client:
         try:
             client.connect(str(path))

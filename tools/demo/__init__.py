@@ -1,4 +1,4 @@
 """``make demo`` and ``make demo-cluster``: the examples, from manifest to prediction.
 
-Both end in the same table, fetched over HTTP as a backend would.
+Both end with the same table, fetched over HTTP as a backend would.
 """

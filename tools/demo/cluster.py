@@ -1,8 +1,8 @@
-"""``make demo-cluster``: images, helm install, kubectl apply, and the lines of ``make demo``.
+"""``make demo-cluster``: images, helm install, kubectl apply, and the same output as ``make demo``.
 
-Batch and edge run on any cluster. Real-time needs KServe, and the streaming example the Kafka
-broker its manifest names. A cluster of ours gets both; where a given one has none, that mode is
-left out, and said so.
+Batch and edge run on any cluster. Real-time needs KServe, and the streaming example needs the Kafka
+broker that its manifest names. Our own cluster gets both. If a given cluster lacks one, the mode is
+skipped with a message.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from .questions import (
 NAMESPACE = "fourways-demo"
 KSERVE = "inferenceservices.serving.kserve.io"
 TOPIC = "water-readings"
-"""Topic that examples/kafka/water-flow.yaml names."""
+"""The topic that examples/kafka/water-flow.yaml names."""
 
 
 def main() -> int:
-    """Run the demo on the cluster, which is left running for a look around."""
+    """Run the demo on the cluster, which keeps running so that you can inspect it."""
     started = time.monotonic()
     subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
     cluster = Cluster(cluster_up(), build_images("ray"))
@@ -60,12 +60,13 @@ def main() -> int:
         print(cluster.kubectl("-n", NAMESPACE, "get", "modeldeployments"))
         with cluster.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
             show(_answers(url, modes, Device(Path(folder, "device"), key)))
-    console.print(f"done in {time.monotonic() - started:.0f} s; make cluster-down takes it away")
+    console.print(f"done in {time.monotonic() - started:.0f} s; make cluster-down removes it")
     return 0
 
 
 def _bring(cluster: Cluster) -> None:
-    """On a cluster of ours, have KServe and the broker; what a given one lacks is left out."""
+    """Install KServe and the broker on our own cluster; skip modes that a given cluster cannot
+    run."""
     if detect(this_checkout()) is Kind.GIVEN:
         return
     cluster.install_kserve()
@@ -75,22 +76,24 @@ def _bring(cluster: Cluster) -> None:
 
 
 def _give(cluster: Cluster, folder: Path) -> Path:
-    """Make what the manifests name: claims, Secrets, the shop's table; return the public key."""
+    """Create what the manifests refer to: claims, Secrets, the shop's table; return the public
+    key."""
     cluster.fill_claim(NAMESPACE, ARTIFACTS)
     cluster.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=claim("fourways-bundles", "256Mi"))
     make_signing_key(folder)
     key = (folder / SIGNING_KEY).read_text("ascii")
     cluster.give_secret(NAMESPACE, "device-signing", {SIGNING_KEY: key})
-    # The shop's table is in the trial database, so its address is the store's.
+    # The shop's table is in the trial database, so its connection string is the store's.
     cluster.sql(NAMESPACE, (ARTIFACTS / "come-back" / "shop.sql").read_text("utf-8"))
     cluster.share_store(NAMESPACE, SHOP_SECRET)
     return folder / PUBLIC_KEY
 
 
 def _apply(cluster: Cluster) -> set[str]:
-    """Apply an example of each mode the cluster can run, until each is Ready; return the modes."""
+    """Apply an example of each mode that the cluster can run, until each is Ready; return the
+    modes."""
     modes = set()
-    # One after the other: a small node has no room for a build beside all that stays.
+    # One after the other: a small node has no room for a build beside all other workloads.
     for path in _manifests(cluster):
         console.print(f"$ kubectl -n {NAMESPACE} apply -f {path.relative_to(EXAMPLES.parent)}")
         cluster.kubectl("-n", NAMESPACE, "apply", "-f", str(path))
@@ -110,11 +113,11 @@ def _manifests(cluster: Cluster) -> Iterator[Path]:
     if _has(cluster, "crd", KSERVE):
         yield EXAMPLES / "come-back.yaml"
     else:
-        console.print("left out: real-time; the cluster has no KServe")
+        console.print("skipped: real-time; the cluster has no KServe")
     if _has(cluster, "--namespace", brokers.NAMESPACE, "service", "kafka"):
         yield EXAMPLES / "kafka" / "water-flow.yaml"
     else:
-        console.print(f"left out: streaming; the cluster has no Service at {brokers.KAFKA}")
+        console.print(f"skipped: streaming; the cluster has no Service at {brokers.KAFKA}")
 
 
 def _has(cluster: Cluster, *what: str) -> bool:

@@ -1,4 +1,4 @@
-"""A device of the demo: the agent in a folder of its own, with a public key and a gateway's URL."""
+"""A device of the demo: the agent in its own folder, with a public key and a gateway's URL."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ class Device:
         self._agent: Agent | None = None
 
     def fetch(self, url: str) -> None:
-        """Fetch what is published, verify it, test it, switch to it.
+        """Fetch the published bundle, verify it, test it, and switch to it.
 
         Raises:
-            CalledProcessError: the agent refuses it, and has said why.
-
+            CalledProcessError: the agent rejects it, and has reported why.
         """
         options = {
             "state": self._state,
@@ -51,13 +50,13 @@ class Device:
         subprocess.run(command, check=True, stdout=subprocess.PIPE)
 
     def predict(self, record: Json) -> Json:
-        """Answer by a Python call; needs no network."""
+        """Score with a Python call; needs no network."""
         if self._agent is None:
             self._agent = Agent(self._state)
         return self._agent.predict(record)
 
     def ask(self) -> Answered:
-        """Ask what kind of file this project's Makefile is."""
+        """Classify this project's Makefile."""
         rows = pq.read_table(ARTIFACTS / "file-type" / "source.parquet").to_pylist()
         content = next(row["content"] for row in rows if row["file"] == FILE)
         self.predict({"content": content})  # loads the model

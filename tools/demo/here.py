@@ -36,7 +36,7 @@ PATIENCE_SECONDS = 100.0
 
 
 def main() -> int:
-    """Run the demo; 1 where a deployment did not become ready."""
+    """Run the demo; return 1 if a deployment did not become ready."""
     started = time.monotonic()
     subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
     shutil.rmtree(STATE, ignore_errors=True)
@@ -46,7 +46,7 @@ def main() -> int:
             return 1
         answers = [ask_batch(url), ask_realtime(url), ask_stream(url)]
         device.fetch(url)
-    # The host is gone: nobody but the device is left to answer.
+    # The host has ended: from here on, only the device can serve predictions.
     answers.append(device.ask())
     show(answers)
     console.print(f"done in {time.monotonic() - started:.0f} s")
@@ -90,7 +90,7 @@ def _conditions(document: Json) -> Json:
 
 
 def _is_final(conditions: Json) -> bool:
-    """Tell whether waiting longer is pointless: something failed that will fail again."""
+    """Return whether waiting longer is pointless, because a permanent failure occurred."""
     return bool(
         conditions["Degraded"]["status"] == "True"
         and conditions["Degraded"]["reason"] not in ("WaitingForGateway", "StoreUnavailable")

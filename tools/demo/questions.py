@@ -1,7 +1,7 @@
-"""What backends and devices ask in the demo, and how the answers are shown: a line a question.
+"""The requests that backends and devices send in the demo, and the table of results, one line each.
 
-A question is asked the way the mode is asked in production: a lookup by key, a request with the
-basket of the moment, a reading that becomes an event, a file on a device without a network.
+Each request is sent the way the mode is used in production: a lookup by key, a request with the
+current basket, a reading that becomes an event, a file on a device without a network.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ ARTIFACTS = EXAMPLES / "artifacts"
 CLAIM = "fourways-examples"
 SHOP_SECRET = "shop-database"  # noqa: S105  (a name)
 SHOWN = ("churn", "come-back", "water-flow", "file-type-on-device")
-"""An example a mode: what the demo runs."""
+"""One example per mode, which the demo runs."""
 
 KEYS_SHOWN = 3
 WAIT_SECONDS = 20
 TRIES = 10
 
-# A log is as wide as the table needs; a terminal folds.
+# A log is as wide as the table needs; a terminal wraps.
 console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 Json = dict[str, Any]
@@ -43,7 +43,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A question and its answer."""
+    """A request and its result."""
 
     mode: str
     deployment: str
@@ -63,9 +63,9 @@ def shown() -> list[Path]:
 
 
 def mode_of(manifest: Path) -> str:
-    """Return the mode a manifest comes to."""
+    """Return the effective mode of a manifest."""
     spec = document_of(manifest)["spec"]
-    # The one example that leaves it to the decision tree is a batch.
+    # The only example that leaves the mode to the decision tree is batch.
     return "batch" if spec["mode"] == "auto" else str(spec["mode"])
 
 
@@ -76,13 +76,13 @@ def document_of(manifest: Path) -> Json:
 
 
 def ask_all(url: str, only: str | None = None) -> list[tuple[str, Json]]:
-    """Ask the gateway for a few predictions of each batch example, or of one, by the V2 protocol.
+    """Query the gateway for a few predictions of each batch example, or of one, with the V2
+    protocol.
 
-    Returns (deployment, V2 answer with the keys asked) pairs.
+    Returns (deployment, V2 response with the requested keys) pairs.
 
     Raises:
-        httpx.HTTPError: a question was not answered.
-
+        httpx.HTTPError: a request failed.
     """
     answers = []
     with _client(url) as client:
@@ -100,22 +100,22 @@ def ask_all(url: str, only: str | None = None) -> list[tuple[str, Json]]:
     return answers
 
 
-# ---------------------------------------------------------------- a question a mode
+# ------------------------------------------------------------- one request per mode
 
 
 def ask_batch(url: str) -> Answered:
-    """Look a customer up, as scored by the last run."""
+    """Look up a customer, as scored by the last run."""
     name, key = "churn", "01760"
     place = f"/predictions/{name}/{key}"
     with _client(url) as client:
-        _json(_ask(client, "GET", place))  # the first question opens connections
+        _json(_ask(client, "GET", place))  # the first request opens connections
         began = perf_counter()
         found = _json(_ask(client, "GET", place))
     return _answered("batch", name, f"GET {place}", found["outputs"], began)
 
 
 def ask_realtime(url: str) -> Answered:
-    """Ask about a basket; who the customer is, the shop's database knows."""
+    """Send a basket; the shop's database has the customer's data."""
     name, customer, dollars, discs = "come-back", "01760", 24.5, 2
     question = {
         "inputs": [
@@ -133,14 +133,15 @@ def ask_realtime(url: str) -> Answered:
 
 
 def ask_stream(url: str) -> Answered:
-    """Ask for a reading nobody has sent: it becomes an event, and its answer is waited for."""
+    """Request a prediction for a reading that was never sent: it becomes an event; wait for the
+    result."""
     name = "water-flow"
     key, tensors = reading()
     with _client(url) as client:
         began = perf_counter()
         taken = _ask(client, "POST", f"/v2/models/{name}/infer", json={"inputs": tensors})
         if taken.status_code != HTTPStatus.ACCEPTED:
-            raise RuntimeError(f"{name}: {taken.status_code} where an event was to be taken up")
+            raise RuntimeError(f"{name}: {taken.status_code} instead of 202 for the event")
         place = taken.headers["location"]
         found = _json(_ask(client, "GET", place, headers={"Prefer": f"wait={WAIT_SECONDS}"}))
     told = f"POST infer: reading {key} → 202; GET its Location"
@@ -148,7 +149,7 @@ def ask_stream(url: str) -> Answered:
 
 
 def reading(hour: str = "2022-04-27T16Z") -> tuple[str, list[Json]]:
-    """Return a reading of the water main with the 72 before it: key and V2 inputs."""
+    """Return a reading of the water main with the previous 72: key and V2 inputs."""
     rows = pq.read_table(ARTIFACTS / "water-flow" / "series.parquet").to_pylist()
     place = next(i for i, row in enumerate(rows) if row["reading"] == hour)
     before = [row["flow"] for row in rows[place - 72 : place]]
@@ -162,8 +163,10 @@ def reading(hour: str = "2022-04-27T16Z") -> tuple[str, list[Json]]:
 
 
 def show(answers: Iterable[Answered]) -> None:
-    """Print answers as a table."""
-    table = Table("mode", "deployment", "asked", "answer", Column("ms", justify="right"), box=None)
+    """Print results as a table."""
+    table = Table(
+        "mode", "deployment", "request", "prediction", Column("ms", justify="right"), box=None
+    )
     for answered in answers:
         table.add_row(
             answered.mode,
@@ -175,7 +178,7 @@ def show(answers: Iterable[Answered]) -> None:
     console.print(table)
 
 
-# ---------------------------------------------------------------- asking, and telling
+# ------------------------------------------------------------- requests and output
 
 
 def tensor(name: str, datatype: str, data: list[Any], shape: list[int] | None = None) -> Json:
@@ -188,7 +191,7 @@ def _client(url: str) -> httpx.Client:
 
 
 def _ask(client: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
-    """Ask as a backend does: again after a second, where a 503 says so."""
+    """Send a request as a backend does: after a 503, retry after a second."""
     for _ in range(TRIES):
         response = client.request(method, path, **options)
         if response.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
@@ -198,7 +201,7 @@ def _ask(client: httpx.Client, method: str, path: str, **options: Any) -> httpx.
 
 
 def _json(response: httpx.Response) -> Json:
-    """Return what a server says. Raises RuntimeError in its words where it refuses."""
+    """Return a server's response. Raises RuntimeError with its message if the request failed."""
     body: Json = response.json() if response.content else {}
     if response.status_code != HTTPStatus.OK:
         raise RuntimeError(f"{response.request.url}: {response.status_code} {body.get('error')}")
@@ -206,7 +209,7 @@ def _json(response: httpx.Response) -> Json:
 
 
 def _outputs(answer: Json) -> Json:
-    """Return the first row of a V2 answer."""
+    """Return the first row of a V2 response."""
     return {output["name"]: output["data"][0] for output in answer["outputs"]}
 
 
@@ -216,7 +219,7 @@ def _answered(mode: str, deployment: str, question: str, outputs: Json, began: f
 
 
 def in_words(outputs: Json) -> str:
-    """Return outputs as people read them."""
+    """Return outputs in readable form."""
     return ", ".join(
         f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
         for name, value in outputs.items()
@@ -224,7 +227,7 @@ def in_words(outputs: Json) -> str:
 
 
 def _some_keys(document: Json) -> list[Any]:
-    """Return the first entity keys of an example's source that keep its contract."""
+    """Return the first entity keys of an example's source whose rows keep the contract."""
     source = document["spec"]["batch"]["source"]["uri"].removeprefix(f"pvc://{CLAIM}/")
     column = document["spec"]["contract"]["entityKey"]["name"]
     path = ARTIFACTS / source
@@ -235,6 +238,6 @@ def _some_keys(document: Json) -> list[Any]:
     else:
         with path.open() as lines:
             keys = [row[column] for row in csv.DictReader(lines)]
-    # Spread over the table, so that the answers differ.
+    # Spread over the table, so that the predictions differ.
     step = max(1, len(keys) // KEYS_SHOWN)
     return list(itertools.islice(keys, 0, None, step))[:KEYS_SHOWN]

@@ -1,7 +1,7 @@
 """A Kafka broker on this machine: `with kafka() as bootstrap:`.
 
-The same jars and settings as the image on the cluster; ports and data of its own, so that any
-number run side by side.
+It has the same jars and settings as the image on the cluster, and its own ports and data, so that
+any number of brokers can run side by side.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from tools.cluster import kafka as broker
 from tools.cluster.errors import ClusterError
 
 _START_SECONDS = 90.0
-"""A free machine takes five; a busy one with two cores has taken twenty."""
+"""Seconds to wait for the start. An idle machine needs five; a busy one with two cores took
+twenty."""
 _CLUSTER_ID = "Zm91cndheXMtbG9jYWwtMQ"
 
 
@@ -67,7 +68,7 @@ class Kafka:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it and wait until it is ready."""
         with (self._folder / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._java, "kafka.Kafka", str(self._settings)],
@@ -83,7 +84,7 @@ class Kafka:
                 raise ClusterError(f"the broker did not start: {tail}")
 
     def stop(self) -> None:
-        """Ask it to end and wait; end it where it does not."""
+        """Terminate it and wait; kill it if it does not end."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -93,24 +94,24 @@ class Kafka:
             self._process = None
 
     def kill(self) -> None:
-        """End it at once, as a crash does."""
+        """Kill it, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def make_topic(self, name: str, partitions: int = 1) -> None:
-        """Make a topic."""
+        """Create a topic."""
         from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
-        admin = self.admin()  # Held: without it the answer never comes.
+        admin = self.admin()  # Keep a reference: without it the response never arrives.
         admin.create_topics([NewTopic(name, partitions, 1)])[name].result(30)
 
     def admin(self) -> Any:
         """A client that manages topics and groups."""
         from confluent_kafka.admin import AdminClient
 
-        # Its own words on a broker that is not there yet would fill a test's output.
+        # Its messages about a broker that is not ready yet would fill a test's output.
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
     def _answers(self) -> bool:
@@ -133,8 +134,7 @@ def kafka(topics: Sequence[str] = (), *, partitions: int = 1, heap_mb: int = 256
     """Run a broker, with topics; yields its bootstrap address.
 
     Raises:
-        ClusterError: Java or Maven is missing and not ours to install, or it did not start.
-
+        ClusterError: Java or Maven is missing and may not be installed, or the start failed.
     """
     with running(heap_mb=heap_mb) as server:
         for topic in topics:

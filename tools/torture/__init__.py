@@ -1,1 +1,1 @@
-"""Tools that do their worst to what they test, and say what came of it."""
+"""Chaos tools: they disturb what they test, and report the result."""

@@ -1,18 +1,19 @@
-"""Kill batch workers at random moments, again and again, and compare what they publish.
+"""Kill batch workers at random moments, repeatedly, and compare what they publish.
 
 ``python -m tools.torture.batch [--short] [--store S] [--sink S] [--disturb D] [--workers N] …``
 
-A table with good rows, bad ones and repeated keys is scored once in peace. Then workers score it
-under new names while they are disturbed at random moments, until the disturbances are spent:
+A table with good rows, bad rows and repeated keys is scored once without disturbances. Then workers
+score it under new names while they are disturbed at random moments, until the planned number of
+disturbances is reached:
 
-* kill: a worker is sent SIGKILL, and started anew;
-* term: a worker is sent SIGTERM, as when its node is drained. It must end within the grace period
-  with the code that says so (or 0, where it was publishing), and leave no chunk claimed;
-* restart: the store's server is stopped, and started again.
+* kill: a worker gets SIGKILL and is restarted;
+* term: a worker gets SIGTERM, as when its node is drained. It must end within the grace period with
+  the right exit code (or 0 if it was publishing), and leave no chunk claimed;
+* restart: the store's server is stopped and restarted.
 
-Each run must come out equal to the first to the last bit, and no chunk that was recorded may be
-scored again. Without options all stores, sinks and numbers of workers are gone through; each one
-given leaves the others out. Exits 1, naming what differs, where it does not hold.
+Each run must equal the first one exactly, bit by bit, and no recorded chunk may be scored again.
+Without options, all stores, sinks and numbers of workers are tested; each option restricts them.
+Exits with 1 and names the differences if a run differs.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ from .batch_rig import DEPLOYMENT, NAMESPACE, Rig
 from .witness import Broken, Outcome, check_equal
 
 GRACE_SECONDS = 30.0
-"""What Kubernetes leaves a pod between SIGTERM and SIGKILL."""
+"""Time that Kubernetes gives a pod between SIGTERM and SIGKILL, in seconds."""
 
 _RUN_SECONDS = 240.0
 _PER_RUN = 6
-"""Disturbances of one run, so that several are published."""
+"""Disturbances per run, so that several runs are published."""
 
 _UNAVAILABLE = StoreUnavailable.exit_code
 _PROGRESS = """
@@ -53,7 +54,7 @@ _PROGRESS = """
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is tortured, and how often."""
+    """One scenario: what is disturbed, and how often."""
 
     store: str = "postgresql"
     """postgresql, sqlite, or the URI of a PostgreSQL database."""
@@ -66,7 +67,7 @@ class Scenario:
     seed: int = 1
 
     def __str__(self) -> str:
-        """Return it in a few words."""
+        """Return a short description."""
         store = self.store.partition(":")[0]
         where = f"{store} and {self.sink}" if self.sink else store
         return f"{where}, {self.workers} at work, {self.disturb}"
@@ -83,14 +84,14 @@ class Torture:
     done: int = 0
 
     def undisturbed(self) -> Outcome:
-        """Score the table in peace; return its predictions and rejects."""
+        """Score the table undisturbed; return its predictions and rejects."""
         worker = self.rig.start("calm", 0)
         if worker.wait(_RUN_SECONDS) != 0:
             raise Broken(f"the undisturbed run failed: {self.rig.last_words(0)}")
         return self.rig.outcome("calm")
 
     def disturbed(self, run: str, times: int) -> Outcome:
-        """Score the table with workers that are disturbed, up to ``times`` times."""
+        """Score the table while workers are disturbed, up to ``times`` times."""
         self.rig.witness.begin()
         processes = [self.rig.start(run, index) for index in range(self.scenario.workers)]
         deadline = time.monotonic() + _RUN_SECONDS
@@ -119,7 +120,7 @@ class Torture:
                 process.wait()
 
     def _await_moment(self, run: str, process: subprocess.Popen[bytes]) -> None:
-        """Wait for any moment, or one shortly after some chunks, or all, are recorded."""
+        """Wait for a random moment, or one shortly after some or all chunks are recorded."""
         if self.chance.random() < 0.3:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(self.chance.uniform(0.0, 2.0))
@@ -158,15 +159,15 @@ class Torture:
         try:
             code = process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            raise Broken(f"a worker was still there {GRACE_SECONDS:g} s after SIGTERM") from None
-        if code not in (0, EXIT_TERMINATED, -signal.SIGTERM):  # the last: it had hardly begun
+            raise Broken(f"a worker was still running {GRACE_SECONDS:g} s after SIGTERM") from None
+        if code not in (0, EXIT_TERMINATED, -signal.SIGTERM):  # the last: hardly started
             raise Broken(f"SIGTERM ended a worker with {code}: {self.rig.last_words(victim)}")
         _, _, claiming = self._progress(run)
         if claiming > self.scenario.workers - 1:
             raise Broken("a worker that was told to end has left a chunk claimed")
 
     def _replace_lost(self, run: str, processes: list[subprocess.Popen[bytes]]) -> None:
-        """Start workers anew that found no store when they began, as their Job would."""
+        """Restart workers that ended because the store was unavailable, as their Job would."""
         for index, process in enumerate(processes):
             code = process.poll()
             if code in (None, 0):
@@ -181,13 +182,12 @@ class Torture:
 
 
 def torture(scenario: Scenario, folder: Path, server: Server | None = None) -> str:
-    """Disturb workers in as many runs as it takes; return what was done, in a line.
+    """Disturb workers in as many runs as necessary; return a one-line summary.
 
-    ``server`` is where the scenario's PostgreSQL is, unless its address is given.
+    ``server`` is the folder of the scenario's PostgreSQL, unless an address is given.
 
     Raises:
-        Broken: what must hold does not.
-
+        Broken: an invariant is violated.
     """
     uri = scenario.store
     if uri == "sqlite":
@@ -213,7 +213,7 @@ def torture(scenario: Scenario, folder: Path, server: Server | None = None) -> s
 
 
 def scenarios(given: argparse.Namespace) -> Iterator[Scenario]:
-    """Return what the options leave of all there is to go through."""
+    """Return the scenarios that the options select."""
     base = Scenario(times=given.times, rows=given.rows, seed=given.seed)
     if given.short:
         base = replace(base, times=4, rows=60_000)
@@ -240,8 +240,10 @@ def scenarios(given: argparse.Namespace) -> Iterator[Scenario]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Disturb batch workers, and compare what comes")
-    parser.add_argument("--short", action="store_true", help="a few of each, in a minute or so")
+    parser = argparse.ArgumentParser(
+        description="Disturb batch workers and compare what they publish"
+    )
+    parser.add_argument("--short", action="store_true", help="a few of each, in about a minute")
     parser.add_argument("--store", help="postgresql, sqlite, or the URI of a PostgreSQL database")
     parser.add_argument("--sink", choices=("", "Parquet", "Delta", "table"))
     parser.add_argument("--disturb", choices=("kill", "term", "restart"))

@@ -1,4 +1,4 @@
-"""What batch workers are tortured with: a table, a model, a store and where predictions go."""
+"""The setup for chaos runs of batch workers: a table, a model, a store and a sink."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MEMORY = CHUNK_ROWS * 8 * (8 * 3 + 64)
 
 
 class Rig:
-    """Runs of one table to one store, and to a sink where one is named.
+    """Runs of one table to one store, and to a sink if one is named.
 
     ``sink`` is Parquet, Delta, or table: a table of its own in the store's database.
     """
@@ -52,13 +52,13 @@ class Rig:
                 connection.execute("CREATE TABLE out (id text PRIMARY KEY, score real)")
 
     def close(self) -> None:
-        """Let go of the store; it is opened again when it is asked."""
+        """Close the store; the next query opens it again."""
         store, self._store = self._store, None
         if store is not None:
             store.close()
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> Rows:
-        """Ask the store. Raises StoreUnavailable."""
+        """Query the store. Raises StoreUnavailable."""
         if self._store is None:
             self._store = open_run_store(self.store_uri)
         return self._store.database.rows(query, values)
@@ -78,7 +78,7 @@ class Rig:
         )
 
     def last_words(self, index: int) -> str:
-        """Return what a worker said at its end."""
+        """Return a worker's final report."""
         try:
             return (self.folder / f"last-words-{index}").read_text()[:500]
         except OSError:

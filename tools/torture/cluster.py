@@ -2,9 +2,9 @@
 
 ``python -m tools.torture.cluster [--kills N] [--seed N]``
 
-What ``tools.torture.batch`` does to processes is done here to pods of a real deployment, its two
-workers on the trial PostgreSQL: a worker's container is killed (SIGKILL) or its pod deleted, and
-Kubernetes starts another. Exits 1, naming what differs, when a run comes out otherwise.
+It does to pods of a real deployment what ``tools.torture.batch`` does to processes. Two workers use
+the trial PostgreSQL. A worker's container is killed (SIGKILL) or its pod deleted, and Kubernetes
+starts another. Exits with 1 and names the differences if a run differs.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ Json = dict[str, Any]
 NAMESPACE = "fourways-torture"
 NAME = CLAIM = "tortured"
 FILES, ROWS_A_FILE = 24, 4096
-"""A file is a part of its own: what a worker may be killed in the middle of."""
+"""One file per chunk, so that a worker can be killed in the middle of one."""
 
 WIDTH = 768
 RUN_SECONDS = 240.0
 KILLS_A_RUN = 3
-"""Kubernetes waits twice as long before each next try of a worker."""
+"""Kubernetes doubles the delay before each retry of a worker."""
 
 NO_MORE: Mapping[str, pa.Table] = {}
 DATABASE = "fourways-trial-postgresql-0"
@@ -76,7 +76,8 @@ def document(name: str = NAME, **batch: Any) -> Json:
 
 
 def fill(cluster: Cluster, namespace: str, more: Mapping[str, pa.Table] = NO_MORE) -> None:
-    """Put the table and the model where the deployment looks for them, and ``more`` tables."""
+    """Copy the table and the model, and the tables in ``more``, to where the deployment reads
+    them."""
     whole = table(FILES * ROWS_A_FILE)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -93,7 +94,7 @@ def fill(cluster: Cluster, namespace: str, more: Mapping[str, pa.Table] = NO_MOR
 
 @contextmanager
 def witnessing(cluster: Cluster, namespace: str, name: str = NAME) -> Iterator[Witness]:
-    """Look into the trial PostgreSQL from here."""
+    """Query the trial PostgreSQL from this machine."""
     secret = cluster.get("-n", namespace, "secret", "fourways-store")["data"]["uri"]
     given = urlsplit(base64.b64decode(secret).decode())
     with cluster.forwarded(namespace, f"pod/{DATABASE}", 5432) as url:
@@ -107,7 +108,7 @@ def witnessing(cluster: Cluster, namespace: str, name: str = NAME) -> Iterator[W
 
 @dataclass
 class Torture:
-    """Runs of the deployment, and what befalls their workers."""
+    """Runs of the deployment, and the disturbances of their workers."""
 
     cluster: Cluster
     namespace: str
@@ -116,7 +117,7 @@ class Torture:
     kills: int = 0
 
     def undisturbed(self, run: str) -> Outcome:
-        """Run in peace; return what came of it. Raises Broken."""
+        """Run undisturbed; return the result. Raises Broken."""
         return self.disturbed(run, 0)
 
     def disturbed(self, run: str, kills: int) -> Outcome:
@@ -142,7 +143,7 @@ class Torture:
     def _strike(self, pod: Json) -> bool:
         if self.chance.random() < 0.5 and kill_container(pod):
             return True
-        with suppress(RuntimeError):  # it is gone already
+        with suppress(RuntimeError):  # it no longer exists
             name = pod["metadata"]["name"]
             self.cluster.kubectl("-n", self.namespace, "delete", "pod", name, "--wait=false")
             return True
@@ -162,7 +163,7 @@ def await_planned(cluster: Cluster, namespace: str, name: str) -> None:
 
 
 def state_of(cluster: Cluster, namespace: str, job: str) -> str:
-    """Return how a Job stands: Running, Succeeded or Failed."""
+    """Return the state of a Job: Running, Succeeded or Failed."""
     conditions = cluster.get("-n", namespace, "job", job).get("status", {}).get("conditions", [])
     met = {c["type"] for c in conditions if c["status"] == "True"}
     if met & {"Complete", "SuccessCriteriaMet"}:
@@ -171,7 +172,7 @@ def state_of(cluster: Cluster, namespace: str, job: str) -> str:
 
 
 def running_pods(cluster: Cluster, namespace: str, job: str) -> list[Json]:
-    """Return a Job's pods whose container runs and that were not told to stop."""
+    """Return a Job's pods that have a running container and are not terminating."""
     label = f"batch.kubernetes.io/job-name={job}"
     items: list[Json] = cluster.get("-n", namespace, "pods", "-l", label)["items"]
     return [
@@ -183,14 +184,15 @@ def running_pods(cluster: Cluster, namespace: str, job: str) -> list[Json]:
 
 
 def kill_container(pod: Json) -> bool:
-    """SIGKILL what runs in a pod's containers, if the node is this machine; tell whether any did.
+    """SIGKILL the processes of a pod's containers if the node is this machine; return whether any
+    was killed.
 
-    From outside: nobody within a container can kill its first process.
+    From outside, because no process within a container can kill its first process.
     """
     containers = [s["containerID"].rpartition("/")[2] for s in pod["status"]["containerStatuses"]]
     killed = False
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended, or is not ours to see
+        with suppress(OSError):  # it has ended, or is not visible to us
             groups = (process / "cgroup").read_text()
             if any(container in groups for container in containers):
                 os.kill(int(process.name), signal.SIGKILL)
@@ -199,11 +201,10 @@ def kill_container(pod: Json) -> bool:
 
 
 def torture(work: Torture, calm: Outcome, kills: int, said: Callable[[str], object] = print) -> str:
-    """Kill ``kills`` workers, a few in each run; return what was done, in a line.
+    """Kill ``kills`` workers, a few in each run; return a one-line summary.
 
     Raises:
-        Broken: a run came out otherwise than the undisturbed one, ``calm``.
-
+        Broken: a run differs from the undisturbed one, ``calm``.
     """
     if not (calm[0] and calm[1]):
         raise Broken("the table gives no predictions or no rejects")
@@ -220,7 +221,7 @@ def torture(work: Torture, calm: Outcome, kills: int, said: Callable[[str], obje
 
 
 def main() -> int:
-    """Run from the command line, in a namespace that is made and taken away."""
+    """Run from the command line, in a temporary namespace."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=1)

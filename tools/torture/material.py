@@ -1,4 +1,4 @@
-"""What is scored under torture: a table with good rows, bad ones and repeated keys, and a model."""
+"""The input of chaos runs: a table with good rows, bad rows and repeated keys, and a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONTRACT: dict[str, Any] = {
 
 
 def model(width: int = 512) -> bytes:
-    """Return a model that takes a while: a network of no meaning, ``width`` wide."""
+    """Return a slow model: a network without meaning, ``width`` wide."""
     chance = np.random.default_rng(0)
     scale = math.sqrt(width)
     wide = chance.normal(size=(2, width)).astype(np.float32)
@@ -48,7 +48,7 @@ def model(width: int = 512) -> bytes:
 
 
 def table(rows: int) -> pa.Table:
-    """Return a table in which 1 row in 97 is refused, and 1 key in 101 occurs again."""
+    """Return a table in which 1 row in 97 is rejected, and 1 key in 101 occurs again."""
     number = np.arange(rows)
     age = (number % 90).astype(np.float32)
     age[number % 97 == 0] = -1

@@ -1,4 +1,4 @@
-"""What a store has recorded of runs under torture, and what must hold of it."""
+"""What a store has recorded of chaos runs, and the invariants that must hold."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Outcome = tuple[Rows, Rows]
 
 
 class Broken(Exception):
-    """What must hold does not."""
+    """An invariant is violated."""
 
 
 class Asks(Protocol):
-    """Where the store is asked: its database, or what opens it anew after a restart."""
+    """The database to query, or a function that opens it again after a restart."""
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> Rows:
         """Return the rows of a query. Raises StoreUnavailable."""
@@ -27,22 +27,22 @@ class Asks(Protocol):
 
 @dataclass
 class Witness:
-    """Looks at the runs of a deployment."""
+    """Checks the runs of a deployment."""
 
     data: Asks
     namespace: str
     deployment: str
     recorded: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    """Chunks of the present run that were seen recorded, as they were."""
+    """Chunks of the present run that were seen as recorded, with their contents."""
 
     def begin(self) -> None:
-        """Look at another run from here on."""
+        """Check another run from now on."""
         self.recorded = {}
 
     def outcome(self, run: str, elsewhere: Rows | None = None) -> Outcome:
         """Return a published run's predictions, sorted by key, and its rejects, by position.
 
-        ``elsewhere`` are its predictions where they are not in the store.
+        ``elsewhere`` are its predictions if they are not in the store.
         """
         ((view, run_id, state, said),) = self.data.rows(
             "SELECT table_name, id, state, rows FROM @runs WHERE namespace = ? AND "
@@ -55,7 +55,7 @@ class Witness:
         if rows is None:
             rows = self.data.rows(f"SELECT * FROM {table(view)} ORDER BY {quoted('id')}")  # noqa: S608
         if len(rows) != said:
-            raise Broken(f"run {run} says {said} rows, and has {len(rows)}")
+            raise Broken(f"run {run} reports {said} rows but has {len(rows)}")
         rejects = self.data.rows(
             "SELECT position, key, field, reason FROM @rejects WHERE run_id = ? "
             "ORDER BY position, reason",
@@ -64,7 +64,7 @@ class Witness:
         return rows, rejects
 
     def compare(self, run: str) -> None:
-        """Check that what was recorded once was not touched again."""
+        """Check that a recorded chunk was not changed again."""
         found = self.data.rows(
             "SELECT c.number, c.owner, c.attempts, c.done_at, c.rows, c.predictions, c.rejects, "
             "c.receipt FROM @chunks c JOIN @runs r ON r.id = c.run_id WHERE r.namespace = ? AND "
@@ -79,7 +79,7 @@ class Witness:
 
 
 def check_equal(calm: Outcome, wild: Outcome) -> None:
-    """See that two runs came to the same, to the last bit. Raises Broken."""
+    """Check that two runs are equal, bit by bit. Raises Broken."""
     for what, was, now in zip(("predictions", "rejects"), calm, wild, strict=True):
         if was != now:
             differing = set(was) ^ set(now)

@@ -1,4 +1,5 @@
-"""Batches read by pyarrow, scored by onnxruntime, to PostgreSQL by ADBC's binary COPY."""
+"""Read batches with pyarrow, score with onnxruntime, write to PostgreSQL with ADBC's binary
+COPY."""
 
 import sys
 from collections.abc import Iterator

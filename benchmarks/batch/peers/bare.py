@@ -1,4 +1,4 @@
-"""onnxruntime alone: a loop over the same rows, which are in memory already."""
+"""onnxruntime alone: a loop over the same rows, which are already in memory."""
 
 import sys
 

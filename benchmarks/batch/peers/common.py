@@ -1,4 +1,4 @@
-"""What the peers share: the model, its loop, and how they tell what they found."""
+"""Shared code of the peers: the model, its loop, and the output format of the measurements."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import onnxruntime
 
 NAMES = [f"x{at}" for at in range(20)]
 BATCH = 4096
-"""Rows onnxruntime is given at once: as quick as any other size, and small."""
+"""Rows per call of onnxruntime: as fast as any other size, and small."""
 
 
 def session(path: str = "") -> Any:
-    """Load the model, one thread."""
+    """Load the model with one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -40,7 +40,7 @@ def scored(model: Any, columns: list[Any]) -> Any:
 
 
 def measured(work: Callable[[], object]) -> None:
-    """Do the work, for which all is loaded; print how long it took."""
+    """Run the work, with everything loaded; print how long it took."""
     began, cpu = time.perf_counter(), time.process_time()
     work()
     found = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}

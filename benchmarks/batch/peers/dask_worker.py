@@ -1,4 +1,4 @@
-"""Dask, a partition a row group, on one thread, to Parquet."""
+"""Dask, one partition per row group, on one thread, to Parquet."""
 
 import sys
 
@@ -12,10 +12,10 @@ dask.config.set(scheduler="synchronous")
 
 
 class Score:
-    """Scores a partition; a name of its own, because Dask cannot hash a model."""
+    """Scores a partition. It is a named class because Dask cannot hash a model."""
 
     def __dask_tokenize__(self) -> str:
-        """Name it."""
+        """Return the name by which Dask identifies it."""
         return "score"
 
     def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
@@ -25,7 +25,7 @@ class Score:
 
 
 def work() -> None:
-    """From Parquet to Parquet."""
+    """Score a Parquet table into Parquet."""
     frame = dd.read_parquet(sys.argv[2], columns=["id", *NAMES], split_row_groups=1)
     meta = {"id": frame.dtypes["id"], "score": "float32"}
     scores = frame.map_partitions(Score(), meta=meta)

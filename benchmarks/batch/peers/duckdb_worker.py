@@ -16,13 +16,13 @@ def score(*columns: "pa.ChunkedArray") -> "pa.Array":
     return pa.array(scored(model, [column.to_numpy() for column in columns]))
 
 
-# DuckDB counts the parameters.
+# DuckDB checks the number of parameters.
 told = eval(f"lambda {', '.join(NAMES)}: score({', '.join(NAMES)})")  # noqa: S307
 connection.create_function("score", told, ["FLOAT"] * len(NAMES), "FLOAT", type="arrow")
 
 
 def work() -> None:
-    """From Parquet to Parquet."""
+    """Score a Parquet table into Parquet."""
     source, to = sys.argv[2:]
     connection.execute(
         f"COPY (SELECT id, score({', '.join(NAMES)}) AS score FROM read_parquet('{source}')) "  # noqa: S608

@@ -1,4 +1,4 @@
-"""pandas and executemany, to PostgreSQL: what is usually written first."""
+"""pandas and executemany, to PostgreSQL: the usual first implementation."""
 
 import sys
 

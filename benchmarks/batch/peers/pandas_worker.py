@@ -9,7 +9,7 @@ model = session()
 
 
 def work() -> None:
-    """From Parquet to Parquet."""
+    """Score a Parquet table into Parquet."""
     frame = pd.read_parquet(sys.argv[2], columns=["id", *NAMES])
     frame["score"] = scored(model, [frame[name].to_numpy() for name in NAMES])
     frame[["id", "score"]].to_parquet(

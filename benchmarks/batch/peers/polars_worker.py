@@ -16,7 +16,7 @@ def score(batch: pl.DataFrame) -> pl.DataFrame:
 
 
 def work() -> None:
-    """From Parquet to Parquet."""
+    """Score a Parquet table into Parquet."""
     schema = pl.Schema({"id": pl.String, "score": pl.Float32})
     frame = pl.scan_parquet(sys.argv[2]).select("id", *NAMES)
     frame.map_batches(score, schema=schema, streamable=True).sink_parquet(

@@ -31,7 +31,7 @@ class Score:
 
 
 def work() -> None:
-    """From Parquet to Parquet."""
+    """Score a Parquet table into Parquet."""
     rows = ray.data.read_parquet(sys.argv[2], columns=["id", *NAMES])
     scores = rows.map_batches(
         Score,

@@ -1,5 +1,5 @@
-"""The servers measured beside ours, each set up to be as fast as it can be.
+"""The servers compared with ours, each configured for maximum speed.
 
-Each is run by path with the Python of its own environment and told MODEL and PORT; none imports
-anything of this project.
+Each is run by path with the Python of its own environment and the arguments MODEL and PORT; none
+imports anything of this project.
 """

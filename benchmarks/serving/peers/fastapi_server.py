@@ -17,7 +17,7 @@ app = FastAPI()
 
 @app.get("/v2/health/ready")
 async def ready() -> dict[str, bool]:
-    """Answer the benchmark's question whether we listen."""
+    """Answer the benchmark's readiness request."""
     return {"ready": True}
 
 

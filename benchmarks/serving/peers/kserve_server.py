@@ -12,7 +12,7 @@ logging.disable(logging.WARNING)
 
 
 class Served(Model):  # type: ignore[misc,unused-ignore]
-    """The model as KServe wants it."""
+    """The model, with the interface that KServe requires."""
 
     def __init__(self) -> None:
         super().__init__("model")

@@ -16,7 +16,7 @@ from mlserver.types import (  # type: ignore[import-not-found]
 
 
 class Served(MLModel):  # type: ignore[misc,unused-ignore]
-    """The model as MLServer wants it."""
+    """The model, with the interface that MLServer requires."""
 
     async def load(self) -> bool:
         """Load the model."""
@@ -26,7 +26,7 @@ class Served(MLModel):  # type: ignore[misc,unused-ignore]
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """Answer an inference request; past the codecs, which cost more."""
+        """Answer an inference request without the codecs, which cost more."""
         tensor = payload.inputs[0]
         values = np.array(tensor.data.root, np.float32).reshape(tensor.shape)
         scores = self.session.run(None, {"input": values})[0][:, 0]
@@ -37,7 +37,7 @@ class Served(MLModel):  # type: ignore[misc,unused-ignore]
 
 
 async def main() -> None:
-    """Serve until told to stop."""
+    """Serve until terminated."""
     port = int(sys.argv[2])
     settings = Settings(
         host="127.0.0.1",
