@@ -24,7 +24,7 @@ import orjson
 
 from fourways_api import GatewayConfig, Paths, Route
 from fourways_api.runtime_config import CONFIG_VARIABLE, ServerConfig
-from tests.unit.serving_plane import LINEAR, linear
+from tools.kit.models import LINEAR, linear
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -25,8 +25,8 @@ import psycopg
 from benchmarks.figures import figure
 from benchmarks.serving.work import CONTRACT, forest
 from benchmarks.streaming_stages import PARTITIONS, event
-from tests.unit.postgres import Server
 from tools.servers.kafka import running
+from tools.servers.postgres import Server
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "streaming.json"

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from modes_rig import NAMESPACE, Plant, plant
-from told import LINES
 
+from tests.kit.cluster.modes_rig import NAMESPACE, Plant, plant
+from tests.kit.cluster.told import LINES
 from tools import brokers
 from tools.demo.questions import EXAMPLES
 from tools.installation import ROOT, Cluster, build_images

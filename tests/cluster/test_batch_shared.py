@@ -8,11 +8,20 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from batch_rig import ENOUGH, compared, ended, last_run, outcomes, records, slow_store
-from modes_rig import NAMESPACE, Plant
-from told import tell
 
 from fourways_operator.facts import Json
+from tests.kit.cluster.batch_rig import (
+    ENOUGH,
+    compared,
+    ended,
+    last_run,
+    outcomes,
+    records,
+    slow_store,
+)
+from tests.kit.cluster.modes_rig import NAMESPACE, Plant
+from tests.kit.cluster.told import tell
+from tests.kit.waiting import until
 from tools.torture import cluster as rig
 from tools.torture.cluster import NAME, Torture, document
 from tools.torture.witness import Outcome, Witness, check_equal
@@ -93,10 +102,10 @@ def test_the_record_is_told_compared_and_gone_back_in(shared: Plant, calm: Outco
         path = f"{url}/predictions/{NAME}/{key}"
         before = httpx.get(path, trust_env=False).json()
         shared.fourways("rollback", NAME, CALM)
-        after = shared.until(
+        after = until(
             lambda: (a := httpx.get(path, trust_env=False).json())["run"] == CALM and a,
             "answers come from the old run",
-            30,
+            seconds=30,
         )
     assert (before["run"], after["outputs"]) == (latest, before["outputs"])
     assert published(shared) == CALM
@@ -118,7 +127,7 @@ def test_progress_is_seen_and_a_run_out_of_time_is_gone_on_with(
             progress = last.get("progress") or {}
             return progress if last.get("name") == run and progress.get("rows") else None
 
-        progress: Json = shared.until(look, "progress in status", ENOUGH)
+        progress: Json = until(look, "progress in status", seconds=ENOUGH)
         late = json.dumps({"spec": {"activeDeadlineSeconds": 1}})
         shared.cluster.kubectl("-n", NAMESPACE, "patch", "job", run, "-p", late)
     assert 0 < progress["rows"] < progress["totalRows"] == rig.FILES * rig.ROWS_A_FILE
@@ -153,8 +162,8 @@ def test_two_jobs_for_one_time_and_an_evicted_worker_do_no_harm(shared: Plant) -
     with shared.deployed(document("twins", **few)) as timeline:
         for job in ("twin-1", "twin-2"):
             rig.start(shared.cluster, NAMESPACE, job, "twins")
-        (pod,) = shared.until(
-            lambda: rig.running_pods(shared.cluster, NAMESPACE, "twin-1"), "twin-1 runs", 60
+        (pod,) = until(
+            lambda: rig.running_pods(shared.cluster, NAMESPACE, "twin-1"), "twin-1 runs", seconds=60
         )
         evict(shared, pod["metadata"]["name"])
         assert outcomes(shared, "twin-1", "twin-2") == ["Succeeded", "Succeeded"]

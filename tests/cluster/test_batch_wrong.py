@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from batch_rig import (
+
+from tests.kit.cluster.batch_rig import (
     ENOUGH,
     compared,
     ended,
@@ -16,8 +17,8 @@ from batch_rig import (
     records,
     slow_store,
 )
-from modes_rig import NAMESPACE, Plant, Timeline
-
+from tests.kit.cluster.modes_rig import NAMESPACE, Plant, Timeline
+from tests.kit.waiting import until
 from tools.installation import idle_pod
 from tools.torture import cluster as rig
 from tools.torture.cluster import DATABASE, document
@@ -65,8 +66,10 @@ def test_what_is_wrong_is_named(tortured: Plant, wrongs: dict[str, Timeline], wr
 
 def until_recorded(plant: Plant, name: str) -> None:
     """Wait until a run is half-way."""
-    plant.until(
-        lambda: (last_run(plant, name).get("progress") or {}).get("rows"), "rows recorded", ENOUGH
+    until(
+        lambda: (last_run(plant, name).get("progress") or {}).get("rows"),
+        "rows recorded",
+        seconds=ENOUGH,
     )
 
 
@@ -120,7 +123,7 @@ def test_a_run_outlives_a_crash_of_the_store(tortured: Plant, weathered: Timelin
         until_recorded(tortured, "weathered")
         kill = ("exec", DATABASE, "--", "sh", "-c", "kill -QUIT 1")  # as a crash: at once
         tortured.cluster.kubectl("-n", NAMESPACE, *kill)
-        tortured.until(lambda: restarts(tortured, DATABASE), "PostgreSQL is back", 60)
+        until(lambda: restarts(tortured, DATABASE), "PostgreSQL is back", seconds=60)
     weathered.mark("PostgreSQL crashed and is back")
     assert outcomes(tortured, "outlived") == ["Succeeded"]
     weathered.mark("published")

@@ -6,7 +6,8 @@ Before the tests of the modes by its name: their cluster has KServe from then on
 from __future__ import annotations
 
 import pytest
-from modes_rig import NAMED_WITHIN, Plant, example
+
+from tests.kit.cluster.modes_rig import NAMED_WITHIN, Plant, example
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from kubernetes import client, config
 from fourways_api import GROUP, PLURAL, VERSION, InvalidSpec, load_documents, parse
 from tests.bad_manifests.cases import HERE, Case, bad, good
 from tests.bad_manifests.generate import manifests
+from tests.kit.waiting import until
 
 pytestmark = pytest.mark.cluster
 
@@ -213,9 +213,11 @@ def test_kubectl_explains_fields_and_lists_by_short_name(kubeconfig: Path, clust
         command = ["kubectl", "--kubeconfig", str(kubeconfig), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
-    deadline = time.monotonic() + 30
-    while PLURAL not in kubectl("get", "--raw", f"/openapi/v3/apis/{GROUP}/{VERSION}"):
-        assert time.monotonic() < deadline, "the server publishes no docs"
-        time.sleep(0.5)
+    until(
+        lambda: PLURAL in kubectl("get", "--raw", f"/openapi/v3/apis/{GROUP}/{VERSION}"),
+        "the server publishes the docs",
+        seconds=30,
+        interval=0.5,
+    )
     assert "start no run" in kubectl("explain", "modeldeployment.spec.batch.suspend")
     assert "mdep" in kubectl("api-resources", "--categories=fourways")

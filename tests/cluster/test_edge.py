@@ -7,9 +7,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from modes_rig import NAMED_WITHIN, Plant, changed, example
 
 from fourways_operator.facts import Json
+from tests.kit.cluster.modes_rig import NAMED_WITHIN, Plant, changed, example
+from tests.kit.waiting import until
 from tools.demo.device import Device
 from tools.demo.questions import ARTIFACTS
 
@@ -94,8 +95,10 @@ def test_a_claim_nobody_made_is_named_and_holds_nobody_up(modes: Plant) -> None:
     document = changed(on_device("wrong-claim"), "edge.publish", "pvc://no-such-claim/here")
     with modes.deployed(document) as timeline:
         modes.said("wrong-claim", "Ready", status="False")
-        modes.until(
-            lambda: "no-such-claim" in modes.message("wrong-claim", "Ready"), "named", NAMED_WITHIN
+        until(
+            lambda: "no-such-claim" in modes.message("wrong-claim", "Ready"),
+            "named",
+            seconds=NAMED_WITHIN,
         )
         assert timeline.mark("said after") < NAMED_WITHIN
         with modes.gateway() as url:

@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
-from modes_rig import NAMESPACE, Plant, changed
 
 from fourways_operator.facts import Json
-from tests import parity
+from tests.kit import parity
+from tests.kit.cluster.modes_rig import NAMESPACE, Plant
+from tests.kit.cluster.parity_run import NAME, TOPIC, ask_batch, client_of, document, run
+from tests.kit.waiting import until
 from tools import brokers
 from tools.demo.device import Device
 from tools.installation import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
-NAME = "parity"
-TOPIC = "parity-customers"
 KINDS = ("cronjobs", "jobs", "inferenceservices", "deployments")
 OBJECTS = {
     "batch": {"CronJob/parity-batch"},
@@ -31,13 +30,6 @@ OBJECTS = {
     "edge": {"Job/parity-edge"},
 }
 """What stands for each mode, and for no other; a build's Job is named by its content too."""
-
-
-def document(mode: str) -> Json:
-    made = changed(parity.documents()["batch"], "mode", mode)
-    kafka = {"kafka": {"bootstrapServers": brokers.KAFKA, "topic": TOPIC}}
-    made = changed(made, "streaming.source", kafka)
-    return {**made, "metadata": {"name": NAME}}
 
 
 def objects(plant: Plant) -> set[str]:
@@ -77,29 +69,11 @@ def test_one_model_through_all_modes_by_edits(
 
 def until_alone(plant: Plant, mode: str) -> None:
     """Wait until the objects of a mode are there, and those of no other."""
-    plant.until(lambda: of_modes(objects(plant)) == OBJECTS[mode], f"{mode} alone", 60)
+    until(lambda: of_modes(objects(plant)) == OBJECTS[mode], f"{mode} alone", seconds=60)
 
 
 def of_modes(found: set[str]) -> set[str]:
     return {name for name in found if any(name in names for names in OBJECTS.values())}
-
-
-def run(plant: Plant) -> None:
-    """Start a batch run now, as `fourways run` does."""
-    kubectl = plant.cluster.kubectl
-    kubectl("-n", NAMESPACE, "wait", "--for=create", f"cronjob/{NAME}-batch", "--timeout=30s")
-    made = kubectl("-n", NAMESPACE, "get", "jobs", "-o", "name").split()
-    kubectl(
-        "-n", NAMESPACE, "create", "job", f"{NAME}-run-{len(made)}", f"--from=cronjob/{NAME}-batch"
-    )
-
-
-def ask_batch(plant: Plant) -> dict[str, Json]:
-    with plant.gateway() as url, client_of(url) as http:
-        return {
-            key: http.get(f"/predictions/{NAME}/{key}").raise_for_status().json()["outputs"]
-            for key in parity.vectors()
-        }
 
 
 def ask_realtime(plant: Plant) -> dict[str, Json]:
@@ -135,7 +109,3 @@ def ask_device(plant: Plant, state: Path) -> dict[str, Json]:
 
 def question(key: str, vector: Json) -> Json:
     return parity.question(key, vector["inputs"])
-
-
-def client_of(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, timeout=30, trust_env=False)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operator_rig import FULL, IMAGE, MODES, Api, deployment, versions
 
 from fourways_api import ModelDeployment, parse
 from fourways_operator.cluster import FIELD_MANAGER, GRANTS, Grant, KubernetesCluster
@@ -28,6 +27,7 @@ from fourways_operator.plan import (
 )
 from fourways_operator.reconcile import reconcile
 from fourways_operator.work_queue import Key
+from tests.kit.cluster.operator_rig import FULL, IMAGE, MODES, Api, deployment, versions
 
 pytestmark = pytest.mark.cluster
 

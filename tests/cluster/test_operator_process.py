@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operator_rig import Api, Process, await_that, deployment, operator, versions
-from told import tell
 
 from fourways_operator.facts import Json
 from fourways_operator.plan import CRON_JOB
+from tests.kit.cluster.operator_rig import Api, Process, deployment, operator, versions
+from tests.kit.cluster.told import tell
+from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -42,7 +43,7 @@ def api(kubeconfig: Path) -> Api:
 
 def _apply_and_wait(api: Api, namespace: str, process: Process) -> dict[str, Json]:
     api.apply(deployment(namespace))
-    await_that(lambda: api.ours(namespace).keys() >= CHILDREN, "every child exists")
+    until(lambda: api.ours(namespace).keys() >= CHILDREN, "every child exists")
     _await_rest(api, namespace, process)
     return api.ours(namespace)
 
@@ -56,7 +57,7 @@ def _await_rest(api: Api, namespace: str, process: Process) -> None:
         after = versions(api.ours(namespace)), process.metric("fourways_reconciles_total")
         return before == after and process.is_idle()
 
-    await_that(still, "the cluster comes to rest", 60)
+    until(still, "the cluster comes to rest", seconds=60)
 
 
 def test_apply_to_cron_job(api: Api, cluster: object, namespace: str) -> None:
@@ -66,7 +67,7 @@ def test_apply_to_cron_job(api: Api, cluster: object, namespace: str) -> None:
             name = f"model-{number}"
             api.apply(deployment(namespace, name))
             started = time.monotonic()
-            await_that(lambda n=name: api.find(CRON_JOB, namespace, f"{n}-batch"), "CronJob", 10)
+            until(lambda n=name: api.find(CRON_JOB, namespace, f"{n}-batch"), "CronJob", seconds=10)
             seconds.append(time.monotonic() - started)
     p95 = statistics.quantiles(seconds[WARM_UP:], n=20)[18]
     median = statistics.median(seconds[WARM_UP:])
@@ -108,7 +109,7 @@ def test_drift_is_repaired_and_an_edit_followed(api: Api, cluster: object, names
     with operator(api, namespace) as process:
         objects = _apply_and_wait(api, namespace, process)
         api.patch(objects["CronJob/churn-batch"], {"spec": {"schedule": "1 1 1 1 1"}})
-        await_that(lambda: schedule() == "0 3 * * *", "the schedule is put back")
+        until(lambda: schedule() == "0 3 * * *", "the schedule is put back")
         uid = objects["Service/fourways-gateway"]["metadata"]["uid"]
         api.delete(objects["Service/fourways-gateway"])
 
@@ -116,21 +117,21 @@ def test_drift_is_repaired_and_an_edit_followed(api: Api, cluster: object, names
             service = api.ours(namespace).get("Service/fourways-gateway")
             return service is not None and service["metadata"]["uid"] != uid
 
-        await_that(is_back, "the Service is back")
+        until(is_back, "the Service is back")
         api.apply(deployment(namespace, batch=HOURLY))
-        await_that(lambda: schedule() == "@hourly", "the edit is followed")
+        until(lambda: schedule() == "@hourly", "the edit is followed")
 
 
 def test_one_of_two_deleted_and_then_the_other(api: Api, cluster: object, namespace: str) -> None:
     with operator(api, namespace) as process:
         _apply_and_wait(api, namespace, process)
         api.apply(deployment(namespace, "risk"))
-        await_that(lambda: "CronJob/risk-batch" in api.ours(namespace), "the second's CronJob")
+        until(lambda: "CronJob/risk-batch" in api.ours(namespace), "the second's CronJob")
         api.delete(deployment(namespace))
-        await_that(lambda: "CronJob/churn-batch" not in api.ours(namespace), "its children gone")
+        until(lambda: "CronJob/churn-batch" not in api.ours(namespace), "its children gone")
         assert "Deployment/fourways-gateway" in api.ours(namespace)
         api.delete(deployment(namespace, "risk"))
-        await_that(lambda: not api.ours(namespace), "nothing is left", 30)
+        until(lambda: not api.ours(namespace), "nothing is left", seconds=30)
 
 
 def test_deletion_in_every_order_sticks_nowhere(api: Api, cluster: Any) -> None:
@@ -156,5 +157,5 @@ def _delete_in(order: tuple[str, ...], api: Api, cluster: Any) -> float:
         started = time.monotonic()
         for what in order:
             actions[what]()
-        await_that(lambda: not api.namespace_exists(namespace), f"{order}: gone", 60)
+        until(lambda: not api.namespace_exists(namespace), f"{order}: gone", seconds=60)
         return time.monotonic() - started

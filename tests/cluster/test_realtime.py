@@ -13,11 +13,20 @@ import numpy as np
 import pytest
 import yaml
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
-from modes_rig import NAMED_WITHIN, NAMESPACE, TRUNCATED, Plant, Timeline, changed, example
-from told import tell
 
 from fourways_operator.facts import Json
-from tests import parity
+from tests.kit import parity
+from tests.kit.cluster.modes_rig import (
+    NAMED_WITHIN,
+    NAMESPACE,
+    TRUNCATED,
+    Plant,
+    Timeline,
+    changed,
+    example,
+)
+from tests.kit.cluster.told import tell
+from tests.kit.waiting import until
 from tools import brokers
 from tools.demo.questions import ARTIFACTS, ask_realtime, tensor
 from tools.installation import Cluster
@@ -320,7 +329,7 @@ def bare_seconds(plant: Plant, predictor: Json) -> float:
         kubectl("-n", NAMESPACE, "delete", "inferenceservice", BARE, "--wait=false")
         selector = f"labelSelector=serving.kserve.io/inferenceservice%3D{BARE}"
         pods = f"/api/v1/namespaces/{NAMESPACE}/pods?{selector}"
-        plant.until(lambda: not plant.get(pods)["items"], "the bare pods are gone", 60)
+        until(lambda: not plant.get(pods)["items"], "the bare pods are gone", seconds=60)
 
 
 def until_ready(plant: Plant, name: str) -> None:
@@ -330,7 +339,7 @@ def until_ready(plant: Plant, name: str) -> None:
         conditions = found[0].get("status", {}).get("conditions", []) if found else []
         return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
-    plant.until(ready, f"InferenceService {name} is Ready", 90)
+    until(ready, f"InferenceService {name} is Ready", seconds=90)
 
 
 def path(name: str) -> str:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import httpx
 import pyarrow.parquet as pq
 import pytest
-from modes_rig import NAMED_WITHIN, NAMESPACE, Plant, changed, example
-from told import tell
 
 from fourways_operator.facts import Json
+from tests.kit.cluster.modes_rig import NAMED_WITHIN, NAMESPACE, Plant, changed, example
+from tests.kit.cluster.told import tell
+from tests.kit.waiting import until
 from tools import brokers
 from tools.demo.questions import ARTIFACTS, reading
 from tools.installation import Cluster
@@ -57,14 +58,18 @@ def answered(url: str, name: str, key: object, wait: int = 20) -> Json:
 
 def until_answered(url: str, name: str, key: object, seconds: float = 30) -> Json:
     """Ask for a prediction nobody asked for before, until it is there."""
-    deadline = time.monotonic() + seconds
-    while True:
+    told = ""
+
+    def answered() -> Json | None:
+        nonlocal told
         answer = httpx.get(f"{url}/predictions/{name}/{key}", trust_env=False)
-        if answer.status_code == 200:
-            found: Json = answer.json()
-            return found
-        assert time.monotonic() < deadline, f"{key}: {answer.status_code} {answer.text}"
-        time.sleep(0.1)
+        told = f"{answer.status_code} {answer.text}"
+        return answer.json() if answer.status_code == 200 else None
+
+    found: Json = until(
+        answered, lambda: f"{key} is answered: {told}", seconds=seconds, interval=0.1
+    )
+    return found
 
 
 @pytest.fixture(scope="module")

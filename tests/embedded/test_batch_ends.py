@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,8 @@ from fourways_runtime.errors import (
 from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads.batch import BatchRun
 from fourways_runtime.workloads.batch import run as shell
-from tests.unit.postgres import Server, postgres
-from tests.unit.test_batch import World
-
-__all__ = ["postgres"]
+from tests.kit.batch_world import World
+from tools.servers.postgres import Server
 
 pytestmark = [
     pytest.mark.embedded,
@@ -294,36 +291,6 @@ def at(run: BatchRun, stage: str, act: Callable[[], object]) -> None:
 
 
 # ---------------------------------------------------------------- no room
-
-
-@pytest.fixture
-def disk() -> Iterator[Callable[..., Callable[[str], None]]]:
-    """Return what mounts a small disk at a folder, and returns what makes it larger."""
-    with ExitStack() as stack:
-
-        def mounted(folder: Path, size: str = "1536k") -> Callable[[str], None]:
-            folder.mkdir(parents=True, exist_ok=True)
-            made = subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True
-            )
-            if made.returncode:
-                pytest.skip(f"no file system can be mounted: {made.stderr.decode().strip()}")
-            stack.callback(subprocess.run, ["umount", "-l", folder], check=True)
-
-            def grow(size: str) -> None:
-                subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)
-
-            return grow
-
-        yield mounted
-
-
-@pytest.fixture
-def own_server() -> Iterator[Server]:
-    server = Server()
-    server.start()
-    yield server
-    server.remove()
 
 
 @pytest.mark.parametrize("where", ["postgresql", "sqlite", "sink"])

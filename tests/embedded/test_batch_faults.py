@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from fourways_runtime.errors import SourceError, StoreFull, WorkloadError
 from fourways_runtime.io.store import open_run_store, sqlite_database
 from fourways_runtime.workloads.batch import BatchRun
 from fourways_runtime.workloads.batch import run as shell
-from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
-from tests.unit.test_batch import World
+from tests.kit.batch_world import World
+from tools.servers.postgres import Server
 from tools.torture.batch import Scenario, torture
 
 pytestmark = [
@@ -81,14 +81,6 @@ async def seen(world: World, *uris: str) -> float:
 def say_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell, "_SAY_SECONDS", -1.0)
     monkeypatch.setattr(shell, "RETRY_SECONDS", 0.05)
-
-
-@pytest.fixture
-def own_server() -> Iterator[Server]:
-    server = Server()
-    server.start()
-    yield server
-    server.remove()
 
 
 async def test_a_server_that_restarts_midway_costs_no_recorded_chunk(

@@ -15,10 +15,9 @@ import pytest
 from fourways_runtime.errors import CheckFailed
 from fourways_runtime.io.sources import parquet_table
 from fourways_runtime.io.store import open_run_store, sqlite_database
-from fourways_runtime.io.store.runs.history import RunRecord
+from fourways_runtime.io.store.runs.record import RunRecord
 from fourways_runtime.workloads.batch.incremental import row_hashes
-from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
-from tests.unit.test_batch import World, each_world  # noqa: F401  (a fixture)
+from tests.kit.batch_world import World
 
 pytestmark = pytest.mark.embedded
 

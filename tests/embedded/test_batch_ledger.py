@@ -14,19 +14,7 @@ from fourways_runtime.io.store.runs import ledger
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.runs.publish import alone
 from fourways_runtime.scoring.columns import Reject
-from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
-from tests.unit.test_store import (  # noqa: F401  (fixtures)
-    Work,
-    a_run,
-    ask,
-    look,
-    namespace,
-    predictions,
-    publish,
-    rejects_of,
-    uri,
-    writer,
-)
+from tests.kit.stores import Work, a_run, ask, look, predictions, publish, rejects_of
 
 pytestmark = pytest.mark.embedded
 

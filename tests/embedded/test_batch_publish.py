@@ -14,11 +14,9 @@ import pytest
 from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads.batch import BatchRun
 from fourways_runtime.workloads.batch import run as shell
-from tests.embedded.counted_line import CountedLine
-from tests.unit.postgres import Server, postgres
-from tests.unit.test_batch import World
-
-__all__ = ["postgres"]
+from tests.kit.batch_world import World
+from tests.kit.counted_line import CountedLine
+from tools.servers.postgres import Server
 
 pytestmark = [
     pytest.mark.embedded,

@@ -8,7 +8,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from fourways_runtime.errors import ModelNotLoadable, TooManyRejects, Unavailabl
 from fourways_runtime.io.store import PublishedRun, open_run_store
 from fourways_runtime.io.store.database import quoted, table
 from fourways_runtime.workloads import batch
-from tests.embedded.hosts import free_port
-from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
-from tests.unit.test_batch import Process, World, each_world  # noqa: F401  (a fixture)
+from tests.kit.batch_world import Process, World
+from tests.kit.hosts import free_port
+from tests.kit.waiting import until
+from tools.servers.postgres import Server
 
 # Ray starts a process for each worker, and imports much in each: on a busy machine that takes long.
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(600)]
@@ -152,10 +152,14 @@ def chunks(world: World, state: str) -> dict[int, tuple[Any, ...]]:
 
 def recorded(world: World, at_least: int = 0) -> dict[int, tuple[Any, ...]]:
     """Return the chunks of the run r1 that are recorded, once there are so many."""
-    deadline = time.monotonic() + PATIENCE
-    while len(found := chunks(world, "done")) < at_least:
-        assert time.monotonic() < deadline, f"{len(found)} chunks were recorded"
-        time.sleep(0.05)
+    found: dict[int, tuple[Any, ...]] = {}
+
+    def enough() -> bool:
+        found.clear()
+        found.update(chunks(world, "done"))
+        return len(found) >= at_least
+
+    until(enough, lambda: f"{at_least} chunks are recorded: {len(found)}", seconds=PATIENCE)
     return found
 
 
@@ -233,9 +237,12 @@ def test_a_killed_driver_is_gone_on_with(slow: World) -> None:
 def test_workers_lost_too_often_end_the_run(slow: World, ray_cluster: int) -> None:
     process = driver(slow, batch__backoffLimit=0, batch__workers=1)
     # One of them is claimed ahead: what is being recorded may still get through.
-    while len(chunks(slow, "claimed")) < 2:
-        assert process.started.poll() is None
-        time.sleep(0.05)
+    until(
+        lambda: len(chunks(slow, "claimed")) >= 2 or process.started.poll() is not None,
+        "two chunks are claimed",
+        seconds=PATIENCE,
+    )
+    assert process.started.poll() is None
     for victim in actors(ray_cluster):
         os.kill(victim, signal.SIGKILL)
     process.started.wait(timeout=PATIENCE)

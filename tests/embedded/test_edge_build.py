@@ -24,8 +24,7 @@ from fourways_runtime.scoring.model.onnx_model import load_onnx
 from fourways_runtime.scoring.single import Asker
 from fourways_runtime.workloads.edge import variants
 from fourways_runtime.workloads.edge.build import build
-from tests.embedded.edge_rig import Publisher, gateway_of
-from tests.unit.edge_plane import (
+from tests.kit.edge_plane import (
     MATRIX,
     ROOMY,
     blob,
@@ -36,6 +35,7 @@ from tests.unit.edge_plane import (
     matrix_golden,
     published,
 )
+from tests.kit.edge_rig import Publisher, gateway_of
 
 pytestmark = pytest.mark.embedded
 

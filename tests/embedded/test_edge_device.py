@@ -24,7 +24,8 @@ from fourways_agent.errors import Failed, NoModel, Refused
 from fourways_agent.state import Settings, Store
 from fourways_agent.update import update
 from fourways_runtime.scoring.single import Refused as RecordRefused
-from tests.embedded.edge_rig import (
+from tests.kit.edge_plane import ROOMY, key_pair, public_half
+from tests.kit.edge_rig import (
     RECORD,
     Gateway,
     Publisher,
@@ -34,8 +35,8 @@ from tests.embedded.edge_rig import (
     golden,
     model,
 )
-from tests.unit.edge_plane import ROOMY, key_pair, public_half
-from tests.unit.serving_plane import FLOAT, NO_TLS, onnx_bytes, tensor
+from tests.kit.serving_plane import NO_TLS, tensor
+from tools.kit.models import FLOAT, onnx_bytes
 
 pytestmark = pytest.mark.embedded
 

@@ -16,7 +16,7 @@ import pytest
 from fourways_agent import Device
 from fourways_agent.state import MAX_BOOTS, State, Store
 from fourways_agent.update import update
-from tests.embedded.edge_rig import RECORD, Publisher, device, gateway_of
+from tests.kit.edge_rig import RECORD, Publisher, device, gateway_of
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(600)]
 

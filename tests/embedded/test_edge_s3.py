@@ -11,9 +11,9 @@ from fourways_api.runtime_config import FetchPolicy, Paths
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.errors import PublishFailed
 from fourways_runtime.io.folders import OutputFolder, open_folder
-from tests.embedded.edge_rig import Publisher
-from tests.embedded.s3_rig import s3_secret, s3_server
-from tests.unit.edge_plane import ROOMY
+from tests.kit.edge_plane import ROOMY
+from tests.kit.edge_rig import Publisher
+from tests.kit.s3_rig import s3_secret, s3_server
 
 pytestmark = pytest.mark.embedded
 

@@ -20,7 +20,7 @@ from fourways_agent.update import update
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor
 from fourways_runtime.workloads.edge.signing import sign
-from tests.embedded.edge_rig import RECORD, Gateway, Publisher, cut_off, device, gateway_of
+from tests.kit.edge_rig import RECORD, Gateway, Publisher, cut_off, device, gateway_of
 
 pytestmark = pytest.mark.embedded
 

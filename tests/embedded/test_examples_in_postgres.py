@@ -12,9 +12,9 @@ import yaml
 from fourways_api import RuntimeConfig
 from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads.batch import BatchRun
-from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
-from tests.unit.test_store import look
+from tests.kit.stores import look
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES
+from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
 

@@ -21,7 +21,8 @@ from fourways_runtime.io.feature_store.coalesced import Coalesced
 from fourways_runtime.io.feature_store.observed import FeatureMetrics
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import FeatureReader, Row
-from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
+from tests.kit.waiting import turns, until_async
+from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
 
@@ -238,12 +239,10 @@ async def test_a_database_that_is_away_is_told_without_its_password(
         # The Secret is rotated: the next connection goes to the right place.
         server.fill()
         server.secret.write_text(server.uri)
-        while True:
-            try:
-                assert await reader.fetch(["a"]) == {"a": {"age": 30}}
-                break
-            except FeaturesUnavailable:
-                continue
+        found = await until_async(
+            lambda: reader.fetch(["a"]), "the new address is read", ignoring=FeaturesUnavailable
+        )
+        assert found == {"a": {"age": 30}}
 
 
 async def test_connections_that_were_cut_are_replaced(
@@ -328,9 +327,7 @@ async def test_what_comes_while_all_places_are_taken_waits_as_one_batch() -> Non
     asked = []
     for turn in range(6):
         asked.append(asyncio.ensure_future(reader.fetch([turn])))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await turns(3)
     assert source.asked == [[0], [1]]
     source.go.set()
     await asyncio.gather(*asked)
@@ -342,7 +339,7 @@ async def test_the_budget_runs_while_a_request_waits_for_its_turn() -> None:
     source = Asked()
     reader = Coalesced(source, 0.05, FeatureMetrics(None))
     late = [asyncio.ensure_future(reader.fetch([turn])) for turn in range(1)]
-    await asyncio.sleep(0)
+    await turns()
     late += [asyncio.ensure_future(reader.fetch([turn])) for turn in range(2000, 8000)]
     outcomes = await asyncio.gather(*late, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {FeaturesUnavailable}
@@ -353,7 +350,7 @@ async def test_the_budget_runs_while_a_request_waits_for_its_turn() -> None:
 async def test_closing_fails_what_waits() -> None:
     reader = Coalesced(Asked(), 5, FeatureMetrics(None))
     waiting = asyncio.ensure_future(reader.fetch(["a"]))
-    await asyncio.sleep(0)
+    await turns()
     await reader.close()
     with pytest.raises(FeaturesUnavailable, match="stopping"):
         await waiting

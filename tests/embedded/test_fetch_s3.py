@@ -23,7 +23,7 @@ from fourways_runtime.errors import (
 )
 from fourways_runtime.io import fetch as fetching
 from fourways_runtime.io.fetch import Fetched, objects
-from tests.embedded.s3_rig import s3_client, s3_secret, s3_server
+from tests.kit.s3_rig import s3_client, s3_secret, s3_server
 
 pytestmark = pytest.mark.embedded
 

@@ -11,7 +11,7 @@ import pytest
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
 
-from tests.unit.gateway_plane import Running, running
+from tests.kit.gateway_plane import Running, running
 
 pytestmark = pytest.mark.embedded
 

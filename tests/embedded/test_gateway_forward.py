@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +19,9 @@ import pytest
 
 from fourways_api import GatewayConfig, Paths, Route
 from fourways_api.runtime_config import ServerConfig
-from tests.embedded.test_gateway_process import free_port
-from tests.unit.serving_plane import LINEAR, linear
+from tests.kit.hosts import free_port
+from tests.kit.waiting import until
+from tools.kit.models import LINEAR, linear
 
 pytestmark = pytest.mark.embedded
 
@@ -93,15 +93,12 @@ class Plane:
 
 
 def ready(url: str) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            if httpx.get(f"{url}/v2/health/ready").is_success:
-                return
-        except httpx.HTTPError:
-            pass
-        assert time.monotonic() < deadline, f"{url} is not ready"
-        time.sleep(0.05)
+    until(
+        lambda: httpx.get(f"{url}/v2/health/ready").is_success,
+        f"{url} is ready",
+        seconds=30,
+        ignoring=httpx.HTTPError,
+    )
 
 
 @contextmanager
@@ -138,11 +135,12 @@ class Load:
                     return
 
     def reaches(self, status: int, count: int = 20) -> None:
-        deadline = time.monotonic() + 30
         seen = len(self.statuses)
-        while self.statuses[seen:].count(status) < count:
-            assert time.monotonic() < deadline, (status, self.statuses[-5:], self.faults)
-            time.sleep(0.02)
+        until(
+            lambda: self.statuses[seen:].count(status) >= count,
+            lambda: f"{count} answers {status}: {self.statuses[-5:]}, {self.faults}",
+            seconds=30,
+        )
 
     def join(self) -> None:
         for thread in self.threads:

@@ -12,9 +12,11 @@ from prometheus_client import CollectorRegistry
 from fourways_runtime.io.store import open_reader
 from fourways_runtime.workloads.gateway.circuit_breaker import StoreLink
 from fourways_runtime.workloads.gateway.shell import build
-from tests.embedded.test_gateway_process import publish
-from tests.unit.gateway_plane import Running, eventually
-from tests.unit.postgres import Server
+from tests.kit.gateway_plane import Running
+from tests.kit.gateway_process import publish
+from tests.kit.postgres import postgres_server
+from tests.kit.waiting import until_async
+from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
 
@@ -22,10 +24,8 @@ pytestmark = pytest.mark.embedded
 @pytest.fixture
 def database() -> Iterator[Server]:
     """A server of its own: others do not like theirs stopped."""
-    server = Server()
-    server.start()
-    yield server
-    server.remove()
+    with postgres_server() as server:
+        yield server
 
 
 class OnPostgres(Running):
@@ -64,7 +64,7 @@ async def test_a_restart_of_the_database_heals_within_a_second(
         await asyncio.to_thread(database.stop)
         await plane.ready_is(False)
         await asyncio.to_thread(database.start)
-        await eventually(is_answered, seconds=1.5)
+        await until_async(is_answered, "the store is read again", seconds=1.5)
         enough.set()
         await asyncio.gather(*askers)
         assert set(codes) == {200, 503}

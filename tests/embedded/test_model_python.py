@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from fourways_api.model import ModelReference
 from fourways_runtime.errors import ConfigError, ModelError, ModelNotLoadable
 from fourways_runtime.scoring import model as models
 from fourways_runtime.scoring.model import Tensor
+from tests.kit.waiting import turns
 
 ROWS = {"x": np.arange(6, dtype=np.float32).reshape(3, 2)}
 
@@ -72,7 +72,7 @@ class Kserve(kserve.Model):  # type: ignore[misc]
         return self.ready
 
     async def preprocess(self, payload: Any, headers: Any = None) -> Any:
-        await asyncio.sleep(0)
+        await turns()
         return {"x": payload["x"] + 1}
 
     def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:

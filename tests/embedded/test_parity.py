@@ -10,8 +10,8 @@ import httpx
 import pytest
 import yaml
 
-from tests import parity
-from tests.embedded.hosts import Up, await_settled, patiently
+from tests.kit import parity
+from tests.kit.hosts import Up, await_settled, patiently
 from tools.demo.device import Device
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES
 

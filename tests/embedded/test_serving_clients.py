@@ -14,8 +14,10 @@ from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
 
 from fourways_api.runtime_config import ServerConfig
-from tests.embedded.test_serving_process import free_port, started
-from tests.unit.serving_plane import LINEAR, MIXED, WEIGHTS, configure, linear, mixed
+from tests.kit.hosts import free_port
+from tests.kit.server_process import started
+from tests.kit.serving_plane import MIXED, configure, mixed
+from tools.kit.models import LINEAR, WEIGHTS, linear
 
 triton = pytest.importorskip("tritonclient.http")
 

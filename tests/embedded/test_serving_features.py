@@ -12,9 +12,12 @@ import psycopg
 import pytest
 
 from fourways_api.runtime_config import ServerConfig
-from tests.embedded.test_serving_process import free_port, started
-from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
-from tests.unit.serving_plane import LINEAR, NO_TLS, configure, linear, tensor
+from tests.kit.hosts import free_port
+from tests.kit.server_process import started
+from tests.kit.serving_plane import NO_TLS, configure, tensor
+from tests.kit.waiting import until
+from tools.kit.models import LINEAR, linear
+from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
 
@@ -46,34 +49,30 @@ def filled(server: Server) -> str:
     return uri
 
 
-def test_answers_before_during_and_after_an_outage(tmp_path: Path) -> None:
-    server = Server()
-    server.start()
-    try:
-        with (
-            started(tmp_path, configured(tmp_path, filled(server))) as running,
-            httpx.Client(base_url=running.url, verify=NO_TLS, timeout=20) as client,
-        ):
-            running.until("serving")
-            path = "/v2/models/churn/infer"
-            answer = client.post(path, json=QUESTION)
-            assert answer.status_code == 200, answer.text
-            assert answer.json()["outputs"][0]["data"] == [11.125]
-            server.stop()
-            away = client.post(path, json=QUESTION)
-            assert (away.status_code, away.headers["retry-after"]) == (503, "1")
-            assert "feature database" in away.json()["error"]
-            whole = {"inputs": [tensor("input", "FP32", [30, 2, 1], [1, 3])]}
-            assert client.post(path, json=whole).status_code == 200
-            server.start()
-            deadline = monotonic() + 20
-            while (answer := client.post(path, json=QUESTION)).status_code != 200:
-                assert monotonic() < deadline
-            assert answer.json()["outputs"][0]["data"] == [11.125]
-            metrics = client.get("/metrics").text
-            assert "fourways_feature_misses_total 0.0" in metrics
-    finally:
-        server.remove()
+def test_answers_before_during_and_after_an_outage(tmp_path: Path, own_server: Server) -> None:
+    with (
+        started(tmp_path, configured(tmp_path, filled(own_server))) as running,
+        httpx.Client(base_url=running.url, verify=NO_TLS, timeout=20) as client,
+    ):
+        running.until("serving")
+        path = "/v2/models/churn/infer"
+        answer = client.post(path, json=QUESTION)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["outputs"][0]["data"] == [11.125]
+        own_server.stop()
+        away = client.post(path, json=QUESTION)
+        assert (away.status_code, away.headers["retry-after"]) == (503, "1")
+        assert "feature database" in away.json()["error"]
+        whole = {"inputs": [tensor("input", "FP32", [30, 2, 1], [1, 3])]}
+        assert client.post(path, json=whole).status_code == 200
+        own_server.start()
+        until(
+            lambda: client.post(path, json=QUESTION).status_code == 200, "features are read again"
+        )
+        answer = client.post(path, json=QUESTION)
+        assert answer.json()["outputs"][0]["data"] == [11.125]
+        metrics = client.get("/metrics").text
+        assert "fourways_feature_misses_total 0.0" in metrics
 
 
 def test_a_database_that_never_comes_is_named_in_the_last_words(tmp_path: Path) -> None:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,12 +14,14 @@ from typing import Any
 import httpx
 import pytest
 
-from fourways_api import RunReport
 from fourways_api.runtime_config import ServerConfig
 from fourways_runtime.errors import GoldenMismatch, Unavailable
 from fourways_runtime.workloads.serving.loading import load_model
 from fourways_runtime.workloads.serving.shell import serve
-from tests.unit.serving_plane import LINEAR, NO_TLS, configure, linear, tensor
+from tests.kit.hosts import free_port
+from tests.kit.server_process import Process, started
+from tests.kit.serving_plane import NO_TLS, configure, tensor
+from tools.kit.models import LINEAR, linear
 
 RECORD = [
     tensor("age", "INT32", [30]),
@@ -33,60 +30,6 @@ RECORD = [
 ]
 
 pytestmark = pytest.mark.embedded
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Process:
-    """A running model server, and what it has logged."""
-
-    def __init__(self, root: Path, config: ServerConfig) -> None:
-        self.root = root
-        self.url = f"http://127.0.0.1:{config.port}"
-        # As in the image, which has no pandas: pyarrow would spend a second on importing it.
-        (root / "image").mkdir(exist_ok=True)
-        (root / "image" / "pandas.py").write_text("raise ImportError")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "fourways_runtime", "serve"],
-            env={
-                **os.environ,
-                "FOURWAYS_CONFIG": json.dumps(config.to_json()),
-                "PYTHONPATH": str(root / "image"),
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.log: list[dict[str, Any]] = []
-
-    def until(self, message: str) -> dict[str, Any]:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(json.loads(line))
-            if self.log[-1]["message"] == message:
-                return self.log[-1]
-        raise AssertionError(self.log)
-
-    def end(self) -> int:
-        _, rest = self.process.communicate(timeout=20)
-        self.log += map(json.loads, rest.splitlines())
-        return self.process.returncode
-
-    def last_words(self) -> RunReport:
-        return RunReport.model_validate_json((self.root / "last-words").read_text())
-
-
-@contextmanager
-def started(root: Path, config: ServerConfig) -> Iterator[Process]:
-    running = Process(root, config)
-    try:
-        yield running
-    finally:
-        running.process.kill()
-        running.process.wait()
 
 
 def configured(root: Path, **more: Any) -> ServerConfig:

@@ -20,9 +20,7 @@ from fourways_runtime.errors import ConfigError, FetchRefused, SinkUnavailable, 
 from fourways_runtime.io.sinks import chunk_files, open_sink
 from fourways_runtime.io.sinks.base import Sink
 from fourways_runtime.scoring.columns import Predictions
-from tests.unit.postgres import Server, postgres
-
-__all__ = ["postgres"]
+from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
 

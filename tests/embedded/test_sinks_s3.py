@@ -18,7 +18,7 @@ from fourways_runtime.errors import FetchRefused, SinkUnavailable, SourceError
 from fourways_runtime.io.sinks import open_sink
 from fourways_runtime.io.sources import open_table
 from fourways_runtime.scoring.columns import Predictions
-from tests.embedded.s3_rig import s3_client, s3_secret, s3_server
+from tests.kit.s3_rig import s3_client, s3_secret, s3_server
 
 pytestmark = pytest.mark.embedded
 

@@ -13,9 +13,7 @@ from fourways_runtime.errors import ConfigError, FetchFailed, SourceError
 from fourways_runtime.io.sources import BATCH_ROWS, open_table
 from fourways_runtime.scoring.decode import Decoder
 from fourways_runtime.scoring.splits import Newer, Split
-from tests.unit.postgres import Server, postgres
-
-__all__ = ["postgres"]
+from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
 

@@ -16,10 +16,8 @@ from fourways_runtime.errors import SourceError, TooManyRejects
 from fourways_runtime.io.sources import parquet_table
 from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads import batch
-from tests.unit.postgres import Server, postgres
-from tests.unit.test_batch import World
-
-__all__ = ["postgres"]
+from tests.kit.batch_world import World
+from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
 

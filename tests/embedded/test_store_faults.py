@@ -20,11 +20,16 @@ from psycopg_pool.base import AttemptWithBackoff
 
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.postgres.connection import explain
-from fourways_runtime.io.store import Stream, open_reader, open_run_store, open_stream_writer
+from fourways_runtime.io.store import (
+    Stream,
+    open_reader,
+    open_run_store,
+    open_stream_writer,
+)
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.streams.stream import Fenced, Move, Position
-from tests.unit.postgres import CutLine, Server, postgres  # noqa: F401  (a fixture)
-from tests.unit.test_store import (
+from tests.kit.postgres import CutLine, postgres_server
+from tests.kit.stores import (
     Work,
     a_run,
     commit,
@@ -35,6 +40,8 @@ from tests.unit.test_store import (
     runs_of,
     tables_of,
 )
+from tests.kit.waiting import until_async
+from tools.servers.postgres import Server
 
 FORK = multiprocessing.get_context("fork")
 WAIT = 20.0
@@ -220,10 +227,8 @@ async def test_a_worker_killed_within_the_commit_leaves_old_or_new(
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Server]:
     """A server these tests may stop; it runs before each and after."""
-    server = Server()
-    server.start()
-    yield server
-    server.remove()
+    with postgres_server() as server:
+        yield server
 
 
 async def test_readers_and_writers_recover_when_the_server_is_back(
@@ -250,13 +255,9 @@ async def test_readers_and_writers_recover_when_the_server_is_back(
         open_run_store(uri)
 
     own_server.start()
-    found = None
-    async with asyncio.timeout(20):
-        while found is None:
-            try:
-                found = await reader.lookup("n", "churn", [1])
-            except StoreUnavailable:
-                continue
+    found = await until_async(
+        lambda: reader.lookup("n", "churn", [1]), "the store answers", ignoring=StoreUnavailable
+    )
     assert found.rows == {1: {"y": 0.0}}
     # Connections the pool held before are dead; none of them may reach a caller.
     asked = [reader.lookup("n", "churn", [1]) for _ in range(20)]
@@ -308,17 +309,14 @@ async def test_a_rotated_secret_needs_no_restart(postgres: Server, tmp_path: Pat
     with pytest.raises(StoreUnavailable):
         await reader.lookup("n", "churn", [1])
     file.write_text(uri)
-    assert await asyncio.wait_for(_until_found(reader), 5.0) is not None
+    await until_async(
+        lambda: reader.lookup("n", "churn", [1]),
+        "the new address is read",
+        seconds=5,
+        ignoring=StoreUnavailable,
+    )
     await reader.close()
     writer.close()
-
-
-async def _until_found(reader: Any) -> Any:
-    while True:
-        try:
-            return await reader.lookup("n", "churn", [1])
-        except StoreUnavailable:
-            continue
 
 
 def test_workers_that_start_at_once_make_one_schema(uri: str) -> None:

@@ -34,8 +34,9 @@ from fourways_runtime.io.store.streams.stream import (
     Position,
     Refused,
 )
-from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
-from tests.unit.test_store import commit, contract, namespace, predictions, uri  # noqa: F401  (fixtures)
+from tests.kit.stores import commit, contract, predictions
+from tests.kit.waiting import until
+from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
 
@@ -397,9 +398,8 @@ def test_one_worker_leads_and_the_next_follows_when_it_is_gone(open_stream: Open
     assert not second.lead()
     assert open_stream(source="another").lead()
     first.close()
-    deadline = datetime.now(UTC) + timedelta(seconds=5)
-    while not second.lead():  # the server notices a closed connection in its own time
-        assert datetime.now(UTC) < deadline
+    # The server notices a closed connection in its own time.
+    until(second.lead, "the second worker leads", seconds=5)
 
 
 def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first(

@@ -4,52 +4,30 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import NewTopic
 
-from tests.embedded.stream_rig import (
+from tests.kit.stream_rig import (
+    PARTITIONS,
+    PATIENCE,
     WorkerProcess,
     answers,
     ask,
-    await_true,
     configure,
     dead_letters,
     stands,
 )
-from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
+from tests.kit.waiting import until
+from tools.servers.postgres import Server
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(900)]
 
 EVENTS = 20_000
 KILLS = 10
-PARTITIONS = 3
 NUMBERS = count()
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Any]:
-    servers = pytest.importorskip("tools.servers.kafka")
-    from tools.cluster.errors import ClusterError
-
-    try:
-        with servers.running() as started:
-            yield started
-    except ClusterError as error:
-        pytest.skip(f"no Kafka here: {error}")
-
-
-@pytest.fixture
-def topic(broker: Any) -> str:
-    name = f"events-{next(NUMBERS)}"
-    admin = broker.admin()
-    made = admin.create_topics([NewTopic(name, PARTITIONS, 1)])
-    made[name].result(30)
-    return name
 
 
 def source(broker: Any, topic: str) -> dict[str, Any]:
@@ -94,7 +72,11 @@ def count_writes(store: str) -> None:
     """Let the database itself note each answer that is written, so that a second one shows."""
     import psycopg
 
-    ((table,),) = await_true(lambda: ask(store, "SELECT table_name FROM fourways.streams"), 30)
+    ((table,),) = until(
+        lambda: ask(store, "SELECT table_name FROM fourways.streams"),
+        "the stream has a table",
+        seconds=30 * PATIENCE,
+    )
     with psycopg.connect(store, autocommit=True) as connection:
         connection.execute(COUNTED.format(table=table).encode())
 
@@ -122,13 +104,17 @@ def test_workers_killed_ten_times_lose_nothing_and_double_nothing(
         if start:
             # Killed amid the work: at some answer of this share, not before the first.
             goal = start + chance.randrange(share // 2)
-            await_true(lambda goal=goal: sum(stands(store).values()) >= goal, 60)
+            until(
+                lambda goal=goal: sum(stands(store).values()) >= goal,
+                f"{goal} events are scored",
+                seconds=60 * PATIENCE,
+            )
             victim = chance.choice(workers)
             victim.kill()
             victim.start()
     end = ends(broker, topic)
     assert sum(end.values()) == EVENTS
-    await_true(lambda: stands(store) == end, 60)
+    until(lambda: stands(store) == end, f"all events are scored: {end}", seconds=60 * PATIENCE)
 
     good = {key: value for key, value in planned if key not in poison}
     expected = {key: json.loads(value)["x"] * 2 + 1 for key, value in good.items()}
@@ -143,7 +129,8 @@ def test_workers_killed_ten_times_lose_nothing_and_double_nothing(
     # A try is counted before the model is asked: one that a kill cut off counts as well.
     assert all(1 <= tries <= 1 + KILLS for _, tries, _ in letters)
     # One that was started anew just now does not hear of its end before it listens.
-    assert all(await_true(worker.ready, 30) for worker in workers)
+    for worker in workers:
+        until(worker.ready, "the worker is ready", seconds=30 * PATIENCE)
     assert [worker.stop() for worker in workers] == [0, 0]
 
 
@@ -160,12 +147,20 @@ def test_partitions_move_between_healthy_workers_without_a_second_try(
     planned = [(f"k{at}", event(f"k{at}", at)) for at in range(20_000, 26_000)]
     send(broker, topic, planned[:3000])
     second = WorkerProcess(tmp_path, config)
-    await_true(lambda: "partitions begin" in second.log.read_text(), 30)
+    until(
+        lambda: "partitions begin" in second.log.read_text(),
+        "the second worker begins",
+        seconds=30 * PATIENCE,
+    )
     send(broker, topic, planned[3000:])
-    await_true(lambda: stands(store) == ends(broker, topic), 30)
+    until(
+        lambda: stands(store) == ends(broker, topic), "all events are scored", seconds=30 * PATIENCE
+    )
     assert first.stop() == 0
     send(broker, topic, [("last", event("last", 1))] * 3)
-    await_true(lambda: stands(store) == ends(broker, topic), 30)
+    until(
+        lambda: stands(store) == ends(broker, topic), "all events are scored", seconds=30 * PATIENCE
+    )
     assert second.stop() == 0
     assert ask(store, "SELECT DISTINCT tries FROM fourways.positions") == [(0,)]
     assert len(ask(store, "SELECT id FROM seen WHERE id <> 'last'")) == 6000

@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from tests.embedded.stream_rig import (
+from tests.kit.stream_rig import (
+    PATIENCE,
     NatsServer,
     WorkerProcess,
     answers,
     ask,
-    await_true,
     configure,
     dead_letters,
     nats_server,
     stands,
 )
-from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
+from tests.kit.waiting import until
+from tools.servers.postgres import Server
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(900)]
 
@@ -93,7 +94,12 @@ def test_events_are_answered_and_poison_is_put_aside_with_its_reason(
     worker = WorkerProcess(tmp_path, configure(tmp_path, store, source(nats)))
     send(nats, planned, other=3)
     end = last(nats) + 1
-    await_true(lambda: stands(store) == {0: end}, 100, worker.revive)
+    until(
+        lambda: stands(store) == {0: end},
+        lambda: f"all {end} events are scored: {stands(store)}",
+        seconds=100 * PATIENCE,
+        meanwhile=worker.revive,
+    )
     assert answers(store, [key for key, _ in planned]) == {
         f"k{at}": (at + 20_000) * 2.0 + 1 for at in range(600)
     }
@@ -106,9 +112,13 @@ def test_events_are_answered_and_poison_is_put_aside_with_its_reason(
     rows = ask(store, "SELECT value, headers FROM fourways.dead_letters WHERE attempts = 1")
     assert (b'{"y": 1}', '[["fourways-key","missing"]]') in [(bytes(v), h) for v, h in rows]
 
-    assert await_true(worker.ready, 20)
+    until(worker.ready, "the worker is ready", seconds=20 * PATIENCE)
     send(nats, [("k0", event("k0", 7))])
-    await_true(lambda: answers(store, ["k0"]) == {"k0": 15.0}, 20)
+    until(
+        lambda: answers(store, ["k0"]) == {"k0": 15.0},
+        "the new answer for k0",
+        seconds=20 * PATIENCE,
+    )
     assert "fourways_stream_events_total" in worker.metrics()
     assert worker.stop() == 0
     assert ask(store, "SELECT tries FROM fourways.positions") == [(0,)]
@@ -129,7 +139,12 @@ def test_a_model_that_never_comes_back_ends_the_worker_and_the_event_is_put_asid
     assert "the model v1 (python) has not come back from" in words.message
     assert "partition 0 from position" in words.message
     end = last(nats) + 1
-    await_true(lambda: stands(store) == {0: end}, 100, worker.revive)
+    until(
+        lambda: stands(store) == {0: end},
+        lambda: f"all {end} events are scored: {stands(store)}",
+        seconds=100 * PATIENCE,
+        meanwhile=worker.revive,
+    )
     assert answers(store, [key for key, _ in good]) == {
         f"k{at}": (at + 20_000) * 2.0 + 1 for at in range(200)
     }
@@ -144,9 +159,9 @@ def test_another_worker_stands_by_and_takes_over(
 ) -> None:
     config = configure(tmp_path, store, source(nats))
     first = WorkerProcess(tmp_path, config)
-    await_true(first.ready, 30)
+    until(first.ready, "the first worker is ready", seconds=30 * PATIENCE)
     second = WorkerProcess(tmp_path, config)
-    await_true(second.ready, 30)
+    until(second.ready, "the second worker is ready", seconds=30 * PATIENCE)
     for number in range(6):
         keys = [f"r{number}-{at}" for at in range(300)]
         send(nats, [(key, event(key, number)) for key in keys])
@@ -155,10 +170,14 @@ def test_another_worker_stands_by_and_takes_over(
             victim.kill()
             victim.start()
         expected = dict.fromkeys(keys, number * 2.0 + 1)
-        await_true(lambda keys=keys, expected=expected: answers(store, keys) == expected, 30)
+        until(
+            lambda keys=keys, expected=expected: answers(store, keys) == expected,
+            f"round {number} is answered",
+            seconds=30 * PATIENCE,
+        )
     assert dead_letters(store) == []
-    assert await_true(first.ready, 30)
-    assert await_true(second.ready, 30)
+    until(first.ready, "the first worker is ready", seconds=30 * PATIENCE)
+    until(second.ready, "the second worker is ready", seconds=30 * PATIENCE)
     assert [first.stop(), second.stop()] == [0, 0]
 
 
@@ -166,12 +185,12 @@ def test_a_broker_that_comes_back_is_read_on(nats: NatsServer, tmp_path: Path) -
     store = f"sqlite:///{tmp_path}/store.db"
     worker = WorkerProcess(tmp_path, configure(tmp_path, store, source(nats)))
     send(nats, [(f"a{at}", event(f"a{at}", 1)) for at in range(300)])
-    await_true(lambda: len(answers_of(store)) == 300, 30)
+    until(lambda: len(answers_of(store)) == 300, "300 answers", seconds=30 * PATIENCE)
     nats.stop()
-    await_true(lambda: not worker.ready(), 20)
+    until(lambda: not worker.ready(), "the worker is not ready", seconds=20 * PATIENCE)
     nats.start()
     send(nats, [(f"b{at}", event(f"b{at}", 1)) for at in range(300)])
-    await_true(lambda: len(answers_of(store)) == 600, 30)
+    until(lambda: len(answers_of(store)) == 600, "600 answers", seconds=30 * PATIENCE)
     assert worker.stop() == 0
     assert dead_letters(store) == []
 

@@ -13,8 +13,9 @@ from fourways_api import Paths, StreamSource
 from fourways_runtime.errors import BrokerUnavailable, ConfigError, TopicNotFound
 from fourways_runtime.io.store.streams.stream import Place
 from fourways_runtime.workloads.streaming import open_publisher
-from tests.embedded.hosts import free_port
-from tests.embedded.stream_rig import NatsServer, nats_server
+from tests.kit.hosts import free_port
+from tests.kit.stream_rig import NatsServer, nats_server
+from tests.kit.waiting import until_async
 
 pytestmark = pytest.mark.embedded
 
@@ -87,13 +88,12 @@ async def test_a_publisher_outlives_a_broker_that_comes_back(tmp_path: Path) -> 
     with pytest.raises(BrokerUnavailable):
         await publisher.publish(b"k", b"{}", {})
     await asyncio.to_thread(server.start)
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                await publisher.publish(b"k", b"{}", {})
-                break
-            except BrokerUnavailable:
-                continue
+
+    async def published() -> bool:
+        await publisher.publish(b"k", b"{}", {})
+        return True
+
+    await until_async(published, "the broker takes events", seconds=10, ignoring=BrokerUnavailable)
     await publisher.close()
     server.stop()
 

@@ -16,16 +16,10 @@ from fourways_runtime.io.store import open_reader
 from fourways_runtime.workloads.gateway.circuit_breaker import StoreLink
 from fourways_runtime.workloads.gateway.refusals import FAILED
 from fourways_runtime.workloads.gateway.shell import build
-from tests.embedded.stream_rig import (
-    WorkerProcess,
-    await_true,
-    configure,
-    dead_letters,
-    nats_server,
-)
-from tests.embedded.test_streaming_kafka import broker, topic  # noqa: F401  (fixtures)
-from tests.unit.gateway_plane import Running, eventually
-from tests.unit.postgres import Server, postgres  # noqa: F401  (a fixture)
+from tests.kit.gateway_plane import Running
+from tests.kit.stream_rig import PATIENCE, WorkerProcess, configure, dead_letters, nats_server
+from tests.kit.waiting import until_async
+from tools.servers.postgres import Server
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(900)]
 
@@ -79,7 +73,9 @@ async def gateway(folder: Path, store: str, source: dict[str, Any]) -> AsyncIter
 async def check(folder: Path, store: str, source: dict[str, Any], scored: int) -> None:
     """Ask by two gateways, one after the other; the event is ``scored`` so often in all."""
     worker = WorkerProcess(folder, configure(folder, store, source))
-    await asyncio.to_thread(await_true, worker.ready, 30)
+    await until_async(
+        lambda: asyncio.to_thread(worker.ready), "the worker is ready", seconds=30 * PATIENCE
+    )
     async with (
         gateway(folder, store, source) as one,
         gateway(folder, store, source) as two,
@@ -101,7 +97,7 @@ async def check(folder: Path, store: str, source: dict[str, Any], scored: int) -
         async def is_told() -> bool:
             return await two.get("/predictions/anomaly/k") == (422, told)
 
-        await eventually(is_told, 60)
+        await until_async(is_told, "the refusal is known", seconds=60)
         why = "model: its code failed: ValueError"
         assert dead_letters(store) == [("k", 3, why)] * scored
 

@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import orjson
 import pytest
 
 from fourways_cli.embedded.control import ask
-from tests.embedded.hosts import Up, await_settled, free_port, patiently
+from tests.kit.hosts import Up, await_settled, free_port, patiently
+from tests.kit.waiting import until
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES, SHOP_SECRET, ask_all, tensor
 from tools.installation import ROOT
 
@@ -110,10 +110,11 @@ def test_predictions_survive_a_killed_host_whose_children_end_with_it(up: Up) ->
     children = up.children()
     up.process.send_signal(signal.SIGKILL)
     up.process.wait()
-    deadline = time.monotonic() + 20
-    while left := [pid for pid in children if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+
+    def left() -> list[int]:
+        return [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+    until(lambda: not left(), lambda: f"the processes {left()} have ended")
     up.start(EXAMPLES / "churn.yaml", EXAMPLES / "water-flow.yaml", port=free_port())
     await_settled(up.state)
     after = dict(ask_all(up.url, only="churn"))

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -22,11 +21,9 @@ import pytest
 import yaml
 
 from fourways_runtime.io.store import open_run_store
-from tests.embedded.hosts import Up, await_settled, patiently
-from tests.embedded.test_batch_ends import disk
+from tests.kit.hosts import Up, await_settled, patiently
+from tests.kit.waiting import until
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES
-
-__all__ = ["disk"]
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(300)]
 
@@ -112,8 +109,13 @@ def test_a_run_that_failed_midway_goes_on_with_what_it_recorded(up: Up, tmp_path
     for at in range(FILES):
         pq.write_table(table.slice(at * ROWS, ROWS), own / f"{at:02}.parquet")
     up.start(manifest(tmp_path, churn("churn", "in", backoffLimit=0)))
-    worker = _await(lambda: _worker(up))
-    _await(lambda: len(_recorded(up, "published")) > 1)
+    worker = until(lambda: _worker(up), "a worker runs", seconds=60)
+    until(
+        lambda: len(_recorded(up, "published")) > 1,
+        "chunks are recorded",
+        seconds=60,
+        interval=0.01,
+    )
     os.kill(worker, signal.SIGKILL)
     assert _failed(up) == "WorkerFailed"
     (status,) = orjson.loads(up.fourways("status", "-o", "json"))
@@ -127,10 +129,10 @@ def test_a_run_that_failed_midway_goes_on_with_what_it_recorded(up: Up, tmp_path
     words = ("run", "churn", "--resume", failed, "--wait", "0")
     started = threading.Thread(target=up.fourways, args=words)
     started.start()
-    worker = _await(lambda: _worker(up))
+    worker = until(lambda: _worker(up), "a worker runs", seconds=60)
     os.kill(worker, signal.SIGSTOP)
     started.join()
-    _await(lambda: _is_told_to_end(worker))
+    until(lambda: _is_told_to_end(worker), "the worker is told to end", seconds=60, interval=0.01)
     with suppress(ProcessLookupError):
         os.kill(worker, signal.SIGCONT)
     assert _failed(up) == "DeadlineExceeded"
@@ -153,7 +155,7 @@ def _restart(up: Up, folder: Path, **batch: Any) -> None:
     """Start the host anew with another manifest; nothing runs until it is told to."""
     up.stop()
     up.start(manifest(folder, churn("churn", "in", suspend=True, backoffLimit=0, **batch)))
-    _await(lambda: _answers(f"{up.url}/v2/health/ready"))
+    until(lambda: _answers(f"{up.url}/v2/health/ready"), "the gateway is ready", seconds=60)
 
 
 def _failed(up: Up) -> str:
@@ -207,12 +209,3 @@ def _recorded(up: Up, but: str) -> dict[int, tuple[Any, ...]]:
             (but,),
         )
     return {number: tuple(rest) for number, *rest in found}
-
-
-def _await(look: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.01)
-    raise TimeoutError

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ import pytest
 import yaml
 
 from fourways_cli.embedded.control import ask
-from tests import parity
-from tests.embedded.hosts import Up, await_settled, conditions, free_port, patiently
-from tests.embedded.stream_rig import NatsServer
+from tests.kit import parity
+from tests.kit.hosts import Up, await_settled, conditions, free_port, patiently
+from tests.kit.stream_rig import NatsServer
+from tests.kit.waiting import until
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES, SHOP_SECRET
 
 pytestmark = pytest.mark.embedded
@@ -211,7 +211,12 @@ def test_workers_that_die_come_back(up: Up, tmp_path: Path) -> None:
     assert set(before) == {"serve", "stream", "gateway"}
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
-    await_true(lambda: not set(before.values()) & set(workers(up).values()) and ready(up))
+    until(
+        lambda: not set(before.values()) & set(workers(up).values()) and ready(up),
+        "new workers answer",
+        seconds=60,
+        interval=0.1,
+    )
     key, vector = next(iter(parity.vectors().items()))
     for mode in ("realtime", "streaming"):
         answer = infer(up, f"parity-{mode}", key, vector["inputs"])
@@ -305,10 +310,3 @@ def workers(up: Up) -> dict[str, int]:
 def ready(up: Up) -> bool:
     documents = ask(up.state, {"do": "status"})["deployments"]
     return all(conditions(d)["Ready"]["status"] == "True" for d in documents)
-
-
-def await_true(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.1)

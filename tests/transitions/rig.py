@@ -13,6 +13,7 @@ from fourways_operator.facts import Json, Settings
 from fourways_operator.main import Operator
 from fourways_operator.progress import Ask
 from fourways_operator.sight import Sight
+from tests.kit.waiting import turns
 
 from .fake_cluster import FakeCluster, Killed
 
@@ -59,7 +60,7 @@ class Rig:
         """Wait until the operator has nothing to do; start it again where it died."""
         quiet = 0
         for _ in range(ROUNDS):
-            await asyncio.sleep(0)
+            await turns()
             if self._task.done():
                 self._bury()
                 self._start()
@@ -146,4 +147,4 @@ async def _no_time(seconds: float) -> None:
     """Take no time; the periodic relist comes when a test says so."""
     if seconds >= RESYNC:
         await asyncio.Event().wait()
-    await asyncio.sleep(0)
+    await turns()

@@ -11,6 +11,7 @@ import pytest
 from fourways_api import GatewayConfig
 from fourways_operator.facts import Json
 from fourways_operator.plan.routes import config_of
+from tests.kit.waiting import turns
 
 from .changes import BLOCKS, SECOND, apply, delete, in_mode
 from .fake_cluster import FakeCluster, Faults
@@ -228,8 +229,7 @@ def test_kuberay_may_come_later() -> None:
         await rig.settle()
         without = str(_ready(cluster)["reason"])
         cluster.absent = frozenset()
-        for _ in range(100):
-            await asyncio.sleep(0)
+        await turns(100)
         await rig.settle()
         await rig.stop()
         return without
@@ -253,8 +253,7 @@ def test_kserve_may_come_later() -> None:
         without = _ready(cluster)
         cluster.absent = frozenset()
         # Nobody tells it: it looks by itself.
-        for _ in range(100):
-            await asyncio.sleep(0)
+        await turns(100)
         await rig.settle()
         await rig.stop()
         return without, _kinds(cluster)

@@ -10,6 +10,7 @@ import pytest
 
 from fourways_operator.errors import GatewaySilent
 from fourways_operator.facts import Json
+from tests.kit.waiting import turns
 
 from .changes import apply
 from .fake_cluster import FakeCluster
@@ -78,7 +79,7 @@ async def until_asked(rig: Rig, gateway: Gateway, times: int = 3) -> None:
     """Let the gateway be asked a few times more, and what it told be worked on."""
     before = gateway.asked
     for _ in range(1_000):
-        await asyncio.sleep(0)
+        await turns()
         if gateway.asked >= before + times:
             break
     await rig.settle()

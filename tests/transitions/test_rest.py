@@ -9,6 +9,7 @@ from itertools import permutations
 import pytest
 
 from fourways_operator.facts import Json
+from tests.kit.waiting import turns
 
 from .changes import BAD, CHANGES, HOURLY, STREAMING, apply, delete, recreate
 from .fake_cluster import FakeCluster
@@ -161,8 +162,7 @@ def test_a_missing_kind_is_waited_for_and_the_others_are_there() -> None:
     async def scenario() -> tuple[set[str], set[str]]:
         rig = Rig(cluster)
         apply()(cluster)
-        for _ in range(200):
-            await asyncio.sleep(0)
+        await turns(200)
         without = _names(cluster)
         cluster.absent = frozenset()
         await rig.resync()
@@ -191,8 +191,7 @@ def test_one_that_fails_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPa
         rig = Rig(cluster)
         apply("bad")(cluster)
         apply("good")(cluster)
-        for _ in range(500):
-            await asyncio.sleep(0)
+        await turns(500)
         await rig.stop()
 
     asyncio.run(scenario())

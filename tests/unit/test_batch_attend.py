@@ -12,7 +12,7 @@ from fourways_runtime.errors import GoldenMismatch, StoreUnavailable, Unavailabl
 from fourways_runtime.io.store import Run, RunStore, open_run_store
 from fourways_runtime.io.store.runs.ledger import RunLedger, RunSettings
 from fourways_runtime.workloads.batch.wait_for_run import attend
-from tests.unit.test_batch import World, world  # noqa: F401  (a fixture)
+from tests.kit.batch_world import World
 
 
 class Clock:

@@ -11,8 +11,8 @@ from fourways_runtime.config import read_edge_config
 from fourways_runtime.errors import ConfigError, GoldenMismatch
 from fourways_runtime.workloads.edge import variants
 from fourways_runtime.workloads.edge.build import build
-from tests.unit.edge_plane import edge_config, linear_golden, public_half
-from tests.unit.serving_plane import LINEAR
+from tests.kit.edge_plane import edge_config, linear_golden, public_half
+from tools.kit.models import LINEAR
 
 
 def test_the_configuration_comes_from_the_environment(tmp_path: Path) -> None:

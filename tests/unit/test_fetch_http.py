@@ -16,7 +16,7 @@ from fourways_api.runtime_config import FetchPolicy, Paths
 from fourways_runtime.errors import DigestMismatch, FetchFailed, FetchRefused, SourceError
 from fourways_runtime.io import fetch as fetching
 from fourways_runtime.io.fetch import Fetched
-from tests.unit.fetch_servers import (
+from tests.kit.fetch_servers import (
     broken,
     dripping,
     dripping_header,

@@ -21,7 +21,7 @@ from fourways_runtime.io import fetch as fetching
 from fourways_runtime.io.fetch import Fetched
 from fourways_runtime.io.fetch.location import Location
 from fourways_runtime.io.fetch.oci import MAX_MANIFEST_BYTES, Reference, is_loopback
-from tests.unit.fetch_servers import (
+from tests.kit.fetch_servers import (
     Answer,
     Server,
     broken,

@@ -13,7 +13,7 @@ import pytest
 from fourways_api.runtime_config import FetchPolicy, Paths
 from fourways_runtime.errors import FetchRefused, SourceError
 from fourways_runtime.io import fetch
-from tests.unit.fetch_servers import broken, ranged, redirect, serving, status, whole
+from tests.kit.fetch_servers import broken, ranged, redirect, serving, status, whole
 
 TABLE = pa.table({"id": list(range(1000)), "x": [float(n) for n in range(1000)]})
 

@@ -9,17 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.unit.gateway_plane import (
-    COMPUTED,
-    DIGEST,
-    GRID,
-    Running,
-    asking,
-    contract,
-    eventually,
-    run,
-    running,
-)
+from tests.kit.gateway_plane import COMPUTED, DIGEST, GRID, Running, asking, contract, run, running
+from tests.kit.waiting import until_async
 
 
 @pytest.fixture
@@ -174,7 +165,7 @@ async def test_a_new_run_is_answered_from_at_once(plane: Running) -> None:
     del plane.store.runs["churn"]
     assert (await plane.infer("churn", asking("c1")))[0] == 404
     plane.store.runs["churn"] = run(changed, "9")
-    await eventually(lambda: is_answered(plane))
+    await until_async(lambda: is_answered(plane), "the run 9 answers")
 
 
 async def test_a_deployment_replaced_by_one_with_other_keys(plane: Running) -> None:

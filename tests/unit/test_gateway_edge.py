@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from fourways_api import EntityKey, FeatureLookup, Route, SecretReference
-from tests.unit.gateway_plane import Running, asking, running
+from tests.kit.gateway_plane import Running, asking, running
 
 BLOB = Random(7).randbytes(3_000_000)
 HEX = hashlib.sha256(BLOB).hexdigest()

@@ -13,7 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fourways_api import EntityKey, Route
-from tests.unit.gateway_plane import Running, asking, eventually, running
+from tests.kit.gateway_plane import Running, asking, running
+from tests.kit.waiting import turns, until_async
 
 INFER = "/v2/models/score/infer"
 Script = Callable[["Upstream", bytes, bytes], Awaitable[bytes | None]]
@@ -61,7 +62,7 @@ class Upstream:
         self.server.close()
         for writer in list(self.writers):
             writer.transport.abort()
-        await asyncio.sleep(0)
+        await turns()
 
 
 async def echo(upstream: Upstream, head: bytes, body: bytes) -> bytes | None:
@@ -284,19 +285,15 @@ async def test_killed_under_load_only_503_and_504_and_it_recovers(tmp_path: Path
         askers = [asyncio.ensure_future(ask()) for _ in range(8)]
         for _ in range(3):
             seen.clear()
-            await eventually(lambda: has(seen, 200))
+            await until_async(lambda: 200 in seen, "a request is answered")
             await upstream.die()
-            await eventually(lambda: has(seen, 503))
+            await until_async(lambda: 503 in seen, "a request is refused")
             ever |= seen
             await upstream.listen(upstream.port)
-        await eventually(lambda: answers(plane))
+        await until_async(lambda: answers(plane), "the model server answers again")
         stopped.set()
         await asyncio.gather(*askers)
         assert ever | seen <= {200, 503, 504}
-
-
-async def has(seen: set[int], status: int) -> bool:
-    return status in seen
 
 
 async def answers(plane: Running) -> bool:
@@ -311,16 +308,12 @@ async def test_what_is_in_flight_is_answered_in_a_drain(tmp_path: Path) -> None:
     async with forwarding(tmp_path, seconds=5) as (plane, upstream):
         upstream.script = answer
         asked = [asyncio.ensure_future(plane.infer("score", {"n": n})) for n in range(20)]
-        await eventually(lambda: arrived(upstream, 20))
+        await until_async(lambda: len(upstream.heads) == 20, "20 requests arrive")
         drained = asyncio.ensure_future(plane.server.drain(0, 5))
-        await asyncio.sleep(0)
+        await turns()
         upstream.hold.set()
         assert [status for status, _ in await asyncio.gather(*asked)] == [200] * 20
         assert await drained
-
-
-async def arrived(upstream: Upstream, count: int) -> bool:
-    return len(upstream.heads) == count
 
 
 async def test_no_address_yet(tmp_path: Path) -> None:

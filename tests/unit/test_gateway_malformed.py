@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from fourways_http import Limits
-from tests.unit.gateway_plane import Running, asking, running
+from tests.kit.gateway_plane import Running, asking, running
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from fourways_http import (
     Unreachable,
 )
 from fourways_http import exchange as exchanges
+from tests.kit.waiting import until_async
 
 
 class Other:
@@ -65,9 +66,7 @@ async def test_never_more_connections_nor_waiting_than_allowed() -> None:
     async with pooled(connections=3, max_waiting=5) as (pool, other):
         other.open.clear()
         asked = [ask(pool, b"%d" % n) for n in range(5)]
-        async with asyncio.timeout(5):
-            while other.asked < 3:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await until_async(lambda: other.asked >= 3, "three requests arrive", seconds=5)
         asked += [ask(pool, b"%d" % n) for n in range(5, 8)]
         with pytest.raises(TooManyWaiting):
             ask(pool)
@@ -124,7 +123,7 @@ async def test_closing_ends_what_is_under_way() -> None:
     async with pooled(connections=1) as (pool, other):
         other.open.clear()
         asked = [ask(pool) for _ in range(3)]
-        await asyncio.sleep(0.05)
+        await until_async(lambda: other.asked, "the first request arrives")
         await pool.close()
         for each in asked:
             with pytest.raises(ClientError):

@@ -11,8 +11,8 @@ import pytest
 
 from fourways_runtime.io.store.streams.stream import Place, Refused
 from fourways_runtime.workloads.gateway.refusals import FAILED
-from tests.unit.gateway_plane import Running, asking, eventually
-from tests.unit.test_gateway_stream import (
+from tests.kit.gateway_plane import Running, asking
+from tests.kit.gateway_streams import (
     ROUTE,
     Broker,
     gone,
@@ -23,6 +23,7 @@ from tests.unit.test_gateway_stream import (
     streaming,
     tensors,
 )
+from tests.kit.waiting import until_async
 
 WHY = "score: the model answered NaN"
 
@@ -85,7 +86,7 @@ async def test_who_is_held_is_told_at_once(both: tuple[Running, Broker]) -> None
     held = [
         asyncio.ensure_future(post(plane, tensors(key), prefer="wait=30")) for key in ("c1", "c2")
     ]
-    await eventually(lambda: published(broker, 2))
+    await published(broker, 2)
     first = broker.events[0][0].decode()
     held.append(asyncio.ensure_future(location(plane, first, prefer="wait=30")))
     refuse(plane, broker, 0)
@@ -103,7 +104,7 @@ async def test_only_the_question_s_own_event_counts(both: tuple[Running, Broker]
     plane, broker = both
     old, new = tensors("c1"), tensors("c1", x=[2.5])
     held = asyncio.ensure_future(post(plane, new, prefer="wait=30"))
-    await eventually(lambda: published(broker, 1))
+    await published(broker, 1)
     await post(plane, old)
     refuse(plane, broker, 1)
     assert (await post(plane, old)).status_code == 422
@@ -147,7 +148,7 @@ async def test_a_key_given_again_later_is_not_judged_by_its_first_event(tmp_path
     async with streaming(tmp_path, route) as (plane, broker):
         await post(plane, tensors("c1"), idempotency_key="mine")
         refuse(plane, broker, 0)
-        await eventually(lambda: gone(plane))  # a refusal stands as long as an answer would
+        await gone(plane)  # a refusal stands as long as an answer would
         broker.places.clear()  # the broker, too, has forgotten the id by now
         assert (await post(plane, tensors("c1"), idempotency_key="mine")).status_code == 202
         assert len(broker.events) == 2
@@ -200,16 +201,12 @@ async def test_of_several_keys_the_refused_are_named(both: tuple[Running, Broker
     assert ((await held).status_code, (await held).json()) == (422, told)
     assert (await post(plane, body)).json() == told
     looks = len(plane.store.asked)
-    await eventually(lambda: looked(plane, looks + 3))
+    await until_async(lambda: len(plane.store.asked) >= looks + 3, "three looks more")
     assert not patient.done()
     rows(plane)["c3"] = stored(0.25)
     got = await patient
     assert (got.status_code, got.json()["outputs"][-1]["data"]) == (200, [False, True, True, False])
     assert len(broker.events) == 3
-
-
-async def looked(plane: Running, times: int) -> bool:
-    return len(plane.store.asked) >= times
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ from fourways_runtime.io.store.runs.record import (
 from fourways_runtime.scoring.columns import Reject
 from fourways_runtime.workloads.gateway import run_gauges
 from fourways_runtime.workloads.rollback import roll_back
-from tests.unit.gateway_plane import CHURN, DIGEST, Running, eventually, run, running
+from tests.kit.gateway_plane import CHURN, DIGEST, Running, run, running
+from tests.kit.waiting import turns, until_async
 
 AT = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 RUNS = [
@@ -231,8 +232,8 @@ async def test_few_ask_at_a_time_and_predictions_do_not_wait_for_them(plane: Run
         return (await plane.client.get("/runs/churn", timeout=0.5)).status_code == 503
 
     # The two have been taken up once a third is turned away.
-    await asyncio.sleep(0)
-    await eventually(turned_away)
+    await turns()
+    await until_async(turned_away, "a third request is turned away")
     assert (await plane.get("/predictions/churn/c1"))[0] == 200
     plane.history.hold.set()
     assert [answer.status_code for answer in await asyncio.gather(*slow)] == [200, 200]
@@ -252,14 +253,14 @@ async def test_metrics_tell_how_far_runs_are(
     async def not_told() -> bool:
         return not await told()
 
-    await eventually(told)
+    await until_async(told, "the run's progress is in the metrics")
     text = (await plane.client.get("/metrics")).text
     assert 'fourways_run_seconds_left{deployment="churn"} 2.0' in text
     assert 'fourways_run_workers{deployment="churn"} 1.0' in text
     plane.history.down = True  # what was found last stays
     assert await told()
     plane.history.down, plane.history.scoring = False, False
-    await eventually(not_told)
+    await until_async(not_told, "the run's progress is gone from the metrics")
 
 
 def config() -> RuntimeConfig:

@@ -9,26 +9,14 @@ from pathlib import Path
 import pytest
 
 from fourways_runtime.workloads.gateway.circuit_breaker import PROBE_SECONDS
-from tests.unit.gateway_plane import (
-    CHURN,
-    Running,
-    asking,
-    eventually,
-    raw_answer,
-    raw_infer,
-    run,
-    running,
-)
+from tests.kit.gateway_plane import CHURN, Running, asking, raw_answer, raw_infer, run, running
+from tests.kit.waiting import until_async
 
 
 @pytest.fixture
 async def plane(tmp_path: Path) -> AsyncIterator[Running]:
     async with running(tmp_path) as plane:
         yield plane
-
-
-async def asked(plane: Running, times: int) -> bool:
-    return len(plane.store.asked) == times
 
 
 async def waiting(plane: Running, requests: int) -> bool:
@@ -60,8 +48,8 @@ async def test_questions_gather_while_the_store_is_busy(plane: Running) -> None:
     for number in range(12):
         questions.append(asyncio.ensure_future(plane.infer("churn", asking(f"c{number}"))))
         if number < 4:
-            await eventually(lambda: asked(plane, len(questions)))
-    await eventually(lambda: waiting(plane, 8))
+            await until_async(lambda: len(plane.store.asked) == len(questions), "it is asked")
+    await until_async(lambda: waiting(plane, 8), "eight requests wait")
     plane.store.hold.set()
     assert [status for status, _ in await asyncio.gather(*questions)] == [200] * 12
     assert [len(keys) for _, keys in plane.store.asked] == [1, 1, 1, 1, 8]
@@ -91,7 +79,7 @@ async def test_store_down_is_503_at_once_and_it_comes_back(plane: Running) -> No
     assert plane.store.probes - before <= 1 + (loop.time() - began) / PROBE_SECONDS
     assert "fourways_store_up 0.0" in (await plane.client.get("/metrics")).text
     plane.store.down = False
-    await eventually(lambda: answers_version(plane, "7"))
+    await until_async(lambda: answers_version(plane, "7"), "version 7 answers")
     await plane.ready_is(True)
 
 
@@ -137,9 +125,9 @@ async def test_a_rotated_address_is_taken_when_its_store_answers(plane: Running)
         assert await answers_version(plane, "7")
         return two.closed
 
-    await eventually(put_away)
+    await until_async(put_away, "the store that does not answer is closed")
     two.down = False
-    await eventually(lambda: answers_version(plane, "8"))
+    await until_async(lambda: answers_version(plane, "8"), "version 8 answers")
 
 
 async def test_draining_is_not_ready_and_still_answers(plane: Running) -> None:

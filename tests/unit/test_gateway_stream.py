@@ -3,114 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from fourways_api import Contract, Route
-from fourways_runtime.errors import BrokerUnavailable
-from fourways_runtime.io.store.streams.stream import LiveAnswer, Place
-from fourways_runtime.scoring.columns import Key
-from tests.unit.gateway_plane import DIGEST, Running, asking, eventually, running
-
-CONTRACT = Contract.model_validate(
-    {
-        "entityKey": {"name": "customer", "type": "string"},
-        "inputs": [
-            {"name": "x", "type": "float32", "range": {"min": 0, "max": 10}},
-            {"name": "n", "type": "int32"},
-            {"name": "word", "type": "string"},
-            {"name": "pair", "type": "float64", "shape": [2]},
-        ],
-        "outputs": [{"name": "score", "type": "float32"}, {"name": "label", "type": "string"}],
-    }
+from tests.kit.gateway_plane import DIGEST, Running, asking
+from tests.kit.gateway_streams import (
+    CONTRACT,
+    ROUTE,
+    Broker,
+    gone,
+    post,
+    published,
+    rows,
+    stored,
+    streaming,
+    tensors,
 )
-ROUTE = Route(deployment="sensor", mode="streaming", version="4", freshness_seconds=60)
-
-
-class Broker:
-    """Takes events in memory. ``down`` refuses them, ``hold`` makes them wait.
-
-    As NATS does, it drops an event with an id it knows, and says where the first one is.
-    """
-
-    def __init__(self) -> None:
-        self.places: dict[bytes, Place] = {}
-        self.silent = False
-        self.events: list[tuple[bytes, Any, dict[str, bytes]]] = []
-        self.down = self.closed = False
-        self.hold: asyncio.Event | None = None
-        self.connected = 0
-
-    async def connect(self) -> None:
-        if self.down:
-            raise BrokerUnavailable("10.1.2.3:9092 refused")
-        self.connected += 1
-
-    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> Place | None:
-        if self.hold is not None:
-            await self.hold.wait()
-        if self.down:
-            raise BrokerUnavailable("10.1.2.3:9092 refused")
-        identity = headers["ce-id"]
-        if identity not in self.places:
-            self.places[identity] = Place(0, len(self.events))
-            self.events.append((key, orjson.loads(value), dict(headers)))
-        return None if self.silent else self.places[identity]
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-def stored(score: float, age: float = 1.0, version: str = "4") -> LiveAnswer:
-    computed = datetime.now(UTC) - timedelta(seconds=age)
-    return LiveAnswer({"score": score, "label": "ok"}, computed, version, DIGEST)
-
-
-def tensors(*keys: str, **change: Any) -> dict[str, Any]:
-    rows = len(keys)
-    columns = {
-        "x": ("FP32", [rows], [1.5] * rows),
-        "n": ("INT32", [rows], list(range(rows))),
-        "word": ("BYTES", [rows], ["ä"] * rows),
-        "pair": ("FP64", [rows, 2], [0.5, 2.0] * rows),
-    }
-    inputs = [
-        {"name": name, "datatype": datatype, "shape": shape, "data": change.get(name, data)}
-        for name, (datatype, shape, data) in columns.items()
-    ]
-    return {"inputs": [*inputs, *asking(*keys)["inputs"]]}
-
-
-@asynccontextmanager
-async def streaming(folder: Path, route: Route = ROUTE) -> AsyncIterator[tuple[Running, Broker]]:
-    broker = Broker()
-    async with running(folder, routes=(route,), publisher=broker) as plane:
-        plane.store.streams["sensor"] = CONTRACT
-        plane.store.live_rows["sensor"] = {}
-        yield plane, broker
-    assert broker.closed or not broker.events
+from tests.kit.waiting import until_async
 
 
 @pytest.fixture
 async def both(tmp_path: Path) -> AsyncIterator[tuple[Running, Broker]]:
     async with streaming(tmp_path) as both:
         yield both
-
-
-def rows(plane: Running) -> dict[Key, LiveAnswer]:
-    return plane.store.live_rows["sensor"]
-
-
-async def post(plane: Running, body: Any, **headers: str) -> Any:
-    told = {name.replace("_", "-"): value for name, value in headers.items()}
-    path = "/v2/models/sensor/infer"
-    return await plane.client.post(path, content=orjson.dumps(body), headers=told)
 
 
 async def test_fresh_answers_come_from_the_store(both: tuple[Running, Broker]) -> None:
@@ -190,7 +109,7 @@ async def test_prefer_wait_holds_until_the_answer_is_there(both: tuple[Running, 
         asyncio.ensure_future(post(plane, tensors(f"c{n}"), prefer="respond-async, wait=10"))
         for n in range(30)
     ]
-    await eventually(lambda: published(broker, 30))
+    await published(broker, 30)
     plane.store.asked.clear()
     await asyncio.sleep(0.1)
     assert 0 < len(plane.store.asked) < 15  # one look for all of them
@@ -205,20 +124,17 @@ async def test_prefer_wait_holds_until_the_answer_is_there(both: tuple[Running, 
     held = asyncio.ensure_future(
         plane.client.get("/predictions/sensor/late", headers={"prefer": "wait=100"})
     )
-    await asyncio.sleep(0.05)
+    looks = len(plane.store.asked)
+    await until_async(lambda: len(plane.store.asked) > looks, "the store is asked again")
     rows(plane)["late"] = stored(7)
     got = await held
     assert (got.status_code, got.headers["preference-applied"]) == (200, "wait=30")
 
 
-async def published(broker: Broker, count: int) -> bool:
-    return len(broker.events) == count
-
-
 async def test_who_waits_is_let_go_in_a_drain(both: tuple[Running, Broker]) -> None:
     plane, broker = both
     held = asyncio.ensure_future(post(plane, tensors("c1"), prefer="wait=30"))
-    await eventually(lambda: published(broker, 1))
+    await published(broker, 1)
     assert await plane.server.drain(0, 5)
     assert (await held).status_code == 202
 
@@ -325,11 +241,7 @@ async def test_what_is_accepted_is_forgotten_when_it_is_stale(tmp_path: Path) ->
     route = ROUTE.model_copy(update={"freshness_seconds": 0.1})
     async with streaming(tmp_path, route) as (plane, broker):
         first = (await post(plane, tensors("c1"))).json()["id"]
-        await eventually(lambda: gone(plane))
+        await gone(plane)
         second = (await post(plane, tensors("c1"))).json()["id"]
         assert len(broker.events) == 2
         assert first != second  # a broker that drops duplicates takes it
-
-
-async def gone(plane: Running) -> bool:
-    return (await plane.get("/predictions/sensor/c1"))[0] == 404

@@ -14,7 +14,7 @@ from fourways_runtime.errors import GoldenMismatch
 from fourways_runtime.scoring.golden import check_vectors, compare, read_vectors
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import Pipeline
-from tests.unit.test_pipeline import Function
+from tests.kit.models import Function
 
 CONTRACT = Contract.model_validate(
     {

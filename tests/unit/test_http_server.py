@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 import uvloop
 
 from fourways_http import HttpError, Limits, Request, Response, Router, Server, SizedResponse
+from tests.kit.waiting import turns, until_async
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
 
@@ -129,12 +130,6 @@ async def connected(server: Server) -> AsyncIterator[Client]:
             await writer.wait_closed()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  (no event tells of a socket's end)
-            await asyncio.sleep(0.005)
-
-
 def get(path: str, *headers: str, version: str = "1.1", method: str = "GET") -> bytes:
     return "\r\n".join((f"{method} {path} HTTP/{version}", *headers, "", "")).encode()
 
@@ -152,7 +147,7 @@ async def test_keeps_alive_and_counts_its_connections(server: Server) -> None:
             assert b"date" in headers
             assert b"connection" not in headers
         assert server.connections == 1
-    await until(lambda: server.connections == 0)
+    await until_async(lambda: server.connections == 0, "connections == 0", seconds=5)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +203,7 @@ async def test_pipelining_is_bounded_and_nothing_is_lost(server: Server, gate: G
         client.send(get("/slow") * many)
         await gate.entered.wait()
         # One slice of what was read may be under way, and not all that was sent.
-        await until(lambda: gate.calls >= FAST.pipeline)
+        await until_async(lambda: gate.calls >= FAST.pipeline, "calls >= FAST.pipeline", seconds=5)
         assert gate.calls < many
         gate.open.set()
         for _ in range(many):
@@ -221,7 +216,7 @@ async def test_a_client_that_does_not_read_is_not_read_and_then_cut_off(server: 
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         for _ in range(50):
             client.send(get("/big"))
-        await until(lambda: server.connections == 0)
+        await until_async(lambda: server.connections == 0, "connections == 0", seconds=5)
 
 
 async def test_large_answers_arrive_whole(server: Server) -> None:
@@ -248,7 +243,7 @@ async def test_bodies_arrive_whole_in_pieces_or_at_once(server: Server, size: in
         assert server.buffered == 0
         for index in range(0, len(chunked[:3000]), 7):
             client.send(chunked[index : min(index + 7, 3000)])
-            await asyncio.sleep(0)
+            await turns()
         client.send(chunked[3000:])
         assert (await client.answer())[2] == body
 
@@ -335,7 +330,7 @@ async def test_what_never_ends_is_refused(server: Server, start: bytes) -> None:
         client.send(start)
         for _ in range(200):
             client.send(b"a" * 100)
-            await asyncio.sleep(0)
+            await turns()
         assert (await client.answer())[0] == 431
 
 
@@ -344,7 +339,7 @@ async def test_a_refusal_is_read_by_a_client_still_sending(server: Server) -> No
         client.send(get("/echo", "Content-Length: 50000000", method="POST"))
         for _ in range(50):
             client.send(b"a" * 100_000)
-            await asyncio.sleep(0)
+            await turns()
         assert (await client.answer())[0] == 413
 
 
@@ -408,7 +403,7 @@ async def test_a_client_that_leaves_cancels_its_request(server: Server, gate: Ga
         await gate.entered.wait()
     async with asyncio.timeout(5):
         await gate.cancelled.wait()
-    await until(lambda: server.connections == 0)
+    await until_async(lambda: server.connections == 0, "connections == 0", seconds=5)
 
 
 async def test_a_half_closed_connection_is_dropped(server: Server, gate: Gate) -> None:
@@ -417,13 +412,13 @@ async def test_a_half_closed_connection_is_dropped(server: Server, gate: Gate) -
         await gate.entered.wait()
         client.writer.write_eof()
         assert (await client.ended()).count(b"200 OK") == 1
-    await until(lambda: server.connections == 0)
+    await until_async(lambda: server.connections == 0, "connections == 0", seconds=5)
 
 
 async def test_too_many_connections_are_told_so(server: Server) -> None:
     async with contextlib.AsyncExitStack() as stack:
         first = [await stack.enter_async_context(connected(server)) for _ in range(8)]
-        await until(lambda: server.connections == 8)
+        await until_async(lambda: server.connections == 8, "connections == 8", seconds=5)
         surplus = await stack.enter_async_context(connected(server))
         surplus.send(get("/"))
         status, headers, _ = await surplus.answer()
@@ -439,11 +434,11 @@ async def test_a_body_budget_holds_over_all_connections(gate: Gate) -> None:
         for client in (one, other):
             client.send(get("/echo", "Content-Length: 200000", method="POST"))
         one.send(b"a" * 120_000)
-        await until(lambda: server.buffered == 120_000)
+        await until_async(lambda: server.buffered == 120_000, "buffered == 120_000", seconds=5)
         other.send(b"a" * 120_000)
         assert (await other.answer())[0] == 503
         assert server.buffered == 120_000
-    await until(lambda: server.buffered == 0)
+    await until_async(lambda: server.buffered == 0, "buffered == 0", seconds=5)
     await server.drain(0, 1)
 
 
@@ -512,9 +507,9 @@ async def test_drain_answers_what_is_in_flight_and_accepts_no_more(
 
 async def test_drain_hears_who_has_just_connected(server: Server) -> None:
     async with connected(server) as talks, connected(server) as silent:
-        await until(lambda: server.connections == 2)
+        await until_async(lambda: server.connections == 2, "connections == 2", seconds=5)
         drained = asyncio.ensure_future(server.drain(0, 5))
-        await until(lambda: server.draining)
+        await until_async(lambda: server.draining, "draining", seconds=5)
         talks.send(get("/"))
         assert (await talks.answer())[0] == 200
         assert await talks.ended() == b""
@@ -526,7 +521,7 @@ async def test_drain_gives_notice_and_still_answers(server: Server) -> None:
     hurry = asyncio.Event()
     async with connected(server) as client:
         drained = asyncio.ensure_future(server.drain(60, 5, hurry))
-        await until(lambda: server.draining)
+        await until_async(lambda: server.draining, "draining", seconds=5)
         client.send(get("/"))
         status, headers, _ = await client.answer()
         assert (status, headers[b"connection"]) == (200, b"close")
@@ -574,7 +569,7 @@ class Pieces:
 
     async def read(self) -> bytes:
         self.reads += 1
-        await asyncio.sleep(0)
+        await turns()
         if self.fails and self.reads == 3:
             raise OSError("the disk is gone")
         data = b"y" * min(self.piece, self.left)
@@ -639,7 +634,7 @@ async def test_a_slow_reader_is_not_read_ahead_for_and_then_cut() -> None:
         async with asyncio.timeout(5):
             await source.closed.wait()
         assert source.left > 50_000_000
-        await until(lambda: server.connections == 0)
+        await until_async(lambda: server.connections == 0, "connections == 0", seconds=5)
 
 
 async def test_a_body_that_breaks_off_ends_the_connection() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,27 +14,11 @@ from fourways_runtime.errors import ContractMismatch
 from fourways_runtime.scoring.columns import Array, Scored
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import MODEL_INPUT_BYTES, Pipeline
+from tests.kit.models import Function
 
 X = Tensor("x", "float32", (None, 2))
 X_ROW_BYTES = 8
 FIELDS = ({"name": "a", "type": "float32"}, {"name": "b", "type": "int32"})
-
-
-class Function:
-    """A model that is a function of its tensors; it keeps what it was last asked."""
-
-    def __init__(
-        self,
-        inputs: tuple[Tensor, ...],
-        outputs: tuple[Tensor, ...],
-        answer: Callable[[Mapping[str, Array]], dict[str, Any]],
-    ) -> None:
-        self.inputs, self.outputs, self._answer = inputs, outputs, answer
-        self.asked: dict[str, Array] = {}
-
-    def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        self.asked = dict(tensors)
-        return self._answer(tensors)
 
 
 def contract(inputs: Any = FIELDS, outputs: Any = ({"name": "y", "type": "float32"},)) -> Contract:

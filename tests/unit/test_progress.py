@@ -15,6 +15,7 @@ from fourways_operator import progress as module
 from fourways_operator.errors import GatewaySilent
 from fourways_operator.progress import LONGEST_PAUSE, PAUSE, Progress, ask
 from fourways_operator.work_queue import Key
+from tests.kit.waiting import turns
 
 NOW = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 KEY = Key("shop", "churn")
@@ -82,8 +83,7 @@ class Gateway:
         await self.settle()
 
     async def settle(self) -> None:
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turns(10)
 
 
 async def followed(*answers: bytes | Exception) -> Gateway:

@@ -18,18 +18,9 @@ import pytest
 from fourways_api import Contract
 from fourways_runtime.scoring import model as models
 from fourways_runtime.scoring.pipeline import Pipeline
-from tests.unit.serving_plane import (
-    FLOAT,
-    LINEAR,
-    MIXED,
-    Serving,
-    configure,
-    linear,
-    mixed,
-    onnx_bytes,
-    serving,
-    tensor,
-)
+from tests.kit.serving_plane import MIXED, Serving, configure, mixed, serving, tensor
+from tests.kit.waiting import until_async
+from tools.kit.models import FLOAT, LINEAR, linear, onnx_bytes
 
 AGES, SPENDS, RATES = [33, 0, 120], [0.1, -2.5, 3e10], [1.5, -10.0, 10.0]
 RECORDS = np.array([AGES, SPENDS, RATES], np.float32).T.copy()
@@ -215,9 +206,10 @@ class Gate:
 
 
 async def waiting(plane: Serving, count: int) -> None:
-    async with asyncio.timeout(5):
-        while await plane.metric("fourways_requests_waiting") < count:
-            pass
+    async def enough() -> bool:
+        return await plane.metric("fourways_requests_waiting") >= count
+
+    await until_async(enough, f"{count} requests wait", seconds=5)
 
 
 async def test_what_arrives_together_is_scored_together(tmp_path: Path) -> None:

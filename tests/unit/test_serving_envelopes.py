@@ -18,7 +18,8 @@ from fourways_runtime.v2.request import BINARY_HEADER, Reader
 from fourways_runtime.v2.scorer import Part
 from fourways_runtime.v2.templates import Envelopes, Plain
 from fourways_runtime.workloads.serving.loading import Loaded, load_model
-from tests.unit.serving_plane import LINEAR, configure, linear
+from tests.kit.serving_plane import configure
+from tools.kit.models import LINEAR, linear
 
 FLOATS: dict[str, Any] = {
     **LINEAR,
@@ -178,7 +179,7 @@ def test_a_list_that_looks_like_the_data_is_not_taken_for_it(tmp_path: Path) -> 
 def _scaled() -> bytes:
     from onnx import helper
 
-    from tests.unit.serving_plane import FLOAT, onnx_bytes
+    from tools.kit.models import FLOAT, onnx_bytes
 
     return onnx_bytes(
         [helper.make_node("Add", ["x", "x"], ["y"])],

@@ -10,16 +10,8 @@ from typing import Any
 import pytest
 
 from fourways_runtime.errors import ConfigError, FeaturesMismatch
-from tests.unit.serving_plane import (
-    LINEAR,
-    MIXED,
-    Serving,
-    configure,
-    linear,
-    mixed,
-    serving,
-    tensor,
-)
+from tests.kit.serving_plane import MIXED, Serving, configure, mixed, serving, tensor
+from tools.kit.models import LINEAR, linear
 
 NULLABLE: dict[str, Any] = {
     **LINEAR,

@@ -11,7 +11,9 @@ import pytest
 
 from fourways_runtime.scoring import model as models
 from fourways_runtime.workloads import prepare
-from tests.unit.serving_plane import LINEAR, configure, linear, serving, tensor
+from tests.kit.serving_plane import configure, serving, tensor
+from tests.kit.waiting import until_async
+from tools.kit.models import LINEAR, linear
 
 RECORD = tensor("input", "FP32", [30, 2, 1], [1, 3])
 
@@ -56,8 +58,12 @@ async def test_who_waits_for_a_model_that_hangs_is_told(tmp_path: Path, stuck: S
         assert answers[1].headers["retry-after"] == "1"
         assert await plane.metric("fourways_inference_timeouts_total") == 2
         stuck.go.set()
-        while (answer := await plane.infer(RECORD)).status_code != 200:
-            continue
+
+        async def answered() -> bool:
+            return (await plane.infer(RECORD)).status_code == 200
+
+        await until_async(answered, "the model answers again")
+        answer = await plane.infer(RECORD)
         assert answer.json()["outputs"][0]["data"] == [30.0]
         assert await plane.metric("fourways_requests_waiting") == 0
 

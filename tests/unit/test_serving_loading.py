@@ -15,16 +15,8 @@ from fourways_runtime.errors import ModelNotLoadable
 from fourways_runtime.scoring import model as models
 from fourways_runtime.workloads import prepare
 from fourways_runtime.workloads.serving.loading import example, load_model
-from tests.unit.serving_plane import (
-    FLOAT,
-    LINEAR,
-    WEIGHTS,
-    configure,
-    linear,
-    onnx_bytes,
-    serving,
-    tensor,
-)
+from tests.kit.serving_plane import configure, serving, tensor
+from tools.kit.models import FLOAT, LINEAR, WEIGHTS, linear, onnx_bytes
 
 
 def scores(answer: Any) -> list[float]:

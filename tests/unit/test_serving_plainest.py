@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from fourways_http import Promise, Response
-from tests.unit.serving_plane import LINEAR, configure, linear, serving, tensor
+from tests.kit.serving_plane import configure, serving, tensor
+from tools.kit.models import LINEAR, linear
 
 FLOATS: dict[str, Any] = {
     **LINEAR,

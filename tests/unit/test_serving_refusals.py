@@ -11,16 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.unit.serving_plane import (
-    LINEAR,
-    MIXED,
-    Serving,
-    configure,
-    linear,
-    mixed,
-    serving,
-    tensor,
-)
+from tests.kit.serving_plane import MIXED, Serving, configure, mixed, serving, tensor
+from tools.kit.models import LINEAR, linear
 
 NAN, INFINITY = float("nan"), float("inf")
 

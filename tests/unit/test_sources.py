@@ -15,7 +15,7 @@ from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_runtime.errors import FetchFailed, FetchRefused, SourceError
 from fourways_runtime.io.sources import BATCH_ROWS, csv_table, open_table
 from fourways_runtime.scoring.decode import Decoder
-from tests.unit.fetch_servers import ranged, serving, status
+from tests.kit.fetch_servers import ranged, serving, status
 
 CONTRACT = Contract.model_validate(
     {

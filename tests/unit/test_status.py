@@ -1,93 +1,26 @@
 """Status is a function of facts: each case is what the cluster has, and what must be said of it."""
 
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
-import orjson
 import pytest
 
 from fourways_api import Problem, parse
 from fourways_operator.events import events_of
 from fourways_operator.facts import Facts
 from fourways_operator.status import next_run, pinned_digest, status_of
-
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-DIGEST = "sha256:" + "a" * 64
-GATEWAY = {"status": {"availableReplicas": 1}}
-
-
-def deployment(**changes: Any) -> dict:
-    spec = {
-        "mode": "batch",
-        "model": {"uri": "pvc://models/m.onnx", "version": "2"},
-        "contract": {
-            "entityKey": {"name": "id"},
-            "inputs": [{"name": "x", "type": "float32"}],
-            "outputs": [{"name": "score", "type": "float32"}],
-        },
-        "batch": {"schedule": "0 3 * * *", "source": {"uri": "pvc://t/rows.parquet"}},
-    }
-    return {
-        "apiVersion": "fourways.dev/v1alpha1",
-        "kind": "ModelDeployment",
-        "metadata": {"name": "m", "namespace": "demo", "uid": "u", "generation": 4},
-        "spec": spec | changes,
-    }
-
-
-def job(name: str, at: str, outcome: str | None = None, reason: str = "") -> dict:
-    status: dict = {"startTime": at}
-    if outcome == "Complete":
-        status["completionTime"] = at
-    if outcome:
-        status["conditions"] = [
-            {"type": outcome, "status": "True", "reason": reason, "lastTransitionTime": at}
-        ]
-    return {"metadata": {"name": name, "creationTimestamp": at}, "status": status}
-
-
-def pod(run: str, state: dict, **more: Any) -> dict:
-    return {
-        "metadata": {
-            "name": f"{run}-x",
-            "creationTimestamp": "2026-03-01T03:00:00Z",
-            "labels": {"batch.kubernetes.io/job-name": run},
-        },
-        "status": {
-            "containerStatuses": [{"state": state, "image": "registry.test/runtime:1"}],
-            **more,
-        },
-    }
-
-
-def ended(code: int, **report: Any) -> dict:
-    return {"terminated": {"exitCode": code, "message": orjson.dumps(report).decode()}}
-
-
-def conditions(facts: Facts, *problems: Problem) -> dict[str, dict]:
-    parsed = None if problems else parse(facts.deployment)
-    status = status_of(facts, problems, parsed)
-    return {c["type"]: c for c in status["conditions"]}
-
-
-GOOD_RUN = (
-    job("m-1", "2026-03-01T03:00:00Z", "Complete"),
-    pod("m-1", ended(0, outcome="Succeeded", rows=10, rejects=1, digest=DIGEST, version="2")),
+from tests.kit.status_facts import (
+    DIGEST,
+    FAILED_RUN,
+    GATEWAY,
+    GOOD_RUN,
+    NOW,
+    conditions,
+    deployment,
+    ended,
+    facts,
+    job,
+    pod,
 )
-FAILED_RUN = (
-    job("m-2", "2026-03-02T03:00:00Z", "Failed", "PodFailurePolicy"),
-    pod("m-2", ended(3, outcome="Failed", reason="DigestMismatch", message="not the same bytes")),
-)
-
-
-def facts(*runs: tuple[dict, dict], gateway: dict | None = GATEWAY, **changes: Any) -> Facts:
-    return Facts(
-        deployment=changes.pop("raw", None) or deployment(**changes),
-        jobs=tuple(j for j, _ in runs),
-        pods=tuple(p for _, p in runs),
-        gateway=gateway,
-        now=NOW,
-    )
 
 
 def test_before_the_first_run_it_waits_and_says_how_to_start_one() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fourways_operator.facts import Facts
 from fourways_operator.status import look_again_in
-from tests.unit.test_status import GOOD_RUN, conditions, deployment, facts, job, pod
+from tests.kit.status_facts import GOOD_RUN, conditions, deployment, facts, job, pod
 
 SPEC = {"schedule": "0 3 * * *", "engine": "Ray", "source": {"uri": "pvc://t/rows.parquet"}}
 RAY = deployment(batch=SPEC)

@@ -13,7 +13,7 @@ from fourways_operator.facts import Facts
 from fourways_operator.metrics import Metrics
 from fourways_operator.status import status_of
 from fourways_operator.work_queue import Key
-from tests.unit.test_status import (
+from tests.kit.status_facts import (
     DIGEST,
     FAILED_RUN,
     GOOD_RUN,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from fourways_runtime.workloads.streaming.ledger import StreamLedger
 from fourways_runtime.workloads.streaming.observed import StreamMetrics
 from fourways_runtime.workloads.streaming.scoring import Scorer
 from fourways_runtime.workloads.streaming.worker import Worker
-from tests.unit.test_store import commit
+from tests.kit.stores import commit
+from tests.kit.waiting import until
 
 CONTRACT = Contract.model_validate(
     {
@@ -164,7 +165,11 @@ class Rig:
         """Let a worker do all there is and stop; return where it left the partitions."""
         self.start(source, **streaming)
         ends = [len(values) for values in source.values]
-        wait(lambda: [self.positions()[at].next for at in range(len(ends))] == ends)
+        until(
+            lambda: [self.positions()[at].next for at in range(len(ends))] == ends,
+            lambda: f"the positions are {ends}: {self.positions()}",
+            interval=0.005,
+        )
         return self.end()
 
     def end(self) -> dict[int, Position]:
@@ -200,13 +205,6 @@ def rig(tmp_path: Path) -> Rig:
     return Rig(tmp_path)
 
 
-def wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-
-
 def test_all_is_answered_and_a_healthy_stop_leaves_no_try(rig: Rig) -> None:
     source = Memory(range(20, 30), range(30, 37))
     left = rig.work(source)
@@ -228,7 +226,7 @@ def test_where_the_model_fails_the_batch_is_scored_one_by_one(rig: Rig) -> None:
 
 def test_an_error_of_ours_ends_the_worker_and_stays_counted(rig: Rig) -> None:
     rig.start(Memory([1, 14, 3], []))
-    wait(lambda: rig.failure is not None)
+    until(lambda: rig.failure is not None, "the worker ends with an error", interval=0.005)
     left = rig.end()
     assert isinstance(rig.failure, AttributeError)
     assert left[0] == Position(1, 1)
@@ -281,13 +279,13 @@ def test_a_death_over_one_partition_is_not_counted_against_another(rig: Rig) -> 
 def test_a_worker_that_was_overtaken_goes_on_where_the_store_stands(rig: Rig) -> None:
     source = Memory(range(20, 24), [])
     rig.start(source)
-    wait(lambda: rig.positions()[0].next == 4)
+    until(lambda: rig.positions()[0].next == 4, "4 events are done", interval=0.005)
     other = rig.writer()
     nothing = Predictions(np.array([], object), np.array([]), {"y": np.array([])})
     commit(other, [Move(0, 4, 8)], nothing)
     other.close()
     source.values[0] += range(24, 34)
-    wait(lambda: rig.positions()[0].next == 14)
+    until(lambda: rig.positions()[0].next == 14, "14 events are done", interval=0.005)
     rig.end()
     answered = {f"0-{at}": (20.0 + at) * 2 for at in range(14) if at not in range(4, 8)}
     assert rig.answers() == answered
@@ -297,7 +295,7 @@ def test_a_worker_that_was_overtaken_goes_on_where_the_store_stands(rig: Rig) ->
 def test_a_broker_that_is_away_for_good_ends_the_worker_with_the_reason(rig: Rig) -> None:
     source = Memory([20], [])
     rig.start(source)
-    wait(lambda: rig.positions()[0].next == 1)
+    until(lambda: rig.positions()[0].next == 1, "1 events are done", interval=0.005)
     source.failure = BrokerUnavailable("gone")
     rig.thread.join(10)
     assert str(rig.failure) == "gone"

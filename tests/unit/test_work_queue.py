@@ -9,6 +9,7 @@ import pytest
 
 from fourways_operator.errors import Invalid, Throttled
 from fourways_operator.work_queue import BASE_PAUSE, LONGEST_PAUSE, Key, Result, WorkQueue
+from tests.kit.waiting import turns
 
 A, B = Key("ns", "a"), Key("ns", "b")
 
@@ -37,8 +38,7 @@ class Time:
 
 
 async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await turns(20)
 
 
 class Bench:

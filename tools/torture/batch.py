@@ -32,7 +32,7 @@ from pathlib import Path
 
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.process import EXIT_TERMINATED
-from tests.unit.postgres import Server
+from tools.servers.postgres import Server
 
 from .batch_rig import DEPLOYMENT, NAMESPACE, Rig
 from .witness import Broken, Outcome, check_equal

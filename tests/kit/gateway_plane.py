@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from fourways_runtime.io.store.streams.stream import LiveAnswer, LiveLookup, Pla
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.workloads.gateway.circuit_breaker import StoreLink
 from fourways_runtime.workloads.gateway.shell import build
+from tests.kit.waiting import until_async
 
 DIGEST = "sha256:" + "a" * 64
 COMPUTED = datetime.now(UTC) - timedelta(seconds=60)
@@ -194,7 +195,7 @@ class Running:
         async def so() -> bool:
             return (await self.client.get("/v2/health/ready")).is_success is expected
 
-        await eventually(so)
+        await until_async(so, f"readiness is {expected}")
 
 
 def asking(*keys: Any, **more: Any) -> dict[str, Any]:
@@ -211,13 +212,6 @@ async def running(folder: Path, **config: Any) -> AsyncIterator[Running]:
         yield plane
     finally:
         await plane.stop()
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
-    """Wait until something nobody announces is so."""
-    async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 def raw_infer(body: Any, deployment: str = "churn") -> bytes:

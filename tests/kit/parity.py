@@ -11,7 +11,7 @@ from fourways_api import ModelDeployment, parse
 
 Json = dict[str, Any]
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 MANIFEST = EXAMPLES / "parity" / "churn.yaml"
 GOLDEN = EXAMPLES / "artifacts" / "churn" / "golden.jsonl"
 MODES = ("batch", "realtime", "streaming", "edge")

@@ -7,18 +7,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from operator_rig import Api
-from told import tell
 
 from fourways_cli.embedded.given import PUBLIC_KEY, SIGNING_KEY, make_signing_key
 from fourways_operator.facts import Json
+from tests.kit.cluster.operator_rig import Api
+from tests.kit.cluster.told import tell
+from tests.kit.waiting import until
 from tools.demo.questions import ARTIFACTS, EXAMPLES, SHOP_SECRET
 from tools.installation import COMMAND_SECONDS, Cluster, claim
 
@@ -126,7 +127,7 @@ class Plant:
     def delete(self, name: str) -> None:
         """Delete a deployment, and wait until its pods are gone."""
         self.cluster.kubectl("-n", NAMESPACE, "delete", "modeldeployment", name, "--wait=false")
-        self.until(lambda: not self.pods(name), f"the pods of {name} are gone", 90)
+        until(lambda: not self.pods(name), f"the pods of {name} are gone", seconds=90)
 
     def ready(self, name: str, seconds: float = 120) -> Json:
         """Wait until a deployment is Ready; return its status."""
@@ -146,7 +147,7 @@ class Plant:
             return status if current and is_so else None
 
         try:
-            return self.until(holds, f"{kind} of {name}", seconds)
+            return until(holds, f"{kind} of {name}", seconds=seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}: {wanted} wanted, {last}; {self.told(name)}") from None
 
@@ -188,15 +189,6 @@ class Plant:
     def get(self, path: str) -> Json:
         """Return what is at a path of the API server."""
         return self.api.request("get", path)
-
-    def until(self, holds: Callable[[], Any], what: str, seconds: float) -> Any:
-        """Wait until something holds; return it."""
-        deadline = time.monotonic() + seconds
-        while True:
-            if found := holds():
-                return found
-            assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
-            time.sleep(0.1)
 
     @contextmanager
     def gateway(self) -> Iterator[str]:

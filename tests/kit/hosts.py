@@ -13,6 +13,7 @@ from typing import Self
 import httpx
 
 from fourways_cli.embedded.control import HostNotRunning, ask
+from tests.kit.waiting import until
 
 
 def patiently(ask: Callable[[], httpx.Response], seconds: float = 30) -> httpx.Response:
@@ -118,18 +119,22 @@ class Up:
 
 def await_settled(state: Path, seconds: float = 60) -> dict[str, dict]:
     """Wait until each deployment is Ready or says what is wrong; return their conditions."""
-    deadline = time.monotonic() + seconds
     said: dict[str, dict] = {}
-    while time.monotonic() < deadline:
-        try:
-            documents = ask(state, {"do": "status"})["deployments"]
-        except HostNotRunning:
-            documents = []
-        said = {d["metadata"]["name"]: conditions(d) for d in documents}
-        if documents and all(settled(d) for d in documents):
-            return said
-        time.sleep(0.1)
-    raise TimeoutError(str(said))
+
+    def all_settled() -> bool:
+        documents = ask(state, {"do": "status"})["deployments"]
+        said.clear()
+        said.update({d["metadata"]["name"]: conditions(d) for d in documents})
+        return bool(documents) and all(settled(d) for d in documents)
+
+    until(
+        all_settled,
+        lambda: f"each deployment is Ready or says what is wrong: {said}",
+        seconds=seconds,
+        interval=0.1,
+        ignoring=HostNotRunning,
+    )
+    return said
 
 
 def settled(document: dict) -> bool:

@@ -6,9 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
@@ -19,6 +18,7 @@ from kubernetes.dynamic.exceptions import NotFoundError
 from fourways_operator.cluster import MODEL_DEPLOYMENT, connect
 from fourways_operator.facts import Json, Kind
 from fourways_operator.plan import KINDS
+from tests.kit.waiting import until
 
 IMAGE = "registry.invalid/fourways:test"
 
@@ -182,16 +182,6 @@ def versions(objects: dict[str, Json]) -> dict[str, str]:
     return {name: obj["metadata"]["resourceVersion"] for name, obj in objects.items()}
 
 
-def await_that(holds: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
-    """Wait until something holds and return it."""
-    deadline = time.monotonic() + seconds
-    while True:
-        if found := holds():
-            return found
-        assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
-        time.sleep(0.02)
-
-
 class Process:
     """A running operator."""
 
@@ -254,7 +244,7 @@ def operator(api: Api, namespace: str) -> Iterator[Process]:
     )
     process = Process(popen, port)
     try:
-        await_that(process.is_ready, "the operator is ready", 60)
+        until(process.is_ready, "the operator is ready", seconds=60)
         yield process
     finally:
         if popen.poll() is None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from tests.unit.postgres import Server
+from tools.servers.postgres import Server
 
 _ASKS = b"QSc"
 """Messages a server answers: Query, Sync (the end of one with values) and CopyDone."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,15 @@ from fourways_api import RunReport
 from fourways_api.base import JUDGED
 from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.io.store import open_reader
-from tests.embedded.hosts import free_port
-from tests.unit.serving_plane import NO_TLS
+from tests.kit.hosts import free_port
+from tests.kit.serving_plane import NO_TLS
+from tests.kit.waiting import until
 
 PATIENCE = 6
 """A machine with other things to do takes so many times as long."""
+
+PARTITIONS = 3
+"""Of each topic that the fixture `topic` makes."""
 
 NATS = Path(sys.executable).with_name("nats-server")
 
@@ -49,7 +53,7 @@ class NatsServer:
         self._process = subprocess.Popen(
             [NATS, "--config", config], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
-        asyncio.run(self._await())
+        until(self._listens, "NATS listens", ignoring=OSError)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -57,15 +61,9 @@ class NatsServer:
             self._process.wait()
             self._process = None
 
-    async def _await(self) -> None:
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                    writer.close()
-                    return
-                except OSError:
-                    await asyncio.sleep(0.02)
+    def _listens(self) -> bool:
+        socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        return True
 
     def do(self, work: Any) -> Any:
         """Run ``work(jetstream)`` on a connection of its own."""
@@ -220,17 +218,6 @@ class WorkerProcess:
 
     def last_words(self) -> RunReport:
         return RunReport.model_validate_json((self.root / "last-words").read_text())
-
-
-def await_true(condition: Callable[[], Any], seconds: float, between: Any = None) -> Any:
-    """Wait for a condition; return what it is then. ``seconds``: with the machine to itself."""
-    deadline = time.monotonic() + seconds * PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        if between is not None:
-            between()
-        time.sleep(0.02)
-    return found
 
 
 # ---------------------------------------------------------------- the store

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from modes_rig import NAMESPACE, Plant
-
 from fourways_operator.facts import Json
+from tests.kit.cluster.modes_rig import NAMESPACE, Plant
+from tests.kit.waiting import until
 from tools.torture import cluster as rig
 
 ENOUGH = 180.0
@@ -65,7 +65,7 @@ def ended(plant: Plant, job: str, name: str) -> Json:
         theirs = run.get("job") or run.get("name")
         return run if theirs == job and run["outcome"] != "Running" else None
 
-    found: Json = plant.until(look, f"the end of {job}", ENOUGH)
+    found: Json = until(look, f"the end of {job}", seconds=ENOUGH)
     return found
 
 
@@ -76,7 +76,7 @@ def outcomes(plant: Plant, *jobs: str) -> list[str]:
         states = [rig.state_of(plant.cluster, NAMESPACE, job) for job in jobs]
         return None if "Running" in states else states
 
-    found: list[str] = plant.until(look, f"the end of {', '.join(jobs)}", ENOUGH)
+    found: list[str] = until(look, f"the end of {', '.join(jobs)}", seconds=ENOUGH)
     return found
 
 

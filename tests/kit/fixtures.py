@@ -1,0 +1,114 @@
+"""The fixtures that tests of several files share; tests/conftest.py registers them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourways_runtime.io.store import RunStore, open_run_store
+from tests.kit.batch_world import World
+from tests.kit.postgres import postgres_server
+from tests.kit.stream_rig import PARTITIONS
+from tools.servers.postgres import Server
+
+NUMBERS = count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """One PostgreSQL server for the whole session."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store on each database; on PostgreSQL one that all tests of the session share."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    server: Server = request.getfixturevalue("postgres")
+    return server.uri()
+
+
+@pytest.fixture
+def writer(uri: str) -> Iterator[RunStore]:
+    opened = open_run_store(uri)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace of the test's own: all tests share the server."""
+    return f"n{next(NUMBERS)}"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, f"sqlite:///{tmp_path}/store.db", "n")
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def each_world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    if request.param == "sqlite":
+        return World(tmp_path, f"sqlite:///{tmp_path}/store.db", "n")
+    server: Server = request.getfixturevalue("postgres")
+    return World(tmp_path, server.database(), "n")
+
+
+@pytest.fixture
+def disk() -> Iterator[Callable[..., Callable[[str], None]]]:
+    """Return what mounts a small disk at a folder, and returns what makes it larger."""
+    with ExitStack() as stack:
+
+        def mounted(folder: Path, size: str = "1536k") -> Callable[[str], None]:
+            folder.mkdir(parents=True, exist_ok=True)
+            made = subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True
+            )
+            if made.returncode:
+                pytest.skip(f"no file system can be mounted: {made.stderr.decode().strip()}")
+            stack.callback(subprocess.run, ["umount", "-l", folder], check=True)
+
+            def grow(size: str) -> None:
+                subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)
+
+            return grow
+
+        yield mounted
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A PostgreSQL server that the test may stop and start."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Any]:
+    servers = pytest.importorskip("tools.servers.kafka")
+    from tools.cluster.errors import ClusterError
+
+    try:
+        with servers.running() as started:
+            yield started
+    except ClusterError as error:
+        pytest.skip(f"no Kafka here: {error}")
+
+
+@pytest.fixture
+def topic(broker: Any) -> str:
+    from confluent_kafka.admin import NewTopic
+
+    name = f"events-{next(NUMBERS)}"
+    admin = broker.admin()
+    made = admin.create_topics([NewTopic(name, PARTITIONS, 1)])
+    made[name].result(30)
+    return name

