@@ -25,8 +25,7 @@ from fourways_runtime.scoring.agreement import differences
 from fourways_runtime.scoring.golden import read_vectors
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.model.onnx_model import load_onnx
-from fourways_runtime.scoring.single import Asker, leave_out_pandas
-from fourways_runtime.scoring.single import Refused as RecordRefused
+from fourways_runtime.scoring.single import RecordRefused, RecordScorer, leave_out_pandas
 
 from .errors import AgentError, Failed, NoModel, Refused
 from .features import Features
@@ -46,7 +45,7 @@ class Loaded:
     bundle: Bundle
     contract: Contract
     model: Model
-    asker: Asker
+    asker: RecordScorer
     features: FeatureLookup | None
 
     def self_test(self) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def load(bundle: Bundle, threads: int = 1) -> Loaded:
             "the bundle's contract is not one this agent knows; update the agent"
         ) from None
     model = load_onnx(bundle.files[layout.MODEL_FILE], threads=threads)
-    return Loaded(bundle, contract, model, Asker(contract, model), _features(bundle))
+    return Loaded(bundle, contract, model, RecordScorer(contract, model), _features(bundle))
 
 
 def _features(bundle: Bundle) -> FeatureLookup | None:

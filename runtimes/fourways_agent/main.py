@@ -137,7 +137,7 @@ def _status(store: Store, asked: argparse.Namespace) -> int:
 
 
 def _predict(store: Store, asked: argparse.Namespace) -> int:
-    from fourways_runtime.scoring.single import Refused, leave_out_pandas
+    from fourways_runtime.scoring.single import RecordRefused, leave_out_pandas
 
     leave_out_pandas()
     from .device import Device
@@ -150,7 +150,7 @@ def _predict(store: Store, asked: argparse.Namespace) -> int:
                 continue
             try:
                 print(json.dumps(device.predict(_record(line))))
-            except Refused as error:
+            except RecordRefused as error:
                 refused += 1
                 print(json.dumps({"error": str(error), "field": error.field}))
     return 1 if refused else 0

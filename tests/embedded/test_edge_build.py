@@ -21,7 +21,7 @@ from fourways_runtime import bundle_layout as layout
 from fourways_runtime.errors import BudgetExceeded
 from fourways_runtime.scoring.golden import compare, read_vectors
 from fourways_runtime.scoring.model.onnx_model import load_onnx
-from fourways_runtime.scoring.single import Asker
+from fourways_runtime.scoring.single import RecordScorer
 from fourways_runtime.workloads.edge import variants
 from fourways_runtime.workloads.edge.build import build
 from tests.kit.edge_plane import (
@@ -173,7 +173,7 @@ def test_a_real_model_answers_on_a_device_as_its_golden_vectors_say(
     golden = config.contract.golden_vectors
     assert golden is not None
     vectors = read_vectors(tmp_path / "volumes" / "data" / "golden.jsonl", config.contract)
-    original = Asker(
+    original = RecordScorer(
         config.contract, load_onnx(tmp_path / "volumes" / "data" / "model.onnx", threads=1)
     )
     for vector in vectors:

@@ -23,7 +23,7 @@ from fourways_agent.check import boot
 from fourways_agent.errors import Failed, NoModel, Refused
 from fourways_agent.state import Settings, Store
 from fourways_agent.update import update
-from fourways_runtime.scoring.single import Refused as RecordRefused
+from fourways_runtime.scoring.single import RecordRefused
 from tests.kit.edge_plane import ROOMY, key_pair, public_half
 from tests.kit.edge_rig import (
     RECORD,

@@ -12,18 +12,20 @@ from fourways_api import GoldenVectors
 from fourways_runtime.errors import ModelError
 
 from .golden import Vector, compare
-from .single import Asker, Refused
+from .single import RecordRefused, RecordScorer
 
 
-def differences(asker: Asker, vectors: Sequence[Vector], golden: GoldenVectors) -> list[str | None]:
+def differences(
+    scorer: RecordScorer, vectors: Sequence[Vector], golden: GoldenVectors
+) -> list[str | None]:
     """Ask about each vector alone; say by vector how the answer differs, None where it agrees."""
-    return [_difference(asker, vector, at, golden) for at, vector in enumerate(vectors)]
+    return [_difference(scorer, vector, at, golden) for at, vector in enumerate(vectors)]
 
 
-def _difference(asker: Asker, vector: Vector, at: int, golden: GoldenVectors) -> str | None:
+def _difference(scorer: RecordScorer, vector: Vector, at: int, golden: GoldenVectors) -> str | None:
     try:
-        answer = asker.ask(vector.inputs)
-    except (ModelError, Refused) as error:
+        answer = scorer.ask(vector.inputs)
+    except (ModelError, RecordRefused) as error:
         return f"vector {at}: {error}"
     for name, expected in vector.outputs.items():
         difference = compare(expected, answer[name], golden)

@@ -136,7 +136,7 @@ def fitted(shape: Shape, dimensions: tuple[int | None, ...]) -> Shape | None:
     return None if pending else tuple(found)
 
 
-def told(tensor: Tensor) -> str:
+def described(tensor: Tensor) -> str:
     """Write a tensor for people, such as ``x float32[?, 20]``."""
     sizes = ", ".join("?" if size is None else str(size) for size in tensor.shape)
     return f"{tensor.name} {tensor.type}[{sizes}]"
@@ -149,14 +149,14 @@ def _feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
     if tensor.shape:
         if tensor.shape[0] is not None:
             raise ContractMismatch(
-                f"the model's input {told(tensor)} takes batches of {tensor.shape[0]} only; "
+                f"the model's input {described(tensor)} takes batches of {tensor.shape[0]} only; "
                 "export it with a free first dimension"
             )
         shape = fitted(shape or (), tensor.shape[1:])
     if shape is None or (len(fields) > 1 and len(shape) != 1):
         names = ", ".join(field.name for field in fields)
         raise ContractMismatch(
-            f"inputs {names} make {width} columns, the model's input is {told(tensor)}; "
+            f"inputs {names} make {width} columns, the model's input is {described(tensor)}; "
             "list the model's columns as inputs, in its order"
         )
     return Feed(tensor.name, kind, tuple(fields), shape)
@@ -171,14 +171,14 @@ def _type_of(tensor: Tensor, fields: Sequence[InputField]) -> np.dtype[Any] | No
     for field in fields:
         if kind is not None and not _carries(numpy_type(field.type), kind):
             raise ContractMismatch(
-                f"input {field.name} is {field.type}, the model's input is {told(tensor)}; "
+                f"input {field.name} is {field.type}, the model's input is {described(tensor)}; "
                 "give the field the model's type, or encode it inside the model"
             )
     return kind
 
 
 def _carries(have: np.dtype[Any], want: np.dtype[Any]) -> bool:
-    """Tell whether each value may go in: what a type cannot hold is then told value by value."""
+    """Tell whether a type may feed another; what it cannot hold is then refused by value."""
     if have == want or (have.kind in "biu" and want.kind in "iuf"):
         return True
     return have.kind == "f" and want.kind == "f"
@@ -188,7 +188,7 @@ def _disagree(
     fields: Sequence[InputField], tensors: Sequence[Tensor], fix: str
 ) -> ContractMismatch:
     ours = ", ".join(f"{f.name} -> {f.tensor}" if f.tensor else f.name for f in fields)
-    theirs = ", ".join(told(tensor) for tensor in tensors)
+    theirs = ", ".join(described(tensor) for tensor in tensors)
     return ContractMismatch(f"the contract's inputs are {ours}; the model's are {theirs}; {fix}")
 
 

@@ -7,21 +7,20 @@ The same records give the same predictions in every shell.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fourways_api import Contract, OutputField
+from fourways_api import Contract
 from fourways_runtime.errors import ContractMismatch
 
-from .cells import Faults, numbers, numpy_type, shown
+from .cells import Faults
 from .columns import Array, Keys, Predictions, Records, Reject, Rows, Scored
-from .decode import Decoder, by_record, out_of_range, within
-from .inputs import TEXT_TYPES, bind_inputs, cut, fitted, told
-from .model.base import Model, Tensor
+from .decode import Decoder
+from .inputs import bind_inputs, cut
+from .model.base import Model
+from .outputs import bind_outputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +76,7 @@ class Pipeline:
         """Answer records that are known to keep the contract, as contiguous columns.
 
         Returns None where a value does not fit the model, or an answer not the contract: that is
-        told by who scores any records.
+        described by who scores any records.
 
         Raises:
             ContractMismatch: as :meth:`score`.
@@ -159,203 +158,3 @@ def _rejects(keys: Keys, rows: Rows, refused: dict[int, tuple[str, str]]) -> lis
         Reject(int(rows[at]), str(keys[at]), name, reason)
         for at, (name, reason) in sorted(refused.items())
     ]
-
-
-# ---------------------------------------------------------------- answers
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One output of the contract and the tensor it is read from."""
-
-    field: OutputField
-    tensor: str
-
-    def read(self, answers: Mapping[str, Array], records: int) -> tuple[Array, Faults]:
-        """Return the answers (records, *shape) in the contract's type, and faults by record.
-
-        Raises:
-            ContractMismatch: the tensor is absent, or of a shape or type that does not fit.
-
-        """
-        field = self.field
-        if not records:
-            return np.empty((0, *field.shape), numpy_type(field.type)), {}
-        if self.tensor not in answers:
-            raise ContractMismatch(_absent(field, self.tensor, tuple(answers)))
-        raw = np.asarray(answers[self.tensor])
-        if raw.ndim == 0 or len(raw) != records:
-            raise ContractMismatch(
-                f"the model answered {records} records with {self.tensor} of shape "
-                f"{list(raw.shape)}; its first dimension must be the batch"
-            )
-        if field.type in ("float32", "float64"):
-            plain = self._plain(raw, records)
-            if plain is not None:
-                return plain, {}
-        faults: Faults = {}
-        if field.reduce is not None and raw.ndim > 1:
-            faults |= by_record(_not_finite(raw.reshape(-1)), raw.shape[1:])
-        values = self._picked(raw)
-        target = fitted(values.shape[1:], field.shape)
-        if target is None:
-            raise ContractMismatch(_misfit(field, self.tensor, list(raw.shape)))
-        flat, wrong = self._typed(values.reshape(-1))
-        wrong = out_of_range(flat, field.range) | wrong
-        return flat.reshape(records, *field.shape), by_record(wrong, field.shape) | faults
-
-    def _plain(self, raw: Array, records: int) -> Array | None:
-        """Return answers that need no second look; most are such, and quickly told."""
-        field = self.field
-        if field.shape or field.reduce is not None or raw.dtype != field.type:
-            return None
-        if field.column is None:
-            if raw.size != records:
-                return None
-            flat = raw.reshape(-1)
-        elif raw.ndim == 2 and field.column < raw.shape[1]:
-            flat = raw[:, field.column]
-        else:
-            return None
-        return flat if within(flat, field.range) else None
-
-    def _picked(self, raw: Array) -> Array:
-        if self.field.column is None and self.field.reduce is None:
-            return raw
-        if raw.ndim < 2 or (self.field.column or 0) >= raw.shape[-1]:
-            raise ContractMismatch(_misfit(self.field, self.tensor, list(raw.shape)))
-        if self.field.column is not None:
-            return raw[..., self.field.column]
-        reduced: Array = raw.argmax(axis=-1) if self.field.reduce == "ArgMax" else raw.max(axis=-1)
-        return reduced
-
-    def _typed(self, flat: Array) -> tuple[Array, Faults]:
-        """Cast answers (M,) to the contract's type; what will not go is a fault."""
-        if flat.dtype.kind in "OUS":
-            return self._text(flat)
-        if self.field.categories is not None:
-            return _labels(flat, self.field.categories)
-        if self.field.type == "string":
-            raise ContractMismatch(_untyped(self.field, str(flat.dtype)))
-        faults = _not_finite(flat)
-        to = numpy_type(self.field.type)
-        if to.kind == "b":
-            truth = flat.astype(bool)
-            for at in np.flatnonzero(truth != flat).tolist():
-                faults.setdefault(at, f"{shown(flat[at])} is not true or false")
-            return truth, faults
-        if flat.dtype == to:
-            return flat, faults
-        cast, more = numbers(to, flat.astype(np.uint8) if flat.dtype.kind == "b" else flat)
-        return cast, more | faults
-
-    def _text(self, flat: Array) -> tuple[Array, Faults]:
-        if self.field.type != "string":
-            raise ContractMismatch(_untyped(self.field, "text"))
-        allowed = None if self.field.categories is None else frozenset(self.field.categories)
-        faults: Faults = {}
-        texts = flat.astype(object)
-        for at, text in enumerate(texts):
-            if isinstance(text, bytes):
-                text = texts[at] = text.decode(errors="replace")
-            if not isinstance(text, str):
-                faults[at] = f"{shown(text)} is not text"
-            elif allowed is not None and text not in allowed:
-                faults[at] = f"{shown(text)} is not one of {len(allowed)} labels"
-            elif "\0" in text or (not text.isprintable() and not _encodes(text)):
-                faults[at] = "is text no database stores"
-        return texts, faults
-
-
-def bind_outputs(fields: Sequence[OutputField], tensors: Sequence[Tensor]) -> tuple[Reading, ...]:
-    """Settle which tensor each output is read from, and check what the model says of it.
-
-    Raises:
-        ContractMismatch: naming both sides.
-
-    """
-    by_name = {tensor.name: tensor for tensor in tensors}
-    readings = []
-    for field in fields:
-        reading = Reading(field, field.tensor or field.name)
-        if tensors:
-            if reading.tensor not in by_name:
-                theirs = tuple(told(tensor) for tensor in tensors)
-                raise ContractMismatch(_absent(field, reading.tensor, theirs))
-            _check_output(field, by_name[reading.tensor])
-        readings.append(reading)
-    return tuple(readings)
-
-
-def _check_output(field: OutputField, tensor: Tensor) -> None:
-    if tensor.type:
-        textual = tensor.type in TEXT_TYPES
-        if (textual and (field.type != "string" or field.reduce is not None)) or (
-            not textual and field.type == "string" and field.categories is None
-        ):
-            raise ContractMismatch(_untyped(field, told(tensor)))
-    if not tensor.shape:
-        return
-    sizes = tensor.shape[1:]
-    if field.column is not None or field.reduce is not None:
-        width = sizes[-1] if sizes else 0
-        if width is not None and (field.column or 0) >= width:
-            raise ContractMismatch(_misfit(field, tensor.name, told(tensor)))
-        sizes = sizes[:-1]
-    if not _may_fit(sizes, field.shape):
-        raise ContractMismatch(_misfit(field, tensor.name, told(tensor)))
-
-
-def _may_fit(sizes: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
-    known = [size for size in sizes if size not in (None, 1)]
-    return None in sizes or known == [size for size in shape if size != 1]
-
-
-def _labels(flat: Array, categories: tuple[str, ...]) -> tuple[Array, Faults]:
-    labels = np.array([*categories, ""], dtype=object)
-    index, faults = numbers(np.dtype(np.int64), flat.astype(np.float64))
-    faults |= _not_finite(flat)
-    outside = (index < 0) | (index >= len(categories))
-    for at in np.flatnonzero(outside).tolist():
-        faults.setdefault(at, f"{shown(flat[at])} is no index of {len(categories)} labels")
-    return labels[np.where(outside, len(categories), index)], faults
-
-
-def _not_finite(flat: Array) -> Faults:
-    if flat.dtype.kind != "f" or np.isfinite(flat).all():
-        return {}
-    return {
-        int(at): f"the model answered {'NaN' if math.isnan(flat[at]) else shown(flat[at])}"
-        for at in np.flatnonzero(~np.isfinite(flat))
-    }
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _absent(field: OutputField, tensor: str, theirs: tuple[str, ...]) -> str:
-    return (
-        f"output {field.name} is read from {tensor}, the model answers {', '.join(theirs)}; "
-        "set tensor to one of them"
-    )
-
-
-def _misfit(field: OutputField, tensor: str, was: object) -> str:
-    return (
-        f"output {field.name} has shape {list(field.shape)}, the model's {tensor} is {was}; "
-        "set column or reduce to pick from it, or give the output its shape"
-    )
-
-
-def _untyped(field: OutputField, was: str) -> str:
-    fix = (
-        "set categories to label it, or change the type"
-        if field.type == "string"
-        else ("set type to string" if field.reduce is None else "remove reduce")
-    )
-    return f"output {field.name} is {field.type}, the model answers {was}; {fix}"

@@ -23,7 +23,7 @@ from .pipeline import Pipeline
 _KEYS = np.zeros(1, np.int64)
 
 
-class Refused(ValueError):
+class RecordRefused(ValueError):
     """A record that does not keep the contract: which field, and why."""
 
     def __init__(self, field: str, reason: str) -> None:
@@ -32,7 +32,7 @@ class Refused(ValueError):
         self.reason = reason
 
 
-class Asker:
+class RecordScorer:
     """A model bound to its contract. Safe to call from several threads, as the model is."""
 
     def __init__(self, contract: Contract, model: Model) -> None:
@@ -49,17 +49,17 @@ class Asker:
         The entity key may be in the record; a nullable input may be left out.
 
         Raises:
-            Refused: the record does not keep the contract.
+            RecordRefused: the record does not keep the contract.
             ModelError: the model fails on it.
 
         """
         if not record.keys() <= self._known:
             unknown = next(name for name in record if name not in self._known)
-            raise Refused(str(unknown)[:63], "is not an input of the contract")
+            raise RecordRefused(str(unknown)[:63], "is not an input of the contract")
         columns = {field.name: _column(field, record) for field in self._contract.inputs}
         scored = self._pipeline.score_columns(_KEYS, columns)
         if scored.rejects:
-            raise Refused(scored.rejects[0].field, scored.rejects[0].reason)
+            raise RecordRefused(scored.rejects[0].field, scored.rejects[0].reason)
         answers = scored.predictions.columns
         return {name: _plain(values[0]) for name, values in answers.items()}
 
@@ -67,17 +67,17 @@ class Asker:
 def _column(field: InputField, record: Mapping[str, Any]) -> Array:
     value = record.get(field.name)
     if value is None and field.name not in record and not field.nullable:
-        raise Refused(field.name, "is missing: the contract has it as an input")
+        raise RecordRefused(field.name, "is missing: the contract has it as an input")
     value = _plain(value)
     if field.shape and value is None:
-        raise Refused(field.name, "missing")
+        raise RecordRefused(field.name, "missing")
     shape = (1, *field.shape)
     try:
         flat, faults = from_json(field.type, field.nullable, [value], shape, plain=False)
     except Malformed as error:
-        raise Refused(field.name, str(error)) from None
+        raise RecordRefused(field.name, str(error)) from None
     if faults:
-        raise Refused(field.name, next(iter(faults.values())))
+        raise RecordRefused(field.name, next(iter(faults.values())))
     return flat.reshape(shape)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from fourways_api import Contract, EntityKey
 from fourways_http import HttpError
 from fourways_runtime.scoring.columns import Array, Columns, Scored
-from fourways_runtime.scoring.dense import Wide
+from fourways_runtime.scoring.dense import DenseBatch
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
 
@@ -48,7 +48,7 @@ class Scorer:
         key = EntityKey(name=contract.entity_key.name, type="int64")
         contract = contract.model_copy(update={"entity_key": key})
         self._pipeline = Pipeline(contract, model)
-        self._wide = Wide.of(contract, model, max_rows)
+        self._wide = DenseBatch.of(contract, model, max_rows)
         self._names = [field.name for field in contract.inputs]
         self._positions = np.arange(max_rows)
 

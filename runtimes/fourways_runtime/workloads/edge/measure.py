@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .judge import Measured
 
 if TYPE_CHECKING:
-    from fourways_runtime.scoring.single import Asker
+    from fourways_runtime.scoring.single import RecordScorer
 
 logger = logging.getLogger("fourways.edge")
 
@@ -80,14 +80,14 @@ def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     from fourways_runtime.scoring.agreement import differences
     from fourways_runtime.scoring.golden import read_vectors
     from fourways_runtime.scoring.model.onnx_model import load_onnx
-    from fourways_runtime.scoring.single import Asker, leave_out_pandas
+    from fourways_runtime.scoring.single import RecordScorer, leave_out_pandas
 
     leave_out_pandas()
     contract = Contract.model_validate_json(Path(asked["contract"]).read_bytes(), context=JUDGED)
     assert contract.golden_vectors is not None  # noqa: S101  (the build refuses to go on without)
     vectors = read_vectors(Path(asked["golden"]), contract)
     started = perf_counter()
-    asker = Asker(contract, load_onnx(Path(asked["model"]), threads=asked["threads"]))
+    asker = RecordScorer(contract, load_onnx(Path(asked["model"]), threads=asked["threads"]))
     loaded = perf_counter() - started
     told = [text for text in differences(asker, vectors, contract.golden_vectors) if text]
     answered = [vector.inputs for vector in vectors if _answers(asker, vector.inputs)]
@@ -103,18 +103,18 @@ def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _answers(asker: Asker, record: Mapping[str, Any]) -> bool:
+def _answers(asker: RecordScorer, record: Mapping[str, Any]) -> bool:
     from fourways_runtime.errors import ModelError
-    from fourways_runtime.scoring.single import Refused
+    from fourways_runtime.scoring.single import RecordRefused
 
     try:
         asker.ask(record)
-    except (ModelError, Refused):
+    except (ModelError, RecordRefused):
         return False
     return True
 
 
-def _timed(asker: Asker, records: Sequence[Mapping[str, Any]]) -> list[float]:
+def _timed(asker: RecordScorer, records: Sequence[Mapping[str, Any]]) -> list[float]:
     """Return how long predictions take, sorted, in seconds."""
     if not records:
         return [math.inf]
