@@ -20,14 +20,14 @@ from fourways_api import API_VERSION, GROUP, KIND, PLURAL
 
 from .errors import (
     ApiFault,
+    ApiUnreachable,
     Conflict,
     Forbidden,
-    Gone,
     HookFailed,
     Invalid,
+    ObjectGone,
     ServerError,
     Throttled,
-    Unreachable,
 )
 from .events import Event
 from .facts import Json, Kind, rfc3339
@@ -141,7 +141,7 @@ class KubernetesCluster:
                     limit=PAGE,
                     _continue=rest,
                 )
-            except Gone:
+            except ObjectGone:
                 if rest is not None:
                     raise
                 # The kind went away since it was looked for.
@@ -163,7 +163,7 @@ class KubernetesCluster:
         """See Cluster."""
         try:
             return await self._call("get", _path(kind, namespace, name), "get", kind)
-        except Gone:
+        except ObjectGone:
             return None
 
     async def apply(self, obj: Json, uid: str | None) -> None:
@@ -210,7 +210,7 @@ class KubernetesCluster:
             await self._call(
                 "delete", _path(kind, meta["namespace"], meta["name"]), "delete", kind, body=body
             )
-        except (Gone, Conflict):
+        except (ObjectGone, Conflict):
             # Not there, or another object under its name: this one is gone.
             return
 
@@ -259,7 +259,7 @@ class KubernetesCluster:
             path = "/api/v1" if kind.group == "" else f"/apis/{kind.api_version}"
             try:
                 answer = await self._call("get", path, "get", kind)
-            except Gone:
+            except ObjectGone:
                 answer = {"resources": []}
             known = frozenset(r["name"] for r in answer["resources"])
             self._present[kind.api_version] = known
@@ -289,7 +289,7 @@ class KubernetesCluster:
         except ApiException as error:
             raise fault_of(what, error.status or 0, error.body, error.headers or {}) from None
         except HTTPError as error:
-            raise Unreachable(f"{what}: {type(error).__name__}: {error}") from None
+            raise ApiUnreachable(f"{what}: {type(error).__name__}: {error}") from None
         return answer
 
     def close(self) -> None:
@@ -345,9 +345,9 @@ def fault_of(
     after = _seconds(headers)
     match status:
         case 404 | 410:
-            return Gone(text)
+            return ObjectGone(text)
         case 403 if "NamespaceTerminating" in causes:
-            return Gone(text)
+            return ObjectGone(text)
         case 409:
             return Conflict(text)
         # What the server says of an apply to another object under the name: its uid is immutable.
@@ -364,7 +364,7 @@ def fault_of(
         case 503 if after is not None:
             return Throttled(text, after)
         case 0:
-            return Unreachable(text)
+            return ApiUnreachable(text)
         case _:
             return ServerError(text)
 

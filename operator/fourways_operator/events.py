@@ -115,5 +115,5 @@ def _is_good(condition: Json) -> bool:
 
 
 def _is_quiet(condition: Json) -> bool:
-    """Tell whether a first verdict is only the start of things, not news."""
+    """Tell whether a first result is only the start of things, not news."""
     return condition["type"] in ("Progressing", "Degraded", "ModelResolved") and _is_good(condition)

@@ -21,10 +21,10 @@ from typing import Any
 
 from .cluster import MODEL_DEPLOYMENT, Cluster, KubernetesCluster, connect
 from .errors import ApiFault
-from .facts import Kind, Settings
+from .facts import Kind, OperatorSettings
 from .health import Health, serve
 from .metrics import Metrics
-from .progress import Ask, Progress, ask_gateway
+from .progress import Ask, RunProgressTracker, ask_gateway
 from .reconcile import reconcile
 from .watches import Watches
 from .work_queue import Key, WorkQueue
@@ -44,7 +44,7 @@ class Operator:
     def __init__(
         self,
         cluster: Cluster,
-        settings: Settings,
+        settings: OperatorSettings,
         metrics: Metrics | None = None,
         *,
         resync_interval: float = 300.0,
@@ -73,26 +73,26 @@ class Operator:
         self._lacking: set[Key] = set()
         self._something_lacks = asyncio.Event()
         self.queue = WorkQueue(
-            self._work, clock=clock, sleep=sleep, told=self._metrics.reconciled, **queue
+            self._work, clock=clock, sleep=sleep, on_result=self._metrics.reconciled, **queue
         )
-        self._progress = Progress(ask, self.queue.add, now, sleep)
+        self._progress = RunProgressTracker(ask, self.queue.add, now, sleep)
         self._metrics.measure(
             lambda: self.queue.depth, lambda: self.queue.delayed, lambda: self.relist_age() or 0.0
         )
 
     async def _work(self, key: Key) -> None:
-        told = await reconcile(
+        result = await reconcile(
             key, self._cluster, self._settings, self._now, self._progress.of(key)
         )
-        status = told.status if told else None
+        status = result.status if result else None
         self._metrics.seen(key, status)
         self._progress.note(key, status)
-        if told and told.wrote:
+        if result and result.wrote:
             # The gateway looks at what was written, whether or not a watch tells of it.
             self.queue.add(Key(key.namespace))
-        if told and told.again_in is not None:
-            self.queue.add_after(key, told.again_in)
-        self._note_lack(key, bool(told and told.lacks))
+        if result and result.requeue_after is not None:
+            self.queue.add_after(key, result.requeue_after)
+        self._note_lack(key, bool(result and result.lacks))
 
     def _note_lack(self, key: Key, lacks: bool) -> None:
         (self._lacking.add if lacks else self._lacking.discard)(key)
@@ -201,10 +201,10 @@ async def run(options: argparse.Namespace) -> None:
         cluster.close()
 
 
-def settings_of(options: argparse.Namespace) -> Settings:
+def settings_of(options: argparse.Namespace) -> OperatorSettings:
     """Return the part of the options that plans are made by."""
-    defaults = Settings(runtime_image=options.runtime_image)
-    return Settings(
+    defaults = OperatorSettings(runtime_image=options.runtime_image)
+    return OperatorSettings(
         runtime_image=options.runtime_image,
         ray_image=options.ray_image,
         store_secret=options.store_secret,

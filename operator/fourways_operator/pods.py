@@ -20,18 +20,18 @@ SLOW_START_SECONDS = 15.0
 
 _CLAIM = "persistentVolumeClaim"
 
-_IMAGE_TROUBLE = frozenset(
+_IMAGE_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 )
 """The kubelet goes back and forth between these; to people they are one."""
 
-_START_TROUBLE = frozenset(
+_START_FAILURES = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class PodFailure:
     """Why something does not work: one word for programs, a sentence for people."""
 
     reason: str
@@ -50,38 +50,38 @@ def report_of(pod: Json) -> RunReport | None:
     return None
 
 
-def trouble_of(pod: Json) -> Trouble | None:
+def failure_of(pod: Json) -> PodFailure | None:
     """Say why a pod does not run, or did not end well; None where it does or did."""
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return Trouble(
+            return PodFailure(
                 "Unschedulable", _short(f"no node takes the pod: {condition.get('message', '')}")
             )
     for status in pod.get("status", {}).get("containerStatuses", []):
         waiting = status.get("state", {}).get("waiting", {})
         reason = waiting.get("reason")
-        if reason in _IMAGE_TROUBLE:
+        if reason in _IMAGE_FAILURES:
             image = status.get("image") or "the image"
-            return Trouble(
+            return PodFailure(
                 "ImageUnavailable", f"{image} cannot be pulled: does it exist, and may it be?"
             )
-        if reason in _START_TROUBLE:
-            return Trouble(reason, _short(waiting.get("message") or reason))
+        if reason in _START_FAILURES:
+            return PodFailure(reason, _short(waiting.get("message") or reason))
     for state in _container_states(pod):
         ended = state.get("terminated", {})
         if ended and ended.get("exitCode") != 0:
-            return _trouble_of_exit(ended, report_of(pod))
+            return _failure_of_exit(ended, report_of(pod))
     if _waits_for(pod) == "CrashLoopBackOff":
-        return Trouble("WorkerEnded", "the worker ends again and again without saying why")
+        return PodFailure("WorkerEnded", "the worker ends again and again without saying why")
     return None
 
 
-def trouble_of_server(pod: Json) -> Trouble | None:
-    """Say why a pod that should answer does not; what it got over is no trouble any more."""
-    return None if is_ready(pod) or is_going(pod) else trouble_of(pod)
+def server_failure_of(pod: Json) -> PodFailure | None:
+    """Say why a pod that should answer does not; what it got over is no failure any more."""
+    return None if is_ready(pod) or is_going(pod) else failure_of(pod)
 
 
-def slow_start_of(pod: Json, now: datetime) -> Trouble | None:
+def slow_start_of(pod: Json, now: datetime) -> PodFailure | None:
     """Say what a pod waits for that nobody has complained of, once it has waited for long.
 
     A volume that does not come is told in events only, so what it may be is named.
@@ -93,11 +93,11 @@ def slow_start_of(pod: Json, now: datetime) -> Trouble | None:
         message = (
             "its pod runs and is not ready: it loads the model, or waits for what it depends on"
         )
-        return Trouble("NotReady", message)
+        return PodFailure("NotReady", message)
     if _waits_for(pod) != "ContainerCreating":
         return None
     waits = [*_mounted(pod), "its image"]
-    return Trouble("PodNotStarted", f"its pod is not started; it waits for {' or '.join(waits)}")
+    return PodFailure("PodNotStarted", f"its pod is not started; it waits for {' or '.join(waits)}")
 
 
 def _mounted(pod: Json) -> list[str]:
@@ -160,15 +160,15 @@ def _waits_for(pod: Json) -> str | None:
     return None
 
 
-def _trouble_of_exit(ended: Json, report: RunReport | None) -> Trouble:
+def _failure_of_exit(ended: Json, report: RunReport | None) -> PodFailure:
     if ended.get("reason") == "OOMKilled":
-        return Trouble(
+        return PodFailure(
             "OOMKilled", "the worker took more memory than its limit: raise resources.memory"
         )
     if report:
         # In its own lines: it may be a table.
-        return Trouble(report.reason, report.message.strip()[:MAX_REPORT])
-    return Trouble(
+        return PodFailure(report.reason, report.message.strip()[:MAX_REPORT])
+    return PodFailure(
         "WorkerFailed", f"the worker ended with exit code {ended.get('exitCode')} and no word"
     )
 

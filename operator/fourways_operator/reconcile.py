@@ -23,9 +23,17 @@ from fourways_api import KIND, ModelDeployment, Problem, ProgressStatus
 
 from .cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MANAGER, Cluster, kind_of
 from .difference import difference
-from .errors import ApiFault, Forbidden, HookFailed, Invalid, NotYet, ObjectFault, OperatorError
+from .errors import (
+    ApiFault,
+    DependencyNotReady,
+    Forbidden,
+    HookFailed,
+    Invalid,
+    ObjectFault,
+    OperatorError,
+)
 from .events import events_of
-from .facts import Facts, Json, Settings
+from .facts import Facts, Json, OperatorSettings
 from .plan import (
     COMPONENT_LABEL,
     DEPLOYMENT,
@@ -45,8 +53,8 @@ from .plan import (
     plan_runs,
 )
 from .runs import is_under_way
-from .specs import Judged, judged
-from .status import look_again_in, pinned_digest, status_of
+from .specs import ParsedSpec, parsed_spec
+from .status import pinned_digest, requeue_after, status_of
 from .work_queue import Key
 
 logger = logging.getLogger(__name__)
@@ -57,27 +65,26 @@ GATEWAY_LABELS = {**OUR_LABELS, COMPONENT_LABEL: "gateway"}
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What came of looking at a deployment.
+class ReconcileResult:
+    """The result of reconciling a deployment.
 
-    ``wrote`` tells that an object of it was written; ``again_in`` is in how many seconds to look
-    again though nothing may have moved; ``lacks`` tells that the cluster has not every kind of
-    object it needs.
+    ``wrote``: an object of it was written. ``requeue_after``: seconds after which to look again
+    even if no event comes. ``lacks``: the cluster does not have every kind of object it needs.
     """
 
     status: Json
     wrote: bool = False
-    again_in: float | None = None
+    requeue_after: float | None = None
     lacks: bool = False
 
 
 async def reconcile(
     key: Key,
     cluster: Cluster,
-    settings: Settings,
+    settings: OperatorSettings,
     now: Callable[[], datetime],
     progress: Mapping[str, ProgressStatus] = NOTHING_KNOWN,
-) -> Told | None:
+) -> ReconcileResult | None:
     """Make the cluster match a key; return what is said of the deployment, None where none is.
 
     ``progress`` is what is known of its run at work, by the run's name.
@@ -95,7 +102,7 @@ async def reconcile(
         return None
     children = await _children(cluster, deployment)
     intent = _intent_of(deployment, settings, children)
-    outcome = Outcome()
+    outcome = ApplyOutcome()
     if intent.spec is not None:
         outcome = await _converge(cluster, intent.wanted, children, _owner_of(deployment))
         for kind in later_kinds(intent.spec):
@@ -119,14 +126,14 @@ async def reconcile(
     await _tell(cluster, deployment, status)
     if outcome.faults:
         raise outcome.faults[0]
-    return Told(status, outcome.writes > 0, look_again_in(facts), bool(outcome.missing))
+    return ReconcileResult(status, outcome.writes > 0, requeue_after(facts), bool(outcome.missing))
 
 
 _TOLD = (Forbidden, Invalid, HookFailed)
 """Faults that somebody has to do something about; the others pass."""
 
 
-async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: Settings) -> None:
+async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: OperatorSettings) -> None:
     owners = [d for d in await cluster.list(MODEL_DEPLOYMENT, namespace, {}) if not _is_going(d)]
     *lists, services, jobs = await asyncio.gather(
         *(cluster.list(k, namespace, GATEWAY_LABELS) for k in KINDS),
@@ -139,7 +146,9 @@ async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: Setting
     taken = await _names_taken(cluster, [obj for obj in wanted if _name(obj) not in there])
     if taken:
         # Half a gateway is worse than none: a deployment waits for it, and says what is in the way.
-        raise NotYet(f"the gateway waits for names that somebody else holds: {', '.join(taken)}")
+        raise DependencyNotReady(
+            f"the gateway waits for names that somebody else holds: {', '.join(taken)}"
+        )
     outcome = await _converge(cluster, wanted, tuple(there.values()), Owner())
     if outcome.faults:
         raise outcome.faults[0]
@@ -154,7 +163,7 @@ async def _children(cluster: Cluster, deployment: Json) -> tuple[Json, ...]:
     return tuple(obj for objects in lists for obj in objects)
 
 
-async def _observe(cluster: Cluster, deployment: Json, settings: Settings) -> Facts:
+async def _observe(cluster: Cluster, deployment: Json, settings: OperatorSettings) -> Facts:
     namespace, labels = deployment["metadata"]["namespace"], _labels_of(deployment)
     gateway, pods, gateway_pods = await asyncio.gather(
         cluster.list(DEPLOYMENT, namespace, GATEWAY_LABELS),
@@ -190,8 +199,8 @@ class Intent:
     wanted: tuple[Json, ...]
 
 
-def _intent_of(deployment: Json, settings: Settings, children: Sequence[Json]) -> Intent:
-    found = judged(deployment)
+def _intent_of(deployment: Json, settings: OperatorSettings, children: Sequence[Json]) -> Intent:
+    found = parsed_spec(deployment)
     if found.spec is None:
         return Intent(None, found.problems, ())
     pinned = pinned_digest(deployment)
@@ -201,7 +210,7 @@ def _intent_of(deployment: Json, settings: Settings, children: Sequence[Json]) -
 
 
 @lru_cache(maxsize=1024)
-def _planned(found: Judged, settings: Settings, pinned: str | None) -> tuple[Json, ...]:
+def _planned(found: ParsedSpec, settings: OperatorSettings, pinned: str | None) -> tuple[Json, ...]:
     """Plan. Pure, so remembered."""
     assert found.spec is not None  # noqa: S101  (the caller looked)
     return plan(found.spec, settings, pinned)
@@ -249,7 +258,7 @@ _OURS = frozenset({MANAGED_BY, DEPLOYMENT_LABEL, COMPONENT_LABEL})
 
 
 @dataclass(slots=True)
-class Outcome:
+class ApplyOutcome:
     """What came of making objects match."""
 
     writes: int = 0
@@ -260,8 +269,8 @@ class Outcome:
 
 async def _converge(
     cluster: Cluster, wanted: Sequence[Json], there: Sequence[Json], owner: Owner
-) -> Outcome:
-    outcome = Outcome()
+) -> ApplyOutcome:
+    outcome = ApplyOutcome()
     names = {_name(obj) for obj in wanted}
     kept = {}
     for obj in there:
@@ -275,13 +284,13 @@ async def _converge(
     for obj in wanted:
         try:
             await _converge_one(cluster, obj, kept.get(_name(obj)), owner, outcome)
-        except (ObjectFault, NotYet) as fault:
+        except (ObjectFault, DependencyNotReady) as fault:
             outcome.faults.append(fault)
     return outcome
 
 
 async def _converge_one(
-    cluster: Cluster, wanted: Json, found: Json | None, owner: Owner, outcome: Outcome
+    cluster: Cluster, wanted: Json, found: Json | None, owner: Owner, outcome: ApplyOutcome
 ) -> None:
     if not await cluster.has(kind_of(wanted)):
         outcome.missing.add(wanted["kind"])
@@ -292,7 +301,7 @@ async def _converge_one(
         await cluster.apply(wanted, None)
         outcome.writes += 1
     elif _is_going(found) or owner.outlived(found):
-        raise NotYet(f"waits until the old {_name(found)} is gone")
+        raise DependencyNotReady(f"waits until the old {_name(found)} is gone")
     elif not owner.may_hold(found, wanted):
         outcome.conflicts.append(_name(found))
     elif JOB.of(wanted) or RAY_JOB.of(wanted):

@@ -15,7 +15,7 @@ from fourways_api import RunReport, RunStatus
 from .facts import Json
 from .plan.parts import ROLLBACK_LABEL, RUN_LABEL
 from .plan.ray import run_name
-from .pods import MAX_MESSAGE, Trouble, is_going, report_of, trouble_of
+from .pods import MAX_MESSAGE, PodFailure, failure_of, is_going, report_of
 
 JOB_LABEL = "batch.kubernetes.io/job-name"
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -26,11 +26,11 @@ _BYSTANDER = "Terminated"
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run, the report of its latest pod that left one, and its trouble."""
+    """A run, the report of its latest pod that left one, and its failure."""
 
     status: RunStatus
     report: RunReport | None
-    trouble: Trouble | None
+    failure: PodFailure | None
     waits: bool = False
     """Whether its Job is suspended: by Kueue until there is room for it, or by hand."""
 
@@ -54,8 +54,8 @@ def job_of(pod: Json) -> str:
 def is_under_way(job: Json) -> bool:
     """Tell whether a Job is a run that has not ended."""
     ended = {"Complete", "SuccessCriteriaMet", "Failed", "FailureTarget"}
-    told = (job.get("status") or {}).get("conditions") or []
-    over = any(c["type"] in ended and c["status"] == "True" for c in told)
+    conditions = (job.get("status") or {}).get("conditions") or []
+    over = any(c["type"] in ended and c["status"] == "True" for c in conditions)
     return not over and "deletionTimestamp" not in job["metadata"] and not _moves_back(job)
 
 
@@ -68,16 +68,16 @@ def run_of(job: Json, pods: Iterable[Json]) -> RunFacts:
     )
     report = _telling(latest_first)
     workers = job.get("spec", {}).get("completions") or 1
-    trouble = _trouble_of_workers(latest_first, workers)
+    failure = _failure_of_workers(latest_first, workers)
     ended = None
     # The Job is told apart from its pods' end: that takes their grace period.
     if done := finished.get("Complete") or finished.get("SuccessCriteriaMet"):
-        outcome, trouble = "Succeeded", None
+        outcome, failure = "Succeeded", None
         ended = status.get("completionTime") or done.get("lastTransitionTime")
     elif "Failed" in finished:
         outcome = "Failed"
         ended = finished["Failed"].get("lastTransitionTime")
-        trouble = trouble or _trouble_of_job(finished["Failed"])
+        failure = failure or _failure_of_job(finished["Failed"])
     else:
         outcome = "Running"
     name, job_name = run_name(job), job["metadata"]["name"]
@@ -91,10 +91,10 @@ def run_of(job: Json, pods: Iterable[Json]) -> RunFacts:
         version=report.version if report else None,
         rows=report.rows if report and outcome == "Succeeded" else None,
         rejects=report.rejects if report and outcome != "Running" else None,
-        message=trouble.message if trouble else _lost(status),
+        message=failure.message if failure else _lost(status),
     )
     waits = outcome == "Running" and bool(job.get("spec", {}).get("suspend"))
-    return RunFacts(run, report, trouble, waits)
+    return RunFacts(run, report, failure, waits)
 
 
 def _latest_first(jobs: Iterable[Json], pods: Iterable[Json]) -> list[tuple[Json, list[Json]]]:
@@ -138,29 +138,29 @@ def _lost(status: Json) -> str | None:
 def _telling(latest_first: Sequence[Json]) -> RunReport | None:
     """Return the report that tells how the run went: of whoever published, or ended it."""
     reports = [r for r in map(report_of, latest_first) if r]
-    told = (
+    by_weight = (
         *(r for r in reports if r.outcome == "Succeeded"),
         *(r for r in reports if r.reason != _BYSTANDER),
         *reports,
     )
-    return next(iter(told), None)
+    return next(iter(by_weight), None)
 
 
-def _trouble_of_workers(latest_first: Sequence[Json], workers: int) -> Trouble | None:
+def _failure_of_workers(latest_first: Sequence[Json], workers: int) -> PodFailure | None:
     found = []
     for pod in latest_first:
-        trouble = None if _disrupted(pod) or _over(pod) else trouble_of(pod)
-        if trouble is None:
+        failure = None if _disrupted(pod) or _over(pod) else failure_of(pod)
+        if failure is None:
             continue
         index = pod["metadata"].get("labels", {}).get(INDEX_LABEL)
         if workers > 1 and index is not None:
-            trouble = Trouble(trouble.reason, f"worker {index}: {trouble.message}")
-        found.append(trouble)
+            failure = PodFailure(failure.reason, f"worker {index}: {failure.message}")
+        found.append(failure)
     return next((t for t in found if t.reason != _BYSTANDER), next(iter(found), None))
 
 
 def _disrupted(pod: Json) -> bool:
-    """Tell whether a pod was taken away (a drained node, a preemption): no trouble of the run."""
+    """Tell whether a pod was taken away (a drained node, a preemption): no failure of the run."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in conditions)
 
@@ -170,11 +170,11 @@ def _over(pod: Json) -> bool:
     return RUN_LABEL in pod["metadata"].get("labels", {}) and is_going(pod)
 
 
-def _trouble_of_job(condition: Json) -> Trouble:
+def _failure_of_job(condition: Json) -> PodFailure:
     words = {
         "DeadlineExceeded": "the run took longer than activeDeadlineSeconds",
         "BackoffLimitExceeded": "the run failed more often than backoffLimit allows",
         "FailedIndexes": "the run failed more often than backoffLimit allows",
     }
     reason = str(condition.get("reason", "JobFailed"))
-    return Trouble(reason, words.get(reason, str(condition.get("message", ""))[:MAX_MESSAGE]))
+    return PodFailure(reason, words.get(reason, str(condition.get("message", ""))[:MAX_MESSAGE]))

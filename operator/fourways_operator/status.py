@@ -14,7 +14,7 @@ from fourways_api import ModelDeployment, ModelStatus, Problem, Status
 from fourways_api.deployment import Condition
 from fourways_api.values import LOCAL_SCHEMES, scheme
 
-from .conditions import Verdict, View, verdicts_of, view_of
+from .conditions import ConditionResult, ModeView, evaluate, view_of
 from .conditions.batch import KUBERAY_SECONDS, next_run
 from .conditions.common import pinned_digest
 from .conditions.realtime import KSERVE_SECONDS
@@ -23,7 +23,7 @@ from .plan import INFERENCE_SERVICE, RAY_JOB
 from .plan.gateway import address
 from .pods import SLOW_START_SECONDS, age, is_ready
 
-__all__ = ["look_again_in", "next_run", "pinned_digest", "status_of"]
+__all__ = ["next_run", "pinned_digest", "requeue_after", "status_of"]
 
 
 def status_of(
@@ -43,9 +43,9 @@ def status_of(
     choice = deployment.spec.choice()
     # What is remembered of one mode says nothing of another.
     view = view_of(facts, deployment, old if old.mode == choice.mode else Status())
-    verdicts = {
-        "SpecValid": Verdict("True", "Valid", "the spec is valid"),
-        **verdicts_of(view),
+    results = {
+        "SpecValid": ConditionResult("True", "Valid", "the spec is valid"),
+        **evaluate(view),
     }
     status = Status(
         observed_generation=generation,
@@ -53,13 +53,13 @@ def status_of(
         mode_reason=choice.reason,
         model=_model(view),
         address=address(*deployment.key, choice.mode),
-        conditions=_conditions(verdicts, old, generation, facts.now),
-        **view.told(),
+        conditions=_conditions(results, old, generation, facts.now),
+        **view.status_fields(),
     )
     return _written(status)
 
 
-def look_again_in(facts: Facts) -> float | None:
+def requeue_after(facts: Facts) -> float | None:
     """Return in how many seconds there may be something to say that no event will tell of."""
     waits = (
         [(SLOW_START_SECONDS, pod) for pod in facts.pods if not is_ready(pod)]
@@ -88,7 +88,7 @@ def _old_status(deployment: Json) -> Status:
         return Status()
 
 
-def _model(view: View) -> ModelStatus:
+def _model(view: ModeView) -> ModelStatus:
     model = view.deployment.spec.model
     pins = model.digest is None and scheme(model.uri) not in LOCAL_SCHEMES
     return ModelStatus(
@@ -102,24 +102,24 @@ def _model(view: View) -> ModelStatus:
 
 
 def _conditions(
-    verdicts: dict[str, Verdict], old: Status, generation: int, now: datetime
+    results: dict[str, ConditionResult], old: Status, generation: int, now: datetime
 ) -> tuple[Condition, ...]:
     before = {c.type: c for c in old.conditions}
     conditions = []
-    for kind, verdict in verdicts.items():
+    for kind, result in results.items():
         was = before.get(kind)
-        same = was is not None and was.status == verdict.status
+        same = was is not None and was.status == result.status
         conditions.append(
             Condition.model_validate(
                 {
                     "type": kind,
-                    "status": verdict.status,
+                    "status": result.status,
                     "observedGeneration": generation,
                     "lastTransitionTime": was.last_transition_time
                     if was and same
                     else rfc3339(now),
-                    "reason": verdict.reason,
-                    "message": verdict.message[:4096],
+                    "reason": result.reason,
+                    "message": result.message[:4096],
                 }
             )
         )
@@ -128,11 +128,11 @@ def _conditions(
 
 def _invalid(old: Status, generation: int, problems: tuple[Problem, ...], facts: Facts) -> Json:
     message = "; ".join(str(p) for p in problems)[:4096] or "the spec is not valid"
-    verdicts = {c.type: Verdict(c.status, c.reason, c.message) for c in old.conditions}
-    verdicts["SpecValid"] = Verdict("False", "Invalid", message)
-    if verdicts.get("Ready") is None or verdicts["Ready"].status != "True":
-        verdicts["Ready"] = Verdict("False", "SpecInvalid", message)
-    conditions = _conditions(verdicts, old, generation, facts.now)
+    results = {c.type: ConditionResult(c.status, c.reason, c.message) for c in old.conditions}
+    results["SpecValid"] = ConditionResult("False", "Invalid", message)
+    if results.get("Ready") is None or results["Ready"].status != "True":
+        results["Ready"] = ConditionResult("False", "SpecInvalid", message)
+    conditions = _conditions(results, old, generation, facts.now)
     return _written(
         old.model_copy(update={"observed_generation": generation, "conditions": conditions})
     )

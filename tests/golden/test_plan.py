@@ -8,10 +8,10 @@ import yaml
 
 from fourways_api import check, load_documents, parse
 from fourways_operator import plan as planner
-from fourways_operator.facts import Settings
+from fourways_operator.facts import OperatorSettings
 
 FOLDER = Path(__file__).parent / "plan"
-SETTINGS = Settings(runtime_image="fourways-runtime:test", gateway_replicas=2)
+SETTINGS = OperatorSettings(runtime_image="fourways-runtime:test", gateway_replicas=2)
 
 RUN = "a-run-29406240"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fourways_operator.cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MANAGER
-from fourways_operator.errors import ApiFault, Conflict, Gone, Invalid
+from fourways_operator.errors import ApiFault, Conflict, Invalid, ObjectGone
 from fourways_operator.events import Event
 from fourways_operator.facts import Json, Kind
 from fourways_operator.plan import KINDS, OBSERVED
@@ -114,7 +114,7 @@ class FakeCluster:
         meta = deployment["metadata"]
         with self._write(f"status {meta['name']}"):
             if (live := self.objects.get(_ident(deployment))) is None:
-                raise Gone("no such deployment")
+                raise ObjectGone("no such deployment")
             _refuse_other_uid(live, meta["uid"])
             self._change(live, {"status": status}, STATUS_MANAGER, True, "status")
 
@@ -193,9 +193,9 @@ class FakeCluster:
         ident = _ident(obj)
         kind, namespace, _ = ident
         if kind in self.absent:
-            raise Gone(f"the server has no {kind}")
+            raise ObjectGone(f"the server has no {kind}")
         if namespace in self.terminating:
-            raise Gone(f"namespace {namespace} is being terminated")
+            raise ObjectGone(f"namespace {namespace} is being terminated")
         live = self.objects.get(ident)
         if live is None:
             if uid is not None:

@@ -12,14 +12,14 @@ import pytest
 
 from fourways_api import Problem, parse
 from fourways_operator import plan as planner
-from fourways_operator.facts import Facts, Json, Settings
+from fourways_operator.facts import Facts, Json, OperatorSettings
 from fourways_operator.plan import routes
 from fourways_operator.pods import config_text
-from fourways_operator.status import look_again_in, status_of
+from fourways_operator.status import requeue_after, status_of
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
-SETTINGS = Settings(runtime_image="runtime:1")
+SETTINGS = OperatorSettings(runtime_image="runtime:1")
 URL = "http://m-realtime-predictor.demo.svc.cluster.local"
 BUDGET = {"sizeMiB": 8, "memoryMiB": 64, "latencyMs": 5}
 BLOCKS: dict[str, Json] = {
@@ -305,10 +305,10 @@ def test_a_pod_that_is_not_started_for_long_says_what_it_may_wait_for() -> None:
     creating = {"waiting": {"reason": "ContainerCreating"}}
     fresh = facts(document, pod(document, state=creating))
     assert said(fresh)["Ready"].startswith("False Starting")
-    assert look_again_in(fresh) == 11.0
+    assert requeue_after(fresh) == 11.0
     stuck = facts(document, pod(document, state=creating, creationTimestamp=before(20)))
     assert "waits for the claim models or its image" in said(stuck)["Ready"]
-    assert look_again_in(stuck) is None
+    assert requeue_after(stuck) is None
 
 
 def test_a_pod_that_runs_and_is_not_ready_for_long_says_so() -> None:
@@ -321,7 +321,7 @@ def test_a_pod_that_runs_and_is_not_ready_for_long_says_so() -> None:
 def test_kserves_silence_is_looked_at_again() -> None:
     document = deployment("realtime")
     fresh = facts(document, children=(service(document, None, 5),))
-    assert look_again_in(fresh) == 26.0
+    assert requeue_after(fresh) == 26.0
 
 
 def test_what_keeps_pods_from_being_made_is_named() -> None:

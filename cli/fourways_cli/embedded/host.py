@@ -13,7 +13,7 @@ from typing import Any
 
 from fourways_api import ModelDeployment
 from fourways_operator import plan
-from fourways_operator.facts import Facts, Settings
+from fourways_operator.facts import Facts, OperatorSettings
 from fourways_operator.plan import Observed
 from fourways_operator.status import next_run, status_of
 
@@ -30,7 +30,7 @@ from .state import held, lay_out, local_paths
 Json = dict[str, Any]
 Key = tuple[str, str]
 
-SETTINGS = Settings(runtime_image="fourways-runtime")
+SETTINGS = OperatorSettings(runtime_image="fourways-runtime")
 KEPT_RUNS = 10
 
 

@@ -12,10 +12,10 @@ from fourways_api import ModelDeployment, Status
 
 from ..facts import Facts
 from . import batch, edge, realtime, streaming
-from .common import KSERVE_MISSING, Verdict, View
+from .common import KSERVE_MISSING, ConditionResult, ModeView
 
 
-def view_of(facts: Facts, deployment: ModelDeployment, old: Status) -> View:
+def view_of(facts: Facts, deployment: ModelDeployment, old: Status) -> ModeView:
     """Return the facts, digested as the deployment's mode looks at them.
 
     ``old`` is the last status, empty when it was of another mode.
@@ -31,7 +31,7 @@ def view_of(facts: Facts, deployment: ModelDeployment, old: Status) -> View:
             return edge.EdgeView.of(facts, deployment, old)
 
 
-def verdicts_of(view: View) -> dict[str, Verdict]:
+def evaluate(view: ModeView) -> dict[str, ConditionResult]:
     """Return what each condition's checks say."""
     return {
         kind: next(v for v in (check(view) for check in checks) if v is not None)
@@ -39,4 +39,4 @@ def verdicts_of(view: View) -> dict[str, Verdict]:
     }
 
 
-__all__ = ["KSERVE_MISSING", "Verdict", "View", "verdicts_of", "view_of"]
+__all__ = ["KSERVE_MISSING", "ConditionResult", "ModeView", "evaluate", "view_of"]

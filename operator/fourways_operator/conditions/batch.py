@@ -18,8 +18,8 @@ from ..plan.parts import RUN_LABEL
 from ..pods import MAX_MESSAGE, age
 from ..runs import RunFacts, rollbacks_of, runs_of
 from .common import (
-    Verdict,
-    View,
+    ConditionResult,
+    ModeView,
     apply_failed,
     constant,
     gateway_degraded,
@@ -40,7 +40,7 @@ _FAILED = frozenset({"Failed", "ValidationFailed"})
 
 
 @dataclass(frozen=True)
-class BatchView(View):
+class BatchView(ModeView):
     """The runs, and the moves back to an earlier one, latest first."""
 
     runs: list[RunFacts]
@@ -103,8 +103,8 @@ class BatchView(View):
         begun = self.latest.status.started_at if self.latest else None
         return None if (begun or "") > (move.status.started_at or "") else move
 
-    def told(self) -> dict[str, Any]:
-        """Return what is told of runs."""
+    def status_fields(self) -> dict[str, Any]:
+        """Return the fields about runs."""
         batch = self.deployment.spec.batch
         return {
             "last_run": self._last_run(),
@@ -119,11 +119,11 @@ class BatchView(View):
         run = self.latest.status
         if run.outcome != "Running":
             return run
-        told = self.facts.progress.get(run.name)
-        if told is None and before and (before.name, before.job) == (run.name, run.job):
+        known = self.facts.progress.get(run.name)
+        if known is None and before and (before.name, before.job) == (run.name, run.job):
             # Until the gateway tells anew; the figures say of when they are.
-            told = before.progress
-        return run.model_copy(update={"progress": told})
+            known = before.progress
+        return run.model_copy(update={"progress": known})
 
 
 def _ended_unseen(run: RunStatus, deployment: str) -> RunStatus:
@@ -150,7 +150,7 @@ def next_run(schedule: str, time_zone: str, now: datetime) -> str:
     return rfc3339(due)
 
 
-def _ray_failed(view: BatchView) -> Verdict | None:
+def _ray_failed(view: BatchView) -> ConditionResult | None:
     """The Ray cluster of the run at work has failed, or nobody makes one."""
     ray_job = view.ray_job
     if ray_job is None:
@@ -159,7 +159,7 @@ def _ray_failed(view: BatchView) -> Verdict | None:
     if status.get("jobDeploymentStatus") in _FAILED:
         reason = str(status.get("reason") or "RayJobFailed")
         said = str(status.get("message") or "see its events")[-MAX_MESSAGE:]
-        return Verdict("False", reason, f"RayJob {name}: {said}")
+        return ConditionResult("False", reason, f"RayJob {name}: {said}")
     waited = age(ray_job, view.facts.now)
     if status or waited is None or waited < KUBERAY_SECONDS:
         return None
@@ -167,38 +167,38 @@ def _ray_failed(view: BatchView) -> Verdict | None:
         f"no KubeRay operator answers: nobody took up RayJob {name} within {KUBERAY_SECONDS:g} s; "
         "is it running? (docs/modes/batch.md)"
     )
-    return Verdict("False", "KubeRaySilent", message)
+    return ConditionResult("False", "KubeRaySilent", message)
 
 
-def _ray_degrades(view: BatchView) -> Verdict | None:
-    verdict = _ray_failed(view)
-    return replace(verdict, status="True") if verdict else None
+def _ray_degrades(view: BatchView) -> ConditionResult | None:
+    result = _ray_failed(view)
+    return replace(result, status="True") if result else None
 
 
-def _nothing_published(view: BatchView) -> Verdict | None:
+def _nothing_published(view: BatchView) -> ConditionResult | None:
     if view.last_published is not None:
         return None
     if stopped := kind_missing(view) or apply_failed(view) or _ray_failed(view):
         return stopped
-    if view.latest and view.latest.trouble:
-        return Verdict(
+    if view.latest and view.latest.failure:
+        return ConditionResult(
             "False",
-            view.latest.trouble.reason,
-            f"no run was published yet: {view.latest.trouble.message}",
+            view.latest.failure.reason,
+            f"no run was published yet: {view.latest.failure.message}",
         )
     if under_way := _run_in_progress(view):
-        return Verdict("False", "FirstRunInProgress", under_way.message)
+        return ConditionResult("False", "FirstRunInProgress", under_way.message)
     message = f"no run yet; start one now: fourways run {view.deployment.metadata.name}"
-    return Verdict("False", "WaitingForFirstRun", message)
+    return ConditionResult("False", "WaitingForFirstRun", message)
 
 
-def _ready(view: BatchView) -> Verdict | None:
+def _ready(view: BatchView) -> ConditionResult | None:
     run = view.last_published
     assert run is not None  # noqa: S101  (checked before)
-    return Verdict("True", "Published", f"answers from run {run.name} ({run.rows} rows)")
+    return ConditionResult("True", "Published", f"answers from run {run.name} ({run.rows} rows)")
 
 
-def _run_in_progress(view: BatchView) -> Verdict | None:
+def _run_in_progress(view: BatchView) -> ConditionResult | None:
     if view.latest and view.latest.status.outcome == "Running":
         run = view.latest.status
         if view.latest.waits:
@@ -206,37 +206,37 @@ def _run_in_progress(view: BatchView) -> Verdict | None:
                 f"run {run.name} has not begun: its Job is suspended, by Kueue until the queue "
                 "has room, or by hand"
             )
-            return Verdict("True", "RunSuspended", message)
+            return ConditionResult("True", "RunSuspended", message)
         share = f", {run.workers} workers" if run.workers else ""
-        return Verdict("True", "RunInProgress", f"run {run.name} is at work{share}")
+        return ConditionResult("True", "RunInProgress", f"run {run.name} is at work{share}")
     return None
 
 
-def _running_badly(view: BatchView) -> Verdict | None:
-    if view.latest and view.latest.status.outcome == "Running" and view.latest.trouble:
-        return Verdict("True", view.latest.trouble.reason, view.latest.trouble.message)
+def _running_badly(view: BatchView) -> ConditionResult | None:
+    if view.latest and view.latest.status.outcome == "Running" and view.latest.failure:
+        return ConditionResult("True", view.latest.failure.reason, view.latest.failure.message)
     return None
 
 
-def _last_run_failed(view: BatchView) -> Verdict | None:
+def _last_run_failed(view: BatchView) -> ConditionResult | None:
     run = view.finished
-    if run is None or run.status.outcome != "Failed" or run.trouble is None:
+    if run is None or run.status.outcome != "Failed" or run.failure is None:
         return None
-    return Verdict(
-        "True", run.trouble.reason, f"run {run.status.name} failed: {run.trouble.message}"
+    return ConditionResult(
+        "True", run.failure.reason, f"run {run.status.name} failed: {run.failure.message}"
     )
 
 
-def _rollback_failed(view: BatchView) -> Verdict | None:
+def _rollback_failed(view: BatchView) -> ConditionResult | None:
     move = view.latest_rollback_failed
-    if move is None or move.trouble is None:
+    if move is None or move.failure is None:
         return None
-    message = f"rollback {move.status.job} failed: {move.trouble.message}"
-    return Verdict("True", move.trouble.reason, message)
+    message = f"rollback {move.status.job} failed: {move.failure.message}"
+    return ConditionResult("True", move.failure.reason, message)
 
 
-def _model_failed(view: BatchView) -> Verdict | None:
-    return model_refused(view.latest.trouble if view.latest else None)
+def _model_failed(view: BatchView) -> ConditionResult | None:
+    return model_refused(view.latest.failure if view.latest else None)
 
 
 BatchView.conditions = {

@@ -11,7 +11,7 @@ from fourways_api import GatewayConfig, ModelDeployment, Route, RunReport, Statu
 from ..facts import Facts, Json
 from ..plan import COMPONENT_LABEL, MODE_LABEL
 from ..plan.routes import config_of, has_room, route_of
-from ..pods import Trouble, config_text, container_of, is_going, is_ready, trouble_of_server
+from ..pods import PodFailure, config_text, container_of, is_going, is_ready, server_failure_of
 
 KSERVE_MISSING = "KServeMissing"
 KUBERAY_MISSING = "KubeRayMissing"
@@ -30,7 +30,7 @@ MODEL_REASONS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ConditionResult:
     """A condition before it has a time."""
 
     status: str
@@ -39,7 +39,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class View:
+class ModeView:
     """The facts, digested: what the checks look at. Each mode has its own."""
 
     conditions: ClassVar[Mapping[str, tuple[Check[Any], ...]]]
@@ -70,7 +70,7 @@ class View:
         seen = (r.digest for r in self.reports if r.version == model.version)
         return next((d for d in seen if d), None)
 
-    def told(self) -> dict[str, Any]:
+    def status_fields(self) -> dict[str, Any]:
         """Return the fields of status that only this mode has."""
         return {}
 
@@ -101,9 +101,9 @@ class View:
         ]
 
     @property
-    def gateway_trouble(self) -> Trouble | None:
+    def gateway_failure(self) -> PodFailure | None:
         """What ails the gateway."""
-        return next((t for t in map(trouble_of_server, self.gateway_pods) if t), None)
+        return next((t for t in map(server_failure_of, self.gateway_pods) if t), None)
 
     def own_pods(self, mode: str) -> list[Json]:
         """Return its workers' pods, youngest first."""
@@ -119,19 +119,19 @@ class View:
         return same_image and config_text(pod) == config_text(wanted)
 
 
-V = TypeVar("V", bound=View, contravariant=True)
-Check = Callable[[V], Verdict | None]
+V = TypeVar("V", bound=ModeView, contravariant=True)
+Check = Callable[[V], ConditionResult | None]
 
 
-def constant(status: str, reason: str, message: str) -> Check[View]:
+def constant(status: str, reason: str, message: str) -> Check[ModeView]:
     """Return a check that always says the same: the end of a list."""
-    return lambda _: Verdict(status, reason, message)
+    return lambda _: ConditionResult(status, reason, message)
 
 
 # ---------------------------------------------------------------- in the way of Ready
 
 
-def name_taken(view: View) -> Verdict | None:
+def name_taken(view: ModeView) -> ConditionResult | None:
     """Somebody else's object has a name we need."""
     if not view.facts.conflicts:
         return None
@@ -139,10 +139,10 @@ def name_taken(view: View) -> Verdict | None:
     message = (
         f"{names} exists and is somebody else's: rename or delete it, or rename this deployment"
     )
-    return Verdict("False", "NameTaken", message)
+    return ConditionResult("False", "NameTaken", message)
 
 
-def kind_missing(view: View) -> Verdict | None:
+def kind_missing(view: ModeView) -> ConditionResult | None:
     """The cluster lacks a kind of object the plan needs."""
     if not view.facts.missing:
         return None
@@ -151,24 +151,26 @@ def kind_missing(view: View) -> Verdict | None:
             "the cluster has no InferenceServices: install KServe 0.20 or later in Standard mode "
             "(docs/modes/realtime.md says how); this deployment goes on by itself then"
         )
-        return Verdict("False", KSERVE_MISSING, message)
+        return ConditionResult("False", KSERVE_MISSING, message)
     if "RayJob" in view.facts.missing:
         message = (
             "the cluster has no RayJobs: install KubeRay 1.6 or later (docs/modes/batch.md says "
             "how), or set batch.engine to Jobs; this deployment goes on by itself then"
         )
-        return Verdict("False", KUBERAY_MISSING, message)
-    return Verdict("False", "KindMissing", f"the cluster has no {', '.join(view.facts.missing)}")
+        return ConditionResult("False", KUBERAY_MISSING, message)
+    return ConditionResult(
+        "False", "KindMissing", f"the cluster has no {', '.join(view.facts.missing)}"
+    )
 
 
-def apply_failed(view: View) -> Verdict | None:
+def apply_failed(view: ModeView) -> ConditionResult | None:
     """The API server refuses an object."""
     if not view.facts.faults:
         return None
-    return Verdict("False", "ApplyFailed", "; ".join(view.facts.faults))
+    return ConditionResult("False", "ApplyFailed", "; ".join(view.facts.faults))
 
 
-def gateway_missing(view: View) -> Verdict | None:
+def gateway_missing(view: ModeView) -> ConditionResult | None:
     """Nobody answers in the namespace."""
     gateway = view.facts.gateway
     if gateway and gateway.get("status", {}).get("availableReplicas", 0) > 0:
@@ -176,7 +178,7 @@ def gateway_missing(view: View) -> Verdict | None:
     return _waits_for_gateway(view, "waits for the gateway")
 
 
-def gateway_unaware(view: View) -> Verdict | None:
+def gateway_unaware(view: ModeView) -> ConditionResult | None:
     """A pod of the gateway would answer that there is no such deployment, or ask elsewhere.
 
     A route that differs only in what it tells (its version, a time limit) leads there all the same.
@@ -189,7 +191,7 @@ def gateway_unaware(view: View) -> Verdict | None:
     )
 
 
-def _gateway_full(view: View) -> Verdict | None:
+def _gateway_full(view: ModeView) -> ConditionResult | None:
     gateway, route = view.facts.gateway, view.route
     config = config_of(gateway) if gateway else None
     if config is None or route is None or has_room(config, route):
@@ -198,13 +200,13 @@ def _gateway_full(view: View) -> Verdict | None:
         f"the gateway of namespace {config.namespace} can be told of no more than its "
         f"{len(config.routes)} deployments: put this one into another namespace"
     )
-    return Verdict("False", "GatewayFull", message)
+    return ConditionResult("False", "GatewayFull", message)
 
 
-def _waits_for_gateway(view: View, what: str) -> Verdict:
-    trouble = view.gateway_trouble
-    message = what + (f": {trouble.message}" if trouble else "")
-    return Verdict("False", trouble.reason if trouble else "WaitingForGateway", message)
+def _waits_for_gateway(view: ModeView, what: str) -> ConditionResult:
+    failure = view.gateway_failure
+    message = what + (f": {failure.message}" if failure else "")
+    return ConditionResult("False", failure.reason if failure else "WaitingForGateway", message)
 
 
 def _leads_alike(known: Route | None, wanted: Route | None) -> bool:
@@ -216,23 +218,25 @@ def _leads_alike(known: Route | None, wanted: Route | None) -> bool:
 # ---------------------------------------------------------------- Progressing, Degraded
 
 
-def gateway_rolling(view: View) -> Verdict | None:
+def gateway_rolling(view: ModeView) -> ConditionResult | None:
     """A pod of the gateway does not know yet what the spec says now."""
     if all(known == view.route for known in view.known_routes):
         return None
-    return Verdict("True", "GatewayRolling", "the gateway takes up the new route")
+    return ConditionResult("True", "GatewayRolling", "the gateway takes up the new route")
 
 
-def refused(view: View) -> Verdict | None:
+def refused(view: ModeView) -> ConditionResult | None:
     """The API server refuses an object, or lacks its kind."""
-    verdict = kind_missing(view) or apply_failed(view)
-    return replace(verdict, status="True") if verdict else None
+    result = kind_missing(view) or apply_failed(view)
+    return replace(result, status="True") if result else None
 
 
-def gateway_degraded(view: View) -> Verdict | None:
+def gateway_degraded(view: ModeView) -> ConditionResult | None:
     """A pod of the gateway does not work."""
-    trouble = view.gateway_trouble
-    return Verdict("True", trouble.reason, f"gateway: {trouble.message}") if trouble else None
+    failure = view.gateway_failure
+    return (
+        ConditionResult("True", failure.reason, f"gateway: {failure.message}") if failure else None
+    )
 
 
 nothing_wrong = constant("False", "AsExpected", "nothing is wrong")
@@ -241,19 +245,19 @@ nothing_wrong = constant("False", "AsExpected", "nothing is wrong")
 # ---------------------------------------------------------------- ModelResolved
 
 
-def model_resolved(view: View) -> Verdict | None:
+def model_resolved(view: ModeView) -> ConditionResult | None:
     """The model's digest is known."""
     if view.digest is None:
         return None
     source = "spec" if view.deployment.spec.model.digest else "first download"
-    return Verdict("True", "Resolved", f"{view.digest} by {source}")
+    return ConditionResult("True", "Resolved", f"{view.digest} by {source}")
 
 
-def model_refused(trouble: Trouble | None) -> Verdict | None:
+def model_refused(failure: PodFailure | None) -> ConditionResult | None:
     """Return what is wrong with the model, if that is what ails a worker."""
-    if trouble is None or trouble.reason not in MODEL_REASONS:
+    if failure is None or failure.reason not in MODEL_REASONS:
         return None
-    return Verdict("False", trouble.reason, trouble.message)
+    return ConditionResult("False", failure.reason, failure.message)
 
 
 # ---------------------------------------------------------------- reading objects

@@ -12,8 +12,8 @@ from ..facts import Facts, Json
 from ..plan import JOB, MODE_LABEL
 from ..runs import RunFacts, job_of, run_of
 from .common import (
-    Verdict,
-    View,
+    ConditionResult,
+    ModeView,
     apply_failed,
     constant,
     gateway_degraded,
@@ -30,7 +30,7 @@ from .common import (
 
 
 @dataclass(frozen=True)
-class EdgeView(View):
+class EdgeView(ModeView):
     """The build that the spec asks for, and what is published."""
 
     build: RunFacts | None
@@ -74,8 +74,8 @@ class EdgeView(View):
         """What the build said."""
         return iter([self.build.report] if self.build and self.build.report else [])
 
-    def told(self) -> dict[str, Any]:
-        """Return what is told of bundles."""
+    def status_fields(self) -> dict[str, Any]:
+        """Return the fields about bundles."""
         return {"bundles": self.bundles}
 
 
@@ -90,61 +90,61 @@ def _is_build(job: Json) -> bool:
     return (job["metadata"].get("labels") or {}).get(MODE_LABEL) == "edge"
 
 
-def _nothing_built(view: EdgeView) -> Verdict | None:
+def _nothing_built(view: EdgeView) -> ConditionResult | None:
     if view.outcome == "Succeeded" or view.bundles:
         return None
     if stopped := kind_missing(view) or apply_failed(view):
         return stopped
     if view.build is None:
-        return Verdict("False", "WaitingForBuild", "waits for its build to be started")
-    if view.build.trouble:
-        message = f"nothing was built yet: {view.build.trouble.message}"
-        return Verdict("False", view.build.trouble.reason, message)
+        return ConditionResult("False", "WaitingForBuild", "waits for its build to be started")
+    if view.build.failure:
+        message = f"nothing was built yet: {view.build.failure.message}"
+        return ConditionResult("False", view.build.failure.reason, message)
     name = view.build.status.name
-    return Verdict("False", "BuildInProgress", f"build {name} is at work; it is the first")
+    return ConditionResult("False", "BuildInProgress", f"build {name} is at work; it is the first")
 
 
-def _gateway_unaware(view: EdgeView) -> Verdict | None:
+def _gateway_unaware(view: EdgeView) -> ConditionResult | None:
     """While another build is at work the gateway serves what the last one published."""
     if view.outcome != "Succeeded" and any(r and r.publish for r in view.known_routes):
         return None
     return gateway_unaware(view)
 
 
-def _ready(view: EdgeView) -> Verdict | None:
+def _ready(view: EdgeView) -> ConditionResult | None:
     targets = ", ".join(b.target for b in view.bundles) or "its targets"
     message = f"bundles of version {view.version} are served for {targets}"
     if view.outcome != "Succeeded":
         message += ", by an earlier build"
-    return Verdict("True", "Published", message)
+    return ConditionResult("True", "Published", message)
 
 
-def _building(view: EdgeView) -> Verdict | None:
+def _building(view: EdgeView) -> ConditionResult | None:
     if view.build is None or view.outcome != "Running":
         return None
-    return Verdict("True", "BuildInProgress", f"build {view.build.status.name} is at work")
+    return ConditionResult("True", "BuildInProgress", f"build {view.build.status.name} is at work")
 
 
-def _gateway_rolling(view: EdgeView) -> Verdict | None:
+def _gateway_rolling(view: EdgeView) -> ConditionResult | None:
     return gateway_rolling(view) if view.outcome == "Succeeded" else None
 
 
-def _build_in_trouble(view: EdgeView) -> Verdict | None:
+def _build_failing(view: EdgeView) -> ConditionResult | None:
     build = view.build
-    if build is None or build.trouble is None:
+    if build is None or build.failure is None:
         return None
     if view.outcome == "Running":
-        return Verdict("True", build.trouble.reason, build.trouble.message)
+        return ConditionResult("True", build.failure.reason, build.failure.message)
     name = build.status.name
     message = (
-        f"build {name} failed: {build.trouble.message}; change the spec, or delete Job {name} to "
+        f"build {name} failed: {build.failure.message}; change the spec, or delete Job {name} to "
         "have it tried again"
     )
-    return Verdict("True", build.trouble.reason, message)
+    return ConditionResult("True", build.failure.reason, message)
 
 
-def _model_failed(view: EdgeView) -> Verdict | None:
-    return model_refused(view.build.trouble if view.build else None)
+def _model_failed(view: EdgeView) -> ConditionResult | None:
+    return model_refused(view.build.failure if view.build else None)
 
 
 EdgeView.conditions = {
@@ -154,7 +154,7 @@ EdgeView.conditions = {
         _gateway_rolling,
         constant("False", "Idle", "nothing is under way"),
     ),
-    "Degraded": (refused, _build_in_trouble, gateway_degraded, nothing_wrong),
+    "Degraded": (refused, _build_failing, gateway_degraded, nothing_wrong),
     "ModelResolved": (
         _model_failed,
         model_resolved,

@@ -13,7 +13,7 @@ from ..plan.realtime import name_of, replicas
 from ..plan.routes import address_of
 from ..pods import age
 from .common import (
-    Verdict,
+    ConditionResult,
     gateway_degraded,
     gateway_missing,
     gateway_unaware,
@@ -74,22 +74,22 @@ class RealtimeView(ServedView):
         return next(found, {})
 
 
-def _kserve_silent(view: RealtimeView) -> Verdict | None:
+def _kserve_silent(view: RealtimeView) -> ConditionResult | None:
     if view.service is None:
-        return Verdict("False", "WaitingForKServe", "waits for its InferenceService")
+        return ConditionResult("False", "WaitingForKServe", "waits for its InferenceService")
     if (view.service.get("status") or {}).get("conditions"):
         return None
     name, waited = view.service["metadata"]["name"], age(view.service, view.facts.now)
     if waited is None or waited < KSERVE_SECONDS:
-        return Verdict("False", "WaitingForKServe", f"waits for KServe to take up {name}")
+        return ConditionResult("False", "WaitingForKServe", f"waits for KServe to take up {name}")
     message = (
         f"no KServe controller answers: nobody took up InferenceService {name} within "
         f"{KSERVE_SECONDS:g} s; is KServe's controller running? (docs/modes/realtime.md)"
     )
-    return Verdict("False", "KServeSilent", message)
+    return ConditionResult("False", "KServeSilent", message)
 
 
-def _kserve_objects(view: RealtimeView) -> Verdict | None:
+def _kserve_objects(view: RealtimeView) -> ConditionResult | None:
     """KServe does not see what we see: a pod that answers, at an address it gives out."""
     condition = view.of_service("PredictorReady")
     # Past its deadline a new version that does not come up is said to be none of it ready.
@@ -98,31 +98,33 @@ def _kserve_objects(view: RealtimeView) -> Verdict | None:
     if (ready or late) and view.url:
         return None
     said = str(condition.get("message") or view.of_service("Ready").get("message") or "")
-    return Verdict("False", "WaitingForKServe", f"waits for KServe: {said or 'no address yet'}")
+    return ConditionResult(
+        "False", "WaitingForKServe", f"waits for KServe: {said or 'no address yet'}"
+    )
 
 
-def _failed_in_kserve(view: RealtimeView) -> Verdict | None:
+def _failed_in_kserve(view: RealtimeView) -> ConditionResult | None:
     condition = view.of_service("PredictorReady")
     if view.pods or condition.get("status") != "False" or not condition.get("message"):
         return None
     reason = str(condition.get("reason") or "KServeFailed")
-    return Verdict("False", reason, f"KServe: {condition['message']}")
+    return ConditionResult("False", reason, f"KServe: {condition['message']}")
 
 
-def _answers(view: RealtimeView) -> Verdict | None:
-    verdict = answers(view)
+def _answers(view: RealtimeView) -> ConditionResult | None:
+    result = answers(view)
     realtime = view.deployment.spec.realtime
-    if verdict is None or realtime is None or realtime.min_replicas > 0:
-        return verdict
+    if result is None or realtime is None or realtime.min_replicas > 0:
+        return result
     note = "; one replica is kept, as scaling to zero is not available yet"
-    return Verdict(verdict.status, verdict.reason, verdict.message + note)
+    return ConditionResult(result.status, result.reason, result.message + note)
 
 
-def _silent_degrades(view: RealtimeView) -> Verdict | None:
-    verdict = _kserve_silent(view) or _failed_in_kserve(view)
-    if verdict is None or verdict.reason == "WaitingForKServe":
+def _silent_degrades(view: RealtimeView) -> ConditionResult | None:
+    result = _kserve_silent(view) or _failed_in_kserve(view)
+    if result is None or result.reason == "WaitingForKServe":
         return None
-    return Verdict("True", verdict.reason, verdict.message)
+    return ConditionResult("True", result.reason, result.message)
 
 
 RealtimeView.conditions = {

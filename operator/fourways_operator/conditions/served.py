@@ -13,16 +13,16 @@ from functools import cached_property
 from ..facts import Json
 from ..plan import DEPLOYMENT
 from ..pods import (
-    Trouble,
+    PodFailure,
     config_text,
     is_going,
     is_ready,
+    server_failure_of,
     slow_start_of,
-    trouble_of_server,
 )
 from .common import (
-    Verdict,
-    View,
+    ConditionResult,
+    ModeView,
     apply_failed,
     constant,
     gateway_rolling,
@@ -32,7 +32,7 @@ from .common import (
 
 
 @dataclass(frozen=True)
-class ServedView(View):
+class ServedView(ModeView):
     """The pods of a workload."""
 
     @cached_property
@@ -75,90 +75,92 @@ class ServedView(View):
         return len(ready) >= self.replicas and len(self.pods) == len(self.current)
 
     @cached_property
-    def trouble(self) -> Trouble | None:
+    def failure(self) -> PodFailure | None:
         """Why the new version does not come up; None while nobody complains."""
-        found = next((t for t in map(trouble_of_server, self.current) if t), None)
+        found = next((t for t in map(server_failure_of, self.current) if t), None)
         return found or self._refused_pods
 
     @property
-    def _refused_pods(self) -> Trouble | None:
+    def _refused_pods(self) -> PodFailure | None:
         for child in self.facts.children:
             if not DEPLOYMENT.of(child):
                 continue
             for condition in child.get("status", {}).get("conditions", []):
                 if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-                    return Trouble("PodRefused", str(condition.get("message", "")))
+                    return PodFailure("PodRefused", str(condition.get("message", "")))
         return None
 
 
-def no_pod_ready(view: ServedView) -> Verdict | None:
+def no_pod_ready(view: ServedView) -> ConditionResult | None:
     """Nothing of it answers."""
     if view.ready:
         return None
-    if view.trouble:
-        return Verdict("False", view.trouble.reason, view.trouble.message)
+    if view.failure:
+        return ConditionResult("False", view.failure.reason, view.failure.message)
     slow = next((t for t in (slow_start_of(p, view.facts.now) for p in view.current) if t), None)
     if slow:
-        return Verdict("False", slow.reason, slow.message)
+        return ConditionResult("False", slow.reason, slow.message)
     version = view.deployment.spec.model.version
-    return Verdict("False", "Starting", f"version {version} is being started")
+    return ConditionResult("False", "Starting", f"version {version} is being started")
 
 
-def answers(view: ServedView) -> Verdict | None:
+def answers(view: ServedView) -> ConditionResult | None:
     """It answers."""
     message = f"version {view.version} answers"
     wanted = view.deployment.spec.model.version
-    if view.trouble and view.version != wanted:
-        message += f"; version {wanted} does not come up: {view.trouble.message}"
-    elif view.trouble and not any(pod in view.current for pod in view.ready):
-        message += f" as it was; what the spec says now does not come up: {view.trouble.message}"
-    return Verdict("True", "Answering", message)
+    if view.failure and view.version != wanted:
+        message += f"; version {wanted} does not come up: {view.failure.message}"
+    elif view.failure and not any(pod in view.current for pod in view.ready):
+        message += f" as it was; what the spec says now does not come up: {view.failure.message}"
+    return ConditionResult("True", "Answering", message)
 
 
-def stuck(view: ServedView) -> Verdict | None:
+def stuck(view: ServedView) -> ConditionResult | None:
     """The new version does not come up, so that nothing moves."""
-    if not view.trouble or view.is_rolled:
+    if not view.failure or view.is_rolled:
         return None
-    return Verdict("False", view.trouble.reason, f"does not come up: {view.trouble.message}")
+    return ConditionResult(
+        "False", view.failure.reason, f"does not come up: {view.failure.message}"
+    )
 
 
-def rolling(view: ServedView) -> Verdict | None:
+def rolling(view: ServedView) -> ConditionResult | None:
     """The new version comes up, or the old one goes."""
     if view.is_rolled:
         return None
     ready = sum(is_ready(pod) for pod in view.current)
     version = view.deployment.spec.model.version
     message = f"version {version} is ready in {ready} of {view.replicas} pods"
-    return Verdict("True", "RollingOut", message)
+    return ConditionResult("True", "RollingOut", message)
 
 
-def does_not_come_up(view: ServedView) -> Verdict | None:
-    """A pod that does what the spec says now is in trouble."""
-    if not view.trouble:
+def does_not_come_up(view: ServedView) -> ConditionResult | None:
+    """A pod that does what the spec says now has failed."""
+    if not view.failure:
         return None
-    message = view.trouble.message
+    message = view.failure.message
     version = view.deployment.spec.model.version
     if view.ready and view.version != version:
         message = f"version {version} does not come up: {message}; version {view.version} answers"
     elif view.ready:
         message = f"a pod of version {version} does not work: {message}; another answers"
-    return Verdict("True", view.trouble.reason, message)
+    return ConditionResult("True", view.failure.reason, message)
 
 
-def model_failed(view: ServedView) -> Verdict | None:
+def model_failed(view: ServedView) -> ConditionResult | None:
     """A pod that does what the spec says now says that the model is not right."""
-    return model_refused(view.trouble)
+    return model_refused(view.failure)
 
 
-def model_loaded(view: ServedView) -> Verdict | None:
+def model_loaded(view: ServedView) -> ConditionResult | None:
     """A pod answers with the model, so it was fetched, though nobody told its digest."""
     if not any(is_ready(pod) for pod in view.current):
         return None
     version = view.deployment.spec.model.version
-    return Verdict("True", "Loaded", f"version {version} is loaded and answers")
+    return ConditionResult("True", "Loaded", f"version {version} is loaded and answers")
 
 
-def nothing_serves_and_refused(view: ServedView) -> Verdict | None:
+def nothing_serves_and_refused(view: ServedView) -> ConditionResult | None:
     """The API server refused an object, and no pod of before is there to answer."""
     return None if view.ready else apply_failed(view)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from fourways_api import ModelDeployment
 
-from ..facts import Json, Kind, Settings
+from ..facts import Json, Kind, OperatorSettings
 from . import batch, edge, gateway, realtime, streaming
 from .parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, GATEWAY, MANAGED_BY, MANAGER, MODE_LABEL
 from .routes import NOTHING_YET, Observed, observed_of
@@ -41,7 +41,7 @@ OBSERVED: tuple[Kind, ...] = (POD,)
 
 
 def plan(
-    deployment: ModelDeployment, settings: Settings, pinned_digest: str | None = None
+    deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None = None
 ) -> tuple[Json, ...]:
     """Return the objects a deployment should have, its owner reference on each.
 
@@ -64,7 +64,7 @@ def plan(
 
 def plan_runs(
     deployment: ModelDeployment,
-    settings: Settings,
+    settings: OperatorSettings,
     pinned_digest: str | None,
     jobs: Sequence[Json],
 ) -> tuple[Json, ...]:
@@ -82,7 +82,10 @@ def later_kinds(deployment: ModelDeployment) -> tuple[Kind, ...]:
 
 
 def plan_gateway(
-    namespace: str, owners: Sequence[Json], settings: Settings, observed: Observed = NOTHING_YET
+    namespace: str,
+    owners: Sequence[Json],
+    settings: OperatorSettings,
+    observed: Observed = NOTHING_YET,
 ) -> tuple[Json, ...]:
     """Return the objects of a namespace's gateway; none where nobody owns it."""
     return gateway.plan(namespace, owners, settings, observed) if owners else ()

@@ -12,7 +12,7 @@ from hashlib import sha256
 from fourways_api import EdgeConfig, ModelDeployment
 from fourways_api.modes import Edge
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 from . import parts, worker
 
 CONTAINER = "edge"
@@ -28,7 +28,7 @@ def name_of(deployment: str) -> str:
 
 
 def plan(
-    deployment: ModelDeployment, settings: Settings, pinned_digest: str | None
+    deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
     """Return ServiceAccount, NetworkPolicy and the Job that builds."""
     edge = deployment.spec.edge
@@ -48,7 +48,7 @@ def plan(
     )
 
 
-def job_name(deployment: ModelDeployment, settings: Settings) -> str:
+def job_name(deployment: ModelDeployment, settings: OperatorSettings) -> str:
     """Return the name of the Job that builds what the spec says, by the hash of what it does.
 
     A digest pinned after the first download is left out: it is no reason to build again.
@@ -63,7 +63,7 @@ def job_name(deployment: ModelDeployment, settings: Settings) -> str:
 def _job(
     deployment: ModelDeployment,
     edge: Edge,
-    settings: Settings,
+    settings: OperatorSettings,
     pinned_digest: str | None,
     who: worker.Identity,
 ) -> Json:

@@ -11,7 +11,7 @@ from functools import partial
 
 from fourways_api import GatewayConfig, Mode, Resources, Route
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 from . import parts, streaming, worker
 from .routes import NOTHING_YET, Observed, fitting, routes_of
 
@@ -26,7 +26,10 @@ MODEL_SERVER_PORTS = (80, worker.PORT)
 
 
 def plan(
-    namespace: str, owners: Sequence[Json], settings: Settings, observed: Observed = NOTHING_YET
+    namespace: str,
+    owners: Sequence[Json],
+    settings: OperatorSettings,
+    observed: Observed = NOTHING_YET,
 ) -> tuple[Json, ...]:
     """Return the gateway's objects. ``owners`` are the namespace's live ModelDeployments."""
     labels = {parts.COMPONENT_LABEL: "gateway"}
@@ -96,7 +99,9 @@ def _service(meta: Json, labels: Json) -> Json:
     }
 
 
-def _deployment(meta: Json, labels: Json, settings: Settings, config: GatewayConfig) -> Json:
+def _deployment(
+    meta: Json, labels: Json, settings: OperatorSettings, config: GatewayConfig
+) -> Json:
     mounts = parts.Mounts()
     mounts.store(settings)
     mounts.secrets(_secrets(config.routes))

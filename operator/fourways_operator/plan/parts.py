@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from fourways_api import API_VERSION, KIND, ModelDeployment, Resources
 from fourways_api.runtime_config import CACHE_DIR, SECRETS_ROOT, STORE_URI_FILE, VOLUMES_ROOT
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 
 MANAGER = "fourways"
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -107,7 +107,7 @@ def container(
     *,
     name: str,
     image: str,
-    settings: Settings,
+    settings: OperatorSettings,
     args: list[str],
     env: list[Json],
     resources: Resources,
@@ -164,7 +164,7 @@ class Mounts:
         """Add a private writable folder that goes with the pod."""
         self._add(name, {"emptyDir": {"sizeLimit": size}}, path)
 
-    def store(self, settings: Settings) -> None:
+    def store(self, settings: OperatorSettings) -> None:
         """Mount the prediction store's address.
 
         Optional, so that a missing Secret is said by the workload in a sentence rather than by a

@@ -10,7 +10,7 @@ from fourways_api import ModelDeployment, ServerConfig
 from fourways_api.modes import Realtime
 from fourways_api.values import seconds
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 from . import parts, worker
 
 CONTAINER = "kserve-container"
@@ -42,7 +42,7 @@ def replicas(realtime: Realtime) -> tuple[int, int]:
 
 
 def plan(
-    deployment: ModelDeployment, settings: Settings, pinned_digest: str | None
+    deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
     """Return ServiceAccount, NetworkPolicy, InferenceService and what keeps replicas apart."""
     realtime = deployment.spec.realtime
@@ -85,7 +85,7 @@ def plan(
 def _pod(
     deployment: ModelDeployment,
     realtime: Realtime,
-    settings: Settings,
+    settings: OperatorSettings,
     pinned_digest: str | None,
     who: worker.Identity,
 ) -> Json:

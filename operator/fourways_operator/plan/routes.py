@@ -16,9 +16,9 @@ from fourways_api import FeatureLookup, GatewayConfig, ModelDeployment, Route
 from fourways_api.runtime_config import MAX_CONFIG_BYTES
 from fourways_api.values import seconds
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 from ..pods import config_text
-from ..specs import judged
+from ..specs import parsed_spec
 from . import edge, realtime, worker
 from .parts import DEPLOYMENT_LABEL
 
@@ -86,7 +86,7 @@ def _named(features: FeatureLookup | None, deployment: ModelDeployment) -> Featu
 
 
 def routes_of(
-    deployments: Iterable[Json], settings: Settings, observed: Observed
+    deployments: Iterable[Json], settings: OperatorSettings, observed: Observed
 ) -> tuple[Route, ...]:
     """Return the routes of live deployments, by name.
 
@@ -98,7 +98,7 @@ def routes_of(
     routes = {}
     for document in deployments:
         name = document["metadata"]["name"]
-        spec = judged(document).spec
+        spec = parsed_spec(document).spec
         route = before.get(name)
         if spec and _is_built(spec, settings, observed):
             route = route_of(spec, observed.addresses.get(name))
@@ -109,7 +109,7 @@ def routes_of(
     return tuple(routes[name] for name in sorted(routes))
 
 
-def _is_built(spec: ModelDeployment, settings: Settings, observed: Observed) -> bool:
+def _is_built(spec: ModelDeployment, settings: OperatorSettings, observed: Observed) -> bool:
     if observed.built is None or spec.spec.choice().mode != "edge":
         return True
     return edge.job_name(spec, settings) in observed.built

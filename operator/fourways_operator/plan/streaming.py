@@ -6,7 +6,7 @@ from fourways_api import ModelDeployment, StreamConfig, StreamSource
 from fourways_api.model import SecretReference
 from fourways_api.modes import Streaming
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 from . import parts, worker
 
 CONTAINER = "stream"
@@ -39,7 +39,7 @@ def credentials_of(source: StreamSource) -> SecretReference | None:
 
 
 def plan(
-    deployment: ModelDeployment, settings: Settings, pinned_digest: str | None
+    deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
     """Return ServiceAccount, NetworkPolicy, Deployment and what keeps consumers apart."""
     streaming = deployment.spec.streaming
@@ -79,7 +79,7 @@ def plan(
 def _pod(
     deployment: ModelDeployment,
     streaming: Streaming,
-    settings: Settings,
+    settings: OperatorSettings,
     pinned_digest: str | None,
     who: worker.Identity,
 ) -> Json:

@@ -20,7 +20,7 @@ from fourways_api import (
 )
 from fourways_api.runtime_config import CONFIG_VARIABLE, TERMINAL_EXIT_CODES
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 from . import parts
 
 PORT = 8080
@@ -72,7 +72,7 @@ class Identity:
 def config(
     kind: type[C],
     deployment: ModelDeployment,
-    settings: Settings,
+    settings: OperatorSettings,
     pinned_digest: str | None,
     **of_mode: Any,
 ) -> C:
@@ -92,7 +92,7 @@ def config(
     )
 
 
-def fetch_policy(settings: Settings) -> FetchPolicy:
+def fetch_policy(settings: OperatorSettings) -> FetchPolicy:
     """Return where workloads may download from."""
     return FetchPolicy(schemes=settings.allowed_schemes, hosts=settings.allowed_hosts)
 
@@ -122,7 +122,7 @@ def secrets(deployment: ModelDeployment, *of_mode: SecretReference | None) -> li
 
 def container(
     deployment: ModelDeployment,
-    settings: Settings,
+    settings: OperatorSettings,
     *,
     name: str,
     args: list[str],

@@ -26,24 +26,24 @@ from .plan import (
     POD,
 )
 from .plan.routes import address_of, config_of, has_succeeded
-from .pods import is_ready, trouble_of_server
+from .pods import is_ready, server_failure_of
 from .work_queue import Key
 
-View = tuple[object, ...]
+Snapshot = tuple[object, ...]
 Routes = dict[str, str]
 """What a gateway's pod knows of each deployment."""
 
 
-class Sight:
+class EventFilter:
     """Remembers what was seen last of deployments, gateways, and what gateways depend on."""
 
     def __init__(self) -> None:
-        self._views: dict[str, View] = {}
+        self._views: dict[str, Snapshot] = {}
         self._gateway_owners: dict[str, tuple[Key, ...]] = {}
         self._gateway_pods: dict[str, dict[str, Routes]] = {}
 
     def keys_of(self, obj: Json, *, gone: bool) -> tuple[Key, ...]:
-        """Return the keys that a sight of an object concerns; ``gone`` when it was the last."""
+        """Return the keys that an object seen concerns; ``gone`` when it was the last."""
         meta = obj["metadata"]
         namespace, labels = meta.get("namespace", ""), meta.get("labels") or {}
         if obj["kind"] == KIND:
@@ -59,7 +59,7 @@ class Sight:
 
     def _gateway_of(self, child: Json, namespace: str, gone: bool) -> tuple[Key, ...]:
         """A gateway's routes depend on where model servers answer, and on what was built."""
-        view: View
+        view: Snapshot
         if child["kind"] == INFERENCE_SERVICE.kind:
             view = (address_of(child),)
         elif child["kind"] == JOB.kind and child["metadata"]["labels"].get(MODE_LABEL) == "edge":
@@ -95,13 +95,13 @@ class Sight:
         return tuple(k for k in owners if _known(before, k.name) != _known(now, k.name))
 
     def _ails_anew(self, pod: Json, gone: bool) -> bool:
-        trouble = None if gone else trouble_of_server(pod)
-        view = (trouble.reason if trouble else None,)
+        failure = None if gone else server_failure_of(pod)
+        view = (failure.reason if failure else None,)
         before = self._views.get(pod["metadata"]["uid"], (None,))
         self._is_new(pod, gone, view)
         return view != before
 
-    def _is_new(self, obj: Json, gone: bool, view: View) -> bool:
+    def _is_new(self, obj: Json, gone: bool, view: Snapshot) -> bool:
         uid = obj["metadata"]["uid"]
         if gone:
             self._views.pop(uid, None)
@@ -112,7 +112,7 @@ class Sight:
         return True
 
 
-def _view_of_deployment(obj: Json) -> View:
+def _view_of_deployment(obj: Json) -> Snapshot:
     """Status is the operator's own, and labels and annotations plan nothing."""
     meta = obj["metadata"]
     return (meta.get("generation"), meta.get("deletionTimestamp"))
