@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fourways_api import dump_yaml
-from fourways_operator import plan as planner
+from fourways_operator import planning as planner
 from fourways_operator.facts import OperatorSettings
 
 from .files import read_deployments

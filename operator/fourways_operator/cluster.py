@@ -30,12 +30,11 @@ from .errors import (
     Throttled,
 )
 from .events import Event
-from .facts import Json, Kind, rfc3339
-from .plan import KINDS, OBSERVED
+from .facts import FIELD_MANAGER, Json, Kind, rfc3339
+from .kinds import EVENT, KINDS, OBSERVED
 
 MODEL_DEPLOYMENT = Kind(API_VERSION, KIND, PLURAL)
 
-FIELD_MANAGER = "fourways"
 STATUS_MANAGER = "fourways-status"
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 15.0
@@ -61,13 +60,14 @@ GRANTS: tuple[Grant, ...] = (
         for k in KINDS
     ),
     *(Grant(k.group, k.plural, ("list", "watch")) for k in OBSERVED),
-    Grant("", "events", ("create",)),
+    # Read where a Job gets no pods: only its events say why.
+    Grant("", "events", ("create", "list")),
 )
 """Every right the operator uses, and no other. The watching half needs list and watch only."""
 
 
 class Cluster(Protocol):
-    """What the operator asks of a cluster. Every call may raise an ``ApiFault``."""
+    """The calls the operator makes to a cluster. Every one may raise an ``ApiFault``."""
 
     async def list(
         self, kind: Kind, namespace: str | None, labels: Mapping[str, str]
@@ -94,7 +94,10 @@ class Cluster(Protocol):
         """Make a deployment's status this one."""
 
     async def emit(self, deployment: Json, event: Event) -> None:
-        """Tell people of something that happened to a deployment."""
+        """Create a Kubernetes event about a deployment."""
+
+    async def last_warning(self, obj: Json, reason: str) -> str | None:
+        """Return the message of an object's latest Warning with this reason; None for none."""
 
     async def deployments(self) -> tuple[Json, ...]:
         """Return the ModelDeployments of every namespace the operator looks after."""
@@ -237,8 +240,22 @@ class KubernetesCluster:
             "lastTimestamp": now,
             "count": 1,
         }
-        kind = Kind("v1", "Event", "events")
-        await self._call("post", _path(kind, meta["namespace"]), "create", kind, body=body)
+        await self._call("post", _path(EVENT, meta["namespace"]), "create", EVENT, body=body)
+
+    async def last_warning(self, obj: Json, reason: str) -> str | None:
+        """See Cluster."""
+        meta = obj["metadata"]
+        selector = f"involvedObject.uid={meta['uid']},type=Warning,reason={reason}"
+        page = await self._call(
+            "get",
+            _path(EVENT, meta["namespace"]),
+            "list",
+            EVENT,
+            field_selector=selector,
+            limit=PAGE,
+        )
+        latest = max(page["items"], key=_event_time, default=None)
+        return str(latest.get("message", "")) if latest else None
 
     async def deployments(self) -> tuple[Json, ...]:
         """See Cluster."""
@@ -330,6 +347,10 @@ def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
     root = "/api/v1" if kind.group == "" else f"/apis/{kind.api_version}"
     within = f"/namespaces/{namespace}" if namespace else ""
     return f"{root}{within}/{kind.plural}" + (f"/{name}" if name else "")
+
+
+def _event_time(event: Json) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
 
 
 def fault_of(

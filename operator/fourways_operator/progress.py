@@ -22,7 +22,7 @@ from fourways_api import MAX_WORKERS_TOLD, ProgressStatus, WorkerStatus
 
 from .errors import GatewaySilent
 from .facts import Json, rfc3339
-from .plan import GATEWAY
+from .plan.parts import GATEWAY
 from .work_queue import Key
 
 logger = logging.getLogger(__name__)

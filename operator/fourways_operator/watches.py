@@ -24,7 +24,7 @@ from typing import Any
 from .cluster import MODEL_DEPLOYMENT
 from .event_filter import EventFilter
 from .facts import Json, Kind
-from .plan import MANAGED_BY, MANAGER
+from .plan.parts import MANAGED_BY, MANAGER
 from .work_queue import Key
 
 logger = logging.getLogger(__name__)

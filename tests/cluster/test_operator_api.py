@@ -23,15 +23,8 @@ from fourways_operator.errors import (
     OperatorError,
 )
 from fourways_operator.facts import Json, Kind, OperatorSettings
-from fourways_operator.plan import (
-    CRON_JOB,
-    INFERENCE_SERVICE,
-    KINDS,
-    RAY_JOB,
-    plan,
-    plan_gateway,
-    plan_runs,
-)
+from fourways_operator.kinds import CRON_JOB, INFERENCE_SERVICE, KINDS, RAY_JOB
+from fourways_operator.planning import plan, plan_gateway, plan_runs
 from fourways_operator.reconcile import reconcile
 from fourways_operator.work_queue import Key
 from tests.kit.cluster.operator_rig import FULL, IMAGE, MODES, Api, deployment, versions

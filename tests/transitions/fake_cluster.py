@@ -17,7 +17,7 @@ from fourways_operator.cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MA
 from fourways_operator.errors import ApiFault, Conflict, Invalid, ObjectGone
 from fourways_operator.events import Event
 from fourways_operator.facts import Json, Kind
-from fourways_operator.plan import KINDS, OBSERVED
+from fourways_operator.kinds import KINDS, OBSERVED
 
 from . import server_side_apply as ssa
 
@@ -72,6 +72,8 @@ class FakeCluster:
         """The first write after each change by hand."""
         self.reads = 0
         self.events: list[Event] = []
+        self.warnings: dict[tuple[str, str], str] = {}
+        """Messages of controllers' Warnings, by the object's name and the reason."""
         self.listeners: list[Callable[[Json, bool], object]] = []
         self.absent = absent
         self.terminating: set[str] = set()
@@ -128,6 +130,9 @@ class FakeCluster:
     async def emit(self, deployment: Json, event: Event) -> None:
         with self._write(f"event {event.reason}"):
             self.events.append(event)
+
+    async def last_warning(self, obj: Json, reason: str) -> str | None:
+        return self.warnings.get((obj["metadata"]["name"], reason))
 
     async def deployments(self) -> tuple[Json, ...]:
         return await self.list(MODEL_DEPLOYMENT, None, {})
@@ -218,7 +223,7 @@ class FakeCluster:
                 "uid": f"uid-{self._clock}",
                 "resourceVersion": "0",
                 "generation": 0,
-                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "creationTimestamp": "2026-11-21T11:59:00Z",
                 "managedFields": [],
             },
         }

@@ -16,7 +16,7 @@ from fourways_cli import jobs
 from fourways_cli.embedded import runs, workloads
 from fourways_cli.embedded.runs import LocalRun
 from fourways_cli.embedded.workloads import LocalJob
-from fourways_operator import plan as planner
+from fourways_operator import planning as planner
 from fourways_operator.facts import OperatorSettings
 from fourways_operator.runs import runs_of
 

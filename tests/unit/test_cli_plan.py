@@ -11,7 +11,7 @@ from fourways_api.runtime_config import TERMINAL_EXIT_CODES
 from fourways_cli import jobs
 from fourways_cli.embedded import workloads
 from fourways_cli.main import app
-from fourways_operator import plan as planner
+from fourways_operator import planning as planner
 from fourways_operator.facts import OperatorSettings
 
 ROOT = Path(__file__).parents[2]

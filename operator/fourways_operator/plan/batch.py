@@ -18,7 +18,8 @@ from fourways_api import ModelDeployment, RuntimeConfig, SecretReference
 from fourways_api.modes import Batch, FileSink
 from fourways_api.runtime_config import RUN_VARIABLE
 
-from ..facts import Json, OperatorSettings
+from ..facts import Json, Kind, OperatorSettings
+from ..kinds import RAY_JOB
 from . import parts, ray, worker
 
 CONTAINER = "batch"
@@ -80,6 +81,12 @@ def plan_runs(
     environment = _environment(deployment, batch, settings, pinned_digest)
     mounts = _mounts(deployment, batch, settings)
     return ray.plan(deployment, batch, settings, environment, mounts, jobs)
+
+
+def later_kinds(deployment: ModelDeployment) -> tuple[Kind, ...]:
+    """Return the kinds that runs will need, and the plan does not hold."""
+    batch = deployment.spec.batch
+    return (RAY_JOB,) if batch is not None and batch.engine == "Ray" else ()
 
 
 def _mounts(deployment: ModelDeployment, batch: Batch, settings: OperatorSettings) -> parts.Mounts:

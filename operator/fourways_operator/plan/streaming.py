@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fourways_api import ModelDeployment, StreamConfig, StreamSource
+from fourways_api import ModelDeployment, Route, StreamConfig, StreamSource
 from fourways_api.model import SecretReference
 from fourways_api.modes import Streaming
+from fourways_api.values import seconds
 
 from ..facts import Json, OperatorSettings
 from . import parts, worker
@@ -36,6 +37,30 @@ def credentials_of(source: StreamSource) -> SecretReference | None:
     """Return the Secret with a source's credentials."""
     broker = source.kafka or source.nats
     return broker.credentials if broker else None
+
+
+def route(deployment: ModelDeployment, url: str | None) -> Route | None:
+    """Return the gateway's route; ``url`` is not used."""
+    streaming = deployment.spec.streaming
+    if streaming is None:
+        return None
+    return Route(
+        deployment=deployment.metadata.name,
+        mode="streaming",
+        version=deployment.spec.model.version,
+        source=streaming.source,
+        freshness_seconds=seconds(streaming.freshness),
+    )
+
+
+def route_ports(route: Route) -> set[int]:
+    """Return the ports of the brokers the gateway publishes events to."""
+    return ports_of(route.source) if route.source else set()
+
+
+def route_secrets(route: Route) -> list[SecretReference | None]:
+    """Return the Secret by which the gateway logs in to the broker."""
+    return [credentials_of(route.source)] if route.source else []
 
 
 def plan(

@@ -1,4 +1,4 @@
-"""What the workers of every mode have in common: names, what they are told, what they mount."""
+"""What the workers of every mode have in common: names, their configuration, what they mount."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PORT = 8080
 """Port of every long-running worker, for health and metrics too."""
 
 GRACE_SECONDS = 40
-"""A notice, then what was begun is finished and let go, twenty seconds at the most."""
+"""A notice, then what was begun is finished and let go, at most twenty seconds."""
 
 C = TypeVar("C", bound=RuntimeConfig)
 
@@ -76,7 +76,7 @@ def config(
     pinned_digest: str | None,
     **of_mode: Any,
 ) -> C:
-    """Return what a worker is told; ``of_mode`` are the settings that only its mode has."""
+    """Return a worker's configuration; ``of_mode`` are the settings that only its mode has."""
     spec = deployment.spec
     namespace, name = deployment.key
     return kind(
@@ -177,12 +177,17 @@ def failure_policy(container_name: str) -> Json:
 
 
 def broker_ports(servers: Iterable[str], default: int | None = None) -> set[int]:
-    """Return the ports of ``HOST:PORT`` addresses; ``default`` where one names none."""
+    """Return the ports of ``HOST:PORT`` addresses; ``default`` where one names none.
+
+    Raises:
+        ValueError: a port that does not exist.
+
+    """
     ports = set()
     for server in servers:
         _, _, port = server.rpartition(":")
-        if port.isdigit():
-            ports.add(int(port))
+        if port.isascii() and port.isdigit():
+            ports.add(parts.checked_port(int(port), server))
         elif default is not None:
             ports.add(default)
     return ports
