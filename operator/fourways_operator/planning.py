@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 
 from fourways_api import ModelDeployment, Route
 
@@ -18,7 +19,7 @@ from .plan import gateway
 from .plan.gateway import GatewayShare
 from .plan.parts import check_names
 from .plan.routes import NOTHING_YET, Observed
-from .specs import parsed_spec
+from .specs import ParsedSpec, parsed_spec
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,13 @@ def plan_gateway(
     return gateway.plan(namespace, owners, settings, [s for s in shares if s], observed.before)
 
 
+@lru_cache(maxsize=1024)
+def _require_plan(found: ParsedSpec, settings: OperatorSettings) -> None:
+    """Raise what planning a spec raises: a route must not lead to what is not there."""
+    if found.spec is not None:
+        plan(found.spec, settings)
+
+
 def share_of(deployment: ModelDeployment, url: str | None = None) -> GatewayShare | None:
     """Return what a deployment contributes to its namespace's gateway; None for no route.
 
@@ -115,9 +123,11 @@ def _current_share(
     devices: what serves it is still there. So a claim that does not exist holds up its own
     deployment's build, and never the gateway that the namespace shares.
     """
-    spec = parsed_spec(document).spec
+    found = parsed_spec(document)
+    spec = found.spec
     if spec is None:
         return _share(before) if before else None
+    _require_plan(found, settings)
     record = mode_of(spec)
     if record.may_route(spec, settings, observed):
         return share_of(spec, observed.addresses.get(document["metadata"]["name"]))
