@@ -224,6 +224,13 @@ class Reason(StrEnum):
         ("batch",),
         "The first run is in progress; nothing is published before it succeeds.",
     )
+    PredictionsMissing = (
+        "PredictionsMissing",
+        FAILURE,
+        ("batch",),
+        "A run was published once, and the prediction store has none now.",
+        "Restore the store, or start a run: `fourways run NAME`.",
+    )
     RunSuspended = (
         "RunSuspended",
         NORMAL,

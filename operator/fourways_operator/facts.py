@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from fourways_api import ProgressStatus
+from fourways_api import ProgressStatus, RunStatus
 
 Json = dict[str, Any]
 
@@ -59,6 +59,14 @@ class OperatorSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreAnswer:
+    """The run that answers come from, as the gateway said ``at`` a moment; None for none."""
+
+    at: datetime
+    current: RunStatus | None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The observed state of one deployment, and of what it depends on."""
 
@@ -94,6 +102,9 @@ class Facts:
 
     progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
     """By name of a run in progress: how far it is."""
+
+    store: StoreAnswer | None = None
+    """The run in the prediction store that answers come from; None where it is not known."""
 
     now: datetime = field(default_factory=lambda: datetime.min)
 

@@ -25,6 +25,7 @@ from .facts import Kind, OperatorSettings
 from .health import Health, serve
 from .metrics import Metrics
 from .progress import Ask, RunProgressTracker, ask_gateway
+from .published import AskRuns, PublishedRunTracker, ask_runs_of
 from .reconcile import reconcile
 from .watches import Watches
 from .work_queue import Key, WorkQueue
@@ -53,12 +54,14 @@ class Operator:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         watch: Callable[[frozenset[Kind]], None] = lambda kinds: None,
         ask: Ask = ask_gateway,
+        ask_runs: AskRuns | None = None,
         **queue: Any,
     ) -> None:
         """Put together; nothing runs yet.
 
-        ``queue`` goes to the WorkQueue; ``watch`` is told which kinds there are to watch; ``ask``
-        asks gateways for the progress of runs.
+        ``queue`` goes to the WorkQueue; ``watch`` is called with the kinds to watch; ``ask`` asks
+        gateways for the progress of runs, ``ask_runs`` for the runs of a deployment (None: no
+        gateway is asked which run answers come from).
         """
         self._cluster = cluster
         self._settings = settings
@@ -76,17 +79,27 @@ class Operator:
             self._work, clock=clock, sleep=sleep, on_result=self._metrics.reconciled, **queue
         )
         self._progress = RunProgressTracker(ask, self.queue.add, now, sleep)
+        self._published = (
+            PublishedRunTracker(ask_runs, self.queue.add, now, sleep) if ask_runs else None
+        )
         self._metrics.measure(
             lambda: self.queue.depth, lambda: self.queue.delayed, lambda: self.relist_age() or 0.0
         )
 
     async def _work(self, key: Key) -> None:
         result = await reconcile(
-            key, self._cluster, self._settings, self._now, self._progress.of(key)
+            key,
+            self._cluster,
+            self._settings,
+            self._now,
+            self._progress.of(key),
+            self._published.of(key) if self._published else None,
         )
         status = result.status if result else None
         self._metrics.seen(key, status)
         self._progress.note(key, status)
+        if self._published:
+            self._published.note(key, status)
         if result and result.wrote:
             # The gateway looks at what was written, whether or not a watch tells of it.
             self.queue.add(Key(key.namespace))
@@ -113,6 +126,8 @@ class Operator:
             self.queue.add(key)
         self._metrics.forget_all_but(keys)
         self._progress.forget_all_but(keys)
+        if self._published:
+            self._published.forget_all_but(keys)
         self._lacking &= keys
         self._relisted = self._clock()
         return kinds
@@ -124,6 +139,8 @@ class Operator:
             await self.queue.run()
         finally:
             self._progress.stop()
+            if self._published:
+                self._published.stop()
             for task in tasks:
                 task.cancel()
 
@@ -173,6 +190,7 @@ async def run(options: argparse.Namespace) -> None:
         metrics,
         resync_interval=options.resync_interval,
         watch=watches.watch,
+        ask_runs=ask_runs_of,
         workers=options.workers,
     )
     started = time.monotonic()

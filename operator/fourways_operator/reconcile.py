@@ -36,7 +36,7 @@ from .errors import (
     Invalid,
 )
 from .events import events_of
-from .facts import Facts, Json, OperatorSettings
+from .facts import Facts, Json, OperatorSettings, StoreAnswer
 from .kinds import DEPLOYMENT, INFERENCE_SERVICE, JOB, KINDS, POD
 from .plan.parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, GATEWAY, MANAGED_BY, MANAGER
 from .plan.routes import observed_of
@@ -81,10 +81,12 @@ async def reconcile(
     settings: OperatorSettings,
     now: Callable[[], datetime],
     progress: Mapping[str, ProgressStatus] = NOTHING_KNOWN,
+    store: StoreAnswer | None = None,
 ) -> ReconcileResult | None:
     """Make the cluster match a key; return the deployment's status, None where there is none.
 
-    ``progress`` is how far its runs in progress are, by the run's name.
+    ``progress`` is how far its runs in progress are, by the run's name; ``store`` which run
+    answers come from.
 
     Raises:
         OperatorError: a dependency or the API server failed; try again later.
@@ -108,7 +110,7 @@ async def reconcile(
         if outcome.writes:
             children = await _children(cluster, deployment)
     facts = await _observe(
-        cluster, deployment, settings, intent, children, outcome, progress, now()
+        cluster, deployment, settings, intent, children, outcome, progress, store, now()
     )
     status = _status_of(facts, intent)
     await _write_status(cluster, deployment, status)
@@ -175,6 +177,7 @@ async def _observe(
     children: tuple[Json, ...],
     outcome: ApplyOutcome,
     progress: Mapping[str, ProgressStatus],
+    store: StoreAnswer | None,
     now: datetime,
 ) -> Facts:
     namespace, labels = deployment["metadata"]["namespace"], _labels_of(deployment)
@@ -198,6 +201,7 @@ async def _observe(
         plan_fault=intent.fault,
         refused_pods=await _refused_pods(cluster, children, pods, now),
         progress=progress,
+        store=store,
         now=now,
     )
 

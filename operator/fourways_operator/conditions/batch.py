@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from fourways_api import Batch, ModelDeployment, RunReport, RunStatus, Status
@@ -38,6 +39,9 @@ from .common import (
 KUBERAY_SECONDS = 30.0
 """After so many seconds without a status, no KubeRay operator is running."""
 
+_SETTLING = timedelta(seconds=5)
+"""A run published so shortly before the gateway was asked may be missing in its answer."""
+
 _FAILED = frozenset({"Failed", "ValidationFailed"})
 """States of a RayJob (its jobDeploymentStatus)."""
 
@@ -65,6 +69,7 @@ class BatchView(ModeView):
                 refused,
                 _run_has_failures,
                 _ray_degrades,
+                _missing_degrades,
                 _schedule_overdue,
                 _rollback_failed,
                 _last_run_failed,
@@ -107,13 +112,46 @@ class BatchView(ModeView):
         """The latest run that ended."""
         return next((r for r in self.runs if r.status.outcome != "Running"), None)
 
-    @property
+    @cached_property
     def last_published(self) -> RunStatus | None:
-        """The run that answers come from. Its Job may be deleted; what it published stays."""
+        """The run that answers come from.
+
+        Its Job may be deleted; what it published stays. Where the gateway was asked after the run
+        was published, its answer decides: the store may have been emptied, or restored.
+        """
         done = (r.status for r in (*self.rollbacks, *self.runs) if r.status.outcome == "Succeeded")
         known = [r for r in (*done, self.old.last_published) if r is not None]
         # RFC 3339 in UTC sorts by time. Of two equal times, the live Job's run comes first.
-        return max(known, key=lambda r: r.finished_at or "", default=None)
+        latest = max(known, key=lambda r: r.finished_at or "", default=None)
+        store = self.facts.store
+        if store is None:
+            return None if latest and self._was_missing(latest) else latest
+        if latest is None or (latest.finished_at or "") < rfc3339(store.at - _SETTLING):
+            same = latest and store.current and latest.name == store.current.name
+            return latest if same else store.current
+        return latest
+
+    def _was_missing(self, run: RunStatus) -> bool:
+        """Tell whether a run was found missing in the store before the operator was restarted."""
+        missing = self._missing_since
+        return missing is not None and (run.finished_at or "") < missing
+
+    @property
+    def _missing_since(self) -> str | None:
+        """When the last status began to say that the store has no run, RFC 3339."""
+        ready = next((c for c in self.old.conditions if c.type == "Ready"), None)
+        if ready is None or ready.reason != Reason.PredictionsMissing:
+            return None
+        return ready.last_transition_time
+
+    @property
+    def predictions_missing(self) -> bool:
+        """Whether a run was published once, and the store has none now."""
+        if self.last_published is not None:
+            return False
+        before = [*self.runs, *self.rollbacks]
+        published = any(r.status.outcome == "Succeeded" for r in before)
+        return published or self.old.last_published is not None or self._missing_since is not None
 
     @property
     def version(self) -> str | None:
@@ -203,6 +241,8 @@ def _nothing_published(view: BatchView) -> ConditionResult | None:
         return None
     if stopped := kind_missing(view) or apply_failed(view) or _ray_failed(view):
         return stopped
+    if view.predictions_missing:
+        return _predictions_missing(view)
     if view.latest and view.latest.failure:
         failure = view.latest.failure
         message = f"no run has been published yet: {failure.message}"
@@ -211,6 +251,21 @@ def _nothing_published(view: BatchView) -> ConditionResult | None:
         return ConditionResult("False", Reason.FirstRunInProgress, under_way.message)
     message = f"no run yet; start one now: fourways run {view.deployment.metadata.name}"
     return ConditionResult("False", Reason.WaitingForFirstRun, message)
+
+
+def _predictions_missing(view: BatchView) -> ConditionResult | None:
+    if not view.predictions_missing:
+        return None
+    name = view.deployment.metadata.name
+    message = (
+        "the prediction store has no published run of this deployment any more: it was emptied or "
+        f"restored. Restore it, or start a run: fourways run {name}"
+    )
+    return ConditionResult("False", Reason.PredictionsMissing, message)
+
+
+def _missing_degrades(view: BatchView) -> ConditionResult | None:
+    return degraded(_predictions_missing(view))
 
 
 def _ready(view: BatchView) -> ConditionResult | None:
