@@ -12,7 +12,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
-GENERATORS = ("fourways_api.crd", "fourways_api.reference", "fourways_operator.rbac")
+GENERATORS = (
+    "fourways_api.crd",
+    "fourways_api.reasons",
+    "fourways_api.reference",
+    "fourways_operator.rbac",
+)
 """Modules that write their file, or with --check report whether it is up to date."""
 
 PACKAGED = {

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from fourways_api import dump_yaml
-from fourways_operator import plan as planner
-from fourways_operator.facts import Settings
+from fourways_operator import planning as planner
+from fourways_operator.facts import OperatorSettings
 
 from .files import read_deployments
 
-DEFAULTS = Settings(runtime_image="fourways-runtime:dev")
+DEFAULTS = OperatorSettings(runtime_image="fourways-runtime:dev")
 
 
 def plan(
@@ -28,7 +28,7 @@ def plan(
 
     The owner's uid is only known to a cluster; it is left empty here.
     """
-    settings = Settings(runtime_image=image, store_secret=store_secret)
+    settings = OperatorSettings(runtime_image=image, store_secret=store_secret)
     deployments = read_deployments(files)
     objects: list[dict[str, Any]] = []
     for deployment in deployments:

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import orjson
 
 from fourways_api import API_VERSION
-from fourways_operator.plan import GATEWAY
 from fourways_operator.plan.batch import name_of
+from fourways_operator.plan.parts import GATEWAY
 
 from . import jobs
 from .embedded.control import ask, control_path

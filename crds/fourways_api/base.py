@@ -25,7 +25,7 @@ RULES_ERROR = "rules"
 
 _CONFIG_VARIABLE = "FOURWAYS_CONFIG"
 
-JUDGED = {"judged": True}
+SKIP_RULES = {"skip_rules": True}
 """Validation context of a document whose rules were kept when it was written: a worker's
 configuration. Evaluating CEL again would cost every pod a second of imports."""
 
@@ -125,7 +125,7 @@ class ApiModel(BaseModel):
 
     @model_validator(mode="after")
     def _keep_rules(self, info: ValidationInfo) -> Self:
-        if not self.rules or info.context is JUDGED:
+        if not self.rules or info.context is SKIP_RULES:
             return self
         context = context_of(self.to_json())
         broken = [r for r in self.rules if not r.transition and not r.holds_in(context)]

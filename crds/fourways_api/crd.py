@@ -9,6 +9,7 @@ of the old kind. Everything else (rules, list keys, docs, defaults) already trav
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -87,17 +88,27 @@ def openapi_schema() -> Schema:
     return schema
 
 
-def _structural(source: Schema, definitions: dict[str, Schema]) -> Schema:
+def _structural(source: Schema, definitions: dict[str, Schema], *, in_list: bool = False) -> Schema:
+    """Return a structural schema.
+
+    Inside list items a default is in the description only. The API server would fill it into the
+    stored items, and to kubectl and Argo CD an item with more fields than the manifest's differs:
+    every apply would change the object again. The operator fills the same default in when it reads.
+    """
     source = _inlined(_without_null(source), definitions)
+    if in_list and source.get("default") is not None:
+        source = _described_default(source)
     result: Schema = {}
     for keyword, value in source.items():
         match keyword:
             case "title" | "$defs" | "additionalProperties":
                 continue
             case "properties":
-                result[keyword] = {n: _structural(s, definitions) for n, s in value.items()}
+                result[keyword] = {
+                    n: _structural(s, definitions, in_list=in_list) for n, s in value.items()
+                }
             case "items":
-                result[keyword] = _structural(value, definitions)
+                result[keyword] = _structural(value, definitions, in_list=True)
             case "description":
                 result[keyword] = " ".join(value.split())
             case "const":
@@ -115,6 +126,12 @@ def _structural(source: Schema, definitions: dict[str, Schema]) -> Schema:
             case _:
                 raise TypeError(f"the API server's schema cannot say {keyword}: {source}")
     return result
+
+
+def _described_default(source: Schema) -> Schema:
+    default = json.dumps(source["default"])
+    description = f"{source.get('description', '')} Default: {default}."
+    return {k: v for k, v in source.items() if k != "default"} | {"description": description}
 
 
 _CARRIED = {

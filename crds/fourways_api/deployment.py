@@ -50,7 +50,7 @@ class Resources(ApiModel):
 
 
 class Spec(ApiModel):
-    """What is wanted."""
+    """Desired state."""
 
     mode: ModeName = "auto"
     """How the model reaches production; auto chooses by requirements. The block of the same name
@@ -178,6 +178,9 @@ class Metadata(ApiModel):
     annotations: dict[str, str] = Field(default_factory=dict)
 
 
+MAX_CONDITION_MESSAGE = 4096
+
+
 class Condition(ApiModel):
     """One aspect of a deployment's state, as Kubernetes writes conditions."""
 
@@ -188,16 +191,16 @@ class Condition(ApiModel):
     """Whether it holds."""
 
     observed_generation: int = 0
-    """Generation of the spec this was said of."""
+    """Generation of the spec that the condition is true of."""
 
     last_transition_time: Annotated[str, Field(max_length=32)]
     """When status last changed, RFC 3339."""
 
     reason: Annotated[str, Field(max_length=128)]
-    """One word for programs."""
+    """One word for programs (docs/reference/reasons.md)."""
 
-    message: Annotated[str, Field(max_length=4096)]
-    """A sentence for people."""
+    message: Annotated[str, Field(max_length=MAX_CONDITION_MESSAGE)]
+    """Explanation for people."""
 
 
 class ModelStatus(ApiModel):
@@ -323,7 +326,7 @@ class BundleStatus(ApiModel):
 
 
 class Status(ApiModel):
-    """What is. Written by the operator only."""
+    """Observed state, written only by the operator."""
 
     observed_generation: int = 0
     """Generation of the spec this status tells of."""
@@ -354,7 +357,8 @@ class Status(ApiModel):
     cluster."""
 
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), keyed_by("type")] = ()
-    """Ready, Progressing, Degraded, SpecValid, ModelResolved."""
+    """Ready, Progressing, Degraded, SpecValid, ModelResolved; Reconciling and Stalled while they
+    are True."""
 
 
 class ModelDeployment(ApiModel):

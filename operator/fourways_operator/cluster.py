@@ -20,22 +20,21 @@ from fourways_api import API_VERSION, GROUP, KIND, PLURAL
 
 from .errors import (
     ApiFault,
+    ApiUnreachable,
     Conflict,
     Forbidden,
-    Gone,
     HookFailed,
     Invalid,
+    ObjectGone,
     ServerError,
     Throttled,
-    Unreachable,
 )
 from .events import Event
-from .facts import Json, Kind, rfc3339
-from .plan import KINDS, OBSERVED
+from .facts import FIELD_MANAGER, Json, Kind, rfc3339
+from .kinds import EVENT, KINDS, OBSERVED
 
 MODEL_DEPLOYMENT = Kind(API_VERSION, KIND, PLURAL)
 
-FIELD_MANAGER = "fourways"
 STATUS_MANAGER = "fourways-status"
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 15.0
@@ -61,13 +60,14 @@ GRANTS: tuple[Grant, ...] = (
         for k in KINDS
     ),
     *(Grant(k.group, k.plural, ("list", "watch")) for k in OBSERVED),
-    Grant("", "events", ("create",)),
+    # Read where a Job gets no pods: only its events say why.
+    Grant("", "events", ("create", "list")),
 )
 """Every right the operator uses, and no other. The watching half needs list and watch only."""
 
 
 class Cluster(Protocol):
-    """What the operator asks of a cluster. Every call may raise an ``ApiFault``."""
+    """The calls the operator makes to a cluster. Every one may raise an ``ApiFault``."""
 
     async def list(
         self, kind: Kind, namespace: str | None, labels: Mapping[str, str]
@@ -94,7 +94,10 @@ class Cluster(Protocol):
         """Make a deployment's status this one."""
 
     async def emit(self, deployment: Json, event: Event) -> None:
-        """Tell people of something that happened to a deployment."""
+        """Create a Kubernetes event about a deployment."""
+
+    async def last_warning(self, obj: Json, reason: str) -> str | None:
+        """Return the message of an object's latest Warning with this reason; None for none."""
 
     async def deployments(self) -> tuple[Json, ...]:
         """Return the ModelDeployments of every namespace the operator looks after."""
@@ -141,7 +144,7 @@ class KubernetesCluster:
                     limit=PAGE,
                     _continue=rest,
                 )
-            except Gone:
+            except ObjectGone:
                 if rest is not None:
                     raise
                 # The kind went away since it was looked for.
@@ -163,7 +166,7 @@ class KubernetesCluster:
         """See Cluster."""
         try:
             return await self._call("get", _path(kind, namespace, name), "get", kind)
-        except Gone:
+        except ObjectGone:
             return None
 
     async def apply(self, obj: Json, uid: str | None) -> None:
@@ -210,7 +213,7 @@ class KubernetesCluster:
             await self._call(
                 "delete", _path(kind, meta["namespace"], meta["name"]), "delete", kind, body=body
             )
-        except (Gone, Conflict):
+        except (ObjectGone, Conflict):
             # Not there, or another object under its name: this one is gone.
             return
 
@@ -237,8 +240,22 @@ class KubernetesCluster:
             "lastTimestamp": now,
             "count": 1,
         }
-        kind = Kind("v1", "Event", "events")
-        await self._call("post", _path(kind, meta["namespace"]), "create", kind, body=body)
+        await self._call("post", _path(EVENT, meta["namespace"]), "create", EVENT, body=body)
+
+    async def last_warning(self, obj: Json, reason: str) -> str | None:
+        """See Cluster."""
+        meta = obj["metadata"]
+        selector = f"involvedObject.uid={meta['uid']},type=Warning,reason={reason}"
+        page = await self._call(
+            "get",
+            _path(EVENT, meta["namespace"]),
+            "list",
+            EVENT,
+            field_selector=selector,
+            limit=PAGE,
+        )
+        latest = max(page["items"], key=_event_time, default=None)
+        return str(latest.get("message", "")) if latest else None
 
     async def deployments(self) -> tuple[Json, ...]:
         """See Cluster."""
@@ -259,7 +276,7 @@ class KubernetesCluster:
             path = "/api/v1" if kind.group == "" else f"/apis/{kind.api_version}"
             try:
                 answer = await self._call("get", path, "get", kind)
-            except Gone:
+            except ObjectGone:
                 answer = {"resources": []}
             known = frozenset(r["name"] for r in answer["resources"])
             self._present[kind.api_version] = known
@@ -289,7 +306,7 @@ class KubernetesCluster:
         except ApiException as error:
             raise fault_of(what, error.status or 0, error.body, error.headers or {}) from None
         except HTTPError as error:
-            raise Unreachable(f"{what}: {type(error).__name__}: {error}") from None
+            raise ApiUnreachable(f"{what}: {type(error).__name__}: {error}") from None
         return answer
 
     def close(self) -> None:
@@ -332,6 +349,10 @@ def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
     return f"{root}{within}/{kind.plural}" + (f"/{name}" if name else "")
 
 
+def _event_time(event: Json) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
 def fault_of(
     what: str, status: int, body: str | bytes | None, headers: Mapping[str, str]
 ) -> ApiFault:
@@ -345,9 +366,9 @@ def fault_of(
     after = _seconds(headers)
     match status:
         case 404 | 410:
-            return Gone(text)
+            return ObjectGone(text)
         case 403 if "NamespaceTerminating" in causes:
-            return Gone(text)
+            return ObjectGone(text)
         case 409:
             return Conflict(text)
         # What the server says of an apply to another object under the name: its uid is immutable.
@@ -364,7 +385,7 @@ def fault_of(
         case 503 if after is not None:
             return Throttled(text, after)
         case 0:
-            return Unreachable(text)
+            return ApiUnreachable(text)
         case _:
             return ServerError(text)
 

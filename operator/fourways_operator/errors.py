@@ -3,18 +3,18 @@
 ::
 
     OperatorError
-    ├── NotYet               the world is not ready: says what is waited for
+    ├── DependencyNotReady               the world is not ready: says what is waited for
     ├── GatewaySilent        a gateway did not tell how far runs are: nothing waits for that
     └── ApiFault             the API server did not do it
         ├── ObjectFault      it is about this object: others may go on
         │   ├── Conflict     409: it changed, is another one (uid), or a field is somebody's
-        │   ├── Gone         404, 410: object, kind or namespace is not there (any more)
+        │   ├── ObjectGone         404, 410: object, kind or namespace is not there (any more)
         │   ├── Forbidden    403: names verb and resource
         │   ├── Invalid      400, 422: carries the server's words
         │   └── HookFailed   500: who else must agree to the object does not answer
         └── ServerFault      nothing else would fare better now
             ├── Throttled    429, or 503 with Retry-After
-            ├── Unreachable  no answer in time, or none at all
+            ├── ApiUnreachable  no answer in time, or none at all
             └── ServerError  any other answer
 
 A bad spec is not in it: that is ``InvalidSpec`` of the API, an answer and no fault. Whatever else
@@ -31,7 +31,7 @@ class OperatorError(Exception):
     """Seconds the other side asked to be left alone for."""
 
 
-class NotYet(OperatorError):
+class DependencyNotReady(OperatorError):
     """The world is not ready; the text says what is waited for."""
 
 
@@ -51,7 +51,7 @@ class Conflict(ObjectFault):
     """The object changed, is another one than was meant, or a field belongs to somebody else."""
 
 
-class Gone(ObjectFault):
+class ObjectGone(ObjectFault):
     """The object, its kind or its namespace is not there, or is going away."""
 
 
@@ -79,7 +79,7 @@ class Throttled(ServerFault):
         self.retry_after = retry_after
 
 
-class Unreachable(ServerFault):
+class ApiUnreachable(ServerFault):
     """No answer came, or none in time."""
 
 

@@ -1,66 +1,100 @@
-"""What is told as Kubernetes events: what is new between one status and the next. Pure.
+"""The Kubernetes events of a deployment: what changed from one status to the next. Pure.
 
-An event is told once and forgotten after an hour: news for people, never a record. What is so is
-in status.
+An event is emitted once and deleted by Kubernetes after an hour: news for people, never a record.
+The state is in status.
+
+One cause is one event, however many conditions it changes. A Warning means that something is wrong:
+what is usual for a deployment that has just been created or changed is Normal.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fourways_api.reasons import Reason
+
 from .facts import Json
+
+_CONDITIONS = ("SpecValid", "Degraded", "Ready", "ModelResolved", "Progressing")
+"""Conditions that events are made of; the first of them names a cause that several have.
+
+Reconciling and Stalled only repeat the cause of another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a deployment, told once."""
+    """Something that happened to a deployment."""
 
     type: str
     reason: str
     message: str
 
 
-_BEGINNINGS = frozenset(
-    {
-        "WaitingForFirstRun",
-        "FirstRunInProgress",
-        "WaitingForBuild",
-        "BuildInProgress",
-        "WaitingForKServe",
-        "Starting",
-    }
-)
-"""Reasons of not being ready that nobody need look into."""
-
-
 def events_of(old: Json | None, new: Json) -> list[Event]:
-    """Return an event for each condition that changed its status or its reason, and each run.
+    """Return an event for each cause of changed conditions, and those of runs.
 
-    A run is told of when it begins (the condition Progressing says so), at each quarter of its
-    rows, and when it is published or failed.
+    A run has an event when it starts (the condition Progressing), at each quarter of its rows, and
+    when it is published or fails.
     """
-    before = {c["type"]: c for c in (old or {}).get("conditions", [])}
-    events = []
-    for condition in new["conditions"]:
-        was = before.get(condition["type"])
-        changed = was is None or (was["status"], was["reason"]) != (
-            condition["status"],
-            condition["reason"],
-        )
-        if (
-            changed
-            and condition["status"] != "Unknown"
-            and not (was is None and _is_quiet(condition))
-        ):
-            kind = "Normal" if _is_good(condition) else "Warning"
-            events.append(Event(kind, condition["reason"], condition["message"]))
+    old = old or {}
+    before = {c["type"]: c for c in old.get("conditions", [])}
+    events = list(_of_conditions(before, {c["type"]: c for c in new["conditions"]}))
     degraded = any(e.type == "Warning" for e in events)
-    failed = [] if degraded else _failed(old or {}, new)
-    return [*events, *_passed(old or {}, new), *failed, *_published(old or {}, new)]
+    failed = [] if degraded else _failed(old, new)
+    return [*events, *_passed(old, new), *failed, *_published(old, new)]
+
+
+def _of_conditions(before: dict[str, Json], now: dict[str, Json]) -> Iterator[Event]:
+    # A cause that an earlier status named already is not news, whichever condition names it now.
+    causes = {c["reason"] for kind, c in before.items() if not _is_good(kind, c)}
+    for kind in _CONDITIONS:
+        condition, was = now.get(kind), before.get(kind)
+        if condition is None or condition["status"] == "Unknown" or not _changed(was, condition):
+            continue
+        good = _is_good(kind, condition)
+        if good and was is None and kind in ("Progressing", "Degraded", "ModelResolved"):
+            continue  # how every deployment begins
+        cause = {condition["reason"], condition["message"]}
+        if not good and cause & causes:
+            continue
+        if not good:
+            causes |= cause
+        elif kind == "Progressing" and condition["status"] == "False" and cause & causes:
+            continue  # the rollout stopped for a cause that is named already
+        warns = not good and not _is_usual(condition, was)
+        yield Event("Warning" if warns else "Normal", condition["reason"], condition["message"])
+
+
+def _changed(was: Json | None, condition: Json) -> bool:
+    return was is None or (was["status"], was["reason"]) != (
+        condition["status"],
+        condition["reason"],
+    )
+
+
+def _is_good(kind: str, condition: Json) -> bool:
+    if kind == "Progressing":
+        return True
+    good = "False" if kind == "Degraded" else "True"
+    return bool(condition["status"] == good)
+
+
+def _is_usual(condition: Json, was: Json | None) -> bool:
+    """Tell whether not being ready is usual: after a change, or before the first time."""
+    reason = Reason.known(condition["reason"])
+    if reason is None or not reason.is_beginning:
+        return False
+    lost = (
+        was is not None
+        and was["status"] == "True"
+        and was.get("observedGeneration") == condition.get("observedGeneration")
+    )
+    return not lost
 
 
 def _passed(old: Json, new: Json) -> list[Event]:
-    """Tell of the last quarter of its rows that a run at work has passed."""
+    """Return the event for the last quarter of its rows that a run in progress has passed."""
     was, run = old.get("lastRun") or {}, new.get("lastRun") or {}
     before = _quarters(was) if _attempt(was) == _attempt(run) else 0
     if (now := _quarters(run)) <= before:
@@ -69,29 +103,30 @@ def _passed(old: Json, new: Json) -> list[Event]:
     parts = [
         f"{progress['rows']:,} of {progress['totalRows']:,} rows",
         f"{progress['rowsPerSecond']:,.0f} rows/s",
-        f"{progress['rejects']:,} refused",
+        f"{progress['rejects']:,} rejected",
     ]
     if due := progress.get("estimatedCompletion"):
         parts.append(f"done at about {due}")
-    return [Event("Normal", "RunProgress", f"run {run['name']}: {now * 25}%: {', '.join(parts)}")]
+    message = f"run {run['name']}: {now * 25}%: {', '.join(parts)}"
+    return [Event("Normal", Reason.RunProgress, message)]
 
 
 def _quarters(run: Json) -> int:
     progress = run.get("progress") or {}
     total = progress.get("totalRows")
-    # That all of it is done is told by what becomes of the run.
+    # The fourth quarter is not announced: the run is published or fails then.
     return min(3, int(4 * progress["rows"] / total)) if total else 0
 
 
 def _failed(old: Json, new: Json) -> list[Event]:
-    """Tell of a run that failed as the one before did: the condition stays as it is."""
+    """Return the event for a run that failed like the one before, which changes no condition."""
     was, run = old.get("lastRun") or {}, new.get("lastRun") or {}
     if run.get("outcome") != "Failed":
         return []
     if was.get("outcome") == "Failed" and _attempt(was) == _attempt(run):
         return []
-    why = run.get("message") or "no reason is known"
-    return [Event("Warning", "RunFailed", f"run {run['name']} failed: {why}")]
+    why = run.get("message") or "the cause is not known"
+    return [Event("Warning", Reason.RunFailed, f"run {run['name']} failed: {why}")]
 
 
 def _attempt(run: Json) -> tuple[str | None, str | None]:
@@ -99,21 +134,10 @@ def _attempt(run: Json) -> tuple[str | None, str | None]:
 
 
 def _published(old: Json, new: Json) -> list[Event]:
-    """Tell of a run that answers come from now. Conditions stay as they are from run to run."""
+    """Return the event for a run that answers come from now, which changes no condition."""
     was, run = old.get("lastPublished") or {}, new.get("lastPublished")
     if run is None or _attempt(run) == _attempt(was):
         return []
-    figures = f"{run.get('rows', 0)} rows, {run.get('rejects', 0)} refused"
-    return [Event("Normal", "RunPublished", f"answers come from run {run['name']} ({figures})")]
-
-
-def _is_good(condition: Json) -> bool:
-    if condition["type"] == "Progressing":
-        return True
-    good = "False" if condition["type"] == "Degraded" else "True"
-    return bool(condition["status"] == good) or condition["reason"] in _BEGINNINGS
-
-
-def _is_quiet(condition: Json) -> bool:
-    """Tell whether a first verdict is only the start of things, not news."""
-    return condition["type"] in ("Progressing", "Degraded", "ModelResolved") and _is_good(condition)
+    figures = f"{run.get('rows', 0)} rows, {run.get('rejects', 0)} rejected"
+    message = f"answers come from run {run['name']} ({figures})"
+    return [Event("Normal", Reason.RunPublished, message)]

@@ -1,4 +1,4 @@
-"""What the cluster has, as plain data: the input of status. Nothing here talks to anyone."""
+"""The observed state of the cluster as plain data: the input of status. No I/O."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from fourways_api import ProgressStatus
+from fourways_api import ProgressStatus, RunStatus
 
 Json = dict[str, Any]
+
+FIELD_MANAGER = "fourways"
+"""Manager of the fields that the operator applies."""
 
 
 def rfc3339(moment: datetime) -> str:
@@ -36,12 +39,12 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What the operator was installed with."""
+class OperatorSettings:
+    """Settings of the operator's installation."""
 
     runtime_image: str
     ray_image: str = "fourways-ray"
-    """The same with Ray: what Ray clusters are made of."""
+    """The runtime image with Ray, for Ray clusters."""
 
     store_secret: str = "fourways-store"  # noqa: S105  (a name)
     image_pull_policy: str = "IfNotPresent"
@@ -56,24 +59,56 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What was observed of one deployment.
+class StoreAnswer:
+    """The run that answers come from, as the gateway said ``at`` a moment; None for none."""
 
-    ``wanted`` are the objects it should have, ``children`` the live ones of their kinds with its
-    labels. ``jobs`` are its runs and builds; ``pods`` are its own and the gateway's. ``gateway``
-    is the live Deployment of the namespace's gateway, ``conflicts`` the planned objects whose
-    names somebody else's hold, ``missing`` the planned kinds the cluster does not have, ``faults``
-    what the API server refused. ``progress`` is what is known of the run at work, by its name.
-    """
+    at: datetime
+    current: RunStatus | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The observed state of one deployment, and of what it depends on."""
 
     deployment: Json
+    """The live ModelDeployment."""
+
     wanted: tuple[Json, ...] = ()
+    """The objects it should have."""
+
     children: tuple[Json, ...] = ()
-    jobs: tuple[Json, ...] = ()
+    """The live objects of these kinds with its labels."""
+
     pods: tuple[Json, ...] = ()
+    """Its own pods and the gateway's."""
+
     gateway: Json | None = None
+    """The live Deployment of the namespace's gateway."""
+
     conflicts: tuple[str, ...] = ()
+    """Planned objects, KIND/NAME, whose names are taken by objects of others."""
+
     missing: tuple[str, ...] = ()
+    """Planned kinds that the cluster does not have."""
+
     faults: tuple[str, ...] = ()
+    """Answers of the API server to applies that it refused."""
+
+    plan_fault: str | None = None
+    """Why no objects could be planned from a valid spec."""
+
+    refused_pods: Mapping[str, str] = field(default_factory=dict)
+    """By name of a Job: why the API server refuses to create its pods."""
+
     progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
+    """By name of a run in progress: how far it is."""
+
+    store: StoreAnswer | None = None
+    """The run in the prediction store that answers come from; None where it is not known."""
+
     now: datetime = field(default_factory=lambda: datetime.min)
+
+    @property
+    def jobs(self) -> tuple[Json, ...]:
+        """Its runs and builds."""
+        return tuple(child for child in self.children if child["kind"] == "Job")

@@ -56,15 +56,15 @@ def serve(port: int, health: Health, registry: CollectorRegistry) -> ThreadingHT
         def do_GET(self) -> None:
             match self.path.partition("?")[0]:
                 case "/healthz":
-                    self._verdict(*health.live())
+                    self._answer_health(*health.live())
                 case "/readyz":
-                    self._verdict(*health.ready())
+                    self._answer_health(*health.ready())
                 case "/metrics":
                     self._answer(200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4)
                 case _:
                     self._answer(404, b"not found\n", "text/plain")
 
-        def _verdict(self, good: bool, words: str) -> None:
+        def _answer_health(self, good: bool, words: str) -> None:
             self._answer(200 if good else 503, f"{words}\n".encode(), "text/plain")
 
         def _answer(self, code: int, body: bytes, content_type: str) -> None:

@@ -21,10 +21,11 @@ from typing import Any
 
 from .cluster import MODEL_DEPLOYMENT, Cluster, KubernetesCluster, connect
 from .errors import ApiFault
-from .facts import Kind, Settings
+from .facts import Kind, OperatorSettings
 from .health import Health, serve
 from .metrics import Metrics
-from .progress import Ask, Progress, ask_gateway
+from .progress import Ask, RunProgressTracker, ask_gateway
+from .published import AskRuns, PublishedRunTracker, ask_runs_of
 from .reconcile import reconcile
 from .watches import Watches
 from .work_queue import Key, WorkQueue
@@ -44,7 +45,7 @@ class Operator:
     def __init__(
         self,
         cluster: Cluster,
-        settings: Settings,
+        settings: OperatorSettings,
         metrics: Metrics | None = None,
         *,
         resync_interval: float = 300.0,
@@ -53,12 +54,14 @@ class Operator:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         watch: Callable[[frozenset[Kind]], None] = lambda kinds: None,
         ask: Ask = ask_gateway,
+        ask_runs: AskRuns | None = None,
         **queue: Any,
     ) -> None:
         """Put together; nothing runs yet.
 
-        ``queue`` goes to the WorkQueue; ``watch`` is told which kinds there are to watch; ``ask``
-        asks gateways for the progress of runs.
+        ``queue`` goes to the WorkQueue; ``watch`` is called with the kinds to watch; ``ask`` asks
+        gateways for the progress of runs, ``ask_runs`` for the runs of a deployment (None: no
+        gateway is asked which run answers come from).
         """
         self._cluster = cluster
         self._settings = settings
@@ -73,26 +76,36 @@ class Operator:
         self._lacking: set[Key] = set()
         self._something_lacks = asyncio.Event()
         self.queue = WorkQueue(
-            self._work, clock=clock, sleep=sleep, told=self._metrics.reconciled, **queue
+            self._work, clock=clock, sleep=sleep, on_result=self._metrics.reconciled, **queue
         )
-        self._progress = Progress(ask, self.queue.add, now, sleep)
+        self._progress = RunProgressTracker(ask, self.queue.add, now, sleep)
+        self._published = (
+            PublishedRunTracker(ask_runs, self.queue.add, now, sleep) if ask_runs else None
+        )
         self._metrics.measure(
             lambda: self.queue.depth, lambda: self.queue.delayed, lambda: self.relist_age() or 0.0
         )
 
     async def _work(self, key: Key) -> None:
-        told = await reconcile(
-            key, self._cluster, self._settings, self._now, self._progress.of(key)
+        result = await reconcile(
+            key,
+            self._cluster,
+            self._settings,
+            self._now,
+            self._progress.of(key),
+            self._published.of(key) if self._published else None,
         )
-        status = told.status if told else None
+        status = result.status if result else None
         self._metrics.seen(key, status)
         self._progress.note(key, status)
-        if told and told.wrote:
+        if self._published:
+            self._published.note(key, status)
+        if result and result.wrote:
             # The gateway looks at what was written, whether or not a watch tells of it.
             self.queue.add(Key(key.namespace))
-        if told and told.again_in is not None:
-            self.queue.add_after(key, told.again_in)
-        self._note_lack(key, bool(told and told.lacks))
+        if result and result.requeue_after is not None:
+            self.queue.add_after(key, result.requeue_after)
+        self._note_lack(key, bool(result and result.lacks))
 
     def _note_lack(self, key: Key, lacks: bool) -> None:
         (self._lacking.add if lacks else self._lacking.discard)(key)
@@ -113,6 +126,8 @@ class Operator:
             self.queue.add(key)
         self._metrics.forget_all_but(keys)
         self._progress.forget_all_but(keys)
+        if self._published:
+            self._published.forget_all_but(keys)
         self._lacking &= keys
         self._relisted = self._clock()
         return kinds
@@ -124,6 +139,8 @@ class Operator:
             await self.queue.run()
         finally:
             self._progress.stop()
+            if self._published:
+                self._published.stop()
             for task in tasks:
                 task.cancel()
 
@@ -173,6 +190,7 @@ async def run(options: argparse.Namespace) -> None:
         metrics,
         resync_interval=options.resync_interval,
         watch=watches.watch,
+        ask_runs=ask_runs_of,
         workers=options.workers,
     )
     started = time.monotonic()
@@ -201,10 +219,10 @@ async def run(options: argparse.Namespace) -> None:
         cluster.close()
 
 
-def settings_of(options: argparse.Namespace) -> Settings:
+def settings_of(options: argparse.Namespace) -> OperatorSettings:
     """Return the part of the options that plans are made by."""
-    defaults = Settings(runtime_image=options.runtime_image)
-    return Settings(
+    defaults = OperatorSettings(runtime_image=options.runtime_image)
+    return OperatorSettings(
         runtime_image=options.runtime_image,
         ray_image=options.ray_image,
         store_secret=options.store_secret,

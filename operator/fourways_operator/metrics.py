@@ -1,17 +1,27 @@
 """The operator's own metrics, in the Prometheus text format.
 
-Owns names, labels and buckets. It must not hold anything decisions are made from, nor a label
-whose values a tenant chooses without bound: no label here is a name of a deployment.
+It owns names, labels and buckets, and must not hold anything decisions are made from. The gauges of
+a deployment have its namespace and name as labels: as many series as there are deployments, removed
+with them. No other label is chosen by a tenant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from fourways_api.reasons import Reason
+
 from .facts import Json
 from .work_queue import Key, Result
+
+_OF_DEPLOYMENT = {
+    "ready": "1 while the deployment answers (condition Ready).",
+    "stale": "1 while it answers from before the last change of its spec, or a run is overdue.",
+    "failed": "1 while something is wrong with it (condition Degraded or Stalled).",
+}
+"""Gauges of each deployment: fourways_deployment_NAME."""
 
 
 class Metrics:
@@ -49,6 +59,15 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self._of_deployment = {
+            name: Gauge(
+                f"fourways_deployment_{name}",
+                text,
+                ["namespace", "name", "mode"],
+                registry=self.registry,
+            )
+            for name, text in _OF_DEPLOYMENT.items()
+        }
         self._states: dict[Key, tuple[str, str]] = {}
         self._last_runs: dict[Key, Json] = {}
 
@@ -75,14 +94,19 @@ class Metrics:
         self._writes.labels(verb, kind).inc()
 
     def seen(self, key: Key, status: Json | None) -> None:
-        """Remember what a deployment's status says; None when it is gone."""
+        """Set the gauges from a deployment's status; None when it is deleted."""
         if (before := self._states.pop(key, None)) is not None:
             self._deployments.labels(*before).dec()
+            for gauge in self._of_deployment.values():
+                gauge.remove(key.namespace, key.name, before[0])
         if status is not None:
-            ready = next((c["status"] for c in status["conditions"] if c["type"] == "Ready"), None)
-            state = (status.get("mode") or "none", ready or "Unknown")
+            found = {c["type"]: c for c in status["conditions"]}
+            mode = status.get("mode") or "none"
+            state = (mode, found["Ready"]["status"] if "Ready" in found else "Unknown")
             self._states[key] = state
             self._deployments.labels(*state).inc()
+            for name, value in _figures(found, status.get("observedGeneration", 0)).items():
+                self._of_deployment[name].labels(key.namespace, key.name, mode).set(value)
         self._count_run(key, (status or {}).get("lastRun"))
 
     def _count_run(self, key: Key, run: Json | None) -> None:
@@ -96,9 +120,22 @@ class Metrics:
             self._runs.labels(run["outcome"]).inc()
 
     def forget_all_but(self, keys: frozenset[Key]) -> None:
-        """Forget deployments that are gone without anyone having seen them go."""
+        """Forget deployments that were deleted without a watch event."""
         for key in self._states.keys() - keys:
             self.seen(key, None)
+
+
+def _figures(conditions: Mapping[str, Json], generation: int) -> dict[str, bool]:
+    """Return the value of each gauge of a deployment."""
+    ready = conditions.get("Ready", {})
+    degraded = conditions.get("Degraded", {})
+    serves_spec = ready.get("observedGeneration", 0) == generation
+    return {
+        "ready": ready.get("status") == "True",
+        "stale": ready.get("status") == "True"
+        and (not serves_spec or degraded.get("reason") == Reason.ScheduleOverdue),
+        "failed": degraded.get("status") == "True" or "Stalled" in conditions,
+    }
 
 
 def _attempt(run: Json) -> tuple[str, str | None, str]:

@@ -1,7 +1,7 @@
-"""What a pod says of itself. Pure.
+"""Why a pod does not work, from its state and its termination message. Pure.
 
-A worker's last words are the pod's termination message, a ``RunReport``. Where a worker could not
-speak (killed for memory, image missing, volume missing) the pod's own state is put into words.
+A worker's termination message is a ``RunReport``. Where a worker could not write one (killed for
+memory, image missing, volume missing) the message is made from the pod's state.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fourways_api import RunReport
+from fourways_api.reasons import Reason, known_or
 from fourways_api.runtime_config import CONFIG_VARIABLE
 
 from .facts import Json
+from .texts import on_one_line, shortened
 
 MAX_MESSAGE = 1024
 MAX_REPORT = 3072
@@ -20,26 +22,29 @@ SLOW_START_SECONDS = 15.0
 
 _CLAIM = "persistentVolumeClaim"
 
-_IMAGE_TROUBLE = frozenset(
+_IMAGE_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 )
-"""The kubelet goes back and forth between these; to people they are one."""
+"""The kubelet alternates between these; for people they mean the same."""
 
-_START_TROUBLE = frozenset(
-    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+_START_FAILURES = frozenset(
+    {Reason.CreateContainerConfigError, Reason.CreateContainerError, Reason.RunContainerError}
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why something does not work: one word for programs, a sentence for people."""
+class PodFailure:
+    """Why a pod, or what creates pods, does not work.
+
+    ``reason`` is a ``Reason``, or one that an image of another version or a controller gave.
+    """
 
     reason: str
     message: str
 
 
 def report_of(pod: Json) -> RunReport | None:
-    """Return the report a pod's worker left, if it is one."""
+    """Return the report in a pod's termination message, if it is one."""
     for state in _container_states(pod):
         text = state.get("terminated", {}).get("message", "")
         if text.startswith("{"):
@@ -50,54 +55,75 @@ def report_of(pod: Json) -> RunReport | None:
     return None
 
 
-def trouble_of(pod: Json) -> Trouble | None:
-    """Say why a pod does not run, or did not end well; None where it does or did."""
+def failure_of(pod: Json) -> PodFailure | None:
+    """Return why a pod does not run, or did not end well; None where it does or did."""
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return Trouble(
-                "Unschedulable", _short(f"no node takes the pod: {condition.get('message', '')}")
+            return PodFailure(
+                Reason.Unschedulable,
+                _short(f"no node accepts the pod: {condition.get('message', '')}"),
             )
     for status in pod.get("status", {}).get("containerStatuses", []):
         waiting = status.get("state", {}).get("waiting", {})
         reason = waiting.get("reason")
-        if reason in _IMAGE_TROUBLE:
+        if reason in _IMAGE_FAILURES:
             image = status.get("image") or "the image"
-            return Trouble(
-                "ImageUnavailable", f"{image} cannot be pulled: does it exist, and may it be?"
+            return PodFailure(
+                Reason.ImageUnavailable,
+                f"{image} cannot be pulled: check that the image exists and its pull secret",
             )
-        if reason in _START_TROUBLE:
-            return Trouble(reason, _short(waiting.get("message") or reason))
+        if reason in _START_FAILURES:
+            return PodFailure(Reason[reason], _short(waiting.get("message") or reason))
     for state in _container_states(pod):
         ended = state.get("terminated", {})
         if ended and ended.get("exitCode") != 0:
-            return _trouble_of_exit(ended, report_of(pod))
+            return _failure_of_exit(ended, report_of(pod))
     if _waits_for(pod) == "CrashLoopBackOff":
-        return Trouble("WorkerEnded", "the worker ends again and again without saying why")
+        return PodFailure(
+            Reason.WorkerEnded,
+            "the worker exits again and again without a termination message; see its log",
+        )
     return None
 
 
-def trouble_of_server(pod: Json) -> Trouble | None:
-    """Say why a pod that should answer does not; what it got over is no trouble any more."""
-    return None if is_ready(pod) or is_going(pod) else trouble_of(pod)
+def server_failure_of(pod: Json) -> PodFailure | None:
+    """Return why a pod that should answer does not; None once it answers, whatever it was."""
+    return None if is_ready(pod) or is_going(pod) else failure_of(pod)
 
 
-def slow_start_of(pod: Json, now: datetime) -> Trouble | None:
-    """Say what a pod waits for that nobody has complained of, once it has waited for long.
+def refused_pods_of(workload: Json) -> PodFailure | None:
+    """Return why the API server refuses the pods of a Deployment: a quota, a policy.
 
-    A volume that does not come is told in events only, so what it may be is named.
+    The Deployment's controller repeats the API server's answer in its condition ReplicaFailure.
+    """
+    for condition in (workload.get("status") or {}).get("conditions") or []:
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            return pods_refused(str(condition.get("message", "")))
+    return None
+
+
+def pods_refused(message: str) -> PodFailure:
+    """Return the failure of a workload whose pods the API server refuses, with its answer."""
+    return PodFailure(Reason.PodRefused, _short(f"its pods are refused: {message}"))
+
+
+def slow_start_of(pod: Json, now: datetime) -> PodFailure | None:
+    """Return what a pod waits for without any failure reported, once it has waited for long.
+
+    A volume that cannot be mounted shows in events only, so the volumes are named.
     """
     waited = age(pod, now)
     if waited is None or waited < SLOW_START_SECONDS:
         return None
     if _runs(pod):
-        message = (
-            "its pod runs and is not ready: it loads the model, or waits for what it depends on"
-        )
-        return Trouble("NotReady", message)
+        message = "its pod runs and is not ready: it loads the model, or waits for a dependency"
+        return PodFailure(Reason.NotReady, message)
     if _waits_for(pod) != "ContainerCreating":
         return None
     waits = [*_mounted(pod), "its image"]
-    return Trouble("PodNotStarted", f"its pod is not started; it waits for {' or '.join(waits)}")
+    return PodFailure(
+        Reason.PodNotStarted, f"its pod has not started; it waits for {' or '.join(waits)}"
+    )
 
 
 def _mounted(pod: Json) -> list[str]:
@@ -112,34 +138,34 @@ def _mounted(pod: Json) -> list[str]:
 
 
 def age(obj: Json, now: datetime) -> float | None:
-    """Return for how many seconds an object has been there."""
+    """Return an object's age in seconds."""
     created = obj["metadata"].get("creationTimestamp")
     return (now - datetime.fromisoformat(created)).total_seconds() if created else None
 
 
 def is_ready(pod: Json) -> bool:
-    """Tell whether a pod answers and is to be asked."""
+    """Tell whether a pod answers requests."""
     conditions = pod.get("status", {}).get("conditions", [])
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
     return ready and not is_going(pod)
 
 
 def is_going(pod: Json) -> bool:
-    """Tell whether a pod was told to stop."""
+    """Tell whether a pod is being deleted."""
     return "deletionTimestamp" in pod["metadata"]
 
 
 def container_of(obj: Json) -> Json:
-    """Return the worker's container of a pod, or of what makes pods; empty when it has none."""
+    """Return the worker's container of a pod, or of what creates pods; empty if it has none."""
     spec = obj.get("spec") or {}
     spec = (spec.get("template") or {}).get("spec") or spec.get("predictor") or spec
     containers: list[Json] = spec.get("containers") or [{}]
-    # Others put containers of theirs beside it, even before it.
+    # Webhooks add containers of their own, even before it.
     return next((c for c in containers if _config_in(c)), containers[0])
 
 
 def config_text(obj: Json) -> str:
-    """Return what the worker of a pod, or of what makes pods, is told; empty for nothing."""
+    """Return the configuration of the worker in a pod, or in what creates pods; else empty."""
     return _config_in(container_of(obj))
 
 
@@ -160,17 +186,18 @@ def _waits_for(pod: Json) -> str | None:
     return None
 
 
-def _trouble_of_exit(ended: Json, report: RunReport | None) -> Trouble:
-    if ended.get("reason") == "OOMKilled":
-        return Trouble(
-            "OOMKilled", "the worker took more memory than its limit: raise resources.memory"
+def _failure_of_exit(ended: Json, report: RunReport | None) -> PodFailure:
+    if ended.get("reason") == Reason.OOMKilled:
+        return PodFailure(
+            Reason.OOMKilled, "the worker exceeded its memory limit: raise spec.resources.memory"
         )
     if report:
-        # In its own lines: it may be a table.
-        return Trouble(report.reason, report.message.strip()[:MAX_REPORT])
-    return Trouble(
-        "WorkerFailed", f"the worker ended with exit code {ended.get('exitCode')} and no word"
-    )
+        # With its line breaks: it may be a table.
+        reason = known_or(report.reason, Reason.WorkerFailed)
+        return PodFailure(reason, shortened(report.message.strip(), MAX_REPORT))
+    code = ended.get("exitCode")
+    message = f"the worker exited with code {code} without a termination message; see its log"
+    return PodFailure(Reason.WorkerFailed, message)
 
 
 def _container_states(pod: Json) -> list[Json]:
@@ -180,4 +207,4 @@ def _container_states(pod: Json) -> list[Json]:
 
 
 def _short(text: str) -> str:
-    return " ".join(text.split())[:MAX_MESSAGE]
+    return on_one_line(text, MAX_MESSAGE)

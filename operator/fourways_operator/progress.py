@@ -22,7 +22,7 @@ from fourways_api import MAX_WORKERS_TOLD, ProgressStatus, WorkerStatus
 
 from .errors import GatewaySilent
 from .facts import Json, rfc3339
-from .plan import GATEWAY
+from .plan.parts import GATEWAY
 from .work_queue import Key
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class _Answer(BaseModel):
     runs: tuple[_Run, ...]
 
 
-class Progress:
+class RunProgressTracker:
     """What is known of the runs at work. Belongs to its event loop."""
 
     def __init__(
@@ -133,11 +133,11 @@ class Progress:
         del self._asking[namespace]
 
     def _learn(self, namespace: str, answer: _Answer) -> None:
-        for told in answer.runs:
-            key = Key(namespace, told.deployment)
-            if self._at_work.get(key) != told.run:
+        for run in answer.runs:
+            key = Key(namespace, run.deployment)
+            if self._at_work.get(key) != run.run:
                 continue  # of a Job that is not there any more, or not the latest
-            figures = _figures(told.progress, self._now())
+            figures = _figures(run.progress, self._now())
             if not _same(figures, self._known.get(key)):
                 self._known[key] = figures
                 self._changed(key)
@@ -161,13 +161,13 @@ def _parsed(text: bytes) -> _Answer:
         raise GatewaySilent(f"a gateway's answer about runs: {where}: {first['msg']}") from None
 
 
-def _figures(told: _Progress, now: datetime) -> ProgressStatus:
-    left = told.eta_seconds
+def _figures(reported: _Progress, now: datetime) -> ProgressStatus:
+    left = reported.eta_seconds
     return ProgressStatus(
-        rows=told.rows,
-        total_rows=told.total_rows,
-        rejects=told.rejects,
-        rows_per_second=_rounded(told.rows_per_second),
+        rows=reported.rows,
+        total_rows=reported.total_rows,
+        rejects=reported.rejects,
+        rows_per_second=_rounded(reported.rows_per_second),
         estimated_completion=None if left is None else rfc3339(now + timedelta(seconds=left)),
         workers=tuple(
             WorkerStatus(
@@ -177,7 +177,7 @@ def _figures(told: _Progress, now: datetime) -> ProgressStatus:
                 rows_per_second=_rounded(worker.rows_per_second),
                 alive=worker.alive,
             )
-            for worker in told.workers[:MAX_WORKERS_TOLD]
+            for worker in reported.workers[:MAX_WORKERS_TOLD]
         ),
         updated_at=rfc3339(now),
     )

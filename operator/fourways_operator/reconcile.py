@@ -1,13 +1,17 @@
-"""Make the cluster match one key: observe, plan, prune, apply, observe, tell.
+"""Make the cluster match one key: observe, plan, prune, apply, observe, write status.
 
-It owns the order of things and nothing else: what should be there is decided by ``plan``, what is
-said of it by ``status``, what an apply would change by ``difference``. It must never ask what
-changed: each run looks at everything, so a lost event, a doubled one, a stale read or a death
-half-way through costs a run, never the outcome.
+It owns the order of these steps and nothing else: ``planning`` decides which objects there should
+be, ``status`` what is reported of them, ``difference`` whether an apply would change anything. It
+must never ask what changed: each reconcile reads everything, so a lost or doubled event, a stale
+read or a crash half-way through costs one reconcile, never the outcome.
 
-Writes are ordered so that dying after any of them is harmless: the excess goes first (two
-schedulers must not run one model), children before status (status tells of what is there),
-status before events (an event may be lost, but is never told twice).
+Writes are ordered so that a crash after any of them is harmless: excess objects are deleted first
+(two schedulers must not run one model), children are written before status (status reports what is
+there), status before events (an event may be lost, but is never emitted twice).
+
+One deployment's fault stays its own. An exception in planning, or in working out the status, is
+logged with its stack and reported in that deployment's status; it is not retried before something
+changes, since both are pure.
 """
 
 from __future__ import annotations
@@ -15,38 +19,39 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from fourways_api import KIND, ModelDeployment, Problem, ProgressStatus
+from fourways_api import ModelDeployment, Problem, ProgressStatus
 
-from .cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MANAGER, Cluster, kind_of
+from .cluster import MODEL_DEPLOYMENT, STATUS_MANAGER, Cluster
+from .converge import ApplyOutcome, Owner, converge, find_live, has_labels, identity_of, is_going
 from .difference import difference
-from .errors import ApiFault, Forbidden, HookFailed, Invalid, NotYet, ObjectFault, OperatorError
-from .events import events_of
-from .facts import Facts, Json, Settings
-from .plan import (
-    COMPONENT_LABEL,
-    DEPLOYMENT,
-    DEPLOYMENT_LABEL,
-    GATEWAY,
-    INFERENCE_SERVICE,
-    JOB,
-    KINDS,
-    MANAGED_BY,
-    MANAGER,
-    POD,
-    RAY_JOB,
-    later_kinds,
-    observed_of,
-    plan,
-    plan_gateway,
-    plan_runs,
+from .errors import (
+    ApiFault,
+    DependencyNotReady,
+    Forbidden,
+    HookFailed,
+    Invalid,
 )
-from .runs import is_under_way
-from .specs import Judged, judged
-from .status import look_again_in, pinned_digest, status_of
+from .events import events_of
+from .facts import Facts, Json, OperatorSettings, StoreAnswer
+from .kinds import DEPLOYMENT, INFERENCE_SERVICE, JOB, KINDS, POD
+from .plan.parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, GATEWAY, MANAGED_BY, MANAGER
+from .plan.routes import observed_of
+from .planning import later_kinds, plan, plan_gateway, plan_runs, share_of
+from .pods import age
+from .runs import is_under_way, without_pods
+from .specs import ParsedSpec, parsed_spec
+from .status import (
+    REFUSED_PODS_SECONDS,
+    failed_status,
+    pinned_digest,
+    requeue_after,
+    status_of,
+)
+from .texts import on_one_line
 from .work_queue import Key
 
 logger = logging.getLogger(__name__)
@@ -57,90 +62,100 @@ GATEWAY_LABELS = {**OUR_LABELS, COMPONENT_LABEL: "gateway"}
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What came of looking at a deployment.
+class ReconcileResult:
+    """The result of reconciling a deployment.
 
-    ``wrote`` tells that an object of it was written; ``again_in`` is in how many seconds to look
-    again though nothing may have moved; ``lacks`` tells that the cluster has not every kind of
-    object it needs.
+    ``wrote``: an object of it was written. ``requeue_after``: seconds after which to look again
+    even if no event comes. ``lacks``: the cluster does not have every kind of object it needs.
     """
 
     status: Json
     wrote: bool = False
-    again_in: float | None = None
+    requeue_after: float | None = None
     lacks: bool = False
 
 
 async def reconcile(
     key: Key,
     cluster: Cluster,
-    settings: Settings,
+    settings: OperatorSettings,
     now: Callable[[], datetime],
     progress: Mapping[str, ProgressStatus] = NOTHING_KNOWN,
-) -> Told | None:
-    """Make the cluster match a key; return what is said of the deployment, None where none is.
+    store: StoreAnswer | None = None,
+) -> ReconcileResult | None:
+    """Make the cluster match a key; return the deployment's status, None where there is none.
 
-    ``progress`` is what is known of its run at work, by the run's name.
+    ``progress`` is how far its runs in progress are, by the run's name; ``store`` which run
+    answers come from.
 
     Raises:
-        OperatorError: something is in the way; try again later.
+        OperatorError: a dependency or the API server failed; try again later.
 
     """
     if not key.name:
         await _reconcile_gateway(key.namespace, cluster, settings)
         return None
     deployment = await cluster.get(MODEL_DEPLOYMENT, key.namespace, key.name)
-    if deployment is None or _is_going(deployment):
+    if deployment is None or is_going(deployment):
         # Its children are garbage collected by their owner reference.
         return None
     children = await _children(cluster, deployment)
     intent = _intent_of(deployment, settings, children)
-    outcome = Outcome()
-    if intent.spec is not None:
-        outcome = await _converge(cluster, intent.wanted, children, _owner_of(deployment))
+    outcome = ApplyOutcome()
+    if intent.spec is not None and intent.fault is None:
+        outcome = await converge(cluster, intent.wanted, children, _owner_of(deployment))
         for kind in later_kinds(intent.spec):
             if not await cluster.has(kind):
                 outcome.missing.add(kind.kind)
         if outcome.writes:
             children = await _children(cluster, deployment)
-    facts = await _observe(cluster, deployment, settings)
-    facts = replace(
-        facts,
-        wanted=intent.wanted,
-        children=children,
-        jobs=tuple(child for child in children if JOB.of(child)),
-        conflicts=(*facts.conflicts, *outcome.conflicts),
-        missing=tuple(sorted(outcome.missing)),
-        faults=tuple(str(f) for f in outcome.faults if isinstance(f, _TOLD)),
-        progress=progress,
-        now=now(),
+    facts = await _observe(
+        cluster, deployment, settings, intent, children, outcome, progress, store, now()
     )
-    status = status_of(facts, intent.problems, intent.spec)
-    await _tell(cluster, deployment, status)
+    status = _status_of(facts, intent)
+    await _write_status(cluster, deployment, status)
     if outcome.faults:
         raise outcome.faults[0]
-    return Told(status, outcome.writes > 0, look_again_in(facts), bool(outcome.missing))
+    return ReconcileResult(status, outcome.writes > 0, requeue_after(facts), bool(outcome.missing))
 
 
-_TOLD = (Forbidden, Invalid, HookFailed)
-"""Faults that somebody has to do something about; the others pass."""
+def _status_of(facts: Facts, intent: Intent) -> Json:
+    try:
+        return status_of(facts, intent.problems, intent.spec)
+    except Exception as error:
+        meta = facts.deployment["metadata"]
+        logger.exception("%s/%s: no status, please report it", meta["namespace"], meta["name"])
+        return failed_status(facts, _described(error))
 
 
-async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: Settings) -> None:
-    owners = [d for d in await cluster.list(MODEL_DEPLOYMENT, namespace, {}) if not _is_going(d)]
+def _described(error: Exception) -> str:
+    return on_one_line(f"{type(error).__name__}: {error}", MAX_FAULT)
+
+
+MAX_FAULT = 512
+"""Characters of an exception that status shows."""
+
+_REPORTED = (Forbidden, Invalid, HookFailed)
+"""Faults that need somebody's action; the others are transient."""
+
+
+async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: OperatorSettings) -> None:
+    owners = [d for d in await cluster.list(MODEL_DEPLOYMENT, namespace, {}) if not is_going(d)]
     *lists, services, jobs = await asyncio.gather(
         *(cluster.list(k, namespace, GATEWAY_LABELS) for k in KINDS),
         cluster.list(INFERENCE_SERVICE, namespace, OUR_LABELS),
         cluster.list(JOB, namespace, OUR_LABELS),
     )
-    there = {_name(obj): obj for objects in lists for obj in objects}
+    there = {identity_of(obj): obj for objects in lists for obj in objects}
     observed = observed_of(services, jobs, there.get(f"{DEPLOYMENT.kind}/{GATEWAY}"))
     wanted = plan_gateway(namespace, owners, settings, observed)
-    taken = await _names_taken(cluster, [obj for obj in wanted if _name(obj) not in there])
+    taken = await _names_taken(cluster, [obj for obj in wanted if identity_of(obj) not in there])
     if taken:
-        # Half a gateway is worse than none: a deployment waits for it, and says what is in the way.
-        raise NotYet(f"the gateway waits for names that somebody else holds: {', '.join(taken)}")
-    outcome = await _converge(cluster, wanted, tuple(there.values()), Owner())
+        # Half a gateway is worse than none. The deployments report the names that are taken.
+        raise DependencyNotReady(
+            f"the gateway waits for names that objects of others have: {', '.join(taken)}"
+        )
+    outcome = await converge(cluster, wanted, tuple(there.values()), Owner())
     if outcome.faults:
         raise outcome.faults[0]
 
@@ -154,7 +169,17 @@ async def _children(cluster: Cluster, deployment: Json) -> tuple[Json, ...]:
     return tuple(obj for objects in lists for obj in objects)
 
 
-async def _observe(cluster: Cluster, deployment: Json, settings: Settings) -> Facts:
+async def _observe(
+    cluster: Cluster,
+    deployment: Json,
+    settings: OperatorSettings,
+    intent: Intent,
+    children: tuple[Json, ...],
+    outcome: ApplyOutcome,
+    progress: Mapping[str, ProgressStatus],
+    store: StoreAnswer | None,
+    now: datetime,
+) -> Facts:
     namespace, labels = deployment["metadata"]["namespace"], _labels_of(deployment)
     gateway, pods, gateway_pods = await asyncio.gather(
         cluster.list(DEPLOYMENT, namespace, GATEWAY_LABELS),
@@ -166,145 +191,95 @@ async def _observe(cluster: Cluster, deployment: Json, settings: Settings) -> Fa
         taken = await _names_taken(cluster, plan_gateway(namespace, [deployment], settings))
     return Facts(
         deployment=deployment,
+        wanted=intent.wanted,
+        children=children,
         pods=(*pods, *gateway_pods),
         gateway=next((g for g in gateway if g["metadata"]["name"] == GATEWAY), None),
-        conflicts=taken,
+        conflicts=(*taken, *outcome.conflicts),
+        missing=tuple(sorted(outcome.missing)),
+        faults=tuple(str(f) for f in outcome.faults if isinstance(f, _REPORTED)),
+        plan_fault=intent.fault,
+        refused_pods=await _refused_pods(cluster, children, pods, now),
+        progress=progress,
+        store=store,
+        now=now,
     )
 
 
+async def _refused_pods(
+    cluster: Cluster, children: Sequence[Json], pods: Sequence[Json], now: datetime
+) -> dict[str, str]:
+    """Return why the API server refuses pods of Jobs in progress, by the Job's name.
+
+    A Job's status does not say so, only its events do. They are read where a Job has had no pod
+    for so long that something must be wrong, so they are not watched.
+    """
+    jobs = [child for child in children if JOB.of(child)]
+    silent = [
+        job for job in without_pods(jobs, pods) if (age(job, now) or 0.0) >= REFUSED_PODS_SECONDS
+    ]
+    answers = await asyncio.gather(*(cluster.last_warning(job, "FailedCreate") for job in silent))
+    names = (job["metadata"]["name"] for job in silent)
+    return {name: text for name, text in zip(names, answers, strict=True) if text is not None}
+
+
 async def _names_taken(cluster: Cluster, wanted: Sequence[Json]) -> tuple[str, ...]:
-    found = await asyncio.gather(*(_find(cluster, obj) for obj in wanted))
-    return tuple(_name(f) for f in found if f is not None and not _has_labels(f, GATEWAY_LABELS))
-
-
-async def _find(cluster: Cluster, obj: Json) -> Json | None:
-    return await cluster.get(kind_of(obj), obj["metadata"]["namespace"], obj["metadata"]["name"])
+    found = await asyncio.gather(*(find_live(cluster, obj) for obj in wanted))
+    return tuple(identity_of(f) for f in found if f and not has_labels(f, GATEWAY_LABELS))
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What a deployment's spec comes to: the objects it should have, or what is wrong with it."""
+    """The objects that a spec asks for, or why there are none.
+
+    ``problems`` make the spec invalid; ``fault`` is why a valid spec could not be planned.
+    """
 
     spec: ModelDeployment | None
-    problems: tuple[Problem, ...]
-    wanted: tuple[Json, ...]
+    problems: tuple[Problem, ...] = ()
+    wanted: tuple[Json, ...] = ()
+    fault: str | None = None
 
 
-def _intent_of(deployment: Json, settings: Settings, children: Sequence[Json]) -> Intent:
-    found = judged(deployment)
-    if found.spec is None:
-        return Intent(None, found.problems, ())
-    pinned = pinned_digest(deployment)
-    jobs = [child for child in children if JOB.of(child) and is_under_way(child)]
-    runs = plan_runs(found.spec, settings, pinned, jobs)
-    return Intent(found.spec, (), (*_planned(found, settings, pinned), *runs))
+def _intent_of(deployment: Json, settings: OperatorSettings, children: Sequence[Json]) -> Intent:
+    try:
+        found = parsed_spec(deployment)
+        if found.spec is None:
+            return Intent(None, found.problems)
+    except Exception as error:  # noqa: BLE001  (logged with its stack, and reported)
+        return Intent(None, (_unreadable(deployment, error),))
+    try:
+        pinned = pinned_digest(deployment)
+        jobs = [child for child in children if JOB.of(child) and is_under_way(child)]
+        runs = plan_runs(found.spec, settings, pinned, jobs)
+        return Intent(found.spec, (), (*_planned(found, settings, pinned), *runs))
+    except Exception as error:
+        meta = deployment["metadata"]
+        logger.exception("%s/%s: cannot be planned", meta["namespace"], meta["name"])
+        return Intent(found.spec, fault=_described(error))
+
+
+def _unreadable(deployment: Json, error: Exception) -> Problem:
+    meta = deployment["metadata"]
+    logger.exception("%s/%s: cannot be checked", meta["namespace"], meta["name"])
+    return Problem("spec", f"cannot be checked: {_described(error)}", "correct it, and report this")
 
 
 @lru_cache(maxsize=1024)
-def _planned(found: Judged, settings: Settings, pinned: str | None) -> tuple[Json, ...]:
-    """Plan. Pure, so remembered."""
+def _planned(found: ParsedSpec, settings: OperatorSettings, pinned: str | None) -> tuple[Json, ...]:
+    """Plan, and see that the gateway's share can be planned too. Pure, so remembered."""
     assert found.spec is not None  # noqa: S101  (the caller looked)
+    share_of(found.spec)
     return plan(found.spec, settings, pinned)
 
 
 # ---------------------------------------------------------------- converging
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who the objects at hand belong to; without a name, to all deployments of the namespace."""
-
-    name: str = ""
-    uid: str = ""
-
-    def controls(self, obj: Json) -> bool:
-        """Tell whether it is this owner's to change and delete."""
-        if not self.name:
-            return any(r["kind"] == KIND for r in obj["metadata"].get("ownerReferences", []))
-        controller = _controller(obj)
-        return controller is not None and controller["uid"] == self.uid
-
-    def outlived(self, obj: Json) -> bool:
-        """Tell whether it belongs to a deployment of the same name that is no more."""
-        controller = _controller(obj)
-        return (
-            bool(self.name)
-            and controller is not None
-            and (controller["kind"], controller["name"]) == (KIND, self.name)
-            and controller["uid"] != self.uid
-        )
-
-    def may_hold(self, obj: Json, wanted: Json) -> bool:
-        """Tell whether an object under a wanted name may be written to.
-
-        One with our labels and no controller was left behind on purpose (``--cascade=orphan``):
-        it is taken up again.
-        """
-        labels = {k: v for k, v in wanted["metadata"]["labels"].items() if k in _OURS}
-        controller = _controller(obj)
-        return _has_labels(obj, labels) and (controller is None or self.controls(obj))
+# ---------------------------------------------------------------- writing status
 
 
-_OURS = frozenset({MANAGED_BY, DEPLOYMENT_LABEL, COMPONENT_LABEL})
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of making objects match."""
-
-    writes: int = 0
-    conflicts: list[str] = field(default_factory=list)
-    missing: set[str] = field(default_factory=set)
-    faults: list[OperatorError] = field(default_factory=list)
-
-
-async def _converge(
-    cluster: Cluster, wanted: Sequence[Json], there: Sequence[Json], owner: Owner
-) -> Outcome:
-    outcome = Outcome()
-    names = {_name(obj) for obj in wanted}
-    kept = {}
-    for obj in there:
-        excess = owner.controls(obj) and _name(obj) not in names
-        if (excess or owner.outlived(obj)) and not _is_going(obj):
-            logger.info("%s/%s: deletes it", obj["metadata"]["namespace"], _name(obj))
-            await cluster.delete(obj)
-            outcome.writes += 1
-        elif not excess and not owner.outlived(obj):
-            kept[_name(obj)] = obj
-    for obj in wanted:
-        try:
-            await _converge_one(cluster, obj, kept.get(_name(obj)), owner, outcome)
-        except (ObjectFault, NotYet) as fault:
-            outcome.faults.append(fault)
-    return outcome
-
-
-async def _converge_one(
-    cluster: Cluster, wanted: Json, found: Json | None, owner: Owner, outcome: Outcome
-) -> None:
-    if not await cluster.has(kind_of(wanted)):
-        outcome.missing.add(wanted["kind"])
-        return
-    # A list by label does not show what has the name but not the label.
-    found = found or await _find(cluster, wanted)
-    if found is None:
-        await cluster.apply(wanted, None)
-        outcome.writes += 1
-    elif _is_going(found) or owner.outlived(found):
-        raise NotYet(f"waits until the old {_name(found)} is gone")
-    elif not owner.may_hold(found, wanted):
-        outcome.conflicts.append(_name(found))
-    elif JOB.of(wanted) or RAY_JOB.of(wanted):
-        # Neither can be changed; its name says what it does.
-        return
-    elif (first := difference(wanted, found, FIELD_MANAGER)) is not None:
-        logger.info("%s/%s: %s", wanted["metadata"]["namespace"], _name(wanted), first)
-        await cluster.apply(wanted, found["metadata"]["uid"])
-        outcome.writes += 1
-
-
-async def _tell(cluster: Cluster, deployment: Json, status: Json) -> None:
+async def _write_status(cluster: Cluster, deployment: Json, status: Json) -> None:
     wanted = {"apiVersion": deployment["apiVersion"], "status": status}
     if difference(wanted, deployment, STATUS_MANAGER, "status") is None:
         return
@@ -313,11 +288,8 @@ async def _tell(cluster: Cluster, deployment: Json, status: Json) -> None:
         try:
             await cluster.emit(deployment, event)
         except ApiFault as fault:
-            # Status says it already; an event is a courtesy.
+            # Status says it too.
             logger.warning("event %s is lost: %s", event.reason, fault)
-
-
-# ---------------------------------------------------------------- reading objects
 
 
 def _owner_of(deployment: Json) -> Owner:
@@ -326,20 +298,3 @@ def _owner_of(deployment: Json) -> Owner:
 
 def _labels_of(deployment: Json) -> dict[str, str]:
     return {MANAGED_BY: MANAGER, DEPLOYMENT_LABEL: deployment["metadata"]["name"]}
-
-
-def _controller(obj: Json) -> Json | None:
-    references: list[Json] = obj["metadata"].get("ownerReferences", [])
-    return next((r for r in references if r.get("controller")), None)
-
-
-def _is_going(obj: Json) -> bool:
-    return "deletionTimestamp" in obj["metadata"]
-
-
-def _has_labels(obj: Json, labels: Mapping[str, str]) -> bool:
-    return labels.items() <= (obj["metadata"].get("labels") or {}).items()
-
-
-def _name(obj: Json) -> str:
-    return f"{obj['kind']}/{obj['metadata']['name']}"

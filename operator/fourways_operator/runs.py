@@ -1,52 +1,69 @@
-"""What a batch deployment's Jobs and pods say of its runs. Pure.
+"""The runs of a batch deployment, from its Jobs and their pods. Pure.
 
-A worker's last words are the pod's termination message, a ``RunReport``. Where a worker could not
-speak (killed for memory, image missing, volume missing) the pod's own state is put into words.
-A run is published exactly when one of its workers has said so; that others failed is told beside.
+A worker's termination message is a ``RunReport``; where there is none, the pod's state says what
+happened. A run is published exactly when one of its workers reports so; failures of its other
+workers are reported beside that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fourways_api import RunReport, RunStatus
+from fourways_api.reasons import Reason, known_or
 
 from .facts import Json
 from .plan.parts import ROLLBACK_LABEL, RUN_LABEL
 from .plan.ray import run_name
-from .pods import MAX_MESSAGE, Trouble, is_going, report_of, trouble_of
+from .pods import MAX_MESSAGE, PodFailure, failure_of, is_going, pods_refused, report_of
+from .texts import on_one_line
 
 JOB_LABEL = "batch.kubernetes.io/job-name"
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 
-_BYSTANDER = "Terminated"
-"""Reason of a worker that was told to stop, mostly because another has failed."""
-
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run, the report of its latest pod that left one, and its trouble."""
+    """A run, the report of its latest pod that wrote one, and its failure."""
 
     status: RunStatus
     report: RunReport | None
-    trouble: Trouble | None
+    failure: PodFailure | None
     waits: bool = False
     """Whether its Job is suspended: by Kueue until there is room for it, or by hand."""
 
 
-def runs_of(jobs: Iterable[Json], pods: Iterable[Json]) -> list[RunFacts]:
-    """Return the runs, latest first."""
-    return [run_of(job, pods) for job, pods in _latest_first(jobs, pods) if not _moves_back(job)]
+NONE_REFUSED: Mapping[str, str] = {}
 
 
-def rollbacks_of(jobs: Iterable[Json], pods: Iterable[Json]) -> list[RunFacts]:
-    """Return the moves back to an earlier run, latest first, each told as the run moved to."""
-    return [_move_of(job, pods) for job, pods in _latest_first(jobs, pods) if _moves_back(job)]
+def runs_of(
+    jobs: Iterable[Json], pods: Iterable[Json], refused: Mapping[str, str] = NONE_REFUSED
+) -> list[RunFacts]:
+    """Return the runs, latest first.
+
+    ``refused`` has, by the name of a Job, why the API server refuses its pods.
+    """
+    return [
+        run_of(job, own, refused.get(job["metadata"]["name"]))
+        for job, own in _latest_first(jobs, pods)
+        if not _is_rollback(job)
+    ]
+
+
+def rollbacks_of(
+    jobs: Iterable[Json], pods: Iterable[Json], refused: Mapping[str, str] = NONE_REFUSED
+) -> list[RunFacts]:
+    """Return the rollbacks to an earlier run, latest first, each as the run rolled back to."""
+    return [
+        _rollback_of(job, own, refused.get(job["metadata"]["name"]))
+        for job, own in _latest_first(jobs, pods)
+        if _is_rollback(job)
+    ]
 
 
 def job_of(pod: Json) -> str:
-    """Return the name of the Job a pod tries, or whose run it is part of; empty for others."""
+    """Return the name of the Job that a pod belongs to, or whose run it is part of; else empty."""
     labels = pod["metadata"].get("labels", {})
     return str(labels.get(JOB_LABEL) or labels.get(RUN_LABEL, ""))
 
@@ -54,32 +71,45 @@ def job_of(pod: Json) -> str:
 def is_under_way(job: Json) -> bool:
     """Tell whether a Job is a run that has not ended."""
     ended = {"Complete", "SuccessCriteriaMet", "Failed", "FailureTarget"}
-    told = (job.get("status") or {}).get("conditions") or []
-    over = any(c["type"] in ended and c["status"] == "True" for c in told)
-    return not over and "deletionTimestamp" not in job["metadata"] and not _moves_back(job)
+    conditions = (job.get("status") or {}).get("conditions") or []
+    over = any(c["type"] in ended and c["status"] == "True" for c in conditions)
+    return not over and "deletionTimestamp" not in job["metadata"] and not _is_rollback(job)
 
 
-def run_of(job: Json, pods: Iterable[Json]) -> RunFacts:
-    """Return what a Job and its pods say."""
+def without_pods(jobs: Iterable[Json], pods: Iterable[Json]) -> list[Json]:
+    """Return the Jobs in progress that have no pod, although nothing suspends them."""
+    with_pods = {job_of(pod) for pod in pods}
+    return [
+        job
+        for job in jobs
+        if is_under_way(job)
+        and not job.get("spec", {}).get("suspend")
+        and job["metadata"]["name"] not in with_pods
+    ]
+
+
+def run_of(job: Json, pods: Iterable[Json], refused: str | None = None) -> RunFacts:
+    """Return the run of a Job and its pods; ``refused`` is why pods of it cannot be created."""
     status = job.get("status", {})
     finished = {c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"}
     latest_first = sorted(
         pods, key=lambda p: str(p["metadata"].get("creationTimestamp")), reverse=True
     )
-    report = _telling(latest_first)
+    report = _decisive_report(latest_first)
     workers = job.get("spec", {}).get("completions") or 1
-    trouble = _trouble_of_workers(latest_first, workers)
+    failure = _failure_of_workers(latest_first, workers)
     ended = None
-    # The Job is told apart from its pods' end: that takes their grace period.
+    # The Job's conditions decide: its pods end later, by their grace period.
     if done := finished.get("Complete") or finished.get("SuccessCriteriaMet"):
-        outcome, trouble = "Succeeded", None
+        outcome, failure = "Succeeded", None
         ended = status.get("completionTime") or done.get("lastTransitionTime")
     elif "Failed" in finished:
         outcome = "Failed"
         ended = finished["Failed"].get("lastTransitionTime")
-        trouble = trouble or _trouble_of_job(finished["Failed"])
+        failure = failure or _failure_of_job(finished["Failed"])
     else:
         outcome = "Running"
+        failure = failure or (pods_refused(refused) if refused else None)
     name, job_name = run_name(job), job["metadata"]["name"]
     run = RunStatus(
         name=name,
@@ -91,10 +121,10 @@ def run_of(job: Json, pods: Iterable[Json]) -> RunFacts:
         version=report.version if report else None,
         rows=report.rows if report and outcome == "Succeeded" else None,
         rejects=report.rejects if report and outcome != "Running" else None,
-        message=trouble.message if trouble else _lost(status),
+        message=failure.message if failure else _lost(status),
     )
     waits = outcome == "Running" and bool(job.get("spec", {}).get("suspend"))
-    return RunFacts(run, report, trouble, waits)
+    return RunFacts(run, report, failure, waits)
 
 
 def _latest_first(jobs: Iterable[Json], pods: Iterable[Json]) -> list[tuple[Json, list[Json]]]:
@@ -111,12 +141,12 @@ def _started(job: Json) -> str:
     )
 
 
-def _moves_back(job: Json) -> bool:
+def _is_rollback(job: Json) -> bool:
     return ROLLBACK_LABEL in (job["metadata"].get("labels") or {})
 
 
-def _move_of(job: Json, pods: Sequence[Json]) -> RunFacts:
-    found = run_of(job, pods)
+def _rollback_of(job: Json, pods: Sequence[Json], refused: str | None) -> RunFacts:
+    found = run_of(job, pods, refused)
     run = found.report.run if found.report else None
     name = run or found.status.name
     moved = {"name": name, "job": job["metadata"]["name"]}
@@ -128,53 +158,63 @@ def _at_work(status: Json, workers: int) -> str | None:
 
 
 def _lost(status: Json) -> str | None:
-    """Tell of workers that are lost for good, and did not keep the run from its end."""
+    """Return which workers failed for good without preventing the run from succeeding."""
     lost = status.get("failedIndexes")
     return (
         f"without worker {lost}, which failed more often than backoffLimit allows" if lost else None
     )
 
 
-def _telling(latest_first: Sequence[Json]) -> RunReport | None:
-    """Return the report that tells how the run went: of whoever published, or ended it."""
+def _decisive_report(latest_first: Sequence[Json]) -> RunReport | None:
+    """Return the report of the worker that published the run, or that ended it."""
     reports = [r for r in map(report_of, latest_first) if r]
-    told = (
+    by_weight = (
         *(r for r in reports if r.outcome == "Succeeded"),
-        *(r for r in reports if r.reason != _BYSTANDER),
+        *(r for r in reports if not _is_bystander(r.reason)),
         *reports,
     )
-    return next(iter(told), None)
+    return next(iter(by_weight), None)
 
 
-def _trouble_of_workers(latest_first: Sequence[Json], workers: int) -> Trouble | None:
+def _failure_of_workers(latest_first: Sequence[Json], workers: int) -> PodFailure | None:
     found = []
     for pod in latest_first:
-        trouble = None if _disrupted(pod) or _over(pod) else trouble_of(pod)
-        if trouble is None:
+        failure = None if _disrupted(pod) or _over(pod) else failure_of(pod)
+        if failure is None:
             continue
         index = pod["metadata"].get("labels", {}).get(INDEX_LABEL)
         if workers > 1 and index is not None:
-            trouble = Trouble(trouble.reason, f"worker {index}: {trouble.message}")
-        found.append(trouble)
-    return next((t for t in found if t.reason != _BYSTANDER), next(iter(found), None))
+            failure = PodFailure(failure.reason, f"worker {index}: {failure.message}")
+        found.append(failure)
+    return next((t for t in found if not _is_bystander(t.reason)), next(iter(found), None))
+
+
+def _is_bystander(text: str) -> bool:
+    """Tell whether a worker ended only since it was told to, mostly as another one failed."""
+    reason = Reason.known(text)
+    return reason is not None and reason.is_bystander
 
 
 def _disrupted(pod: Json) -> bool:
-    """Tell whether a pod was taken away (a drained node, a preemption): no trouble of the run."""
+    """Tell whether a pod was taken away (a drained node, a preemption): no failure of the run."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in conditions)
 
 
 def _over(pod: Json) -> bool:
-    """Tell whether a Ray cluster's pod is on its way out: it is told to, when all is done."""
+    """Tell whether a Ray cluster's pod is being deleted, as it is at the end of a run."""
     return RUN_LABEL in pod["metadata"].get("labels", {}) and is_going(pod)
 
 
-def _trouble_of_job(condition: Json) -> Trouble:
-    words = {
-        "DeadlineExceeded": "the run took longer than activeDeadlineSeconds",
-        "BackoffLimitExceeded": "the run failed more often than backoffLimit allows",
-        "FailedIndexes": "the run failed more often than backoffLimit allows",
-    }
-    reason = str(condition.get("reason", "JobFailed"))
-    return Trouble(reason, words.get(reason, str(condition.get("message", ""))[:MAX_MESSAGE]))
+_JOB_FAILURES = {
+    Reason.DeadlineExceeded: "the run took longer than activeDeadlineSeconds",
+    Reason.BackoffLimitExceeded: "the run failed more often than backoffLimit allows",
+    Reason.FailedIndexes: "the run failed more often than backoffLimit allows",
+}
+
+
+def _failure_of_job(condition: Json) -> PodFailure:
+    reason = known_or(condition.get("reason"), Reason.JobFailed)
+    known = Reason.known(reason)
+    message = _JOB_FAILURES.get(known) if known else None
+    return PodFailure(reason, message or on_one_line(condition.get("message", ""), MAX_MESSAGE))

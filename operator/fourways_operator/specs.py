@@ -17,27 +17,27 @@ from .facts import Json
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
+class ParsedSpec:
     """A spec, or what is wrong with it. The same one for the same document, as long as it lasts."""
 
     spec: ModelDeployment | None
     problems: tuple[Problem, ...]
 
 
-def judged(deployment: Json) -> Judged:
+def parsed_spec(deployment: Json) -> ParsedSpec:
     """Return a live deployment's spec when it is valid, and else its problems."""
     # Status is ours to write: what an older or newer operator wrote there is no fault of the spec.
     document = {k: v for k, v in deployment.items() if k != "status"}
     meta = deployment["metadata"]
     document["metadata"] = {k: meta[k] for k in Metadata.model_fields if k in meta}
-    return _judged(orjson.dumps(document))
+    return _parsed(orjson.dumps(document))
 
 
 @lru_cache(maxsize=1024)
-def _judged(document: bytes) -> Judged:
+def _parsed(document: bytes) -> ParsedSpec:
     try:
         spec = parse(orjson.loads(document))
         check(spec)
     except InvalidSpec as error:
-        return Judged(None, error.problems)
-    return Judged(spec, ())
+        return ParsedSpec(None, error.problems)
+    return ParsedSpec(spec, ())

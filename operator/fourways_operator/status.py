@@ -1,29 +1,54 @@
 """From facts to a deployment's status. Pure: no client, no clock but the one in facts.
 
 Status is output only: nothing is planned from it but the pinned digest, which exists nowhere else.
-What its conditions say is decided in ``conditions``.
+What the conditions say is decided in ``conditions``; here they get their generation and times, and
+the two conditions of kstatus, Reconciling and Stalled, are derived from them.
+
+A condition carries the generation of the spec that it is true of. A spec that is not valid, or from
+which nothing can be planned, changes nothing in the cluster: Ready keeps the generation of the spec
+that still serves, while Degraded and Stalled are True at the new one. So tools that compare
+generations (``kubectl wait``) and tools that read kstatus (Flux, Argo CD) do not take the refused
+update for a success.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from pydantic import ValidationError
 
 from fourways_api import ModelDeployment, ModelStatus, Problem, Status
-from fourways_api.deployment import Condition
+from fourways_api.deployment import MAX_CONDITION_MESSAGE, Condition
+from fourways_api.reasons import Reason
 from fourways_api.values import LOCAL_SCHEMES, scheme
 
-from .conditions import Verdict, View, verdicts_of, view_of
-from .conditions.batch import KUBERAY_SECONDS, next_run
-from .conditions.common import pinned_digest
+from .conditions.batch import KUBERAY_SECONDS
+from .conditions.common import ConditionResult, ModeView, evaluate, pinned_digest
 from .conditions.realtime import KSERVE_SECONDS
 from .facts import Facts, Json, rfc3339
-from .plan import INFERENCE_SERVICE, RAY_JOB
+from .kinds import INFERENCE_SERVICE, RAY_JOB
+from .modes import mode_of
 from .plan.gateway import address
 from .pods import SLOW_START_SECONDS, age, is_ready
+from .runs import without_pods
+from .schedule import next_run
+from .texts import shortened
 
-__all__ = ["look_again_in", "next_run", "pinned_digest", "status_of"]
+__all__ = [
+    "REFUSED_PODS_SECONDS",
+    "failed_status",
+    "next_run",
+    "pinned_digest",
+    "requeue_after",
+    "status_of",
+]
+
+REFUSED_PODS_SECONDS = 10.0
+"""Age of a Job without pods at which the API server's refusals are looked for."""
+
+RECONCILING, STALLED = "Reconciling", "Stalled"
+"""Conditions of kstatus. They exist only while they are True."""
 
 
 def status_of(
@@ -34,33 +59,55 @@ def status_of(
     """Return the status to write.
 
     ``problems`` are what is wrong with the spec; ``deployment`` is the parsed spec when it is
-    valid. An invalid spec keeps what was said of the last valid one, besides SpecValid and Ready.
+    valid. Where nothing could be planned, the status keeps what it said of the last valid spec.
     """
     old = _old_status(facts.deployment)
-    generation = facts.deployment["metadata"].get("generation", 0)
     if problems or deployment is None:
-        return _invalid(old, generation, problems, facts)
+        message = "; ".join(map(str, problems)) or "the spec is not valid"
+        valid = ConditionResult("False", Reason.Invalid, message)
+        return _unplanned(facts, old, valid, ConditionResult("True", Reason.SpecInvalid, message))
+    valid = ConditionResult("True", Reason.Valid, "the spec is valid")
+    if facts.plan_fault is not None:
+        message = f"nothing can be planned from the spec: {facts.plan_fault}"
+        return _unplanned(facts, old, valid, ConditionResult("True", Reason.PlanFailed, message))
     choice = deployment.spec.choice()
-    # What is remembered of one mode says nothing of another.
-    view = view_of(facts, deployment, old if old.mode == choice.mode else Status())
-    verdicts = {
-        "SpecValid": Verdict("True", "Valid", "the spec is valid"),
-        **verdicts_of(view),
-    }
+    # The last status of another mode does not apply to this one.
+    before = old if old.mode == choice.mode else Status()
+    view = mode_of(deployment).view(facts, deployment, before)
+    results = {"SpecValid": valid, **evaluate(view)}
+    generations = {} if view.serves_spec else _generation_that_serves(results, old)
     status = Status(
-        observed_generation=generation,
+        observed_generation=_generation(facts),
         mode=choice.mode,
         mode_reason=choice.reason,
         model=_model(view),
         address=address(*deployment.key, choice.mode),
-        conditions=_conditions(verdicts, old, generation, facts.now),
-        **view.told(),
+        conditions=_conditions({**results, **_kstatus(results)}, generations, old, facts),
+        **view.status_fields(),
     )
     return _written(status)
 
 
-def look_again_in(facts: Facts) -> float | None:
-    """Return in how many seconds there may be something to say that no event will tell of."""
+def failed_status(facts: Facts, fault: str) -> Json:
+    """Return the status of a deployment whose status could not be determined: a bug.
+
+    It keeps what was said before, at the generations that was true of.
+    """
+    old = _old_status(facts.deployment)
+    message = f"the state could not be determined: {fault}"
+    kept = {c.type: c for c in old.conditions}
+    results = _as_results(kept) | {
+        "Degraded": ConditionResult("True", Reason.StatusFailed, message)
+    }
+    if "Ready" not in results:
+        results["Ready"] = ConditionResult("Unknown", Reason.StatusFailed, message)
+    generations = {kind: c.observed_generation for kind, c in kept.items() if kind != "Degraded"}
+    conditions = _conditions(results, generations, old, facts)
+    return _written(old.model_copy(update={"conditions": conditions}))
+
+
+def requeue_after(facts: Facts) -> float | None:
+    """Return in how many seconds the status may change without any event; None for never."""
     waits = (
         [(SLOW_START_SECONDS, pod) for pod in facts.pods if not is_ready(pod)]
         + [
@@ -73,10 +120,11 @@ def look_again_in(facts: Facts) -> float | None:
             for child in facts.children
             if RAY_JOB.of(child) and not child.get("status")
         ]
+        + [(REFUSED_PODS_SECONDS, job) for job in without_pods(facts.jobs, facts.pods)]
     )
     ages = ((limit, age(obj, facts.now)) for limit, obj in waits)
     rest = [limit - waited for limit, waited in ages if waited is not None and waited < limit]
-    # Ages are told in whole seconds.
+    # Times in Kubernetes are whole seconds.
     return max(0.0, min(rest)) + 1.0 if rest else None
 
 
@@ -84,11 +132,16 @@ def _old_status(deployment: Json) -> Status:
     try:
         return Status.model_validate(deployment.get("status") or {})
     except ValidationError:
-        # Another version's, or somebody's hand: it is output, so it is written anew.
+        # Written by another version or by hand. It is output, so it is written anew.
         return Status()
 
 
-def _model(view: View) -> ModelStatus:
+def _generation(facts: Facts) -> int:
+    generation: int = facts.deployment["metadata"].get("generation", 0)
+    return generation
+
+
+def _model(view: ModeView) -> ModelStatus:
     model = view.deployment.spec.model
     pins = model.digest is None and scheme(model.uri) not in LOCAL_SCHEMES
     return ModelStatus(
@@ -98,44 +151,95 @@ def _model(view: View) -> ModelStatus:
     )
 
 
-# ---------------------------------------------------------------- writing conditions
+# ---------------------------------------------------------------- conditions
+
+
+def _unplanned(facts: Facts, old: Status, valid: ConditionResult, why: ConditionResult) -> Json:
+    """Return the status where the spec changed nothing in the cluster, because of ``why``."""
+    kept = {c.type: c for c in old.conditions if c.type != RECONCILING}
+    results = _as_results(kept) | {"SpecValid": valid, "Degraded": why, STALLED: why}
+    judged = {"SpecValid", "Degraded", STALLED}
+    ready = kept.get("Ready")
+    if ready is None or ready.status != "True":
+        results["Ready"] = ConditionResult("False", why.reason, why.message)
+        judged.add("Ready")
+    generations = {kind: c.observed_generation for kind, c in kept.items() if kind not in judged}
+    conditions = _conditions(results, generations, old, facts)
+    return _written(
+        old.model_copy(update={"observed_generation": _generation(facts), "conditions": conditions})
+    )
+
+
+def _as_results(conditions: Mapping[str, Condition]) -> dict[str, ConditionResult]:
+    return {kind: ConditionResult(c.status, c.reason, c.message) for kind, c in conditions.items()}
+
+
+def _generation_that_serves(results: Mapping[str, ConditionResult], old: Status) -> dict[str, int]:
+    """Return the generation Ready is True of, where what serves is from before the last change."""
+    before = next((c for c in old.conditions if c.type == "Ready"), None)
+    if results["Ready"].status != "True" or before is None or before.status != "True":
+        return {}
+    return {"Ready": before.observed_generation}
+
+
+def _kstatus(results: Mapping[str, ConditionResult]) -> dict[str, ConditionResult]:
+    """Return Reconciling or Stalled, where one is True.
+
+    Stalled: somebody has to change the spec or the cluster. Reconciling: the cluster is being
+    brought to what the spec says. A batch run in progress is neither: it changes no object.
+    """
+    bad = [
+        result
+        for kind, expected in (("Ready", "True"), ("Degraded", "False"), ("ModelResolved", "True"))
+        if (result := results[kind]).status != expected
+    ]
+    progressing = results["Progressing"]
+    stopped = progressing.status == "False" and _reason(progressing) is not Reason.Idle
+    for result in bad:
+        reason = _reason(result)
+        if reason is not None and reason.stalls:
+            return {STALLED: ConditionResult("True", result.reason, result.message)}
+    if stopped and not _reconciles(progressing):
+        return {STALLED: ConditionResult("True", progressing.reason, progressing.message)}
+    for result in (progressing, *bad):
+        if _reconciles(result):
+            return {RECONCILING: ConditionResult("True", result.reason, result.message)}
+    return {}
+
+
+def _reason(result: ConditionResult) -> Reason | None:
+    return Reason.known(result.reason)
+
+
+def _reconciles(result: ConditionResult) -> bool:
+    reason = _reason(result)
+    return reason is not None and reason.reconciles
 
 
 def _conditions(
-    verdicts: dict[str, Verdict], old: Status, generation: int, now: datetime
+    results: Mapping[str, ConditionResult],
+    generations: Mapping[str, int],
+    old: Status,
+    facts: Facts,
 ) -> tuple[Condition, ...]:
+    """Return conditions as written; of the facts' generation unless ``generations`` says else."""
     before = {c.type: c for c in old.conditions}
-    conditions = []
-    for kind, verdict in verdicts.items():
-        was = before.get(kind)
-        same = was is not None and was.status == verdict.status
-        conditions.append(
-            Condition.model_validate(
-                {
-                    "type": kind,
-                    "status": verdict.status,
-                    "observedGeneration": generation,
-                    "lastTransitionTime": was.last_transition_time
-                    if was and same
-                    else rfc3339(now),
-                    "reason": verdict.reason,
-                    "message": verdict.message[:4096],
-                }
-            )
+    return tuple(
+        Condition(
+            type=kind,
+            status=result.status,
+            observed_generation=generations.get(kind, _generation(facts)),
+            last_transition_time=_transition(before.get(kind), result, facts.now),
+            reason=str(result.reason),
+            message=shortened(result.message, MAX_CONDITION_MESSAGE),
         )
-    return tuple(conditions)
-
-
-def _invalid(old: Status, generation: int, problems: tuple[Problem, ...], facts: Facts) -> Json:
-    message = "; ".join(str(p) for p in problems)[:4096] or "the spec is not valid"
-    verdicts = {c.type: Verdict(c.status, c.reason, c.message) for c in old.conditions}
-    verdicts["SpecValid"] = Verdict("False", "Invalid", message)
-    if verdicts.get("Ready") is None or verdicts["Ready"].status != "True":
-        verdicts["Ready"] = Verdict("False", "SpecInvalid", message)
-    conditions = _conditions(verdicts, old, generation, facts.now)
-    return _written(
-        old.model_copy(update={"observed_generation": generation, "conditions": conditions})
+        for kind, result in results.items()
     )
+
+
+def _transition(before: Condition | None, result: ConditionResult, now: datetime) -> str:
+    same = before is not None and before.status == result.status
+    return before.last_transition_time if before is not None and same else rfc3339(now)
 
 
 def _written(status: Status) -> Json:

@@ -1,6 +1,6 @@
 """Tells the operator that something moved: kopf as event source, in a thread of its own.
 
-It owns the watches: a handler has ``Sight`` turn an object into keys, and is done. It must never
+It owns the watches: a handler turns an object into keys by the ``EventFilter``. It must never
 write. Only ``on.event`` handlers are registered, so kopf has nothing to remember on an
 object: no finalizer, no annotation, no patch. Posting, peering and scanning are off, so it needs
 list and watch of the kinds named here and nothing else.
@@ -22,9 +22,9 @@ from threading import Thread
 from typing import Any
 
 from .cluster import MODEL_DEPLOYMENT
+from .event_filter import EventFilter
 from .facts import Json, Kind
-from .plan import MANAGED_BY, MANAGER
-from .sight import Sight
+from .plan.parts import MANAGED_BY, MANAGER
 from .work_queue import Key
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Watches:
         self._namespaces = namespaces
         self._add = add
         self._loop = loop
-        self._sight = Sight()
+        self._filter = EventFilter()
         self._kinds: frozenset[Kind] = frozenset()
         self._stopped: Future[None] = Future()
 
@@ -105,7 +105,7 @@ class Watches:
         async def see(event: Json, **_: Any) -> None:
             # Items of a list do not say what they are.
             obj = {**event["object"], "kind": kind.kind}
-            for key in self._sight.keys_of(obj, gone=event["type"] == "DELETED"):
+            for key in self._filter.keys_of(obj, gone=event["type"] == "DELETED"):
                 self._loop.call_soon_threadsafe(self._add, key)
 
         return see

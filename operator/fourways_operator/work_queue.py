@@ -53,7 +53,7 @@ class WorkQueue:
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random_module.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        told: Callable[[Key, Result, float], None] = lambda *_: None,
+        on_result: Callable[[Key, Result, float], None] = lambda *_: None,
     ) -> None:
         self._work = work
         self._workers = workers
@@ -61,7 +61,7 @@ class WorkQueue:
         self._clock = clock
         self._random = random
         self._sleep = sleep
-        self._told = told
+        self._on_result = on_result
         # None wakes a worker that has nothing to do, so that it sees that it should stop.
         self._ready: asyncio.Queue[Key | None] = asyncio.Queue()
         self._waiting: set[Key] = set()
@@ -129,7 +129,7 @@ class WorkQueue:
             finally:
                 self._running.discard(key)
             self._progress = self._clock()
-            self._told(key, result, self._progress - started)
+            self._on_result(key, result, self._progress - started)
             if key in self._again:
                 self._again.discard(key)
                 self.add(key)

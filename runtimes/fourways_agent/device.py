@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from fourways_api import Contract
-from fourways_api.base import JUDGED
+from fourways_api.base import SKIP_RULES
 from fourways_api.modes import FeatureLookup
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.errors import ModelError, WorkloadError
@@ -84,7 +84,7 @@ def load(bundle: Bundle, threads: int = 1) -> Loaded:
     leave_out_pandas()
     try:
         raw = bundle.files[layout.CONTRACT_FILE].read_bytes()
-        contract = Contract.model_validate_json(raw, context=JUDGED)
+        contract = Contract.model_validate_json(raw, context=SKIP_RULES)
     except ValueError:
         raise Refused(
             "the bundle's contract is not one this agent knows; update the agent"
@@ -101,7 +101,7 @@ def _features(bundle: Bundle) -> FeatureLookup | None:
     # The database stays behind; for a device the gateway stands in its place.
     place = {"database": {"secretName": "gateway"}, "table": "gateway"}
     try:
-        return FeatureLookup.model_validate(found | place, context=JUDGED)
+        return FeatureLookup.model_validate(found | place, context=SKIP_RULES)
     except ValueError:
         raise Refused("the bundle's features are not ones this agent knows") from None
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from fourways_api import ApiModel, GatewayConfig, RuntimeConfig
-from fourways_api.base import JUDGED
+from fourways_api.base import SKIP_RULES
 from fourways_api.runtime_config import (
     CONFIG_VARIABLE,
     RUN_VARIABLE,
@@ -61,7 +61,7 @@ def _read(kind: type[T], environment: Mapping[str, str]) -> T:
     if not text:
         raise ConfigError(f"{CONFIG_VARIABLE} is not set")
     try:
-        return kind.model_validate_json(text, context=JUDGED)
+        return kind.model_validate_json(text, context=SKIP_RULES)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "document"

@@ -2,7 +2,7 @@
 
 ::
 
-    WorkloadError                 reason and message are for people; both are safe to show
+    WorkloadError                 reason (a ``Reason``) and message are safe to show
     ├── ConfigError               what we were told makes no sense          (exit 2, not retried)
     │   └── FeaturesMismatch      the feature table has no such columns
     ├── ModelError                the model is not what its reference says   (exit 3, not retried)
@@ -35,16 +35,20 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from fourways_api.reasons import Reason
+
 
 class WorkloadError(Exception):
     """A failure with a reason a person can act on; ``str()`` is it, and never a remote body."""
 
     exit_code: ClassVar[int] = 1
+    reason: ClassVar[Reason] = Reason.InternalError
+    """The member of ``Reason`` with the class's name, or the base class's where there is none."""
 
-    @property
-    def reason(self) -> str:
-        """One word for programs: the class's name."""
-        return type(self).__name__
+    def __init_subclass__(cls) -> None:
+        """Give a class the reason that has its name."""
+        super().__init_subclass__()
+        cls.reason = Reason.known(cls.__name__) or cls.reason
 
 
 class ConfigError(WorkloadError):

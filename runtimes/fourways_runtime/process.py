@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from fourways_api import Paths, RunReport, RuntimeConfig
+from fourways_api.reasons import Reason
 
 from .errors import Unavailable, WorkloadError
 from .logs import log_as_json
@@ -170,9 +171,9 @@ def failure(error: BaseException, config: object, log: logging.Logger) -> tuple[
         log.error("%s", error, extra={"reason": reason})
     elif isinstance(error, Terminated):
         message = "stopped before it was done; nothing was published"
-        reason, code = "Terminated", EXIT_TERMINATED
+        reason, code = Reason.Terminated, EXIT_TERMINATED
     else:
-        reason, message, code = "InternalError", "see the log", 1
+        reason, message, code = Reason.InternalError, "see the log", 1
         log.error("internal error", exc_info=error)
     told = config if isinstance(config, RuntimeConfig) else None
     report = RunReport(

@@ -14,24 +14,24 @@ import pytest
 from fourways_api import ModelDeployment, parse
 from fourways_operator.cluster import FIELD_MANAGER, GRANTS, Grant, KubernetesCluster
 from fourways_operator.difference import difference
-from fourways_operator.errors import Conflict, Forbidden, Gone, Invalid, OperatorError, Unreachable
-from fourways_operator.facts import Json, Kind, Settings
-from fourways_operator.plan import (
-    CRON_JOB,
-    INFERENCE_SERVICE,
-    KINDS,
-    RAY_JOB,
-    plan,
-    plan_gateway,
-    plan_runs,
+from fourways_operator.errors import (
+    ApiUnreachable,
+    Conflict,
+    Forbidden,
+    Invalid,
+    ObjectGone,
+    OperatorError,
 )
+from fourways_operator.facts import Json, Kind, OperatorSettings
+from fourways_operator.kinds import CRON_JOB, INFERENCE_SERVICE, KINDS, RAY_JOB
+from fourways_operator.planning import plan, plan_gateway, plan_runs
 from fourways_operator.reconcile import reconcile
 from fourways_operator.work_queue import Key
 from tests.kit.cluster.operator_rig import FULL, IMAGE, MODES, Api, deployment, versions
 
 pytestmark = pytest.mark.cluster
 
-SETTINGS = Settings(
+SETTINGS = OperatorSettings(
     runtime_image=IMAGE, gateway_replicas=2, allowed_hosts=("*.example.com",), egress_ports=(9000,)
 )
 ON_RAY = {"batch": {**FULL["batch"], "engine": "Ray"}}
@@ -75,7 +75,7 @@ async def _reconcile(cluster: KubernetesCluster, namespace: str, name: str = "ch
         await reconcile(key, cluster, QUIET, lambda: datetime.now(UTC))
 
 
-def _wanted(raw: Json, settings: Settings = QUIET) -> tuple[Json, ...]:
+def _wanted(raw: Json, settings: OperatorSettings = QUIET) -> tuple[Json, ...]:
     spec = parse({k: v for k, v in raw.items() if k != "status"})
     return (
         *plan(spec, settings),
@@ -255,14 +255,14 @@ def test_faults_carry_the_servers_words(api: Api, cluster: object, namespace: st
     broken = {**wanted, "spec": {**wanted["spec"], "schedule": "whenever"}}
     assert "spec.schedule" in _raises(Invalid, lambda: real.apply(broken, None))
     elsewhere = _service_account("no-such-namespace", "x")
-    assert "no-such-namespace" in _raises(Gone, lambda: real.apply(elsewhere, None))
+    assert "no-such-namespace" in _raises(ObjectGone, lambda: real.apply(elsewhere, None))
     nobody = api.connect()
     nobody.client.set_default_header("Impersonate-User", "nobody")
     text = _raises(Forbidden, lambda: Counting(nobody, namespace).apply(wanted, None))
     assert 'cannot patch resource "cronjobs"' in text
     away = api.connect()
     away.client.configuration.host = "https://127.0.0.1:1"
-    _raises(Unreachable, lambda: Counting(away, namespace).get(CRON_JOB, namespace, "x"))
+    _raises(ApiUnreachable, lambda: Counting(away, namespace).get(CRON_JOB, namespace, "x"))
 
 
 def test_the_grants_are_enough(api: Api, cluster: object, namespace: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fourways_operator.facts import Json
-from fourways_operator.plan import CRON_JOB
+from fourways_operator.kinds import CRON_JOB
 from tests.kit.cluster.operator_rig import Api, Process, deployment, operator, versions
 from tests.kit.cluster.told import tell
 from tests.kit.waiting import until

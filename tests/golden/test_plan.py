@@ -7,11 +7,12 @@ import pytest
 import yaml
 
 from fourways_api import check, load_documents, parse
-from fourways_operator import plan as planner
-from fourways_operator.facts import Settings
+from fourways_operator import planning as planner
+from fourways_operator.facts import OperatorSettings
+from fourways_operator.kinds import KINDS
 
 FOLDER = Path(__file__).parent / "plan"
-SETTINGS = Settings(runtime_image="fourways-runtime:test", gateway_replicas=2)
+SETTINGS = OperatorSettings(runtime_image="fourways-runtime:test", gateway_replicas=2)
 
 RUN = "a-run-29406240"
 
@@ -40,7 +41,7 @@ def test_the_plan_is_as_recorded(source: Path) -> None:
 def test_every_planned_kind_is_one_the_operator_may_touch() -> None:
     for recorded in FOLDER.glob("*.out.yaml"):
         for obj in yaml.safe_load_all(recorded.read_text()):
-            assert any(kind.of(obj) for kind in planner.KINDS), obj["kind"]
+            assert any(kind.of(obj) for kind in KINDS), obj["kind"]
 
 
 def test_no_planned_object_carries_what_the_server_fills_in() -> None:

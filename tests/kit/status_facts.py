@@ -47,7 +47,8 @@ def job(name: str, at: str, outcome: str | None = None, reason: str = "") -> dic
         status["conditions"] = [
             {"type": outcome, "status": "True", "reason": reason, "lastTransitionTime": at}
         ]
-    return {"metadata": {"name": name, "creationTimestamp": at}, "status": status}
+    meta = {"name": name, "creationTimestamp": at}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "status": status}
 
 
 def pod(run: str, state: dict, **more: Any) -> dict:
@@ -89,7 +90,7 @@ FAILED_RUN = (
 def facts(*runs: tuple[dict, dict], gateway: dict | None = GATEWAY, **changes: Any) -> Facts:
     return Facts(
         deployment=changes.pop("raw", None) or deployment(**changes),
-        jobs=tuple(j for j, _ in runs),
+        children=tuple(j for j, _ in runs),
         pods=tuple(p for _, p in runs),
         gateway=gateway,
         now=NOW,

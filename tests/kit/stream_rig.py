@@ -21,7 +21,7 @@ import httpx
 import psycopg
 
 from fourways_api import RunReport
-from fourways_api.base import JUDGED
+from fourways_api.base import SKIP_RULES
 from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.io.store import open_reader
 from tests.kit.hosts import free_port
@@ -157,7 +157,7 @@ def configure(root: Path, store: str, source: dict[str, Any], **streaming: Any) 
             "terminationLog": f"{root}/last-words",
         },
     }
-    return StreamConfig.model_validate(document, context=JUDGED)
+    return StreamConfig.model_validate(document, context=SKIP_RULES)
 
 
 class WorkerProcess:

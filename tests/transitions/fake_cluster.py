@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fourways_operator.cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MANAGER
-from fourways_operator.errors import ApiFault, Conflict, Gone, Invalid
+from fourways_operator.errors import ApiFault, Conflict, Invalid, ObjectGone
 from fourways_operator.events import Event
 from fourways_operator.facts import Json, Kind
-from fourways_operator.plan import KINDS, OBSERVED
+from fourways_operator.kinds import KINDS, OBSERVED
 
 from . import server_side_apply as ssa
 
@@ -72,6 +72,8 @@ class FakeCluster:
         """The first write after each change by hand."""
         self.reads = 0
         self.events: list[Event] = []
+        self.warnings: dict[tuple[str, str], str] = {}
+        """Messages of controllers' Warnings, by the object's name and the reason."""
         self.listeners: list[Callable[[Json, bool], object]] = []
         self.absent = absent
         self.terminating: set[str] = set()
@@ -114,7 +116,7 @@ class FakeCluster:
         meta = deployment["metadata"]
         with self._write(f"status {meta['name']}"):
             if (live := self.objects.get(_ident(deployment))) is None:
-                raise Gone("no such deployment")
+                raise ObjectGone("no such deployment")
             _refuse_other_uid(live, meta["uid"])
             self._change(live, {"status": status}, STATUS_MANAGER, True, "status")
 
@@ -128,6 +130,9 @@ class FakeCluster:
     async def emit(self, deployment: Json, event: Event) -> None:
         with self._write(f"event {event.reason}"):
             self.events.append(event)
+
+    async def last_warning(self, obj: Json, reason: str) -> str | None:
+        return self.warnings.get((obj["metadata"]["name"], reason))
 
     async def deployments(self) -> tuple[Json, ...]:
         return await self.list(MODEL_DEPLOYMENT, None, {})
@@ -193,9 +198,9 @@ class FakeCluster:
         ident = _ident(obj)
         kind, namespace, _ = ident
         if kind in self.absent:
-            raise Gone(f"the server has no {kind}")
+            raise ObjectGone(f"the server has no {kind}")
         if namespace in self.terminating:
-            raise Gone(f"namespace {namespace} is being terminated")
+            raise ObjectGone(f"namespace {namespace} is being terminated")
         live = self.objects.get(ident)
         if live is None:
             if uid is not None:
@@ -218,7 +223,7 @@ class FakeCluster:
                 "uid": f"uid-{self._clock}",
                 "resourceVersion": "0",
                 "generation": 0,
-                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "creationTimestamp": "2026-11-21T11:59:00Z",
                 "managedFields": [],
             },
         }

@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fourways_operator.errors import GatewaySilent
-from fourways_operator.facts import Json, Settings
+from fourways_operator.event_filter import EventFilter
+from fourways_operator.facts import Json, OperatorSettings
 from fourways_operator.main import Operator
 from fourways_operator.progress import Ask
-from fourways_operator.sight import Sight
 from tests.kit.waiting import turns
 
 from .fake_cluster import FakeCluster, Killed
 
-SETTINGS = Settings(runtime_image="registry.example/fourways:1")
+SETTINGS = OperatorSettings(runtime_image="registry.example/fourways:1")
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 NAMESPACE = "shop"
 ROUNDS = 5_000
@@ -50,9 +50,9 @@ class Rig:
             sleep=_no_time,
             ask=self._ask,
         )
-        queue, sight = self.operator.queue, Sight()
+        queue, event_filter = self.operator.queue, EventFilter()
         self.cluster.listeners[:] = [
-            lambda obj, gone: [queue.add(key) for key in sight.keys_of(obj, gone=gone)]
+            lambda obj, gone: [queue.add(key) for key in event_filter.keys_of(obj, gone=gone)]
         ]
         self._task = asyncio.create_task(self.operator.run())
 

@@ -11,7 +11,7 @@ import pytest
 from fourways_operator.facts import Json
 from tests.kit.waiting import turns
 
-from .changes import BAD, CHANGES, HOURLY, STREAMING, apply, delete, recreate
+from .changes import BAD, BLOCKS, CHANGES, HOURLY, STREAMING, apply, delete, in_mode, recreate
 from .fake_cluster import FakeCluster
 from .rig import NAMESPACE, Rig, Step, play, second_look
 
@@ -232,3 +232,31 @@ def test_deletion_in_every_order_leaves_nothing(order: tuple[str, ...]) -> None:
 
     asyncio.run(scenario())
     assert cluster.objects == {}
+
+
+@pytest.mark.parametrize("mode", BLOCKS)
+def test_a_first_apply_warns_of_nothing(mode: str) -> None:
+    cluster = _settled(in_mode(mode))
+    assert cluster.events
+    assert [e for e in cluster.events if e.type == "Warning"] == []
+
+
+def test_pods_that_the_api_server_refuses_are_reported_with_its_words() -> None:
+    def quota(cluster: FakeCluster) -> None:
+        (job,) = (name for kind, _, name in cluster.objects if kind == "Job")
+        cluster.warnings[job, "FailedCreate"] = "pods is forbidden: exceeded quota: none"
+
+    cluster = FakeCluster()
+    cluster.builds_take_time = True
+    _settled(in_mode("edge"), quota, cluster=cluster)
+    degraded = _conditions(cluster)["Degraded"]
+    assert (degraded["status"], degraded["reason"]) == ("True", "PodRefused")
+    assert "exceeded quota: none" in degraded["message"]
+
+
+def test_an_update_that_is_refused_is_not_taken_for_a_success() -> None:
+    cluster = _settled(in_mode("realtime"), in_mode("realtime", contract={"inputs": []}))
+    conditions = _conditions(cluster)
+    assert conditions["Stalled"]["status"] == conditions["Degraded"]["status"] == "True"
+    generation = cluster.objects["ModelDeployment", NAMESPACE, "churn"]["metadata"]["generation"]
+    assert conditions["Stalled"]["observedGeneration"] == generation == 2

@@ -15,7 +15,7 @@ from fourways_agent import features as module
 from fourways_agent.features import Features, GatewayReader
 from fourways_agent.state import Settings, Store
 from fourways_api import Contract
-from fourways_api.base import JUDGED
+from fourways_api.base import SKIP_RULES
 from fourways_api.modes import FeatureLookup
 
 CONTRACT = Contract.model_validate(
@@ -28,7 +28,7 @@ CONTRACT = Contract.model_validate(
         ],
         "outputs": [{"name": "score", "type": "float32"}],
     },
-    context=JUDGED,
+    context=SKIP_RULES,
 )
 LOOKUP = FeatureLookup.model_validate(
     {
@@ -37,7 +37,7 @@ LOOKUP = FeatureLookup.model_validate(
         "inputs": ["spend", "member"],
         "defaults": [{"name": "member", "number": 1}],
     },
-    context=JUDGED,
+    context=SKIP_RULES,
 )
 
 

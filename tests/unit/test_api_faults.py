@@ -19,9 +19,9 @@ def body(message: str, *causes: dict[str, str]) -> bytes:
 @pytest.mark.parametrize(
     ("code", "answer", "headers", "fault"),
     [
-        (404, body("no"), {}, errors.Gone),
+        (404, body("no"), {}, errors.ObjectGone),
         (403, body("no"), {}, errors.Forbidden),
-        (403, body("no", {"reason": "NamespaceTerminating"}), {}, errors.Gone),
+        (403, body("no", {"reason": "NamespaceTerminating"}), {}, errors.ObjectGone),
         (409, body("no"), {}, errors.Conflict),
         (422, body("no", {"field": "metadata.uid"}), {}, errors.Conflict),
         (422, body("no"), {}, errors.Invalid),
@@ -30,7 +30,7 @@ def body(message: str, *causes: dict[str, str]) -> bytes:
         (500, body("no"), {}, errors.ServerError),
         (500, body(KSERVE_AWAY), {}, errors.HookFailed),
         (500, b"not JSON", {}, errors.ServerError),
-        (0, None, {}, errors.Unreachable),
+        (0, None, {}, errors.ApiUnreachable),
     ],
 )
 def test_an_answer_is_the_fault_it_stands_for(

@@ -23,11 +23,11 @@ from fourways_cli.embedded.broker import streams_of
 from fourways_cli.embedded.localised import localised
 from fourways_cli.embedded.state import lay_out
 from fourways_cli.jobs import run_job
-from fourways_operator import plan as planner
-from fourways_operator.facts import Settings
+from fourways_operator import planning as planner
+from fourways_operator.facts import OperatorSettings
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = Settings(runtime_image="fourways-runtime:dev")
+SETTINGS = OperatorSettings(runtime_image="fourways-runtime:dev")
 
 
 def embedded(name: str) -> tuple[ModelDeployment, tuple[dict[str, Any], ...]]:

@@ -16,8 +16,8 @@ from fourways_cli import jobs
 from fourways_cli.embedded import runs, workloads
 from fourways_cli.embedded.runs import LocalRun
 from fourways_cli.embedded.workloads import LocalJob
-from fourways_operator import plan as planner
-from fourways_operator.facts import Settings
+from fourways_operator import planning as planner
+from fourways_operator.facts import OperatorSettings
 from fourways_operator.runs import runs_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plan" / "batch-shared.in.yaml"
@@ -28,7 +28,7 @@ Script = Callable[[int, int], int | None]
 def planned(**batch: Any) -> LocalJob:
     document = yaml.safe_load(GOLDEN.read_text())
     document["spec"]["batch"] |= batch
-    objects = planner.plan(parse(document), Settings(runtime_image="fourways-runtime:dev"))
+    objects = planner.plan(parse(document), OperatorSettings(runtime_image="fourways-runtime:dev"))
     (cron,) = workloads.cron_jobs(objects)
     return workloads.batch_job(jobs.run_job(cron.planned), "m-1", Paths())
 
@@ -118,8 +118,8 @@ async def test_what_cannot_get_better_ends_the_run_at_once(
     (told,) = runs_of([run.job], run.pods)
     assert told.status.outcome == "Failed"
     assert processes.tries[1] == 0
-    assert told.trouble is not None
-    assert told.trouble.message.startswith("worker 1: ")
+    assert told.failure is not None
+    assert told.failure.message.startswith("worker 1: ")
 
 
 async def test_a_run_no_worker_can_end_is_given_up(

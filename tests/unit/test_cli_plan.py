@@ -11,12 +11,12 @@ from fourways_api.runtime_config import TERMINAL_EXIT_CODES
 from fourways_cli import jobs
 from fourways_cli.embedded import workloads
 from fourways_cli.main import app
-from fourways_operator import plan as planner
-from fourways_operator.facts import Settings
+from fourways_operator import planning as planner
+from fourways_operator.facts import OperatorSettings
 
 ROOT = Path(__file__).parents[2]
 CHURN = ROOT / "examples" / "churn.yaml"
-SETTINGS = Settings(runtime_image="fourways-runtime:dev")
+SETTINGS = OperatorSettings(runtime_image="fourways-runtime:dev")
 
 
 def test_plan_prints_exactly_what_the_operator_would_apply() -> None:

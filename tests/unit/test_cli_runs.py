@@ -17,11 +17,11 @@ from fourways_cli import asking, jobs, record, runs
 from fourways_cli.main import app
 from fourways_cli.targets import Json, TargetError
 from fourways_cli.watch import line_of
-from fourways_operator import plan as planner
-from fourways_operator.facts import Settings
+from fourways_operator import planning as planner
+from fourways_operator.facts import OperatorSettings
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plan"
-SETTINGS = Settings(runtime_image="fourways-runtime:dev")
+SETTINGS = OperatorSettings(runtime_image="fourways-runtime:dev")
 PROGRESS = {
     "state": "scoring",
     "rows": 5_000,

@@ -67,6 +67,25 @@ def test_each_node_is_structural_documented_and_bounded(path: str, schema: dict[
             assert set(schema.get("required", ())) <= set(schema["properties"])
 
 
+@pytest.mark.parametrize(("path", "schema"), NODES, ids=[path for path, _ in NODES])
+def test_list_items_have_no_defaults(path: str, schema: dict[str, Any]) -> None:
+    """With one, every second `kubectl apply` would say configured, and Argo CD OutOfSync."""
+    if path.startswith("spec") and "[]" in path:
+        assert "default" not in schema
+
+
+@pytest.mark.parametrize(("path", "schema", "rule"), RULES, ids=[r["message"] for *_, r in RULES])
+def test_no_rule_reads_a_field_that_need_not_be_there(
+    path: str, schema: dict[str, Any], rule: dict[str, str]
+) -> None:
+    """The API server fails a rule that reads an absent field, and with it the whole object."""
+    always = {"metadata", *schema.get("required", ())}
+    always |= {name for name, s in schema.get("properties", {}).items() if "default" in s}
+    read = set(re.findall(r"self\.([A-Za-z]\w*)", rule["rule"]))
+    guarded = set(re.findall(r"has\(self\.([A-Za-z]\w*)", rule["rule"]))
+    assert read & set(schema.get("properties", ())) <= always | guarded
+
+
 @pytest.mark.parametrize("pattern", sorted({s["pattern"] for _, s in NODES if "pattern" in s}))
 def test_patterns_mean_the_same_to_rust_and_go(pattern: str) -> None:
     assert pattern.startswith("^")

@@ -13,7 +13,7 @@ import pytest
 
 from fourways_operator import progress as module
 from fourways_operator.errors import GatewaySilent
-from fourways_operator.progress import LONGEST_PAUSE, PAUSE, Progress, ask
+from fourways_operator.progress import LONGEST_PAUSE, PAUSE, RunProgressTracker, ask
 from fourways_operator.work_queue import Key
 from tests.kit.waiting import turns
 
@@ -63,7 +63,7 @@ class Gateway:
         self.pauses: list[float] = []
         self.changed: list[Key] = []
         self._tick = asyncio.Semaphore(0)
-        self.progress = Progress(self.ask, self.changed.append, lambda: NOW, self._sleep)
+        self.progress = RunProgressTracker(self.ask, self.changed.append, lambda: NOW, self._sleep)
 
     async def ask(self, namespace: str) -> bytes:
         assert namespace == "shop"

@@ -83,7 +83,7 @@ def test_a_first_run_that_failed_is_the_reason_for_not_being_ready() -> None:
             "ImageUnavailable",
             "registry.test/runtime:1",
         ),
-        ({"terminated": {"exitCode": 139}}, {}, "WorkerFailed", "exit code 139"),
+        ({"terminated": {"exitCode": 139}}, {}, "WorkerFailed", "exited with code 139"),
         (
             {},
             {
@@ -135,7 +135,7 @@ def test_a_crash_loop_is_named_by_what_crashed_it_and_not_by_its_pause() -> None
     }
     said = conditions(Facts(deployment(), pods=(gateway_pod,), gateway=None, now=NOW))
     assert said["Ready"]["reason"] == "ConfigError"
-    assert said["Ready"]["message"] == "waits for the gateway: no port"
+    assert said["Ready"]["message"] == "waiting for the gateway: no port"
 
 
 def test_what_the_api_server_refuses_is_told() -> None:
@@ -173,11 +173,17 @@ def test_an_invalid_edit_is_said_and_what_serves_stays_ready() -> None:
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     first = facts(GOOD_RUN)
     raw = deployment() | {"status": status_of(first, (), parse(first.deployment))}
-    later = Facts(raw, jobs=first.jobs, pods=first.pods, gateway=GATEWAY, now=NOW.replace(hour=13))
+    later = Facts(
+        raw, children=first.children, pods=first.pods, gateway=GATEWAY, now=NOW.replace(hour=13)
+    )
     assert status_of(later, (), parse(raw)) == raw["status"]
     degraded = facts(FAILED_RUN, GOOD_RUN, raw=raw)
     later = Facts(
-        raw, jobs=degraded.jobs, pods=degraded.pods, gateway=GATEWAY, now=NOW.replace(hour=13)
+        raw,
+        children=degraded.children,
+        pods=degraded.pods,
+        gateway=GATEWAY,
+        now=NOW.replace(hour=13),
     )
     status = status_of(later, (), parse(raw))
     moved = {c["type"]: c["lastTransitionTime"] for c in status["conditions"]}

@@ -11,15 +11,15 @@ import orjson
 import pytest
 
 from fourways_api import Problem, parse
-from fourways_operator import plan as planner
-from fourways_operator.facts import Facts, Json, Settings
+from fourways_operator import planning as planner
+from fourways_operator.facts import Facts, Json, OperatorSettings
 from fourways_operator.plan import routes
 from fourways_operator.pods import config_text
-from fourways_operator.status import look_again_in, status_of
+from fourways_operator.status import requeue_after, status_of
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
-SETTINGS = Settings(runtime_image="runtime:1")
+SETTINGS = OperatorSettings(runtime_image="runtime:1")
 URL = "http://m-realtime-predictor.demo.svc.cluster.local"
 BUDGET = {"sizeMiB": 8, "memoryMiB": 64, "latencyMs": 5}
 BLOCKS: dict[str, Json] = {
@@ -93,7 +93,7 @@ def before(seconds: float) -> str:
 
 def gateway(*documents: Json, before: tuple[Any, ...] = ()) -> tuple[Json, Json]:
     """Return a gateway's live Deployment and its one pod, which knows of these documents."""
-    observed = planner.Observed({}, None, before)
+    observed = routes.Observed({}, None, before)
     objects = planner.plan_gateway("demo", documents, SETTINGS, observed)
     live = {**next(o for o in objects if o["kind"] == "Deployment")}
     live["status"] = {"availableReplicas": 1}
@@ -165,8 +165,8 @@ def test_it_is_ready_when_a_pod_answers_and_the_gateway_leads_there(mode: str) -
     assert said(found) == {
         "SpecValid": "True Valid: the spec is valid",
         "Ready": "True Answering: version 1 answers",
-        "Progressing": "False Idle: nothing is under way",
-        "Degraded": "False AsExpected: nothing is wrong",
+        "Progressing": "False Idle: nothing is in progress",
+        "Degraded": "False AsExpected: no problem is known",
         "ModelResolved": "True Loaded: version 1 is loaded and answers",
     }
     told = status(found)
@@ -179,7 +179,7 @@ def test_it_is_ready_when_a_pod_answers_and_the_gateway_leads_there(mode: str) -
 def test_it_starts(mode: str) -> None:
     document = deployment(mode)
     found = said(facts(document, pod(document)))
-    assert found["Ready"] == "False Starting: version 1 is being started"
+    assert found["Ready"] == "False Starting: version 1 is starting"
     assert found["Progressing"] == "True RollingOut: version 1 is ready in 0 of 1 pods"
     assert found["ModelResolved"].startswith("Unknown NotFetchedYet")
 
@@ -230,10 +230,12 @@ def test_a_broken_new_version_leaves_the_old_one_ready(mode: str) -> None:
     assert said(found) == {
         "SpecValid": "True Valid: the spec is valid",
         "Ready": "True Answering: version 1 answers; version 2 does not come up: other bytes",
-        "Progressing": "False DigestMismatch: does not come up: other bytes",
+        "Progressing": "False DigestMismatch: the rollout has stopped: other bytes",
         "Degraded": "True DigestMismatch: version 2 does not come up: other bytes;"
         " version 1 answers",
         "ModelResolved": "False DigestMismatch: other bytes",
+        "Stalled": "True DigestMismatch: version 2 does not come up: other bytes;"
+        " version 1 answers",
     }
     assert status(found)["model"]["version"] == "1"
 
@@ -270,7 +272,7 @@ def test_it_waits_until_the_gateway_knows_of_it(mode: str) -> None:
     document = deployment(mode)
     other = deployment("batch")
     found = said(facts(document, pod(document, ready=True), known=other))
-    assert found["Ready"].startswith("False WaitingForGateway: waits for the gateway to take up")
+    assert found["Ready"].startswith("False WaitingForGateway: waiting for the gateway to load")
     assert found["Progressing"].startswith("True GatewayRolling")
 
 
@@ -305,10 +307,10 @@ def test_a_pod_that_is_not_started_for_long_says_what_it_may_wait_for() -> None:
     creating = {"waiting": {"reason": "ContainerCreating"}}
     fresh = facts(document, pod(document, state=creating))
     assert said(fresh)["Ready"].startswith("False Starting")
-    assert look_again_in(fresh) == 11.0
+    assert requeue_after(fresh) == 11.0
     stuck = facts(document, pod(document, state=creating, creationTimestamp=before(20)))
     assert "waits for the claim models or its image" in said(stuck)["Ready"]
-    assert look_again_in(stuck) is None
+    assert requeue_after(stuck) is None
 
 
 def test_a_pod_that_runs_and_is_not_ready_for_long_says_so() -> None:
@@ -321,7 +323,7 @@ def test_a_pod_that_runs_and_is_not_ready_for_long_says_so() -> None:
 def test_kserves_silence_is_looked_at_again() -> None:
     document = deployment("realtime")
     fresh = facts(document, children=(service(document, None, 5),))
-    assert look_again_in(fresh) == 26.0
+    assert requeue_after(fresh) == 26.0
 
 
 def test_what_keeps_pods_from_being_made_is_named() -> None:
@@ -330,7 +332,7 @@ def test_what_keeps_pods_from_being_made_is_named() -> None:
     refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: small"}
     live["status"] = {"conditions": [refused]}
     found = said(facts(document, children=(live,)))
-    assert found["Ready"] == "False PodRefused: exceeded quota: small"
+    assert found["Ready"] == "False PodRefused: its pods are refused: exceeded quota: small"
 
 
 def test_no_replica_is_one_and_it_says_so() -> None:
@@ -356,13 +358,17 @@ DENIED = {"type": "PredictorReady", "status": "False", "reason": "ReconcileFaile
 @pytest.mark.parametrize(
     ("conditions", "ready", "degraded"),
     [
-        (_kserve(None, 5), "False WaitingForKServe: waits for KServe to take up", "False"),
+        (_kserve(None, 5), "False WaitingForKServe: waiting for KServe to handle", "False"),
         (_kserve(None, 31), "False KServeSilent: no KServe controller", "True KServe"),
-        (_kserve({"conditions": [UNKNOWN]}), "False WaitingForKServe: waits for KServe: Repl", "F"),
+        (
+            _kserve({"conditions": [UNKNOWN]}),
+            "False WaitingForKServe: waiting for KServe: Repl",
+            "F",
+        ),
         (_kserve({**READY_SERVICE, "conditions": [LATE]}), "True Answering", "False"),
         (
             _kserve({**READY_SERVICE, "address": {}}),
-            "False WaitingForKServe: waits for KServe: no",
+            "False WaitingForKServe: waiting for KServe: it has published no",
             "False",
         ),
         (
@@ -413,7 +419,7 @@ def edge(
     document: Json, outcome: str | None, state: Json | None, known: Json | None = None
 ) -> Facts:
     pods = [pod(document, state=state)] if state else []
-    return facts(document, *pods, known=known or document, jobs=(job(document, outcome),))
+    return facts(document, *pods, known=known or document, children=(job(document, outcome),))
 
 
 def test_a_build_is_awaited() -> None:
@@ -447,7 +453,7 @@ def test_a_first_build_that_failed_says_what_was_measured() -> None:
     document = deployment("edge")
     words = ended(7, outcome="Failed", reason="BudgetExceeded", message=TABLE)
     found = said(edge(document, "Failed", words, known=deployment("batch")))
-    assert found["Ready"] == f"False BudgetExceeded: nothing was built yet: {TABLE}"
+    assert found["Ready"] == f"False BudgetExceeded: nothing has been built yet: {TABLE}"
     assert TABLE in found["Degraded"]
     assert "delete Job m-edge-" in found["Degraded"]
 
@@ -458,7 +464,7 @@ def test_a_later_build_that_failed_leaves_the_bundles_before_it_served() -> None
     words = ended(7, outcome="Failed", reason="BudgetExceeded", message=TABLE)
     found = edge(new, "Failed", words, known=old)
     assert said(found)["Ready"] == (
-        "True Published: bundles of version 1 are served for till, by an earlier build"
+        "True Published: bundles of version 1 are served for till, from an earlier build"
     )
     assert said(found)["Degraded"].startswith("True BudgetExceeded")
     assert status(found)["bundles"] == [BUNDLE]

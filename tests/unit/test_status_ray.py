@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fourways_operator.facts import Facts
-from fourways_operator.status import look_again_in
+from fourways_operator.status import requeue_after
 from tests.kit.status_facts import GOOD_RUN, conditions, deployment, facts, job, pod
 
 SPEC = {"schedule": "0 3 * * *", "engine": "Ray", "source": {"uri": "pvc://t/rows.parquet"}}
@@ -24,8 +24,10 @@ def seen(ray_job_status: dict | None, *pods: dict, seconds: int = 5, **more: Any
         ray_job["status"] = ray_job_status
     return replace(
         facts(raw=RAY),
-        jobs=(job("m-2", AT, None, ""),),
-        children=(ray_job,),
+        children=(
+            job("m-2", AT, None, ""),
+            ray_job,
+        ),
         pods=pods,
         now=datetime(2026, 3, 2, 3, 0, seconds, tzinfo=UTC),
         **more,
@@ -64,7 +66,7 @@ def test_what_was_published_serves_on_without_kuberay() -> None:
 def test_an_operator_that_is_silent_is_told_after_a_while() -> None:
     begun = seen(None, seconds=5)
     assert conditions(begun)["Ready"]["reason"] == "FirstRunInProgress"
-    assert look_again_in(begun) == 26.0
+    assert requeue_after(seen(None, seconds=12)) == 19.0
     said = conditions(seen(None, seconds=31))
     assert said["Ready"]["reason"] == said["Degraded"]["reason"] == "KubeRaySilent"
 

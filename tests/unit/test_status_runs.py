@@ -43,7 +43,7 @@ def of_worker(index: int, state: dict, at: str = AT, **more: Any) -> dict:
 
 
 def seen(job: dict, *pods: dict) -> Facts:
-    return replace(facts(raw=SHARED), jobs=(job,), pods=pods)
+    return replace(facts(raw=SHARED), children=(job,), pods=pods)
 
 
 def last_run(facts: Facts) -> dict:
@@ -70,7 +70,7 @@ def test_a_suspended_run_says_what_it_waits_for() -> None:
         "RunSuspended",
     )
     assert "Kueue" in waiting["Progressing"]["message"]
-    assert "has not begun" in waiting["Ready"]["message"]
+    assert "has not started" in waiting["Ready"]["message"]
 
 
 @pytest.mark.parametrize("condition", ["SuccessCriteriaMet", "Complete"])
@@ -204,10 +204,10 @@ def test_each_published_run_and_each_rollback_is_an_event() -> None:
     first, second = told(GOOD_RUN), told(BAD_RUN, GOOD_RUN)
     back = told(rollback("Complete", MOVED), BAD_RUN, GOOD_RUN)
     assert [e.message for e in events_of(first, second)] == [
-        "answers come from run m-2 (3 rows, 0 refused)"
+        "answers come from run m-2 (3 rows, 0 rejected)"
     ]
     assert [e.message for e in events_of(second, back)] == [
-        "answers come from run m-1 (10 rows, 1 refused)"
+        "answers come from run m-1 (10 rows, 1 rejected)"
     ]
     assert events_of(back, back) == []
 
@@ -305,7 +305,7 @@ def test_each_quarter_of_a_run_is_an_event_once() -> None:
     assert told_events(at(4_999), at(5_000)) == [
         (
             "RunProgress",
-            "run m-2: 25%: 5,000 of 20,000 rows, 1,230 rows/s, 3 refused, "
+            "run m-2: 25%: 5,000 of 20,000 rows, 1,230 rows/s, 3 rejected, "
             "done at about 2026-03-02T03:00:15Z",
         ),
     ]

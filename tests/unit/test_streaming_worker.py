@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fourways_api import Contract
-from fourways_api.base import JUDGED
+from fourways_api.base import SKIP_RULES
 from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.errors import BrokerUnavailable, ModelError
 from fourways_runtime.io.brokers.source import Events, Holder
@@ -138,7 +138,7 @@ class Rig:
                     **streaming,
                 },
             },
-            context=JUDGED,
+            context=SKIP_RULES,
         )
         scorer = Scorer(CONTRACT, self.model, Pipeline(CONTRACT, self.model), 4)
         metrics = StreamMetrics(CollectorRegistry())

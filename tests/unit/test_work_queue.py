@@ -56,7 +56,7 @@ class Bench:
             clock=self.time.clock,
             sleep=self.time.sleep,
             random=random,
-            told=lambda key, result, seconds: self.results.append(result),
+            on_result=lambda key, result, seconds: self.results.append(result),
         )
         self.task = asyncio.create_task(self.queue.run())
 
@@ -243,7 +243,7 @@ async def test_work_that_takes_too_long_is_given_up_and_tried_again() -> None:
         workers=1,
         time_limit=0.01,
         random=lambda: 0.0,
-        told=lambda key, result, seconds: (results.append(result), queue.stop())[0],
+        on_result=lambda key, result, seconds: (results.append(result), queue.stop())[0],
     )
     queue.add(A)
     await asyncio.wait_for(queue.run(), 5)

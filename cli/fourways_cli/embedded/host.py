@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fourways_api import ModelDeployment
-from fourways_operator import plan
-from fourways_operator.facts import Facts, Settings
-from fourways_operator.plan import Observed
+from fourways_operator import planning
+from fourways_operator.facts import Facts, OperatorSettings
+from fourways_operator.plan.routes import Observed
 from fourways_operator.status import next_run, status_of
 
 from .. import jobs
@@ -30,7 +30,7 @@ from .state import held, lay_out, local_paths
 Json = dict[str, Any]
 Key = tuple[str, str]
 
-SETTINGS = Settings(runtime_image="fourways-runtime")
+SETTINGS = OperatorSettings(runtime_image="fourways-runtime")
 KEPT_RUNS = 10
 
 
@@ -110,7 +110,7 @@ class Host:
 
     def _manage(self, deployment: ModelDeployment, nats: str | None) -> Managed:
         here = localised(deployment, nats)
-        objects, paths = plan.plan(here, SETTINGS), local_paths(self._state)
+        objects, paths = planning.plan(here, SETTINGS), local_paths(self._state)
         crons = workloads.cron_jobs(objects)
         changed = partial(self._on_change, deployment.key)
         return Managed(
@@ -129,7 +129,7 @@ class Host:
         ours = [m for (space, _), m in self.managed.items() if space == namespace]
         addresses = {m.deployment.metadata.name: m.url for m in ours if m.url}
         owners = [m.deployment.to_json() for m in ours]
-        return plan.plan_gateway(namespace, owners, SETTINGS, Observed(addresses))
+        return planning.plan_gateway(namespace, owners, SETTINGS, Observed(addresses))
 
     async def serve(self) -> None:
         """Run until cancelled. Every process this host started is gone afterwards.
@@ -245,12 +245,10 @@ class Host:
         """Return a deployment's status, decided by the operator's own code."""
         managed = self.managed[key]
         gateway = self.gateways[key[0]]
-        jobs = tuple(r.job for r in managed.runs)
         facts = Facts(
             deployment=managed.document,
             wanted=managed.wanted,
-            children=(*(s.owner for s in managed.servers), *jobs),
-            jobs=jobs,
+            children=(*(s.owner for s in managed.servers), *(r.job for r in managed.runs)),
             pods=(
                 *(p for r in managed.runs for p in r.pods),
                 *(s.pod for s in managed.servers),

@@ -10,6 +10,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from fourways_api.reasons import Reason
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 
 from .clock import Clock, now, stamp
@@ -55,7 +56,7 @@ class LocalRun:
             async with asyncio.timeout(self._job.deadline_seconds):
                 kind, reason = await self._workers()
         except TimeoutError:
-            kind, reason = "Failed", "DeadlineExceeded"
+            kind, reason = "Failed", Reason.DeadlineExceeded
         self._end(kind, reason)
 
     async def _workers(self) -> tuple[str, str]:
@@ -71,7 +72,7 @@ class LocalRun:
                 task.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
         indexed = self._job.planned["spec"].get("completionMode") == "Indexed"
-        return "Failed", "FailedIndexes" if indexed else "BackoffLimitExceeded"
+        return "Failed", Reason.FailedIndexes if indexed else Reason.BackoffLimitExceeded
 
     async def _worker(self, index: int) -> tuple[str, str]:
         for attempt in range(self._job.backoff_limit + 1):

@@ -1,56 +1,87 @@
-"""What is said of a batch deployment: by the runs of its CronJob."""
+"""The conditions of a batch deployment, by the runs of its CronJob and the gateway."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, tzinfo
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
-from zoneinfo import ZoneInfo
-
-from croniter import croniter
 
 from fourways_api import Batch, ModelDeployment, RunReport, RunStatus, Status
+from fourways_api.reasons import Reason, known_or
 
 from ..facts import Facts, Json, rfc3339
-from ..plan import RAY_JOB
+from ..kinds import CRON_JOB, RAY_JOB
 from ..plan.parts import RUN_LABEL
 from ..pods import MAX_MESSAGE, age
 from ..runs import RunFacts, rollbacks_of, runs_of
+from ..schedule import next_run, overdue_since
 from .common import (
-    Verdict,
-    View,
+    ConditionChain,
+    ConditionResult,
+    ModeView,
     apply_failed,
     constant,
+    degraded,
     gateway_degraded,
     gateway_missing,
     gateway_unaware,
+    idle,
     kind_missing,
-    model_refused,
     model_resolved,
+    model_unusable,
     name_taken,
     nothing_wrong,
     refused,
 )
 
 KUBERAY_SECONDS = 30.0
-"""After so long without a word nobody is there to say one."""
+"""After so many seconds without a status, no KubeRay operator is running."""
+
+_SETTLING = timedelta(seconds=5)
+"""A run published so shortly before the gateway was asked may be missing in its answer."""
 
 _FAILED = frozenset({"Failed", "ValidationFailed"})
+"""States of a RayJob (its jobDeploymentStatus)."""
 
 
 @dataclass(frozen=True)
-class BatchView(View):
-    """The runs, and the moves back to an earlier one, latest first."""
+class BatchView(ModeView):
+    """The runs and the rollbacks, latest first."""
 
     runs: list[RunFacts]
     rollbacks: list[RunFacts]
 
     @classmethod
     def of(cls, facts: Facts, deployment: ModelDeployment, old: Status) -> BatchView:
-        """Return the facts, digested."""
-        runs = runs_of(facts.jobs, facts.pods)
-        return cls(deployment, facts, old, runs, rollbacks_of(facts.jobs, facts.pods))
+        """Return the view of these facts."""
+        runs = runs_of(facts.jobs, facts.pods, facts.refused_pods)
+        rollbacks = rollbacks_of(facts.jobs, facts.pods, facts.refused_pods)
+        return cls(deployment, facts, old, runs, rollbacks)
+
+    def conditions(self) -> Mapping[str, ConditionChain[BatchView]]:
+        """See ModeView."""
+        return {
+            "Ready": (name_taken, gateway_missing, gateway_unaware, _nothing_published, _ready),
+            "Progressing": (_run_in_progress, idle),
+            "Degraded": (
+                refused,
+                _run_has_failures,
+                _ray_degrades,
+                _missing_degrades,
+                _schedule_overdue,
+                _rollback_failed,
+                _last_run_failed,
+                gateway_degraded,
+                nothing_wrong,
+            ),
+            "ModelResolved": (
+                _model_unusable,
+                model_resolved,
+                constant("Unknown", Reason.NotFetchedYet, "the first run will fetch the model"),
+            ),
+        }
 
     @property
     def latest(self) -> RunFacts | None:
@@ -59,7 +90,7 @@ class BatchView(View):
 
     @property
     def ray_job(self) -> Json | None:
-        """The Ray cluster's side of the latest run, while it is at work."""
+        """The RayJob of the latest run, while that is in progress."""
         run = self.latest
         if run is None or run.status.outcome != "Running":
             return None
@@ -72,39 +103,77 @@ class BatchView(View):
         return next(found, None)
 
     @property
+    def cron_job(self) -> Json | None:
+        """The live CronJob."""
+        return next((child for child in self.facts.children if CRON_JOB.of(child)), None)
+
+    @property
     def finished(self) -> RunFacts | None:
         """The latest run that ended."""
         return next((r for r in self.runs if r.status.outcome != "Running"), None)
 
-    @property
+    @cached_property
     def last_published(self) -> RunStatus | None:
-        """The run that answers come from. Jobs are cleaned up; what is published stays."""
+        """The run that answers come from.
+
+        Its Job may be deleted; what it published stays. Where the gateway was asked after the run
+        was published, its answer decides: the store may have been emptied, or restored.
+        """
         done = (r.status for r in (*self.rollbacks, *self.runs) if r.status.outcome == "Succeeded")
         known = [r for r in (*done, self.old.last_published) if r is not None]
-        # RFC 3339 in UTC: the later is the greater. Of equals what was seen, not what was said.
-        return max(known, key=lambda r: r.finished_at or "", default=None)
+        # RFC 3339 in UTC sorts by time. Of two equal times, the live Job's run comes first.
+        latest = max(known, key=lambda r: r.finished_at or "", default=None)
+        store = self.facts.store
+        if store is None:
+            return None if latest and self._was_missing(latest) else latest
+        if latest is None or (latest.finished_at or "") < rfc3339(store.at - _SETTLING):
+            same = latest and store.current and latest.name == store.current.name
+            return latest if same else store.current
+        return latest
+
+    def _was_missing(self, run: RunStatus) -> bool:
+        """Tell whether a run was found missing in the store before the operator was restarted."""
+        missing = self._missing_since
+        return missing is not None and (run.finished_at or "") < missing
+
+    @property
+    def _missing_since(self) -> str | None:
+        """When the last status began to say that the store has no run, RFC 3339."""
+        ready = next((c for c in self.old.conditions if c.type == "Ready"), None)
+        if ready is None or ready.reason != Reason.PredictionsMissing:
+            return None
+        return ready.last_transition_time
+
+    @property
+    def predictions_missing(self) -> bool:
+        """Whether a run was published once, and the store has none now."""
+        if self.last_published is not None:
+            return False
+        before = [*self.runs, *self.rollbacks]
+        published = any(r.status.outcome == "Succeeded" for r in before)
+        return published or self.old.last_published is not None or self._missing_since is not None
 
     @property
     def version(self) -> str | None:
-        """Version the published answers were made with."""
+        """Version that made the published answers."""
         return self.last_published.version if self.last_published else None
 
     @property
     def reports(self) -> Iterator[RunReport]:
-        """What the runs' workers said."""
+        """See ModeView."""
         return (r.report for r in self.runs if r.report)
 
     @property
     def latest_rollback_failed(self) -> RunFacts | None:
-        """The latest move back, where it failed and no run has begun since."""
+        """The latest rollback, where it failed and no run has started since."""
         move = next(iter(self.rollbacks), None)
         if move is None or move.status.outcome != "Failed":
             return None
-        begun = self.latest.status.started_at if self.latest else None
-        return None if (begun or "") > (move.status.started_at or "") else move
+        started = self.latest.status.started_at if self.latest else None
+        return None if (started or "") > (move.status.started_at or "") else move
 
-    def told(self) -> dict[str, Any]:
-        """Return what is told of runs."""
+    def status_fields(self) -> dict[str, Any]:
+        """Return the fields about runs."""
         batch = self.deployment.spec.batch
         return {
             "last_run": self._last_run(),
@@ -119,20 +188,20 @@ class BatchView(View):
         run = self.latest.status
         if run.outcome != "Running":
             return run
-        told = self.facts.progress.get(run.name)
-        if told is None and before and (before.name, before.job) == (run.name, run.job):
-            # Until the gateway tells anew; the figures say of when they are.
-            told = before.progress
-        return run.model_copy(update={"progress": told})
+        known = self.facts.progress.get(run.name)
+        if known is None and before and (before.name, before.job) == (run.name, run.job):
+            # Until the gateway answers again; the figures carry their time.
+            known = before.progress
+        return run.model_copy(update={"progress": known})
 
 
 def _ended_unseen(run: RunStatus, deployment: str) -> RunStatus:
-    """Return the last run once its Job is gone: where that was still at work, as failed."""
+    """Return the last run once its Job is deleted: as failed, where it was still in progress."""
     if run.outcome != "Running":
         return run
     message = (
-        "its Job was taken away before it was seen to end; "
-        f"fourways runs {deployment} tells what it recorded"
+        "its Job was deleted before it was seen to end; "
+        f"fourways runs {deployment} shows what it recorded"
     )
     return run.model_copy(
         update={"outcome": "Failed", "message": message, "progress": None, "workers": None}
@@ -143,117 +212,122 @@ def _next_run(batch: Batch, now: datetime) -> str | None:
     return None if batch.suspend else next_run(batch.schedule, batch.time_zone, now)
 
 
-def next_run(schedule: str, time_zone: str, now: datetime) -> str:
-    """Return when a schedule is due next after ``now``, RFC 3339 in UTC."""
-    zone: tzinfo = UTC if time_zone == "Etc/UTC" else ZoneInfo(time_zone)
-    due: datetime = croniter(schedule, now.astimezone(zone)).get_next(datetime)
-    return rfc3339(due)
-
-
-def _ray_failed(view: BatchView) -> Verdict | None:
-    """The Ray cluster of the run at work has failed, or nobody makes one."""
+def _ray_failed(view: BatchView) -> ConditionResult | None:
+    """The RayJob of the run in progress has failed, or no operator handles it."""
     ray_job = view.ray_job
     if ray_job is None:
         return None
     name, status = ray_job["metadata"]["name"], ray_job.get("status") or {}
     if status.get("jobDeploymentStatus") in _FAILED:
-        reason = str(status.get("reason") or "RayJobFailed")
+        reason = known_or(status.get("reason"), Reason.RayJobFailed)
         said = str(status.get("message") or "see its events")[-MAX_MESSAGE:]
-        return Verdict("False", reason, f"RayJob {name}: {said}")
+        return ConditionResult("False", reason, f"RayJob {name}: {said}")
     waited = age(ray_job, view.facts.now)
     if status or waited is None or waited < KUBERAY_SECONDS:
         return None
     message = (
-        f"no KubeRay operator answers: nobody took up RayJob {name} within {KUBERAY_SECONDS:g} s; "
-        "is it running? (docs/modes/batch.md)"
+        f"no KubeRay operator has handled RayJob {name} within {KUBERAY_SECONDS:g} s: check that "
+        "it is running (docs/modes/batch.md)"
     )
-    return Verdict("False", "KubeRaySilent", message)
+    return ConditionResult("False", Reason.KubeRaySilent, message)
 
 
-def _ray_degrades(view: BatchView) -> Verdict | None:
-    verdict = _ray_failed(view)
-    return replace(verdict, status="True") if verdict else None
+def _ray_degrades(view: BatchView) -> ConditionResult | None:
+    return degraded(_ray_failed(view))
 
 
-def _nothing_published(view: BatchView) -> Verdict | None:
+def _nothing_published(view: BatchView) -> ConditionResult | None:
     if view.last_published is not None:
         return None
     if stopped := kind_missing(view) or apply_failed(view) or _ray_failed(view):
         return stopped
-    if view.latest and view.latest.trouble:
-        return Verdict(
-            "False",
-            view.latest.trouble.reason,
-            f"no run was published yet: {view.latest.trouble.message}",
-        )
+    if view.predictions_missing:
+        return _predictions_missing(view)
+    if view.latest and view.latest.failure:
+        failure = view.latest.failure
+        message = f"no run has been published yet: {failure.message}"
+        return ConditionResult("False", failure.reason, message)
     if under_way := _run_in_progress(view):
-        return Verdict("False", "FirstRunInProgress", under_way.message)
+        return ConditionResult("False", Reason.FirstRunInProgress, under_way.message)
     message = f"no run yet; start one now: fourways run {view.deployment.metadata.name}"
-    return Verdict("False", "WaitingForFirstRun", message)
+    return ConditionResult("False", Reason.WaitingForFirstRun, message)
 
 
-def _ready(view: BatchView) -> Verdict | None:
+def _predictions_missing(view: BatchView) -> ConditionResult | None:
+    if not view.predictions_missing:
+        return None
+    name = view.deployment.metadata.name
+    message = (
+        "the prediction store has no published run of this deployment any more: it was emptied or "
+        f"restored. Restore it, or start a run: fourways run {name}"
+    )
+    return ConditionResult("False", Reason.PredictionsMissing, message)
+
+
+def _missing_degrades(view: BatchView) -> ConditionResult | None:
+    return degraded(_predictions_missing(view))
+
+
+def _ready(view: BatchView) -> ConditionResult | None:
     run = view.last_published
     assert run is not None  # noqa: S101  (checked before)
-    return Verdict("True", "Published", f"answers from run {run.name} ({run.rows} rows)")
-
-
-def _run_in_progress(view: BatchView) -> Verdict | None:
-    if view.latest and view.latest.status.outcome == "Running":
-        run = view.latest.status
-        if view.latest.waits:
-            message = (
-                f"run {run.name} has not begun: its Job is suspended, by Kueue until the queue "
-                "has room, or by hand"
-            )
-            return Verdict("True", "RunSuspended", message)
-        share = f", {run.workers} workers" if run.workers else ""
-        return Verdict("True", "RunInProgress", f"run {run.name} is at work{share}")
-    return None
-
-
-def _running_badly(view: BatchView) -> Verdict | None:
-    if view.latest and view.latest.status.outcome == "Running" and view.latest.trouble:
-        return Verdict("True", view.latest.trouble.reason, view.latest.trouble.message)
-    return None
-
-
-def _last_run_failed(view: BatchView) -> Verdict | None:
-    run = view.finished
-    if run is None or run.status.outcome != "Failed" or run.trouble is None:
-        return None
-    return Verdict(
-        "True", run.trouble.reason, f"run {run.status.name} failed: {run.trouble.message}"
+    return ConditionResult(
+        "True", Reason.Published, f"answers come from run {run.name} ({run.rows} rows)"
     )
 
 
-def _rollback_failed(view: BatchView) -> Verdict | None:
-    move = view.latest_rollback_failed
-    if move is None or move.trouble is None:
+def _run_in_progress(view: BatchView) -> ConditionResult | None:
+    if view.latest is None or view.latest.status.outcome != "Running":
         return None
-    message = f"rollback {move.status.job} failed: {move.trouble.message}"
-    return Verdict("True", move.trouble.reason, message)
+    run = view.latest.status
+    if view.latest.waits:
+        message = (
+            f"run {run.name} has not started: its Job is suspended, by Kueue until the queue has "
+            "room, or by hand"
+        )
+        return ConditionResult("True", Reason.RunSuspended, message)
+    share = f", {run.workers} workers" if run.workers else ""
+    return ConditionResult("True", Reason.RunInProgress, f"run {run.name} is in progress{share}")
 
 
-def _model_failed(view: BatchView) -> Verdict | None:
-    return model_refused(view.latest.trouble if view.latest else None)
+def _run_has_failures(view: BatchView) -> ConditionResult | None:
+    if view.latest and view.latest.status.outcome == "Running" and view.latest.failure:
+        return ConditionResult("True", view.latest.failure.reason, view.latest.failure.message)
+    return None
 
 
-BatchView.conditions = {
-    "Ready": (name_taken, gateway_missing, gateway_unaware, _nothing_published, _ready),
-    "Progressing": (_run_in_progress, constant("False", "Idle", "nothing is under way")),
-    "Degraded": (
-        refused,
-        _running_badly,
-        _ray_degrades,
-        _rollback_failed,
-        _last_run_failed,
-        gateway_degraded,
-        nothing_wrong,
-    ),
-    "ModelResolved": (
-        _model_failed,
-        model_resolved,
-        constant("Unknown", "NotFetchedYet", "the first run will fetch the model"),
-    ),
-}
+def _schedule_overdue(view: BatchView) -> ConditionResult | None:
+    """The CronJob did not start a run that was due."""
+    if view.cron_job is None or (view.latest and view.latest.status.outcome == "Running"):
+        return None
+    ended = view.finished.status.finished_at if view.finished else None
+    last_end = datetime.fromisoformat(ended) if ended else None
+    due = overdue_since(view.cron_job, last_end, view.facts.now)
+    if due is None:
+        return None
+    name = view.cron_job["metadata"]["name"]
+    message = (
+        f"the run due at {rfc3339(due)} was not started: see the events of CronJob {name}, and "
+        "check that the controller manager is running"
+    )
+    return ConditionResult("True", Reason.ScheduleOverdue, message)
+
+
+def _last_run_failed(view: BatchView) -> ConditionResult | None:
+    run = view.finished
+    if run is None or run.status.outcome != "Failed" or run.failure is None:
+        return None
+    message = f"run {run.status.name} failed: {run.failure.message}"
+    return ConditionResult("True", run.failure.reason, message)
+
+
+def _rollback_failed(view: BatchView) -> ConditionResult | None:
+    move = view.latest_rollback_failed
+    if move is None or move.failure is None:
+        return None
+    message = f"rollback {move.status.job} failed: {move.failure.message}"
+    return ConditionResult("True", move.failure.reason, message)
+
+
+def _model_unusable(view: BatchView) -> ConditionResult | None:
+    return model_unusable(view.latest.failure if view.latest else None)

@@ -1,53 +1,53 @@
-"""What checks look at and what they say, and the checks that more than one mode makes."""
+"""The view that checks are made of, their results, and the checks that several modes share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fourways_api import GatewayConfig, ModelDeployment, Route, RunReport, Status
+from fourways_api.reasons import Reason
 
 from ..facts import Facts, Json
-from ..plan import COMPONENT_LABEL, MODE_LABEL
-from ..plan.routes import config_of, has_room, route_of
-from ..pods import Trouble, config_text, container_of, is_going, is_ready, trouble_of_server
-
-KSERVE_MISSING = "KServeMissing"
-KUBERAY_MISSING = "KubeRayMissing"
-
-MODEL_REASONS = frozenset(
-    {
-        "DigestMismatch",
-        "ModelNotLoadable",
-        "ContractMismatch",
-        "GoldenMismatch",
-        "FetchRefused",
-        "FetchFailed",
-    }
+from ..plan.parts import COMPONENT_LABEL, MODE_LABEL
+from ..plan.routes import config_of, has_room
+from ..pods import (
+    PodFailure,
+    config_text,
+    container_of,
+    is_going,
+    is_ready,
+    refused_pods_of,
+    server_failure_of,
 )
-"""Reasons of a failed worker that speak of the model."""
+
+ConditionStatus = Literal["True", "False", "Unknown"]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """A condition before it has a time."""
+class ConditionResult:
+    """A condition without its times."""
 
-    status: str
+    status: ConditionStatus
     reason: str
+    """A ``Reason``, or one that KServe, KubeRay or an image of another version gave."""
+
     message: str
 
 
 @dataclass(frozen=True)
-class View:
-    """The facts, digested: what the checks look at. Each mode has its own."""
-
-    conditions: ClassVar[Mapping[str, tuple[Check[Any], ...]]]
-    """A condition is what its first check with something to say says of it."""
+class ModeView:
+    """The facts as the checks of a mode read them. Each mode has its own."""
 
     deployment: ModelDeployment
     facts: Facts
     old: Status
+    """The last status; empty where it was of another mode."""
+
+    def conditions(self) -> Mapping[str, ConditionChain[Any]]:
+        """Return the chain of checks that decides each condition."""
+        raise NotImplementedError
 
     @property
     def version(self) -> str | None:
@@ -55,13 +55,18 @@ class View:
         raise NotImplementedError
 
     @property
+    def serves_spec(self) -> bool:
+        """Whether what answers is what the spec says now, and not what it said before."""
+        return True
+
+    @property
     def reports(self) -> Iterator[RunReport]:
-        """What workers have said, latest first."""
+        """The reports of its workers, latest first."""
         return iter(())
 
     @property
     def digest(self) -> str | None:
-        """Digest of the model the spec names: by the spec, pinned, or seen."""
+        """Digest of the model that the spec names: from the spec, pinned, or reported."""
         model = self.deployment.spec.model
         if model.digest:
             return model.digest
@@ -70,30 +75,25 @@ class View:
         seen = (r.digest for r in self.reports if r.version == model.version)
         return next((d for d in seen if d), None)
 
-    def told(self) -> dict[str, Any]:
+    def status_fields(self) -> dict[str, Any]:
         """Return the fields of status that only this mode has."""
         return {}
 
     @property
-    def url(self) -> str | None:
-        """Where the model server is said to answer (realtime)."""
+    def route(self) -> Route | None:
+        """The route that the gateway should have for it; None where the mode needs none."""
         return None
 
     @property
-    def route(self) -> Route | None:
-        """What the gateway should know of it."""
-        return route_of(self.deployment, self.url)
-
-    @property
     def gateway_pods(self) -> list[Json]:
-        """The gateway's pods that were not told to stop."""
+        """The gateway's pods that are not being deleted."""
         return [
             pod for pod in self.facts.pods if COMPONENT_LABEL in _labels(pod) and not is_going(pod)
         ]
 
     @property
     def known_routes(self) -> list[Route | None]:
-        """What each of the gateway's pods that answer knows of it."""
+        """The deployment's route in each ready pod of the gateway."""
         return [
             _route_in(config_of(pod), self.deployment.metadata.name)
             for pod in self.gateway_pods
@@ -101,9 +101,11 @@ class View:
         ]
 
     @property
-    def gateway_trouble(self) -> Trouble | None:
-        """What ails the gateway."""
-        return next((t for t in map(trouble_of_server, self.gateway_pods) if t), None)
+    def gateway_failure(self) -> PodFailure | None:
+        """Why a pod of the gateway does not work, or is not created."""
+        failing = next((t for t in map(server_failure_of, self.gateway_pods) if t), None)
+        gateway = self.facts.gateway
+        return failing or (refused_pods_of(gateway) if gateway else None)
 
     def own_pods(self, mode: str) -> list[Json]:
         """Return its workers' pods, youngest first."""
@@ -119,92 +121,112 @@ class View:
         return same_image and config_text(pod) == config_text(wanted)
 
 
-V = TypeVar("V", bound=View, contravariant=True)
-Check = Callable[[V], Verdict | None]
+V = TypeVar("V", bound=ModeView, contravariant=True)
+Check = Callable[[V], ConditionResult | None]
+"""Returns a result where it applies to the view, else None."""
+
+ConditionChain = tuple[Check[V], ...]
+"""The checks of one condition: the first that returns a result decides."""
 
 
-def constant(status: str, reason: str, message: str) -> Check[View]:
-    """Return a check that always says the same: the end of a list."""
-    return lambda _: Verdict(status, reason, message)
+def evaluate(view: ModeView) -> dict[str, ConditionResult]:
+    """Return the result of each condition's chain.
+
+    Raises:
+        StopIteration: a chain's checks all returned None; each ends with one that never does.
+
+    """
+    return {
+        kind: next(result for check in chain if (result := check(view)) is not None)
+        for kind, chain in view.conditions().items()
+    }
 
 
-# ---------------------------------------------------------------- in the way of Ready
+def constant(status: ConditionStatus, reason: Reason, message: str) -> Check[ModeView]:
+    """Return a check that always gives the same result: the end of a chain."""
+    return lambda _: ConditionResult(status, reason, message)
 
 
-def name_taken(view: View) -> Verdict | None:
-    """Somebody else's object has a name we need."""
+# ---------------------------------------------------------------- what prevents Ready
+
+
+def name_taken(view: ModeView) -> ConditionResult | None:
+    """An object of somebody else has a name that the deployment needs."""
     if not view.facts.conflicts:
         return None
     names = ", ".join(view.facts.conflicts)
     message = (
-        f"{names} exists and is somebody else's: rename or delete it, or rename this deployment"
+        f"{names} already exists and is not managed by this deployment: rename or delete it, or "
+        "rename this deployment"
     )
-    return Verdict("False", "NameTaken", message)
+    return ConditionResult("False", Reason.NameTaken, message)
 
 
-def kind_missing(view: View) -> Verdict | None:
-    """The cluster lacks a kind of object the plan needs."""
+def kind_missing(view: ModeView) -> ConditionResult | None:
+    """The cluster lacks a kind of object that the plan needs."""
     if not view.facts.missing:
         return None
     if "InferenceService" in view.facts.missing:
         message = (
             "the cluster has no InferenceServices: install KServe 0.20 or later in Standard mode "
-            "(docs/modes/realtime.md says how); this deployment goes on by itself then"
+            "(see docs/modes/realtime.md); this deployment then continues by itself"
         )
-        return Verdict("False", KSERVE_MISSING, message)
+        return ConditionResult("False", Reason.KServeMissing, message)
     if "RayJob" in view.facts.missing:
         message = (
-            "the cluster has no RayJobs: install KubeRay 1.6 or later (docs/modes/batch.md says "
-            "how), or set batch.engine to Jobs; this deployment goes on by itself then"
+            "the cluster has no RayJobs: install KubeRay 1.6 or later (see docs/modes/batch.md), "
+            "or set batch.engine to Jobs; this deployment then continues by itself"
         )
-        return Verdict("False", KUBERAY_MISSING, message)
-    return Verdict("False", "KindMissing", f"the cluster has no {', '.join(view.facts.missing)}")
+        return ConditionResult("False", Reason.KubeRayMissing, message)
+    kinds = ", ".join(view.facts.missing)
+    return ConditionResult("False", Reason.KindMissing, f"the cluster has no {kinds}")
 
 
-def apply_failed(view: View) -> Verdict | None:
+def apply_failed(view: ModeView) -> ConditionResult | None:
     """The API server refuses an object."""
     if not view.facts.faults:
         return None
-    return Verdict("False", "ApplyFailed", "; ".join(view.facts.faults))
+    return ConditionResult("False", Reason.ApplyFailed, "; ".join(view.facts.faults))
 
 
-def gateway_missing(view: View) -> Verdict | None:
-    """Nobody answers in the namespace."""
+def gateway_missing(view: ModeView) -> ConditionResult | None:
+    """The namespace's gateway does not answer."""
     gateway = view.facts.gateway
     if gateway and gateway.get("status", {}).get("availableReplicas", 0) > 0:
         return None
-    return _waits_for_gateway(view, "waits for the gateway")
+    return _waits_for_gateway(view, "waiting for the gateway")
 
 
-def gateway_unaware(view: View) -> Verdict | None:
-    """A pod of the gateway would answer that there is no such deployment, or ask elsewhere.
+def gateway_unaware(view: ModeView) -> ConditionResult | None:
+    """A pod of the gateway does not have the route, or has one that leads elsewhere.
 
-    A route that differs only in what it tells (its version, a time limit) leads there all the same.
+    A route that differs only in its version or a time limit leads to the same place.
     """
     wanted = view.route
     if all(_leads_alike(known, wanted) for known in view.known_routes):
         return None
     return _gateway_full(view) or _waits_for_gateway(
-        view, "waits for the gateway to take up its route"
+        view, "waiting for the gateway to load the route"
     )
 
 
-def _gateway_full(view: View) -> Verdict | None:
+def _gateway_full(view: ModeView) -> ConditionResult | None:
     gateway, route = view.facts.gateway, view.route
     config = config_of(gateway) if gateway else None
     if config is None or route is None or has_room(config, route):
         return None
     message = (
-        f"the gateway of namespace {config.namespace} can be told of no more than its "
+        f"the gateway of namespace {config.namespace} has no room for more than its "
         f"{len(config.routes)} deployments: put this one into another namespace"
     )
-    return Verdict("False", "GatewayFull", message)
+    return ConditionResult("False", Reason.GatewayFull, message)
 
 
-def _waits_for_gateway(view: View, what: str) -> Verdict:
-    trouble = view.gateway_trouble
-    message = what + (f": {trouble.message}" if trouble else "")
-    return Verdict("False", trouble.reason if trouble else "WaitingForGateway", message)
+def _waits_for_gateway(view: ModeView, what: str) -> ConditionResult:
+    failure = view.gateway_failure
+    if failure is None:
+        return ConditionResult("False", Reason.WaitingForGateway, what)
+    return ConditionResult("False", failure.reason, f"{what}: {failure.message}")
 
 
 def _leads_alike(known: Route | None, wanted: Route | None) -> bool:
@@ -216,44 +238,53 @@ def _leads_alike(known: Route | None, wanted: Route | None) -> bool:
 # ---------------------------------------------------------------- Progressing, Degraded
 
 
-def gateway_rolling(view: View) -> Verdict | None:
-    """A pod of the gateway does not know yet what the spec says now."""
+def gateway_rolling(view: ModeView) -> ConditionResult | None:
+    """A pod of the gateway does not have the route that the spec asks for yet."""
     if all(known == view.route for known in view.known_routes):
         return None
-    return Verdict("True", "GatewayRolling", "the gateway takes up the new route")
+    return ConditionResult("True", Reason.GatewayRolling, "the gateway is loading the new route")
 
 
-def refused(view: View) -> Verdict | None:
-    """The API server refuses an object, or lacks its kind."""
-    verdict = kind_missing(view) or apply_failed(view)
-    return replace(verdict, status="True") if verdict else None
+def refused(view: ModeView) -> ConditionResult | None:
+    """The API server refuses an object, or lacks its kind, or a name is taken."""
+    result = name_taken(view) or kind_missing(view) or apply_failed(view)
+    return degraded(result)
 
 
-def gateway_degraded(view: View) -> Verdict | None:
+def gateway_degraded(view: ModeView) -> ConditionResult | None:
     """A pod of the gateway does not work."""
-    trouble = view.gateway_trouble
-    return Verdict("True", trouble.reason, f"gateway: {trouble.message}") if trouble else None
+    failure = view.gateway_failure
+    if failure is None:
+        return None
+    return ConditionResult("True", failure.reason, f"gateway: {failure.message}")
 
 
-nothing_wrong = constant("False", "AsExpected", "nothing is wrong")
+def degraded(result: ConditionResult | None) -> ConditionResult | None:
+    """Return a result that says why something is not Ready as one of Degraded."""
+    return replace(result, status="True") if result else None
+
+
+nothing_wrong = constant("False", Reason.AsExpected, "no problem is known")
+idle = constant("False", Reason.Idle, "nothing is in progress")
 
 
 # ---------------------------------------------------------------- ModelResolved
 
 
-def model_resolved(view: View) -> Verdict | None:
+def model_resolved(view: ModeView) -> ConditionResult | None:
     """The model's digest is known."""
     if view.digest is None:
         return None
-    source = "spec" if view.deployment.spec.model.digest else "first download"
-    return Verdict("True", "Resolved", f"{view.digest} by {source}")
+    source = "the spec" if view.deployment.spec.model.digest else "the first download"
+    return ConditionResult("True", Reason.Resolved, f"{view.digest}, from {source}")
 
 
-def model_refused(trouble: Trouble | None) -> Verdict | None:
-    """Return what is wrong with the model, if that is what ails a worker."""
-    if trouble is None or trouble.reason not in MODEL_REASONS:
+def model_unusable(failure: PodFailure | None) -> ConditionResult | None:
+    """Return why the model cannot be used, if that is why a worker failed."""
+    reason = Reason.known(failure.reason) if failure else None
+    if failure is None or reason is None or not reason.of_model:
         return None
-    return Verdict("False", trouble.reason, trouble.message)
+    return ConditionResult("False", reason, failure.message)
 
 
 # ---------------------------------------------------------------- reading objects

@@ -1,19 +1,24 @@
-"""What is said of a real-time deployment: by its pods, the gateway, and what KServe says."""
+"""The conditions of a real-time deployment, by its pods, the gateway, and what KServe reports."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from fourways_api import ModelDeployment, Status
+from fourways_api import ModelDeployment, Route, Status
+from fourways_api.reasons import Reason, known_or
 
 from ..facts import Facts, Json
-from ..plan import INFERENCE_SERVICE
-from ..plan.realtime import name_of, replicas
+from ..kinds import INFERENCE_SERVICE
+from ..plan.realtime import name_of, replicas, route
 from ..plan.routes import address_of
-from ..pods import age
+from ..pods import MAX_MESSAGE, age
+from ..texts import on_one_line
 from .common import (
-    Verdict,
+    ConditionChain,
+    ConditionResult,
+    degraded,
     gateway_degraded,
     gateway_missing,
     gateway_unaware,
@@ -33,7 +38,7 @@ from .served import (
 )
 
 KSERVE_SECONDS = 30.0
-"""After so long without a word nobody is there to say one."""
+"""After so many seconds without a status, no KServe controller is running."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,34 @@ class RealtimeView(ServedView):
 
     @classmethod
     def of(cls, facts: Facts, deployment: ModelDeployment, old: Status) -> RealtimeView:
-        """Return the facts, digested."""
+        """Return the view of these facts."""
         return cls(deployment, facts, old)
+
+    def conditions(self) -> Mapping[str, ConditionChain[RealtimeView]]:
+        """See ModeView."""
+        return {
+            "Ready": (
+                name_taken,
+                kind_missing,
+                nothing_serves_and_refused,
+                _kserve_silent,
+                _failed_in_kserve,
+                no_pod_ready,
+                _no_address,
+                gateway_missing,
+                gateway_unaware,
+                _answers,
+            ),
+            "Progressing": PROGRESSING,
+            "Degraded": (
+                refused,
+                _kserve_degrades,
+                does_not_come_up,
+                gateway_degraded,
+                nothing_wrong,
+            ),
+            "ModelResolved": MODEL_RESOLVED,
+        }
 
     @cached_property
     def service(self) -> Json | None:
@@ -58,12 +89,17 @@ class RealtimeView(ServedView):
 
     @property
     def url(self) -> str | None:
-        """Where KServe says that it answers."""
+        """The address that KServe reports."""
         return address_of(self.service) if self.service else None
 
     @property
+    def route(self) -> Route | None:
+        """See ModeView."""
+        return route(self.deployment, self.url)
+
+    @property
     def replicas(self) -> int:
-        """How many model servers there should be at least."""
+        """Minimum number of model servers."""
         realtime = self.deployment.spec.realtime
         return replicas(realtime)[0] if realtime else 1
 
@@ -74,71 +110,57 @@ class RealtimeView(ServedView):
         return next(found, {})
 
 
-def _kserve_silent(view: RealtimeView) -> Verdict | None:
+def _kserve_silent(view: RealtimeView) -> ConditionResult | None:
     if view.service is None:
-        return Verdict("False", "WaitingForKServe", "waits for its InferenceService")
+        message = "waiting for the InferenceService to be created"
+        return ConditionResult("False", Reason.WaitingForKServe, message)
     if (view.service.get("status") or {}).get("conditions"):
         return None
     name, waited = view.service["metadata"]["name"], age(view.service, view.facts.now)
     if waited is None or waited < KSERVE_SECONDS:
-        return Verdict("False", "WaitingForKServe", f"waits for KServe to take up {name}")
+        message = f"waiting for KServe to handle InferenceService {name}"
+        return ConditionResult("False", Reason.WaitingForKServe, message)
     message = (
-        f"no KServe controller answers: nobody took up InferenceService {name} within "
-        f"{KSERVE_SECONDS:g} s; is KServe's controller running? (docs/modes/realtime.md)"
+        f"no KServe controller has handled InferenceService {name} within {KSERVE_SECONDS:g} s: "
+        "check that KServe's controller is running (docs/modes/realtime.md)"
     )
-    return Verdict("False", "KServeSilent", message)
+    return ConditionResult("False", Reason.KServeSilent, message)
 
 
-def _kserve_objects(view: RealtimeView) -> Verdict | None:
-    """KServe does not see what we see: a pod that answers, at an address it gives out."""
-    condition = view.of_service("PredictorReady")
-    # Past its deadline a new version that does not come up is said to be none of it ready.
-    late = condition.get("reason") == "ProgressDeadlineExceeded"
-    ready = view.of_service("Ready").get("status") == "True" or condition.get("status") == "True"
-    if (ready or late) and view.url:
+def _no_address(view: RealtimeView) -> ConditionResult | None:
+    """KServe has not published an address yet.
+
+    It does so once a predictor pod is ready, and keeps it. Its own conditions are False while it
+    scales up or rolls out; then the pods that are ready answer at the address all the same.
+    """
+    if view.url:
         return None
-    said = str(condition.get("message") or view.of_service("Ready").get("message") or "")
-    return Verdict("False", "WaitingForKServe", f"waits for KServe: {said or 'no address yet'}")
+    condition = view.of_service("PredictorReady")
+    reported = condition.get("message") or view.of_service("Ready").get("message")
+    why = on_one_line(reported or "it has published no address yet", MAX_MESSAGE)
+    return ConditionResult("False", Reason.WaitingForKServe, f"waiting for KServe: {why}")
 
 
-def _failed_in_kserve(view: RealtimeView) -> Verdict | None:
+def _failed_in_kserve(view: RealtimeView) -> ConditionResult | None:
     condition = view.of_service("PredictorReady")
     if view.pods or condition.get("status") != "False" or not condition.get("message"):
         return None
-    reason = str(condition.get("reason") or "KServeFailed")
-    return Verdict("False", reason, f"KServe: {condition['message']}")
+    reason = known_or(condition.get("reason"), Reason.KServeFailed)
+    message = on_one_line(condition["message"], MAX_MESSAGE)
+    return ConditionResult("False", reason, f"KServe: {message}")
 
 
-def _answers(view: RealtimeView) -> Verdict | None:
-    verdict = answers(view)
+def _answers(view: RealtimeView) -> ConditionResult | None:
+    result = answers(view)
     realtime = view.deployment.spec.realtime
-    if verdict is None or realtime is None or realtime.min_replicas > 0:
-        return verdict
+    if result is None or realtime is None or realtime.min_replicas > 0:
+        return result
     note = "; one replica is kept, as scaling to zero is not available yet"
-    return Verdict(verdict.status, verdict.reason, verdict.message + note)
+    return ConditionResult(result.status, result.reason, result.message + note)
 
 
-def _silent_degrades(view: RealtimeView) -> Verdict | None:
-    verdict = _kserve_silent(view) or _failed_in_kserve(view)
-    if verdict is None or verdict.reason == "WaitingForKServe":
+def _kserve_degrades(view: RealtimeView) -> ConditionResult | None:
+    result = _kserve_silent(view) or _failed_in_kserve(view)
+    if result is None or result.reason == Reason.WaitingForKServe:
         return None
-    return Verdict("True", verdict.reason, verdict.message)
-
-
-RealtimeView.conditions = {
-    "Ready": (
-        name_taken,
-        kind_missing,
-        nothing_serves_and_refused,
-        _kserve_silent,
-        _failed_in_kserve,
-        no_pod_ready,
-        _kserve_objects,
-        gateway_missing,
-        gateway_unaware,
-        _answers,
-    ),
-    "Progressing": PROGRESSING,
-    "Degraded": (refused, _silent_degrades, does_not_come_up, gateway_degraded, nothing_wrong),
-    "ModelResolved": MODEL_RESOLVED,
-}
+    return degraded(result)

@@ -1,7 +1,7 @@
-"""What is said of workloads that answer as long as they live: model servers, stream workers.
+"""The conditions of workloads that answer as long as they run: model servers, stream workers.
 
-A new version that does not come up leaves the old one at work. So what is Ready is decided by
-the pods that are ready, whatever their version; what is Degraded by the pods of the new one.
+A new version that does not come up leaves the old one running. So Ready is decided by the pods that
+are ready, whatever their version, and Degraded by the pods of the new version.
 """
 
 from __future__ import annotations
@@ -10,34 +10,39 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
+from fourways_api.reasons import Reason
+
 from ..facts import Json
-from ..plan import DEPLOYMENT
+from ..kinds import DEPLOYMENT
 from ..pods import (
-    Trouble,
+    PodFailure,
     config_text,
     is_going,
     is_ready,
+    refused_pods_of,
+    server_failure_of,
     slow_start_of,
-    trouble_of_server,
 )
 from .common import (
-    Verdict,
-    View,
+    ConditionChain,
+    ConditionResult,
+    ModeView,
     apply_failed,
     constant,
     gateway_rolling,
-    model_refused,
+    idle,
     model_resolved,
+    model_unusable,
 )
 
 
 @dataclass(frozen=True)
-class ServedView(View):
+class ServedView(ModeView):
     """The pods of a workload."""
 
     @cached_property
     def pods(self) -> list[Json]:
-        """Its pods that were not told to stop, youngest first."""
+        """Its pods that are not being deleted, youngest first."""
         mode = self.deployment.spec.choice().mode
         return [pod for pod in self.own_pods(mode) if not is_going(pod)]
 
@@ -48,13 +53,13 @@ class ServedView(View):
 
     @cached_property
     def ready(self) -> list[Json]:
-        """Its pods that answer; first those that do what the spec says now."""
+        """Its ready pods; first those that do what the spec says now."""
         ready = [pod for pod in self.pods if is_ready(pod)]
         return sorted(ready, key=lambda pod: pod not in self.current)
 
     @property
     def replicas(self) -> int:
-        """How many pods there should be at least."""
+        """Minimum number of pods."""
         raise NotImplementedError
 
     @property
@@ -69,109 +74,105 @@ class ServedView(View):
             return self.deployment.spec.model.version
 
     @property
+    def serves_spec(self) -> bool:
+        """Whether a ready pod does what the spec says now."""
+        return any(is_ready(pod) for pod in self.current)
+
+    @property
     def is_rolled(self) -> bool:
-        """Whether the new version answers everywhere, and nothing else does."""
+        """Whether the new version answers in enough pods, and no other version runs."""
         ready = [pod for pod in self.current if is_ready(pod)]
         return len(ready) >= self.replicas and len(self.pods) == len(self.current)
 
     @cached_property
-    def trouble(self) -> Trouble | None:
-        """Why the new version does not come up; None while nobody complains."""
-        found = next((t for t in map(trouble_of_server, self.current) if t), None)
+    def failure(self) -> PodFailure | None:
+        """Why the new version does not come up; None while no failure is known."""
+        found = next((t for t in map(server_failure_of, self.current) if t), None)
         return found or self._refused_pods
 
     @property
-    def _refused_pods(self) -> Trouble | None:
-        for child in self.facts.children:
-            if not DEPLOYMENT.of(child):
-                continue
-            for condition in child.get("status", {}).get("conditions", []):
-                if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-                    return Trouble("PodRefused", str(condition.get("message", "")))
-        return None
+    def _refused_pods(self) -> PodFailure | None:
+        own = (refused_pods_of(child) for child in self.facts.children if DEPLOYMENT.of(child))
+        return next((failure for failure in own if failure), None)
 
 
-def no_pod_ready(view: ServedView) -> Verdict | None:
-    """Nothing of it answers."""
+def no_pod_ready(view: ServedView) -> ConditionResult | None:
+    """No pod answers."""
     if view.ready:
         return None
-    if view.trouble:
-        return Verdict("False", view.trouble.reason, view.trouble.message)
+    if view.failure:
+        return ConditionResult("False", view.failure.reason, view.failure.message)
     slow = next((t for t in (slow_start_of(p, view.facts.now) for p in view.current) if t), None)
     if slow:
-        return Verdict("False", slow.reason, slow.message)
+        return ConditionResult("False", slow.reason, slow.message)
     version = view.deployment.spec.model.version
-    return Verdict("False", "Starting", f"version {version} is being started")
+    return ConditionResult("False", Reason.Starting, f"version {version} is starting")
 
 
-def answers(view: ServedView) -> Verdict | None:
-    """It answers."""
+def answers(view: ServedView) -> ConditionResult | None:
+    """A pod answers."""
     message = f"version {view.version} answers"
     wanted = view.deployment.spec.model.version
-    if view.trouble and view.version != wanted:
-        message += f"; version {wanted} does not come up: {view.trouble.message}"
-    elif view.trouble and not any(pod in view.current for pod in view.ready):
-        message += f" as it was; what the spec says now does not come up: {view.trouble.message}"
-    return Verdict("True", "Answering", message)
+    if view.failure and view.version != wanted:
+        message += f"; version {wanted} does not come up: {view.failure.message}"
+    elif view.failure and not view.serves_spec:
+        message += f" with its earlier settings; the new ones fail: {view.failure.message}"
+    return ConditionResult("True", Reason.Answering, message)
 
 
-def stuck(view: ServedView) -> Verdict | None:
-    """The new version does not come up, so that nothing moves."""
-    if not view.trouble or view.is_rolled:
+def stuck(view: ServedView) -> ConditionResult | None:
+    """The new version does not come up, so that the rollout stops."""
+    if not view.failure or view.is_rolled:
         return None
-    return Verdict("False", view.trouble.reason, f"does not come up: {view.trouble.message}")
+    message = f"the rollout has stopped: {view.failure.message}"
+    return ConditionResult("False", view.failure.reason, message)
 
 
-def rolling(view: ServedView) -> Verdict | None:
-    """The new version comes up, or the old one goes."""
+def rolling(view: ServedView) -> ConditionResult | None:
+    """Pods of the new version start, or pods of the old one stop."""
     if view.is_rolled:
         return None
     ready = sum(is_ready(pod) for pod in view.current)
     version = view.deployment.spec.model.version
     message = f"version {version} is ready in {ready} of {view.replicas} pods"
-    return Verdict("True", "RollingOut", message)
+    return ConditionResult("True", Reason.RollingOut, message)
 
 
-def does_not_come_up(view: ServedView) -> Verdict | None:
-    """A pod that does what the spec says now is in trouble."""
-    if not view.trouble:
+def does_not_come_up(view: ServedView) -> ConditionResult | None:
+    """A pod that does what the spec says now has failed."""
+    if not view.failure:
         return None
-    message = view.trouble.message
+    message = view.failure.message
     version = view.deployment.spec.model.version
     if view.ready and view.version != version:
         message = f"version {version} does not come up: {message}; version {view.version} answers"
     elif view.ready:
         message = f"a pod of version {version} does not work: {message}; another answers"
-    return Verdict("True", view.trouble.reason, message)
+    return ConditionResult("True", view.failure.reason, message)
 
 
-def model_failed(view: ServedView) -> Verdict | None:
-    """A pod that does what the spec says now says that the model is not right."""
-    return model_refused(view.trouble)
+def served_model_unusable(view: ServedView) -> ConditionResult | None:
+    """A pod that does what the spec says now reports that the model cannot be used."""
+    return model_unusable(view.failure)
 
 
-def model_loaded(view: ServedView) -> Verdict | None:
-    """A pod answers with the model, so it was fetched, though nobody told its digest."""
-    if not any(is_ready(pod) for pod in view.current):
+def model_loaded(view: ServedView) -> ConditionResult | None:
+    """A pod answers with the model, so it was fetched, though its digest was not reported."""
+    if not view.serves_spec:
         return None
     version = view.deployment.spec.model.version
-    return Verdict("True", "Loaded", f"version {version} is loaded and answers")
+    return ConditionResult("True", Reason.Loaded, f"version {version} is loaded and answers")
 
 
-def nothing_serves_and_refused(view: ServedView) -> Verdict | None:
-    """The API server refused an object, and no pod of before is there to answer."""
+def nothing_serves_and_refused(view: ServedView) -> ConditionResult | None:
+    """The API server refused an object, and no earlier pod answers."""
     return None if view.ready else apply_failed(view)
 
 
-PROGRESSING = (
-    stuck,
-    rolling,
-    gateway_rolling,
-    constant("False", "Idle", "nothing is under way"),
-)
-MODEL_RESOLVED = (
-    model_failed,
+PROGRESSING: ConditionChain[ServedView] = (stuck, rolling, gateway_rolling, idle)
+MODEL_RESOLVED: ConditionChain[ServedView] = (
+    served_model_unusable,
     model_resolved,
     model_loaded,
-    constant("Unknown", "NotFetchedYet", "the first pod will fetch the model"),
+    constant("Unknown", Reason.NotFetchedYet, "the first pod will fetch the model"),
 )

@@ -1,14 +1,16 @@
-"""What is said of a streaming deployment: by the pods of its consumers, and the gateway."""
+"""The conditions of a streaming deployment, by the pods of its consumers and the gateway."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fourways_api import ModelDeployment, Status
+from fourways_api import ModelDeployment, Route, Status
 
 from ..facts import Facts
-from ..plan.streaming import replicas
+from ..plan.streaming import replicas, route
 from .common import (
+    ConditionChain,
     gateway_degraded,
     gateway_missing,
     gateway_unaware,
@@ -34,27 +36,33 @@ class StreamingView(ServedView):
 
     @classmethod
     def of(cls, facts: Facts, deployment: ModelDeployment, old: Status) -> StreamingView:
-        """Return the facts, digested."""
+        """Return the view of these facts."""
         return cls(deployment, facts, old)
+
+    def conditions(self) -> Mapping[str, ConditionChain[StreamingView]]:
+        """See ModeView."""
+        return {
+            "Ready": (
+                name_taken,
+                kind_missing,
+                nothing_serves_and_refused,
+                no_pod_ready,
+                gateway_missing,
+                gateway_unaware,
+                answers,
+            ),
+            "Progressing": PROGRESSING,
+            "Degraded": (refused, does_not_come_up, gateway_degraded, nothing_wrong),
+            "ModelResolved": MODEL_RESOLVED,
+        }
+
+    @property
+    def route(self) -> Route | None:
+        """See ModeView."""
+        return route(self.deployment, None)
 
     @property
     def replicas(self) -> int:
-        """How many consumers there should be."""
+        """Number of consumers there should be."""
         streaming = self.deployment.spec.streaming
         return replicas(streaming) if streaming else 1
-
-
-StreamingView.conditions = {
-    "Ready": (
-        name_taken,
-        kind_missing,
-        nothing_serves_and_refused,
-        no_pod_ready,
-        gateway_missing,
-        gateway_unaware,
-        answers,
-    ),
-    "Progressing": PROGRESSING,
-    "Degraded": (refused, does_not_come_up, gateway_degraded, nothing_wrong),
-    "ModelResolved": MODEL_RESOLVED,
-}

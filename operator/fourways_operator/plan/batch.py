@@ -18,7 +18,8 @@ from fourways_api import ModelDeployment, RuntimeConfig, SecretReference
 from fourways_api.modes import Batch, FileSink
 from fourways_api.runtime_config import RUN_VARIABLE
 
-from ..facts import Json, Settings
+from ..facts import Json, Kind, OperatorSettings
+from ..kinds import RAY_JOB
 from . import parts, ray, worker
 
 CONTAINER = "batch"
@@ -33,7 +34,7 @@ def name_of(deployment: str) -> str:
 
 
 def plan(
-    deployment: ModelDeployment, settings: Settings, pinned_digest: str | None
+    deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
     """Return ServiceAccount, NetworkPolicy and CronJob of a batch deployment."""
     batch = deployment.spec.batch
@@ -68,7 +69,7 @@ def plan(
 
 def plan_runs(
     deployment: ModelDeployment,
-    settings: Settings,
+    settings: OperatorSettings,
     pinned_digest: str | None,
     jobs: Sequence[Json],
 ) -> tuple[Json, ...]:
@@ -82,7 +83,13 @@ def plan_runs(
     return ray.plan(deployment, batch, settings, environment, mounts, jobs)
 
 
-def _mounts(deployment: ModelDeployment, batch: Batch, settings: Settings) -> parts.Mounts:
+def later_kinds(deployment: ModelDeployment) -> tuple[Kind, ...]:
+    """Return the kinds that runs will need, and the plan does not hold."""
+    batch = deployment.spec.batch
+    return (RAY_JOB,) if batch is not None and batch.engine == "Ray" else ()
+
+
+def _mounts(deployment: ModelDeployment, batch: Batch, settings: OperatorSettings) -> parts.Mounts:
     mounts = parts.Mounts()
     mounts.store(settings)
     mounts.secrets(worker.secrets(deployment, *_secrets(batch)))
@@ -92,7 +99,7 @@ def _mounts(deployment: ModelDeployment, batch: Batch, settings: Settings) -> pa
 
 
 def _environment(
-    deployment: ModelDeployment, batch: Batch, settings: Settings, pinned_digest: str | None
+    deployment: ModelDeployment, batch: Batch, settings: OperatorSettings, pinned_digest: str | None
 ) -> Json:
     return worker.variable(
         worker.config(RuntimeConfig, deployment, settings, pinned_digest, batch=batch)
@@ -102,7 +109,7 @@ def _environment(
 def _job(
     deployment: ModelDeployment,
     batch: Batch,
-    settings: Settings,
+    settings: OperatorSettings,
     pinned_digest: str | None,
     who: worker.Identity,
 ) -> Json:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 
-from fourways_api import EdgeConfig, ModelDeployment
+from fourways_api import EdgeConfig, FeatureLookup, ModelDeployment, Route, SecretReference
 from fourways_api.modes import Edge
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 from . import parts, worker
+from .routes import Observed
 
 CONTAINER = "edge"
 BACKOFF_LIMIT = 2
@@ -28,7 +29,7 @@ def name_of(deployment: str) -> str:
 
 
 def plan(
-    deployment: ModelDeployment, settings: Settings, pinned_digest: str | None
+    deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
     """Return ServiceAccount, NetworkPolicy and the Job that builds."""
     edge = deployment.spec.edge
@@ -48,7 +49,48 @@ def plan(
     )
 
 
-def job_name(deployment: ModelDeployment, settings: Settings) -> str:
+def route(deployment: ModelDeployment, url: str | None) -> Route | None:
+    """Return the gateway's route; ``url`` is not used."""
+    edge = deployment.spec.edge
+    if edge is None:
+        return None
+    return Route(
+        deployment=deployment.metadata.name,
+        mode="edge",
+        version=deployment.spec.model.version,
+        publish=edge.publish,
+        publish_credentials=edge.credentials,
+        entity_key=deployment.spec.contract.entity_key if edge.features else None,
+        features=_with_inputs(edge.features, deployment),
+    )
+
+
+def _with_inputs(
+    features: FeatureLookup | None, deployment: ModelDeployment
+) -> FeatureLookup | None:
+    """Return the lookup with its inputs named: the gateway does not know the contract."""
+    if features is None or features.inputs:
+        return features
+    names = tuple(field.name for field in deployment.spec.contract.inputs)
+    return features.model_copy(update={"inputs": names})
+
+
+def route_ports(route: Route) -> set[int]:
+    """Return the ports the gateway reads bundles at; the feature database's is the store's."""
+    return parts.ports_of([route.publish] if route.publish else [])
+
+
+def route_secrets(route: Route) -> list[SecretReference | None]:
+    """Return the Secrets for reading bundles and for the feature database."""
+    return [route.publish_credentials, route.features.database if route.features else None]
+
+
+def is_built(deployment: ModelDeployment, settings: OperatorSettings, observed: Observed) -> bool:
+    """Tell whether the bundles that the spec asks for are built."""
+    return observed.built is None or job_name(deployment, settings) in observed.built
+
+
+def job_name(deployment: ModelDeployment, settings: OperatorSettings) -> str:
     """Return the name of the Job that builds what the spec says, by the hash of what it does.
 
     A digest pinned after the first download is left out: it is no reason to build again.
@@ -63,7 +105,7 @@ def job_name(deployment: ModelDeployment, settings: Settings) -> str:
 def _job(
     deployment: ModelDeployment,
     edge: Edge,
-    settings: Settings,
+    settings: OperatorSettings,
     pinned_digest: str | None,
     who: worker.Identity,
 ) -> Json:

@@ -7,13 +7,14 @@ with the last of them, whether or not the operator is there to see it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from fourways_api import GatewayConfig, Mode, Resources, Route
 
-from ..facts import Json, Settings
-from . import parts, streaming, worker
-from .routes import NOTHING_YET, Observed, fitting, routes_of
+from ..facts import Json, OperatorSettings
+from . import parts, worker
+from .routes import fitting
 
 PORT = worker.PORT
 IDLE = Resources(cpu="50m", memory="128Mi")
@@ -21,14 +22,32 @@ LIMIT = Resources(cpu="1", memory="256Mi")
 ROUTED_LIMIT = Resources(cpu="1", memory="512Mi")
 """With routes it holds clients of brokers and bundles besides."""
 
-MODEL_SERVER_PORTS = (80, worker.PORT)
-"""Of KServe's Service, and of the pods behind it: policies see both."""
+
+@dataclass(frozen=True, slots=True)
+class GatewayShare:
+    """What one deployment contributes to its namespace's gateway.
+
+    ``secrets`` are names of Secrets, ``claims`` are ``pvc://`` URIs, both as the route needs them.
+    """
+
+    route: Route
+    ports: frozenset[int] = frozenset()
+    secrets: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
 
 
 def plan(
-    namespace: str, owners: Sequence[Json], settings: Settings, observed: Observed = NOTHING_YET
+    namespace: str,
+    owners: Sequence[Json],
+    settings: OperatorSettings,
+    shares: Sequence[GatewayShare],
+    before: Sequence[Route] = (),
 ) -> tuple[Json, ...]:
-    """Return the gateway's objects. ``owners`` are the namespace's live ModelDeployments."""
+    """Return the gateway's objects.
+
+    ``owners`` are the namespace's live ModelDeployments, ``shares`` what they contribute, in the
+    order of their names, ``before`` the routes of the live gateway.
+    """
     labels = {parts.COMPONENT_LABEL: "gateway"}
     references = sorted(
         (parts.owner(o["metadata"]["name"], o["metadata"]["uid"]) for o in owners),
@@ -38,44 +57,22 @@ def plan(
     config = GatewayConfig(
         namespace=namespace,
         port=PORT,
-        routes=routes_of(owners, settings, observed),
+        routes=tuple(share.route for share in shares),
         fetch=worker.fetch_policy(settings),
     )
-    config = fitting(config, observed.before)
-    ports = {settings.store_port, *settings.egress_ports, *_ports(config.routes)}
+    config = fitting(config, before)
+    kept = {route.deployment for route in config.routes}
+    shares = [share for share in shares if share.route.deployment in kept]
+    ports = {settings.store_port, *settings.egress_ports, *(p for s in shares for p in s.ports)}
     objects = [
         parts.service_account(meta()),
         parts.network_policy(meta(), labels, egress_ports=ports, ingress_port=PORT),
         _service(meta(), labels),
-        _deployment(meta(), labels, settings, config),
+        _deployment(meta(), labels, settings, config, shares),
     ]
     if settings.gateway_replicas > 1:
         objects.append(parts.disruption_budget(meta(), labels))
     return tuple(objects)
-
-
-def _ports(routes: Sequence[Route]) -> set[int]:
-    """Return the ports routes lead to; the feature database's is the store's."""
-    ports = parts.ports_of(route.publish for route in routes if route.publish)
-    for route in routes:
-        if route.source:
-            ports |= streaming.ports_of(route.source)
-    if any(route.mode == "realtime" for route in routes):
-        ports.update(MODEL_SERVER_PORTS)
-    return ports
-
-
-def _secrets(routes: Sequence[Route]) -> list[str]:
-    references = [
-        reference
-        for route in routes
-        for reference in (
-            streaming.credentials_of(route.source) if route.source else None,
-            route.publish_credentials,
-            route.features.database if route.features else None,
-        )
-    ]
-    return [r.secret_name for r in references if r]
 
 
 def address(namespace: str, name: str, mode: Mode = "batch") -> str:
@@ -96,11 +93,17 @@ def _service(meta: Json, labels: Json) -> Json:
     }
 
 
-def _deployment(meta: Json, labels: Json, settings: Settings, config: GatewayConfig) -> Json:
+def _deployment(
+    meta: Json,
+    labels: Json,
+    settings: OperatorSettings,
+    config: GatewayConfig,
+    shares: Sequence[GatewayShare],
+) -> Json:
     mounts = parts.Mounts()
     mounts.store(settings)
-    mounts.secrets(_secrets(config.routes))
-    mounts.claims(route.publish for route in config.routes if route.publish)
+    mounts.secrets(name for share in shares for name in share.secrets)
+    mounts.claims(uri for share in shares for uri in share.claims)
     mounts.scratch("tmp", "/tmp", "64Mi")  # noqa: S108  (the pod's own)
     container = parts.container(
         name="gateway",
@@ -121,7 +124,7 @@ def _deployment(meta: Json, labels: Json, settings: Settings, config: GatewayCon
         volumes=mounts.volumes,
         restart_policy="Always",
     )
-    # The gateway finishes what it has begun: a notice, then twenty seconds at the most.
+    # The gateway finishes open requests: a notice, then at most twenty seconds.
     pod["terminationGracePeriodSeconds"] = 40
     return {
         "apiVersion": "apps/v1",

@@ -5,14 +5,15 @@ Every pod passes Pod Security ``restricted``, has no API token, a read-only root
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fourways_api import API_VERSION, KIND, ModelDeployment, Resources
 from fourways_api.runtime_config import CACHE_DIR, SECRETS_ROOT, STORE_URI_FILE, VOLUMES_ROOT
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 
 MANAGER = "fourways"
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -29,6 +30,9 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """By which Kueue finds the Jobs it is to admit."""
 
 GATEWAY = "fourways-gateway"
+
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_MAX_NAME = 253
 
 USER = 65532
 """The images' user: distroless' nonroot, which owns no file of the host."""
@@ -107,7 +111,7 @@ def container(
     *,
     name: str,
     image: str,
-    settings: Settings,
+    settings: OperatorSettings,
     args: list[str],
     env: list[Json],
     resources: Resources,
@@ -164,7 +168,7 @@ class Mounts:
         """Add a private writable folder that goes with the pod."""
         self._add(name, {"emptyDir": {"sizeLimit": size}}, path)
 
-    def store(self, settings: Settings) -> None:
+    def store(self, settings: OperatorSettings) -> None:
         """Mount the prediction store's address.
 
         Optional, so that a missing Secret is said by the workload in a sentence rather than by a
@@ -174,16 +178,21 @@ class Mounts:
         self._add("store", source, STORE_URI_FILE.rpartition("/")[0], read_only=True)
 
     def secrets(self, names: Iterable[str]) -> None:
-        """Mount credential Secrets, one a folder."""
-        for index, name in enumerate(sorted(set(names))):
+        """Mount credential Secrets, one per folder. Raises ValueError for an impossible name."""
+        unique = sorted(set(names))
+        check_names(unique)
+        for index, name in enumerate(unique):
             source = {"secret": {"secretName": name, "optional": True}}
             self._add(f"secret-{index}", source, f"{SECRETS_ROOT}/{name}", read_only=True)
 
     def claims(self, uris: Iterable[str], written: Iterable[str] = ()) -> None:
-        """Mount the claims that ``pvc://CLAIM/PATH`` URIs name, one a folder.
+        """Mount the claims that ``pvc://CLAIM/PATH`` URIs name, one per folder.
 
-        Read-only, but for those that ``written`` URIs name.
+        They are read-only, except for those that ``written`` URIs name. Raises ValueError for an
+        impossible name.
         """
+        uris, written = list(uris), list(written)
+        check_names((), [*uris, *written])
         writable = _claims(written)
         for index, name in enumerate(sorted(_claims(uris) | writable)):
             claim: Json = {"claimName": name}
@@ -209,18 +218,55 @@ class Mounts:
         self.mounts.append(mount)
 
 
+def check_names(secrets: Iterable[str], claim_uris: Iterable[str] = ()) -> None:
+    """Refuse names of Secrets and claims that no API server accepts.
+
+    Validation refuses them too. It is repeated here since one such name in the gateway's pod would
+    have the API server refuse the gateway of the whole namespace.
+
+    Raises:
+        ValueError: the text names the Secret or claim.
+
+    """
+    for kind, names in (("Secret", secrets), ("claim", _claims(claim_uris))):
+        for name in names:
+            if len(name) > _MAX_NAME or not _OBJECT_NAME.fullmatch(name):
+                raise ValueError(f"no {kind} can have the name {name!r}")
+
+
 def _claims(uris: Iterable[str]) -> set[str]:
-    return {urlsplit(uri).netloc for uri in uris if uri.startswith("pvc://")}
+    """Return the claims that ``pvc://`` URIs name. Raises ValueError."""
+    return {_split(uri).netloc for uri in uris if uri.startswith("pvc://")}
+
+
+def _split(uri: str) -> SplitResult:
+    try:
+        return urlsplit(uri)
+    except ValueError as error:
+        raise ValueError(f"{uri!r} is not a URI: {error}") from None
 
 
 def ports_of(uris: Iterable[str]) -> set[int]:
-    """Return the TCP ports that fetching these URIs needs."""
+    """Return the TCP ports that fetching these URIs needs. Raises ValueError."""
     ports: set[int] = set()
     for uri in uris:
-        parts = urlsplit(uri)
-        explicit = parts.port if parts.scheme in ("http", "https", "oci") else None
-        ports.update((explicit,) if explicit else PORTS_OF_SCHEME.get(parts.scheme, ()))
+        parts = _split(uri)
+        try:
+            explicit = parts.port if parts.scheme in ("http", "https", "oci") else None
+        except ValueError as error:
+            raise ValueError(f"{uri!r}: {error}") from None
+        if explicit is None:
+            ports.update(PORTS_OF_SCHEME.get(parts.scheme, ()))
+        else:
+            ports.add(checked_port(explicit, uri))
     return ports
+
+
+def checked_port(port: int, address: str) -> int:
+    """Return a TCP port that ``address`` names. Raises ValueError where there is no such port."""
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{address!r}: port {port} is not between 1 and 65535")
+    return port
 
 
 def network_policy(

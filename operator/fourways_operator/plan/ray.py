@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fourways_api import ModelDeployment, Resources, worker_memory, worker_threads
 from fourways_api.runtime_config import RUN_VARIABLE
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 from . import parts, worker
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _LONGEST_NAME = 47
 def plan(
     deployment: ModelDeployment,
     batch: Batch,
-    settings: Settings,
+    settings: OperatorSettings,
     environment: Json,
     mounts: parts.Mounts,
     jobs: Sequence[Json],
@@ -134,7 +134,7 @@ class _Pods:
     def __init__(
         self,
         deployment: ModelDeployment,
-        settings: Settings,
+        settings: OperatorSettings,
         who: worker.Identity,
         labels: Json,
         env: list[Json],

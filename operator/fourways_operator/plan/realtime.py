@@ -6,11 +6,11 @@ HorizontalPodAutoscaler. Labels of the InferenceService come to be labels of all
 
 from __future__ import annotations
 
-from fourways_api import ModelDeployment, ServerConfig
+from fourways_api import ModelDeployment, Route, ServerConfig
 from fourways_api.modes import Realtime
 from fourways_api.values import seconds
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 from . import parts, worker
 
 CONTAINER = "kserve-container"
@@ -32,8 +32,33 @@ def conventional_url(namespace: str, deployment: str) -> str:
     return f"http://{predictor_of(deployment)}.{namespace}.svc.cluster.local"
 
 
+MODEL_SERVER_PORTS = frozenset({80, worker.PORT})
+"""Of KServe's Service, and of the pods behind it: policies see both."""
+
+
+def route(deployment: ModelDeployment, url: str | None) -> Route | None:
+    """Return the gateway's route; ``url`` is where KServe says the model server answers."""
+    realtime = deployment.spec.realtime
+    if realtime is None:
+        return None
+    namespace, name = deployment.key
+    return Route(
+        deployment=name,
+        mode="realtime",
+        version=deployment.spec.model.version,
+        url=url or conventional_url(namespace, name),
+        timeout_seconds=seconds(realtime.timeout),
+        entity_key=deployment.spec.contract.entity_key,
+    )
+
+
+def route_ports(route: Route) -> set[int]:
+    """Return the ports the gateway connects to; the feature database's is the store's."""
+    return set(MODEL_SERVER_PORTS)
+
+
 def replicas(realtime: Realtime) -> tuple[int, int]:
-    """Return how many replicas there are at least and at the most.
+    """Return the minimum and maximum number of replicas.
 
     One stays even where the spec would let none: nothing would wake the first again.
     """
@@ -42,7 +67,7 @@ def replicas(realtime: Realtime) -> tuple[int, int]:
 
 
 def plan(
-    deployment: ModelDeployment, settings: Settings, pinned_digest: str | None
+    deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
     """Return ServiceAccount, NetworkPolicy, InferenceService and what keeps replicas apart."""
     realtime = deployment.spec.realtime
@@ -85,7 +110,7 @@ def plan(
 def _pod(
     deployment: ModelDeployment,
     realtime: Realtime,
-    settings: Settings,
+    settings: OperatorSettings,
     pinned_digest: str | None,
     who: worker.Identity,
 ) -> Json:

@@ -1,8 +1,8 @@
-"""What a namespace's gateway is told of each deployment. Pure.
+"""The routes in a namespace's gateway: what they depend on, and reading them back. Pure.
 
 A deployment has a route when its answers are not, or not only, a batch run in the store. Routes
-are part of the gateway's pod template, so they are as old as the pod that reads them, and
-``GatewayConfig`` in a pod tells what that pod does.
+are part of the gateway's pod template, so they are as old as the pod that reads them, and the
+``GatewayConfig`` in a pod is what that pod does. Each mode makes its own routes.
 """
 
 from __future__ import annotations
@@ -12,24 +12,22 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from fourways_api import FeatureLookup, GatewayConfig, ModelDeployment, Route
+from fourways_api import GatewayConfig, Route
 from fourways_api.runtime_config import MAX_CONFIG_BYTES
-from fourways_api.values import seconds
 
-from ..facts import Json, Settings
+from ..facts import Json
 from ..pods import config_text
-from ..specs import judged
-from . import edge, realtime, worker
+from . import realtime, worker
 from .parts import DEPLOYMENT_LABEL
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the cluster says that routes depend on.
+    """The part of the cluster's state that routes depend on.
 
-    ``addresses`` is where each real-time deployment's model server answers, as far as KServe has
-    said it; ``built`` names the Jobs that succeeded, None when nobody looked; ``before`` is what
-    the gateway was told last.
+    ``addresses``: where each real-time deployment's model server answers, once KServe says it.
+    ``built``: names of the Jobs that succeeded; None where nobody looked. ``before``: the routes
+    in the live gateway's configuration.
     """
 
     addresses: Mapping[str, str] = field(default_factory=dict)
@@ -38,81 +36,6 @@ class Observed:
 
 
 NOTHING_YET = Observed()
-
-
-def route_of(deployment: ModelDeployment, url: str | None = None) -> Route | None:
-    """Return a deployment's route; None for batch. ``url`` is what KServe says, once it does."""
-    spec = deployment.spec
-    namespace, name = deployment.key
-    version = spec.model.version
-    match spec.choice().mode:
-        case "realtime" if spec.realtime:
-            return Route(
-                deployment=name,
-                mode="realtime",
-                version=version,
-                url=url or realtime.conventional_url(namespace, name),
-                timeout_seconds=seconds(spec.realtime.timeout),
-                entity_key=spec.contract.entity_key,
-            )
-        case "streaming" if spec.streaming:
-            return Route(
-                deployment=name,
-                mode="streaming",
-                version=version,
-                source=spec.streaming.source,
-                freshness_seconds=seconds(spec.streaming.freshness),
-            )
-        case "edge" if spec.edge:
-            return Route(
-                deployment=name,
-                mode="edge",
-                version=version,
-                publish=spec.edge.publish,
-                publish_credentials=spec.edge.credentials,
-                entity_key=spec.contract.entity_key if spec.edge.features else None,
-                features=_named(spec.edge.features, deployment),
-            )
-        case _:
-            return None
-
-
-def _named(features: FeatureLookup | None, deployment: ModelDeployment) -> FeatureLookup | None:
-    """Return the lookup with the inputs it is of: the gateway does not know the contract."""
-    if features is None or features.inputs:
-        return features
-    names = tuple(field.name for field in deployment.spec.contract.inputs)
-    return features.model_copy(update={"inputs": names})
-
-
-def routes_of(
-    deployments: Iterable[Json], settings: Settings, observed: Observed
-) -> tuple[Route, ...]:
-    """Return the routes of live deployments, by name.
-
-    One keeps the route it had while its spec is not valid, and while bundles are being built for
-    devices: what serves it is still there. So a claim nobody made holds up its own deployment's
-    build, and never the gateway that everybody shares.
-    """
-    before = {route.deployment: route for route in observed.before}
-    routes = {}
-    for document in deployments:
-        name = document["metadata"]["name"]
-        spec = judged(document).spec
-        route = before.get(name)
-        if spec and _is_built(spec, settings, observed):
-            route = route_of(spec, observed.addresses.get(name))
-        elif spec and route and route.mode != "edge":
-            route = None
-        if route is not None:
-            routes[name] = route
-    return tuple(routes[name] for name in sorted(routes))
-
-
-def _is_built(spec: ModelDeployment, settings: Settings, observed: Observed) -> bool:
-    if observed.built is None or spec.spec.choice().mode != "edge":
-        return True
-    return edge.job_name(spec, settings) in observed.built
 
 
 def fitting(config: GatewayConfig, before: Sequence[Route]) -> GatewayConfig:
@@ -144,7 +67,7 @@ def _size(document: GatewayConfig | Route) -> int:
 
 
 def config_of(pod: Json) -> GatewayConfig | None:
-    """Return what a gateway's pod, or the template of one, is told."""
+    """Return the configuration of a gateway's pod, or of the template of one."""
     text = config_text(pod)
     try:
         return GatewayConfig.model_validate_json(text) if text else None

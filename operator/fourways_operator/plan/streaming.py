@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from fourways_api import ModelDeployment, StreamConfig, StreamSource
+from fourways_api import ModelDeployment, Route, StreamConfig, StreamSource
 from fourways_api.model import SecretReference
 from fourways_api.modes import Streaming
+from fourways_api.values import seconds
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 from . import parts, worker
 
 CONTAINER = "stream"
@@ -38,8 +39,32 @@ def credentials_of(source: StreamSource) -> SecretReference | None:
     return broker.credentials if broker else None
 
 
+def route(deployment: ModelDeployment, url: str | None) -> Route | None:
+    """Return the gateway's route; ``url`` is not used."""
+    streaming = deployment.spec.streaming
+    if streaming is None:
+        return None
+    return Route(
+        deployment=deployment.metadata.name,
+        mode="streaming",
+        version=deployment.spec.model.version,
+        source=streaming.source,
+        freshness_seconds=seconds(streaming.freshness),
+    )
+
+
+def route_ports(route: Route) -> set[int]:
+    """Return the ports of the brokers the gateway publishes events to."""
+    return ports_of(route.source) if route.source else set()
+
+
+def route_secrets(route: Route) -> list[SecretReference | None]:
+    """Return the Secret by which the gateway logs in to the broker."""
+    return [credentials_of(route.source)] if route.source else []
+
+
 def plan(
-    deployment: ModelDeployment, settings: Settings, pinned_digest: str | None
+    deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
     """Return ServiceAccount, NetworkPolicy, Deployment and what keeps consumers apart."""
     streaming = deployment.spec.streaming
@@ -79,7 +104,7 @@ def plan(
 def _pod(
     deployment: ModelDeployment,
     streaming: Streaming,
-    settings: Settings,
+    settings: OperatorSettings,
     pinned_digest: str | None,
     who: worker.Identity,
 ) -> Json:

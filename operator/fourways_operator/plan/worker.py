@@ -1,4 +1,4 @@
-"""What the workers of every mode have in common: names, what they are told, what they mount."""
+"""What the workers of every mode have in common: names, their configuration, what they mount."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from fourways_api import (
 )
 from fourways_api.runtime_config import CONFIG_VARIABLE, TERMINAL_EXIT_CODES
 
-from ..facts import Json, Settings
+from ..facts import Json, OperatorSettings
 from . import parts
 
 PORT = 8080
 """Port of every long-running worker, for health and metrics too."""
 
 GRACE_SECONDS = 40
-"""A notice, then what was begun is finished and let go, twenty seconds at the most."""
+"""A notice, then what was begun is finished and let go, at most twenty seconds."""
 
 C = TypeVar("C", bound=RuntimeConfig)
 
@@ -72,11 +72,11 @@ class Identity:
 def config(
     kind: type[C],
     deployment: ModelDeployment,
-    settings: Settings,
+    settings: OperatorSettings,
     pinned_digest: str | None,
     **of_mode: Any,
 ) -> C:
-    """Return what a worker is told; ``of_mode`` are the settings that only its mode has."""
+    """Return a worker's configuration; ``of_mode`` are the settings that only its mode has."""
     spec = deployment.spec
     namespace, name = deployment.key
     return kind(
@@ -92,7 +92,7 @@ def config(
     )
 
 
-def fetch_policy(settings: Settings) -> FetchPolicy:
+def fetch_policy(settings: OperatorSettings) -> FetchPolicy:
     """Return where workloads may download from."""
     return FetchPolicy(schemes=settings.allowed_schemes, hosts=settings.allowed_hosts)
 
@@ -122,7 +122,7 @@ def secrets(deployment: ModelDeployment, *of_mode: SecretReference | None) -> li
 
 def container(
     deployment: ModelDeployment,
-    settings: Settings,
+    settings: OperatorSettings,
     *,
     name: str,
     args: list[str],
@@ -177,12 +177,17 @@ def failure_policy(container_name: str) -> Json:
 
 
 def broker_ports(servers: Iterable[str], default: int | None = None) -> set[int]:
-    """Return the ports of ``HOST:PORT`` addresses; ``default`` where one names none."""
+    """Return the ports of ``HOST:PORT`` addresses; ``default`` where one names none.
+
+    Raises:
+        ValueError: a port that does not exist.
+
+    """
     ports = set()
     for server in servers:
         _, _, port = server.rpartition(":")
-        if port.isdigit():
-            ports.add(int(port))
+        if port.isascii() and port.isdigit():
+            ports.add(parts.checked_port(int(port), server))
         elif default is not None:
             ports.add(default)
     return ports

@@ -17,7 +17,7 @@ from kubernetes.dynamic.exceptions import NotFoundError
 
 from fourways_operator.cluster import MODEL_DEPLOYMENT, connect
 from fourways_operator.facts import Json, Kind
-from fourways_operator.plan import KINDS
+from fourways_operator.kinds import KINDS
 from tests.kit.waiting import until
 
 IMAGE = "registry.invalid/fourways:test"

@@ -38,11 +38,6 @@ class RedirectedAway(FetchRefused):
         super().__init__(message)
         self.target = target
 
-    @property
-    def reason(self) -> str:
-        """FetchRefused: whoever may follow it catches it before anybody asks."""
-        return FetchRefused.__name__
-
 
 @cache
 def _tls() -> ssl.SSLContext:

@@ -16,11 +16,6 @@ Clock = Callable[[], float]
 class Interrupted(FetchFailed):
     """A failure that another try at once may mend: a broken connection, a 5xx, a short body."""
 
-    @property
-    def reason(self) -> str:
-        """FetchFailed: that it was tried again is nobody else's business."""
-        return FetchFailed.__name__
-
 
 class Deadline:
     """The time one fetch may take in all, however its bytes drip in."""

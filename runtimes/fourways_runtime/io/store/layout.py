@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from fourways_api import Contract
-from fourways_api.base import JUDGED
+from fourways_api.base import SKIP_RULES
 
 from ..table_columns import TableColumn
 from .base import PublishedRun
@@ -67,7 +67,7 @@ def dump_contract(contract: Contract) -> str:
 def load_contract(text: str) -> Contract:
     """Read a contract kept beside a run."""
     # Its rules were kept when it was written.
-    return Contract.model_validate_json(text, context=JUDGED)
+    return Contract.model_validate_json(text, context=SKIP_RULES)
 
 
 def published_run(row: tuple[Any, ...]) -> PublishedRun:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fourways_api import RuntimeConfig
-from fourways_api.base import JUDGED
+from fourways_api.base import SKIP_RULES
 from fourways_runtime.errors import (
     ConfigError,
     StoreFull,
@@ -137,7 +137,7 @@ class Worker:
 
     def __init__(self, config: str, run: str) -> None:
         log_as_json()
-        self._part = _Part(RuntimeConfig.model_validate_json(config, context=JUDGED), run)
+        self._part = _Part(RuntimeConfig.model_validate_json(config, context=SKIP_RULES), run)
 
     def __call__(self, handed: dict[str, Array]) -> dict[str, Array]:
         """Score chunks by their numbers, each begun no more often than it says.

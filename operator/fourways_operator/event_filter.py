@@ -1,12 +1,11 @@
-"""Which keys something seen of an object concerns.
+"""From a watch event to the keys that have to be reconciled because of it.
 
-It owns the way from an object back to the deployments whose status or children depend on it, the
-inverse of what ``reconcile`` observes. It may only ever leave out work that would find nothing
-new: it remembers the part of an object that anyone looks at, and says nothing while that part
-stays the same. Without that, each status the operator writes would set it to work again, and
-each new deployment would set every other one of its namespace to work, because all of them own
-the one gateway. Forgetting everything is safe, and so is missing an event: the relist asks for
-all keys anyway.
+It maps an object back to the deployments whose status or children depend on it, the inverse of
+what ``reconcile`` observes. It may only leave out work that would find nothing new: it remembers
+the part of an object that a reconcile reads, and drops events that leave that part as it was.
+Without that, each status the operator writes would cause another reconcile, and each new deployment
+would cause one of every other deployment in its namespace, since all of them own the one gateway.
+Forgetting everything is safe, and so is missing an event: the relist adds all keys anyway.
 """
 
 from __future__ import annotations
@@ -14,36 +13,28 @@ from __future__ import annotations
 from fourways_api import KIND
 
 from .facts import Json
-from .plan import (
-    COMPONENT_LABEL,
-    DEPLOYMENT,
-    DEPLOYMENT_LABEL,
-    INFERENCE_SERVICE,
-    JOB,
-    MANAGED_BY,
-    MANAGER,
-    MODE_LABEL,
-    POD,
-)
-from .plan.routes import address_of, config_of, has_succeeded
-from .pods import is_ready, trouble_of_server
+from .kinds import DEPLOYMENT, POD
+from .modes import MODES
+from .plan.parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, MANAGED_BY, MANAGER, MODE_LABEL
+from .plan.routes import config_of
+from .pods import is_ready, server_failure_of
 from .work_queue import Key
 
-View = tuple[object, ...]
+Snapshot = tuple[object, ...]
 Routes = dict[str, str]
-"""What a gateway's pod knows of each deployment."""
+"""The routes in a gateway pod's configuration, as JSON, by deployment."""
 
 
-class Sight:
-    """Remembers what was seen last of deployments, gateways, and what gateways depend on."""
+class EventFilter:
+    """Remembers the last state of deployments, gateways, and what gateways depend on."""
 
     def __init__(self) -> None:
-        self._views: dict[str, View] = {}
+        self._views: dict[str, Snapshot] = {}
         self._gateway_owners: dict[str, tuple[Key, ...]] = {}
         self._gateway_pods: dict[str, dict[str, Routes]] = {}
 
     def keys_of(self, obj: Json, *, gone: bool) -> tuple[Key, ...]:
-        """Return the keys that a sight of an object concerns; ``gone`` when it was the last."""
+        """Return the keys that an object seen concerns; ``gone`` when it was the last."""
         meta = obj["metadata"]
         namespace, labels = meta.get("namespace", ""), meta.get("labels") or {}
         if obj["kind"] == KIND:
@@ -58,18 +49,15 @@ class Sight:
         return ()
 
     def _gateway_of(self, child: Json, namespace: str, gone: bool) -> tuple[Key, ...]:
-        """A gateway's routes depend on where model servers answer, and on what was built."""
-        view: View
-        if child["kind"] == INFERENCE_SERVICE.kind:
-            view = (address_of(child),)
-        elif child["kind"] == JOB.kind and child["metadata"]["labels"].get(MODE_LABEL) == "edge":
-            view = (has_succeeded(child),)
-        else:
+        """Return the gateway's key where a change of this child may change a route."""
+        record = MODES.get(child["metadata"]["labels"].get(MODE_LABEL))
+        view = record.route_depends_on.get(child["kind"]) if record else None
+        if view is None:
             return ()
-        return (Key(namespace),) if self._is_new(child, gone, view) else ()
+        return (Key(namespace),) if self._is_new(child, gone, (view(child),)) else ()
 
     def _keys_of_gateway(self, obj: Json, namespace: str, gone: bool) -> tuple[Key, ...]:
-        """A gateway's deployments look at whether it answers, and at what its pods know."""
+        """Deployments depend on whether their gateway answers, and on its pods' routes."""
         if obj["kind"] == POD.kind:
             return self._keys_of_gateway_pod(obj, namespace, gone)
         if obj["kind"] != DEPLOYMENT.kind:
@@ -81,7 +69,7 @@ class Sight:
         return (Key(namespace), *(owners if self._is_new(obj, gone, (available,)) else ()))
 
     def _keys_of_gateway_pod(self, pod: Json, namespace: str, gone: bool) -> tuple[Key, ...]:
-        """All of them when something ails it anew; else those that are known otherwise now."""
+        """All owners where the pod fails anew or recovers; else those whose routes changed."""
         owners = self._gateway_owners.get(namespace, ())
         pods = self._gateway_pods.setdefault(namespace, {})
         before = list(pods.values())
@@ -90,18 +78,18 @@ class Sight:
         else:
             pods.pop(pod["metadata"]["uid"], None)
         now = list(pods.values())
-        if self._ails_anew(pod, gone):
+        if self._failure_changed(pod, gone):
             return owners
         return tuple(k for k in owners if _known(before, k.name) != _known(now, k.name))
 
-    def _ails_anew(self, pod: Json, gone: bool) -> bool:
-        trouble = None if gone else trouble_of_server(pod)
-        view = (trouble.reason if trouble else None,)
+    def _failure_changed(self, pod: Json, gone: bool) -> bool:
+        failure = None if gone else server_failure_of(pod)
+        view = (failure.reason if failure else None,)
         before = self._views.get(pod["metadata"]["uid"], (None,))
         self._is_new(pod, gone, view)
         return view != before
 
-    def _is_new(self, obj: Json, gone: bool, view: View) -> bool:
+    def _is_new(self, obj: Json, gone: bool, view: Snapshot) -> bool:
         uid = obj["metadata"]["uid"]
         if gone:
             self._views.pop(uid, None)
@@ -112,8 +100,8 @@ class Sight:
         return True
 
 
-def _view_of_deployment(obj: Json) -> View:
-    """Status is the operator's own, and labels and annotations plan nothing."""
+def _view_of_deployment(obj: Json) -> Snapshot:
+    """Leave out status, which the operator writes, and metadata that no plan depends on."""
     meta = obj["metadata"]
     return (meta.get("generation"), meta.get("deletionTimestamp"))
 

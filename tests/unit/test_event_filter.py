@@ -6,8 +6,8 @@ from typing import Any
 
 from fourways_api import GatewayConfig, Route
 from fourways_api.runtime_config import CONFIG_VARIABLE
+from fourways_operator.event_filter import EventFilter
 from fourways_operator.facts import Json
-from fourways_operator.sight import Sight
 from fourways_operator.work_queue import Key
 
 OURS = {"app.kubernetes.io/managed-by": "fourways"}
@@ -36,14 +36,14 @@ def _pod(reason: str | None) -> Json:
 
 
 def test_a_deployment_concerns_itself_and_the_gateway() -> None:
-    sight = Sight()
+    event_filter = EventFilter()
     both = (Key("ns", "churn"), Key("ns"))
-    assert sight.keys_of(_deployment(), gone=False) == both
-    assert sight.keys_of(_deployment(), gone=False) == (), "only its status changed"
-    assert sight.keys_of(_deployment(2), gone=False) == both
-    assert sight.keys_of(_deployment(2, deletionTimestamp="now"), gone=False) == both
-    assert sight.keys_of(_deployment(2), gone=True) == both
-    assert sight.keys_of(_deployment(2), gone=False) == both, "it was forgotten"
+    assert event_filter.keys_of(_deployment(), gone=False) == both
+    assert event_filter.keys_of(_deployment(), gone=False) == (), "only its status changed"
+    assert event_filter.keys_of(_deployment(2), gone=False) == both
+    assert event_filter.keys_of(_deployment(2, deletionTimestamp="now"), gone=False) == both
+    assert event_filter.keys_of(_deployment(2), gone=True) == both
+    assert event_filter.keys_of(_deployment(2), gone=False) == both, "it was forgotten"
 
 
 def test_a_child_concerns_its_deployment_each_time() -> None:
@@ -52,8 +52,12 @@ def test_a_child_concerns_its_deployment_each_time() -> None:
         "kind": "Job",
         "metadata": {"name": "j", "namespace": "ns", "uid": "j", "labels": labels},
     }
-    sight = Sight()
-    assert sight.keys_of(job, gone=False) == sight.keys_of(job, gone=True) == (Key("ns", "churn"),)
+    event_filter = EventFilter()
+    assert (
+        event_filter.keys_of(job, gone=False)
+        == event_filter.keys_of(job, gone=True)
+        == (Key("ns", "churn"),)
+    )
 
 
 def test_what_is_not_ours_concerns_nobody() -> None:
@@ -62,25 +66,25 @@ def test_what_is_not_ours_concerns_nobody() -> None:
         "kind": "Job",
         "metadata": {"name": "j", "namespace": "ns", "uid": "j", "labels": labels},
     }
-    assert Sight().keys_of(obj, gone=False) == ()
+    assert EventFilter().keys_of(obj, gone=False) == ()
 
 
 def test_a_gateway_concerns_its_deployments_only_when_it_begins_or_ceases_to_answer() -> None:
-    sight = Sight()
+    event_filter = EventFilter()
     a, b, gateway = Key("ns", "a"), Key("ns", "b"), Key("ns")
-    assert sight.keys_of(_gateway(0, "a"), gone=False) == (gateway, a)
-    assert sight.keys_of(_gateway(0, "a", "b"), gone=False) == (gateway,)
-    assert sight.keys_of(_gateway(1, "a", "b"), gone=False) == (gateway, a, b)
-    assert sight.keys_of(_gateway(2, "a", "b"), gone=False) == (gateway,)
-    assert sight.keys_of(_gateway(0, "a", "b"), gone=False) == (gateway, a, b)
+    assert event_filter.keys_of(_gateway(0, "a"), gone=False) == (gateway, a)
+    assert event_filter.keys_of(_gateway(0, "a", "b"), gone=False) == (gateway,)
+    assert event_filter.keys_of(_gateway(1, "a", "b"), gone=False) == (gateway, a, b)
+    assert event_filter.keys_of(_gateway(2, "a", "b"), gone=False) == (gateway,)
+    assert event_filter.keys_of(_gateway(0, "a", "b"), gone=False) == (gateway, a, b)
 
 
 def test_what_ails_a_gateways_pod_concerns_its_deployments() -> None:
-    sight = Sight()
-    sight.keys_of(_gateway(0, "a"), gone=False)
-    assert sight.keys_of(_pod("ErrImagePull"), gone=False) == (Key("ns", "a"),)
-    assert sight.keys_of(_pod("ErrImagePull"), gone=False) == ()
-    assert sight.keys_of(_pod(None), gone=False) == (Key("ns", "a"),)
+    event_filter = EventFilter()
+    event_filter.keys_of(_gateway(0, "a"), gone=False)
+    assert event_filter.keys_of(_pod("ErrImagePull"), gone=False) == (Key("ns", "a"),)
+    assert event_filter.keys_of(_pod("ErrImagePull"), gone=False) == ()
+    assert event_filter.keys_of(_pod(None), gone=False) == (Key("ns", "a"),)
 
 
 def _child(kind: str, mode: str, status: Json) -> Json:
@@ -90,25 +94,25 @@ def _child(kind: str, mode: str, status: Json) -> Json:
 
 
 def test_where_a_model_server_answers_concerns_the_gateway_when_it_changes() -> None:
-    sight = Sight()
+    event_filter = EventFilter()
     a, gateway = Key("ns", "a"), Key("ns")
     silent = _child("InferenceService", "realtime", {})
     known = _child("InferenceService", "realtime", {"address": {"url": "http://x"}})
-    assert sight.keys_of(silent, gone=False) == (a, gateway)
-    assert sight.keys_of(silent, gone=False) == (a,)
-    assert sight.keys_of(known, gone=False) == (a, gateway)
-    assert sight.keys_of(known, gone=False) == (a,)
-    assert sight.keys_of(known, gone=True) == (a, gateway)
+    assert event_filter.keys_of(silent, gone=False) == (a, gateway)
+    assert event_filter.keys_of(silent, gone=False) == (a,)
+    assert event_filter.keys_of(known, gone=False) == (a, gateway)
+    assert event_filter.keys_of(known, gone=False) == (a,)
+    assert event_filter.keys_of(known, gone=True) == (a, gateway)
 
 
 def test_what_was_built_concerns_the_gateway_and_a_run_does_not() -> None:
-    sight = Sight()
+    event_filter = EventFilter()
     a, gateway = Key("ns", "a"), Key("ns")
     done = {"conditions": [{"type": "Complete", "status": "True"}]}
-    assert sight.keys_of(_child("Job", "edge", {}), gone=False) == (a, gateway)
-    assert sight.keys_of(_child("Job", "edge", {"active": 1}), gone=False) == (a,)
-    assert sight.keys_of(_child("Job", "edge", done), gone=False) == (a, gateway)
-    assert sight.keys_of(_child("Job", "batch", done), gone=False) == (a,)
+    assert event_filter.keys_of(_child("Job", "edge", {}), gone=False) == (a, gateway)
+    assert event_filter.keys_of(_child("Job", "edge", {"active": 1}), gone=False) == (a,)
+    assert event_filter.keys_of(_child("Job", "edge", done), gone=False) == (a, gateway)
+    assert event_filter.keys_of(_child("Job", "batch", done), gone=False) == (a,)
 
 
 def _ready_pod(uid: str, *routes: str, ready: bool = True) -> Json:
@@ -126,12 +130,12 @@ def _ready_pod(uid: str, *routes: str, ready: bool = True) -> Json:
 
 
 def test_a_gateways_roll_concerns_those_whose_route_it_changes() -> None:
-    sight = Sight()
+    event_filter = EventFilter()
     a, b = Key("ns", "a"), Key("ns", "b")
-    sight.keys_of(_gateway(0, "a", "b"), gone=False)
-    assert sight.keys_of(_ready_pod("old", "a"), gone=False) == (a, b), "it answers now"
-    assert sight.keys_of(_ready_pod("new", "a", "b", ready=False), gone=False) == ()
-    assert sight.keys_of(_ready_pod("new", "a", "b"), gone=False) == (b,)
-    assert sight.keys_of(_ready_pod("old", "a", ready=False), gone=False) == (b,)
-    assert sight.keys_of(_ready_pod("old", "a"), gone=True) == ()
-    assert sight.keys_of(_ready_pod("new", "a", "b"), gone=True) == (a, b), "nothing answers"
+    event_filter.keys_of(_gateway(0, "a", "b"), gone=False)
+    assert event_filter.keys_of(_ready_pod("old", "a"), gone=False) == (a, b), "it answers now"
+    assert event_filter.keys_of(_ready_pod("new", "a", "b", ready=False), gone=False) == ()
+    assert event_filter.keys_of(_ready_pod("new", "a", "b"), gone=False) == (b,)
+    assert event_filter.keys_of(_ready_pod("old", "a", ready=False), gone=False) == (b,)
+    assert event_filter.keys_of(_ready_pod("old", "a"), gone=True) == ()
+    assert event_filter.keys_of(_ready_pod("new", "a", "b"), gone=True) == (a, b), "nothing answers"

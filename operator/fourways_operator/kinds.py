@@ -1,0 +1,29 @@
+"""The kinds of objects that the operator plans, and those that it only reads."""
+
+from __future__ import annotations
+
+from .facts import Kind
+
+CRON_JOB = Kind("batch/v1", "CronJob", "cronjobs")
+DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
+JOB = Kind("batch/v1", "Job", "jobs")
+INFERENCE_SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
+RAY_JOB = Kind("ray.io/v1", "RayJob", "rayjobs")
+POD = Kind("v1", "Pod", "pods")
+EVENT = Kind("v1", "Event", "events")
+
+KINDS: tuple[Kind, ...] = (
+    CRON_JOB,
+    DEPLOYMENT,
+    INFERENCE_SERVICE,
+    JOB,
+    RAY_JOB,
+    Kind("v1", "Service", "services"),
+    Kind("v1", "ServiceAccount", "serviceaccounts"),
+    Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+    Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+)
+"""Every kind a plan may hold: what is applied, compared, pruned and granted."""
+
+OBSERVED: tuple[Kind, ...] = (POD,)
+"""Kinds that the planned objects create by themselves: read for status, never written."""

@@ -1,0 +1,118 @@
+"""The modes, each registered once: what the operator plans, routes, watches and reports for it.
+
+To add a mode, add its name to ``fourways_api.Mode``, write its modules in ``plan`` and
+``conditions``, and add its record here. Whatever depends on the mode asks this table; a test
+compares it with the API's names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fourways_api import Mode, ModelDeployment, Route, SecretReference, Status
+
+from .conditions.batch import BatchView
+from .conditions.common import ModeView
+from .conditions.edge import EdgeView
+from .conditions.realtime import RealtimeView
+from .conditions.streaming import StreamingView
+from .facts import Facts, Json, Kind, OperatorSettings
+from .kinds import INFERENCE_SERVICE, JOB
+from .plan import batch, edge, realtime, streaming
+from .plan.routes import Observed, address_of, has_succeeded
+
+Objects = tuple[Json, ...]
+
+
+def _nothing_for_runs(
+    deployment: ModelDeployment,
+    settings: OperatorSettings,
+    pinned_digest: str | None,
+    jobs: Sequence[Json],
+) -> Objects:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModeRecord:
+    """What the operator needs to know of a mode.
+
+    The functions may raise: who calls them reports that of the deployment concerned.
+    """
+
+    plan: Callable[[ModelDeployment, OperatorSettings, str | None], Objects]
+    """Returns the deployment's own objects; the last argument is the pinned digest."""
+
+    view: Callable[[Facts, ModelDeployment, Status], ModeView]
+    """Returns what the mode's conditions are decided by."""
+
+    plan_runs: Callable[
+        [ModelDeployment, OperatorSettings, str | None, Sequence[Json]], Objects
+    ] = _nothing_for_runs
+    """Returns what runs in progress, given as Jobs, need beside their Jobs."""
+
+    later_kinds: Callable[[ModelDeployment], tuple[Kind, ...]] = lambda deployment: ()
+    """Returns the kinds that runs will need and that the plan does not contain."""
+
+    route: Callable[[ModelDeployment, str | None], Route | None] = lambda deployment, url: None
+    """Returns the deployment's route in the gateway; ``url`` is where KServe says it answers."""
+
+    may_route: Callable[[ModelDeployment, OperatorSettings, Observed], bool] = lambda *_: True
+    """Tells whether a new route may replace the old one already."""
+
+    keeps_route: bool = False
+    """Whether the old route stays while a new one may not replace it."""
+
+    route_ports: Callable[[Route], set[int]] = lambda route: set()
+    """Returns the TCP ports that the gateway connects to for a route."""
+
+    route_secrets: Callable[[Route], list[SecretReference | None]] = lambda route: []
+    """Returns the Secrets that the gateway reads for a route."""
+
+    route_depends_on: Mapping[str, Callable[[Json], object]] = field(default_factory=dict)
+    """By kind of child: the part of it that the gateway's routes are made from."""
+
+
+MODES: Mapping[Mode, ModeRecord] = {
+    "batch": ModeRecord(
+        plan=batch.plan,
+        view=BatchView.of,
+        plan_runs=batch.plan_runs,
+        later_kinds=batch.later_kinds,
+    ),
+    "realtime": ModeRecord(
+        plan=realtime.plan,
+        view=RealtimeView.of,
+        route=realtime.route,
+        route_ports=realtime.route_ports,
+        route_depends_on={INFERENCE_SERVICE.kind: address_of},
+    ),
+    "streaming": ModeRecord(
+        plan=streaming.plan,
+        view=StreamingView.of,
+        route=streaming.route,
+        route_ports=streaming.route_ports,
+        route_secrets=streaming.route_secrets,
+    ),
+    "edge": ModeRecord(
+        plan=edge.plan,
+        view=EdgeView.of,
+        route=edge.route,
+        may_route=edge.is_built,
+        keeps_route=True,
+        route_ports=edge.route_ports,
+        route_secrets=edge.route_secrets,
+        route_depends_on={JOB.kind: has_succeeded},
+    ),
+}
+
+
+def mode_of(deployment: ModelDeployment) -> ModeRecord:
+    """Return the record of a deployment's mode.
+
+    Raises:
+        Contradiction: the spec comes to no mode (``check`` says so before).
+
+    """
+    return MODES[deployment.spec.choice().mode]

@@ -1,0 +1,136 @@
+"""From ModelDeployments to the objects the cluster should have, whatever their mode. Pure.
+
+A namespace's gateway is planned from all its deployments together. Each contributes its share on
+its own: one whose share cannot be worked out keeps the route it had, or is left out, and the
+others' gateway and NetworkPolicy are the same as if it were not there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+
+from fourways_api import ModelDeployment, Route
+
+from .facts import Json, Kind, OperatorSettings
+from .modes import MODES, mode_of
+from .plan import gateway
+from .plan.gateway import GatewayShare
+from .plan.parts import check_names
+from .plan.routes import NOTHING_YET, Observed
+from .specs import ParsedSpec, parsed_spec
+
+logger = logging.getLogger(__name__)
+
+
+def plan(
+    deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None = None
+) -> tuple[Json, ...]:
+    """Return the objects a deployment should have, its owner reference on each.
+
+    ``pinned_digest`` is the digest of a model trusted on first use.
+
+    Raises:
+        Contradiction: the spec comes to no mode (``check`` says so before).
+        ValueError: a value that validation should have refused.
+
+    """
+    return mode_of(deployment).plan(deployment, settings, pinned_digest)
+
+
+def plan_runs(
+    deployment: ModelDeployment,
+    settings: OperatorSettings,
+    pinned_digest: str | None,
+    jobs: Sequence[Json],
+) -> tuple[Json, ...]:
+    """Return what runs in progress need beside their Jobs, ``jobs``."""
+    return mode_of(deployment).plan_runs(deployment, settings, pinned_digest, jobs)
+
+
+def later_kinds(deployment: ModelDeployment) -> tuple[Kind, ...]:
+    """Return the kinds that a deployment's runs will need, and its plan does not hold."""
+    return mode_of(deployment).later_kinds(deployment)
+
+
+def plan_gateway(
+    namespace: str,
+    owners: Sequence[Json],
+    settings: OperatorSettings,
+    observed: Observed = NOTHING_YET,
+) -> tuple[Json, ...]:
+    """Return the objects of a namespace's gateway; none where nobody owns it.
+
+    ``owners`` are the namespace's live ModelDeployments.
+    """
+    if not owners:
+        return ()
+    before = {route.deployment: route for route in observed.before}
+    by_name = sorted(owners, key=lambda owner: str(owner["metadata"]["name"]))
+    shares = [_isolated(o, settings, observed, before.get(o["metadata"]["name"])) for o in by_name]
+    return gateway.plan(namespace, owners, settings, [s for s in shares if s], observed.before)
+
+
+@lru_cache(maxsize=1024)
+def _require_plan(found: ParsedSpec, settings: OperatorSettings) -> None:
+    """Raise what planning a spec raises: a route must not lead to what is not there."""
+    if found.spec is not None:
+        plan(found.spec, settings)
+
+
+def share_of(deployment: ModelDeployment, url: str | None = None) -> GatewayShare | None:
+    """Return what a deployment contributes to its namespace's gateway; None for no route.
+
+    Raises:
+        ValueError: a value that validation should have refused.
+
+    """
+    route = mode_of(deployment).route(deployment, url)
+    return _share(route) if route else None
+
+
+def _share(route: Route) -> GatewayShare:
+    record = MODES[route.mode]
+    secrets = [reference.secret_name for reference in record.route_secrets(route) if reference]
+    claims = [route.publish] if route.publish else []
+    check_names(secrets, claims)
+    return GatewayShare(route, frozenset(record.route_ports(route)), tuple(secrets), tuple(claims))
+
+
+def _isolated(
+    document: Json, settings: OperatorSettings, observed: Observed, before: Route | None
+) -> GatewayShare | None:
+    """Return a deployment's share, whatever its values are."""
+    name = document["metadata"]["name"]
+    try:
+        return _current_share(document, settings, observed, before)
+    except Exception as error:  # noqa: BLE001  (its own reconcile reports it; the others go on)
+        logger.debug("gateway: the route of %s cannot be planned: %r", name, error)
+    try:
+        return _share(before) if before else None
+    except Exception as error:  # noqa: BLE001  (as above)
+        logger.debug("gateway: the earlier route of %s cannot be planned: %r", name, error)
+        return None
+
+
+def _current_share(
+    document: Json, settings: OperatorSettings, observed: Observed, before: Route | None
+) -> GatewayShare | None:
+    """Return the share of a deployment as its spec is now.
+
+    It keeps the route it had while its spec is not valid, and while bundles are being built for
+    devices: what serves it is still there. So a claim that does not exist holds up its own
+    deployment's build, and never the gateway that the namespace shares.
+    """
+    found = parsed_spec(document)
+    spec = found.spec
+    if spec is None:
+        return _share(before) if before else None
+    _require_plan(found, settings)
+    record = mode_of(spec)
+    if record.may_route(spec, settings, observed):
+        return share_of(spec, observed.addresses.get(document["metadata"]["name"]))
+    if record.keeps_route and before and before.mode == spec.spec.choice().mode:
+        return _share(before)
+    return None

@@ -1,0 +1,45 @@
+"""The table of modes: one record for each mode of the API."""
+
+from typing import get_args
+
+import pytest
+
+from fourways_api import Mode, Status, parse
+from fourways_api.runtime_config import Route
+from fourways_operator.conditions.common import ConditionChain, evaluate
+from fourways_operator.facts import OperatorSettings
+from fourways_operator.modes import MODES, mode_of
+from fourways_operator.planning import plan
+from fourways_operator.status import status_of
+from tests.unit.test_status_modes import deployment, facts
+
+SETTINGS = OperatorSettings(runtime_image="runtime:1")
+
+
+def test_every_mode_of_the_api_has_a_record() -> None:
+    assert set(MODES) == set(get_args(Mode))
+
+
+def test_every_mode_with_a_route_says_what_it_needs() -> None:
+    for mode in get_args(Route.model_fields["mode"].annotation):
+        route = mode_of(parse(deployment(mode))).route(parse(deployment(mode)), None)
+        assert route is not None
+        assert route.mode == mode
+        assert MODES[mode].route_ports(route) is not None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_is_planned_and_reported(mode: str) -> None:
+    document = deployment(mode)
+    assert plan(parse(document), SETTINGS)
+    status = status_of(facts(document), (), parse(document))
+    assert status["mode"] == mode
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_chain_ends_in_a_result(mode: str) -> None:
+    document = deployment(mode)
+    view = mode_of(parse(document)).view(facts(document), parse(document), Status())
+    chains: dict[str, ConditionChain] = dict(view.conditions())
+    assert set(chains) == {"Ready", "Progressing", "Degraded", "ModelResolved"}
+    assert set(evaluate(view)) == set(chains)
