@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from fourways_api import parse
-from fourways_cli import asking, jobs, record, runs
+from fourways_cli import jobs, record, target_command
 from fourways_cli.main import app
 from fourways_cli.targets import Json, TargetError
 from fourways_cli.watch import line_of
@@ -85,7 +85,10 @@ class MemoryTarget:
         self.fails = ""
         self.looks = 0
 
-    def deployments(self, namespace: str) -> list[Json]:
+    def default_namespace(self) -> str:
+        return "default"
+
+    def deployments(self, namespace: str | None) -> list[Json]:
         self.looks += 1
         if self.started and self.looks > 2:
             self._end(*self.started[-1])
@@ -144,8 +147,7 @@ class MemoryTarget:
 @pytest.fixture
 def target(monkeypatch: pytest.MonkeyPatch) -> MemoryTarget:
     made = MemoryTarget()
-    for module in (asking, runs):
-        monkeypatch.setattr(module, "choose_target", lambda state, cluster: made)
+    monkeypatch.setattr(target_command, "choose_target", lambda state, choice: made)
     monkeypatch.setattr(record, "POLL_SECONDS", 0.001)
     return made
 
@@ -206,7 +208,7 @@ def test_a_resumed_run_is_not_taken_for_its_failed_beginning(target: MemoryTarge
     said = fourways("run", "m", "--resume", "m-3")
     assert said.exit_code == 0, said.output
     assert target.started == [("run", "m-3")]
-    assert "goes on with m-3" in said.output
+    assert "it resumes m-3" in said.output
 
 
 def test_a_published_run_is_not_resumed(target: MemoryTarget) -> None:
@@ -234,7 +236,7 @@ def test_a_run_that_takes_longer_than_one_waits_goes_on(target: MemoryTarget) ->
     target.looks = -(10**9)
     said = fourways("run", "m", "--wait", "0.01")
     assert said.exit_code == 1
-    assert "goes on" in said.stderr
+    assert "it continues" in said.stderr
 
 
 @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ def test_a_rollback_without_an_earlier_run_starts_nothing(target: MemoryTarget) 
     target.runs = target.runs[:2]
     said = fourways("rollback", "m")
     assert said.exit_code == 1
-    assert "no run of m from before m-2" in said.stderr
+    assert "no run of m published before m-2" in said.stderr
     assert target.started == []
 
 
