@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from typing import Any
 
-from fourways_runtime.http.logs import LINE_LIMIT, JsonFormatter
+from fourways_runtime.logs import LINE_LIMIT, JsonFormatter
 
 EVIL = "x\n\x1b[31mRED\x1b]0;title\x07\x9b\u202e"
 
