@@ -59,6 +59,8 @@ def log_in(kubeconfig: Path | None, context: str | None) -> ClusterLogin:
         NoCluster: neither can be used.
 
     """
+    if kubeconfig is not None and not kubeconfig.is_file():
+        raise NoCluster(f"there is no kubeconfig {kubeconfig}")
     configuration = client.Configuration()
     try:
         namespace = _by_kubeconfig(configuration, kubeconfig, context)
@@ -67,7 +69,8 @@ def log_in(kubeconfig: Path | None, context: str | None) -> ClusterLogin:
             raise NoCluster(str(error)) from None
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         namespace = _POD_NAMESPACE.read_text().strip()
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError) as error:
+        # The client looks into a document of any shape as if it were a kubeconfig.
         raise NoCluster(f"the kubeconfig cannot be read: {error}") from None
     return ClusterLogin(client.ApiClient(configuration), namespace)
 
