@@ -198,7 +198,7 @@ class Host:
         assert self._tasks is not None  # noqa: S101  (called by serve and while it runs)
         self._gateway_tasks[namespace] = self._tasks.create_task(self.gateways[namespace].keep())
 
-    def _spawn(self, key: Key, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, key: Key, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         if self._tasks is None:
             work.close()
             raise RequestRefused("the host is starting: try again")
@@ -206,6 +206,7 @@ class Host:
         of_key = self._work.setdefault(key, set())
         of_key.add(task)
         task.add_done_callback(of_key.discard)
+        return task
 
     async def replace(self, deployments: Sequence[ModelDeployment]) -> list[Key]:
         """Run these deployments from now on; return the keys of those that changed.
@@ -269,7 +270,14 @@ class Host:
         """Start a run of a deployment; return it once it begins. Raises RequestRefused."""
         cron = self._cron(key)
         begun: asyncio.Future[LocalRun] = asyncio.get_running_loop().create_future()
-        self._spawn(key, self._in_turn(key, jobs.run_job(cron.planned, resume), begun))
+
+        def refuse(task: asyncio.Task[None]) -> None:
+            if not begun.done():
+                begun.set_exception(RequestRefused(f"{key[1]} changed meanwhile: try again"))
+
+        task = self._spawn(key, self._in_turn(key, jobs.run_job(cron.planned, resume), begun))
+        # In a callback: a task that is cancelled before it began runs no code of its own.
+        task.add_done_callback(refuse)
         return await begun
 
     def start_rollback(self, key: Key, run: str) -> LocalRun:
@@ -304,16 +312,12 @@ class Host:
     async def _in_turn(
         self, key: Key, planned: Json, begun: asyncio.Future[LocalRun] | None = None
     ) -> None:
-        try:
-            # One run at a time, as the CronJob's concurrencyPolicy says.
-            async with self.managed[key].working:
-                run = self._begin(key, self._job(key, planned))
-                if begun is not None and not begun.done():
-                    begun.set_result(run)
-                await self._see_through(key, run)
-        finally:
+        # One run at a time, as the CronJob's concurrencyPolicy says.
+        async with self.managed[key].working:
+            run = self._begin(key, self._job(key, planned))
             if begun is not None and not begun.done():
-                begun.set_exception(RequestRefused(f"{key[1]} changed meanwhile: try again"))
+                begun.set_result(run)
+            await self._see_through(key, run)
 
     def _begin(self, key: Key, job: workloads.LocalJob) -> LocalRun:
         managed = self.managed[key]
