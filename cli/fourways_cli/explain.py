@@ -8,13 +8,20 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
-from rich.tree import Tree
 
-from fourways_api import KIND, Choice, Document, Requirements, choose, review
+from fourways_api import KIND, Choice, Document, Requirements, choose
 
-from .output import INVALID, Finding, Output, OutputOption, findings_of, print_json, read_file
+from .manifests import read_manifest
+from .output import (
+    INVALID,
+    Finding,
+    TextOutput,
+    TextOutputOption,
+    print_as,
+    print_findings,
+    read_file,
+)
+from .terminal import Branch, Part, print_tree, warn
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,7 @@ class Explanation:
     reason: str
     explicit: bool
     by_needs: Choice | None
-    """What the tree makes of the requirements; None where there are none, or none that agree."""
+    """The tree's choice for the requirements; None where there are none, or they contradict."""
     findings: tuple[Finding, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -46,43 +53,41 @@ class Explanation:
 
 def explain(
     file: Annotated[Path, typer.Argument(help="A YAML or JSON file; - is standard input.")],
-    output: OutputOption = Output.TEXT,
+    output: TextOutputOption = TextOutput.TEXT,
 ) -> None:
-    """Draw the decision tree's path to the mode, and what would make it another.
+    """Show the decision tree's path to the mode, and what would lead to another mode.
 
-    Exits with 2 when a ModelDeployment is invalid; what its requirements lead to is drawn all
-    the same where they agree.
+    Exits with 2 when a ModelDeployment is invalid; the path of its requirements is shown
+    nevertheless, as long as they do not contradict each other.
     """
     documents, unread = read_file(file)
     explanations = [_explanation(file, d) for d in documents if d.is_ours]
-    if output is Output.JSON:
-        print_json([e.to_json() for e in explanations])
-    else:
-        console = Console(highlight=False)
+    if output is TextOutput.TEXT:
         for explanation in explanations:
-            console.print(_drawn(explanation))
-    for finding in (*unread, *(f for e in explanations for f in e.findings)):
-        typer.echo(str(finding), err=True)
+            print_tree(_tree(explanation))
+    else:
+        print_as(output, [e.to_json() for e in explanations])
+    print_findings((*unread, *(f for e in explanations for f in e.findings)))
     if not explanations and not unread:
-        typer.echo(f"no {KIND} in {file}", err=True)
+        warn(f"no {KIND} in {file}")
     if not explanations or any(e.findings for e in explanations):
         raise typer.Exit(INVALID)
 
 
 def _explanation(path: Path, document: Document) -> Explanation:
-    verdict = review(document)
-    findings = tuple(findings_of(path, document, verdict.problems))
+    manifest = read_manifest(path, document)
+    findings = manifest.findings
     needs = _needs(document)
     by_needs = choose(needs) if needs else None
-    if verdict.deployment:
-        choice = verdict.deployment.spec.choice()
-        explicit = verdict.deployment.spec.mode != "auto"
+    if manifest.deployment:
+        choice = manifest.deployment.spec.choice()
+        explicit = manifest.deployment.spec.mode != "auto"
         return Explanation(document.title, choice.mode, choice.reason, explicit, by_needs, findings)
     return Explanation(document.title, None, "it is not valid", False, by_needs, findings)
 
 
 def _needs(document: Document) -> Requirements | None:
-    """Read the requirements by themselves: they explain even where the rest is wrong."""
+    """Read the requirements alone, so that they are explained even where the rest is invalid."""
     spec = document.data.get("spec")
     needs = spec.get("requirements") if isinstance(spec, dict) else None
     if not isinstance(needs, dict):
@@ -95,28 +100,29 @@ def _needs(document: Document) -> Requirements | None:
         return None
 
 
-def _drawn(explanation: Explanation) -> Tree:
-    tree = Tree(f"[bold]{escape(explanation.title)}[/]", guide_style="dim")
+def _tree(explanation: Explanation) -> Branch:
+    tree = Branch(((explanation.title, "bold"),))
     choice = explanation.by_needs
     if explanation.explicit:
-        tree.add(f"[bold green]{explanation.mode}[/] because {escape(explanation.reason)}")
+        tree.add((str(explanation.mode), "bold green"), f" because {explanation.reason}")
         if choice:
-            agrees = "the same" if choice.mode == explanation.mode else f"[bold]{choice.mode}[/]"
-            _draw_path(tree.add(f"mode auto would choose {agrees}:"), choice)
+            same = choice.mode == explanation.mode
+            other: Part = "the same" if same else (choice.mode, "bold")
+            _add_path(tree.add("mode auto would choose ", other, ":"), choice)
         else:
             tree.add("mode auto would need requirements to decide by")
     elif choice:
-        _draw_path(tree, choice)
+        _add_path(tree, choice)
     for finding in explanation.findings:
-        tree.add(f"[red]{escape(str(finding.problem))}[/]")
+        tree.add((str(finding.problem), "red"))
     return tree
 
 
-def _draw_path(branch: Tree, choice: Choice) -> None:
+def _add_path(branch: Branch, choice: Choice) -> None:
     for step in choice.path:
-        answer = "[green]yes[/]" if step.answer else "no"
-        asked = branch.add(f"{escape(step.question)} {answer}: {escape(step.because)}")
+        answer: Part = ("yes", "green") if step.answer else "no"
+        question = branch.add(f"{step.question} ", answer, f": {step.because}")
         other = "another mode" if step.answer else step.mode
-        asked.add(f"[dim]for {other}: {escape(step.otherwise)}[/]")
+        question.add((f"for {other}: {step.otherwise}", "dim"))
     zero = ", scaled to zero" if choice.scale_to_zero else ""
-    branch.add(f"[bold green]{choice.mode}{zero}[/] because {escape(choice.reason)}")
+    branch.add((f"{choice.mode}{zero}", "bold green"), f" because {choice.reason}")

@@ -1,24 +1,29 @@
-"""The command line: ``fourways``, and ``kubectl fourways``.
-
-Exit codes: 0 done, 1 could not be done, 2 invalid input.
-"""
+"""The command line: ``fourways``, and ``kubectl fourways``."""
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
 import typer
 
-from .ask import predict, status
 from .explain import explain
 from .plan import plan
+from .queries import predict, status
 from .runs import diff, rejects, rollback, run, runs
+from .terminal import say
 from .up import up
 from .validate import validate
+
+EXIT_CODES = "Exit codes: 0 done; 1 not done, or not all of it; 2 invalid input or usage."
 
 app = typer.Typer(
     name="fourways",
     help="Take a trained model to production: batch, real-time, streaming, edge.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
     validate,
@@ -34,7 +39,26 @@ COMMANDS = (
     status,
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(epilog=EXIT_CODES)(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        try:
+            say(f"fourways {version('fourways')}")
+        except PackageNotFoundError:
+            say("fourways, not installed as a package")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Take a trained model to production: batch, real-time, streaming, edge."""
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""What validate and explain share: how answers are written, and files read with their lines."""
+"""What validate, explain, plan and up share: files read with their lines, and problems in them."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,19 +13,28 @@ import typer
 
 from fourways_api import Document, InvalidSpec, Problem, read_documents
 
+from .terminal import print_json, print_yaml, warn
+
+FAILED = 1
+"""Exit code of a command that could not be done."""
+
 INVALID = 2
 """Exit code of a command given something invalid."""
 
 
-class Output(StrEnum):
-    """How an answer is written."""
+class TextOutput(StrEnum):
+    """How findings are printed."""
 
     TEXT = "text"
     JSON = "json"
+    YAML = "yaml"
 
 
-OutputOption = Annotated[
-    Output, typer.Option("--output", "-o", help="text for people, json for programs.")
+TextOutputOption = Annotated[
+    TextOutput,
+    typer.Option(
+        "--output", "-o", help="text for people, json or yaml for programs.", case_sensitive=False
+    ),
 ]
 
 
@@ -42,9 +50,9 @@ class Finding:
     def __str__(self) -> str:
         """Return the finding as one line, its place in the form that editors can jump to."""
         place = f"{self.file}:{self.line}" if self.line else self.file
-        told = f"{self.problem.fault}; {self.problem.fix}"
-        of_the_text = self.problem.field in {"file", f"line {self.line}"}
-        return f"{place}: {told}" if of_the_text else f"{place}: {self.problem}"
+        message = f"{self.problem.fault}; {self.problem.fix}"
+        concerns_text = self.problem.field in {"file", f"line {self.line}"}
+        return f"{place}: {message}" if concerns_text else f"{place}: {self.problem}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the finding as plain data."""
@@ -73,9 +81,18 @@ def findings_of(path: Path, document: Document, problems: Iterable[Problem]) -> 
     ]
 
 
-def print_json(data: object) -> None:
-    """Print plain data as JSON."""
-    typer.echo(json.dumps(data, indent=2))
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Print findings on standard error, a line each."""
+    for finding in findings:
+        warn(str(finding))
+
+
+def print_as(output: TextOutput, data: object) -> None:
+    """Print plain data as JSON or YAML."""
+    if output is TextOutput.YAML:
+        print_yaml(data)
+    else:
+        print_json(data)
 
 
 def _line_in(problem: Problem) -> int | None:

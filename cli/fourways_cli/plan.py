@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from fourways_api import dump_yaml
 from fourways_operator import planning as planner
 from fourways_operator.facts import OperatorSettings
 
-from .files import read_deployments
+from .manifests import read_deployments
+from .terminal import print_yaml
 
 DEFAULTS = OperatorSettings(runtime_image="fourways-runtime:dev")
 
@@ -23,13 +23,19 @@ def plan(
         str, typer.Option(help="Secret with the store's address.")
     ] = DEFAULTS.store_secret,
     gateway: Annotated[bool, typer.Option(help="Include the namespace's gateway.")] = True,
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--namespace", "-n", help="Namespace of manifests that name none.", metavar="NAME"
+        ),
+    ] = None,
 ) -> None:
     """Print exactly the objects the operator would apply, as YAML.
 
-    The owner's uid is only known to a cluster; it is left empty here.
+    The owner's uid is known only to a cluster; it is empty here.
     """
     settings = OperatorSettings(runtime_image=image, store_secret=store_secret)
-    deployments = read_deployments(files)
+    deployments = read_deployments(files, namespace=namespace, for_cluster=True)
     objects: list[dict[str, Any]] = []
     for deployment in deployments:
         objects.extend(planner.plan(deployment, settings))
@@ -37,4 +43,4 @@ def plan(
         for namespace in sorted({d.metadata.namespace for d in deployments}):
             owners = [d.to_json() for d in deployments if d.metadata.namespace == namespace]
             objects.extend(planner.plan_gateway(namespace, owners, settings))
-    typer.echo(dump_yaml(*objects), nl=False)
+    print_yaml(*objects)

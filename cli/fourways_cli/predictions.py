@@ -1,21 +1,35 @@
-"""Predictions by entity key, asked for as any backend does: by the V2 protocol, at the gateway.
+"""Predictions by entity key, requested as any backend does: by the V2 protocol, at the gateway.
 
-What a key alone can be asked for differs by mode: a batch run or a stream has stored it, a model
+Where a prediction comes from depends on the mode: a batch run or a stream has stored it, a model
 server scores it now, with inputs from the command line or from its database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from .targets import Target, TargetError
+from .targets import Target, TargetError, named
 
 Json = dict[str, Any]
 
 _DATATYPES = {"string": "BYTES", "float32": "FP32", "float64": "FP64"}
 """Of the V2 protocol, where it does not say the contract's type in capitals."""
+
+
+class InputNotAllowed(ValueError):
+    """Inputs were given for a deployment that takes none."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionsByKey:
+    """The predictions found, in the order of the keys, and the keys that have none."""
+
+    answers: list[Json]
+    missing: list[str] = field(default_factory=list)
 
 
 def predictions(
@@ -25,18 +39,19 @@ def predictions(
     keys: list[str],
     inputs: Mapping[str, Any],
     wait_seconds: float,
-) -> list[Json]:
-    """Return a prediction for each key.
+) -> PredictionsByKey:
+    """Return a prediction for each key that has one.
 
     ``inputs`` are values of the contract's inputs, the same for each key; a stored prediction
-    needs none. ``wait_seconds`` is how long a stream's answer is waited for.
+    needs none. ``wait_seconds`` is how long to wait for a stream's answer to a new event.
 
     Raises:
-        TargetError: a key has no prediction, or is not of the key's type; nothing is published;
-            devices answer.
+        TargetError: there is no such deployment, nothing is published, a key is not of the
+            contract's type, or devices answer.
+        InputNotAllowed: inputs for a batch deployment, whose predictions are stored already.
 
     """
-    document = _deployment(target, namespace, name)
+    document = named(target.deployments(namespace), namespace, name)
     mode = (document.get("status") or {}).get("mode")
     if mode == "edge":
         raise TargetError(
@@ -44,37 +59,60 @@ def predictions(
             f"/bundles/{name}/ of the gateway serves"
         )
     if mode == "batch":
+        if inputs:
+            raise InputNotAllowed(
+                f"--input: {name} is a batch deployment, which answers stored predictions by key "
+                "alone; leave --input out"
+            )
         return _stored(target, namespace, name, keys)
-    question = _Question(target, namespace, name, document["spec"]["contract"], inputs)
+    query = _KeyQuery(target, namespace, name, document["spec"]["contract"], inputs)
     if mode == "streaming":
-        return [question.of_stream(key, wait_seconds) for key in keys]
-    return [question.of_server(key) for key in keys]
+        return _each(keys, lambda key: query.of_stream(key, wait_seconds))
+    return _each(keys, query.of_server)
 
 
-def _deployment(target: Target, namespace: str, name: str) -> Json:
-    found = (d for d in target.deployments(namespace) if d["metadata"]["name"] == name)
-    document = next(found, None)
-    if document is None:
-        raise TargetError(f"no ModelDeployment {name} in namespace {namespace}")
-    return document
+def _each(keys: list[str], query: Callable[[str], Json]) -> PredictionsByKey:
+    found = PredictionsByKey([])
+    for key in keys:
+        try:
+            found.answers.append(query(key))
+        except TargetError as error:
+            if error.code != HTTPStatus.NOT_FOUND:
+                raise
+            found.missing.append(key)
+    return found
 
 
-def _stored(target: Target, namespace: str, name: str, keys: list[str]) -> list[Json]:
+def _stored(target: Target, namespace: str, name: str, keys: list[str]) -> PredictionsByKey:
     """Return stored predictions, all from one run."""
     path = _model(name)
     (tensor,) = target.gateway(namespace, path)["inputs"]
-    question = {
-        "name": tensor["name"],
-        "datatype": tensor["datatype"],
-        "shape": [len(keys)],
-        "data": [_typed(key, tensor["name"], tensor["datatype"] == "INT64") for key in keys],
-    }
-    answer = target.gateway(namespace, f"{path}/infer", {"inputs": [question]})
-    return [_row(name, key, answer, index, len(keys)) for index, key in enumerate(keys)]
+    typed = {key: _typed(key, tensor["name"], tensor["datatype"] == "INT64") for key in keys}
+    left = list(keys)
+    while left:
+        body = {
+            "name": tensor["name"],
+            "datatype": tensor["datatype"],
+            "shape": [len(left)],
+            "data": [typed[key] for key in left],
+        }
+        try:
+            answer = target.gateway(namespace, f"{path}/infer", {"inputs": [body]})
+        except TargetError as error:
+            # The gateway names the first of the missing keys; the rest come with the next request.
+            missing = error.document.get("missing")
+            known = [key for key in left if typed[key] not in (missing or ())]
+            if len(known) == len(left):
+                raise
+            left = known
+            continue
+        rows = [_row(name, key, answer, index, len(left)) for index, key in enumerate(left)]
+        return PredictionsByKey(rows, [key for key in keys if key not in left])
+    return PredictionsByKey([], list(keys))
 
 
-class _Question:
-    """A question for one key at a time, with inputs."""
+class _KeyQuery:
+    """Queries for one key at a time, with inputs."""
 
     def __init__(
         self, target: Target, namespace: str, name: str, contract: Json, inputs: Mapping[str, Any]
@@ -86,17 +124,17 @@ class _Question:
         self._inputs = inputs
 
     def of_server(self, key: str) -> Json:
-        """Have a model server score it."""
+        """Let the model server score it."""
         return _row(self._name, key, self._infer(key, {}), 0, 1)
 
     def of_stream(self, key: str, wait_seconds: float) -> Json:
-        """Look it up. With inputs, what is not there becomes an event, and is waited for."""
+        """Look it up. With inputs, a key without an answer becomes an event to wait for."""
         patience = {"Prefer": f"wait={wait_seconds:.0f}"}
         if self._inputs:
             answer = self._infer(key, patience)
             if "outputs" not in answer:
                 raise TargetError(
-                    f"{key} was taken up as an event and has no answer yet: ask again"
+                    f"{key!r} was published as an event and has no answer yet: try again later"
                 )
             return _row(self._name, key, answer, 0, 1)
         path = f"/predictions/{quote(self._name, safe='')}/{quote(key, safe='')}"
@@ -121,7 +159,7 @@ class _Question:
         for name, value in self._inputs.items():
             if name not in fields:
                 known = ", ".join(fields)
-                raise TargetError(f"{name} is not an input; there are: {known}")
+                raise InputNotAllowed(f"--input: {name} is not an input; there are: {known}")
             kind = fields[name]["type"]
             shape = fields[name].get("shape", [])
             tensors.append(
@@ -145,7 +183,7 @@ def _typed(key: str, name: str, whole: bool) -> str | int:
     try:
         return int(key)
     except ValueError:
-        raise TargetError(f"{key!r} is not a whole number, as {name} is") from None
+        raise TargetError(f"{key!r} is not a whole number, which the key {name} is") from None
 
 
 def _flat(value: Any) -> list[Any]:
@@ -154,14 +192,14 @@ def _flat(value: Any) -> list[Any]:
 
 
 def _row(name: str, key: str, answer: Json, index: int, rows: int) -> Json:
-    """Return what a V2 answer says of one of its rows."""
-    told = answer.get("parameters", {})
+    """Return one row of a V2 answer."""
+    parameters = answer.get("parameters", {})
     return {
         "deployment": name,
         "key": key,
         "outputs": {o["name"]: _cell(o, index, rows) for o in answer["outputs"]},
         "version": answer.get("model_version", ""),
-        **{name: told[name] for name in ("computed_at", "run") if name in told},
+        **{name: parameters[name] for name in ("computed_at", "run") if name in parameters},
     }
 
 

@@ -1,22 +1,25 @@
-"""The record of runs as the gateway tells it, and what a run started from here comes to."""
+"""The runs of a batch deployment as the gateway reports them, and the outcome of new ones."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from .targets import Target, TargetError
+from .targets import Target, TargetError, named
 
 Json = dict[str, Any]
 POLL_SECONDS = 0.5
+LATEST = 3
+"""How many runs a message about an unknown one names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """A deployment's runs."""
+class RunRecord:
+    """The runs of one deployment."""
 
     target: Target
     namespace: str
@@ -24,47 +27,67 @@ class Record:
 
     def runs(self) -> list[Json]:
         """Return the runs, latest first."""
-        found: list[Json] = self._ask("")["runs"]
+        found: list[Json] = self._get("")["runs"]
+        return found
+
+    def existing(self) -> list[Json]:
+        """Return the runs. Raises TargetError where there is neither a run nor a deployment.
+
+        Runs of a deployment that was deleted are listed as long as the store has them.
+        """
+        found = self.runs()
+        if not found:
+            self.require_batch()
         return found
 
     def difference(self, before: str, after: str) -> Json:
         """Return how two runs differ."""
-        found: Json = self._ask("/diff?" + urlencode({"from": before, "to": after}))["difference"]
+        query = urlencode({"from": before, "to": after})
+        found: Json = self._get(f"/diff?{query}")["difference"]
         return found
 
     def rejects(self, run: str, limit: int) -> list[Json]:
-        """Return what a run refused."""
-        found: list[Json] = self._ask(f"/{quote(run, safe='')}/rejects?limit={limit}")["rejects"]
+        """Return the rows a run refused."""
+        path = f"/{quote(run, safe='')}/rejects?limit={limit}"
+        found: list[Json] = self._get(path)["rejects"]
         return found
 
     def progress(self, run: str) -> Json | None:
-        """Return how far a run is; None while the store has not heard of it, or does not answer."""
+        """Return a run's progress; None while the store does not know the run or is away."""
         try:
-            found: Json = self._ask(f"/{quote(run, safe='')}/progress")["progress"]
+            found: Json = self._get(f"/{quote(run, safe='')}/progress")["progress"]
         except TargetError:
             return None
         return found
 
     def latest(self) -> str:
         """Return the latest run's name. Raises TargetError where there is none."""
-        found = self.runs()
+        found = self.existing()
         if not found:
             raise TargetError(f"the store has no run of {self.name} yet")
         return str(found[0]["name"])
 
     def check_resumable(self, run: str) -> None:
-        """See that a run can be gone on with. Raises TargetError where it is published.
+        """Check that a run can be resumed.
 
-        One the store has never heard of can: it failed before it had recorded anything.
+        Raises:
+            TargetError: there is no such run, or it is published.
+
         """
-        if any(r["name"] == run and r["state"] == "published" for r in self.runs()):
+        runs = self.runs()
+        if any(r["name"] == run and r["state"] == "published" for r in runs):
             raise TargetError(
-                f"run {run} is published already: fourways rollback {self.name} {run} has answers "
-                "come from it"
+                f"run {run} is published, so there is nothing to resume: "
+                f"fourways rollback {self.name} {run} makes answers come from it"
             )
+        # A run that failed before it recorded anything is known to the status alone.
+        last = self.status().get("lastRun") or {}
+        known = [str(r["name"]) for r in runs]
+        if run not in (*known, last.get("name"), last.get("job")):
+            raise TargetError(f"there is no run {run} of {self.name}; {_latest_of(known)}")
 
     def before_current(self) -> str:
-        """Return the run to go back to: published before the one answers come from."""
+        """Return the run to go back to: the one published before the current one."""
         published = [r for r in self.runs() if r["state"] == "published"]
         current = next((r for r in published if r["current"]), None)
         if current is None:
@@ -72,31 +95,34 @@ class Record:
         earlier = [r for r in published if r["published_at"] < current["published_at"]]
         if not earlier:
             raise TargetError(
-                f"the store keeps no run of {self.name} from before {current['name']}"
+                f"the store keeps no run of {self.name} published before {current['name']}"
             )
         return str(max(earlier, key=lambda r: r["published_at"])["name"])
 
     def status(self) -> Json:
         """Return the deployment's status. Raises TargetError where there is no such deployment."""
-        found = (
-            d for d in self.target.deployments(self.namespace) if d["metadata"]["name"] == self.name
-        )
-        document = next(found, None)
-        if document is None:
-            raise TargetError(f"no ModelDeployment {self.name} in namespace {self.namespace}")
-        return document.get("status") or {}
+        found = named(self.target.deployments(self.namespace), self.namespace, self.name)
+        return found.get("status") or {}
+
+    def require_batch(self) -> None:
+        """Check that the deployment is there and has runs. Raises TargetError."""
+        mode = self.status().get("mode")
+        if mode is not None and mode != "batch":
+            raise TargetError(
+                f"{self.name} is a {mode} deployment: only batch deployments have runs"
+            )
 
     def await_run(
         self, job: str, seconds: float, meanwhile: Callable[[], None] = lambda: None
     ) -> Json | None:
-        """Wait for the end of a Job's run and return what status says of it; None: not in time."""
+        """Wait for the end of a Job's run; return its status, or None if it takes longer."""
         return self._await(lambda status: _ended(status, job), seconds, meanwhile)
 
     def await_rollback(self, job: str, seconds: float) -> Json | None:
-        """Wait until a Job has moved answers back; return the run they come from then.
+        """Wait until a rollback Job is done; return the run that answers come from then.
 
         Raises:
-            TargetError: it could not.
+            TargetError: the rollback failed.
 
         """
 
@@ -123,11 +149,27 @@ class Record:
             time.sleep(POLL_SECONDS)
         return None
 
-    def _ask(self, path: str) -> Json:
-        return self.target.gateway(self.namespace, f"/runs/{quote(self.name, safe='')}{path}")
+    def _get(self, path: str) -> Json:
+        """Query the gateway about the deployment's runs.
+
+        The gateway knows runs, not deployments: where it knows no such run, an unknown
+        deployment, or one of another mode, is reported as the cause.
+        """
+        try:
+            return self.target.gateway(self.namespace, f"/runs/{quote(self.name, safe='')}{path}")
+        except TargetError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                self.require_batch()
+            raise
+
+
+def _latest_of(names: list[str]) -> str:
+    if not names:
+        return "the store has no run of it yet"
+    return f"the latest are {', '.join(names[:LATEST])}"
 
 
 def _ended(status: Json, job: str) -> Json | None:
     last: Json = status.get("lastRun") or {}
-    theirs = last.get("job") or last.get("name")
-    return last if theirs == job and last["outcome"] != "Running" else None
+    job_of_last = last.get("job") or last.get("name")
+    return last if job_of_last == job and last["outcome"] != "Running" else None

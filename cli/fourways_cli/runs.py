@@ -1,118 +1,140 @@
-"""``fourways run|runs|diff|rollback|rejects``: a batch deployment's runs, and the way back."""
+"""``fourways run|runs|diff|rollback|rejects``: the runs of a batch deployment."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-import orjson
 import typer
 
-from .asking import (
-    ClusterOption,
-    NamespaceOption,
-    OutputOption,
-    StateOption,
-    asking,
-    console,
-    failed,
-    told,
-)
-from .record import Record
+from .record import RunRecord
 from .tables import difference_table, rejects_table, runs_table
-from .targets import choose_target
+from .target_command import (
+    LONGEST_WAIT_SECONDS,
+    ClusterOption,
+    ContextOption,
+    KubeconfigOption,
+    ListOutput,
+    ListOutputOption,
+    NamespaceOption,
+    StateOption,
+    TableOutput,
+    TableOutputOption,
+    failed,
+    open_scope,
+    or_exit,
+    wait_option,
+)
+from .terminal import print_json, print_names, print_table, print_yaml, say, stdout
 from .up import STATE
-from .watch import Watch
+from .watch import RunProgressBars
 
 NameArgument = Annotated[str, typer.Argument(help="A batch deployment.")]
 WAIT_SECONDS = 600.0
-WATCH_SECONDS = 7 * 24 * 3600.0
-"""A watched run is seen to its end: the longest a deadline can be."""
 
 
 def run(
     name: NameArgument,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show how far it is.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show the progress.")] = False,
     resume: Annotated[
         str | None,
-        typer.Option(help="Go on with this run, which failed: what it recorded is kept."),
+        typer.Option(
+            help="Resume this failed run: the chunks it recorded are kept.", metavar="RUN"
+        ),
     ] = None,
     priority: Annotated[
         str | None,
         typer.Option(
-            help="PriorityClass of its pods, instead of the deployment's.", metavar="CLASS"
+            help="PriorityClass of its pods, instead of the deployment's. On a cluster only.",
+            metavar="CLASS",
         ),
     ] = None,
     wait: Annotated[
         float | None,
-        typer.Option(help="Seconds to wait for its end (600, without limit with --watch); 0: not."),
+        wait_option(
+            "Seconds to wait for the end (default 600; no limit with --watch; 0 = don't wait)."
+        ),
     ] = None,
-    namespace: NamespaceOption = "default",
+    namespace: NamespaceOption = None,
     state: StateOption = STATE,
     cluster: ClusterOption = False,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
 ) -> None:
     """Run a batch deployment now."""
-    seconds = wait if wait is not None else WATCH_SECONDS if watch else WAIT_SECONDS
-    # Chosen once: on a cluster each choice is a login.
-    target = told(lambda: choose_target(state, cluster))
-    record = Record(target, namespace, name)
+    seconds = wait if wait is not None else LONGEST_WAIT_SECONDS if watch else WAIT_SECONDS
+    scope = open_scope(namespace, state, cluster, kubeconfig, context)
+    record = RunRecord(scope.target, scope.namespace, name)
+    or_exit(record.require_batch)
     if resume is not None:
-        told(lambda: record.check_resumable(resume))
-    started = told(lambda: target.run(namespace, name, resume, priority))
-    goes_on = f": goes on with {resume}" if resume else ""
-    console.print(f"run {started} started{goes_on}")
+        or_exit(lambda: record.check_resumable(resume))
+    started = or_exit(lambda: scope.target.run(scope.namespace, name, resume, priority))
+    say(f"run {started} started" + (f"; it resumes {resume}" if resume else ""))
     if not seconds:
         return
     if watch:
-        with Watch(console) as bar:
-            last = told(
+        with RunProgressBars(stdout()) as bars:
+            last = or_exit(
                 lambda: record.await_run(
-                    started, seconds, lambda: bar.show(record.progress(resume or started))
+                    started, seconds, lambda: bars.show(record.progress(resume or started))
                 )
             )
-            bar.show(record.progress(resume or started))
+            bars.show(record.progress(resume or started))
     else:
-        last = told(lambda: record.await_run(started, seconds))
+        last = or_exit(lambda: record.await_run(started, seconds))
     if last is None:
-        raise failed(f"run {started} did not end within {seconds:g} s; it goes on")
-    console.print(
-        f"{last['outcome']}: {last.get('rows', 0)} rows, {last.get('rejects', 0)} rejects"
-    )
+        raise failed(f"run {started} did not end within {seconds:g} s; it continues")
+    say(f"{last['outcome']}: {last.get('rows', 0)} rows, {last.get('rejects', 0)} rejects")
     if last["outcome"] == "Failed":
         raise failed(last.get("message", ""))
 
 
 def runs(
     name: NameArgument,
-    namespace: NamespaceOption = "default",
-    output: OutputOption = "table",
+    namespace: NamespaceOption = None,
+    output: ListOutputOption = ListOutput.TABLE,
     state: StateOption = STATE,
     cluster: ClusterOption = False,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
 ) -> None:
-    """List the runs the store knows of, the latest first."""
-    found = asking(lambda target: Record(target, namespace, name).runs(), state, cluster)
-    if output == "json":
-        _print_json(found)
-    else:
-        console.print(runs_table(found))
+    """List the runs in the store, the latest first."""
+    scope = open_scope(namespace, state, cluster, kubeconfig, context)
+    found = or_exit(RunRecord(scope.target, scope.namespace, name).existing)
+    match output:
+        case ListOutput.JSON:
+            print_json(found)
+        case ListOutput.YAML:
+            print_yaml(found)
+        case ListOutput.NAME:
+            print_names(r["name"] for r in found)
+        case _ if not found:
+            say(f"the store has no run of {name} yet")
+        case _:
+            print_table(runs_table(found, wide=output is ListOutput.WIDE))
 
 
 def diff(
     name: NameArgument,
     before: Annotated[str, typer.Argument(help="A run.")],
     after: Annotated[str, typer.Argument(help="Another run.")],
-    namespace: NamespaceOption = "default",
-    output: OutputOption = "table",
+    namespace: NamespaceOption = None,
+    output: TableOutputOption = TableOutput.TABLE,
     state: StateOption = STATE,
     cluster: ClusterOption = False,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
 ) -> None:
     """Compare the predictions of two runs, by entity key."""
-    found = asking(
-        lambda target: Record(target, namespace, name).difference(before, after), state, cluster
-    )
-    if output == "json":
-        _print_json(found)
-    else:
-        console.print(difference_table(before, after, found))
+    scope = open_scope(namespace, state, cluster, kubeconfig, context)
+    record = RunRecord(scope.target, scope.namespace, name)
+    found = or_exit(lambda: record.difference(before, after))
+    match output:
+        case TableOutput.JSON:
+            print_json(found)
+        case TableOutput.YAML:
+            print_yaml(found)
+        case _:
+            print_table(difference_table(before, after, found))
 
 
 def rollback(
@@ -121,26 +143,29 @@ def rollback(
         str | None,
         typer.Argument(metavar="RUN", help="The run to go back to; default: the one before."),
     ] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for it; 0 does not.")] = 120.0,
-    namespace: NamespaceOption = "default",
+    wait: Annotated[float, wait_option("Seconds to wait for the end (0 = don't wait).")] = 120.0,
+    namespace: NamespaceOption = None,
     state: StateOption = STATE,
     cluster: ClusterOption = False,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
 ) -> None:
-    """Have answers come from an earlier run again. Nothing is scored; the next run publishes anew.
+    """Make answers come from an earlier run again. Nothing is scored; the next run publishes anew.
 
-    On a cluster this makes a Job: who may create Jobs in the namespace may do it.
+    On a cluster this creates a Job, so it needs the right to create Jobs in the namespace.
     """
-    target = told(lambda: choose_target(state, cluster))
-    record = Record(target, namespace, name)
-    # Named from here on, so that a Job that is tried again goes back once.
-    wanted = to or told(record.before_current)
-    started = told(lambda: target.rollback(namespace, name, wanted))
-    console.print(f"rollback {started} to run {wanted} started")
+    scope = open_scope(namespace, state, cluster, kubeconfig, context)
+    record = RunRecord(scope.target, scope.namespace, name)
+    or_exit(record.require_batch)
+    # The run is named here, so that a Job that is retried does not go back twice.
+    wanted = to or or_exit(record.before_current)
+    started = or_exit(lambda: scope.target.rollback(scope.namespace, name, wanted))
+    say(f"rollback {started} to run {wanted} started")
     if not wait:
         return
-    if told(lambda: record.await_rollback(started, wait)) is None:
-        raise failed(f"rollback {started} did not end within {wait:g} s; it goes on")
-    console.print(f"answers come from run {wanted}")
+    if or_exit(lambda: record.await_rollback(started, wait)) is None:
+        raise failed(f"rollback {started} did not end within {wait:g} s; it continues")
+    say(f"answers come from run {wanted}")
 
 
 def rejects(
@@ -148,21 +173,25 @@ def rejects(
     of: Annotated[
         str | None, typer.Argument(metavar="RUN", help="A run; default: the latest.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="Rows to show at the most.", min=1, max=10_000)] = 20,
-    namespace: NamespaceOption = "default",
-    output: OutputOption = "table",
+    limit: Annotated[int, typer.Option(help="Maximum rows to show.", min=1, max=10_000)] = 20,
+    namespace: NamespaceOption = None,
+    output: TableOutputOption = TableOutput.TABLE,
     state: StateOption = STATE,
     cluster: ClusterOption = False,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
 ) -> None:
     """Show the rows a run refused: which, in which field, and why."""
-    target = told(lambda: choose_target(state, cluster))
-    record = Record(target, namespace, name)
-    found = told(lambda: record.rejects(of or record.latest(), limit))
-    if output == "json":
-        _print_json(found)
-    else:
-        console.print(rejects_table(found))
-
-
-def _print_json(document: object) -> None:
-    typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    scope = open_scope(namespace, state, cluster, kubeconfig, context)
+    record = RunRecord(scope.target, scope.namespace, name)
+    run_name = of or or_exit(record.latest)
+    found = or_exit(lambda: record.rejects(run_name, limit))
+    match output:
+        case TableOutput.JSON:
+            print_json(found)
+        case TableOutput.YAML:
+            print_yaml(found)
+        case _ if not found:
+            say(f"run {run_name} refused no rows")
+        case _:
+            print_table(rejects_table(found))

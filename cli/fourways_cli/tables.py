@@ -1,50 +1,79 @@
-"""How deployments and predictions are shown to people."""
+"""How deployments, runs and predictions are shown to people."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-from rich.table import Column, Table
-
+from .terminal import Heading, Part, table, words
 from .watch import duration, line_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
 
 Json = dict[str, Any]
 
 
-def conditions_of(status: Json) -> str:
+def conditions_of(status: Json) -> Text:
     """Return a status as one line: what it is ready for, or what is in the way."""
     conditions = {c["type"]: c for c in status.get("conditions", [])}
-    parts = []
+    lines: dict[tuple[str, str], str] = {}
     for kind, bad in (("SpecValid", "False"), ("Degraded", "True"), ("Ready", None)):
         condition = conditions.get(kind)
         if condition and (bad is None or condition["status"] == bad):
-            mark = "[green]Ready[/green]" if condition["status"] == "True" and bad is None else None
-            parts.append(f"{mark or condition['reason']}: {condition['message']}")
-    return "; ".join(dict.fromkeys(parts))
+            ready = condition["status"] == "True" and bad is None
+            word = "Ready" if ready else condition["reason"]
+            lines.setdefault((word, condition["message"]), "green" if ready else "")
+    parts: list[Part] = []
+    for (word, message), style in lines.items():
+        parts += [*(["; "] if parts else []), (word, style), f": {message}"]
+    return words(*parts)
 
 
-def deployments_table(documents: list[Json]) -> Table:
-    """Return a table of deployments, a row each."""
-    table = Table(
-        "Name", "Mode", "Ready", "Version", "Last run", "Rows", "Next run", "Why", box=None
-    )
-    for document in documents:
-        status = document.get("status") or {}
-        conditions = {c["type"]: c for c in status.get("conditions", [])}
-        run = status.get("lastRun") or {}
-        table.add_row(
-            document["metadata"]["name"],
-            status.get("mode", ""),
-            conditions.get("Ready", {}).get("status", "Unknown"),
-            (status.get("model") or {}).get("version", ""),
-            f"{run.get('outcome', '')} {run.get('finishedAt', '')}".strip(),
-            _rows_of(run),
-            status.get("nextRun", ""),
-            conditions_of(status),
-        )
-    return table
+def deployments_table(
+    documents: list[Json], *, wide: bool = False, namespaces: bool = False
+) -> Table:
+    """Return a table of deployments, a row each; ``wide`` shows address and model digest too."""
+    headings: list[Heading | str] = [
+        *([Heading("Namespace", copied=True)] if namespaces else []),
+        Heading("Name", copied=True),
+        "Mode",
+        "Ready",
+        "Version",
+        "Last run",
+        "Rows",
+        "Next run",
+        *(["Address", "Digest"] if wide else []),
+        "Why",
+    ]
+    return table(headings, [_deployment(d, wide, namespaces) for d in documents])
+
+
+def _deployment(document: Json, wide: bool, namespaces: bool) -> list[Part]:
+    status = document.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions", [])}
+    run, model = status.get("lastRun") or {}, status.get("model") or {}
+    name, namespace = document["metadata"]["name"], namespace_of(document)
+    reason = conditions_of(status).plain
+    return [
+        *([namespace] if namespaces else []),
+        name,
+        status.get("mode", ""),
+        conditions.get("Ready", {}).get("status", "Unknown"),
+        model.get("version", ""),
+        f"{run.get('outcome', '')} {run.get('finishedAt', '')}".strip(),
+        _rows_of(run),
+        status.get("nextRun", ""),
+        *([status.get("address", ""), model.get("digest", "")] if wide else []),
+        reason,
+    ]
+
+
+def namespace_of(document: Mapping[str, Any]) -> str:
+    """Return an object's namespace."""
+    return str(document["metadata"].get("namespace", "default"))
 
 
 def _rows_of(run: Json) -> str:
@@ -66,81 +95,91 @@ def _rows_of(run: Json) -> str:
 
 def prediction_table(answers: list[Json]) -> Table:
     """Return a table of predictions, a row each."""
-    table = Table("Deployment", "Key", "Prediction", "Version", "Computed at", box=None)
-    for answer in answers:
-        outputs = ", ".join(f"{k}={_shown(v)}" for k, v in answer["outputs"].items())
-        table.add_row(
-            answer["deployment"],
-            str(answer["key"]),
-            outputs,
-            answer["version"],
-            answer.get("computed_at", "now"),
-        )
-    return table
+    headings = ("Deployment", Heading("Key", copied=True), "Prediction", "Version", "Computed at")
+    return table(
+        headings,
+        [
+            (
+                answer["deployment"],
+                str(answer["key"]),
+                ", ".join(f"{k}={_value(v)}" for k, v in answer["outputs"].items()),
+                answer["version"],
+                answer.get("computed_at", "now"),
+            )
+            for answer in answers
+        ],
+    )
 
 
-def _shown(value: object) -> str:
+def _value(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def runs_table(runs: list[Json]) -> Table:
-    """Return a table of runs, a row each; answers come from the one that is marked."""
-    table = Table(
-        "Run",
+def runs_table(runs: list[Json], *, wide: bool = False) -> Table:
+    """Return a table of runs, a row each; "current" marks the run that answers come from."""
+    headings: list[Heading | str] = [
+        Heading("Run", copied=True),
         "State",
         "Started",
         "Took",
         "Rows",
-        "Carried over",
         "Rejects",
-        "Version",
+        *(["Carried over", "Version", "Digest"] if wide else []),
         "Answers",
-        Column("Why", overflow="fold"),
-        box=None,
-    )
-    for run in runs:
-        table.add_row(
-            run["name"],
-            run["state"],
-            _moment(run["started_at"]),
-            _took(run["started_at"], run["published_at"]),
-            f"{run['rows']:,}",
-            f"{run['carried']:,}" if run["kind"] != "full" else "",
-            f"{run['rejects']:,}",
-            run["version"],
-            "[green]current[/green]" if run["current"] else "",
-            escape(f"{run['reason']}: {run['message']}") if run["reason"] else "",
-        )
-    return table
+        "Why",
+    ]
+    return table(headings, [_run(run, wide) for run in runs])
+
+
+def _run(run: Json, wide: bool) -> list[Part]:
+    carried = f"{run['carried']:,}" if run["kind"] != "full" else ""
+    return [
+        run["name"],
+        run["state"],
+        _moment(run["started_at"]),
+        _took(run["started_at"], run["published_at"]),
+        f"{run['rows']:,}",
+        f"{run['rejects']:,}",
+        *([carried, run["version"], run.get("digest", "")] if wide else []),
+        ("current", "green") if run["current"] else "",
+        f"{run['reason']}: {run['message']}" if run["reason"] else "",
+    ]
 
 
 def difference_table(before: str, after: str, difference: Json) -> Table:
     """Return what two runs differ in, as a table."""
-    table = Table("", before, after, box=None)
-    common = difference["common"]
-    table.add_row(
-        "keys", f"{common + difference['only_before']:,}", f"{common + difference['only_after']:,}"
-    )
-    table.add_row("keys only here", *(f"{difference[f'only_{s}']:,}" for s in ("before", "after")))
-    changed = difference["changed"]
+    common, changed = difference["common"], difference["changed"]
     share = f" ({changed / common:.1%} of {common:,})" if common else ""
-    table.add_row("other prediction", "", f"{changed:,}{share}")
+    counts = {side: f"{difference[f'only_{side}']:,}" for side in ("before", "after")}
+    keys = [f"{common + difference[f'only_{side}']:,}" for side in ("before", "after")]
+    rows: list[tuple[str, str, str]] = [
+        ("keys", keys[0], keys[1]),
+        ("keys only here", counts["before"], counts["after"]),
+        ("other prediction", "", f"{changed:,}{share}"),
+    ]
     for output, shift in difference["shifts"].items():
-        table.add_row(f"mean {output}", *(_mean(shift[side]) for side in ("before", "after")))
-    return table
+        rows.append((f"mean {output}", _mean(shift["before"]), _mean(shift["after"])))
+    return table(("", Heading(before, copied=True), Heading(after, copied=True)), rows)
 
 
 def rejects_table(rejects: list[Json]) -> Table:
     """Return a table of refused rows."""
-    table = Table("Row", "Key", "Field", "Reason", box=None)
-    for reject in rejects:
-        key = "" if reject["key"] is None else str(reject["key"])
-        table.add_row(str(reject["row"]), *map(escape, (key, reject["field"], reject["reason"])))
-    return table
+    return table(
+        ("Row", Heading("Key", copied=True), "Field", "Reason"),
+        [
+            (
+                str(reject["row"]),
+                "" if reject["key"] is None else str(reject["key"]),
+                reject["field"],
+                reject["reason"],
+            )
+            for reject in rejects
+        ],
+    )
 
 
 def _mean(value: float | None) -> str:
-    return "" if value is None else _shown(value)
+    return "" if value is None else _value(value)
 
 
 def _moment(text: str) -> str:

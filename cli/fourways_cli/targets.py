@@ -1,6 +1,6 @@
-"""Where commands act: the host running here, or the cluster of the current kubeconfig.
+"""Where commands act: the host running here, or a cluster of the kubeconfig.
 
-Both answer the same questions, so that commands need not care which it is.
+Both have the same methods, so that commands need not care which it is.
 """
 
 from __future__ import annotations
@@ -8,48 +8,85 @@ from __future__ import annotations
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
 
-from fourways_api import API_VERSION
+from fourways_api import API_VERSION, PLURAL
 from fourways_operator.plan.batch import name_of
 from fourways_operator.plan.parts import GATEWAY
 
 from . import jobs
 from .embedded.control import ask, control_path
+from .tables import namespace_of
 
 Json = dict[str, Any]
 TIMEOUT_SECONDS = 30.0
-"""Longer than a stream's answer is waited for."""
+GATEWAY_WAIT_SECONDS = 25.0
+"""Maximum time a gateway is asked to wait for an answer: less than the request may take."""
 
 TRIES = 5
 RETRY_SECONDS = 1.0
 """What the gateway says in Retry-After while a store or a model server is away."""
 
+NAMED_DEPLOYMENTS = 5
+"""How many deployments a message about an unknown one names."""
+
 
 class TargetError(RuntimeError):
-    """A question the target could not answer; the text is for people."""
+    """A request the target could not answer; the text is for people.
+
+    ``code`` is the HTTP status of the refusal and ``document`` its body, where there is one.
+    """
+
+    def __init__(self, message: str, code: int | None = None, document: Json | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.document = document or {}
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterChoice:
+    """Whether to use a cluster, and which: the options of a command."""
+
+    cluster: bool = False
+    """Use the cluster even if a host runs here."""
+
+    kubeconfig: Path | None = None
+    """None: $KUBECONFIG, or ~/.kube/config."""
+
+    context: str | None = None
+    """None: the kubeconfig's current context."""
+
+    @property
+    def explicit(self) -> bool:
+        """True when an option asks for a cluster."""
+        return self.cluster or self.kubeconfig is not None or self.context is not None
 
 
 class Target(Protocol):
     """Where ModelDeployments live."""
 
-    def deployments(self, namespace: str) -> list[Json]:
-        """Return a namespace's ModelDeployments with their status."""
+    def default_namespace(self) -> str:
+        """Return the namespace of a command that names none."""
+        ...
+
+    def deployments(self, namespace: str | None) -> list[Json]:
+        """Return the ModelDeployments of a namespace, or of all, with their status."""
         ...
 
     def run(
         self, namespace: str, name: str, resume: str | None = None, priority: str | None = None
     ) -> str:
-        """Start a batch run now, or go on with one; return the Job's name."""
+        """Start a batch run now, or resume one; return the Job's name."""
         ...
 
     def rollback(self, namespace: str, name: str, run: str) -> str:
-        """Start to have answers come from an earlier run again; return the Job's name."""
+        """Start to make answers come from an earlier run again; return the Job's name."""
         ...
 
     def gateway(
@@ -59,15 +96,31 @@ class Target(Protocol):
         body: Json | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Json:
-        """Ask a namespace's gateway: GET, or POST where there is a body."""
+        """Send a request to a namespace's gateway: GET, or POST where there is a body."""
         ...
 
 
-def choose_target(state: Path, cluster: bool) -> Target:
-    """Return the host running at ``state`` if there is one, else the cluster."""
-    if not cluster and control_path(state).exists():
+def named(documents: Sequence[Json], namespace: str, name: str) -> Json:
+    """Return the deployment of a name. Raises TargetError, naming those there are."""
+    for document in documents:
+        if document["metadata"]["name"] == name:
+            return document
+    names = sorted(str(d["metadata"]["name"]) for d in documents)
+    more = ", …" if len(names) > NAMED_DEPLOYMENTS else ""
+    known = f"; there are: {', '.join(names[:NAMED_DEPLOYMENTS])}{more}" if names else ""
+    raise TargetError(f"no ModelDeployment {name} in namespace {namespace}{known}")
+
+
+def choose_target(state: Path, choice: ClusterChoice) -> Target:
+    """Return the host running at ``state`` if there is one, else the cluster.
+
+    Raises:
+        TargetError: there is neither, or the kubeconfig cannot be used.
+
+    """
+    if not choice.explicit and control_path(state).exists():
         return EmbeddedTarget(state)
-    return ClusterTarget()
+    return ClusterTarget(choice)
 
 
 class EmbeddedTarget:
@@ -76,24 +129,30 @@ class EmbeddedTarget:
     def __init__(self, state: Path) -> None:
         self._state = state
 
-    def deployments(self, namespace: str) -> list[Json]:
+    def default_namespace(self) -> str:
+        """Return "default", or the only namespace this host serves."""
+        namespaces = {namespace_of(d) for d in self.deployments(None)}
+        return namespaces.pop() if len(namespaces) == 1 else "default"
+
+    def deployments(self, namespace: str | None) -> list[Json]:
         """Return what the host serves."""
-        return [d for d in self._status()["deployments"] if _namespace(d) == namespace]
+        found: list[Json] = self._status()["deployments"]
+        return [d for d in found if namespace in (None, namespace_of(d))]
 
     def run(
         self, namespace: str, name: str, resume: str | None = None, priority: str | None = None
     ) -> str:
         """Start a run, once it is its turn."""
         if priority is not None:
-            raise TargetError("--priority is for a cluster: there is no scheduler here")
+            raise TargetError("--priority needs a cluster: `fourways up` has no scheduler")
         return self._start({"do": "run", "namespace": namespace, "name": name, "resume": resume})
 
     def rollback(self, namespace: str, name: str, run: str) -> str:
         """Start a rollback."""
         return self._start({"do": "rollback", "namespace": namespace, "name": name, "run": run})
 
-    def _start(self, question: Json) -> str:
-        answer = ask(self._state, question)
+    def _start(self, request: Json) -> str:
+        answer = ask(self._state, request)
         if "error" in answer:
             raise TargetError(answer["error"])
         return str(answer["run"])
@@ -105,43 +164,57 @@ class EmbeddedTarget:
         body: Json | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Json:
-        """Ask the host's gateway."""
-        gateways = self._status()["gateways"]
-        if namespace not in gateways:
-            raise TargetError(f"no gateway for namespace {namespace} here")
-        return _ask(gateways[namespace] + path, body, headers or {})
+        """Send a request to the host's gateway."""
+        return _request(self._gateway(namespace) + path, body, headers or {})
+
+    def _gateway(self, namespace: str) -> str:
+        """Return the address of a gateway, once the host's own process listens there."""
+        for tries_left in reversed(range(TRIES)):
+            gateway = self._status()["gateways"].get(namespace)
+            if gateway is None:
+                raise TargetError(f"no gateway for namespace {namespace} here")
+            if gateway["listening"]:
+                return str(gateway["url"])
+            if tries_left:
+                time.sleep(RETRY_SECONDS)
+        raise TargetError(
+            f"the gateway of namespace {namespace} is not running: see its log, {gateway['log']}"
+        )
 
     def _status(self) -> Json:
         return ask(self._state, {"do": "status"})
 
 
 class ClusterTarget:
-    """The cluster of the current kubeconfig."""
+    """A cluster, reached by the kubeconfig as kubectl reaches it."""
 
-    def __init__(self) -> None:
+    def __init__(self, choice: ClusterChoice) -> None:
+        no_host = "" if choice.explicit else "no `fourways up` runs here, and "
         try:
-            import kubernetes
-
-            from fourways_operator.cluster import connect
+            from . import kubeconfig
         except ImportError:
             raise TargetError(
-                "no `fourways up` runs here, and the Kubernetes client is missing: "
-                "pip install 'fourways[operator]'"
+                f"{no_host}the Kubernetes client is missing: pip install 'fourways[operator]'"
             ) from None
         try:
-            self._dynamic = connect()
-        except kubernetes.config.ConfigException as error:
-            raise TargetError(f"no `fourways up` runs here, and no cluster: {error}") from None
-        self._errors = kubernetes.client.ApiException
-        self._client = kubernetes.client
+            self._login = kubeconfig.log_in(choice.kubeconfig, choice.context)
+        except kubeconfig.NoCluster as error:
+            raise TargetError(f"{no_host}no cluster can be reached: {error}") from None
+        self._errors = kubeconfig.ApiException
+        self._unreachable = kubeconfig.Unreachable
 
-    def deployments(self, namespace: str) -> list[Json]:
-        """Return the namespace's ModelDeployments."""
+    def default_namespace(self) -> str:
+        """Return the namespace of the kubeconfig's context, as kubectl uses it."""
+        return self._login.namespace
+
+    def deployments(self, namespace: str | None) -> list[Json]:
+        """Return the ModelDeployments of a namespace, or of all."""
         group, version = API_VERSION.split("/")
-        api = self._client.CustomObjectsApi(self._dynamic.client)
-        found = self._call(
-            api.list_namespaced_custom_object, group, version, namespace, "modeldeployments"
-        )
+        api = self._login.custom_objects
+        if namespace is None:
+            found = self._call(api.list_cluster_custom_object, group, version, PLURAL)
+        else:
+            found = self._call(api.list_namespaced_custom_object, group, version, namespace, PLURAL)
         items: list[Json] = found["items"]
         return items
 
@@ -156,14 +229,13 @@ class ClusterTarget:
         return self._create(jobs.rollback_job(self._cron(namespace, name), run))
 
     def _cron(self, namespace: str, name: str) -> Json:
-        api = self._client.BatchV1Api(self._dynamic.client)
-        cron = self._call(api.read_namespaced_cron_job, name_of(name), namespace)
-        document: Json = self._dynamic.client.sanitize_for_serialization(cron)
+        cron = self._call(self._login.batch.read_namespaced_cron_job, name_of(name), namespace)
+        document: Json = self._login.plain(cron)
         return document
 
     def _create(self, job: Json) -> str:
-        api = self._client.BatchV1Api(self._dynamic.client)
-        made = self._call(api.create_namespaced_job, job["metadata"]["namespace"], job)
+        namespace = job["metadata"]["namespace"]
+        made = self._call(self._login.batch.create_namespaced_job, namespace, job)
         return str(made.metadata.name)
 
     def gateway(
@@ -173,10 +245,10 @@ class ClusterTarget:
         body: Json | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Json:
-        """Ask the gateway through the API server, which needs no port to be forwarded."""
+        """Send a request through the API server, which needs no port to be forwarded."""
         service = f"/api/v1/namespaces/{namespace}/services/{GATEWAY}:http/proxy"
         answer: Json = self._call(
-            self._dynamic.request,
+            self._login.request,
             "post" if body else "get",
             service + path,
             body=body,
@@ -189,10 +261,12 @@ class ClusterTarget:
         try:
             return function(*args, _request_timeout=TIMEOUT_SECONDS, **options)
         except self._errors as error:
-            raise TargetError(_said(error.status, error.body)) from None
+            raise _refusal(error.status, error.body) from None
+        except self._unreachable as error:
+            raise TargetError(f"the API server does not answer: {error}") from None
 
 
-def _ask(url: str, body: Json | None, headers: Mapping[str, str]) -> Json:
+def _request(url: str, body: Json | None, headers: Mapping[str, str]) -> Json:
     data = None if body is None else orjson.dumps(body)
     headers = {"Content-Type": "application/json", **headers}
     request = urllib.request.Request(url, data, headers)  # noqa: S310  (our gateway)
@@ -203,24 +277,29 @@ def _ask(url: str, body: Json | None, headers: Mapping[str, str]) -> Json:
                 return answer
         except urllib.error.HTTPError as error:
             if error.code != HTTPStatus.SERVICE_UNAVAILABLE or not tries_left:
-                raise TargetError(_said(error.code, error.read())) from None
+                raise _refusal(error.code, error.read()) from None
             time.sleep(RETRY_SECONDS)
         except OSError as error:
             raise TargetError(f"the gateway does not answer: {error}") from None
     raise AssertionError  # the last try returns or raises
 
 
-def _said(code: int | None, body: bytes | str | None) -> str:
-    """Return what a server said, in its own words where it has some."""
+def _refusal(code: int | None, body: bytes | str | None) -> TargetError:
+    """Return the error of a refusal, with the server's own message where it sent one."""
     try:
         document = orjson.loads(body or b"")
-        return str(document.get("error") or document.get("message") or f"HTTP {code}")
+        message = str(document.get("error") or document.get("message") or f"HTTP {code}")
+        return TargetError(message, code, document)
     except (ValueError, AttributeError):
-        return f"HTTP {code}"
+        return TargetError(f"HTTP {code}", code)
 
 
-def _namespace(document: Json) -> str:
-    return str(document["metadata"].get("namespace", "default"))
-
-
-__all__ = ["ClusterTarget", "EmbeddedTarget", "Target", "TargetError", "choose_target"]
+__all__ = [
+    "ClusterChoice",
+    "ClusterTarget",
+    "EmbeddedTarget",
+    "Target",
+    "TargetError",
+    "choose_target",
+    "named",
+]

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
+import re
 import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from fourways_api import ModelDeployment
 
 from .embedded.broker import NoBroker
 from .embedded.given import PUBLIC_KEY, SecretNotGiven
-from .embedded.host import Host
+from .embedded.host import Host, Key, RestartNeeded
+from .embedded.manifest_watch import edits
+from .embedded.ports import MAX_PORT, PortUnavailable
 from .embedded.state import HostBusy
-from .files import read_deployments
-from .output import INVALID
+from .manifests import read_deployments
+from .output import FAILED, INVALID
 from .tables import conditions_of
+from .terminal import warn
 
 STATE = Path(".fourways")
 
-console = Console(stderr=True, soft_wrap=True)
+_NATS = re.compile(r"nats://[^\s/:]+(:[0-9]{1,5})?(,nats://[^\s/:]+(:[0-9]{1,5})?)*")
+_RUNTIME_PACKAGES = ("numpy", "onnxruntime", "pyarrow", "httptools")
+"""A few packages of the extra ``runtime``: without them no worker starts, and none can say why."""
 
 
 def up(
@@ -29,67 +37,138 @@ def up(
     state: Annotated[Path, typer.Option(help="Folder for the store, caches and logs.")] = STATE,
     volume: Annotated[
         list[str] | None,
-        typer.Option(help="CLAIM=FOLDER: what pvc://CLAIM/… means here. Repeatable."),
+        typer.Option(help="CLAIM=FOLDER: the folder that pvc://CLAIM/… means here. Repeatable."),
     ] = None,
     secret: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FOLDER: a Secret's keys as files. Repeatable."),
+        typer.Option(help="NAME=FOLDER: a Secret, its keys as files of the folder. Repeatable."),
     ] = None,
-    port: Annotated[int, typer.Option(help="Port of the gateway, on loopback.")] = 8080,
+    port: Annotated[
+        int, typer.Option(help="Port of the gateway, on loopback.", min=1, max=MAX_PORT)
+    ] = 8080,
     broker: Annotated[
         str | None,
-        typer.Option(help="nats://HOST:PORT to read NATS sources from; default: one made here."),
+        typer.Option(
+            help="NATS server to read NATS sources from; by default one is started.",
+            metavar="nats://HOST:PORT",
+        ),
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--namespace", "-n", help="Namespace of manifests that name none.", metavar="NAME"
+        ),
     ] = None,
 ) -> None:
     """Run the manifests here: no cluster, no Docker, SQLite as the store.
 
     Batch deployments run once at the start, then on their schedule; bundles for devices are built
-    once. Kafka sources are read where the manifest says. Ctrl-C ends everything; predictions,
-    events and bundles stay in the state folder.
+    once. Kafka sources are read from the brokers of the manifest. Edited manifests are taken up.
+    Ctrl-C ends everything; predictions, events and bundles stay in the state folder.
     """
-    deployments = read_deployments(files)
-
-    def show(key: tuple[str, str]) -> None:
-        name, text = key[1], conditions_of(host.status(key))
-        if seen.get(name) != text:
-            seen[name] = text
-            console.print(f"[bold]{name}[/bold]  {text}")
-
-    seen: dict[str, str] = {}
+    deployments = read_deployments(files, namespace=namespace)
+    _check_runtime()
+    if broker is not None and not _NATS.fullmatch(broker):
+        warn(f"--broker {broker}: write nats://HOST:PORT")
+        raise typer.Exit(INVALID)
+    volumes, secrets = _pairs(volume, "--volume"), _pairs(secret, "--secret")
+    shown = _Shown()
     try:
         host = Host(
             deployments,
             state,
-            volumes=_pairs(volume, "--volume"),
-            secrets=_pairs(secret, "--secret"),
+            volumes=volumes,
+            secrets=secrets,
             port=port,
             broker=broker,
-            on_change=show,
+            on_change=lambda key: shown.show(host, key),
         )
     except SecretNotGiven as error:
-        console.print(str(error))
+        warn(str(error))
         raise typer.Exit(INVALID) from None
+    try:
+        asyncio.run(_until_stopped(host, files, namespace))
+    except (HostBusy, NoBroker, PortUnavailable) as error:
+        warn(str(error))
+        raise typer.Exit(FAILED) from None
+    except OSError as error:
+        warn(f"cannot run with the state folder {state}: {error}")
+        raise typer.Exit(FAILED) from None
+
+
+class _Shown:
+    """Prints a deployment's state when it changes."""
+
+    def __init__(self) -> None:
+        self._last: dict[Key, str] = {}
+
+    def show(self, host: Host, key: Key) -> None:
+        if key not in host.managed:
+            return
+        conditions = conditions_of(host.status(key))
+        if self._last.get(key) != conditions.plain:
+            self._last[key] = conditions.plain
+            warn((key[1], "bold"), f"  {conditions.plain}")
+
+
+async def _until_stopped(host: Host, files: list[Path], namespace: str | None) -> None:
+    serving = asyncio.ensure_future(host.serve(lambda: _introduce(host)))
+    watching = asyncio.ensure_future(_take_up_edits(host, files, namespace))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, serving.cancel)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+def _introduce(host: Host) -> None:
     for name, folder in host.made_keys.items():
-        console.print(
+        warn(
             f"Secret {name} was not given: bundles are signed with a key made here; devices verify "
             f"with {folder / PUBLIC_KEY}"
         )
     for namespace, gateway in host.gateways.items():
-        console.print(f"gateway of namespace {namespace}: {gateway.server.url}")
-    try:
-        asyncio.run(_until_stopped(host))
-    except (HostBusy, NoBroker) as error:
-        console.print(str(error))
-        raise typer.Exit(1) from None
+        warn(f"gateway of namespace {namespace}: {gateway.server.url}")
 
 
-async def _until_stopped(host: Host) -> None:
-    serving = asyncio.ensure_future(host.serve())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, serving.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await serving
+async def _take_up_edits(host: Host, files: list[Path], namespace: str | None) -> None:
+    """Give the host the deployments of the files whenever these were edited."""
+    if Path("-") in files:
+        return  # standard input cannot be read again
+    async for _ in edits(files):
+        try:
+            # Validation loads libraries the first time: on a thread, so that nothing waits for it.
+            deployments = await asyncio.to_thread(_reread, files, namespace)
+        except typer.Exit:
+            warn("a manifest was edited and is invalid: what runs is unchanged")
+            continue
+        try:
+            changed = await host.replace(deployments)
+        except RestartNeeded as error:
+            warn(f"a manifest was edited: {error}; stop `fourways up` and start it again")
+        except (SecretNotGiven, PortUnavailable) as error:
+            warn(f"a manifest was edited, and cannot be run: {error}; what runs is unchanged")
+        else:
+            names = ", ".join(name for _, name in changed)
+            warn(f"a manifest was edited: {f'restarted {names}' if names else 'nothing changed'}")
+
+
+def _reread(files: list[Path], namespace: str | None) -> list[ModelDeployment]:
+    return read_deployments(files, namespace=namespace)
+
+
+def _check_runtime() -> None:
+    missing = [name for name in _RUNTIME_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        warn(
+            f"`fourways up` runs the workloads here and needs {', '.join(missing)}: "
+            "pip install 'fourways[runtime]'"
+        )
+        raise typer.Exit(FAILED)
 
 
 def _pairs(values: list[str] | None, option: str) -> dict[str, Path]:
@@ -97,7 +176,7 @@ def _pairs(values: list[str] | None, option: str) -> dict[str, Path]:
     for value in values or []:
         name, equals, folder = value.partition("=")
         if not (name and equals and Path(folder).is_dir()):
-            console.print(f"{option} {value}: write NAME=FOLDER with a folder that exists")
+            warn(f"{option} {value}: write NAME=FOLDER with a folder that exists")
             raise typer.Exit(INVALID)
         pairs[name] = Path(folder)
     return pairs

@@ -1,4 +1,4 @@
-"""``fourways validate``: what API server and operator would say, before anything is applied."""
+"""``fourways validate``: the verdict of API server and operator, before anything is applied."""
 
 from __future__ import annotations
 
@@ -7,40 +7,36 @@ from typing import Annotated
 
 import typer
 
-from fourways_api import KIND, review
+from fourways_api import KIND
 
-from .output import INVALID, Finding, Output, OutputOption, findings_of, print_json, read_file
+from .manifests import read_manifests
+from .output import INVALID, TextOutput, TextOutputOption, print_as, print_findings
+from .terminal import say, warn
 
 
 def validate(
     files: Annotated[list[Path], typer.Argument(help="YAML or JSON files; - is standard input.")],
-    output: OutputOption = Output.TEXT,
+    output: TextOutputOption = TextOutput.TEXT,
 ) -> None:
-    """Check ModelDeployments with the rules of the API server: field, fault and fix.
+    """Check ModelDeployments by the rules of the API server; name field, fault and fix.
 
     Exits with 0 when all are valid and with 2 when one is not. Other objects in the files
-    (Secrets, claims) are passed over.
+    (Secrets, claims) are skipped. Paths without a scheme are relative to the file: `fourways up`
+    resolves them, a cluster cannot.
     """
-    findings: list[Finding] = []
-    valid = 0
-    for path in files:
-        documents, unread = read_file(path)
-        findings += unread
-        for document in documents:
-            if not document.is_ours:
-                typer.echo(f"{path}: {document.title} passed over: not a {KIND}", err=True)
-                continue
-            found = findings_of(path, document, review(document).problems)
-            findings += found
-            if not found and output is Output.TEXT:
-                typer.echo(f"{path}: {document.title} is valid")
-            valid += not found
-    if output is Output.JSON:
-        print_json([f.to_json() for f in findings])
+    read = read_manifests(files)
+    for skipped in read.skipped:
+        warn(f"{skipped.file}: {skipped.title} skipped: not a {KIND}")
+    if output is TextOutput.TEXT:
+        for manifest in read.valid:
+            say(f"{manifest.file}: {manifest.title} is valid")
+            if manifest.relative:
+                fields = ", ".join(manifest.relative)
+                warn(f"{manifest.file}: {fields}: relative to this file, for `fourways up` only")
+        print_findings(read.findings)
     else:
-        for finding in findings:
-            typer.echo(str(finding), err=True)
-    if not findings and not valid:
-        typer.echo(f"no {KIND} in {', '.join(map(str, files))}", err=True)
-    if findings or not valid:
+        print_as(output, [f.to_json() for f in read.findings])
+    if not read.findings and not read.valid:
+        warn(f"no {KIND} in {', '.join(map(str, files))}")
+    if read.findings or not read.valid:
         raise typer.Exit(INVALID)

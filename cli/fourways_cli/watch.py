@@ -1,7 +1,7 @@
-"""How far a run is, in the terminal: a bar for all of it, and one for each worker.
+"""The progress of a run in the terminal: a bar for the whole run, and one for each worker.
 
-Only shows what the store has recorded: rows that would survive a kill at this moment. Where the
-output is no terminal, a line now and then.
+Shows only what the store has recorded: rows that would survive a kill at this moment. Where the
+output is no terminal, a line is printed now and then.
 """
 
 from __future__ import annotations
@@ -13,24 +13,29 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from fourways_api.display import displayed
+
+from .terminal import NAME_LIMIT, say
+
 Json = dict[str, Any]
 
-SAY_SECONDS = 5.0
+LINE_SECONDS = 5.0
 
 
-class Watch:
-    """Shows a run's progress for the length of the context."""
+class RunProgressBars:
+    """Shows a run's progress while its context is open."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            # Names of workers are foreign text: neither column may read markup.
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=console,
         )
         self._bars: dict[str, TaskID] = {}
-        self._said = float("-inf")
+        self._printed_at = float("-inf")
         self._last = ""
 
     def __enter__(self) -> Self:
@@ -48,11 +53,11 @@ class Watch:
             self._progress.stop()
 
     def show(self, progress: Json | None) -> None:
-        """Show what the gateway tells; nothing while it has nothing to tell."""
+        """Show the progress the gateway reports; None, where it reports none, changes nothing."""
         if progress is None:
             return
         if not self._console.is_terminal:
-            self._say(line_of(progress))
+            self._print(line_of(progress))
             return
         total = progress["total_rows"]
         self._bar("all", progress["rows"], total, line_of(progress))
@@ -60,19 +65,21 @@ class Watch:
         for worker in workers if len(workers) > 1 else ():
             gone = "" if worker["alive"] else ", gone"
             text = f"{worker['rows']:,} rows, {_rate(worker['rows_per_second'])}{gone}"
-            # A worker's share is not settled before: it is what nobody else has done.
+            # Workers take chunks as they go, so that any of them may do up to all rows.
             self._bar(str(worker["name"]), worker["rows"], total, text)
 
     def _bar(self, name: str, done: int, total: int | None, text: str) -> None:
+        text = displayed(text, NAME_LIMIT)
         if name not in self._bars:
-            self._bars[name] = self._progress.add_task(name, total=total, text=text)
+            shown = displayed(name, NAME_LIMIT)
+            self._bars[name] = self._progress.add_task(shown, total=total, text=text)
         self._progress.update(self._bars[name], completed=done, total=total, text=text)
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         now = time.monotonic()
-        if line != self._last and now - self._said >= SAY_SECONDS:
-            self._said, self._last = now, line
-            self._console.print(line)
+        if line != self._last and now - self._printed_at >= LINE_SECONDS:
+            self._printed_at, self._last = now, line
+            say(line)
 
 
 def line_of(progress: Json) -> str:
@@ -90,7 +97,7 @@ def line_of(progress: Json) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time span as people say it: 1h 2m, 3m 4s, 5s."""
+    """Return a time span as people write it: 1h 2m, 3m 4s, 5s."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole % 3600 // 60
     if hours:

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from .display import has_hidden
+
 _TAG = "tag:yaml.org,2002:"
 _FLOAT = re.compile(
     r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
@@ -63,11 +65,23 @@ KubectlLoader.add_constructor(f"{_TAG}float", _construct_float)
 
 
 def dump_yaml(*documents: Any) -> str:
-    """Write documents so that kubectl reads back what was meant."""
-    return _joined(
-        yaml.dump(d, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
-        for d in documents
+    """Write documents so that kubectl reads back what was meant.
+
+    A document with characters that steer a terminal is written in ASCII, with escapes for them.
+    """
+    return _joined(map(_dumped, documents))
+
+
+def _dumped(document: Any) -> str:
+    text = _written(document, allow_unicode=True)
+    return _written(document, allow_unicode=False) if has_hidden(text) else text
+
+
+def _written(document: Any, *, allow_unicode: bool) -> str:
+    text: str = yaml.dump(
+        document, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=allow_unicode
     )
+    return text
 
 
 def _joined(texts: Iterable[str]) -> str:

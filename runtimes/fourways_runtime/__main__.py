@@ -6,6 +6,8 @@ Each mode is imported when it is asked for, so that none pays for another's libr
 from __future__ import annotations
 
 import gc
+import json
+import logging
 import os
 import signal
 import sys
@@ -34,9 +36,33 @@ def main() -> int:
     # It would look through the metadata of every package for plugins nobody installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.disable()  # Libraries being loaded make much that is kept and nothing to collect.
-    mode = import_module(f"fourways_runtime.workloads.{MODES[sys.argv[1]]}")
+    try:
+        mode = import_module(f"fourways_runtime.workloads.{MODES[sys.argv[1]]}")
+    except ModuleNotFoundError as error:
+        return _cannot_start(error)
     gc.enable()
     return int(mode.main())
+
+
+def _cannot_start(error: ModuleNotFoundError) -> int:
+    """Report a library that is missing, in place of the mode, which could not be imported."""
+    from fourways_api import Paths
+    from fourways_api.runtime_config import CONFIG_VARIABLE
+
+    from .logs import log_as_json
+    from .process import failure
+    from .termination_message import write_report
+
+    log_as_json()
+    report, code = failure(error, None, logging.getLogger("fourways"))
+    # Only this field is read: the document may be of any mode, and the mode is not here.
+    try:
+        paths = json.loads(os.environ.get(CONFIG_VARIABLE, "{}")).get("paths", {})
+        file = str(paths["terminationLog"])
+    except (ValueError, AttributeError, KeyError):
+        file = Paths().termination_log
+    write_report(report, file)
+    return code
 
 
 def _leave(signum: int, frame: object) -> NoReturn:

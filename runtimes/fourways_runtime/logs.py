@@ -1,16 +1,28 @@
 """Log lines as JSON objects on stderr: what a cluster's log collector reads without a pattern.
 
 A line holds a time, a level, a logger, a message and the fields given as ``extra``. Callers name
-route patterns and request ids; bodies and entity keys are personal data and never logged.
+route patterns and request ids; bodies and entity keys are personal data and never logged. Names
+of a model or a table do reach the log, so texts are bounded and hidden characters escaped.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
 
 import orjson
+
+from fourways_api.display import bounded, json_displayed
+
+MESSAGE_LIMIT = 4_000
+FIELD_LIMIT = 1_000
+TRACEBACK_LIMIT = 8_000
+"""Maximum characters of the texts of a line."""
+
+LINE_LIMIT = 64_000
+"""Maximum characters of a line; the extra fields of a longer one are left out."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -24,12 +36,16 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": bounded(record.getMessage(), MESSAGE_LIMIT),
         }
-        line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        fields = {
+            name: _bounded(value) for name, value in vars(record).items() if name not in _STANDARD
+        }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode("utf-8")
+            # The innermost frames and the error itself come last.
+            line["traceback"] = bounded(self.formatException(record.exc_info), TRACEBACK_LIMIT)
+        text = _json(line | fields)
+        return text if len(text) <= LINE_LIMIT else _json(line | {"fields_left_out": len(fields)})
 
 
 def log_as_json(level: int = logging.INFO) -> None:
@@ -37,3 +53,22 @@ def log_as_json(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def _bounded(value: object) -> object:
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    if isinstance(value, str):
+        return bounded(value, FIELD_LIMIT)
+    # A list or an object stays one as long as it is short.
+    text = _json(value)
+    return value if len(text) <= FIELD_LIMIT else bounded(text, FIELD_LIMIT)
+
+
+def _json(value: object) -> str:
+    try:
+        text = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        # A lone surrogate or a whole number of more than 64 bits: a log line never fails.
+        text = json.dumps(value, default=str)
+    return json_displayed(text)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 from fourways_api import Paths, RunReport, RuntimeConfig
 from fourways_api.reasons import Reason
 
-from .errors import Unavailable, WorkloadError
+from .errors import ConfigError, Unavailable, WorkloadError
+from .extras import missing_library
 from .logs import log_as_json
 from .termination_message import write_report
 
@@ -172,6 +173,9 @@ def failure(error: BaseException, config: object, log: logging.Logger) -> tuple[
     elif isinstance(error, Terminated):
         message = "stopped before it was done; nothing was published"
         reason, code = Reason.Terminated, EXIT_TERMINATED
+    elif (missing := missing_library(error)) is not None:
+        reason, message, code = Reason.ConfigError, missing, ConfigError.exit_code
+        log.error("%s", missing, extra={"reason": reason})
     else:
         reason, message, code = Reason.InternalError, "see the log", 1
         log.error("internal error", exc_info=error)

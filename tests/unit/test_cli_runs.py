@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from fourways_api import parse
-from fourways_cli import asking, jobs, record, runs
+from fourways_cli import jobs, record, target_command
 from fourways_cli.main import app
 from fourways_cli.targets import Json, TargetError
 from fourways_cli.watch import line_of
@@ -85,7 +85,10 @@ class MemoryTarget:
         self.fails = ""
         self.looks = 0
 
-    def deployments(self, namespace: str) -> list[Json]:
+    def default_namespace(self) -> str:
+        return "default"
+
+    def deployments(self, namespace: str | None) -> list[Json]:
         self.looks += 1
         if self.started and self.looks > 2:
             self._end(*self.started[-1])
@@ -144,8 +147,7 @@ class MemoryTarget:
 @pytest.fixture
 def target(monkeypatch: pytest.MonkeyPatch) -> MemoryTarget:
     made = MemoryTarget()
-    for module in (asking, runs):
-        monkeypatch.setattr(module, "choose_target", lambda state, cluster: made)
+    monkeypatch.setattr(target_command, "choose_target", lambda state, choice: made)
     monkeypatch.setattr(record, "POLL_SECONDS", 0.001)
     return made
 
@@ -192,6 +194,44 @@ def test_a_deployment_without_runs_says_so(target: MemoryTarget) -> None:
     assert "no run of m yet" in said.stderr
 
 
+def test_runs_for_programs(target: MemoryTarget) -> None:
+    assert yaml.safe_load(fourways("runs", "m", "-o", "yaml").output) == target.runs
+    assert fourways("runs", "m", "-o", "name").output.split() == ["m-3", "m-2", "m-1"]
+    assert "sha256:a" in fourways("runs", "m", "-o", "wide").output
+
+
+def test_runs_of_a_deleted_deployment_are_listed_while_the_store_has_them(
+    target: MemoryTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "deployments", lambda namespace: [])
+    assert "m-2" in fourways("runs", "m").output
+
+
+@pytest.mark.parametrize(
+    "arguments", [("runs", "m"), ("rejects", "m"), ("diff", "m", "a", "b"), ("run", "m")]
+)
+def test_only_batch_deployments_have_runs(
+    target: MemoryTarget, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target.runs, target.status = [], {"mode": "streaming"}
+    refusal = TargetError("the store has no run a", 404)
+    if arguments[0] == "diff":
+        monkeypatch.setattr(target, "gateway", lambda *_, **__: (_ for _ in ()).throw(refusal))
+    said = fourways(*arguments)
+    assert said.exit_code == 1
+    assert "m is a streaming deployment" in said.stderr
+    assert target.started == []
+
+
+def test_runs_that_are_not_there_to_compare_are_named(
+    target: MemoryTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = TargetError("the store has no run a", 404)
+    monkeypatch.setattr(target, "gateway", lambda *_, **__: (_ for _ in ()).throw(refusal))
+    said = fourways("diff", "m", "a", "b")
+    assert (said.exit_code, said.stderr) == (1, "the store has no run a\n")
+
+
 # ---------------------------------------------------------------- run
 
 
@@ -206,7 +246,7 @@ def test_a_resumed_run_is_not_taken_for_its_failed_beginning(target: MemoryTarge
     said = fourways("run", "m", "--resume", "m-3")
     assert said.exit_code == 0, said.output
     assert target.started == [("run", "m-3")]
-    assert "goes on with m-3" in said.output
+    assert "it resumes m-3" in said.output
 
 
 def test_a_published_run_is_not_resumed(target: MemoryTarget) -> None:
@@ -214,6 +254,22 @@ def test_a_published_run_is_not_resumed(target: MemoryTarget) -> None:
     assert said.exit_code == 1
     assert "fourways rollback m m-1" in said.stderr
     assert target.started == []
+
+
+def test_an_unknown_run_is_not_resumed(target: MemoryTarget) -> None:
+    said = fourways("run", "m", "--resume", "norun")
+    assert said.exit_code == 1
+    assert "there is no run norun of m; the latest are m-3, m-2, m-1" in said.stderr
+    assert target.started == []
+    target.runs = []
+    assert "the store has no run of it yet" in fourways("run", "m", "--resume", "norun").stderr
+
+
+def test_a_run_that_failed_before_it_recorded_anything_is_resumed(target: MemoryTarget) -> None:
+    target.status["lastRun"] = {"name": "m-4", "outcome": "Failed"}
+    said = fourways("run", "m", "--resume", "m-4", "--wait", "0")
+    assert said.exit_code == 0, said.output
+    assert target.started == [("run", "m-4")]
 
 
 def test_a_watched_run_shows_what_is_recorded(target: MemoryTarget) -> None:
@@ -234,7 +290,7 @@ def test_a_run_that_takes_longer_than_one_waits_goes_on(target: MemoryTarget) ->
     target.looks = -(10**9)
     said = fourways("run", "m", "--wait", "0.01")
     assert said.exit_code == 1
-    assert "goes on" in said.stderr
+    assert "it continues" in said.stderr
 
 
 @pytest.mark.parametrize(
@@ -269,7 +325,7 @@ def test_a_rollback_without_an_earlier_run_starts_nothing(target: MemoryTarget) 
     target.runs = target.runs[:2]
     said = fourways("rollback", "m")
     assert said.exit_code == 1
-    assert "no run of m from before m-2" in said.stderr
+    assert "no run of m published before m-2" in said.stderr
     assert target.started == []
 
 

@@ -45,7 +45,7 @@ def test_a_wrong_field_is_told_with_its_line(wrong: Path) -> None:
         "    - {name: churn, type: float, column: 1, range: {min: 0, max: 1}}"
     )
     assert f"{wrong}:{line}: spec.contract.outputs[0].type: 'float' is not one" in result.stderr
-    assert "Secret keys passed over" in result.stderr
+    assert "Secret keys skipped" in result.stderr
     assert "ModelDeployment kafka is valid" in result.stdout
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fourways_runtime.v2.protocol import FORM
 from tests.kit.serving_plane import MIXED, Serving, configure, mixed, serving, tensor
 from tools.kit.models import LINEAR, linear
 
@@ -160,11 +161,11 @@ async def test_tensors(
 @pytest.mark.parametrize(
     ("body", "field", "reason"),
     [
-        ([], "body", "must be a JSON object"),
-        ({}, "inputs", "must be a list of tensors"),
+        ([], "body", f"must be a JSON object: {FORM}"),
+        ({}, "inputs", f"must be a list of tensors: {FORM}"),
         ({"inputs": []}, "inputs", "must be a list of tensors"),
         ({"inputs": [1]}, "inputs[0]", "must be an object"),
-        ({"input": []}, "input", "is not a field of the protocol"),
+        ({"input": []}, "input", f"is not a field of the protocol; write {FORM}"),
         ({"id": 5, "inputs": []}, "id", "must be a string of at most 256 characters"),
         ({"outputs": {}}, "outputs", "must be a list"),
         ({"outputs": [{}]}, "outputs[0].name", "must be a string"),

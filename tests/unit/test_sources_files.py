@@ -513,3 +513,25 @@ def test_files_elsewhere_and_links_are_refused(tmp_path: Path) -> None:
             opened(tmp_path / place, "Delta").splits(9)
     with pytest.raises(SourceError, match="there is no Delta table"):
         opened(tmp_path / "nothing", "Delta").splits(9)
+
+
+# ---------------------------------------------------------------- another format
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.csv", b"id,age,plan\na,1,p\n", "set the source's format: CSV"),
+        ("table", b"id,age,plan\na,1,p\n", "set the source's format: CSV"),
+        ("t.jsonl", b'{"id": "a", "age": 1}\n', "set the source's format: JSONLines"),
+        ("t.bin", b"\0\1\2\3" * 50, "set the source's format to what it is"),
+        ("cut.parquet", b"PAR1" + b"\0" * 50, "Parquet magic bytes not found in footer"),
+        ("empty.parquet", b"", "Parquet file size is 0 bytes"),
+    ],
+)
+def test_a_file_that_is_not_parquet_is_named_with_its_format(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=words):
+        opened(tmp_path / name).splits(10)

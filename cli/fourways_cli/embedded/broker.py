@@ -1,8 +1,8 @@
 """A NATS server with JetStream of the host's own, for streaming deployments without a broker.
 
 It listens on loopback only and keeps its streams under the state folder: events that were not
-scored when the host stopped are there when it starts again. It makes the streams the manifests
-name; on a cluster that is for whoever owns the broker.
+scored when the host stopped are there when it starts again. It creates the streams the manifests
+name; on a cluster the broker's owner creates them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,8 +19,8 @@ from pathlib import Path
 
 from fourways_api import ModelDeployment
 
+from .ports import HOST, free_port
 from .processes import child
-from .workloads import HOST
 
 PROGRAM = "nats-server"
 START_SECONDS = 10.0
@@ -30,14 +29,7 @@ POLL_SECONDS = 0.05
 
 
 class NoBroker(RuntimeError):
-    """No NATS server can be had here; the text says how to get one."""
-
-
-def free_port() -> int:
-    """Return a port of loopback nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """There is no NATS server here; the text says how to get one."""
 
 
 def streams_of(deployments: Iterable[ModelDeployment]) -> dict[str, list[str]]:
@@ -124,7 +116,7 @@ class Broker:
                 except NotFoundError:
                     await jetstream.add_stream(StreamConfig(name=name, subjects=subjects))
         except nats.errors.Error as error:
-            raise NoBroker(f"the NATS server made no stream {name}: {error}") from None
+            raise NoBroker(f"the NATS server did not create the stream {name}: {error}") from None
         finally:
             await client.close()
 

@@ -1,4 +1,4 @@
-"""How other commands talk to a running host: one line of JSON each way, on a socket of its own."""
+"""How other commands talk to a running host: a line of JSON each way, on a Unix socket."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class HostNotRunning(RuntimeError):
     """No host answers at this state folder."""
 
 
-class Refused(ValueError):
-    """The host cannot do what it was asked; the text is for people."""
+class RequestRefused(ValueError):
+    """The host cannot do what a command requests; the text is for people."""
 
 
 def control_path(state: Path) -> Path:
     """Return the socket of the host that holds a state folder.
 
-    A socket's path may be about 100 bytes long, so the shorter way to write it is taken.
+    A socket's path may be about 100 bytes long, so of two ways to write it the shorter is used.
     """
     path = state / "control"
     return min(path.absolute(), Path(os.path.relpath(path)), key=lambda p: len(str(p)))
 
 
 def ask(state: Path, question: Json) -> Json:
-    """Ask the running host; waits as long as it takes.
+    """Send a request to the running host and return its answer, however long that takes.
 
     Raises:
-        HostNotRunning: nobody answers.
+        HostNotRunning: no host answers at this state folder.
 
     """
     with socket.socket(socket.AF_UNIX) as connection:
@@ -46,20 +46,20 @@ def ask(state: Path, question: Json) -> Json:
             raise HostNotRunning(f"no `fourways up` runs at {state}") from None
         connection.sendall(orjson.dumps(question) + b"\n")
         with connection.makefile("rb") as lines:
-            answer: Json = orjson.loads(lines.readline() or b'{"error": "the host went away"}')
+            answer: Json = orjson.loads(lines.readline() or b'{"error": "the host ended"}')
     return answer
 
 
 @asynccontextmanager
 async def answering(state: Path, reply: Callable[[Json], Awaitable[Json]]) -> AsyncIterator[None]:
-    """Answer `fourways run|status|predict`. ``reply`` raises Refused where it must."""
+    """Answer `fourways run|status|predict`. ``reply`` raises RequestRefused where it must."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            said = await reply(orjson.loads(await reader.readline()))
+            answered = await reply(orjson.loads(await reader.readline()))
         except (KeyError, ValueError) as error:
-            said = {"error": str(error)}
-        writer.write(orjson.dumps(said) + b"\n")
+            answered = {"error": str(error)}
+        writer.write(orjson.dumps(answered) + b"\n")
         await writer.drain()
         writer.close()
 

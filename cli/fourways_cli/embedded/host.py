@@ -1,9 +1,9 @@
-"""The host itself: plans the manifests, runs what the plans say, tells the status of it."""
+"""The host itself: plans the manifests, runs the planned workloads, reports their status."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,10 +19,11 @@ from fourways_operator.status import next_run, status_of
 
 from .. import jobs
 from . import given, workloads
-from .broker import Broker, free_port, streams_of
+from .broker import Broker, streams_of
 from .clock import Clock, now
-from .control import Refused, answering
+from .control import RequestRefused, answering
 from .localised import localised
+from .ports import check_free, free_port
 from .runs import LocalRun
 from .servers import RunningServer
 from .state import held, lay_out, local_paths
@@ -34,6 +35,10 @@ SETTINGS = OperatorSettings(runtime_image="fourways-runtime")
 KEPT_RUNS = 10
 
 
+class RestartNeeded(RuntimeError):
+    """Deployments changed in a way that a running host does not take up; the text says how."""
+
+
 @dataclass(slots=True)
 class Managed:
     """A deployment this host serves."""
@@ -42,7 +47,7 @@ class Managed:
     """As it runs here."""
 
     document: Json
-    """As its manifest says, and its status."""
+    """As in its manifest, with its status."""
 
     wanted: tuple[Json, ...]
     cron: workloads.LocalCronJob | None
@@ -53,7 +58,7 @@ class Managed:
 
     @property
     def url(self) -> str | None:
-        """Where its model server answers, as KServe would say; None where it has none."""
+        """The address of its model server, as KServe would report it; None where it has none."""
         services = (s for s in self.servers if s.server.planned["kind"] == "InferenceService")
         return next((s.server.url for s in services), None)
 
@@ -75,10 +80,11 @@ class Host:
     ) -> None:
         """Plan everything; nothing runs yet.
 
-        ``broker`` is the address of a NATS server to use instead of one of the host's own.
+        ``port`` is the first gateway's; each further namespace has the next one. ``broker`` is
+        the address of a NATS server to use instead of one of the host's own.
 
         Raises:
-            SecretNotGiven: a deployment needs a Secret that cannot be made up.
+            SecretNotGiven: a deployment needs a Secret that the host cannot make.
 
         """
         given.check_databases(deployments, secrets)
@@ -86,30 +92,29 @@ class Host:
         self._clock = clock
         self._on_change = on_change
         self._tasks: asyncio.TaskGroup | None = None
+        self._work: dict[Key, set[asyncio.Task[None]]] = {}
+        self._gateway_tasks: dict[str, asyncio.Task[None]] = {}
         self._volumes = given.bundle_claims(deployments, state) | volumes
-        self.made_keys = {
-            name: folder
-            for name, folder in given.signing_keys(deployments, state).items()
-            if name not in secrets
+        self._secrets = secrets
+        self.made_keys = self._keys_to_make(deployments)
+        self._streams = streams_of(deployments)
+        self._broker = Broker(state, self._streams) if self._streams and broker is None else None
+        self._nats = self._broker.servers if self._broker else broker
+        self.managed = {d.key: self._manage(d) for d in deployments}
+        self._ports = {
+            namespace: port + index for index, namespace in enumerate(self._namespaces())
         }
-        self._secrets = self.made_keys | secrets
-        streams = streams_of(deployments)
-        self._broker = Broker(state, streams) if streams and broker is None else None
-        servers = self._broker.servers if self._broker else broker
-        self.managed = {d.key: self._manage(d, servers) for d in deployments}
-        spaces = sorted({namespace for namespace, _ in self.managed})
-        self.gateways = {
-            namespace: RunningServer(
-                workloads.gateway(self._plan_gateway(namespace), local_paths(state), port + index),
-                state,
-                clock,
-                partial(self._changed, namespace),
-            )
-            for index, namespace in enumerate(spaces)
-        }
+        self.gateways = {n: self._gateway(n) for n in self._ports}
 
-    def _manage(self, deployment: ModelDeployment, nats: str | None) -> Managed:
-        here = localised(deployment, nats)
+    def _keys_to_make(self, deployments: Iterable[ModelDeployment]) -> dict[str, Path]:
+        wanted = given.signing_keys(deployments, self._state)
+        return {name: folder for name, folder in wanted.items() if name not in self._secrets}
+
+    def _namespaces(self) -> list[str]:
+        return sorted({namespace for namespace, _ in self.managed})
+
+    def _manage(self, deployment: ModelDeployment) -> Managed:
+        here = localised(deployment, self._nats)
         objects, paths = planning.plan(here, SETTINGS), local_paths(self._state)
         crons = workloads.cron_jobs(objects)
         changed = partial(self._on_change, deployment.key)
@@ -125,24 +130,34 @@ class Host:
             ],
         )
 
+    def _gateway(self, namespace: str) -> RunningServer:
+        planned = self._plan_gateway(namespace)
+        server = workloads.gateway(planned, local_paths(self._state), self._ports[namespace])
+        return RunningServer(server, self._state, self._clock, partial(self._changed, namespace))
+
     def _plan_gateway(self, namespace: str) -> tuple[Json, ...]:
         ours = [m for (space, _), m in self.managed.items() if space == namespace]
         addresses = {m.deployment.metadata.name: m.url for m in ours if m.url}
         owners = [m.deployment.to_json() for m in ours]
         return planning.plan_gateway(namespace, owners, SETTINGS, Observed(addresses))
 
-    async def serve(self) -> None:
-        """Run until cancelled. Every process this host started is gone afterwards.
+    async def serve(self, on_start: Callable[[], None] = lambda: None) -> None:
+        """Run until cancelled. Every process this host started has ended afterwards.
+
+        ``on_start`` is called once nothing is in the way of the gateways.
 
         Raises:
             HostBusy: another host holds the state folder.
+            PortUnavailable: the port of a gateway is in use.
             NoBroker: a NATS server is needed, and there is none.
 
         """
         with held(self._state):
-            for folder in self.made_keys.values():
-                given.make_signing_key(folder)
-            lay_out(self._state, self._volumes, self._secrets)
+            # Answers on a port that another program holds would be taken for the gateway's.
+            for port in self._ports.values():
+                check_free(port)
+            self._lay_out()
+            on_start()
             # In this order: the group waits for its tasks before broker and socket close.
             async with (
                 answering(self._state, self._reply),
@@ -150,15 +165,15 @@ class Host:
                 asyncio.TaskGroup() as tasks,
             ):
                 self._tasks = tasks
-                for gateway in self.gateways.values():
-                    tasks.create_task(gateway.keep())
-                for key, managed in self.managed.items():
-                    for server in managed.servers:
-                        tasks.create_task(server.keep())
-                    for build in managed.builds:
-                        tasks.create_task(self._run(key, build))
-                    if managed.cron:
-                        tasks.create_task(self._schedule(key, managed.cron))
+                for namespace in self.gateways:
+                    self._start_gateway(namespace)
+                for key in self.managed:
+                    self._start(key)
+
+    def _lay_out(self) -> None:
+        for folder in self.made_keys.values():
+            given.make_signing_key(folder)
+        lay_out(self._state, self._volumes, self.made_keys | self._secrets)
 
     @asynccontextmanager
     async def _with_broker(self) -> AsyncIterator[None]:
@@ -168,29 +183,121 @@ class Host:
             async with self._broker.running():
                 yield
 
+    # ------------------------------------------------------------ what runs
+
+    def _start(self, key: Key) -> None:
+        managed = self.managed[key]
+        for server in managed.servers:
+            self._spawn(key, server.keep())
+        for build in managed.builds:
+            self._spawn(key, self._run(key, build))
+        if managed.cron:
+            self._spawn(key, self._schedule(key, managed.cron))
+
+    def _start_gateway(self, namespace: str) -> None:
+        assert self._tasks is not None  # noqa: S101  (called by serve and while it runs)
+        self._gateway_tasks[namespace] = self._tasks.create_task(self.gateways[namespace].keep())
+
+    def _spawn(self, key: Key, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if self._tasks is None:
+            work.close()
+            raise RequestRefused("the host is starting: try again")
+        task = self._tasks.create_task(work)
+        of_key = self._work.setdefault(key, set())
+        of_key.add(task)
+        task.add_done_callback(of_key.discard)
+        return task
+
+    async def replace(self, deployments: Sequence[ModelDeployment]) -> list[Key]:
+        """Run these deployments from now on; return the keys of those that changed.
+
+        What did not change keeps running. Of what changed everything is started again, so a
+        batch deployment runs once.
+
+        Raises:
+            SecretNotGiven: a deployment needs a Secret that the host cannot make.
+            PortUnavailable: the port of a new namespace's gateway is in use.
+            RestartNeeded: the NATS streams of the host's own broker changed.
+
+        """
+        self._check(deployments)
+        wanted = {d.key: d for d in deployments}
+        new = [k for k, d in wanted.items() if not self._runs_as(k, d)]
+        gone = [key for key in self.managed if key not in wanted]
+        for key in (*gone, *new):
+            await _cancelled(self._work.pop(key, set()))
+        ended = {k: [r for r in m.runs if r.ended] for k, m in self.managed.items()}
+        self.managed = {
+            key: self._manage(d) if key in new else self.managed[key] for key, d in wanted.items()
+        }
+        for key in new:
+            self.managed[key].runs = ended.get(key, [])
+        self._volumes = given.bundle_claims(deployments, self._state) | self._volumes
+        self.made_keys = self._keys_to_make(deployments)
+        self._lay_out()
+        await self._replace_gateways()
+        for key in new:
+            self._start(key)
+        return sorted({*new, *gone})
+
+    def _check(self, deployments: Sequence[ModelDeployment]) -> None:
+        given.check_databases(deployments, self._secrets)
+        if self._tasks is None:
+            raise RestartNeeded("the host was still starting")
+        if (self._broker or self._nats is None) and streams_of(deployments) != self._streams:
+            raise RestartNeeded("the NATS streams changed")
+        for namespace in sorted({d.key[0] for d in deployments} - set(self._ports)):
+            port = max(self._ports.values()) + 1
+            check_free(port)
+            self._ports[namespace] = port
+
+    def _runs_as(self, key: Key, deployment: ModelDeployment) -> bool:
+        managed = self.managed.get(key)
+        return managed is not None and managed.deployment == localised(deployment, self._nats)
+
+    async def _replace_gateways(self) -> None:
+        before, namespaces = self.gateways, self._namespaces()
+        made = {namespace: self._gateway(namespace) for namespace in namespaces}
+        same = {n for n in namespaces if n in before and _same(before[n], made[n])}
+        stopped = [self._gateway_tasks.pop(n) for n in before if n not in same]
+        await _cancelled(stopped)
+        self.gateways = {n: before[n] if n in same else made[n] for n in namespaces}
+        for namespace in namespaces:
+            if namespace not in same:
+                self._start_gateway(namespace)
+
     async def start_run(self, key: Key, resume: str | None = None) -> LocalRun:
-        """Start a run of a deployment; return it once it is its turn. Raises Refused."""
+        """Start a run of a deployment; return it once it begins. Raises RequestRefused."""
         cron = self._cron(key)
         begun: asyncio.Future[LocalRun] = asyncio.get_running_loop().create_future()
-        self._spawn(self._in_turn(key, jobs.run_job(cron.planned, resume), begun))
+
+        def refuse(task: asyncio.Task[None]) -> None:
+            if not begun.done():
+                begun.set_exception(RequestRefused(f"{key[1]} changed meanwhile: try again"))
+
+        task = self._spawn(key, self._in_turn(key, jobs.run_job(cron.planned, resume), begun))
+        # In a callback: a task that is cancelled before it began runs no code of its own.
+        task.add_done_callback(refuse)
         return await begun
 
     def start_rollback(self, key: Key, run: str) -> LocalRun:
-        """Start to have answers come from an earlier run again. Raises Refused."""
+        """Start a Job that makes answers come from an earlier run. Raises RequestRefused."""
         job = self._job(key, jobs.rollback_job(self._cron(key).planned, run))
         started = self._begin(key, job)
-        self._spawn(self._see_through(key, started))
+        self._spawn(key, self._see_through(key, started))
         return started
 
     def _cron(self, key: Key) -> workloads.LocalCronJob:
         managed = self.managed.get(key)
         if managed is None:
-            raise Refused(f"no deployment {key[1]} in namespace {key[0]} here")
+            raise RequestRefused(f"no ModelDeployment {key[1]} in namespace {key[0]}")
         if managed.cron is None:
             mode = managed.deployment.spec.choice().mode
             if mode == "batch":
-                raise Refused(f"{key[1]} has no runs: `fourways status` says why")
-            raise Refused(f"{key[1]} is a {mode} deployment: only batch deployments have runs")
+                raise RequestRefused(f"{key[1]} has no runs: `fourways status` says why")
+            raise RequestRefused(
+                f"{key[1]} is a {mode} deployment: only batch deployments have runs"
+            )
         return managed.cron
 
     def _job(self, key: Key, planned: Json) -> workloads.LocalJob:
@@ -201,12 +308,6 @@ class Host:
         while f"{prefix}{number}" in taken:
             number += 1
         return workloads.batch_job(planned, f"{prefix}{number}", local_paths(self._state))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        if self._tasks is None:
-            work.close()
-            raise Refused("the host is starting: try again")
-        self._tasks.create_task(work)
 
     async def _in_turn(
         self, key: Key, planned: Json, begun: asyncio.Future[LocalRun] | None = None
@@ -233,13 +334,13 @@ class Host:
         await self._see_through(key, self._begin(key, job))
 
     async def _schedule(self, key: Key, cron: workloads.LocalCronJob) -> None:
-        """Run once at the start, so that there is something to ask, then when the schedule says."""
+        """Run once at the start, so that there are predictions, then on schedule."""
         while not cron.suspend:
             await self._in_turn(key, jobs.run_job(cron.planned))
             due = datetime.fromisoformat(next_run(cron.schedule, cron.time_zone, self._clock()))
             await asyncio.sleep(max(0.0, (due - self._clock()).total_seconds()))
 
-    # ------------------------------------------------------------ what is said of it
+    # ------------------------------------------------------------ what it reports
 
     def status(self, key: Key) -> Json:
         """Return a deployment's status, decided by the operator's own code."""
@@ -259,7 +360,7 @@ class Host:
         )
         status = status_of(facts, (), managed.deployment)
         if "address" in status:
-            # What a backend in the cluster would ask by the Service's name.
+            # In a cluster a backend uses the Service's name instead.
             _, _, path = status["address"].partition(".svc/")
             status["address"] = f"{gateway.server.url}/{path}"
         managed.document = {**managed.document, "status": status}
@@ -280,8 +381,27 @@ class Host:
                 run = self.start_rollback(key, question["run"])
                 return {"run": run.name, "log": str(run.log)}
         return {
-            "gateways": {n: g.server.url for n, g in self.gateways.items()},
+            "gateways": {
+                namespace: {
+                    "url": gateway.server.url,
+                    "listening": gateway.listening,
+                    "log": str(gateway.log),
+                }
+                for namespace, gateway in self.gateways.items()
+            },
             "deployments": [
                 {**m.document, "status": self.status(k)} for k, m in self.managed.items()
             ],
         }
+
+
+def _same(one: RunningServer, other: RunningServer) -> bool:
+    return one.server.config == other.server.config
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

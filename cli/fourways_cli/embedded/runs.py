@@ -1,4 +1,4 @@
-"""A Job on this host, a batch run or the build of bundles, in the shape Kubernetes tells it.
+"""A Job on this host, a batch run or the build of bundles, described as Kubernetes would.
 
 It is kept as a Job document and the documents of its pods, so that status is decided by the
 operator's own code, from the same facts.
@@ -26,7 +26,7 @@ _LOST = "Lost"
 
 
 class LocalRun:
-    """One Job: ``job`` and ``pods`` tell how it goes, as the API server would."""
+    """One Job: ``job`` and ``pods`` describe it as the API server would."""
 
     def __init__(self, job: LocalJob, state: Path, clock: Clock = now) -> None:
         self._job = job
@@ -50,8 +50,13 @@ class LocalRun:
         """The file its workers write to."""
         return self._state / "logs" / f"{self.name}.log"
 
+    @property
+    def ended(self) -> bool:
+        """True once the Job is complete or has failed."""
+        return "conditions" in self.job["status"]
+
     async def run(self) -> None:
-        """Run to the end: tried again as the Job's policy says, within its deadline."""
+        """Run to the end: retried as the Job's policy says, within its deadline."""
         try:
             async with asyncio.timeout(self._job.deadline_seconds):
                 kind, reason = await self._workers()
@@ -60,7 +65,7 @@ class LocalRun:
         self._end(kind, reason)
 
     async def _workers(self) -> tuple[str, str]:
-        """Run all workers until one ends well, one finds it pointless, or all are lost."""
+        """Run all workers until one succeeds, one fails for good, or all are lost."""
         workers = [asyncio.create_task(self._worker(i)) for i in range(self._job.workers)]
         try:
             for ended in asyncio.as_completed(workers):
@@ -89,10 +94,10 @@ class LocalRun:
 
     async def _attempt(self, index: int, attempt: int) -> int:
         pod = f"{self.name}-{index}-{attempt}"
-        last_words = self._state / "runs" / f"{pod}.json"
-        last_words.unlink(missing_ok=True)
+        termination = self._state / "runs" / f"{pod}.json"
+        termination.unlink(missing_ok=True)
         config = self._job.config
-        paths = config.paths.model_copy(update={"termination_log": str(last_words)})
+        paths = config.paths.model_copy(update={"termination_log": str(termination)})
         environment = {
             CONFIG_VARIABLE: document(config.model_copy(update={"paths": paths})),
             RUN_VARIABLE: self._job.run or self.name,
@@ -106,7 +111,7 @@ class LocalRun:
                 code = await process.wait()
         finally:
             status["active"] -= 1
-        self.pods.append(self._pod(pod, index, f"{started}-{attempt:04}", code, read(last_words)))
+        self.pods.append(self._pod(pod, index, f"{started}-{attempt:04}", code, read(termination)))
         return code
 
     def _pod(self, name: str, index: int, created: str, code: int, message: str) -> Json:

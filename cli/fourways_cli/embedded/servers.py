@@ -1,4 +1,4 @@
-"""A long-running worker on this host: kept going, and told in the shape Kubernetes tells.
+"""A long-running worker on this host: restarted when it ends, described as Kubernetes would.
 
 Its pod is kept as a document, and so is the object it belongs to (Deployment, InferenceService),
 so that status is decided by the operator's own code, from the same facts.
@@ -16,6 +16,7 @@ from typing import Any
 from fourways_api.runtime_config import CONFIG_VARIABLE, TERMINAL_EXIT_CODES
 
 from .clock import Clock, now, stamp
+from .ports import ListeningLog
 from .processes import worker
 from .workloads import LocalServer, document
 
@@ -25,7 +26,7 @@ FIRST_RESTART_SECONDS = 1.0
 POINTLESS_RESTART_SECONDS = 10.0
 LONGEST_RESTART_SECONDS = 30.0
 STEADY_SECONDS = 60.0
-"""After this long at work a worker that ends is started again at once, as for the first time."""
+"""A worker that ran this long before it ended is restarted after the first, short pause."""
 
 STARTING_POLL_SECONDS = 0.05
 POLL_SECONDS = 1.0
@@ -33,7 +34,10 @@ ANSWER_SECONDS = 2.0
 
 
 class RunningServer:
-    """One worker's life. ``pod`` and ``owner`` tell how it goes, as the API server would."""
+    """One worker, over its restarts. ``pod`` and ``owner`` describe it as the API server would.
+
+    It is ready once this very process listens on its port, and answers there.
+    """
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class RunningServer:
     ) -> None:
         self.server = server
         self.ready = False
+        self.listening = False
         self._state = state
         self._clock = clock
         self._on_change = on_change
@@ -53,14 +58,14 @@ class RunningServer:
         self._created = stamp(clock)
 
     async def keep(self) -> None:
-        """Keep it running until cancelled; it is gone then."""
+        """Keep it running until cancelled; its process has ended then."""
         pause = FIRST_RESTART_SECONDS
         while True:
             began = asyncio.get_running_loop().time()
             code = await self._life()
             if asyncio.get_running_loop().time() - began > STEADY_SECONDS:
                 pause = FIRST_RESTART_SECONDS
-            # What is wrong with the model or the spec is not better a second later.
+            # A fault of the model or the spec is still there a second later.
             if code in TERMINAL_EXIT_CODES:
                 pause = max(pause, POINTLESS_RESTART_SECONDS)
             await asyncio.sleep(pause)
@@ -69,40 +74,48 @@ class RunningServer:
 
     async def _life(self) -> int:
         """Run it once, from its start to its end; return its exit code."""
-        last_words = self._state / "runs" / f"{self.server.namespace}-{self.server.name}.json"
-        last_words.unlink(missing_ok=True)
+        termination = self._state / "runs" / f"{self.server.namespace}-{self.server.name}.json"
+        termination.unlink(missing_ok=True)
         config = self.server.config
-        paths = config.paths.model_copy(update={"termination_log": str(last_words)})
+        paths = config.paths.model_copy(update={"termination_log": str(termination)})
         environment = {CONFIG_VARIABLE: document(config.model_copy(update={"paths": paths}))}
         started = stamp(self._clock)
-        async with worker(self.server.args, environment, self.log) as process:
-            self._tell({"running": {"startedAt": started}}, ready=False)
-            ended = asyncio.create_task(process.wait())
-            await self._watch(ended)
-            code = await ended
+        log = ListeningLog(self.log, config.port)
+        try:
+            async with worker(self.server.args, environment, self.log) as process:
+                self._set({"running": {"startedAt": started}}, ready=False)
+                ended = asyncio.create_task(process.wait())
+                await self._watch(ended, log)
+                code = await ended
+        finally:
+            self.listening = False
         terminated = {
             "exitCode": exit_code(code),
             "reason": _reason(code),
-            "message": read(last_words),
+            "message": read(termination),
             "startedAt": started,
             "finishedAt": stamp(self._clock),
         }
         self._before = {"terminated": terminated}
         # What the kubelet says of a container that waits to be started again.
-        self._tell({"waiting": {"reason": "CrashLoopBackOff"}}, ready=False)
+        self._set({"waiting": {"reason": "CrashLoopBackOff"}}, ready=False)
         return code
 
-    async def _watch(self, ended: asyncio.Task[int]) -> None:
-        """Ask whether it is ready, as the kubelet's probes do, until it ends."""
+    async def _watch(self, ended: asyncio.Task[int], log: ListeningLog) -> None:
+        """Probe whether it is ready, as the kubelet does, until it ends."""
         config = self.server.config
         while not ended.done():
-            ready = await answers(config.host, config.port, self.server.ready_path)
+            # Before it listens itself, an answer would be another program's.
+            self.listening = log.look()
+            ready = self.listening and await answers(
+                config.host, config.port, self.server.ready_path
+            )
             if ready != self.ready:
-                self._tell(self._now, ready=ready)
+                self._set(self._now, ready=ready)
             wait = POLL_SECONDS if self.ready else STARTING_POLL_SECONDS
             await asyncio.wait([ended], timeout=wait)
 
-    def _tell(self, now: Json, *, ready: bool) -> None:
+    def _set(self, now: Json, *, ready: bool) -> None:
         self._now, self.ready = now, ready
         self._on_change()
 
@@ -149,7 +162,7 @@ class RunningServer:
 
     @property
     def owner(self) -> Json:
-        """The object it belongs to: as planned, of its first generation, with its status."""
+        """The object it belongs to: as planned, in its first generation, with its status."""
         planned = self.server.planned
         meta = {**planned["metadata"], "generation": 1, "creationTimestamp": self._created}
         is_service = planned["kind"] == "InferenceService"
@@ -181,7 +194,7 @@ class RunningServer:
 
 
 async def answers(host: str, port: int, path: str) -> bool:
-    """Tell whether an HTTP server says 200 to a path, within two seconds."""
+    """Return whether an HTTP server answers 200 for a path, within two seconds."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             reader, writer = await asyncio.open_connection(host, port)
@@ -193,7 +206,7 @@ async def answers(host: str, port: int, path: str) -> bool:
 
 
 def read(path: Path) -> str:
-    """Return a worker's last words; empty where it left none."""
+    """Return a worker's termination message; empty where it left none."""
     try:
         return path.read_text()
     except OSError:
@@ -201,7 +214,7 @@ def read(path: Path) -> str:
 
 
 def exit_code(code: int) -> int:
-    """Return a process's exit code as the kubelet tells it: 128 + N for signal N."""
+    """Return a process's exit code as the kubelet reports it: 128 + N for signal N."""
     return code if code >= 0 else 128 - code
 
 

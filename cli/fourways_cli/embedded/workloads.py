@@ -24,11 +24,12 @@ from fourways_api import (
 )
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 
+from .ports import HOST
+
 Json = dict[str, Any]
 Listening = ServerConfig | StreamConfig | GatewayConfig
 C = TypeVar("C", RuntimeConfig, ServerConfig, StreamConfig, EdgeConfig, GatewayConfig)
 
-HOST = "127.0.0.1"
 READY = "/v2/health/ready"
 
 

@@ -34,6 +34,9 @@ MAX_KEY_CHARACTERS = 1024
 _FIELDS = frozenset({"id", "inputs", "model_name", "model_version", "outputs", "parameters"})
 """Of a request. The path names the model; some clients repeat that in the body."""
 
+FORM = '{"inputs": [{"name": NAME, "shape": [ROWS], "datatype": TYPE, "data": [VALUE, ...]}]}'
+"""What a request looks like, for whoever sent something else."""
+
 _MAX_ID = 256
 _INT64 = range(-(2**63), 2**63)
 
@@ -46,9 +49,13 @@ def refuse(field: str, reason: str) -> HttpError:
 def read_envelope(body: Any) -> tuple[dict[str, Any], str | None]:
     """Check a request's outermost fields; return it and its id. Raises HttpError 400."""
     if not isinstance(body, dict):
-        raise refuse("body", "must be a JSON object")
+        raise refuse("body", f"must be a JSON object: {FORM}")
     if not body.keys() <= _FIELDS:
-        raise refuse(sorted(body.keys() - _FIELDS)[0][:63], "is not a field of the protocol")
+        form = "" if "inputs" in body else f"; write {FORM}"
+        unknown = sorted(body.keys() - _FIELDS)[0][:63]
+        raise refuse(unknown, f"is not a field of the protocol{form}")
+    if "inputs" not in body:
+        raise refuse("inputs", f"must be a list of tensors: {FORM}")
     identity = body.get("id")
     if identity is not None and (not isinstance(identity, str) or len(identity) > _MAX_ID):
         raise refuse("id", f"must be a string of at most {_MAX_ID} characters")

@@ -23,11 +23,15 @@ from fourways_runtime.scoring.splits import Newer, Section, Split
 
 from . import BATCH_BYTES, rows_at_once
 from .base import SPLIT_ROWS, Chunk, check_more, check_names, completed, wanted
-from .files import Files
+from .files import SUFFIXES, Files
 
 _arrow: Any = pa
 _concat = _arrow.concat_batches  # Its stub knows it not.
 _READAHEAD = 4
+_MARK = b"PAR1"
+"""First bytes of every Parquet file."""
+
+_FIRST_BYTES = 512
 _FOOTERS_AT_ONCE = 8
 """Footers asked for at once where each is a round trip."""
 
@@ -83,7 +87,13 @@ class ParquetTable:
             return self._last[1]
         with self._files.reading(name):
             fragment: Any = self._form.make_fragment(path, self._files.filesystem)
-            _check(self._contract, fragment.physical_schema, fixed, name)
+            try:
+                schema = fragment.physical_schema
+            except (pa.ArrowException, OSError):
+                if fault := _other_format(self._files.filesystem, path):
+                    raise SourceError(f"{name}: {fault}") from None
+                raise
+            _check(self._contract, schema, fixed, name)
             check_more(self._more, [*fragment.physical_schema.names, *fixed], name)
             fragment.ensure_complete_metadata()
         self._last = path + mark, fragment
@@ -188,6 +198,23 @@ class ParquetTable:
         """Read the table from its start, in order."""
         for split in self.splits(SPLIT_ROWS):
             yield from self.read(split)
+
+
+def _other_format(filesystem: Any, path: str) -> str | None:
+    """Return what a file that does not open as Parquet is, and the fix; None for a damaged one."""
+    with filesystem.open_input_stream(path) as file:
+        first: bytes = file.read(_FIRST_BYTES)
+    if first.startswith(_MARK) or not first:
+        return None
+    lines = first.decode("utf-8", "replace").splitlines()
+    known = None
+    if first.lstrip().startswith(b"{"):
+        known = "JSONLines"
+    elif path.lower().endswith(SUFFIXES["CSV"]) or any(c in lines[0] for c in ",;\t"):
+        known = "CSV"
+    if known is None or "\0" in lines[0]:
+        return "it is not a Parquet file; set the source's format to what it is"
+    return f"it is not a Parquet file, and looks like {known}; set the source's format: {known}"
 
 
 def _ranges(columns: Sequence[Any]) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from fourways_api.model import ModelReference
 from fourways_runtime.errors import ConfigError
 
 from .base import Model, Tensor
+from .sniff import refuse_other_format
 
 __all__ = ["FORMATS", "LoadRequest", "Model", "Tensor", "load"]
 
@@ -48,6 +49,7 @@ def load(
         ConfigError: an extra is missing, or the reference is impossible.
 
     """
+    refuse_other_format(path, reference.format)
     return FORMATS[reference.format](LoadRequest(path, reference, threads, external_root))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -34,6 +35,13 @@ class RejectLimit:
     def exceeded(self, rejects: int, rows: int) -> bool:
         """Tell, at the end, whether too many of ``rows`` rows were refused."""
         return rejects > self.allowed(rows)
+
+
+def cure_of(examples: Sequence[Reject]) -> str:
+    """Return what to do about refused rows like these."""
+    absent = any(reject.reason == "missing" for reject in examples)
+    nullable = "set nullable: true on inputs that may be missing (null or NaN), " if absent else ""
+    return f"{nullable}correct the rows, or raise spec.batch.maxRejects"
 
 
 @dataclass(slots=True)

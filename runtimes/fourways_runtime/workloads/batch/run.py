@@ -30,7 +30,7 @@ from fourways_runtime.errors import (
 )
 
 from .host import system_allocator, uninterrupted, worker
-from .limits import Progress, RejectLimit
+from .limits import Progress, RejectLimit, cure_of
 from .sizes import batch_bytes, chunk_rows
 
 if TYPE_CHECKING:
@@ -381,7 +381,9 @@ class BatchRun:
             f"row {r.row}{'' if r.key is None else f' ({r.key[:40]})'}: {r}"
             for r in self.progress.examples
         ]
-        return "the first: " + "; ".join(told) if told else "a key occurs more than once"
+        if not told:
+            return "a key occurs more than once"
+        return f"the first: {'; '.join(told)}; {cure_of(self.progress.examples)}"
 
     # ------------------------------------------------------------ publishing
 

@@ -1,0 +1,208 @@
+"""Reading manifests: valid ModelDeployments of files, or what is wrong with them.
+
+A path without a scheme, such as ``uri: model.onnx``, is relative to its file. It becomes a
+``file://`` URI before the document is validated, so the API types and the operator never see it.
+Where the manifest is meant for a cluster, such a path is refused with the fix.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fourways_api import KIND, Document, ModelDeployment, Problem, review
+
+from .output import INVALID, Finding, findings_of, print_findings, read_file
+from .terminal import warn
+
+URI_FIELDS = (
+    "spec.model.uri",
+    "spec.contract.goldenVectors.uri",
+    "spec.batch.source.uri",
+    "spec.batch.sink.files.uri",
+    "spec.edge.publish",
+)
+"""Every field of a ModelDeployment that holds a URI."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One ModelDeployment of a file, valid or not."""
+
+    file: Path
+    document: Document
+    """As written, except that paths without a scheme are file URIs."""
+
+    deployment: ModelDeployment | None
+    """None where it could not be read at all."""
+
+    findings: tuple[Finding, ...]
+    relative: tuple[str, ...]
+    """The fields whose URI is a path without a scheme."""
+
+    @property
+    def title(self) -> str:
+        """Kind and name."""
+        return self.document.title
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedObject:
+    """An object of a file that is no ModelDeployment."""
+
+    file: Path
+    title: str
+
+
+@dataclass(slots=True)
+class ManifestFiles:
+    """What some files hold."""
+
+    valid: list[Manifest] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    skipped: list[SkippedObject] = field(default_factory=list)
+
+
+def read_manifests(
+    paths: Iterable[Path], *, namespace: str | None = None, for_cluster: bool = False
+) -> ManifestFiles:
+    """Read and validate the ModelDeployments of some files.
+
+    ``namespace`` is given to those that name none, as ``kubectl apply -n`` does. ``for_cluster``
+    refuses paths that are relative to the file.
+    """
+    read = ManifestFiles()
+    places: dict[tuple[str, str], str] = {}
+    for path in paths:
+        documents, unread = read_file(path)
+        read.findings += unread
+        for document in documents:
+            if not document.is_ours:
+                read.skipped.append(SkippedObject(path, document.title))
+                continue
+            manifest = read_manifest(path, document, namespace, for_cluster=for_cluster)
+            findings = [*manifest.findings, *_given_twice(manifest, places)]
+            read.findings += findings
+            if not findings:
+                read.valid.append(manifest)
+    return read
+
+
+def read_deployments(
+    paths: Iterable[Path], *, namespace: str | None = None, for_cluster: bool = False
+) -> list[ModelDeployment]:
+    """Return the ModelDeployments of some files; exits with 2 and says why if one is invalid."""
+    paths = list(paths)
+    read = read_manifests(paths, namespace=namespace, for_cluster=for_cluster)
+    print_findings(read.findings)
+    if not read.valid and not read.findings:
+        warn(f"no {KIND} in {', '.join(map(str, paths))}")
+    if read.findings or not read.valid:
+        raise typer.Exit(INVALID)
+    return [m.deployment for m in read.valid if m.deployment]
+
+
+def read_manifest(
+    path: Path, document: Document, namespace: str | None = None, *, for_cluster: bool = False
+) -> Manifest:
+    """Validate one ModelDeployment of a file."""
+    data = copy.deepcopy(document.data)
+    problems = [*_set_namespace(data, namespace)]
+    relative = _resolve_paths(data, _folder(path))
+    verdict = review(replace(document, data=data))
+    problems += verdict.problems
+    known = {p.field for p in problems}
+    problems += [p for p in _foreign_hosts(data) if p.field not in known]
+    if for_cluster:
+        problems += [_no_path_here(name, written) for name, written in relative.items()]
+    findings = tuple(findings_of(path, document, problems))
+    return Manifest(path, verdict.document, verdict.deployment, findings, tuple(relative))
+
+
+def _folder(path: Path) -> Path:
+    """Return what paths of a file are relative to; for standard input, the working directory."""
+    return Path.cwd() if str(path) == "-" else path.resolve().parent
+
+
+def _set_namespace(data: dict[str, Any], namespace: str | None) -> list[Problem]:
+    metadata = data.get("metadata")
+    if namespace is None or not isinstance(metadata, dict):
+        return []
+    written = metadata.setdefault("namespace", namespace)
+    if written == namespace:
+        return []
+    fault = f"{written!r} is not the namespace given with -n, {namespace!r}"
+    return [Problem("metadata.namespace", fault, "leave -n out, or correct the manifest")]
+
+
+def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, str]:
+    """Make file URIs of paths without a scheme, in place; return those paths by their field."""
+    found = {}
+    for name in URI_FIELDS:
+        holder, last = _holder(data, name)
+        written = holder.get(last)
+        if not (isinstance(written, str) and written) or _SCHEME.match(written):
+            continue
+        # Not resolved: the runtime decides about links below the manifest's folder.
+        path = Path(os.path.normpath(folder / written))
+        holder[last] = path.as_uri() + ("/" if written.endswith("/") else "")
+        found[name] = written
+    return found
+
+
+def _foreign_hosts(data: dict[str, Any]) -> list[Problem]:
+    """Return a problem for each file URI that names a host: nobody reads files of other hosts."""
+    problems = []
+    for name in URI_FIELDS:
+        holder, last = _holder(data, name)
+        uri = holder.get(last)
+        if not (isinstance(uri, str) and uri.startswith("file://")):
+            continue
+        host = uri.removeprefix("file://").partition("/")[0]
+        if host not in ("", "localhost"):
+            fault = f"'{uri}' names the host '{host}', not a file"
+            fix = "write file:/// (three slashes) and an absolute path, or a path without file://"
+            problems.append(Problem(name, fault, fix))
+    return problems
+
+
+def _no_path_here(name: str, written: str) -> Problem:
+    return Problem(
+        name,
+        f"'{written}' is a path of this machine, which a cluster cannot read",
+        "write s3://, pvc://CLAIM/ or another URI (`fourways up` reads paths relative to the file)",
+    )
+
+
+def _holder(data: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """Return the object that a field belongs to, or an empty one, and the field's own name."""
+    *path, last = name.split(".")
+    holder: Any = data
+    for key in path:
+        holder = holder.get(key) if isinstance(holder, dict) else None
+    return (holder if isinstance(holder, dict) else {}), last
+
+
+def _given_twice(manifest: Manifest, places: dict[tuple[str, str], str]) -> list[Finding]:
+    """Note where a deployment is; return a finding where one of its name was noted before."""
+    metadata = manifest.document.data.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str) or not isinstance(metadata, dict):
+        return []
+    key = (str(metadata.get("namespace") or "default"), name)
+    place = f"{manifest.file}:{manifest.document.line('metadata.name')}"
+    first = places.setdefault(key, place)
+    if first == place:
+        return []
+    fault = f"'{name}' is given twice in namespace {key[0]}: also at {first}"
+    problem = Problem("metadata.name", fault, "rename one of them, or remove it")
+    return list(findings_of(manifest.file, manifest.document, [problem]))

@@ -1,0 +1,125 @@
+"""``fourways status|predict``: queries to the host running here, or to a cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import orjson
+import typer
+
+from .predictions import InputNotAllowed, predictions
+from .tables import deployments_table, prediction_table
+from .target_command import (
+    ClusterOption,
+    ContextOption,
+    KubeconfigOption,
+    ListOutput,
+    ListOutputOption,
+    NamespaceOption,
+    StateOption,
+    TableOutput,
+    TableOutputOption,
+    failed,
+    invalid,
+    open_scope,
+    or_exit,
+    wait_option,
+)
+from .targets import GATEWAY_WAIT_SECONDS, named
+from .terminal import print_json, print_names, print_table, print_yaml, say
+from .up import STATE
+
+
+def status(
+    name: Annotated[str | None, typer.Argument(help="One deployment; all by default.")] = None,
+    namespace: NamespaceOption = None,
+    all_namespaces: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="The deployments of all namespaces.")
+    ] = False,
+    output: ListOutputOption = ListOutput.TABLE,
+    state: StateOption = STATE,
+    cluster: ClusterOption = False,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> None:
+    """Show deployments, whether they are ready, and what is in the way."""
+    if all_namespaces and name is not None:
+        raise invalid("a deployment is named within one namespace: use -n instead of -A")
+    scope = open_scope(namespace, state, cluster, kubeconfig, context)
+    wanted = None if all_namespaces else scope.namespace
+    documents = or_exit(lambda: scope.target.deployments(wanted))
+    if name is not None:
+        documents = [or_exit(lambda: named(documents, scope.namespace, name))]
+    match output:
+        case ListOutput.JSON:
+            print_json(documents)
+        case ListOutput.YAML:
+            print_yaml(*documents)
+        case ListOutput.NAME:
+            print_names(f"modeldeployment.fourways.dev/{d['metadata']['name']}" for d in documents)
+        case _ if not documents:
+            say("no ModelDeployments" + (f" in namespace {wanted}" if wanted else ""))
+        case _:
+            wide = output is ListOutput.WIDE
+            print_table(deployments_table(documents, wide=wide, namespaces=all_namespaces))
+
+
+def predict(
+    name: Annotated[str, typer.Argument(help="A deployment.")],
+    keys: Annotated[list[str], typer.Argument(help="Entity keys.")],
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="NAME=VALUE of an input of the contract, VALUE as JSON. Repeatable. Real-time and "
+            "streaming deployments only.",
+        ),
+    ] = None,
+    wait: Annotated[
+        float,
+        wait_option("Seconds to wait for the answer to a new event.", GATEWAY_WAIT_SECONDS),
+    ] = 5.0,
+    namespace: NamespaceOption = None,
+    output: TableOutputOption = TableOutput.TABLE,
+    state: StateOption = STATE,
+    cluster: ClusterOption = False,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> None:
+    """Fetch predictions by entity key, as a backend does: from the gateway.
+
+    Batch deployments answer from their published run. Real-time deployments score --input now;
+    inputs that their database has may be left out. Streaming deployments publish --input as an
+    event where no answer is stored. Keys without a prediction are named, and the exit code is 1.
+    """
+    inputs = dict(_input(text) for text in given or [])
+    scope = open_scope(namespace, state, cluster, kubeconfig, context)
+    try:
+        found = or_exit(
+            lambda: predictions(scope.target, scope.namespace, name, keys, inputs, wait)
+        )
+    except InputNotAllowed as error:
+        raise invalid(str(error)) from None
+    match output:
+        case TableOutput.JSON:
+            print_json(found.answers)
+        case TableOutput.YAML:
+            print_yaml(*found.answers)
+        case _ if found.answers:
+            print_table(prediction_table(found.answers))
+    if found.missing:
+        raise failed(
+            f"no prediction of {name} for {len(found.missing)} of {len(keys)} keys: "
+            + ", ".join(repr(key) for key in found.missing)
+        )
+
+
+def _input(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise invalid(f"--input {text}: write NAME=VALUE")
+    try:
+        return name, orjson.loads(value)
+    except ValueError:
+        # A word needs no quotes.
+        return name, value

@@ -1,0 +1,152 @@
+"""The only module that writes to the terminal, so that foreign text is made safe in one place.
+
+Every text passes through ``displayed``: control characters are escaped and lengths bounded. None
+is read as rich's markup, because everything is printed as :class:`rich.text.Text`. A text with a
+style is a pair of text and style. ``tests/unit/test_cli_terminal.py`` checks that no other module
+of the package prints or imports rich's consoles, tables, trees or markup.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from fourways_api import dump_yaml
+from fourways_api.display import DISPLAY_LIMIT, displayed, json_displayed
+
+PIPE_WIDTH = 16_384
+"""Columns where the output is no terminal: whatever reads a pipe gets a row on one line."""
+
+NAME_LIMIT = 300
+"""Maximum characters of a name; a Kubernetes name has at most 253."""
+
+Part = str | tuple[str, str]
+"""A text, or a text and its style."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A table's column. ``copied`` texts are names other commands take: never cut or wrapped."""
+
+    title: str
+    copied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A node of a tree: its label and what hangs below it."""
+
+    label: tuple[Part, ...]
+    branches: list[Branch] = field(default_factory=list)
+
+    def add(self, *label: Part) -> Branch:
+        """Add a branch below this one, and return it."""
+        branch = Branch(label)
+        self.branches.append(branch)
+        return branch
+
+
+def stdout() -> Console:
+    """Return a console on standard output."""
+    return _console(None)
+
+
+def words(*parts: Part, limit: int = DISPLAY_LIMIT, lines: bool = False) -> Text:
+    """Return texts as one styled line; hidden characters are escaped, markup is not read."""
+    text = Text()
+    for part in parts:
+        content, style = (part, "") if isinstance(part, str) else part
+        text.append(displayed(content, limit, lines=lines), style)
+    return text
+
+
+def say(*parts: Part) -> None:
+    """Print a line on standard output."""
+    stdout().print(words(*parts), soft_wrap=True)
+
+
+def warn(*parts: Part) -> None:
+    """Print a line, or a message of several, on standard error."""
+    Console(stderr=True).print(words(*parts, lines=True), soft_wrap=True)
+
+
+def table(headings: Sequence[Heading | str], rows: Iterable[Sequence[Part]]) -> Table:
+    """Return a table; columns whose texts are not to be copied fold where it is narrow."""
+    columns = [h if isinstance(h, Heading) else Heading(h) for h in headings]
+    made = Table(box=None)
+    cells = [
+        [
+            words(cell, limit=NAME_LIMIT if column.copied else DISPLAY_LIMIT)
+            for column, cell in zip(columns, row, strict=True)
+        ]
+        for row in rows
+    ]
+    for index, column in enumerate(columns):
+        title = words(column.title)
+        # rich cuts even what must not wrap, but never below a least width.
+        width = max(title.cell_len, *(row[index].cell_len for row in cells), 0)
+        made.add_column(
+            title,
+            overflow="fold",
+            no_wrap=column.copied,
+            min_width=width if column.copied else None,
+        )
+    for row in cells:
+        made.add_row(*row)
+    return made
+
+
+def print_table(content: Table) -> None:
+    """Print a table; one too wide for the terminal even when folded runs over its edge."""
+    console = stdout()
+    least = Measurement.get(console, console.options, content).minimum
+    if least > console.width:
+        console = _console(least)
+    console.print(content, crop=False)
+
+
+def print_tree(root: Branch) -> None:
+    """Print a tree."""
+    tree = Tree(words(*root.label), guide_style="dim")
+    _grow(tree, root)
+    stdout().print(tree)
+
+
+def print_json(data: Any) -> None:
+    """Print plain data as JSON."""
+    text = orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()
+    _write(json_displayed(text) + "\n")
+
+
+def print_yaml(*documents: Any) -> None:
+    """Print plain data as YAML documents."""
+    _write(dump_yaml(*documents))
+
+
+def print_names(names: Iterable[str]) -> None:
+    """Print a name a line, for other commands."""
+    for name in names:
+        _write(displayed(name, NAME_LIMIT) + "\n")
+
+
+def _console(width: int | None) -> Console:
+    return Console(width=width or (None if sys.stdout.isatty() else PIPE_WIDTH))
+
+
+def _grow(tree: Tree, branch: Branch) -> None:
+    for below in branch.branches:
+        _grow(tree.add(words(*below.label)), below)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

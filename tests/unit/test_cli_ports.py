@@ -1,0 +1,108 @@
+"""A host believes a port only once its own worker listens there, and notices edited manifests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from fourways_cli.embedded.manifest_watch import edits
+from fourways_cli.embedded.ports import ListeningLog, PortUnavailable, check_free, free_port
+
+SECONDS = 10.0
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def test_a_port_in_use_is_refused_with_the_way_out(taken: int) -> None:
+    with pytest.raises(PortUnavailable, match=f"port {taken} .* another with --port"):
+        check_free(taken)
+
+
+def test_a_free_port_is_free_also_after_it_was_used() -> None:
+    port = free_port()
+    for _ in range(2):
+        check_free(port)
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(("127.0.0.1", port))
+            server.listen()
+            # Whoever closes first leaves the connection in TIME_WAIT.
+            with socket.create_connection(("127.0.0.1", port)):
+                connection, _ = server.accept()
+                connection.close()
+
+
+def test_there_is_no_port_beyond_the_last() -> None:
+    with pytest.raises(PortUnavailable, match="choose a lower --port"):
+        check_free(65_536)
+
+
+# ---------------------------------------------------------------- who listens
+
+
+def line(message: str, port: object) -> str:
+    return json.dumps({"level": "info", "message": message, "port": port}) + "\n"
+
+
+@pytest.mark.parametrize("message", ["listening", "serving"])
+def test_a_worker_listens_once_its_own_log_says_so(tmp_path: Path, message: str) -> None:
+    path = tmp_path / "log"
+    path.write_text(line(message, 80))  # of its life before
+    log = ListeningLog(path, 80)
+    assert not log.look()
+    with path.open("a") as file:
+        file.write("no JSON\n[1]\n" + line("listening", 81) + line("other", 80))
+        file.flush()
+        assert not log.look()
+        whole = line(message, 80)
+        file.write(whole[:-5])
+        file.flush()
+        assert not log.look()
+        file.write(whole[-5:])
+        file.flush()
+        assert log.look()
+    assert log.look()
+
+
+def test_a_log_may_begin_later(tmp_path: Path) -> None:
+    log = ListeningLog(tmp_path / "log", 80)
+    assert not log.look()
+    (tmp_path / "log").write_text(line("listening", 80))
+    assert log.look()
+
+
+# ---------------------------------------------------------------- edits
+
+
+async def test_an_edit_is_noticed_once_and_so_is_a_file_put_in_its_place(tmp_path: Path) -> None:
+    file, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    for each in (file, other):
+        each.write_text("one")
+    async with aclosing(edits([file, other], 0.01)) as found:
+        waiting = asyncio.ensure_future(anext(found))
+        await asyncio.sleep(0.1)  # nothing changes: there is nothing to wait for
+        assert not waiting.done()
+        file.write_text("two words")
+        await asyncio.wait_for(waiting, SECONDS)
+        waiting = asyncio.ensure_future(anext(found))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        (tmp_path / "new").write_text("three")
+        os.replace(tmp_path / "new", other)
+        await asyncio.wait_for(waiting, SECONDS)
+        waiting = asyncio.ensure_future(anext(found))
+        file.unlink()
+        await asyncio.wait_for(waiting, SECONDS)

@@ -1,0 +1,142 @@
+"""Mix-ups of files and installations are refused with what they are and what to do."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourways_api import RuntimeConfig
+from fourways_runtime.errors import ConfigError, ModelNotLoadable
+from fourways_runtime.extras import missing_library
+from fourways_runtime.process import failure
+from fourways_runtime.scoring.columns import Reject
+from fourways_runtime.scoring.model.sniff import fault_of, refuse_other_format
+from fourways_runtime.workloads.batch.limits import cure_of
+
+
+def archive() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        made.writestr("data.pkl", "x")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("first", "wanted", "words"),
+    [
+        (b"\x80\x04\x95\x10\0\0\0", "onnx", ("pickle", "not onnx", "skl2onnx", "skops")),
+        (b"\x80\x02}q\0.", "xgboost", ("pickle", "none is ever loaded")),
+        (b"\x80\x05\x95", "lightgbm", ("pickle",)),
+        (b"\x80\x03\x95", "skops", ("pickle",)),
+        (archive(), "onnx", ("zip archive", "PyTorch", "ONNX")),
+        (b"\x89HDF\r\n\x1a\n\0", "onnx", ("Keras", "tf2onnx")),
+        (b"\x1f\x8b\x08\0", "onnx", ("gzip", "unpack")),
+        (b"version https://git-lfs.github.com/spec/v1\n", "onnx", ("git lfs pull",)),
+        (b"\n<!DOCTYPE html><html>", "xgboost", ("web page", "check the URI")),
+        (b"\x1c\0\0\0TFL3", "onnx", ("TensorFlow Lite",)),
+        (b"tree\nversion=v4\n", "onnx", ("format to lightgbm",)),
+        (b'{"learner":{"attributes"', "onnx", ("format to xgboost",)),
+    ],
+)
+def test_another_kind_of_file_is_named_with_the_fix(
+    first: bytes, wanted: Any, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "model").write_bytes(first)
+    with pytest.raises(ModelNotLoadable) as refused:
+        refuse_other_format(tmp_path / "model", wanted)
+    for word in words:
+        assert word in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "wanted"),
+    [
+        (b"\x08\x09\x12\x07pytorch", "onnx"),
+        (b"", "onnx"),
+        (archive(), "skops"),
+        (b"tree\nversion=v4\n", "lightgbm"),
+        (b'{"learner":{', "xgboost"),
+        (b"{L\0\0\0\0\0\0\0\x07learner{", "xgboost"),
+        (b"\x80\x04\x95", "python"),
+    ],
+)
+def test_what_may_be_the_format_is_left_to_its_loader(first: bytes, wanted: Any) -> None:
+    assert fault_of(first, wanted) is None
+
+
+# ---------------------------------------------------------------- rejects
+
+
+def reject(reason: str) -> Reject:
+    return Reject(0, "k", "age", reason)
+
+
+def test_missing_values_have_nullable_for_a_cure() -> None:
+    assert "nullable: true" in cure_of([reject("-3 is below 0"), reject("missing")])
+    assert "maxRejects" in cure_of([reject("missing")])
+    assert "nullable" not in cure_of([reject("-3 is below 0")])
+
+
+# ---------------------------------------------------------------- missing extras
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("confluent_kafka", "kafka"), ("nats.js.errors", "nats"), ("pyarrow.dataset", "runtime")],
+)
+def test_a_missing_library_names_its_extra(name: str, extra: str) -> None:
+    error = ModuleNotFoundError(f"No module named {name!r}", name=name)
+    report, code = failure(error, None, logging.getLogger("test"))
+    assert (report.reason, code) == ("ConfigError", ConfigError.exit_code)
+    assert f"pip install 'fourways[{extra}]'" in report.message
+
+
+def test_another_missing_module_stays_an_internal_error() -> None:
+    assert missing_library(ModuleNotFoundError("m", name="fourways_runtime.nothing")) is None
+    assert missing_library(ValueError()) is None
+    report, code = failure(ModuleNotFoundError("m", name="user_code"), None, logging.getLogger("t"))
+    assert (report.reason, code) == ("InternalError", 1)
+
+
+@pytest.mark.parametrize("mode", ["batch", "stream", "serve"])
+def test_a_worker_without_its_libraries_leaves_a_message(mode: str, tmp_path: Path) -> None:
+    """The library is hidden from a real process, which then cannot import its mode."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('numpy', 'pyarrow', 'httptools'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+    message = tmp_path / "message.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "fourways_runtime", mode],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(tmp_path),
+            "FOURWAYS_CONFIG": json.dumps({"paths": {"terminationLog": str(message)}}),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    report = json.loads(message.read_text())
+    assert done.returncode in {2, ConfigError.exit_code}, done.stderr
+    assert "pip install 'fourways[runtime]'" in report["message"], report
+
+
+def test_the_worker_s_configuration_has_its_path_where_it_is_read() -> None:
+    schema = RuntimeConfig.model_json_schema(by_alias=True)
+    paths = schema["$defs"]["Paths"]["properties"]
+    assert "paths" in schema["properties"]
+    assert "terminationLog" in paths
