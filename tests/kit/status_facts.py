@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from fourways_api import Problem, parse
-from fourways_operator.facts import Facts
+from fourways_operator.facts import Facts, Json
 from fourways_operator.status import status_of
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -95,3 +95,31 @@ def facts(*runs: tuple[dict, dict], gateway: dict | None = GATEWAY, **changes: A
         gateway=gateway,
         now=NOW,
     )
+
+
+WRONG = Problem("spec.batch.timeZone", "'Europe/Atlantis' is no time zone", "use another")
+
+
+def by_type(status: Json) -> dict[str, Json]:
+    return {c["type"]: c for c in status["conditions"]}
+
+
+def status_at(found: Facts, *problems: Problem) -> Json:
+    document = {k: v for k, v in found.deployment.items() if k != "status"}
+    return status_of(found, problems, None if problems else parse(document))
+
+
+def later(document: Json, status: Json, **spec: Any) -> Json:
+    """Return the document edited once more, with the status it had before."""
+    meta = {**document["metadata"], "generation": document["metadata"]["generation"] + 1}
+    return {**document, "metadata": meta, "spec": document["spec"] | spec, "status": status}
+
+
+def cron_job(last: str | None, created: str = "2026-01-01T00:00:00Z", **spec: Any) -> Json:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": "m-batch", "creationTimestamp": created},
+        "spec": {"schedule": "0 3 * * *", "timeZone": "Etc/UTC", **spec},
+        "status": {"lastScheduleTime": last} if last else {},
+    }

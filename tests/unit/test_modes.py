@@ -11,7 +11,7 @@ from fourways_operator.facts import OperatorSettings
 from fourways_operator.modes import MODES, mode_of
 from fourways_operator.planning import plan
 from fourways_operator.status import status_of
-from tests.unit.test_status_modes import deployment, facts
+from tests.kit.mode_facts import deployment, facts
 
 SETTINGS = OperatorSettings(runtime_image="runtime:1")
 

@@ -10,8 +10,8 @@ import pytest
 from fourways_operator.facts import Json
 from fourways_operator.metrics import Metrics
 from fourways_operator.work_queue import Key
-from tests.unit import test_status as batch
-from tests.unit.test_status_truth import WRONG, cron_job, later, status_at
+from tests.kit import status_facts as batch
+from tests.kit.status_facts import WRONG, cron_job, later, status_at
 
 KEY = Key("demo", "m")
 NAMES = ("ready", "stale", "failed")

@@ -15,8 +15,8 @@ from fourways_operator.errors import GatewaySilent
 from fourways_operator.facts import Json, StoreAnswer
 from fourways_operator.published import PAUSE, PublishedRunTracker
 from fourways_operator.work_queue import Key
-from tests.unit import test_status as batch
-from tests.unit.test_status_truth import by_type, later, status_at
+from tests.kit import status_facts as batch
+from tests.kit.status_facts import by_type, later, status_at
 
 NOW = batch.NOW
 KEY = Key("demo", "m")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
-from fourways_api import Problem, parse
 from fourways_operator.events import events_of
-from fourways_operator.facts import Facts, Json, rfc3339
+from fourways_operator.facts import Json, rfc3339
 from fourways_operator.schedule import overdue_since
-from fourways_operator.status import failed_status, requeue_after, status_of
-from tests.unit import test_status as batch
-from tests.unit.test_status_modes import (
+from fourways_operator.status import failed_status, requeue_after
+from tests.kit import status_facts as batch
+from tests.kit.mode_facts import (
     READY_SERVICE,
     deployment,
     ended,
@@ -22,24 +20,9 @@ from tests.unit.test_status_modes import (
     pod,
     service,
 )
+from tests.kit.status_facts import WRONG, by_type, cron_job, later, status_at
 
-WRONG = Problem("spec.batch.timeZone", "'Europe/Atlantis' is no time zone", "use another")
 FAILED = ended(3, outcome="Failed", reason="GoldenMismatch", message="3 of 10 differ")
-
-
-def by_type(status: Json) -> dict[str, Json]:
-    return {c["type"]: c for c in status["conditions"]}
-
-
-def status_at(found: Facts, *problems: Problem) -> Json:
-    document = {k: v for k, v in found.deployment.items() if k != "status"}
-    return status_of(found, problems, None if problems else parse(document))
-
-
-def later(document: Json, status: Json, **spec: Any) -> Json:
-    """Return the document edited once more, with the status it had before."""
-    meta = {**document["metadata"], "generation": document["metadata"]["generation"] + 1}
-    return {**document, "metadata": meta, "spec": document["spec"] | spec, "status": status}
 
 
 # ---------------------------------------------------------------- generations, kstatus
@@ -156,16 +139,6 @@ def test_a_gateway_whose_pods_are_refused_says_why() -> None:
 
 
 # ---------------------------------------------------------------- schedules
-
-
-def cron_job(last: str | None, created: str = "2026-01-01T00:00:00Z", **spec: Any) -> Json:
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "CronJob",
-        "metadata": {"name": "m-batch", "creationTimestamp": created},
-        "spec": {"schedule": "0 3 * * *", "timeZone": "Etc/UTC", **spec},
-        "status": {"lastScheduleTime": last} if last else {},
-    }
 
 
 def at(text: str) -> datetime:
