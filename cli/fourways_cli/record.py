@@ -18,7 +18,7 @@ LATEST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord:
+class DeploymentRuns:
     """The runs of one deployment."""
 
     target: Target

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .record import RunRecord
+from .record import DeploymentRuns
 from .tables import difference_table, rejects_table, runs_table
 from .target_command import (
     LONGEST_WAIT_SECONDS,
@@ -63,7 +63,7 @@ def run(
     """Run a batch deployment now."""
     seconds = wait if wait is not None else LONGEST_WAIT_SECONDS if watch else WAIT_SECONDS
     scope = open_scope(namespace, state, cluster, kubeconfig, context)
-    record = RunRecord(scope.target, scope.namespace, name)
+    record = DeploymentRuns(scope.target, scope.namespace, name)
     or_exit(record.require_batch)
     if resume is not None:
         or_exit(lambda: record.check_resumable(resume))
@@ -99,7 +99,7 @@ def runs(
 ) -> None:
     """List the runs in the store, the latest first."""
     scope = open_scope(namespace, state, cluster, kubeconfig, context)
-    found = or_exit(RunRecord(scope.target, scope.namespace, name).existing)
+    found = or_exit(DeploymentRuns(scope.target, scope.namespace, name).existing)
     match output:
         case ListOutput.JSON:
             print_json(found)
@@ -126,7 +126,7 @@ def diff(
 ) -> None:
     """Compare the predictions of two runs, by entity key."""
     scope = open_scope(namespace, state, cluster, kubeconfig, context)
-    record = RunRecord(scope.target, scope.namespace, name)
+    record = DeploymentRuns(scope.target, scope.namespace, name)
     found = or_exit(lambda: record.difference(before, after))
     match output:
         case TableOutput.JSON:
@@ -155,7 +155,7 @@ def rollback(
     On a cluster this creates a Job, so it needs the right to create Jobs in the namespace.
     """
     scope = open_scope(namespace, state, cluster, kubeconfig, context)
-    record = RunRecord(scope.target, scope.namespace, name)
+    record = DeploymentRuns(scope.target, scope.namespace, name)
     or_exit(record.require_batch)
     # The run is named here, so that a Job that is retried does not go back twice.
     wanted = to or or_exit(record.before_current)
@@ -183,7 +183,7 @@ def rejects(
 ) -> None:
     """Show the rows a run refused: which, in which field, and why."""
     scope = open_scope(namespace, state, cluster, kubeconfig, context)
-    record = RunRecord(scope.target, scope.namespace, name)
+    record = DeploymentRuns(scope.target, scope.namespace, name)
     run_name = of or or_exit(record.latest)
     found = or_exit(lambda: record.rejects(run_name, limit))
     match output:

@@ -15,7 +15,7 @@ from fourways_api import ModelDeployment, parse
 from fourways_cli.embedded import runs, servers
 from fourways_cli.embedded.host import Host, RestartNeeded
 from fourways_cli.embedded.ports import PortUnavailable, free_port
-from tests.kit.waiting import until_async
+from tests.kit.waiting import turns, until_async
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SECONDS = 10.0
@@ -157,7 +157,7 @@ async def test_who_waits_for_a_run_of_a_replaced_deployment_is_told(
     async with serving(tmp_path, churn("a")) as host:
         await workers.until("a-batch", GATEWAY)
         waiting = asyncio.ensure_future(host.start_run(("default", "a")))
-        await asyncio.sleep(0)
+        await turns()
         await host.replace([churn("a", resources={"cpu": "2"})])
         with pytest.raises(ValueError, match="changed meanwhile"):
             await asyncio.wait_for(waiting, SECONDS)

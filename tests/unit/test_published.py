@@ -17,6 +17,7 @@ from fourways_operator.published import PAUSE, PublishedRunTracker
 from fourways_operator.work_queue import Key
 from tests.kit import status_facts as batch
 from tests.kit.status_facts import by_type, later, status_at
+from tests.kit.waiting import turns
 
 NOW = batch.NOW
 KEY = Key("demo", "m")
@@ -134,13 +135,11 @@ class Gateway:
 
     async def pass_time(self) -> None:
         self._tick.release()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turns(10)
 
     async def note(self, status: Json | None) -> None:
         self.tracker.note(KEY, status)
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turns(10)
 
 
 async def test_the_current_run_is_learnt_and_news_where_status_names_another() -> None:
