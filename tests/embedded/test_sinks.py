@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import psycopg
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,94 +17,11 @@ from fourways_api import Contract, FetchPolicy, Paths
 from fourways_api.modes import Sink as SinkSpec
 from fourways_runtime.errors import ConfigError, FetchRefused, SinkUnavailable, StoreFull
 from fourways_runtime.io.sinks import chunk_files, open_sink
-from fourways_runtime.io.sinks.base import Sink
 from fourways_runtime.scoring.columns import Predictions
+from tests.kit.sink_rig import Rig, predictions, write
 from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
-
-CONTRACT = Contract.model_validate(
-    {
-        "entityKey": {"name": "id"},
-        "inputs": [{"name": "age", "type": "int32"}],
-        "outputs": [
-            {"name": "score", "type": "float32"},
-            {"name": "label", "type": "string"},
-            {"name": "parts", "type": "float64", "shape": [2]},
-        ],
-    }
-)
-
-
-def predictions(keys: list[str], score: float = 0.5, first: int = 0) -> Predictions:
-    count = len(keys)
-    columns = {
-        "score": np.full(count, score, np.float32),
-        "label": np.array([f"l{key}" for key in keys], object),
-        "parts": np.arange(2 * count, dtype=np.float64).reshape(count, 2),
-    }
-    return Predictions(np.array(keys, object), np.arange(first, first + count), columns)
-
-
-class Rig:
-    """A place predictions go to, and what its readers see."""
-
-    def __init__(self, kind: str, folder: Path, database: str) -> None:
-        self.kind = kind
-        self.folder = folder / "out"
-        self.database = database
-        self.paths = Paths(secrets_root=str(folder / "secrets"))
-        (folder / "secrets" / "db").mkdir(parents=True)
-        (folder / "secrets" / "db" / "uri").write_text(database)
-        if kind in ("Replace", "Upsert"):
-            self.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-            self.sql(
-                "CREATE TABLE t (id text PRIMARY KEY, s real, label text, parts float8[], "
-                "more int DEFAULT 7)"
-            )
-
-    def sql(self, statement: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.database, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
-
-    def open(self, run: str = "r1", **more: Any) -> Sink:
-        files = {"files": {"uri": f"file://{self.folder}", "format": self.kind}}
-        table = {
-            "table": {
-                "database": {"secretName": "db"},
-                "table": "t",
-                "write": self.kind,
-                "columns": [{"output": "score", "column": "s"}],
-            }
-        }
-        spec = SinkSpec.model_validate(table if self.kind in ("Replace", "Upsert") else files)
-        sink = open_sink(spec, CONTRACT, run, policy=FetchPolicy(), paths=self.paths, **more)
-        sink.begin()
-        return sink
-
-    def seen(self) -> dict[str, float]:
-        """Return key and score of each row a reader sees."""
-        if self.kind in ("Replace", "Upsert"):
-            rows = self.sql("SELECT id, s, label, parts FROM t")
-            assert all(row[2] == f"l{row[0]}" and len(row[3]) == 2 for row in rows)
-            return {row[0]: row[1] for row in rows}
-        if self.kind == "Delta":
-            deltalake = pytest.importorskip("deltalake")
-            if not deltalake.DeltaTable.is_deltatable(str(self.folder)):
-                return {}
-            table = deltalake.DeltaTable(str(self.folder)).to_pyarrow_table()
-        else:
-            pointer = self.folder / "_latest"
-            if not pointer.exists():
-                return {}
-            told = orjson.loads(pointer.read_bytes())
-            table = pq.read_table(self.folder / told["path"])
-            assert told["rows"] == table.num_rows
-        rows = table.to_pylist()
-        assert len({row["id"] for row in rows}) == len(rows)
-        assert all(row["label"] == f"l{row['id']}" and len(row["parts"]) == 2 for row in rows)
-        return {row["id"]: row["score"] for row in rows}
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +32,6 @@ def database(postgres: Server) -> str:
 @pytest.fixture(params=["Parquet", "Delta", "Replace", "Upsert"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path, database: str) -> Rig:
     return Rig(request.param, tmp_path, database)
-
-
-def write(sink: Sink, number: int, keys: list[str], attempt: int = 0, **how: Any) -> str:
-    chunk = sink.chunk(number, attempt)
-    half = len(keys) // 2
-    chunk.write(predictions(keys[:half], **how))
-    chunk.write(predictions(keys[half:], first=half, **how))
-    return chunk.finish()
 
 
 def test_a_run_is_seen_whole_when_it_is_published_and_not_before(rig: Rig) -> None:
@@ -422,92 +330,3 @@ def test_a_delta_table_with_other_columns_is_refused_before_the_first_row(
     deltalake.write_deltalake(str(rig.folder), pa.table({"id": ["a"], "score": ["high"]}))
     with pytest.raises(ConfigError, match="column label of the table is missing"):
         rig.open()
-
-
-# ---------------------------------------------------------------- tables
-
-
-@pytest.mark.parametrize(
-    ("table", "write", "told"),
-    [
-        ("", "Replace", "there is no table t"),
-        ("(id text, label text, parts float8[])", "Replace", "it has no column s for score"),
-        (
-            "(id text, s smallint, label text, parts float8[])",
-            "Replace",
-            "column s is int2, score is real",
-        ),
-        (
-            "(id text, s real, label varchar(3), parts float8[])",
-            "Replace",
-            "column label is varchar, label is text",
-        ),
-        (
-            "(id text, s real, label text, parts float8)",
-            "Replace",
-            "column parts is float8, parts is double precision[]",
-        ),
-        (
-            "(id text, s real, label text, parts float8[], day date NOT NULL)",
-            "Replace",
-            "column day may not be null and has no default",
-        ),
-        (
-            "(id text, s real, label text, parts float8[])",
-            "Upsert",
-            "there is no unique index on id alone",
-        ),
-        (
-            "(id text PRIMARY KEY, s real, label text, parts float8[]);"
-            "CREATE TABLE other (t text REFERENCES t)",
-            "Replace",
-            "other tables refer to its rows",
-        ),
-    ],
-)
-def test_a_table_that_cannot_take_them_is_refused_before_the_first_row(
-    tmp_path: Path, database: str, table: str, write: str, told: str
-) -> None:
-    rig = Rig(write, tmp_path, database)
-    rig.sql("DROP TABLE t")
-    if table:
-        rig.sql(f"CREATE TABLE t {table}")
-    with pytest.raises(ConfigError, match=told.replace("[", r"\[").replace("]", r"\]")):
-        rig.open()
-
-
-def test_rights_that_are_missing_are_named(tmp_path: Path, database: str) -> None:
-    rig = Rig("Replace", tmp_path, database)
-    rig.sql("CREATE ROLE poor LOGIN")
-    rig.sql("GRANT SELECT ON t TO poor; GRANT USAGE ON SCHEMA public TO poor")
-    poor = rig.database.replace("tester", "poor")
-    (tmp_path / "secrets" / "db" / "uri").write_text(poor)
-    with pytest.raises(ConfigError, match="the right CREATE on the schema public is missing") as e:
-        rig.open()
-    assert "the right INSERT is missing" in str(e.value)
-    assert "s3cret" not in str(e.value)
-
-
-def test_a_reader_with_an_older_snapshot_sees_the_rows_before(
-    tmp_path: Path, database: str
-) -> None:
-    rig = Rig("Replace", tmp_path, database)
-    sink = rig.open("r1")
-    sink.publish({0: write(sink, 0, ["old"])})
-    with psycopg.connect(rig.database) as reader:
-        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        assert reader.execute("SELECT 1").fetchall() == [(1,)]
-        later = rig.open("r2")
-        later.publish({0: write(later, 0, ["new"])})
-        assert reader.execute("SELECT id FROM t").fetchall() == [("old",)]
-    assert set(rig.seen()) == {"new"}
-    assert rig.sql("SELECT DISTINCT more FROM t") == [(7,)]
-
-
-def test_a_database_that_is_away_is_worth_another_try(tmp_path: Path, database: str) -> None:
-    rig = Rig("Replace", tmp_path, database)
-    gone = "postgresql://tester:s3cret@/t?host=/nowhere"
-    (tmp_path / "secrets" / "db" / "uri").write_text(gone)
-    with pytest.raises(SinkUnavailable, match="the sink's database: ") as error:
-        rig.open()
-    assert "s3cret" not in str(error.value)

@@ -2,130 +2,41 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from fourways_api.runtime_config import FetchPolicy, Paths
 from fourways_runtime.errors import DigestMismatch, FetchFailed, FetchRefused, SourceError
-from fourways_runtime.io import fetch as fetching
 from fourways_runtime.io.fetch import Fetched
 from fourways_runtime.io.fetch.location import Location
 from fourways_runtime.io.fetch.oci import MAX_MANIFEST_BYTES, Reference, is_loopback
 from tests.kit.fetch_servers import (
     Answer,
-    Server,
     broken,
     endless,
     ranged,
-    redirect,
     serving,
     status,
     whole,
 )
-
-BODY = bytes(range(256)) * 2000
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
-WEIGHT = "application/vnd.cncf.model.weight.v1.raw"
-REPOSITORY = "team/churn"
-TOKEN = "granted-to-us"
-
-
-def sha256(body: bytes) -> str:
-    return f"sha256:{hashlib.sha256(body).hexdigest()}"
-
-
-DIGEST = sha256(BODY)
-
-
-def layer(media_type: str = WEIGHT, **changes: Any) -> dict[str, Any]:
-    return {"mediaType": media_type, "digest": DIGEST, "size": len(BODY)} | changes
-
-
-def manifest(*layers: Any, **changes: Any) -> bytes:
-    document = {"schemaVersion": 2, "mediaType": MANIFEST, "layers": list(layers)} | changes
-    return json.dumps(document).encode()
-
-
-@dataclass
-class Registry:
-    """One manifest under the tag 1 and under its digest; a blob; a token service, if wanted."""
-
-    manifest: bytes = manifest(layer())
-    blob: list[Answer] = field(default_factory=lambda: [ranged(BODY)])
-    """Answers in turn; the last one again and again."""
-
-    challenge: str | None = None
-    """What a request without the token is told; ``{url}`` is the registry's own."""
-
-    login: str | None = None
-    """The Authorization the token service wants."""
-
-    grants: dict[str, Any] = field(default_factory=lambda: {"token": TOKEN})
-    accepts: str = f"Bearer {TOKEN}"
-    server: Server = field(default_factory=Server)
-
-    def reference(self, suffix: str = ":1") -> str:
-        return f"{self.server.url.replace('http', 'oci', 1)}/{REPOSITORY}{suffix}"
-
-    def asked(self, path: str) -> list[dict[str, str]]:
-        return [request for request in self.server.requests if path in request[":path"]]
-
-    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
-        path = urlsplit(handler.path).path
-        authorization = handler.headers.get("Authorization")
-        if path == "/token":
-            if self.login is not None and authorization != self.login:
-                return status(401, b"secret")(handler)
-            return whole(json.dumps(self.grants).encode())(handler)
-        if self.challenge is not None and authorization != self.accepts:
-            challenge = self.challenge.format(url=self.server.url)
-            return status(401, b"secret", WWW_Authenticate=challenge)(handler)
-        known = ("1", "latest", sha256(self.manifest))
-        if path in [f"/v2/{REPOSITORY}/manifests/{name}" for name in known]:
-            return whole(self.manifest, Content_Type=MANIFEST)(handler)
-        if path == f"/v2/{REPOSITORY}/blobs/{DIGEST}":
-            answer = self.blob.pop(0) if len(self.blob) > 1 else self.blob[0]
-            return answer(handler)
-        return status(404, b"secret")(handler)
-
-
-BEARER = 'Bearer realm="{url}/token",service="registry",scope="repository:team/churn:pull"'
-
-
-@contextmanager
-def registry(**settings: Any) -> Iterator[Registry]:
-    answers = Registry(**settings)
-    with serving(answers) as answers.server:
-        yield answers
-
-
-def get(uri: str, into: Path, digest: str | None = DIGEST, **settings: Any) -> Fetched:
-    policy = FetchPolicy(timeout_seconds=10.0, hosts=settings.pop("hosts", ()))
-    arguments: dict[str, Any] = {"max_bytes": 10 << 20, "paths": Paths(), "sleep": lambda _: None}
-    return fetching.fetch(uri, into=into, digest=digest, policy=policy, **(arguments | settings))
-
-
-def secret(folder: Path, **values: str) -> Path:
-    folder.mkdir()
-    for key, value in values.items():
-        (folder / key).write_text(value)
-    return folder
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
-
+from tests.kit.oci_registry import (
+    BODY,
+    DIGEST,
+    INDEX,
+    MANIFEST,
+    REPOSITORY,
+    WEIGHT,
+    Registry,
+    get,
+    layer,
+    manifest,
+    names,
+    registry,
+    sha256,
+)
 
 # ---------------------------------------------------------------- references
 
@@ -404,219 +315,3 @@ def test_a_tag_that_moved_meanwhile_begins_again(tmp_path: Path) -> None:
         remote.manifest = manifest(layer())
         assert get(remote.reference(), tmp_path, None).path.read_bytes() == BODY
         assert "range" not in remote.asked(DIGEST)[0]
-
-
-# ---------------------------------------------------------------- redirects
-
-
-def test_a_redirect_to_another_host_is_refused_with_the_fix(tmp_path: Path) -> None:
-    with serving(whole(BODY)) as store:
-        with registry(blob=[redirect(f"{store.url}/blob?signature=abc")]) as remote:
-            with pytest.raises(FetchRefused, match=r"another host, 127\.0\.0\.1; no other") as no:
-                get(remote.reference(), tmp_path)
-            elsewhere = store.url.replace("127.0.0.1", "localhost")
-            remote.blob = [redirect(f"{elsewhere}/blob?signature=abc")]
-            with pytest.raises(FetchRefused, match=r"localhost; add it to the allowed") as other:
-                get(remote.reference(), tmp_path, hosts=("127.0.0.1",))
-        assert store.requests == []
-    for caught in (no, other):
-        assert "abc" not in str(caught.value)
-        assert caught.value.reason == "FetchRefused"
-
-
-def test_a_redirect_to_a_host_that_is_allowed_is_followed_without_the_token(tmp_path: Path) -> None:
-    with serving(broken(BODY, 300_000), ranged(BODY)) as store:
-        elsewhere = f"{store.url.replace('127.0.0.1', 'localhost')}/blob?signature=abc"
-        with registry(blob=[redirect(elsewhere, 307)], challenge=BEARER) as remote:
-            hosts = ("127.0.0.1", "localhost")
-            assert get(remote.reference(), tmp_path, hosts=hosts).path.read_bytes() == BODY
-            assert remote.asked("/blobs/")[0]["authorization"] == f"Bearer {TOKEN}"
-        assert all("authorization" not in request for request in store.requests)
-        assert [request.get("range") for request in store.requests] == [None, "bytes=300000-"]
-        assert store.requests[0][":path"] == "/blob?signature=abc"
-
-
-def test_a_store_cannot_ask_for_the_credentials(tmp_path: Path) -> None:
-    folder = secret(tmp_path / "secret", username="me", password="pw")
-    with registry(login="Basic bWU6cHc=") as thief:
-        challenge = f'Bearer realm="{thief.server.url}/token",service="x"'
-        with serving(status(401, WWW_Authenticate=challenge)) as store:
-            elsewhere = f"{store.url.replace('127.0.0.1', 'localhost')}/blob"
-            with (
-                registry(blob=[redirect(elsewhere)]) as remote,
-                pytest.raises(SourceError, match="answered 401"),
-            ):
-                get(
-                    remote.reference(),
-                    tmp_path / "models",
-                    credentials=folder,
-                    hosts=("127.0.0.1", "localhost"),
-                )
-            assert len(store.requests) == 1
-        assert thief.server.requests == []
-
-
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
-        ("http://store.example.com/b", "without TLS"),
-        ("ftp://store.example.com/b", "without TLS"),
-        ("https://169.254.169.254/b", "link-local or metadata"),
-    ],
-)
-def test_a_redirect_is_held_to_the_rules(target: str, said: str, tmp_path: Path) -> None:
-    hosts = ("127.0.0.1", "store.example.com", "169.254.169.254")
-    with (
-        registry(blob=[redirect(target)]) as remote,
-        pytest.raises(FetchRefused, match=said),
-    ):
-        get(remote.reference(), tmp_path, hosts=hosts)
-
-
-def test_a_store_that_redirects_on_is_not_followed(tmp_path: Path) -> None:
-    with serving(whole(BODY)) as last, serving(redirect(f"{last.url}/b")) as store:
-        elsewhere = f"{store.url.replace('127.0.0.1', 'localhost')}/b"
-        with (
-            registry(blob=[redirect(elsewhere)]) as remote,
-            pytest.raises(FetchRefused, match="redirects to another host are not followed"),
-        ):
-            get(remote.reference(), tmp_path, hosts=("127.0.0.1", "localhost"))
-        assert last.requests == []
-
-
-def test_a_manifest_elsewhere_is_not_followed(tmp_path: Path) -> None:
-    with serving(whole(manifest(layer()))) as other:
-        with (
-            serving(redirect(f"{other.url}/m")) as server,
-            pytest.raises(FetchRefused, match="redirects to another host are not followed"),
-        ):
-            get(f"{server.url.replace('http', 'oci', 1)}/a:1", tmp_path, hosts=("127.0.0.1",))
-        assert other.requests == []
-
-
-# ---------------------------------------------------------------- tokens
-
-
-def test_an_anonymous_token_is_asked_for_once(tmp_path: Path) -> None:
-    with registry(challenge=BEARER) as remote:
-        assert get(remote.reference(), tmp_path).digest == DIGEST
-        assert "authorization" not in remote.server.requests[0]
-        (asked,) = remote.asked("/token")
-        assert parse_qs(urlsplit(asked[":path"]).query) == {
-            "service": ["registry"],
-            "scope": ["repository:team/churn:pull"],
-        }
-        assert "authorization" not in asked
-
-
-@pytest.mark.parametrize(
-    "challenge",
-    [
-        BEARER,
-        'bearer realm="{url}/token", service=registry',
-        'Bearer realm="{url}/token?a=b"',
-        f'{BEARER}, Basic realm="other"',
-    ],
-)
-@pytest.mark.parametrize("grants", [{"token": TOKEN}, {"access_token": TOKEN, "expires_in": 60}])
-def test_the_secret_is_shown_to_the_token_service_only(
-    challenge: str, grants: dict[str, Any], tmp_path: Path
-) -> None:
-    folder = secret(tmp_path / "secret", username="me", password="pw")
-    login = f"Basic {base64.b64encode(b'me:pw').decode()}"
-    with registry(challenge=challenge, login=login, grants=grants) as remote:
-        get(remote.reference(), tmp_path / "models", credentials=folder)
-        (asked,) = remote.asked("/token")
-        assert "repository:team/churn:pull" in parse_qs(urlsplit(asked[":path"]).query)["scope"]
-        shown = [each.get("authorization") for each in remote.asked("/v2/")]
-        assert shown == [None, f"Bearer {TOKEN}", f"Bearer {TOKEN}"]
-
-
-def test_a_registry_may_ask_for_the_secret_itself(tmp_path: Path) -> None:
-    folder = secret(tmp_path / "secret", username="me", password="pw")
-    with registry(challenge='Basic realm="x"', accepts="Basic bWU6cHc=") as remote:
-        assert get(remote.reference(), tmp_path / "models", credentials=folder).digest == DIGEST
-
-
-def test_a_token_of_the_secret_is_shown_to_the_registry(tmp_path: Path) -> None:
-    folder = secret(tmp_path / "secret", token="ours")
-    with registry(challenge=BEARER, accepts="Bearer ours") as remote:
-        assert get(remote.reference(), tmp_path / "models", credentials=folder).digest == DIGEST
-        assert remote.asked("/token") == []
-
-
-def test_a_token_that_ran_out_is_renewed(tmp_path: Path) -> None:
-    with registry(challenge=BEARER) as remote:
-
-        def changed(handler: BaseHTTPRequestHandler) -> None:
-            remote.accepts, remote.grants = "Bearer second", {"token": "second"}
-            broken(BODY, 300_000)(handler)
-
-        remote.blob = [changed, ranged(BODY)]
-        assert get(remote.reference(), tmp_path).path.read_bytes() == BODY
-        assert len(remote.asked("/token")) == 2
-
-
-def test_a_token_of_another_scope_does_not_help(tmp_path: Path) -> None:
-    with registry(challenge=BEARER, grants={"token": "for-another-scope"}) as remote:
-        with pytest.raises(SourceError, match="answered 401") as caught:
-            get(remote.reference(), tmp_path)
-        assert len(remote.asked("/manifests/")) == 2
-        assert len(remote.asked("/token")) == 1
-    assert "for-another-scope" not in str(caught.value)
-    assert "secret" not in str(caught.value)
-
-
-def test_wrong_credentials_are_said(tmp_path: Path) -> None:
-    folder = secret(tmp_path / "secret", username="me", password="wrong")
-    with registry(challenge=BEARER, login="Basic bWU6cHc=") as remote:
-        with pytest.raises(SourceError, match="token service: the server answered 401") as caught:
-            get(remote.reference(), tmp_path / "models", credentials=folder)
-        assert len(remote.asked("/token")) == 1
-    for word in ("secret", "wrong", "scope"):
-        assert word not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "grants", [{}, {"token": 1}, {"token": "a\r\nX: y"}, {"token": "ä"}, [TOKEN], {"token": ""}]
-)
-def test_an_unreadable_token_is_said(grants: Any, tmp_path: Path) -> None:
-    with (
-        registry(challenge=BEARER, grants=grants) as remote,
-        pytest.raises(SourceError, match="gives no token we can read"),
-    ):
-        get(remote.reference(), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("realm", "error", "said"),
-    [
-        ("http://auth.example.com/token", FetchRefused, "without TLS"),
-        ("ftp://auth.example.com/token", FetchRefused, "without TLS"),
-        ("https://auth.example.com/token", FetchRefused, "does not name the host auth.example.com"),
-        ("https://169.254.169.254/token", FetchRefused, "does not name the host"),
-        ("/token", SourceError, "no token service"),
-        ("", SourceError, "no token service"),
-        ("http://[::1", SourceError, "no token service"),
-    ],
-)
-def test_a_foreign_token_service_is_refused(
-    realm: str, error: type[Exception], said: str, tmp_path: Path
-) -> None:
-    folder = secret(tmp_path / "secret", username="me", password="pw")
-    with (
-        registry(challenge=f'Bearer realm="{realm}",service="x"') as remote,
-        pytest.raises(error, match=said),
-    ):
-        get(remote.reference(), tmp_path / "models", credentials=folder, hosts=("127.0.0.1",))
-
-
-def test_a_token_service_that_redirects_away_gets_nowhere(tmp_path: Path) -> None:
-    folder = secret(tmp_path / "secret", username="me", password="pw")
-    with serving(whole(b"{}")) as thief, serving(redirect(f"{thief.url}/token")) as service:
-        with (
-            registry(challenge=f'Bearer realm="{service.url}/token"') as remote,
-            pytest.raises(FetchRefused, match="redirects to another host are not followed"),
-        ):
-            get(remote.reference(), tmp_path / "models", credentials=folder, hosts=("127.0.0.1",))
-        assert thief.requests == []

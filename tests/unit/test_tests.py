@@ -24,11 +24,11 @@ SLEEPS = {
     "unit/test_serving_loading.py::predict": "a model that is slow",
     "unit/test_streaming_worker.py::poll": "a broker without events, which takes time to say so",
     "unit/test_gateway_forward.py::answer": "a server whose answer comes in pieces",
-    "unit/test_http_server.py::test_dripping_bytes_does_not_buy_time": "a client that sends slowly",
-    "unit/test_http_server.py::test_a_slow_handler_is_no_slow_client": (
+    "unit/test_http_limits.py::test_dripping_bytes_does_not_buy_time": "a client that sends slowly",
+    "unit/test_http_limits.py::test_a_slow_handler_is_no_slow_client": (
         "nothing may happen within the idle period"
     ),
-    "unit/test_http_server.py::test_a_loop_that_stood_still_blames_no_client": (
+    "unit/test_http_limits.py::test_a_loop_that_stood_still_blames_no_client": (
         "the event loop stands still for the idle period"
     ),
     "unit/test_gateway_stream.py::test_equal_questions_are_joined": (

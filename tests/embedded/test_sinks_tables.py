@@ -1,0 +1,105 @@
+"""Tables of a database as sinks: what they must have, and what readers see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from fourways_runtime.errors import ConfigError, SinkUnavailable
+from tests.kit.sink_rig import Rig, write
+from tools.servers.postgres import Server
+
+pytestmark = pytest.mark.embedded
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Server) -> str:
+    return postgres.database()
+
+
+@pytest.mark.parametrize(
+    ("table", "write", "told"),
+    [
+        ("", "Replace", "there is no table t"),
+        ("(id text, label text, parts float8[])", "Replace", "it has no column s for score"),
+        (
+            "(id text, s smallint, label text, parts float8[])",
+            "Replace",
+            "column s is int2, score is real",
+        ),
+        (
+            "(id text, s real, label varchar(3), parts float8[])",
+            "Replace",
+            "column label is varchar, label is text",
+        ),
+        (
+            "(id text, s real, label text, parts float8)",
+            "Replace",
+            "column parts is float8, parts is double precision[]",
+        ),
+        (
+            "(id text, s real, label text, parts float8[], day date NOT NULL)",
+            "Replace",
+            "column day may not be null and has no default",
+        ),
+        (
+            "(id text, s real, label text, parts float8[])",
+            "Upsert",
+            "there is no unique index on id alone",
+        ),
+        (
+            "(id text PRIMARY KEY, s real, label text, parts float8[]);"
+            "CREATE TABLE other (t text REFERENCES t)",
+            "Replace",
+            "other tables refer to its rows",
+        ),
+    ],
+)
+def test_a_table_that_cannot_take_them_is_refused_before_the_first_row(
+    tmp_path: Path, database: str, table: str, write: str, told: str
+) -> None:
+    rig = Rig(write, tmp_path, database)
+    rig.sql("DROP TABLE t")
+    if table:
+        rig.sql(f"CREATE TABLE t {table}")
+    with pytest.raises(ConfigError, match=told.replace("[", r"\[").replace("]", r"\]")):
+        rig.open()
+
+
+def test_rights_that_are_missing_are_named(tmp_path: Path, database: str) -> None:
+    rig = Rig("Replace", tmp_path, database)
+    rig.sql("CREATE ROLE poor LOGIN")
+    rig.sql("GRANT SELECT ON t TO poor; GRANT USAGE ON SCHEMA public TO poor")
+    poor = rig.database.replace("tester", "poor")
+    (tmp_path / "secrets" / "db" / "uri").write_text(poor)
+    with pytest.raises(ConfigError, match="the right CREATE on the schema public is missing") as e:
+        rig.open()
+    assert "the right INSERT is missing" in str(e.value)
+    assert "s3cret" not in str(e.value)
+
+
+def test_a_reader_with_an_older_snapshot_sees_the_rows_before(
+    tmp_path: Path, database: str
+) -> None:
+    rig = Rig("Replace", tmp_path, database)
+    sink = rig.open("r1")
+    sink.publish({0: write(sink, 0, ["old"])})
+    with psycopg.connect(rig.database) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        assert reader.execute("SELECT 1").fetchall() == [(1,)]
+        later = rig.open("r2")
+        later.publish({0: write(later, 0, ["new"])})
+        assert reader.execute("SELECT id FROM t").fetchall() == [("old",)]
+    assert set(rig.seen()) == {"new"}
+    assert rig.sql("SELECT DISTINCT more FROM t") == [(7,)]
+
+
+def test_a_database_that_is_away_is_worth_another_try(tmp_path: Path, database: str) -> None:
+    rig = Rig("Replace", tmp_path, database)
+    gone = "postgresql://tester:s3cret@/t?host=/nowhere"
+    (tmp_path / "secrets" / "db" / "uri").write_text(gone)
+    with pytest.raises(SinkUnavailable, match="the sink's database: ") as error:
+        rig.open()
+    assert "s3cret" not in str(error.value)
