@@ -453,9 +453,9 @@ class Reason(StrEnum):
     SourceError = (
         "SourceError",
         FAILURE,
-        ("batch", "streaming"),
-        "The source is missing, unreadable, or does not have the contract's columns.",
-        "Correct the source, or `spec.contract`.",
+        ALL,
+        "The source or a file is missing, unreadable, or does not have the contract's columns.",
+        "Correct the source or the URI, or `spec.contract`.",
     )
     TopicNotFound = (
         "TopicNotFound",
