@@ -15,6 +15,7 @@ from fourways_api import ModelDeployment, parse
 from fourways_cli.embedded import runs, servers
 from fourways_cli.embedded.host import Host, RestartNeeded
 from fourways_cli.embedded.ports import PortUnavailable, free_port
+from tests.kit.waiting import until_async
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SECONDS = 10.0
@@ -48,10 +49,10 @@ class Workers:
             self.running.remove(name)
 
     async def until(self, *names: str) -> None:
-        """Wait until exactly these run, and forget who was started."""
-        async with asyncio.timeout(SECONDS):
-            while sorted(self.running) != sorted(names):
-                await asyncio.sleep(0.005)
+        """Wait until exactly these run."""
+        await until_async(
+            lambda: sorted(self.running) == sorted(names), lambda: f"{names}, but {self.running}"
+        )
 
     def taken(self) -> list[str]:
         started, self.started = sorted(self.started), []
@@ -156,7 +157,7 @@ async def test_who_waits_for_a_run_of_a_replaced_deployment_is_told(
     async with serving(tmp_path, churn("a")) as host:
         await workers.until("a-batch", GATEWAY)
         waiting = asyncio.ensure_future(host.start_run(("default", "a")))
-        await asyncio.sleep(0)
+        await asyncio.wait([waiting], timeout=0.02)  # it is queued behind the first run by then
         await host.replace([churn("a", resources={"cpu": "2"})])
         with pytest.raises(ValueError, match="changed meanwhile"):
             await asyncio.wait_for(waiting, SECONDS)
@@ -198,11 +199,10 @@ async def test_another_program_s_answers_do_not_make_a_worker_ready(
         async with other:
             await workers.until("a-batch", GATEWAY)
             assert await servers.answers("127.0.0.1", gateway.server.config.port, "/")
-            await asyncio.sleep(5 * servers.STARTING_POLL_SECONDS)
-            assert (gateway.listening, gateway.ready) == (False, False)
+            with pytest.raises(AssertionError):
+                await until_async(lambda: gateway.ready, "ready", seconds=0.3)
+            assert not gateway.listening
             with gateway.log.open("a") as log:
                 log.write(f'{{"message":"serving","port":{gateway.server.config.port}}}\n')
-            async with asyncio.timeout(SECONDS):
-                while not gateway.ready:
-                    await asyncio.sleep(0.01)
+            await until_async(lambda: gateway.ready, "ready")
             assert gateway.listening
