@@ -77,7 +77,7 @@ class DeploymentRuns:
         runs = self.runs()
         if any(r["name"] == run and r["state"] == "published" for r in runs):
             raise TargetError(
-                f"run {run} is published, so there is nothing to resume: "
+                f"run {run} is published already, so there is nothing to resume: "
                 f"fourways rollback {self.name} {run} makes answers come from it"
             )
         # A run that failed before it recorded anything is known to the status alone.

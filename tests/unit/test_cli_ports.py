@@ -93,13 +93,11 @@ async def test_an_edit_is_noticed_once_and_so_is_a_file_put_in_its_place(tmp_pat
         each.write_text("one")
     async with aclosing(edits([file, other], 0.01)) as found:
         waiting = asyncio.ensure_future(anext(found))
-        await asyncio.sleep(0.1)  # nothing changes: there is nothing to wait for
-        assert not waiting.done()
+        assert not (await asyncio.wait([waiting], timeout=0.1))[0]
         file.write_text("two words")
         await asyncio.wait_for(waiting, SECONDS)
         waiting = asyncio.ensure_future(anext(found))
-        await asyncio.sleep(0.1)
-        assert not waiting.done()
+        assert not (await asyncio.wait([waiting], timeout=0.1))[0]
         (tmp_path / "new").write_text("three")
         os.replace(tmp_path / "new", other)
         await asyncio.wait_for(waiting, SECONDS)
