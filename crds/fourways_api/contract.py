@@ -9,10 +9,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from .addresses import FileUri
 from .base import ApiModel, Rule
 from .model import SecretReference
 from .schema_hints import keyed_by
-from .values import DataType, Digest, FieldName, KeyType, Text, Uri
+from .values import DataType, Digest, FieldName, KeyType, Text
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=1, le=1_048_576)], ...], Field(max_length=4)]
@@ -156,7 +157,7 @@ class EntityKey(ApiModel):
 class GoldenVectors(ApiModel):
     """Known inputs with their known answers. A model that answers otherwise never takes over."""
 
-    uri: Uri
+    uri: FileUri
     """A JSON Lines file, a line a vector: {"inputs": {NAME: VALUE}, "outputs": {NAME: VALUE}}."""
 
     digest: Digest | None = None

@@ -47,14 +47,22 @@ def _sections(path: str, schema: Schema) -> Iterator[str]:
         shown = f"**{name}**" if name in required else name
         cells = (shown, _type(field), _default(field), field.get("description", ""))
         lines.append(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in cells)} |")
-    if schema.get(RULES_KEYWORD):
+    if rules := [*_rules(schema)]:
         lines += ["", "Refused:", ""]
-        lines += [f"- {_place(r)}{r['message']}." for r in schema[RULES_KEYWORD]]
+        lines += [f"- {_place(r)}{r['message']}." for r in rules]
     yield "\n".join(lines) + "\n"
     for name, field in schema["properties"].items():
         inner, suffix = (field["items"], "[]") if field["type"] == "array" else (field, "")
         if inner["type"] == "object":
             yield from _sections(f"{path}.{name}{suffix}", {**field, **inner})
+
+
+def _rules(schema: Schema) -> Iterator[Schema]:
+    """Yield an object's rules, and those of its fields that are single values."""
+    yield from schema.get(RULES_KEYWORD, ())
+    for name, field in schema["properties"].items():
+        if "properties" not in field:
+            yield from ({**rule, "fieldPath": f".{name}"} for rule in field.get(RULES_KEYWORD, ()))
 
 
 def _type(field: Schema) -> str:

@@ -48,13 +48,6 @@ MemoryQuantity = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}(Mi|Gi|Ti|M|G|T)
 Schedule = Annotated[str, Field(min_length=1, max_length=128)]
 """A five-field cron line, or ``@hourly``, ``@daily`` and so on (see ``cron.py``)."""
 
-Uri = Annotated[
-    str,
-    Field(pattern=r"^(file|pvc|https?|s3|gs|az|oci)://[^\x00-\x20\x7f]+$", max_length=2048),
-]
-"""Where something is: ``file``, ``pvc`` (``pvc://CLAIM/PATH``), ``http(s)``, ``s3``, ``gs``,
-``az`` or ``oci``."""
-
 LOCAL_SCHEMES = frozenset({"file", "pvc"})
 
 DataType = Literal[

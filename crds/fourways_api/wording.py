@@ -6,13 +6,14 @@ import difflib
 import json
 from typing import Any, get_args
 
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from . import values
+from . import addresses, values
 from .base import ApiModel
 from .deployment import Image, LabelKey, LabelValue, ModelDeployment
 from .model import PythonClass
-from .modes import KafkaServers, NatsServers, RejectLimit
+from .modes import RejectLimit
 
 Words = tuple[str, str]
 """Fault and fix."""
@@ -71,15 +72,15 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         if isinstance(part, str) and model is not None:
             fields = {f.alias: f.annotation for f in model.model_fields.values()}
-            model = _model_in(fields.get(part))
+            model = model_in(fields.get(part))
     return [f.alias or name for name, f in model.model_fields.items()] if model else []
 
 
-def _model_in(annotation: Any) -> type[ApiModel] | None:
+def model_in(annotation: Any) -> type[ApiModel] | None:
     """Find the model inside ``X | None`` or ``tuple[X, ...]``."""
     if isinstance(annotation, type) and issubclass(annotation, ApiModel):
         return annotation
-    return next((m for a in get_args(annotation) if (m := _model_in(a))), None)
+    return next((m for a in get_args(annotation) if (m := model_in(a))), None)
 
 
 def _bound(context: dict[str, Any]) -> str:
@@ -89,7 +90,8 @@ def _bound(context: dict[str, Any]) -> str:
 
 
 def _pattern(annotated: Any) -> str:
-    metadata = [m for field in annotated.__metadata__ for m in field.metadata]
+    fields = (f for f in annotated.__metadata__ if isinstance(f, FieldInfo))
+    metadata = [m for field in fields for m in field.metadata]
     return next(str(m.pattern) for m in metadata if getattr(m, "pattern", None))
 
 
@@ -102,12 +104,15 @@ _FORMS = {
         (values.Duration, "a duration such as 250ms, 90s or 1h30m"),
         (values.CpuQuantity, "cores as in '2' or '0.5', or millicores as in '500m'"),
         (values.MemoryQuantity, "an amount with its unit, as in 512Mi or 2Gi"),
-        (values.Uri, "file://, pvc://CLAIM/, http(s)://, s3://, gs://, az:// or oci:// and a path"),
+        (
+            addresses.FileUri,
+            "file://, pvc://CLAIM/, http(s)://, s3://, gs://, az:// or oci:// and a path",
+        ),
         (PythonClass, "MODULE:CLASS, as in churn.model:Churn"),
         (Image, "an image as in registry.example.com/team/churn:1.0"),
         (RejectLimit, "a count as in '100' or a share as in '1%'"),
-        (KafkaServers, "HOST:PORT, comma separated"),
-        (NatsServers, "nats://HOST:PORT, comma separated"),
+        (addresses.KafkaServers, "HOST:PORT, comma separated"),
+        (addresses.NatsServers, "nats://HOST:PORT, comma separated"),
         (LabelKey, "a label's key as Kubernetes wants it, as in team or example.com/team"),
         (LabelValue, "up to 63 letters, digits, -, _ and ., as Kubernetes wants it"),
     )

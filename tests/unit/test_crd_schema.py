@@ -80,7 +80,8 @@ def test_each_rule_is_sound(path: str, schema: dict[str, Any], rule: dict[str, s
     assert re.fullmatch(r"[^;\n]+; [^\n]+", rule["message"]), "fault; fix"
     for name in rule.get("fieldPath", "").split(".")[1:]:
         schema = schema["properties"][name]
-    assert "\\" not in rule["rule"], "CEL reads a backslash in a text as an escape"
+    plain = re.sub(r"r'[^']*'", "", rule["rule"])
+    assert "\\" not in plain, "CEL reads a backslash as an escape, but in a raw text"
 
 
 def test_defaults_are_whole_so_that_both_sides_fill_in_the_same() -> None:

@@ -44,8 +44,18 @@ def test_every_fault_is_told_at_once() -> None:
 
 
 def test_every_broken_rule_of_an_object_is_told_at_once() -> None:
-    data = document(spec__model__uri="s3://a/../b", spec__model__digest=None)
-    assert [p.field for p in refusal(data)] == ["spec.model.digest", "spec.model.uri"]
+    data = document(spec__model__pythonClass="a:B", spec__model__digest=None)
+    assert [p.field for p in refusal(data)] == ["spec.model.digest", "spec.model.pythonClass"]
+
+
+def test_every_broken_rule_of_a_value_is_told_at_once() -> None:
+    data = document(spec__model__uri="https://user:pw@h:0/../b")
+    problems = refusal(data)
+    assert {p.field for p in problems} == {"spec.model.uri"}
+    assert [p.fault for p in problems] == [
+        "the URI leaves its folder with ..",
+        "the URI holds credentials",
+    ]
 
 
 def test_a_list_is_not_called_short_because_its_item_is_wrong() -> None:

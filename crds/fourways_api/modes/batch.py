@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ..addresses import FolderUri, TableUri
 from ..base import ApiModel, Rule
 from ..cron import CRON_PATTERN
 from ..model import SecretReference
 from ..schema_hints import keyed_by
-from ..values import FieldName, Name, Schedule, Uri
+from ..values import FieldName, Name, Schedule
 
 RejectLimit = Annotated[
     str, Field(pattern=r"^([0-9]{1,9}|([0-9]{1,2}(\.[0-9]{1,4})?|100)%)$", max_length=12)
@@ -48,7 +49,7 @@ class SourceQuery(ApiModel):
 class BatchSource(ApiModel):
     """The table to score."""
 
-    uri: Uri | None = None
+    uri: TableUri | None = None
     """Where the table is: a file, a folder or a glob (s3://bucket/day=*/part-*.parquet)."""
 
     query: SourceQuery | None = None
@@ -68,12 +69,6 @@ class BatchSource(ApiModel):
             "has(self.uri) != has(self.query)",
             "the rows come from files or from a query",
             "set exactly one of uri and query",
-        ),
-        Rule(
-            "!has(self.uri) || self.uri.matches('^(file|pvc|https?|s3|gs|az)://')",
-            "a table is not read from there",
-            "use file, pvc, http(s), s3, gs or az",
-            ".uri",
         ),
     )
 
@@ -112,7 +107,7 @@ class Incremental(ApiModel):
 class FileSink(ApiModel):
     """Predictions as files."""
 
-    uri: Uri
+    uri: FolderUri
     """Folder the files are written to: file, pvc, s3, gs or az."""
 
     format: Literal["Parquet", "Delta"] = "Parquet"
@@ -120,15 +115,6 @@ class FileSink(ApiModel):
 
     credentials: SecretReference | None = None
     """Credentials for the URI, from a mounted Secret."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "self.uri.matches('^(file|pvc|s3|gs|az)://')",
-            "predictions are not written there",
-            "use pvc, s3, gs or az (file only for fourways up)",
-            ".uri",
-        ),
-    )
 
 
 class ColumnName(ApiModel):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from fourways_api import API_VERSION, KIND, ModelDeployment, Resources
+from fourways_api.addresses import Address
+from fourways_api.addresses import claims as claims_of
 from fourways_api.runtime_config import CACHE_DIR, SECRETS_ROOT, STORE_URI_FILE, VOLUMES_ROOT
 
 from ..facts import Json, Settings
@@ -184,8 +185,8 @@ class Mounts:
 
         Read-only, but for those that ``written`` URIs name.
         """
-        writable = _claims(written)
-        for index, name in enumerate(sorted(_claims(uris) | writable)):
+        writable = claims_of(written)
+        for index, name in enumerate(sorted(claims_of(uris) | writable)):
             claim: Json = {"claimName": name}
             if name not in writable:
                 claim["readOnly"] = True
@@ -209,17 +210,13 @@ class Mounts:
         self.mounts.append(mount)
 
 
-def _claims(uris: Iterable[str]) -> set[str]:
-    return {urlsplit(uri).netloc for uri in uris if uri.startswith("pvc://")}
-
-
 def ports_of(uris: Iterable[str]) -> set[int]:
     """Return the TCP ports that fetching these URIs needs."""
     ports: set[int] = set()
     for uri in uris:
-        parts = urlsplit(uri)
-        explicit = parts.port if parts.scheme in ("http", "https", "oci") else None
-        ports.update((explicit,) if explicit else PORTS_OF_SCHEME.get(parts.scheme, ()))
+        address = Address.parse(uri)
+        default = PORTS_OF_SCHEME.get(address.scheme, ())
+        ports.update(default if address.port is None else (address.port,))
     return ports
 
 

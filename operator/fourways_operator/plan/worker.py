@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -174,15 +173,3 @@ def failure_policy(container_name: str) -> Json:
             },
         ]
     }
-
-
-def broker_ports(servers: Iterable[str], default: int | None = None) -> set[int]:
-    """Return the ports of ``HOST:PORT`` addresses; ``default`` where one names none."""
-    ports = set()
-    for server in servers:
-        _, _, port = server.rpartition(":")
-        if port.isdigit():
-            ports.add(int(port))
-        elif default is not None:
-            ports.add(default)
-    return ports
