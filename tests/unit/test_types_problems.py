@@ -103,6 +103,13 @@ def test_a_contract_too_large_to_carry() -> None:
     assert "bytes" in problem.fault
 
 
+def test_settings_too_large_to_carry() -> None:
+    values = ["ü" * 128] * 128
+    (problem,) = refusal(document(spec__batch__source__filter=[{"column": "c", "values": values}]))
+    assert problem.field == "spec.batch"
+    assert "lists of values" in problem.fix
+
+
 def test_only_the_entity_key_is_held_on_update() -> None:
     old = parse(document())
     check_update(old, parse(document(spec__mode="batch", spec__model__version="2")))

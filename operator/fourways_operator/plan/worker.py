@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,7 +16,11 @@ from fourways_api import (
     worker_memory,
     worker_threads,
 )
-from fourways_api.runtime_config import CONFIG_VARIABLE, TERMINAL_EXIT_CODES
+from fourways_api.runtime_config import (
+    CONFIG_VARIABLE,
+    TERMINAL_EXIT_CODES,
+    environment_text,
+)
 
 from ..facts import Json, Settings
 from . import parts
@@ -98,8 +101,7 @@ def fetch_policy(settings: Settings) -> FetchPolicy:
 
 def variable(config: ApiModel) -> Json:
     """Return the environment variable that holds a configuration."""
-    value = json.dumps(config.to_json(), separators=(",", ":"))
-    return {"name": CONFIG_VARIABLE, "value": value}
+    return {"name": CONFIG_VARIABLE, "value": environment_text(config)}
 
 
 def model_uris(deployment: ModelDeployment) -> list[str]:
