@@ -72,6 +72,10 @@ def _matches(pattern: str) -> str:
     return f"self.matches(r'{pattern}')"
 
 
+def _not_matches(pattern: str) -> str:
+    return f"!{_matches(pattern)}"
+
+
 # ---------------------------------------------------------------- rules
 
 _HOST_FAULT = "the host is neither a DNS name nor an IP address"
@@ -216,6 +220,28 @@ NatsServers = Annotated[
     ),
 ]
 """NATS servers: ``nats://HOST`` or ``nats://HOST:PORT``, separated by commas."""
+
+
+_DOMAIN_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_REGISTRY = rf"({_DOMAIN_LABEL}([.]{_DOMAIN_LABEL})*|\[[0-9A-Fa-f:]+\])(:{PORT})?"
+_IMAGE_DIGEST = "(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})"
+
+Image = Annotated[
+    str,
+    Field(
+        pattern=f"^({_REGISTRY}/)?{_COMPONENT}(/{_COMPONENT})*"
+        f"(:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(@{_IMAGE_DIGEST})?$",
+        max_length=512,
+    ),
+    Ruled(
+        Rule(
+            _not_matches("^[0-9a-f]{64}$"),
+            "64 hexadecimal digits are read as the id of an image, not as its name",
+            "write the name, such as registry.example.com/team/churn:1.0",
+        ),
+    ),
+]
+"""A reference to an image, as the kubelet parses it (github.com/distribution/reference)."""
 
 
 # ---------------------------------------------------------------- taking addresses apart

@@ -125,6 +125,12 @@ def longer_than_zero(field: str) -> Rule:
     )
 
 
+def no_two_share(items: str, key: str, fault: str, fix: str) -> Rule:
+    """Return the rule that the items of a list differ in a field; the API server merges by it."""
+    found = f"self.{items}.all(i, self.{items}.exists_one(j, j.{key} == i.{key}))"
+    return Rule(f"!has(self.{items}) || {found}", fault, fix, f".{items}")
+
+
 def context_of(value: Any, old: Any = None) -> Context:
     """Convert an object to CEL's values, once for all of its rules."""
     from cel.cel import Context

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from .addresses import FileUri
-from .base import ApiModel, Rule
+from .base import ApiModel, Rule, no_two_share
 from .model import SecretReference
 from .schema_hints import keyed_by
 from .values import DataType, Digest, FieldName, KeyType, Text
@@ -201,17 +201,9 @@ class Contract(ApiModel):
     """Known inputs with known answers, checked before a model is used."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "self.inputs.all(f, self.inputs.exists_one(g, g.name == f.name))",
-            "two inputs share a name",
-            "give each input its own name",
-            ".inputs",
-        ),
-        Rule(
-            "self.outputs.all(f, self.outputs.exists_one(g, g.name == f.name))",
-            "two outputs share a name",
-            "give each output its own name",
-            ".outputs",
+        no_two_share("inputs", "name", "two inputs share a name", "give each input its own name"),
+        no_two_share(
+            "outputs", "name", "two outputs share a name", "give each output its own name"
         ),
         Rule(
             "!self.outputs.exists(f, f.name == self.entityKey.name)",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from .addresses import FileUri
 from .base import ApiModel, Rule
-from .values import Digest, Name, Text
+from .values import Digest, ObjectName, Text
 
 ModelFormat = Literal["onnx", "skops", "xgboost", "lightgbm", "python"]
 
@@ -24,7 +24,7 @@ PythonClass = Annotated[
 class SecretReference(ApiModel):
     """A Secret in the same namespace. The kubelet mounts it; the operator never reads it."""
 
-    secret_name: Name
+    secret_name: ObjectName
     """Name of the Secret. Its keys are mounted as files."""
 
 

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ..addresses import FolderUri, TableUri
-from ..base import ApiModel, Rule
+from ..base import ApiModel, Rule, no_two_share
 from ..cron import CRON_PATTERN
 from ..model import SecretReference
 from ..schema_hints import keyed_by
-from ..values import FieldName, Name, Schedule
+from ..values import FieldName, ObjectName, QueueName, Schedule
 
 RejectLimit = Annotated[
     str, Field(pattern=r"^([0-9]{1,9}|([0-9]{1,2}(\.[0-9]{1,4})?|100)%)$", max_length=12)
@@ -69,6 +69,9 @@ class BatchSource(ApiModel):
             "has(self.uri) != has(self.query)",
             "the rows come from files or from a query",
             "set exactly one of uri and query",
+        ),
+        no_two_share(
+            "filter", "column", "two filters name one column", "list all its values in one filter"
         ),
     )
 
@@ -144,6 +147,10 @@ class TableSink(ApiModel):
     write: Literal["Replace", "Upsert"] = "Replace"
     """Replace all rows, or insert and update by entity key; in one transaction."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        no_two_share("columns", "output", "two columns take one output", "keep one of them"),
+    )
+
 
 class Sink(ApiModel):
     """Where predictions are published, instead of the prediction store. The store still keeps
@@ -213,10 +220,10 @@ class Batch(ApiModel):
     engine: Literal["Jobs", "Ray"] = "Jobs"
     """What runs the workers: Kubernetes Jobs, or a KubeRay RayJob."""
 
-    queue_name: Name | None = None
+    queue_name: QueueName | None = None
     """Kueue LocalQueue that admits the runs."""
 
-    priority_class_name: Name | None = None
+    priority_class_name: ObjectName | None = None
     """Kubernetes PriorityClass of the runs' pods: a low one has them give way to others. `fourways
     run --priority` names another for one run, such as a backfill by a new model version."""
 

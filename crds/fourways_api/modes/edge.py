@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ..addresses import FolderUri
-from ..base import ApiModel, Rule
+from ..base import ApiModel, Rule, no_two_share
 from ..model import SecretReference
 from ..schema_hints import keyed_by
 from ..values import Name, Text
@@ -65,10 +65,7 @@ class Edge(ApiModel):
     """For people."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "self.targets.all(t, self.targets.exists_one(u, u.name == t.name))",
-            "two targets share a name",
-            "give each target its own name",
-            ".targets",
+        no_two_share(
+            "targets", "name", "two targets share a name", "give each target its own name"
         ),
     )
