@@ -12,9 +12,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 if TYPE_CHECKING:
     from cel import Program
@@ -74,6 +81,40 @@ class Rule:
         return bool(_compiled(self.cel).execute(context))
 
 
+class Ruled:
+    """Rules of one value, for a field's type: ``Annotated[str, Ruled(...)]``.
+
+    A rule's CEL sees the value itself as ``self``, and its ``field`` stays empty.
+    """
+
+    def __init__(self, *rules: Rule) -> None:
+        self.rules = rules
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Check the rules once the value has its type and form."""
+        return core_schema.with_info_after_validator_function(self._keep, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Add the rules to the field's schema."""
+        return handler(schema) | {RULES_KEYWORD: [rule.to_schema() for rule in self.rules]}
+
+    def _keep(self, value: Any, info: ValidationInfo) -> Any:
+        if info.context is not SKIP_RULES:
+            _refuse_broken(self.rules, value)
+        return value
+
+
+def _refuse_broken(rules: tuple[Rule, ...], value: Any) -> None:
+    context = context_of(value)
+    broken = [r for r in rules if not r.transition and not r.holds_in(context)]
+    if broken:
+        raise PydanticCustomError(RULES_ERROR, "breaks a rule", {"broken": broken})
+
+
 def longer_than_zero(field: str) -> Rule:
     """Return the rule that a field's duration is a length of time."""
     return Rule(
@@ -82,6 +123,12 @@ def longer_than_zero(field: str) -> Rule:
         "give it a length, such as 1s",
         f".{field}",
     )
+
+
+def no_two_share(items: str, key: str, fault: str, fix: str) -> Rule:
+    """Return the rule that the items of a list differ in a field; the API server merges by it."""
+    found = f"self.{items}.all(i, self.{items}.exists_one(j, j.{key} == i.{key}))"
+    return Rule(f"!has(self.{items}) || {found}", fault, fix, f".{items}")
 
 
 def context_of(value: Any, old: Any = None) -> Context:
@@ -125,12 +172,8 @@ class ApiModel(BaseModel):
 
     @model_validator(mode="after")
     def _keep_rules(self, info: ValidationInfo) -> Self:
-        if not self.rules or info.context is SKIP_RULES:
-            return self
-        context = context_of(self.to_json())
-        broken = [r for r in self.rules if not r.transition and not r.holds_in(context)]
-        if broken:
-            raise PydanticCustomError(RULES_ERROR, "breaks a rule", {"broken": broken})
+        if self.rules and info.context is not SKIP_RULES:
+            _refuse_broken(self.rules, self.to_json())
         return self
 
     def to_json(self) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .base import ApiModel, Rule
+from .addresses import FileUri
+from .base import ApiModel, Rule, no_two_share
 from .model import SecretReference
 from .schema_hints import keyed_by
-from .values import DataType, Digest, FieldName, KeyType, Text, Uri
+from .values import DataType, Digest, FieldName, KeyType, Text
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=1, le=1_048_576)], ...], Field(max_length=4)]
@@ -157,7 +158,7 @@ class EntityKey(ApiModel):
 class GoldenVectors(ApiModel):
     """Known inputs with their known answers. A model that answers otherwise never takes over."""
 
-    uri: Uri
+    uri: FileUri
     """A JSON Lines file, a line a vector: {"inputs": {NAME: VALUE}, "outputs": {NAME: VALUE}}."""
 
     digest: Digest | None = None
@@ -201,17 +202,9 @@ class Contract(ApiModel):
     """Known inputs with known answers, checked before a model is used."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "self.inputs.all(f, self.inputs.exists_one(g, g.name == f.name))",
-            "two inputs share a name",
-            "give each input its own name",
-            ".inputs",
-        ),
-        Rule(
-            "self.outputs.all(f, self.outputs.exists_one(g, g.name == f.name))",
-            "two outputs share a name",
-            "give each output its own name",
-            ".outputs",
+        no_two_share("inputs", "name", "two inputs share a name", "give each input its own name"),
+        no_two_share(
+            "outputs", "name", "two outputs share a name", "give each output its own name"
         ),
         Rule(
             "!self.outputs.exists(f, f.name == self.entityKey.name)",

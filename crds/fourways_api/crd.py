@@ -16,7 +16,7 @@ from typing import Any
 
 from .base import RULES_KEYWORD
 from .deployment import GROUP, KIND, PLURAL, VERSION, ModelDeployment
-from .schema_hints import LIST_KEYS, LIST_TYPE
+from .schema_hints import INT_OR_STRING, LIST_KEYS, LIST_TYPE
 from .yaml_text import dump_yaml
 
 Schema = dict[str, Any]
@@ -149,6 +149,7 @@ _CARRIED = {
     RULES_KEYWORD,
     LIST_TYPE,
     LIST_KEYS,
+    INT_OR_STRING,
 }
 
 

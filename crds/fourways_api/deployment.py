@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from .addresses import Image
 from .base import ApiModel, Rule
 from .contract import Contract
 from .model import ModelReference
@@ -26,7 +27,6 @@ MAX_NAME = 43
 
 ModeName = Literal["auto", "batch", "realtime", "streaming", "edge"]
 Workload = Batch | Realtime | Streaming | Edge
-Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=512)]
 LabelKey = Annotated[
     str,
     Field(

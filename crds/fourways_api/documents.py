@@ -16,6 +16,9 @@ from .deployment import GROUP, KIND
 from .problems import InvalidSpec, Problem
 from .yaml_text import KubectlLoader
 
+MAX_SHOWN = 80
+"""Characters of a value in a message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -45,13 +48,28 @@ class Document:
 
     def line(self, field: str) -> int:
         """Return the line of a field such as ``spec.inputs[2].name``, or of its nearest parent."""
-        node, line = self.node, self.node.start_mark.line
-        for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", field):
-            entry = _child(node, key or int(index))
-            if entry is None:
-                break
-            node, line = entry
+        *_, (_, line) = self._way_to(field)
         return line + 1
+
+    def text(self, field: str) -> str | None:
+        """Return a single value as the file has it; None for a field that is no single value."""
+        way = list(self._way_to(field))
+        node = way[-1][0]
+        found = len(way) == len(_keys(field)) + 1 and isinstance(node, yaml.ScalarNode)
+        return str(node.value) if found and len(node.value) <= MAX_SHOWN else None
+
+    def _way_to(self, field: str) -> Iterator[tuple[yaml.Node, int]]:
+        """Yield the nodes, each with its line, from the document down to a field."""
+        entry: tuple[yaml.Node, int] | None = (self.node, self.node.start_mark.line)
+        for key in (None, *_keys(field)):
+            entry = entry if key is None or entry is None else _child(entry[0], key)
+            if entry is None:
+                return
+            yield entry
+
+
+def _keys(field: str) -> list[str | int]:
+    return [key or int(index) for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", field)]
 
 
 def read_documents(text: str) -> list[Document]:

@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from .addresses import FileUri
 from .base import ApiModel, Rule
-from .values import Digest, Name, Text, Uri
+from .values import Digest, ObjectName, Text
 
 ModelFormat = Literal["onnx", "skops", "xgboost", "lightgbm", "python"]
 
@@ -23,14 +24,14 @@ PythonClass = Annotated[
 class SecretReference(ApiModel):
     """A Secret in the same namespace. The kubelet mounts it; the operator never reads it."""
 
-    secret_name: Name
+    secret_name: ObjectName
     """Name of the Secret. Its keys are mounted as files."""
 
 
 class ModelReference(ApiModel):
     """The model artefact."""
 
-    uri: Uri
+    uri: FileUri
     """Where the model file is: file, pvc (pvc://CLAIM/PATH), http(s), s3, gs, az or oci."""
 
     digest: Digest | None = None
@@ -72,18 +73,6 @@ class ModelReference(ApiModel):
             "pythonClass and format python go together",
             "set both, or neither",
             ".pythonClass",
-        ),
-        Rule(
-            "!self.uri.startsWith('pvc://') || self.uri.matches('^pvc://[a-z0-9]([a-z0-9-]*[a-z0-9])?/.+$')",
-            "a pvc URI names no file",
-            "write pvc://CLAIM/PATH",
-            ".uri",
-        ),
-        Rule(
-            "!self.uri.matches('/[.][.](/|$)')",
-            "the URI leaves its folder with ..",
-            "write the path without ..",
-            ".uri",
         ),
     )
 

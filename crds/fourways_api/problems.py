@@ -18,10 +18,13 @@ from pydantic_core import ErrorDetails
 from .base import RULES_ERROR, ApiModel
 from .cron import schedule_fault, zone_is_known
 from .deployment import ModelDeployment, Spec
-from .runtime_config import MAX_CONFIG_BYTES
+from .runtime_config import MAX_CONFIG_BYTES, environment_text
 from .wording import path_of, words_for
 
 MAX_CONTRACT_BYTES = MAX_CONFIG_BYTES // 2
+MAX_BLOCK_BYTES = MAX_CONFIG_BYTES // 2 - 8192
+"""Of one mode's settings. The rest is for the model and for what the plan adds."""
+
 MAX_VALUES = 200_000
 """Values in one document at the most; YAML aliases can make a short text without end."""
 
@@ -101,11 +104,25 @@ def check_update(old: ModelDeployment, new: ModelDeployment) -> None:
 
 
 def _contract_size(spec: Spec) -> Problem | None:
-    size = len(json.dumps(spec.contract.to_json()))
-    if size <= MAX_CONTRACT_BYTES:
+    fix = "shorten names, categories or descriptions"
+    return _too_large("spec.contract", spec.contract, MAX_CONTRACT_BYTES, fix)
+
+
+def _block_sizes(spec: Spec) -> Problem | None:
+    for mode in ("batch", "realtime", "streaming", "edge"):
+        block: ApiModel | None = getattr(spec, mode)
+        fix = "shorten queries and lists of values"
+        if block and (problem := _too_large(f"spec.{mode}", block, MAX_BLOCK_BYTES, fix)):
+            return problem
+    return None
+
+
+def _too_large(field: str, part: ApiModel, limit: int, fix: str) -> Problem | None:
+    """Refuse what would not fit a worker's environment, where it travels."""
+    size = len(environment_text(part))
+    if size <= limit:
         return None
-    fault = f"the contract takes {size} bytes, {MAX_CONTRACT_BYTES} at the most"
-    return Problem("spec.contract", fault, "shorten names, categories or descriptions")
+    return Problem(field, f"takes {size} bytes as JSON; the maximum is {limit}", fix)
 
 
 def _schedule_comes(spec: Spec) -> Problem | None:
@@ -124,6 +141,7 @@ def _zone_exists(spec: Spec) -> Problem | None:
 
 _CHECKS: tuple[Callable[[Spec], Problem | None], ...] = (
     _contract_size,
+    _block_sizes,
     _schedule_comes,
     _zone_exists,
 )

@@ -15,6 +15,7 @@ from typing import Any
 from .base import RULES_KEYWORD
 from .crd import openapi_schema, update_or_check
 from .deployment import API_VERSION, KIND, MAX_NAME
+from .schema_hints import INT_OR_STRING
 
 REFERENCE_FILE = Path(__file__).parents[2] / "docs" / "reference" / "modeldeployment.md"
 
@@ -47,19 +48,29 @@ def _sections(path: str, schema: Schema) -> Iterator[str]:
         shown = f"**{name}**" if name in required else name
         cells = (shown, _type(field), _default(field), field.get("description", ""))
         lines.append(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in cells)} |")
-    if schema.get(RULES_KEYWORD):
+    if rules := [*_rules(schema)]:
         lines += ["", "Refused:", ""]
-        lines += [f"- {_place(r)}{r['message']}." for r in schema[RULES_KEYWORD]]
+        lines += [f"- {_place(r)}{r['message']}." for r in rules]
     yield "\n".join(lines) + "\n"
     for name, field in schema["properties"].items():
-        inner, suffix = (field["items"], "[]") if field["type"] == "array" else (field, "")
-        if inner["type"] == "object":
+        inner, suffix = (field["items"], "[]") if field.get("type") == "array" else (field, "")
+        if inner.get("type") == "object":
             yield from _sections(f"{path}.{name}{suffix}", {**field, **inner})
+
+
+def _rules(schema: Schema) -> Iterator[Schema]:
+    """Yield an object's rules, and those of its fields that are single values."""
+    yield from schema.get(RULES_KEYWORD, ())
+    for name, field in schema["properties"].items():
+        if "properties" not in field:
+            yield from ({**rule, "fieldPath": f".{name}"} for rule in field.get(RULES_KEYWORD, ()))
 
 
 def _type(field: Schema) -> str:
     if "enum" in field:
         return ", ".join(f"`{v}`" for v in field["enum"])
+    if INT_OR_STRING in field:
+        return "whole number or string"
     if field["type"] == "array":
         return f"list of {_type(field['items'])}{_limits(field, 'minItems', 'maxItems')}"
     words = {"integer": "whole number", "boolean": "true or false"}

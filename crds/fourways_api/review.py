@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .deployment import ModelDeployment
 from .documents import Document
 from .problems import InvalidSpec, Problem, check, parse
+from .wording import QUOTE
 
 METADATA_FIELDS = {
     "annotations",
@@ -45,7 +46,13 @@ def review(document: Document) -> Verdict:
         check(deployment)
     except InvalidSpec as error:
         problems += error.problems
-    return Verdict(document, deployment, problems)
+    return Verdict(document, deployment, tuple(_as_written(p, document) for p in problems))
+
+
+def _as_written(problem: Problem, document: Document) -> Problem:
+    """Name what is to be quoted as the file has it: 1.0, where the value is the number 1."""
+    text = document.text(problem.field) if problem.fix.startswith(f'{QUOTE}"') else None
+    return problem if text is None else replace(problem, fix=f'{QUOTE}"{text}"')
 
 
 def _unknown_metadata(document: Document) -> tuple[Problem, ...]:

@@ -7,6 +7,7 @@ rolls the workload, and a Job that is tried again sees what its first try saw. I
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -45,6 +46,18 @@ TERMINATION_LOG = "/dev/termination-log"
 
 TERMINAL_EXIT_CODES = (2, 3, 4, 5, 6, 7)
 """Exit codes of a worker after which trying again is pointless."""
+
+
+def environment_text(document: ApiModel) -> str:
+    """Return a document as the value of an environment variable: ASCII, one line.
+
+    Kubernetes expands ``$$`` and ``$(NAME)`` in such values, and KServe fills in ``{{.Name}}`` in
+    containers of its runtimes. Both are written as JSON escapes, so no layer finds anything to
+    replace, no reader has to undo anything, and what the user wrote arrives unchanged.
+    """
+    text = json.dumps(document.to_json(), separators=(",", ":"))
+    # JSON itself uses neither outside of strings, and in a string any character has an escape.
+    return text.replace("$", r"\u0024").replace("{{", r"{\u007b")
 
 
 class FetchPolicy(ApiModel):

@@ -8,6 +8,7 @@ from pydantic import Field
 
 LIST_TYPE = "x-kubernetes-list-type"
 LIST_KEYS = "x-kubernetes-list-map-keys"
+INT_OR_STRING = "x-kubernetes-int-or-string"
 
 
 def keyed_by(name: str) -> Any:  # pydantic's own Field says Any

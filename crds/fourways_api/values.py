@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Annotated, Literal
+from math import ceil
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from .addresses import SUBDOMAIN
+from .schema_hints import INT_OR_STRING
 
 # Patterns are read by three engines (Rust here, Go's RE2 in the API server, browsers in editors),
 # so none uses \w or \s, whose reach differs between them, and all are anchored with ^ and $.
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
 """A Kubernetes object name (RFC 1123 label)."""
+
+ObjectName = Annotated[str, Field(pattern=f"^{SUBDOMAIN}$", max_length=253)]
+"""The name of a Secret and most other Kubernetes objects (RFC 1123 subdomain)."""
+
+QueueName = Annotated[str, Field(pattern=f"^{SUBDOMAIN}$", max_length=63)]
+"""The name of an object that is also the value of a label."""
 
 FieldName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=63)]
 """A name of the data contract: it becomes a column, so it is an SQL identifier too."""
@@ -32,6 +43,28 @@ Duration = Annotated[
 """A length of time such as ``250ms``, ``90s`` or ``1h30m``. As everywhere in Kubernetes the
 largest unit is the hour: CEL compares such durations, and knows no days."""
 
+
+class _Cores:
+    """Takes a whole number for its text, here and in the API server's schema."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Turn a whole number into text before anything else looks at it."""
+        return core_schema.no_info_before_validator_function(_whole_number_as_text, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Allow an integer beside the text, within the bounds the text's pattern sets."""
+        text = {k: v for k, v in handler(schema).items() if k != "type"}
+        return text | {INT_OR_STRING: True, "minimum": 1, "maximum": 9999}
+
+
+def _whole_number_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 CpuQuantity = Annotated[
     str,
     Field(
@@ -39,21 +72,22 @@ CpuQuantity = Annotated[
         r"|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9]))$",
         max_length=12,
     ),
+    _Cores(),
 ]
 """An amount of CPU in cores (``2``, ``0.5``) or millicores (``500m``)."""
 
-MemoryQuantity = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}(Mi|Gi|Ti|M|G|T)$", max_length=16)]
-"""An amount of memory (``512Mi``, ``2Gi``). The suffix is required: 512 would mean bytes."""
+MemoryQuantity = Annotated[
+    str,
+    Field(
+        pattern=r"^([1-9][0-9]{0,8}(\.[0-9]{1,3})?|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9]))"
+        r"(Mi|Gi|Ti|M|G|T)$",
+        max_length=16,
+    ),
+]
+"""An amount of memory (``512Mi``, ``1.5Gi``). The suffix is required: 512 would mean bytes."""
 
 Schedule = Annotated[str, Field(min_length=1, max_length=128)]
 """A five-field cron line, or ``@hourly``, ``@daily`` and so on (see ``cron.py``)."""
-
-Uri = Annotated[
-    str,
-    Field(pattern=r"^(file|pvc|https?|s3|gs|az|oci)://[^\x00-\x20\x7f]+$", max_length=2048),
-]
-"""Where something is: ``file``, ``pvc`` (``pvc://CLAIM/PATH``), ``http(s)``, ``s3``, ``gs``,
-``az`` or ``oci``."""
 
 LOCAL_SCHEMES = frozenset({"file", "pvc"})
 
@@ -90,9 +124,9 @@ def cores(quantity: str) -> float:
 
 
 def bytes_of(quantity: str) -> int:
-    """Convert a :data:`MemoryQuantity` to bytes."""
-    number, suffix = re.fullmatch(r"(\d+)(\D*)", quantity).groups()  # type: ignore[union-attr]
-    return int(number) * _MEMORY[suffix]
+    """Convert a :data:`MemoryQuantity` to whole bytes, rounded up as Kubernetes does."""
+    number, suffix = re.fullmatch(r"([0-9.]+)([A-Za-z]+)", quantity).groups()  # type: ignore[union-attr]
+    return ceil(Decimal(number) * _MEMORY[suffix])
 
 
 def scheme(uri: str) -> str:

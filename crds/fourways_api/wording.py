@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from typing import Any, get_args
 
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from . import values
+from . import addresses, values
 from .base import ApiModel
-from .deployment import Image, LabelKey, LabelValue, ModelDeployment
+from .deployment import LabelKey, LabelValue, ModelDeployment
 from .model import PythonClass
-from .modes import KafkaServers, NatsServers, RejectLimit
+from .modes import RejectLimit
 
 Words = tuple[str, str]
 """Fault and fix."""
@@ -47,7 +49,7 @@ def words_for(error: ErrorDetails) -> Words:
         case "greater_than_equal" | "less_than_equal" | "greater_than" | "less_than":
             return f"{got} is out of range", f"use {_bound(context)}"
         case kind if kind.endswith(("_type", "_parsing")) or kind == "int_from_float":
-            return f"{got} is not {_kind(kind)}", _how_to_write(kind, error["input"])
+            return f"{got} is not {_kind(kind)}", _how_to_write(kind, error)
         case _:
             return error["msg"], "correct it (kubectl explain modeldeployment.spec)"
 
@@ -70,16 +72,20 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
     model: type[ApiModel] | None = ModelDeployment
     for part in location:
         if isinstance(part, str) and model is not None:
-            fields = {f.alias: f.annotation for f in model.model_fields.values()}
-            model = _model_in(fields.get(part))
+            model = _model_at(model, part)
     return [f.alias or name for name, f in model.model_fields.items()] if model else []
 
 
-def _model_in(annotation: Any) -> type[ApiModel] | None:
+def _model_at(model: type[ApiModel], alias: str) -> type[ApiModel] | None:
+    fields = {f.alias: f.annotation for f in model.model_fields.values()}
+    return model_in(fields.get(alias))
+
+
+def model_in(annotation: Any) -> type[ApiModel] | None:
     """Find the model inside ``X | None`` or ``tuple[X, ...]``."""
     if isinstance(annotation, type) and issubclass(annotation, ApiModel):
         return annotation
-    return next((m for a in get_args(annotation) if (m := _model_in(a))), None)
+    return next((m for a in get_args(annotation) if (m := model_in(a))), None)
 
 
 def _bound(context: dict[str, Any]) -> str:
@@ -89,25 +95,33 @@ def _bound(context: dict[str, Any]) -> str:
 
 
 def _pattern(annotated: Any) -> str:
-    metadata = [m for field in annotated.__metadata__ for m in field.metadata]
+    fields = (f for f in annotated.__metadata__ if isinstance(f, FieldInfo))
+    metadata = [m for field in fields for m in field.metadata]
     return next(str(m.pattern) for m in metadata if getattr(m, "pattern", None))
 
 
 _FORMS = {
     _pattern(annotated): words
     for annotated, words in (
-        (values.Name, "small letters, digits and -"),
+        (values.Name, "lower case letters, digits and -"),
+        (values.ObjectName, "lower case letters, digits, - and ., as Kubernetes names objects"),
         (values.FieldName, "letters, digits and _, beginning with no digit"),
         (values.Digest, "sha256: and 64 of 0-9a-f (sha256sum FILE prints them)"),
         (values.Duration, "a duration such as 250ms, 90s or 1h30m"),
-        (values.CpuQuantity, "cores as in '2' or '0.5', or millicores as in '500m'"),
-        (values.MemoryQuantity, "an amount with its unit, as in 512Mi or 2Gi"),
-        (values.Uri, "file://, pvc://CLAIM/, http(s)://, s3://, gs://, az:// or oci:// and a path"),
+        (values.CpuQuantity, "cores as in 2 or '0.5', or millicores as in 500m"),
+        (values.MemoryQuantity, "an amount with its unit, as in 512Mi or 1.5Gi"),
+        (
+            addresses.FileUri,
+            "file://, pvc://CLAIM/, http(s)://, s3://, gs://, az:// or oci:// and a path",
+        ),
         (PythonClass, "MODULE:CLASS, as in churn.model:Churn"),
-        (Image, "an image as in registry.example.com/team/churn:1.0"),
+        (
+            addresses.Image,
+            "HOST/NAME:TAG, the name in lower case, as in registry.example.com/team/churn:1.0",
+        ),
         (RejectLimit, "a count as in '100' or a share as in '1%'"),
-        (KafkaServers, "HOST:PORT, comma separated"),
-        (NatsServers, "nats://HOST:PORT, comma separated"),
+        (addresses.KafkaServers, "HOST:PORT, comma separated"),
+        (addresses.NatsServers, "nats://HOST:PORT, comma separated"),
         (LabelKey, "a label's key as Kubernetes wants it, as in team or example.com/team"),
         (LabelValue, "up to 63 letters, digits, -, _ and ., as Kubernetes wants it"),
     )
@@ -131,12 +145,40 @@ def _kind(kind: str) -> str:
     return names.get(kind.split("_")[0], "of the right type")
 
 
-def _how_to_write(kind: str, got: object) -> str:
+QUOTE = "quote it: "
+
+
+def _how_to_write(kind: str, error: ErrorDetails) -> str:
+    got, pattern = error["input"], _pattern_at(error["loc"])
     if not kind.startswith("string") or isinstance(got, dict | list):
         return f"write {_kind(kind)}"
+    if pattern and not re.search(pattern, str(got)):
+        return f"write {_form(pattern)}"
     if isinstance(got, bool):
-        return "quote it: YAML reads y, n, yes, no, on and off as true and false"
-    return f'quote it: "{_shown(got)}"'
+        return f"{QUOTE}YAML reads y, n, yes, no, on and off as true and false"
+    return f'{QUOTE}"{_shown(got)}"'
+
+
+def _pattern_at(location: tuple[int | str, ...]) -> str | None:
+    """Return the pattern of the field at a location, where it has one."""
+    *parents, name = (part for part in location if isinstance(part, str))
+    model: type[ApiModel] | None = ModelDeployment
+    for parent in parents:
+        model = model and _model_at(model, parent)
+    fields = {f.alias: f for f in model.model_fields.values()} if model else {}
+    return _pattern_in(fields[name]) if name in fields else None
+
+
+def _pattern_in(part: Any) -> str | None:
+    """Find the pattern in a field's type, through ``X | None`` and ``Annotated``."""
+    if found := getattr(part, "pattern", None):
+        return str(found)
+    inner = (
+        *getattr(part, "metadata", ()),
+        *getattr(part, "__metadata__", ()),
+        *get_args(getattr(part, "annotation", part)),
+    )
+    return next((p for i in inner if not isinstance(i, type) and (p := _pattern_in(i))), None)
 
 
 def _shown(value: object) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fourways_api.crd import openapi_schema
+from fourways_api.schema_hints import INT_OR_STRING
 
 from .cases import change, good
 
@@ -112,7 +113,8 @@ def _mutated(draw: st.DrawFn) -> dict[str, Any]:
             change(document, path, None, remove=True)
         else:
             kind = draw(st.sampled_from([_any, _any, _border, _odd]))
-            change(document, path, draw(_cached(kind, schema)))
+            # A copy: what was drawn may be drawn again, and changed in between.
+            change(document, path, copy.deepcopy(draw(_cached(kind, schema))))
     return document
 
 
@@ -141,7 +143,7 @@ def _places(
 
 def _border(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Return values at a field's limits and one beyond."""
-    match schema.get("type"):
+    match _kind(schema):
         case "integer" | "number":
             low, high = schema.get("minimum", 0), schema.get("maximum", 10)
             return st.sampled_from([low, high, low - 1, high + 1, low + 0.5, float(high)])
@@ -154,9 +156,17 @@ def _border(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
             return _any(schema)
 
 
+def _kind(schema: dict[str, Any]) -> Any:
+    return "integer" if INT_OR_STRING in schema else schema.get("type")
+
+
 def _any(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
+    if INT_OR_STRING in schema:
+        texts = {**schema, "type": "string"}
+        del texts[INT_OR_STRING]
+        return st.one_of(_any(texts), st.integers(-1, schema["maximum"] + 1))
     match schema.get("type"):
         case "object":
             return _object(schema)

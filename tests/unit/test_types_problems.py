@@ -19,6 +19,8 @@ from fourways_api import (
     parse,
     read_documents,
     review,
+    worker_memory,
+    worker_threads,
 )
 from fourways_api.cron import schedule_fault
 from fourways_api.values import bytes_of, cores, seconds
@@ -44,8 +46,18 @@ def test_every_fault_is_told_at_once() -> None:
 
 
 def test_every_broken_rule_of_an_object_is_told_at_once() -> None:
-    data = document(spec__model__uri="s3://a/../b", spec__model__digest=None)
-    assert [p.field for p in refusal(data)] == ["spec.model.digest", "spec.model.uri"]
+    data = document(spec__model__pythonClass="a:B", spec__model__digest=None)
+    assert [p.field for p in refusal(data)] == ["spec.model.digest", "spec.model.pythonClass"]
+
+
+def test_every_broken_rule_of_a_value_is_told_at_once() -> None:
+    data = document(spec__model__uri="https://user:pw@h:0/../b")
+    problems = refusal(data)
+    assert {p.field for p in problems} == {"spec.model.uri"}
+    assert [p.fault for p in problems] == [
+        "the URI leaves its folder with ..",
+        "the URI holds credentials",
+    ]
 
 
 def test_a_list_is_not_called_short_because_its_item_is_wrong() -> None:
@@ -91,6 +103,13 @@ def test_a_contract_too_large_to_carry() -> None:
     (problem,) = refusal(data)
     assert problem.field == "spec.contract"
     assert "bytes" in problem.fault
+
+
+def test_settings_too_large_to_carry() -> None:
+    values = ["ü" * 128] * 128
+    (problem,) = refusal(document(spec__batch__source__filter=[{"column": "c", "values": values}]))
+    assert problem.field == "spec.batch"
+    assert "lists of values" in problem.fix
 
 
 def test_only_the_entity_key_is_held_on_update() -> None:
@@ -207,3 +226,22 @@ def test_quantities() -> None:
     assert (seconds("250ms"), seconds("1h30m"), seconds("0s")) == (0.25, 5400.0, 0.0)
     assert (cores("500m"), cores("2"), cores("0.25")) == (0.5, 2.0, 0.25)
     assert (bytes_of("512Mi"), bytes_of("2G")) == (2**29, 2 * 10**9)
+    assert (bytes_of("1.5Gi"), bytes_of("0.001Mi")) == (3 * 2**29, 1049)
+
+
+def test_whole_cores_may_be_a_number() -> None:
+    resources = parse(document(spec__resources={"cpu": 2, "memory": "1.5Gi"})).spec.resources
+    assert (resources.cpu, worker_threads(resources)) == ("2", 2)
+    assert worker_memory(resources) == 3 * 2**29
+
+
+@pytest.mark.parametrize("written", ["1.0", "1", "0x10", "1e3", "1_000"])
+def test_what_is_to_be_quoted_is_told_as_the_file_has_it(written: str) -> None:
+    text = dump_yaml(document(spec__model__version="VERSION")).replace("VERSION", written)
+    (found,) = read_documents(text)
+    assert [p.fix for p in review(found).problems] == [f'quote it: "{written}"']
+
+
+def test_a_number_that_no_quotes_would_help_is_told_its_form() -> None:
+    (problem,) = refusal(document(spec__resources__memory=512))
+    assert problem.fix == "write an amount with its unit, as in 512Mi or 1.5Gi"

@@ -8,6 +8,7 @@ several replicas one runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -180,16 +181,30 @@ def _job(planned: Json, name: str, kind: type[C], paths: Paths) -> LocalJob:
         backoff_limit=spec[tries],
         deadline_seconds=spec.get("activeDeadlineSeconds"),
         terminal=frozenset(terminal),
-        run=_values(container).get(RUN_VARIABLE),
+        run=values_of(container).get(RUN_VARIABLE),
     )
 
 
 def _config(container: Json, kind: type[C]) -> C:
-    return kind.model_validate_json(_values(container)[CONFIG_VARIABLE])
+    return kind.model_validate_json(values_of(container)[CONFIG_VARIABLE])
 
 
-def _values(container: Json) -> dict[str, str]:
-    return {e["name"]: e["value"] for e in container["env"] if "value" in e}
+def values_of(container: Json) -> dict[str, str]:
+    """Return a container's variables, with the references that the kubelet would replace."""
+    values: dict[str, str] = {}
+    for variable in container["env"]:
+        if "value" in variable:
+            values[variable["name"]] = _expanded(variable["value"], values)
+    return values
+
+
+def _expanded(value: str, earlier: Mapping[str, str]) -> str:
+    """Replace ``$$`` and ``$(NAME)`` as Kubernetes does; an unknown name is left as written."""
+
+    def replacement(found: re.Match[str]) -> str:
+        return "$" if found[0] == "$$" else earlier.get(found[1], found[0])
+
+    return re.sub(r"\$\$|\$\(([^)]*)\)", replacement, value)
 
 
 def document(config: RuntimeConfig | GatewayConfig) -> str:

@@ -17,10 +17,8 @@ from .edge import Budget, Edge, EdgeTarget
 from .features import FeatureDefault, FeatureLookup
 from .realtime import Realtime
 from .streaming import (
-    KafkaServers,
     KafkaSource,
     MicroBatch,
-    NatsServers,
     NatsSource,
     Streaming,
     StreamSource,
@@ -38,10 +36,8 @@ __all__ = [
     "FeatureLookup",
     "FileSink",
     "Incremental",
-    "KafkaServers",
     "KafkaSource",
     "MicroBatch",
-    "NatsServers",
     "NatsSource",
     "PartitionFilter",
     "Realtime",

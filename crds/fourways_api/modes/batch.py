@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ..base import ApiModel, Rule
+from ..addresses import FolderUri, TableUri
+from ..base import ApiModel, Rule, no_two_share
 from ..cron import CRON_PATTERN
 from ..model import SecretReference
 from ..schema_hints import keyed_by
-from ..values import FieldName, Name, Schedule, Uri
+from ..values import FieldName, ObjectName, QueueName, Schedule
 
 RejectLimit = Annotated[
     str, Field(pattern=r"^([0-9]{1,9}|([0-9]{1,2}(\.[0-9]{1,4})?|100)%)$", max_length=12)
@@ -48,7 +49,7 @@ class SourceQuery(ApiModel):
 class BatchSource(ApiModel):
     """The table to score."""
 
-    uri: Uri | None = None
+    uri: TableUri | None = None
     """Where the table is: a file, a folder or a glob (s3://bucket/day=*/part-*.parquet)."""
 
     query: SourceQuery | None = None
@@ -69,11 +70,8 @@ class BatchSource(ApiModel):
             "the rows come from files or from a query",
             "set exactly one of uri and query",
         ),
-        Rule(
-            "!has(self.uri) || self.uri.matches('^(file|pvc|https?|s3|gs|az)://')",
-            "a table is not read from there",
-            "use file, pvc, http(s), s3, gs or az",
-            ".uri",
+        no_two_share(
+            "filter", "column", "two filters name one column", "list all its values in one filter"
         ),
     )
 
@@ -112,7 +110,7 @@ class Incremental(ApiModel):
 class FileSink(ApiModel):
     """Predictions as files."""
 
-    uri: Uri
+    uri: FolderUri
     """Folder the files are written to: file, pvc, s3, gs or az."""
 
     format: Literal["Parquet", "Delta"] = "Parquet"
@@ -120,15 +118,6 @@ class FileSink(ApiModel):
 
     credentials: SecretReference | None = None
     """Credentials for the URI, from a mounted Secret."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "self.uri.matches('^(file|pvc|s3|gs|az)://')",
-            "predictions are not written there",
-            "use pvc, s3, gs or az (file only for fourways up)",
-            ".uri",
-        ),
-    )
 
 
 class ColumnName(ApiModel):
@@ -157,6 +146,10 @@ class TableSink(ApiModel):
 
     write: Literal["Replace", "Upsert"] = "Replace"
     """Replace all rows, or insert and update by entity key; in one transaction."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        no_two_share("columns", "output", "two columns take one output", "keep one of them"),
+    )
 
 
 class Sink(ApiModel):
@@ -227,10 +220,10 @@ class Batch(ApiModel):
     engine: Literal["Jobs", "Ray"] = "Jobs"
     """What runs the workers: Kubernetes Jobs, or a KubeRay RayJob."""
 
-    queue_name: Name | None = None
+    queue_name: QueueName | None = None
     """Kueue LocalQueue that admits the runs."""
 
-    priority_class_name: Name | None = None
+    priority_class_name: ObjectName | None = None
     """Kubernetes PriorityClass of the runs' pods: a low one has them give way to others. `fourways
     run --priority` names another for one run, such as a backfill by a new model version."""
 

@@ -6,10 +6,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ..base import ApiModel, Rule
+from ..addresses import FolderUri
+from ..base import ApiModel, Rule, no_two_share
 from ..model import SecretReference
 from ..schema_hints import keyed_by
-from ..values import Name, Text, Uri
+from ..values import Name, Text
 from .features import FeatureLookup
 
 
@@ -51,7 +52,7 @@ class Edge(ApiModel):
     signing: SecretReference
     """Secret with the EC private key (P-256, PEM) under the key signing-key.pem."""
 
-    publish: Uri
+    publish: FolderUri
     """Folder the bundles are published to, from where the gateway serves them to devices."""
 
     credentials: SecretReference | None = None
@@ -64,16 +65,7 @@ class Edge(ApiModel):
     """For people."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "self.targets.all(t, self.targets.exists_one(u, u.name == t.name))",
-            "two targets share a name",
-            "give each target its own name",
-            ".targets",
-        ),
-        Rule(
-            "self.publish.matches('^(file|pvc|s3|gs|az)://')",
-            "bundles are not published there",
-            "use pvc, s3, gs or az (file only for fourways up)",
-            ".publish",
+        no_two_share(
+            "targets", "name", "two targets share a name", "give each target its own name"
         ),
     )

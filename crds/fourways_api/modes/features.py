@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ..base import ApiModel, Rule, longer_than_zero
+from ..base import ApiModel, Rule, longer_than_zero, no_two_share
 from ..model import SecretReference
 from ..schema_hints import keyed_by
 from ..values import Duration, FieldName
@@ -71,4 +71,5 @@ class FeatureLookup(ApiModel):
             "set exactly one of table and query",
         ),
         longer_than_zero("timeout"),
+        no_two_share("defaults", "name", "two defaults are of one input", "keep one of them"),
     )

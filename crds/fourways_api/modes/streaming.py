@@ -6,16 +6,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from ..addresses import KafkaServers, NatsServers
 from ..base import ApiModel, Rule, longer_than_zero
 from ..model import SecretReference
 from ..values import Duration
-
-_HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
-KafkaServers = Annotated[
-    str, Field(pattern=rf"^{_HOST}:[0-9]{{1,5}}(,{_HOST}:[0-9]{{1,5}})*$", max_length=1024)
-]
-_NATS = rf"(nats|tls|ws|wss)://{_HOST}(:[0-9]{{1,5}})?"
-NatsServers = Annotated[str, Field(pattern=rf"^{_NATS}(,{_NATS})*$", max_length=1024)]
 
 
 class KafkaSource(ApiModel):
@@ -99,14 +93,21 @@ class Streaming(ApiModel):
     """Consumers kept without events."""
 
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Consumers at the most."""
+    """Maximum number of consumers. Consumers are not scaled by lag yet, so it must not exceed
+    minReplicas (or 1)."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         longer_than_zero("freshness"),
         Rule(
             "self.minReplicas <= self.maxReplicas",
             "minReplicas is above maxReplicas",
-            "raise maxReplicas or lower minReplicas",
+            "set maxReplicas to the same number: consumers are not scaled by lag yet",
+            ".maxReplicas",
+        ),
+        Rule(
+            "self.maxReplicas <= self.minReplicas || self.maxReplicas == 1",
+            "maxReplicas is above minReplicas, but consumers are not scaled by lag yet",
+            "set both to the number of consumers you want",
             ".maxReplicas",
         ),
     )

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 from fourways_api import API_VERSION, KIND, ModelDeployment, Resources
+from fourways_api.addresses import Address
+from fourways_api.addresses import claims as claims_of
 from fourways_api.runtime_config import CACHE_DIR, SECRETS_ROOT, STORE_URI_FILE, VOLUMES_ROOT
 
 from ..facts import Json, OperatorSettings
@@ -193,8 +194,8 @@ class Mounts:
         """
         uris, written = list(uris), list(written)
         check_names((), [*uris, *written])
-        writable = _claims(written)
-        for index, name in enumerate(sorted(_claims(uris) | writable)):
+        writable = claims_of(written)
+        for index, name in enumerate(sorted(claims_of(uris) | writable)):
             claim: Json = {"claimName": name}
             if name not in writable:
                 claim["readOnly"] = True
@@ -228,45 +229,20 @@ def check_names(secrets: Iterable[str], claim_uris: Iterable[str] = ()) -> None:
         ValueError: the text names the Secret or claim.
 
     """
-    for kind, names in (("Secret", secrets), ("claim", _claims(claim_uris))):
+    for kind, names in (("Secret", secrets), ("claim", claims_of(claim_uris))):
         for name in names:
             if len(name) > _MAX_NAME or not _OBJECT_NAME.fullmatch(name):
                 raise ValueError(f"no {kind} can have the name {name!r}")
-
-
-def _claims(uris: Iterable[str]) -> set[str]:
-    """Return the claims that ``pvc://`` URIs name. Raises ValueError."""
-    return {_split(uri).netloc for uri in uris if uri.startswith("pvc://")}
-
-
-def _split(uri: str) -> SplitResult:
-    try:
-        return urlsplit(uri)
-    except ValueError as error:
-        raise ValueError(f"{uri!r} is not a URI: {error}") from None
 
 
 def ports_of(uris: Iterable[str]) -> set[int]:
     """Return the TCP ports that fetching these URIs needs. Raises ValueError."""
     ports: set[int] = set()
     for uri in uris:
-        parts = _split(uri)
-        try:
-            explicit = parts.port if parts.scheme in ("http", "https", "oci") else None
-        except ValueError as error:
-            raise ValueError(f"{uri!r}: {error}") from None
-        if explicit is None:
-            ports.update(PORTS_OF_SCHEME.get(parts.scheme, ()))
-        else:
-            ports.add(checked_port(explicit, uri))
+        address = Address.parse(uri)
+        default = PORTS_OF_SCHEME.get(address.scheme, ())
+        ports.update(default if address.port is None else (address.port,))
     return ports
-
-
-def checked_port(port: int, address: str) -> int:
-    """Return a TCP port that ``address`` names. Raises ValueError where there is no such port."""
-    if not 1 <= port <= 65535:
-        raise ValueError(f"{address!r}: port {port} is not between 1 and 65535")
-    return port
 
 
 def network_policy(

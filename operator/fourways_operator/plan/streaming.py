@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fourways_api import ModelDeployment, Route, StreamConfig, StreamSource
+from fourways_api.addresses import brokers
 from fourways_api.model import SecretReference
 from fourways_api.modes import Streaming
 from fourways_api.values import seconds
@@ -28,9 +29,11 @@ def replicas(streaming: Streaming) -> int:
 def ports_of(source: StreamSource) -> set[int]:
     """Return the TCP ports of a source's brokers, as far as the spec names them."""
     if source.kafka:
-        return worker.broker_ports(source.kafka.bootstrap_servers.split(","))
-    assert source.nats is not None  # noqa: S101  (StreamSource's rule: one of the two)
-    return worker.broker_ports(source.nats.servers.split(","), NATS_PORT)
+        servers = source.kafka.bootstrap_servers
+    else:
+        assert source.nats is not None  # noqa: S101  (StreamSource's rule: one of the two)
+        servers = source.nats.servers
+    return {NATS_PORT if broker.port is None else broker.port for broker in brokers(servers)}
 
 
 def credentials_of(source: StreamSource) -> SecretReference | None:
@@ -113,8 +116,10 @@ def _pod(
     mounts.secrets(worker.secrets(deployment, credentials_of(streaming.source)))
     mounts.claims(worker.model_uris(deployment))
     mounts.cache(deployment.spec.model.max_size_mi_b + 256)
+    # How many consumers there are is left out: scaling them must not restart those that run.
+    one = streaming.model_copy(update={"min_replicas": 1, "max_replicas": 1})
     config = worker.config(
-        StreamConfig, deployment, settings, pinned_digest, streaming=streaming, port=worker.PORT
+        StreamConfig, deployment, settings, pinned_digest, streaming=one, port=worker.PORT
     )
     container = worker.container(
         deployment,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,7 +16,11 @@ from fourways_api import (
     worker_memory,
     worker_threads,
 )
-from fourways_api.runtime_config import CONFIG_VARIABLE, TERMINAL_EXIT_CODES
+from fourways_api.runtime_config import (
+    CONFIG_VARIABLE,
+    TERMINAL_EXIT_CODES,
+    environment_text,
+)
 
 from ..facts import Json, OperatorSettings
 from . import parts
@@ -99,8 +101,7 @@ def fetch_policy(settings: OperatorSettings) -> FetchPolicy:
 
 def variable(config: ApiModel) -> Json:
     """Return the environment variable that holds a configuration."""
-    value = json.dumps(config.to_json(), separators=(",", ":"))
-    return {"name": CONFIG_VARIABLE, "value": value}
+    return {"name": CONFIG_VARIABLE, "value": environment_text(config)}
 
 
 def model_uris(deployment: ModelDeployment) -> list[str]:
@@ -174,20 +175,3 @@ def failure_policy(container_name: str) -> Json:
             },
         ]
     }
-
-
-def broker_ports(servers: Iterable[str], default: int | None = None) -> set[int]:
-    """Return the ports of ``HOST:PORT`` addresses; ``default`` where one names none.
-
-    Raises:
-        ValueError: a port that does not exist.
-
-    """
-    ports = set()
-    for server in servers:
-        _, _, port = server.rpartition(":")
-        if port.isascii() and port.isdigit():
-            ports.add(parts.checked_port(int(port), server))
-        elif default is not None:
-            ports.add(default)
-    return ports
