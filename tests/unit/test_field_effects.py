@@ -22,16 +22,16 @@ import yaml
 from fourways_api import ApiModel, Spec, check, parse
 from fourways_api.runtime_config import CONFIG_VARIABLE
 from fourways_api.wording import model_in
-from fourways_operator.facts import Facts, Json, Settings
-from fourways_operator.plan import plan, plan_gateway, plan_runs
-from fourways_operator.plan.routes import route_of
+from fourways_operator.facts import Facts, Json, OperatorSettings
+from fourways_operator.modes import MODES
+from fourways_operator.planning import plan, plan_gateway, plan_runs
 from fourways_operator.status import status_of
 from tests.bad_manifests.cases import change, good
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FIELDS: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "fields.yaml").read_text())
-SETTINGS = Settings(runtime_image="fourways-runtime:test")
+SETTINGS = OperatorSettings(runtime_image="fourways-runtime:test")
 
 BLOCKS: dict[str, Any] = {
     "EDGE": {
@@ -119,7 +119,11 @@ def outcome(document: Json) -> Any:
     objects = _without_configurations(_objects(document))
     deployment = parse(document)
     facts = Facts(document, wanted=objects, now=datetime(2026, 3, 1, tzinfo=UTC))
-    return objects, status_of(facts, deployment=deployment), route_of(deployment)
+    return (
+        objects,
+        status_of(facts, deployment=deployment),
+        MODES[deployment.spec.choice().mode].route(deployment, None),
+    )
 
 
 def configurations(document: Json) -> list[str]:

@@ -32,12 +32,13 @@ from fourways_api import (
 from fourways_api.base import SKIP_RULES
 from fourways_api.runtime_config import CONFIG_VARIABLE
 from fourways_cli.embedded import workloads
-from fourways_operator.facts import Json, Settings
-from fourways_operator.plan import plan, plan_runs, worker
-from fourways_operator.plan.routes import route_of
+from fourways_operator import modes
+from fourways_operator.facts import Json, OperatorSettings
+from fourways_operator.plan import worker
+from fourways_operator.planning import plan, plan_runs
 from tests.bad_manifests.cases import change
 
-SETTINGS = Settings(runtime_image="fourways-runtime:test")
+SETTINGS = OperatorSettings(runtime_image="fourways-runtime:test")
 
 _SPECIAL = [
     *["$", "$$", "$$$", "$$$$", "$(", "$)", "$()", "$(HOME)", "$$(HOME)", "$$$(HOME)", "${HOME}"],
@@ -274,7 +275,7 @@ def compare(deployment: ModelDeployment, config: str) -> None:
 
 def compare_route(deployment: ModelDeployment) -> None:
     """Compare what the gateway reads with the route it is to have."""
-    route = route_of(deployment)
+    route = modes.MODES[deployment.spec.choice().mode].route(deployment, None)
     config = GatewayConfig(namespace="demo", routes=(route,) if route else ())
     told = kubelet([worker.variable(config)], HOME="/root")[CONFIG_VARIABLE]
     assert GatewayConfig.model_validate_json(told, context=SKIP_RULES) == config

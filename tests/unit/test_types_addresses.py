@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from fourways_api import InvalidSpec, ModelDeployment, Paths, check, parse
 from fourways_api.addresses import Address, InvalidAddress, brokers, claims
-from fourways_operator.facts import Settings
-from fourways_operator.plan import plan, plan_gateway
+from fourways_operator.facts import OperatorSettings
+from fourways_operator.planning import plan, plan_gateway
 from fourways_runtime.io.fetch.local import locate
 from fourways_runtime.io.fetch.location import Location
 from fourways_runtime.io.fetch.oci import Reference
 from tests.bad_manifests.cases import change, good
 
-SETTINGS = Settings(runtime_image="fourways-runtime:test")
+SETTINGS = OperatorSettings(runtime_image="fourways-runtime:test")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,9 @@ def test_every_field_with_an_address_is_searched() -> None:
         inner = (scalars(s, f"{path}.{n}") for n, s in schema.get("properties", {}).items())
         return own + [p for found in inner for p in found]
 
-    assert set(scalars(openapi_schema()["properties"]["spec"], "spec")) == set(FIELDS)
+    # An image's reference has a grammar of its own, which tests/unit/test_types.py covers.
+    found = set(scalars(openapi_schema()["properties"]["spec"], "spec")) - {"spec.image"}
+    assert found == set(FIELDS)
 
 
 Reads = Callable[[str], object]
