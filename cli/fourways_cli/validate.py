@@ -30,10 +30,13 @@ def validate(
             if not document.is_ours:
                 typer.echo(f"{path}: {document.title} passed over: not a {KIND}", err=True)
                 continue
-            found = findings_of(path, document, review(document).problems)
+            verdict = review(document)
+            found = findings_of(path, document, verdict.problems)
             findings += found
             if not found and output is Output.TEXT:
                 typer.echo(f"{path}: {document.title} is valid")
+                for note in verdict.notes:
+                    typer.echo(f"{path}: note: {note}")
             valid += not found
     if output is Output.JSON:
         print_json([f.to_json() for f in findings])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
-
-from croniter import croniter
 
 from fourways_api import Batch, ModelDeployment, RunReport, RunStatus, Status
+from fourways_api.cron import next_time
 
 from ..facts import Facts, Json, rfc3339
 from ..plan import RAY_JOB
@@ -143,11 +141,10 @@ def _next_run(batch: Batch, now: datetime) -> str | None:
     return None if batch.suspend else next_run(batch.schedule, batch.time_zone, now)
 
 
-def next_run(schedule: str, time_zone: str, now: datetime) -> str:
-    """Return when a schedule is due next after ``now``, RFC 3339 in UTC."""
-    zone: tzinfo = UTC if time_zone == "Etc/UTC" else ZoneInfo(time_zone)
-    due: datetime = croniter(schedule, now.astimezone(zone)).get_next(datetime)
-    return rfc3339(due)
+def next_run(schedule: str, time_zone: str, now: datetime) -> str | None:
+    """Return when a CronJob starts next after ``now``, RFC 3339 in UTC; None if it never does."""
+    due = next_time(schedule, time_zone, now)
+    return rfc3339(due) if due else None
 
 
 def _ray_failed(view: BatchView) -> Verdict | None:
