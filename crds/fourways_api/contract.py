@@ -83,7 +83,8 @@ class InputField(ApiModel):
             ".categories",
         ),
         Rule(
-            "!self.nullable || self.type in ['float32', 'float64', 'string']",
+            "!has(self.nullable) || !self.nullable"
+            " || self.type in ['float32', 'float64', 'string']",
             "a missing value cannot be told to the model in this type",
             "use float32, float64 or string, or set nullable to false",
             ".nullable",

@@ -9,6 +9,7 @@ of the old kind. Everything else (rules, list keys, docs, defaults) already trav
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -87,17 +88,25 @@ def openapi_schema() -> Schema:
     return schema
 
 
-def _structural(source: Schema, definitions: dict[str, Schema]) -> Schema:
+def _structural(source: Schema, definitions: dict[str, Schema], listed: bool = False) -> Schema:
+    """Return the structural schema; ``listed`` tells that it is of an item of a list.
+
+    Such items get no defaults from the API server: kubectl's patch of a list would leave them out
+    again, so that each apply of an unchanged file says "configured". Python fills them in.
+    """
     source = _inlined(_without_null(source), definitions)
+    if listed and source.get("default") is not None:
+        source = {**source, "description": f"{source['description']} {_told_default(source)}"}
+        del source["default"]
     result: Schema = {}
     for keyword, value in source.items():
         match keyword:
             case "title" | "$defs" | "additionalProperties":
                 continue
             case "properties":
-                result[keyword] = {n: _structural(s, definitions) for n, s in value.items()}
+                result[keyword] = {n: _structural(s, definitions, listed) for n, s in value.items()}
             case "items":
-                result[keyword] = _structural(value, definitions)
+                result[keyword] = _structural(value, definitions, listed=True)
             case "description":
                 result[keyword] = " ".join(value.split())
             case "const":
@@ -115,6 +124,11 @@ def _structural(source: Schema, definitions: dict[str, Schema]) -> Schema:
             case _:
                 raise TypeError(f"the API server's schema cannot say {keyword}: {source}")
     return result
+
+
+def _told_default(source: Schema) -> str:
+    value = source["default"]
+    return f"Default: {value if isinstance(value, str) else json.dumps(value)}."
 
 
 _CARRIED = {
