@@ -49,6 +49,9 @@ class Manifest:
     relative: tuple[str, ...]
     """The fields whose URI is a path without a scheme."""
 
+    notes: tuple[str, ...] = ()
+    """What is valid and worth knowing, such as runs that a change of clocks skips."""
+
     @property
     def title(self) -> str:
         """Kind and name."""
@@ -125,7 +128,9 @@ def read_manifest(
     if for_cluster:
         problems += [_no_path_here(name, written) for name, written in relative.items()]
     findings = tuple(findings_of(path, document, problems))
-    return Manifest(path, verdict.document, verdict.deployment, findings, tuple(relative))
+    return Manifest(
+        path, verdict.document, verdict.deployment, findings, tuple(relative), verdict.notes
+    )
 
 
 def _folder(path: Path) -> Path:

@@ -30,6 +30,8 @@ def validate(
     if output is TextOutput.TEXT:
         for manifest in read.valid:
             say(f"{manifest.file}: {manifest.title} is valid")
+            for note in manifest.notes:
+                say(f"{manifest.file}: note: {note}")
             if manifest.relative:
                 fields = ", ".join(manifest.relative)
                 warn(f"{manifest.file}: {fields}: relative to this file, for `fourways up` only")

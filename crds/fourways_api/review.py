@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
+from .cron import clock_change_notes
 from .deployment import ModelDeployment
 from .documents import Document
 from .problems import InvalidSpec, Problem, check, parse
@@ -35,10 +37,12 @@ class Verdict:
     document: Document
     deployment: ModelDeployment | None
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
+    """What is valid and may still surprise: runs that a change of clocks skips or doubles."""
 
 
-def review(document: Document) -> Verdict:
-    """Judge one document."""
+def review(document: Document, now: datetime | None = None) -> Verdict:
+    """Judge one document; ``now`` is the moment from which the notes look a year ahead."""
     problems = document.faults + _unknown_metadata(document)
     deployment = None
     try:
@@ -46,7 +50,17 @@ def review(document: Document) -> Verdict:
         check(deployment)
     except InvalidSpec as error:
         problems += error.problems
-    return Verdict(document, deployment, tuple(_as_written(p, document) for p in problems))
+    told = tuple(_as_written(p, document) for p in problems)
+    notes = _notes(deployment, now or datetime.now(UTC)) if deployment and not problems else ()
+    return Verdict(document, deployment, told, notes)
+
+
+def _notes(deployment: ModelDeployment, now: datetime) -> tuple[str, ...]:
+    batch = deployment.spec.batch
+    if batch is None or deployment.spec.choice().mode != "batch":
+        return ()
+    notes = clock_change_notes(batch.schedule, batch.time_zone, now)
+    return tuple(f"spec.batch.schedule: {note}" for note in notes)
 
 
 def _as_written(problem: Problem, document: Document) -> Problem:

@@ -94,14 +94,15 @@ def _bound(context: dict[str, Any]) -> str:
     return f"{words[key]} {context[key]:.10g}"
 
 
-def _pattern(annotated: Any) -> str:
+def pattern_of(annotated: Any) -> str:
+    """Return the pattern of a type such as ``values.Name``."""
     fields = (f for f in annotated.__metadata__ if isinstance(f, FieldInfo))
     metadata = [m for field in fields for m in field.metadata]
     return next(str(m.pattern) for m in metadata if getattr(m, "pattern", None))
 
 
 _FORMS = {
-    _pattern(annotated): words
+    pattern_of(annotated): words
     for annotated, words in (
         (values.Name, "lower case letters, digits and -"),
         (values.ObjectName, "lower case letters, digits, - and ., as Kubernetes names objects"),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, tzinfo
-from zoneinfo import ZoneInfo
+from datetime import datetime, timedelta
 
-from croniter import croniter
+from fourways_api.cron import next_time
 
 from .facts import FIELD_MANAGER, Json, rfc3339
 
@@ -13,9 +12,10 @@ OVERDUE_SECONDS = 120.0
 """Time the CronJob controller has to start a run that is due."""
 
 
-def next_run(schedule: str, time_zone: str, now: datetime) -> str:
-    """Return when a schedule is due next after ``now``, RFC 3339 in UTC."""
-    return rfc3339(_next(schedule, time_zone, now))
+def next_run(schedule: str, time_zone: str, now: datetime) -> str | None:
+    """Return when a CronJob starts next after ``now``, RFC 3339 in UTC; None if it never does."""
+    due = next_time(schedule, time_zone, now)
+    return rfc3339(due) if due else None
 
 
 def overdue_since(cron_job: Json, ended: datetime | None, now: datetime) -> datetime | None:
@@ -37,8 +37,10 @@ def overdue_since(cron_job: Json, ended: datetime | None, now: datetime) -> date
     if not known:
         return None
     since = max(known if ended is None else [*known, ended])
-    due = _next(spec["schedule"], spec.get("timeZone") or "Etc/UTC", since)
-    return due if now - due > timedelta(seconds=OVERDUE_SECONDS) else None
+    due = next_time(spec["schedule"], spec.get("timeZone") or "Etc/UTC", since)
+    if due is None or now - due <= timedelta(seconds=OVERDUE_SECONDS):
+        return None
+    return due
 
 
 def _changes(cron_job: Json) -> list[str]:
@@ -49,9 +51,3 @@ def _changes(cron_job: Json) -> list[str]:
         for entry in entries
         if entry.get("manager") == FIELD_MANAGER and entry.get("time")
     ]
-
-
-def _next(schedule: str, time_zone: str, after: datetime) -> datetime:
-    zone: tzinfo = UTC if time_zone == "Etc/UTC" else ZoneInfo(time_zone)
-    due: datetime = croniter(schedule, after.astimezone(zone)).get_next(datetime)
-    return due.astimezone(UTC)

@@ -112,6 +112,25 @@ def test_defaults_are_whole_so_that_both_sides_fill_in_the_same() -> None:
     assert all(None not in d.values() for _, n in NODES if isinstance(d := n.get("default"), dict))
 
 
+def test_items_of_lists_have_no_defaults() -> None:
+    """Or a second `kubectl apply` of the same file says "configured"."""
+    assert [
+        p for p, schema in NODES if "[]" in p and p.startswith("spec") and "default" in schema
+    ] == []
+
+
+def test_no_rule_reads_a_field_of_an_item_that_may_be_absent() -> None:
+    """The API server fills in no defaults there, and its CEL fails on a field that is not there."""
+    for path, schema in NODES:
+        if "[]" not in path or not path.startswith("spec"):
+            continue
+        optional = set(schema.get("properties", ())) - set(schema.get("required", ()))
+        for rule in schema.get(RULES_KEYWORD, ()):
+            for name in optional:
+                reads = re.search(rf"self\.{name}\b", rule["rule"].replace(f"has(self.{name})", ""))
+                assert not reads or f"has(self.{name})" in rule["rule"], (path, name, rule["rule"])
+
+
 def test_lists_with_names_merge_by_name() -> None:
     keyed = {
         path: schema["x-kubernetes-list-map-keys"]

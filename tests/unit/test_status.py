@@ -214,7 +214,8 @@ def test_a_digest_trusted_on_first_use_is_pinned_until_the_uri_changes() -> None
         ("0 3 * * *", "Etc/UTC", "2026-03-01T12:00:00Z", "2026-03-02T03:00:00Z"),
         ("@hourly", "Etc/UTC", "2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z"),
         ("0 3 * * *", "Europe/Berlin", "2026-07-01T12:00:00Z", "2026-07-02T01:00:00Z"),
-        # The night the clocks go forward has no half past two.
+        # The night the clocks go forward has no half past two: Kubernetes skips that run.
+        ("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", "2026-03-30T00:30:00Z"),
         ("0 6 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", "2026-03-29T04:00:00Z"),
     ],
 )

@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fourways_api import ModelDeployment
+from fourways_api.cron import next_time
 from fourways_operator import planning
 from fourways_operator.facts import Facts, OperatorSettings
 from fourways_operator.plan.routes import Observed
-from fourways_operator.status import next_run, status_of
+from fourways_operator.status import status_of
 
 from .. import jobs
 from . import given, workloads
@@ -337,7 +337,9 @@ class Host:
         """Run once at the start, so that there are predictions, then on schedule."""
         while not cron.suspend:
             await self._in_turn(key, jobs.run_job(cron.planned))
-            due = datetime.fromisoformat(next_run(cron.schedule, cron.time_zone, self._clock()))
+            due = next_time(cron.schedule, cron.time_zone, self._clock())
+            if due is None:
+                return
             await asyncio.sleep(max(0.0, (due - self._clock()).total_seconds()))
 
     # ------------------------------------------------------------ what it reports

@@ -1,0 +1,1 @@
+"""What Go modules that Kubernetes is built from say, kept in answers.jsonl."""
