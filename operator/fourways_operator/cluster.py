@@ -31,7 +31,7 @@ from .errors import (
 )
 from .events import Event
 from .facts import FIELD_MANAGER, Json, Kind, rfc3339
-from .kinds import EVENT, KINDS, OBSERVED
+from .kinds import EVENT, KINDS, LEASE, OBSERVED
 
 MODEL_DEPLOYMENT = Kind(API_VERSION, KIND, PLURAL)
 
@@ -62,6 +62,8 @@ GRANTS: tuple[Grant, ...] = (
     *(Grant(k.group, k.plural, ("list", "watch")) for k in OBSERVED),
     # Read where a Job gets no pods: only its events say why.
     Grant("", "events", ("create", "list")),
+    # Which installation manages a namespace.
+    Grant(LEASE.group, LEASE.plural, ("get", "create", "update")),
 )
 """Every right the operator uses, and no other. The watching half needs list and watch only."""
 
@@ -98,6 +100,12 @@ class Cluster(Protocol):
 
     async def last_warning(self, obj: Json, reason: str) -> str | None:
         """Return the message of an object's latest Warning with this reason; None for none."""
+
+    async def get_lease(self, namespace: str, name: str) -> Json | None:
+        """Return a Lease, or None."""
+
+    async def write_lease(self, lease: Json) -> None:
+        """Create a Lease; with a resourceVersion, replace that one. Else it is a Conflict."""
 
     async def deployments(self) -> tuple[Json, ...]:
         """Return the ModelDeployments of every watched namespace."""
@@ -256,6 +264,20 @@ class KubernetesCluster:
         )
         latest = max(page["items"], key=_event_time, default=None)
         return str(latest.get("message", "")) if latest else None
+
+    async def get_lease(self, namespace: str, name: str) -> Json | None:
+        """See Cluster."""
+        return await self.get(LEASE, namespace, name)
+
+    async def write_lease(self, lease: Json) -> None:
+        """See Cluster."""
+        meta = lease["metadata"]
+        if "resourceVersion" in meta:
+            path = _path(LEASE, meta["namespace"], meta["name"])
+            await self._call("put", path, "update", LEASE, body=lease)
+        else:
+            path = _path(LEASE, meta["namespace"])
+            await self._call("post", path, "create", LEASE, body=lease)
 
     async def deployments(self) -> tuple[Json, ...]:
         """See Cluster."""

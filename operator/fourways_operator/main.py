@@ -24,6 +24,7 @@ from .errors import ApiFault
 from .facts import Kind, OperatorSettings
 from .health import Health, serve
 from .metrics import Metrics
+from .ownership import Ownership
 from .progress import Ask, RunProgressTracker, ask_gateway
 from .published import AskRuns, PublishedRunTracker, ask_runs_of
 from .reconcile import reconcile
@@ -79,6 +80,7 @@ class Operator:
             self._work, clock=clock, sleep=sleep, on_result=self._metrics.reconciled, **queue
         )
         self._progress = RunProgressTracker(ask, self.queue.add, now, sleep)
+        self._ownership = Ownership(cluster, settings.identity, now, max(resync_interval, 300.0))
         self._published = (
             PublishedRunTracker(ask_runs, self.queue.add, now, sleep) if ask_runs else None
         )
@@ -87,6 +89,8 @@ class Operator:
         )
 
     async def _work(self, key: Key) -> None:
+        if await self._ownership.holder_of(key.namespace) is not None:
+            return
         result = await reconcile(
             key,
             self._cluster,
@@ -233,6 +237,7 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         allowed_hosts=options.allowed_hosts,
         allowed_schemes=options.allowed_schemes or defaults.allowed_schemes,
         store_port=options.store_port,
+        identity=options.identity,
         egress_ports=tuple(int(port) for port in options.egress_ports),
     )
 
@@ -254,6 +259,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("gateway-replicas", "1", int, "replicas of each namespace's gateway")
     flag("allowed-hosts", "", _words, "hosts workloads may fetch from; empty for all")
     flag("allowed-schemes", "", _words, "URI schemes workloads may fetch from; empty for all")
+    flag("identity", "", str, "name of this installation, by which it holds namespaces")
     flag("namespaces", _own_namespace(), _namespaces, "namespaces to watch; * for all")
     flag("resync-interval", "300", float, "seconds between relists")
     flag("workers", "4", int, "number of concurrent reconciles")

@@ -7,8 +7,8 @@ list and watch of the kinds named here and nothing else.
 
 It is a thread, because kopf ends as a whole when one watch fails for good (a kind was removed),
 takes over the signals of the thread it runs in, and kills its process when it cannot stop. Here it
-ends alone and is started again. Nothing is lost by that: watching begins with a list, and the operator's
-own relist comes anyway.
+ends alone and is started again. Nothing is lost by that: watching begins with a list, and the
+operator's own relist comes anyway.
 """
 
 from __future__ import annotations
