@@ -23,7 +23,7 @@ def test_ports_of_uris(uri: str, ports: set[int]) -> None:
     "uri", ["https://h.example:99999/m", "https://h.example:0/m", "pvc://[x/b", "http://[::1/m"]
 )
 def test_a_uri_without_a_possible_address_is_named(uri: str) -> None:
-    with pytest.raises(ValueError, match="h.example|is not a URI"):
+    with pytest.raises(ValueError, match=r"h\.example|is not a URI"):
         parts.ports_of([uri])
 
 
