@@ -331,6 +331,9 @@ class Status(ApiModel):
     observed_generation: int = 0
     """Generation of the spec this status tells of."""
 
+    operator: Annotated[str, Field(max_length=317)] | None = None
+    """Installation of the operator that manages it: NAMESPACE/RELEASE."""
+
     mode: Literal["batch", "realtime", "streaming", "edge"] | None = None
     """Mode the spec comes to."""
 

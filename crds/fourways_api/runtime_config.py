@@ -17,6 +17,7 @@ from .contract import Contract, EntityKey
 from .deployment import BundleStatus
 from .model import ModelReference, SecretReference
 from .modes import Batch, Edge, FeatureLookup, Streaming, StreamSource
+from .reasons import MAX_REASON
 from .values import Digest
 
 CONFIG_VARIABLE = "FOURWAYS_CONFIG"
@@ -159,19 +160,19 @@ class RunReport(ApiModel):
     outcome: str
     """Succeeded or Failed."""
 
-    reason: str = ""
-    """One word for programs: DigestMismatch, SourceNotFound, StoreUnavailable …"""
+    reason: Annotated[str, Field(max_length=MAX_REASON)] = ""
+    """A ``Reason``, such as DigestMismatch; empty where it succeeded."""
 
     message: str = ""
     """What happened, for people. Never a remote body, never a secret."""
 
     rows: int = 0
     rejects: int = 0
-    run: str | None = None
+    run: Annotated[str, Field(max_length=253)] | None = None
     """Run that answers come from now (rollback)."""
 
-    digest: str | None = None
-    version: str | None = None
+    digest: Annotated[str, Field(max_length=71)] | None = None
+    version: Annotated[str, Field(max_length=63)] | None = None
     bundles: tuple[BundleStatus, ...] = ()
     """What was published for devices (edge)."""
 

@@ -1,4 +1,4 @@
-"""The only module that talks to the API server, and so the only one that writes.
+"""The only module that sends requests to the API server, and so the only one that writes.
 
 It owns the verbs (``GRANTS`` is what the chart's RBAC is made from), the field managers, time-outs
 and the turning of HTTP answers into ``errors``. It decides nothing and caches no object: a read
@@ -31,7 +31,7 @@ from .errors import (
 )
 from .events import Event
 from .facts import FIELD_MANAGER, Json, Kind, rfc3339
-from .kinds import EVENT, KINDS, OBSERVED
+from .kinds import EVENT, KINDS, LEASE, OBSERVED
 
 MODEL_DEPLOYMENT = Kind(API_VERSION, KIND, PLURAL)
 
@@ -44,7 +44,7 @@ MAX_EVENT_MESSAGE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Verbs the operator needs on one resource, as a Role's rule says it."""
+    """Verbs the operator needs on one resource: a rule of its Role."""
 
     group: str
     resource: str
@@ -62,6 +62,8 @@ GRANTS: tuple[Grant, ...] = (
     *(Grant(k.group, k.plural, ("list", "watch")) for k in OBSERVED),
     # Read where a Job gets no pods: only its events say why.
     Grant("", "events", ("create", "list")),
+    # Which installation manages a namespace.
+    Grant(LEASE.group, LEASE.plural, ("get", "create", "update")),
 )
 """Every right the operator uses, and no other. The watching half needs list and watch only."""
 
@@ -75,7 +77,7 @@ class Cluster(Protocol):
         """Return the objects with these labels; none where the kind does not exist."""
 
     async def has(self, kind: Kind) -> bool:
-        """Tell whether the kind exists, as far as was seen at the last ``discover``."""
+        """Tell whether the kind existed at the last ``discover``."""
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """Return one object, or None."""
@@ -83,12 +85,12 @@ class Cluster(Protocol):
     async def apply(self, obj: Json, uid: str | None) -> None:
         """Make an object have these fields.
 
-        ``uid`` names the object that must still be there; None says that it is new, and then a
-        field that somebody else set differently in the meantime is a Conflict.
+        ``uid`` is that of the live object, which must still exist. None: the object is new, and a
+        field that another manager has set differently in the meantime is a Conflict.
         """
 
     async def delete(self, obj: Json) -> None:
-        """Delete this very object (by uid); it being gone already is fine."""
+        """Delete this object (by uid). It is no error if it does not exist any more."""
 
     async def write_status(self, deployment: Json, status: Json) -> None:
         """Make a deployment's status this one."""
@@ -99,11 +101,17 @@ class Cluster(Protocol):
     async def last_warning(self, obj: Json, reason: str) -> str | None:
         """Return the message of an object's latest Warning with this reason; None for none."""
 
+    async def get_lease(self, namespace: str, name: str) -> Json | None:
+        """Return a Lease, or None."""
+
+    async def write_lease(self, lease: Json) -> None:
+        """Create a Lease; with a resourceVersion, replace that one. Else it is a Conflict."""
+
     async def deployments(self) -> tuple[Json, ...]:
-        """Return the ModelDeployments of every namespace the operator looks after."""
+        """Return the ModelDeployments of every watched namespace."""
 
     async def discover(self) -> frozenset[Kind]:
-        """Look which kinds exist, and return those of the operator's that do."""
+        """Look which kinds exist; return those the operator uses."""
 
 
 class KubernetesCluster:
@@ -257,6 +265,20 @@ class KubernetesCluster:
         latest = max(page["items"], key=_event_time, default=None)
         return str(latest.get("message", "")) if latest else None
 
+    async def get_lease(self, namespace: str, name: str) -> Json | None:
+        """See Cluster."""
+        return await self.get(LEASE, namespace, name)
+
+    async def write_lease(self, lease: Json) -> None:
+        """See Cluster."""
+        meta = lease["metadata"]
+        if "resourceVersion" in meta:
+            path = _path(LEASE, meta["namespace"], meta["name"])
+            await self._call("put", path, "update", LEASE, body=lease)
+        else:
+            path = _path(LEASE, meta["namespace"])
+            await self._call("post", path, "create", LEASE, body=lease)
+
     async def deployments(self) -> tuple[Json, ...]:
         """See Cluster."""
         lists = await asyncio.gather(
@@ -310,7 +332,7 @@ class KubernetesCluster:
         return answer
 
     def close(self) -> None:
-        """Let go of the threads; calls under way end by their time-outs."""
+        """Release the threads; calls in progress end by their time-outs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -319,7 +341,7 @@ def connect(kubeconfig: str | None = None, threads: int = 8) -> Any:
 
     The default for ``kubeconfig`` is the environment's KUBECONFIG, as it was at start.
     """
-    # Half of a cold start is this import; nobody who only plans or tests should pay for it.
+    # Imported here: it is half of a cold start, and planning and tests do not need it.
     from kubernetes import client, config
     from kubernetes.dynamic import DynamicClient
 
@@ -328,7 +350,7 @@ def connect(kubeconfig: str | None = None, threads: int = 8) -> Any:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
         config.load_kube_config(kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
-    # Who retries is decided in one place, the work queue; a time-out here is then a time-out.
+    # Retries are decided in one place, the work queue; a time-out here is a time-out.
     configuration.retries = False
     configuration.connection_pool_maxsize = threads
     # Its own discovery keeps a file in /tmp named after the server's address: a read-only root
@@ -371,7 +393,7 @@ def fault_of(
             return ObjectGone(text)
         case 409:
             return Conflict(text)
-        # What the server says of an apply to another object under the name: its uid is immutable.
+        # The answer to an apply to another object of the same name: its uid is immutable.
         case 422 if "metadata.uid" in causes:
             return Conflict(text)
         case 401 | 403:

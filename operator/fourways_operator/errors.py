@@ -1,58 +1,58 @@
-"""What can go wrong between the operator and the API, as one tree.
+"""The errors between the operator and the API, as one tree.
 
 ::
 
     OperatorError
-    ├── DependencyNotReady               the world is not ready: says what is waited for
-    ├── GatewaySilent        a gateway did not tell how far runs are: nothing waits for that
-    └── ApiFault             the API server did not do it
-        ├── ObjectFault      it is about this object: others may go on
-        │   ├── Conflict     409: it changed, is another one (uid), or a field is somebody's
-        │   ├── ObjectGone         404, 410: object, kind or namespace is not there (any more)
-        │   ├── Forbidden    403: names verb and resource
-        │   ├── Invalid      400, 422: carries the server's words
-        │   └── HookFailed   500: who else must agree to the object does not answer
-        └── ServerFault      nothing else would fare better now
-            ├── Throttled    429, or 503 with Retry-After
-            ├── ApiUnreachable  no answer in time, or none at all
-            └── ServerError  any other answer
+    ├── DependencyNotReady    something must happen first: the text says what is waited for
+    ├── GatewaySilent         a gateway gave no usable answer about runs: nothing waits for it
+    └── ApiFault              the API server did not do what was requested
+        ├── ObjectFault       the fault concerns one object: work on the others continues
+        │   ├── Conflict      409: the object changed, has another uid, or another manager's field
+        │   ├── ObjectGone    404, 410: object, kind or namespace does not exist (any more)
+        │   ├── Forbidden     403: the text names verb and resource
+        │   ├── Invalid       400, 422: the text is the server's message
+        │   └── HookFailed    500: an admission webhook does not answer
+        └── ServerFault       no other request would succeed now
+            ├── Throttled     429, or 503 with Retry-After
+            ├── ApiUnreachable  no answer, or none in time
+            └── ServerError   any other answer
 
-A bad spec is not in it: that is ``InvalidSpec`` of the API, an answer and no fault. Whatever else
-is raised is a bug: it is logged with its key and its stack, and tried again with backoff.
+An invalid spec is not an error of the operator: ``InvalidSpec`` of the API is an answer. Any other
+exception is a bug: it is logged with its key and its stack, and retried with backoff.
 """
 
 from __future__ import annotations
 
 
 class OperatorError(Exception):
-    """Expected: told in one line, tried again with backoff."""
+    """Expected: logged in one line, retried with backoff."""
 
     retry_after: float = 0.0
-    """Seconds the other side asked to be left alone for."""
+    """Minimum pause in seconds that the server requested."""
 
 
 class DependencyNotReady(OperatorError):
-    """The world is not ready; the text says what is waited for."""
+    """Something must happen first; the text says what is waited for."""
 
 
 class GatewaySilent(OperatorError):
-    """A namespace's gateway does not answer, or not in words that make sense."""
+    """A namespace's gateway does not answer, or its answer cannot be used."""
 
 
 class ApiFault(OperatorError):
-    """The API server did not do what was asked; the text says what and why."""
+    """The API server did not do what was requested; the text says what and why."""
 
 
 class ObjectFault(ApiFault):
-    """A fault of one object: the others may go on."""
+    """A fault of one object: work on the others continues."""
 
 
 class Conflict(ObjectFault):
-    """The object changed, is another one than was meant, or a field belongs to somebody else."""
+    """The object changed, has another uid, or a field belongs to another manager."""
 
 
 class ObjectGone(ObjectFault):
-    """The object, its kind or its namespace is not there, or is going away."""
+    """The object, its kind or its namespace does not exist, or is being deleted."""
 
 
 class Forbidden(ObjectFault):
@@ -64,7 +64,7 @@ class Invalid(ObjectFault):
 
 
 class HookFailed(ObjectFault):
-    """An admission webhook that the API server asks about the object does not answer."""
+    """An admission webhook for the object does not answer."""
 
 
 class ServerFault(ApiFault):
@@ -72,7 +72,7 @@ class ServerFault(ApiFault):
 
 
 class Throttled(ServerFault):
-    """The API server asks for a pause of ``retry_after`` seconds."""
+    """The API server requests a pause of ``retry_after`` seconds."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -80,7 +80,7 @@ class Throttled(ServerFault):
 
 
 class ApiUnreachable(ServerFault):
-    """No answer came, or none in time."""
+    """There was no answer, or none in time."""
 
 
 class ServerError(ServerFault):

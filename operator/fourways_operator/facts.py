@@ -57,6 +57,9 @@ class OperatorSettings:
     egress_ports: tuple[int, ...] = ()
     """More ports workloads may connect to, for object stores and proxies on unusual ones."""
 
+    identity: str = ""
+    """Name of the installation, NAMESPACE/RELEASE, by which it holds namespaces."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoreAnswer:
@@ -102,6 +105,9 @@ class Facts:
 
     progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
     """By name of a run in progress: how far it is."""
+
+    operator: str = ""
+    """Name of the installation that manages the deployment; empty where it has none."""
 
     store: StoreAnswer | None = None
     """The run in the prediction store that answers come from; None where it is not known."""

@@ -1,9 +1,9 @@
-"""Answers for kubelet and Prometheus: ``/healthz``, ``/readyz``, ``/metrics``.
+"""HTTP endpoints for kubelet and Prometheus: ``/healthz``, ``/readyz``, ``/metrics``.
 
-It owns a port and a thread. It decides what healthy means from two ages, because that a process
-lives says nothing: an operator whose watches all died in silence is found out by the age of its
-last finished relist, one whose workers hang by how long its queue has not moved. It runs in a
-thread of its own, so that it still answers, and says so, when the event loop is stuck.
+It owns a port and a thread. Health is decided by two ages, since a running process proves nothing:
+if all watches have stopped, the last finished relist is too old; if the workers hang, the queue has
+not moved for too long. It runs in a thread of its own, so that it still answers when the event loop
+is stuck.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RELISTS_MISSED = 3
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What health is decided by. Ages in seconds; None before the first relist."""
+    """The ages that health is decided by, in seconds; None before the first relist."""
 
     relist_age: Callable[[], float | None]
     started_ago: Callable[[], float]
@@ -35,7 +35,7 @@ class Health:
         relisted = self.relist_age()
         age = self.started_ago() if relisted is None else relisted
         if age >= limit:
-            return False, f"the last relist ended {age:.0f} s ago, {limit:.0f} s at the most"
+            return False, f"the last relist ended {age:.0f} s ago; the limit is {limit:.0f} s"
         if (stuck := self.queue_stuck_for()) >= STUCK_SECONDS:
             return False, f"the queue has not moved for {stuck:.0f} s"
         return True, "ok"
@@ -75,7 +75,7 @@ def serve(port: int, health: Health, registry: CollectorRegistry) -> ThreadingHT
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: probes come every few seconds."""
+            """Log nothing: probes come every few seconds."""
 
     server = ThreadingHTTPServer(("", port), Handler)
     server.daemon_threads = True

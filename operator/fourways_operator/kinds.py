@@ -11,6 +11,7 @@ INFERENCE_SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService", "infer
 RAY_JOB = Kind("ray.io/v1", "RayJob", "rayjobs")
 POD = Kind("v1", "Pod", "pods")
 EVENT = Kind("v1", "Event", "events")
+LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
 KINDS: tuple[Kind, ...] = (
     CRON_JOB,

@@ -1,8 +1,8 @@
 """Puts the operator together and runs it: settings, login, queue, watches, relist, health.
 
 It owns the process: flags and environment, logging, signals, the periodic relist. It decides
-nothing about deployments. The relist is what the operator's promise rests on; watches only make
-it quicker. So it has a task of its own, and its age is what health is measured by.
+nothing about deployments. The relist guarantees that every change is seen; watches only make it
+faster. So the relist has a task of its own, and its age decides health.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .errors import ApiFault
 from .facts import Kind, OperatorSettings
 from .health import Health, serve
 from .metrics import Metrics
+from .ownership import Ownership
 from .progress import Ask, RunProgressTracker, ask_gateway
 from .published import AskRuns, PublishedRunTracker, ask_runs_of
 from .reconcile import reconcile
@@ -33,14 +34,14 @@ from .work_queue import Key, WorkQueue
 logger = logging.getLogger(__name__)
 
 SOON = 5.0
-"""Seconds to the next relist when one failed, or when there is nothing to list yet."""
+"""Seconds to the next relist after a failed one, or while the CRD does not exist."""
 
 DRAIN_SECONDS = 20.0
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class Operator:
-    """The queue, what it works by, and the relist that fills it."""
+    """The queue, its work, and the relist that fills it."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Operator:
         ask_runs: AskRuns | None = None,
         **queue: Any,
     ) -> None:
-        """Put together; nothing runs yet.
+        """Create the parts; nothing runs yet.
 
         ``queue`` goes to the WorkQueue; ``watch`` is called with the kinds to watch; ``ask`` asks
         gateways for the progress of runs, ``ask_runs`` for the runs of a deployment (None: no
@@ -79,6 +80,7 @@ class Operator:
             self._work, clock=clock, sleep=sleep, on_result=self._metrics.reconciled, **queue
         )
         self._progress = RunProgressTracker(ask, self.queue.add, now, sleep)
+        self._ownership = Ownership(cluster, settings.identity, now, max(resync_interval, 300.0))
         self._published = (
             PublishedRunTracker(ask_runs, self.queue.add, now, sleep) if ask_runs else None
         )
@@ -87,6 +89,8 @@ class Operator:
         )
 
     async def _work(self, key: Key) -> None:
+        if await self._ownership.holder_of(key.namespace) is not None:
+            return
         result = await reconcile(
             key,
             self._cluster,
@@ -101,7 +105,7 @@ class Operator:
         if self._published:
             self._published.note(key, status)
         if result and result.wrote:
-            # The gateway looks at what was written, whether or not a watch tells of it.
+            # The gateway depends on what was written; a watch event may be lost.
             self.queue.add(Key(key.namespace))
         if result and result.requeue_after is not None:
             self.queue.add_after(key, result.requeue_after)
@@ -116,7 +120,7 @@ class Operator:
         return None if self._relisted is None else self._clock() - self._relisted
 
     async def relist(self) -> frozenset[Kind]:
-        """Have every deployment and gateway looked at; return the kinds there are."""
+        """Queue every deployment and gateway; return the kinds that exist."""
         kinds = self._kinds = await self._cluster.discover()
         self._watch(kinds)
         found = await self._cluster.deployments()
@@ -145,7 +149,7 @@ class Operator:
                 task.cancel()
 
     def stop(self) -> None:
-        """Finish what is being worked on, and end."""
+        """Finish the reconciles in progress, and end."""
         self.queue.stop()
 
     async def _resync(self) -> None:
@@ -164,7 +168,7 @@ class Operator:
             await self._sleep(pause)
 
     async def _look_for_kinds(self) -> None:
-        """Have everything looked at soon after a kind came that some deployment lacked."""
+        """Relist soon after a kind that some deployment lacked was installed."""
         while True:
             await self._something_lacks.wait()
             await self._sleep(SOON)
@@ -204,13 +208,15 @@ async def run(options: argparse.Namespace) -> None:
     task = asyncio.create_task(operator.run())
 
     def stop() -> None:
-        logger.info("stops")
+        logger.info("stopping")
         operator.stop()
         loop.call_later(DRAIN_SECONDS, task.cancel)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    logger.info("watches %s, answers on :%d", namespaces or "all namespaces", server.server_port)
+    logger.info(
+        "watching %s; health and metrics on :%d", namespaces or "all namespaces", server.server_port
+    )
     try:
         await task
     finally:
@@ -220,7 +226,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def settings_of(options: argparse.Namespace) -> OperatorSettings:
-    """Return the part of the options that plans are made by."""
+    """Return the options that plans depend on."""
     defaults = OperatorSettings(runtime_image=options.runtime_image)
     return OperatorSettings(
         runtime_image=options.runtime_image,
@@ -231,6 +237,7 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         allowed_hosts=options.allowed_hosts,
         allowed_schemes=options.allowed_schemes or defaults.allowed_schemes,
         store_port=options.store_port,
+        identity=options.identity,
         egress_ports=tuple(int(port) for port in options.egress_ports),
     )
 
@@ -252,9 +259,10 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("gateway-replicas", "1", int, "replicas of each namespace's gateway")
     flag("allowed-hosts", "", _words, "hosts workloads may fetch from; empty for all")
     flag("allowed-schemes", "", _words, "URI schemes workloads may fetch from; empty for all")
-    flag("namespaces", _own_namespace(), _namespaces, "namespaces to look after; * for all")
+    flag("identity", "", str, "name of this installation, by which it holds namespaces")
+    flag("namespaces", _own_namespace(), _namespaces, "namespaces to watch; * for all")
     flag("resync-interval", "300", float, "seconds between relists")
-    flag("workers", "4", int, "deployments worked on at once")
+    flag("workers", "4", int, "number of concurrent reconciles")
     flag("port", "8081", int, "port of /healthz, /readyz and /metrics")
     flag("log-level", "INFO", str.upper, "DEBUG, INFO, WARNING or ERROR")
     return parser.parse_args(arguments)
@@ -279,6 +287,6 @@ def main() -> None:
     logging.basicConfig(
         level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    # kopf tells each failed watch many times over, with stacks; ours tells it once.
+    # kopf logs each failed watch many times, with stacks; ``watches`` logs it once.
     logging.getLogger("kopf").setLevel(logging.CRITICAL)
     asyncio.run(run(options))

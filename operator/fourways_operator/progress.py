@@ -1,11 +1,11 @@
-"""How far runs under way are: asks each namespace's gateway, beside the reconciles.
+"""The progress of runs: requested from each namespace's gateway, beside the reconciles.
 
-The operator reads no store and holds no Secret; the gateway has the store open and tells. It owns
-when a gateway is asked, and what is known since. A reconcile only ever looks at what is known, so
-a gateway that is silent, slow or talks nonsense costs the figures, and nothing else.
+The operator reads no store and holds no Secret; the gateway has the store open. This module owns
+when a gateway is asked, and its last answers. A reconcile only reads those answers, so a gateway
+that is silent, slow or gives nonsense costs the figures and nothing else.
 
-One question a namespace tells of all its runs. It is asked while a run is at work there and not
-otherwise, and never more often than every ten seconds, which bounds the writes of status too.
+One request per namespace covers all its runs. It is made while a run is in progress there and not
+otherwise, at most every ten seconds, which also limits the writes of status.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class _Run(BaseModel):
 
 
 class _Answer(BaseModel):
-    """What a gateway says, as far as it matters here: another version may say more."""
+    """The part of a gateway's answer that is read: another version may answer more."""
 
     runs: tuple[_Run, ...]
 
 
 class RunProgressTracker:
-    """What is known of the runs at work. Belongs to its event loop."""
+    """The last known progress of runs. Belongs to its event loop."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class RunProgressTracker:
         now: Callable[[], datetime],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """``changed`` is told of a deployment whose figures are others now."""
+        """``changed`` is called with a deployment whose figures changed."""
         self._ask = ask
         self._changed = changed
         self._now = now
@@ -88,12 +88,12 @@ class RunProgressTracker:
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     def of(self, key: Key) -> dict[str, ProgressStatus]:
-        """Return what is known of a deployment's run at work, by the run's name."""
+        """Return the progress of a deployment's run, by the run's name; empty if not known."""
         known = self._known.get(key)
         return {self._at_work[key]: known} if known else {}
 
     def note(self, key: Key, status: Json | None) -> None:
-        """Follow the run that a deployment's status says is at work; None: it is gone."""
+        """Follow the run that a deployment's status says is in progress; None: it is deleted."""
         run = _at_work(status or {})
         if self._at_work.get(key) != run:
             self._known.pop(key, None)
@@ -106,7 +106,7 @@ class RunProgressTracker:
             self._asking[key.namespace] = task
 
     def forget_all_but(self, keys: Collection[Key]) -> None:
-        """Forget deployments that are gone without anyone having seen them go."""
+        """Forget deployments that were deleted without a watch event."""
         for key in self._at_work.keys() - set(keys):
             self.note(key, None)
 
@@ -144,7 +144,7 @@ class RunProgressTracker:
 
 
 def _at_work(status: Json) -> str | None:
-    """Return the run that status says is at work: a Job of it is there, and has not ended."""
+    """Return the run that status says is in progress: its Job exists and has not ended."""
     run = status.get("lastRun") or {}
     progressing = any(
         c["type"] == "Progressing" and c["status"] == "True" for c in status.get("conditions", ())
@@ -184,7 +184,7 @@ def _figures(reported: _Progress, now: datetime) -> ProgressStatus:
 
 
 def _same(figures: ProgressStatus, before: ProgressStatus | None) -> bool:
-    """Tell whether nothing is new but the moment of asking."""
+    """Tell whether only the time of the answer differs."""
     moments = {"updated_at": "", "estimated_completion": None}
     return before is not None and (
         figures.model_copy(update=moments) == before.model_copy(update=moments)
@@ -203,8 +203,8 @@ async def ask_gateway(namespace: str) -> bytes:
 async def ask(url: str, seconds: float = ANSWER_SECONDS) -> bytes:
     """Return what is at a URL. Raises GatewaySilent.
 
-    Whoever answers under the gateway's name is not trusted: all of it takes ``seconds`` at the
-    most, a redirection is no answer, and what is too long is not read.
+    What answers under the gateway's name is not trusted: the whole exchange takes at most
+    ``seconds``, a redirection is no answer, and an answer that is too long is not read.
     """
     # A third of a second to import: an operator that follows no run does not pay for it.
     import aiohttp

@@ -1,4 +1,4 @@
-"""The operator's rights, made from what the code that talks to the API server says it does.
+"""The operator's RBAC rules, generated from the grants that ``cluster`` declares.
 
 ``python -m fourways_operator.rbac [--check]`` writes, or compares, the chart's rules.
 """
@@ -32,7 +32,7 @@ def render() -> str:
 
 
 def main() -> int:
-    """Write the chart's rules; with --check only say whether they are up to date."""
+    """Write the chart's rules; with --check report whether they are up to date."""
     text = render()
     if "--check" in sys.argv[1:]:
         if RULES.read_text() == text:

@@ -201,6 +201,7 @@ async def _observe(
         plan_fault=intent.fault,
         refused_pods=await _refused_pods(cluster, children, pods, now),
         progress=progress,
+        operator=settings.identity,
         store=store,
         now=now,
     )

@@ -1,7 +1,7 @@
-"""From a live ModelDeployment to its parsed spec, or to what is wrong with it. Pure.
+"""From a live ModelDeployment to its parsed spec, or to its problems. Pure.
 
-It reads only what plans are made from, so that the same spec is judged once however often its
-object is seen with another status: the rules of a spec take tens of milliseconds.
+Only the fields that plans are made from are read, so that a spec is checked once, however often its
+object comes with another status: evaluating the rules of a spec takes tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .facts import Json
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParsedSpec:
-    """A spec, or what is wrong with it. The same one for the same document, as long as it lasts."""
+    """A spec, or its problems. The same document gives the same instance while it is cached."""
 
     spec: ModelDeployment | None
     problems: tuple[Problem, ...]
@@ -26,7 +26,7 @@ class ParsedSpec:
 
 def parsed_spec(deployment: Json) -> ParsedSpec:
     """Return a live deployment's spec when it is valid, and else its problems."""
-    # Status is ours to write: what an older or newer operator wrote there is no fault of the spec.
+    # A status that another version wrote is not a problem of the spec.
     document = {k: v for k, v in deployment.items() if k != "status"}
     meta = deployment["metadata"]
     document["metadata"] = {k: meta[k] for k in Metadata.model_fields if k in meta}

@@ -78,6 +78,7 @@ def status_of(
     generations = {} if view.serves_spec else _generation_that_serves(results, old)
     status = Status(
         observed_generation=_generation(facts),
+        operator=facts.operator or None,
         mode=choice.mode,
         mode_reason=choice.reason,
         model=_model(view),

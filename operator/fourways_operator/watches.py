@@ -1,13 +1,13 @@
-"""Tells the operator that something moved: kopf as event source, in a thread of its own.
+"""Watches the cluster and queues keys: kopf as event source, in a thread of its own.
 
 It owns the watches: a handler turns an object into keys by the ``EventFilter``. It must never
 write. Only ``on.event`` handlers are registered, so kopf has nothing to remember on an
 object: no finalizer, no annotation, no patch. Posting, peering and scanning are off, so it needs
 list and watch of the kinds named here and nothing else.
 
-A thread, because kopf ends as a whole when one watch fails for good (a kind taken away), takes
-over the signals of the thread it runs in, and kills its process when it cannot stop: here it ends
-alone and is started again. Nothing is lost by that: watching begins with a list, and the
+It is a thread, because kopf ends as a whole when one watch fails for good (a kind was removed),
+takes over the signals of the thread it runs in, and kills its process when it cannot stop. Here it
+ends alone and is started again. Nothing is lost by that: watching begins with a list, and the
 operator's own relist comes anyway.
 """
 
@@ -50,7 +50,7 @@ class Watches:
         self._stopped: Future[None] = Future()
 
     def watch(self, kinds: frozenset[Kind]) -> None:
-        """Watch these kinds; the same ones again change nothing."""
+        """Watch these kinds; the same kinds again change nothing."""
         if kinds == self._kinds:
             return
         self.stop()
@@ -60,7 +60,7 @@ class Watches:
             Thread(target=self._run, args=arguments, name="watches", daemon=True).start()
 
     def stop(self) -> None:
-        """Have the watches end. Does not wait: what they still see does no harm."""
+        """Stop the watches. Does not wait: keys that they still add do no harm."""
         if not self._stopped.done():
             self._stopped.set_result(None)
 
@@ -75,10 +75,10 @@ class Watches:
             pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _watch(self, kinds: frozenset[Kind], stopped: Future[None]) -> None:
-        # It takes a second to import: only who watches pays for it.
+        # Imported here, as it takes a second.
         import kopf
 
-        asyncio.get_running_loop().set_exception_handler(_tell_quietly)
+        asyncio.get_running_loop().set_exception_handler(_log_quietly)
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(kopf.login_via_client)
         settings = _settings(kopf.OperatorSettings())
@@ -89,7 +89,7 @@ class Watches:
             kopf.on.event(*resource, registry=registry, id=f"see-{kind.plural}")(
                 self._handler(kind)
             )
-        # Left to itself it asks for the user's name, and a pod's user has none.
+        # By default it looks up the user's name, and a pod's user has none.
         identity: Any = MANAGER
         await kopf.operator(
             registry=registry,
@@ -119,15 +119,15 @@ def _event_of(stopped: Future[None]) -> asyncio.Event:
     event, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def tell(_: Future[None]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: nothing waits any more
             loop.call_soon_threadsafe(event.set)
 
     stopped.add_done_callback(tell)
     return event
 
 
-def _tell_quietly(loop: asyncio.AbstractEventLoop, context: Json) -> None:
-    """When one watch fails for good all end with it; that is told once, by who starts them."""
+def _log_quietly(loop: asyncio.AbstractEventLoop, context: Json) -> None:
+    """When one watch fails for good, all end with it; ``_run`` logs that once."""
     logger.debug("%s: %s", context.get("message"), context.get("exception"))
 
 
@@ -135,12 +135,12 @@ def _settings(settings: Any) -> Any:
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True
-    # Its last resort is to kill the process; that is for the kubelet to decide, by our health.
+    # Its last resort is to kill the process; the kubelet decides that, by /healthz.
     settings.process.ultimate_exiting_timeout = None
     settings.networking.connect_timeout = 5.0
     settings.networking.error_backoffs = (1, 2, 3, 5)
-    # A silent connection is a dead one: a watch that says nothing for so long is begun anew.
-    # Whole numbers: the API server parses no other.
+    # A watch without any event for so long is restarted: its connection may be dead.
+    # Whole numbers: the API server parses no others.
     settings.watching.server_timeout = 240
     settings.watching.client_timeout = 300
     return settings

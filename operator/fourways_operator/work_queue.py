@@ -1,12 +1,12 @@
-"""A queue of keys: each is worked on by one worker at a time, as often as it was asked for.
+"""A queue of keys: each key is worked on by one worker at a time.
 
 It owns when and how often a key is worked on, never what is done. It must not remember why a key
-was added: the work looks at the world again each time, so a hundred reasons are one run. A key
-added while it waits is there already; a key added while it is worked on is worked on once more.
+was added: the work observes everything again each time, so a hundred reasons are one reconcile. A
+key added while it waits is not added again; one added while it is worked on is worked on once more.
 
-A failure is tried again after a random share of a growing pause (full jitter, so that a thousand
-keys that failed together do not come back together). Adding a key by hand skips that pause: the
-world has changed, so the next try may well succeed.
+A failure is retried after a random share of a growing pause (full jitter, so that a thousand keys
+that failed together are not retried together). Adding the key skips that pause: something changed,
+so the next attempt may succeed.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class WorkQueue:
         self._progress = clock()
 
     def add(self, key: Key) -> None:
-        """Have a key worked on as soon as a worker is free."""
+        """Queue a key for the next free worker."""
         if (timer := self._timers.pop(key, None)) is not None:
             timer[1].cancel()
         if key in self._running:
@@ -85,7 +85,7 @@ class WorkQueue:
             self._ready.put_nowait(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
-        """Have a key worked on in so many seconds, or sooner if it is asked for sooner."""
+        """Queue a key in so many seconds, or earlier if it is added earlier."""
         due = self._clock() + seconds
         known = self._timers.get(key)
         if key in self._waiting or (known is not None and known[0] <= due):
@@ -101,7 +101,7 @@ class WorkQueue:
         self.add(key)
 
     async def run(self) -> None:
-        """Work until stopped; what is being worked on then is finished, what waits is dropped."""
+        """Work until stopped. Keys being worked on then are finished, waiting keys are dropped."""
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._workers):
@@ -111,7 +111,7 @@ class WorkQueue:
                 timer.cancel()
 
     def stop(self) -> None:
-        """Take up no further key. Dropping the rest is safe: a start reconciles everything."""
+        """Start no further key. Dropping the rest is safe: a start reconciles everything."""
         self._stopping = True
         for _ in range(self._workers):
             self._ready.put_nowait(None)
@@ -141,13 +141,13 @@ class WorkQueue:
         except (OperatorError, TimeoutError) as error:
             pause = self._pause(key, getattr(error, "retry_after", 0.0))
             what = str(error) or f"took longer than {self._time_limit:g} s"
-            logger.warning("%s: %s; next try in %.1f s", key, what, pause)
+            logger.warning("%s: %s; next attempt in %.1f s", key, what, pause)
             self.add_after(key, pause)
             return "retry"
         except Exception:
             # A bug in the work on one key must not stop the work on the others.
             pause = self._pause(key, 0.0)
-            logger.exception("%s: unexpected, please report it; next try in %.1f s", key, pause)
+            logger.exception("%s: unexpected, please report it; next attempt in %.1f s", key, pause)
             self.add_after(key, pause)
             return "bug"
         self._failures.pop(key, None)
@@ -171,9 +171,9 @@ class WorkQueue:
 
     @property
     def delayed(self) -> int:
-        """Keys that wait for their time."""
+        """Keys that wait for their timer."""
         return len(self._timers)
 
     def stuck_for(self) -> float:
-        """Return for how many seconds nothing was begun or ended although there is work."""
+        """Return for how many seconds no key was started or ended although there is work."""
         return 0.0 if self.idle else self._clock() - self._progress

@@ -72,6 +72,7 @@ class FakeCluster:
         """The first write after each change by hand."""
         self.reads = 0
         self.events: list[Event] = []
+        self.leases: dict[tuple[str, str], Json] = {}
         self.warnings: dict[tuple[str, str], str] = {}
         """Messages of controllers' Warnings, by the object's name and the reason."""
         self.listeners: list[Callable[[Json, bool], object]] = []
@@ -133,6 +134,20 @@ class FakeCluster:
 
     async def last_warning(self, obj: Json, reason: str) -> str | None:
         return self.warnings.get((obj["metadata"]["name"], reason))
+
+    async def get_lease(self, namespace: str, name: str) -> Json | None:
+        return self.leases.get((namespace, name))
+
+    async def write_lease(self, lease: Json) -> None:
+        meta = lease["metadata"]
+        name = meta["namespace"], meta["name"]
+        with self._write(f"lease {name[0]}"):
+            live = self.leases.get(name)
+            if meta.get("resourceVersion") != (live and live["metadata"]["resourceVersion"]):
+                raise Conflict("the Lease has changed")
+            self._clock += 1
+            version = str(self._clock)
+            self.leases[name] = {**lease, "metadata": {**meta, "resourceVersion": version}}
 
     async def deployments(self) -> tuple[Json, ...]:
         return await self.list(MODEL_DEPLOYMENT, None, {})

@@ -33,17 +33,26 @@ async def _silent(namespace: str) -> bytes:
 class Rig:
     """One cluster and the operator that looks after it, which may die and come again."""
 
-    def __init__(self, cluster: FakeCluster, ask: Ask = _silent) -> None:
+    def __init__(
+        self,
+        cluster: FakeCluster,
+        ask: Ask = _silent,
+        *,
+        settings: OperatorSettings = SETTINGS,
+        now: Callable[[], datetime] = lambda: NOW,
+    ) -> None:
         self.cluster = cluster
         self._ask = ask
+        self._settings = settings
+        self._now = now
         self.deaths = 0
         self._start()
 
     def _start(self) -> None:
         self.operator = Operator(
             self.cluster,
-            SETTINGS,
-            now=lambda: NOW,
+            self._settings,
+            now=self._now,
             resync_interval=RESYNC,
             workers=1,
             random=lambda: 0.0,
@@ -51,9 +60,10 @@ class Rig:
             ask=self._ask,
         )
         queue, event_filter = self.operator.queue, EventFilter()
-        self.cluster.listeners[:] = [
-            lambda obj, gone: [queue.add(key) for key in event_filter.keys_of(obj, gone=gone)]
+        self._listener = lambda obj, gone: [
+            queue.add(key) for key in event_filter.keys_of(obj, gone=gone)
         ]
+        self.cluster.listeners.append(self._listener)
         self._task = asyncio.create_task(self.operator.run())
 
     async def settle(self) -> None:
@@ -72,6 +82,7 @@ class Rig:
         raise AssertionError(f"does not come to rest; last writes: {self.cluster.writes[-20:]}")
 
     def _bury(self) -> None:
+        self.cluster.listeners.remove(self._listener)
         fault = self._task.exception()
         assert isinstance(fault, BaseExceptionGroup), fault
         assert fault.split(Killed)[1] is None, fault
@@ -85,7 +96,7 @@ class Rig:
 
     async def stop(self) -> None:
         """Take the operator away."""
-        self.cluster.listeners.clear()
+        self.cluster.listeners.remove(self._listener)
         self.operator.stop()
         await asyncio.wait([self._task])
 

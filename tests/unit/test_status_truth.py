@@ -237,3 +237,20 @@ def test_waiting_for_the_gateway_is_usual_at_first_and_a_warning_when_it_is_lost
     ready = status_at(batch.facts(batch.GOOD_RUN))
     lost = status_at(batch.facts(batch.GOOD_RUN, gateway=None))
     assert told(ready, lost) == [("Warning", "WaitingForGateway")]
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"version": "v" * 64},
+        {"digest": "d" * 72},
+        {"reason": "r" * 129},
+        {"run": "n" * 254},
+    ],
+)
+def test_a_report_that_no_status_can_hold_is_none(report: Json) -> None:
+    """A worker's image may be anybody's: what it says must not end the status."""
+    state = ended(1, **({"outcome": "Failed", "reason": "X", "message": "m"} | report))
+    run = (batch.job("m-2", "2026-03-01T11:00:00Z", "Failed"), batch.pod("m-2", state))
+    found = by_type(status_at(batch.facts(run)))
+    assert found["Degraded"]["reason"] == "WorkerFailed"

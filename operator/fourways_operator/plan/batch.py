@@ -127,7 +127,7 @@ def _job(
         mounts=mounts,
         resources=ray.ATTENDANT if on_ray else None,
     )
-    # Who waits has nothing to try again: that is the Ray cluster's.
+    # The waiting pod has nothing to retry: the Ray cluster retries.
     workers, tries = (1, 0) if on_ray else (batch.workers, batch.backoff_limit)
     return {
         "completionMode": "Indexed",

@@ -1,7 +1,7 @@
 """The edge mode: a Job that builds, signs and publishes a bundle for each kind of device.
 
-A Job's template cannot be changed, so its name says what it does: another build is another Job,
-and the old one is pruned. What was published stays where it is.
+A Job's template cannot be changed, so its name contains a hash of what it does: another build is
+another Job, and the old one is deleted. Published bundles stay where they are.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ def is_built(deployment: ModelDeployment, settings: OperatorSettings, observed: 
 
 
 def job_name(deployment: ModelDeployment, settings: OperatorSettings) -> str:
-    """Return the name of the Job that builds what the spec says, by the hash of what it does.
+    """Return the name of the Job for the build that the spec asks for, from the hash of its spec.
 
-    A digest pinned after the first download is left out: it is no reason to build again.
+    A digest pinned after the first download is left out: it needs no new build.
     """
     edge = deployment.spec.edge
     assert edge is not None  # noqa: S101  (Spec's rule: mode edge has its block)

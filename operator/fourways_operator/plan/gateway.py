@@ -1,7 +1,7 @@
 """The prediction plane of a namespace: one stateless gateway in front of the prediction store.
 
-It is owned by every ModelDeployment of its namespace at once: the garbage collector takes it away
-with the last of them, whether or not the operator is there to see it.
+Every ModelDeployment of its namespace owns it: the garbage collector deletes it with the last of
+them, even without the operator.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PORT = worker.PORT
 IDLE = Resources(cpu="50m", memory="128Mi")
 LIMIT = Resources(cpu="1", memory="256Mi")
 ROUTED_LIMIT = Resources(cpu="1", memory="512Mi")
-"""With routes it holds clients of brokers and bundles besides."""
+"""With routes it also holds clients of brokers, and bundles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def plan(
 
 
 def address(namespace: str, name: str, mode: Mode = "batch") -> str:
-    """Return where a backend asks for predictions, or devices for bundles, inside the cluster."""
+    """Return the address of predictions for backends, or of bundles for devices, in the cluster."""
     path = f"bundles/{name}/" if mode == "edge" else f"v2/models/{name}/infer"
     return f"http://{parts.GATEWAY}.{namespace}.svc/{path}"
 
@@ -115,8 +115,8 @@ def _deployment(
         idle=IDLE,
         mounts=mounts.mounts,
     )
-    # Ready means that it answers, even if only with 503 and Retry-After while the store is down:
-    # a gateway taken out of its Service could not say so.
+    # It is ready as soon as it answers, even with 503 and Retry-After while the store is down:
+    # a gateway that is not in its Service could not answer that.
     container |= parts.served(PORT, ready="/v2/health/live")
     pod = parts.pod_spec(
         service_account_name=parts.GATEWAY,

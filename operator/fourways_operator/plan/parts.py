@@ -1,4 +1,4 @@
-"""The pieces every mode's objects are put together from: names, labels, pods, network policies.
+"""The parts that every mode's objects consist of: names, labels, pods, network policies.
 
 Every pod passes Pod Security ``restricted``, has no API token, a read-only root, and limits.
 """
@@ -121,8 +121,8 @@ def container(
 ) -> Json:
     """Return the container of a workload: no privileges, read-only root, always with limits.
 
-    ``resources`` is the limit, and what is requested too, unless ``idle`` says what it takes when
-    nothing is asked of it.
+    ``resources`` is the limit, and the request too unless ``idle`` gives what an idle container
+    takes.
     """
     return {
         "name": name,
@@ -141,7 +141,7 @@ def container(
 
 
 def served(port: int, *, ready: str, every: int = 2, notice_seconds: int = 3) -> Json:
-    """Return what a container needs besides to be asked over HTTP: a port, probes, a notice."""
+    """Return what a container that serves HTTP needs in addition: a port, probes, a notice."""
     probe = {"path": "/v2/health/live", "port": port}
     fields: Json = {
         "ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}],
@@ -149,7 +149,7 @@ def served(port: int, *, ready: str, every: int = 2, notice_seconds: int = 3) ->
         "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 5},
     }
     if notice_seconds:
-        # Endpoints forget a pod some time after it was told to stop.
+        # Endpoints still contain a pod for some time after it was told to stop.
         fields["lifecycle"] = {"preStop": {"sleep": {"seconds": notice_seconds}}}
     return fields
 
@@ -172,8 +172,8 @@ class Mounts:
     def store(self, settings: OperatorSettings) -> None:
         """Mount the prediction store's address.
 
-        Optional, so that a missing Secret is said by the workload in a sentence rather than by a
-        pod that never starts.
+        It is optional, so that the workload can report a missing Secret; without it the pod would
+        not start.
         """
         source = {"secret": {"secretName": settings.store_secret, "optional": True}}
         self._add("store", source, STORE_URI_FILE.rpartition("/")[0], read_only=True)

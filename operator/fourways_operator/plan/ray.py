@@ -1,8 +1,9 @@
-"""The Ray side of batch: a KubeRay RayJob beside each Job that is under way.
+"""The Ray side of batch: a KubeRay RayJob beside each Job in progress.
 
-A run is a Job whatever its engine; under Ray its pod only waits for what the store says of the run.
-For as long as the Job is not done there is a RayJob, whose cluster scores the rows and goes when
-that is over. Neither can be changed once made: a run ends with what it was begun with.
+A run is a Job with either engine; under Ray the Job's pod only waits for the state of the run in
+the store. While the Job is in progress there is a RayJob, whose cluster scores the rows and is
+deleted at the end. Neither can be changed once created: a run ends with the settings it started
+with.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from fourways_api.modes import Batch
 
 ATTENDANT = Resources(cpu="250m", memory="512Mi")
-"""Of the Job's own pod, which waits."""
+"""Resources of the Job's own pod, which waits."""
 
 _HEAD, _HEAD_IDLE = Resources(cpu="1", memory="2Gi"), Resources(cpu="250m", memory="2Gi")
 """Of the pod with Ray's own services and the driver, which holds neither model nor rows."""
@@ -33,7 +34,7 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 """Only numbers of chunks go through it."""
 
 _RAY_VERSION = "2.60.0"
-"""By which KubeRay tells what Ray can do; an image's may be another, from 2.53 on."""
+"""KubeRay derives Ray's features from it; an image may have another version, from 2.53 on."""
 
 _AGENT_PORT, _DASHBOARD_PORT = 52365, 8265
 _KUBERAY = {"app.kubernetes.io/component": "kuberay-operator"}
@@ -50,7 +51,7 @@ def plan(
 ) -> tuple[Json, ...]:
     """Return RayJob and NetworkPolicy of each of these Jobs.
 
-    ``environment`` is the variable that tells workers what they work on, ``mounts`` what they read.
+    ``environment`` is the variable with the workers' configuration, ``mounts`` their volumes.
     """
     mounts.scratch("ray", "/tmp/ray", "2Gi")  # noqa: S108  (the pod's own)
     who = worker.Identity(deployment, "batch")
@@ -64,7 +65,7 @@ def plan(
         objects.append(_policy(meta, labels))
         if batch.queue_name:
             meta = {**meta, "labels": {**meta["labels"], parts.QUEUE_LABEL: batch.queue_name}}
-        # As its Job's, which may have been told another than the deployment's.
+        # As in its Job, which `fourways run --priority` may have changed.
         priority = _pod_of(job).get("priorityClassName")
         pods = _Pods(deployment, settings, who, labels, env, mounts, priority)
         objects.append(_ray_job(meta, batch, pods))
@@ -72,11 +73,11 @@ def plan(
 
 
 def run_name(job: Json) -> str:
-    """Return the run a Job works on: one it was told to go on with, or its own."""
+    """Return the run a Job works on: one that it resumes, or its own."""
     containers = _pod_of(job).get("containers") or []
     values = (v for c in containers for v in c.get("env") or [] if v["name"] == RUN_VARIABLE)
-    told = next((v.get("value") for v in values), None)
-    return str(told or job["metadata"]["name"])
+    resumed = next((v.get("value") for v in values), None)
+    return str(resumed or job["metadata"]["name"])
 
 
 def _pod_of(job: Json) -> Json:
@@ -107,7 +108,7 @@ def _ray_job(meta: Json, batch: Batch, pods: _Pods) -> Json:
             "activeDeadlineSeconds": batch.active_deadline_seconds,
             "rayClusterSpec": {
                 "rayVersion": _RAY_VERSION,
-                # Who reaches a cluster without a token may have it run what they like.
+                # Without a token, anybody who reaches the cluster could run code in it.
                 "authOptions": {"mode": "token"},
                 "headGroupSpec": {
                     "rayStartParams": {**head, **store},
@@ -151,9 +152,9 @@ class _Pods:
 
     def worker_resources(self) -> Resources:
         """Return what a worker's pod takes: the spec's resources, and Ray's own."""
-        told = self.deployment.spec.resources
-        mib = -(-worker_memory(told) // 2**20) + _RAY_MIB
-        return Resources(cpu=told.cpu, memory=f"{mib}Mi")
+        own = self.deployment.spec.resources
+        mib = -(-worker_memory(own) // 2**20) + _RAY_MIB
+        return Resources(cpu=own.cpu, memory=f"{mib}Mi")
 
     def template(self, name: str, resources: Resources, idle: Resources | None = None) -> Json:
         """Return the pods of a group: KubeRay has them start Ray, not the image's program."""
@@ -170,7 +171,7 @@ class _Pods:
         probe = {
             "httpGet": {"path": "/api/healthz", "port": _AGENT_PORT},
             "periodSeconds": 5,
-            # Ray's agent answers late on a busy node, and a pod told to end takes its chunk along.
+            # Ray's agent answers late on a busy node, and a pod that is stopped loses its chunk.
             "timeoutSeconds": 10,
             "failureThreshold": 24,
         }

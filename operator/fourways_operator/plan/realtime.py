@@ -28,7 +28,7 @@ def predictor_of(deployment: str) -> str:
 
 
 def conventional_url(namespace: str, deployment: str) -> str:
-    """Return where KServe will have the model server answer, before it says so."""
+    """Return the address that KServe will give the model server, before it publishes it."""
     return f"http://{predictor_of(deployment)}.{namespace}.svc.cluster.local"
 
 
@@ -37,7 +37,7 @@ MODEL_SERVER_PORTS = frozenset({80, worker.PORT})
 
 
 def route(deployment: ModelDeployment, url: str | None) -> Route | None:
-    """Return the gateway's route; ``url`` is where KServe says the model server answers."""
+    """Return the gateway's route; ``url`` is the address that KServe has published."""
     realtime = deployment.spec.realtime
     if realtime is None:
         return None
@@ -60,7 +60,7 @@ def route_ports(route: Route) -> set[int]:
 def replicas(realtime: Realtime) -> tuple[int, int]:
     """Return the minimum and maximum number of replicas.
 
-    One stays even where the spec would let none: nothing would wake the first again.
+    At least one stays even with ``minReplicas: 0``: nothing would scale it up from zero.
     """
     least = max(1, realtime.min_replicas)
     return least, max(least, realtime.max_replicas)

@@ -72,7 +72,7 @@ def config_of(pod: Json) -> GatewayConfig | None:
     try:
         return GatewayConfig.model_validate_json(text) if text else None
     except ValidationError:
-        # Another version's, or somebody's hand: it says nothing we could build on.
+        # Written by another version or by hand: it cannot be used.
         return None
 
 
@@ -96,7 +96,7 @@ def has_succeeded(job: Json) -> bool:
 
 
 def address_of(service: Json) -> str | None:
-    """Return where an InferenceService answers inside the cluster, once KServe says it."""
+    """Return an InferenceService's address in the cluster, once KServe has published it."""
     address = (service.get("status") or {}).get("address") or {}
     url: str | None = address.get("url")
     return url

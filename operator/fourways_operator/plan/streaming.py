@@ -22,7 +22,7 @@ def name_of(deployment: str) -> str:
 
 
 def replicas(streaming: Streaming) -> int:
-    """Return how many consumers there are: one at least, as nothing would wake the first."""
+    """Return the number of consumers: at least one, as nothing would scale it up from zero."""
     return max(1, streaming.min_replicas)
 
 

@@ -29,7 +29,7 @@ PORT = 8080
 """Port of every long-running worker, for health and metrics too."""
 
 GRACE_SECONDS = 40
-"""A notice, then what was begun is finished and let go, at most twenty seconds."""
+"""A notice, then at most twenty seconds to finish what is in progress."""
 
 C = TypeVar("C", bound=RuntimeConfig)
 
@@ -144,7 +144,7 @@ def container(
 
 
 def serving_pod(who: Identity, container: Json, mounts: parts.Mounts) -> Json:
-    """Return the pod of a worker that lives until it is told to stop, and then has time for it."""
+    """Return the pod of a long-running worker, with time to stop."""
     pod = parts.pod_spec(
         service_account_name=who.name,
         container=container,
@@ -155,9 +155,9 @@ def serving_pod(who: Identity, container: Json, mounts: parts.Mounts) -> Json:
 
 
 def failure_policy(container_name: str) -> Json:
-    """Return what a Job makes of a pod that failed.
+    """Return a Job's policy for failed pods.
 
-    A disruption is not the run's fault; what cannot get better is not tried again.
+    A disruption does not count as a failure; an error that a retry cannot mend ends the Job.
     """
     return {
         "rules": [

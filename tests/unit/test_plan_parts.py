@@ -1,0 +1,57 @@
+"""What no API server accepts is refused in the plan, by name, before it reaches a shared object."""
+
+import pytest
+
+from fourways_operator.plan import parts, worker
+
+
+@pytest.mark.parametrize(
+    ("uri", "ports"),
+    [
+        ("https://models.example/m.onnx", {443}),
+        ("http://models.example:8080/m.onnx", {8080}),
+        ("oci://registry.example:5000/m:1", {5000}),
+        ("s3://bucket/m.onnx", {80, 443}),
+        ("pvc://claim/m.onnx", set()),
+    ],
+)
+def test_ports_of_uris(uri: str, ports: set[int]) -> None:
+    assert parts.ports_of([uri]) == ports
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://h.example:99999/m", "https://h.example:0/m", "pvc://[x/b", "http://[::1/m"]
+)
+def test_a_uri_without_a_possible_address_is_named(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"h\.example|is not a URI"):
+        parts.ports_of([uri])
+
+
+@pytest.mark.parametrize("server", ["kafka:0", "kafka:65536", "kafka:99999"])
+def test_a_broker_at_an_impossible_port_is_named(server: str) -> None:
+    with pytest.raises(ValueError, match="not between 1 and 65535"):
+        worker.broker_ports(["other:9092", server])
+
+
+def test_ports_of_brokers() -> None:
+    assert worker.broker_ports(["a:1", "b:65535", "nats://c"], 4222) == {1, 65535, 4222}
+
+
+@pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a-", "a..b", ".a", "a" * 254, "a\n"])
+def test_a_name_that_no_object_can_have_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no Secret can have the name"):
+        parts.check_names([name])
+    with pytest.raises(ValueError, match="no Secret can have the name"):
+        parts.Mounts().secrets([name])
+
+
+@pytest.mark.parametrize("name", ["a", "a.b-c.d", "0" * 253])
+def test_names_of_kubernetes_are_taken(name: str) -> None:
+    parts.check_names([name], [f"pvc://{name}/folder"])
+
+
+def test_a_claim_that_cannot_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="no claim can have the name 'A_b'"):
+        parts.Mounts().claims(["pvc://A_b/m.onnx"])
+    with pytest.raises(ValueError, match="is not a URI"):
+        parts.Mounts().claims([], written=["pvc://[x/b"])
