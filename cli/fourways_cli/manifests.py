@@ -160,7 +160,7 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, str]:
 
 
 def _foreign_hosts(data: dict[str, Any]) -> list[Problem]:
-    """Return a problem for each file URI that names a host: nobody reads files of other hosts."""
+    """Return a problem for each file URI that names a host, which cannot be read."""
     problems = []
     for name in URI_FIELDS:
         holder, last = _holder(data, name)

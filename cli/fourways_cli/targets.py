@@ -27,7 +27,7 @@ from .tables import namespace_of
 Json = dict[str, Any]
 TIMEOUT_SECONDS = 30.0
 GATEWAY_WAIT_SECONDS = 25.0
-"""Maximum time a gateway is asked to wait for an answer: less than the request may take."""
+"""Maximum time that a gateway waits for an answer: less than a request may take."""
 
 TRIES = 5
 RETRY_SECONDS = 1.0
