@@ -56,7 +56,6 @@ def _deployment(document: Json, wide: bool, namespaces: bool) -> list[Part]:
     conditions = {c["type"]: c for c in status.get("conditions", [])}
     run, model = status.get("lastRun") or {}, status.get("model") or {}
     name, namespace = document["metadata"]["name"], namespace_of(document)
-    reason = conditions_of(status).plain
     return [
         *([namespace] if namespaces else []),
         name,
@@ -67,7 +66,7 @@ def _deployment(document: Json, wide: bool, namespaces: bool) -> list[Part]:
         _rows_of(run),
         status.get("nextRun", ""),
         *([status.get("address", ""), model.get("digest", "")] if wide else []),
-        reason,
+        conditions_of(status),
     ]
 
 
