@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from fourways_api import values
+from fourways_api.addresses import URI_PATTERN
 from fourways_api.deployment import ModelDeployment
 from fourways_cli.main import app
 from fourways_cli.manifests import URI_FIELDS, read_deployments, read_manifests
@@ -41,18 +41,12 @@ def fourways(*args: object, stdin: str = "") -> Result:
 
 def uri_fields(schema: dict[str, Any]) -> set[str]:
     """Return the fields whose pattern is a URI's, from the schema of the type."""
-    (pattern,) = [
-        m.pattern
-        for field in values.Uri.__metadata__
-        for m in field.metadata
-        if hasattr(m, "pattern")
-    ]
     found = set()
 
     def walk(node: Any, path: str) -> None:
         if "$ref" in node:
             return walk(schema["$defs"][node["$ref"].rpartition("/")[2]], path)
-        if node.get("pattern") == pattern:
+        if node.get("pattern") == URI_PATTERN:
             found.add(path.lstrip("."))
         for name, child in node.get("properties", {}).items():
             walk(child, f"{path}.{name}")

@@ -37,12 +37,6 @@ SLEEPS = {
     "unit/test_gateway_stream.py::test_prefer_wait_holds_until_the_answer_is_there": (
         "counts how often the store is read within a period"
     ),
-    "unit/test_cli_ports.py::test_an_edit_is_noticed_once_and_so_is_a_file_put_in_its_place": (
-        "nothing may be noticed within the period"
-    ),
-    "unit/test_cli_host.py::test_another_program_s_answers_do_not_make_a_worker_ready": (
-        "the worker must stay unready over several polls"
-    ),
     "cluster/test_operator_process.py::still": "nothing may be written within the period",
 }
 """Where a test may sleep, and why: to play someone slow, or to show that nothing happens."""
