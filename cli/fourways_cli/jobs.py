@@ -1,7 +1,7 @@
-"""Jobs made by hand from a deployment's CronJob: a run now, one that goes on, a rollback. Pure.
+"""Jobs made from a deployment's CronJob: a run now, a resumed run, a rollback. Pure.
 
-What ``kubectl create job --from=cronjob/…`` makes, with as little changed as it takes. Who may do
-so is decided by the cluster: by the right to create Jobs in the namespace.
+They are what ``kubectl create job --from=cronjob/…`` makes, with as few changes as possible. The
+cluster decides who may do so: whoever has the right to create Jobs in the namespace.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Json = dict[str, Any]
 
 
 def run_job(cron: Json, resume: str | None = None, priority: str | None = None) -> Json:
-    """Return the Job of a run; ``resume`` names an earlier run it goes on with.
+    """Return the Job of a run; ``resume`` names an earlier run that it resumes.
 
-    ``priority`` is the PriorityClass of its pods, where it is not to be the deployment's.
+    ``priority`` is the PriorityClass of its pods; None is the deployment's.
     """
     job = _from(cron)
     if priority is not None:
@@ -29,11 +29,11 @@ def run_job(cron: Json, resume: str | None = None, priority: str | None = None) 
 
 
 def rollback_job(cron: Json, run: str) -> Json:
-    """Return the Job that has answers come from an earlier run again."""
+    """Return the Job that makes answers come from an earlier run again."""
     job = _from(cron)
     labels = job["metadata"]["labels"]
     labels[ROLLBACK_LABEL] = "true"
-    # It scores nothing: it need not wait for its turn.
+    # It scores nothing, so it need not wait in a queue.
     labels.pop(QUEUE_LABEL, None)
     job["spec"] |= {"completions": 1, "parallelism": 1}
     _container(job)["args"] = ["rollback"]
@@ -49,7 +49,7 @@ def _from(cron: Json) -> Json:
         "kind": "CronJob",
         "name": meta["name"],
         "uid": meta.get("uid", ""),
-        # So that the CronJob's history limits hold for it.
+        # The CronJob's history limits then apply to it.
         "controller": True,
     }
     return {
@@ -73,6 +73,6 @@ def _name_run(job: Json, run: str) -> None:
 
 
 def _container(job: Json) -> Json:
-    """Return the worker's container: others may put theirs beside it."""
+    """Return the worker's container: admission controllers may have added others."""
     containers: list[Json] = job["spec"]["template"]["spec"]["containers"]
     return next(c for c in containers if any(v["name"] == RUN_VARIABLE for v in c.get("env") or []))

@@ -123,8 +123,6 @@ def read_manifest(
     relative = _resolve_paths(data, _folder(path))
     verdict = review(replace(document, data=data))
     problems += verdict.problems
-    known = {p.field for p in problems}
-    problems += [p for p in _foreign_hosts(data) if p.field not in known]
     if for_cluster:
         problems += [_no_path_here(name, written) for name, written in relative.items()]
     findings = tuple(findings_of(path, document, problems))
@@ -162,22 +160,6 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, str]:
         holder[last] = path.as_uri() + ("/" if written.endswith("/") else "")
         found[name] = written
     return found
-
-
-def _foreign_hosts(data: dict[str, Any]) -> list[Problem]:
-    """Return a problem for each file URI that names a host: nobody reads files of other hosts."""
-    problems = []
-    for name in URI_FIELDS:
-        holder, last = _holder(data, name)
-        uri = holder.get(last)
-        if not (isinstance(uri, str) and uri.startswith("file://")):
-            continue
-        host = uri.removeprefix("file://").partition("/")[0]
-        if host not in ("", "localhost"):
-            fault = f"'{uri}' names the host '{host}', not a file"
-            fix = "write file:/// (three slashes) and an absolute path, or a path without file://"
-            problems.append(Problem(name, fault, fix))
-    return problems
 
 
 def _no_path_here(name: str, written: str) -> Problem:

@@ -20,16 +20,19 @@ _DATATYPES = {"string": "BYTES", "float32": "FP32", "float64": "FP64"}
 """Of the V2 protocol, where it does not say the contract's type in capitals."""
 
 
+NOT_STORED = "the published run has none"
+
+
 class InputNotAllowed(ValueError):
     """Inputs were given for a deployment that takes none."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionsByKey:
-    """The predictions found, in the order of the keys, and the keys that have none."""
+    """The predictions found, in the order of the keys, and why other keys have none."""
 
     answers: list[Json]
-    missing: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
 
 
 def predictions(
@@ -77,9 +80,10 @@ def _each(keys: list[str], query: Callable[[str], Json]) -> PredictionsByKey:
         try:
             found.answers.append(query(key))
         except TargetError as error:
-            if error.code != HTTPStatus.NOT_FOUND:
+            # A refusal concerns this key; a server that is away concerns them all.
+            if error.code is None or error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise
-            found.missing.append(key)
+            found.missing[key] = str(error)
     return found
 
 
@@ -107,8 +111,8 @@ def _stored(target: Target, namespace: str, name: str, keys: list[str]) -> Predi
             left = known
             continue
         rows = [_row(name, key, answer, index, len(left)) for index, key in enumerate(left)]
-        return PredictionsByKey(rows, [key for key in keys if key not in left])
-    return PredictionsByKey([], list(keys))
+        return PredictionsByKey(rows, {key: NOT_STORED for key in keys if key not in left})
+    return PredictionsByKey([], dict.fromkeys(keys, NOT_STORED))
 
 
 class _KeyQuery:
@@ -134,7 +138,7 @@ class _KeyQuery:
             answer = self._infer(key, patience)
             if "outputs" not in answer:
                 raise TargetError(
-                    f"{key!r} was published as an event and has no answer yet: try again later"
+                    "published as an event, not answered yet: try again later", HTTPStatus.ACCEPTED
                 )
             return _row(self._name, key, answer, 0, 1)
         path = f"/predictions/{quote(self._name, safe='')}/{quote(key, safe='')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import orjson
@@ -110,8 +111,16 @@ def predict(
     if found.missing:
         raise failed(
             f"no prediction of {name} for {len(found.missing)} of {len(keys)} keys: "
-            + ", ".join(repr(key) for key in found.missing)
+            + "; ".join(_by_reason(found.missing))
         )
+
+
+def _by_reason(missing: Mapping[str, str]) -> list[str]:
+    """Return the keys of each reason, with it."""
+    keys: dict[str, list[str]] = {}
+    for key, reason in missing.items():
+        keys.setdefault(reason, []).append(repr(key))
+    return [f"{', '.join(each)} ({reason})" for reason, each in keys.items()]
 
 
 def _input(text: str) -> tuple[str, object]:

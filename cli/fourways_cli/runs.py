@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .record import DeploymentRuns
+from .deployment_runs import DeploymentRuns
 from .tables import difference_table, rejects_table, runs_table
 from .target_command import (
     LONGEST_WAIT_SECONDS,
@@ -181,7 +181,7 @@ def rejects(
     kubeconfig: KubeconfigOption = None,
     context: ContextOption = None,
 ) -> None:
-    """Show the rows a run refused: which, in which field, and why."""
+    """Show the rows a run rejected: which, in which field, and why."""
     scope = open_scope(namespace, state, cluster, kubeconfig, context)
     record = DeploymentRuns(scope.target, scope.namespace, name)
     run_name = of or or_exit(record.latest)
@@ -192,6 +192,6 @@ def rejects(
         case TableOutput.YAML:
             print_yaml(found)
         case _ if not found:
-            say(f"run {run_name} refused no rows")
+            say(f"run {run_name} rejected no rows")
         case _:
             print_table(rejects_table(found))

@@ -56,7 +56,6 @@ def _deployment(document: Json, wide: bool, namespaces: bool) -> list[Part]:
     conditions = {c["type"]: c for c in status.get("conditions", [])}
     run, model = status.get("lastRun") or {}, status.get("model") or {}
     name, namespace = document["metadata"]["name"], namespace_of(document)
-    reason = conditions_of(status).plain
     return [
         *([namespace] if namespaces else []),
         name,
@@ -67,7 +66,7 @@ def _deployment(document: Json, wide: bool, namespaces: bool) -> list[Part]:
         _rows_of(run),
         status.get("nextRun", ""),
         *([status.get("address", ""), model.get("digest", "")] if wide else []),
-        reason,
+        conditions_of(status),
     ]
 
 
@@ -116,31 +115,38 @@ def _value(value: object) -> str:
 
 
 def runs_table(runs: list[Json], *, wide: bool = False) -> Table:
-    """Return a table of runs, a row each; "current" marks the run that answers come from."""
+    """Return a table of runs, a row each; "current" marks the run that answers come from.
+
+    ``wide`` shows version and model digest too. Rows carried over from the run before are a
+    column where there are any incremental runs.
+    """
+    carried = any(run["kind"] != "full" for run in runs)
     headings: list[Heading | str] = [
         Heading("Run", copied=True),
         "State",
         "Started",
         "Took",
         "Rows",
+        *(["Carried over"] if carried else []),
         "Rejects",
-        *(["Carried over", "Version", "Digest"] if wide else []),
+        *(["Version", "Digest"] if wide else []),
         "Answers",
         "Why",
     ]
-    return table(headings, [_run(run, wide) for run in runs])
+    return table(headings, [_run(run, wide, carried) for run in runs])
 
 
-def _run(run: Json, wide: bool) -> list[Part]:
-    carried = f"{run['carried']:,}" if run["kind"] != "full" else ""
+def _run(run: Json, wide: bool, carried: bool) -> list[Part]:
+    rows_carried = f"{run['carried']:,}" if run["kind"] != "full" else ""
     return [
         run["name"],
         run["state"],
         _moment(run["started_at"]),
         _took(run["started_at"], run["published_at"]),
         f"{run['rows']:,}",
+        *([rows_carried] if carried else []),
         f"{run['rejects']:,}",
-        *([carried, run["version"], run.get("digest", "")] if wide else []),
+        *([run["version"], run.get("digest", "")] if wide else []),
         ("current", "green") if run["current"] else "",
         f"{run['reason']}: {run['message']}" if run["reason"] else "",
     ]
@@ -163,7 +169,7 @@ def difference_table(before: str, after: str, difference: Json) -> Table:
 
 
 def rejects_table(rejects: list[Json]) -> Table:
-    """Return a table of refused rows."""
+    """Return a table of rejected rows."""
     return table(
         ("Row", Heading("Key", copied=True), "Field", "Reason"),
         [

@@ -21,13 +21,13 @@ from fourways_operator.plan.batch import name_of
 from fourways_operator.plan.parts import GATEWAY
 
 from . import jobs
-from .embedded.control import ask, control_path
+from .embedded.control import ask, is_running
 from .tables import namespace_of
 
 Json = dict[str, Any]
 TIMEOUT_SECONDS = 30.0
 GATEWAY_WAIT_SECONDS = 25.0
-"""Maximum time a gateway is asked to wait for an answer: less than the request may take."""
+"""Maximum time that a gateway waits for an answer: less than a request may take."""
 
 TRIES = 5
 RETRY_SECONDS = 1.0
@@ -118,7 +118,7 @@ def choose_target(state: Path, choice: ClusterChoice) -> Target:
         TargetError: there is neither, or the kubeconfig cannot be used.
 
     """
-    if not choice.explicit and control_path(state).exists():
+    if not choice.explicit and is_running(state):
         return EmbeddedTarget(state)
     return ClusterTarget(choice)
 

@@ -29,8 +29,8 @@ PIPE_WIDTH = 16_384
 NAME_LIMIT = 300
 """Maximum characters of a name; a Kubernetes name has at most 253."""
 
-Part = str | tuple[str, str]
-"""A text, or a text and its style."""
+Part = str | tuple[str, str] | Text
+"""A text, a text and its style, or what :func:`words` made of some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,9 @@ def words(*parts: Part, limit: int = DISPLAY_LIMIT, lines: bool = False) -> Text
     """Return texts as one styled line; hidden characters are escaped, markup is not read."""
     text = Text()
     for part in parts:
+        if isinstance(part, Text):
+            text.append_text(part)
+            continue
         content, style = (part, "") if isinstance(part, str) else part
         text.append(displayed(content, limit, lines=lines), style)
     return text

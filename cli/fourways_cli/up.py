@@ -108,7 +108,7 @@ class _Shown:
         conditions = conditions_of(host.status(key))
         if self._last.get(key) != conditions.plain:
             self._last[key] = conditions.plain
-            warn((key[1], "bold"), f"  {conditions.plain}")
+            warn((key[1], "bold"), "  ", conditions)
 
 
 async def _until_stopped(host: Host, files: list[Path], namespace: str | None) -> None:

@@ -88,7 +88,7 @@ def line_of(progress: Json) -> str:
     of = f" of {total:,}" if total is not None else ""
     parts = [f"{rows:,}{of} rows", _rate(progress["rows_per_second"])]
     if progress["rejects"]:
-        parts.append(f"{progress['rejects']:,} refused")
+        parts.append(f"{progress['rejects']:,} rejected")
     if progress.get("state", "scoring") != "scoring":
         parts.append(str(progress["state"]))
     elif progress.get("eta_seconds") is not None:

@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fourways_api.log_text import log_as_text
+
 from .cluster import MODEL_DEPLOYMENT, Cluster, KubernetesCluster, connect
 from .errors import ApiFault
 from .facts import Kind, OperatorSettings
@@ -284,9 +286,7 @@ def _own_namespace() -> str:
 def main() -> None:
     """Run the operator as a program."""
     options = options_of(sys.argv[1:])
-    logging.basicConfig(
-        level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_as_text(options.log_level, "%(asctime)s %(levelname)s %(name)s: %(message)s")
     # kopf logs each failed watch many times, with stacks; ``watches`` logs it once.
     logging.getLogger("kopf").setLevel(logging.CRITICAL)
     asyncio.run(run(options))

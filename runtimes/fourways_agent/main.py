@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from fourways_api.display import displayed
+from fourways_api.log_text import log_as_text
+
 from .errors import AgentError, ConfigError, Failed
 from .state import Settings, Store
 
@@ -22,12 +25,12 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code (see :mod:`fourways_agent.errors`)."""
     asked = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log_as_text(logging.WARNING, "%(message)s")
     store = Store(Path(asked.state))
     try:
         return int(asked.command(store, asked))
     except AgentError as error:
-        print(f"fourways-agent: {error}", file=sys.stderr)
+        print(f"fourways-agent: {displayed(error)}", file=sys.stderr)
         return error.exit_code
 
 
@@ -92,7 +95,7 @@ def _run(store: Store, asked: argparse.Namespace) -> int:
     try:
         run(store, settings, asked.port, float(every[1]) * _UNITS[every[2]])
     except WorkloadError as error:
-        print(f"fourways-agent: {error}", file=sys.stderr)
+        print(f"fourways-agent: {displayed(error)}", file=sys.stderr)
         return error.exit_code
     return 0
 

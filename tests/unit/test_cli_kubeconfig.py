@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -111,6 +112,16 @@ def test_the_namespace_is_the_context_s(
     assert done.exit_code == 0, done.output
     assert "price" in done.stdout
     assert api.asked == [path]
+
+
+def test_a_killed_host_s_socket_does_not_hide_the_cluster(
+    config: Path, api: ApiServer, tmp_path: Path
+) -> None:
+    (tmp_path / ".fourways").mkdir()
+    with socket.socket(socket.AF_UNIX) as host:
+        host.bind(str(tmp_path / ".fourways" / "control"))
+    assert fourways("status").exit_code == 0
+    assert api.asked == [f"{LIST}/namespaces/team/modeldeployments"]
 
 
 def test_a_kubeconfig_is_named(

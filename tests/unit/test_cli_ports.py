@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from fourways_cli.embedded.broker import Broker
 from fourways_cli.embedded.manifest_watch import edits
-from fourways_cli.embedded.ports import ListeningLog, PortUnavailable, check_free, free_port
+from fourways_cli.embedded.ports import HOST, ListeningLog, PortUnavailable, check_free, free_port
 
 SECONDS = 10.0
 
@@ -104,3 +105,22 @@ async def test_an_edit_is_noticed_once_and_so_is_a_file_put_in_its_place(tmp_pat
         waiting = asyncio.ensure_future(anext(found))
         file.unlink()
         await asyncio.wait_for(waiting, SECONDS)
+
+
+# ---------------------------------------------------------------- the broker
+
+
+async def test_another_program_s_answer_is_not_the_broker_s(tmp_path: Path) -> None:
+    broker = Broker(tmp_path, {"S": ["s"]})
+    greeting = b'INFO {"server_name":"someone-else"} \r\n'
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        writer.close()
+
+    port = int(broker.servers.rpartition(":")[2])
+    async with await asyncio.start_server(answer, HOST, port):
+        assert not await broker.answers()
+        greeting = json.dumps({"server_name": broker.name}).encode() + b"\r\n"
+        assert await broker.answers()
+    assert not await broker.answers()

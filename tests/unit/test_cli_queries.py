@@ -139,6 +139,55 @@ def test_a_stream_s_stored_answers_are_looked_up_one_by_one(target: StoredTarget
     assert "1 of 2 keys: '1'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "code", "reason"),
+    [("come-back", 404, "no features of that key"), ("come-back", 400, "x: must be a number")],
+)
+def test_a_key_that_is_refused_costs_no_other_its_answer(
+    target: StoredTarget, monkeypatch: pytest.MonkeyPatch, name: str, code: int, reason: str
+) -> None:
+    answering = target.gateway
+
+    def refusing(namespace: str, path: str, body: Json | None = None, **more: Any) -> Json:
+        if body is not None and body["inputs"][0]["data"] == ["1"]:
+            raise TargetError(reason, code)
+        return answering(namespace, path, body)
+
+    monkeypatch.setattr(target, "gateway", lambda n, p, b=None, h=None: refusing(n, p, b))
+    done = fourways("predict", name, "1", "2", "--input", "x=7")
+    assert done.exit_code == 1
+    assert "y=2" in done.stdout
+    assert f"for 1 of 2 keys: '1' ({reason})" in done.stderr
+
+
+def test_an_event_without_an_answer_costs_no_other_key_its_answer(
+    target: StoredTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering = target.gateway
+
+    def pending(namespace: str, path: str, body: Json | None = None, **more: Any) -> Json:
+        if body is not None and body["inputs"][0]["data"] == ["1"]:
+            return {"status": "accepted"}
+        return answering(namespace, path, body)
+
+    monkeypatch.setattr(target, "gateway", lambda n, p, b=None, h=None: pending(n, p, b))
+    done = fourways("predict", "water", "1", "2", "--input", "x=7")
+    assert done.exit_code == 1
+    assert "y=2" in done.stdout
+    assert "'1' (published as an event, not answered yet: try again later)" in done.stderr
+
+
+def test_a_server_that_is_away_ends_the_command(
+    target: StoredTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: Any) -> Json:
+        raise TargetError("the model server is away", 503)
+
+    monkeypatch.setattr(target, "gateway", away)
+    done = fourways("predict", "come-back", "1", "2")
+    assert (done.exit_code, done.stderr) == (1, "the model server is away\n")
+
+
 def test_batch_takes_no_inputs(target: StoredTarget) -> None:
     done = fourways("predict", "price", "2", "--input", "x=7")
     assert (done.exit_code, done.stdout) == (2, "")

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from fourways_api import parse
-from fourways_cli import jobs, record, target_command
+from fourways_cli import deployment_runs, jobs, target_command
 from fourways_cli.main import app
 from fourways_cli.targets import Json, TargetError
 from fourways_cli.watch import line_of
@@ -148,7 +148,7 @@ class MemoryTarget:
 def target(monkeypatch: pytest.MonkeyPatch) -> MemoryTarget:
     made = MemoryTarget()
     monkeypatch.setattr(target_command, "choose_target", lambda state, choice: made)
-    monkeypatch.setattr(record, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(deployment_runs, "POLL_SECONDS", 0.001)
     return made
 
 
@@ -275,7 +275,7 @@ def test_a_run_that_failed_before_it_recorded_anything_is_resumed(target: Memory
 def test_a_watched_run_shows_what_is_recorded(target: MemoryTarget) -> None:
     said = fourways("run", "m", "--watch", "--resume", "m-3")
     assert said.exit_code == 0, said.output
-    assert "5,000 of 20,000 rows, 1,000 rows/s, 3 refused, 15s left" in said.output
+    assert "5,000 of 20,000 rows, 1,000 rows/s, 3 rejected, 15s left" in said.output
     assert "/runs/m/m-3/progress" in target.asked
 
 
@@ -296,7 +296,7 @@ def test_a_run_that_takes_longer_than_one_waits_goes_on(target: MemoryTarget) ->
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"total_rows": None, "eta_seconds": None}, "5,000 rows, 1,000 rows/s, 3 refused"),
+        ({"total_rows": None, "eta_seconds": None}, "5,000 rows, 1,000 rows/s, 3 rejected"),
         ({"rejects": 0, "eta_seconds": 3725}, "5,000 of 20,000 rows, 1,000 rows/s, 1h 2m left"),
         ({"rejects": 0, "state": "published"}, "5,000 of 20,000 rows, 1,000 rows/s, published"),
     ],

@@ -31,7 +31,7 @@ def test_a_run_at_work_shows_how_far_it_is() -> None:
     }
     line = shown(outcome="Running", progress=progress)
     assert "Running" in line
-    assert "5,000 of 20,000 rows, 1,230 rows/s, 3 refused, done at about 03:00:15" in line
+    assert "5,000 of 20,000 rows, 1,230 rows/s, 3 rejected, done at about 03:00:15" in line
     early = {"rows": 0, "rejects": 0, "rowsPerSecond": 0.0, "updatedAt": "2026-03-02T03:00:05Z"}
     assert "0 rows, 0 rows/s" in shown(outcome="Running", progress=early)
 

@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from typing import Any
 
+from fourways_api.log_text import TextFormatter
 from fourways_runtime.logs import LINE_LIMIT, JsonFormatter
 
 EVIL = "x\n\x1b[31mRED\x1b]0;title\x07\x9b\u202e"
@@ -71,3 +72,29 @@ def test_what_json_cannot_carry_is_logged_nevertheless() -> None:
     read = json.loads(line("a \ud800 b", number=2**70, path=object))
     assert read["message"] == "a \ud800 b"
     assert read["number"] == 2**70
+
+
+# ---------------------------------------------------------------- for people
+
+
+def text_line(message: str, error: bool = False) -> str:
+    record = logging.getLogger("test").makeRecord(
+        "test", logging.INFO, "f.py", 1, message, (), sys.exc_info() if error else None
+    )
+    return TextFormatter("%(levelname)s %(name)s: %(message)s").format(record)
+
+
+def test_a_message_is_one_bounded_line_that_steers_no_terminal() -> None:
+    text = text_line(EVIL)
+    assert text.startswith(r"INFO test: x\n\x1b[31mRED")
+    assert not [c for c in text if unicodedata.category(c) in ("Cc", "Cf")]
+    assert len(text_line("b" * 1_000_000)) < 5_000
+
+
+def test_a_traceback_for_people_keeps_its_lines_and_nothing_else() -> None:
+    try:
+        raise ValueError(EVIL)
+    except ValueError:
+        text = text_line("failed", error=True)
+    assert text.splitlines()[1].startswith("Traceback")
+    assert {c for c in text if unicodedata.category(c) in ("Cc", "Cf")} == {"\n"}

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterable
@@ -52,6 +53,8 @@ class Broker:
         self._log = state / "logs" / "nats.log"
         self._streams = streams
         self._port = free_port()
+        self.name = f"fourways-{secrets.token_hex(8)}"
+        """The server's own name, which shows that an answer on the port is its."""
 
     @property
     def servers(self) -> str:
@@ -92,6 +95,7 @@ class Broker:
         # NATS' configuration is a superset of JSON.
         return json.dumps(
             {
+                "server_name": self.name,
                 "listen": f"{HOST}:{self._port}",
                 "jetstream": {"store_dir": str((self._folder / "data").absolute())},
             }
@@ -124,13 +128,20 @@ class Broker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):
                 while process.returncode is None:
-                    try:
-                        _, writer = await asyncio.open_connection(HOST, self._port)
-                        writer.close()
+                    if await self.answers():
                         return
-                    except OSError:
-                        await asyncio.sleep(POLL_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
         raise NoBroker(f"the NATS server did not start; its log is {self._log}")
+
+    async def answers(self) -> bool:
+        """Return whether this very server answers: another program may hold its port."""
+        try:
+            reader, writer = await asyncio.open_connection(HOST, self._port)
+            with contextlib.closing(writer):
+                # What a NATS server sends first: INFO and its properties as JSON.
+                return self.name.encode() in await reader.readline()
+        except (OSError, ValueError):
+            return False
 
 
 def _program() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,6 +33,16 @@ def control_path(state: Path) -> Path:
     return min(path.absolute(), Path(os.path.relpath(path)), key=lambda p: len(str(p)))
 
 
+def is_running(state: Path) -> bool:
+    """Return whether a host answers: one that was killed leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(control_path(state)))
+        except OSError:
+            return False
+    return True
+
+
 def ask(state: Path, question: Json) -> Json:
     """Send a request to the running host and return its answer, however long that takes.
 
@@ -55,13 +66,16 @@ async def answering(state: Path, reply: Callable[[Json], Awaitable[Json]]) -> As
     """Answer `fourways run|status|predict`. ``reply`` raises RequestRefused where it must."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            answered = await reply(orjson.loads(await reader.readline()))
-        except (KeyError, ValueError) as error:
-            answered = {"error": str(error)}
-        writer.write(orjson.dumps(answered) + b"\n")
-        await writer.drain()
-        writer.close()
+        with contextlib.closing(writer):
+            line = await reader.readline()
+            if not line:
+                return  # a command that only looked whether a host runs
+            try:
+                answered = await reply(orjson.loads(line))
+            except (KeyError, ValueError) as error:
+                answered = {"error": str(error)}
+            writer.write(orjson.dumps(answered) + b"\n")
+            await writer.drain()
 
     path = control_path(state)
     path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Secrets and claims of a cluster, as far as a laptop was given them.
+"""The Secrets and claims that deployments need, and which of them the host can make itself.
 
-What can be made is made in the state folder, and said: a key that signs bundles, a claim they are
-published to. What cannot be made is asked for before anything starts.
+It makes a key that signs bundles, and a folder for the claim they are published to. The address
+of a database has to be given, and is requested before anything starts.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ PUBLIC_KEY = "public-key.pem"
 
 
 class SecretNotGiven(RuntimeError):
-    """A deployment reads a Secret nobody gave; the text says how to give it."""
+    """A deployment reads a Secret that was not given; the text says how to give it."""
 
 
 def check_databases(deployments: Iterable[ModelDeployment], secrets: Mapping[str, Path]) -> None:
-    """See that the addresses of databases were given. Raises SecretNotGiven."""
+    """Check that the addresses of databases were given. Raises SecretNotGiven."""
     for deployment in deployments:
         for name, use, addresses in _databases(deployment):
             if name not in secrets:
@@ -32,7 +32,7 @@ def check_databases(deployments: Iterable[ModelDeployment], secrets: Mapping[str
 
 
 def _databases(deployment: ModelDeployment) -> Iterator[tuple[str, str, str]]:
-    """Yield the Secret of each database used, what for, and what its address may be."""
+    """Yield the Secret of each database, what it is used for, and the form of its address."""
     mode, batch = deployment.spec.choice().mode, deployment.spec.batch
     if features := _features(deployment):
         addresses = "postgresql://… or sqlite:///PATH"
@@ -44,7 +44,7 @@ def _databases(deployment: ModelDeployment) -> Iterator[tuple[str, str, str]]:
 
 
 def bundle_claims(deployments: Iterable[ModelDeployment], state: Path) -> dict[str, Path]:
-    """Return the claims bundles are published to, as folders of the host's own."""
+    """Return the claims that bundles are published to, as folders of the state folder."""
     claims = {
         urlsplit(deployment.spec.edge.publish).netloc
         for deployment in deployments
@@ -56,7 +56,7 @@ def bundle_claims(deployments: Iterable[ModelDeployment], state: Path) -> dict[s
 
 
 def signing_keys(deployments: Iterable[ModelDeployment], state: Path) -> dict[str, Path]:
-    """Return the Secrets bundles are signed with, as folders of the host's own."""
+    """Return the Secrets that bundles are signed with, as folders of the state folder."""
     names = {
         deployment.spec.edge.signing.secret_name
         for deployment in deployments
@@ -66,7 +66,7 @@ def signing_keys(deployments: Iterable[ModelDeployment], state: Path) -> dict[st
 
 
 def make_signing_key(folder: Path) -> Path:
-    """Put a new EC key into a folder that has none, and its public half; return the latter."""
+    """Write a new EC key and its public key into a folder that has none; return the public one."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 

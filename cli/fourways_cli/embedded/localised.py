@@ -8,8 +8,8 @@ from fourways_api import ModelDeployment, Streaming
 def localised(deployment: ModelDeployment, nats: str | None) -> ModelDeployment:
     """Return the deployment to plan here.
 
-    ``nats`` is the address of the NATS server that stands for the one in the manifest; None
-    leaves sources as they are.
+    ``nats`` is the address of a NATS server that replaces the manifest's; None leaves sources
+    unchanged.
     """
     spec = deployment.spec
     one = {"min_replicas": 1, "max_replicas": 1}
@@ -25,7 +25,7 @@ def localised(deployment: ModelDeployment, nats: str | None) -> ModelDeployment:
 def _streaming(streaming: Streaming, nats: str | None) -> Streaming:
     if nats is None or streaming.source.nats is None:
         return streaming
-    # The host's own server asks for no credentials.
-    theirs = streaming.source.nats.model_copy(update={"servers": nats, "credentials": None})
-    source = streaming.source.model_copy(update={"nats": theirs})
+    # The host's own server needs no credentials.
+    nats_source = streaming.source.nats.model_copy(update={"servers": nats, "credentials": None})
+    source = streaming.source.model_copy(update={"nats": nats_source})
     return streaming.model_copy(update={"source": source})

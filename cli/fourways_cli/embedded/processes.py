@@ -1,4 +1,4 @@
-"""A child process of the host, ended with the host."""
+"""Child processes of the host, which end with it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def child(
 
 
 def _end_with_host() -> None:
-    """Have the kernel end this child when the host is killed, who could not do it then (Linux)."""
+    """Let the kernel end this child when the host is killed and cannot do so itself (Linux)."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -1,13 +1,13 @@
-"""The state folder: who holds it, and where in it a pod's mounts and the host's own things are.
+"""The state folder: which host holds it, and where a pod's mounts and the host's own files are.
 
 ::
 
-    lock control            who holds it, and where the host answers
+    lock control            the lock of the host that holds it, and its socket
     store/uri store.db      the prediction store's address, and the store
-    volumes/CLAIM           what a claim means here: a link to a folder
-    secrets/NAME            a Secret: a link to a folder with a file a key
-    bundles/CLAIM keys/NAME claims and keys nobody gave, made here
-    cache runs logs nats    models, last words, output of processes, the broker's streams
+    volumes/CLAIM           a claim: a link to a folder
+    secrets/NAME            a Secret: a link to a folder with one file per key
+    bundles/CLAIM keys/NAME claims and keys that were not given, made here
+    cache runs logs nats    models, termination messages, logs, the broker's streams
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class HostBusy(RuntimeError):
 
 
 def local_paths(state: Path) -> Paths:
-    """Return where this host keeps what a pod would have mounted."""
+    """Return where this host keeps the files that a pod would have mounted."""
     return Paths(
         store_uri_file=str(state / "store" / "uri"),
         volumes_root=str(state / "volumes"),
@@ -43,13 +43,13 @@ def held(state: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            message = f"another `fourways up` holds {state}: stop it, or give another --state"
+            message = f"another `fourways up` uses {state}: stop it, or choose another --state"
             raise HostBusy(message) from None
         yield
 
 
 def lay_out(state: Path, volumes: Mapping[str, Path], secrets: Mapping[str, Path]) -> None:
-    """Make what is missing, and link claims and Secrets to their folders."""
+    """Create missing folders, and link claims and Secrets to theirs."""
     for folder in ("logs", "runs", "store", "cache", "volumes", "secrets"):
         (state / folder).mkdir(exist_ok=True, mode=0o700)
     (state / "store" / "uri").write_text(f"sqlite:///{(state / 'store.db').absolute()}")

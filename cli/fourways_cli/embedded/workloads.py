@@ -1,9 +1,8 @@
 """From planned Kubernetes objects to local processes. Pure.
 
-The same objects the operator would apply are read back here, so that what runs on a laptop is
-what would run in a pod: the same program, the same arguments, the same configuration document.
-Only the paths and ports in it are this host's. CPU and memory limits are not enforced, and of
-several replicas one runs.
+The objects that the operator would apply are read back here, so that a laptop runs what a pod
+would run: the same program, the same arguments, the same configuration document. Only the paths
+and ports in it are this host's. CPU and memory limits are not enforced, and there is one replica.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ READY = "/v2/health/ready"
 
 @dataclass(frozen=True, slots=True)
 class LocalJob:
-    """A Job as this host runs it. ``terminal`` exit codes are not tried again."""
+    """A Job as this host runs it. ``terminal`` exit codes are not retried."""
 
     planned: Json
     """The object as planned; of a CronJob, the Job it would make."""
@@ -46,15 +45,15 @@ class LocalJob:
     args: tuple[str, ...]
     config: RuntimeConfig
     workers: int
-    """How many share it; the first that ends well ends it."""
+    """How many workers share it; the first that succeeds ends it."""
 
     backoff_limit: int
-    """How often each of them is tried again."""
+    """Maximum number of retries of each worker."""
 
     deadline_seconds: int | None
     terminal: frozenset[int]
     run: str | None
-    """Run it is about, where that is not its own."""
+    """The run it resumes or goes back to; None: a run of its own name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class LocalCronJob:
 
 @dataclass(frozen=True, slots=True)
 class LocalServer:
-    """A worker that is to be kept running, and answers on a port."""
+    """A worker that runs until it is stopped, and answers on a port."""
 
     planned: Json
     namespace: str
@@ -79,11 +78,11 @@ class LocalServer:
     args: tuple[str, ...]
     config: Listening
     ready_path: str
-    """What to ask whether it is ready."""
+    """The path that says whether it is ready."""
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """Its address."""
         return f"http://{self.config.host}:{self.config.port}"
 
 
@@ -102,7 +101,7 @@ def jobs(objects: Sequence[Json], paths: Paths) -> list[LocalJob]:
 def batch_job(planned: Json, name: str, paths: Paths) -> LocalJob:
     """Return a Job made from a CronJob, under a name of its own."""
     job = _job(planned, name, RuntimeConfig, paths)
-    # Nobody makes a Ray cluster for it to wait for: the driver starts one on this machine.
+    # There is no KubeRay to make a cluster: the driver starts one on this machine.
     return replace(job, args=("batch",)) if job.args == ("attend",) else job
 
 
@@ -208,5 +207,5 @@ def _expanded(value: str, earlier: Mapping[str, str]) -> str:
 
 
 def document(config: RuntimeConfig | GatewayConfig) -> str:
-    """Return a configuration as the process reads it."""
+    """Return a configuration as JSON, in the form that the process reads."""
     return orjson.dumps(config.to_json()).decode()

@@ -47,7 +47,7 @@ class DeploymentRuns:
         return found
 
     def rejects(self, run: str, limit: int) -> list[Json]:
-        """Return the rows a run refused."""
+        """Return the rows a run rejected."""
         path = f"/{quote(run, safe='')}/rejects?limit={limit}"
         found: list[Json] = self._get(path)["rejects"]
         return found
