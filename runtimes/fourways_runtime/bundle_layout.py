@@ -111,9 +111,13 @@ class Release:
     sequence: int
     """A device never goes back to a lower one."""
 
+    namespace: str = ""
+    """Namespace of the deployment; empty in releases that were signed before it was named."""
+
     def to_json(self) -> dict[str, Any]:
-        """Return the document."""
-        return {
+        """Return the document. Devices ignore fields they do not know."""
+        namespace = {"namespace": self.namespace} if self.namespace else {}
+        return namespace | {
             "deployment": self.deployment,
             "target": self.target,
             "manifest": self.manifest,
@@ -258,7 +262,10 @@ def read_release(raw: bytes) -> Release:
         raise Malformed("release: names no manifest")
     if type(sequence) is not int or not 0 <= sequence < 2**63:
         raise Malformed("release: has no sequence")
-    return Release(deployment, target, manifest, sequence)
+    namespace = document.get("namespace", "")
+    if not isinstance(namespace, str):
+        raise Malformed("release: its namespace is not text")
+    return Release(deployment, target, manifest, sequence, namespace)
 
 
 def loads(raw: bytes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fourways_agent import Device
-from fourways_agent.state import Settings, Store
+from fourways_agent.state import DeviceSettings, Store
 from fourways_agent.update import update
 from fourways_api import RunReport
 from fourways_api.runtime_config import EdgeConfig
@@ -168,7 +168,7 @@ def test_a_real_model_answers_on_a_device_as_its_golden_vectors_say(
     (tmp_path / "key.pub.pem").write_bytes(key_pair()[1])
     with gateway_of(Publisher(tmp_path)) as gateway:
         store = Store(tmp_path / "device")
-        update(store, Settings(gateway.url, "churn", "door", str(tmp_path / "key.pub.pem")))
+        update(store, DeviceSettings(gateway.url, "churn", "door", str(tmp_path / "key.pub.pem")))
     ours = Device(store.folder)
     golden = config.contract.golden_vectors
     assert golden is not None

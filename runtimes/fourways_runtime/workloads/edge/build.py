@@ -32,7 +32,7 @@ from fourways_runtime.scoring.golden import Vector
 from ..prepare import fetch_golden, fetch_model, prepare
 from . import judge, variants
 from .judge import MIB, Row
-from .measure import Failed, measured
+from .measure import NotMeasured, measured
 from .publish import Staged, next_release, publish
 from .signing import key_file, sign
 from .variants import Skipped
@@ -147,7 +147,7 @@ def _measured(
                 threads=config.threads,
             )
             rows.append(Row(variant, size, result))
-        except (Skipped, Failed) as reason:
+        except (Skipped, NotMeasured) as reason:
             logger.info("variant left out", extra={"variant": variant, "because": str(reason)})
             rows.append(Row(variant, skipped=str(reason)))
     return made, rows
@@ -242,7 +242,9 @@ def _signature(
     place: Any,
     clock: Clock,
 ) -> Descriptor:
-    release = next_release(place, config.name, target.name, manifest.digest, clock)
+    release = next_release(
+        place, config.name, target.name, manifest.digest, clock, namespace=config.namespace
+    )
     told = layout.encode(release.to_json())
     folder = staged.folder / "signed"
     folder.mkdir()
