@@ -52,8 +52,9 @@ REQUIRED = (MODEL_FILE, CONTRACT_FILE, GOLDEN_FILE)
 
 VERSION_NOTE = "org.opencontainers.image.version"
 VARIANT_NOTE = "dev.fourways.edge.variant"
+SOURCE_NOTE = "dev.fourways.edge.source"
 AGREEMENT_NOTE = "dev.fourways.edge.agreement"
-"""Annotations of a model manifest that devices read."""
+"""Annotations of a model manifest that devices and the next build read."""
 
 MANIFEST_FILE = "manifest.json"
 RELEASE_FILE = "release.json"

@@ -73,6 +73,18 @@ def _is_ours(last: Release, namespace: str, deployment: str, target: str) -> boo
     )
 
 
+def published_variant(folder: OutputFolder, source: str) -> str | None:
+    """Return the variant that is published now, None where it is of another source model."""
+    raw = folder.get(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
+    try:
+        if raw is None:
+            return None
+        notes = layout.read_annotations(_blob(folder, layout.read_index(raw).model.digest))
+    except Malformed:
+        return None
+    return notes.get(layout.VARIANT_NOTE) if notes.get(layout.SOURCE_NOTE) == source else None
+
+
 def published_release(folder: OutputFolder) -> Release | None:
     """Return what is published now; None where nothing is, or nothing that can be read."""
     raw = folder.get(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
