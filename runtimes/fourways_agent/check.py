@@ -1,46 +1,47 @@
-"""What is done in a process of its own, because it is heavy, or because it may crash.
+"""What is done in a process of its own, because the model may crash it.
 
-* ``signature FOLDER KEY``: is what lies in FOLDER signed by the holder of KEY? Nothing else of a
-  bundle has been fetched by then. model-signing is imported here only.
-* ``model SLOT DIGEST``: does the model answer its golden vectors on this device? Only asked about a
-  slot whose signature was verified. A model that crashes onnxruntime crashes this process.
+* ``model SLOT KEYS DIGEST``: does the model answer its golden vectors on this device?
 * ``boot STATE``: start from the pointer as the agent does, so that a new model is confirmed (or
-  given up) where nobody is running.
+  given up) where no program is running.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fourways_runtime import bundle_layout as layout
-
-from .errors import AgentError, Failed, Refused, Unavailable
-from .slot import open_bundle, signed_folder
+from .errors import AgentError, ModelUnusable, TemporaryFailure
+from .slot import open_bundle
+from .trust import TrustedKeys
 
 SECONDS = 300.0
 
-_KILLED = (-9, -15)
+_CRASHES = (
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGSEGV,
+    signal.SIGSYS,
+    signal.SIGTRAP,
+)
+"""Signals a process gets for what it does itself. Any other one came from somebody else."""
 
 
-def verify_signature(folder: Path, key: Path) -> None:
-    """Verify a folder's documents in a process of its own. Raises Refused, Unavailable."""
-    _in_process("signature", str(folder), str(key))
-
-
-def test_model(slot: Path, digest: str) -> dict[str, Any]:
+def test_model(slot: Path, key_pem: str, digest: str) -> dict[str, Any]:
     """Let a slot's model answer its golden vectors, in a process of its own; return the figures.
 
     Raises:
-        Failed: it does not answer as it should, or crashes.
-        Unavailable: the process was killed, or took too long: whose fault that is shows later.
+        ModelUnusable: it does not answer as it should, or crashes.
+        TemporaryFailure: the process was killed or took too long, or memory ran out.
 
     """
-    return _in_process("model", str(slot), digest)
+    return _in_process("model", str(slot), key_pem, digest)
 
 
 def boot(state: Path) -> dict[str, Any]:
@@ -61,55 +62,42 @@ def _in_process(what: str, *arguments: str) -> dict[str, Any]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"checking the {what} took longer than {SECONDS:g} s") from None
-    if done.returncode in _KILLED:
-        raise Unavailable(f"checking the {what} was stopped; is there memory enough?")
+        raise TemporaryFailure(f"the {what} check took longer than {SECONDS:g} s") from None
+    if -done.returncode in _CRASHES:
+        raise ModelUnusable(f"the model crashes on this device (signal {-done.returncode})")
     if done.returncode < 0:
-        raise Failed(f"the {what} crashes on this device (signal {-done.returncode})")
+        raise TemporaryFailure(
+            f"the {what} check was ended by signal {-done.returncode};"
+            " see whether the device has enough memory"
+        )
     try:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        last = (done.stderr.strip().splitlines() or [""])[-1][:200]
-        raise Unavailable(f"checking the {what} failed: {last}") from None
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        raise TemporaryFailure(f"the {what} check failed: {_printable(last)}") from None
     if "refused" in answer:
-        kind = Failed if what == "model" else Refused
-        raise kind(str(answer["refused"]))
+        raise ModelUnusable(str(answer["refused"]))
+    if "temporary" in answer:
+        raise TemporaryFailure(str(answer["temporary"]))
     return answer
+
+
+def _printable(text: str) -> str:
+    return "".join(it for it in text if it.isprintable())[:200]
 
 
 # ---------------------------------------------------------------- in the process
 
 
-def _signature(folder: str, key: str) -> dict[str, Any]:
-    try:
-        from model_signing import hashing, verifying
-    except ImportError:
-        raise Refused("verifying needs the package model-signing; install it") from None
-    config: Any = verifying.Config
-    hashes: Any = hashing.Config
-    try:
-        verifier = config().use_elliptic_key_verifier(public_key=key)
-    except Exception:  # noqa: BLE001  (its errors have no common base)
-        raise Refused("the key is no EC public key in PEM") from None
-    plain = hashes().use_file_serialization(hashing_algorithm="sha256", allow_symlinks=False)
-    try:
-        verifier.set_hashing_config(plain).verify(
-            signed_folder(Path(folder)), Path(folder) / layout.SIGNATURE_FILE
-        )
-    except Exception:  # noqa: BLE001  (as above, and some quote what they read)
-        raise Refused("the signature is not of this key, or not over these documents") from None
-    return {"signed": True}
+def _model(slot: str, key_pem: str, digest: str) -> dict[str, Any]:
+    from .loading import load
 
-
-def _model(slot: str, digest: str) -> dict[str, Any]:
-    from .device import load
-
-    loaded = load(open_bundle(Path(slot), digest))
-    return loaded.self_test()
+    keys = TrustedKeys.parse(key_pem.encode())
+    return load(open_bundle(Path(slot), keys, digest)).self_test()
 
 
 def _boot(state: str) -> dict[str, Any]:
-    from .device import boot as start
+    from .start import boot as start
     from .state import Store
 
     loaded = start(Store(Path(state)))
@@ -117,14 +105,19 @@ def _boot(state: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do one check; print what came of it as JSON."""
+    """Do one check; print its outcome as JSON."""
     from fourways_runtime.errors import WorkloadError
 
-    checks: dict[str, Any] = {"signature": _signature, "model": _model, "boot": _boot}
+    from .loading import lacks_memory
+
+    checks: dict[str, Any] = {"model": _model, "boot": _boot}
     try:
         answer = checks[arguments[0]](*arguments[1:])
     except WorkloadError as error:
-        answer = {"refused": f"{error.reason}: {error}"}
+        kind = "temporary" if lacks_memory(error) else "refused"
+        answer = {kind: f"{error.reason}: {error}"}
+    except TemporaryFailure as error:
+        answer = {"temporary": str(error)}
     except AgentError as error:
         answer = {"refused": str(error)}
     print(json.dumps(answer))

@@ -3,16 +3,16 @@
 ::
 
     AgentError                    the message is for people, and safe to show
-    ├── ConfigError               what we were told makes no sense                      (exit 2)
-    ├── Refused                   what was published is not to be trusted, or not ours  (exit 3)
-    │   └── Failed                the model does not answer as it should, on this device
-    ├── NoModel                   there is no model on this device yet                  (exit 4)
-    └── Unavailable               the world is not ready: try again                    (exit 75)
-        ├── Unreachable           the gateway does not answer
-        ├── NoSpace               the disk is full
+    ├── AgentConfigError          an option or setting makes no sense                   (exit 2)
+    ├── BundleRefused             the published bundle is not trusted, or not for us    (exit 3)
+    │   └── ModelUnusable         the model is genuine and does not work on this device
+    ├── NoModel                   no model on this device answers                       (exit 4)
+    └── TemporaryFailure          something is not ready: try again                     (exit 75)
+        ├── GatewayUnreachable    the gateway does not answer
+        ├── NoSpace               the state folder cannot be written
         └── Busy                  another process is updating
 
-Whatever it is, the model that answered before goes on answering.
+After any of these the model that answered before goes on answering.
 """
 
 from __future__ import annotations
@@ -26,41 +26,41 @@ class AgentError(Exception):
     exit_code: ClassVar[int] = 1
 
 
-class ConfigError(AgentError):
-    """What the agent was told makes no sense."""
+class AgentConfigError(AgentError):
+    """An option or a setting makes no sense; the message names it."""
 
     exit_code = 2
 
 
-class Refused(AgentError):
-    """What was published is not what it should be; nothing of it is used."""
+class BundleRefused(AgentError):
+    """The bundle is not what it should be; nothing of it is used."""
 
     exit_code = 3
 
 
-class Failed(Refused):
-    """The model is genuine and does not work on this device; it is not fetched again."""
+class ModelUnusable(BundleRefused):
+    """The model is genuine and does not work on this device."""
 
 
 class NoModel(AgentError):
-    """There is no model on this device that answers."""
+    """No model on this device answers."""
 
     exit_code = 4
 
 
-class Unavailable(AgentError):
-    """The world is not ready; trying again may help."""
+class TemporaryFailure(AgentError):
+    """Something is not ready; trying again may help."""
 
     exit_code = 75
 
 
-class Unreachable(Unavailable):
+class GatewayUnreachable(TemporaryFailure):
     """The gateway cannot be reached, or answers with an error."""
 
 
-class NoSpace(Unavailable):
-    """The disk has no room for the bundle."""
+class NoSpace(TemporaryFailure):
+    """The state folder cannot be written: the disk is full, read-only or failing."""
 
 
-class Busy(Unavailable):
+class Busy(TemporaryFailure):
     """Another process is updating this device."""

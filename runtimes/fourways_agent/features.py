@@ -1,8 +1,8 @@
-"""Extra inputs by entity key: the gateway's while online, else the last it said.
+"""Extra inputs by entity key: from the gateway while online, else its last answer.
 
 Owns what a device knows of entities: a small database in the state folder, newest entries only.
-The gateway is asked within a short time and left alone for a while after it did not answer, so that
-a device without a network is not slowed down by it.
+A request to the gateway has a short time limit, and after one that failed none is made for a while,
+so that a device without a network is not slowed down.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 import urllib.error
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -59,7 +59,7 @@ class Features:
         self._lock = threading.Lock()
 
     def completed(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a record with the inputs it left out, as far as anybody knows them."""
+        """Return a record with the inputs it left out added, where they are known."""
         missing = [name for name in self._inputs if name not in record]
         if not missing:
             return record
@@ -74,7 +74,7 @@ class Features:
         return found
 
     def of(self, key: Key) -> dict[str, Any]:
-        """Return what is known of an entity: the gateway's word, else the last it gave."""
+        """Return the values of an entity: from the gateway, else its last answer."""
         told = self._ask(key)
         if told is not None:
             self._keep(key, told)
@@ -83,7 +83,7 @@ class Features:
         return {} if last is None else last[0]
 
     def last(self, key: Key) -> tuple[dict[str, Any], float] | None:
-        """Return what the gateway said last of an entity, and how long ago (s); None: nothing."""
+        """Return the gateway's last answer for an entity and its age in seconds, None without."""
         try:
             with self._lock, closing(self._open()) as database:
                 row = database.execute(
@@ -127,7 +127,8 @@ class Features:
                 )
         except sqlite3.Error:
             # A damaged or full cache is no reason not to answer.
-            self._file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._file.unlink()
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._file, timeout=1)
@@ -145,14 +146,14 @@ def _names_the_key(answer: urllib.error.HTTPError) -> bool:
 
 
 class GatewayReader:
-    """The gateway in the place of a feature database, for the model server's own completing."""
+    """The gateway in place of a feature database, for the model server's feature lookup."""
 
     def __init__(self, features: Features) -> None:
         self._features = features
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="features")
 
     async def fetch(self, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
-        """Return what is known of each entity."""
+        """Return the known values of each entity."""
         loop = asyncio.get_running_loop()
         distinct = list(dict.fromkeys(keys))
         found = await asyncio.gather(
@@ -161,8 +162,8 @@ class GatewayReader:
         return dict(zip(distinct, found, strict=True))
 
     async def check(self) -> None:
-        """Nothing to check: a device may always be offline."""
+        """Do nothing: a device may always be offline."""
 
     async def close(self) -> None:
-        """Let go of the threads."""
+        """Stop the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -7,11 +7,13 @@ at each of them. Nothing else in this package writes.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 
 from .errors import Busy, NoSpace
 
@@ -20,8 +22,10 @@ def _nothing(step: str) -> None:
     pass
 
 
+_LOCK_EVERY = 0.05
+
 before: Callable[[str], None] = _nothing
-"""Called before each change of the disk, with what it is about to be."""
+"""Called before each change of the disk, with its description."""
 
 
 def write(file: Path, raw: bytes) -> None:
@@ -71,13 +75,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return how much room there is for files in a folder."""
+    """Return how many bytes are free on the disk of a folder."""
     return shutil.disk_usage(folder).free
 
 
 @contextmanager
 def disk() -> Iterator[None]:
-    """Turn a failure of the disk into NoSpace, which says what it was."""
+    """Turn a failure of the disk into NoSpace, which names the cause."""
     try:
         yield
     except OSError as error:
@@ -86,15 +90,29 @@ def disk() -> Iterator[None]:
 
 
 @contextmanager
-def locked(file: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a lock; it is gone with the process. Raises Busy where it is held and not waited for."""
+def locked(file: Path, *, wait: bool, seconds: float = math.inf) -> Iterator[None]:
+    """Hold a lock; it is gone with the process.
+
+    ``wait``: until another process lets go of it, for at most ``seconds``. Raises Busy where it is
+    still held, NoSpace.
+    """
     with disk():
         handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise Busy("another process is updating this device") from None
+        _lock(handle, seconds if wait else 0.0)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, seconds: float) -> None:
+    deadline = monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if math.isinf(seconds) else fcntl.LOCK_NB))
+        except BlockingIOError:
+            if monotonic() >= deadline:
+                raise Busy("another process is updating this device") from None
+            sleep(_LOCK_EVERY)
+        else:
+            return

@@ -9,14 +9,16 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from fourways_api.display import displayed
 from fourways_api.log_text import log_as_text
 
-from .errors import AgentError, ConfigError, Failed
-from .state import Settings, Store
+from . import files
+from .errors import AgentConfigError, AgentError, ModelUnusable
+from .state import DeviceSettings, State, Store
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -35,48 +37,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fourways-agent", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    for name, command, told in (
-        ("run", _run, "answer on the loopback address, and stay up to date"),
-        ("update", _update, "fetch what is published now, once"),
-        ("status", _status, "say which model answers, as JSON"),
-        ("predict", _predict, "answer records from a file or stdin, a JSON object a line"),
+    parser = argparse.ArgumentParser(
+        prog="fourways-agent",
+        description="Fetch signed model bundles and answer from them, offline too.",
+        epilog="Exit codes: 0 done, 1 a record was rejected (predict), 2 wrong usage, 3 the"
+        " bundle was refused or does not work on this device, 4 no model answers, 75 try again.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command, help_text in (
+        ("run", _run, "serve on the loopback address and stay up to date"),
+        ("update", _update, "fetch the published bundle once"),
+        ("status", _status, "show which model answers, as JSON"),
+        ("predict", _predict, "score records from a file or stdin, one JSON object per line"),
+        ("retry", _retry, "try bundles again that were given up on this device"),
+        ("forget", _forget, "delete models, settings and the memory of releases"),
     ):
-        it = commands.add_parser(name, help=told, description=told)
+        it = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
         it.set_defaults(command=command)
-        it.add_argument("--state", required=True, help="folder of this device")
+        it.add_argument("--state", required=True, help="state folder of this device")
         if name in ("run", "update"):
             it.add_argument("--gateway", help="URL of the gateway")
             it.add_argument("--deployment", help="name of the ModelDeployment")
-            it.add_argument("--target", help="kind of this device")
-            it.add_argument("--key", help="public key bundles are signed with, PEM")
+            it.add_argument(
+                "--namespace", help="its namespace; default: the one of the first bundle"
+            )
+            it.add_argument("--target", help="name of the target this device is")
+            it.add_argument("--key", help="PEM file with the public keys bundles are signed with")
         if name == "run":
-            it.add_argument("--port", type=int, default=8090)
-            it.add_argument("--every", default="60s", help="time between updates")
+            it.add_argument("--port", type=int, default=8090, help="port to serve on")
+            it.add_argument("--every", default="60s", help="time between updates: 60s, 5m, 1h")
         if name == "predict":
             it.add_argument("file", help="file with records, - for stdin")
     return parser
 
 
-def _settings(store: Store, asked: argparse.Namespace) -> Settings:
-    """Return what the command line says, and what it said before where it is silent."""
+def _settings(store: Store, asked: argparse.Namespace) -> DeviceSettings:
+    """Return the options of the command line, completed from those given before."""
     before = store.settings()
-    told: dict[str, Any] = {
+    given: dict[str, Any] = {
         name: getattr(asked, name) or (getattr(before, name) if before else None)
         for name in ("gateway", "deployment", "target", "key")
     }
-    missing = [f"--{name}" for name, value in told.items() if not value]
+    missing = [f"--{name}" for name, value in given.items() if not value]
     if missing:
-        raise ConfigError(f"{', '.join(missing)} must be given, the first time at least")
-    for name in ("deployment", "target"):
-        if not _NAME.fullmatch(told[name]):
-            raise ConfigError(f"--{name} must be a name such as the manifest has")
-    told["key"] = os.path.abspath(told["key"])
-    if not os.path.isfile(told["key"]):
-        raise ConfigError("--key names no file")
+        raise AgentConfigError(
+            f"{', '.join(missing)} must be given: this device does not know them yet"
+        )
+    given["namespace"] = asked.namespace or (before.namespace if before else "")
+    for name in ("deployment", "target", "namespace"):
+        if given[name] and not _NAME.fullmatch(given[name]):
+            raise AgentConfigError(
+                f"--{name} must be a name as in the manifest: a-z, 0-9 and hyphens"
+            )
+    given["key"] = os.path.abspath(given["key"])
+    settings = DeviceSettings(**given)
+    if asked.key is None and before is not None:
+        settings = replace(settings, key_pem=before.key_pem)
+    _, pem = settings.read_keys()
     store.prepare()
-    settings = Settings(**told)
+    settings = replace(settings, key_pem=pem)
     store.remember(settings)
     return settings
 
@@ -84,7 +103,7 @@ def _settings(store: Store, asked: argparse.Namespace) -> Settings:
 def _run(store: Store, asked: argparse.Namespace) -> int:
     every = re.fullmatch(r"(\d{1,6})([smh])", asked.every)
     if every is None or not int(every[1]):
-        raise ConfigError("--every must be a time such as 60s, 5m or 1h")
+        raise AgentConfigError("--every must be a time such as 60s, 5m or 1h")
     settings = _settings(store, asked)
     from fourways_runtime.errors import WorkloadError
     from fourways_runtime.logs import log_as_json
@@ -104,39 +123,52 @@ def _update(store: Store, asked: argparse.Namespace) -> int:
     from . import check
     from .update import update
 
-    outcome = update(store, _settings(store, asked))
-    if outcome.changed:
+    result = update(store, _settings(store, asked))
+    if result.changed:
         started = check.boot(store.folder)
-        if started["digest"] != outcome.digest:
-            raise Failed("the new model does not start; the one before goes on")
-    print(json.dumps({"updated": outcome.changed, "digest": outcome.digest}))
+        if started["digest"] != result.digest:
+            raise ModelUnusable("the new model does not start; the one before goes on answering")
+    print(json.dumps({"updated": result.changed, "digest": result.digest}))
     return 0
 
 
 def _status(store: Store, asked: argparse.Namespace) -> int:
-    from .slot import open_bundle
-
     state, settings = store.read(), store.settings()
-    told: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "slot": state.slot,
         "digest": state.digest,
         "confirmed": state.confirmed,
+        "crashes": state.crashes,
         "boots": state.boots,
         "sequence": state.sequence if state.sequence >= 0 else None,
         "fallback": state.previous_digest,
-        "givenUp": list(state.bad),
+        "givenUp": [it.digest for it in state.bad],
     }
-    if state.slot is not None and state.digest is not None:
-        bundle = open_bundle(store.slot(state.slot), state.digest)
-        told |= {"version": bundle.version, "variant": bundle.variant}
+    about, code = _about_the_slot(store, state)
+    shown |= about
     if settings is not None:
-        told |= {
+        shown |= {
+            "namespace": settings.namespace or state.namespace or None,
             "deployment": settings.deployment,
             "target": settings.target,
             "gateway": settings.gateway,
         }
-    print(json.dumps(told, indent=2))
-    return 0
+    print(json.dumps(shown, indent=2))
+    return code
+
+
+def _about_the_slot(store: Store, state: State) -> tuple[dict[str, Any], int]:
+    """Return what to show of the slot that answers, and the exit code."""
+    from .recovery import trusted_keys
+    from .slot import open_bundle
+
+    if state.slot is None or state.digest is None:
+        return {}, 0
+    try:
+        bundle = open_bundle(store.slot(state.slot), trusted_keys(store), state.digest)
+    except AgentError as error:
+        return {"fault": str(error)}, error.exit_code
+    return {"version": bundle.version, "variant": bundle.variant}, 0
 
 
 def _predict(store: Store, asked: argparse.Namespace) -> int:
@@ -159,20 +191,46 @@ def _predict(store: Store, asked: argparse.Namespace) -> int:
     return 1 if refused else 0
 
 
+def _retry(store: Store, asked: argparse.Namespace) -> int:
+    """Forget which bundles were given up; start one of them that is on this disk."""
+    from . import check
+    from .recovery import restored
+
+    if not store.folder.is_dir():
+        raise AgentConfigError(f"--state: {store.folder} does not exist")
+    again = [it.digest for it in store.read().bad]
+    store.change(lambda state: replace(state, bad=(), crashes=0, boots=0, boot_id="", pid=0))
+    state = restored(store)
+    print(json.dumps({"retrying": again}))
+    if state.slot is not None and not state.confirmed:
+        check.boot(store.folder)
+    return 0
+
+
+def _forget(store: Store, asked: argparse.Namespace) -> int:
+    """Make this device a new one; releases it has had before are accepted again."""
+    if not store.folder.is_dir():
+        raise AgentConfigError(f"--state: {store.folder} does not exist")
+    with files.disk(), files.locked(store.folder / "update.lock", wait=False):
+        store.forget()
+    print(json.dumps({"forgotten": True}))
+    return 0
+
+
 def _records(name: str) -> IO[str]:
     if name == "-":
         return open(0, encoding="utf-8", closefd=False)
     try:
         return open(name, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{name}: {error.strerror}") from None
+        raise AgentConfigError(f"{name}: {error.strerror}") from None
 
 
 def _record(line: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except ValueError:
-        raise ConfigError("a line is not JSON") from None
+        raise AgentConfigError("a line of the records is not JSON") from None
     if not isinstance(found, dict):
-        raise ConfigError("a line is not a JSON object of inputs by name")
+        raise AgentConfigError("a line of the records is not a JSON object of inputs by name")
     return found

@@ -1,8 +1,8 @@
 """The gateway as seen from a device: documents and blobs over HTTP, none larger than expected.
 
-Everything that comes is hostile until its digest is known: no redirect is followed, no length is
-believed, and a body that does not end is cut off. What was fetched of a blob before the network
-went away is kept and continued.
+Everything received is hostile until its digest was checked: no redirect is followed, no length is
+believed, and a body that does not end is cut off. A blob that was fetched in part before the
+network failed is continued.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any
 from fourways_runtime.bundle_layout import Descriptor, blob_name, digest_of
 
 from . import files
-from .errors import ConfigError, Refused, Unreachable
+from .errors import AgentConfigError, BundleRefused, GatewayUnreachable
 
 CHUNK = 1 << 18
 STALL_SECONDS = 20.0
 """A gateway silent for this long is given up."""
 
 SLOWEST_BYTES = 2**12
-"""Bytes a second, below which a download is given up rather than waited for."""
+"""Minimum speed of a download in bytes a second; a slower one is given up."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -38,7 +38,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """Return what opens the gateway's URLs, and follows it nowhere else."""
+    """Return an opener of URLs that follows no redirect."""
     return urllib.request.build_opener(_NoRedirect)
 
 
@@ -46,36 +46,38 @@ class Remote:
     """The folder of one deployment's bundles for one kind of device."""
 
     def __init__(self, gateway: str, deployment: str, target: str) -> None:
-        """Raise ConfigError for an address that is no http or https URL."""
+        """Raise AgentConfigError for an address that is no http or https URL."""
         if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", gateway):
-            raise ConfigError("--gateway must be an http or https URL, such as http://gateway:8080")
+            raise AgentConfigError(
+                "--gateway must be an http or https URL, such as http://gateway:8080"
+            )
         self._base = f"{gateway.rstrip('/')}/bundles/{deployment}/{target}"
         self._opener = opener()
 
     def document(self, name: str, most: int) -> bytes:
-        """Return a small file. Raises Refused where it is longer, Unreachable."""
+        """Return a small file. Raises BundleRefused where it is longer, GatewayUnreachable."""
         deadline = monotonic() + STALL_SECONDS
         with self._opened(name, {}) as answer:
             raw = b""
             while chunk := answer.read1(CHUNK):
                 raw += chunk
                 if len(raw) > most:
-                    raise Refused(f"{name} is longer than {most} bytes")
+                    raise BundleRefused(f"{name} is longer than {most} bytes")
                 if monotonic() > deadline:
-                    raise Unreachable(f"the gateway takes longer than {STALL_SECONDS:g} s")
+                    raise GatewayUnreachable(f"the gateway takes longer than {STALL_SECONDS:g} s")
         return raw
 
     def blob(self, wanted: Descriptor) -> bytes:
-        """Return a small blob. Raises Refused where it is not what its digest says."""
+        """Return a small blob. Raises BundleRefused where it is not what its digest says."""
         raw = self.document(blob_name(wanted.digest), wanted.size)
         if len(raw) != wanted.size or digest_of(raw) != wanted.digest:
-            raise Refused(f"blob {wanted.digest}: its content is another")
+            raise BundleRefused(f"blob {wanted.digest}: its content does not have this digest")
         return raw
 
     def download(self, wanted: Descriptor, file: Path) -> None:
-        """Bring a blob to ``file``, continuing ``file.part``; it has its name once it is right.
+        """Fetch a blob to ``file``, continuing ``file.part``; it gets its name once it is verified.
 
-        Raises Refused where it is not what its digest says, Unreachable, NoSpace.
+        Raises BundleRefused where it is not what its digest says, GatewayUnreachable, NoSpace.
         """
         part = file.with_name(f"{file.name}.part")
         resumed = _size(part) > 0
@@ -83,12 +85,12 @@ class Remote:
         if _digest(part) != wanted.digest:
             files.delete(part)
             if not resumed:
-                raise Refused(f"blob {wanted.digest}: its content is another")
+                raise BundleRefused(f"blob {wanted.digest}: its content does not have this digest")
             # Half a file that outlived a crash may be torn: only a whole download can be blamed.
             self._fetch(wanted, part)
             if _digest(part) != wanted.digest:
                 files.delete(part)
-                raise Refused(f"blob {wanted.digest}: its content is another")
+                raise BundleRefused(f"blob {wanted.digest}: its content does not have this digest")
         with files.disk():
             files.rename(part, file)
 
@@ -114,16 +116,16 @@ class Remote:
                 while have <= wanted.size and (chunk := _read(answer)):
                     have += len(chunk)
                     if monotonic() > deadline:
-                        raise Unreachable("the download is too slow")
+                        raise GatewayUnreachable("the download is too slow")
                     files.before(f"write {part.name}")
                     to.write(chunk)
                 to.flush()
                 os.fsync(to.fileno())
         if have > wanted.size:
             files.delete(part)
-            raise Refused(f"blob {wanted.digest}: more than its {wanted.size} bytes came")
+            raise BundleRefused(f"blob {wanted.digest}: more than its {wanted.size} bytes came")
         if have != wanted.size:
-            raise Unreachable(f"the download broke off at {have} of {wanted.size} bytes")
+            raise GatewayUnreachable(f"the download broke off at {have} of {wanted.size} bytes")
 
     @contextmanager
     def _opened(self, name: str, headers: dict[str, str]) -> Iterator[Any]:
@@ -133,16 +135,16 @@ class Remote:
                 yield answer
         except urllib.error.HTTPError as error:
             error.close()
-            raise Unreachable(f"the gateway answers {error.code} for {name}") from None
+            raise GatewayUnreachable(f"the gateway answers {error.code} for {name}") from None
         except (urllib.error.URLError, http.client.HTTPException, OSError):
-            raise Unreachable("the gateway cannot be reached") from None
+            raise GatewayUnreachable("the gateway cannot be reached") from None
 
 
 def _read(answer: Any) -> bytes:
     try:
         return bytes(answer.read1(CHUNK))
     except (http.client.HTTPException, OSError):
-        raise Unreachable("the download broke off") from None
+        raise GatewayUnreachable("the download broke off") from None
 
 
 def _continues(answer: Any, have: int) -> bool:

@@ -1,8 +1,8 @@
-"""The agent's process: answers on the loopback address, and a new model takes over while it does.
+"""The agent's process: answers on the loopback address, and switches models without a gap.
 
-Owns the life of the process and the change from one model to the next. The model server of the
-real-time mode answers; each bundle has one of its own, and a switch is one assignment: requests
-that came before are answered by the old one, those after by the new.
+Owns the life of the process and the change from one model to the next. Each bundle has a model
+server of its own, as in real-time mode, and a switch is one assignment: requests that came before
+are answered by the old model, those after by the new one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import TYPE_CHECKING
 
 from fourways_api.runtime_config import ServerConfig
 from fourways_http import HttpError, Request, Response, Server, json_response, run_until_signal
@@ -20,13 +19,12 @@ from fourways_runtime.metrics import HttpMetrics
 from fourways_runtime.process import in_thread, listen, loop_factory, new_registry
 from fourways_runtime.v2.app import ModelServer
 
-from .device import Loaded, boot
 from .errors import AgentError
-from .state import Settings, Store
+from .loading import LoadedBundle
+from .recovery import restored
+from .start import boot
+from .state import DeviceSettings, Store
 from .update import update
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("fourways.agent")
 
@@ -34,7 +32,7 @@ HOST = "127.0.0.1"
 MAX_ROWS = 256
 INLINE_SECONDS = 0.001
 FAREWELL_SECONDS = 30.0
-"""How long a model that was replaced may need for what it was asked before."""
+"""How long a replaced model may need for the requests it has received."""
 
 
 def _no_model(request: Request) -> Response:
@@ -46,7 +44,7 @@ def _no_model(request: Request) -> Response:
 class Agent:
     """One device's server."""
 
-    def __init__(self, store: Store, settings: Settings, every: float) -> None:
+    def __init__(self, store: Store, settings: DeviceSettings, every: float) -> None:
         self._store = store
         self._settings = settings
         self._every = every
@@ -55,7 +53,7 @@ class Agent:
         self.server = Server(_no_model)
 
     async def run(self, port: int) -> None:
-        """Serve until SIGTERM or SIGINT. Raises Unavailable where the port is taken."""
+        """Serve until SIGTERM or SIGINT. Raises TemporaryFailure where the port is taken."""
         await listen(self.server, HOST, port)
         running = asyncio.ensure_future(run_until_signal(self.server, notice_seconds=0))
         await asyncio.sleep(0)
@@ -65,7 +63,7 @@ class Agent:
         done, _ = await asyncio.wait((running, updating), return_when=asyncio.FIRST_COMPLETED)
         updating.cancel()
         if updating in done:
-            await updating  # never returns: it failed, and says how
+            await updating  # it never returns: it failed, and raises the cause
         logger.info("stopped", extra={"all_answered": await running})
 
     async def _keep_updated(self) -> None:
@@ -79,18 +77,18 @@ class Agent:
             await asyncio.sleep(self._every * random.uniform(0.9, 1.1))  # noqa: S311
 
     async def refresh(self) -> None:
-        """Answer by the model the pointer names, if that is another than the one that answers."""
-        state = await in_thread(self._store.read, "state")
-        if state.digest is None or state.digest == self._digest:
-            return
+        """Switch to the model the pointer names, if another one answers."""
         try:
+            state = await in_thread(lambda: restored(self._store), "state")
+            if state.digest is None or state.digest == self._digest:
+                return
             loaded = await in_thread(lambda: boot(self._store), "boot")
             if loaded.bundle.digest != self._digest:
                 await self._take_over(loaded)
         except (AgentError, WorkloadError) as error:
             logger.error("%s", error, extra={"because": type(error).__name__})
 
-    async def _take_over(self, loaded: Loaded) -> None:
+    async def _take_over(self, loaded: LoadedBundle) -> None:
         from fourways_runtime.v2.batcher import Batcher
         from fourways_runtime.v2.enrichment import Completer, covered
         from fourways_runtime.v2.request import Reader
@@ -135,21 +133,21 @@ class Agent:
         loop.call_later(FAREWELL_SECONDS, lambda: asyncio.ensure_future(app.close()))
 
 
-def _config(settings: Settings, loaded: Loaded) -> ServerConfig:
+def _config(settings: DeviceSettings, loaded: LoadedBundle) -> ServerConfig:
     file = loaded.bundle.files[layout.MODEL_FILE]
     return ServerConfig.model_validate(
         {
             "namespace": "device",
             "name": settings.deployment,
             "model": {"uri": file.absolute().as_uri(), "version": loaded.bundle.version},
-            # Held to its golden vectors already, as the bundle says.
+            # The self-test has asked them already, with the bundle's own tolerance.
             "contract": loaded.contract.model_copy(update={"golden_vectors": None}).to_json(),
             "timeoutSeconds": 30,
         }
     )
 
 
-def run(store: Store, settings: Settings, port: int, every: float) -> None:
-    """Serve until told to stop. Raises Unavailable where the port is taken."""
+def run(store: Store, settings: DeviceSettings, port: int, every: float) -> None:
+    """Serve until told to stop. Raises TemporaryFailure where the port is taken."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(Agent(store, settings, every).run(port))

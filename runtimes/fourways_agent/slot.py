@@ -1,19 +1,28 @@
-"""One slot: the files of one bundle, and the proof that they are what its manifest names.
+"""One slot: the files of one bundle, and the proof that they are genuine and whole.
 
-The manifest is known by the digest in the pointer, each file by its digest in the manifest; they
-are checked every time before a library opens any of them.
+The documents (manifest, release, signature) are in the slot twice: as one file ``documents.json``,
+which is replaced at once and therefore always of one release, and as the folder ``signed`` with
+``signature.json`` beside it, which ``model_signing verify`` reads. Either is enough. The signature
+covers the manifest and the manifest names every file by its sha256; all of it is verified every
+time before a library opens any of the files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from fourways_runtime import bundle_layout as layout
-from fourways_runtime.bundle_layout import Descriptor, Malformed
+from fourways_runtime.bundle_layout import Descriptor, Malformed, Release
 
-from .errors import Refused
+from . import files
+from .errors import BundleRefused
 from .remote import file_digest
+from .trust import Documents, TrustedKeys
+
+DOCUMENTS_FILE = "documents.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +31,13 @@ class Bundle:
 
     folder: Path
     digest: str
+    release: Release
     version: str
     variant: str
     agreement: float
     """Share of golden vectors this device must answer as the original does."""
 
     files: dict[str, Path]
-
-
-def signed_folder(slot: Path) -> Path:
-    """Return the folder of the two documents that are signed."""
-    return slot / "signed"
 
 
 def file_of(slot: Path, name: str) -> Path:
@@ -45,31 +50,70 @@ def is_whole(slot: Path, name: str, wanted: Descriptor) -> bool:
     return file_digest(file_of(slot, name)) == wanted.digest
 
 
-def open_bundle(slot: Path, digest: str) -> Bundle:
-    """Verify a slot's files against the digest of its manifest. Raises Refused."""
+def write_documents(slot: Path, documents: Documents) -> None:
+    """Put a release's documents into a slot. Ended in between, the slot has one release's or the
+    other's, never a mixture that would be read. Raises NoSpace.
+    """
+    files.make_folder(slot / "signed")
+    files.write(slot / DOCUMENTS_FILE, documents.encode())
+    files.write(slot / "signed" / layout.MANIFEST_FILE, documents.manifest)
+    files.write(slot / "signed" / layout.RELEASE_FILE, documents.release)
+    files.write(slot / layout.SIGNATURE_FILE, documents.signature)
+
+
+def holds_documents(slot: Path, documents: Documents) -> bool:
+    """Tell whether both copies in a slot are these documents."""
+    return list(_documents(slot)) == [documents, documents]
+
+
+def read_documents(slot: Path, keys: TrustedKeys) -> tuple[Documents, Release]:
+    """Return the documents of a slot, their signature verified. Raises BundleRefused."""
+    fault = BundleRefused("the slot has no documents")
+    for documents in _documents(slot):
+        try:
+            return documents, keys.verify(documents)
+        except BundleRefused as error:
+            fault = error
+    raise fault
+
+
+def _documents(slot: Path) -> Iterator[Documents]:
+    with suppress(OSError, Malformed):
+        yield Documents.decode((slot / DOCUMENTS_FILE).read_bytes())
+    with suppress(OSError):
+        yield Documents(
+            (slot / "signed" / layout.MANIFEST_FILE).read_bytes(),
+            (slot / "signed" / layout.RELEASE_FILE).read_bytes(),
+            (slot / layout.SIGNATURE_FILE).read_bytes(),
+        )
+
+
+def open_bundle(slot: Path, keys: TrustedKeys, digest: str | None = None) -> Bundle:
+    """Verify the signature of a slot and every file. Raises BundleRefused.
+
+    ``digest`` is the bundle that is expected there; None: any that is signed.
+    """
+    documents, release = read_documents(slot, keys)
+    if digest is not None and documents.digest != digest:
+        raise BundleRefused("the slot holds another bundle")
     try:
-        raw = (signed_folder(slot) / layout.MANIFEST_FILE).read_bytes()
-    except OSError:
-        raise Refused("the slot has no manifest") from None
-    if layout.digest_of(raw) != digest:
-        raise Refused("the slot's manifest is another")
-    try:
-        files = layout.read_model_manifest(raw)
+        found = layout.read_model_manifest(documents.manifest)
     except Malformed as error:
-        raise Refused(str(error)) from None
-    for name, wanted in files.items():
+        raise BundleRefused(str(error)) from None
+    for name, wanted in found.items():
         if not is_whole(slot, name, wanted):
-            raise Refused(f"the slot's {name} is damaged")
-    notes = layout.read_annotations(raw)
+            raise BundleRefused(f"the slot's {name} is damaged")
+    notes = layout.read_annotations(documents.manifest)
     try:
         agreement = float(notes.get(layout.AGREEMENT_NOTE, "1"))
     except ValueError:
         agreement = 1.0
     return Bundle(
         slot,
-        digest,
+        documents.digest,
+        release,
         notes.get(layout.VERSION_NOTE, ""),
         notes.get(layout.VARIANT_NOTE, ""),
         agreement,
-        {name: file_of(slot, name) for name in files},
+        {name: file_of(slot, name) for name in found},
     )

@@ -1,34 +1,46 @@
 """What a device remembers: which of its two slots answers, and what it must not fetch again.
 
-Owns the state folder and every change of the pointer. The pointer is one small file replaced by a
-rename, so at any moment it names one slot, whole. A slot is written only while the pointer names
-neither it nor (as what to fall back to) its content.
+Owns the state folder and every change of the pointer. Pointer and settings are kept in two
+checksummed copies each, and both can be made again: the pointer from the signed slots, the highest
+sequence from ``newest.json`` and the slots (:mod:`fourways_agent.recovery`). A slot is written only
+while the pointer names neither it nor (as what to fall back to) its content.
 
 ::
 
-    STATE/state.json       the pointer
-    STATE/settings.json    gateway, deployment, target, key: what the agent was last told
-    STATE/incoming/        documents of a bundle, until their signature was verified
-    STATE/slots/a, b/      signed/{manifest,release}.json, signature.json, files/
+    STATE/state.json       the pointer, and state.copy.json
+    STATE/settings.json    gateway, deployment, target, key as last given, and settings.copy.json
+    STATE/newest.json      the signed documents of the newest release this device has verified
+    STATE/slots/a, b/      documents.json, signed/, signature.json, files/
+    STATE/crash.txt        how the process crashed while it started a new model
     STATE/features.sqlite  extra inputs as the gateway last gave them
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fourways_runtime.bundle_layout import Malformed
+
 from . import files
-from .errors import ConfigError
+from .errors import AgentConfigError
+from .sealed import SealedDocument
+from .trust import Documents, TrustedKeys
 
 SLOTS = ("a", "b")
-MAX_BOOTS = 3
-"""A new model that was started so often without an answer is given up."""
-
 _REMEMBERED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A bundle that does not work on this device."""
+
+    digest: str
+    sequence: int
+    """The release it was given up as: a newer release of the same bundle is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,57 +56,162 @@ class State:
     confirmed: bool = False
     """Whether it has answered since it was switched to."""
 
+    crashes: int = 0
+    """Starts of it, not confirmed yet, that the model itself has ended."""
+
     boots: int = 0
-    """How often it was started without an answer."""
+    """Starts of it, not confirmed yet, in this boot of the machine: whatever ended them."""
+
+    boot_id: str = ""
+    """The boot of the machine ``boots`` is about."""
+
+    pid: int = 0
+    """The process that is starting it, or was when it ended; 0: none."""
 
     previous_slot: str | None = None
     """What to fall back to; None while that slot is written."""
 
     previous_digest: str | None = None
     sequence: int = -1
-    """Highest release accepted: no older one is."""
+    """Highest release verified: no older one is accepted."""
 
     accepted: str | None = None
     """Digest of the manifest of that release."""
 
-    bad: tuple[str, ...] = ()
-    """Digests of manifests that do not work on this device."""
+    namespace: str = ""
+    """Namespace of that release; once known, bundles of no other are accepted."""
+
+    verified: str | None = None
+    """Digest of the signature manifest that was verified last."""
+
+    bad: tuple[GivenUp, ...] = ()
+    """Bundles that do not work on this device."""
+
+    def gave_up(self, digest: str) -> bool:
+        """Tell whether a bundle is known not to work here."""
+        return any(it.digest == digest for it in self.bad)
 
     def given_up(self, digest: str) -> State:
         """Return the state that remembers a bundle as one that does not work."""
-        return replace(self, bad=(*(it for it in self.bad if it != digest), digest)[-_REMEMBERED:])
+        others = (it for it in self.bad if it.digest != digest)
+        return replace(self, bad=(*others, GivenUp(digest, self.sequence))[-_REMEMBERED:])
 
-    def fallen_back(self, *, bad: bool) -> State:
-        """Return the state after this slot was given up.
+    def seen(self, sequence: int, manifest: str, namespace: str) -> State:
+        """Return the state after a release was verified; an older one changes nothing.
 
-        ``bad``: its bundle does not work here. Else the disk lost it, and it may be fetched again.
+        A newer release of a bundle that was given up clears that.
         """
-        if bad and self.digest is not None and not self.confirmed:
-            return self.given_up(self.digest).fallen_back(bad=False)
+        if sequence < self.sequence:
+            return self
+        kept = (it for it in self.bad if it.digest != manifest or it.sequence >= sequence)
         return replace(
             self,
+            sequence=sequence,
+            accepted=manifest,
+            namespace=namespace or self.namespace,
+            bad=tuple(kept),
+        )
+
+    def pointed(self, slot: str, digest: str) -> State:
+        """Return the state after a switch: the slot before is what to fall back to."""
+        return replace(
+            self._not_started(),
+            slot=slot,
+            digest=digest,
+            confirmed=False,
+            previous_slot=self.slot,
+            previous_digest=self.digest,
+        )
+
+    def answered(self) -> State:
+        """Return the state after a new model has answered."""
+        return replace(self._not_started(), confirmed=True)
+
+    def fallen_back(self, *, bad: bool) -> State:
+        """Return the state that points to the slot before.
+
+        ``bad``: this bundle does not work here. Otherwise it may be fetched again.
+        """
+        if bad and self.digest is not None:
+            return self.given_up(self.digest).fallen_back(bad=False)
+        return replace(
+            self._not_started(),
             slot=self.previous_slot,
             digest=self.previous_digest,
             confirmed=self.previous_slot is not None,
-            boots=0,
             previous_slot=None,
             previous_digest=None,
         )
+
+    def without_slots(self) -> State:
+        """Return the state that points to no slot and remembers everything else."""
+        return replace(
+            self._not_started(),
+            slot=None,
+            digest=None,
+            confirmed=False,
+            previous_slot=None,
+            previous_digest=None,
+        )
+
+    def _not_started(self) -> State:
+        return replace(self, crashes=0, boots=0, boot_id="", pid=0)
 
     def inactive(self) -> str:
         """Return the slot a bundle may be written to."""
         return SLOTS[1] if self.slot == SLOTS[0] else SLOTS[0]
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> State:
+        """Read a pointer, of an older agent too. Raises TypeError, ValueError."""
+        known = {it.name: found[it.name] for it in fields(cls) if it.name in found}
+        sequence = int(known.get("sequence", -1))
+        known["bad"] = tuple(
+            GivenUp(it, sequence) if isinstance(it, str) else GivenUp(**it)
+            for it in known.get("bad", ())
+        )
+        state = cls(**known)
+        if state.slot not in (None, *SLOTS) or state.previous_slot not in (None, *SLOTS):
+            raise ValueError("slot")
+        return state
+
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Where this device gets its bundles, and whom it trusts."""
+class DeviceSettings:
+    """Where this device gets its bundles, and which keys it trusts."""
 
     gateway: str
     deployment: str
     target: str
     key: str
-    """File with the public key, PEM."""
+    """File with the public keys, PEM."""
+
+    namespace: str = ""
+    """Namespace of the deployment; empty: the one of the first release."""
+
+    key_pem: str = ""
+    """Content of that file when it was last read, for when it cannot be."""
+
+    def read_keys(self) -> tuple[TrustedKeys, str]:
+        """Return the keys and their PEM; the remembered ones where the file is unusable.
+
+        Raises AgentConfigError where neither can be read.
+        """
+        try:
+            pem = Path(self.key).read_text("ascii")
+            return TrustedKeys.parse(pem.encode()), pem
+        except (OSError, ValueError) as error:
+            fault = AgentConfigError(f"--key: the file cannot be read: {_cause(error)}")
+        except AgentConfigError as error:
+            fault = AgentConfigError(f"--key: {error}")
+        if not self.key_pem:
+            raise fault
+        return TrustedKeys.parse(self.key_pem.encode()), self.key_pem
+
+
+def _cause(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    return os.strerror(number).lower() if number else "it is not text"
 
 
 class Store:
@@ -103,7 +220,9 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file = folder / "state.json"
-        self._settings = folder / "settings.json"
+        self._state = SealedDocument(self._file)
+        self._settings = SealedDocument(folder / "settings.json")
+        self._newest = folder / "newest.json"
 
     def prepare(self) -> None:
         """Make the folder. Raises NoSpace."""
@@ -114,13 +233,11 @@ class Store:
         return self.folder / "slots" / name
 
     def read(self) -> State:
-        """Return the pointer; that of a new device where there is none."""
-        found = _read(self._file)
+        """Return the pointer; that of a new device where neither copy is valid."""
         try:
-            state = State(**found | {"bad": tuple(found.get("bad", ()))})
-        except TypeError:
+            return State.from_json(self._state.read() or {})
+        except (TypeError, ValueError):
             return State()
-        return state if state.slot in (None, *SLOTS) else State()
 
     def mark(self) -> tuple[int, int]:
         """Return what changes when the pointer does, at the cost of one ``stat``."""
@@ -135,33 +252,51 @@ class Store:
         with files.locked(self.folder / "state.lock", wait=True):
             old = self.read()
             new = how(old)
-            if new != old:
-                files.write(self._file, json.dumps(asdict(new)).encode())
+            if new != old or not (new == State() or self._state.is_whole()):
+                self._state.write(asdict(new))
             return new
 
-    def settings(self) -> Settings | None:
-        """Return what the agent was last told, None if never."""
+    def settings(self) -> DeviceSettings | None:
+        """Return the settings last given, None where there are none."""
+        found = self._settings.read() or {}
+        known = {it.name: found[it.name] for it in fields(DeviceSettings) if it.name in found}
         try:
-            return Settings(**_read(self._settings))
+            settings = DeviceSettings(**known)
         except TypeError:
             return None
+        return settings if all(isinstance(it, str) for it in known.values()) else None
 
-    def remember(self, settings: Settings) -> None:
-        """Keep what the agent was told, for those who are told less."""
-        if settings != self.settings():
-            files.write(self._settings, json.dumps(asdict(settings)).encode())
+    def remember(self, settings: DeviceSettings) -> None:
+        """Keep the settings, for commands that are given fewer options."""
+        if settings != self.settings() or not self._settings.is_whole():
+            self._settings.write(asdict(settings))
 
-    def needs_settings(self) -> Settings:
-        """Return the settings. Raises ConfigError where there are none."""
+    def needs_settings(self) -> DeviceSettings:
+        """Return the settings. Raises AgentConfigError where there are none."""
         settings = self.settings()
         if settings is None:
-            raise ConfigError("this device was never told --gateway, --deployment, --target, --key")
+            raise AgentConfigError(
+                "this device has no settings, or has lost them; run fourways-agent update with"
+                " --gateway, --deployment, --target and --key"
+            )
         return settings
 
+    def newest(self) -> Documents | None:
+        """Return the documents of the newest release verified, not verified again here."""
+        try:
+            return Documents.decode(self._newest.read_bytes())
+        except (OSError, Malformed):
+            return None
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    def keep_newest(self, documents: Documents) -> None:
+        """Keep the documents of the newest release verified: they prove its sequence."""
+        if self.newest() != documents:
+            files.write(self._newest, documents.encode())
+
+    def forget(self) -> None:
+        """Delete everything, as if this device were new. Raises NoSpace."""
+        with files.disk():
+            for name in ("slots", "incoming", "newest.json", "crash.txt", "features.sqlite"):
+                files.delete(self.folder / name)
+            self._state.delete()
+            self._settings.delete()

@@ -1,10 +1,11 @@
 """One update: from what the gateway publishes to a new slot, or nothing changes.
 
 Owns the order, which is the safety of it: small documents, then their signature, then whether this
-release is for us and newer, then room on the disk, then the blobs into the slot nobody uses, each
-held to its digest, then the model's answers in a process of its own; and only then the pointer.
-Ended at any moment, the device has a whole old model or a whole new one; the next update continues
-with what was fetched.
+release is for this device and not an older one (its sequence is remembered even where nothing else
+is to be done), then room on the disk, then the files into the slot nobody uses, each held to its
+digest, then the model's answers in a process of its own; and only then the pointer. Ended at any
+moment, the device has a whole old model or a whole new one; the next update continues with what was
+fetched.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor, Malformed, Release
 
 from . import check, files
-from .errors import Failed, NoSpace, Refused
+from .errors import AgentError, BundleRefused, ModelUnusable, NoSpace, TemporaryFailure
+from .recovery import newest_release, restored
 from .remote import Remote
-from .slot import file_of, is_whole, signed_folder
-from .state import Settings, State, Store
+from .slot import file_of, holds_documents, is_whole, read_documents, write_documents
+from .start import MAX_CRASHES
+from .state import DeviceSettings, State, Store
+from .trust import Documents, TrustedKeys
 
 logger = logging.getLogger("fourways.agent")
 
@@ -30,8 +34,8 @@ SPARE_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What an update came to."""
+class UpdateResult:
+    """The outcome of an update."""
 
     changed: bool
     digest: str
@@ -42,139 +46,221 @@ class Outcome:
 class _Offer:
     """What is published, its signature verified."""
 
-    digest: str
-    raw: bytes
-    release_raw: bytes
-    signature: bytes
+    documents: Documents
     release: Release
+    signature: str
+    """Digest of the signature manifest."""
+
     files: Mapping[str, Descriptor]
 
+    @property
+    def digest(self) -> str:
+        return self.documents.digest
 
-def update(store: Store, settings: Settings) -> Outcome:
+
+def update(store: Store, settings: DeviceSettings) -> UpdateResult:
     """Bring this device to what is published.
 
     Raises:
-        Refused: what is published is not genuine, not for this device, older, or does not work.
-        Unavailable: the gateway, the disk or another update stands in the way.
+        BundleRefused: what is published is not genuine, not for this device, older, or unusable.
+        TemporaryFailure: the gateway, the disk or another update is not ready.
 
     """
     store.prepare()
     with files.disk(), files.locked(store.folder / "update.lock", wait=False):
+        keys, pem = settings.read_keys()
+        settings = replace(settings, key_pem=pem)
+        store.remember(settings)
         remote = Remote(settings.gateway, settings.deployment, settings.target)
+        state = _remembered(store, keys)
         try:
             published = layout.read_index(
                 remote.document(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
             )
-            state = store.read()
-            if published.model.digest == state.digest:
-                return Outcome(False, published.model.digest)
-            if published.model.digest in state.bad:
-                raise Failed(f"{published.model.digest} does not work here; waiting for another")
-            offer = _verified(store, settings, remote, published)
+            if published.signature.digest == state.verified and _is_done(state, published):
+                _repair(store, state, keys)
+                return UpdateResult(False, published.model.digest)
+            offer = _verified(settings, keys, remote, published, state)
         except Malformed as error:
-            raise Refused(str(error)) from None
-        _check_newer(offer, store.read())
-        state = _settled(store)
-        slot = store.slot(state.inactive())
+            raise BundleRefused(str(error)) from None
+        state = _accepted(store, offer)
+        if offer.digest == state.digest and state.slot is not None:
+            _renew(store, store.slot(state.slot), offer)
+            return UpdateResult(False, offer.digest)
+        if state.gave_up(offer.digest):
+            raise _known_bad(offer.digest)
+        slot = store.slot(_settled(store).inactive())
         _fetch(remote, offer, store, slot)
-        return _switch(store, offer, slot)
+        return _switch(store, offer, slot, pem)
+
+
+def _remembered(store: Store, keys: TrustedKeys) -> State:
+    """Return the pointer, with the highest sequence that any signed document here proves."""
+    state, newest = restored(store), newest_release(store, keys)
+    if newest is None or newest.sequence <= state.sequence:
+        return store.change(lambda now: now)  # makes a damaged copy whole
+    return store.change(lambda now: now.seen(newest.sequence, newest.manifest, newest.namespace))
+
+
+def _is_done(state: State, published: layout.Published) -> bool:
+    """Tell whether nothing is to be done for a release that was verified before.
+
+    Raises ModelUnusable for one that does not work here.
+    """
+    if state.gave_up(published.model.digest):
+        raise _known_bad(published.model.digest)
+    return published.model.digest == state.digest
+
+
+def _known_bad(digest: str) -> ModelUnusable:
+    return ModelUnusable(
+        f"{digest} does not work on this device; waiting for a newer release"
+        " (fourways-agent retry tries it again)"
+    )
 
 
 def _verified(
-    store: Store, settings: Settings, remote: Remote, published: layout.Published
+    settings: DeviceSettings,
+    keys: TrustedKeys,
+    remote: Remote,
+    published: layout.Published,
+    state: State,
 ) -> _Offer:
-    """Fetch the small documents, and vouch for them. Raises Malformed, Refused, Unavailable."""
+    """Fetch the small documents and verify them: signature, receiver, order.
+
+    Raises Malformed, BundleRefused, TemporaryFailure.
+    """
     digest = published.model.digest
     raw = remote.blob(published.model)
     where, release_at = layout.read_signature_manifest(remote.blob(published.signature), digest)
-    signature, release_raw = remote.blob(where), remote.blob(release_at)
-    incoming = store.folder / "incoming"
-    files.delete(incoming)
-    _write_documents(incoming, raw, release_raw, signature)
-    check.verify_signature(incoming, Path(settings.key))
+    signature = remote.blob(where)
+    documents = Documents(raw, remote.blob(release_at), signature)
+    release = keys.verify(documents)
     # Only from here on is anything believed.
-    release = layout.read_release(release_raw)
-    if release.manifest != digest:
-        raise Refused("the release is about another manifest")
-    if (release.deployment, release.target) != (settings.deployment, settings.target):
-        raise Refused(f"the bundle is for {release.target} of {release.deployment}, not for us")
+    _check_receiver(release, settings, state)
+    sequence = release.sequence
+    older = sequence < state.sequence and digest != state.digest
+    if older or (sequence == state.sequence and digest != state.accepted):
+        raise BundleRefused(
+            f"release {sequence} is older than release {state.sequence}, which this device has"
+            " had; to go back to an old model, publish it again"
+        )
     found = layout.read_model_manifest(raw)
-    return _Offer(digest, raw, release_raw, signature, release, found)
+    return _Offer(documents, release, published.signature.digest, found)
 
 
-def _check_newer(offer: _Offer, state: State) -> None:
-    sequence = offer.release.sequence
-    if sequence < state.sequence or (sequence == state.sequence and offer.digest != state.accepted):
-        raise Refused(
-            f"release {sequence} is not newer than {state.sequence}, which this device has had;"
-            " to go back to an old model, publish it again"
+def _check_receiver(release: Release, settings: DeviceSettings, state: State) -> None:
+    """Refuse a bundle that is for other devices. Raises BundleRefused."""
+    if (release.deployment, release.target) != (settings.deployment, settings.target):
+        raise BundleRefused(
+            f"the bundle is for {release.target} of {release.deployment}, and this device is"
+            f" {settings.target} of {settings.deployment}"
+        )
+    namespace = settings.namespace or state.namespace
+    if namespace and release.namespace != namespace:
+        raise BundleRefused(
+            f"the bundle is of namespace {release.namespace or '(none)'}, and this device takes"
+            f" bundles of namespace {namespace}; to move the device, give --namespace"
         )
 
 
+def _accepted(store: Store, offer: _Offer) -> State:
+    """Remember that this release was verified, before anything else is done with it."""
+    release = offer.release
+
+    def seen(state: State) -> State:
+        if release.sequence < state.sequence:
+            return state
+        after = state.seen(release.sequence, offer.digest, release.namespace)
+        return replace(after, verified=offer.signature)
+
+    if release.sequence >= store.read().sequence:
+        store.keep_newest(offer.documents)
+    return store.change(seen)
+
+
+def _renew(store: Store, slot: Path, offer: _Offer) -> None:
+    """Put the newer documents of the bundle that answers into its slot."""
+    newest = offer.release.sequence >= store.read().sequence
+    if newest and not holds_documents(slot, offer.documents):
+        write_documents(slot, offer.documents)
+
+
+def _repair(store: Store, state: State, keys: TrustedKeys) -> None:
+    """Make both copies of the documents in the slot that answers whole again."""
+    if state.slot is None:
+        return
+    slot = store.slot(state.slot)
+    documents, _ = read_documents(slot, keys)
+    if not holds_documents(slot, documents):
+        write_documents(slot, documents)
+
+
 def _settled(store: Store) -> State:
-    """Return the pointer once its slot has answered: until then the other one is the way back."""
-    state = store.read()
-    if state.slot is not None and not state.confirmed:
-        check.boot(store.folder)
+    """Return the pointer once its model has answered: until then the other slot is the way back.
+
+    A new model that does not come to an answer is left for the one before it.
+    """
+    for _ in range(MAX_CRASHES + 1):
         state = store.read()
-        if state.slot is not None and not state.confirmed:
-            raise Refused("the model before this one has not answered yet")
-    return state
+        if state.slot is None or state.confirmed:
+            return state
+        try:
+            check.boot(store.folder)
+        except TemporaryFailure as error:
+            logger.warning("the model before this one does not start: %s", error)
+            break
+        except AgentError as error:
+            logger.warning("the model before this one does not start: %s", error)
+
+    def left(state: State) -> State:
+        can_go_back = not state.confirmed and state.previous_slot is not None
+        return state.fallen_back(bad=False) if can_go_back else state
+
+    return store.change(left)
 
 
 def _fetch(remote: Remote, offer: _Offer, store: Store, slot: Path) -> None:
     """Bring the bundle's files into the slot; those that are there already are kept."""
-    # From here on the slot is no way back any more.
-    store.change(lambda state: replace(state, previous_slot=None, previous_digest=None))
-    files.make_folder(slot / "files")
     wanted = {name: it for name, it in offer.files.items() if not is_whole(slot, name, it)}
     kept = {f"{name}.part" for name in wanted} | (offer.files.keys() - wanted.keys())
-    for file in (slot / "files").iterdir():
-        if file.name not in kept:
-            files.delete(file)
-    needed = sum(it.size for it in wanted.values()) + SPARE_BYTES
-    free = files.free_bytes(slot)
-    if free < needed:
-        raise NoSpace(f"the bundle needs {needed >> 20} MiB of disk, {free >> 20} MiB are free")
+    leftovers = _files_but(slot / "files", kept)
+    # Before the slot stops being the way back: a full disk costs nothing.
+    _check_room(store, wanted, leftovers)
+    store.change(lambda state: replace(state, previous_slot=None, previous_digest=None))
+    files.make_folder(slot / "files")
+    for file in leftovers:
+        files.delete(file)
     try:
         for name, descriptor in wanted.items():
             remote.download(descriptor, file_of(slot, name))
-        _write_documents(slot, offer.raw, offer.release_raw, offer.signature)
+        write_documents(slot, offer.documents)
     except NoSpace:
-        files.delete(slot)  # others of this device need the room more than a half bundle
+        files.delete(slot)  # the device needs the room more than half a bundle
         raise
 
 
-def _write_documents(folder: Path, manifest: bytes, release: bytes, signature: bytes) -> None:
-    files.make_folder(signed_folder(folder))
-    files.write(signed_folder(folder) / layout.MANIFEST_FILE, manifest)
-    files.write(signed_folder(folder) / layout.RELEASE_FILE, release)
-    files.write(folder / layout.SIGNATURE_FILE, signature)
+def _files_but(folder: Path, kept: set[str]) -> list[Path]:
+    return [it for it in folder.iterdir() if it.name not in kept] if folder.is_dir() else []
 
 
-def _switch(store: Store, offer: _Offer, slot: Path) -> Outcome:
+def _check_room(store: Store, wanted: Mapping[str, Descriptor], leftovers: list[Path]) -> None:
+    """Raise NoSpace where the files do not fit, with what is deleted for them."""
+    needed = sum(it.size for it in wanted.values()) + SPARE_BYTES
+    free = files.free_bytes(store.folder) + sum(it.lstat().st_size for it in leftovers)
+    if free < needed:
+        raise NoSpace(f"the bundle needs {needed >> 20} MiB of disk, {free >> 20} MiB are free")
+
+
+def _switch(store: Store, offer: _Offer, slot: Path, key_pem: str) -> UpdateResult:
     try:
-        figures = check.test_model(slot, offer.digest)
-    except Failed as error:
+        figures = check.test_model(slot, key_pem, offer.digest)
+    except ModelUnusable as error:
         store.change(lambda state: state.given_up(offer.digest))
         files.delete(slot)
-        raise Failed(f"self-test: {error}") from None
+        raise ModelUnusable(f"self-test: {error}") from None
     logger.info("self-test passed", extra=figures)
-
-    def switched(state: State) -> State:
-        return replace(
-            state,
-            slot=slot.name,
-            digest=offer.digest,
-            confirmed=False,
-            boots=0,
-            previous_slot=state.slot,
-            previous_digest=state.digest,
-            sequence=offer.release.sequence,
-            accepted=offer.digest,
-        )
-
-    store.change(switched)
-    version = layout.read_annotations(offer.raw).get(layout.VERSION_NOTE, "")
+    store.change(lambda state: state.pointed(slot.name, offer.digest))
+    version = layout.read_annotations(offer.documents.manifest).get(layout.VERSION_NOTE, "")
     logger.info("switched", extra={"digest": offer.digest, "version": version})
-    return Outcome(True, offer.digest, version)
+    return UpdateResult(True, offer.digest, version)

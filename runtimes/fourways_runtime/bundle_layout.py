@@ -52,8 +52,9 @@ REQUIRED = (MODEL_FILE, CONTRACT_FILE, GOLDEN_FILE)
 
 VERSION_NOTE = "org.opencontainers.image.version"
 VARIANT_NOTE = "dev.fourways.edge.variant"
+SOURCE_NOTE = "dev.fourways.edge.source"
 AGREEMENT_NOTE = "dev.fourways.edge.agreement"
-"""Annotations of a model manifest that devices read."""
+"""Annotations of a model manifest that devices and the next build read."""
 
 MANIFEST_FILE = "manifest.json"
 RELEASE_FILE = "release.json"
@@ -111,9 +112,13 @@ class Release:
     sequence: int
     """A device never goes back to a lower one."""
 
+    namespace: str = ""
+    """Namespace of the deployment; empty in releases that were signed before it was named."""
+
     def to_json(self) -> dict[str, Any]:
-        """Return the document."""
-        return {
+        """Return the document. Devices ignore fields they do not know."""
+        namespace = {"namespace": self.namespace} if self.namespace else {}
+        return namespace | {
             "deployment": self.deployment,
             "target": self.target,
             "manifest": self.manifest,
@@ -258,7 +263,10 @@ def read_release(raw: bytes) -> Release:
         raise Malformed("release: names no manifest")
     if type(sequence) is not int or not 0 <= sequence < 2**63:
         raise Malformed("release: has no sequence")
-    return Release(deployment, target, manifest, sequence)
+    namespace = document.get("namespace", "")
+    if not isinstance(namespace, str):
+        raise Malformed("release: its namespace is not text")
+    return Release(deployment, target, manifest, sequence, namespace)
 
 
 def loads(raw: bytes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fourways_agent import Device
-from fourways_agent.state import Settings, Store
+from fourways_agent.state import DeviceSettings, Store
 from fourways_agent.update import update
 from fourways_api import RunReport
 from fourways_api.runtime_config import EdgeConfig
@@ -22,8 +22,10 @@ from fourways_runtime.errors import BudgetExceeded
 from fourways_runtime.scoring.golden import compare, read_vectors
 from fourways_runtime.scoring.model.onnx_model import load_onnx
 from fourways_runtime.scoring.single import RecordScorer
+from fourways_runtime.workloads.edge import build as building
 from fourways_runtime.workloads.edge import variants
 from fourways_runtime.workloads.edge.build import build
+from fourways_runtime.workloads.edge.judge import MIB, Measured
 from tests.kit.edge_plane import (
     MATRIX,
     ROOMY,
@@ -123,6 +125,28 @@ def test_the_same_inputs_are_the_same_manifest_wherever_they_are_built(tmp_path:
     assert (len(digests), len(quantised)) == (1, 1)
 
 
+def test_another_measurement_of_the_same_model_does_not_change_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(seed: int, fp32: float, int8: float) -> tuple[str, str]:
+        times = {"fp32": fp32, "int8": int8}
+        monkeypatch.setattr(
+            building,
+            "measured",
+            lambda file, *more, **options: Measured(1, times[file.stem], 1, MIB, 1.0, 2),
+        )
+        raw = matrix(seed)
+        config = edge_config(tmp_path, raw, MATRIX, matrix_golden(raw), tolerance=0.2)
+        found = build(config).bundles[0]
+        return found.variant, found.digest
+
+    first = built(1, fp32=1.0, int8=2.0)
+    assert first[0] == "fp32"
+    assert built(1, fp32=2.0, int8=1.0) == first
+    assert "published before" in report_of(published(tmp_path))["because"]
+    assert built(2, fp32=2.0, int8=1.0)[0] == "int8", "another model is judged anew"
+
+
 def test_a_budget_that_nothing_fits_publishes_nothing_and_shows_the_table(tmp_path: Path) -> None:
     raw = matrix()
     config = edge_config(
@@ -168,7 +192,7 @@ def test_a_real_model_answers_on_a_device_as_its_golden_vectors_say(
     (tmp_path / "key.pub.pem").write_bytes(key_pair()[1])
     with gateway_of(Publisher(tmp_path)) as gateway:
         store = Store(tmp_path / "device")
-        update(store, Settings(gateway.url, "churn", "door", str(tmp_path / "key.pub.pem")))
+        update(store, DeviceSettings(gateway.url, "churn", "door", str(tmp_path / "key.pub.pem")))
     ours = Device(store.folder)
     golden = config.contract.golden_vectors
     assert golden is not None

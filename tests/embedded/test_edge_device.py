@@ -20,8 +20,8 @@ from onnx import helper
 
 from fourways_agent import Device
 from fourways_agent.check import boot
-from fourways_agent.errors import Failed, NoModel, Refused
-from fourways_agent.state import Settings, Store
+from fourways_agent.errors import BundleRefused, ModelUnusable, NoModel
+from fourways_agent.state import DeviceSettings, Store
 from fourways_agent.update import update
 from fourways_runtime.scoring.single import RecordRefused
 from tests.kit.edge_plane import ROOMY, key_pair, public_half
@@ -69,7 +69,7 @@ def agent(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def told(settings: Settings, store: Store) -> list[str]:
+def told(settings: DeviceSettings, store: Store) -> list[str]:
     return [
         "--state",
         str(store.folder),
@@ -145,7 +145,7 @@ def test_an_older_release_is_refused_and_a_rollback_is_a_new_release(
     update(store, settings)
     boot(store.folder)
     gateway.lies = dict(older)  # the whole of an old bundle, genuinely signed
-    with pytest.raises(Refused, match="not newer"):
+    with pytest.raises(BundleRefused, match="is older than release"):
         update(store, settings)
     gateway.lies.clear()
     publisher.publish(1)
@@ -164,12 +164,12 @@ def test_a_model_that_crashes_or_errs_here_is_given_up_and_never_fetched_again(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fourways_runtime.workloads.prepare.check_vectors", lambda *arguments: None)
         digest = publisher.publish(2, golden=wrong)
-    with pytest.raises(Failed, match=r"0\.0000 of 2 golden vectors agree"):
+    with pytest.raises(ModelUnusable, match=r"0\.0000 of 2 golden vectors agree on this device"):
         update(store, settings)
-    assert store.read().bad == (digest,)
+    assert [it.digest for it in store.read().bad] == [digest]
     assert ours.predict(RECORD) == {"score": 30.0}
     gateway.asked.clear()
-    with pytest.raises(Failed, match="does not work here"):
+    with pytest.raises(ModelUnusable, match="does not work on this device"):
         update(store, settings)
     assert [path.rpartition("/")[2] for path, _ in gateway.asked] == ["index.json"]
     publisher.publish(4)
@@ -177,7 +177,7 @@ def test_a_model_that_crashes_or_errs_here_is_given_up_and_never_fetched_again(
 
 
 @contextmanager
-def running(store: Store, settings: Settings, every: str = "1s") -> Iterator[tuple[str, Any]]:
+def running(store: Store, settings: DeviceSettings, every: str = "1s") -> Iterator[tuple[str, Any]]:
     process = subprocess.Popen(
         [
             sys.executable,
@@ -371,7 +371,7 @@ def test_a_key_that_is_not_ours_signs_nothing_for_us(
     ).stdout
     Path(settings.key).write_bytes(public_half(other))
     gateway.asked.clear()
-    with pytest.raises(Refused, match="signature is not of this key"):
+    with pytest.raises(BundleRefused, match="signature is not of a key this device trusts"):
         update(store, settings)
     model_blob = publisher.digests()["model.onnx"].partition(":")[2]
     assert not any(model_blob in path for path, _ in gateway.asked), "not even fetched"

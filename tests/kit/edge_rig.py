@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from fourways_agent.state import Settings, Store
+from fourways_agent.state import DeviceSettings, Store
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.workloads.edge import build as building
 from fourways_runtime.workloads.edge.judge import MIB, Measured
@@ -204,12 +204,12 @@ def cut_off(raw: bytes) -> Callable[[Any], None]:
     return answer
 
 
-def device(root: Path, gateway: Gateway, name: str = "device") -> tuple[Store, Settings]:
+def device(root: Path, gateway: Gateway, name: str = "device") -> tuple[Store, DeviceSettings]:
     """Return the state folder of a new device, and what it is told."""
     key = root / "signing-key.pub.pem"
     key.write_bytes(key_pair()[1])
     store = Store(root / name)
-    settings = Settings(gateway.url, "churn", "door", str(key))
+    settings = DeviceSettings(gateway.url, "churn", "door", str(key))
     store.prepare()
     store.remember(settings)
     return store, settings

@@ -13,7 +13,7 @@ import pytest
 
 from fourways_agent import features as module
 from fourways_agent.features import Features, GatewayReader
-from fourways_agent.state import Settings, Store
+from fourways_agent.state import DeviceSettings, Store
 from fourways_api import Contract
 from fourways_api.base import SKIP_RULES
 from fourways_api.modes import FeatureLookup
@@ -77,7 +77,7 @@ def gateway() -> Iterator[Gateway]:
 def store(tmp_path: Path, gateway: Gateway) -> Store:
     it = Store(tmp_path)
     url = f"http://127.0.0.1:{gateway.server.server_port}"
-    it.remember(Settings(url, "churn", "door", "/key"))
+    it.remember(DeviceSettings(url, "churn", "door", "/key"))
     return it
 
 

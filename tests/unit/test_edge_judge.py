@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fourways_api.modes import Budget, EdgeTarget
-from fourways_runtime.workloads.edge.judge import MIB, Measured, Row, excess, verdict, winner
+from fourways_runtime.workloads.edge.judge import MIB, TIE, Measured, Row, excess, verdict, winner
 
 
 def row(
@@ -26,14 +26,30 @@ def budget(**more: Any) -> Budget:
 SKIPPED = Row("int8", skipped="nothing to quantise")
 
 
+def chosen(rows: list[Row], limits: Budget | None = None, published: str | None = None) -> str:
+    choice = winner(rows, limits or budget(), published)
+    return "none" if choice is None else choice.row.variant
+
+
 def test_the_fastest_that_fits_wins() -> None:
-    rows = [row("fp32", p50=3), row("int8", p50=2)]
-    assert winner(rows, budget()) is rows[1]
+    assert chosen([row("fp32", p50=3), row("int8", p50=2)]) == "int8"
+    assert chosen([row("fp32", p50=2), row("int8", p50=3, size=0.1)]) == "fp32"
 
 
-def test_of_two_about_as_fast_the_smaller_wins() -> None:
-    rows = [row("fp32", p50=1.0, size=3), row("int8", p50=1.05, size=1)]
-    assert winner(rows, budget()) is rows[1]
+def test_of_two_about_as_fast_the_smaller_wins_whichever_was_faster_this_time() -> None:
+    for fp32, int8 in ((1.0, 1.05), (1.05, 1.0), (1.0, 1 + TIE), (0.0682, 0.0753)):
+        rows = [row("fp32", p50=fp32, size=3), row("int8", p50=int8, size=1)]
+        assert chosen(rows) == "int8"
+
+
+def test_the_variant_published_before_is_kept_while_it_fits() -> None:
+    rows = [row("fp32", p50=4), row("int8", p50=1)]
+    choice = winner(rows, budget(), "fp32")
+    assert choice is not None
+    assert (choice.row.variant, "published before" in choice.reason) == ("fp32", True)
+    assert chosen(rows, budget(latencyMs=2), "fp32") == "int8", "it no longer fits"
+    assert chosen([SKIPPED, rows[0]], published="int8") == "fp32", "it is not made any more"
+    assert chosen(rows, published="of another version") == "int8"
 
 
 @pytest.mark.parametrize(
@@ -52,13 +68,13 @@ def test_a_variant_past_the_budget_is_not_taken_however_fast(
     assert excess(fast, budget(**slim)) == [past]
     good = row("fp32", p50=0.4, size=0.5, memory=32)
     slow = budget(**{"latencyMs": 50} | slim)
-    assert winner([fast, good], slow) is good
+    assert chosen([fast, good], slow) == "fp32"
 
 
 def test_a_variant_left_out_never_wins() -> None:
     assert winner([SKIPPED], budget()) is None
     fp32 = row("fp32")
-    assert winner([fp32, SKIPPED], budget()) is fp32
+    assert chosen([fp32, SKIPPED]) == "fp32"
 
 
 def test_the_verdict_shows_what_was_measured_and_what_each_target_refuses() -> None:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,14 @@ from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor
 from fourways_runtime.errors import BudgetExceeded, ConfigError
 from fourways_runtime.io.fetch.part import disk_errors
-from fourways_runtime.io.folders import PUBLISH_ERRORS, open_folder
+from fourways_runtime.io.folders import PUBLISH_ERRORS, OutputFolder, open_folder
 from fourways_runtime.scoring.golden import Vector
 
 from ..prepare import fetch_golden, fetch_model, prepare
 from . import judge, variants
-from .judge import MIB, Row
-from .measure import Failed, measured
-from .publish import Staged, next_release, publish
+from .judge import MIB, Choice, Row
+from .measure import NotMeasured, measured
+from .publish import Staged, next_release, publish, published_variant
 from .signing import key_file, sign
 from .variants import Skipped
 
@@ -63,10 +64,9 @@ def build(config: EdgeConfig, clock: Clock = time.time) -> RunReport:
             (folder / name).write_bytes(raw)
         made, rows = _measured(config, model, folder, sum(map(len, files.values())))
         logger.info("measured\n%s", judge.table(rows))
-        chosen = _chosen(rows, config.edge.targets)
         bundles = [
-            _publish(config, target, row, made[row.variant], files, key, digest, rows, clock)
-            for target, row in chosen
+            _publish(config, it, made[it.choice.row.variant], files, key, digest, rows, clock)
+            for it in _chosen(config, rows, digest)
         ]
     told = ", ".join(f"{bundle.target}: {bundle.variant}" for bundle in bundles)
     return RunReport(
@@ -147,34 +147,39 @@ def _measured(
                 threads=config.threads,
             )
             rows.append(Row(variant, size, result))
-        except (Skipped, Failed) as reason:
+        except (Skipped, NotMeasured) as reason:
             logger.info("variant left out", extra={"variant": variant, "because": str(reason)})
             rows.append(Row(variant, skipped=str(reason)))
     return made, rows
 
 
-def _chosen(rows: Sequence[Row], targets: Sequence[EdgeTarget]) -> list[tuple[EdgeTarget, Row]]:
+@dataclass(frozen=True, slots=True)
+class _Winner:
+    """What a target gets, and where that is published."""
+
+    target: EdgeTarget
+    place: OutputFolder
+    choice: Choice
+
+
+def _chosen(config: EdgeConfig, rows: Sequence[Row], source: str) -> list[_Winner]:
     """Return each target's winner. Raises BudgetExceeded where one has none."""
-    chosen = [(target, judge.winner(rows, target.budget)) for target in targets]
-    without = [target for target, row in chosen if row is None]
+    found, without = [], []
+    for target in config.edge.targets:
+        place = _place(config, target)
+        choice = judge.winner(rows, target.budget, published_variant(place, source))
+        if choice is None:
+            without.append(target)
+        else:
+            found.append(_Winner(target, place, choice))
     if without:
         raise BudgetExceeded(judge.verdict(rows, without))
-    return [(target, row) for target, row in chosen if row is not None]
+    return found
 
 
-def _publish(
-    config: EdgeConfig,
-    target: EdgeTarget,
-    row: Row,
-    model: Path,
-    files: dict[str, bytes],
-    key: Path,
-    source: str,
-    rows: Sequence[Row],
-    clock: Clock,
-) -> BundleStatus:
+def _place(config: EdgeConfig, target: EdgeTarget) -> OutputFolder:
     edge, credentials = config.edge, config.edge.credentials
-    place = open_folder(
+    return open_folder(
         f"{edge.publish.rstrip('/')}/{config.name}/{target.name}",
         secret=Path(config.paths.secrets_root) / credentials.secret_name if credentials else None,
         policy=config.fetch,
@@ -182,12 +187,25 @@ def _publish(
         errors=PUBLISH_ERRORS,
         public=True,
     )
+
+
+def _publish(
+    config: EdgeConfig,
+    winner: _Winner,
+    model: Path,
+    files: dict[str, bytes],
+    key: Path,
+    source: str,
+    rows: Sequence[Row],
+    clock: Clock,
+) -> BundleStatus:
+    target, place, row = winner.target, winner.place, winner.choice.row
     with tempfile.TemporaryDirectory(prefix="bundle-", dir=model.parent) as folder:
         staged = Staged(Path(folder))
         contents = {layout.MODEL_FILE: model.read_bytes(), **files}
         manifest, raw = _model_manifest(config, target, row, contents, source, staged)
         signature = _signature(config, target, manifest, raw, key, staged, place, clock)
-        report = _report(manifest, target, row, rows, staged)
+        report = _report(manifest, target, winner.choice, rows, staged)
         index = layout.index(
             manifest, config.model.version, {layout.SIGSTORE: signature, layout.REPORT: report}
         )
@@ -222,7 +240,7 @@ def _model_manifest(
         "dev.fourways.edge.target": target.name,
         "dev.fourways.edge.platform": target.platform,
         layout.VARIANT_NOTE: row.variant,
-        "dev.fourways.edge.source": source,
+        layout.SOURCE_NOTE: source,
         # A device holds itself to the share the build was held to: other processors round
         # integers otherwise.
         layout.AGREEMENT_NOTE: f"{target.budget.min_agreement:g}",
@@ -239,10 +257,12 @@ def _signature(
     raw: bytes,
     key: Path,
     staged: Staged,
-    place: Any,
+    place: OutputFolder,
     clock: Clock,
 ) -> Descriptor:
-    release = next_release(place, config.name, target.name, manifest.digest, clock)
+    release = next_release(
+        place, config.name, target.name, manifest.digest, clock, namespace=config.namespace
+    )
     told = layout.encode(release.to_json())
     folder = staged.folder / "signed"
     folder.mkdir()
@@ -255,12 +275,13 @@ def _signature(
 
 
 def _report(
-    manifest: Descriptor, target: EdgeTarget, row: Row, rows: Sequence[Row], staged: Staged
+    manifest: Descriptor, target: EdgeTarget, choice: Choice, rows: Sequence[Row], staged: Staged
 ) -> Descriptor:
     """Stage what was measured. Not signed and never fetched by devices: it is for people."""
     told = {
         "target": target.to_json(),
-        "variant": row.variant,
+        "variant": choice.row.variant,
+        "because": choice.reason,
         "measuredOn": {"platform": sys.platform, "machine": _machine()},
         "variants": [
             {

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from fourways_api.modes import Budget, EdgeTarget
 
 MIB = 2**20
-TIE = 0.1
-"""Medians closer than this share are equal: the next measurement would order them otherwise."""
+TIE = 0.25
+"""Medians closer than this share are equal. Measurements of one model on one machine differ by a
+tenth and more, so the margin is wide: the order within it would be noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,21 @@ def excess(row: Row, budget: Budget) -> list[str]:
     return [name for name, kept in checks if not kept]
 
 
-def winner(rows: Sequence[Row], budget: Budget) -> Row | None:
-    """Return the fastest variant that fits; of those about as fast, the smallest."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The variant a target gets, and why."""
+
+    row: Row
+    reason: str
+
+
+def winner(rows: Sequence[Row], budget: Budget, published: str | None = None) -> Choice | None:
+    """Return the variant a target gets; None where none fits its budget.
+
+    ``published`` is the variant published last for the same source. It is kept while it fits, so
+    that the same inputs give the same bundle whatever a measurement says. Otherwise the fastest
+    wins, and of those within the margin of it the smallest.
+    """
     fitting = [
         (row.measured.p50_ms, row)
         for row in rows
@@ -65,11 +79,16 @@ def winner(rows: Sequence[Row], budget: Budget) -> Row | None:
     ]
     if not fitting:
         return None
+    for _, row in fitting:
+        if row.variant == published:
+            return Choice(row, "published before for this source, and still fits the budget")
     best = min(latency for latency, _ in fitting)
-    return min(
-        (row for latency, row in fitting if latency <= best * (1 + TIE)),
-        key=lambda row: row.bundle_bytes,
-    )
+    near = [row for latency, row in fitting if latency <= best * (1 + TIE)]
+    if len(near) > 1:
+        smallest = min(near, key=lambda row: (row.bundle_bytes, row.variant))
+        return Choice(smallest, f"the smallest of those within {TIE:.0%} of the fastest")
+    only = len(fitting) == 1
+    return Choice(near[0], "the only one that fits the budget" if only else "the fastest")
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -36,14 +36,14 @@ _TOLD = 3
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TMPDIR", "HOME", "LANG")
 
 
-class Failed(Exception):
+class NotMeasured(Exception):
     """A variant that could not be measured; ``str()`` says why."""
 
 
 def measured(
     model: Path, contract: Path, golden: Path, *, threads: int, seconds: float = SECONDS
 ) -> Measured:
-    """Measure a variant. Raises Failed."""
+    """Measure a variant. Raises NotMeasured."""
     asked = {
         "model": str(model),
         "contract": str(contract),
@@ -61,16 +61,18 @@ def measured(
             env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         )
     except subprocess.TimeoutExpired:
-        raise Failed(f"it was not measured within {seconds:g} s") from None
+        raise NotMeasured(f"it was not measured within {seconds:g} s") from None
     if done.returncode < 0:
-        raise Failed(f"it crashes (signal {-done.returncode})")
+        raise NotMeasured(f"it crashes (signal {-done.returncode})")
     try:
         answer = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         logger.warning("measuring failed", extra={"stderr": done.stderr[-2000:]})
-        raise Failed(f"the process that measures it ended with code {done.returncode}") from None
+        raise NotMeasured(
+            f"the process that measures it ended with code {done.returncode}"
+        ) from None
     if "failed" in answer:
-        raise Failed(str(answer["failed"]))
+        raise NotMeasured(str(answer["failed"]))
     return Measured(**answer | {"differences": tuple(answer["differences"])})
 
 

@@ -43,7 +43,13 @@ class Staged:
 
 
 def next_release(
-    folder: OutputFolder, deployment: str, target: str, manifest: str, clock: Callable[[], float]
+    folder: OutputFolder,
+    deployment: str,
+    target: str,
+    manifest: str,
+    clock: Callable[[], float],
+    *,
+    namespace: str = "",
 ) -> Release:
     """Return the release a manifest is published as: a later one, unless it is published already.
 
@@ -51,12 +57,32 @@ def next_release(
     folder was lost, no device takes the next release for an old one. Raises PublishFailed.
     """
     last = published_release(folder)
-    if last is not None and (last.deployment, last.target) != (deployment, target):
+    if last is not None and not _is_ours(last, namespace, deployment, target):
         last = None  # somebody else's folder before
-    if last is not None and last.manifest == manifest:
+    if last is not None and (last.manifest, last.namespace) == (manifest, namespace):
         return last
     sequence = max(int(clock()), last.sequence + 1 if last is not None else 0)
-    return Release(deployment, target, manifest, sequence)
+    return Release(deployment, target, manifest, sequence, namespace)
+
+
+def _is_ours(last: Release, namespace: str, deployment: str, target: str) -> bool:
+    """Tell whether a release is of this series; older builds did not name the namespace."""
+    return (last.deployment, last.target) == (deployment, target) and last.namespace in (
+        "",
+        namespace,
+    )
+
+
+def published_variant(folder: OutputFolder, source: str) -> str | None:
+    """Return the variant that is published now, None where it is of another source model."""
+    raw = folder.get(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
+    try:
+        if raw is None:
+            return None
+        notes = layout.read_annotations(_blob(folder, layout.read_index(raw).model.digest))
+    except Malformed:
+        return None
+    return notes.get(layout.VARIANT_NOTE) if notes.get(layout.SOURCE_NOTE) == source else None
 
 
 def published_release(folder: OutputFolder) -> Release | None:

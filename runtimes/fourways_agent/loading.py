@@ -1,0 +1,99 @@
+"""A verified bundle's model in this process, and the tests that it answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from fourways_api import Contract
+from fourways_api.base import SKIP_RULES
+from fourways_api.modes import FeatureLookup
+from fourways_runtime import bundle_layout as layout
+from fourways_runtime.errors import ModelError
+from fourways_runtime.scoring.agreement import differences
+from fourways_runtime.scoring.golden import read_vectors
+from fourways_runtime.scoring.model.base import Model
+from fourways_runtime.scoring.model.onnx_model import load_onnx
+from fourways_runtime.scoring.single import RecordRefused, RecordScorer, leave_out_pandas
+
+from .errors import BundleRefused, ModelUnusable
+from .slot import Bundle
+
+_PROOFS = 8
+"""Golden vectors tried for an answer: a few may be ones the model is allowed to get wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBundle:
+    """A bundle whose model is in memory."""
+
+    bundle: Bundle
+    contract: Contract
+    model: Model
+    asker: RecordScorer
+    features: FeatureLookup | None
+
+    def self_test(self) -> dict[str, Any]:
+        """Ask about every golden vector; return the figures. Raises ModelUnusable."""
+        golden = self.contract.golden_vectors
+        if golden is None:
+            raise ModelUnusable("the contract names no golden vectors")
+        vectors = read_vectors(self.bundle.files[layout.GOLDEN_FILE], self.contract)
+        started = perf_counter()
+        faults = [text for text in differences(self.asker, vectors, golden) if text]
+        each = (perf_counter() - started) / len(vectors)
+        agreement = (len(vectors) - len(faults)) / len(vectors)
+        if agreement < self.bundle.agreement:
+            raise ModelUnusable(
+                f"{agreement:.4f} of {len(vectors)} golden vectors agree on this device, and at"
+                f" least {self.bundle.agreement:g} must; {faults[0]}"
+            )
+        return {"agreement": agreement, "vectors": len(vectors), "mean_ms": each * 1000}
+
+    def proof(self) -> None:
+        """Get one answer from the model. Raises ModelUnusable, or as the model does."""
+        vectors = read_vectors(self.bundle.files[layout.GOLDEN_FILE], self.contract)
+        fault: Exception | None = None
+        for vector in vectors[:_PROOFS]:
+            try:
+                self.asker.ask(vector.inputs)
+            except (ModelError, RecordRefused) as error:
+                fault = error
+            else:
+                return
+        raise ModelUnusable(f"the model does not answer: {fault}")
+
+
+def load(bundle: Bundle, threads: int = 1) -> LoadedBundle:
+    """Load a verified bundle's model. Raises WorkloadError, BundleRefused."""
+    leave_out_pandas()
+    try:
+        raw = bundle.files[layout.CONTRACT_FILE].read_bytes()
+        contract = Contract.model_validate_json(raw, context=SKIP_RULES)
+    except ValueError:
+        raise BundleRefused(
+            "the bundle's contract is not one this agent knows; update the agent"
+        ) from None
+    model = load_onnx(bundle.files[layout.MODEL_FILE], threads=threads)
+    return LoadedBundle(bundle, contract, model, RecordScorer(contract, model), _features(bundle))
+
+
+def _features(bundle: Bundle) -> FeatureLookup | None:
+    file = bundle.files.get(layout.FEATURES_FILE)
+    if file is None:
+        return None
+    found = json.loads(file.read_bytes())
+    # The database stays in the cluster; for a device the gateway stands in its place.
+    place = {"database": {"secretName": "gateway"}, "table": "gateway"}
+    try:
+        return FeatureLookup.model_validate(found | place, context=SKIP_RULES)
+    except ValueError:
+        raise BundleRefused("the bundle's features are not ones this agent knows") from None
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Tell whether a failure says that memory ran out, which is no fault of the model."""
+    text = str(error)
+    return "bad_alloc" in text or "Failed to allocate memory" in text or "bad allocation" in text
