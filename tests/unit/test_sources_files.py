@@ -288,21 +288,23 @@ def test_a_poisoned_line_costs_its_row_and_is_named_by_its_number(
     good, told = decoded(opened(path, "JSONLines", SHAPED))
     assert good == {
         "a": (0, 1, GRID, "2026-01-01T00:00:00"),
-        "c": (2, 3, GRID, ""),
         "d": (4, 4, GRID, ""),
-        "7": (10, 1, GRID, ""),
         "z": (12, 9, GRID, ""),
     }
-    assert told[1] == "row: line 2: no JSON object"
-    assert told[9] == "row: line 10: no JSON object"
+    assert told[1] == "row: line 2: it is not JSON: unexpected end of data"
+    assert told[2] == "age: '3' is not a whole number"
+    assert told[9] == "row: line 10: it is not a JSON object"
+    assert told[10] == "id: 7 is not text"
     assert told[11] == "id: missing"
     assert {row: text.partition(":")[0] for row, text in told.items()} == {
         1: "row",
+        2: "age",
         5: "age",
         6: "age",
         7: "grid",
         8: "grid",
         9: "row",
+        10: "id",
         11: "id",
     }
 

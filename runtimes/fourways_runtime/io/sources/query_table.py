@@ -96,7 +96,7 @@ class QueryTable:
             types = self._described(connection)
             if _fingerprint(types) != split.fingerprint:
                 raise SourceError(f"{split.file}: changed while it was read: {_diff(types, split)}")
-            columns = [Column(name, self._sent(name, types[name])) for name in self._names]
+            columns = [Column(name, self._sent(types[name])) for name in self._names]
             statement = self._statement(columns, types, split, newer)
             position = split.start
             for batch in _batches(connection, statement, Unpacker(columns), *self._limits):
@@ -176,11 +176,9 @@ class QueryTable:
         kept = (*self._names, *((by,) if by is not None else ()))
         return {name: by_name[name] for name in kept}
 
-    def _sent(self, name: str, kind: str) -> str:
-        """Return the type a column is sent as."""
-        if kind == "numeric":
-            kinds = {field.name: field.type for field in self._contract.inputs}
-            return "float8" if kinds.get(name, "").startswith("float") else "text"
+    @staticmethod
+    def _sent(kind: str) -> str:
+        """Return the type a column is sent as; numeric as text, so that no digit is lost."""
         return kind if kind in FIXED else "text"
 
     def _statement(
@@ -273,7 +271,7 @@ def _selected(column: Column, kind: str) -> sql.Composed:
         return sql.SQL("to_json({})::text").format(name)
     if kind in FIXED:
         return sql.SQL("{}").format(name)
-    return sql.SQL("{}::{}").format(name, sql.SQL("float8" if column.kind == "float8" else "text"))
+    return sql.SQL("{}::text").format(name)
 
 
 def _fingerprint(types: dict[str, str]) -> str:

@@ -13,6 +13,14 @@ from .base import Chunk, wanted
 from .files import Files
 from .watermarks import DETAIL, agreed, sifted
 
+NUL_RUN = b"\0\0"
+"""No text holds this. A file that lost a block, or that was never written to its end, does: how
+many rows stood there nobody knows, so the file is refused and not a row of it."""
+
+HOLDS_NUL = (
+    "holds NUL bytes: the file is damaged or is not UTF-8 text; write the file again as UTF-8"
+)
+
 
 class TextTable(ABC):
     """See :class:`.base.Table`."""

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from fourways_runtime.errors import SourceError
 from fourways_runtime.scoring.cells import Cells, Faults, is_text, shown, texts_of
 from fourways_runtime.scoring.columns import Reject
+from fourways_runtime.scoring.json_cells import is_json, json_texts
 from fourways_runtime.scoring.splits import Newer
 
 from .base import Chunk
@@ -102,6 +103,8 @@ def sifted(chunk: Chunk, column: str, kind: str | None, newer: Newer | None, fil
 
 
 def _typed(cells: Cells, kind: str | None, told: str) -> tuple[Cells, Faults]:
+    if is_json(cells.type):
+        cells = json_texts(cells)
     if not is_text(cells.type):
         return cells, {}
     texts = _texts(cells)

@@ -22,6 +22,7 @@ from fourways_runtime.io.sources.watermarks import highest
 from fourways_runtime.io.store.runs.merge import among
 from fourways_runtime.scoring.cells import Cells, is_list, is_text
 from fourways_runtime.scoring.columns import Array, Rows
+from fourways_runtime.scoring.json_cells import is_json
 from fourways_runtime.scoring.splits import Newer, Section
 
 if TYPE_CHECKING:
@@ -162,6 +163,8 @@ def _mixed(values: Array) -> Array:
 def _column_hashes(column: Cells) -> Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if is_json(column.type):
+        column = column.storage
     if pa.types.is_null(column.type):
         return np.full(len(column), _NULL)
     if is_list(column.type):
