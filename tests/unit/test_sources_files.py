@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_runtime.errors import SourceError
 from fourways_runtime.io.fetch.beneath_fs import BeneathFileSystem
 from fourways_runtime.io.sources import json_table, open_table
+from fourways_runtime.io.sources.arrow_types import plain_column
 from fourways_runtime.scoring.decode import Decoder
 from fourways_runtime.scoring.splits import Newer, Split
 
@@ -220,6 +222,56 @@ def test_a_filter_that_leaves_nothing_is_named(
     with pytest.raises(SourceError) as error:
         opened(tmp_path, **filters).splits(10)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("t/**/*.parquet", ["a", "h"]),
+        ("t/*/*.parquet", ["h"]),
+        ("t", ["a", "h"]),
+        ("t/_temporary/0/*.parquet", ["tmp"]),
+        ("t/_tem*/0/*.parquet", ["tmp"]),
+    ],
+)
+def test_what_is_not_committed_is_hidden_unless_it_is_named(
+    tmp_path: Path, pattern: str, found: list[str]
+) -> None:
+    parquet(tmp_path / "t/part-0.parquet", ["a"])
+    parquet(tmp_path / "t/_temporary/0/part-1.parquet", ["tmp"])
+    parquet(tmp_path / "t/.staging/part-2.parquet", ["dot"])
+    parquet(tmp_path / "t/_day=1/part-3.parquet", ["h"])
+    for name in ("t/_SUCCESS", "t/.part-0.parquet.crc", "t/._part.parquet", "t/_x.parquet"):
+        (tmp_path / name).write_text("no table")
+    table = opened(f"file://{tmp_path}/{pattern}")
+    assert sorted(keys(table, table.splits(10))) == found
+
+
+def test_a_nullable_column_absent_in_older_files_is_null_there(tmp_path: Path) -> None:
+    parquet(tmp_path / "t/a.parquet", ["old"], plan=None)
+    parquet(tmp_path / "t/b.parquet", ["new"])
+    table = opened(tmp_path / "t")
+    plans = [c.batch.column("plan").to_pylist() for c in table.chunks()]
+    assert plans == [[None], ["p"]]
+    (tmp_path / "t/b.parquet").unlink()
+    with pytest.raises(SourceError, match=r"a\.parquet: column plan is missing; the file has id"):
+        opened(tmp_path / "t/a.parquet").splits(10)
+
+
+def test_uuids_are_their_texts(tmp_path: Path) -> None:
+    values = [uuid.UUID(int=n * 0x1234567890ABCDEF1234567) for n in range(1, 5)]
+    raw: list[bytes | None] = [value.bytes for value in values]
+    raw[2] = None
+    column = pa.array(raw, pa.uuid())
+    path = tmp_path / "t.parquet"
+    plans = pa.array(["p"] * 4, pa.string_view())
+    pq.write_table(pa.table({"id": column, "age": [1, 2, 3, 4], "plan": plans}), path)
+    (chunk,) = opened(path).chunks()
+    texts: list[str | None] = [str(value) for value in values]
+    texts[2] = None
+    assert chunk.batch.column("id").to_pylist() == texts
+    assert plain_column(column[1:]).to_pylist() == texts[1:]
+    assert str(chunk.batch.schema.field("plan").type) == "string"
 
 
 # ---------------------------------------------------------------- JSON Lines

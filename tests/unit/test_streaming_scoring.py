@@ -149,7 +149,10 @@ def test_whole_keys_come_from_the_event_or_as_text_from_the_broker() -> None:
     )
     outcome = plain("int64").score(given)
     assert answers(outcome) == {5: 3.0, -7: 4.0}
-    assert outcome.refusals == {2: "id: 'seven' is not a whole number", 3: "id: '5' is not a whole number"}
+    assert outcome.refusals == {
+        2: "id: 'seven' is not a whole number",
+        3: "id: '5' is not a whole number",
+    }
     assert answers(plain("int64").score(events([b'{"a": 1, "b": 2, "id": 5}']))) == {5: 3.0}
 
 

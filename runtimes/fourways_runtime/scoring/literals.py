@@ -152,7 +152,7 @@ def from_text(kind: str, text: str) -> tuple[Any, Fault]:
         return None, f"{shown(text)} is not {wanted(kind)}"
     if is_float(kind):
         value = float(text)
-        if abs(value) > EXACT[kind] and _DIGITS.fullmatch(text):
+        if abs(value) >= EXACT[kind] and _DIGITS.fullmatch(text):
             return _unrounded(kind, int(text) if len(text) <= 400 else math.inf, text)
         return value, None
     if len(text) > _MOST_CHARACTERS:

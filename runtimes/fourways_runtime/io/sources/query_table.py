@@ -33,6 +33,7 @@ from ..postgres.user_database import UserDatabase
 from . import BATCH_BYTES, rows_at_once
 from .base import SPLIT_ROWS, Chunk, check_more, check_names, wanted
 from .key_ranges import KeyRange, cut
+from .watermarks import NUMBER, TEXT, TIME, ZONED, why_incomparable
 
 WHERE = "the source's query"
 TRIES = 3
@@ -40,7 +41,7 @@ RETRY_SECONDS = 1.0
 _WHOLE = frozenset({"int2", "int4", "int8"})
 _NUMBERS = _WHOLE | {"float4", "float8", "numeric"}
 _TEXTS = frozenset({"text", "varchar", "bpchar", "name", "char", "uuid", "citext"})
-_ORDERED = FIXED | _TEXTS
+_TIMES = {"date": TIME, "timestamp": TIME, "timestamptz": ZONED}
 
 
 class QueryTable:
@@ -57,6 +58,9 @@ class QueryTable:
         self.total_rows: int | None = None
         self._contract = contract
         self._more = more
+        self._kinds: dict[str, str] = {}
+        """Of the columns that tell what is new: the kind of their values."""
+
         self._limits = rows_at_once(contract, batch_bytes), batch_bytes
         self._names = tuple(dict.fromkeys((*wanted(contract), *more)))
         self._split_by = query.split_by
@@ -102,6 +106,10 @@ class QueryTable:
             for batch in _batches(connection, statement, Unpacker(columns), *self._limits):
                 yield Chunk(batch, np.arange(position, position + batch.num_rows))
                 position += batch.num_rows
+
+    def why_incomparable(self, newer: Newer) -> str | None:
+        """See :class:`.base.Table`."""
+        return why_incomparable(newer.column, self._kinds.get(newer.column), newer.value)
 
     def sections(self, split: Split) -> Iterator[Section]:
         """Return the part as it is: rows are read to be compared."""
@@ -164,11 +172,13 @@ class QueryTable:
                     "change the contract, or convert the column"
                 )
         for name in self._more:
-            if by_name[name] not in _ORDERED:
+            ordered = _kind(by_name[name])
+            if ordered is None:
                 raise SourceError(
                     f"{WHERE}: column {name} is {by_name[name]}, by which rows cannot be told "
                     "new from old; convert it to bigint, double precision, text or a time"
                 )
+            self._kinds[name] = ordered
         by = self._split_by
         if by is not None and by_name.get(by) not in _WHOLE:
             was = f"is {by_name[by]}" if by in by_name else "is missing"
@@ -252,6 +262,13 @@ def _type(oid: int) -> str:
     if found is None:
         return "text"  # an enum's values are text
     return f"{found.name}[]" if found.array_oid == oid else found.name
+
+
+def _kind(found: str) -> str | None:
+    """Return the kind of a column's values; None where they cannot tell new rows from old."""
+    if found in _NUMBERS - {"numeric"}:
+        return NUMBER
+    return TEXT if found in _TEXTS else _TIMES.get(found)
 
 
 def _fits(kind: str, shape: tuple[int, ...], found: str) -> bool:
