@@ -103,3 +103,82 @@ def test_a_database_that_is_away_is_worth_another_try(tmp_path: Path, database: 
     with pytest.raises(SinkUnavailable, match="the sink's database: ") as error:
         rig.open()
     assert "s3cret" not in str(error.value)
+
+
+DROPS_B = (
+    "CREATE OR REPLACE FUNCTION drop_b() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN IF NEW.id = 'b' THEN RETURN NULL; END IF; RETURN NEW; END $$; "
+    "CREATE TRIGGER no_b BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION drop_b()"
+)
+KEEPS_OLD = (
+    "CREATE OR REPLACE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN RETURN NULL; END $$; "
+    "CREATE TRIGGER kept BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION keep()"
+)
+
+
+@pytest.mark.parametrize(
+    ("write_as", "meddler", "told"),
+    [
+        ("Replace", DROPS_B, "it took 1 of 2 rows, .*trigger no_b"),
+        ("Upsert", DROPS_B, "it took 1 of 2 rows, .*trigger no_b"),
+        (
+            "Replace",
+            "CREATE RULE away AS ON INSERT TO t WHERE NEW.id = 'b' DO INSTEAD NOTHING",
+            "it took 1 of 2 rows, .*rule away",
+        ),
+        ("Replace", KEEPS_OLD, "it holds 3 rows after all were replaced by 2, .*trigger kept"),
+    ],
+)
+def test_what_a_table_took_is_counted(
+    tmp_path: Path, database: str, write_as: str, meddler: str, told: str
+) -> None:
+    rig = Rig(write_as, tmp_path, database)
+    sink = rig.open("r0")
+    receipts = {0: write(sink, 0, ["old"])}
+    sink.publish(receipts)
+    sink.close()
+    before = rig.seen()
+    rig.sql(meddler)
+    sink = rig.open("r1")
+    receipts = {0: write(sink, 0, ["a", "b"])}
+    with pytest.raises(ConfigError, match=told):
+        sink.publish(receipts)
+    sink.close()
+    assert rig.seen() == before, "nothing was published"
+
+
+@pytest.mark.parametrize("mode", ["SHARE", "ACCESS EXCLUSIVE"])
+def test_a_lock_is_not_waited_for_without_end_and_its_holder_is_named(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr("fourways_runtime.io.sinks.table.LOCK_SECONDS", 1)
+    rig = Rig("Replace", tmp_path, database)
+    sink = rig.open("r1")
+    receipts = {0: write(sink, 0, ["a"])}
+    with psycopg.connect(database, application_name="nightly_dump") as other:
+        other.execute(f"LOCK TABLE t IN {mode} MODE")
+        with pytest.raises(SinkUnavailable, match=r"t is held by process \d+ \(nightly_dump"):
+            sink.publish(receipts)
+    sink.publish(receipts)
+    assert set(rig.seen()) == {"a"}
+    sink.close()
+
+
+def test_a_dump_of_what_is_aside_does_not_hold_a_run(tmp_path: Path, database: str) -> None:
+    rig = Rig("Replace", tmp_path, database)
+    sink = rig.open("r1")
+    receipts = {0: write(sink, 0, ["a"])}
+    with psycopg.connect(database) as dump:
+        ((aside,),) = dump.execute(
+            "SELECT relname FROM pg_class WHERE relname ~ '^fourways_' AND relkind = 'r'"
+        ).fetchall()
+        dump.execute(f"LOCK TABLE {aside} IN ACCESS SHARE MODE")
+        sink.publish(receipts)
+        sink.close()
+        sink = rig.open("r2")
+        sink.close()
+    assert set(rig.seen()) == {"a"}
+    rig.open("r3").close()
+    found = rig.sql("SELECT relname FROM pg_class WHERE relname ~ '^fourways_' AND relkind = 'r'")
+    assert (aside,) not in found

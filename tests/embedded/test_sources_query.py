@@ -226,3 +226,45 @@ def test_a_database_that_is_away_is_worth_another_try(
     (tmp_path / "db" / "uri").unlink()
     with pytest.raises(ConfigError, match="Secret db, key uri: No such file"):
         rig.open().splits(10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "told"),
+    [
+        ("int64", str(2**53 + 1), 2**53 + 1),
+        ("int64", f"{2**53 + 1}.0", 2**53 + 1),
+        ("int64", str(2**63 - 1), 2**63 - 1),
+        ("int64", str(2**63), f"{2**63} is outside int64 ({-(2**63)} to {2**63 - 1})"),
+        (
+            "int64",
+            str(-(2**63) - 1),
+            f"{-(2**63) - 1} is outside int64 ({-(2**63)} to {2**63 - 1})",
+        ),
+        ("int64", "1.5", "1.5 is not a whole number"),
+        ("int64", "NaN", "missing"),
+        ("float64", str(2**53 + 1), f"{2**53 + 1} would be rounded in float64"),
+        ("float32", "16777217", "16777217 would be rounded in float32"),
+        ("float64", "0.1", 0.1),
+        ("float64", "NaN", "missing"),
+    ],
+)
+def test_numeric_keeps_every_digit_and_is_judged_as_everywhere(
+    rig: Rig, kind: str, cell: str, told: Any
+) -> None:
+    """As in tests/unit/test_one_judgement.py."""
+    contract = Contract.model_validate(
+        {
+            "entityKey": {"name": "id"},
+            "inputs": [{"name": "x", "type": kind}],
+            "outputs": [{"name": "y", "type": "float32"}],
+        }
+    )
+    query = f"SELECT 'k' AS id, '{cell}'::numeric AS x"
+    source = BatchSource.model_validate({"query": {"database": {"secretName": "db"}, "sql": query}})
+    table = open_table(source, contract, policy=FetchPolicy(), paths=rig.paths)
+    (chunk,) = table.chunks()
+    records, rejects = Decoder(contract).decode(chunk.batch, chunk.rows)
+    if isinstance(told, str):
+        assert [reject.reason for reject in rejects] == [told]
+    else:
+        assert records.columns["x"].tolist() == [told]

@@ -107,7 +107,7 @@ async def test_looked_up_values_keep_the_contract(world: World) -> None:
         for key, told in (
             ("old", "age: 130 is above 120 (row 1)"),
             ("odd", "age: 30.5 is not a whole number (the feature database, key 'odd') (row 1)"),
-            ("text", "age: 'x' is not a number (the feature database, key 'text') (row 1)"),
+            ("text", "age: 'x' is not a whole number (the feature database, key 'text') (row 1)"),
             ("none", "age: missing: not in the feature database, key 'none' (row 1)"),
             ("nobody", "age: missing: not in the feature database, key 'nobody' (row 1)"),
         ):

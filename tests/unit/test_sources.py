@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_api.base import SKIP_RULES
 from fourways_runtime.errors import FetchFailed, FetchRefused, SourceError
 from fourways_runtime.io.sources import BATCH_ROWS, csv_table, open_table
+from fourways_runtime.io.sources.csv_damage import QuoteCheck
 from fourways_runtime.scoring.decode import Decoder
 from tests.kit.fetch_servers import ranged, serving, status
 
@@ -256,7 +258,6 @@ def test_rows_are_numbered_through_many_blocks_and_files(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "Empty CSV file"),
         ("id,age\na,1\n", "column plan is missing; the file has id, age"),
         ("id,age,plan,age\n", "column age occurs 2 times"),
     ],
@@ -267,5 +268,129 @@ def test_a_csv_that_cannot_be_read_is_named(tmp_path: Path, text: str, told: str
     assert told in str(error.value)
 
 
-def test_a_header_alone_has_no_rows(tmp_path: Path) -> None:
-    assert rows_of(csv(tmp_path, "id,age,plan\n"), "CSV") == []
+@pytest.mark.parametrize("text", ["id,age,plan\n", "id,age,plan", "", "\n"])
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_a_header_alone_or_nothing_at_all_has_no_rows(tmp_path: Path, text: str, name: str) -> None:
+    assert rows_of(csv(tmp_path, text, name), "CSV") == []
+
+
+def test_an_empty_part_beside_others_has_no_rows(tmp_path: Path) -> None:
+    csv(tmp_path, "", "a.csv")
+    csv(tmp_path, "id,age,plan\nk,1,p\n", "b.csv")
+    assert decoded(tmp_path) == ({0: ("k", 1, "p")}, [])
+
+
+def test_a_header_in_another_encoding_is_named_as_that(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("id,age,plan,Größe\na,1,p,5\n".encode("latin-1"))
+    with pytest.raises(SourceError, match=r"t\.csv: the header is not UTF-8"):
+        rows_of(path, "CSV")
+
+
+SWALLOWED = [
+    pytest.param('k2,2,p\n"k3,3,p\nk4,4,p\nk5,5,p\n', 3, id="first cell, to the end"),
+    pytest.param('k2,2,p\nk3,3,"p\nk4,4,p\nk5,5,p\n', 3, id="last cell, to the end"),
+    pytest.param('k2,2,p\nk3,"3,p\nk4,4,p\nk5,5,p\n', 3, id="a number, to the end"),
+    pytest.param('"k2,2,p\nk3,3,p\n"k4",4,p\nk5,5,p\n', 2, id="too few cells, closed further down"),
+    pytest.param('k2,"2,p\nk3,3,p\n"k4,5,p\nk6,6,p\n', 2, id="a number, closed further down"),
+]
+"""Rows behind two good ones, and the row (from 0) in which a quote opens."""
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+@pytest.mark.parametrize(("rows", "row"), SWALLOWED)
+def test_rows_that_a_quote_swallows_are_not_one_bad_row(
+    tmp_path: Path, rows: str, row: int, name: str
+) -> None:
+    path = csv(tmp_path, "id,age,plan\nk0,0,p\nk1,1,p\n" + rows, name)
+    with pytest.raises(SourceError, match=rf"{name}: line {row + 2}: a quote opens there"):
+        decoded(path)
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_quotes_that_close_are_read(tmp_path: Path, end: str) -> None:
+    body = 'id,age,plan\n"a",1,"two\nlines"\n"b","2","say ""so"""\nc,3,5" pipe\nd," 4\n","x"'
+    good, told = decoded(csv(tmp_path, body + end))
+    assert {key: plan for key, _, plan in good.values()} == {
+        "a": "two\nlines",
+        "b": 'say "so"',
+        "c": '5" pipe',
+        "d": "x",
+    }
+    assert told == []
+
+
+@pytest.mark.parametrize("form", ["CSV", "JSONLines"])
+def test_a_block_of_zeros_is_damage_and_not_one_bad_row(tmp_path: Path, form: str) -> None:
+    if form == "CSV":
+        path, rows = tmp_path / "t.csv", b"id,age,plan\nk0,0,p\n"
+    else:
+        path, rows = tmp_path / "t.jsonl", b'{"id":"k","age":0,"plan":"p"}\n' * 2
+    path.write_bytes(rows + bytes(4096) + rows)
+    with pytest.raises(SourceError, match="line 3 holds NUL bytes: the file is damaged"):
+        list(table(path, form).chunks())
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.jsonl.gz"])
+def test_a_compressed_file_that_was_cut_is_damaged(tmp_path: Path, name: str) -> None:
+    rng = random.Random(1)
+    if name == "t.csv.gz":
+        rows = ["id,age,plan", *(f"k{n},{rng.randrange(10**9)},p" for n in range(50_000))]
+    else:
+        rows = [f'{{"id":"k{n}","age":{rng.randrange(10**9)},"plan":"p"}}' for n in range(50_000)]
+    whole = gzip.compress("\n".join(rows).encode())
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    form = "CSV" if name == "t.csv.gz" else "JSONLines"
+    with pytest.raises(SourceError, match="Truncated compressed stream"):
+        list(table(tmp_path / name, form).chunks())
+
+
+def test_a_row_longer_than_a_block_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_table, "BLOCK_BYTES", 1000)
+    body = "id,age,plan\n" + '"k0,0,p\n' + "k1,1,p\n" * 500
+    with pytest.raises(SourceError, match="longer than 1000 bytes; does a quote open"):
+        decoded(csv(tmp_path, body))
+
+
+def quotes(text: str, size: int) -> str | None:
+    """Return what is said of a file that is read ``size`` bytes at a time."""
+    check = QuoteCheck("t")
+    try:
+        for start in range(0, len(text), size):
+            check.feed(text[start : start + size].encode())
+        check.end()
+    except SourceError as error:
+        return str(error).partition(": a quote")[0]
+    return None
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('a,"b"\n"c",d\n', None),
+        ('"a""b","",""""\n', None),
+        ('5" pipe,6"\n"x\ny",z', None),
+        ('"sloppy"text,b\n"c",d\n', None),
+        ('"a","b\n""quoted"" text\n"\n', None),
+        ('a,b\n"c,d\ne,f\n', "t: line 2"),
+        ('a,b\n5" x,"c\ne,f\n', "t: line 2"),
+        ('a,b\n"c,d\n"e",f\n', "t: line 2"),
+        ('a\n"b""\nc\n', "t: line 2"),
+        ('"x\ny"\n"', "t: line 3"),
+    ],
+)
+def test_quotes_are_followed_wherever_blocks_end(size: int, text: str, told: str | None) -> None:
+    assert quotes(text, size) == told
+
+
+def test_quotes_are_followed_alike_fast_and_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(7)
+    texts = ["".join(rng.choices('"",\na', k=rng.randrange(1, 30))) for _ in range(3000)]
+    fast = [quotes(text, 7) for text in texts]
+    monkeypatch.setattr(QuoteCheck, "_plain", lambda *_: False)
+    assert [quotes(text, 7) for text in texts] == fast
+    assert None in fast
+    assert len(set(fast)) > 3

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import uuid
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fourways_api import Contract
 from fourways_runtime.errors import SourceError
 from fourways_runtime.io.fetch.beneath_fs import BeneathFileSystem
 from fourways_runtime.io.sources import json_table
+from fourways_runtime.io.sources.arrow_types import plain_column
 from fourways_runtime.scoring.decode import Decoder
 from fourways_runtime.scoring.splits import Newer, Split
 from tests.kit.table_files import CONTRACT, keys, opened, parquet
@@ -178,6 +182,56 @@ def test_a_filter_that_leaves_nothing_is_named(
     assert told in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("t/**/*.parquet", ["a", "h"]),
+        ("t/*/*.parquet", ["h"]),
+        ("t", ["a", "h"]),
+        ("t/_temporary/0/*.parquet", ["tmp"]),
+        ("t/_tem*/0/*.parquet", ["tmp"]),
+    ],
+)
+def test_what_is_not_committed_is_hidden_unless_it_is_named(
+    tmp_path: Path, pattern: str, found: list[str]
+) -> None:
+    parquet(tmp_path / "t/part-0.parquet", ["a"])
+    parquet(tmp_path / "t/_temporary/0/part-1.parquet", ["tmp"])
+    parquet(tmp_path / "t/.staging/part-2.parquet", ["dot"])
+    parquet(tmp_path / "t/_day=1/part-3.parquet", ["h"])
+    for name in ("t/_SUCCESS", "t/.part-0.parquet.crc", "t/._part.parquet", "t/_x.parquet"):
+        (tmp_path / name).write_text("no table")
+    table = opened(f"file://{tmp_path}/{pattern}")
+    assert sorted(keys(table, table.splits(10))) == found
+
+
+def test_a_nullable_column_absent_in_older_files_is_null_there(tmp_path: Path) -> None:
+    parquet(tmp_path / "t/a.parquet", ["old"], plan=None)
+    parquet(tmp_path / "t/b.parquet", ["new"])
+    table = opened(tmp_path / "t")
+    plans = [c.batch.column("plan").to_pylist() for c in table.chunks()]
+    assert plans == [[None], ["p"]]
+    (tmp_path / "t/b.parquet").unlink()
+    with pytest.raises(SourceError, match=r"a\.parquet: column plan is missing; the file has id"):
+        opened(tmp_path / "t/a.parquet").splits(10)
+
+
+def test_uuids_are_their_texts(tmp_path: Path) -> None:
+    values = [uuid.UUID(int=n * 0x1234567890ABCDEF1234567) for n in range(1, 5)]
+    raw: list[bytes | None] = [value.bytes for value in values]
+    raw[2] = None
+    column = pa.array(raw, pa.uuid())
+    path = tmp_path / "t.parquet"
+    plans = pa.array(["p"] * 4, pa.string_view())
+    pq.write_table(pa.table({"id": column, "age": [1, 2, 3, 4], "plan": plans}), path)
+    (chunk,) = opened(path).chunks()
+    texts: list[str | None] = [str(value) for value in values]
+    texts[2] = None
+    assert chunk.batch.column("id").to_pylist() == texts
+    assert plain_column(column[1:]).to_pylist() == texts[1:]
+    assert str(chunk.batch.schema.field("plan").type) == "string"
+
+
 # ---------------------------------------------------------------- JSON Lines
 
 
@@ -244,21 +298,23 @@ def test_a_poisoned_line_costs_its_row_and_is_named_by_its_number(
     good, told = decoded(opened(path, "JSONLines", SHAPED))
     assert good == {
         "a": (0, 1, GRID, "2026-01-01T00:00:00"),
-        "c": (2, 3, GRID, ""),
         "d": (4, 4, GRID, ""),
-        "7": (10, 1, GRID, ""),
         "z": (12, 9, GRID, ""),
     }
-    assert told[1] == "row: line 2: no JSON object"
-    assert told[9] == "row: line 10: no JSON object"
+    assert told[1] == "row: line 2: it is not JSON: unexpected end of data"
+    assert told[2] == "age: '3' is not a whole number"
+    assert told[9] == "row: line 10: it is not a JSON object"
+    assert told[10] == "id: 7 is not text"
     assert told[11] == "id: missing"
     assert {row: text.partition(":")[0] for row, text in told.items()} == {
         1: "row",
+        2: "age",
         5: "age",
         6: "age",
         7: "grid",
         8: "grid",
         9: "row",
+        10: "id",
         11: "id",
     }
 

@@ -169,7 +169,9 @@ def test_a_line_of_a_part_is_named_by_its_byte(
     table = opened(path, "JSONLines")
     splits = table.splits(2)
     told = [str(r) for split in splits for chunk in table.read(split) for r in chunk.rejects]
-    assert told == ["row: line 1 from byte 200 on: no JSON object"]
+    assert told == [
+        "row: line 1 from byte 200 on: it is not JSON: unexpected character, expected a string key"
+    ]
 
 
 def test_a_compressed_file_is_one_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

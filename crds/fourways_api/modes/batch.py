@@ -83,6 +83,12 @@ class Incremental(ApiModel):
     """Column that grows with every change of a row: only rows at or above the last run's highest
     value are scored."""
 
+    lookback: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}[smhd]?$", max_length=10)] | None = (
+        None
+    )
+    """How far below the last run's highest watermark rows are scored again, for rows that arrive
+    late: a duration such as 36h for times, a number such as 1000 for numbers."""
+
     row_hash: bool = False
     """Compare every row's key and inputs with the last run's, by hash."""
 
@@ -103,6 +109,12 @@ class Incremental(ApiModel):
             "a watermark does not show what was deleted",
             "set rowHash, or deletions to Keep",
             ".deletions",
+        ),
+        Rule(
+            "!has(self.lookback) || has(self.watermark)",
+            "only a watermark has rows below it",
+            "set watermark, or leave out lookback",
+            ".lookback",
         ),
     )
 

@@ -1,14 +1,14 @@
 """A source's cells as the typed values of the data contract.
 
 Owns which Arrow types stand for which contract types, how text becomes a number, and what a type
-cannot hold. Works on whole columns of scalars; Python looks at a single cell only to say what is
-wrong with it. Pure: no I/O, and no knowledge of fields beyond their type.
+cannot hold. Works on whole columns of scalars; a single cell that no fast path takes is judged by
+:mod:`.literals`. Pure: no I/O, and no knowledge of fields beyond their type.
 """
 
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +17,10 @@ import pyarrow.compute as pc
 
 from fourways_runtime.errors import SourceError
 
-from .columns import Array
+from .columns import Array, text_ends
+from .json_cells import is_json, json_values
+from .literals import EXACT, from_json, from_text, is_float, whole
+from .literals import shown as shown
 
 # Typed loosely: the stubs of pyarrow lag behind its methods.
 Cells: TypeAlias = Any
@@ -50,6 +53,8 @@ def accepts(kind: str, shape: tuple[int, ...], found: Any) -> bool:
     depth = 0
     while pa.types.is_list(found) or pa.types.is_large_list(found) or is_fixed_list(found):
         found, depth = found.value_type, depth + 1
+    if is_json(found):
+        return True
     if pa.types.is_dictionary(found):
         found = found.value_type
     if depth not in ((len(shape), 1) if shape else (0,)):
@@ -64,20 +69,13 @@ def accepts(kind: str, shape: tuple[int, ...], found: Any) -> bool:
     return bool(types.is_integer(found) or types.is_floating(found) or types.is_decimal(found))
 
 
-def shown(value: object) -> str:
-    """Write a value as a person would, cut to a line."""
-    if isinstance(value, str):
-        return repr(value if len(value) <= 60 else value[:57] + "...")
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value)).lower()
-    return str(value).removesuffix(".0")
-
-
 def leaf(kind: str, nullable: bool, found: Cells) -> tuple[Array, Faults]:
     """Decode scalars: the typed values (N,), and what is wrong with some of them.
 
     Floats that are what is asked for, with none missing, are the column's own memory, read-only.
     """
+    if is_json(found.type):
+        return json_scalars(kind, nullable, json_values(found))
     if found.type == _FLOATS.get(kind) and not found.null_count:
         return found.to_numpy(), {}
     if pa.types.is_dictionary(found.type):
@@ -131,15 +129,42 @@ def texts_of(found: Cells) -> tuple[Cells, Array, Faults]:
         return pa.array(kept, pa.string()), missing, faults
 
 
+def json_scalars(kind: str, nullable: bool, values: Sequence[Any]) -> tuple[Array, Faults]:
+    """Judge JSON values; return the typed values (N,), and what is wrong with some of them."""
+    to = numpy_type(kind)
+    blank: Any = "" if kind == "string" else math.nan if to.kind == "f" else 0
+    kept = [blank] * len(values)
+    faults: Faults = {}
+    for at, value in enumerate(values):
+        fault: str | None = None
+        if value is not None:
+            value, fault = from_json(kind, value)
+        if fault is not None:
+            faults[at] = fault
+        elif value is not None:
+            kept[at] = value
+        elif not nullable:
+            faults[at] = "missing"
+    if to.kind != "f":
+        return np.array(kept, to), faults
+    cast, more = numbers(to, np.array(kept, np.float64))
+    return cast, more | faults
+
+
 def _parsed(kind: str, found: Cells) -> tuple[Cells, Faults]:
-    """Parse text to bool, int64, uint64 or float64; an empty text is null."""
+    """Parse text to bool, int64, uint64 or float64; an empty text is null.
+
+    Whole columns are cast where Arrow takes them all; what it takes and :mod:`.literals` does not
+    (hexadecimal digits) is looked for first. Other cells are judged one by one.
+    """
     texts, missing, faults = texts_of(found)
-    wide = {"bool": "bool", "uint64": "uint64"}.get(kind, "float64" if kind[0] == "f" else "int64")
+    wide = {"bool": "bool", "uint64": "uint64"}.get(kind, "float64" if is_float(kind) else "int64")
     to = _WIDE[wide]
-    if not faults:
+    if not faults and not (to in (pa.int64(), pa.uint64()) and _holds_hexadecimal(texts)):
         try:
             nulls = pa.scalar(None, pa.string())
-            return pc.if_else(pa.array(missing), nulls, texts).cast(to), {}
+            values = pc.if_else(pa.array(missing), nulls, texts).cast(to)
+            return _unrounded(kind, values, texts, faults)
         except pa.ArrowInvalid:
             pass
     trimmed: Cells = pc.utf8_trim_whitespace(texts)
@@ -147,46 +172,78 @@ def _parsed(kind: str, found: Cells) -> tuple[Cells, Faults]:
     plain: Cells = pc.match_substring_regex(trimmed, form)
     if wide == "uint64":
         plain = pc.and_(plain, pc.invert(pc.starts_with(trimmed, "-")))
-    values = pc.if_else(plain, trimmed, pa.scalar(None, pa.string())).cast(to).to_pylist()
+    cells = pc.if_else(plain, trimmed, pa.scalar(None, pa.string())).cast(to).to_pylist()
     for at in np.flatnonzero(~plain.to_numpy(zero_copy_only=False)).tolist():
         text = trimmed[at].as_py()
         if text and at not in faults:
-            values[at], fault = _one(wide, text)
+            cells[at], fault = from_text(kind, text)
             if fault:
                 faults[at] = fault
-    return pa.array(values, to), faults
+    return _unrounded(kind, pa.array(cells, to), trimmed, faults)
 
 
-def _one(wide: str, text: str) -> tuple[Any, str | None]:
-    """Parse one text the fast way could not; return the value or None, and the fault."""
-    if wide == "bool":
-        return None, f"{shown(text)} is not true or false"
-    try:
-        if wide == "float64":
-            if "_" in text:
-                raise ValueError
-            return float(text), None
-        if not re.fullmatch(r"[+-]?[0-9]{1,40}(\.0*)?", text):
-            raise ValueError
-    except ValueError:
-        what = "a number" if wide == "float64" else "a whole number"
-        return None, f"{shown(text)} is not {what}"
-    whole = int(text.partition(".")[0])
-    limits = np.iinfo(wide)
-    if limits.min <= whole <= limits.max:
-        return whole, None
-    return None, f"{text} is outside {wide} ({limits.min} to {limits.max})"
+def _holds_hexadecimal(texts: Cells) -> bool:
+    data = texts.buffers()[2]
+    if data is None:
+        return False
+    ends = text_ends(texts)
+    raw = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
+    return bool(((raw | 0x20) == ord("x")).any())
+
+
+def _unrounded(kind: str, values: Cells, texts: Cells, faults: Faults) -> tuple[Cells, Faults]:
+    """Note the whole numbers among parsed floats that the type would round."""
+    if not is_float(kind):
+        return values, faults
+    floats = values.fill_null(0).to_numpy(zero_copy_only=False)
+    for at in np.flatnonzero(np.abs(floats) >= EXACT[kind]).tolist():
+        if at not in faults:
+            _, fault = from_text(kind, texts[at].as_py().strip())
+            if fault:
+                faults[at] = fault
+    return values, faults
 
 
 def _from_arrow(to: np.dtype[Any], found: Cells, missing: Array) -> tuple[Array, Faults]:
+    if pa.types.is_decimal(found.type):
+        return _from_decimals(to, found, missing)
     if not (pa.types.is_integer(found.type) or pa.types.is_floating(found.type)):
-        if not pa.types.is_decimal(found.type):
-            raise SourceError(f"{found.type} where {to} was expected")
-        found = found.cast(pa.float64(), safe=False)
+        raise SourceError(f"{found.type} where {to} was expected")
     values, faults = numbers(to, found.fill_null(0).to_numpy(zero_copy_only=False))
+    if to.kind == "f":
+        if missing.any():
+            values[missing] = np.nan
+    elif pa.types.is_floating(found.type):
+        faults = _exact(to, found, faults)
+    return values, faults
+
+
+def _exact(to: np.dtype[Any], found: Cells, faults: Faults) -> Faults:
+    """Refuse the floats that may be rounded whole numbers."""
+    floats = found.fill_null(0).to_numpy(zero_copy_only=False)
+    source = floats.dtype.name
+    # NaN and infinity are faults already, and no less than anything.
+    large = np.flatnonzero(~(np.abs(floats) < EXACT[source]))
+    more = {at: whole(to.name, float(floats[at]), source)[1] for at in large.tolist()}
+    return {at: fault for at, fault in more.items() if fault is not None} | faults
+
+
+def _from_decimals(to: np.dtype[Any], found: Cells, missing: Array) -> tuple[Array, Faults]:
+    """Decode decimals as the texts they are written as: no digit is lost on the way."""
+    if to.kind != "f":
+        try:
+            return numbers(to, found.fill_null(0).cast(_WIDE[_widest(to)]).to_numpy())
+        except pa.ArrowInvalid:
+            pass
+    parsed, faults = _parsed(to.name, found.cast(pa.string()))
+    values, more = numbers(to, parsed.fill_null(0).to_numpy(zero_copy_only=False))
     if to.kind == "f" and missing.any():
         values[missing] = np.nan
-    return values, faults
+    return values, more | faults
+
+
+def _widest(to: np.dtype[Any]) -> str:
+    return "uint64" if to == np.uint64 else "int64"
 
 
 def numbers(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:

@@ -25,8 +25,20 @@ import pyarrow.compute as pc
 from fourways_api import Contract, InputField
 from fourways_runtime.errors import SourceError
 
-from .cells import Cells, Faults, is_list, is_text, leaf, numpy_type, shown, texts_of
+from .cells import (
+    Cells,
+    Faults,
+    is_list,
+    is_text,
+    json_scalars,
+    leaf,
+    numpy_type,
+    shown,
+    texts_of,
+)
 from .columns import Array, Keys, Records, Reject, Rows, Texts, text_ends
+from .json_cells import is_json, json_values
+from .literals import said
 
 MAX_KEY_BYTES = 1024
 """Longest entity key: PostgreSQL's B-tree refuses entries above a third of an 8 KiB page."""
@@ -185,11 +197,16 @@ def _listed(categories: tuple[str, ...]) -> str:
 def _keys(kind: str, found: Cells) -> tuple[Keys, Faults]:
     if kind != "string":
         return leaf(kind, False, found)
+    more: Faults = {}
+    if is_json(found.type):
+        values, more = json_scalars(kind, True, json_values(found))
+        found = pa.array(values, pa.string())
     if pa.types.is_dictionary(found.type):
         found = found.dictionary_decode()
     if pa.types.is_null(found.type):
         found = found.cast(pa.string())
     texts, _, faults = texts_of(found)
+    faults |= more
     # A missing one is empty by now.
     length: Array = np.asarray(pc.binary_length(texts))
     for at in np.flatnonzero(length == 0):
@@ -214,6 +231,8 @@ def _holds_nul(texts: Cells) -> bool:
 def _column(field: InputField, found: Cells) -> tuple[Array, Faults]:
     if not field.shape:
         return leaf(field.type, field.nullable, found)
+    if is_json(found.type):
+        return _from_values(field, json_values(found))
     if is_text(found.type):
         return _from_json(field, found)
     values = np.zeros((len(found), *field.shape), numpy_type(field.type))
@@ -246,27 +265,61 @@ def _misshapen(length: int, depth: int, shape: tuple[int, ...]) -> str:
 
 
 def _from_json(field: InputField, found: Cells) -> tuple[Array, Faults]:
+    """Decode a shaped field whose cells are texts: each is a JSON list."""
     texts, _, faults = texts_of(found)
-    values = np.zeros((len(found), *field.shape), numpy_type(field.type))
+    parsed: list[Any] = []
     for at, text in enumerate(texts.to_pylist()):
-        if at in faults:
-            continue
-        if not text:
-            faults[at] = "missing"
+        parsed.append(None)
+        if at in faults or not text:
             continue
         try:
-            cell = np.array(orjson.loads(text), dtype=object)
-            if cell.shape != field.shape:
-                faults[at] = f"shape {list(cell.shape)}, shape {list(field.shape)} was expected"
-                continue
-            elements, wrong = leaf(field.type, field.nullable, pa.array(cell.reshape(-1)))
-        except (ValueError, pa.ArrowException, SourceError):
+            parsed[at] = orjson.loads(text)
+        except ValueError:
+            parsed[at] = None
+        if not isinstance(parsed[at], list):
             faults[at] = f"{shown(text)} is not a JSON list of {field.type}"
-            continue
-        values[at] = elements.reshape(field.shape)
-        if wrong:
-            faults[at] = by_record(wrong, field.shape)[0]
+    values, more = _from_values(field, parsed)
+    return values, more | faults
+
+
+def _from_values(field: InputField, parsed: list[Any]) -> tuple[Array, Faults]:
+    """Decode a shaped field from JSON values, one a record; None is missing."""
+    values = np.zeros((len(parsed), *field.shape), numpy_type(field.type))
+    faults: Faults = {}
+    for at, value in enumerate(parsed):
+        scalars: list[Any] = []
+        fault = _laid_flat(field, value, scalars)
+        if fault is None:
+            elements, wrong = json_scalars(field.type, field.nullable, scalars)
+            values[at] = elements.reshape(field.shape)
+            fault = by_record(wrong, field.shape).get(0)
+        if fault is not None:
+            faults[at] = fault
     return values, faults
+
+
+def _laid_flat(field: InputField, value: Any, into: list[Any]) -> str | None:
+    """Collect the elements of a list, nested as the field's shape or flat; return what is wrong."""
+    if value is None:
+        return "missing"
+    if not isinstance(value, list):
+        return f"{said(value)} is not a list of {field.type} of shape {list(field.shape)}"
+    nested = any(isinstance(element, list) for element in value)
+    sizes = field.shape if nested else (math.prod(field.shape),)
+    level = [value]
+    for depth, size in enumerate(sizes):
+        for each in level:
+            if not isinstance(each, list):
+                return (
+                    _misshapen(-1, depth, field.shape)
+                    if each is None
+                    else (f"{said(each)} is not a list of {field.type}")
+                )
+            if len(each) != size:
+                return _misshapen(len(each), depth, field.shape)
+        level = [element for each in level for element in each]
+    into += level
+    return None
 
 
 def _retyped(field: InputField, columns: Mapping[str, Array], records: int) -> tuple[Array, Faults]:

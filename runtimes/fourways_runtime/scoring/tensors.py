@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from fourways_runtime.scoring.cells import Faults, numbers, shown
+from fourways_runtime.scoring.cells import Faults, numbers
 from fourways_runtime.scoring.columns import Array
+from fourways_runtime.scoring.literals import EXACT
+from fourways_runtime.scoring.literals import from_json as judged
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _CODES = {code: np.dtype(f"<{code}") for code in "fdqQ"}
 NOT_PLAIN = (struct.error, OverflowError)
-_JSON_NAMES = {list: "a list", dict: "an object", bool: "a truth value", str: "text"}
 
 
 class Malformed(Exception):
@@ -56,16 +57,15 @@ def from_json(
         return _truths(data)
     to = np.dtype(kind)
     code = "d" if to.kind == "f" else ("Q" if kind == "uint64" else "q")
-    faults: Faults = {}
     try:
         if not plain and bool in set(map(type, data)):
-            values, faults = _one_by_one(data, code, nullable)
-        else:
-            values = packed(code, data, (wanted,))
+            return _one_by_one(data, kind, nullable)
+        values = packed(code, data, (wanted,))
     except NOT_PLAIN:
-        values, faults = _one_by_one(data, code, nullable)
-    cast, more = fit(to, values)
-    return cast, more | faults
+        return _one_by_one(data, kind, nullable)
+    if code == "d" and not (np.abs(values) < EXACT[kind]).all() and int in set(map(type, data)):
+        return _one_by_one(data, kind, nullable)  # Whole numbers that a float may have rounded.
+    return fit(to, values)
 
 
 def packed(code: str, data: list[Any], shape: tuple[int, ...]) -> Array:
@@ -131,38 +131,33 @@ def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
     return data
 
 
-def _one_by_one(data: list[Any], code: str, nullable: bool) -> tuple[Array, Faults]:
+def _one_by_one(data: list[Any], kind: str, nullable: bool) -> tuple[Array, Faults]:
     """Take what can be taken, and say what is wrong with the rest."""
+    to = np.dtype(kind)
     faults: Faults = {}
-    whole = code != "d"
-    lowest, highest = (0, 2**64 - 1) if code == "Q" else (-(2**63), 2**63 - 1)
     values: list[float | int] = [0] * len(data)
     for at, value in enumerate(data):
-        if value is None:
-            if nullable and not whole:
-                values[at] = math.nan
+        if value is not None:
+            found, fault = judged(kind, value)
+            if fault is None:
+                values[at] = found
             else:
-                faults[at] = "missing"
-        elif type(value) is not int and type(value) is not float:
-            faults[at] = _not(value, "a number")
-        elif not whole:
-            values[at] = value
-        elif value != int(value):
-            faults[at] = f"{shown(value)} is not a whole number"
-        elif not lowest <= value <= highest:
-            faults[at] = f"{shown(value)} is outside {'uint64' if code == 'Q' else 'int64'}"
+                faults[at] = fault
+        elif nullable and to.kind == "f":
+            values[at] = math.nan
         else:
-            values[at] = int(value)
-    return np.array(values, np.dtype(code)), faults
+            faults[at] = "missing"
+    if to.kind != "f":
+        return np.array(values, to), faults
+    cast, more = fit(to, np.array(values, np.float64))
+    return cast, more | faults
 
 
 def _texts(data: list[Any]) -> tuple[Array, Faults]:
     faults: Faults = {}
     if set(map(type, data)) != {str}:
         # None stays: whether a missing text is accepted, the pipeline says.
-        for at, value in enumerate(data):
-            if value is not None and type(value) is not str:
-                faults[at] = _not(value, "text")
+        faults = _misfits("string", data)
         data = [None if at in faults else value for at, value in enumerate(data)]
     texts = np.empty(len(data), object)
     texts[:] = data
@@ -172,18 +167,15 @@ def _texts(data: list[Any]) -> tuple[Array, Faults]:
 def _truths(data: list[Any]) -> tuple[Array, Faults]:
     faults: Faults = {}
     if set(map(type, data)) != {bool}:
-        for at, value in enumerate(data):
-            if value is None:
-                faults[at] = "missing"
-            elif type(value) is not bool:
-                faults[at] = _not(value, "true or false")
+        faults = _misfits("bool", data)
+        faults |= {at: "missing" for at, value in enumerate(data) if value is None}
         data = [value is True for value in data]
     return np.array(data, np.bool_), faults
 
 
-def _not(value: Any, what: str) -> str:
-    told = _JSON_NAMES.get(type(value)) if not isinstance(value, str) else shown(value)
-    return f"{told or shown(value)} is not {what}"
+def _misfits(kind: str, data: list[Any]) -> Faults:
+    judgements = ((at, judged(kind, v)[1]) for at, v in enumerate(data) if v is not None)
+    return {at: fault for at, fault in judgements if fault is not None}
 
 
 def _texts_from(data: memoryview, wanted: int) -> Array:

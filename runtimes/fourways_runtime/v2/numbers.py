@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import orjson
 
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.dense import packer
+from fourways_runtime.scoring.literals import EXACT, from_json
 
 _MAX_BYTES = 2**20
 """simdjson's parser keeps the room that its largest text took, several times over."""
@@ -32,8 +34,22 @@ class Numbers:
         """Read the insides of JSON lists that hold no brackets: (sum of ``sizes``,).
 
         A number that the type has no room for may come as infinite, which no contract takes.
-        Returns None where one of the lists holds anything but as many numbers as it should.
+        Returns None where one of the lists holds anything but as many numbers as it should, or a
+        whole number that the type would round.
         """
+        values = self._read(lists, sizes)
+        if values is None:
+            return None
+        large = ~(np.abs(values) < EXACT[self._kind.name])
+        return None if large.any() and self._rounds(lists, large) else values
+
+    def _rounds(self, lists: Sequence[bytes], large: Array) -> bool:
+        """Tell whether one of the large numbers is a whole one that the type would round."""
+        found = list(chain.from_iterable(orjson.loads(b"[[%b]]" % b"],[".join(lists))))
+        some = (found[at] for at in np.flatnonzero(large).tolist())
+        return any(type(n) is int and from_json(self._kind.name, n)[1] is not None for n in some)
+
+    def _read(self, lists: Sequence[bytes], sizes: list[int]) -> Array | None:
         # No brackets are in what is joined, so each list is one of these, or nothing fits.
         text = b"],[".join(lists)
         if self._parser is not None and len(text) <= _MAX_BYTES:

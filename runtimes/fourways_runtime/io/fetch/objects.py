@@ -153,6 +153,8 @@ def translated(location: Location) -> Iterator[None]:
         raise SourceError(f"{location.shown}: access denied; check the credentials") from None
     except TimeoutError:
         raise Interrupted(f"{location.shown}: the object store did not answer in time") from None
+    except (AssertionError, AttributeError, NameError, TypeError, UnicodeError):
+        raise  # A fault of ours, or of the bytes: no store says it so, and none is to blame.
     except Exception as error:  # noqa: BLE001  (each backend has a tree of its own)
         if (refusal := _refusal(error)) is not None:
             raise FetchRefused(str(refusal)) from None

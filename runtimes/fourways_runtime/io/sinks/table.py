@@ -5,7 +5,9 @@ over, and empties that table, in one transaction. So readers see the rows before
 whole, and a worker that does not know whether its COMMIT got through finds out. Rows are deleted,
 not truncated: a TRUNCATE shows readers with an older snapshot an empty table.
 
-Columns, types, rights and the unique index are checked before the first row is scored.
+Columns, types, rights and the unique index are checked before the first row is scored. What the
+table then took is counted before the transaction ends: a trigger, a rule or row security drops rows
+without an error. No lock is waited for without end, and the error names who holds it.
 """
 
 from __future__ import annotations
@@ -31,11 +33,17 @@ from ..postgres.user_database import UserDatabase
 from ..store.layout import DUPLICATE, columns
 from ..table_columns import TableColumn
 from .parquet import marked
-from .table_checks import check_table
+from .table_checks import check_table, lock_holders, meddlers
 
 CHUNK = TableColumn("$chunk", "$chunk", "int64", ())
 ATTEMPT = TableColumn("$attempt", "$attempt", "int64", ())
 ROW = TableColumn("$row", "$row", "int64", ())
+LOCK_SECONDS = 20
+"""How long a lock on a table is waited for."""
+
+_ASIDE_LOCK_SECONDS = 1
+"""The same, for clearing up what the next run clears up as well."""
+
 LEFT_DAYS = 8
 """Days after which what a run left behind is removed: longer than any run may take."""
 
@@ -136,8 +144,10 @@ class TableSink:
                 return
             if self._spec.write == "Replace":
                 self._run(connection, "DELETE FROM {into}")
-            self._run(connection, self._move(connection))
-            self._run(connection, "TRUNCATE {aside}")
+            statement, expected = self._move(connection)
+            taken = self._run(connection, statement).rowcount
+            self._check_taken(connection, taken, expected)
+            self._if_unlocked(connection, "TRUNCATE {aside}")
             self._note(connection, {"writing": self._spec.table, "published": mark})
 
     def discard(self) -> None:
@@ -181,8 +191,9 @@ class TableSink:
 
     # ------------------------------------------------------------ statements
 
-    def _move(self, connection: psycopg.Connection) -> str:
-        found = "SELECT {outputs} FROM {aside}"
+    def _move(self, connection: psycopg.Connection) -> tuple[str, int]:
+        """Return the statement that moves the rows over, and how many it must move."""
+        found, counted = "SELECT {outputs} FROM {aside}", "SELECT count(*) FROM {aside}"
         twice = sql.SQL("SELECT FROM {} GROUP BY {} HAVING count(*) > 1 LIMIT 1").format(
             self._beside(), sql.Identifier(self._columns[0].identifier)
         )
@@ -191,16 +202,43 @@ class TableSink:
                 "SELECT {outputs} FROM (SELECT DISTINCT ON ({key}) * FROM {aside} "
                 'ORDER BY {key}, "$chunk" DESC, "$row" DESC) AS last'
             )
+            counted = "SELECT count(DISTINCT {key}) FROM {aside}"
         conflict = ""
         if self._spec.write == "Upsert":
             conflict = " ON CONFLICT ({target_key}) DO UPDATE SET {updates}"
-            if len(self._into) == 1:
-                conflict = " ON CONFLICT ({target_key}) DO NOTHING"
-        return f"INSERT INTO {{into}} ({{columns}}) {found}{conflict}"
+        ((expected,),) = self._run(connection, counted).fetchall()
+        return f"INSERT INTO {{into}} ({{columns}}) {found}{conflict}", int(expected)
 
-    def _run(self, connection: psycopg.Connection, statement: str) -> None:
+    def _check_taken(self, connection: psycopg.Connection, taken: int, expected: int) -> None:
+        """Check that the table has what it was given, and nothing else where it was emptied.
+
+        Raises:
+            ConfigError: it does not; the transaction is to be undone.
+
+        """
+        told = f"it took {taken} of {expected} rows"
+        if taken == expected and self._spec.write == "Replace":
+            ((there,),) = self._run(connection, "SELECT count(*) FROM {into}").fetchall()
+            told = f"it holds {there} rows after all were replaced by {expected}"
+            taken = int(there)
+        if taken != expected:
+            names = meddlers(connection, self._target)
+            raise ConfigError(
+                f"sink.table {self._spec.table}: {told}, without an error; nothing was published. "
+                f"Remove what changes them ({names}), or publish into another table"
+            )
+
+    def _if_unlocked(self, connection: psycopg.Connection, statement: str, table: str = "") -> None:
+        """Run a statement that can be left out, unless somebody holds a lock in its way."""
+        name = sql.Identifier(self._target[0], table or self._aside)
+        with suppress(psycopg.errors.LockNotAvailable), connection.transaction():
+            connection.execute(f"SET LOCAL lock_timeout = '{_ASIDE_LOCK_SECONDS}s'")
+            connection.execute(sql.SQL(statement).format(aside=name))
+        connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+
+    def _run(self, connection: psycopg.Connection, statement: str) -> psycopg.Cursor:
         targets = [sql.Identifier(name) for name in self._into]
-        connection.execute(
+        return connection.execute(
             sql.SQL(statement).format(  # of our own words
                 into=sql.Identifier(*self._target),
                 aside=self._beside(),
@@ -283,9 +321,7 @@ class TableSink:
             note = _noted(comment)
             old = int(now) - int(note.get("at") or now) > LEFT_DAYS * 86_400
             if note.get("writing") == self._spec.table and ("published" in note or old):
-                connection.execute(
-                    sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self._target[0], name))
-                )
+                self._if_unlocked(connection, "DROP TABLE IF EXISTS {aside}", name)
 
     @contextmanager
     def _session(self) -> Iterator[psycopg.Connection]:
@@ -293,7 +329,16 @@ class TableSink:
             if self._connection is None or self._connection.closed:
                 self._connection = self._database.connect()
                 self._connection.autocommit = True
-            yield self._connection
+                self._connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+            try:
+                yield self._connection
+            except psycopg.errors.LockNotAvailable:
+                held = lock_holders(
+                    self._connection, (self._target, (*self._target[:-1], self._aside))
+                )
+                raise SinkUnavailable(
+                    f"{self._spec.table}: a lock was not given within {LOCK_SECONDS} s; {held}"
+                ) from None
 
 
 class TableChunk:

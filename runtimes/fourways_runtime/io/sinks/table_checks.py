@@ -62,8 +62,7 @@ def check_table(
 
     """
     shown = ".".join(target)
-    quoted = ".".join('"' + name.replace('"', '""') + '"' for name in target)
-    found = connection.execute(_TABLE, (quoted,)).fetchone()
+    found = connection.execute(_TABLE, (_quoted(target),)).fetchone()
     if found is None:
         raise ConfigError(f"sink.table: there is no table {shown}, or it may not be seen")
     oid, schema, kind, *rights, referenced = found
@@ -140,3 +139,37 @@ def _left_out(rows: dict[str, Any], into: Sequence[str]) -> Iterator[str]:
 def _index_faults(unique: bool, key: str, *, upsert: bool) -> Iterator[str]:
     if upsert and not unique:
         yield f"there is no unique index on {key} alone, which Upsert needs"
+
+
+_MEDDLERS = """
+    SELECT 'trigger ' || tgname FROM pg_trigger
+    WHERE tgrelid = to_regclass(%(table)s) AND NOT tgisinternal AND tgenabled <> 'D'
+    UNION ALL SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class = to_regclass(%(table)s)
+    UNION ALL SELECT 'row security policy ' || polname FROM pg_policy
+    WHERE polrelid = to_regclass(%(table)s)"""
+_HOLDERS = """
+    SELECT DISTINCT l.relation::regclass::text, l.mode, l.pid, a.usename, a.application_name
+    FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE l.granted AND l.locktype = 'relation' AND l.pid <> pg_backend_pid()
+    AND l.relation = ANY (SELECT to_regclass(name)::oid FROM unnest(%s::text[]) AS name)
+    ORDER BY 1, 2, 3 LIMIT 5"""
+
+
+def meddlers(connection: psycopg.Connection, target: Sequence[str]) -> str:
+    """Name the triggers, rules and policies of a table."""
+    found = connection.execute(_MEDDLERS, {"table": _quoted(target)}).fetchall()
+    return ", ".join(sorted(name for (name,) in found))[:300] or "a trigger, a rule or row security"
+
+
+def lock_holders(connection: psycopg.Connection, tables: Sequence[Sequence[str]]) -> str:
+    """Name who holds locks on tables."""
+    found = connection.execute(_HOLDERS, ([_quoted(each) for each in tables],)).fetchall()
+    told = [
+        f"{table} is held by process {pid} ({', '.join(filter(None, (program, user)))}; {mode})"
+        for table, mode, pid, user, program in found
+    ]
+    return "; ".join(told)[:600] or "whoever held it has let go by now"
+
+
+def _quoted(table: Sequence[str]) -> str:
+    return ".".join('"' + name.replace('"', '""') + '"' for name in table)

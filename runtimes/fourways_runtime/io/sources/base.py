@@ -52,6 +52,13 @@ class Table(Protocol):
         """
         ...
 
+    def why_incomparable(self, newer: Newer) -> str | None:
+        """Say why its rows cannot be held against the last run's highest value; None if they can.
+
+        Asked after the table was cut. A run scores everything then.
+        """
+        ...
+
     def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
         """Read a part, in order; with ``newer`` older rows may be left out.
 
@@ -89,8 +96,15 @@ def check_more(columns: tuple[str, ...], found: list[str], file: str) -> None:
             raise SourceError(f"{file}: column {name} is missing, which tells what is new")
 
 
-def check_names(contract: Contract, found: list[str], file: str) -> None:
-    """Check that each column wanted is there once.
+def _missing(name: str, found: list[str], file: str) -> str:
+    listed = ", ".join(found[:50]) + (", …" if len(found) > 50 else "")
+    return f"{file}: column {name} is missing; the file has {listed or 'none'}"
+
+
+def check_names(
+    contract: Contract, found: list[str], file: str, shown: list[str] | None = None
+) -> None:
+    """Check that each column wanted is there once; ``shown`` are the columns to list if not.
 
     Raises:
         SourceError: naming it and what was there instead.
@@ -98,10 +112,47 @@ def check_names(contract: Contract, found: list[str], file: str) -> None:
     """
     for name in wanted(contract):
         if name not in found:
-            listed = ", ".join(found[:50]) + (", …" if len(found) > 50 else "")
-            raise SourceError(f"{file}: column {name} is missing; the file has {listed or 'none'}")
+            raise SourceError(_missing(name, found if shown is None else shown, file))
         if found.count(name) > 1:
             raise SourceError(f"{file}: column {name} occurs {found.count(name)} times")
+
+
+class Absent:
+    """Which inputs the files of one table do not have, and whether that is all right.
+
+    A nullable input may be absent in some files (it was added later), and is null there. One that
+    no file has is a name gone astray.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        self._contract = contract
+        self._nullable = [field.name for field in contract.inputs if field.nullable]
+        self._seen: set[str] = set()
+        self._names: list[str] = []
+        self._files = 0
+        self._file = ""
+
+    def of(self, found: list[str], file: str) -> dict[str, None]:
+        """Look at the columns of a file; return the nullable inputs it does not have, as nulls.
+
+        Raises:
+            SourceError: another column is missing, or one occurs twice.
+
+        """
+        missing = [name for name in self._nullable if name not in found]
+        check_names(self._contract, [*found, *missing], file, shown=found)
+        self._seen.update(found)
+        self._names, self._file, self._files = found, file, self._files + 1
+        return dict.fromkeys(missing)
+
+    def check(self) -> None:
+        """Check, once all files were looked at, that each nullable input is in one of them."""
+        if not self._files:
+            return
+        for name in self._nullable:
+            if name not in self._seen:
+                where = self._file if self._files == 1 else "the table"
+                raise SourceError(_missing(name, self._names, where))
 
 
 def completed(

@@ -4,21 +4,26 @@ Cells are read as bytes and typed by the contract afterwards, so a cell that mak
 its row and not the run; so does a row with too many or too few cells. An empty cell is missing, a
 quoted empty one is an empty text. Read with Arrow's streaming reader: its dataset reader would fill
 columns a file does not have with nulls, and not say which row was bad.
+
+Damage that swallows rows is not one bad row: see :mod:`.csv_damage`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 
+from fourways_runtime.errors import SourceError
 from fourways_runtime.scoring.columns import Reject, Rows
 from fourways_runtime.scoring.splits import Split
 
-from .base import Chunk, check_more, check_names, completed
+from .base import Absent, Chunk, check_more, completed
+from .csv_damage import CheckedFile
 from .files import Files
 from .text_table import TextTable
 from .watermarks import kind_of
@@ -31,18 +36,23 @@ class CsvTable(TextTable):
     """See :class:`.base.Table`."""
 
     def splits(self, rows: int) -> list[Split]:
-        """Cut the table into its files, and look at their headers."""
-        found = []
-        for at, part in enumerate(self._files.parts):
+        """Cut the table into its files, and look at their headers. Empty files have no rows."""
+        found: list[Split] = []
+        absent = Absent(self._contract)
+        for part in self._files.parts:
             told = self._files.told(part.path)
             mark = self._files.fingerprint(part.path)
-            with self._files.reading(told):
-                header = _header(self._files, part.path)
+            with self._files.reading(told), _bounded_rows(told):
+                header = _header(self._files, part.path, told)
+            if header is None:
+                continue
             more = [name for name in part.constants if name not in header]
-            check_names(self._contract, [*header, *more], told)
+            missing = absent.of([*header, *more], told)
             check_more(self._more, [*header, *more], told)
-            fixed = {n: part.constants[n] for n in self._columns if n in more}
-            found.append(Split(at, told, {"path": part.path, "constants": fixed}, None, mark))
+            fixed = {n: part.constants[n] for n in self._columns if n in more} | missing
+            detail = {"path": part.path, "constants": fixed}
+            found.append(Split(len(found), told, detail, None, mark))
+        absent.check()
         for column in self._more:
             kinds = ((each.file, self._kind(each, column)) for each in found)
             self._note_kind(found, column, kinds)
@@ -53,19 +63,19 @@ class CsvTable(TextTable):
         fixed = split.detail["constants"]
         if column in fixed:
             return kind_of(pa.array([fixed[column]], pa.string()))
-        with self._files.reading(split.file):
-            batch = _next(_open(self._files, split.detail["path"], (column,), {}))
+        with self._files.reading(split.file), _bounded_rows(split.file):
+            batch = _next(_open(self._files, split, (column,), {}))
         return None if batch is None else kind_of(batch.column(0))
 
     def _file(self, split: Split, first: int) -> Iterator[Chunk]:
         bad: dict[int, str] = {}
         fixed = split.detail["constants"]
         columns = tuple(name for name in self._columns if name not in fixed)
-        with self._files.reading(split.file):
-            reader = _open(self._files, split.detail["path"], columns, bad)
+        with self._files.reading(split.file), _bounded_rows(split.file):
+            reader = _open(self._files, split, columns, bad)
         done = first
         while True:
-            with self._files.reading(split.file):
+            with self._files.reading(split.file), _bounded_rows(split.file):
                 batch = _next(reader)
             if batch is None:
                 break
@@ -93,14 +103,29 @@ def _numbered(count: int, done: int, first: int, bad: dict[int, str]) -> tuple[R
     return rows, rejects
 
 
-def _open(files: Files, path: str, columns: tuple[str, ...], bad: dict[int, str]) -> Any:
+@contextmanager
+def _bounded_rows(file: str) -> Iterator[None]:
+    """Say of a row that is too long what it may come of."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        if "straddling" not in str(error):
+            raise
+        raise SourceError(
+            f"{file}: a row is longer than {BLOCK_BYTES} bytes; does a quote open and not close?"
+        ) from None
+
+
+def _open(files: Files, split: Split, columns: tuple[str, ...], bad: dict[int, str]) -> Any:
     def note(row: Any) -> Literal["skip"]:
         # Arrow counts records from 1, the header among them.
         bad[row.number - 2] = f"{row.actual_columns} cells where {row.expected_columns} belong"
         return "skip"
 
+    stream = files.filesystem.open_input_stream(split.detail["path"])
+    checked: Any = CheckedFile(stream, split.file)
     return csv.open_csv(
-        files.filesystem.open_input_stream(path),
+        checked,
         read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
         parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
         convert_options=csv.ConvertOptions(
@@ -113,22 +138,35 @@ def _open(files: Files, path: str, columns: tuple[str, ...], bad: dict[int, str]
     )
 
 
-def _header(files: Files, path: str) -> list[str]:
-    with csv.open_csv(
-        files.filesystem.open_input_stream(path),
-        read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
-        parse_options=csv.ParseOptions(
-            newlines_in_values=True, invalid_row_handler=lambda row: "skip"
-        ),
-    ) as reader:
-        return list(reader.schema.names)
-
-
 def _next(reader: Any) -> Any:
     try:
         return reader.read_next_batch()
     except StopIteration:
         return None
+
+
+def _header(files: Files, path: str, told: str) -> list[str] | None:
+    """Return the names in the first row; None where the file is empty. Raises SourceError."""
+    try:
+        reader = csv.open_csv(
+            files.filesystem.open_input_stream(path),
+            read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+            parse_options=csv.ParseOptions(
+                newlines_in_values=True, invalid_row_handler=lambda row: "skip"
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" in str(error):
+            return None
+        raise
+    with reader:
+        try:
+            return list(reader.schema.names)
+        except UnicodeDecodeError:
+            raise SourceError(
+                f"{told}: the header is not UTF-8 (it may be Latin-1 or Windows-1252); convert the "
+                "file to UTF-8"
+            ) from None
 
 
 def _nothing(columns: tuple[str, ...]) -> pa.RecordBatch:

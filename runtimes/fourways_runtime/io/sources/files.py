@@ -211,7 +211,11 @@ def _listed(
         matches: dict[str, Any] = {}
         for pattern in expanded(path, filters):
             matches |= backend.glob(pattern, detail=True)
-        found = sorted(name for name, entry in matches.items() if entry["type"] == "file")
+        found = sorted(
+            name
+            for name, entry in matches.items()
+            if entry["type"] == "file" and not _is_hidden(name, path)
+        )
         if not found:
             raise SourceError(f"{location.shown}: no file is named so{_where(filters)}")
         return found
@@ -223,9 +227,7 @@ def _listed(
         name
         for name in everything
         if name.endswith(suffixes)
-        and not any(
-            part.startswith((".", "_")) for part in PurePosixPath(name).relative_to(root).parts
-        )
+        and not any(map(_hides, PurePosixPath(name).relative_to(root).parts))
     ]
     if not found:
         there = ", ".join(PurePosixPath(name).name for name in everything[:5]) or "nothing"
@@ -234,6 +236,23 @@ def _listed(
             f"{_where(filters)}; there is {there}"
         )
     return found
+
+
+def _hides(part: str) -> bool:
+    """Tell whether a name hides what it stands for: temporary, not committed, or about the data.
+
+    As Hadoop and Spark have it: ``.x`` and ``_x``, but for the folder of a column ``_x=VALUE``.
+    """
+    return part.startswith(".") or (part.startswith("_") and "=" not in part)
+
+
+def _is_hidden(name: str, pattern: str) -> bool:
+    """Tell whether a file that a glob finds is hidden, and not asked for by such a name."""
+    segments = pattern.strip("/").split("/")
+    if any(_hides(segment) for segment in segments if any(mark in segment for mark in "*?[")):
+        return False
+    spelt_out = {segment for segment in segments if _hides(segment)}
+    return any(_hides(part) and part not in spelt_out for part in PurePosixPath(name).parts)
 
 
 def _where(filters: Filter) -> str:

@@ -1,8 +1,9 @@
 """Tables in JSON Lines: one object a line, lists for shaped inputs, optionally compressed.
 
 A line that is no object costs its row and not the run; its reason names the line. Lines are parsed
-by Arrow, a block at a time; a block Arrow cannot type is parsed line by line, and what is of
-another type than the contract's goes on as text, which the decoder judges. A row's position is its
+by Arrow, a block at a time, where Arrow gives what JSON says; any other block is parsed line by
+line, and a value that is not plainly of the contract's type is handed on as JSON, for the decoder
+to judge. A row's position is its
 line's; empty lines leave gaps. A column that is missing in a line is null. A large file is cut at
 line ends, unless it is compressed; lines are counted from where a part begins.
 """
@@ -15,17 +16,20 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pajson
 
 from fourways_api import Contract
 from fourways_runtime.errors import SourceError
 from fourways_runtime.scoring.columns import Reject, Rows
+from fourways_runtime.scoring.json_cells import json_column
+from fourways_runtime.scoring.literals import BYTE_ORDER_MARK, EXACT, is_float, json_object
 from fourways_runtime.scoring.splits import Split
 
 from . import BATCH_BYTES
 from .base import Chunk, check_more, completed
 from .files import Files
-from .text_table import TextTable
+from .text_table import HOLDS_NUL, NUL_RUN, TextTable
 from .watermarks import DETAIL, NUMBER, kind_of
 
 BLOCK_BYTES = 4 * 2**20
@@ -39,6 +43,8 @@ _COMPRESSED = (".gz", ".zst", ".bz2", ".lz4", ".br")
 """What Arrow takes to be compressed, by its name."""
 
 _EMPTY = (b"\n\n", b"\n\r\n")
+_NOT_JSON = (b"NaN", b"Inf")
+"""What Arrow takes for numbers, and JSON does not know."""
 
 
 class JsonTable(TextTable):
@@ -53,8 +59,10 @@ class JsonTable(TextTable):
     ) -> None:
         super().__init__(files, contract, more, batch_bytes)
         self._kinds: dict[str, Any] = {contract.entity_key.name: _arrow(contract.entity_key.type)}
+        self._fields = {contract.entity_key.name: (str(contract.entity_key.type), 0)}
         for field in contract.inputs:
             self._kinds[field.name] = _arrow(field.type, len(field.shape))
+            self._fields[field.name] = (str(field.type), len(field.shape))
 
     def splits(self, rows: int) -> list[Split]:
         """Cut the table into its files, and those into parts; look at their first lines."""
@@ -94,7 +102,7 @@ class JsonTable(TextTable):
         """Miss a column that none of the first lines has, unless it may be missing."""
         seen: dict[str, None] = {}
         for line in block.splitlines():
-            value = _object(line)
+            value, _ = json_object(line)
             seen.update(dict.fromkeys(value or ()))
         if not seen:
             return
@@ -160,6 +168,10 @@ class JsonTable(TextTable):
             if block is None:
                 return
             lines = block.count(b"\n") + (not block.endswith(b"\n"))
+            if NUL_RUN in block:
+                at = line + 1 + block.count(b"\n", 0, block.index(NUL_RUN))
+                where = f"line {at}" + (f" from byte {begin} on" if begin else "")
+                raise SourceError(f"{split.file}: {where} {HOLDS_NUL}")
             batch, rows, rejects = self._parsed(block, lines, columns, first, line, begin)
             line += lines
             for start in range(0, max(len(rows), 1), self._rows):
@@ -171,8 +183,10 @@ class JsonTable(TextTable):
     def _parsed(
         self, block: bytes, lines: int, columns: list[str], first: int, line: int, begin: int
     ) -> tuple[pa.RecordBatch, Rows, list[Reject]]:
-        if not any(mark in block for mark in _EMPTY) and not block.startswith((b"\n", b"\r\n")):
-            batch = self._quickly(block, columns)
+        if not any(mark in block for mark in (*_EMPTY, *_NOT_JSON)) and not block.startswith(
+            (b"\n", b"\r\n", BYTE_ORDER_MARK)
+        ):
+            batch = self._quickly(block, columns) if _is_utf8(block) else None
             if batch is not None and batch.num_rows == lines:
                 return batch, np.arange(first + line, first + line + lines), []
         return self._slowly(block, columns, first, line, begin)
@@ -196,7 +210,20 @@ class JsonTable(TextTable):
         if any(name not in table.column_names for name in columns):
             return None
         batches = table.select(columns).combine_chunks().to_batches()
-        return batches[0] if batches else None
+        if not batches or any(self._is_large(name, batches[0]) for name in columns):
+            return None
+        return batches[0]
+
+    def _is_large(self, name: str, batch: pa.RecordBatch) -> bool:
+        """Tell whether a whole number in a column of floats may have been rounded."""
+        kind, depth = self._fields.get(name, ("", 0))
+        if not is_float(kind):
+            return False
+        column: Any = batch.column(name)
+        for _ in range(depth):
+            column = pc.list_flatten(column)
+        largest: Any = pc.max(pc.abs(column)).as_py()
+        return largest is not None and largest >= EXACT[kind]
 
     def _slowly(
         self, block: bytes, columns: list[str], first: int, line: int, begin: int
@@ -206,17 +233,33 @@ class JsonTable(TextTable):
         for at, text in enumerate(block.removesuffix(b"\n").split(b"\n"), start=line):
             if not text.strip():
                 continue
-            found = _object(text)
+            found, fault = json_object(text)
             if found is None:
                 where = f"line {at + 1}" + (f" from byte {begin} on" if begin else "")
-                rejects.append(Reject(first + at, None, "row", f"{where}: no JSON object"))
+                rejects.append(Reject(first + at, None, "row", f"{where}: {fault}"))
                 continue
             rows.append(first + at)
             for name, column in values.items():
                 column.append(found.get(name))
-        arrays = [_array(values[name], self._kinds.get(name)) for name in columns]
+        arrays = [self._column(name, values[name]) for name in columns]
         batch: Any = pa.RecordBatch.from_arrays(arrays, columns)
         return batch, np.array(rows, np.int64), rejects
+
+    def _column(self, name: str, values: list[Any]) -> Any:
+        if name in self._fields:
+            kind, depth = self._fields[name]
+            return json_column(kind, depth, values)
+        return _untyped(values, self._kinds.get(name))
+
+
+def _is_utf8(block: bytes) -> bool:
+    if block.isascii():
+        return True
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _arrow(kind: str, depth: int = 0) -> Any:
@@ -230,36 +273,21 @@ def _kind(block: bytes, fixed: Mapping[str, str | None], column: str) -> str | N
     """Tell what the values of a column are, by those of the first lines."""
     if column in fixed:
         return kind_of(pa.array([fixed[column]], pa.string()))
-    lines = filter(None, map(_object, block.splitlines()))
+    lines = filter(None, (json_object(line)[0] for line in block.splitlines()))
     values = [value for line in lines if (value := line.get(column)) not in (None, "")]
     if values and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return NUMBER
-    return kind_of(_array(list(map(_text, values)), pa.string()))
+    return kind_of(pa.array(list(map(_text, values)), pa.string()))
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = orjson.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _array(values: list[Any], kind: Any) -> Any:
-    """Return values as the type wanted, or else as text: the decoder says what is wrong."""
-    try:
-        if kind is None or _plain(values, kind):
+def _untyped(values: list[Any], kind: Any) -> Any:
+    """Return values of a column that only tells new rows from old: typed where they are alike."""
+    if not any(isinstance(value, bool) for value in values):
+        try:
             return pa.array(values, kind)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError):
-        pass
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
+            pass
     return pa.array([_text(value) for value in values], pa.string())
-
-
-def _plain(values: list[Any], kind: Any) -> bool:
-    """Tell whether Arrow takes the values as they are, and does not make numbers of truths."""
-    if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_list(kind):
-        return True
-    return not any(isinstance(value, bool) for value in values)
 
 
 def _text(value: Any) -> str | None:

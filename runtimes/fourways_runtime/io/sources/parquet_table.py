@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -22,8 +23,11 @@ from fourways_runtime.scoring.cells import accepts
 from fourways_runtime.scoring.splits import Newer, Section, Split
 
 from . import BATCH_BYTES, rows_at_once
-from .base import SPLIT_ROWS, Chunk, check_more, check_names, completed, wanted
+from .arrow_types import plain_batch, plain_type
+from .base import SPLIT_ROWS, Absent, Chunk, check_more, completed, wanted
 from .files import SUFFIXES, Files
+from .partitions import Part
+from .watermarks import DETAIL, constant_kind, kind_of_type, older, parsed, why_incomparable
 
 _arrow: Any = pa
 _concat = _arrow.concat_batches  # Its stub knows it not.
@@ -34,6 +38,21 @@ _MARK = b"PAR1"
 _FIRST_BYTES = 512
 _FOOTERS_AT_ONCE = 8
 """Footers asked for at once where each is a round trip."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Footer:
+    """What is known of a file once its footer was read."""
+
+    mark: str
+    """Its fingerprint."""
+
+    groups: tuple[int, ...]
+    """Rows of its row groups."""
+
+    columns: tuple[str, ...]
+    kinds: dict[str, str | None]
+    """Of each column that tells what is new, and that is in the file: the kind of its values."""
 
 
 class ParquetTable:
@@ -64,25 +83,42 @@ class ParquetTable:
         """How many rows there are; known once every footer was read."""
         if "_footers" not in self.__dict__:
             return None
-        return sum(sum(groups) for _, groups in self._footers)
+        return sum(sum(footer.groups) for footer in self._footers)
 
     @cached_property
-    def _footers(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Of each file its fingerprint and the rows of its row groups."""
+    def _footers(self) -> list[_Footer]:
+        """Read the footer of each file. Raises SourceError, FetchFailed."""
         parts = self._files.parts
 
-        def look(at: int) -> tuple[str, tuple[int, ...]]:
-            path, name = parts[at].path, self._files.told(parts[at].path)
-            mark = self._files.fingerprint(path)
-            fragment = self._open(path, name, parts[at].constants, mark)
-            return mark, tuple(group.num_rows for group in fragment.row_groups)
+        def look(part: Part) -> _Footer:
+            name, mark = self._files.told(part.path), self._files.fingerprint(part.path)
+            schema = (fragment := self._open(part.path, name, mark)).physical_schema
+            check_more(self._more, [*schema.names, *part.constants], name)
+            return _Footer(
+                mark,
+                tuple(group.num_rows for group in fragment.row_groups),
+                tuple(schema.names),
+                {n: _kind(n, schema, name) for n in self._more if n in schema.names},
+            )
 
         if self._files.local or len(parts) == 1:
-            return [look(at) for at in range(len(parts))]
+            return [look(part) for part in parts]
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-            return list(pool.map(look, range(len(parts))))
+            return list(pool.map(look, parts))
 
-    def _open(self, path: str, name: str, fixed: Mapping[str, str | None], mark: str) -> Any:
+    def why_incomparable(self, newer: Newer) -> str | None:
+        """See :class:`.base.Table`."""
+        name = newer.column
+        kinds = {footer.kinds.get(name) or self._fixed_kind(name) for footer in self._footers}
+        told = (why_incomparable(name, kind, newer.value) for kind in kinds)
+        return next(filter(None, told), None)
+
+    def _fixed_kind(self, column: str) -> str | None:
+        """Return what the values of a column are that is in the names of folders."""
+        given = [part.constants[column] for part in self._files.parts if column in part.constants]
+        return constant_kind(given)
+
+    def _open(self, path: str, name: str, mark: str) -> Any:
         if self._last is not None and self._last[0] == path + mark:
             return self._last[1]
         with self._files.reading(name):
@@ -93,8 +129,7 @@ class ParquetTable:
                 if fault := _other_format(self._files.filesystem, path):
                     raise SourceError(f"{name}: {fault}") from None
                 raise
-            _check(self._contract, schema, fixed, name)
-            check_more(self._more, [*fragment.physical_schema.names, *fixed], name)
+            _check_types(self._contract, schema, name)
             fragment.ensure_complete_metadata()
         self._last = path + mark, fragment
         return fragment
@@ -103,20 +138,23 @@ class ParquetTable:
         """Cut the table into runs of row groups of about ``rows`` rows."""
         found: list[Split] = []
         first = 0
-        for part, (mark, groups) in zip(self._files.parts, self._footers, strict=True):
-            told = self._files.told(part.path)
+        absent = Absent(self._contract)
+        kinds = {column: self._fixed_kind(column) for column in self._more}
+        for part, footer in zip(self._files.parts, self._footers, strict=True):
+            told, groups = self._files.told(part.path), footer.groups
+            more = [name for name in part.constants if name not in footer.columns]
+            fixed = {**part.constants, **absent.of([*footer.columns, *more], told)}
             begin = 0
             while begin < len(groups):
                 end, count = begin + 1, groups[begin]
                 while end < len(groups) and count + groups[end] <= rows:
                     count, end = count + groups[end], end + 1
-                detail = {
-                    "path": part.path,
-                    "groups": [begin, end],
-                    "constants": dict(part.constants),
-                }
-                found.append(Split(len(found), told, detail, count, mark, first))
+                detail = {"path": part.path, "groups": [begin, end], "constants": fixed}
+                if self._more:
+                    detail[DETAIL] = kinds
+                found.append(Split(len(found), told, detail, count, footer.mark, first))
                 first, begin = first + count, end
+        absent.check()
         return found
 
     def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
@@ -125,24 +163,50 @@ class ParquetTable:
 
     def _read(self, split: Split, newer: Newer | None) -> Iterator[Chunk]:
         path, fixed = split.detail["path"], split.detail["constants"]
-        whole = self._open(path, split.file, fixed, split.fingerprint)
+        whole = self._open(path, split.file, split.fingerprint)
         groups = range(*split.detail["groups"])
-        condition = None
+        there = whole.physical_schema
+        values = self._constants(split, there.names)
+        if (
+            newer is not None
+            and newer.column in values
+            and older(values[newer.column], newer.value)[0]
+        ):
+            return  # All its rows are: their folder says so.
+        condition = after = None
         with self._files.reading(split.file):
             fragment = whole.subset(row_group_ids=list(groups))
-            if newer is not None and newer.column in whole.physical_schema.names:
-                condition = _condition(newer, whole.physical_schema.field(newer.column).type)
+            if newer is not None and newer.column in there.names:
+                condition = _condition(newer, there.field(newer.column).type)
+                after = newer if condition is None else None
+            if condition is not None and not _holds_views(there, self._columns):
                 # By the footer's statistics, so that row groups without a newer row are not read.
                 fragment = fragment.subset(filter=condition)
+            else:
+                condition, after = None, newer if newer and newer.column in there.names else None
         position = split.start
         for batch in self._batches(split.file, fragment, fixed, condition):
-            yield Chunk(batch, np.arange(position, position + batch.num_rows))
+            rows = np.arange(position, position + batch.num_rows)
             position += batch.num_rows
+            if after is not None:
+                kept = ~older(batch.column(after.column), after.value)
+                batch, rows = batch.filter(pa.array(kept)), rows[kept]
+            marks: Any = next(iter(values.values()), None)
+            yield Chunk(batch, rows, [], None if marks is None else _repeated(marks, len(rows)))
+
+    def _constants(self, split: Split, there: list[str]) -> dict[str, Any]:
+        """Return the columns that tell what is new and stand in folder names: one value each."""
+        fixed = split.detail["constants"]
+        return {
+            column: parsed(fixed[column], split.detail[DETAIL][column])
+            for column in self._more
+            if column not in there and column in fixed
+        }
 
     def sections(self, split: Split) -> Iterator[Section]:
         """Cut a part into its row groups, each with a digest of the columns that are read."""
         path, fixed = split.detail["path"], split.detail["constants"]
-        whole = self._open(path, split.file, fixed, split.fingerprint)
+        whole = self._open(path, split.file, split.fingerprint)
         told = [
             f"{name} {whole.physical_schema.field(name).type}"
             if name in whole.physical_schema.names
@@ -192,7 +256,7 @@ class ParquetTable:
             if batch is None:
                 return
             if batch.num_rows:
-                yield completed(batch, self._columns, fixed)
+                yield completed(plain_batch(batch), self._columns, fixed)
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the table from its start, in order."""
@@ -247,19 +311,49 @@ def _joined(batches: Iterator[Any], rows: int) -> Iterator[Any]:
 
 
 def _condition(newer: Newer, kind: Any) -> Any:
+    """Say which rows are not older; None where Arrow cannot compare the type within a file."""
+    types = pa.types
+    if types.is_dictionary(kind) or types.is_decimal(kind) or types.is_string_view(kind):
+        return None
     column: Any = ds.field(newer.column)
-    return (column >= pa.scalar(newer.value).cast(kind)) | column.is_null()
+    try:
+        since = pa.scalar(newer.value).cast(kind)
+    except pa.ArrowInvalid:
+        return None  # Outside its range, or a fraction: compared by value then.
+    missing = column.is_null(nan_is_null=True) if types.is_floating(kind) else column.is_null()
+    return (column >= since) | missing
 
 
-def _check(contract: Contract, schema: Any, fixed: Mapping[str, str | None], file: str) -> None:
-    names = list(schema.names)
-    check_names(contract, [*names, *(name for name in fixed if name not in names)], file)
+def _holds_views(schema: Any, columns: Sequence[str]) -> bool:
+    """Tell whether Arrow cannot filter a column that is read before it is cast."""
+    read = (schema.field(name).type for name in columns if name in schema.names)
+    return any(plain_type(kind) is not kind for kind in read)
+
+
+def _repeated(value: Any, count: int) -> Any:
+    return pa.repeat(value[0], count)
+
+
+def _kind(column: str, schema: Any, file: str) -> str:
+    """Return what the values of a column are that tells what is new. Raises SourceError."""
+    found = plain_type(schema.field(column).type)
+    kind = kind_of_type(found)
+    if kind is None:
+        raise SourceError(
+            f"{file}: column {column} is {found}, by which rows cannot be told new from old; "
+            "convert it to a whole number, a float, a decimal, text, a date or a timestamp"
+        )
+    return kind
+
+
+def _check_types(contract: Contract, schema: Any, file: str) -> None:
     key = contract.entity_key
     fields = [(key.name, key.type, ()), *((f.name, f.type, f.shape) for f in contract.inputs)]
     for name, kind, shape in fields:
-        if name not in names:
+        # A column that occurs twice is told of with the missing ones.
+        if schema.names.count(name) != 1:
             continue
-        found = schema.field(name).type
+        found = plain_type(schema.field(name).type)
         if not accepts(kind, shape, found):
             says = kind + (f" of shape {list(shape)}" if shape else "")
             raise SourceError(

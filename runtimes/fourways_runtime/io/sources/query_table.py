@@ -33,6 +33,7 @@ from ..postgres.user_database import UserDatabase
 from . import BATCH_BYTES, rows_at_once
 from .base import SPLIT_ROWS, Chunk, check_more, check_names, wanted
 from .key_ranges import KeyRange, cut
+from .watermarks import NUMBER, TEXT, TIME, ZONED, why_incomparable
 
 WHERE = "the source's query"
 TRIES = 3
@@ -40,7 +41,7 @@ RETRY_SECONDS = 1.0
 _WHOLE = frozenset({"int2", "int4", "int8"})
 _NUMBERS = _WHOLE | {"float4", "float8", "numeric"}
 _TEXTS = frozenset({"text", "varchar", "bpchar", "name", "char", "uuid", "citext"})
-_ORDERED = FIXED | _TEXTS
+_TIMES = {"date": TIME, "timestamp": TIME, "timestamptz": ZONED}
 
 
 class QueryTable:
@@ -57,6 +58,9 @@ class QueryTable:
         self.total_rows: int | None = None
         self._contract = contract
         self._more = more
+        self._kinds: dict[str, str] = {}
+        """Of the columns that tell what is new: the kind of their values."""
+
         self._limits = rows_at_once(contract, batch_bytes), batch_bytes
         self._names = tuple(dict.fromkeys((*wanted(contract), *more)))
         self._split_by = query.split_by
@@ -96,12 +100,16 @@ class QueryTable:
             types = self._described(connection)
             if _fingerprint(types) != split.fingerprint:
                 raise SourceError(f"{split.file}: changed while it was read: {_diff(types, split)}")
-            columns = [Column(name, self._sent(name, types[name])) for name in self._names]
+            columns = [Column(name, self._sent(types[name])) for name in self._names]
             statement = self._statement(columns, types, split, newer)
             position = split.start
             for batch in _batches(connection, statement, Unpacker(columns), *self._limits):
                 yield Chunk(batch, np.arange(position, position + batch.num_rows))
                 position += batch.num_rows
+
+    def why_incomparable(self, newer: Newer) -> str | None:
+        """See :class:`.base.Table`."""
+        return why_incomparable(newer.column, self._kinds.get(newer.column), newer.value)
 
     def sections(self, split: Split) -> Iterator[Section]:
         """Return the part as it is: rows are read to be compared."""
@@ -164,11 +172,13 @@ class QueryTable:
                     "change the contract, or convert the column"
                 )
         for name in self._more:
-            if by_name[name] not in _ORDERED:
+            ordered = _kind(by_name[name])
+            if ordered is None:
                 raise SourceError(
                     f"{WHERE}: column {name} is {by_name[name]}, by which rows cannot be told "
                     "new from old; convert it to bigint, double precision, text or a time"
                 )
+            self._kinds[name] = ordered
         by = self._split_by
         if by is not None and by_name.get(by) not in _WHOLE:
             was = f"is {by_name[by]}" if by in by_name else "is missing"
@@ -176,11 +186,9 @@ class QueryTable:
         kept = (*self._names, *((by,) if by is not None else ()))
         return {name: by_name[name] for name in kept}
 
-    def _sent(self, name: str, kind: str) -> str:
-        """Return the type a column is sent as."""
-        if kind == "numeric":
-            kinds = {field.name: field.type for field in self._contract.inputs}
-            return "float8" if kinds.get(name, "").startswith("float") else "text"
+    @staticmethod
+    def _sent(kind: str) -> str:
+        """Return the type a column is sent as; numeric as text, so that no digit is lost."""
         return kind if kind in FIXED else "text"
 
     def _statement(
@@ -256,6 +264,13 @@ def _type(oid: int) -> str:
     return f"{found.name}[]" if found.array_oid == oid else found.name
 
 
+def _kind(found: str) -> str | None:
+    """Return the kind of a column's values; None where they cannot tell new rows from old."""
+    if found in _NUMBERS - {"numeric"}:
+        return NUMBER
+    return TEXT if found in _TEXTS else _TIMES.get(found)
+
+
 def _fits(kind: str, shape: tuple[int, ...], found: str) -> bool:
     element, listed = found.removesuffix("[]"), found.endswith("[]")
     if shape and element in ("json", "jsonb") and not listed:
@@ -273,7 +288,7 @@ def _selected(column: Column, kind: str) -> sql.Composed:
         return sql.SQL("to_json({})::text").format(name)
     if kind in FIXED:
         return sql.SQL("{}").format(name)
-    return sql.SQL("{}::{}").format(name, sql.SQL("float8" if column.kind == "float8" else "text"))
+    return sql.SQL("{}::text").format(name)
 
 
 def _fingerprint(types: dict[str, str]) -> str:

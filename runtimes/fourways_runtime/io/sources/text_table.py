@@ -11,7 +11,15 @@ from fourways_runtime.scoring.splits import Newer, Section, Split
 from . import BATCH_BYTES, rows_at_once
 from .base import Chunk, wanted
 from .files import Files
-from .watermarks import DETAIL, agreed, sifted
+from .watermarks import DETAIL, agreed, sifted, why_incomparable
+
+NUL_RUN = b"\0\0"
+"""No text holds this. A file that lost a block, or that was never written to its end, does: how
+many rows stood there nobody knows, so the file is refused and not a row of it."""
+
+HOLDS_NUL = (
+    "holds NUL bytes: the file is damaged or is not UTF-8 text; write the file again as UTF-8"
+)
 
 
 class TextTable(ABC):
@@ -30,6 +38,7 @@ class TextTable(ABC):
         self._contract = contract
         self._more = more
         self._rows = rows_at_once(contract, batch_bytes)
+        self._noted: dict[str, str | None] = {}
         self._columns = tuple(dict.fromkeys((*wanted(contract), *more)))
 
     @abstractmethod
@@ -64,6 +73,10 @@ class TextTable(ABC):
                 last = [*chunk.rows[-1:].tolist(), *(reject.row for reject in chunk.rejects)]
                 position = max(position, *(row + 1 for row in last))
 
+    def why_incomparable(self, newer: Newer) -> str | None:
+        """See :class:`.base.Table`."""
+        return why_incomparable(newer.column, self._noted.get(newer.column), newer.value)
+
     def _note_kind(
         self, splits: list[Split], column: str, kinds: Iterable[tuple[str, str | None]]
     ) -> None:
@@ -71,6 +84,6 @@ class TextTable(ABC):
 
         ``kinds`` are what the first rows of each file say, with its name. Raises SourceError.
         """
-        kind = agreed(column, kinds)
+        kind = self._noted[column] = agreed(column, kinds)
         for split in splits:
             split.detail[DETAIL] = kind

@@ -2,12 +2,18 @@
 
 Owns what the values of a column of text are, and which rows are older than a value. What they are
 is found out once, when the table is cut, and told to whoever reads it: else a part without a
-decimal point would be another type than the next. Pure.
+decimal point would be another type than the next. A column that has a type compares by it.
+
+A watermark may come out a little lower than it was (a decimal, a time in nanoseconds), and a row is
+scored twice then; it is never higher, which would leave rows out. Infinity and NaN are none. Pure.
 """
 
 from __future__ import annotations
 
+import decimal
+import math
 from collections.abc import Iterable
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -16,7 +22,8 @@ import pyarrow.compute as pc
 
 from fourways_runtime.errors import SourceError
 from fourways_runtime.scoring.cells import Cells, Faults, is_text, shown, texts_of
-from fourways_runtime.scoring.columns import Reject
+from fourways_runtime.scoring.columns import Array, Reject
+from fourways_runtime.scoring.json_cells import is_json, json_texts
 from fourways_runtime.scoring.splits import Newer
 
 from .base import Chunk
@@ -33,6 +40,109 @@ _LOOKED_AT = 1000
 
 DETAIL = "watermark"
 """What a split's detail calls the kind of value."""
+
+
+def kind_of_type(found: Any) -> str | None:
+    """Return the kind of a typed column's values; None where it cannot tell new rows from old."""
+    types = pa.types
+    if types.is_dictionary(found):
+        found = found.value_type
+    if types.is_integer(found) or types.is_floating(found) or types.is_decimal(found):
+        return NUMBER
+    if types.is_timestamp(found):
+        return TIME if found.tz is None else ZONED
+    if types.is_date(found):
+        return TIME
+    return TEXT if is_text(found) else None
+
+
+def why_incomparable(column: str, kind: str | None, value: Any) -> str | None:
+    """Say why values of a kind cannot be held against the last run's highest; None if they can."""
+    if kind is None:
+        return None
+    if kind == TEXT:
+        fits = isinstance(value, str)
+    elif kind == NUMBER:
+        fits = isinstance(value, int | float)
+    else:
+        moment = _moment(value)
+        zoned = isinstance(moment, datetime) and moment.tzinfo is not None
+        fits = moment is not None and zoned == (kind == ZONED)
+    if fits:
+        return None
+    return f"column {column} is a {kind}, and the run before ended at {shown(value)}"
+
+
+def lowered(value: Any, lookback: str) -> Any:
+    """Return a watermark that lies ``lookback`` lower: a number, or a duration such as ``36h``.
+
+    None where the two do not go together: a text has no distance, a time needs a duration.
+    """
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86_400}.get(lookback[-1])
+    if unit is None:
+        is_number = isinstance(value, int | float)
+        return value - int(lookback) if is_number else None
+    moment = _moment(value)
+    if moment is None:
+        return None
+    back = timedelta(seconds=int(lookback[:-1]) * unit)
+    try:
+        if isinstance(moment, datetime):
+            return (moment - back).isoformat()
+        return (moment - timedelta(days=math.ceil(back / timedelta(days=1)))).isoformat()
+    except OverflowError:
+        first = datetime.min.replace(tzinfo=moment.tzinfo) if isinstance(moment, datetime) else None
+        return (first or date.min).isoformat()
+
+
+def lies_ahead(value: Any, now: datetime) -> bool:
+    """Tell whether a watermark is a time later than ``now`` (with a zone) and a day."""
+    moment = _moment(value)
+    if moment is None:
+        return False
+    if not isinstance(moment, datetime):
+        return moment > now.date() + timedelta(days=1)
+    zoned = moment if moment.tzinfo is not None else moment.replace(tzinfo=now.tzinfo)
+    return zoned > now + timedelta(days=1)
+
+
+def _moment(value: Any) -> date | datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        return date.fromisoformat(value) if len(value) == 10 else datetime.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def older(column: Cells, value: Any) -> Array:
+    """Tell which rows (N,) of a typed column are lower than ``value``; a missing one is not.
+
+    Raises:
+        pa.ArrowException: the two cannot be compared.
+
+    """
+    column = _simple(column)
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64(), safe=False)
+        value = float(value)
+        value -= 4 * math.ulp(value)  # Arrow may be off in the last digits.
+    elif isinstance(value, float) and pa.types.is_integer(column.type):
+        column = column.cast(pa.float64(), safe=False)
+    elif isinstance(value, int) and pa.types.is_integer(column.type):
+        kind: Any = column.type.to_pandas_dtype()
+        limits = np.iinfo(kind)
+        value = min(max(value, int(limits.min)), int(limits.max))
+    since: Any = pa.scalar(value)
+    below = pc.less(column, since if since.type == column.type else since.cast(column.type))
+    found: Array = below.fill_null(False).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _simple(column: Cells) -> Cells:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
 
 
 def kind_of(cells: Cells) -> str | None:
@@ -66,6 +176,18 @@ def agreed(column: str, kinds: Iterable[tuple[str, str | None]]) -> str | None:
     return known[0][1] if known else None
 
 
+def constant_kind(given: Iterable[str | None]) -> str | None:
+    """Return what the values of a column are that stands in the names of folders."""
+    return kind_of(pa.array(sorted({value for value in given if value}), pa.string()))
+
+
+def parsed(value: str | None, kind: str | None) -> Cells:
+    """Return one value of such a column as its kind says, (1,); one of another kind is missing."""
+    cells: Cells = pa.array([value], pa.string())
+    typed = None if kind is None else _cast(cells, kind)
+    return pa.nulls(1, _TYPES[kind or TEXT][0]) if typed is None else typed
+
+
 def sifted(chunk: Chunk, column: str, kind: str | None, newer: Newer | None, file: str) -> Chunk:
     """Return the rows that are not older, and their values in ``column``.
 
@@ -83,16 +205,12 @@ def sifted(chunk: Chunk, column: str, kind: str | None, newer: Newer | None, fil
     kept[list(faults)] = False
     if newer is not None:
         try:
-            # A column without a decimal point in this part may have had one in others.
-            compared = values.cast(pa.float64()) if isinstance(newer.value, float) else values
-            since: Any = pa.scalar(newer.value).cast(compared.type)
+            kept &= ~older(values, newer.value)
         except pa.ArrowException:
             raise SourceError(
                 f"{file}: column {column} is a {kind}, and the run before ended at "
                 f"{shown(newer.value)}; run once without incremental"
             ) from None
-        older = pc.less(compared, since).fill_null(False)
-        kept &= ~older.to_numpy(zero_copy_only=False)
     if kept.all():
         return Chunk(chunk.batch, chunk.rows, chunk.rejects, values)
     mask = pa.array(kept)
@@ -102,6 +220,8 @@ def sifted(chunk: Chunk, column: str, kind: str | None, newer: Newer | None, fil
 
 
 def _typed(cells: Cells, kind: str | None, told: str) -> tuple[Cells, Faults]:
+    if is_json(cells.type):
+        cells = json_texts(cells)
     if not is_text(cells.type):
         return cells, {}
     texts = _texts(cells)
@@ -152,10 +272,18 @@ def _cast(texts: Cells, kind: str) -> Cells | None:
 
 def highest(column: Cells) -> Any:
     """Return the highest value, as JSON has it; None where there is none."""
+    column = _simple(column)
+    if pa.types.is_null(column.type):
+        return None
+    if pa.types.is_floating(column.type):
+        column = column.filter(pc.is_finite(column))
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
         # Python's times end at microseconds: a little lower, and a row is scored twice.
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     top = pc.max(column).as_py()
     if isinstance(top, bytes):
         return top.decode("utf-8", "replace")
+    if isinstance(top, decimal.Decimal):
+        whole = top == top.to_integral_value() and abs(top) < 2**63
+        return int(top) if whole else float(top)
     return top.isoformat() if hasattr(top, "isoformat") else top

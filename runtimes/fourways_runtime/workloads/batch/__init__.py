@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fourways_api import RunReport, RuntimeConfig
@@ -42,7 +43,7 @@ def main() -> int:
         nonlocal progress
         run = open_run(config, read_run())
         progress = run.progress
-        return succeeded(run.execute())
+        return succeeded(run.execute(), run.notes)
 
     def completed(report: RunReport) -> RunReport:
         return report if progress is None else _failed(report, progress)
@@ -59,11 +60,12 @@ def open_run(config: RuntimeConfig, name: str) -> BatchRun:
     return BatchRun(config, name)
 
 
-def succeeded(published: PublishedRun | RunRecord) -> RunReport:
+def succeeded(published: PublishedRun | RunRecord, notes: Sequence[str] = ()) -> RunReport:
     """Return what there is to report of a run that is published."""
+    told = f"{published.rows} rows published, {published.rejects} refused"
     return RunReport(
         outcome="Succeeded",
-        message=f"{published.rows} rows published, {published.rejects} refused",
+        message="; ".join([told, *notes]),
         rows=published.rows,
         rejects=published.rejects,
         digest=published.digest,

@@ -189,12 +189,19 @@ class Heartbeat:
         self._ledger = ledger
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._error: Exception | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Heartbeat:
         self._thread.start()
+        return self
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
+
+    def check(self) -> None:
+        """Raise what ended the thread: without it others take this worker's claims for lost."""
+        if self._error is not None:
+            raise self._error
 
     def _beat(self) -> None:
         while not self._stop.wait(LEASE_SECONDS / 4):
@@ -202,6 +209,9 @@ class Heartbeat:
                 self._ledger.renew()
             except StoreUnavailable:
                 continue  # Whoever writes next finds out, and says so.
+            except Exception as error:  # noqa: BLE001  (raised where the worker waits)
+                self._error = error
+                return
 
 
 def as_error(failure: Failure) -> WorkloadError:

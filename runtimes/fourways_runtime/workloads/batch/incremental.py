@@ -18,10 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fourways_runtime.io.sinks.key_hashes import text_hashes
-from fourways_runtime.io.sources.watermarks import highest
+from fourways_runtime.io.sources.watermarks import highest, lowered
 from fourways_runtime.io.store.runs.merge import among
 from fourways_runtime.scoring.cells import Cells, is_list, is_text
 from fourways_runtime.scoring.columns import Array, Rows
+from fourways_runtime.scoring.json_cells import is_json
+from fourways_runtime.scoring.literals import shown
 from fourways_runtime.scoring.splits import Newer, Section
 
 if TYPE_CHECKING:
@@ -54,9 +56,21 @@ def why_full(spec: Incremental | None, run: Run, contract: str, base: Base | Non
     if base.duplicates:
         # A row that gave way looks new, and would win over the one that has not changed.
         return "the published run met repeated keys"
+    if spec.lookback is not None and lowered(base.watermark, spec.lookback) is None:
+        return (
+            f"lookback {spec.lookback} cannot be taken from the watermark {shown(base.watermark)}: "
+            "a number needs a number, a time a duration"
+        )
     if spec.full_every is not None and base.since_full + 1 >= spec.full_every:
         return f"every {spec.full_every} runs all is scored"
     return None
+
+
+def since(spec: Incremental, base: Base) -> Any:
+    """Return the watermark from which rows are scored: the published run's, less the lookback."""
+    if spec.lookback is None:
+        return base.watermark
+    return lowered(base.watermark, spec.lookback)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +176,8 @@ def _mixed(values: Array) -> Array:
 def _column_hashes(column: Cells) -> Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if is_json(column.type):
+        column = column.storage
     if pa.types.is_null(column.type):
         return np.full(len(column), _NULL)
     if is_list(column.type):

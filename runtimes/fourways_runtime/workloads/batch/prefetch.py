@@ -2,15 +2,18 @@
 
 Reading and writing have a thread each, scoring one a core (onnxruntime, Arrow and COPY let go of
 the interpreter); so memory does not grow with the table.
+
+An error on one of the threads wakes whoever waits for another: a source that hangs does not hide
+that the store has refused a write.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -20,13 +23,27 @@ DRAIN_SECONDS = 5.0
 """How long a stopped run waits for the statement under way, to clean up behind itself."""
 
 
+WATCH_SECONDS = 1.0
+"""How often whoever watches the work is asked while it is waited for."""
+
+
+def _nothing() -> None:
+    pass
+
+
 def overlapped(
-    items: Iterator[A], score: Callable[[A], B], write: Callable[[B], C], threads: int
+    items: Iterator[A],
+    score: Callable[[A], B],
+    write: Callable[[B], C],
+    threads: int,
+    watch: Callable[[], None] = _nothing,
 ) -> Generator[C]:
     """Take items, score each and write it; yield what writing returned, in order.
 
-    The first error of any of the three ends it. Left early, what is under way is dropped, and what
-    is being written is waited for, for a while.
+    The first error of any of the three ends it. ``watch`` is called while there is nothing to do
+    but wait, every WATCH_SECONDS; what it raises ends it as well (a heartbeat that failed, a model
+    that does not come back). Left early, what is under way is dropped, and what is being written is
+    waited for, for a while.
     """
     reading = ThreadPoolExecutor(1, thread_name_prefix="read")
     scoring = ThreadPoolExecutor(threads, thread_name_prefix="score")
@@ -38,22 +55,46 @@ def overlapped(
         more = True
         while more or under_way:
             while more and len(under_way) <= threads:
+                _wait((upcoming, *list(under_way)[:1]), (*under_way, *written), watch)
+                if not upcoming.done():
+                    break  # What is scored is written meanwhile: reading may take long.
                 item = upcoming.result()
                 more = item is not None
                 if item is not None:
                     upcoming = reading.submit(next, items, None)
                     under_way.append(scoring.submit(score, item))
             if under_way:
-                scored = under_way.popleft().result()
+                scored = _result(under_way.popleft(), (upcoming, *under_way, *written), watch)
                 if len(written) > 1:
-                    yield written.popleft().result()
+                    yield _result(written.popleft(), (upcoming, *under_way, *written), watch)
                 written.append(writing.submit(write, scored))
         while written:
-            yield written.popleft().result()
+            yield _result(written.popleft(), written, watch)
     finally:
         for pool in (reading, scoring, writing):
             pool.shutdown(wait=False, cancel_futures=True)
         _settle(written)
+
+
+def _result(future: Future[A], others: Iterable[Future[Any]], watch: Callable[[], None]) -> A:
+    """Wait for a future's result; raise what another ends with meanwhile, or ``watch`` raises."""
+    _wait((future,), others, watch)
+    return future.result()
+
+
+def _wait(
+    wanted: Sequence[Future[Any]], others: Iterable[Future[Any]], watch: Callable[[], None]
+) -> None:
+    """Wait until one of the ``wanted`` is done. Raises what one of the others ends with."""
+    pending = [other for other in others if other not in wanted]
+    while not any(future.done() for future in wanted):
+        done, _ = wait([*wanted, *pending], WATCH_SECONDS, FIRST_COMPLETED)
+        for other in pending:
+            if other in done:
+                other.result()
+        pending = [other for other in pending if other not in done]
+        if not done:
+            watch()
 
 
 def _settle(written: deque[Future[C]]) -> None:

@@ -28,6 +28,7 @@ from fourways_runtime.errors import (
     Unavailable,
     WorkloadError,
 )
+from fourways_runtime.scoring.splits import Newer
 
 from .host import system_allocator, uninterrupted, worker
 from .limits import Progress, RejectLimit, cure_of
@@ -75,6 +76,8 @@ class BatchRun:
         self._opened: Table | None = None
         self.trouble: float | None = None
         self.joined = False
+        self.notes: list[str] = []
+        """What whoever looks after the run should know of it, though it succeeded."""
 
     def execute(self) -> PublishedRun:
         """Work on the run until it is published, by this worker or another.
@@ -228,19 +231,26 @@ class BatchRun:
         from fourways_runtime.io.store.layout import dump_contract
         from fourways_runtime.io.store.runs.ledger import Plan
 
-        from .incremental import why_full
+        from .incremental import since, why_full
 
         spec = self._batch.incremental
         full = why_full(spec, self._new_run(), dump_contract(self._config.contract), base)
+        rows = chunk_rows(self._config)
+        if full or spec is None or base is None or spec.row_hash:
+            splits = table.splits(rows)
+        else:
+            # Where few rows are new, it is not their scoring that takes the time.
+            splits = table.splits(rows * _FEW_NEW)
+            full = table.why_incomparable(Newer(spec.watermark or "", base.watermark))
+            splits = splits if full is None else table.splits(rows)
         kind = "full" if full or spec is None else "hash" if spec.row_hash else "watermark"
-        # Where few rows are new, it is not their scoring that takes the time.
-        rows = chunk_rows(self._config) * (_FEW_NEW if kind == "watermark" else 1)
-        splits = table.splits(rows)
         self.log("laid out", chunks=len(splits), kind=kind, because=full)
-        if full or base is None:
-            return Plan(splits, table.total_rows)
-        total = table.total_rows if kind == "hash" else None
-        return Plan(splits, total, kind, base, base.watermark)
+        if full or base is None or spec is None:
+            because = full if spec is not None and base is not None else None
+            return Plan(splits, table.total_rows, because=because)
+        if kind == "hash":
+            return Plan(splits, table.total_rows, kind, base, base.watermark)
+        return Plan(splits, None, kind, base, since(spec, base))
 
     # ------------------------------------------------------------ scoring
 
@@ -413,6 +423,7 @@ class BatchRun:
         repeated = list if sink is None else lambda: sink.repeated(ledger.receipts())
         sealed = publish.seal(ledger, remove=remove, repeated=repeated)
         self.progress.rejects = sealed.rejects
+        self._note(ledger)
         self.log("written", rows=sealed.rows, rejects=sealed.rejects, carried=sealed.carried)
         self._fit(ledger, sealed)
         before = store.published(self._config.namespace, self._config.name)
@@ -423,6 +434,18 @@ class BatchRun:
             published = publish.publish(ledger, sealed, self._batch.keep_runs, self._forget)
         self.log("published", rows=published.rows, rejects=published.rejects)
         return published
+
+    def _note(self, ledger: RunLedger) -> None:
+        """Note what is odd about an incremental run."""
+        from fourways_runtime.io.sources.watermarks import lies_ahead
+
+        self.notes = [] if ledger.because is None else [f"all rows were scored: {ledger.because}"]
+        highest = ledger.watermark()
+        if lies_ahead(highest, datetime.now(UTC)):
+            self.notes.append(
+                f"the watermark {highest} lies in the future: until then no row below it is scored"
+            )
+            self.log("watermark in the future", watermark=highest)
 
     def _fit(self, ledger: RunLedger, sealed: Sealed) -> None:
         if sealed.read == 0 and ledger.kind != "watermark":

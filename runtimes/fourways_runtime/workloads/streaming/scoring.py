@@ -20,9 +20,11 @@ import pyarrow as pa
 
 from fourways_api import Contract, InputField
 from fourways_runtime.io.brokers.source import Events
-from fourways_runtime.scoring.cells import accepts, numpy_type, shown
+from fourways_runtime.scoring.cells import numpy_type
 from fourways_runtime.scoring.columns import Array, Predictions
 from fourways_runtime.scoring.dense import DenseBatch, packer
+from fourways_runtime.scoring.json_cells import json_column
+from fourways_runtime.scoring.literals import json_object
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
 
@@ -34,12 +36,6 @@ _PLAIN_KEY = 256
 
 _EXACT = 2.0**24
 """Whole numbers up to this are exact in every float."""
-
-_KINDS: dict[str, tuple[frozenset[type], str]] = {
-    "number": (frozenset({int, float, type(None)}), "a number"),
-    "bool": (frozenset({bool, type(None)}), "true or false"),
-    "string": (frozenset({str, type(None)}), "text"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +57,6 @@ def _are_numbers(cells: list[Any], block: Array) -> bool:
     if bool in {type(cells[at]) for at in np.flatnonzero(odd).tolist()}:
         return False
     return int not in {type(cells[at]) for at in np.flatnonzero(large).tolist()}
-
-
-class _Uneven(Exception):
-    """A column's values do not stand together in one Arrow array."""
 
 
 class Scorer:
@@ -146,14 +138,9 @@ class Scorer:
         documents: list[tuple[int, dict[str, Any]]] = []
         refusals: Refusals = {}
         for at, value in enumerate(events.values):
-            try:
-                document = orjson.loads(value or b"")
-            except ValueError as error:
-                said = "it is empty" if not value else str(error).partition(":")[0]
-                refusals[at] = f"event: it is not JSON: {said}"
-                continue
-            if not isinstance(document, dict):
-                refusals[at] = "event: it is not a JSON object"
+            document, fault = json_object(value or b"")
+            if document is None:
+                refusals[at] = f"event: {fault}"
                 continue
             documents.append((at, self._keyed(document, events.keys[at])))
         return self._scored(documents, refusals)
@@ -169,106 +156,19 @@ class Scorer:
     def _scored(self, documents: list[tuple[int, dict[str, Any]]], refusals: Refusals) -> Outcome:
         if not documents:
             return Outcome(self.nothing(), refusals)
-        key = InputField(name=self._key.name, type=self._key.type)
-        columns: dict[str, Any] = {}
-        known = dict(refusals)
-        try:
-            for field in (key, *self._fields):
-                columns[field.name] = _column(field, documents, known)
-        except _Uneven:
-            if len(documents) == 1:
-                raise  # No single value is: see _array.
-            return self._one_by_one(documents, refusals)
+        fields = (InputField(name=self._key.name, type=self._key.type), *self._fields)
+        columns: dict[str, Any] = {
+            field.name: json_column(
+                field.type,
+                len(field.shape),
+                [document.get(field.name) for _, document in documents],
+            )
+            for field in fields
+        }
         rows = np.fromiter((at for at, _ in documents), np.int64, len(documents))
-        kept = np.array([at not in known for at, _ in documents], bool)
-        batch = pa.RecordBatch.from_pydict(columns).filter(pa.array(kept))
-        scored = self._pipeline.score(batch, rows[kept])
-        for reject in scored.rejects:
-            known[reject.row] = str(reject)
+        scored = self._pipeline.score(pa.RecordBatch.from_pydict(columns), rows)
+        known = refusals | {reject.row: str(reject) for reject in scored.rejects}
         return Outcome(scored.predictions, known)
-
-    def _one_by_one(
-        self, documents: list[tuple[int, dict[str, Any]]], refusals: Refusals
-    ) -> Outcome:
-        parts = [self._scored([document], {}) for document in documents]
-        answers = [part.predictions for part in parts]
-        names = answers[0].columns
-        together = Predictions(
-            np.concatenate([part.keys for part in answers]),
-            np.concatenate([part.rows for part in answers]),
-            {name: np.concatenate([part.columns[name] for part in answers]) for name in names},
-        )
-        found = dict(refusals)
-        for part in parts:
-            found |= part.refusals
-        return Outcome(together, found)
-
-
-def _column(
-    field: InputField, documents: list[tuple[int, dict[str, Any]]], refusals: Refusals
-) -> Any:
-    """Return a field's values as an Arrow array, null where they are missing or refused."""
-    values = [document.get(field.name) for _, document in documents]
-    if field.shape:
-        return _shaped(field, values, documents, refusals)
-    kind = field.type if field.type in ("bool", "string") else "number"
-    allowed, what = _KINDS[kind]
-    if not set(map(type, values)) <= allowed:
-        for at, (index, _) in enumerate(documents):
-            if type(values[at]) not in allowed:
-                refusals.setdefault(index, f"{field.name}: {_said(values[at])} is not {what}")
-                values[at] = None
-    if (
-        kind == "number"
-        and float in map(type, values)
-        and any(type(value) is int and abs(value) > _EXACT for value in values)
-    ):
-        raise _Uneven  # Beside floats it would become one, and what it loses would not be seen.
-    types = {"bool": pa.bool_(), "string": pa.string()}
-    return _array(values, types.get(kind))
-
-
-def _shaped(
-    field: InputField,
-    values: list[Any],
-    documents: list[tuple[int, dict[str, Any]]],
-    refusals: Refusals,
-) -> Any:
-    try:
-        found = _array(values, None)
-        if accepts(field.type, field.shape, found.type):
-            return found
-    except _Uneven:
-        pass
-    for at, (index, _) in enumerate(documents):
-        try:
-            if accepts(field.type, field.shape, _array([values[at]], None).type):
-                continue
-        except _Uneven:
-            pass
-        wanted = f"a list of {field.type} of shape {list(field.shape)}"
-        refusals.setdefault(index, f"{field.name}: {_said(values[at])} is not {wanted}")
-        values[at] = None
-    return _array(values, None)
-
-
-def _array(values: list[Any], kind: Any) -> Any:
-    try:
-        return pa.array(values, kind)
-    except OverflowError:
-        if kind is None:
-            return _array(values, pa.uint64())
-    except (pa.ArrowException, ValueError, TypeError):
-        pass
-    raise _Uneven
-
-
-def _said(value: object) -> str:
-    if isinstance(value, list):
-        return "the list given"
-    if isinstance(value, dict):
-        return "an object"
-    return shown(value)
 
 
 def _brokers(key: bytes | None) -> str | None:

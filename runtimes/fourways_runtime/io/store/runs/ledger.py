@@ -110,6 +110,8 @@ class Plan:
 
     base: Base | None = None
     watermark: Any = None
+    because: str | None = None
+    """Why everything is scored, where the run was to be incremental."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,9 @@ class RunLedger:
         self.base: Base | None = None
         self.total_rows: int | None = None
         self.since: Any = None
+        self.because: str | None = None
+        """Why everything is scored, where the run was to be incremental."""
+
         self._claiming = threading.Lock()
         self._leaving = False
 
@@ -276,10 +281,11 @@ class RunLedger:
         with self.control.transaction(f"lay out {self.run_id}"):
             if self._state() == "new":
                 self._write(plan(self._published()))
-        ((kind, total, base_id, since),) = self.control.rows(
-            "SELECT kind, total_rows, base_id, since FROM @ledgers WHERE run_id = ?",
+        ((kind, total, base_id, since, settings),) = self.control.rows(
+            "SELECT kind, total_rows, base_id, since, settings FROM @ledgers WHERE run_id = ?",
             (self.run_id,),
         )
+        self.because = orjson.loads(settings).get("because")
         self.kind, self.total_rows = kind, total
         self.since = None if since is None else orjson.loads(since)
         self.base = self._published() if kind != "full" else None
@@ -326,16 +332,24 @@ class RunLedger:
         base = plan.base
         self.control.change(
             "UPDATE @ledgers SET state = 'open', kind = ?, total_rows = ?, base_id = ?, "
-            "since = ?, since_full = ? WHERE run_id = ?",
+            "since = ?, since_full = ?, settings = ? WHERE run_id = ?",
             (
                 plan.kind,
                 plan.total_rows,
                 base.run_id if base else None,
                 None if plan.watermark is None else orjson.dumps(plan.watermark).decode(),
                 base.since_full + 1 if base else 0,
+                orjson.dumps({**asdict(self.settings), "because": plan.because}).decode(),
                 self.run_id,
             ),
         )
+
+    def watermark(self) -> Any:
+        """Return the highest watermark of the sealed run, None where it has none."""
+        ((found,),) = self.control.rows(
+            "SELECT watermark FROM @ledgers WHERE run_id = ?", (self.run_id,)
+        )
+        return None if found is None else orjson.loads(found)
 
     # ------------------------------------------------------------ sharing
 

@@ -1,0 +1,139 @@
+"""Damage in a CSV file that swallows rows, found as its bytes go by.
+
+A quote that opens and does not close makes one cell of all the rows up to the next quote, or to the
+end of the file, and nobody can tell how many there were. Arrow reads on without a word. So that is
+not one bad row: the file is refused, and the line named in which the quote opens. The same holds
+for a block of zeros, which a file has that lost a block or was never written to its end.
+
+Quotes are followed as Arrow follows them: one at the start of a cell opens it, a doubled one within
+is a character, any other within closes; elsewhere a quote is a character. What is behind a closing
+quote and no delimiter is damage where the cell spans lines.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from fourways_runtime.errors import SourceError
+from fourways_runtime.scoring.columns import Array
+
+from .text_table import HOLDS_NUL, NUL_RUN
+
+_QUOTE = ord('"')
+_ENDS = b",\n\r"
+"""What may stand before a cell, and behind it."""
+
+
+class QuoteCheck:
+    """Follows the quotes of one file, given block by block."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._inside = False
+        self._opened = 0
+        """Line in which the cell begins that is open, from 1."""
+
+        self._lines = 0
+        """Line ends seen so far."""
+
+        self._before = _ENDS[-1]
+        self._rest = b""
+        """Quotes at the end of the block before: what they are, the next byte tells."""
+
+    def feed(self, block: bytes) -> None:
+        """Look at the next block. Raises SourceError."""
+        if NUL_RUN in block:
+            line = self._lines + 1 + block.count(b"\n", 0, block.index(NUL_RUN))
+            raise SourceError(f"{self._file}: line {line} {HOLDS_NUL}")
+        data = self._rest + block
+        held = len(data.rstrip(b'"'))
+        self._rest, data = data[held:], data[:held]
+        if not data:
+            return
+        if b'"' in data:
+            raw = np.frombuffer(data, np.uint8)
+            quotes = np.flatnonzero(raw == _QUOTE)
+            if not self._plain(data, raw, quotes):
+                self._one_by_one(data, quotes.tolist())
+        self._before = data[-1]
+        self._lines += data.count(b"\n")
+
+    def end(self) -> None:
+        """Look at the file's end. Raises SourceError."""
+        self.feed(b"\n")
+        if self._inside:
+            raise self._swallowed(self._opened)
+
+    def _plain(self, data: bytes, raw: Array, quotes: Array) -> bool:
+        """Take the quotes by turns as opening and closing; False where one of them is neither."""
+        turn = (np.arange(len(quotes)) + self._inside) % 2
+        opening, closing = quotes[turn == 0], quotes[turn == 1]
+        before = np.where(opening > 0, raw[opening - 1], self._before)
+        doubled = before == _QUOTE
+        behind = raw[closing + 1]
+        ends = np.frombuffer(_ENDS, np.uint8)
+        if not (
+            (np.isin(before, ends) | doubled).all()
+            and (np.isin(behind, ends) | (behind == _QUOTE)).all()
+        ):
+            return False
+        if len(quotes) % 2:
+            self._inside = not self._inside
+        begins = opening[~doubled]
+        if self._inside and len(begins):
+            self._opened = self._line(data, int(begins[-1]))
+        return True
+
+    def _one_by_one(self, data: bytes, quotes: list[int]) -> None:
+        beyond = -1
+        for at in quotes:
+            if at < beyond:
+                continue
+            if not self._inside:
+                if (data[at - 1] if at else self._before) in _ENDS:
+                    self._inside = True
+                    self._opened = self._line(data, at)
+            elif data[at + 1] == _QUOTE:
+                beyond = at + 2
+            else:
+                self._inside = False
+                if data[at + 1] not in _ENDS and self._line(data, at) > self._opened:
+                    raise self._swallowed(self._opened)
+
+    def _line(self, data: bytes, at: int) -> int:
+        return self._lines + 1 + data.count(b"\n", 0, at)
+
+    def _swallowed(self, line: int) -> SourceError:
+        return SourceError(
+            f"{self._file}: line {line}: a quote opens there and does not close in its cell, so "
+            "the rows behind it cannot be told apart; close it, or double it within a text"
+        )
+
+
+class CheckedFile(io.RawIOBase):
+    """A file of text whose bytes are checked as they are read."""
+
+    def __init__(self, stream: Any, file: str) -> None:
+        self._stream = stream
+        self._check = QuoteCheck(file)
+
+    def readable(self) -> bool:
+        """Tell that it is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on. Raises SourceError for what swallows rows."""
+        data: bytes = self._stream.read(size)
+        if data:
+            self._check.feed(data)
+        else:
+            self._check.end()
+        return data
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+        super().close()

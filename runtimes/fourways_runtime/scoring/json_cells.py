@@ -1,0 +1,106 @@
+"""Columns of JSON values: typed where all of them plainly are, else each value as its own text.
+
+A reader of JSON (JSON Lines, events) hands its columns on through here, so that whatever is odd
+about one value is judged by the decoder, in one way and with one set of words. Pure: no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from .literals import EXACT, is_float
+
+_ExtensionType: Any = pa.ExtensionType  # Its stub does not let it be subclassed.
+
+
+class JsonCells(_ExtensionType):  # type: ignore[misc]
+    """Cells that are JSON values, each as its own text; null is missing.
+
+    What a reader of JSON hands on where the values of a column are not all plainly of the
+    contract's type. They are judged one by one, as JSON: a text is not a number there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(pa.binary(), "fourways.json")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage: Any, serialized: bytes) -> JsonCells:
+        return cls()
+
+
+def is_json(found: Any) -> bool:
+    """Tell whether cells are JSON values, each as its text."""
+    return isinstance(found, JsonCells)
+
+
+def json_values(found: Any) -> list[Any]:
+    """Return the values of JSON cells; None where one is null."""
+    return [None if raw is None else orjson.loads(raw) for raw in found.storage.to_pylist()]
+
+
+def json_texts(found: Any) -> Any:
+    """Return JSON cells as texts: a string's own text, anything else as it is written."""
+    values = json_values(found)
+    raw = found.storage.to_pylist()
+    texts = [
+        value if isinstance(value, str) or value is None else text.decode()
+        for value, text in zip(values, raw, strict=True)
+    ]
+    return pa.array(texts, pa.string())
+
+
+def json_column(kind: str, depth: int, values: Sequence[Any]) -> Any:
+    """Return JSON values as an Arrow array of the contract's type ``kind``.
+
+    ``depth`` is the number of dimensions of the field; None is null. Where one value is not plainly
+    of that type the column comes as :class:`JsonCells`, to be judged by the decoder.
+    """
+    try:
+        if _all_plain(kind, depth, values):
+            wide: Any = _JSON_TYPES.get(kind) or (pa.float64() if is_float(kind) else pa.int64())
+            for _ in range(depth):
+                wide = pa.list_(wide)
+            return pa.array(values, wide)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        pass
+    texts = [None if value is None else orjson.dumps(value) for value in values]
+    return _from_storage(JsonCells(), pa.array(texts, pa.binary()))
+
+
+_JSON_TYPES: dict[str, Any] = {"bool": pa.bool_(), "string": pa.string(), "uint64": pa.uint64()}
+_PLAIN: dict[str, frozenset[type]] = {
+    "bool": frozenset({bool, type(None)}),
+    "string": frozenset({str, type(None)}),
+    "float": frozenset({int, float, type(None)}),
+    "whole": frozenset({int, type(None)}),
+}
+_from_storage: Any = pa.ExtensionArray.from_storage
+
+
+def _all_plain(kind: str, depth: int, values: Sequence[Any]) -> bool:
+    group = kind if kind in _PLAIN else "float" if is_float(kind) else "whole"
+    scalars: list[Any] = list(values) if not depth else list(_scalars(values, depth))
+    if not set(map(type, scalars)) <= _PLAIN[group]:
+        return False
+    if group != "float":
+        return True
+    exact = EXACT[kind]
+    return not any(type(value) is int and abs(value) > exact for value in scalars)
+
+
+def _scalars(values: Sequence[Any], depth: int) -> Iterator[Any]:
+    """Yield the scalars of lists nested ``depth`` deep; a list where one is nested deeper."""
+    for value in values:
+        if value is None and depth:
+            continue
+        if depth and isinstance(value, list):
+            yield from _scalars(value, depth - 1)
+        else:
+            yield [] if depth else value

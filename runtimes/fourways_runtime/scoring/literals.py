@@ -1,0 +1,196 @@
+"""What one cell means: a JSON value, or a text, as a value of a contract type.
+
+Owns the grammar of numbers and truth values, and the words for a cell that does not keep it. Every
+reader asks here (CSV, JSON Lines, queries, events, requests, devices), whatever fast path it has
+beside it: a fast path may only take what this module takes, and with the same value.
+
+The rules:
+
+* A whole number is exact or refused. It never passes through a float: a float may stand for a whole
+  number only where every whole number of its size is exact (below 2**24 for float32, 2**53 for
+  float64), because a larger one may have been rounded before it came here.
+* A whole number written as such (digits, no point, no exponent) that a float field would round is
+  refused. A fraction is rounded to the nearest value of its type, as everywhere.
+* Digits are ASCII. ``0x10`` and ``1_000`` are not numbers. Text is trimmed; ``NaN`` in a text is a
+  missing number.
+* JSON has types of its own: a text is not a number, a number is not a text, true is not 1.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import orjson
+
+Fault = str | None
+
+EXACT = {"float16": 2**11, "float32": 2**24, "float64": 2**53}
+"""Whole numbers up to these (in size) are exact in a float."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_DIGITS = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_WORDS = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
+_MOST_CHARACTERS = 200
+"""Longest text that is read as a whole number."""
+
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def shown(value: object) -> str:
+    """Write a value as a person would, cut to a line."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    return str(value).removesuffix(".0")
+
+
+def is_float(kind: str) -> bool:
+    """Tell whether a contract type is a float."""
+    return kind.startswith("float")
+
+
+def not_text(value: Any) -> str:
+    """Say that a JSON value is not text."""
+    return f"{said(value)} is not text"
+
+
+def wanted(kind: str) -> str:
+    """Return what a value of the contract type ``kind`` is called."""
+    if kind in ("bool", "string"):
+        return {"bool": "true or false", "string": "text"}[kind]
+    return "a number" if is_float(kind) else "a whole number"
+
+
+def outside(value: object, kind: str) -> str:
+    """Say that a whole number is outside the range of its type."""
+    limits = np.iinfo(kind)
+    return f"{value} is outside {kind} ({limits.min} to {limits.max})"
+
+
+def json_object(raw: bytes) -> tuple[dict[str, Any] | None, Fault]:
+    """Parse one record; a byte order mark in front of it is passed over.
+
+    Returns the object, or None and what is wrong.
+    """
+    raw = raw.removeprefix(BYTE_ORDER_MARK)
+    if not raw.strip():
+        return None, "it is not JSON: it is empty"
+    try:
+        found = orjson.loads(raw)
+    except ValueError as error:
+        return None, f"it is not JSON: {str(error).partition(':')[0]}"
+    return (found, None) if isinstance(found, dict) else (None, "it is not a JSON object")
+
+
+def from_json(kind: str, value: Any) -> tuple[Any, Fault]:
+    """Judge one JSON value that is not null: the typed value and None, or None and the fault.
+
+    NaN, which only Python's own values can be, is a missing number.
+    """
+    if kind == "string":
+        return (value, None) if type(value) is str else (None, not_text(value))
+    if kind == "bool":
+        fits = type(value) is bool
+        return (value, None) if fits else (None, f"{said(value)} is not {wanted(kind)}")
+    if type(value) is not int and type(value) is not float:
+        return None, f"{said(value)} is not {wanted(kind)}"
+    if not is_float(kind):
+        return whole(kind, value)
+    if type(value) is int and abs(value) > EXACT[kind]:
+        return _unrounded(kind, value, str(value))
+    return float(value), None
+
+
+def whole(kind: str, value: int | float, source: str = "float64") -> tuple[int | None, Fault]:
+    """Judge a number that is to be a whole number of the type ``kind``.
+
+    ``source`` is the type a float comes from, which says up to where it is exact.
+    """
+    limits = np.iinfo(kind)
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None, "missing"
+        if math.isinf(value):
+            return None, f"{shown(value)} is not finite"
+        if value != math.trunc(value):
+            return None, f"{shown(value)} is not a whole number"
+        if not limits.min <= value < float(limits.max + 1):
+            return None, outside(shown(value), kind)
+        if abs(value) >= EXACT[source]:
+            return None, (
+                f"{shown(value)} came as a float, which may have rounded it; "
+                "write it as a whole number"
+            )
+        value = int(value)
+    if limits.min <= value <= limits.max:
+        return value, None
+    return None, outside(value, kind)
+
+
+def from_text(kind: str, text: str) -> tuple[Any, Fault]:
+    """Judge one text that is not empty and has no spaces around it, of any type but string.
+
+    Returns the typed value and None; None and None where it is missing (NaN); or None and the
+    fault.
+    """
+    if kind == "bool":
+        truth = _TRUTHS.get(text.lower()) if text.isascii() else None
+        return truth, None if truth is not None else f"{shown(text)} is not true or false"
+    word = _WORDS.get(text.removeprefix("-").removeprefix("+").lower())
+    if word is not None:
+        if math.isnan(word):
+            return None, None
+        value = -word if text.startswith("-") else word
+        return (value, None) if is_float(kind) else (None, f"{shown(value)} is not finite")
+    if not _NUMBER.fullmatch(text):
+        return None, f"{shown(text)} is not {wanted(kind)}"
+    if is_float(kind):
+        value = float(text)
+        if abs(value) >= EXACT[kind] and _DIGITS.fullmatch(text):
+            return _unrounded(kind, int(text) if len(text) <= 400 else math.inf, text)
+        return value, None
+    if len(text) > _MOST_CHARACTERS:
+        return None, f"{shown(text)} is longer than {_MOST_CHARACTERS} characters"
+    number = Decimal(text)  # exact, whatever its length
+    if number and number.adjusted() > _MOST_CHARACTERS:
+        return None, outside(text, kind)
+    if number and number.adjusted() < 0:
+        return None, f"{text} is not a whole number"
+    above, below = number.as_integer_ratio() if number else (0, 1)
+    if below != 1:
+        return None, f"{text} is not a whole number"
+    limits = np.iinfo(kind)
+    return (above, None) if limits.min <= above <= limits.max else (None, outside(text, kind))
+
+
+def _unrounded(kind: str, value: int | float, text: str) -> tuple[float | None, Fault]:
+    """Judge a whole number that is to be a float: exact, or refused."""
+    try:
+        kept = float(value)
+    except OverflowError:
+        kept = math.inf
+    with np.errstate(over="ignore"):
+        rounded = float(np.dtype(kind).type(kept))
+    if math.isinf(rounded):
+        return None, f"{shown_number(text)} does not fit {kind}"
+    if rounded == value:
+        return kept, None
+    return None, f"{shown_number(text)} would be rounded in {kind}"
+
+
+def shown_number(text: str) -> str:
+    """Cut a long number to what a line has room for."""
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def said(value: Any) -> str:
+    """Name a JSON value for people."""
+    if isinstance(value, list):
+        return "a list"
+    return "an object" if isinstance(value, dict) else shown(value)
