@@ -115,7 +115,6 @@ async def _stages(folder: Path, rows: int, binary: bool, rounds: int) -> dict[st
     )
     registry = new_registry()
     server, app = shell.build(config, registry)
-    server.loop = asyncio.get_running_loop()
     loaded = loading.load_model(config)
     batcher = Batcher(
         loaded.scorer,
@@ -183,14 +182,12 @@ def _empty() -> Server:
     router = Router()
     answer = Response(b'{"outputs":[]}')
     router.add("POST", "/v2/models/{model}/infer", lambda request: answer)
-    server = Server(router, Limits(), HttpMetrics(new_registry()).observe)
-    server.loop = asyncio.get_running_loop()
-    return server
+    return Server(router, Limits(), HttpMetrics(new_registry()).observe)
 
 
 def _whole(server: Server, turns: Turns, raws: list[bytes], clients: int, rounds: int) -> float:
     wires = [Wire() for _ in range(clients)]
-    connections = [Connection(server) for _ in range(clients)]
+    connections = [Connection(server.state) for _ in range(clients)]
     for connection, wire in zip(connections, wires, strict=True):
         connection.connection_made(wire)
     best = float("inf")

@@ -120,8 +120,7 @@ class Agent:
         reader = Reader(contract, names, MAX_ROWS, covered(lookup, contract))
         app.use(Envelopes(reader), batcher, completer)
         before, self._serving = self._serving, app
-        self.server.observe = HttpMetrics(registry).observe
-        self.server.app = app.router()
+        self.server.replace(app.router(), HttpMetrics(registry).observe)
         self._digest = loaded.bundle.digest
         logger.info(
             "serving", extra={"digest": self._digest, "version": loaded.bundle.version, **figures}

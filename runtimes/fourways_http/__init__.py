@@ -9,13 +9,14 @@ a framework: measured, an empty handler on this stack answers several times as m
 from .client import Origin, Pool, TooManyWaiting
 from .exchange import Answer, ClientError, TimedOut, TooLarge, Unreachable
 from .limits import Limits
-from .message import HttpError, Request, Response, Route, SizedResponse, Source, json_response
+from .message import BodySource, HttpError, Request, Response, Route, SizedResponse, json_response
 from .promise import Promise
 from .router import Router
 from .server import Server, run_until_signal
 
 __all__ = [
     "Answer",
+    "BodySource",
     "ClientError",
     "HttpError",
     "Limits",
@@ -28,7 +29,6 @@ __all__ = [
     "Router",
     "Server",
     "SizedResponse",
-    "Source",
     "TimedOut",
     "TooLarge",
     "TooManyWaiting",

@@ -140,4 +140,4 @@ async def test_hundreds_of_damaged_requests(tmp_path: Path) -> None:
             assert all(400 <= code < 500 for code in codes), (data, answer)
             assert answer.count(b'{"error":"') == len(codes)
         assert (await plane.infer("churn", asking("c1")))[0] == 200
-        assert plane.server.buffered == 0
+        assert plane.server.state.buffered == 0

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvloop
 
-from fourways_http import HttpError, Limits, Request, Response, Router, Server, SizedResponse
+from fourways_http import (
+    HttpError,
+    Limits,
+    Promise,
+    Request,
+    Response,
+    Router,
+    Server,
+    SizedResponse,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
 
@@ -129,6 +140,13 @@ async def connected(server: Server) -> AsyncIterator[Client]:
             await writer.wait_closed()
 
 
+def reset(client: Client) -> None:
+    """End the connection in a way that the server cannot take for a half-closed one."""
+    sock = client.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.writer.transport.abort()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110  (no event tells of a socket's end)
@@ -245,7 +263,7 @@ async def test_bodies_arrive_whole_in_pieces_or_at_once(server: Server, size: in
         client.send(post(body) + chunked)
         assert (await client.answer())[2] == body
         assert (await client.answer())[2] == body
-        assert server.buffered == 0
+        assert server.state.buffered == 0
         for index in range(0, len(chunked[:3000]), 7):
             client.send(chunked[index : min(index + 7, 3000)])
             await asyncio.sleep(0)
@@ -319,7 +337,7 @@ async def test_what_is_malformed_or_too_large_is_refused_with_a_reason(
         assert body.startswith(b'{"error":"')
         assert headers[b"connection"] == b"close"
         assert await client.ended() == b""
-    assert server.buffered == 0
+    assert server.state.buffered == 0
 
 
 @pytest.mark.parametrize(
@@ -406,18 +424,91 @@ async def test_a_client_that_leaves_cancels_its_request(server: Server, gate: Ga
     async with connected(server) as client:
         client.send(get("/slow"))
         await gate.entered.wait()
+        reset(client)
     async with asyncio.timeout(5):
         await gate.cancelled.wait()
     await until(lambda: server.connections == 0)
 
 
-async def test_a_half_closed_connection_is_dropped(server: Server, gate: Gate) -> None:
+async def test_a_client_that_leaves_gives_up_a_future_and_abandons_a_promise() -> None:
+    promise, future = Promise(), asyncio.get_running_loop().create_future()
+    router = Router()
+    router.add("POST", "/promise", lambda request: promise)
+    router.add("POST", "/future", lambda request: future)
+    server = Server(router)
+    await server.start("127.0.0.1", 0)
     async with connected(server) as client:
-        client.send(get("/") + get("/slow"))
+        body = b"content-length: 5\r\n\r\n12345"
+        client.send(b"POST /promise HTTP/1.1\r\n" + body + b"POST /future HTTP/1.1\r\n" + body)
+        await until(lambda: server.state.buffered == 10)
+        reset(client)
+        await until(lambda: promise.abandoned and future.cancelled())
+    assert server.state.buffered == 5, "a promise's body is held until the promise is settled"
+    promise.set_result(Response(b"nobody reads this"))
+    assert server.state.buffered == 0
+    await server.drain(0, 1)
+
+
+async def test_a_half_closed_connection_gets_the_answers_it_is_owed(
+    server: Server, gate: Gate
+) -> None:
+    async with connected(server) as client:
+        client.send(get("/") + get("/slow") + get("/") + b"GET / HT")
         await gate.entered.wait()
         client.writer.write_eof()
-        assert (await client.ended()).count(b"200 OK") == 1
+        assert (await client.answer())[0] == 200
+        gate.open.set()
+        assert (await client.answer())[2] == b"slow"
+        status, headers, _ = await client.answer()
+        assert (status, headers[b"connection"]) == (200, b"close")
+        assert await client.ended() == b""
     await until(lambda: server.connections == 0)
+
+
+async def test_who_half_closes_before_asking_whole_is_let_go(server: Server) -> None:
+    async with connected(server) as client:
+        client.send(b"GET / HTTP/1.1\r\n")
+        client.writer.write_eof()
+        assert await client.ended() == b""
+    await until(lambda: server.connections == 0)
+
+
+async def test_bodies_and_answers_stay_on_account_until_the_client_has_them() -> None:
+    promise = Promise()
+    router = Router()
+    router.add("POST", "/echo", lambda request: promise)
+    router.add("GET", "/", lambda request: Response(b"ok"))
+    server = Server(router, Limits(buffered_bytes=150_000))
+    await server.start("127.0.0.1", 0)
+    post = b"POST /echo HTTP/1.1\r\ncontent-length: 100000\r\n\r\n" + b"a" * 100_000
+    async with connected(server) as one, connected(server) as other:
+        one.send(post)
+        await until(lambda: server.state.buffered == 100_000)
+        other.send(post)
+        assert (await other.answer())[0] == 503
+        promise.set_result(Response(BIG * 8))  # more than the sockets take while nobody reads
+        assert server.state.buffered > 1_000_000
+        async with connected(server) as third:
+            third.send(get("/"))
+            assert (await third.answer())[0] == 200, "what holds no memory is answered"
+        assert (await one.answer())[2] == BIG * 8
+    await until(lambda: server.state.buffered == 0)
+    await server.drain(0, 1)
+
+
+@pytest.mark.parametrize("path", ["/", "/slow", "/raise"])
+async def test_a_client_s_request_id_comes_back_once(server: Server, gate: Gate, path: str) -> None:
+    gate.open.set()
+    async with connected(server) as client:
+        for identity in ("abc-1", "abc-2", "abc-2", "abc-2"):
+            client.send(get(path, f"X-Request-Id: {identity}"))
+            async with asyncio.timeout(5):
+                head = await client.reader.readuntil(b"\r\n\r\n")
+            assert head.count(b"x-request-id: " + identity.encode()) == 1
+            length = head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]
+            await client.reader.readexactly(int(length))
+        client.send(get("/", "X-Request-Id: not a token"))
+        assert b"x-request-id" not in (await client.answer())[1]
 
 
 async def test_too_many_connections_are_told_so(server: Server) -> None:
@@ -439,11 +530,11 @@ async def test_a_body_budget_holds_over_all_connections(gate: Gate) -> None:
         for client in (one, other):
             client.send(get("/echo", "Content-Length: 200000", method="POST"))
         one.send(b"a" * 120_000)
-        await until(lambda: server.buffered == 120_000)
+        await until(lambda: server.state.buffered == 120_000)
         other.send(b"a" * 120_000)
         assert (await other.answer())[0] == 503
-        assert server.buffered == 120_000
-    await until(lambda: server.buffered == 0)
+        assert server.state.buffered == 120_000
+    await until(lambda: server.state.buffered == 0)
     await server.drain(0, 1)
 
 

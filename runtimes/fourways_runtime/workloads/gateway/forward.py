@@ -117,7 +117,8 @@ class Forward:
             for header in request.headers
             if len(header[0]) in _LENGTHS and header[0].lower() in _PASSED
         ]
-        return self._reached().ask(method, target + suffix, headers, body, _passed)
+        then = _passed if request.echo is None else _passed_without_id
+        return self._reached().ask(method, target + suffix, headers, body, then)
 
     def prediction(self, request: Request) -> asyncio.Future[Response]:
         """Ask about one entity whose features the model server looks up itself."""
@@ -181,6 +182,12 @@ class Forward:
                 return HttpError(502, "the model server's answer is too large")
             case _:
                 return HttpError(503, "the model server does not answer", RETRY)
+
+
+def _passed_without_id(answer: Answer) -> Response:
+    """Pass an answer to a request that has an id on: the connection repeats it."""
+    answer.headers = [header for header in answer.headers if header[0] != b"x-request-id"]
+    return _passed(answer)
 
 
 def _passed(answer: Answer) -> Response:
