@@ -34,7 +34,7 @@ from fourways_http.protocol import Connection
 from fourways_runtime.metrics import HttpMetrics
 from fourways_runtime.process import loop_factory, new_registry
 from fourways_runtime.v2.batcher import Batcher
-from fourways_runtime.v2.scorer import Part
+from fourways_runtime.v2.scorer import ScoredPart
 from fourways_runtime.workloads.serving import loading, shell
 
 from . import work
@@ -156,7 +156,7 @@ async def _stages(folder: Path, rows: int, binary: bool, rounds: int) -> dict[st
     pairs = [
         (question, part)
         for question, part in zip(questions[:CLIENTS], parts, strict=True)
-        if isinstance(part, Part)
+        if isinstance(part, ScoredPart)
     ] * 16
     found["answer"] = _best(lambda: [loaded.renderer(*p) for p in pairs], len(pairs), rounds)
     batcher.close()

@@ -46,7 +46,7 @@ class Request:
         self.body = body
         self.params: Mapping[str, str] = _NO_PARAMS
         self.query_string: bytes | None = None
-        self.route: Route | None = None
+        self.route: HttpRoute | None = None
         self.echo: bytes | None = None  # the line of the answer that repeats the client's id
         self._id: str | None = None
 
@@ -197,7 +197,7 @@ Handler: TypeAlias = Callable[[Request], Answer]
 no task. Raises HttpError for an answer that is an error."""
 
 
-class Route:
+class HttpRoute:
     """A pattern and its handlers by method. ``observer`` is for whoever measures."""
 
     __slots__ = ("handlers", "names", "observer", "pattern")

@@ -206,10 +206,10 @@ class Gate:
         self.entered = threading.Event()
         score = plane.batcher._scorer.score
 
-        def gated(questions: Any) -> Any:
+        def gated(inferences: Any) -> Any:
             self.entered.set()
             assert self.open.wait(5)
-            return score(questions)
+            return score(inferences)
 
         plane.batcher._scorer.score = gated  # type: ignore[method-assign]
 
@@ -324,7 +324,7 @@ async def test_overload_is_turned_away_with_a_time_to_come_back(tmp_path: Path) 
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         gate.open.set()
         assert {answer.status_code for answer in await asyncio.gather(*tasks)} == {200}
-        assert await plane.metric("fourways_inference_turned_away_total") == 1
+        assert await plane.metric("fourways_inference_rejected_total") == 1
 
 
 async def test_a_batch_has_at_most_the_rows_allowed(tmp_path: Path) -> None:

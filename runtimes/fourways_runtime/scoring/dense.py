@@ -21,7 +21,7 @@ from .model.base import Model
 from .pipeline import Pipeline
 
 
-class Wide:
+class DenseBatch:
     """The same pipeline with the contract's inputs as one field: a matrix instead of columns.
 
     Good records of a wide table pass many times faster. Whatever is not plainly good is left to
@@ -41,7 +41,7 @@ class Wide:
         self._absent = np.tile(absent, (max_rows, 1)) if absent.any() else None
 
     @classmethod
-    def of(cls, contract: Contract, model: Model, max_rows: int) -> Wide | None:
+    def of(cls, contract: Contract, model: Model, max_rows: int) -> DenseBatch | None:
         """Bind it, where all inputs are single floats of one type and feed one tensor."""
         fields = contract.inputs
         kinds = {field.type for field in fields}

@@ -27,7 +27,7 @@ NOT_PLAIN = (struct.error, OverflowError)
 _JSON_NAMES = {list: "a list", dict: "an object", bool: "a truth value", str: "text"}
 
 
-class Malformed(Exception):
+class MalformedTensor(Exception):
     """The data is not a tensor of the shape and type it claims; ``str()`` is the reason."""
 
 
@@ -40,16 +40,16 @@ def from_json(
     element what is wrong with some of them.
 
     Raises:
-        Malformed: it is no list, or has another shape.
+        MalformedTensor: it is no list, or has another shape.
 
     """
     if type(data) is not list:
-        raise Malformed("must be a list")
+        raise MalformedTensor("must be a list")
     if data and type(data[0]) is list:
         data = _flattened(data, shape)
     wanted = math.prod(shape)
     if len(data) != wanted:
-        raise Malformed(f"holds {len(data)} values, the shape says {wanted}")
+        raise MalformedTensor(f"holds {len(data)} values, the shape says {wanted}")
     if kind == "string":
         return _texts(data)
     if kind == "bool":
@@ -93,7 +93,7 @@ def from_binary(kind: str, data: memoryview, wanted: int) -> tuple[Array, Faults
     """Read ``wanted`` elements of the contract's type ``kind``; the data is used in place.
 
     Raises:
-        Malformed: it holds more or fewer, or bytes that are no such elements.
+        MalformedTensor: it holds more or fewer, or bytes that are no such elements.
 
     """
     if kind == "string":
@@ -101,11 +101,11 @@ def from_binary(kind: str, data: memoryview, wanted: int) -> tuple[Array, Faults
     to = np.dtype(kind).newbyteorder("<")
     if len(data) != wanted * to.itemsize:
         size = wanted * to.itemsize
-        raise Malformed(f"holds {len(data)} bytes, shape and datatype say {size}")
+        raise MalformedTensor(f"holds {len(data)} bytes, shape and datatype say {size}")
     if to.kind == "b":
         raw = np.frombuffer(data, np.uint8)
         if raw.size and raw.max() > 1:
-            raise Malformed("a BOOL is a byte of 0 or 1")
+            raise MalformedTensor("a BOOL is a byte of 0 or 1")
         return raw.view(np.bool_), {}
     values = np.frombuffer(data, to)
     # Behind a JSON header of any length elements lie anywhere; models want them aligned.
@@ -123,10 +123,10 @@ def to_binary(kind: str, values: Array) -> bytes:
 def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
     fault = "is neither flat nor nested as the shape says"
     if len(data) != shape[0]:
-        raise Malformed(fault)
+        raise MalformedTensor(fault)
     for size in shape[1:]:
         if not all(type(row) is list and len(row) == size for row in data):
-            raise Malformed(fault)
+            raise MalformedTensor(fault)
         data = list(chain.from_iterable(data))
     return data
 
@@ -193,11 +193,11 @@ def _texts_from(data: memoryview, wanted: int) -> Array:
         begin = start + 4
         start = begin + int.from_bytes(data[start:begin], "little")
         if begin > len(data) or start > len(data):
-            raise Malformed(f"ends within element {at}")
+            raise MalformedTensor(f"ends within element {at}")
         try:
             texts[at] = str(data[begin:start], "utf-8")
         except UnicodeDecodeError:
-            raise Malformed(f"element {at} is not UTF-8") from None
+            raise MalformedTensor(f"element {at} is not UTF-8") from None
     if start != len(data):
-        raise Malformed(f"holds {len(data) - start} bytes behind its last element")
+        raise MalformedTensor(f"holds {len(data) - start} bytes behind its last element")
     return texts

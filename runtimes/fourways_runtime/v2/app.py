@@ -24,9 +24,9 @@ from .protocol import DATATYPES
 
 if TYPE_CHECKING:
     from .batcher import Batcher
-    from .enrichment import Completer
-    from .request import Question
-    from .templates import Envelopes
+    from .enrichment import FeatureEnricher
+    from .request import InferenceRequest
+    from .templates import RequestTemplates
 
 _RETRY = (b"retry-after: 1",)
 _VERSION = "/versions/{version}"
@@ -42,14 +42,16 @@ class ModelServer:
         self._config = config
         self._registry = registry
         self._draining = draining
-        self._reader: Envelopes | None = None
+        self._reader: RequestTemplates | None = None
         self._batcher: Batcher | None = None
-        self._completer: Completer | None = None
+        self._completer: FeatureEnricher | None = None
         self.metrics = ServingMetrics(registry)
 
-    def use(self, reader: Envelopes, batcher: Batcher, completer: Completer | None = None) -> None:
+    def use(
+        self, reader: RequestTemplates, batcher: Batcher, enricher: FeatureEnricher | None = None
+    ) -> None:
         """Answer from now on, with these."""
-        self._reader, self._batcher, self._completer = reader, batcher, completer
+        self._reader, self._batcher, self._completer = reader, batcher, enricher
         self.metrics.ready()
 
     async def close(self) -> None:
@@ -83,10 +85,10 @@ class ModelServer:
             self._hold(request)
         if self._reader is None or self._batcher is None:
             raise HttpError(503, _LOADING, _RETRY)
-        question = self._reader.take(request)
-        if question.missing and self._completer is not None:
-            return _completed(cast("Question", question), self._completer, self._batcher)
-        return self._batcher.ask(question)
+        inference = self._reader.take(request)
+        if inference.missing and self._completer is not None:
+            return _enriched(cast("InferenceRequest", inference), self._completer, self._batcher)
+        return self._batcher.ask(inference)
 
     def _model(self, request: Request) -> Response:
         self._hold(request)
@@ -131,9 +133,11 @@ class ModelServer:
             raise HttpError(404, text)
 
 
-async def _completed(question: Question, completer: Completer, batcher: Batcher) -> Response:
+async def _enriched(
+    inference: InferenceRequest, enricher: FeatureEnricher, batcher: Batcher
+) -> Response:
     since = monotonic()
-    return await batcher.ask(await completer.complete(question), since)
+    return await batcher.ask(await enricher.complete(inference), since)
 
 
 _LIVE = json_response({"live": True})

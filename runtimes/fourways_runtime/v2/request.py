@@ -42,7 +42,7 @@ BadRow = tuple[int, str, str]
 
 
 @dataclass(slots=True)
-class Question:
+class InferenceRequest:
     """A request understood: ``rows`` records, as one block (rows, inputs) or as columns.
 
     Not to be changed; frozen ones take three times as long to make.
@@ -95,7 +95,7 @@ class Question:
         return {} if self.keys is None else {"key": self.keys[row]}
 
 
-class Reader:
+class RequestReader:
     """Reads the requests for one contract."""
 
     def __init__(
@@ -124,7 +124,7 @@ class Reader:
         self.floats = kind if kind in ("float32", "float64") else None
         """The type of all inputs, where one tensor of floats holds them."""
 
-    def read(self, request: Request) -> Question:
+    def read(self, request: Request) -> InferenceRequest:
         """Read a request. Raises HttpError 400 or 415, naming the field."""
         header, binary = _split(request)
         body, identity = read_envelope(header)
@@ -132,7 +132,7 @@ class Reader:
         reading.inputs(body.get("inputs"))
         binary_output, keys = self._parameters(body.get("parameters"))
         outputs = self._asked(body.get("outputs"), binary_output)
-        return reading.question(identity, outputs, binary_output, keys)
+        return reading.parsed(identity, outputs, binary_output, keys)
 
     def _parameters(self, parameters: Any) -> tuple[bool, Any]:
         if parameters is None:
@@ -168,7 +168,7 @@ class Reader:
 class _Reading:
     """One request being read."""
 
-    def __init__(self, reader: Reader, binary: memoryview | None, plain: bool) -> None:
+    def __init__(self, reader: RequestReader, binary: memoryview | None, plain: bool) -> None:
         self._reader = reader
         self._binary = binary
         self._plain = plain
@@ -196,16 +196,16 @@ class _Reading:
                 if name not in reader._covered:
                     raise refuse(name, "is missing: the contract has it as an input")
 
-    def question(
+    def parsed(
         self,
         identity: str | None,
         outputs: tuple[tuple[str, bool], ...] | None,
         binary: bool,
         keys: Any,
-    ) -> Question:
+    ) -> InferenceRequest:
         if keys is not None:
             self._take_keys("parameters.entity_keys", keys)
-        question = Question(
+        inference = InferenceRequest(
             self._rows,
             identity,
             outputs,
@@ -216,11 +216,11 @@ class _Reading:
             self._missing,
         )
         if self._bad:
-            raise question.refuse([(row, *self._bad[row]) for row in sorted(self._bad)])
+            raise inference.refuse([(row, *self._bad[row]) for row in sorted(self._bad)])
         if self._missing and self._keys is None:
             key = self._reader._key.name
             raise refuse(self._missing[0], f"is missing: give it, or {key} to have it looked up")
-        return question
+        return inference
 
     def _tensor(self, at: str, tensor: Any, first: bool) -> None:
         reader = self._reader
@@ -294,12 +294,12 @@ class _Reading:
         try:
             if size is None:
                 if "data" not in tensor:
-                    raise tensors.Malformed("is missing")
+                    raise tensors.MalformedTensor("is missing")
                 return tensors.from_json(kind, nullable, tensor["data"], shape, self._plain)
             if "data" in tensor:
-                raise tensors.Malformed("and binary_data_size exclude each other")
+                raise tensors.MalformedTensor("and binary_data_size exclude each other")
             return tensors.from_binary(kind, self._take_bytes(at, size), math.prod(shape))
-        except tensors.Malformed as error:
+        except tensors.MalformedTensor as error:
             raise refuse(f"{at}.data", str(error)) from None
 
     def _take_bytes(self, at: str, size: Any) -> memoryview:

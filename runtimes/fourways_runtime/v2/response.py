@@ -15,9 +15,9 @@ from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.tensors import to_binary
 
 from .protocol import DATATYPES
-from .request import Question
-from .scorer import Part
-from .templates import Plain
+from .request import InferenceRequest
+from .scorer import ScoredPart
+from .templates import UnparsedRequest
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _OCTETS = b"application/octet-stream"
@@ -33,7 +33,7 @@ class _Data:
         self._textual = output.type == "string"
         self._size = prod(output.shape)
 
-    def of(self, part: Part) -> bytes:
+    def of(self, part: ScoredPart) -> bytes:
         """Write a request's part. Numbers are written once for the batch, and then shared out."""
         if self._textual:
             values = part.columns[self.name][part.start : part.stop]
@@ -57,24 +57,24 @@ class Renderer:
         # Both by the number of rows, which is bounded.
         self._frame, self._header = cache(self._frame_of), cache(self._header_of)
 
-    def __call__(self, question: Plain | Question, part: Part) -> Response:
+    def __call__(self, inference: UnparsedRequest | InferenceRequest, part: ScoredPart) -> Response:
         """Return the answer: the outputs asked for, in the order they were asked for."""
-        if isinstance(question, Plain) or question.asks_nothing_special:
-            frame = self._frame(question.rows)
+        if isinstance(inference, UnparsedRequest) or inference.asks_nothing_special:
+            frame = self._frame(inference.rows)
             return Response(frame % tuple([data.of(part) for data in self._data]))
-        if question.is_all_binary and self._numeric:
-            return self._in_binary(question.rows, part)
+        if inference.is_all_binary and self._numeric:
+            return self._in_binary(inference.rows, part)
         answer: dict[str, Any] = dict(self._who)
-        if question.id is not None:
-            answer["id"] = question.id
-        if question.features is not None:
-            answer["parameters"] = {"features": question.features}
-        asked = question.outputs
+        if inference.id is not None:
+            answer["id"] = inference.id
+        if inference.features is not None:
+            answer["parameters"] = {"features": inference.features}
+        asked = inference.outputs
         if asked is None:
-            asked = tuple((name, question.binary) for name in self._outputs)
+            asked = tuple((name, inference.binary) for name in self._outputs)
         binary: list[bytes] = []
         answer["outputs"] = [
-            self._tensor(self._outputs[name], question.rows, part, binary if as_binary else None)
+            self._tensor(self._outputs[name], inference.rows, part, binary if as_binary else None)
             for name, as_binary in asked
         ]
         header = orjson.dumps(answer, option=_NUMPY)
@@ -83,7 +83,7 @@ class Renderer:
         length = b"inference-header-content-length: %d" % len(header)
         return Response(b"".join((header, *binary)), 200, _OCTETS, (length,))
 
-    def _in_binary(self, rows: int, part: Part) -> Response:
+    def _in_binary(self, rows: int, part: ScoredPart) -> Response:
         """Return all outputs as binary tensors of numbers: what is said of them is known."""
         header, length = self._header(rows)
         data = [
@@ -114,7 +114,7 @@ class Renderer:
         return b"".join((who, b',"outputs":[', written, b"]}"))
 
     def _tensor(
-        self, output: OutputField, rows: int, part: Part, binary: list[bytes] | None
+        self, output: OutputField, rows: int, part: ScoredPart, binary: list[bytes] | None
     ) -> dict[str, Any]:
         values: Array = part.columns[output.name][part.start : part.stop].reshape(-1)
         tensor: dict[str, Any] = {

@@ -20,8 +20,8 @@ from fourways_runtime.errors import ConfigError
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import FeatureReader, Row
 
-from .base import Source, Wanted
-from .coalesced import Coalesced
+from .base import FeatureDatabase, Wanted
+from .coalesced import CoalescedFeatures
 from .observed import FeatureMetrics
 
 __all__ = ["FeatureReader", "Key", "Row", "open_features"]
@@ -60,10 +60,10 @@ def open_features(
     )
     if lookup.query is not None and "%(keys)s" not in lookup.query:
         raise ConfigError("the features' query does not use %(keys)s: it would read every entity")
-    return Coalesced(_source(wanted, file), wanted.timeout, FeatureMetrics(registry))
+    return CoalescedFeatures(_source(wanted, file), wanted.timeout, FeatureMetrics(registry))
 
 
-def _source(wanted: Wanted, file: Path) -> Source:
+def _source(wanted: Wanted, file: Path) -> FeatureDatabase:
     uri = read_uri(file)
     if uri.startswith("sqlite:///"):
         from .sqlite import SqliteSource

@@ -14,7 +14,7 @@ from fourways_runtime.scoring.features import Row
 from fourways_runtime.scoring.keys import asked
 
 
-class Source(Protocol):
+class FeatureDatabase(Protocol):
     """One database: a query at a time for many keys. Errors as :class:`FeatureReader`."""
 
     concurrency: int

@@ -20,15 +20,15 @@ from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.streams.stream import LiveLookup
 from fourways_runtime.metrics import exposition
 
-from .batch import Batch
-from .circuit_breaker import StoreLink
-from .coalescer import Lookups
-from .edge import Edge
-from .forward import Forward
+from .batch import BatchHandler
+from .circuit_breaker import StoreCircuitBreaker
+from .coalescer import LookupCoalescer
+from .edge import EdgeHandlers
+from .forward import RealtimeHandler
 from .mode import RETRY, Mode
 from .observed import GatewayMetrics, stream_counters
 from .runs import OpenHistory, Runs
-from .stream import OpenPublisher, Stream
+from .stream import OpenPublisher, StreamHandler
 
 _SCRAPE_WAITS_SECONDS = 0.2
 
@@ -39,7 +39,7 @@ class Gateway:
     def __init__(
         self,
         config: GatewayConfig,
-        link: StoreLink,
+        link: StoreCircuitBreaker,
         registry: CollectorRegistry,
         draining: Callable[[], bool],
         open_publisher: OpenPublisher,
@@ -50,19 +50,19 @@ class Gateway:
         self._registry = registry
         self._draining = draining
         self.metrics = GatewayMetrics(registry, self._mode_of)
-        self._batch = Batch(config, link, registry)
-        self._live = Lookups[LiveLookup | None](link.live, link.timeout, config.namespace)
+        self._batch = BatchHandler(config, link, registry)
+        self._live = LookupCoalescer[LiveLookup | None](link.live, link.timeout, config.namespace)
         self._routes = {route.deployment: route for route in config.routes}
-        self._edge = Edge(config)
+        self._edge = EdgeHandlers(config)
         self._runs = Runs(config.namespace, open_history, registry)
         counters = stream_counters(registry)
         self._modes: dict[str, Mode] = {}
         for name, route in self._routes.items():
             match route.mode:
                 case "realtime":
-                    self._modes[name] = Forward(route, self.metrics.upstream)
+                    self._modes[name] = RealtimeHandler(route, self.metrics.upstream)
                 case "streaming":
-                    self._modes[name] = Stream(
+                    self._modes[name] = StreamHandler(
                         route, config, self._live, counters(name), open_publisher, draining
                     )
                 case "edge":
@@ -94,7 +94,7 @@ class Gateway:
 
     async def connect(self) -> None:
         """Connect to the brokers that questions are sent to."""
-        streams = [mode for mode in self._modes.values() if isinstance(mode, Stream)]
+        streams = [mode for mode in self._modes.values() if isinstance(mode, StreamHandler)]
         await asyncio.gather(*(stream.connect() for stream in streams))
 
     async def close(self) -> None:
@@ -106,7 +106,7 @@ class Gateway:
         await self._live.close()
         await self._batch.close()
 
-    def _of(self, request: Request) -> Mode | Batch:
+    def _of(self, request: Request) -> Mode | BatchHandler:
         return self._modes.get(request.params["deployment"], self._batch)
 
     def _infer(self, request: Request) -> Answer:

@@ -20,29 +20,31 @@ from fourways_runtime.io.store.base import Lookup, PublishedRun
 from fourways_runtime.scoring.columns import Key
 
 from . import v2
-from .circuit_breaker import StoreLink
-from .coalescer import Lookups
+from .circuit_breaker import StoreCircuitBreaker
+from .coalescer import LookupCoalescer
 from .mode import RETRY, deployment_of, links, no_such
-from .views import View, Views
+from .views import PublishedView, PublishedViews
 
 _LISTING_SECONDS = 1.0
 _UNKNOWN_SECONDS = 1.0
 _MAX_UNKNOWN = 1024
 
 
-class Batch:
+class BatchHandler:
     """Answers for every deployment that has no route."""
 
-    def __init__(self, config: GatewayConfig, link: StoreLink, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, config: GatewayConfig, link: StoreCircuitBreaker, registry: CollectorRegistry
+    ) -> None:
         self._config = config
         self._link = link
         # A run has no events, and so no places.
-        self.lookups = Lookups[Lookup | None](
+        self.lookups = LookupCoalescer[Lookup | None](
             lambda who, name, keys, _, seconds: link.lookup(who, name, keys, seconds),
             link.timeout,
             config.namespace,
         )
-        self._views = Views(registry)
+        self._views = PublishedViews(registry)
         self._unknown: dict[str, float] = {}
         self._listed_at = float("-inf")
         self._listing: asyncio.Task[list[tuple[str, PublishedRun]]] | None = None
@@ -70,7 +72,7 @@ class Batch:
         return await self._infer_known(request, deployment, view)
 
     def _infer_known(
-        self, request: Request, deployment: str, view: View
+        self, request: Request, deployment: str, view: PublishedView
     ) -> asyncio.Future[Response]:
         entity_key = view.run.contract.entity_key
         question = v2.read_question(request, entity_key, self._config.max_keys)
@@ -98,7 +100,7 @@ class Batch:
         return await self._prediction_known(request, deployment, view)
 
     def _prediction_known(
-        self, request: Request, deployment: str, view: View
+        self, request: Request, deployment: str, view: PublishedView
     ) -> asyncio.Future[Response]:
         key = v2.read_key(request.params["key"], view.run.contract.entity_key)
 
@@ -114,7 +116,7 @@ class Batch:
 
         return self.lookups.ask(deployment, [key], then)
 
-    def _published(self, deployment: str, lookup: Lookup | None) -> View:
+    def _published(self, deployment: str, lookup: Lookup | None) -> PublishedView:
         """Return the view of what is published now. Raises HttpError 404 where nothing is."""
         if lookup is not None:
             return self._views.see(deployment, lookup.run)
@@ -124,7 +126,7 @@ class Batch:
         self._unknown[deployment] = monotonic() + _UNKNOWN_SECONDS
         raise no_such(deployment)
 
-    async def _describe(self, deployment: str) -> View:
+    async def _describe(self, deployment: str) -> PublishedView:
         """Ask the store what is published. Raises HttpError 404 or 503."""
         if self._unknown.get(deployment, 0.0) > monotonic():
             raise no_such(deployment)
@@ -146,7 +148,7 @@ class Batch:
         await self._of_version(request)
         return json_response({"name": request.params["deployment"], "ready": True})
 
-    async def _of_version(self, request: Request) -> View:
+    async def _of_version(self, request: Request) -> PublishedView:
         view = await self._describe(deployment_of(request))
         _hold_version(request, view)
         return view
@@ -187,13 +189,13 @@ class Batch:
             self._views.see(name, run)
 
 
-def _hold_version(request: Request, view: View) -> None:
+def _hold_version(request: Request, view: PublishedView) -> None:
     asked = request.params.get("version")
     if asked is not None and asked != view.run.version:
         raise HttpError(404, f"version {asked[:63]} is not published; {view.run.version} is")
 
 
-def _who(deployment: str, key: Key, view: View) -> dict[str, Any]:
+def _who(deployment: str, key: Key, view: PublishedView) -> dict[str, Any]:
     return {
         "deployment": deployment,
         "key": key,
@@ -203,7 +205,7 @@ def _who(deployment: str, key: Key, view: View) -> dict[str, Any]:
 
 
 def _infer_answer(
-    deployment: str, view: View, question: v2.Question, found: dict[Key, dict[str, Any]]
+    deployment: str, view: PublishedView, question: v2.Question, found: dict[Key, dict[str, Any]]
 ) -> Response:
     tensors = view.outputs.selected(question)
     keys = question.keys

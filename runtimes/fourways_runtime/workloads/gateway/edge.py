@@ -15,7 +15,7 @@ from .device_features import ExtraData
 from .mode import deployment_of
 
 
-class Edge:
+class EdgeHandlers:
     """What edge deployments have in common."""
 
     def __init__(self, config: GatewayConfig) -> None:
@@ -23,9 +23,9 @@ class Edge:
         self._bundles = Bundles(config)
         self._extra_data = ExtraData(config)
 
-    def of(self, route: Route) -> Device:
+    def of(self, route: Route) -> DeviceHandler:
         """Return what answers for one deployment."""
-        return Device(route)
+        return DeviceHandler(route)
 
     def add_to(self, router: Router) -> None:
         """Answer the paths devices use."""
@@ -66,7 +66,7 @@ class Edge:
         return await self._extra_data.answer(self._route(request), request)
 
 
-class Device:
+class DeviceHandler:
     """Answers for one deployment: that its devices do."""
 
     def __init__(self, route: Route) -> None:

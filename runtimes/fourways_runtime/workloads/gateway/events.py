@@ -20,7 +20,7 @@ from fourways_http import HttpError, Request
 from fourways_runtime.scoring.columns import Columns, Key
 from fourways_runtime.scoring.decode import Decoder
 from fourways_runtime.v2.protocol import KEY_ALIAS, refuse
-from fourways_runtime.v2.request import Reader
+from fourways_runtime.v2.request import RequestReader
 
 from . import v2
 
@@ -44,7 +44,7 @@ class EventReader:
     def __init__(self, contract: Contract, max_keys: int) -> None:
         self._key = contract.entity_key
         self._fields = contract.inputs
-        self._reader = Reader(contract, [], max_keys)
+        self._reader = RequestReader(contract, [], max_keys)
         self._decoder = Decoder(contract)
         self._max_keys = max_keys
 

@@ -18,10 +18,10 @@ from prometheus_client import Gauge
 
 from fourways_api import EntityKey, Route
 from fourways_http import (
-    Answer,
     ClientError,
     HttpError,
     Origin,
+    OriginAnswer,
     Pool,
     Request,
     Response,
@@ -64,7 +64,7 @@ _OWN = frozenset({b"date", b"server"})
 _STATUSES = frozenset(status.value for status in HTTPStatus if status >= 200)
 
 
-class Forward:
+class RealtimeHandler:
     """Answers for one deployment from its model server, on the running event loop."""
 
     def __init__(self, route: Route, connections: Gauge) -> None:
@@ -131,7 +131,7 @@ class Forward:
             "data": [key],
         }
 
-        def then(answer: Answer) -> Response:
+        def then(answer: OriginAnswer) -> Response:
             if answer.status != 200:
                 return _passed(answer)
             return self._prediction(key, answer)
@@ -144,7 +144,7 @@ class Forward:
             then,
         )
 
-    def _prediction(self, key: str | int, answer: Answer) -> Response:
+    def _prediction(self, key: str | int, answer: OriginAnswer) -> Response:
         try:
             told = orjson.loads(answer.body)
             outputs = {output["name"]: _first(output) for output in told["outputs"]}
@@ -184,13 +184,13 @@ class Forward:
                 return HttpError(503, "the model server does not answer", RETRY)
 
 
-def _passed_without_id(answer: Answer) -> Response:
+def _passed_without_id(answer: OriginAnswer) -> Response:
     """Pass an answer to a request that has an id on: the connection repeats it."""
     answer.headers = [header for header in answer.headers if header[0] != b"x-request-id"]
     return _passed(answer)
 
 
-def _passed(answer: Answer) -> Response:
+def _passed(answer: OriginAnswer) -> Response:
     if answer.status not in _STATUSES:
         raise _unusable()
     headers = tuple(b"%b: %b" % header for header in answer.headers if header[0] not in _OWN)

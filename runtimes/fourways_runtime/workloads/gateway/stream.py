@@ -30,12 +30,12 @@ from fourways_runtime.scoring.columns import Key
 from fourways_runtime.v2.protocol import KEY_ALIAS
 
 from . import v2
-from .accepted import Accepted, Published
-from .coalescer import Lookups
+from .accepted import Accepted, PublishedEvent
+from .coalescer import LookupCoalescer
 from .mode import RETRY, hold_version, links
 from .refusals import refusal
 from .views import DeploymentCounters, age_seconds, rfc3339
-from .watch import Watch
+from .watch import AnswerWatch
 
 if TYPE_CHECKING:
     from ..streaming import Publisher
@@ -53,7 +53,7 @@ OpenPublisher = Callable[[Route], "Publisher"]
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})", re.IGNORECASE)
 
 
-class _View:
+class _StreamView:
     """What is known of the stream: its contract, and how its questions are read."""
 
     def __init__(self, contract: Contract, max_keys: int) -> None:
@@ -64,14 +64,14 @@ class _View:
         self.reader: EventReader = EventReader(contract, max_keys)
 
 
-class Stream:
+class StreamHandler:
     """Answers for one deployment, on the running event loop."""
 
     def __init__(
         self,
         route: Route,
         config: GatewayConfig,
-        lookups: Lookups[LiveLookup | None],
+        lookups: LookupCoalescer[LiveLookup | None],
         counters: DeploymentCounters,
         open_publisher: OpenPublisher,
         draining: Callable[[], bool],
@@ -86,9 +86,9 @@ class Stream:
         self._open_publisher = open_publisher
         self._publisher: Publisher | None = None
         self._publishing = asyncio.Semaphore(MAX_PUBLISHING)
-        self._view: _View | None = None
+        self._view: _StreamView | None = None
         self._accepted = Accepted(route.freshness_seconds)
-        self._watch = Watch(lambda keys, asked: self._fresh(keys, None, asked), draining)
+        self._watch = AnswerWatch(lambda keys, asked: self._fresh(keys, None, asked), draining)
 
     async def connect(self) -> None:
         """Connect to the broker: the first question should not have to wait for it."""
@@ -128,7 +128,7 @@ class Stream:
         self._counters.keys.inc(len(question.keys))
         self._counters.misses.inc(len(missing))
         applied: tuple[bytes, ...] = ()
-        published: dict[Key, Published] = {}
+        published: dict[Key, PublishedEvent] = {}
         if missing:
             published = await self._promise(request, view, asked, missing)
             if len(published) == len(missing):
@@ -197,13 +197,13 @@ class Stream:
 
     # ---- the store
 
-    async def _describe(self) -> _View:
+    async def _describe(self) -> _StreamView:
         await self._stored([], [])
         assert self._view is not None, "the store said what the stream is"  # noqa: S101
         return self._view
 
     def _stored(
-        self, keys: Sequence[Key], events: Sequence[Published]
+        self, keys: Sequence[Key], events: Sequence[PublishedEvent]
     ) -> Awaitable[Mapping[Key, LiveAnswer]]:
         """Look up keys; let the events know whether they are dead letters."""
 
@@ -225,11 +225,14 @@ class Stream:
         if view is None or (
             lookup.contract is not view.contract and lookup.contract != view.contract
         ):
-            self._view = _View(lookup.contract, self._max_keys)
+            self._view = _StreamView(lookup.contract, self._max_keys)
         return lookup.answers
 
     async def _fresh(
-        self, keys: Sequence[Key], version: str | None, events: Sequence[Published] | None = None
+        self,
+        keys: Sequence[Key],
+        version: str | None,
+        events: Sequence[PublishedEvent] | None = None,
     ) -> dict[Key, LiveAnswer]:
         if events is None:
             events = self._accepted.unanswered(keys)
@@ -250,8 +253,8 @@ class Stream:
     # ---- from a question to an event
 
     async def _promise(
-        self, request: Request, view: _View, asked: Asked, missing: list[Key]
-    ) -> dict[Key, Published]:
+        self, request: Request, view: _StreamView, asked: Asked, missing: list[Key]
+    ) -> dict[Key, PublishedEvent]:
         """Publish what is missing, or find that it was published; return by key what is known."""
         events = view.reader.events(asked, missing)
         if not events:
@@ -271,7 +274,9 @@ class Stream:
             published[key] = outcome
         return published
 
-    async def _publish_once(self, key: Key, event: bytes, given: str | None, of: int) -> Published:
+    async def _publish_once(
+        self, key: Key, event: bytes, given: str | None, of: int
+    ) -> PublishedEvent:
         from .events import made_id
 
         question = made_id(self._name, event)
@@ -309,7 +314,7 @@ class Stream:
     # ---- promises
 
     async def _hold(
-        self, request: Request, asked: Mapping[Key, Published | None], patient: bool = False
+        self, request: Request, asked: Mapping[Key, PublishedEvent | None], patient: bool = False
     ) -> tuple[dict[Key, LiveAnswer], tuple[bytes, ...]]:
         """Wait as long as the client prefers; return what arrived, and the header that says so.
 
@@ -323,7 +328,7 @@ class Stream:
 
     def _promised(
         self,
-        events: Mapping[Key, Published],
+        events: Mapping[Key, PublishedEvent],
         single: bool,
         applied: tuple[bytes, ...],
         status: str = "accepted",
@@ -344,7 +349,7 @@ class Stream:
         return json_response(told, 202, (where, *RETRY, *applied))
 
     def _tell_refused(
-        self, events: Mapping[Key, Published], of: int, applied: tuple[bytes, ...]
+        self, events: Mapping[Key, PublishedEvent], of: int, applied: tuple[bytes, ...]
     ) -> None:
         """Raise HttpError 422 where any of these events became a dead letter."""
         refused: dict[Key, Refused] = {
@@ -357,7 +362,7 @@ class Stream:
         return f"/predictions/{self._name}/{quote(str(key), safe='')}"
 
     def _nothing(
-        self, view: _View, question: v2.Question, found: Mapping[Key, LiveAnswer]
+        self, view: _StreamView, question: v2.Question, found: Mapping[Key, LiveAnswer]
     ) -> HttpError:
         names = [view.contract.entity_key.name, *(field.name for field in view.contract.inputs)]
         return v2.no_prediction(question, found, send=names)

@@ -23,7 +23,7 @@ class DeploymentCounters:
         self.misses = misses
 
 
-class View:
+class PublishedView:
     """A published run, ready to answer from."""
 
     __slots__ = ("_computed", "computed_at", "counters", "outputs", "run")
@@ -49,11 +49,11 @@ class View:
         }
 
 
-class Views:
+class PublishedViews:
     """The runs seen last, by deployment. Only what the store published gets in."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._views: dict[str, View] = {}
+        self._views: dict[str, PublishedView] = {}
         self._keys = Counter(
             "fourways_lookup_keys", "Entity keys asked for.", ("deployment",), registry=registry
         )
@@ -70,11 +70,11 @@ class Views:
             registry=registry,
         )
 
-    def get(self, deployment: str) -> View | None:
+    def get(self, deployment: str) -> PublishedView | None:
         """Return the run seen last, which may not be the one published now."""
         return self._views.get(deployment)
 
-    def see(self, deployment: str, run: PublishedRun) -> View:
+    def see(self, deployment: str, run: PublishedRun) -> PublishedView:
         """Return the view of a run the store just named as published."""
         view = self._views.get(deployment)
         if view is not None and (view.run is run or _same(view.run, run)):
@@ -84,7 +84,7 @@ class Views:
             if view is not None
             else DeploymentCounters(self._keys.labels(deployment), self._misses.labels(deployment))
         )
-        view = self._views[deployment] = View(run, counters)
+        view = self._views[deployment] = PublishedView(run, counters)
         self._age.labels(deployment).set_function(view.age_seconds)
         return view
 

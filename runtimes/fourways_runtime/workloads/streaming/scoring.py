@@ -22,7 +22,7 @@ from fourways_api import Contract, InputField
 from fourways_runtime.io.brokers.source import Events
 from fourways_runtime.scoring.cells import accepts, numpy_type, shown
 from fourways_runtime.scoring.columns import Array, Predictions
-from fourways_runtime.scoring.dense import Wide, packer
+from fourways_runtime.scoring.dense import DenseBatch, packer
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
 
@@ -77,7 +77,7 @@ class Scorer:
         self._key = contract.entity_key
         self._fields = contract.inputs
         self._outputs = contract.outputs
-        self._wide = Wide.of(contract, model, max_events)
+        self._wide = DenseBatch.of(contract, model, max_events)
         self._type = np.dtype(contract.inputs[0].type) if self._wide else np.dtype(object)
         names = [field.name for field in contract.inputs]
         self._pick: Callable[[Any], Sequence[Any]] = itemgetter(*names)
