@@ -92,7 +92,10 @@ async def test_what_it_says_of_itself(plane: Serving) -> None:
     get = plane.client.get
     assert (await get("/v2/health/live")).json() == {"live": True}
     assert (await get("/v2/health/ready")).json() == {"ready": True}
-    assert (await get("/v2")).json()["extensions"] == ["binary_tensor_data"]
+    assert (await get("/v2")).json()["extensions"] == ["binary_tensor_data", "model_repository"]
+    assert (await get("/v2/models")).json() == {"models": ["churn"]}
+    index = (await plane.client.post("/v2/repository/index", content=b"{}")).json()
+    assert index == [{"name": "churn", "version": "v1", "state": "READY", "reason": ""}]
     for path in ("/v2/models/churn", "/v2/models/churn/versions/v1"):
         said = (await get(path)).json()
         assert (said["name"], said["versions"]) == ("churn", ["v1"])

@@ -1,8 +1,13 @@
 """One tensor's data, JSON or binary, as a flat numpy array; and arrays as binary tensors.
 
 Owns what the protocol's types look like on the wire. JSON is taken strictly: text is no number,
-true is no number, null is a missing value. Good data is converted by C code in one go; Python looks
+true is no number, null is a missing value, and a whole number that the type would round is refused:
+only text tells 16777217 from 16777217.0. Good data is converted by C code in one go; Python looks
 at single values only to say what is wrong with one. No knowledge of requests, no I/O.
+
+Large data is converted in slices, because C code keeps the interpreter lock: other threads get
+their turn between two slices. Of a record with several faults only the first is worded, so that a
+bad body costs little more than a good one.
 
 Binary: https://github.com/kserve/open-inference-protocol, extension "binary tensor data": elements
 little-endian in row-major order; BOOL is a byte of 0 or 1; BYTES is a 4-byte length and the bytes.
@@ -12,18 +17,27 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
 
-from fourways_runtime.scoring.cells import Faults, numbers, shown
+from fourways_runtime.scoring.cells import Faults, numbers, rounded, shown
 from fourways_runtime.scoring.columns import Array
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _CODES = {code: np.dtype(f"<{code}") for code in "fdqQ"}
 NOT_PLAIN = (struct.error, OverflowError)
+SLICE = 16_384
+"""Elements that are converted at a time."""
+
+_EXACT = {"f": 2**24, "d": 2**53}
+"""Up to here a float type holds every whole number."""
+
+_BOUNDS = {"q": (-(2**63), 2**63 - 1), "Q": (0, 2**64 - 1)}
+_NULL, _WHOLE, _REAL, _OTHER = range(4)
+_KINDS: dict[type, int] = {type(None): _NULL, int: _WHOLE, float: _REAL}
 _JSON_NAMES = {list: "a list", dict: "an object", bool: "a truth value", str: "text"}
 
 
@@ -37,7 +51,7 @@ def from_json(
     """Convert JSON data, flat or nested as ``shape`` (N, …), to the contract's type ``kind``.
 
     ``plain`` promises that neither true nor false occurs in it. Returns the flat values, and by
-    element what is wrong with some of them.
+    element what is wrong with the first bad one of each record.
 
     Raises:
         MalformedTensor: it is no list, or has another shape.
@@ -50,22 +64,83 @@ def from_json(
     wanted = math.prod(shape)
     if len(data) != wanted:
         raise MalformedTensor(f"holds {len(data)} values, the shape says {wanted}")
+    size = max(1, wanted // shape[0]) if shape and shape[0] else 1
+    if wanted <= SLICE:
+        values, faults = _converted(kind, nullable, data, plain, _Records(size, 0))
+        return values, faults
+    values = np.empty(wanted, object if kind == "string" else kind)
+    found: dict[int, tuple[int, str]] = {}
+    for start in range(0, wanted, SLICE):
+        part = data[start : start + SLICE]
+        values[start : start + SLICE], faults = _converted(
+            kind, nullable, part, plain, _Records(size, start)
+        )
+        for at, reason in faults.items():
+            found.setdefault((start + at) // size, (start + at, reason))
+    return values, dict(found.values())
+
+
+class _Records:
+    """Which record each element of a slice belongs to."""
+
+    __slots__ = ("_size", "_start")
+
+    def __init__(self, size: int, start: int) -> None:
+        self._size = size
+        self._start = start
+
+    def first(self, bad: Array) -> list[int]:
+        """Return, of the elements where ``bad`` (M,) is true, the first of each record."""
+        elements = np.flatnonzero(bad)
+        _, firsts = np.unique((elements + self._start) // self._size, return_index=True)
+        return [int(at) for at in elements[firsts]]
+
+
+def _converted(
+    kind: str, nullable: bool, data: list[Any], plain: bool, records: _Records
+) -> tuple[Array, Faults]:
     if kind == "string":
-        return _texts(data)
+        return _texts(data, records)
     if kind == "bool":
-        return _truths(data)
+        return _truths(data, records)
     to = np.dtype(kind)
     code = "d" if to.kind == "f" else ("Q" if kind == "uint64" else "q")
     faults: Faults = {}
     try:
         if not plain and bool in set(map(type, data)):
-            values, faults = _one_by_one(data, code, nullable)
+            values, faults = _mixed(data, code, nullable, records)
         else:
-            values = packed(code, data, (wanted,))
+            values = packed(code, data, (len(data),))
     except NOT_PLAIN:
-        values, faults = _one_by_one(data, code, nullable)
-    cast, more = fit(to, values)
+        values, faults = _mixed(data, code, nullable, records)
+    cast, more = fit(to, values, records)
+    if to.kind == "f":
+        more |= _inexact(to, data, values, records)
     return cast, more | faults
+
+
+def _inexact(to: np.dtype[Any], data: list[Any], values: Array, records: _Records) -> Faults:
+    """Say which whole numbers the float type ``to`` would round."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        large = np.abs(values) >= _EXACT[to.char]
+        if not large.any():
+            return {}
+        large &= _kinds(data) == _WHOLE
+        if to.char == "f":  # beyond 2**53 it is the text that counts, not the float made of it
+            large &= (values.astype(to) != values) | (np.abs(values) >= _EXACT["d"])
+    for at in np.flatnonzero(large & (np.abs(values) >= _EXACT["d"])).tolist():
+        large[at] = not _holds(to, data[at])
+    return {at: f"{data[at]} would be rounded in {to}" for at in records.first(large)}
+
+
+def _holds(to: np.dtype[Any], value: int) -> bool:
+    cast = to.type(value)
+    return not np.isfinite(cast) or int(cast) == value
+
+
+def exact_limit(kind: np.dtype[Any]) -> int:
+    """Return up to which whole number a float type holds them all."""
+    return _EXACT[kind.char]
 
 
 def packed(code: str, data: list[Any], shape: tuple[int, ...]) -> Array:
@@ -79,14 +154,20 @@ def packed(code: str, data: list[Any], shape: tuple[int, ...]) -> Array:
     return np.ndarray(shape, _CODES[code], raw)
 
 
-def fit(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
-    """Cast numbers (M,) to the type ``to``; return them, and a fault for each it cannot hold."""
+def fit(to: np.dtype[Any], values: Array, records: _Records | None = None) -> tuple[Array, Faults]:
+    """Cast numbers (M,) to the type ``to``; return them, and a fault for each it cannot hold.
+
+    With ``records``, only for the first of each record.
+    """
     if values.dtype == to:
         return values, {}
     # False for NaN as well: what is not plainly good is looked at closely.
     if to == np.float32 and values.dtype.kind == "f" and np.abs(values).max() <= _FLOAT32_MAX:
         return values.astype(np.float32), {}
-    return numbers(to, values)
+    if records is None or to.kind != "f" or values.dtype.kind != "f":
+        return numbers(to, values)
+    cast, bad = rounded(values, to)
+    return cast, {at: numbers(to, values[at : at + 1])[1][0] for at in records.first(bad)}
 
 
 def from_binary(kind: str, data: memoryview, wanted: int) -> tuple[Array, Faults]:
@@ -131,54 +212,84 @@ def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
     return data
 
 
-def _one_by_one(data: list[Any], code: str, nullable: bool) -> tuple[Array, Faults]:
+def _kinds(data: list[Any]) -> Array:
+    """Return for each element whether it is null, a whole number, a float or something else."""
+    found = map(_KINDS.get, map(type, data), repeat(_OTHER))
+    return np.fromiter(found, np.uint8, len(data))
+
+
+def _mixed(data: list[Any], code: str, nullable: bool, records: _Records) -> tuple[Array, Faults]:
     """Take what can be taken, and say what is wrong with the rest."""
-    faults: Faults = {}
-    whole = code != "d"
-    lowest, highest = (0, 2**64 - 1) if code == "Q" else (-(2**63), 2**63 - 1)
-    values: list[float | int] = [0] * len(data)
-    for at, value in enumerate(data):
-        if value is None:
-            if nullable and not whole:
-                values[at] = math.nan
-            else:
-                faults[at] = "missing"
-        elif type(value) is not int and type(value) is not float:
-            faults[at] = _not(value, "a number")
-        elif not whole:
-            values[at] = value
-        elif value != int(value):
-            faults[at] = f"{shown(value)} is not a whole number"
-        elif not lowest <= value <= highest:
-            faults[at] = f"{shown(value)} is outside {'uint64' if code == 'Q' else 'int64'}"
-        else:
-            values[at] = int(value)
-    return np.array(values, np.dtype(code)), faults
+    kinds = _kinds(data)
+    absent, bad = kinds == _NULL, kinds == _OTHER
+    if code != "d" or not nullable:
+        bad |= absent
+    faults = {
+        at: "missing" if data[at] is None else _not(data[at], "a number")
+        for at in records.first(bad)
+    }
+    kept = np.empty(len(data), object)
+    kept[:] = data
+    kept[absent] = math.nan if code == "d" else 0
+    kept[bad] = 0
+    if code == "d":
+        values = np.array(kept.tolist(), np.float64)
+        return values, faults
+    reals = np.flatnonzero((kinds == _REAL) & ~bad)
+    found = kept[reals].astype(np.float64)
+    good = (np.trunc(found) == found) & (np.abs(found) <= _EXACT["d"])
+    if code == "Q":
+        good &= found >= 0
+    unfit = np.zeros(len(data), bool)
+    unfit[reals[~good]] = True
+    kept[reals] = np.where(good, found, 0).astype(np.int64).astype(object)
+    try:
+        values = packed(code, kept.tolist(), (len(data),))
+    except NOT_PLAIN:
+        lowest, highest = _BOUNDS[code]
+        for at in np.flatnonzero(kinds == _WHOLE).tolist():
+            if not lowest <= data[at] <= highest:
+                unfit[at], kept[at] = True, 0
+        values = packed(code, kept.tolist(), (len(data),))
+    return values, faults | {at: _unfit(data[at], code) for at in records.first(unfit)}
 
 
-def _texts(data: list[Any]) -> tuple[Array, Faults]:
+def _unfit(value: float | int, code: str) -> str:
+    """Say why a number is no whole number of 64 bits."""
+    lowest, highest = _BOUNDS[code]
+    if value != value or value in (math.inf, -math.inf) or value != int(value):
+        return f"{shown(value)} is not a whole number"
+    if not lowest <= value <= highest:
+        return f"{shown(value)} is outside {'uint64' if code == 'Q' else 'int64'}"
+    return f"{value:.0f} may have been rounded: write whole numbers without a fraction"
+
+
+def _texts(data: list[Any], records: _Records) -> tuple[Array, Faults]:
     faults: Faults = {}
     if set(map(type, data)) != {str}:
         # None stays: whether a missing text is accepted, the pipeline says.
-        for at, value in enumerate(data):
-            if value is not None and type(value) is not str:
-                faults[at] = _not(value, "text")
-        data = [None if at in faults else value for at, value in enumerate(data)]
+        bad = _where(type(value) not in (str, type(None)) for value in data)
+        faults = {at: _not(data[at], "text") for at in records.first(bad)}
+        data = [value if type(value) is str else None for value in data]
     texts = np.empty(len(data), object)
     texts[:] = data
     return texts, faults
 
 
-def _truths(data: list[Any]) -> tuple[Array, Faults]:
+def _truths(data: list[Any], records: _Records) -> tuple[Array, Faults]:
     faults: Faults = {}
     if set(map(type, data)) != {bool}:
-        for at, value in enumerate(data):
-            if value is None:
-                faults[at] = "missing"
-            elif type(value) is not bool:
-                faults[at] = _not(value, "true or false")
+        bad = _where(type(value) is not bool for value in data)
+        faults = {
+            at: "missing" if data[at] is None else _not(data[at], "true or false")
+            for at in records.first(bad)
+        }
         data = [value is True for value in data]
     return np.array(data, np.bool_), faults
+
+
+def _where(found: Iterable[bool]) -> Array:
+    return np.fromiter(found, np.bool_)
 
 
 def _not(value: Any, what: str) -> str:

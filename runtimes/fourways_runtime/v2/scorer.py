@@ -34,6 +34,9 @@ class ScoredPart:
     texts: dict[str, list[bytes]]
     """Numbers of the batch's outputs as they were written, shared by its parts."""
 
+    bad: tuple[BadRow, ...] = ()
+    """Rows of the request that are not among them, where the request is partial."""
+
 
 RequestOutcome = ScoredPart | Exception
 """A request's answers, or the error it is to be answered with."""
@@ -75,7 +78,7 @@ class RequestScorer:
         if wide is None or len(plain) < len(asked):
             return None
         block = plain[0].templates.block(plain)
-        answers = None if block is None else wide.answers(block)
+        answers = None if block is None else wide.answers(block, exact=False)
         return None if answers is None else _parted(asked, answers)
 
     def _score(self, inferences: Sequence[InferenceRequest]) -> list[RequestOutcome]:

@@ -20,9 +20,10 @@ from fourways_http import Request
 from fourways_runtime.scoring import tensors
 from fourways_runtime.scoring.columns import Array
 
+from .body import BINARY_HEADER
 from .numbers import Numbers
 from .protocol import DATATYPES
-from .request import BINARY_HEADER, InferenceRequest, RequestReader
+from .request import InferenceRequest, RequestReader
 
 _MOST = 256
 """RequestTemplates kept."""
@@ -61,7 +62,8 @@ class UnparsedRequest:
     def parsed(self) -> InferenceRequest:
         """Read it. Raises HttpError 400 where a number is none."""
         block = self.templates.block([self])
-        if block is None or not np.isfinite(block).all():
+        # A larger whole number might be one that the type would round: only its text says so.
+        if block is None or not np.abs(block).max() < self.templates.exact_limit:
             return self.templates.read(self.request)
         return InferenceRequest(self.rows, None, None, False, None, block, {})
 
@@ -81,6 +83,7 @@ class RequestTemplates:
         self._known_each: dict[bytes, tuple[int, ...]] = {}  # where each input's number is
         self._known_binary: dict[bytes, InferenceRequest] = {}  # all but the numbers
         self._numbers = Numbers(self._type)
+        self.exact_limit = tensors.exact_limit(self._type)
 
     def take(self, request: Request) -> UnparsedRequest | InferenceRequest:
         """Take a request, read or unread. Raises HttpError 400 or 415, naming the field."""
@@ -144,7 +147,7 @@ class RequestTemplates:
 
     def _learn_each(self, envelope: bytes, lists: int) -> None:
         given = self._emptied(envelope)
-        if lists == len(given) and all(tensor["data"] == [] for tensor in given):
+        if lists == len(given) == self._width and all(tensor["data"] == [] for tensor in given):
             names = [tensor["name"] for tensor in given]
             order = tuple(2 * names.index(name) + 1 for name in self._names)
             _remember(self._known_each, envelope, order)

@@ -23,10 +23,6 @@ class EdgeHandlers:
         self._bundles = Bundles(config)
         self._extra_data = ExtraData(config)
 
-    def of(self, route: Route) -> DeviceHandler:
-        """Return what answers for one deployment."""
-        return DeviceHandler(route)
-
     def add_to(self, router: Router) -> None:
         """Answer the paths devices use."""
         router.add("GET", "/bundles/{deployment}", self._listing)
@@ -90,4 +86,4 @@ class DeviceHandler:
             404, f"{name} is answered by its devices; bundles for them are at /bundles/{name}/"
         )
 
-    prediction = model = model_ready = infer
+    prediction = metadata = model_ready = infer

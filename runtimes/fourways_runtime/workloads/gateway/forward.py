@@ -30,9 +30,8 @@ from fourways_http import (
     TooManyWaiting,
     json_response,
 )
-from fourways_runtime.v2.protocol import DATATYPES, KEY_ALIAS
+from fourways_runtime.v2.protocol import DATATYPES, KEY_ALIAS, read_key
 
-from . import v2
 from .mode import RETRY, links
 from .views import rfc3339_now
 
@@ -97,7 +96,7 @@ class RealtimeHandler:
         """Pass an inference request on."""
         return self._pass(b"POST", request, b"/infer", request.body)
 
-    def model(self, request: Request) -> asyncio.Future[Response]:
+    def metadata(self, request: Request) -> asyncio.Future[Response]:
         """Pass the question for the model's metadata on."""
         return self._pass(b"GET", request, b"")
 
@@ -123,7 +122,7 @@ class RealtimeHandler:
     def prediction(self, request: Request) -> asyncio.Future[Response]:
         """Ask about one entity whose features the model server looks up itself."""
         entity_key = self._route.entity_key or EntityKey(name=KEY_ALIAS, type="string")
-        key = v2.read_key(request.params["key"], entity_key)
+        key = read_key(request.params["key"], entity_key)
         tensor = {
             "name": entity_key.name,
             "datatype": DATATYPES[entity_key.type],
