@@ -23,6 +23,7 @@ MODULES = (
     "fourways_http/promise",
     "fourways_http/protocol",
     "fourways_http/router",
+    "fourways_http/state",
     "fourways_runtime/metrics",
     "fourways_runtime/v2/batcher",
     "fourways_runtime/v2/response",

@@ -35,7 +35,7 @@ from fourways_http.protocol import Connection
 from fourways_runtime.metrics import HttpMetrics
 from fourways_runtime.process import loop_factory, new_registry
 from fourways_runtime.v2.batcher import Batcher
-from fourways_runtime.v2.scorer import Part
+from fourways_runtime.v2.scorer import ScoredPart
 from fourways_runtime.workloads.serving import loading, shell
 
 from . import work
@@ -116,7 +116,6 @@ async def _stages(folder: Path, rows: int, binary: bool, rounds: int) -> dict[st
     )
     registry = new_registry()
     server, app = shell.build(config, registry)
-    server.loop = asyncio.get_running_loop()
     loaded = loading.load_model(config)
     batcher = Batcher(
         loaded.scorer,
@@ -158,7 +157,7 @@ async def _stages(folder: Path, rows: int, binary: bool, rounds: int) -> dict[st
     pairs = [
         (question, part)
         for question, part in zip(questions[:CLIENTS], parts, strict=True)
-        if isinstance(part, Part)
+        if isinstance(part, ScoredPart)
     ] * 16
     found["answer"] = _best(lambda: [loaded.renderer(*p) for p in pairs], len(pairs), rounds)
     batcher.close()
@@ -184,14 +183,12 @@ def _empty() -> Server:
     router = Router()
     answer = Response(b'{"outputs":[]}')
     router.add("POST", "/v2/models/{model}/infer", lambda request: answer)
-    server = Server(router, Limits(), HttpMetrics(new_registry()).observe)
-    server.loop = asyncio.get_running_loop()
-    return server
+    return Server(router, Limits(), HttpMetrics(new_registry()).observe)
 
 
 def _whole(server: Server, turns: Turns, raws: list[bytes], clients: int, rounds: int) -> float:
     wires = [Wire() for _ in range(clients)]
-    connections = [Connection(server) for _ in range(clients)]
+    connections = [Connection(server.state) for _ in range(clients)]
     for connection, wire in zip(connections, wires, strict=True):
         connection.connection_made(wire)
     best = float("inf")

@@ -90,11 +90,11 @@ class Agent:
 
     async def _take_over(self, loaded: LoadedBundle) -> None:
         from fourways_runtime.v2.batcher import Batcher
-        from fourways_runtime.v2.enrichment import Completer, covered
-        from fourways_runtime.v2.request import Reader
+        from fourways_runtime.v2.enrichment import FeatureEnricher, covered
+        from fourways_runtime.v2.request import RequestReader
         from fourways_runtime.v2.response import Renderer
-        from fourways_runtime.v2.scorer import Scorer
-        from fourways_runtime.v2.templates import Envelopes
+        from fourways_runtime.v2.scorer import RequestScorer
+        from fourways_runtime.v2.templates import RequestTemplates
 
         from .features import Features, GatewayReader
 
@@ -105,21 +105,20 @@ class Agent:
         names = [tensor.name for tensor in loaded.model.inputs]
         figures = await in_thread(loaded.self_test, "self-test")
         batcher = Batcher(
-            Scorer(contract, loaded.model, MAX_ROWS),
+            RequestScorer(contract, loaded.model, MAX_ROWS),
             Renderer(config.name, config.model.version, contract),
             app.metrics,
             max_rows=MAX_ROWS,
             inline_rows=1 if figures["mean_ms"] < INLINE_SECONDS * 1000 else 0,
         )
-        completer = None
+        enricher = None
         if lookup is not None:
             features = Features(self._store, contract, lookup)
-            completer = Completer(contract, lookup, GatewayReader(features))
-        reader = Reader(contract, names, MAX_ROWS, covered(lookup, contract))
-        app.use(Envelopes(reader), batcher, completer)
+            enricher = FeatureEnricher(contract, lookup, GatewayReader(features))
+        reader = RequestReader(contract, names, MAX_ROWS, covered(lookup, contract))
+        app.use(RequestTemplates(reader), batcher, enricher)
         before, self._serving = self._serving, app
-        self.server.observe = HttpMetrics(registry).observe
-        self.server.app = app.router()
+        self.server.replace(app.router(), HttpMetrics(registry).observe)
         self._digest = loaded.bundle.digest
         logger.info(
             "serving", extra={"digest": self._digest, "version": loaded.bundle.version, **figures}

@@ -7,32 +7,40 @@ a framework: measured, an empty handler on this stack answers several times as m
 """
 
 from .client import Origin, Pool, TooManyWaiting
-from .exchange import Answer, ClientError, TimedOut, TooLarge, Unreachable
+from .exchange import ClientError, OriginAnswer, OriginUnreachable, TimedOut, TooLarge
 from .limits import Limits
-from .message import HttpError, Request, Response, Route, SizedResponse, Source, json_response
+from .message import (
+    BodySource,
+    HttpError,
+    HttpRoute,
+    Request,
+    Response,
+    SizedResponse,
+    json_response,
+)
 from .promise import Promise
 from .router import Router
 from .server import Server, run_until_signal
 
 __all__ = [
-    "Answer",
+    "BodySource",
     "ClientError",
     "HttpError",
+    "HttpRoute",
     "Limits",
     "Origin",
+    "OriginAnswer",
+    "OriginUnreachable",
     "Pool",
     "Promise",
     "Request",
     "Response",
-    "Route",
     "Router",
     "Server",
     "SizedResponse",
-    "Source",
     "TimedOut",
     "TooLarge",
     "TooManyWaiting",
-    "Unreachable",
     "json_response",
     "run_until_signal",
 ]

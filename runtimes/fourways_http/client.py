@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
-from .exchange import Answer, ClientError, Exchange, Job, TimedOut, Unreachable
+from .exchange import ClientError, Exchange, Job, OriginAnswer, OriginUnreachable, TimedOut
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class Pool:
         target: bytes,
         headers: Sequence[bytes],
         body: bytes,
-        then: Callable[[Answer], T],
+        then: Callable[[OriginAnswer], T],
     ) -> asyncio.Future[T]:
         """Ask, and return what ``then`` makes of the answer.
 
@@ -157,9 +157,9 @@ class Pool:
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
         for exchange in list(self._open):
-            exchange.abort(Unreachable())
+            exchange.abort(OriginUnreachable())
         while self._waiting:
-            self._fail(self._waiting.popleft(), Unreachable())
+            self._fail(self._waiting.popleft(), OriginUnreachable())
 
     # ---- what exchanges tell
 
@@ -225,7 +225,7 @@ class Pool:
             exchange = await self._opened()
         except (OSError, TimeoutError) as error:
             if self._waiting:
-                self._fail(self._waiting.popleft(), Unreachable(type(error).__name__))
+                self._fail(self._waiting.popleft(), OriginUnreachable(type(error).__name__))
             return
         self._open.add(exchange)
         if self._waiting and not self._closed:

@@ -41,7 +41,7 @@ class ClientError(Exception):
     """Why there is no answer; ``str()`` may name our side's error, never the other's words."""
 
 
-class Unreachable(ClientError):
+class OriginUnreachable(ClientError):
     """No connection: refused, no such name, no route."""
 
 
@@ -57,7 +57,7 @@ class TooLarge(ClientError):
     """The answer is larger than allowed."""
 
 
-class Answer:
+class OriginAnswer:
     """An answer, whole. Header names are lower case; none is of one connection only."""
 
     __slots__ = ("body", "content_type", "headers", "status")
@@ -81,7 +81,7 @@ class Job:
         head: bytes,
         body: bytes,
         future: asyncio.Future[Any],
-        then: Callable[[Answer], Any],
+        then: Callable[[OriginAnswer], Any],
         deadline: float,
     ) -> None:
         self.head = head
@@ -261,7 +261,9 @@ class Exchange(asyncio.Protocol):
         self.job = None
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        answer = Answer(self._parser.get_status_code(), self._content_type, self._headers, body)
+        answer = OriginAnswer(
+            self._parser.get_status_code(), self._content_type, self._headers, body
+        )
         self._reset()
         if job.future.done():
             return

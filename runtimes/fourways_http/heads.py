@@ -22,12 +22,13 @@ _NOT_PLAIN = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"trailer"}
 class KnownHead:
     """A head, and the length of the body that follows it."""
 
-    __slots__ = ("headers", "length", "method", "plain", "target")
+    __slots__ = ("echo", "headers", "length", "method", "plain", "target")
 
     def __init__(self, request: Request, length: int, plain: bool) -> None:
         self.method = request.method
         self.target = request.target
         self.headers = request.headers
+        self.echo = request.echo
         self.length = length
         self.plain = plain
 

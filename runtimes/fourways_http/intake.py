@@ -1,20 +1,19 @@
 """From bytes to whole requests, within the limits.
 
 Owns the parser and what a request looks like while it arrives. It must not know of answers or
-sockets: the connection built on it takes whole requests, interim answers and refusals from here.
+sockets. Bytes go in with :meth:`Intake.feed`; what they amount to (whole requests, clients that
+wait for an interim answer, a refusal) is taken out with :meth:`Intake.take`, in the order in which
+it came.
 """
 
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
 
 import httptools
 
-from .message import HttpError, Request
-
-if TYPE_CHECKING:
-    from .server import Server
+from .message import HttpError, Request, echo_of
+from .state import ServerState
 
 IDLE, BEGUN, HEAD, BODY = 0, 1, 2, 3
 """How far a request is: none has begun, its method, its head, its body and trailers."""
@@ -29,58 +28,78 @@ class _Refused(Exception):
     """Raised through the parser to stop it. The connection ends with the answer kept aside."""
 
 
+class Arrival:
+    """What the bytes of a client amount to, and how many bytes of body it holds on account.
+
+    A request; or a refusal, after which nothing is read; or neither, where a client waits to be
+    told that its body is welcome.
+    """
+
+    __slots__ = ("held", "keep", "plain", "refusal", "request")
+
+    def __init__(
+        self,
+        request: Request | None,
+        keep: bool,
+        plain: bool,
+        held: int,
+        refusal: HttpError | None = None,
+    ) -> None:
+        self.request = request
+        self.keep = keep  # the connection stays open behind the answer
+        self.plain = plain  # nothing needs saying about the connection
+        self.held = held
+        self.refusal = refusal
+
+
 class Intake:
     """The receiving half of a connection. The methods named ``on_*`` are the parser's."""
 
     __slots__ = (
+        "_arrived",
         "_body",
         "_chunks",
+        "_echo",
+        "_ended",
         "_fragment",
         "_head_bytes",
         "_headers",
         "_held",
         "_parser",
-        "_phase",
         "_refusal",
         "_saw_connection",
         "_size",
         "_special",
-        "_url",
+        "_state",
         "_whole",
-        "closing",
         "deadline",
-        "server",
+        "phase",
+        "url",
     )
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.deadline = inf
-        self.closing = False  # nothing more is read from this client
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+        self.deadline = inf  # by which what has begun to arrive must be whole
         self._parser = httptools.HttpRequestParser(self)
+        self._arrived: list[Arrival] = []
+        self._ended = False  # what follows is no request of this connection
         self._refusal: HttpError | None = None
         self._held = 0
         self._whole: bytes | None = None  # fed at once, from the beginning of a request
         self._reset()
 
-    # ---- what the connection does with it
-
-    def take(self, request: Request, keep: bool, plain: bool) -> None:
-        """Answer a whole request. ``plain``: nothing needs saying about the connection."""
-        raise NotImplementedError
-
-    def tell_to_continue(self) -> None:
-        """Tell a client that expects it that its body is welcome."""
-        raise NotImplementedError
-
-    def refuse(self, error: HttpError) -> None:
-        """Answer with an error, after the answers due before it, and read no more."""
-        raise NotImplementedError
+    def take(self) -> list[Arrival]:
+        """Return what has arrived, and forget it here."""
+        arrived, self._arrived = self._arrived, []
+        return arrived
 
     # ---- feeding the parser
 
     def _reset(self) -> None:
-        self._phase = IDLE
-        self._url = b""
+        self.phase = IDLE
+        self.deadline = inf
+        self.url = b""
+        self._echo: bytes | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._fragment = 0
@@ -91,9 +110,9 @@ class Intake:
         self._saw_connection = False
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Parse; whatever comes of it is told through the three methods above."""
-        self._whole = data if not self._phase and type(data) is bytes else None
-        if self._phase:
+        """Parse. Whatever comes of it is there to :meth:`take`."""
+        self._whole = data if not self.phase and type(data) is bytes else None
+        if self.phase:
             # What makes no progress (half a header, a chunk extension) is kept by the parser,
             # where nobody else counts it.
             self._fragment += len(data)
@@ -103,12 +122,12 @@ class Intake:
             self._replay_without_upgrade(bytes(data[upgrade.args[0] :]))
             return
         except httptools.HttpParserError as error:
-            if not self.closing:
-                self.refuse(self._refusal or HttpError(400, f"malformed HTTP: {error}"))
+            if not self._ended:
+                self._refuse(self._refusal or HttpError(400, f"malformed HTTP: {error}"))
             return
-        limits = self.server.limits
+        limits = self._state.limits
         if self._fragment > limits.header_bytes + limits.target_bytes:
-            self.refuse(HttpError(431, "the request's headers are too large"))
+            self._refuse(HttpError(431, "the request's headers are too large"))
 
     def _replay_without_upgrade(self, rest: bytes) -> None:
         """Serve a request that offers an upgrade (h2c) as if it had not.
@@ -118,10 +137,10 @@ class Intake:
         """
         old = self._parser
         if old.get_method() == b"CONNECT":
-            self.refuse(HttpError(405, "CONNECT is not answered here"))
+            self._refuse(HttpError(405, "CONNECT is not answered here"))
             return
         version = old.get_http_version().encode("ascii")
-        head = [b"%b %b HTTP/%b" % (old.get_method(), self._url, version)]
+        head = [b"%b %b HTTP/%b" % (old.get_method(), self.url, version)]
         head += [
             b"%b: %b" % header
             for header in self._headers
@@ -131,6 +150,11 @@ class Intake:
         self._parser = httptools.HttpRequestParser(self)
         self.feed(b"\r\n".join((*head, b"", rest)))
 
+    def _refuse(self, refusal: HttpError) -> None:
+        self._ended = True
+        self.release()
+        self._arrived.append(Arrival(None, False, False, 0, refusal))
+
     def _stop(self, refusal: HttpError) -> None:
         self._refusal = refusal
         raise _Refused
@@ -139,39 +163,41 @@ class Intake:
 
     def on_message_begin(self) -> None:
         """Note that a request has begun: what comes now is the parser's alone."""
-        self._phase = BEGUN
+        self.phase = BEGUN
 
     def on_url(self, url: bytes) -> None:
         """Collect the request target, which may come in parts."""
-        if self._phase == HEAD:
-            url = self._url + url
+        if self.phase == HEAD:
+            url = self.url + url
         else:
-            self._phase = HEAD
-            self.deadline = self.server.header_deadline
-        if len(url) > self.server.limits.target_bytes:
+            self.phase = HEAD
+            self.deadline = self._state.header_deadline
+        if len(url) > self._state.limits.target_bytes:
             self._stop(HttpError(414, "the request target is too long"))
-        self._url = url
+        self.url = url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header. A trailer is counted and dropped."""
         size = len(name)
         self._head_bytes += size + len(value) + _HEADER_COST
-        limits = self.server.limits
+        limits = self._state.limits
         if self._head_bytes > limits.header_bytes or len(self._headers) >= limits.headers:
             self._stop(HttpError(431, "the request's headers are too large"))
-        if self._phase == BODY:
+        if self.phase == BODY:
             return
         self._headers.append((name, value))
-        if size in (6, 7, 14):  # expect, upgrade, content-length: looked at when all are here
+        if size == 12 and name.lower() == b"x-request-id":
+            self._echo = echo_of(value)
+        elif size in (6, 7, 14):  # expect, upgrade, content-length: looked at when all are here
             self._special = True
         elif size == 10 and name.lower() == b"connection":
             self._saw_connection = True
 
     def on_headers_complete(self) -> None:
         """Refuse a body that is too large before it is sent; answer Expect."""
-        self._phase = BODY
+        self.phase = BODY
         self._fragment = self._head_bytes = 0
-        self.deadline = self.server.body_deadline
+        self.deadline = self._state.body_deadline
         if self._special and not self._parser.should_upgrade():
             self._check_head()
 
@@ -180,58 +206,59 @@ class Intake:
         for name, value in self._headers:
             name = name.lower()
             if name == b"content-length":
-                if int(value) > self.server.limits.body_bytes:
+                if int(value) > self._state.limits.body_bytes:
                     self._stop(HttpError(413, "the request's body is too large"))
             elif name == b"expect":
                 if value.lower() != b"100-continue":
                     self._stop(HttpError(417, "only 100-continue can be expected"))
                 expects = self._parser.get_http_version() == "1.1"
         if expects:
-            self.tell_to_continue()
+            self._arrived.append(Arrival(None, True, False, 0))
 
     def on_body(self, body: bytes) -> None:
         """Collect the body. One that comes in one piece is never copied."""
         self._fragment = 0
         self._size += len(body)
-        if self._size > self.server.limits.body_bytes:
+        if self._size > self._state.limits.body_bytes:
             self._stop(HttpError(413, "the request's body is too large"))
+        self._hold(len(body))
         if not self._body:
             self._body = body
-            return
-        if self._chunks is None:
-            self._chunks = [self._body]
-            self._hold(len(self._body))
-        self._chunks.append(body)
-        self._hold(len(body))
+        elif self._chunks is None:
+            self._chunks = [self._body, body]
+        else:
+            self._chunks.append(body)
 
     def _hold(self, size: int) -> None:
+        state = self._state
         self._held += size
-        self.server.buffered += size
-        if self.server.buffered > self.server.limits.buffered_bytes:
+        state.buffered += size
+        if state.buffered > state.limits.buffered_bytes:
             self._stop(HttpError(503, "too much is being received", (b"retry-after: 1",)))
 
     def release(self) -> None:
         """Let go of a body that was being received."""
-        self.server.buffered -= self._held
+        self._state.buffered -= self._held
         self._held = 0
         self._chunks = None
         self._body = b""
 
     def on_message_complete(self) -> None:
-        """Hand the request to the application."""
+        """Keep the request to be taken, with its body's bytes on account."""
         parser = self._parser
         if parser.should_upgrade():
             return  # the parser stops here, and the request is fed again without the offer
         body = self._body
         if self._chunks is not None:
             body = b"".join(self._chunks)
-            self.release()
-        request = Request(parser.get_method(), self._url, self._headers, body)
+        request = Request(parser.get_method(), self.url, self._headers, body)
+        request.echo = self._echo
         keep = parser.should_keep_alive()
         plain = keep and not self._saw_connection
+        held, self._held = self._held, 0
         self._reset()
-        self.closing = not keep
+        self._ended = not keep
         if keep and self._whole is not None:
-            self.server.heads.learn(self._whole, request, plain)
+            self._state.heads.learn(self._whole, request, plain)
             self._whole = None
-        self.take(request, keep, plain)
+        self._arrived.append(Arrival(request, keep, plain, held))

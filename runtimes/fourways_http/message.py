@@ -25,7 +25,17 @@ _NO_PARAMS: Mapping[str, str] = {}
 class Request:
     """One request, whole. ``target`` is raw; ``params`` are decoded once, by the router."""
 
-    __slots__ = ("_id", "body", "headers", "method", "params", "query_string", "route", "target")
+    __slots__ = (
+        "_id",
+        "body",
+        "echo",
+        "headers",
+        "method",
+        "params",
+        "query_string",
+        "route",
+        "target",
+    )
 
     def __init__(
         self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes
@@ -36,7 +46,8 @@ class Request:
         self.body = body
         self.params: Mapping[str, str] = _NO_PARAMS
         self.query_string: bytes | None = None
-        self.route: Route | None = None
+        self.route: HttpRoute | None = None
+        self.echo: bytes | None = None  # the line of the answer that repeats the client's id
         self._id: str | None = None
 
     def header(self, name: bytes) -> bytes | None:
@@ -76,6 +87,11 @@ class Request:
             raise HttpError(400, f"the body is not JSON: {error}") from None
 
 
+def echo_of(identity: bytes) -> bytes | None:
+    """Return the answer's header line for a client's ``X-Request-Id``; None for no plain token."""
+    return b"\r\nx-request-id: " + identity if _SAFE_ID.fullmatch(identity) else None
+
+
 class Response:
     """An answer. ``headers`` are whole lines without line end (``b"retry-after: 1"``)."""
 
@@ -94,7 +110,7 @@ class Response:
         self.headers = headers
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """A body that is read while it is sent."""
 
     async def read(self) -> bytes:
@@ -117,7 +133,7 @@ class SizedResponse(Response):
     def __init__(
         self,
         length: int,
-        source: Source | None,
+        source: BodySource | None,
         status: int = 200,
         content_type: bytes = JSON,
         headers: tuple[bytes, ...] = (),
@@ -181,7 +197,7 @@ Handler: TypeAlias = Callable[[Request], Answer]
 no task. Raises HttpError for an answer that is an error."""
 
 
-class Route:
+class HttpRoute:
     """A pattern and its handlers by method. ``observer`` is for whoever measures."""
 
     __slots__ = ("handlers", "names", "observer", "pattern")

@@ -1,7 +1,9 @@
 """An answer to come: as much of a future as a connection asks of one.
 
 Whoever waits is told at once, in the same call, instead of in the event loop's next turn; that, and
-what a future carries besides, costs more than writing the answer. Never cancelled. Not for threads.
+what a future carries besides, costs more than writing the answer. Not for threads. Never cancelled:
+where the client leaves, ``abandoned`` says so, and whoever is to keep the promise may drop it; it
+has to be settled all the same.
 """
 
 from __future__ import annotations
@@ -22,9 +24,15 @@ Tell = Callable[[Response | None, Exception | None], object]
 class Promise:
     """A response, or the exception there is instead."""
 
-    __slots__ = ("_error", "_response", "_tell")
+    __slots__ = ("_error", "_response", "_tell", "abandoned", "half_closed")
 
     def __init__(self) -> None:
+        self.abandoned = False
+        """The client has left: nobody waits."""
+
+        self.half_closed = False
+        """The client sends no more. It may still read; or it has left, which looks the same."""
+
         self._response: Response | None = None
         self._error: Exception | None = None
         self._tell: Tell | None = None

@@ -3,6 +3,9 @@
 Owns order, time-outs and backpressure of a connection. It must not know what is asked: requests
 go to the server's application, which answers at once or with something to await.
 
+Bytes stay on account (``ServerState.buffered``): a body's until its request is answered, an
+answer's until the client has taken it.
+
 Pipelined requests run side by side; each holds a slot, and slots are written from the front. A
 client with too many of them, or one that does not read its answers, is not read from: what was
 read already waits in ``_stash``. A connection sets deadlines but holds no timer: the server looks
@@ -16,14 +19,12 @@ from collections import deque
 from inspect import iscoroutine
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from .intake import BEGUN, Intake
+from .intake import BEGUN, Arrival, Intake
 from .message import Answer, HttpError, Request, Response, SizedResponse, head_of
 from .promise import Promise
-
-if TYPE_CHECKING:
-    from .server import Server
+from .state import ServerState
 
 _SLICE = 32 * 1024
 """The parser cannot pause, so it is fed in slices: that bounds what one read can start."""
@@ -40,7 +41,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class _Slot:
     """A request's place in the order of answers. No request: an interim answer's place."""
 
-    __slots__ = ("connection", "content", "keep", "plain", "request", "started")
+    __slots__ = ("answer", "connection", "content", "held", "keep", "plain", "request", "started")
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class _Slot:
         request: Request | None,
         keep: bool,
         started: float,
+        held: int,
         plain: bool = False,
     ) -> None:
         self.connection = connection
@@ -55,11 +57,14 @@ class _Slot:
         self.keep = keep
         self.plain = plain
         self.started = started
+        self.held = held  # bytes on account
+        self.answer: Promise | asyncio.Future[Response] | None = None  # awaited
         self.content: Response | None = None
 
     def done(self, future: asyncio.Future[Response]) -> None:
         """Take the answer from a future and write what can be written."""
         if future.cancelled():
+            self.hold(0)
             self.connection.drop(self)
             return
         error = future.exception()
@@ -68,21 +73,44 @@ class _Slot:
     def settle(self, response: Response | None, error: BaseException | None) -> None:
         """Take the answer, or the error there is instead, and write what can be written."""
         connection = self.connection
-        server = connection.server
+        state = connection.state
         request = cast(Request, self.request)
         if response is None:
-            response = server.failed(request, cast(BaseException, error))
+            response = state.failed(request, cast(BaseException, error))
+        self.answer = None
         self.content = response
-        server.observe(request, response.status, self.started)
-        if not (self.plain and connection.finish_alone(self, request, response)):
-            connection.advance()
+        state.observe(request, response.status, self.started)
+        if self.plain and connection.finish_alone(self, request, response):
+            return
+        self.hold(0 if connection.lost else len(response.body))
+        connection.advance()
+
+    def hold(self, size: int) -> None:
+        """Have so many bytes on account from now on."""
+        self.connection.state.buffered += size - self.held
+        self.held = size
+
+    def leave(self, lost: bool) -> None:
+        """Let whoever works on the answer know that the client has left, or may have."""
+        answer = self.answer
+        if type(answer) is Promise:
+            if lost:
+                answer.abandoned = True
+            else:
+                answer.half_closed = True
+        elif lost and answer is not None:
+            cast("asyncio.Future[Response]", answer).cancel()
 
 
-class Connection(Intake, asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """The protocol of one client's connection."""
 
     __slots__ = (
+        "_closing",
+        "_deadline",
+        "_eof",
         "_fresh",
+        "_intake",
         "_lingers",
         "_out",
         "_room",
@@ -91,11 +119,19 @@ class Connection(Intake, asyncio.Protocol):
         "_stash",
         "_tasks",
         "_transport",
+        "_unsent",
         "_write_deadline",
+        "lost",
+        "state",
     )
 
-    def __init__(self, server: Server) -> None:
-        super().__init__(server)
+    def __init__(self, state: ServerState) -> None:
+        self.state = state
+        self.lost = False  # the connection has ended
+        self._intake = Intake(state)
+        self._closing = False  # nothing more is read from this client
+        self._eof = False  # the client sends no more, and may still read
+        self._deadline = inf
         self._write_deadline = inf
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._slots: deque[_Slot] = deque()
@@ -104,6 +140,7 @@ class Connection(Intake, asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None
         self._out: list[bytes] = []
         self._stash: deque[bytes] = deque()
+        self._unsent = 0  # bytes on account that the client has not taken
         self._fresh = True  # no request has come yet
         self._lingers = False  # the client may not have finished sending
 
@@ -112,87 +149,116 @@ class Connection(Intake, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register with the server, or be turned away where there are too many."""
         self._transport = cast(asyncio.Transport, transport)
-        self.deadline = self.server.idle_deadline
-        if not self.server.admit(self):
-            self.refuse(HttpError(503, "too many connections", (b"retry-after: 1",)))
+        self._deadline = self.state.idle_deadline
+        if not self.state.admit(self):
+            self._refuse(HttpError(503, "too many connections", (b"retry-after: 1",)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything; nobody is left to answer."""
-        self.closing = True
-        self.deadline = self._write_deadline = inf
-        self.server.forget(self)
-        self.release()
+        self._closing = self.lost = True
+        self._deadline = self._write_deadline = inf
+        self.state.forget(self)
+        self._intake.release()
+        self._account_unsent(0)
+        for slot in self._slots:
+            slot.leave(lost=True)
         self._forget_slots()
         self._stash.clear()
         for task in list(self._tasks):
             task.cancel()
 
     def eof_received(self) -> bool:
-        """Close: a half-closed connection is dropped, once what is written has left."""
-        return False
+        """Answer what was asked before the client closed its sending half, then close."""
+        if self._closing or not (self._slots or self._stash):
+            return False
+        self._eof = True
+        for slot in self._slots:
+            slot.leave(lost=False)
+        return True
 
     def pause_writing(self) -> None:
         """Stop reading from a client that does not read."""
-        self._write_deadline = self.server.now + self.server.limits.write_seconds
+        self._write_deadline = self.state.now + self.state.limits.write_seconds
+        self._account_unsent(self._transport.get_write_buffer_size())
         if not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Go on with what was read before."""
         self._write_deadline = inf
+        self._account_unsent(0)
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         self.advance()
 
     def data_received(self, data: bytes) -> None:
         """Parse, answer what can be answered at once, and write it in one go."""
-        if self.closing:
+        if self._closing:
             return
+        state = self.state
         if self._stash:
             self._stash.append(data)
         elif len(data) <= _SLICE:
-            known = self.server.heads.find(data) if not self._phase else None
-            if known is None:
-                self.feed(data)
+            known = state.heads.find(data) if not self._intake.phase else None
+            if known is None or state.buffered + len(data) > state.limits.buffered_bytes:
+                self._feed(data)
             else:
                 head, body = known
                 request = Request(head.method, head.target, head.headers, body)
-                self.take(request, True, head.plain)
-            if len(self._slots) >= self.server.limits.pipeline:
+                request.echo = head.echo
+                held = len(body)
+                state.buffered += held
+                self._take(request, True, head.plain, held)
+            if len(self._slots) >= state.limits.pipeline:
                 self._transport.pause_reading()
         else:
             self._feed_slices(data)
         if self._out:
             self._write()
 
+    def _account_unsent(self, size: int) -> None:
+        self.state.buffered += size - self._unsent
+        self._unsent = size
+
     # ---- feeding the parser
 
     def _full(self) -> bool:
-        return len(self._slots) >= self.server.limits.pipeline or self._write_deadline != inf
+        return len(self._slots) >= self.state.limits.pipeline or self._write_deadline != inf
 
     def _feed_slices(self, data: bytes) -> None:
         view = memoryview(data)
         for start in range(0, len(data), _SLICE):
-            if self.closing:
+            if self._closing:
                 return
             if self._full():
                 self._stash.appendleft(bytes(view[start:]))
                 self._transport.pause_reading()
                 return
-            self.feed(view[start : start + _SLICE])
+            self._feed(view[start : start + _SLICE])
             if self._out:
                 self._write()
 
+    def _feed(self, data: bytes | memoryview) -> None:
+        self._intake.feed(data)
+        for arrival in self._intake.take():
+            self._see(arrival)
+
+    def _see(self, arrival: Arrival) -> None:
+        request = arrival.request
+        if request is not None:
+            self._closing = not arrival.keep
+            self._take(request, arrival.keep, arrival.plain, arrival.held)
+        elif arrival.refusal is not None:
+            self._refuse(arrival.refusal)
+        else:  # the client waits to be told that its body is welcome, when its turn comes
+            self._slots.append(_Slot(self, None, True, 0.0, 0))
+            self._flush_slots()
+
     # ---- answering
 
-    def tell_to_continue(self) -> None:
-        """Tell a client that expects it that its body is welcome, when its turn comes."""
-        self._slots.append(_Slot(self, None, True, 0.0))
-        self._flush_slots()
-
-    def take(self, request: Request, keep: bool, plain: bool) -> None:
+    def _take(self, request: Request, keep: bool, plain: bool, held: int) -> None:
         """Hand a request to the application and keep its place in the order of answers."""
-        server = self.server
+        server = self.state
         self._fresh = False
         started = perf_counter()
         try:
@@ -201,35 +267,40 @@ class Connection(Intake, asyncio.Protocol):
             answer = server.failed(request, error)
         if isinstance(answer, Response):
             server.observe(request, answer.status, started)
-            held = type(answer) is Response
-            if held and plain and not self._slots and not server.draining:
-                self.deadline = server.idle_deadline
+            whole = type(answer) is Response
+            if whole and plain and not self._slots and not server.draining and not self._eof:
+                server.buffered -= held
+                self._deadline = server.idle_deadline
                 self._put(request, answer, server.tail)
                 return
-            slot = _Slot(self, request, keep, started)
+            slot = _Slot(self, request, keep, started, held)
+            slot.hold(len(answer.body))
             slot.content = answer
             self._slots.append(slot)
             self._flush_slots()
             return
-        self.deadline = inf
-        slot = _Slot(self, request, keep, started, plain)
+        self._deadline = inf
+        slot = _Slot(self, request, keep, started, held, plain)
         self._slots.append(slot)
         if type(answer) is Promise:
+            slot.answer = answer
             answer.then(slot.settle)
         elif iscoroutine(answer):
-            task: asyncio.Task[Response] = server.loop.create_task(answer)
+            task: asyncio.Task[Response] = server.running_loop().create_task(answer)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             task.add_done_callback(slot.done)
         else:
-            cast("asyncio.Future[Response]", answer).add_done_callback(slot.done)
+            future = cast("asyncio.Future[Response]", answer)
+            slot.answer = future
+            future.add_done_callback(slot.done)
 
     def finish_alone(self, slot: _Slot, request: Request, response: Response) -> bool:
         """Write an answer that is all there is to do: nothing else is due, waits or has begun.
 
         Returns False where it is not.
         """
-        slots, server = self._slots, self.server
+        slots, server = self._slots, self.state
         if (
             len(slots) != 1
             or slots[0] is not slot
@@ -237,21 +308,24 @@ class Connection(Intake, asyncio.Protocol):
             or len(response.body) > _JOIN
             or request.method == b"HEAD"
             or self._out
-            or self._phase
+            or self._intake.phase
             or self._stash
-            or self.closing
+            or self._closing
+            or self._eof
             or server.draining
             or self._full()
         ):
             return False
         slots.clear()
-        self.deadline = server.idle_deadline
+        server.buffered -= slot.held
+        self._deadline = server.idle_deadline
         if not self._transport.is_closing():
-            self._transport.write(head_of(response, server.tail) + response.body)
+            tail = server.tail if request.echo is None else request.echo + server.tail
+            self._transport.write(head_of(response, tail) + response.body)
         return True
 
     def _put(self, request: Request, response: Response, tail: bytes) -> None:
-        head = head_of(response, tail)
+        head = head_of(response, tail if request.echo is None else request.echo + tail)
         if request.method == b"HEAD":
             self._out.append(head)
         elif len(response.body) <= _JOIN:
@@ -260,7 +334,7 @@ class Connection(Intake, asyncio.Protocol):
             self._out += (head, response.body)
 
     def _flush_slots(self) -> None:
-        slots, server = self._slots, self.server
+        slots, server = self._slots, self.state
         while slots and (slots[0].request is None or slots[0].content is not None):
             if self._sending:
                 return
@@ -268,8 +342,10 @@ class Connection(Intake, asyncio.Protocol):
             if slot.request is None:
                 self._out.append(_CONTINUE)
                 continue
+            slot.hold(0)  # what the transport keeps of it is counted where it does not drain
             answer = cast(Response, slot.content)
-            last = server.draining and not (slots or self._phase or self._stash)
+            none_follows = not (slots or self._stash)
+            last = none_follows and (self._eof or (server.draining and not self._intake.phase))
             if type(answer) is SizedResponse:
                 slots.appendleft(slot)
                 self._begin(slot.request, answer, last or not slot.keep)
@@ -279,17 +355,19 @@ class Connection(Intake, asyncio.Protocol):
                 return
             else:
                 self._put(slot.request, answer, server.keeping_tail)
-        if not slots and not self._phase:
-            self.deadline = server.idle_deadline
+        if not slots and not self._intake.phase:
+            self._deadline = server.idle_deadline
 
     def _begin(self, request: Request, answer: SizedResponse, closes: bool) -> None:
         """Write the head of an answer whose body follows from its source, in a task of its own."""
-        tail = self.server.closing_tail if closes else self.server.keeping_tail
+        tail = self.state.closing_tail if closes else self.state.keeping_tail
+        if request.echo is not None:
+            tail = request.echo + tail
         self._out.append(head_of(answer, tail))
         if request.method == b"HEAD":
             answer.discard()
         self._sending = True
-        task = self.server.loop.create_task(self._send(answer, closes))
+        task = self.state.running_loop().create_task(self._send(answer, closes))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -297,7 +375,7 @@ class Connection(Intake, asyncio.Protocol):
         try:
             await self._send_body(answer)
         except Exception as error:  # noqa: BLE001  (the head has left: all there is to do is end)
-            self.server.broke_off(error)
+            self.state.broke_off(error)
             self._transport.abort()
             return
         finally:
@@ -309,7 +387,7 @@ class Connection(Intake, asyncio.Protocol):
             self._finish()
             return
         self.advance()
-        if self.server.draining:
+        if self.state.draining:
             self.close_if_idle()
 
     async def _send_body(self, answer: SizedResponse) -> None:
@@ -321,7 +399,7 @@ class Connection(Intake, asyncio.Protocol):
             left -= len(data)
             for start in range(0, len(data), _PIECE):
                 if self._write_deadline != inf:
-                    self._room = self.server.loop.create_future()
+                    self._room = self.state.running_loop().create_future()
                     await self._room
                 self._transport.write(data[start : start + _PIECE])
 
@@ -332,8 +410,11 @@ class Connection(Intake, asyncio.Protocol):
         self._flush_slots()
         if self._out:
             self._write()
-        while self._stash and not self.closing and not self._full():
+        while self._stash and not self._closing and not self._full():
             self._feed_slices(self._stash.popleft())
+        if self._eof and not (self._slots or self._stash or self._closing):
+            self._finish()  # all was answered that had come whole
+            return
         if not self._full() and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -341,11 +422,15 @@ class Connection(Intake, asyncio.Protocol):
         out, self._out = self._out, []
         if len(out) == 1:
             self._transport.write(out[0])
-        else:
+        elif out:
             self._transport.writelines(out)
+        if self._write_deadline != inf:
+            self._account_unsent(self._transport.get_write_buffer_size())
 
     def _forget_slots(self) -> None:
         for slot in self._slots:
+            if slot.content is not None:  # else the body stays on account until it is answered
+                slot.hold(0)
             if type(slot.content) is SizedResponse:
                 slot.content.discard()
         self._slots.clear()
@@ -357,25 +442,25 @@ class Connection(Intake, asyncio.Protocol):
 
     # ---- ends
 
-    def refuse(self, error: HttpError) -> None:
+    def _refuse(self, error: HttpError) -> None:
         """Answer with an error, after the answers due before it, and read no more."""
-        self.release()
-        self.closing = self._lingers = True
-        self.deadline = inf
-        slot = _Slot(self, Request(b"GET", self._url, [], b""), False, perf_counter())
+        self._closing = self._lingers = True
+        self._deadline = inf
+        request = Request(b"GET", self._intake.url, [], b"")
+        slot = _Slot(self, request, False, perf_counter(), 0)
         slot.content = error.response
         self._slots.append(slot)
-        self.server.observe(cast(Request, slot.request), error.response.status, slot.started)
+        self.state.observe(request, error.response.status, slot.started)
         self._flush_slots()
 
     def _finish(self) -> None:
         """Write what there is and close; after a refusal, let the client finish sending first."""
-        self.closing = True
+        self._closing = True
         self._write()
         self._forget_slots()
         self._stash.clear()
         if self._lingers and self._transport.can_write_eof():
-            self.deadline = self.server.now + self.server.limits.linger_seconds
+            self._deadline = self.state.now + self.state.limits.linger_seconds
             self._transport.write_eof()
             self._transport.resume_reading()
         else:
@@ -383,22 +468,25 @@ class Connection(Intake, asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """Act on a deadline that has passed."""
+        intake = self._intake
         if self._write_deadline < now:
             self._transport.abort()
-        elif self.deadline < now:
-            self.deadline = inf
+        elif self._deadline < now or intake.deadline < now:
+            self._deadline = intake.deadline = inf
             if self._stash or self._full():
                 # It is we who do not read; the client is not to blame for it.
-                self.deadline = self.server.header_deadline
+                self._deadline = self.state.header_deadline
                 return
-            if self.closing or self._phase <= BEGUN:
+            if self._closing or intake.phase <= BEGUN:
                 self._transport.close()
             else:
-                self.refuse(HttpError(408, "the request did not arrive in time"))
+                intake.release()
+                self._refuse(HttpError(408, "the request did not arrive in time"))
 
     def postpone(self, seconds: float) -> None:
         """Move the deadlines."""
-        self.deadline += seconds
+        self._deadline += seconds
+        self._intake.deadline += seconds
         self._write_deadline += seconds
 
     def close_if_idle(self) -> None:
@@ -406,10 +494,10 @@ class Connection(Intake, asyncio.Protocol):
 
         Who has just connected is about to ask, and gets a moment for it.
         """
-        if self._slots or self._phase or self._stash:
+        if self._slots or self._intake.phase or self._stash:
             return
-        if self._fresh and not self.closing:
-            self.deadline = self.server.now + self.server.limits.linger_seconds
+        if self._fresh and not self._closing:
+            self._deadline = self.state.now + self.state.limits.linger_seconds
         else:
             self._transport.close()
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
-from .message import Answer, Handler, HttpError, Request, Route
+from .message import Answer, Handler, HttpError, HttpRoute, Request
 
 _MAX_KNOWN = 1024
 _MAX_KNOWN_BYTES = 256
@@ -24,20 +24,20 @@ class _Node:
     def __init__(self) -> None:
         self.children: dict[bytes, _Node] = {}
         self.param: _Node | None = None
-        self.route: Route | None = None
+        self.route: HttpRoute | None = None
 
 
 class Router:
     """Routes such as ``/v2/models/{deployment}/infer``. HEAD is answered where GET is."""
 
     def __init__(self) -> None:
-        self.routes: list[Route] = []
-        self._exact: dict[bytes, Route] = {}
+        self.routes: list[HttpRoute] = []
+        self._exact: dict[bytes, HttpRoute] = {}
         # Targets found lately: most clients ask the same few again and again.
-        self._known: dict[bytes, tuple[Route, Mapping[str, str]]] = {}
+        self._known: dict[bytes, tuple[HttpRoute, Mapping[str, str]]] = {}
         self._root = _Node()
 
-    def add(self, method: str, pattern: str, handler: Handler) -> Route:
+    def add(self, method: str, pattern: str, handler: Handler) -> HttpRoute:
         """Answer ``method`` on ``pattern`` with ``handler``; return the pattern's route."""
         route = self._route(pattern)
         route.handlers[method.encode("ascii")] = handler
@@ -45,7 +45,7 @@ class Router:
             route.handlers[b"HEAD"] = handler
         return route
 
-    def _route(self, pattern: str) -> Route:
+    def _route(self, pattern: str) -> HttpRoute:
         node = self._root
         for part in pattern.encode("ascii").split(b"/")[1:]:
             if part.startswith(b"{"):
@@ -54,7 +54,7 @@ class Router:
             else:
                 node = node.children.setdefault(part, _Node())
         if node.route is None:
-            node.route = Route(pattern)
+            node.route = HttpRoute(pattern)
             self.routes.append(node.route)
             if not node.route.names:
                 self._exact[pattern.encode("ascii")] = node.route
@@ -70,7 +70,7 @@ class Router:
             raise HttpError(405, "this path does not answer that method", (allow,))
         return handler(request)
 
-    def _find(self, request: Request) -> Route:
+    def _find(self, request: Request) -> HttpRoute:
         path = request.target
         known = self._known.get(path)
         if known is not None:
@@ -85,7 +85,7 @@ class Router:
             self._known[path] = route, request.params
         return route
 
-    def _walk(self, request: Request, path: bytes) -> Route:
+    def _walk(self, request: Request, path: bytes) -> HttpRoute:
         node = self._root
         values: list[bytes] = []
         for part in path.split(b"/")[1:]:

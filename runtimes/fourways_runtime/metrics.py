@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from fourways_http import Request, Response, Route
+from fourways_http import HttpRoute, Request, Response
 
 LATENCY_BUCKETS = (
     0.000_1,
@@ -136,7 +136,7 @@ class HttpMetrics(Collector):
         yield requests
         yield latency
 
-    def _observer(self, route: Route) -> _RouteObserver:
+    def _observer(self, route: HttpRoute) -> _RouteObserver:
         found = self._observers.get(route.pattern)
         if found is None:
             found = self._observers[route.pattern] = _RouteObserver(route.pattern)

@@ -19,7 +19,7 @@ import importlib, sys
 sys.path.append("runtimes")
 from compile import MODULES
 for name in MODULES:
-    print(importlib.import_module("fourways_runtime." + name.replace("/", ".")).__file__)
+    print(importlib.import_module(name.replace("/", ".")).__file__)
 """
 
 

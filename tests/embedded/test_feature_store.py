@@ -17,7 +17,7 @@ from fourways_api import Contract, EntityKey, InputField, Paths
 from fourways_api.modes import FeatureLookup
 from fourways_runtime.errors import ConfigError, FeaturesMismatch, FeaturesUnavailable
 from fourways_runtime.io.feature_store import open_features
-from fourways_runtime.io.feature_store.coalesced import Coalesced
+from fourways_runtime.io.feature_store.coalesced import CoalescedFeatures
 from fourways_runtime.io.feature_store.observed import FeatureMetrics
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import FeatureReader, Row
@@ -310,7 +310,7 @@ class Asked:
 async def test_one_turn_is_one_query_and_equal_keys_are_asked_for_once() -> None:
     registry, source = CollectorRegistry(), Asked()
     source.go.set()
-    reader = Coalesced(source, 1, FeatureMetrics(registry))
+    reader = CoalescedFeatures(source, 1, FeatureMetrics(registry))
     first, second = await asyncio.gather(reader.fetch(["a", "nobody"]), reader.fetch(["b", "a"]))
     assert source.asked == [["a", "nobody", "b"]]
     assert "a" in first
@@ -323,7 +323,7 @@ async def test_one_turn_is_one_query_and_equal_keys_are_asked_for_once() -> None
 
 async def test_what_comes_while_all_places_are_taken_waits_as_one_batch() -> None:
     source = Asked()
-    reader = Coalesced(source, 5, FeatureMetrics(None))
+    reader = CoalescedFeatures(source, 5, FeatureMetrics(None))
     asked = []
     for turn in range(6):
         asked.append(asyncio.ensure_future(reader.fetch([turn])))
@@ -337,7 +337,7 @@ async def test_what_comes_while_all_places_are_taken_waits_as_one_batch() -> Non
 
 async def test_the_budget_runs_while_a_request_waits_for_its_turn() -> None:
     source = Asked()
-    reader = Coalesced(source, 0.05, FeatureMetrics(None))
+    reader = CoalescedFeatures(source, 0.05, FeatureMetrics(None))
     late = [asyncio.ensure_future(reader.fetch([turn])) for turn in range(1)]
     await turns()
     late += [asyncio.ensure_future(reader.fetch([turn])) for turn in range(2000, 8000)]
@@ -348,7 +348,7 @@ async def test_the_budget_runs_while_a_request_waits_for_its_turn() -> None:
 
 
 async def test_closing_fails_what_waits() -> None:
-    reader = Coalesced(Asked(), 5, FeatureMetrics(None))
+    reader = CoalescedFeatures(Asked(), 5, FeatureMetrics(None))
     waiting = asyncio.ensure_future(reader.fetch(["a"]))
     await turns()
     await reader.close()

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fourways_runtime.io.store import open_reader
-from fourways_runtime.workloads.gateway.circuit_breaker import StoreLink
+from fourways_runtime.workloads.gateway.circuit_breaker import StoreCircuitBreaker
 from fourways_runtime.workloads.gateway.shell import build
 from tests.kit.gateway_plane import Running
 from tests.kit.gateway_process import publish
@@ -33,7 +33,7 @@ class OnPostgres(Running):
 
     async def start(self) -> None:
         registry = CollectorRegistry()
-        self.link = StoreLink(str(self.file), open_reader, 1.0, registry)
+        self.link = StoreCircuitBreaker(str(self.file), open_reader, 1.0, registry)
         await self.link.start()
         self.server, self.gateway = build(self.config, self.link, registry)
         await self.listen()

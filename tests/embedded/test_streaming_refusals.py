@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from fourways_api import Route, StreamSource
 from fourways_runtime.io.store import open_reader
-from fourways_runtime.workloads.gateway.circuit_breaker import StoreLink
+from fourways_runtime.workloads.gateway.circuit_breaker import StoreCircuitBreaker
 from fourways_runtime.workloads.gateway.refusals import FAILED
 from fourways_runtime.workloads.gateway.shell import build
 from tests.kit.gateway_plane import Running
@@ -38,7 +38,7 @@ class OnBroker(Running):
 
     async def start(self) -> None:
         registry = CollectorRegistry()
-        self.link = StoreLink(str(self.file), open_reader, 5.0, registry)
+        self.link = StoreCircuitBreaker(str(self.file), open_reader, 5.0, registry)
         await self.link.start()
         self.server, self.gateway = build(self.config, self.link, registry)
         await self.listen()

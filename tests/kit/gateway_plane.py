@@ -19,7 +19,7 @@ from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.base import Lookup, PublishedRun
 from fourways_runtime.io.store.streams.stream import LiveAnswer, LiveLookup, Place, Refused
 from fourways_runtime.scoring.columns import Key
-from fourways_runtime.workloads.gateway.circuit_breaker import StoreLink
+from fourways_runtime.workloads.gateway.circuit_breaker import StoreCircuitBreaker
 from fourways_runtime.workloads.gateway.shell import build
 from tests.kit.waiting import until_async
 
@@ -151,7 +151,7 @@ class Running:
 
     async def start(self) -> None:
         registry = CollectorRegistry()
-        self.link = StoreLink(
+        self.link = StoreCircuitBreaker(
             str(self.file),
             lambda uri, _: self.stores[uri],
             self.config.store_timeout_seconds,

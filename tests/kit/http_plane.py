@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator
 
 from fourways_http import HttpError, Limits, Request, Response, Router, Server
@@ -122,3 +124,10 @@ async def http_server(gate: Gate) -> AsyncIterator[Server]:
     yield server
     gate.open.set()
     await server.drain(0, 1)
+
+
+def reset(client: Client) -> None:
+    """End the connection in a way that the server cannot take for a half-closed one."""
+    sock = client.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.writer.transport.abort()

@@ -122,7 +122,7 @@ async def serving(
         max_waiting=max_waiting,
         timeout=config.timeout_seconds,
     )
-    app.use(loaded.reader, batcher, await shell._completer(config, registry))
+    app.use(loaded.reader, batcher, await shell._enricher(config, registry))
     limits = httpx.Limits(max_connections=64)
     async with httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{server.port}", limits=limits, verify=NO_TLS

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import gzip
+import struct
+import zlib
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -143,7 +147,14 @@ async def test_metadata_and_index(plane: Running) -> None:
         "name": "grid",
         "versions": ["7"],
         "platform": "fourways_batch",
-        "inputs": [{"name": "customer", "datatype": "INT64", "shape": [-1]}],
+        "inputs": [
+            {
+                "name": "customer",
+                "datatype": "INT64",
+                "shape": [-1],
+                "parameters": {"entity_key": True},
+            }
+        ],
         "outputs": [
             {"name": "grid", "datatype": "FP64", "shape": [-1, 2, 3]},
             {"name": "n", "datatype": "INT64", "shape": [-1]},
@@ -153,6 +164,60 @@ async def test_metadata_and_index(plane: Running) -> None:
     churn = index["deployments"][0]
     assert churn["links"]["prediction"] == "/predictions/churn/{customer}"
     assert (await plane.client.get(churn["links"]["model"])).status_code == 200
+
+
+async def test_the_models_are_listed(plane: Running) -> None:
+    assert (await plane.get("/v2/models"))[1] == {"models": ["churn", "grid"]}
+    listed = (await plane.client.post("/v2/repository/index", json={})).json()
+    assert listed[0] == {"name": "churn", "version": "7", "state": "READY", "reason": ""}
+
+
+async def test_keys_and_outputs_may_be_binary(plane: Running) -> None:
+    key = {"name": "customer", "datatype": "BYTES", "shape": [2]}
+    data = b"".join(struct.pack("<I", len(text)) + text for text in (b"c3", b"c1"))
+    head = orjson.dumps(
+        {
+            "inputs": [{**key, "parameters": {"binary_data_size": len(data)}}],
+            "parameters": {"binary_data_output": True},
+        }
+    )
+    answer = await plane.client.post(
+        "/v2/models/churn/infer",
+        content=head + data,
+        headers={"inference-header-content-length": str(len(head))},
+    )
+    assert answer.status_code == 200, answer.text
+    length = int(answer.headers["inference-header-content-length"])
+    outputs = orjson.loads(answer.content[:length])["outputs"]
+    assert [output["parameters"]["binary_data_size"] for output in outputs] == [8, 12, 2]
+    assert answer.content[length:] == (
+        struct.pack("<2f", 0.75, 0.25) + b"\2\0\0\0l3\2\0\0\0l1" + b"\0\0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+async def test_a_body_may_be_compressed(
+    plane: Running, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    answer = await plane.client.post(
+        "/v2/models/churn/infer",
+        content=pack(orjson.dumps(asking("c1"))),
+        headers={"content-encoding": encoding},
+    )
+    assert answer.status_code == 200, answer.text
+
+
+async def test_a_request_for_many_keys_is_answered(plane: Running) -> None:
+    plane.store.rows["churn"] |= {
+        f"k{at}": {"score": 0.5, "label": "x" * 200, "ok": True} for at in range(990)
+    }
+    keys = [f"k{at}" + "." * 200 for at in range(500)] + [f"k{at}" for at in range(490)]
+    wanted = {**asking(*keys), "parameters": {"allow_missing": True}}
+    status, answer = await plane.infer("churn", wanted)
+    assert status == 200
+    assert answer["outputs"][0]["shape"] == [490]
 
 
 async def test_a_new_run_is_answered_from_at_once(plane: Running) -> None:

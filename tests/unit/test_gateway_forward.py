@@ -121,7 +121,7 @@ async def test_bodies_and_the_headers_that_matter_pass_both_ways(tmp_path: Path)
         )
         assert got.content == body[::-1]
         assert got.headers["inference-header-content-length"] == "12"
-        assert (got.headers["x-request-id"], got.headers["retry-after"]) == ("there", "9")
+        assert (got.headers["x-request-id"], got.headers["retry-after"]) == ("mine", "9")
         assert "keep-alive" not in got.headers
         assert "server" not in got.headers
         head = upstream.heads[0].decode().lower()

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from fourways_http import (
-    Answer,
     ClientError,
     Origin,
+    OriginAnswer,
+    OriginUnreachable,
     Pool,
     Request,
     Response,
@@ -21,7 +22,6 @@ from fourways_http import (
     TimedOut,
     TooLarge,
     TooManyWaiting,
-    Unreachable,
 )
 from fourways_http import exchange as exchanges
 from tests.kit.waiting import until_async
@@ -58,7 +58,7 @@ async def pooled(**bounds: Any) -> AsyncIterator[tuple[Pool, Other]]:
         await other.server.drain(0, 1)
 
 
-def ask(pool: Pool, body: bytes = b"x") -> asyncio.Future[Answer]:
+def ask(pool: Pool, body: bytes = b"x") -> asyncio.Future[OriginAnswer]:
     return pool.ask(b"POST", b"/ask", (), body, lambda answer: answer)
 
 
@@ -111,7 +111,7 @@ async def test_a_server_gone_for_good_and_a_name_nobody_has() -> None:
         await ask(pool)
         await other.server.drain(0, 1)
         for _ in range(2):
-            with pytest.raises(Unreachable):
+            with pytest.raises(OriginUnreachable):
                 await ask(pool)
     nowhere = Pool(Origin.parse("http://nowhere.invalid"), 2.0, lambda error: error)
     with pytest.raises(ClientError):

@@ -168,7 +168,7 @@ async def test_nothing_there_and_nothing_to_make_it_from(both: tuple[Running, Br
         (tensors("c1", n=[1.5]), "n"),
         ({"inputs": tensors("c1")["inputs"][:-1]}, "inputs"),
         ({"inputs": tensors("c1")["inputs"][1:]}, "x"),
-        (tensors("c1", "c1"), "inputs"),
+        (tensors("c1", "c1"), "inputs[4].data"),
         ({**tensors("c1"), "outputs": [{"name": "nope"}]}, "outputs[0].name"),
         ({**tensors("c1"), "parameters": {"allow_missing": 1}}, "parameters.allow_missing"),
     ],

@@ -51,8 +51,8 @@ class Site:
     def __init__(self, learns: bool) -> None:
         self.promises: list[tuple[Promise, Response]] = []
         self.server = Server(self.answer, LIMITS)
-        self.server.heads.allow(1000 if learns else 0)
-        self.connection, self.wire = Connection(self.server), Wire()
+        self.server.state.heads.allow(1000 if learns else 0)
+        self.connection, self.wire = Connection(self.server.state), Wire()
         self.connection.connection_made(self.wire)
         self.found = 0
 
@@ -67,7 +67,7 @@ class Site:
 
     def hear(self, data: bytes) -> None:
         if not self.wire.closed:
-            self.found += self.server.heads.find(data) is not None
+            self.found += self.server.state.heads.find(data) is not None
             self.connection.data_received(data)
 
     def settle(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from fourways_http import Limits, Server
-from tests.kit.http_plane import FAST, Gate, connected, get, http_server
+from tests.kit.http_plane import FAST, Gate, connected, get, http_server, reset
 from tests.kit.waiting import turns, until_async
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
@@ -73,7 +73,7 @@ async def test_what_is_malformed_or_too_large_is_refused_with_a_reason(
         assert body.startswith(b'{"error":"')
         assert headers[b"connection"] == b"close"
         assert await client.ended() == b""
-    assert server.buffered == 0
+    assert server.state.buffered == 0
 
 
 @pytest.mark.parametrize(
@@ -160,17 +160,9 @@ async def test_a_client_that_leaves_cancels_its_request(server: Server, gate: Ga
     async with connected(server) as client:
         client.send(get("/slow"))
         await gate.entered.wait()
+        reset(client)
     async with asyncio.timeout(5):
         await gate.cancelled.wait()
-    await until_async(lambda: server.connections == 0, "connections == 0", seconds=5)
-
-
-async def test_a_half_closed_connection_is_dropped(server: Server, gate: Gate) -> None:
-    async with connected(server) as client:
-        client.send(get("/") + get("/slow"))
-        await gate.entered.wait()
-        client.writer.write_eof()
-        assert (await client.ended()).count(b"200 OK") == 1
     await until_async(lambda: server.connections == 0, "connections == 0", seconds=5)
 
 
@@ -193,9 +185,9 @@ async def test_a_body_budget_holds_over_all_connections(gate: Gate) -> None:
         for client in (one, other):
             client.send(get("/echo", "Content-Length: 200000", method="POST"))
         one.send(b"a" * 120_000)
-        await until_async(lambda: server.buffered == 120_000, "buffered == 120_000", seconds=5)
+        await until_async(lambda: server.state.buffered == 120_000, "the first body is on account")
         other.send(b"a" * 120_000)
         assert (await other.answer())[0] == 503
-        assert server.buffered == 120_000
-    await until_async(lambda: server.buffered == 0, "buffered == 0", seconds=5)
+        assert server.state.buffered == 120_000
+    await until_async(lambda: server.state.buffered == 0, "buffered == 0", seconds=5)
     await server.drain(0, 1)

@@ -133,7 +133,7 @@ async def test_bodies_arrive_whole_in_pieces_or_at_once(server: Server, size: in
         client.send(post(body) + chunked)
         assert (await client.answer())[2] == body
         assert (await client.answer())[2] == body
-        assert server.buffered == 0
+        assert server.state.buffered == 0
         for index in range(0, len(chunked[:3000]), 7):
             client.send(chunked[index : min(index + 7, 3000)])
             await turns()

@@ -24,7 +24,7 @@ from fourways_runtime.io.sources import open_table
 from fourways_runtime.scoring.columns import Reject
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import Pipeline
-from fourways_runtime.scoring.single import Asker, Refused
+from fourways_runtime.scoring.single import RecordRefused, RecordScorer
 from fourways_runtime.scoring.tensors import from_json
 from fourways_runtime.v2.numbers import Numbers
 from fourways_runtime.workloads.streaming.scoring import Scorer
@@ -226,8 +226,8 @@ def of_device(kind: str, cell: str) -> Any:
     except ValueError:
         return BAD
     try:
-        return Asker(contract(kind), Echo(kind)).ask({"x": value})["y"]
-    except Refused as refused:
+        return RecordScorer(contract(kind), Echo(kind)).ask({"x": value})["y"]
+    except RecordRefused as refused:
         return refused.reason
 
 

@@ -83,7 +83,10 @@ async def test_what_it_says_of_itself(plane: Serving) -> None:
     get = plane.client.get
     assert (await get("/v2/health/live")).json() == {"live": True}
     assert (await get("/v2/health/ready")).json() == {"ready": True}
-    assert (await get("/v2")).json()["extensions"] == ["binary_tensor_data"]
+    assert (await get("/v2")).json()["extensions"] == ["binary_tensor_data", "model_repository"]
+    assert (await get("/v2/models")).json() == {"models": ["churn"]}
+    index = (await plane.client.post("/v2/repository/index", content=b"{}")).json()
+    assert index == [{"name": "churn", "version": "v1", "state": "READY", "reason": ""}]
     for path in ("/v2/models/churn", "/v2/models/churn/versions/v1"):
         said = (await get(path)).json()
         assert (said["name"], said["versions"]) == ("churn", ["v1"])
@@ -197,10 +200,10 @@ class Gate:
         self.entered = threading.Event()
         score = plane.batcher._scorer.score
 
-        def gated(questions: Any) -> Any:
+        def gated(inferences: Any) -> Any:
             self.entered.set()
             assert self.open.wait(5)
-            return score(questions)
+            return score(inferences)
 
         plane.batcher._scorer.score = gated  # type: ignore[method-assign]
 
@@ -316,7 +319,7 @@ async def test_overload_is_turned_away_with_a_time_to_come_back(tmp_path: Path) 
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         gate.open.set()
         assert {answer.status_code for answer in await asyncio.gather(*tasks)} == {200}
-        assert await plane.metric("fourways_inference_turned_away_total") == 1
+        assert await plane.metric("fourways_inference_rejected_total") == 1
 
 
 async def test_a_batch_has_at_most_the_rows_allowed(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import pytest
 
 from fourways_http import HttpError, Request, Response
 from fourways_runtime.v2 import numbers
-from fourways_runtime.v2.request import BINARY_HEADER, Reader
-from fourways_runtime.v2.scorer import Part
-from fourways_runtime.v2.templates import Envelopes, Plain
+from fourways_runtime.v2.body import BINARY_HEADER
+from fourways_runtime.v2.request import RequestReader
+from fourways_runtime.v2.scorer import ScoredPart
+from fourways_runtime.v2.templates import RequestTemplates, UnparsedRequest
 from fourways_runtime.workloads.serving.loading import Loaded, load_model
 from tests.kit.serving_plane import configure
 from tools.kit.models import LINEAR, linear
@@ -66,19 +67,21 @@ Answer = tuple[int, bytes, tuple[bytes, ...]]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Loaded, Reader]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Loaded, RequestReader]:
     config = configure(tmp_path_factory.mktemp("model"), linear(), FLOATS, maxBatchRows=64)
-    return load_model(config), Reader(config.contract, ["x"], 64)
+    return load_model(config), RequestReader(config.contract, ["x"], 64)
 
 
 @pytest.fixture(params=["simdjson", "orjson"])
 def loaded(
-    model: tuple[Loaded, Reader], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    model: tuple[Loaded, RequestReader],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Loaded:
-    """The model, with no envelopes known, on an interpreter with and without simdjson."""
+    """The model, with no templates known, on an interpreter with and without simdjson."""
     if request.param == "orjson":
         monkeypatch.setattr(numbers, "_parser", lambda: None)
-    return replace(model[0], reader=Envelopes(model[1]))
+    return replace(model[0], reader=RequestTemplates(model[1]))
 
 
 def post(body: bytes, length: int | None = None) -> Request:
@@ -98,7 +101,7 @@ def answers(loaded: Loaded, asked: Sequence[Any]) -> list[Answer]:
     said = []
     for one in asked:
         outcome = one if isinstance(one, Exception) else next(outcomes)
-        if isinstance(outcome, Part):
+        if isinstance(outcome, ScoredPart):
             response: Response = loaded.renderer(one, outcome)
             said.append((response.status, response.body, response.headers))
         else:
@@ -114,7 +117,7 @@ def attempt(read: Any, request: Request) -> Any:
 
 
 def same(loaded: Loaded, requests: Sequence[Request]) -> list[Any]:
-    """See that known envelopes change nothing; return what was taken."""
+    """See that known templates change nothing; return what was taken."""
     taken = [attempt(loaded.reader.take, request) for request in requests]
     alone = [answers(loaded, [attempt(loaded.reader.read, request)])[0] for request in requests]
     assert answers(loaded, taken) == alone
@@ -133,7 +136,7 @@ def test_numbers_of_a_batch_are_read_as_each_by_itself(loaded: Loaded, seed: int
             rows = rng.choice((1, 1, 2))
             requests.append(post((ONE % (rows, ",".join(rng.choices(texts, k=rows)))).encode()))
         taken = same(loaded, requests)
-        plain += sum(type(one) is Plain for one in taken)
+        plain += sum(type(one) is UnparsedRequest for one in taken)
     assert plain
 
 
@@ -196,7 +199,7 @@ def test_a_tensor_for_each_input(loaded: Loaded, names: str) -> None:
 
     same(loaded, [asked("1", "2", "3")])
     (taken,) = same(loaded, [asked("4", "5", "6")])
-    assert type(taken) is Plain
+    assert type(taken) is UnparsedRequest
     many = [asked("4", "5", "6"), asked("7", "8.5", "9"), post((ONE % (1, "1,2,3")).encode())]
     same(loaded, many)
     for values in (

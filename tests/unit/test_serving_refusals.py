@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from fourways_runtime.v2.protocol import FORM
 from tests.kit.serving_plane import MIXED, Serving, configure, mixed, serving, tensor
 from tools.kit.models import LINEAR, linear
 
@@ -29,6 +28,13 @@ async def plane(tmp_path: Path) -> AsyncIterator[Serving]:
 async def texts(tmp_path: Path) -> AsyncIterator[Serving]:
     async with serving(configure(tmp_path, mixed(), MIXED)) as plane:
         yield plane
+
+
+FORM = (
+    '{"inputs":[{"name":"age","shape":[1],"datatype":"INT32","data":[0]},'
+    '{"name":"spend","shape":[1],"datatype":"FP32","data":[0]},'
+    '{"name":"rate","shape":[1],"datatype":"FP32","data":[0]}]}'
+)
 
 
 def good(rows: int = 2) -> dict[str, dict[str, Any]]:
@@ -175,11 +181,14 @@ async def test_tensors(
     [
         ([], "body", f"must be a JSON object: {FORM}"),
         ({}, "inputs", f"must be a list of tensors: {FORM}"),
-        ({"inputs": []}, "inputs", "must be a list of tensors"),
+        ({"inputs": []}, "inputs", f"must be a list of tensors: {FORM}"),
+        ({"inputs": {"age": 5}}, "inputs", f"must be a list of tensors: {FORM}"),
+        ({"age": 5}, "age", f"is not a field of the protocol; send {FORM}"),
         ({"inputs": [1]}, "inputs[0]", "must be an object"),
-        ({"input": []}, "input", f"is not a field of the protocol; write {FORM}"),
+        ({"input": []}, "input", f"is not a field of the protocol; send {FORM}"),
+        ({"extra": 1, "inputs": []}, "extra", "is not a field of the protocol"),
         ({"id": 5, "inputs": []}, "id", "must be a string of at most 256 characters"),
-        ({"outputs": {}}, "outputs", "must be a list"),
+        ({"outputs": {}}, "outputs", "must be a list of at most 256 outputs"),
         ({"outputs": [{}]}, "outputs[0].name", "must be a string"),
         ({"outputs": [{"name": "y"}]}, "outputs[0].name", "is not an output; there are: score"),
         ({"outputs": [{"name": "score"}] * 2}, "outputs[1].name", "is asked for twice"),
@@ -207,7 +216,7 @@ async def test_tensors(
     ],
 )
 async def test_requests(plane: Serving, body: Any, field: str, reason: str) -> None:
-    if isinstance(body, dict) and not {"inputs", "input"} & body.keys() and body:
+    if isinstance(body, dict) and not {"inputs", "input", "age"} & body.keys() and body:
         body = {"inputs": list(good().values()), **body}
     check(await plane.client.post("/v2/models/churn/infer", json=body), field, reason)
 

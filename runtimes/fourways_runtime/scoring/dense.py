@@ -17,6 +17,7 @@ from fourways_api import Contract, InputField
 from fourways_runtime.errors import ContractMismatch
 
 from .columns import Array, Columns
+from .literals import EXACT
 from .model.base import Model
 from .pipeline import Pipeline
 
@@ -35,8 +36,11 @@ class DenseBatch:
         self._name = name
         kind = np.dtype(fields[0].type)
         low, high = _bounds(fields, kind)
+        exact = EXACT[kind.name] - 1
         # As many rows as a batch may have: comparing contiguous memory is what is fast.
         self._low, self._high = np.tile(low, (max_rows, 1)), np.tile(high, (max_rows, 1))
+        self._exact_low = np.maximum(self._low, -exact)
+        self._exact_high = np.minimum(self._high, exact)
         absent = np.array([field.nullable for field in fields])
         self._absent = np.tile(absent, (max_rows, 1)) if absent.any() else None
 
@@ -57,10 +61,15 @@ class DenseBatch:
             return None
         return cls(pipeline, wide.name, fields, max_rows)
 
-    def answers(self, block: Array) -> Columns | None:
-        """Score rows (N, inputs), or return None where one of them may not be good."""
+    def answers(self, block: Array, exact: bool = True) -> Columns | None:
+        """Score rows (N, inputs), or return None where one of them may not be good.
+
+        Not ``exact``: the block was made of text, and a number so large that the type no longer
+        holds every whole number may have been rounded. It is left to who reads the text.
+        """
         rows = len(block)
-        good = (block >= self._low[:rows]) & (block <= self._high[:rows])  # NaN is in no range
+        low, high = (self._low, self._high) if exact else (self._exact_low, self._exact_high)
+        good = (block >= low[:rows]) & (block <= high[:rows])  # NaN is in no range
         if self._absent is not None:
             good |= self._absent[:rows] & np.isnan(block)
         if 0 in good.tobytes():  # half the time of asking numpy

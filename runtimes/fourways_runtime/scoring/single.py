@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fourways_api import Contract, EntityKey, InputField
-from fourways_runtime.scoring.tensors import Malformed, from_json
+from fourways_runtime.scoring.tensors import MalformedTensor, from_json
 
 from .columns import Array
 from .model.base import Model
@@ -74,7 +74,7 @@ def _column(field: InputField, record: Mapping[str, Any]) -> Array:
     shape = (1, *field.shape)
     try:
         flat, faults = from_json(field.type, field.nullable, [value], shape, plain=False)
-    except Malformed as error:
+    except MalformedTensor as error:
         raise RecordRefused(field.name, str(error)) from None
     if faults:
         raise RecordRefused(field.name, next(iter(faults.values())))

@@ -1,8 +1,13 @@
 """One tensor's data, JSON or binary, as a flat numpy array; and arrays as binary tensors.
 
 Owns what the protocol's types look like on the wire. JSON is taken strictly: text is no number,
-true is no number, null is a missing value. Good data is converted by C code in one go; Python looks
+true is no number, null is a missing value, and a whole number that the type would round is refused:
+only text tells 16777217 from 16777217.0. Good data is converted by C code in one go; Python looks
 at single values only to say what is wrong with one. No knowledge of requests, no I/O.
+
+Large data is converted in slices, because C code keeps the interpreter lock: other threads get
+their turn between two slices. Of a record with several faults only the first is worded, so that a
+bad body costs little more than a good one.
 
 Binary: https://github.com/kserve/open-inference-protocol, extension "binary tensor data": elements
 little-endian in row-major order; BOOL is a byte of 0 or 1; BYTES is a 4-byte length and the bytes.
@@ -12,13 +17,13 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from fourways_runtime.scoring.cells import Faults, numbers
+from fourways_runtime.scoring.cells import Faults, numbers, rounded
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.literals import EXACT
 from fourways_runtime.scoring.literals import from_json as judged
@@ -26,9 +31,11 @@ from fourways_runtime.scoring.literals import from_json as judged
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _CODES = {code: np.dtype(f"<{code}") for code in "fdqQ"}
 NOT_PLAIN = (struct.error, OverflowError)
+SLICE = 16_384
+"""Elements that are converted at a time."""
 
 
-class Malformed(Exception):
+class MalformedTensor(Exception):
     """The data is not a tensor of the shape and type it claims; ``str()`` is the reason."""
 
 
@@ -38,34 +45,74 @@ def from_json(
     """Convert JSON data, flat or nested as ``shape`` (N, …), to the contract's type ``kind``.
 
     ``plain`` promises that neither true nor false occurs in it. Returns the flat values, and by
-    element what is wrong with some of them.
+    element what is wrong with the first bad one of each record.
 
     Raises:
-        Malformed: it is no list, or has another shape.
+        MalformedTensor: it is no list, or has another shape.
 
     """
     if type(data) is not list:
-        raise Malformed("must be a list")
+        raise MalformedTensor("must be a list")
     if data and type(data[0]) is list:
         data = _flattened(data, shape)
     wanted = math.prod(shape)
     if len(data) != wanted:
-        raise Malformed(f"holds {len(data)} values, the shape says {wanted}")
+        raise MalformedTensor(f"holds {len(data)} values, the shape says {wanted}")
+    size = max(1, wanted // shape[0]) if shape and shape[0] else 1
+    if wanted <= SLICE:
+        values, faults = _converted(kind, nullable, data, plain, _Records(size, 0))
+        return values, faults
+    values = np.empty(wanted, object if kind == "string" else kind)
+    found: dict[int, tuple[int, str]] = {}
+    for start in range(0, wanted, SLICE):
+        part = data[start : start + SLICE]
+        values[start : start + SLICE], faults = _converted(
+            kind, nullable, part, plain, _Records(size, start)
+        )
+        for at, reason in faults.items():
+            found.setdefault((start + at) // size, (start + at, reason))
+    return values, dict(found.values())
+
+
+class _Records:
+    """Which record each element of a slice belongs to."""
+
+    __slots__ = ("_size", "_start")
+
+    def __init__(self, size: int, start: int) -> None:
+        self._size = size
+        self._start = start
+
+    def first(self, bad: Array) -> list[int]:
+        """Return, of the elements where ``bad`` (M,) is true, the first of each record."""
+        elements = np.flatnonzero(bad)
+        _, firsts = np.unique((elements + self._start) // self._size, return_index=True)
+        return [int(at) for at in elements[firsts]]
+
+    def of(self, at: int) -> int:
+        """Return the record of an element."""
+        return (at + self._start) // self._size
+
+
+def _converted(
+    kind: str, nullable: bool, data: list[Any], plain: bool, records: _Records
+) -> tuple[Array, Faults]:
     if kind == "string":
-        return _texts(data)
+        return _texts(data, records)
     if kind == "bool":
-        return _truths(data)
+        return _truths(data, records)
     to = np.dtype(kind)
     code = "d" if to.kind == "f" else ("Q" if kind == "uint64" else "q")
     try:
         if not plain and bool in set(map(type, data)):
-            return _one_by_one(data, kind, nullable)
-        values = packed(code, data, (wanted,))
+            return _one_by_one(data, kind, nullable, records)
+        values = packed(code, data, (len(data),))
     except NOT_PLAIN:
-        return _one_by_one(data, kind, nullable)
+        return _one_by_one(data, kind, nullable, records)
     if code == "d" and not (np.abs(values) < EXACT[kind]).all() and int in set(map(type, data)):
-        return _one_by_one(data, kind, nullable)  # Whole numbers that a float may have rounded.
-    return fit(to, values)
+        # Whole numbers that a float may have rounded.
+        return _one_by_one(data, kind, nullable, records)
+    return fit(to, values, records)
 
 
 def packed(code: str, data: list[Any], shape: tuple[int, ...]) -> Array:
@@ -79,21 +126,27 @@ def packed(code: str, data: list[Any], shape: tuple[int, ...]) -> Array:
     return np.ndarray(shape, _CODES[code], raw)
 
 
-def fit(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
-    """Cast numbers (M,) to the type ``to``; return them, and a fault for each it cannot hold."""
+def fit(to: np.dtype[Any], values: Array, records: _Records | None = None) -> tuple[Array, Faults]:
+    """Cast numbers (M,) to the type ``to``; return them, and a fault for each it cannot hold.
+
+    With ``records``, only for the first of each record.
+    """
     if values.dtype == to:
         return values, {}
     # False for NaN as well: what is not plainly good is looked at closely.
     if to == np.float32 and values.dtype.kind == "f" and np.abs(values).max() <= _FLOAT32_MAX:
         return values.astype(np.float32), {}
-    return numbers(to, values)
+    if records is None or to.kind != "f" or values.dtype.kind != "f":
+        return numbers(to, values)
+    cast, bad = rounded(values, to)
+    return cast, {at: numbers(to, values[at : at + 1])[1][0] for at in records.first(bad)}
 
 
 def from_binary(kind: str, data: memoryview, wanted: int) -> tuple[Array, Faults]:
     """Read ``wanted`` elements of the contract's type ``kind``; the data is used in place.
 
     Raises:
-        Malformed: it holds more or fewer, or bytes that are no such elements.
+        MalformedTensor: it holds more or fewer, or bytes that are no such elements.
 
     """
     if kind == "string":
@@ -101,11 +154,11 @@ def from_binary(kind: str, data: memoryview, wanted: int) -> tuple[Array, Faults
     to = np.dtype(kind).newbyteorder("<")
     if len(data) != wanted * to.itemsize:
         size = wanted * to.itemsize
-        raise Malformed(f"holds {len(data)} bytes, shape and datatype say {size}")
+        raise MalformedTensor(f"holds {len(data)} bytes, shape and datatype say {size}")
     if to.kind == "b":
         raw = np.frombuffer(data, np.uint8)
         if raw.size and raw.max() > 1:
-            raise Malformed("a BOOL is a byte of 0 or 1")
+            raise MalformedTensor("a BOOL is a byte of 0 or 1")
         return raw.view(np.bool_), {}
     values = np.frombuffer(data, to)
     # Behind a JSON header of any length elements lie anywhere; models want them aligned.
@@ -123,59 +176,68 @@ def to_binary(kind: str, values: Array) -> bytes:
 def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
     fault = "is neither flat nor nested as the shape says"
     if len(data) != shape[0]:
-        raise Malformed(fault)
+        raise MalformedTensor(fault)
     for size in shape[1:]:
         if not all(type(row) is list and len(row) == size for row in data):
-            raise Malformed(fault)
+            raise MalformedTensor(fault)
         data = list(chain.from_iterable(data))
     return data
 
 
-def _one_by_one(data: list[Any], kind: str, nullable: bool) -> tuple[Array, Faults]:
-    """Take what can be taken, and say what is wrong with the rest."""
+def _one_by_one(
+    data: list[Any], kind: str, nullable: bool, records: _Records
+) -> tuple[Array, Faults]:
+    """Take what can be taken, and say what is wrong with the first bad element of each record."""
     to = np.dtype(kind)
-    faults: Faults = {}
     values: list[float | int] = [0] * len(data)
+    faults: Faults = {}
+    bad = -1
     for at, value in enumerate(data):
+        if records.of(at) == bad:
+            continue
         if value is not None:
             found, fault = judged(kind, value)
-            if fault is None:
-                values[at] = found
-            else:
-                faults[at] = fault
         elif nullable and to.kind == "f":
-            values[at] = math.nan
+            found, fault = math.nan, None
         else:
-            faults[at] = "missing"
+            found, fault = None, "missing"
+        if fault is None:
+            values[at] = found
+        else:
+            faults[at] = fault
+            bad = records.of(at)
     if to.kind != "f":
         return np.array(values, to), faults
-    cast, more = fit(to, np.array(values, np.float64))
+    cast, more = fit(to, np.array(values, np.float64), records)
     return cast, more | faults
 
 
-def _texts(data: list[Any]) -> tuple[Array, Faults]:
+def _texts(data: list[Any], records: _Records) -> tuple[Array, Faults]:
     faults: Faults = {}
     if set(map(type, data)) != {str}:
         # None stays: whether a missing text is accepted, the pipeline says.
-        faults = _misfits("string", data)
-        data = [None if at in faults else value for at, value in enumerate(data)]
+        bad = _where(type(value) not in (str, type(None)) for value in data)
+        faults = {at: str(judged("string", data[at])[1]) for at in records.first(bad)}
+        data = [value if type(value) is str else None for value in data]
     texts = np.empty(len(data), object)
     texts[:] = data
     return texts, faults
 
 
-def _truths(data: list[Any]) -> tuple[Array, Faults]:
+def _truths(data: list[Any], records: _Records) -> tuple[Array, Faults]:
     faults: Faults = {}
     if set(map(type, data)) != {bool}:
-        faults = _misfits("bool", data)
-        faults |= {at: "missing" for at, value in enumerate(data) if value is None}
+        bad = _where(type(value) is not bool for value in data)
+        faults = {
+            at: "missing" if data[at] is None else str(judged("bool", data[at])[1])
+            for at in records.first(bad)
+        }
         data = [value is True for value in data]
     return np.array(data, np.bool_), faults
 
 
-def _misfits(kind: str, data: list[Any]) -> Faults:
-    judgements = ((at, judged(kind, v)[1]) for at, v in enumerate(data) if v is not None)
-    return {at: fault for at, fault in judgements if fault is not None}
+def _where(found: Iterable[bool]) -> Array:
+    return np.fromiter(found, np.bool_)
 
 
 def _texts_from(data: memoryview, wanted: int) -> Array:
@@ -185,11 +247,11 @@ def _texts_from(data: memoryview, wanted: int) -> Array:
         begin = start + 4
         start = begin + int.from_bytes(data[start:begin], "little")
         if begin > len(data) or start > len(data):
-            raise Malformed(f"ends within element {at}")
+            raise MalformedTensor(f"ends within element {at}")
         try:
             texts[at] = str(data[begin:start], "utf-8")
         except UnicodeDecodeError:
-            raise Malformed(f"element {at} is not UTF-8") from None
+            raise MalformedTensor(f"element {at} is not UTF-8") from None
     if start != len(data):
-        raise Malformed(f"holds {len(data) - start} bytes behind its last element")
+        raise MalformedTensor(f"holds {len(data) - start} bytes behind its last element")
     return texts

@@ -1,16 +1,13 @@
-"""The model server's paths and what each answers.
+"""The model server: what it answers on the protocol's paths, and what is said while it loads.
 
-Owns the mapping from HTTP to the model, and what is said while there is none yet. Nothing heavy is
-imported here: the server lives before numpy does.
+Nothing heavy is imported here: the server lives before numpy does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from importlib.metadata import PackageNotFoundError, version
-from itertools import product
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from prometheus_client import CollectorRegistry
 
@@ -19,22 +16,26 @@ from fourways_api.runtime_config import ServerConfig
 from fourways_http import HttpError, Request, Response, Router, json_response
 from fourways_runtime.metrics import exposition
 
+from .body import is_heavy
+from .dataplane import READY, add_routes, listed
 from .observed import ServingMetrics
+from .off_loop import off_loop
 from .protocol import DATATYPES
 
 if TYPE_CHECKING:
     from .batcher import Batcher
-    from .enrichment import Completer
-    from .request import Question
-    from .templates import Envelopes
+    from .enrichment import FeatureEnricher
+    from .request import InferenceRequest
+    from .templates import RequestTemplates
 
 _RETRY = (b"retry-after: 1",)
-_VERSION = "/versions/{version}"
 _LOADING = "the model is loading"
 
 
 class ModelServer:
-    """Answers for one model, once :meth:`use` was called."""
+    """The :class:`.dataplane.DataPlane` of one model, once :meth:`use` was called."""
+
+    extensions = ("binary_tensor_data", "model_repository")
 
     def __init__(
         self, config: ServerConfig, registry: CollectorRegistry, draining: Callable[[], bool]
@@ -42,86 +43,113 @@ class ModelServer:
         self._config = config
         self._registry = registry
         self._draining = draining
-        self._reader: Envelopes | None = None
+        self._reader: RequestTemplates | None = None
         self._batcher: Batcher | None = None
-        self._completer: Completer | None = None
+        self._enricher: FeatureEnricher | None = None
         self.metrics = ServingMetrics(registry)
 
-    def use(self, reader: Envelopes, batcher: Batcher, completer: Completer | None = None) -> None:
+    def use(
+        self, reader: RequestTemplates, batcher: Batcher, enricher: FeatureEnricher | None = None
+    ) -> None:
         """Answer from now on, with these."""
-        self._reader, self._batcher, self._completer = reader, batcher, completer
+        self._reader, self._batcher, self._enricher = reader, batcher, enricher
         self.metrics.ready()
 
     async def close(self) -> None:
         """Let go of the worker thread and of the feature database."""
         if self._batcher is not None:
             self._batcher.close()
-        if self._completer is not None:
-            await self._completer.close()
+        if self._enricher is not None:
+            await self._enricher.close()
 
     def router(self) -> Router:
         """Return the routes."""
         router = Router()
         router.add("GET", "/metrics", lambda request: exposition(self._registry))
-        router.add("GET", "/v2", self._server)
-        router.add("GET", "/v2/health/live", lambda request: _LIVE)
-        router.add("GET", "/v2/health/ready", self._ready)
-        asked = (
-            ("GET", "", self._model),
-            ("GET", "/ready", self._model_ready),
-            ("POST", "/infer", self._infer),
-        )
         # Under its own name, too: a path without a parameter is found at once.
-        for name, versions in product(("{model}", self._config.name), ("", _VERSION)):
-            for method, what, handler in asked:
-                route = router.add(method, f"/v2/models/{name}{versions}{what}", handler)
-                route.pattern = f"/v2/models/{{model}}{versions}{what}"
+        add_routes(router, self, "model", self._config.name)
         return router
 
-    def _infer(self, request: Request) -> Awaitable[Response]:
+    def infer(self, request: Request) -> Awaitable[Response]:
+        """Answer an inference request."""
         if request.params:  # without, the path is the model's own
-            self._hold(request)
+            self._require_model(request)
         if self._reader is None or self._batcher is None:
             raise HttpError(503, _LOADING, _RETRY)
-        question = self._reader.take(request)
-        if question.missing and self._completer is not None:
-            return _completed(cast("Question", question), self._completer, self._batcher)
-        return self._batcher.ask(question)
+        if is_heavy(request):
+            return self._infer_heavy(request, self._reader, self._batcher)
+        inference = self._reader.take(request)
+        if inference.missing and self._enricher is not None:
+            complete = self._enricher.complete(cast("InferenceRequest", inference))
+            return self._infer_enriched(complete, self._batcher)
+        return self._batcher.ask(inference)
 
-    def _model(self, request: Request) -> Response:
-        self._hold(request)
-        contract, model = self._config.contract, self._config.model
+    async def _infer_heavy(
+        self, request: Request, reader: RequestTemplates, batcher: Batcher
+    ) -> Response:
+        since = monotonic()
+        inference = await off_loop(reader.read, request)
+        if inference.missing and self._enricher is not None:
+            inference = await self._enricher.complete(inference)
+        return await batcher.ask(inference, since)
+
+    async def _infer_enriched(
+        self, complete: Awaitable[InferenceRequest], batcher: Batcher
+    ) -> Response:
+        since = monotonic()
+        return await batcher.ask(await complete, since)
+
+    def metadata(self, request: Request) -> Response:
+        """Describe the model."""
+        self._require_model(request)
+        contract, model, features = self._config.contract, self._config.model, self._config.features
+        looked_up: tuple[str, ...] = ()
+        inputs: list[dict[str, Any]] = []
+        if features is not None:
+            looked_up = features.inputs or tuple(field.name for field in contract.inputs)
+            key = contract.entity_key
+            tensor = {"name": key.name, "datatype": DATATYPES[key.type], "shape": [-1]}
+            inputs.append({**tensor, "parameters": {"entity_key": True}})
+        for field in contract.inputs:
+            parameters = {"looked_up": True} if field.name in looked_up else None
+            inputs.append(_described(field) | ({"parameters": parameters} if parameters else {}))
         return json_response(
             {
                 "name": self._config.name,
                 "versions": [model.version],
                 "platform": f"fourways_{model.format}",
-                "inputs": [_described(field) for field in contract.inputs],
+                "inputs": inputs,
                 "outputs": [_described(field) for field in contract.outputs],
             }
         )
 
-    def _model_ready(self, request: Request) -> Response:
-        self._hold(request)
+    def model_ready(self, request: Request) -> Response:
+        """Tell whether the model answers."""
+        self._require_model(request)
         if self._batcher is None:
             answer = {"name": self._config.name, "ready": False, "reason": _LOADING}
             return json_response(answer, 503, _RETRY)
         return json_response({"name": self._config.name, "ready": True})
 
-    def _ready(self, request: Request) -> Response:
+    def ready(self, request: Request) -> Response:
+        """Tell whether the server answers."""
         if self._draining():
             return json_response({"ready": False, "reason": "draining"}, 503)
         if self._batcher is None:
             return json_response({"ready": False, "reason": _LOADING}, 503, _RETRY)
-        return _READY
+        return READY
 
-    def _server(self, request: Request) -> Response:
-        return json_response(
-            {"name": "fourways", "version": _version(), "extensions": ["binary_tensor_data"]}
-        )
+    def models(self, request: Request) -> Response:
+        """List the model."""
+        return json_response({"models": [self._config.name]})
 
-    def _hold(self, request: Request) -> None:
-        """Hold a request to the one model there is. Raises HttpError 404."""
+    def index(self, request: Request) -> Response:
+        """List the model with its version and state."""
+        state = ("READY", "") if self._batcher is not None else ("UNAVAILABLE", _LOADING)
+        return json_response([listed(self._config.name, self._config.model.version, *state)])
+
+    def _require_model(self, request: Request) -> None:
+        """Refuse a request for another than the one model there is. Raises HttpError 404."""
         params, config = request.params, self._config
         name, asked = params.get("model", config.name), params.get("version")
         if name != config.name:
@@ -131,22 +159,6 @@ class ModelServer:
             raise HttpError(404, text)
 
 
-async def _completed(question: Question, completer: Completer, batcher: Batcher) -> Response:
-    since = monotonic()
-    return await batcher.ask(await completer.complete(question), since)
-
-
-_LIVE = json_response({"live": True})
-_READY = json_response({"ready": True})
-
-
-def _described(field: InputField | OutputField) -> dict[str, object]:
+def _described(field: InputField | OutputField) -> dict[str, Any]:
     """Describe a field as a tensor; -1 is the number of rows."""
     return {"name": field.name, "datatype": DATATYPES[field.type], "shape": [-1, *field.shape]}
-
-
-def _version() -> str:
-    try:
-        return version("fourways")
-    except PackageNotFoundError:
-        return "0"

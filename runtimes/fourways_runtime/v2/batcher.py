@@ -20,9 +20,9 @@ from time import monotonic, perf_counter
 from fourways_http import HttpError, Promise, Response
 
 from .observed import ServingMetrics
-from .request import Question
-from .scorer import Outcome, Part, Scorer, overloaded
-from .templates import Plain
+from .request import InferenceRequest
+from .scorer import RequestOutcome, RequestScorer, ScoredPart, overloaded
+from .templates import UnparsedRequest
 
 MAX_WAITING = 2048
 """Requests that wait, at the most."""
@@ -30,17 +30,17 @@ MAX_WAITING = 2048
 WAITING_BATCHES = 16
 """Full batches of rows that wait, at the most."""
 
-Render = Callable[[Plain | Question, Part], Response]
-_Waiting = tuple[Plain | Question, Promise, float]
+Render = Callable[[UnparsedRequest | InferenceRequest, ScoredPart], Response]
+_Waiting = tuple[UnparsedRequest | InferenceRequest, Promise, float]
 """With when it came, in seconds of ``monotonic()``."""
 
 
 class Batcher:
-    """Scores questions on the running event loop."""
+    """Scores requests on the running event loop."""
 
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: RequestScorer,
         render: Render,
         metrics: ServingMetrics,
         *,
@@ -67,17 +67,19 @@ class Batcher:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
         metrics.waiting.set_function(lambda: float(len(self._waiting)))
 
-    def ask(self, question: Plain | Question, since: float | None = None) -> Promise:
+    def ask(
+        self, inference: UnparsedRequest | InferenceRequest, since: float | None = None
+    ) -> Promise:
         """Return the answer to come. Raises HttpError 503 where too many wait.
 
         ``since`` is when the request came, where that was before now.
         """
         if len(self._waiting) >= self._max_waiting or self._rows >= self._most_rows:
-            self._metrics.turned_away()
+            self._metrics.rejected()
             raise overloaded("too many requests wait for the model: try again")
         promise = Promise()
-        self._waiting.append((question, promise, monotonic() if since is None else since))
-        self._rows += question.rows
+        self._waiting.append((inference, promise, monotonic() if since is None else since))
+        self._rows += inference.rows
         if not self._under_way:
             self._under_way = True
             self._loop.call_soon(self._turn)
@@ -94,17 +96,17 @@ class Batcher:
             self._under_way = False
             return
         batch, rows = self._next()
-        questions = [waiting[0] for waiting in batch]
+        inferences = [waiting[0] for waiting in batch]
         if rows <= self._inline_rows:
-            self._deliver(batch, *self._timed(questions))
+            self._deliver(batch, *self._timed(inferences))
             self._again()
             return
-        scored = self._loop.run_in_executor(self._worker, self._timed, questions)
+        scored = self._loop.run_in_executor(self._worker, self._timed, inferences)
         scored.add_done_callback(lambda done: self._scored(batch, done))
         self._watch(batch)
 
     def _scored(
-        self, batch: list[_Waiting], done: asyncio.Future[tuple[list[Outcome], float]]
+        self, batch: list[_Waiting], done: asyncio.Future[tuple[list[RequestOutcome], float]]
     ) -> None:
         if self._watching is not None:
             self._watching.cancel()
@@ -140,8 +142,8 @@ class Batcher:
         latest = monotonic() - self._timeout
         waiting = self._waiting
         while waiting and waiting[0][2] <= latest:
-            question, promise, _ = waiting.popleft()
-            self._rows -= question.rows
+            inference, promise, _ = waiting.popleft()
+            self._rows -= inference.rows
             text = f"the request waited over {self._timeout:g} s for the model: try again"
             self._late(promise, overloaded(text))
 
@@ -160,18 +162,22 @@ class Batcher:
         self._metrics.batch(len(batch), rows)
         return batch, rows
 
-    def _timed(self, questions: Sequence[Plain | Question]) -> tuple[list[Outcome], float]:
+    def _timed(
+        self, inferences: Sequence[UnparsedRequest | InferenceRequest]
+    ) -> tuple[list[RequestOutcome], float]:
         started = perf_counter()
-        return self._scorer.score(questions), perf_counter() - started
+        return self._scorer.score(inferences), perf_counter() - started
 
-    def _deliver(self, batch: list[_Waiting], outcomes: list[Outcome], seconds: float) -> None:
+    def _deliver(
+        self, batch: list[_Waiting], outcomes: list[RequestOutcome], seconds: float
+    ) -> None:
         self._metrics.scored(seconds)
-        for (question, promise, _), outcome in zip(batch, outcomes, strict=True):
+        for (inference, promise, _), outcome in zip(batch, outcomes, strict=True):
             if promise.done():
                 continue
-            if type(outcome) is Part:
+            if type(outcome) is ScoredPart:
                 try:
-                    promise.set_result(self._render(question, outcome))
+                    promise.set_result(self._render(inference, outcome))
                 except Exception as error:  # noqa: BLE001  (its neighbours get their answers)
                     promise.set_exception(error)
             elif isinstance(outcome, Exception):

@@ -22,7 +22,7 @@ from fourways_runtime.scoring.columns import Array, Key
 from fourways_runtime.scoring.decode import by_record
 from fourways_runtime.scoring.features import FeatureReader, Row
 
-from .request import Question
+from .request import InferenceRequest
 from .scorer import overloaded
 
 LOOKED_UP = "looked up"
@@ -46,7 +46,7 @@ def covered(features: FeatureLookup | None, contract: Contract) -> tuple[str, ..
     return features.inputs or names
 
 
-class Completer:
+class FeatureEnricher:
     """Fills in what requests leave out."""
 
     def __init__(self, contract: Contract, features: FeatureLookup, reader: FeatureReader) -> None:
@@ -63,15 +63,15 @@ class Completer:
         """Disconnect from the database."""
         await self._reader.close()
 
-    async def complete(self, question: Question) -> Question:
-        """Return the question with all its inputs.
+    async def complete(self, inference: InferenceRequest) -> InferenceRequest:
+        """Return the request with all its inputs.
 
         Raises:
             HttpError: 503 where the database does not answer and no defaults are wanted; 400 where
                 a value is missing or breaks the contract.
 
         """
-        keys: list[Key] = question.keys or []
+        keys: list[Key] = inference.keys or []
         found: Mapping[Key, Row] = {}
         source = LOOKED_UP
         try:
@@ -83,15 +83,15 @@ class Completer:
                 raise overloaded(text) from error
             source = DEFAULTS
         rows = [found.get(key, _NOTHING) for key in keys]
-        columns = dict(question.columns)
+        columns = dict(inference.columns)
         bad: dict[int, tuple[str, str]] = {}
-        for name in question.missing:
+        for name in inference.missing:
             columns[name], faults = self._column(self._fields[name], rows)
             for row, reason in faults.items():
                 bad.setdefault(row, (name, self._told(reason, keys[row])))
         if bad:
-            raise question.refuse([(row, *bad[row]) for row in sorted(bad)])
-        return replace(question, columns=columns, missing=(), features=source)
+            raise inference.refuse([(row, *bad[row]) for row in sorted(bad)])
+        return replace(inference, columns=columns, missing=(), features=source)
 
     def _column(self, field: InputField, rows: Sequence[Row]) -> tuple[Array, Faults]:
         """Return the input's values (rows, *shape) and faults by row."""

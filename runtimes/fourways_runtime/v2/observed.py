@@ -21,8 +21,8 @@ class ServingMetrics:
         failures = Counter(
             "fourways_inference_failures", "Requests the model failed on.", registry=registry
         )
-        turned_away = Counter(
-            "fourways_inference_turned_away",
+        rejected = Counter(
+            "fourways_inference_rejected",
             "Requests answered 503 because too many were waiting.",
             registry=registry,
         )
@@ -49,7 +49,7 @@ class ServingMetrics:
             registry=registry,
         )
         self.failed = failures.inc
-        self.turned_away = turned_away.inc
+        self.rejected = rejected.inc
         self.timed_out = timed_out.inc
         self.scored = seconds.observe
         self._requests, self._rows = requests.inc, rows.inc

@@ -31,6 +31,7 @@ KEY_ALIAS = "entity_key"
 """Name an input may have besides the contract's own name of the entity key."""
 
 MAX_KEY_CHARACTERS = 1024
+MAX_OUTPUTS = 256
 _FIELDS = frozenset({"id", "inputs", "model_name", "model_version", "outputs", "parameters"})
 """Of a request. The path names the model; some clients repeat that in the body."""
 
@@ -46,20 +47,39 @@ def refuse(field: str, reason: str) -> HttpError:
     return HttpError(400, f"{field}: {reason}", field=field, reason=reason)
 
 
-def read_envelope(body: Any) -> tuple[dict[str, Any], str | None]:
-    """Check a request's outermost fields; return it and its id. Raises HttpError 400."""
+def read_envelope(body: Any, form: str) -> tuple[dict[str, Any], str | None]:
+    """Check a request's outermost fields; return it and its id.
+
+    ``form`` is a request as it should be; it is shown to whoever sent something else. Raises
+    HttpError 400.
+    """
     if not isinstance(body, dict):
-        raise refuse("body", f"must be a JSON object: {FORM}")
+        raise refuse("body", f"must be a JSON object: {form}")
     if not body.keys() <= _FIELDS:
-        form = "" if "inputs" in body else f"; write {FORM}"
+        shown = "" if "inputs" in body else f"; send {form}"
         unknown = sorted(body.keys() - _FIELDS)[0][:63]
-        raise refuse(unknown, f"is not a field of the protocol{form}")
+        raise refuse(unknown, f"is not a field of the protocol{shown}")
     if "inputs" not in body:
-        raise refuse("inputs", f"must be a list of tensors: {FORM}")
+        raise refuse("inputs", f"must be a list of tensors: {form}")
     identity = body.get("id")
     if identity is not None and (not isinstance(identity, str) or len(identity) > _MAX_ID):
         raise refuse("id", f"must be a string of at most {_MAX_ID} characters")
     return body, identity
+
+
+def read_key(text: str, key: EntityKey) -> str | int:
+    """Read a key from a path. Raises HttpError 400 where it is not of the contract's type."""
+    if key.type == "string":
+        value: str | int = text
+    else:
+        digits = text[1:] if text[:1] == "-" else text
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 19):
+            raise refuse("key", f"must be a whole number: {key.name} is int64")
+        value = int(text)
+    fault = key_fault(value, key)
+    if fault:
+        raise refuse("key", fault)
+    return value
 
 
 def key_fault(value: Any, key: EntityKey) -> str | None:

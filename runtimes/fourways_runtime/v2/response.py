@@ -14,13 +14,15 @@ from fourways_runtime.scoring.cells import numpy_type
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.tensors import to_binary
 
+from .inference_response import OCTETS, InferenceResponse, OutputTensor
 from .protocol import DATATYPES
-from .request import Question
-from .scorer import Part
-from .templates import Plain
+from .request import InferenceRequest
+from .scorer import ScoredPart
+from .templates import UnparsedRequest
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
-_OCTETS = b"application/octet-stream"
+MAX_ROWS_TOLD = 1000
+"""Bad rows described in an answer that is partial; the others are counted."""
 
 
 class _Data:
@@ -33,7 +35,7 @@ class _Data:
         self._textual = output.type == "string"
         self._size = prod(output.shape)
 
-    def of(self, part: Part) -> bytes:
+    def of(self, part: ScoredPart) -> bytes:
         """Write a request's part. Numbers are written once for the batch, and then shared out."""
         if self._textual:
             values = part.columns[self.name][part.start : part.stop]
@@ -57,40 +59,39 @@ class Renderer:
         # Both by the number of rows, which is bounded.
         self._frame, self._header = cache(self._frame_of), cache(self._header_of)
 
-    def __call__(self, question: Plain | Question, part: Part) -> Response:
+    def __call__(self, inference: UnparsedRequest | InferenceRequest, part: ScoredPart) -> Response:
         """Return the answer: the outputs asked for, in the order they were asked for."""
-        if isinstance(question, Plain) or question.asks_nothing_special:
-            frame = self._frame(question.rows)
+        if isinstance(inference, UnparsedRequest) or inference.asks_nothing_special:
+            frame = self._frame(inference.rows)
             return Response(frame % tuple([data.of(part) for data in self._data]))
-        if question.is_all_binary and self._numeric:
-            return self._in_binary(question.rows, part)
-        answer: dict[str, Any] = dict(self._who)
-        if question.id is not None:
-            answer["id"] = question.id
-        if question.features is not None:
-            answer["parameters"] = {"features": question.features}
-        asked = question.outputs
+        if inference.is_all_binary and self._numeric:
+            return self._in_binary(inference.rows, part)
+        asked = inference.outputs
         if asked is None:
-            asked = tuple((name, question.binary) for name in self._outputs)
-        binary: list[bytes] = []
-        answer["outputs"] = [
-            self._tensor(self._outputs[name], question.rows, part, binary if as_binary else None)
-            for name, as_binary in asked
-        ]
-        header = orjson.dumps(answer, option=_NUMPY)
-        if not binary:
-            return Response(header)
-        length = b"inference-header-content-length: %d" % len(header)
-        return Response(b"".join((header, *binary)), 200, _OCTETS, (length,))
+            asked = tuple((name, inference.binary) for name in self._outputs)
+        rows = part.stop - part.start
+        parameters: dict[str, Any] = {}
+        if inference.features is not None:
+            parameters["features"] = inference.features
+        if inference.partial:
+            parameters |= _partial(inference, part)
+        response = InferenceResponse(
+            self._who["model_name"],
+            self._who["model_version"],
+            [self._tensor(self._outputs[name], rows, part, binary) for name, binary in asked],
+            inference.id,
+            parameters or None,
+        )
+        return response.response()
 
-    def _in_binary(self, rows: int, part: Part) -> Response:
+    def _in_binary(self, rows: int, part: ScoredPart) -> Response:
         """Return all outputs as binary tensors of numbers: what is said of them is known."""
         header, length = self._header(rows)
         data = [
             to_binary(output.type, part.columns[name][part.start : part.stop])
             for name, output in self._outputs.items()
         ]
-        return Response(header + b"".join(data), 200, _OCTETS, length)
+        return Response(header + b"".join(data), 200, OCTETS, length)
 
     def _header_of(self, rows: int) -> tuple[bytes, tuple[bytes]]:
         outputs = []
@@ -114,17 +115,17 @@ class Renderer:
         return b"".join((who, b',"outputs":[', written, b"]}"))
 
     def _tensor(
-        self, output: OutputField, rows: int, part: Part, binary: list[bytes] | None
-    ) -> dict[str, Any]:
+        self, output: OutputField, rows: int, part: ScoredPart, binary: bool
+    ) -> OutputTensor:
         values: Array = part.columns[output.name][part.start : part.stop].reshape(-1)
-        tensor: dict[str, Any] = {
-            "name": output.name,
-            "datatype": DATATYPES[output.type],
-            "shape": [rows, *output.shape],
-        }
-        if binary is not None:
-            binary.append(to_binary(output.type, values))
-            tensor["parameters"] = {"binary_data_size": len(binary[-1])}
-        else:
-            tensor["data"] = values.tolist() if output.type == "string" else values
-        return tensor
+        return OutputTensor(output.name, output.type, (rows, *output.shape), values, binary)
+
+
+def _partial(inference: InferenceRequest, part: ScoredPart) -> dict[str, Any]:
+    """Say which rows are answered, and what is wrong with the first of the others."""
+    bad = {at for at, _, _ in part.bad}
+    return {
+        "rows": [row for row in range(inference.rows) if row not in bad],
+        "bad_rows": len(part.bad),
+        "errors": [inference.told(one) for one in part.bad[:MAX_ROWS_TOLD]],
+    }

@@ -20,12 +20,12 @@ from fourways_runtime.scoring.dense import DenseBatch
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
 
-from .request import BadRow, Question
-from .templates import Plain
+from .request import BadRow, InferenceRequest
+from .templates import UnparsedRequest
 
 
 @dataclass(slots=True)
-class Part:
+class ScoredPart:
     """One request's answers: rows ``start`` to ``stop`` of a batch's outputs (N, *shape)."""
 
     columns: Columns
@@ -34,12 +34,15 @@ class Part:
     texts: dict[str, list[bytes]]
     """Numbers of the batch's outputs as they were written, shared by its parts."""
 
+    bad: tuple[BadRow, ...] = ()
+    """Rows of the request that are not among them, where the request is partial."""
 
-Outcome = Part | Exception
+
+RequestOutcome = ScoredPart | Exception
 """A request's answers, or the error it is to be answered with."""
 
 
-class Scorer:
+class RequestScorer:
     """The pipeline as requests use it. Records are known by their position in a batch."""
 
     def __init__(self, contract: Contract, model: Model, max_rows: int) -> None:
@@ -52,7 +55,7 @@ class Scorer:
         self._names = [field.name for field in contract.inputs]
         self._positions = np.arange(max_rows)
 
-    def score(self, asked: Sequence[Plain | Question]) -> list[Outcome]:
+    def score(self, asked: Sequence[UnparsedRequest | InferenceRequest]) -> list[RequestOutcome]:
         """Answer each request, together where that works; never raises."""
         try:
             outcomes = self._plainly(asked)
@@ -62,93 +65,97 @@ class Scorer:
             if len(asked) == 1:
                 return [error]
         read = [_read(one) for one in asked]
-        questions = [one for one in read if isinstance(one, Question)]
-        scored = iter(self._score(questions) if questions else ())
-        return [next(scored) if isinstance(one, Question) else one for one in read]
+        inferences = [one for one in read if isinstance(one, InferenceRequest)]
+        scored = iter(self._score(inferences) if inferences else ())
+        return [next(scored) if isinstance(one, InferenceRequest) else one for one in read]
 
-    def _plainly(self, asked: Sequence[Plain | Question]) -> list[Outcome] | None:
+    def _plainly(
+        self, asked: Sequence[UnparsedRequest | InferenceRequest]
+    ) -> list[RequestOutcome] | None:
         """Answer unread requests, where all are such and none has a fault."""
         wide = self._wide
-        plain = [one for one in asked if type(one) is Plain]
+        plain = [one for one in asked if type(one) is UnparsedRequest]
         if wide is None or len(plain) < len(asked):
             return None
-        block = plain[0].envelopes.block(plain)
-        answers = None if block is None else wide.answers(block)
+        block = plain[0].templates.block(plain)
+        answers = None if block is None else wide.answers(block, exact=False)
         return None if answers is None else _parted(asked, answers)
 
-    def _score(self, questions: Sequence[Question]) -> list[Outcome]:
+    def _score(self, inferences: Sequence[InferenceRequest]) -> list[RequestOutcome]:
         try:
-            return self._together(questions)
+            return self._together(inferences)
         except Exception as error:  # noqa: BLE001  (as above)
-            if len(questions) == 1:
+            if len(inferences) == 1:
                 return [error]
-        return [self._score([question])[0] for question in questions]
+        return [self._score([inference])[0] for inference in inferences]
 
     def run(self, columns: Columns, rows: int) -> Scored:
         """Score columns (rows, *shape of the field). Raises as the pipeline does."""
         return self._pipeline.score_columns(self._positions[:rows], columns)
 
-    def _together(self, questions: Sequence[Question]) -> list[Outcome]:
+    def _together(self, inferences: Sequence[InferenceRequest]) -> list[RequestOutcome]:
         if self._wide is not None:
-            blocks = [self._block(question) for question in questions]
+            blocks = [self._block(inference) for inference in inferences]
             answers = self._wide.answers(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
             if answers is not None:
-                return _parted(questions, answers)
-        return self._judged(questions)
+                return _parted(inferences, answers)
+        return self._judged(inferences)
 
-    def _judged(self, questions: Sequence[Question]) -> list[Outcome]:
-        ends = list(accumulate(question.rows for question in questions))
-        scored = self.run(self._columns(questions), ends[-1])
+    def _judged(self, inferences: Sequence[InferenceRequest]) -> list[RequestOutcome]:
+        ends = list(accumulate(inference.rows for inference in inferences))
+        scored = self.run(self._columns(inferences), ends[-1])
         answers = scored.predictions
         outputs = {name: np.ascontiguousarray(values) for name, values in answers.columns.items()}
         if not scored.rejects:
-            return _parted(questions, outputs)
+            return _parted(inferences, outputs)
         bad: dict[int, list[BadRow]] = {}
         for reject in sorted(scored.rejects, key=lambda reject: reject.row):
             at = bisect_right(ends, reject.row)
-            row = reject.row - (ends[at] - questions[at].rows)
+            row = reject.row - (ends[at] - inferences[at].rows)
             bad.setdefault(at, []).append((row, reject.field, reject.reason))
         stops = np.searchsorted(answers.rows, ends).tolist()
         texts: dict[str, list[bytes]] = {}
         return [
-            question.refuse(bad[at])
+            inference.refuse(bad[at])
             if at in bad
-            else Part(outputs, stops[at] - question.rows, stops[at], texts)
-            for at, question in enumerate(questions)
+            else ScoredPart(outputs, stops[at] - inference.rows, stops[at], texts)
+            for at, inference in enumerate(inferences)
         ]
 
-    def _block(self, question: Question) -> Array:
-        if question.block is not None:
-            return question.block
-        return np.stack([question.columns[name] for name in self._names], axis=1)
+    def _block(self, inference: InferenceRequest) -> Array:
+        if inference.block is not None:
+            return inference.block
+        return np.stack([inference.columns[name] for name in self._names], axis=1)
 
-    def _columns(self, questions: Sequence[Question]) -> dict[str, Array]:
+    def _columns(self, inferences: Sequence[InferenceRequest]) -> dict[str, Array]:
         names = self._names
-        blocks = [question.block for question in questions if question.block is not None]
-        if len(blocks) == len(questions):
+        blocks = [inference.block for inference in inferences if inference.block is not None]
+        if len(blocks) == len(inferences):
             return _split(names, blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
-        parts = [q.columns if q.block is None else _split(names, q.block) for q in questions]
+        parts = [q.columns if q.block is None else _split(names, q.block) for q in inferences]
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def _read(asked: Plain | Question) -> Question | Exception:
-    if isinstance(asked, Question):
+def _read(asked: UnparsedRequest | InferenceRequest) -> InferenceRequest | Exception:
+    if isinstance(asked, InferenceRequest):
         return asked
     try:
-        return asked.question()
+        return asked.parsed()
     except Exception as error:  # noqa: BLE001  (it is this request's alone)
         return error
 
 
-def _parted(asked: Sequence[Plain | Question], answers: Columns) -> list[Outcome]:
-    parts: list[Outcome] = []
+def _parted(
+    asked: Sequence[UnparsedRequest | InferenceRequest], answers: Columns
+) -> list[RequestOutcome]:
+    parts: list[RequestOutcome] = []
     texts: dict[str, list[bytes]] = {}
     start = 0
     for one in asked:
         stop = start + one.rows
-        parts.append(Part(answers, start, stop, texts))
+        parts.append(ScoredPart(answers, start, stop, texts))
         start = stop
     return parts
 

@@ -19,16 +19,18 @@ import orjson
 from fourways_http import Request
 from fourways_runtime.scoring import tensors
 from fourways_runtime.scoring.columns import Array
+from fourways_runtime.scoring.literals import EXACT
 
+from .body import BINARY_HEADER
 from .numbers import Numbers
 from .protocol import DATATYPES
-from .request import BINARY_HEADER, Question, Reader
+from .request import InferenceRequest, RequestReader
 
 _MOST = 256
-"""Envelopes kept."""
+"""RequestTemplates kept."""
 
 _MAX_BYTES = 1024
-"""Longer envelopes are not kept."""
+"""Longer templates are not kept."""
 
 _MAX_BYTES_EACH = 16 * 1024
 """The same, where there is a tensor for each input."""
@@ -43,31 +45,34 @@ _NUMBER_BYTES = 32
 """Text a number may take on average: what waits unread must not be large."""
 
 
-class Plain:
+class UnparsedRequest:
     """A request understood but for its numbers: ``rows`` records."""
 
-    __slots__ = ("envelopes", "numbers", "request", "rows")
+    __slots__ = ("numbers", "request", "rows", "templates")
 
     missing: tuple[str, ...] = ()
 
-    def __init__(self, envelopes: Envelopes, request: Request, rows: int, numbers: bytes) -> None:
-        self.envelopes = envelopes
+    def __init__(
+        self, templates: RequestTemplates, request: Request, rows: int, numbers: bytes
+    ) -> None:
+        self.templates = templates
         self.request = request
         self.rows = rows
         self.numbers = numbers
 
-    def question(self) -> Question:
+    def parsed(self) -> InferenceRequest:
         """Read it. Raises HttpError 400 where a number is none."""
-        block = self.envelopes.block([self])
-        if block is None or not np.isfinite(block).all():
-            return self.envelopes.read(self.request)
-        return Question(self.rows, None, None, False, None, block, {})
+        block = self.templates.block([self])
+        # A larger whole number might be one that the type would round: only its text says so.
+        if block is None or not np.abs(block).max() < self.templates.exact_limit:
+            return self.templates.read(self.request)
+        return InferenceRequest(self.rows, None, None, False, None, block, {})
 
 
-class Envelopes:
-    """Takes the requests of one model, with the envelopes met lately."""
+class RequestTemplates:
+    """Takes the requests of one model, with the templates met lately."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: RequestReader) -> None:
         """``reader`` reads what is not plain."""
         self.read = reader.read
         self._width = reader.width
@@ -77,10 +82,11 @@ class Envelopes:
         self._names = reader.names
         self._known: dict[bytes, int] = {}  # their rows
         self._known_each: dict[bytes, tuple[int, ...]] = {}  # where each input's number is
-        self._known_binary: dict[bytes, Question] = {}  # all but the numbers
+        self._known_binary: dict[bytes, InferenceRequest] = {}  # all but the numbers
         self._numbers = Numbers(self._type)
+        self.exact_limit = EXACT[self._type.name]
 
-    def take(self, request: Request) -> Plain | Question:
+    def take(self, request: Request) -> UnparsedRequest | InferenceRequest:
         """Take a request, read or unread. Raises HttpError 400 or 415, naming the field."""
         if self._datatype is None:
             return self.read(request)
@@ -99,13 +105,13 @@ class Envelopes:
         if rows is None:
             if envelope.find(_DATA) != envelope.rfind(_DATA):
                 return self._tensor_each(request)
-            question = self.read(request)
-            if question.block is not None and question.is_plain:
-                self._learn(envelope, question.rows)
-            return question
+            inference = self.read(request)
+            if inference.block is not None and inference.is_plain:
+                self._learn(envelope, inference.rows)
+            return inference
         if stop - start > rows * self._width * _NUMBER_BYTES:
             return self.read(request)
-        return Plain(self, request, rows, body[start:stop])
+        return UnparsedRequest(self, request, rows, body[start:stop])
 
     def _learn(self, envelope: bytes, rows: int) -> None:
         """Remember the envelope of a plain request that was read.
@@ -124,7 +130,7 @@ class Envelopes:
             return []  # what looked like a list was a text's
         return given if all(t.get("datatype") == self._datatype for t in given) else []
 
-    def _tensor_each(self, request: Request) -> Plain | Question:
+    def _tensor_each(self, request: Request) -> UnparsedRequest | InferenceRequest:
         """Take a request of one record with a tensor for each input."""
         body, width = request.body, self._width
         if len(body) > _MAX_BYTES_EACH + width * _NUMBER_BYTES:
@@ -134,20 +140,20 @@ class Envelopes:
         envelope = b'"data":[]'.join(parts[::2])
         order = self._known_each.get(envelope)
         if order is not None:
-            return Plain(self, request, 1, b",".join([parts[at] for at in order]))
-        question = self.read(request)
-        if question.rows == 1 and len(question.columns) == width and question.is_plain:
+            return UnparsedRequest(self, request, 1, b",".join([parts[at] for at in order]))
+        inference = self.read(request)
+        if inference.rows == 1 and len(inference.columns) == width and inference.is_plain:
             self._learn_each(envelope, len(parts) // 2)
-        return question
+        return inference
 
     def _learn_each(self, envelope: bytes, lists: int) -> None:
         given = self._emptied(envelope)
-        if lists == len(given) and all(tensor["data"] == [] for tensor in given):
+        if lists == len(given) == self._width and all(tensor["data"] == [] for tensor in given):
             names = [tensor["name"] for tensor in given]
             order = tuple(2 * names.index(name) + 1 for name in self._names)
             _remember(self._known_each, envelope, order)
 
-    def _binary(self, request: Request, length: bytes) -> Question:
+    def _binary(self, request: Request, length: bytes) -> InferenceRequest:
         """Take a request in binary: where its JSON is known, only the numbers are new."""
         body = request.body
         if not length.isdigit() or len(length) > _MAX_DIGITS:
@@ -156,24 +162,24 @@ class Envelopes:
         header = body[:end]
         known = self._known_binary.get(header)
         if known is None:
-            question = self.read(request)
-            if question.block is not None:
-                self._learn_binary(header, question)
-            return question
+            inference = self.read(request)
+            if inference.block is not None:
+                self._learn_binary(header, inference)
+            return inference
         rows = known.rows
         if len(body) - end != rows * self._width * self._type.itemsize:
             return self.read(request)
         data = memoryview(body)[end:]
         values, _ = tensors.from_binary(self._type.name, data, rows * self._width)
         block = values.reshape(rows, self._width)
-        return Question(rows, known.id, known.outputs, known.binary, known.keys, block, {})
+        return InferenceRequest(rows, known.id, known.outputs, known.binary, known.keys, block, {})
 
-    def _learn_binary(self, header: bytes, question: Question) -> None:
+    def _learn_binary(self, header: bytes, inference: InferenceRequest) -> None:
         given = self._emptied(header)
         if len(given) == 1 and "data" not in given[0]:
-            _remember(self._known_binary, header, replace(question, block=None))
+            _remember(self._known_binary, header, replace(inference, block=None))
 
-    def block(self, asked: Sequence[Plain]) -> Array | None:
+    def block(self, asked: Sequence[UnparsedRequest]) -> Array | None:
         """Parse requests together as one block (all rows, inputs).
 
         Returns None where one of them holds anything but as many numbers as it should; one the

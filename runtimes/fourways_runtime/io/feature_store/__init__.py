@@ -20,8 +20,8 @@ from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import FeatureReader, Row
 
 from ..secret_uri import URI_KEY, read_secret_uri, sqlite_path
-from .base import WHAT, Source, Wanted
-from .coalesced import Coalesced
+from .base import WHAT, FeatureDatabase, Wanted
+from .coalesced import CoalescedFeatures
 from .observed import FeatureMetrics
 
 __all__ = ["FeatureReader", "Key", "Row", "open_features"]
@@ -57,10 +57,10 @@ def open_features(
     )
     if lookup.query is not None and "%(keys)s" not in lookup.query:
         raise ConfigError("the features' query does not use %(keys)s: it would read every entity")
-    return Coalesced(_source(wanted, file), wanted.timeout, FeatureMetrics(registry))
+    return CoalescedFeatures(_source(wanted, file), wanted.timeout, FeatureMetrics(registry))
 
 
-def _source(wanted: Wanted, file: Path) -> Source:
+def _source(wanted: Wanted, file: Path) -> FeatureDatabase:
     if (path := sqlite_path(read_secret_uri(file, WHAT), WHAT)) is not None:
         from .sqlite import SqliteSource
 

@@ -17,7 +17,7 @@ WHAT = "the feature database"
 """How errors name it."""
 
 
-class Source(Protocol):
+class FeatureDatabase(Protocol):
     """One database: a query at a time for many keys. Errors as :class:`FeatureReader`."""
 
     concurrency: int

@@ -20,7 +20,7 @@ from fourways_runtime.errors import FeaturesUnavailable, WorkloadError
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import Row
 
-from .base import Source
+from .base import FeatureDatabase
 from .observed import FeatureMetrics
 
 logger = logging.getLogger("fourways.features")
@@ -35,7 +35,7 @@ Found = Mapping[Key, Row]
 
 
 @dataclass(slots=True, eq=False)
-class _Batch:
+class _FeatureBatch:
     asked_at: float
     keys: dict[Key, None] = field(default_factory=dict)
     waiters: list[asyncio.Future[Found]] = field(default_factory=list)
@@ -43,17 +43,17 @@ class _Batch:
     task: asyncio.Task[None] | None = None
 
 
-class Coalesced:
+class CoalescedFeatures:
     """A feature database as requests see it; see :class:`.base.FeatureReader`."""
 
-    def __init__(self, source: Source, timeout: float, metrics: FeatureMetrics) -> None:
+    def __init__(self, source: FeatureDatabase, timeout: float, metrics: FeatureMetrics) -> None:
         """``timeout`` (s) is the time budget of a request."""
         self._source = source
         self._timeout = timeout
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._open: _Batch | None = None
-        self._queue: deque[_Batch] = deque()
+        self._open: _FeatureBatch | None = None
+        self._queue: deque[_FeatureBatch] = deque()
         self._waiting = 0
         self._pump_due = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -65,7 +65,7 @@ class Coalesced:
             raise FeaturesUnavailable("too many requests wait for the feature database")
         batch = self._open
         if batch is None or len(batch.keys) + len(keys) > MAX_BATCH_KEYS:
-            batch = self._open = _Batch(perf_counter())
+            batch = self._open = _FeatureBatch(perf_counter())
             batch.timer = self._loop.call_later(self._timeout, self._expire, batch)
             self._queue.append(batch)
         batch.keys.update(dict.fromkeys(keys))
@@ -108,7 +108,7 @@ class Coalesced:
         self._tasks.discard(task)
         self._pump()
 
-    async def _run(self, batch: _Batch) -> None:
+    async def _run(self, batch: _FeatureBatch) -> None:
         keys = list(batch.keys)
         self._metrics.sent(len(keys))
         try:
@@ -131,7 +131,7 @@ class Coalesced:
                 if not future.done():
                     future.set_result(found)
 
-    def _expire(self, batch: _Batch) -> None:
+    def _expire(self, batch: _FeatureBatch) -> None:
         """Answer for a database that does not. Its query is told to stop."""
         if self._open is batch:
             self._open = None
@@ -144,14 +144,14 @@ class Coalesced:
         if batch.task is not None:
             batch.task.cancel()
 
-    def _fail(self, batch: _Batch, error: Exception) -> None:
+    def _fail(self, batch: _FeatureBatch, error: Exception) -> None:
         self._end(batch)
         for future in batch.waiters:
             if not future.done():
                 future.set_exception(error)
 
     @staticmethod
-    def _end(batch: _Batch) -> None:
+    def _end(batch: _FeatureBatch) -> None:
         if batch.timer is not None:
             batch.timer.cancel()
 

@@ -23,7 +23,7 @@ _LOOKED_AFTER = 8
 """So many of the questions of one key, the newest, are looked after at once."""
 
 
-class Published:
+class PublishedEvent:
     """A question that was published, and what is known of its event."""
 
     __slots__ = ("expires", "id", "key", "place", "refused", "taken")
@@ -56,20 +56,20 @@ class Accepted:
         """``seconds``: so long a question counts as under way."""
         self._seconds = seconds
         self._most = most
-        self._questions: OrderedDict[str, Published] = OrderedDict()
-        self._by_key: dict[Key, list[Published]] = {}
+        self._questions: OrderedDict[str, PublishedEvent] = OrderedDict()
+        self._by_key: dict[Key, list[PublishedEvent]] = {}
 
     def __len__(self) -> int:
         return len(self._questions)
 
-    def newest(self, key: Key) -> Published | None:
+    def newest(self, key: Key) -> PublishedEvent | None:
         """Return the newest question of a key that is under way, or was refused."""
         for question in reversed(self._by_key.get(key, ())):
             if question.taken.done():
                 return question if question.expires >= monotonic() else None
         return None
 
-    def unanswered(self, keys: Iterable[Key]) -> list[Published]:
+    def unanswered(self, keys: Iterable[Key]) -> list[PublishedEvent]:
         """Return the questions of these keys whose events may have become dead letters."""
         if not self._by_key:
             return []
@@ -91,7 +91,7 @@ class Accepted:
         identity: str,
         key: Key,
         publish: Callable[[], Awaitable[Place | None]],
-    ) -> Published:
+    ) -> PublishedEvent:
         """Publish, unless the same question is under way or was refused; return that one.
 
         Who asks while it is being published waits for the same outcome. Raises what publishing
@@ -107,7 +107,7 @@ class Accepted:
             await asyncio.shield(known.taken)
             return known
         taken = asyncio.ensure_future(publish())
-        new = Published(identity, key, monotonic() + self._seconds, taken)
+        new = PublishedEvent(identity, key, monotonic() + self._seconds, taken)
         self._questions[question] = new
         self._by_key.setdefault(key, []).append(new)
         taken.add_done_callback(lambda done: self._settle(question, new, done))
@@ -123,7 +123,9 @@ class Accepted:
                 return
             self._forget(question)
 
-    def _settle(self, question: str, new: Published, done: asyncio.Future[Place | None]) -> None:
+    def _settle(
+        self, question: str, new: PublishedEvent, done: asyncio.Future[Place | None]
+    ) -> None:
         if done.cancelled() or done.exception() is not None:
             self._forget(question)
         else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -19,27 +18,30 @@ from fourways_http.message import Answer
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.streams.stream import LiveLookup
 from fourways_runtime.metrics import exposition
+from fourways_runtime.v2.dataplane import READY, add_routes, listed
 
-from .batch import Batch
-from .circuit_breaker import StoreLink
-from .coalescer import Lookups
-from .edge import Edge
-from .forward import Forward
+from .batch import BatchHandler
+from .circuit_breaker import StoreCircuitBreaker
+from .coalescer import LookupCoalescer
+from .edge import EdgeHandlers
 from .mode import RETRY, Mode
+from .modes import MODES, SharedParts
 from .observed import GatewayMetrics, stream_counters
 from .runs import OpenRunStore, Runs
-from .stream import OpenPublisher, Stream
+from .stream import OpenPublisher, StreamHandler
 
 _SCRAPE_WAITS_SECONDS = 0.2
 
 
 class Gateway:
-    """Answers for every deployment of one namespace, on the running event loop."""
+    """The data plane of every deployment of one namespace, on the running event loop."""
+
+    extensions = ("binary_tensor_data", "model_repository")
 
     def __init__(
         self,
         config: GatewayConfig,
-        link: StoreLink,
+        link: StoreCircuitBreaker,
         registry: CollectorRegistry,
         draining: Callable[[], bool],
         open_publisher: OpenPublisher,
@@ -50,25 +52,24 @@ class Gateway:
         self._registry = registry
         self._draining = draining
         self.metrics = GatewayMetrics(registry, self._mode_of)
-        self._batch = Batch(config, link, registry)
-        self._live = Lookups[LiveLookup | None](link.live, link.timeout, config.namespace)
+        self._batch = BatchHandler(config, link, registry)
+        self._live = LookupCoalescer[LiveLookup | None](link.live, link.timeout, config.namespace)
         self._routes = {route.deployment: route for route in config.routes}
-        self._edge = Edge(config)
+        self._edge = EdgeHandlers(config)
         self._runs = Runs(config.namespace, open_history, registry)
-        counters = stream_counters(registry)
-        self._modes: dict[str, Mode] = {}
-        for name, route in self._routes.items():
-            match route.mode:
-                case "realtime":
-                    self._modes[name] = Forward(route, self.metrics.upstream)
-                case "streaming":
-                    self._modes[name] = Stream(
-                        route, config, self._live, counters(name), open_publisher, draining
-                    )
-                case "edge":
-                    self._modes[name] = self._edge.of(route)
+        parts = SharedParts(
+            config,
+            self.metrics.upstream,
+            self._live,
+            stream_counters(registry),
+            open_publisher,
+            draining,
+        )
+        self._modes: dict[str, Mode] = {
+            name: MODES[route.mode].handler(route, parts) for name, route in self._routes.items()
+        }
         # What works without the store is answered without it.
-        self._needs_store = not any(r.mode in ("realtime", "edge") for r in config.routes)
+        self._needs_store = all(MODES[route.mode].needs_store for route in config.routes)
         Gauge(
             "fourways_requests_waiting",
             "Requests whose lookup in the store has not begun.",
@@ -81,20 +82,14 @@ class Gateway:
         router.add("GET", "/", self._index)
         router.add("GET", "/metrics", self._metrics)
         router.add("GET", "/predictions/{deployment}/{key}", lambda r: self._of(r).prediction(r))
-        router.add("GET", "/v2", self._server)
-        router.add("GET", "/v2/health/live", lambda request: _LIVE)
-        router.add("GET", "/v2/health/ready", self._ready)
-        for model in ("/v2/models/{deployment}", "/v2/models/{deployment}/versions/{version}"):
-            router.add("GET", model, lambda r: self._of(r).model(r))
-            router.add("GET", f"{model}/ready", lambda r: self._of(r).model_ready(r))
-            router.add("POST", f"{model}/infer", self._infer)
+        add_routes(router, self, "deployment")
         self._edge.add_to(router)
         self._runs.add_to(router)
         return router
 
     async def connect(self) -> None:
         """Connect to the brokers that questions are sent to."""
-        streams = [mode for mode in self._modes.values() if isinstance(mode, Stream)]
+        streams = [mode for mode in self._modes.values() if isinstance(mode, StreamHandler)]
         await asyncio.gather(*(stream.connect() for stream in streams))
 
     async def close(self) -> None:
@@ -106,11 +101,52 @@ class Gateway:
         await self._live.close()
         await self._batch.close()
 
-    def _of(self, request: Request) -> Mode | Batch:
+    def _of(self, request: Request) -> Mode | BatchHandler:
         return self._modes.get(request.params["deployment"], self._batch)
 
-    def _infer(self, request: Request) -> Answer:
+    # ---- the protocol's paths
+
+    def infer(self, request: Request) -> Answer:
+        """Answer an inference request, as the deployment's mode does."""
         return self._modes.get(request.params["deployment"], self._batch).infer(request)
+
+    def metadata(self, request: Request) -> Answer:
+        """Describe a deployment as a model."""
+        return self._of(request).metadata(request)
+
+    def model_ready(self, request: Request) -> Answer:
+        """Tell whether a deployment answers."""
+        return self._of(request).model_ready(request)
+
+    async def models(self, request: Request) -> Response:
+        """List the deployments that are asked for predictions here."""
+        return json_response({"models": [one["name"] for one in await self._listed()]})
+
+    async def index(self, request: Request) -> Response:
+        """List them with their versions."""
+        return json_response(await self._listed())
+
+    async def _listed(self) -> list[dict[str, Any]]:
+        found = {
+            name: route.version for name, route in self._routes.items() if route.mode != "edge"
+        }
+        try:
+            published = {name: run.version for name, run in await self._batch.deployments()}
+        except StoreUnavailable:
+            published = {}  # those with a route are known without it
+        known = {name: v for name, v in published.items() if name not in self._routes} | found
+        return [listed(name, version) for name, version in sorted(known.items())]
+
+    async def ready(self, request: Request) -> Response:
+        """Tell whether the gateway answers."""
+        if self._draining():
+            return json_response({"ready": False, "reason": "draining"}, 503)
+        if not await self._link.ready():
+            reason = "the prediction store is not available"
+            if self._needs_store:
+                return json_response({"ready": False, "reason": reason}, 503, RETRY)
+            return json_response({"ready": True, "degraded": reason})
+        return READY
 
     def _mode_of(self, name: str) -> str | None:
         route = self._routes.get(name)
@@ -145,29 +181,3 @@ class Gateway:
         except (StoreUnavailable, TimeoutError):
             pass  # the metrics say so
         return exposition(self._registry)
-
-    def _server(self, request: Request) -> Response:
-        realtime = any(route.mode == "realtime" for route in self._config.routes)
-        extensions = ["binary_tensor_data"] if realtime else []
-        return json_response({"name": "fourways", "version": _version(), "extensions": extensions})
-
-    async def _ready(self, request: Request) -> Response:
-        if self._draining():
-            return json_response({"ready": False, "reason": "draining"}, 503)
-        if not await self._link.ready():
-            reason = "the prediction store is not available"
-            if self._needs_store:
-                return json_response({"ready": False, "reason": reason}, 503, RETRY)
-            return json_response({"ready": True, "degraded": reason})
-        return _READY
-
-
-_LIVE = json_response({"live": True})
-_READY = json_response({"ready": True})
-
-
-def _version() -> str:
-    try:
-        return version("fourways")
-    except PackageNotFoundError:
-        return "0"

@@ -18,31 +18,46 @@ from fourways_http import HttpError, Request, Response, json_response
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.base import Lookup, PublishedRun
 from fourways_runtime.scoring.columns import Key
+from fourways_runtime.v2.body import is_heavy
+from fourways_runtime.v2.off_loop import off_loop
+from fourways_runtime.v2.protocol import read_key
+from fourways_runtime.v2.request import InferenceRequest, RequestReader
 
 from . import v2
-from .circuit_breaker import StoreLink
-from .coalescer import Lookups
+from .circuit_breaker import StoreCircuitBreaker
+from .coalescer import LookupCoalescer
 from .mode import RETRY, deployment_of, links, no_such
-from .views import View, Views
+from .views import PublishedView, PublishedViews
 
 _LISTING_SECONDS = 1.0
 _UNKNOWN_SECONDS = 1.0
 _MAX_UNKNOWN = 1024
 
 
-class Batch:
+class BatchHandler:
     """Answers for every deployment that has no route."""
 
-    def __init__(self, config: GatewayConfig, link: StoreLink, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, config: GatewayConfig, link: StoreCircuitBreaker, registry: CollectorRegistry
+    ) -> None:
         self._config = config
         self._link = link
         # A run has no events, and so no places.
-        self.lookups = Lookups[Lookup | None](
+        self.lookups = LookupCoalescer[Lookup | None](
             lambda who, name, keys, _, seconds: link.lookup(who, name, keys, seconds),
             link.timeout,
             config.namespace,
         )
-        self._views = Views(registry)
+        self._views = PublishedViews(
+            registry,
+            lambda contract: RequestReader(
+                contract,
+                [],
+                config.max_keys,
+                keyed="only",
+                max_body_bytes=config.max_body_bytes,
+            ),
+        )
         self._unknown: dict[str, float] = {}
         self._listed_at = float("-inf")
         self._listing: asyncio.Task[list[tuple[str, PublishedRun]]] | None = None
@@ -61,29 +76,41 @@ class Batch:
         """Answer an inference request by entity key."""
         deployment = deployment_of(request)
         view = self._views.get(deployment)
-        if view is None:
-            return self._infer_first(request, deployment)
-        return self._infer_known(request, deployment, view)
-
-    async def _infer_first(self, request: Request, deployment: str) -> Response:
-        view = await self._describe(deployment)
-        return await self._infer_known(request, deployment, view)
-
-    def _infer_known(
-        self, request: Request, deployment: str, view: View
-    ) -> asyncio.Future[Response]:
-        entity_key = view.run.contract.entity_key
-        question = v2.read_question(request, entity_key, self._config.max_keys)
+        if view is None or is_heavy(request):
+            return self._infer_patiently(request, deployment, view)
+        inference = view.reader.read(request)
 
         def then(lookup: Lookup | None) -> Response:
-            now = self._published(deployment, lookup)
-            if now.run.contract.entity_key != entity_key:
-                raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
-            _hold_version(request, now)
-            rows = lookup.rows if lookup is not None else {}
-            return _infer_answer(deployment, now, question, rows)
+            now = self._replaced_by(request, view, deployment, lookup)
+            return _infer_answer(deployment, now, inference, lookup)
 
-        return self.lookups.ask(deployment, question.keys, then)
+        return self.lookups.ask(deployment, inference.keys or [], then)
+
+    async def _infer_patiently(
+        self, request: Request, deployment: str, view: PublishedView | None
+    ) -> Response:
+        """Answer where the deployment is new here, or the request is large."""
+        known = view or await self._describe(deployment)
+        read = known.reader.read
+        inference = await off_loop(read, request) if is_heavy(request) else read(request)
+
+        def then(lookup: Lookup | None) -> tuple[PublishedView, Lookup | None]:
+            return self._replaced_by(request, known, deployment, lookup), lookup
+
+        now, found = await self.lookups.ask(deployment, inference.keys or [], then)
+        if inference.rows * len(now.run.contract.outputs) <= v2.LARGE_ANSWER:
+            return _infer_answer(deployment, now, inference, found)
+        return await off_loop(_infer_answer, deployment, now, inference, found)
+
+    def _replaced_by(
+        self, request: Request, view: PublishedView, deployment: str, lookup: Lookup | None
+    ) -> PublishedView:
+        """Return what is published now, which must have the key the request was read with."""
+        now = self._published(deployment, lookup)
+        if now.run.contract.entity_key != view.run.contract.entity_key:
+            raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
+        _hold_version(request, now)
+        return now
 
     def prediction(self, request: Request) -> Awaitable[Response]:
         """Answer for one key."""
@@ -98,9 +125,9 @@ class Batch:
         return await self._prediction_known(request, deployment, view)
 
     def _prediction_known(
-        self, request: Request, deployment: str, view: View
+        self, request: Request, deployment: str, view: PublishedView
     ) -> asyncio.Future[Response]:
-        key = v2.read_key(request.params["key"], view.run.contract.entity_key)
+        key = read_key(request.params["key"], view.run.contract.entity_key)
 
         def then(lookup: Lookup | None) -> Response:
             now = self._published(deployment, lookup)
@@ -114,7 +141,7 @@ class Batch:
 
         return self.lookups.ask(deployment, [key], then)
 
-    def _published(self, deployment: str, lookup: Lookup | None) -> View:
+    def _published(self, deployment: str, lookup: Lookup | None) -> PublishedView:
         """Return the view of what is published now. Raises HttpError 404 where nothing is."""
         if lookup is not None:
             return self._views.see(deployment, lookup.run)
@@ -124,7 +151,7 @@ class Batch:
         self._unknown[deployment] = monotonic() + _UNKNOWN_SECONDS
         raise no_such(deployment)
 
-    async def _describe(self, deployment: str) -> View:
+    async def _describe(self, deployment: str) -> PublishedView:
         """Ask the store what is published. Raises HttpError 404 or 503."""
         if self._unknown.get(deployment, 0.0) > monotonic():
             raise no_such(deployment)
@@ -135,7 +162,7 @@ class Batch:
 
     # ---- about deployments
 
-    async def model(self, request: Request) -> Response:
+    async def metadata(self, request: Request) -> Response:
         """Describe the published run as a model."""
         run = (await self._of_version(request)).run
         name = request.params["deployment"]
@@ -146,7 +173,7 @@ class Batch:
         await self._of_version(request)
         return json_response({"name": request.params["deployment"], "ready": True})
 
-    async def _of_version(self, request: Request) -> View:
+    async def _of_version(self, request: Request) -> PublishedView:
         view = await self._describe(deployment_of(request))
         _hold_version(request, view)
         return view
@@ -187,13 +214,13 @@ class Batch:
             self._views.see(name, run)
 
 
-def _hold_version(request: Request, view: View) -> None:
+def _hold_version(request: Request, view: PublishedView) -> None:
     asked = request.params.get("version")
     if asked is not None and asked != view.run.version:
         raise HttpError(404, f"version {asked[:63]} is not published; {view.run.version} is")
 
 
-def _who(deployment: str, key: Key, view: View) -> dict[str, Any]:
+def _who(deployment: str, key: Key, view: PublishedView) -> dict[str, Any]:
     return {
         "deployment": deployment,
         "key": key,
@@ -203,16 +230,15 @@ def _who(deployment: str, key: Key, view: View) -> dict[str, Any]:
 
 
 def _infer_answer(
-    deployment: str, view: View, question: v2.Question, found: dict[Key, dict[str, Any]]
+    deployment: str, view: PublishedView, inference: InferenceRequest, lookup: Lookup | None
 ) -> Response:
-    tensors = view.outputs.selected(question)
-    keys = question.keys
+    outputs = view.outputs.selected(inference)
+    found = lookup.rows if lookup is not None else {}
+    keys = inference.keys or []
     view.counters.keys.inc(len(keys))
     missing = sum(key not in found for key in keys)
     if missing:
         view.counters.misses.inc(missing)
-        if not question.allow_missing:
-            raise v2.no_prediction(question, found)
-    return json_response(
-        v2.answer(deployment, view.run.version, tensors, question, found, view.provenance())
-    )
+        if not inference.allow_missing:
+            raise v2.no_prediction(inference, found)
+    return v2.answer(deployment, view.run.version, outputs, inference, found, view.provenance())

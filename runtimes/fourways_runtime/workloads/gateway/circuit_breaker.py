@@ -42,7 +42,7 @@ WATCH_SECONDS = 1.0
 """Between two looks at the address file while the store is up; so long an answer counts."""
 
 
-class StoreLink:
+class StoreCircuitBreaker:
     """The store, or the lack of one. Raises StoreUnavailable where there is none to ask."""
 
     def __init__(

@@ -40,7 +40,7 @@ MAX_WAITING = 8192
 
 
 @dataclass(slots=True, eq=False)
-class _Batch(Generic[L]):
+class _LookupBatch(Generic[L]):
     deployment: str
     asked_at: float
     keys: dict[Key, None] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class _Batch(Generic[L]):
     waiters: list[tuple[asyncio.Future[Any], Callable[[L], Any]]] = field(default_factory=list)
 
 
-class Lookups(Generic[L]):
+class LookupCoalescer(Generic[L]):
     """Asks the store on behalf of requests."""
 
     def __init__(self, look: Look[L], timeout_seconds: float, namespace: str) -> None:
@@ -56,8 +56,8 @@ class Lookups(Generic[L]):
         self._timeout = timeout_seconds
         self._namespace = namespace
         self._loop = asyncio.get_running_loop()
-        self._open: dict[str, _Batch[L]] = {}
-        self._queue: deque[_Batch[L]] = deque()
+        self._open: dict[str, _LookupBatch[L]] = {}
+        self._queue: deque[_LookupBatch[L]] = deque()
         self._waiting = 0
         self._pump_due = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,7 +79,7 @@ class Lookups(Generic[L]):
             raise HttpError(503, "too many requests are waiting", RETRY)
         batch = self._open.get(deployment)
         if batch is None or len(batch.keys) + len(keys) > MAX_BATCH_KEYS:
-            batch = self._open[deployment] = _Batch(deployment, monotonic())
+            batch = self._open[deployment] = _LookupBatch(deployment, monotonic())
             self._queue.append(batch)
         batch.keys.update(dict.fromkeys(keys))
         batch.places.update(dict.fromkeys(places))
@@ -117,7 +117,7 @@ class Lookups(Generic[L]):
         self._tasks.discard(task)
         self._pump()
 
-    async def _run(self, batch: _Batch[L]) -> None:
+    async def _run(self, batch: _LookupBatch[L]) -> None:
         waited = monotonic() - batch.asked_at
         if waited > self._timeout / 2:
             # What is left is too short to blame the store for.
@@ -139,7 +139,7 @@ class Lookups(Generic[L]):
         else:
             self._tell(batch, found)
 
-    def _tell(self, batch: _Batch[L], found: L) -> None:
+    def _tell(self, batch: _LookupBatch[L], found: L) -> None:
         for future, then in batch.waiters:
             if future.done():
                 continue
@@ -149,7 +149,7 @@ class Lookups(Generic[L]):
                 future.set_exception(error)
 
     @staticmethod
-    def _fail(batch: _Batch[L], error: Exception) -> None:
+    def _fail(batch: _LookupBatch[L], error: Exception) -> None:
         for future, _ in batch.waiters:
             if not future.done():
                 future.set_exception(error)

@@ -12,9 +12,8 @@ from fourways_api import EntityKey, GatewayConfig, Route
 from fourways_api.modes import FeatureLookup
 from fourways_http import HttpError, Request, Response, json_response
 from fourways_runtime.errors import WorkloadError
-from fourways_runtime.v2.protocol import refuse
+from fourways_runtime.v2.protocol import read_key, refuse
 
-from . import v2
 from .mode import RETRY
 from .views import rfc3339_now
 
@@ -41,7 +40,7 @@ class ExtraData:
         features, entity_key = route.features, route.entity_key
         if features is None or entity_key is None:
             raise HttpError(404, f"{route.deployment} offers devices no inputs")
-        key = v2.read_key(request.params["key"], entity_key)
+        key = read_key(request.params["key"], entity_key)
         asked = request.query.get("inputs")
         names = tuple(dict.fromkeys(asked.split(","))) if asked else features.inputs
         for name in names:

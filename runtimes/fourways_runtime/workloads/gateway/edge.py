@@ -15,17 +15,13 @@ from .device_features import ExtraData
 from .mode import deployment_of
 
 
-class Edge:
+class EdgeHandlers:
     """What edge deployments have in common."""
 
     def __init__(self, config: GatewayConfig) -> None:
         self._routes = {r.deployment: r for r in config.routes if r.mode == "edge"}
         self._bundles = Bundles(config)
         self._extra_data = ExtraData(config)
-
-    def of(self, route: Route) -> Device:
-        """Return what answers for one deployment."""
-        return Device(route)
 
     def add_to(self, router: Router) -> None:
         """Answer the paths devices use."""
@@ -66,7 +62,7 @@ class Edge:
         return await self._extra_data.answer(self._route(request), request)
 
 
-class Device:
+class DeviceHandler:
     """Answers for one deployment: that its devices do."""
 
     def __init__(self, route: Route) -> None:
@@ -90,4 +86,4 @@ class Device:
             404, f"{name} is answered by its devices; bundles for them are at /bundles/{name}/"
         )
 
-    prediction = model = model_ready = infer
+    prediction = metadata = model_ready = infer

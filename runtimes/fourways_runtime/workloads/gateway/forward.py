@@ -18,10 +18,10 @@ from prometheus_client import Gauge
 
 from fourways_api import EntityKey, Route
 from fourways_http import (
-    Answer,
     ClientError,
     HttpError,
     Origin,
+    OriginAnswer,
     Pool,
     Request,
     Response,
@@ -30,9 +30,8 @@ from fourways_http import (
     TooManyWaiting,
     json_response,
 )
-from fourways_runtime.v2.protocol import DATATYPES, KEY_ALIAS
+from fourways_runtime.v2.protocol import DATATYPES, KEY_ALIAS, read_key
 
-from . import v2
 from .mode import RETRY, links
 from .views import rfc3339_now
 
@@ -64,7 +63,7 @@ _OWN = frozenset({b"date", b"server"})
 _STATUSES = frozenset(status.value for status in HTTPStatus if status >= 200)
 
 
-class Forward:
+class RealtimeHandler:
     """Answers for one deployment from its model server, on the running event loop."""
 
     def __init__(self, route: Route, connections: Gauge) -> None:
@@ -97,7 +96,7 @@ class Forward:
         """Pass an inference request on."""
         return self._pass(b"POST", request, b"/infer", request.body)
 
-    def model(self, request: Request) -> asyncio.Future[Response]:
+    def metadata(self, request: Request) -> asyncio.Future[Response]:
         """Pass the question for the model's metadata on."""
         return self._pass(b"GET", request, b"")
 
@@ -117,12 +116,13 @@ class Forward:
             for header in request.headers
             if len(header[0]) in _LENGTHS and header[0].lower() in _PASSED
         ]
-        return self._reached().ask(method, target + suffix, headers, body, _passed)
+        then = _passed if request.echo is None else _passed_without_id
+        return self._reached().ask(method, target + suffix, headers, body, then)
 
     def prediction(self, request: Request) -> asyncio.Future[Response]:
         """Ask about one entity whose features the model server looks up itself."""
         entity_key = self._route.entity_key or EntityKey(name=KEY_ALIAS, type="string")
-        key = v2.read_key(request.params["key"], entity_key)
+        key = read_key(request.params["key"], entity_key)
         tensor = {
             "name": entity_key.name,
             "datatype": DATATYPES[entity_key.type],
@@ -130,7 +130,7 @@ class Forward:
             "data": [key],
         }
 
-        def then(answer: Answer) -> Response:
+        def then(answer: OriginAnswer) -> Response:
             if answer.status != 200:
                 return _passed(answer)
             return self._prediction(key, answer)
@@ -143,7 +143,7 @@ class Forward:
             then,
         )
 
-    def _prediction(self, key: str | int, answer: Answer) -> Response:
+    def _prediction(self, key: str | int, answer: OriginAnswer) -> Response:
         try:
             told = orjson.loads(answer.body)
             outputs = {output["name"]: _first(output) for output in told["outputs"]}
@@ -183,7 +183,13 @@ class Forward:
                 return HttpError(503, "the model server does not answer", RETRY)
 
 
-def _passed(answer: Answer) -> Response:
+def _passed_without_id(answer: OriginAnswer) -> Response:
+    """Pass an answer to a request that has an id on: the connection repeats it."""
+    answer.headers = [header for header in answer.headers if header[0] != b"x-request-id"]
+    return _passed(answer)
+
+
+def _passed(answer: OriginAnswer) -> Response:
     if answer.status not in _STATUSES:
         raise _unusable()
     headers = tuple(b"%b: %b" % header for header in answer.headers if header[0] not in _OWN)

@@ -12,29 +12,18 @@ from typing import Any, Protocol
 from fourways_api import Route
 from fourways_http import HttpError, Request
 from fourways_http.message import Answer
+from fourways_runtime.v2.dataplane import ModelPlane
 
 RETRY = (b"retry-after: 1",)
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-class Mode(Protocol):
+class Mode(ModelPlane, Protocol):
     """Answers for deployments of one mode. What it raises is an HttpError."""
-
-    def infer(self, request: Request) -> Answer:
-        """Answer an inference request."""
-        ...
 
     def prediction(self, request: Request) -> Answer:
         """Answer ``/predictions/NAME/KEY``."""
-        ...
-
-    def model(self, request: Request) -> Answer:
-        """Describe the model."""
-        ...
-
-    def model_ready(self, request: Request) -> Answer:
-        """Tell whether the model answers."""
         ...
 
     def about(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from fourways_runtime.config import read_gateway_config
 from fourways_runtime.process import listen, new_registry, run_server
 
 from .app import Gateway
-from .circuit_breaker import OpenReader, StoreLink
+from .circuit_breaker import OpenReader, StoreCircuitBreaker
 from .runs import OpenRunStore
 from .stream import OpenPublisher
 
@@ -37,7 +37,7 @@ def main() -> int:
 async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
     """Serve until SIGTERM or SIGINT. Raises Unavailable where the port is taken."""
     registry = new_registry()
-    link = StoreLink(
+    link = StoreCircuitBreaker(
         config.paths.store_uri_file, open_reader, config.store_timeout_seconds, registry
     )
     await link.start()
@@ -58,7 +58,7 @@ async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
 
 def build(
     config: GatewayConfig,
-    link: StoreLink,
+    link: StoreCircuitBreaker,
     registry: CollectorRegistry,
     limits: Limits = _LIMITS,
     open_publisher: OpenPublisher | None = None,

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -27,19 +28,22 @@ from fourways_runtime.io.store.streams.stream import (
     Refused,
 )
 from fourways_runtime.scoring.columns import Key
-from fourways_runtime.v2.protocol import KEY_ALIAS
+from fourways_runtime.v2.body import is_heavy
+from fourways_runtime.v2.off_loop import off_loop
+from fourways_runtime.v2.protocol import KEY_ALIAS, read_key
+from fourways_runtime.v2.request import InferenceRequest
 
 from . import v2
-from .accepted import Accepted, Published
-from .coalescer import Lookups
+from .accepted import Accepted, PublishedEvent
+from .coalescer import LookupCoalescer
 from .mode import RETRY, hold_version, links
 from .refusals import refusal
 from .views import DeploymentCounters, age_seconds, rfc3339
-from .watch import Watch
+from .watch import AnswerWatch
 
 if TYPE_CHECKING:
     from ..streaming import Publisher
-    from .events import Asked, EventReader
+    from .events import EventReader
 
 logger = logging.getLogger("fourways.gateway.stream")
 
@@ -53,25 +57,25 @@ OpenPublisher = Callable[[Route], "Publisher"]
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})", re.IGNORECASE)
 
 
-class _View:
+class _StreamView:
     """What is known of the stream: its contract, and how its questions are read."""
 
-    def __init__(self, contract: Contract, max_keys: int) -> None:
+    def __init__(self, contract: Contract, max_keys: int, max_body_bytes: int) -> None:
         from .events import EventReader  # with numpy and pyarrow: only where there is a stream
 
         self.contract = contract
-        self.outputs = v2.Outputs(contract)
-        self.reader: EventReader = EventReader(contract, max_keys)
+        self.outputs = v2.StoredOutputs(contract)
+        self.reader: EventReader = EventReader(contract, max_keys, max_body_bytes)
 
 
-class Stream:
+class StreamHandler:
     """Answers for one deployment, on the running event loop."""
 
     def __init__(
         self,
         route: Route,
         config: GatewayConfig,
-        lookups: Lookups[LiveLookup | None],
+        lookups: LookupCoalescer[LiveLookup | None],
         counters: DeploymentCounters,
         open_publisher: OpenPublisher,
         draining: Callable[[], bool],
@@ -81,14 +85,15 @@ class Stream:
         self._route = route
         self._name = route.deployment
         self._max_keys = config.max_keys
+        self._max_body_bytes = config.max_body_bytes
         self._lookups = lookups
         self._counters = counters
         self._open_publisher = open_publisher
         self._publisher: Publisher | None = None
         self._publishing = asyncio.Semaphore(MAX_PUBLISHING)
-        self._view: _View | None = None
+        self._view: _StreamView | None = None
         self._accepted = Accepted(route.freshness_seconds)
-        self._watch = Watch(lambda keys, asked: self._fresh(keys, None, asked), draining)
+        self._watch = AnswerWatch(lambda keys, asked: self._fresh(keys, None, asked), draining)
 
     async def connect(self) -> None:
         """Connect to the broker: the first question should not have to wait for it."""
@@ -118,40 +123,43 @@ class Stream:
         """Answer an inference request: from the store, or with a promise."""
         hold_version(request, self._route)
         view = self._view or await self._describe()
-        asked = view.reader.read(request)
-        question = asked.question
-        tensors = view.outputs.selected(question)
-        found = await self._fresh(question.keys, request.params.get("version"))
+        read = view.reader.read
+        inference = await off_loop(read, request) if is_heavy(request) else read(request)
+        keys = inference.keys or []
+        outputs = view.outputs.selected(inference)
+        found = await self._fresh(keys, request.params.get("version"))
         if self._view is not view:
             raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
-        missing = [key for key in question.keys if key not in found]
-        self._counters.keys.inc(len(question.keys))
+        missing = [key for key in keys if key not in found]
+        self._counters.keys.inc(len(keys))
         self._counters.misses.inc(len(missing))
         applied: tuple[bytes, ...] = ()
-        published: dict[Key, Published] = {}
+        published: dict[Key, PublishedEvent] = {}
         if missing:
-            published = await self._promise(request, view, asked, missing)
+            published = await self._promise(request, view, inference, missing)
             if len(published) == len(missing):
-                patient = question.allow_missing
+                patient = inference.allow_missing
                 arrived, applied = await self._hold(request, published, patient)
                 found |= arrived
-        if len(found) < len(question.keys) and not question.allow_missing:
+        if len(found) < len(keys) and not inference.allow_missing:
             left = {key: event for key, event in published.items() if key not in found}
-            self._tell_refused(left, len(question.keys), applied)
+            self._tell_refused(left, len(keys), applied)
             if len(published) < len(missing):
-                raise self._nothing(view, question, found)
-            return self._promised(left, len(question.keys) == 1, applied)
+                raise self._nothing(view, inference, found)
+            return self._promised(left, len(keys) == 1, applied)
         rows = {key: answer.outputs for key, answer in found.items()}
         oldest = min(found.values(), key=lambda a: a.computed_at) if found else None
         parameters = _provenance(oldest) if oldest else {}
         said = oldest.version if oldest else self._route.version
-        told = v2.answer(self._name, said, tensors, question, rows, parameters)
-        return json_response(told, 200, applied)
+        render = partial(v2.answer, self._name, said, outputs, inference, rows, parameters, applied)
+        if len(rows) * len(outputs) <= v2.LARGE_ANSWER:
+            return render()
+        return await off_loop(render)
 
     async def prediction(self, request: Request) -> Response:
         """Answer for one key."""
         view = self._view or await self._describe()
-        key = v2.read_key(request.params["key"], view.contract.entity_key)
+        key = read_key(request.params["key"], view.contract.entity_key)
         stored = (await self._stored([key], self._accepted.unanswered([key]))).get(key)
         if self._view is not view:
             raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
@@ -179,7 +187,7 @@ class Stream:
             raise HttpError(404, text, (*RETRY, *applied), **who, **_provenance(stored))
         raise HttpError(404, "no prediction for that key", (*RETRY, *applied), **who)
 
-    async def model(self, request: Request) -> Response:
+    async def metadata(self, request: Request) -> Response:
         """Describe the stream as a model."""
         hold_version(request, self._route)
         view = await self._describe()
@@ -197,13 +205,13 @@ class Stream:
 
     # ---- the store
 
-    async def _describe(self) -> _View:
+    async def _describe(self) -> _StreamView:
         await self._stored([], [])
         assert self._view is not None, "the store said what the stream is"  # noqa: S101
         return self._view
 
     def _stored(
-        self, keys: Sequence[Key], events: Sequence[Published]
+        self, keys: Sequence[Key], events: Sequence[PublishedEvent]
     ) -> Awaitable[Mapping[Key, LiveAnswer]]:
         """Look up keys; let the events know whether they are dead letters."""
 
@@ -225,11 +233,14 @@ class Stream:
         if view is None or (
             lookup.contract is not view.contract and lookup.contract != view.contract
         ):
-            self._view = _View(lookup.contract, self._max_keys)
+            self._view = _StreamView(lookup.contract, self._max_keys, self._max_body_bytes)
         return lookup.answers
 
     async def _fresh(
-        self, keys: Sequence[Key], version: str | None, events: Sequence[Published] | None = None
+        self,
+        keys: Sequence[Key],
+        version: str | None,
+        events: Sequence[PublishedEvent] | None = None,
     ) -> dict[Key, LiveAnswer]:
         if events is None:
             events = self._accepted.unanswered(keys)
@@ -250,10 +261,10 @@ class Stream:
     # ---- from a question to an event
 
     async def _promise(
-        self, request: Request, view: _View, asked: Asked, missing: list[Key]
-    ) -> dict[Key, Published]:
+        self, request: Request, view: _StreamView, inference: InferenceRequest, missing: list[Key]
+    ) -> dict[Key, PublishedEvent]:
         """Publish what is missing, or find that it was published; return by key what is known."""
-        events = view.reader.events(asked, missing)
+        events = await self._events(view, inference, missing)
         if not events:
             known = {key: self._accepted.newest(key) for key in missing}
             return {key: event for key, event in known.items() if event is not None}
@@ -271,7 +282,17 @@ class Stream:
             published[key] = outcome
         return published
 
-    async def _publish_once(self, key: Key, event: bytes, given: str | None, of: int) -> Published:
+    async def _events(
+        self, view: _StreamView, inference: InferenceRequest, missing: list[Key]
+    ) -> dict[Key, bytes]:
+        make = view.reader.events
+        if len(missing) * len(view.contract.inputs) <= v2.LARGE_ANSWER and not inference.is_large:
+            return make(inference, missing)
+        return await off_loop(make, inference, missing)
+
+    async def _publish_once(
+        self, key: Key, event: bytes, given: str | None, of: int
+    ) -> PublishedEvent:
         from .events import made_id
 
         question = made_id(self._name, event)
@@ -309,7 +330,7 @@ class Stream:
     # ---- promises
 
     async def _hold(
-        self, request: Request, asked: Mapping[Key, Published | None], patient: bool = False
+        self, request: Request, asked: Mapping[Key, PublishedEvent | None], patient: bool = False
     ) -> tuple[dict[Key, LiveAnswer], tuple[bytes, ...]]:
         """Wait as long as the client prefers; return what arrived, and the header that says so.
 
@@ -323,7 +344,7 @@ class Stream:
 
     def _promised(
         self,
-        events: Mapping[Key, Published],
+        events: Mapping[Key, PublishedEvent],
         single: bool,
         applied: tuple[bytes, ...],
         status: str = "accepted",
@@ -344,7 +365,7 @@ class Stream:
         return json_response(told, 202, (where, *RETRY, *applied))
 
     def _tell_refused(
-        self, events: Mapping[Key, Published], of: int, applied: tuple[bytes, ...]
+        self, events: Mapping[Key, PublishedEvent], of: int, applied: tuple[bytes, ...]
     ) -> None:
         """Raise HttpError 422 where any of these events became a dead letter."""
         refused: dict[Key, Refused] = {
@@ -357,10 +378,10 @@ class Stream:
         return f"/predictions/{self._name}/{quote(str(key), safe='')}"
 
     def _nothing(
-        self, view: _View, question: v2.Question, found: Mapping[Key, LiveAnswer]
+        self, view: _StreamView, inference: InferenceRequest, found: Mapping[Key, LiveAnswer]
     ) -> HttpError:
         names = [view.contract.entity_key.name, *(field.name for field in view.contract.inputs)]
-        return v2.no_prediction(question, found, send=names)
+        return v2.no_prediction(inference, found, send=names)
 
 
 def preferred_wait(request: Request) -> int | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from time import time
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from fourways_api import Contract
 from fourways_runtime.io.store.base import PublishedRun
+from fourways_runtime.v2.request import RequestReader
 
 from . import v2
 
@@ -23,15 +26,18 @@ class DeploymentCounters:
         self.misses = misses
 
 
-class View:
+class PublishedView:
     """A published run, ready to answer from."""
 
-    __slots__ = ("_computed", "computed_at", "counters", "outputs", "run")
+    __slots__ = ("_computed", "computed_at", "counters", "outputs", "reader", "run")
 
-    def __init__(self, run: PublishedRun, counters: DeploymentCounters) -> None:
+    def __init__(
+        self, run: PublishedRun, counters: DeploymentCounters, reader: RequestReader
+    ) -> None:
         self.run = run
         self.counters = counters
-        self.outputs = v2.Outputs(run.contract)
+        self.reader = reader
+        self.outputs = v2.StoredOutputs(run.contract)
         self._computed = run.computed_at.timestamp()
         self.computed_at = rfc3339(run.computed_at)
 
@@ -49,11 +55,14 @@ class View:
         }
 
 
-class Views:
+class PublishedViews:
     """The runs seen last, by deployment. Only what the store published gets in."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._views: dict[str, View] = {}
+    def __init__(
+        self, registry: CollectorRegistry, new_reader: Callable[[Contract], RequestReader]
+    ) -> None:
+        self._new_reader = new_reader
+        self._views: dict[str, PublishedView] = {}
         self._keys = Counter(
             "fourways_lookup_keys", "Entity keys asked for.", ("deployment",), registry=registry
         )
@@ -70,11 +79,11 @@ class Views:
             registry=registry,
         )
 
-    def get(self, deployment: str) -> View | None:
+    def get(self, deployment: str) -> PublishedView | None:
         """Return the run seen last, which may not be the one published now."""
         return self._views.get(deployment)
 
-    def see(self, deployment: str, run: PublishedRun) -> View:
+    def see(self, deployment: str, run: PublishedRun) -> PublishedView:
         """Return the view of a run the store just named as published."""
         view = self._views.get(deployment)
         if view is not None and (view.run is run or _same(view.run, run)):
@@ -84,7 +93,12 @@ class Views:
             if view is not None
             else DeploymentCounters(self._keys.labels(deployment), self._misses.labels(deployment))
         )
-        view = self._views[deployment] = View(run, counters)
+        reader = (
+            view.reader
+            if view is not None and view.run.contract == run.contract
+            else self._new_reader(run.contract)
+        )
+        view = self._views[deployment] = PublishedView(run, counters, reader)
         self._age.labels(deployment).set_function(view.age_seconds)
         return view
 

@@ -13,13 +13,13 @@ from fourways_http import HttpError
 from fourways_runtime.io.store.streams.stream import LiveAnswer
 from fourways_runtime.scoring.columns import Key
 
-from .accepted import Published
+from .accepted import PublishedEvent
 
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.01, 0.1, 1.5
 MAX_KEYS = 10_000
 """Keys that are waited for at the same time; beyond, nobody is held."""
 
-Look = Callable[[list[Key], list[Published]], Awaitable[Mapping[Key, LiveAnswer]]]
+Look = Callable[[list[Key], list[PublishedEvent]], Awaitable[Mapping[Key, LiveAnswer]]]
 """Looks for answers, and lets the questions know which of them were refused."""
 
 
@@ -29,7 +29,7 @@ class _Waiter:
     __slots__ = ("answers", "asked", "done", "left", "patient")
 
     def __init__(
-        self, asked: Mapping[Key, Published | None], patient: bool, done: asyncio.Future[None]
+        self, asked: Mapping[Key, PublishedEvent | None], patient: bool, done: asyncio.Future[None]
     ) -> None:
         self.asked = asked
         self.patient = patient
@@ -53,7 +53,7 @@ class _Waiter:
             self.done.set_result(None)
 
 
-class Watch:
+class AnswerWatch:
     """Looks for the keys of one deployment that requests wait for."""
 
     def __init__(self, look: Look, draining: Callable[[], bool]) -> None:
@@ -64,7 +64,7 @@ class Watch:
         self._pause = FIRST_PAUSE
 
     async def wait(
-        self, asked: Mapping[Key, Published | None], seconds: float, patient: bool
+        self, asked: Mapping[Key, PublishedEvent | None], seconds: float, patient: bool
     ) -> dict[Key, LiveAnswer]:
         """Wait for all of these keys, for ``seconds`` at most; return the answers there are.
 
@@ -125,8 +125,8 @@ class Watch:
                 if question.refused is not None:
                     self._refused(question)
 
-    def _asked(self) -> list[Published]:
-        asked: dict[Published, None] = {}
+    def _asked(self) -> list[PublishedEvent]:
+        asked: dict[PublishedEvent, None] = {}
         for key, waiting in self._awaited.items():
             for waiter in waiting:
                 question = waiter.asked[key]
@@ -134,7 +134,7 @@ class Watch:
                     asked[question] = None
         return list(asked)
 
-    def _refused(self, question: Published) -> None:
+    def _refused(self, question: PublishedEvent) -> None:
         """Tell those who wait for this question; not who asked another one of the same key."""
         for waiter in tuple(self._awaited.get(question.key, ())):
             if waiter.asked[question.key] is question:
@@ -142,5 +142,5 @@ class Watch:
                 waiter.tell(question.key, None)
 
 
-def _is_refused(question: Published | None) -> bool:
+def _is_refused(question: PublishedEvent | None) -> bool:
     return question is not None and question.refused is not None

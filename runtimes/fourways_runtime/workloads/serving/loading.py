@@ -20,10 +20,10 @@ from fourways_runtime.errors import ModelError, ModelNotLoadable
 from fourways_runtime.scoring.cells import numpy_type
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.v2.enrichment import covered
-from fourways_runtime.v2.request import Reader
+from fourways_runtime.v2.request import RequestReader
 from fourways_runtime.v2.response import Renderer
-from fourways_runtime.v2.scorer import Scorer
-from fourways_runtime.v2.templates import Envelopes
+from fourways_runtime.v2.scorer import RequestScorer
+from fourways_runtime.v2.templates import RequestTemplates
 
 from ..prepare import prepare
 
@@ -40,8 +40,8 @@ _TRIES = 3
 class Loaded:
     """A model that answers, and what it takes to ask it."""
 
-    reader: Envelopes
-    scorer: Scorer
+    reader: RequestTemplates
+    scorer: RequestScorer
     renderer: Renderer
     inline_rows: int
     """Rows the model scores within :data:`INLINE_SECONDS`; 0 where one is too many."""
@@ -55,12 +55,12 @@ def load_model(config: ServerConfig) -> Loaded:
     left_out = covered(config.features, contract)
     prepared = prepare(config)
     model = prepared.model
-    scorer = Scorer(contract, model, config.max_batch_rows)
+    scorer = RequestScorer(contract, model, config.max_batch_rows)
     inline_rows = _warm_up(config, scorer)
     logger.info("warmed up", extra={"inline_rows": inline_rows})
     names = [tensor.name for tensor in model.inputs]
     return Loaded(
-        Envelopes(Reader(contract, names, config.max_batch_rows, left_out)),
+        RequestTemplates(RequestReader(contract, names, config.max_batch_rows, left_out)),
         scorer,
         Renderer(config.name, config.model.version, contract),
         inline_rows,
@@ -68,7 +68,7 @@ def load_model(config: ServerConfig) -> Loaded:
     )
 
 
-def _warm_up(config: ServerConfig, scorer: Scorer) -> int:
+def _warm_up(config: ServerConfig, scorer: RequestScorer) -> int:
     """Ask about made-up records in ever larger batches; return how many rows are quick enough."""
     record = {field.name: example(field) for field in config.contract.inputs}
     inline, rows = 0, 1
@@ -89,7 +89,7 @@ def _warm_up(config: ServerConfig, scorer: Scorer) -> int:
     return config.max_batch_rows if rows > config.max_batch_rows else inline
 
 
-def _best_time(scorer: Scorer, columns: dict[str, Array], rows: int) -> float:
+def _best_time(scorer: RequestScorer, columns: dict[str, Array], rows: int) -> float:
     best = math.inf
     for _ in range(_TRIES):
         started = perf_counter()

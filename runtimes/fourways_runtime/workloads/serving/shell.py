@@ -20,7 +20,7 @@ from fourways_runtime.v2.app import ModelServer
 from fourways_runtime.v2.simd import prefer_narrow_loops
 
 if TYPE_CHECKING:
-    from fourways_runtime.v2.enrichment import Completer
+    from fourways_runtime.v2.enrichment import FeatureEnricher
 
     from .loading import Loaded
 
@@ -74,8 +74,8 @@ def build(
 
 async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorRegistry) -> None:
     """Load the model on a thread of its own, then let the application answer."""
-    loaded, completer = await asyncio.gather(
-        in_thread(lambda: _load(config), "load"), _completer(config, registry)
+    loaded, enricher = await asyncio.gather(
+        in_thread(lambda: _load(config), "load"), _enricher(config, registry)
     )
     from fourways_runtime.v2.batcher import Batcher
 
@@ -87,18 +87,18 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
         inline_rows=loaded.inline_rows,
         timeout=config.timeout_seconds,
     )
-    app.use(loaded.reader, batcher, completer)
+    app.use(loaded.reader, batcher, enricher)
     gc.collect()
     gc.freeze()  # what is here now stays: the collector need not look at it again and again
     logger.info("serving", extra={"model": config.name, "digest": loaded.digest})
 
 
-async def _completer(config: ServerConfig, registry: CollectorRegistry) -> Completer | None:
+async def _enricher(config: ServerConfig, registry: CollectorRegistry) -> FeatureEnricher | None:
     """Connect to the feature database, where there is one. Raises WorkloadError."""
     if config.features is None:
         return None
     from fourways_runtime.io.feature_store import open_features
-    from fourways_runtime.v2.enrichment import Completer, covered
+    from fourways_runtime.v2.enrichment import FeatureEnricher, covered
 
     inputs = covered(config.features, config.contract)
     reader = open_features(
@@ -109,10 +109,10 @@ async def _completer(config: ServerConfig, registry: CollectorRegistry) -> Compl
         registry,
         config.contract.inputs,
     )
-    completer = Completer(config.contract, config.features, reader)
+    enricher = FeatureEnricher(config.contract, config.features, reader)
     await await_available(reader.check)
     logger.info("features checked", extra={"inputs": len(inputs)})
-    return completer
+    return enricher
 
 
 def _load(config: ServerConfig) -> Loaded:

@@ -1,0 +1,73 @@
+"""A request's body: uncompressed, and split into its JSON and its binary tensors.
+
+Owns gzip and deflate, the header that says where binary tensors begin, and which bodies are too
+large to be read where others wait.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import orjson
+
+from fourways_http import HttpError, Request
+
+from .protocol import refuse
+
+OFF_LOOP_BYTES = 100 * 1024
+"""Bodies above this, and compressed ones, are read on a thread: see :func:`is_heavy`."""
+
+BINARY_HEADER = b"inference-header-content-length"
+"""Tells how much of a body is JSON; binary tensors follow it."""
+
+_WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 47}
+
+
+def is_heavy(request: Request) -> bool:
+    """Tell whether reading the body takes so long that the event loop must not wait for it."""
+    return len(request.body) > OFF_LOOP_BYTES or request.header(b"content-encoding") is not None
+
+
+def split_body(request: Request, max_bytes: int) -> tuple[Any, memoryview | None, bytes]:
+    """Return the body's JSON, its binary part (None where there is none), and it uncompressed.
+
+    Raises HttpError 400, 413 or 415, naming the field or the header.
+    """
+    body = _uncompressed(request, max_bytes)
+    length = request.header(BINARY_HEADER)
+    if length is None:
+        try:
+            return orjson.loads(body), None, body
+        except orjson.JSONDecodeError as error:
+            raise HttpError(400, f"the body is not JSON: {error}") from None
+    digits = length.strip()
+    if not digits.isdigit() or len(digits) > 12 or int(digits) > len(body):
+        where = "Inference-Header-Content-Length"
+        raise refuse(where, f"must be a number of bytes, at most the body's {len(body)}")
+    end = int(digits)
+    try:
+        header = orjson.loads(body[:end])
+    except orjson.JSONDecodeError as error:
+        raise HttpError(400, f"the first {end} bytes of the body are not JSON: {error}") from None
+    return header, memoryview(body)[end:], body
+
+
+def _uncompressed(request: Request, max_bytes: int) -> bytes:
+    encoding = (request.header(b"content-encoding") or b"identity").strip().lower()
+    if encoding == b"identity":
+        return request.body
+    window = _WINDOWS.get(encoding)
+    if window is None:
+        shown = encoding[:40].decode("ascii", "replace")
+        raise HttpError(415, f"Content-Encoding {shown} is not accepted; gzip and deflate are")
+    unpacker = zlib.decompressobj(window)
+    try:
+        body = unpacker.decompress(request.body, max_bytes + 1)
+    except zlib.error:
+        raise HttpError(400, f"the body is not {encoding.decode('ascii')}") from None
+    if len(body) > max_bytes:
+        raise HttpError(413, "the request's body is too large when uncompressed")
+    if not unpacker.eof:
+        raise HttpError(400, f"the body is not whole: its {encoding.decode('ascii')} data ends")
+    return body

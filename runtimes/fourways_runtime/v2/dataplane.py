@@ -1,0 +1,96 @@
+"""The protocol's paths, and what a server answers them with.
+
+Owns which path means what. The model server (the device agent's too), the gateway, and each of the
+gateway's modes for its own deployments implement one of these interfaces; HTTP reaches them only
+through :func:`add_routes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from itertools import product
+from typing import Any, Protocol
+
+from fourways_http import Request, Response, Router, json_response
+from fourways_http.message import Answer
+
+LIVE = json_response({"live": True})
+READY = json_response({"ready": True})
+_VERSION = "/versions/{version}"
+
+
+class ModelPlane(Protocol):
+    """Answers about models. What it raises is an HttpError."""
+
+    def infer(self, request: Request) -> Answer:
+        """Answer an inference request."""
+        ...
+
+    def metadata(self, request: Request) -> Answer:
+        """Describe the model: its inputs, outputs and entity key."""
+        ...
+
+    def model_ready(self, request: Request) -> Answer:
+        """Tell whether the model answers."""
+        ...
+
+
+class DataPlane(ModelPlane, Protocol):
+    """A whole server."""
+
+    @property
+    def extensions(self) -> Sequence[str]:
+        """The protocol's extensions that every model here understands."""
+        ...
+
+    def ready(self, request: Request) -> Answer:
+        """Tell whether the server answers."""
+        ...
+
+    def models(self, request: Request) -> Answer:
+        """List the models."""
+        ...
+
+    def index(self, request: Request) -> Answer:
+        """List the models with their versions and states."""
+        ...
+
+
+def add_routes(router: Router, plane: DataPlane, parameter: str, *names: str) -> None:
+    """Answer the protocol's paths. ``parameter`` names the model's name in the paths.
+
+    ``names`` are models whose paths are there without a parameter too: those are found at once.
+    """
+    router.add("GET", "/v2", lambda request: server_metadata(plane.extensions))
+    router.add("GET", "/v2/health/live", lambda request: LIVE)
+    router.add("GET", "/v2/health/ready", plane.ready)
+    router.add("GET", "/v2/models", plane.models)
+    router.add("POST", "/v2/repository/index", plane.index)
+    asked = (
+        ("GET", "", plane.metadata),
+        ("GET", "/ready", plane.model_ready),
+        ("POST", "/infer", plane.infer),
+    )
+    for name, versions in product((f"{{{parameter}}}", *names), ("", _VERSION)):
+        for method, what, handler in asked:
+            route = router.add(method, f"/v2/models/{name}{versions}{what}", handler)
+            route.pattern = f"/v2/models/{{{parameter}}}{versions}{what}"
+
+
+def server_metadata(extensions: Sequence[str]) -> Response:
+    """Describe the server."""
+    told = {"name": "fourways", "version": _version(), "extensions": list(extensions)}
+    return json_response(told)
+
+
+def listed(name: str, version: str, state: str = "READY", reason: str = "") -> dict[str, Any]:
+    """Describe a model in the list of models, as the model repository extension does."""
+    return {"name": name, "version": version, "state": state, "reason": reason}
+
+
+def _version() -> str:
+    try:
+        return version("fourways")
+    except PackageNotFoundError:
+        return "0"

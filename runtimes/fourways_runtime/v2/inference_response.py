@@ -1,0 +1,85 @@
+"""An inference response: output tensors as the protocol's JSON, or behind it in binary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from fourways_http import Response
+from fourways_runtime.scoring.cells import numpy_type
+from fourways_runtime.scoring.columns import Array
+from fourways_runtime.scoring.tensors import to_binary
+
+from .protocol import DATATYPES
+
+OCTETS = b"application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """One output: ``values`` are flat, in row-major order, of the contract's type ``kind``."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    """With the number of rows in front."""
+
+    values: Array | list[Any]
+    binary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceResponse:
+    """What a request is answered with."""
+
+    model_name: str
+    model_version: str
+    outputs: Sequence[OutputTensor]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+
+    def response(self, headers: tuple[bytes, ...] = ()) -> Response:
+        """Write it; ``headers`` are whole lines without line end."""
+        told: dict[str, Any] = {
+            "model_name": self.model_name,
+            "model_version": self.model_version,
+        }
+        if self.id is not None:
+            told["id"] = self.id
+        if self.parameters is not None:
+            told["parameters"] = self.parameters
+        binary: list[bytes] = []
+        told["outputs"] = [_written(output, binary) for output in self.outputs]
+        header = orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
+        if not binary:
+            return Response(header, headers=headers)
+        length = b"inference-header-content-length: %d" % len(header)
+        return Response(b"".join((header, *binary)), 200, OCTETS, (length, *headers))
+
+
+def _written(output: OutputTensor, binary: list[bytes]) -> dict[str, Any]:
+    values = output.values
+    tensor: dict[str, Any] = {
+        "name": output.name,
+        "datatype": DATATYPES[output.kind],
+        "shape": list(output.shape),
+    }
+    if output.binary:
+        array = values if isinstance(values, np.ndarray) else _array(output.kind, values)
+        binary.append(to_binary(output.kind, array))
+        tensor["parameters"] = {"binary_data_size": len(binary[-1])}
+    elif isinstance(values, np.ndarray) and values.dtype != object:
+        tensor["data"] = np.ascontiguousarray(values)
+    else:
+        tensor["data"] = values if isinstance(values, list) else values.tolist()
+    return tensor
+
+
+def _array(kind: str, values: list[Any]) -> Array:
+    array = np.empty(len(values), numpy_type(kind))
+    array[:] = values
+    return array

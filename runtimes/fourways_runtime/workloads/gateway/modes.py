@@ -1,0 +1,71 @@
+"""The gateway's modes: one record each, registered once.
+
+A new mode is a handler (a :class:`.mode.Mode`) and an entry of :data:`MODES`. Batch has no record:
+it answers for every deployment that has no route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import Gauge
+
+from fourways_api import GatewayConfig, Route
+from fourways_runtime.io.store.streams.stream import LiveLookup
+
+from .coalescer import LookupCoalescer
+from .edge import DeviceHandler
+from .forward import RealtimeHandler
+from .mode import Mode
+from .stream import OpenPublisher, StreamHandler
+from .views import DeploymentCounters
+
+
+@dataclass(frozen=True, slots=True)
+class SharedParts:
+    """What the handlers of one gateway share."""
+
+    config: GatewayConfig
+    upstream: Gauge
+    """Open connections to model servers, by deployment."""
+
+    live: LookupCoalescer[LiveLookup | None]
+    counters: Callable[[str], DeploymentCounters]
+    open_publisher: OpenPublisher
+    draining: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayMode:
+    """How deployments of one mode are answered."""
+
+    handler: Callable[[Route, SharedParts], Mode]
+    needs_store: bool
+    """Whether nothing of it works while the prediction store is away."""
+
+
+def _realtime(route: Route, parts: SharedParts) -> Mode:
+    return RealtimeHandler(route, parts.upstream)
+
+
+def _streaming(route: Route, parts: SharedParts) -> Mode:
+    return StreamHandler(
+        route,
+        parts.config,
+        parts.live,
+        parts.counters(route.deployment),
+        parts.open_publisher,
+        parts.draining,
+    )
+
+
+def _edge(route: Route, parts: SharedParts) -> Mode:
+    return DeviceHandler(route)
+
+
+MODES: Mapping[str, GatewayMode] = {
+    "realtime": GatewayMode(_realtime, needs_store=False),
+    "streaming": GatewayMode(_streaming, needs_store=True),
+    "edge": GatewayMode(_edge, needs_store=False),
+}
