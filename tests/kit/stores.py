@@ -54,10 +54,10 @@ def commit(
     moves: Sequence[Move],
     answers: Predictions,
     dead: Sequence[DeadLetter] = (),
-    tries: int = 1,
+    attempts: int = 1,
 ) -> None:
     """Write a stream's answers, and wait until that is done."""
-    writer.send(moves, answers, dead, tries=tries)
+    writer.send(moves, answers, dead, attempts=attempts)
     writer.receive()
 
 

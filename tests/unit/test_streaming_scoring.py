@@ -13,7 +13,7 @@ from fourways_runtime.io.brokers.source import Events
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import Pipeline
-from fourways_runtime.workloads.streaming.scoring import Outcome, Scorer
+from fourways_runtime.workloads.streaming.scoring import EventScorer, ScoredEvents
 
 
 class Sums:
@@ -32,7 +32,7 @@ class Sums:
         return {"y": np.asarray(total, np.float64)}
 
 
-def scorer(inputs: list[dict[str, Any]], *tensors: Tensor, key: str = "string") -> Scorer:
+def scorer(inputs: list[dict[str, Any]], *tensors: Tensor, key: str = "string") -> EventScorer:
     contract = Contract.model_validate(
         {
             "entityKey": {"name": "id", "type": key},
@@ -41,10 +41,10 @@ def scorer(inputs: list[dict[str, Any]], *tensors: Tensor, key: str = "string") 
         }
     )
     model = Sums(*tensors)
-    return Scorer(contract, model, Pipeline(contract, model), 64)
+    return EventScorer(contract, model, Pipeline(contract, model), 64)
 
 
-def plain(key: str = "string") -> Scorer:
+def plain(key: str = "string") -> EventScorer:
     fields: list[dict[str, Any]] = [
         {"name": "a", "type": "float32", "range": {"min": -100}},
         {"name": "b", "type": "float32"},
@@ -52,7 +52,7 @@ def plain(key: str = "string") -> Scorer:
     return scorer(fields, Tensor("x", "float32", (None, 2)), key=key)
 
 
-def mixed() -> Scorer:
+def mixed() -> EventScorer:
     fields: list[dict[str, Any]] = [
         {"name": "v", "type": "float32", "shape": [2]},
         {"name": "n", "type": "int16"},
@@ -76,7 +76,7 @@ def events(values: Sequence[bytes | None], keys: Sequence[bytes | None] | None =
     return Events([0] * count, range(count), keys, values, lambda at: ())
 
 
-def answers(outcome: Outcome) -> dict[Any, float]:
+def answers(outcome: ScoredEvents) -> dict[Any, float]:
     found = outcome.predictions
     return dict(zip(found.keys.tolist(), found.columns["y"].tolist(), strict=True))
 

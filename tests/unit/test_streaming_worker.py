@@ -17,16 +17,21 @@ from fourways_api import Contract
 from fourways_api.base import JUDGED
 from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.errors import BrokerUnavailable, ModelError
-from fourways_runtime.io.brokers.source import Events, Holder
-from fourways_runtime.io.store import Stream, StreamWriter, open_reader, open_stream_writer
+from fourways_runtime.io.brokers.source import Events, PartitionListener
+from fourways_runtime.io.store import (
+    StreamDeclaration,
+    StreamWriter,
+    open_reader,
+    open_stream_writer,
+)
 from fourways_runtime.io.store.streams.stream import Move, Position
 from fourways_runtime.scoring.columns import Array, Predictions
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.workloads.streaming.ledger import StreamLedger
 from fourways_runtime.workloads.streaming.observed import StreamMetrics
-from fourways_runtime.workloads.streaming.scoring import Scorer
-from fourways_runtime.workloads.streaming.worker import Worker
+from fourways_runtime.workloads.streaming.scoring import EventScorer
+from fourways_runtime.workloads.streaming.worker import StreamWorker
 from tests.kit.stores import commit
 from tests.kit.waiting import until
 
@@ -70,8 +75,8 @@ class Memory:
 
     def open(self, seconds: float) -> None: ...
 
-    def start(self, holder: Holder) -> None:
-        self.at = dict(holder.assigned(range(len(self.values))))
+    def start(self, listener: PartitionListener) -> None:
+        self.at = dict(listener.assigned(range(len(self.values))))
 
     def first(self, partition: int) -> int:
         return 0
@@ -122,7 +127,7 @@ class Rig:
         self.failure: BaseException | None = None
 
     def writer(self) -> StreamWriter:
-        stream = Stream("n", "d", "v1", "sha256:0", CONTRACT, "memory")
+        stream = StreamDeclaration("n", "d", "v1", "sha256:0", CONTRACT, "memory")
         return open_stream_writer(self.uri, stream)
 
     def start(self, source: Memory, **streaming: Any) -> None:
@@ -140,10 +145,10 @@ class Rig:
             },
             context=JUDGED,
         )
-        scorer = Scorer(CONTRACT, self.model, Pipeline(CONTRACT, self.model), 4)
+        scorer = EventScorer(CONTRACT, self.model, Pipeline(CONTRACT, self.model), 4)
         metrics = StreamMetrics(CollectorRegistry())
         ledger = StreamLedger(self.writer(), self.stop)
-        worker = Worker(config, scorer, source, ledger, metrics, self.stop)
+        worker = StreamWorker(config, scorer, source, ledger, metrics, self.stop)
 
         def run() -> None:
             try:

@@ -46,7 +46,7 @@ _REFUSED = (
 _log = logging.getLogger("fourways.kafka")
 
 
-class Trouble:
+class BrokerFailure:
     """What librdkafka last said of its connections, for the words of a failure."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Trouble:
         return (self._text or error.str())[:300]
 
 
-def settings(source: KafkaSource, paths: Paths, trouble: Trouble) -> dict[str, Any]:
+def settings(source: KafkaSource, paths: Paths, failure: BrokerFailure) -> dict[str, Any]:
     """Return what every client of this broker is told.
 
     Raises:
@@ -77,7 +77,7 @@ def settings(source: KafkaSource, paths: Paths, trouble: Trouble) -> dict[str, A
     told: dict[str, Any] = {
         "bootstrap.servers": source.bootstrap_servers,
         "client.id": "fourways",
-        "error_cb": trouble.heard,
+        "error_cb": failure.heard,
         "logger": _log,
         "socket.keepalive.enable": True,
         "reconnect.backoff.ms": 50,
@@ -106,7 +106,7 @@ def read_secret(folder: Path) -> dict[str, str]:
     return found
 
 
-def look_up(client: Any, source: KafkaSource, trouble: Trouble, seconds: float) -> Any:
+def look_up(client: Any, source: KafkaSource, failure: BrokerFailure, seconds: float) -> Any:
     """Return the topic's metadata, and the cluster's id (blocking).
 
     Raises:
@@ -118,8 +118,8 @@ def look_up(client: Any, source: KafkaSource, trouble: Trouble, seconds: float) 
         # Of all topics: to be asked for one makes some brokers create it.
         metadata = client.list_topics(timeout=seconds)
     except KafkaException as error:
-        raise unavailable(error, source, trouble) from None
-    trouble.since = None
+        raise unavailable(error, source, failure) from None
+    failure.since = None
     topic = metadata.topics.get(source.topic)
     if topic is None or (topic.error is not None and topic.error.code() in _ABSENT):
         raise missing(source)
@@ -134,14 +134,14 @@ def missing(source: KafkaSource) -> TopicNotFound:
 
 
 def unavailable(
-    error: KafkaException, source: KafkaSource, trouble: Trouble
+    error: KafkaException, source: KafkaSource, failure: BrokerFailure
 ) -> BrokerUnavailable | TopicNotFound:
     """Return an error of librdkafka's in our words."""
     code = error.args[0]
     if code.code() in _ABSENT:
         return missing(source)
     verb = "refuses us" if code.code() in _REFUSED else "does not answer"
-    return BrokerUnavailable(f"Kafka at {source.bootstrap_servers} {verb}: {trouble.told(code)}")
+    return BrokerUnavailable(f"Kafka at {source.bootstrap_servers} {verb}: {failure.told(code)}")
 
 
 def headers_of(found: Any) -> tuple[tuple[str, bytes], ...]:

@@ -26,8 +26,8 @@ from fourways_api import Paths
 from fourways_api.modes import KafkaSource
 from fourways_runtime.errors import BrokerUnavailable
 
-from .kafka_client import Trouble, headers_of, look_up, missing, settings, unavailable
-from .source import OUTAGE_SECONDS, Events, Headers, Holder
+from .kafka_client import BrokerFailure, headers_of, look_up, missing, settings, unavailable
+from .source import OUTAGE_SECONDS, Events, Headers, PartitionListener
 
 _TELL_SECONDS = 5.0
 """Between two commits of offsets to the broker, and two looks at what is newest."""
@@ -36,14 +36,14 @@ _log = logging.getLogger("fourways.kafka")
 
 
 class KafkaEvents:
-    """A topic, as a member of a consumer group; see :class:`.source.Source`."""
+    """A topic, as a member of a consumer group; see :class:`.source.EventSource`."""
 
     identity = ""
 
     def __init__(self, source: KafkaSource, paths: Paths, group: str) -> None:
         self._source = source
-        self._trouble = Trouble()
-        self._settings = settings(source, paths, self._trouble)
+        self._broker_failure = BrokerFailure()
+        self._settings = settings(source, paths, self._broker_failure)
         self._group = group
         self._held: set[int] = set()
         self._newest: dict[int, int] = {}
@@ -72,7 +72,7 @@ class KafkaEvents:
                 "topic.metadata.refresh.interval.ms": 10_000,
             }
         )
-        _, cluster = look_up(self._consumer, self._source, self._trouble, seconds)
+        _, cluster = look_up(self._consumer, self._source, self._broker_failure, seconds)
         topic = self._source.topic
         try:
             admin = AdminClient(self._settings)
@@ -81,15 +81,15 @@ class KafkaEvents:
             )
             number = described[topic].result(max(seconds, 1.0) + 1).topic_id
         except KafkaException as error:
-            raise unavailable(error, self._source, self._trouble) from None
+            raise unavailable(error, self._source, self._broker_failure) from None
         self.identity = f"kafka/{cluster}/{topic}/{number}"
 
-    def start(self, holder: Holder) -> None:
+    def start(self, listener: PartitionListener) -> None:
         """Join the group."""
 
         def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             try:
-                starts = holder.assigned([found.partition for found in partitions])
+                starts = listener.assigned([found.partition for found in partitions])
             except BaseException as error:  # noqa: BLE001  (it must not pass through librdkafka)
                 self._failure = error
                 consumer.incremental_assign(partitions)
@@ -101,7 +101,7 @@ class KafkaEvents:
         def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             gone = [found.partition for found in partitions]
             try:
-                holder.revoked(gone)
+                listener.revoked(gone)
             except BaseException as error:  # noqa: BLE001  (as above)
                 self._failure = error
             self._held -= set(gone)
@@ -119,7 +119,7 @@ class KafkaEvents:
         try:
             low, _ = self._consumer.get_watermark_offsets(place, timeout=5.0)
         except KafkaException as error:
-            raise unavailable(error, self._source, self._trouble) from None
+            raise unavailable(error, self._source, self._broker_failure) from None
         return int(low)
 
     def poll(self, most: int, wait: float, gather: float) -> Events | None:
@@ -146,7 +146,7 @@ class KafkaEvents:
         self._consumer.pause(places)
         try:
             late = self._consumed(1, seconds)
-            if late:  # Given just before the pause: it is to come again.
+            if late:  # BatchRead just before the pause: it is to come again.
                 self.seek({m.partition() or 0: m.offset() or 0 for m in late[::-1]})
         finally:
             self._consumer.resume(self._consumer.assignment())
@@ -172,7 +172,7 @@ class KafkaEvents:
 
     def available(self) -> bool:
         """Tell whether a broker answers."""
-        return self._trouble.since is None
+        return self._broker_failure.since is None
 
     def close(self) -> None:
         """Leave the group."""
@@ -208,11 +208,14 @@ class KafkaEvents:
             _, high = self._consumer.get_watermark_offsets(place, cached=True)
             if high >= 0:
                 self._newest[partition] = high
-        if self._trouble.since is not None:
+        if self._broker_failure.since is not None:
             try:
-                look_up(self._consumer, self._source, self._trouble, 2.0)
+                look_up(self._consumer, self._source, self._broker_failure, 2.0)
             except BrokerUnavailable:
-                if self._trouble.since is not None and now - self._trouble.since > OUTAGE_SECONDS:
+                if (
+                    self._broker_failure.since is not None
+                    and now - self._broker_failure.since > OUTAGE_SECONDS
+                ):
                     raise
 
     def _tell(self) -> None:

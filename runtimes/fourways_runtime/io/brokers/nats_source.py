@@ -29,7 +29,7 @@ from fourways_api.modes import NatsSource
 from fourways_runtime.errors import TopicNotFound
 
 from .nats_client import KEY_HEADER, connect, key_bytes, stream_info, unavailable
-from .source import OUTAGE_SECONDS, Events, Headers, Holder
+from .source import OUTAGE_SECONDS, Events, Headers, PartitionListener
 
 _ASK_SECONDS = 5.0
 _STAND_BY_SECONDS = 0.5
@@ -42,7 +42,7 @@ _log = logging.getLogger("fourways.nats")
 
 
 class NatsEvents:
-    """A stream, read by one worker at a time; see :class:`.source.Source`."""
+    """A stream, read by one worker at a time; see :class:`.source.EventSource`."""
 
     identity = ""
 
@@ -72,9 +72,9 @@ class NatsEvents:
         source = self._source
         self.identity = f"nats/{source.stream}/{source.subject}/{info.created}"
 
-    def start(self, holder: Holder) -> None:
+    def start(self, listener: PartitionListener) -> None:
         """Stand by."""
-        self._holder = holder
+        self._listener = listener
 
     def first(self, partition: int) -> int:
         """Return the first position of any stream; what is older than the oldest is passed over."""
@@ -83,10 +83,10 @@ class NatsEvents:
     def poll(self, most: int, wait: float, gather: float) -> Events | None:
         """Wait for events."""
         if not self._leading:
-            if not self._holder.leads():
+            if not self._listener.leads():
                 sleep(_STAND_BY_SECONDS)
                 return None
-            self._next = self._holder.assigned([0])[0]
+            self._next = self._listener.assigned([0])[0]
             self._leading = True
         try:
             messages = self._wait(self._fetched(most, wait, gather))
@@ -109,9 +109,9 @@ class NatsEvents:
         self._subscription = None
         if 0 in positions:
             self._next = positions[0]
-            self._leading = self._holder.leads()
+            self._leading = self._listener.leads()
             if not self._leading:
-                self._holder.revoked([0])
+                self._listener.revoked([0])
 
     def passed(self, positions: Mapping[int, int]) -> None:
         """Nothing: the consumer acknowledges nothing."""

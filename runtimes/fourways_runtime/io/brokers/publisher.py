@@ -16,7 +16,7 @@ from fourways_api import Paths, StreamSource
 from fourways_api.modes import KafkaSource, NatsSource
 from fourways_runtime.errors import BrokerUnavailable
 
-from ..store.streams.stream import ID_HEADER, Place
+from ..store.streams.stream import ID_HEADER, EventPosition
 
 if TYPE_CHECKING:
     from confluent_kafka import Message, Producer
@@ -33,7 +33,9 @@ class Publisher(Protocol):
         """Connect now rather than when the first event comes. Raises as :meth:`publish`."""
         ...
 
-    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> Place | None:
+    async def publish(
+        self, key: bytes, value: bytes, headers: Mapping[str, bytes]
+    ) -> EventPosition | None:
         """Publish an event; it is durable on return.
 
         Returns its place, or that of the one before it where the broker dropped it for having
@@ -60,11 +62,11 @@ class KafkaPublisher:
     """Publishes to a topic, with acks from all replicas in sync."""
 
     def __init__(self, source: KafkaSource, paths: Paths) -> None:
-        from .kafka_client import Trouble
+        from .kafka_client import BrokerFailure
 
         self._source = source
         self._paths = paths
-        self._trouble = Trouble()
+        self._broker_failure = BrokerFailure()
         self._opening = asyncio.Lock()
         self._producer: Producer | None = None
         self._stop = threading.Event()
@@ -73,7 +75,9 @@ class KafkaPublisher:
         """Connect now rather than when the first event comes."""
         await self._opened()
 
-    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> Place | None:
+    async def publish(
+        self, key: bytes, value: bytes, headers: Mapping[str, bytes]
+    ) -> EventPosition | None:
         """Publish an event; it is durable on return."""
         from confluent_kafka import KafkaException
 
@@ -81,16 +85,16 @@ class KafkaPublisher:
 
         producer = await self._opened()
         loop = asyncio.get_running_loop()
-        delivered: asyncio.Future[Place | None] = loop.create_future()
+        delivered: asyncio.Future[EventPosition | None] = loop.create_future()
 
-        def settle(error: Any, place: Place | None) -> None:
+        def settle(error: Any, place: EventPosition | None) -> None:
             if delivered.done():
                 return
             if error is None:
                 delivered.set_result(place)
             else:
                 delivered.set_exception(
-                    unavailable(KafkaException(error), self._source, self._trouble)
+                    unavailable(KafkaException(error), self._source, self._broker_failure)
                 )
 
         def heard(error: Any, message: Message) -> None:
@@ -102,7 +106,7 @@ class KafkaPublisher:
                 self._source.topic, value, key, on_delivery=heard, headers=list(headers.items())
             )
         except KafkaException as error:
-            raise unavailable(error, self._source, self._trouble) from None
+            raise unavailable(error, self._source, self._broker_failure) from None
         except BufferError:
             raise BrokerUnavailable(
                 f"Kafka at {self._source.bootstrap_servers} takes events too slowly"
@@ -128,7 +132,7 @@ class KafkaPublisher:
 
         from .kafka_client import look_up, settings
 
-        told = settings(self._source, self._paths, self._trouble) | {
+        told = settings(self._source, self._paths, self._broker_failure) | {
             "enable.idempotence": True,
             "linger.ms": 2,
             "message.timeout.ms": int(PUBLISH_SECONDS * 1000),
@@ -137,7 +141,7 @@ class KafkaPublisher:
             "partitioner": "murmur2_random",
         }
         producer = Producer(told)
-        look_up(producer, self._source, self._trouble, PUBLISH_SECONDS)
+        look_up(producer, self._source, self._broker_failure, PUBLISH_SECONDS)
         return producer
 
     def _poll(self) -> None:
@@ -163,7 +167,9 @@ class NatsPublisher:
         """Connect now rather than when the first event comes."""
         await self._opened()
 
-    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> Place | None:
+    async def publish(
+        self, key: bytes, value: bytes, headers: Mapping[str, bytes]
+    ) -> EventPosition | None:
         """Publish an event; it is durable on return."""
         import nats.errors
         import nats.js.errors
@@ -190,7 +196,7 @@ class NatsPublisher:
             if isinstance(error, nats.js.errors.NoStreamResponseError):
                 await self._missing(client)
             raise unavailable(self._source, error) from None
-        return Place(0, taken.seq)
+        return EventPosition(0, taken.seq)
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -219,8 +225,8 @@ class NatsPublisher:
         await stream_info(client, self._source, PUBLISH_SECONDS)
 
 
-def _place(message: Message) -> Place | None:
+def _place(message: Message) -> EventPosition | None:
     partition, offset = message.partition(), message.offset()
     if partition is None or offset is None or offset < 0:
         return None  # A retry found it written already: where, no broker says.
-    return Place(partition, offset)
+    return EventPosition(partition, offset)

@@ -52,8 +52,8 @@ class Events:
         )
 
 
-class Holder(Protocol):
-    """Who works on the partitions a source was given. Called from within :meth:`Source.poll`."""
+class PartitionListener(Protocol):
+    """Who works on a source's partitions. Called from within :meth:`EventSource.poll`."""
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Take partitions; return the positions to start from."""
@@ -68,7 +68,7 @@ class Holder(Protocol):
         ...
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """A broker's topic or stream. All but ``open`` and ``lag`` are called from one thread."""
 
     identity: str
@@ -78,8 +78,8 @@ class Source(Protocol):
         """Connect and look the topic up. Raises BrokerUnavailable, TopicNotFound, ConfigError."""
         ...
 
-    def start(self, holder: Holder) -> None:
-        """Ask for partitions; they are given to the holder while polling."""
+    def start(self, listener: PartitionListener) -> None:
+        """Ask for partitions; they are given to the listener while polling."""
         ...
 
     def first(self, partition: int) -> int:

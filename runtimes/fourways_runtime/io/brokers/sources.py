@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fourways_api.runtime_config import StreamConfig
 
-from .source import Source
+from .source import EventSource
 
 
-def new_source(config: StreamConfig) -> Source:
+def new_source(config: StreamConfig) -> EventSource:
     """Return the source of a configuration, not connected yet."""
     source = config.streaming.source
     if source.nats is not None:

@@ -15,7 +15,7 @@ from ..secret_uri import read_secret_uri, sqlite_path
 from .base import Lookup, PublishedRun, Run
 from .reader import StoreReader
 from .runs.store import RunStore
-from .streams.stream import LiveAnswer, LiveLookup, Stream, StreamWriter
+from .streams.stream import LiveAnswer, LiveLookup, StreamDeclaration, StreamWriter
 
 __all__ = [
     "Key",
@@ -26,7 +26,7 @@ __all__ = [
     "Run",
     "RunStore",
     "StoreReader",
-    "Stream",
+    "StreamDeclaration",
     "StreamWriter",
     "open_reader",
     "open_run_store",
@@ -71,7 +71,7 @@ def open_run_store(uri: str, *, read_only: bool = False) -> RunStore:
     return RunStore(PostgresDatabase(uri, read_only=read_only), read_only=read_only)
 
 
-def open_stream_writer(uri: str, stream: Stream) -> StreamWriter:
+def open_stream_writer(uri: str, stream: StreamDeclaration) -> StreamWriter:
     """Connect to a store as a worker of a stream: its tables are made where they are missing.
 
     From then on readers see this stream's live table (blocking).

@@ -21,10 +21,10 @@ from fourways_http import HttpError, Request, Response, json_response
 from fourways_runtime.errors import WorkloadError
 from fourways_runtime.io.store.streams.stream import (
     ID_HEADER,
+    DeadLetterReason,
+    EventPosition,
     LiveAnswer,
     LiveLookup,
-    Place,
-    Refused,
 )
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.v2.protocol import KEY_ALIAS
@@ -287,7 +287,7 @@ class Stream:
 
     async def _publish(
         self, key: bytes, event: bytes, headers: Mapping[str, bytes]
-    ) -> Place | None:
+    ) -> EventPosition | None:
         try:
             async with self._publishing, asyncio.timeout(PUBLISH_SECONDS):
                 return await self._opened().publish(key, event, headers)
@@ -347,7 +347,7 @@ class Stream:
         self, events: Mapping[Key, Published], of: int, applied: tuple[bytes, ...]
     ) -> None:
         """Raise HttpError 422 where any of these events became a dead letter."""
-        refused: dict[Key, Refused] = {
+        refused: dict[Key, DeadLetterReason] = {
             key: event.refused for key, event in events.items() if event.refused is not None
         }
         if refused:

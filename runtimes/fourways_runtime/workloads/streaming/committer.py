@@ -26,13 +26,13 @@ SENT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EventBatch:
     """What a micro-batch came to, ready to be written."""
 
     moves: Sequence[Move]
     predictions: Predictions
     dead: Sequence[DeadLetter]
-    tries: int = 1
+    attempts: int = 1
 
 
 class Committer:
@@ -41,19 +41,19 @@ class Committer:
     ``done`` is told of each batch that is in the store, and how many seconds that took.
     """
 
-    def __init__(self, ledger: StreamLedger, done: Callable[[Batch, float], None]) -> None:
+    def __init__(self, ledger: StreamLedger, done: Callable[[EventBatch, float], None]) -> None:
         self._ledger = ledger
         self._done = done
         self._changed = threading.Condition()
-        self._waiting: Batch | None = None
+        self._waiting: EventBatch | None = None
         self._busy = False
         self._ended = False
         self._failure: Exception | None = None
-        self._sent: deque[tuple[Batch, float]] = deque()
+        self._sent: deque[tuple[EventBatch, float]] = deque()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: EventBatch) -> None:
         """Hand a batch over, as soon as there is room. Raises what an earlier one failed with."""
         with self._changed:
             while self._waiting is not None and self._failure is None:
@@ -108,11 +108,11 @@ class Committer:
             except Exception as error:  # noqa: BLE001  (whoever comes next is told)
                 self._failed(error)
 
-    def _step(self, batch: Batch | None) -> None:
+    def _step(self, batch: EventBatch | None) -> None:
         """Send a batch, or else read the answer to the oldest one sent."""
         if batch is not None:
             started = perf_counter()
-            self._ledger.send(batch.moves, batch.predictions, batch.dead, batch.tries)
+            self._ledger.send(batch.moves, batch.predictions, batch.dead, batch.attempts)
             self._sent.append((batch, started))
             return
         written, started = self._sent.popleft()

@@ -40,7 +40,7 @@ class StreamLedger:
         return self._patiently(lambda: self._writer.positions(partitions))
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
-        """Count a try. Raises Fenced."""
+        """Count an attempt. Raises Fenced."""
         return self._patiently(lambda: self._writer.begin(held))
 
     def lead(self) -> bool:
@@ -52,17 +52,17 @@ class StreamLedger:
         moves: Sequence[Move],
         predictions: Predictions,
         dead: Sequence[DeadLetter],
-        tries: int,
+        attempts: int,
     ) -> None:
         """Begin to write answers and move positions; see StreamWriter."""
-        self._once(lambda: self._writer.send(moves, predictions, dead, tries=tries))
+        self._once(lambda: self._writer.send(moves, predictions, dead, attempts=attempts))
 
     def receive(self) -> None:
         """Wait for what was sent first. Raises Fenced, and StoreUnavailable at once."""
         self._once(self._writer.receive)
 
     def release(self, held: Mapping[int, int]) -> None:
-        """Take back tries that nobody died over. Raises StoreUnavailable at once."""
+        """Take back attempts that ended no worker. Raises StoreUnavailable at once."""
         self._once(lambda: self._writer.release(held))
 
     def close(self) -> None:

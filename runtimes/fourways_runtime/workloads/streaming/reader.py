@@ -16,7 +16,7 @@ from time import monotonic
 
 from fourways_api.modes import MicroBatch
 from fourways_api.values import seconds
-from fourways_runtime.io.brokers.source import Events, Source
+from fourways_runtime.io.brokers.source import Events, EventSource
 from fourways_runtime.io.store.streams.stream import Position
 
 from .ledger import StreamLedger
@@ -51,7 +51,7 @@ class Revoked:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class BatchRead:
     """A micro-batch of events."""
 
     round: int
@@ -65,14 +65,14 @@ class Ended:
     error: Exception | None = None
 
 
-Item = Assigned | Revoked | Given | Ended
+Item = Assigned | Revoked | BatchRead | Ended
 
 
-class Reader:
-    """Reads a source on a thread of its own. It is the source's holder too."""
+class SourceReader:
+    """Reads a source on a thread of its own. It is the source's listener too."""
 
     def __init__(
-        self, source: Source, ledger: StreamLedger, batch: MicroBatch, stop: threading.Event
+        self, source: EventSource, ledger: StreamLedger, batch: MicroBatch, stop: threading.Event
     ) -> None:
         self.items: Queue[Item] = Queue(1)
         self.newest: Mapping[int, int] = {}
@@ -153,7 +153,7 @@ class Reader:
             events = self._source.poll(self._most, wait, self._gather)
             quiet = events is None
             if events is not None:
-                self._put(Given(self._round, events))
+                self._put(BatchRead(self._round, events))
             now = monotonic()
             if now - looked > _LAG_SECONDS:
                 looked = now
@@ -184,7 +184,7 @@ class Reader:
             with suppress(Full):
                 self.items.put_nowait(item)
                 return True
-            if isinstance(item, Given):
+            if isinstance(item, BatchRead):
                 self._source.idle(0.1)
             else:
                 self._finished.wait(0.05)

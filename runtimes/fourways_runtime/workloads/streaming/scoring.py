@@ -43,7 +43,7 @@ _KINDS: dict[str, tuple[frozenset[type], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ScoredEvents:
     """What events came to: ``rows`` of the predictions, and the refusals, are by index."""
 
     predictions: Predictions
@@ -67,7 +67,7 @@ class _Uneven(Exception):
     """A column's values do not stand together in one Arrow array."""
 
 
-class Scorer:
+class EventScorer:
     """A contract bound to a model, for events."""
 
     def __init__(
@@ -84,7 +84,7 @@ class Scorer:
         if len(names) == 1:
             self._pick = lambda document: (document[names[0]],)
 
-    def score(self, events: Events) -> Outcome:
+    def score(self, events: Events) -> ScoredEvents:
         """Score events. Raises what the model raises: whose fault it is shows one by one."""
         if self._wide is not None:
             outcome = self._plainly(events)
@@ -100,7 +100,7 @@ class Scorer:
             {f.name: np.empty((0, *f.shape), numpy_type(f.type)) for f in self._outputs},
         )
 
-    def _plainly(self, events: Events) -> Outcome | None:
+    def _plainly(self, events: Events) -> ScoredEvents | None:
         """Score floats as one matrix; None where an event may not be plainly good."""
         assert self._wide is not None  # noqa: S101
         count = len(events)
@@ -120,7 +120,7 @@ class Scorer:
         columns = self._wide.answers(block)
         if columns is None:
             return None
-        return Outcome(Predictions(keys, np.arange(count), columns), {})
+        return ScoredEvents(Predictions(keys, np.arange(count), columns), {})
 
     def _plain_keys(self, documents: list[Any], events: Events) -> Array | None:
         name = self._key.name
@@ -142,7 +142,7 @@ class Scorer:
         plain[:] = keys
         return plain
 
-    def _field_by_field(self, events: Events) -> Outcome:
+    def _field_by_field(self, events: Events) -> ScoredEvents:
         documents: list[tuple[int, dict[str, Any]]] = []
         refusals: Refusals = {}
         for at, value in enumerate(events.values):
@@ -166,9 +166,11 @@ class Scorer:
             document[name] = int(key) if whole and key is not None else key
         return document
 
-    def _scored(self, documents: list[tuple[int, dict[str, Any]]], refusals: Refusals) -> Outcome:
+    def _scored(
+        self, documents: list[tuple[int, dict[str, Any]]], refusals: Refusals
+    ) -> ScoredEvents:
         if not documents:
-            return Outcome(self.nothing(), refusals)
+            return ScoredEvents(self.nothing(), refusals)
         key = InputField(name=self._key.name, type=self._key.type)
         columns: dict[str, Any] = {}
         known = dict(refusals)
@@ -185,11 +187,11 @@ class Scorer:
         scored = self._pipeline.score(batch, rows[kept])
         for reject in scored.rejects:
             known[reject.row] = str(reject)
-        return Outcome(scored.predictions, known)
+        return ScoredEvents(scored.predictions, known)
 
     def _one_by_one(
         self, documents: list[tuple[int, dict[str, Any]]], refusals: Refusals
-    ) -> Outcome:
+    ) -> ScoredEvents:
         parts = [self._scored([document], {}) for document in documents]
         answers = [part.predictions for part in parts]
         names = answers[0].columns
@@ -201,7 +203,7 @@ class Scorer:
         found = dict(refusals)
         for part in parts:
             found |= part.refusals
-        return Outcome(together, found)
+        return ScoredEvents(together, found)
 
 
 def _column(

@@ -27,11 +27,11 @@ from fourways_runtime.process import (
 from fourways_runtime.retry import START_SECONDS, await_available
 
 if TYPE_CHECKING:
-    from fourways_runtime.io.brokers.source import Source
+    from fourways_runtime.io.brokers.source import EventSource
     from fourways_runtime.io.store import StreamWriter
 
     from ..prepare import Prepared
-    from .worker import Worker
+    from .worker import StreamWorker
 
 CONNECT_SECONDS = 5.0
 """How long one attempt to reach the broker may take."""
@@ -92,7 +92,7 @@ class Shell:
     def __init__(self, config: StreamConfig, registry: CollectorRegistry) -> None:
         self._config = config
         self._registry = registry
-        self._worker: Worker | None = None
+        self._worker: StreamWorker | None = None
         self.stop = threading.Event()
 
     @property
@@ -139,10 +139,10 @@ class Shell:
 
         return prepare(self._config)
 
-    async def _connect(self, prepared: Prepared) -> tuple[Source, StreamWriter]:
+    async def _connect(self, prepared: Prepared) -> tuple[EventSource, StreamWriter]:
         """Reach broker and store, side by side with nothing else: there is no use in one alone."""
         from fourways_runtime.io.brokers.sources import new_source
-        from fourways_runtime.io.store import Stream, open_stream_writer, read_uri
+        from fourways_runtime.io.store import StreamDeclaration, open_stream_writer, read_uri
 
         config = self._config
         uri = read_uri(config.paths.store_uri_file)
@@ -150,7 +150,7 @@ class Shell:
         await await_available(
             lambda: in_thread(lambda: source.open(CONNECT_SECONDS), "open"), START_SECONDS
         )
-        stream = Stream(
+        stream = StreamDeclaration(
             config.namespace,
             config.name,
             config.model.version,
@@ -163,17 +163,17 @@ class Shell:
         )
         return source, writer
 
-    def _build(self, prepared: Prepared, source: Source, writer: StreamWriter) -> Worker:
+    def _build(self, prepared: Prepared, source: EventSource, writer: StreamWriter) -> StreamWorker:
         from .ledger import StreamLedger
         from .observed import StreamMetrics
-        from .scoring import Scorer
-        from .worker import Worker
+        from .scoring import EventScorer
+        from .worker import StreamWorker
 
         metrics = StreamMetrics(self._registry)
         config = self._config
         most = config.streaming.micro_batch.max_events
-        scorer = Scorer(config.contract, prepared.model, prepared.pipeline, most)
+        scorer = EventScorer(config.contract, prepared.model, prepared.pipeline, most)
         ledger = StreamLedger(writer, self.stop)
-        worker = Worker(config, scorer, source, ledger, metrics, self.stop)
+        worker = StreamWorker(config, scorer, source, ledger, metrics, self.stop)
         metrics.ready_when(lambda: worker.ready)
         return worker

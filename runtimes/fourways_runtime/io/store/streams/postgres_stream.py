@@ -29,7 +29,7 @@ from fourways_runtime.scoring.columns import Predictions
 from .. import layout
 from ..postgres_schema import ensure_schema
 from . import live
-from .stream import DeadLetter, Fenced, Move, Position, Stream
+from .stream import DeadLetter, Fenced, Move, Position, StreamDeclaration
 
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30
@@ -98,7 +98,7 @@ _LETTER_PARAMETERS = 7
 class PostgresStream:
     """The store as a stream worker sees it; see :class:`.stream.StreamWriter`."""
 
-    def __init__(self, uri: str, stream: Stream) -> None:
+    def __init__(self, uri: str, stream: StreamDeclaration) -> None:
         self._uri = uri
         self._stream = stream
         self._columns = layout.columns(stream.contract)
@@ -119,7 +119,7 @@ class PostgresStream:
             pass
 
     def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
-        """Say where partitions stand, without counting a try."""
+        """Say where partitions stand, without counting an attempt."""
         with self._connected() as line:
             connection = line.free()
             if not connection.execute(self._sql(_STILL_OURS)).fetchall():
@@ -127,11 +127,11 @@ class PostgresStream:
                     f"a worker with other outputs has taken over {self._stream.deployment}"
                 )
             found = connection.execute(self._sql(_POSITIONS)).fetchall()
-        stand = {partition: Position(at, tries) for partition, at, tries in found}
+        stand = {partition: Position(at, attempts) for partition, at, attempts in found}
         return {p: stand.get(p) or Position(start, 0) for p, start in partitions.items()}
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
-        """Count a try of partitions at the positions held, durably; return their tries."""
+        """Count an attempt at the positions held, durably; return the attempts by partition."""
         with self._connected() as line:
             result = self._ask(line, b"begin", _BEGIN, _held(held))
             return {
@@ -145,14 +145,14 @@ class PostgresStream:
         predictions: Predictions,
         dead: Sequence[DeadLetter] = (),
         *,
-        tries: int = 1,
+        attempts: int = 1,
     ) -> None:
         """Send the one statement that writes answers and dead letters and moves the positions."""
         values = [
             pgarray.numbers("int32", [move.partition for move in moves]),
             pgarray.numbers("int64", [move.start for move in moves]),
             pgarray.numbers("int64", [move.end for move in moves]),
-            tries.to_bytes(4, "big"),
+            attempts.to_bytes(4, "big"),
         ]
         if dead:
             values += _letters(dead)
@@ -178,7 +178,7 @@ class PostgresStream:
                 raise outcome
 
     def release(self, held: Mapping[int, int]) -> None:
-        """Take back the try counted for partitions that nobody died over."""
+        """Take back the attempt counted for partitions that nobody died over."""
         with self._connected() as line:
             self._ask(line, b"release", _RELEASE, _held(held))
 

@@ -20,7 +20,7 @@ from fourways_runtime.scoring.columns import Predictions
 from .. import layout
 from ..sqlite import cells, connect, quoted, sql_type, transaction, translated
 from . import live
-from .stream import DeadLetter, Fenced, Move, Position, Stream
+from .stream import DeadLetter, Fenced, Move, Position, StreamDeclaration
 
 _OURS = "namespace = ? AND deployment = ? AND source = ?"
 _DECLARE = """
@@ -52,7 +52,7 @@ _LETTER = """INSERT INTO dead_letters (namespace, deployment, source, partition,
 class SqliteStream:
     """The store as a stream worker sees it; see :class:`.stream.StreamWriter`."""
 
-    def __init__(self, path: Path, stream: Stream) -> None:
+    def __init__(self, path: Path, stream: StreamDeclaration) -> None:
         self._path = path
         self._stream = stream
         self._ours = (stream.namespace, stream.deployment, stream.source)
@@ -77,7 +77,7 @@ class SqliteStream:
                 raise
 
     def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
-        """Say where partitions stand, without counting a try."""
+        """Say where partitions stand, without counting an attempt."""
         with translated(self._path):
             if not self._still_ours():
                 raise StoreUnavailable(
@@ -87,20 +87,20 @@ class SqliteStream:
                 f"SELECT partition, next, tries FROM positions WHERE {_OURS}",  # noqa: S608
                 self._ours,
             ).fetchall()
-        stand = {partition: Position(at, tries) for partition, at, tries in found}
+        stand = {partition: Position(at, attempts) for partition, at, attempts in found}
         return {p: stand.get(p) or Position(start, 0) for p, start in partitions.items()}
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
-        """Count a try of partitions at the positions held, durably; return their tries."""
-        tries = {}
+        """Count an attempt at the positions held, durably; return the attempts by partition."""
+        attempts = {}
         with self._all_or_nothing():
             for place in held.items():
                 row = self._connection.execute(_COUNT, (*self._ours, *place)).fetchone()
                 row = row or self._connection.execute(_FIRST, (*self._ours, *place)).fetchone()
                 if row is None:
                     raise Fenced
-                tries[place[0]] = int(row[0])
-        return tries
+                attempts[place[0]] = int(row[0])
+        return attempts
 
     def send(
         self,
@@ -108,7 +108,7 @@ class SqliteStream:
         predictions: Predictions,
         dead: Sequence[DeadLetter] = (),
         *,
-        tries: int = 1,
+        attempts: int = 1,
     ) -> None:
         """Write answers and dead letters and move the positions, in one transaction."""
         chosen = live.latest(predictions)
@@ -122,7 +122,7 @@ class SqliteStream:
                 raise Fenced
             for move in moves:
                 moved = self._connection.execute(
-                    _MOVE, (move.end, tries, *self._ours, move.partition, move.start)
+                    _MOVE, (move.end, attempts, *self._ours, move.partition, move.start)
                 )
                 if moved.rowcount != 1:
                     raise Fenced
@@ -133,7 +133,7 @@ class SqliteStream:
         """Return: what was sent is done."""
 
     def release(self, held: Mapping[int, int]) -> None:
-        """Take back the try counted for partitions that nobody died over."""
+        """Take back the attempt counted for partitions that nobody died over."""
         with self._all_or_nothing():
             self._connection.executemany(
                 _RELEASE, [(*self._ours, *place) for place in held.items()]

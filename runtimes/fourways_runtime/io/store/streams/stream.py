@@ -8,9 +8,10 @@ passed. The store's position wins over the broker's: on a start and on every reb
 A position is moved only from where the worker believes it to be. A worker that lost its partition
 to another moves nothing and writes nothing: it is told so by :class:`Fenced`.
 
-``tries`` counts how often scoring was begun from a partition's present position. A worker at full
-speed leaves 1 behind with each commit, for the batch it has begun already; a healthy stop takes it
-back. So whoever finds a try there knows that somebody died over the events that come next.
+``attempts`` counts how often scoring was begun from a partition's present position (the column is
+``tries``). A worker at full speed leaves 1 behind with each commit, for the batch it has begun
+already; an orderly stop takes it back. So an attempt found there means that a worker died while it
+scored the events that come next.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Fenced(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class StreamDeclaration:
     """A deployment's stream, as a worker declares it when it starts."""
 
     namespace: str
@@ -54,7 +55,7 @@ class Stream:
     """Which topic or stream of which broker the positions are of: another one starts anew."""
 
 
-class Place(NamedTuple):
+class EventPosition(NamedTuple):
     """Where an event is in its stream; no other event ever is there."""
 
     partition: int
@@ -66,7 +67,7 @@ class Position:
     """Where a partition stands: the next event to score, and how often that was begun."""
 
     next: int
-    tries: int
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +101,18 @@ class StreamWriter(Protocol):
     """
 
     def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
-        """Say where partitions stand, without counting a try.
+        """Say where partitions stand, without counting an attempt.
 
         ``partitions`` gives, for each, the position to start from where the store knows none.
         """
         ...
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
-        """Count a try of partitions at the positions held, durably; return their tries.
+        """Count an attempt at partitions at the positions held, durably; return their attempts.
 
-        Called before the first event of a partition is scored, and in careful work before each
-        event. Raises Fenced, and counts nothing, where one of them stands elsewhere.
+        Called before the first event of a partition is scored, and before each event while events
+        are scored individually. Raises Fenced, and counts nothing, where one of them stands
+        elsewhere.
         """
         ...
 
@@ -120,13 +122,13 @@ class StreamWriter(Protocol):
         predictions: Predictions,
         dead: Sequence[DeadLetter] = (),
         *,
-        tries: int = 1,
+        attempts: int = 1,
     ) -> None:
         """Begin to write answers and dead letters and move the positions, all of it or nothing.
 
         It is done once :meth:`receive` says so, which is called once for each call of this that
         came back. Of two answers for one key the one with the higher ``rows`` counts. Positions
-        moved have ``tries`` tries from then on: 1 where the events that follow are in flight
+        moved have ``attempts`` attempts from then on: 1 where the events that follow are in flight
         already. Raises what ``receive`` does, where that is known already.
         """
         ...
@@ -136,7 +138,7 @@ class StreamWriter(Protocol):
         ...
 
     def release(self, held: Mapping[int, int]) -> None:
-        """Take back the try counted for partitions (at these positions) that nobody died over."""
+        """Take back an attempt counted at these positions that ended no worker."""
         ...
 
     def lead(self) -> bool:
@@ -164,7 +166,7 @@ class LiveAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class DeadLetterReason:
     """What a dead letter says of its event."""
 
     id: str | None
@@ -180,5 +182,5 @@ class LiveLookup:
 
     contract: Contract
     answers: Mapping[Key, LiveAnswer]
-    refused: Mapping[Place, Refused] = field(default_factory=dict)
+    refused: Mapping[EventPosition, DeadLetterReason] = field(default_factory=dict)
     """Of the events asked for, those that are dead letters of the stream's present source."""
