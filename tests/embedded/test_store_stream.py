@@ -440,3 +440,31 @@ def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first(
     writer = open_stream_writer(uri, stream)
     assert writer.begin({0: 0}) == {0: 1}
     writer.close()
+
+
+async def test_a_tombstone_deletes_an_answer_with_the_position(
+    uri: str, namespace: str, open_stream: Open
+) -> None:
+    writer = open_stream()
+    writer.begin({0: 0})
+    commit(writer, [Move(0, 0, 3)], predictions([1, 2, 3]))
+    writer.send([Move(0, 3, 5)], predictions([2]), (), [1, 9])
+    writer.receive()
+    assert list((await live(uri, namespace, [1, 2, 3])).answers) == [2, 3]
+    writer.send([Move(0, 5, 6)], predictions([]), [letter(5)], [3], attempts=0)
+    writer.receive()
+    assert list((await live(uri, namespace, [1, 2, 3])).answers) == [2]
+    assert writer.positions({0: 0}) == {0: Position(6, 0)}
+    with pytest.raises(Fenced):
+        commit(writer, [Move(0, 5, 7)], predictions([]), deleted=[2])
+    assert list((await live(uri, namespace, [1, 2, 3])).answers) == [2]
+
+
+def test_a_position_is_moved_back_only_from_where_it_is(open_stream: Open) -> None:
+    writer = open_stream()
+    writer.begin({0: 8, 1: 3})
+    writer.ping()
+    writer.move(Move(0, 8, 2))
+    assert writer.positions({0: 0, 1: 0}) == {0: Position(2, 0), 1: Position(3, 1)}
+    with pytest.raises(Fenced):
+        writer.move(Move(0, 8, 2))

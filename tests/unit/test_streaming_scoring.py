@@ -93,7 +93,7 @@ POISON: list[tuple[bytes | None, str]] = [
     (b'{"a": 1, "b": ', "event: it is not JSON: unexpected end of data"),
     (b'{"a": NaN, "b": 1}', "event: it is not JSON: unexpected character, expected a JSON value"),
     (b"\xff\xfe", "event: it is not JSON: str is not valid UTF-8"),
-    (None, "event: it is not JSON: it is empty"),
+    (b"", "event: it is not JSON: it is empty"),
     (b"[1, 2]", "event: it is not a JSON object"),
     (b'{"a": 1}', "b: missing"),
     (b'{"a": 1, "b": null}', "b: missing"),
@@ -185,3 +185,31 @@ def test_no_event_can_stand_for_another() -> None:
     # Joined by commas these three would be three other documents.
     given = events([b'{"a":1,"b":1},{"a":2,"b":2}', b'{"a":9,"b":9,"c":[{}', b"{}]}"])
     assert set(plain().score(given).refusals) == {0, 1, 2}
+
+
+def test_a_tombstone_deletes_the_answer_of_its_key_unless_an_event_follows() -> None:
+    good = b'{"a": 1.5, "b": 2.5}'
+    given = events([good, good, None, None, good], [b"x", b"y", b"x", b"z", b"z"])
+    outcome = plain().score(given)
+    assert answers(outcome) == {"y": 4.0, "z": 4.0}
+    assert outcome.predictions.rows.tolist() == [1, 4]
+    assert outcome.deleted == ("x",)
+    assert outcome.refusals == {}
+
+
+@pytest.mark.parametrize("key", [None, b"", b"\xff"])
+def test_a_tombstone_without_a_key_is_refused(key: bytes | None) -> None:
+    outcome = plain().score(events([None], [key]))
+    assert outcome.refusals == {0: "id: a tombstone without a valid key"}
+    assert outcome.deleted == ()
+
+
+def test_a_key_of_the_broker_may_be_any_int64() -> None:
+    record = b'{"a": 1, "b": 2}'
+    keys = [b"1234567890123456789", b"9223372036854775807", b"-9223372036854775808"]
+    outcome = plain("int64").score(events([record] * 3, keys))
+    assert answers(outcome) == {int(key): 3.0 for key in keys}
+    outside = [b"9223372036854775808", b"-9223372036854775809", b"1" * 20]
+    outcome = plain("int64").score(events([record, record, record, None], [*outside, outside[0]]))
+    assert sorted(outcome.refusals) == [0, 1, 2, 3]
+    assert (answers(outcome), outcome.deleted) == ({}, ())

@@ -11,8 +11,6 @@ from . import parts, worker
 
 CONTAINER = "stream"
 
-NATS_PORT = 4222
-
 
 def name_of(deployment: str) -> str:
     """Return the name of a streaming deployment's Deployment and of what stands beside it."""
@@ -26,16 +24,13 @@ def replicas(streaming: Streaming) -> int:
 
 def ports_of(source: StreamSource) -> set[int]:
     """Return the TCP ports of a source's brokers, as far as the spec names them."""
-    if source.kafka:
-        return worker.broker_ports(source.kafka.bootstrap_servers.split(","))
-    assert source.nats is not None  # noqa: S101  (StreamSource's rule: one of the two)
-    return worker.broker_ports(source.nats.servers.split(","), NATS_PORT)
+    broker = source.broker()
+    return worker.broker_ports(broker.addresses(), broker.DEFAULT_PORT)
 
 
 def credentials_of(source: StreamSource) -> SecretReference | None:
     """Return the Secret with a source's credentials."""
-    broker = source.kafka or source.nats
-    return broker.credentials if broker else None
+    return source.broker().credentials
 
 
 def plan(

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from fourways_api import Contract, GatewayConfig, Route
 from fourways_http import HttpError, Request, Response, json_response
-from fourways_runtime.errors import WorkloadError
+from fourways_runtime.errors import EventTooLarge, WorkloadError
 from fourways_runtime.io.store.streams.stream import (
     ID_HEADER,
     DeadLetterReason,
@@ -291,6 +291,8 @@ class Stream:
         try:
             async with self._publishing, asyncio.timeout(PUBLISH_SECONDS):
                 return await self._opened().publish(key, event, headers)
+        except EventTooLarge as error:
+            raise HttpError(413, str(error)) from None
         except (WorkloadError, TimeoutError) as error:
             # The reason may hold an address; it is in the log, where it belongs.
             reason = error.reason if isinstance(error, WorkloadError) else "TimeoutError"

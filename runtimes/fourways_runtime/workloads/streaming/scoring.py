@@ -2,7 +2,8 @@
 
 A table of plain floats, which most are, goes through as one matrix. Whatever is not plainly good is
 left to the contract field by field, which has the words for it. An event's key stands under the
-entity key's name, else it is the broker's. Pure: no clock, no broker, no store.
+entity key's name, else it is the broker's. An event without a value is a tombstone, as compacted
+topics have them: it deletes the answer of its key. Pure: no clock, no broker, no store.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import pyarrow as pa
 from fourways_api import Contract, InputField
 from fourways_runtime.io.brokers.source import Events
 from fourways_runtime.scoring.cells import accepts, numpy_type, shown
-from fourways_runtime.scoring.columns import Array, Predictions
+from fourways_runtime.scoring.columns import Array, Key, Predictions
 from fourways_runtime.scoring.dense import Wide, packer
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
@@ -31,6 +32,8 @@ Refusals = dict[int, str]
 
 _PLAIN_KEY = 256
 """A text of so many characters is a key of any length allowed."""
+
+_INT64_DIGITS = 19
 
 _EXACT = 2.0**24
 """Whole numbers up to this are exact in every float."""
@@ -48,6 +51,8 @@ class ScoredEvents:
 
     predictions: Predictions
     refusals: Refusals
+    deleted: tuple[Key, ...] = ()
+    """Keys of tombstones: their stored answers are to go. None of them is in the predictions."""
 
 
 def _are_numbers(cells: list[Any], block: Array) -> bool:
@@ -145,9 +150,17 @@ class EventScorer:
     def _field_by_field(self, events: Events) -> ScoredEvents:
         documents: list[tuple[int, dict[str, Any]]] = []
         refusals: Refusals = {}
+        tombstones: dict[Key, int] = {}
         for at, value in enumerate(events.values):
+            if value is None:
+                gone = self._tombstone_key(events.keys[at])
+                if gone is None:
+                    refusals[at] = f"{self._key.name}: a tombstone without a valid key"
+                else:
+                    tombstones[gone] = at
+                continue
             try:
-                document = orjson.loads(value or b"")
+                document = orjson.loads(value)
             except ValueError as error:
                 said = "it is empty" if not value else str(error).partition(":")[0]
                 refusals[at] = f"event: it is not JSON: {said}"
@@ -155,8 +168,20 @@ class EventScorer:
             if not isinstance(document, dict):
                 refusals[at] = "event: it is not a JSON object"
                 continue
-            documents.append((at, self._keyed(document, events.keys[at])))
-        return self._scored(documents, refusals)
+            document = self._keyed(document, events.keys[at])
+            key = document[self._key.name]
+            if type(key) is int and not -(2**63) <= key < 2**63:
+                refusals[at] = f"{self._key.name}: {key} does not fit int64"
+                continue
+            documents.append((at, document))
+        scored = self._scored(documents, refusals)
+        return _without_deleted(scored, tombstones) if tombstones else scored
+
+    def _tombstone_key(self, brokers: bytes | None) -> Key | None:
+        key = _brokers(brokers)
+        if not key or self._key.type != "int64":
+            return key or None
+        return int(key) if _is_whole(key) and -(2**63) <= int(key) < 2**63 else None
 
     def _keyed(self, document: dict[str, Any], brokers: bytes | None) -> dict[str, Any]:
         name = self._key.name
@@ -204,6 +229,22 @@ class EventScorer:
         for part in parts:
             found |= part.refusals
         return ScoredEvents(together, found)
+
+
+def _without_deleted(scored: ScoredEvents, tombstones: dict[Key, int]) -> ScoredEvents:
+    """Let the last event of each key count: a tombstone (key: its index), or an answer."""
+    found = scored.predictions
+    keys, rows = found.keys.tolist(), found.rows.tolist()
+    last = [at for at, key in enumerate(keys) if rows[at] > tombstones.get(key, -1)]
+    answered = {keys[at] for at in last}
+    kept = np.array(last, np.int64)
+    predictions = Predictions(
+        found.keys[kept],
+        found.rows[kept],
+        {name: column[kept] for name, column in found.columns.items()},
+    )
+    deleted = tuple(key for key in tombstones if key not in answered)
+    return ScoredEvents(predictions, scored.refusals, deleted)
 
 
 def _column(
@@ -284,4 +325,4 @@ def _brokers(key: bytes | None) -> str | None:
 
 def _is_whole(text: str) -> bool:
     digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and len(digits) <= 18
+    return digits.isascii() and digits.isdigit() and len(digits) <= _INT64_DIGITS

@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic, perf_counter
 
 from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.errors import ModelHangs, StoreUnavailable, WorkloadError
-from fourways_runtime.io.brokers.source import Events, EventSource
+from fourways_runtime.io.brokers.source import Events, EventSource, SourceReplaced
 from fourways_runtime.io.store.streams.stream import DIED, MODEL, Fenced, Move
 
 from .committer import SENT, Committer, EventBatch
 from .ledger import StreamLedger
+from .monitor import PartitionProgress, StreamMonitor
 from .observed import StreamMetrics
-from .reader import Assigned, BatchRead, Ended, Revoked, SourceReader
+from .reader import Assigned, BatchRead, Ended, OutOfRange, Revoked, SourceReader, Wake
 from .scoring import EventScorer, ScoredEvents
+from .source_changes import SourceChanges
 
 IN_FLIGHT = SENT + 2
 """Micro-batches that may have been scored and not written when a worker dies: one in the model, one
@@ -43,6 +46,9 @@ NOT_HELD = 1 << 63
 
 _CLOSE_SECONDS = 10.0
 _SHOW_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 0.25
+_LAST_PAUSE_SECONDS = 8.0
+"""Before the worker begins again after a failure, and another one, and so on."""
 
 logger = logging.getLogger("fourways.streaming")
 
@@ -63,8 +69,30 @@ class PartitionState:
     isolating: int = 0
     """How many events are still to be scored individually."""
 
-    written: int | None = None
-    """The position in the store; None until something was written."""
+    written: int = 0
+    """The position in the store."""
+
+    in_flight: deque[tuple[int, float]] = field(default_factory=deque)
+    """Positions in flight, the first of each batch, and when these events were published."""
+
+    def note(self, position: int, published: float | None) -> None:
+        """Note that events from here on are in flight."""
+        if published is not None:
+            self.in_flight.append((position, published))
+
+    def wrote(self, end: int) -> None:
+        """Note the store's position."""
+        self.written = end
+        while self.in_flight and self.in_flight[0][0] < end:
+            self.in_flight.popleft()
+
+    def progress(self) -> PartitionProgress:
+        """Return how far the partition is. Called from any thread."""
+        try:
+            oldest = self.in_flight[0][1]
+        except IndexError:
+            return PartitionProgress(self.written, None)
+        return PartitionProgress(self.written, oldest)
 
     @property
     def held(self) -> bool:
@@ -97,26 +125,36 @@ class StreamWorker:
         self._stop = stop
         self._attempts = streaming.max_attempts
         self._stretch = streaming.micro_batch.max_events * IN_FLIGHT
-        self._reader = SourceReader(source, ledger, streaming.micro_batch, stop)
-        self._committer = Committer(ledger, self._written)
+        self._changes = SourceChanges(metrics)
+        self._reader = SourceReader(source, ledger, streaming.micro_batch, self._changes, stop)
+        self._committer = Committer(ledger, self._written, self._reader.wake)
+        self._monitor = StreamMonitor(source, ledger, metrics, self._progress)
         self._round = 0
+        self._failures = 0
+        """How often the worker began again since something was written."""
+
         self._partitions: dict[int, PartitionState] = {}
         self._shown = 0.0
-        self._empty = scorer.nothing()
+        self._empty = ScoredEvents(scorer.nothing(), {})
 
-    @property
-    def ready(self) -> bool:
-        """Tell whether events can be read and answers written."""
-        return self._ledger.available and self._source.available()
+    def problem(self) -> str:
+        """Return why events cannot be read or answers not be written now, or nothing."""
+        return self._ledger.problem() or self._source.problem()
+
+    def warnings(self) -> list[str]:
+        """Return what was lost or read twice because the source changed, newest last."""
+        return self._changes.warnings()
 
     def watch(self) -> None:
-        """Look whether the model comes back, from another thread.
+        """Look whether model and store come back, from another thread.
 
         Raises:
+            StoreUnavailable: the store has been unavailable for too long.
             ModelHangs: it has been at the same events for too long. The process is to
                 end: events whose attempt was counted are retried individually.
 
         """
+        self._ledger.watch()
         asked = self._asked
         if asked is None:
             return
@@ -134,15 +172,18 @@ class StreamWorker:
         """Work until told to stop; what is in flight is finished first.
 
         Raises:
-            WorkloadError: the source or the store is away for good.
+            SourceReplaced: the topic or stream was made anew. What was read is written.
+            WorkloadError: the source or the store has been unavailable for too long.
 
         """
         self._reader.start()
+        self._monitor.start()
         try:
             self._work()
             self._take_back(self._partitions)
         finally:
             self._stop.set()
+            self._monitor.finish(_CLOSE_SECONDS)
             self._committer.close()
             self._reader.finish(_CLOSE_SECONDS)
             self._ledger.close()
@@ -150,7 +191,11 @@ class StreamWorker:
     def _work(self) -> None:
         while True:
             item = self._reader.items.get()
+            if isinstance(item, Ended):
+                self._end(item.error)
+                return
             try:
+                self._committer.check()
                 match item:
                     case BatchRead():
                         if item.round == self._round:
@@ -159,15 +204,29 @@ class StreamWorker:
                         self._assigned(item)
                     case Revoked():
                         self._revoked(item)
-                    case Ended():
-                        if item.error is not None:
-                            raise item.error
-                        self._committer.settle()
-                        return
-            except (Fenced, StoreUnavailable) as error:
-                if isinstance(item, Ended):
-                    raise
-                self._reset(error)
+                    case OutOfRange():
+                        if item.round == self._round:
+                            self._committer.settle()
+                            self._begin_again()
+                    case Wake():
+                        pass
+            except Fenced:
+                self._reset("another worker has moved a partition on")
+            except StoreUnavailable as error:
+                self._ledger.check_writes(error)
+                self._reset(str(error))
+            finally:
+                if isinstance(item, Revoked):
+                    self._forget(item.partitions)
+                    item.done.set()
+
+    def _end(self, error: Exception | None) -> None:
+        """Write what is in flight, where the source itself is not what failed."""
+        if error is not None and not isinstance(error, SourceReplaced):
+            raise error
+        self._committer.settle()
+        if error is not None:
+            raise error
 
     # ------------------------------------------------------------ partitions
 
@@ -178,7 +237,7 @@ class StreamWorker:
         if item.anew:
             self._partitions = {}
         for partition, found in item.positions.items():
-            state = PartitionState(found.next)
+            state = PartitionState(found.next, written=found.next)
             before = known.get(partition)
             if found.attempts == 1 and before is not None and before.counted_before:
                 state.counted = True  # No worker died: the attempt is this worker's own.
@@ -190,12 +249,8 @@ class StreamWorker:
         logger.info("partitions begin", extra={"positions": positions, "isolating": isolating})
 
     def _revoked(self, item: Revoked) -> None:
-        try:
-            self._committer.settle()
-            self._take_back(item.partitions)
-        finally:
-            self._forget(item.partitions)
-            item.done.set()
+        self._committer.settle()
+        self._take_back(item.partitions)
         logger.info("partitions end", extra={"partitions": list(item.partitions)})
 
     def _take_back(self, partitions: Iterable[int]) -> None:
@@ -212,13 +267,21 @@ class StreamWorker:
         for partition in partitions:
             self._partitions.pop(partition, None)
 
-    def _reset(self, error: Exception) -> None:
-        """Drop what is in flight and begin anew at the store's positions."""
-        logger.warning("beginning anew: %s", str(error) or "another worker moved a partition on")
-        self._metrics.reset()
+    def _reset(self, why: str) -> None:
+        """Drop what is in flight and begin again at the store's positions, after a pause."""
+        self._failures += 1
+        pause = min(_LAST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 1, 8))
+        logger.warning("beginning again in %.2g s: %s", pause, why)
         self._committer.reset()
+        # A store that can be read and not written must not be asked in a tight loop.
+        self._stop.wait(pause)
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Begin at the store's positions; nothing is in flight."""
+        self._metrics.reset()
         self._partitions = {
-            partition: PartitionState(NOT_HELD, counted_before=state.counted)
+            partition: PartitionState(NOT_HELD, counted_before=state.counted, written=state.written)
             for partition, state in self._partitions.items()
         }
         self._round = self._reader.rewind()
@@ -250,7 +313,8 @@ class StreamWorker:
         self._metrics.scored(perf_counter() - started)
         dead = [events.dead(at, why, 1) for at, why in sorted(outcome.refusals.items())]
         moves = [Move(p, states[p].next, last + 1) for p, last in ends.items()]
-        self._committer.put(EventBatch(moves, outcome.predictions, dead))
+        self._note(events)
+        self._committer.put(EventBatch(moves, outcome.predictions, dead, outcome.deleted))
         for move in moves:
             states[move.partition].next = move.end
 
@@ -266,6 +330,13 @@ class StreamWorker:
     def _start(self, partition: int) -> int:
         state = self._partitions.get(partition)
         return NOT_HELD if state is None else state.next
+
+    def _note(self, events: Events) -> None:
+        """Note since when the events wait that are in flight now."""
+        count = len(events)
+        firsts = dict(zip(events.partitions[::-1], range(count - 1, -1, -1), strict=True))
+        for partition, at in firsts.items():
+            self._partitions[partition].note(events.positions[at], events.time(at))
 
     def _score(self, events: Events) -> ScoredEvents:
         self._asked = (monotonic(), events)
@@ -288,7 +359,8 @@ class StreamWorker:
         partition, position = event.partitions[0], event.positions[0]
         state = self._partitions[partition]
         start = state.next
-        predictions, reason, attempts = self._empty, "", 0
+        self._note(event)
+        outcome, reason, attempts = self._empty, "", 0
         first = True
         while True:
             attempts = self._ledger.begin({partition: start})[partition]
@@ -306,32 +378,34 @@ class StreamWorker:
                 if attempts >= self._attempts:
                     break
                 continue
-            predictions, reason = outcome.predictions, outcome.refusals.get(0, "")
+            reason = outcome.refusals.get(0, "")
             break
         dead = [event.dead(0, reason, attempts)] if reason else []
-        # No attempt is left behind: the next event is not in flight.
-        self._committer.put(
-            EventBatch([Move(partition, start, position + 1)], predictions, dead, 0)
+        batch = EventBatch(
+            [Move(partition, start, position + 1)],
+            outcome.predictions,
+            dead,
+            outcome.deleted,
+            attempts=0,  # None is left behind: the next event is not in flight.
         )
+        self._committer.put(batch)
         self._committer.settle()
         state.next = position + 1
         state.counted = False
 
     def _written(self, batch: EventBatch, took: float) -> None:
         self._metrics.written(took)
-        self._metrics.done(len(batch.predictions) + len(batch.dead), len(batch.dead))
+        self._metrics.done(len(batch), len(batch.dead))
+        self._failures = 0
         for move in batch.moves:
             state = self._partitions.get(move.partition)
             if state is not None:
-                state.written = move.end
+                state.wrote(move.end)
         now = perf_counter()
         if now - self._shown > _SHOW_SECONDS:
             self._shown = now
-            written = self._written_positions()
-            self._reader.passed(written)
-            self._metrics.lag(self._reader.newest, written)
+            self._reader.passed({p: found.written for p, found in self._progress().items()})
 
-    def _written_positions(self) -> dict[int, int]:
-        """Return what the store has, by partition. Called from any thread."""
-        found = list(self._partitions.items())
-        return {partition: state.written for partition, state in found if state.written is not None}
+    def _progress(self) -> dict[int, PartitionProgress]:
+        """Return how far each partition is. Called from any thread."""
+        return {partition: state.progress() for partition, state in list(self._partitions.items())}

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fourways_runtime.errors import StoreUnavailable
-from fourways_runtime.scoring.columns import Predictions
+from fourways_runtime.scoring.columns import Key, Predictions
 
 from .. import layout
 from ..sqlite import cells, connect, quoted, sql_type, transaction, translated
@@ -68,6 +68,7 @@ class SqliteStream:
             f"({', '.join('?' * len(names))}) ON CONFLICT ({quoted(names[0])}) DO UPDATE "
             f"SET {updates}"
         )
+        self._delete = f"DELETE FROM {quoted(self._table)} WHERE {quoted(names[0])} = ?"  # noqa: S608
         with translated(path):
             self._connection = connect(path)
             try:
@@ -107,6 +108,7 @@ class SqliteStream:
         moves: Sequence[Move],
         predictions: Predictions,
         dead: Sequence[DeadLetter] = (),
+        deleted: Sequence[Key] = (),
         *,
         attempts: int = 1,
     ) -> None:
@@ -121,16 +123,23 @@ class SqliteStream:
             if not self._still_ours():
                 raise Fenced
             for move in moves:
-                moved = self._connection.execute(
-                    _MOVE, (move.end, attempts, *self._ours, move.partition, move.start)
-                )
-                if moved.rowcount != 1:
-                    raise Fenced
+                self._move(move, attempts)
+            self._connection.executemany(self._delete, ((key,) for key in deleted))
             self._connection.executemany(self._upsert, zip(*values, strict=True))
             self._connection.executemany(_LETTER, (self._letter(letter) for letter in dead))
 
     def receive(self) -> None:
         """Return: what was sent is done."""
+
+    def move(self, move: Move) -> None:
+        """Move one position without events."""
+        with self._all_or_nothing():
+            self._move(move, 0)
+
+    def ping(self) -> None:
+        """Read from the file."""
+        with translated(self._path):
+            self._connection.execute("SELECT 1 FROM schema_version").fetchall()
 
     def release(self, held: Mapping[int, int]) -> None:
         """Take back the attempt counted for partitions that nobody died over."""
@@ -169,6 +178,11 @@ class SqliteStream:
     def _all_or_nothing(self) -> Iterator[None]:
         with translated(self._path), transaction(self._connection):
             yield
+
+    def _move(self, move: Move, attempts: int) -> None:
+        values = (move.end, attempts, *self._ours, move.partition, move.start)
+        if self._connection.execute(_MOVE, values).rowcount != 1:
+            raise Fenced
 
     def _still_ours(self) -> bool:
         row = self._connection.execute(

@@ -19,14 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fourways_api import Contract
-from fourways_runtime.scoring.columns import Predictions
-
-if TYPE_CHECKING:
-    from fourways_runtime.scoring.columns import Key
-
+from fourways_runtime.scoring.columns import Key, Predictions
 
 ID_HEADER = "ce-id"
 """Header with an event's id, as CloudEvents names it."""
@@ -121,10 +117,13 @@ class StreamWriter(Protocol):
         moves: Sequence[Move],
         predictions: Predictions,
         dead: Sequence[DeadLetter] = (),
+        deleted: Sequence[Key] = (),
         *,
         attempts: int = 1,
     ) -> None:
         """Begin to write answers and dead letters and move the positions, all of it or nothing.
+
+        The answers of the keys ``deleted`` are deleted; none of them may be in ``predictions``.
 
         It is done once :meth:`receive` says so, which is called once for each call of this that
         came back. Of two answers for one key the one with the higher ``rows`` counts. Positions
@@ -135,6 +134,14 @@ class StreamWriter(Protocol):
 
     def receive(self) -> None:
         """Wait until the oldest of what was sent is done. Raises Fenced where it was refused."""
+        ...
+
+    def move(self, move: Move) -> None:
+        """Move one position without events, back or forth. Raises Fenced where it is elsewhere."""
+        ...
+
+    def ping(self) -> None:
+        """Ask the store for nothing, so that a connection that broke is noticed."""
         ...
 
     def release(self, held: Mapping[int, int]) -> None:
