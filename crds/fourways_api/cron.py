@@ -117,13 +117,13 @@ def next_time(schedule: str, time_zone: str, after: datetime) -> datetime | None
     plan = CronSchedule.parse(schedule)
     clock = _Clock(zone_of(time_zone), int(after.timestamp()) + 1)
     parts = (
-        _Part(lambda t: t.month in plan.months, clock.to_month, clock.add_month, "month", 1),
-        _Part(plan.matches_day, clock.to_midnight, clock.add_day, "day", 1),
-        _Part(lambda t: t.hour in plan.hours, clock.to_hour, partial(clock.add, 3600), "hour", 0),
-        _Part(
+        _Step(lambda t: t.month in plan.months, clock.to_month, clock.add_month, "month", 1),
+        _Step(plan.matches_day, clock.to_midnight, clock.add_day, "day", 1),
+        _Step(lambda t: t.hour in plan.hours, clock.to_hour, partial(clock.add, 3600), "hour", 0),
+        _Step(
             lambda t: t.minute in plan.minutes, clock.to_minute, partial(clock.add, 60), "minute", 0
         ),
-        _Part(lambda t: t.second == 0, lambda: None, partial(clock.add, 1), "second", 0),
+        _Step(lambda t: t.second == 0, lambda: None, partial(clock.add, 1), "second", 0),
     )
     latest = clock.local.year + 5
     while clock.local.year <= latest and clock.steps < _MOST_STEPS:
@@ -137,7 +137,7 @@ _MOST_STEPS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _Step:
     """One part of a time: does it match, how is it moved on, and at what value is it through?"""
 
     matches: Callable[[datetime], bool]
@@ -156,7 +156,7 @@ class _Clock:
         self.steps = 0
         self._go(unix)
 
-    def settle(self, part: _Part) -> bool:
+    def settle(self, part: _Step) -> bool:
         """Move on until a part of the time matches; False where all larger ones are due again."""
         while not part.matches(self.local):
             self.steps += 1

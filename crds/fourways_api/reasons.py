@@ -464,6 +464,20 @@ class Reason(StrEnum):
         "The broker does not have the topic or stream.",
         "Create it, or correct its name in `streaming.source`.",
     )
+    RetentionLosesEvents = (
+        "RetentionLosesEvents",
+        STALLED,
+        ("streaming",),
+        "The broker's stream deletes events as soon as they are delivered, before they are scored.",
+        "Use a stream with limits retention, or a mirror of this one with limits retention.",
+    )
+    EventTooLarge = (
+        "EventTooLarge",
+        FAILURE,
+        ("streaming",),
+        "An event is larger than its broker takes.",
+        "Send less in one event, or raise the broker's limit.",
+    )
     NotPublishable = (
         "NotPublishable",
         FAILURE,

@@ -11,11 +11,13 @@
     │   ├── ContractMismatch      the model's tensors are not the contract's
     │   └── GoldenMismatch        golden vectors came out differently
     ├── SourceError               the table is missing or has other columns  (exit 4, not retried)
-    │   └── TopicNotFound
+    │   ├── TopicNotFound
+    │   └── RetentionLosesEvents  the stream deletes events before they are scored
     ├── NotPublishable            the run is not fit to be published         (exit 5, not retried)
     │   ├── TooManyRejects        more rows refused than maxRejects allows
     │   └── CheckFailed           it differs from the last run by more than the spec allows
     ├── FetchRefused              the policy forbids it, or it is too large (exit 6, not retried)
+    ├── EventTooLarge         the broker takes no event of this size     (told to the client)
     ├── BudgetExceeded            no variant of the model fits the device   (exit 7, not retried)
     └── Unavailable               the world is not ready: try again           (exit 75, retried)
         ├── FetchFailed
@@ -93,6 +95,10 @@ class TopicNotFound(SourceError):
     """The broker has no such topic or stream."""
 
 
+class RetentionLosesEvents(SourceError):
+    """The broker's stream deletes events as soon as they are delivered, before they are scored."""
+
+
 class NotPublishable(WorkloadError):
     """The run is not fit to be published; the run before stays."""
 
@@ -113,6 +119,10 @@ class FetchRefused(WorkloadError):
     exit_code = 6
 
 
+class EventTooLarge(WorkloadError):
+    """An event is larger than its broker takes."""
+
+
 class BudgetExceeded(WorkloadError):
     """No variant of the model fits what a device can spare."""
 
@@ -123,6 +133,8 @@ class Unavailable(WorkloadError):
     """The world is not ready; trying again may help."""
 
     exit_code = 75
+    login_refused: bool = False
+    """The server refused the login: the Secret is wrong, or was rotated and not read again yet."""
 
 
 class FetchFailed(Unavailable):

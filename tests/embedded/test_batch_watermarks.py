@@ -15,7 +15,7 @@ import pytest
 from fourways_runtime.errors import SourceError
 from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads.batch import BatchRun, succeeded
-from tests.unit.test_batch import World
+from tests.kit.batch_world import World
 
 pytestmark = pytest.mark.embedded
 

@@ -21,7 +21,7 @@ from psycopg_pool.base import AttemptWithBackoff
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.postgres.connection import explain
 from fourways_runtime.io.store import (
-    Stream,
+    StreamDeclaration,
     open_reader,
     open_run_store,
     open_stream_writer,
@@ -395,7 +395,7 @@ async def test_a_line_cut_at_a_streams_commit_leaves_all_of_it_or_nothing(
     line: Callable[..., CutLine],
     forward: bool,
 ) -> None:
-    stream = Stream(f"stream-{forward}", "churn", "v1", "sha256:0", contract(), "topic")
+    stream = StreamDeclaration(f"stream-{forward}", "churn", "v1", "sha256:0", contract(), "topic")
     through = line(b"commit01", forward=forward)
     writer = open_stream_writer(through.uri, stream)
     writer.begin({0: 0})
@@ -425,7 +425,7 @@ def test_a_line_cut_with_two_batches_under_way_answers_for_each_of_them(
     postgres: Server,
     line: Callable[..., CutLine],
 ) -> None:
-    stream = Stream("two", "churn", "v1", "sha256:0", contract(), "topic")
+    stream = StreamDeclaration("two", "churn", "v1", "sha256:0", contract(), "topic")
     through = line(b"commit01", forward=False)
     writer = open_stream_writer(through.uri, stream)
     writer.begin({0: 0})
@@ -449,7 +449,7 @@ def test_a_line_cut_with_two_batches_under_way_answers_for_each_of_them(
 
 
 def test_a_stream_writer_goes_on_when_the_server_is_back(own_server: Server) -> None:
-    stream = Stream("n", "churn", "v1", "sha256:0", contract(), "topic")
+    stream = StreamDeclaration("n", "churn", "v1", "sha256:0", contract(), "topic")
     uri = own_server.database()
     writer = open_stream_writer(uri, stream)
     writer.begin({0: 0})

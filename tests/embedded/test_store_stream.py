@@ -17,7 +17,7 @@ from psycopg import sql
 from fourways_api import Contract
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store import (
-    Stream,
+    StreamDeclaration,
     StreamWriter,
     open_reader,
     open_run_store,
@@ -28,11 +28,11 @@ from fourways_runtime.io.store.sqlite_reader import LETTERS
 from fourways_runtime.io.store.streams.postgres_live import STREAM, LiveTarget
 from fourways_runtime.io.store.streams.stream import (
     DeadLetter,
+    DeadLetterReason,
+    EventPosition,
     Fenced,
     Move,
-    Place,
     Position,
-    Refused,
 )
 from tests.kit.stores import commit, contract, predictions
 from tests.kit.waiting import until
@@ -49,7 +49,7 @@ def open_stream(uri: str, namespace: str) -> Iterator[Open]:
 
     def make(spec: Contract | None = None, **more: Any) -> StreamWriter:
         told = {"version": "v1", "digest": "sha256:1", "source": "topic", **more}
-        stream = Stream(namespace, "anomaly", contract=spec or contract(), **told)
+        stream = StreamDeclaration(namespace, "anomaly", contract=spec or contract(), **told)
         opened.append(open_stream_writer(uri, stream))
         return opened[-1]
 
@@ -58,7 +58,7 @@ def open_stream(uri: str, namespace: str) -> Iterator[Open]:
         writer.close()
 
 
-async def live(uri: str, namespace: str, keys: list[Any], *places: Place) -> Any:
+async def live(uri: str, namespace: str, keys: list[Any], *places: EventPosition) -> Any:
     reader = open_reader(uri, 5.0)
     try:
         return await reader.live(namespace, "anomaly", keys, places)
@@ -198,7 +198,7 @@ async def test_a_worker_that_was_overtaken_writes_nothing_at_all(
 async def test_what_is_sent_ahead_is_done_in_order_and_refused_with_what_it_follows(
     postgres: Server,
 ) -> None:
-    stream = Stream("ahead", "anomaly", "v1", "sha256:1", contract(), "topic")
+    stream = StreamDeclaration("ahead", "anomaly", "v1", "sha256:1", contract(), "topic")
     writer, other = (open_stream_writer(postgres.uri(), stream) for _ in range(2))
     writer.begin({0: 0, 1: 0})
     writer.send([Move(0, 0, 2)], predictions([1]))
@@ -255,7 +255,7 @@ def test_tries_are_counted_taken_back_and_begun_anew(open_stream: Open) -> None:
     assert [writer.begin({0: 4})[0] for _ in range(3)] == [1, 2, 3]
     writer.release({0: 3})
     assert writer.positions({0: 0}) == {0: Position(4, 3)}
-    commit(writer, [Move(0, 4, 5)], predictions([]), tries=0)
+    commit(writer, [Move(0, 4, 5)], predictions([]), attempts=0)
     assert writer.positions({0: 0}) == {0: Position(5, 0)}
     assert open_stream(source="another").positions({0: 0}) == {0: Position(0, 0)}
 
@@ -295,20 +295,27 @@ async def test_dead_letters_are_found_by_place_beside_the_answers(
     commit(
         writer, [Move(0, 0, 3), Move(1, 0, far + 1)], answers, [letter(0), bare, twice, bytewise]
     )
-    places = [Place(0, 0), Place(0, 1), Place(0, 2), Place(1, far), Place(1, 0), Place(0, 99)]
+    places = [
+        EventPosition(0, 0),
+        EventPosition(0, 1),
+        EventPosition(0, 2),
+        EventPosition(1, far),
+        EventPosition(1, 0),
+        EventPosition(0, 99),
+    ]
     found = await live(uri, namespace, [7, 8], *places)
     why = "x: bad \\0 text"
     assert found.refused == {
-        Place(0, 0): Refused("1", why, 1),
-        Place(0, 1): Refused(None, why, 3),
-        Place(0, 2): Refused("b", why, 1),
-        Place(1, far): Refused(None, why, 1),
+        EventPosition(0, 0): DeadLetterReason("1", why, 1),
+        EventPosition(0, 1): DeadLetterReason(None, why, 3),
+        EventPosition(0, 2): DeadLetterReason("b", why, 1),
+        EventPosition(1, far): DeadLetterReason(None, why, 1),
     }
     assert {key: each.outputs for key, each in found.answers.items()} == {
         7: {"y": 0.5, "v": [1, 2**64 - 1]}
     }
-    found = await live(uri, namespace, [], Place(0, 1))
-    assert (found.answers, list(found.refused)) == ({}, [Place(0, 1)])
+    found = await live(uri, namespace, [], EventPosition(0, 1))
+    assert (found.answers, list(found.refused)) == ({}, [EventPosition(0, 1)])
     assert (await live(uri, namespace, [7])).refused == {}
     # A stream made anew counts from the start: what is there now is another event.
     open_stream(spec, source="another")
@@ -326,9 +333,9 @@ async def test_readers_follow_to_other_outputs_while_they_ask_for_dead_letters(
     reader = open_reader(uri, 5.0)
     for spec in (contract(), contract({"name": "z", "type": "string", "shape": [2]})):
         open_stream(spec)
-        found = await reader.live(namespace, "anomaly", [1], [Place(0, 0)])
+        found = await reader.live(namespace, "anomaly", [1], [EventPosition(0, 0)])
         assert found is not None
-        assert (found.contract, list(found.refused)) == (spec, [Place(0, 0)])
+        assert (found.contract, list(found.refused)) == (spec, [EventPosition(0, 0)])
     await reader.close()
 
 
@@ -352,7 +359,7 @@ async def test_dead_letters_are_found_by_their_table_s_key(
         connection.execute("ANALYZE fourways.dead_letters")
         row = connection.execute(STREAM, (namespace, "anomaly")).fetchone()
         assert row is not None
-        asking = LiveTarget.of(*row).asking([1], [Place(0, 7)], (namespace, "anomaly"))
+        asking = LiveTarget.of(*row).asking([1], [EventPosition(0, 7)], (namespace, "anomaly"))
         plan = connection.execute(sql.SQL("EXPLAIN ") + asking[0], asking[1]).fetchall()
         told = "\n".join(line for (line,) in plan)
         assert "using dead_letters_pkey" in told
@@ -429,7 +436,35 @@ def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first(
         thread.join()
     assert failures == []
     assert query(uri, "SELECT version FROM fourways.schema_version") == [(SCHEMA_VERSION,)]
-    stream = Stream("n", "anomaly", "v1", "sha256:1", contract(), "topic")
+    stream = StreamDeclaration("n", "anomaly", "v1", "sha256:1", contract(), "topic")
     writer = open_stream_writer(uri, stream)
     assert writer.begin({0: 0}) == {0: 1}
     writer.close()
+
+
+async def test_a_tombstone_deletes_an_answer_with_the_position(
+    uri: str, namespace: str, open_stream: Open
+) -> None:
+    writer = open_stream()
+    writer.begin({0: 0})
+    commit(writer, [Move(0, 0, 3)], predictions([1, 2, 3]))
+    writer.send([Move(0, 3, 5)], predictions([2]), (), [1, 9])
+    writer.receive()
+    assert list((await live(uri, namespace, [1, 2, 3])).answers) == [2, 3]
+    writer.send([Move(0, 5, 6)], predictions([]), [letter(5)], [3], attempts=0)
+    writer.receive()
+    assert list((await live(uri, namespace, [1, 2, 3])).answers) == [2]
+    assert writer.positions({0: 0}) == {0: Position(6, 0)}
+    with pytest.raises(Fenced):
+        commit(writer, [Move(0, 5, 7)], predictions([]), deleted=[2])
+    assert list((await live(uri, namespace, [1, 2, 3])).answers) == [2]
+
+
+def test_a_position_is_moved_back_only_from_where_it_is(open_stream: Open) -> None:
+    writer = open_stream()
+    writer.begin({0: 8, 1: 3})
+    writer.ping()
+    writer.move(Move(0, 8, 2))
+    assert writer.positions({0: 0, 1: 0}) == {0: Position(2, 0), 1: Position(3, 1)}
+    with pytest.raises(Fenced):
+        writer.move(Move(0, 8, 2))

@@ -11,7 +11,7 @@ import pytest
 
 from fourways_api import Paths, StreamSource
 from fourways_runtime.errors import BrokerUnavailable, ConfigError, TopicNotFound
-from fourways_runtime.io.store.streams.stream import Place
+from fourways_runtime.io.store.streams.stream import EventPosition
 from fourways_runtime.workloads.streaming import open_publisher
 from tests.kit.hosts import free_port
 from tests.kit.stream_rig import NatsServer, nats_server
@@ -36,8 +36,8 @@ async def test_an_event_with_one_id_is_there_once(server: NatsServer) -> None:
     publisher = open_publisher(nats_source(server.url), Paths())
     for _ in range(2):
         place = await publisher.publish("kä 1".encode(), b'{"x": 1}', {"ce-id": b"one"})
-        assert place == Place(0, 1)
-    assert await publisher.publish(b"k2", b'{"x": 2}', {"ce-id": b"two"}) == Place(0, 2)
+        assert place == EventPosition(0, 1)
+    assert await publisher.publish(b"k2", b'{"x": 2}', {"ce-id": b"two"}) == EventPosition(0, 2)
     await publisher.close()
 
     import nats

@@ -17,7 +17,12 @@ from fourways_api import Contract, GatewayConfig, Paths
 from fourways_http import Limits
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.base import Lookup, PublishedRun
-from fourways_runtime.io.store.streams.stream import LiveAnswer, LiveLookup, Place, Refused
+from fourways_runtime.io.store.streams.stream import (
+    DeadLetterReason,
+    EventPosition,
+    LiveAnswer,
+    LiveLookup,
+)
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.workloads.gateway.circuit_breaker import StoreCircuitBreaker
 from fourways_runtime.workloads.gateway.shell import build
@@ -59,9 +64,9 @@ class MemoryStore:
         self.rows["churn"]["ä/ b%2F"] = {"score": 9.0, "label": "odd", "ok": True}
         self.streams: dict[str, Contract] = {}
         self.live_rows: dict[str, dict[Key, LiveAnswer]] = {}
-        self.letters: dict[Place, Refused] = {}
+        self.letters: dict[EventPosition, DeadLetterReason] = {}
         self.asked: list[tuple[str, list[Key]]] = []
-        self.asked_places: list[Place] = []
+        self.asked_places: list[EventPosition] = []
         self.probes = 0
         self.down = self.closed = False
         self.fail_once = False
@@ -87,7 +92,7 @@ class MemoryStore:
         return Lookup(found, {key: rows[key] for key in keys if key in rows})
 
     async def live(
-        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[Place] = ()
+        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
     ) -> LiveLookup | None:
         self.asked.append((deployment, list(keys)))
         self.asked_places += places

@@ -13,7 +13,7 @@ import orjson
 
 from fourways_api import Contract, Route
 from fourways_runtime.errors import BrokerUnavailable
-from fourways_runtime.io.store.streams.stream import LiveAnswer, Place
+from fourways_runtime.io.store.streams.stream import EventPosition, LiveAnswer
 from fourways_runtime.scoring.columns import Key
 from tests.kit.gateway_plane import DIGEST, Running, asking, running
 from tests.kit.waiting import until_async
@@ -42,7 +42,7 @@ class Broker:
     """
 
     def __init__(self) -> None:
-        self.places: dict[bytes, Place] = {}
+        self.places: dict[bytes, EventPosition] = {}
         self.silent = False
         self.events: list[tuple[bytes, Any, dict[str, bytes]]] = []
         self.down = self.closed = False
@@ -54,14 +54,16 @@ class Broker:
             raise BrokerUnavailable("10.1.2.3:9092 refused")
         self.connected += 1
 
-    async def publish(self, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> Place | None:
+    async def publish(
+        self, key: bytes, value: bytes, headers: Mapping[str, bytes]
+    ) -> EventPosition | None:
         if self.hold is not None:
             await self.hold.wait()
         if self.down:
             raise BrokerUnavailable("10.1.2.3:9092 refused")
         identity = headers["ce-id"]
         if identity not in self.places:
-            self.places[identity] = Place(0, len(self.events))
+            self.places[identity] = EventPosition(0, len(self.events))
             self.events.append((key, orjson.loads(value), dict(headers)))
         return None if self.silent else self.places[identity]
 

@@ -16,7 +16,7 @@ from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.runs.ledger import Claim, Plan, RunLedger, RunSettings
 from fourways_runtime.io.store.runs.publish import Sealed
 from fourways_runtime.io.store.streams.stream import DeadLetter, Move
-from fourways_runtime.scoring.columns import Predictions, Reject
+from fourways_runtime.scoring.columns import Key, Predictions, Reject
 from fourways_runtime.scoring.splits import Split
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -54,10 +54,11 @@ def commit(
     moves: Sequence[Move],
     answers: Predictions,
     dead: Sequence[DeadLetter] = (),
-    tries: int = 1,
+    deleted: Sequence[Key] = (),
+    attempts: int = 1,
 ) -> None:
     """Write a stream's answers, and wait until that is done."""
-    writer.send(moves, answers, dead, tries=tries)
+    writer.send(moves, answers, dead, deleted, attempts=attempts)
     writer.receive()
 
 

@@ -351,7 +351,10 @@ async def test_index_and_metrics_name_the_mode(tmp_path: Path) -> None:
         _, index = await plane.get("/")
         modes = {each["deployment"]: each["mode"] for each in index["deployments"]}
         assert modes == {"churn": "batch", "grid": "batch", "score": "realtime"}
-        assert (await plane.get("/v2"))[1]["extensions"] == ["binary_tensor_data"]
+        assert (await plane.get("/v2"))[1]["extensions"] == [
+            "binary_tensor_data",
+            "model_repository",
+        ]
         plane.store.down = True
         _, index = await plane.get("/")
         text = (await plane.client.get("/metrics")).text

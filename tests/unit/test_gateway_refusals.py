@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fourways_runtime.io.store.streams.stream import Place, Refused
+from fourways_runtime.io.store.streams.stream import DeadLetterReason, EventPosition
 from fourways_runtime.workloads.gateway.refusals import FAILED
 from tests.kit.gateway_plane import Running, asking
 from tests.kit.gateway_streams import (
@@ -37,7 +37,7 @@ async def both(tmp_path: Path) -> AsyncIterator[tuple[Running, Broker]]:
 def refuse(plane: Running, broker: Broker, at: int, why: str = WHY, attempts: int = 1) -> str:
     """Make the broker's event at a position a dead letter; return its id."""
     identity = broker.events[at][2]["ce-id"].decode()
-    plane.store.letters[Place(0, at)] = Refused(identity, why, attempts)
+    plane.store.letters[EventPosition(0, at)] = DeadLetterReason(identity, why, attempts)
     return identity
 
 
@@ -71,7 +71,7 @@ async def test_who_asks_for_a_refused_event_is_told_the_reason(
         assert "retry-after" not in got.headers
     assert len(broker.events) == 1
     # What is known is not asked for again.
-    assert plane.store.asked_places == [Place(0, 0)] * 2
+    assert plane.store.asked_places == [EventPosition(0, 0)] * 2
 
 
 async def test_a_repeated_question_finds_out_by_itself(both: tuple[Running, Broker]) -> None:
@@ -137,7 +137,7 @@ async def test_another_event_at_its_place_is_not_its_own(both: tuple[Running, Br
     plane, broker = both
     await post(plane, tensors("c1"))
     for identity in ("another", None):  # a stream made anew counts from the start
-        plane.store.letters[Place(0, 0)] = Refused(identity, WHY, 1)
+        plane.store.letters[EventPosition(0, 0)] = DeadLetterReason(identity, WHY, 1)
         assert (await location(plane)).status_code == 202
     refuse(plane, broker, 0)
     assert (await location(plane)).status_code == 422
@@ -249,11 +249,11 @@ async def test_dead_letters_are_asked_for_where_an_answer_is_awaited_and_nowhere
     assert plane.store.asked_places == []
     asked = len(plane.store.asked)
     assert (await location(plane, "c2")).status_code == 202
-    assert plane.store.asked_places == [Place(0, 0)]
+    assert plane.store.asked_places == [EventPosition(0, 0)]
     rows(plane)["c2"] = stored(0.5)
     for _ in range(3):
         assert (await location(plane, "c2")).status_code == 200
     # With the last look that found it unanswered, and in the same question as its key.
-    assert plane.store.asked_places == [Place(0, 0)] * 2
+    assert plane.store.asked_places == [EventPosition(0, 0)] * 2
     assert len(plane.store.asked) == asked + 4
     assert len(broker.events) == 1

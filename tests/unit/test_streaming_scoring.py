@@ -13,7 +13,7 @@ from fourways_runtime.io.brokers.source import Events
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import Pipeline
-from fourways_runtime.workloads.streaming.scoring import Outcome, Scorer
+from fourways_runtime.workloads.streaming.scoring import EventScorer, ScoredEvents
 
 
 class Sums:
@@ -32,7 +32,7 @@ class Sums:
         return {"y": np.asarray(total, np.float64)}
 
 
-def scorer(inputs: list[dict[str, Any]], *tensors: Tensor, key: str = "string") -> Scorer:
+def scorer(inputs: list[dict[str, Any]], *tensors: Tensor, key: str = "string") -> EventScorer:
     contract = Contract.model_validate(
         {
             "entityKey": {"name": "id", "type": key},
@@ -41,10 +41,10 @@ def scorer(inputs: list[dict[str, Any]], *tensors: Tensor, key: str = "string") 
         }
     )
     model = Sums(*tensors)
-    return Scorer(contract, model, Pipeline(contract, model), 64)
+    return EventScorer(contract, model, Pipeline(contract, model), 64)
 
 
-def plain(key: str = "string") -> Scorer:
+def plain(key: str = "string") -> EventScorer:
     fields: list[dict[str, Any]] = [
         {"name": "a", "type": "float32", "range": {"min": -100}},
         {"name": "b", "type": "float32"},
@@ -52,7 +52,7 @@ def plain(key: str = "string") -> Scorer:
     return scorer(fields, Tensor("x", "float32", (None, 2)), key=key)
 
 
-def mixed() -> Scorer:
+def mixed() -> EventScorer:
     fields: list[dict[str, Any]] = [
         {"name": "v", "type": "float32", "shape": [2]},
         {"name": "n", "type": "int16"},
@@ -76,7 +76,7 @@ def events(values: Sequence[bytes | None], keys: Sequence[bytes | None] | None =
     return Events([0] * count, range(count), keys, values, lambda at: ())
 
 
-def answers(outcome: Outcome) -> dict[Any, float]:
+def answers(outcome: ScoredEvents) -> dict[Any, float]:
     found = outcome.predictions
     return dict(zip(found.keys.tolist(), found.columns["y"].tolist(), strict=True))
 
@@ -93,7 +93,7 @@ POISON: list[tuple[bytes | None, str]] = [
     (b'{"a": 1, "b": ', "event: it is not JSON: unexpected end of data"),
     (b'{"a": NaN, "b": 1}', "event: it is not JSON: unexpected character, expected a JSON value"),
     (b"\xff\xfe", "event: it is not JSON: str is not valid UTF-8"),
-    (None, "event: it is not JSON: it is empty"),
+    (b"", "event: it is not JSON: it is empty"),
     (b"[1, 2]", "event: it is not a JSON object"),
     (b'{"a": 1}', "b: missing"),
     (b'{"a": 1, "b": null}', "b: missing"),
@@ -188,3 +188,31 @@ def test_no_event_can_stand_for_another() -> None:
     # Joined by commas these three would be three other documents.
     given = events([b'{"a":1,"b":1},{"a":2,"b":2}', b'{"a":9,"b":9,"c":[{}', b"{}]}"])
     assert set(plain().score(given).refusals) == {0, 1, 2}
+
+
+def test_a_tombstone_deletes_the_answer_of_its_key_unless_an_event_follows() -> None:
+    good = b'{"a": 1.5, "b": 2.5}'
+    given = events([good, good, None, None, good], [b"x", b"y", b"x", b"z", b"z"])
+    outcome = plain().score(given)
+    assert answers(outcome) == {"y": 4.0, "z": 4.0}
+    assert outcome.predictions.rows.tolist() == [1, 4]
+    assert outcome.deleted == ("x",)
+    assert outcome.refusals == {}
+
+
+@pytest.mark.parametrize("key", [None, b"", b"\xff"])
+def test_a_tombstone_without_a_key_is_refused(key: bytes | None) -> None:
+    outcome = plain().score(events([None], [key]))
+    assert outcome.refusals == {0: "id: a tombstone without a valid key"}
+    assert outcome.deleted == ()
+
+
+def test_a_key_of_the_broker_may_be_any_int64() -> None:
+    record = b'{"a": 1, "b": 2}'
+    keys = [b"1234567890123456789", b"9223372036854775807", b"-9223372036854775808"]
+    outcome = plain("int64").score(events([record] * 3, keys))
+    assert answers(outcome) == {int(key): 3.0 for key in keys}
+    outside = [b"9223372036854775808", b"-9223372036854775809", b"1" * 20]
+    outcome = plain("int64").score(events([record, record, record, None], [*outside, outside[0]]))
+    assert sorted(outcome.refusals) == [0, 1, 2, 3]
+    assert (answers(outcome), outcome.deleted) == ({}, ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,54 @@ from prometheus_client import CollectorRegistry
 from fourways_api import Contract
 from fourways_api.base import SKIP_RULES
 from fourways_api.runtime_config import StreamConfig
-from fourways_runtime.errors import BrokerUnavailable, ModelError
-from fourways_runtime.io.brokers.source import Events, Holder
-from fourways_runtime.io.store import Stream, StreamWriter, open_reader, open_stream_writer
+from fourways_runtime.errors import BrokerUnavailable, ModelError, StoreFull, StoreUnavailable
+from fourways_runtime.io.brokers.source import (
+    Events,
+    LogBounds,
+    PartitionListener,
+    PositionsOutOfRange,
+    SourceReplaced,
+)
+from fourways_runtime.io.store import (
+    StreamDeclaration,
+    StreamWriter,
+    open_reader,
+    open_stream_writer,
+)
 from fourways_runtime.io.store.streams.stream import Move, Position
 from fourways_runtime.scoring.columns import Array, Predictions
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.workloads.streaming.ledger import StreamLedger
 from fourways_runtime.workloads.streaming.observed import StreamMetrics
-from fourways_runtime.workloads.streaming.scoring import Scorer
-from fourways_runtime.workloads.streaming.worker import Worker
+from fourways_runtime.workloads.streaming.scoring import EventScorer
+from fourways_runtime.workloads.streaming.worker import StreamWorker
 from tests.kit.stores import commit
 from tests.kit.waiting import until
+
+
+class Failing:
+    """A store whose commits fail a number of times, and notes when it was asked where it stands."""
+
+    def __init__(self, writer: StreamWriter, error: StoreUnavailable, times: int) -> None:
+        self._writer = writer
+        self._error = error
+        self.left = times
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
+        self.asked += 1
+        return self._writer.positions(partitions)
+
+    def send(self, *what: Any, attempts: int) -> None:
+        if self.left:
+            self.left -= 1
+            raise self._error
+        self._writer.send(*what, attempts=attempts)
+
 
 CONTRACT = Contract.model_validate(
     {
@@ -58,39 +93,47 @@ class Doubling:
 
 
 class Memory:
-    """A source of two partitions; ``failure`` ends it."""
+    """A source of two partitions; ``failure`` ends it. None as a value is a tombstone."""
 
     identity = "memory"
 
     def __init__(self, *partitions: Sequence[float]) -> None:
-        self.values = [list(values) for values in partitions]
+        self.values: list[list[float]] = [list(values) for values in partitions]
         self.at: dict[int, int] = {}
         self.failure: Exception | None = None
         self.closed = False
+        self.oldest = 0
+        self.key_of: dict[tuple[int, int], bytes] = {}
+        self.once: Exception | None = None
+        """What the next poll raises."""
 
     def open(self, seconds: float) -> None: ...
 
-    def start(self, holder: Holder) -> None:
-        self.at = dict(holder.assigned(range(len(self.values))))
+    def start(self, listener: PartitionListener) -> None:
+        self.at = dict(listener.assigned(range(len(self.values))))
 
-    def first(self, partition: int) -> int:
-        return 0
+    def bounds(self, partition: int) -> LogBounds:
+        return LogBounds(self.oldest, len(self.values[partition]))
 
     def poll(self, most: int, wait: float, gather: float) -> Events | None:
         if self.failure is not None:
             raise self.failure
+        if self.once is not None:
+            error, self.once = self.once, None
+            raise error
         places = [
             (partition, position)
             for partition, start in self.at.items()
-            for position in range(start, len(self.values[partition]))
+            for position in range(max(start, self.oldest), len(self.values[partition]))
         ][:most]
         if not places:
             time.sleep(0.001)
             return None
         for partition, position in places:
             self.at[partition] = position + 1
-        keys = [f"{partition}-{position}".encode() for partition, position in places]
-        values = [b'{"x": %r}' % self.values[p][at] for p, at in places]
+        keys = [self.key_of.get(place, b"%d-%d" % place) for place in places]
+        found = [self.values[p][at] for p, at in places]
+        values = [None if value is None else b'{"x": %r}' % value for value in found]
         partitions, positions = zip(*places, strict=True)
         return Events(partitions, positions, keys, values, lambda at: (("n", b"%d" % at),))
 
@@ -104,11 +147,13 @@ class Memory:
 
     def passed(self, positions: Mapping[int, int]) -> None: ...
 
-    def lag(self) -> Mapping[int, int]:
-        return {}
+    def newest(self) -> Mapping[int, int]:
+        return {partition: len(values) for partition, values in enumerate(self.values)}
 
-    def available(self) -> bool:
-        return self.failure is None
+    def check(self) -> None: ...
+
+    def problem(self) -> str:
+        return "" if self.failure is None else str(self.failure)
 
     def close(self) -> None:
         self.closed = True
@@ -117,12 +162,14 @@ class Memory:
 class Rig:
     def __init__(self, folder: Path) -> None:
         self.uri = f"sqlite:///{folder}/store.db"
+        self.wrap: Callable[[StreamWriter], StreamWriter] = lambda writer: writer
+        self.metrics = StreamMetrics(CollectorRegistry())
         self.model = Doubling()
         self.stop = threading.Event()
         self.failure: BaseException | None = None
 
     def writer(self) -> StreamWriter:
-        stream = Stream("n", "d", "v1", "sha256:0", CONTRACT, "memory")
+        stream = StreamDeclaration("n", "d", "v1", "sha256:0", CONTRACT, "memory")
         return open_stream_writer(self.uri, stream)
 
     def start(self, source: Memory, **streaming: Any) -> None:
@@ -140,10 +187,10 @@ class Rig:
             },
             context=SKIP_RULES,
         )
-        scorer = Scorer(CONTRACT, self.model, Pipeline(CONTRACT, self.model), 4)
-        metrics = StreamMetrics(CollectorRegistry())
-        ledger = StreamLedger(self.writer(), self.stop)
-        worker = Worker(config, scorer, source, ledger, metrics, self.stop)
+        scorer = EventScorer(CONTRACT, self.model, Pipeline(CONTRACT, self.model), 4)
+        ledger = StreamLedger(self.wrap(self.writer()), self.stop)
+        worker = StreamWorker(config, scorer, source, ledger, self.metrics, self.stop)
+        self.worker = worker
 
         def run() -> None:
             try:
@@ -300,3 +347,96 @@ def test_a_broker_that_is_away_for_good_ends_the_worker_with_the_reason(rig: Rig
     rig.thread.join(10)
     assert str(rig.failure) == "gone"
     assert source.closed
+
+
+def failing(rig: Rig, error: StoreUnavailable, times: int) -> list[Failing]:
+    made: list[Failing] = []
+
+    def wrap(writer: StreamWriter) -> StreamWriter:
+        made.append(Failing(writer, error, times))
+        return made[-1]  # type: ignore[return-value]
+
+    rig.wrap = wrap
+    return made
+
+
+def test_a_commit_that_fails_is_repeated_though_no_further_event_comes(rig: Rig) -> None:
+    failing(rig, StoreUnavailable("the connection broke"), 1)
+    left = rig.work(Memory([1.0], []))
+    assert left[0] == Position(1, 0)
+    assert rig.answers() == {"0-0": 2.0}
+    assert rig.failure is None
+
+
+def test_a_store_that_takes_no_writes_is_asked_less_and_less_often(rig: Rig) -> None:
+    stores = failing(rig, StoreFull("no room"), 3)
+    source = Memory(range(20, 30), [])
+    rig.start(source)
+    until(lambda: rig.worker.problem() == "no room", "the worker is not ready")
+    until(lambda: rig.positions()[0].next == 10, "10 events are done", interval=0.005)
+    assert rig.worker.problem() == ""
+    # Once at the start, and after each of the failures: of the two batches in flight one counts.
+    assert stores[0].asked <= 5
+    rig.end()
+
+
+def test_positions_that_the_log_has_not_are_looked_up_again(rig: Rig) -> None:
+    source = Memory(range(20, 24), [])
+    rig.start(source)
+    until(lambda: rig.positions()[0].next == 4, "4 events are done", interval=0.005)
+    source.once = PositionsOutOfRange("partition 0")
+    source.at[0] = 99  # Where it would read on, had it not been told.
+    source.values[0] += range(24, 30)
+    until(lambda: rig.positions()[0].next == 10, "10 events are done", interval=0.005)
+    rig.end()
+    assert len(rig.answers()) == 10
+    assert rig.letters() == []
+
+
+def test_a_log_restored_to_an_older_state_is_read_from_its_oldest_event(rig: Rig) -> None:
+    before = rig.writer()
+    before.begin({0: 50})
+    before.close()
+    source = Memory(range(20, 24), [])
+    source.oldest = 1
+    rig.start(source)
+    until(lambda: rig.positions()[0].next == 4, "4 events are done", interval=0.005)
+    (warning,) = rig.worker.warnings()
+    assert "restored to an older state" in warning
+    rig.end()
+    assert sorted(rig.answers()) == ["0-1", "0-2", "0-3"]
+
+
+def test_events_that_retention_deleted_are_counted_and_the_rest_is_read(rig: Rig) -> None:
+    before = rig.writer()
+    before.begin({0: 1})
+    before.release({0: 1})
+    before.close()
+    source = Memory(range(20, 26), [])
+    source.oldest = 4
+    rig.start(source)
+    until(lambda: rig.positions()[0].next == 6, "6 events are done", interval=0.005)
+    (warning,) = rig.worker.warnings()
+    assert "deleted the positions 1 to 3 of partition 0" in warning
+    rig.end()
+    assert sorted(rig.answers()) == ["0-4", "0-5"]
+
+
+def test_a_source_made_anew_ends_the_worker_with_all_written_that_was_read(rig: Rig) -> None:
+    source = Memory(range(20, 28), [])
+    rig.start(source)
+    until(lambda: source.at.get(0) == 8, "8 events are read", interval=0.001)
+    source.failure = SourceReplaced("made anew")
+    rig.thread.join(10)
+    assert isinstance(rig.failure, SourceReplaced)
+    assert rig.positions()[0].next == 8
+    assert source.closed
+
+
+def test_a_tombstone_deletes_the_answer(rig: Rig) -> None:
+    source = Memory([1, 2], [])
+    source.values[0] += [None]  # type: ignore[list-item]
+    source.key_of[(0, 2)] = b"0-0"
+    assert rig.work(source)[0] == Position(3, 0)
+    assert rig.answers() == {"0-1": 4.0}
+    assert rig.letters() == []

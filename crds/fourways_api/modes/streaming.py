@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Protocol
 
 from pydantic import Field
 
@@ -12,8 +12,23 @@ from ..model import SecretReference
 from ..values import Duration
 
 
+class BrokerSettings(Protocol):
+    """What the settings of every broker say, to the network policy, the mounts and the runtime."""
+
+    DEFAULT_PORT: ClassVar[int | None]
+    """The port of an address that names none; None: every address names its port."""
+
+    credentials: SecretReference | None
+
+    def addresses(self) -> list[str]:
+        """Return the addresses of the broker's servers."""
+        ...
+
+
 class KafkaSource(ApiModel):
     """Events from a Kafka topic."""
+
+    DEFAULT_PORT: ClassVar[int | None] = None
 
     bootstrap_servers: KafkaServers
     """HOST:PORT, comma separated."""
@@ -29,9 +44,15 @@ class KafkaSource(ApiModel):
     credentials: SecretReference | None = None
     """Client settings (SASL, TLS) from a mounted Secret."""
 
+    def addresses(self) -> list[str]:
+        """Return HOST:PORT of each server."""
+        return self.bootstrap_servers.split(",")
+
 
 class NatsSource(ApiModel):
     """Events from a NATS JetStream stream."""
+
+    DEFAULT_PORT: ClassVar[int | None] = 4222
 
     servers: NatsServers
     """nats://HOST:PORT, comma separated."""
@@ -44,6 +65,10 @@ class NatsSource(ApiModel):
 
     credentials: SecretReference | None = None
     """NATS credentials from a mounted Secret."""
+
+    def addresses(self) -> list[str]:
+        """Return the URL of each server."""
+        return self.servers.split(",")
 
 
 class StreamSource(ApiModel):
@@ -62,6 +87,15 @@ class StreamSource(ApiModel):
             "set exactly one of kafka and nats",
         ),
     )
+
+    def broker_name(self) -> str:
+        """Return the name of the one field that is set: the kind of broker."""
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+    def broker(self) -> BrokerSettings:
+        """Return the settings of the one broker that is set."""
+        settings: BrokerSettings = getattr(self, self.broker_name())
+        return settings
 
 
 class MicroBatch(ApiModel):

@@ -13,8 +13,6 @@ from . import parts, worker
 
 CONTAINER = "stream"
 
-NATS_PORT = 4222
-
 
 def name_of(deployment: str) -> str:
     """Return the name of a streaming deployment's Deployment and of what stands beside it."""
@@ -28,18 +26,15 @@ def replicas(streaming: Streaming) -> int:
 
 def ports_of(source: StreamSource) -> set[int]:
     """Return the TCP ports of a source's brokers, as far as the spec names them."""
-    if source.kafka:
-        servers = source.kafka.bootstrap_servers
-    else:
-        assert source.nats is not None  # noqa: S101  (StreamSource's rule: one of the two)
-        servers = source.nats.servers
-    return {NATS_PORT if broker.port is None else broker.port for broker in brokers(servers)}
+    broker = source.broker()
+    found = (address.port for address in brokers(",".join(broker.addresses())))
+    ports = (broker.DEFAULT_PORT if port is None else port for port in found)
+    return {port for port in ports if port is not None}
 
 
 def credentials_of(source: StreamSource) -> SecretReference | None:
     """Return the Secret with a source's credentials."""
-    broker = source.kafka or source.nats
-    return broker.credentials if broker else None
+    return source.broker().credentials
 
 
 def route(deployment: ModelDeployment, url: str | None) -> Route | None:

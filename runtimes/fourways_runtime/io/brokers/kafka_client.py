@@ -1,4 +1,4 @@
-"""What reader and publisher share of Kafka: settings from a Secret, errors in words, the topic.
+"""What source and publisher share of Kafka: settings from a Secret, messages of errors, the topic.
 
 A Secret's files are named as librdkafka names its properties. Only those of authentication and TLS
 are taken: others would let a Secret load a library or read a file.
@@ -46,13 +46,15 @@ _REFUSED = (
 _log = logging.getLogger("fourways.kafka")
 
 
-class Trouble:
-    """What librdkafka last said of its connections, for the words of a failure."""
+class BrokerFailure:
+    """What librdkafka last reported of its connections, for the message of a failure."""
 
     def __init__(self) -> None:
         self._text = ""
         self.since: float | None = None
         """When all brokers went away; None while one is there."""
+
+        self.login_refused = False
 
     def heard(self, error: KafkaError) -> None:
         """Take note; librdkafka calls this from within a poll."""
@@ -61,23 +63,29 @@ class Trouble:
                 self.since = monotonic()
         else:
             self._text = error.str()
+            self.login_refused = error.code() in _REFUSED
 
-    def told(self, error: KafkaError) -> str:
-        """Return the most telling words there are."""
+    def ended(self) -> None:
+        """Note that a broker answers."""
+        self.since = None
+        self.login_refused = False
+
+    def described(self, error: KafkaError) -> str:
+        """Return the most specific text there is."""
         return (self._text or error.str())[:300]
 
 
-def settings(source: KafkaSource, paths: Paths, trouble: Trouble) -> dict[str, Any]:
-    """Return what every client of this broker is told.
+def settings(source: KafkaSource, paths: Paths, failure: BrokerFailure) -> dict[str, Any]:
+    """Return the settings of every client of this broker.
 
     Raises:
         ConfigError: the Secret is missing, or holds what may not be set.
 
     """
-    told: dict[str, Any] = {
+    found: dict[str, Any] = {
         "bootstrap.servers": source.bootstrap_servers,
         "client.id": "fourways",
-        "error_cb": trouble.heard,
+        "error_cb": failure.heard,
         "logger": _log,
         "socket.keepalive.enable": True,
         "reconnect.backoff.ms": 50,
@@ -85,8 +93,8 @@ def settings(source: KafkaSource, paths: Paths, trouble: Trouble) -> dict[str, A
         "allow.auto.create.topics": False,
     }
     if source.credentials is not None:
-        told |= read_secret(Path(paths.secrets_root) / source.credentials.secret_name)
-    return told
+        found |= read_secret(Path(paths.secrets_root) / source.credentials.secret_name)
+    return found
 
 
 def read_secret(folder: Path) -> dict[str, str]:
@@ -106,7 +114,7 @@ def read_secret(folder: Path) -> dict[str, str]:
     return found
 
 
-def look_up(client: Any, source: KafkaSource, trouble: Trouble, seconds: float) -> Any:
+def look_up(client: Any, source: KafkaSource, failure: BrokerFailure, seconds: float) -> Any:
     """Return the topic's metadata, and the cluster's id (blocking).
 
     Raises:
@@ -118,8 +126,8 @@ def look_up(client: Any, source: KafkaSource, trouble: Trouble, seconds: float) 
         # Of all topics: to be asked for one makes some brokers create it.
         metadata = client.list_topics(timeout=seconds)
     except KafkaException as error:
-        raise unavailable(error, source, trouble) from None
-    trouble.since = None
+        raise unavailable(error, source, failure) from None
+    failure.ended()
     topic = metadata.topics.get(source.topic)
     if topic is None or (topic.error is not None and topic.error.code() in _ABSENT):
         raise missing(source)
@@ -134,14 +142,27 @@ def missing(source: KafkaSource) -> TopicNotFound:
 
 
 def unavailable(
-    error: KafkaException, source: KafkaSource, trouble: Trouble
+    error: KafkaException, source: KafkaSource, failure: BrokerFailure
 ) -> BrokerUnavailable | TopicNotFound:
     """Return an error of librdkafka's in our words."""
     code = error.args[0]
     if code.code() in _ABSENT:
         return missing(source)
-    verb = "refuses us" if code.code() in _REFUSED else "does not answer"
-    return BrokerUnavailable(f"Kafka at {source.bootstrap_servers} {verb}: {trouble.told(code)}")
+    refused = code.code() in _REFUSED or failure.login_refused
+    if refused and source.credentials is not None:
+        verb = f"refuses the login in the Secret {source.credentials.secret_name}"
+    else:
+        verb = "refuses us" if refused else "does not answer"
+    found = BrokerUnavailable(
+        f"Kafka at {source.bootstrap_servers} {verb}: {failure.described(code)}"
+    )
+    found.login_refused = refused
+    return found
+
+
+def is_absent(error: KafkaError) -> bool:
+    """Tell whether an error means that the topic is not there."""
+    return error.code() in _ABSENT
 
 
 def headers_of(found: Any) -> tuple[tuple[str, bytes], ...]:

@@ -2,7 +2,8 @@
 
 Owns librdkafka's traps: partitions are started at the store's positions from within the rebalance
 callback; the poll loop never stops, partitions are paused instead; offsets go to the broker only
-for those who watch a group's lag there.
+for those who watch a group's lag there; and a position that the log does not have is an error to be
+looked into, never a silent jump to another one.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import starmap
+from pathlib import Path
 from time import monotonic
 
 from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
     KafkaException,
@@ -20,37 +23,68 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from fourways_api import Paths
 from fourways_api.modes import KafkaSource
-from fourways_runtime.errors import BrokerUnavailable
+from fourways_runtime.errors import BrokerUnavailable, TopicNotFound
+from fourways_runtime.retry import Outage
 
-from .kafka_client import Trouble, headers_of, look_up, missing, settings, unavailable
-from .source import OUTAGE_SECONDS, Events, Headers, Holder
+from .kafka_client import (
+    BrokerFailure,
+    headers_of,
+    is_absent,
+    look_up,
+    missing,
+    read_secret,
+    settings,
+    unavailable,
+)
+from .source import (
+    ABSENT_SECONDS,
+    OUTAGE_SECONDS,
+    Events,
+    Headers,
+    LogBounds,
+    PartitionListener,
+    PositionsOutOfRange,
+    SourceReplaced,
+)
 
 _TELL_SECONDS = 5.0
-"""Between two commits of offsets to the broker, and two looks at what is newest."""
+"""Between two commits of offsets to the broker."""
+
+_RECONNECT_SECONDS = 1.0
+"""Between two attempts to reach a broker that is away."""
+
+_ASK_SECONDS = 2.0
+
+_OUT_OF_RANGE = (
+    KafkaError._AUTO_OFFSET_RESET,
+    KafkaError.OFFSET_OUT_OF_RANGE,
+)
 
 _log = logging.getLogger("fourways.kafka")
 
 
 class KafkaEvents:
-    """A topic, as a member of a consumer group; see :class:`.source.Source`."""
+    """A topic, as a member of a consumer group; see :class:`.source.EventSource`."""
 
     identity = ""
 
     def __init__(self, source: KafkaSource, paths: Paths, group: str) -> None:
         self._source = source
-        self._trouble = Trouble()
-        self._settings = settings(source, paths, self._trouble)
+        self._paths = paths
+        self._broker_failure = BrokerFailure()
+        self._settings = settings(source, paths, self._broker_failure)
         self._group = group
         self._held: set[int] = set()
-        self._newest: dict[int, int] = {}
         self._passed: dict[int, int] = {}
-        self._told = monotonic()
-        self._paused = False
+        self._told = self._looked = monotonic()
         self._failure: BaseException | None = None
+        self._replaced = False
+        self._absent = Outage(ABSENT_SECONDS)
+        self._gone: TopicNotFound | None = None
 
     def open(self, seconds: float) -> None:
         """Connect and look the topic up."""
@@ -59,7 +93,8 @@ class KafkaEvents:
             | {
                 "group.id": self._group,
                 "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
+                # A position that is not in the log is looked into, not replaced by another one.
+                "auto.offset.reset": "error",
                 "partition.assignment.strategy": "cooperative-sticky",
                 # A worker that died keeps its partitions this long.
                 "session.timeout.ms": 6000,
@@ -72,24 +107,20 @@ class KafkaEvents:
                 "topic.metadata.refresh.interval.ms": 10_000,
             }
         )
-        _, cluster = look_up(self._consumer, self._source, self._trouble, seconds)
-        topic = self._source.topic
+        _, cluster = look_up(self._consumer, self._source, self._broker_failure, seconds)
+        self._admin = AdminClient(self._settings)
         try:
-            admin = AdminClient(self._settings)
-            described = admin.describe_topics(
-                TopicCollection([topic]), request_timeout=max(seconds, 1.0)
-            )
-            number = described[topic].result(max(seconds, 1.0) + 1).topic_id
+            number = self._topic_id(max(seconds, 1.0))
         except KafkaException as error:
-            raise unavailable(error, self._source, self._trouble) from None
-        self.identity = f"kafka/{cluster}/{topic}/{number}"
+            raise unavailable(error, self._source, self._broker_failure) from None
+        self.identity = f"kafka/{cluster}/{self._source.topic}/{number}"
 
-    def start(self, holder: Holder) -> None:
+    def start(self, listener: PartitionListener) -> None:
         """Join the group."""
 
         def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             try:
-                starts = holder.assigned([found.partition for found in partitions])
+                starts = listener.assigned([found.partition for found in partitions])
             except BaseException as error:  # noqa: BLE001  (it must not pass through librdkafka)
                 self._failure = error
                 consumer.incremental_assign(partitions)
@@ -101,29 +132,28 @@ class KafkaEvents:
         def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             gone = [found.partition for found in partitions]
             try:
-                holder.revoked(gone)
+                listener.revoked(gone)
             except BaseException as error:  # noqa: BLE001  (as above)
                 self._failure = error
             self._held -= set(gone)
             for partition in gone:
-                self._newest.pop(partition, None)
                 self._passed.pop(partition, None)
 
         self._consumer.subscribe(
             [self._source.topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked
         )
 
-    def first(self, partition: int) -> int:
-        """Return the oldest position there is."""
+    def bounds(self, partition: int) -> LogBounds:
+        """Ask the broker which positions there are."""
         place = TopicPartition(self._source.topic, partition)
         try:
-            low, _ = self._consumer.get_watermark_offsets(place, timeout=5.0)
+            return LogBounds(*self._consumer.get_watermark_offsets(place, timeout=5.0))
         except KafkaException as error:
-            raise unavailable(error, self._source, self._trouble) from None
-        return int(low)
+            raise unavailable(error, self._source, self._broker_failure) from None
 
     def poll(self, most: int, wait: float, gather: float) -> Events | None:
         """Wait for events."""
+        self._raise_findings()
         messages = self._consumed(1, wait) if wait else []
         if wait and not messages:
             self._look()
@@ -138,6 +168,7 @@ class KafkaEvents:
             [message.key() for message in messages],
             [message.value() for message in messages],
             lambda at: _headers(messages[at]),
+            lambda at: _time(messages[at]),
         )
 
     def idle(self, seconds: float) -> None:
@@ -166,18 +197,75 @@ class KafkaEvents:
         """Take note; the broker is told every few seconds."""
         self._passed.update(positions)
 
-    def lag(self) -> Mapping[int, int]:
-        """Return the newest positions known."""
-        return dict(self._newest)
+    def newest(self) -> Mapping[int, int]:
+        """Ask the broker for the newest positions."""
+        # Not the consumer's own figures: those stand still while its partitions are paused.
+        places = [TopicPartition(self._source.topic, partition) for partition in list(self._held)]
+        if not places:
+            return {}
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = self._admin.list_offsets(
+            dict.fromkeys(places, latest), request_timeout=_ASK_SECONDS
+        )
+        try:
+            return {
+                place.partition: int(found.result(_ASK_SECONDS + 1).offset)
+                for place, found in asked.items()
+            }
+        except KafkaException as error:
+            raise self._unavailable(error) from None
+        except TimeoutError:
+            raise BrokerUnavailable(self._silent()) from None
 
-    def available(self) -> bool:
-        """Tell whether a broker answers."""
-        return self._trouble.since is None
+    def check(self) -> None:
+        """Ask the broker whether the topic is the one it was."""
+        try:
+            number = self._topic_id(_ASK_SECONDS)
+        except KafkaException as error:
+            found = unavailable(error, self._source, self._broker_failure)
+            if isinstance(found, BrokerUnavailable):
+                raise found from None
+            self._note_absence(found)
+            return
+        except TimeoutError:
+            raise BrokerUnavailable(self._silent()) from None
+        self._absent.ended()
+        self._replaced = not self.identity.endswith(f"/{number}")
+
+    def problem(self) -> str:
+        """Return why no events can be read now, as far as is known."""
+        if self._absent.since is not None:
+            return str(missing(self._source))
+        if self._broker_failure.since is None:
+            return ""
+        error = KafkaException(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+        return str(unavailable(error, self._source, self._broker_failure))
 
     def close(self) -> None:
         """Leave the group."""
         self._tell()
         self._consumer.close()
+
+    def _topic_id(self, seconds: float) -> object:
+        topic = self._source.topic
+        described = self._admin.describe_topics(TopicCollection([topic]), request_timeout=seconds)
+        return described[topic].result(seconds + 1).topic_id
+
+    def _note_absence(self, found: TopicNotFound) -> None:
+        """Give whoever deleted the topic the time to make it anew."""
+        now = monotonic()
+        if self._absent.since is None:
+            self._absent.since = now
+            _log.warning("%s", found)
+        if now - self._absent.since > ABSENT_SECONDS:
+            self._gone = found
+
+    def _raise_findings(self) -> None:
+        if self._replaced:
+            topic = self._source.topic
+            raise SourceReplaced(f"the Kafka topic {topic} was deleted and made anew")
+        if self._gone is not None:
+            raise self._gone
 
     def _consumed(self, most: int, seconds: float) -> list[Message]:
         found = self._consumer.consume(most, seconds)
@@ -186,34 +274,68 @@ class KafkaEvents:
         good = [message for message in found if message.error() is None]
         if len(good) < len(found):
             for message in found:
-                self._judge(message.error())
+                self._judge(message, message.error())
         return good
 
-    def _judge(self, error: KafkaError | None) -> None:
+    def _judge(self, message: Message, error: KafkaError | None) -> None:
         if error is None:
             return
-        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-            raise missing(self._source)
-        _log.warning("Kafka: %s", error.str())
+        if error.code() in _OUT_OF_RANGE:
+            self.check()
+            self._raise_findings()
+            raise PositionsOutOfRange(f"partition {message.partition()}: {error.str()}")
+        if is_absent(error):
+            self._note_absence(missing(self._source))
+        else:
+            _log.warning("Kafka: %s", error.str())
 
     def _look(self) -> None:
         """Do what is to be done now and then."""
         now = monotonic()
-        if now - self._told < _TELL_SECONDS:
+        if now - self._told > _TELL_SECONDS:
+            self._told = now
+            self._tell()
+        if self._broker_failure.since is not None and now - self._looked > _RECONNECT_SECONDS:
+            self._looked = now
+            self._reach(now)
+
+    def _reach(self, now: float) -> None:
+        """Ask for a broker that is away, with the login that is in the Secret now."""
+        self._read_login()
+        try:
+            look_up(self._consumer, self._source, self._broker_failure, _ASK_SECONDS)
+        except TopicNotFound as error:
+            self._note_absence(error)
+        except BrokerUnavailable:
+            since = self._broker_failure.since
+            if since is not None and now - since > OUTAGE_SECONDS:
+                raise
+
+    def _read_login(self) -> None:
+        """Take user and password from the Secret again; the rest of it is read at the start."""
+        secret = self._source.credentials
+        if secret is None:
             return
-        self._told = now
-        self._tell()
-        for partition in self._held:
-            place = TopicPartition(self._source.topic, partition)
-            _, high = self._consumer.get_watermark_offsets(place, cached=True)
-            if high >= 0:
-                self._newest[partition] = high
-        if self._trouble.since is not None:
-            try:
-                look_up(self._consumer, self._source, self._trouble, 2.0)
-            except BrokerUnavailable:
-                if self._trouble.since is not None and now - self._trouble.since > OUTAGE_SECONDS:
-                    raise
+        found = read_secret(Path(self._paths.secrets_root) / secret.secret_name)
+        changed = {n for n in found.keys() | self._settings.keys() if n.startswith("sasl.")}
+        if all(found.get(name) == self._settings.get(name) for name in changed):
+            return
+        user, password = found.get("sasl.username"), found.get("sasl.password")
+        if user is not None and password is not None:
+            _log.warning("the login in the Secret %s has changed", secret.secret_name)
+            for client in (self._consumer, self._admin):
+                client.set_sasl_credentials(user, password)
+            self._settings |= {"sasl.username": user, "sasl.password": password}
+
+    def _unavailable(self, error: KafkaException) -> BrokerUnavailable:
+        found = unavailable(error, self._source, self._broker_failure)
+        if isinstance(found, BrokerUnavailable):
+            return found
+        self._note_absence(found)
+        return BrokerUnavailable(str(found))
+
+    def _silent(self) -> str:
+        return f"Kafka at {self._source.bootstrap_servers} does not answer within {_ASK_SECONDS} s"
 
     def _tell(self) -> None:
         if self._passed:
@@ -230,3 +352,8 @@ class KafkaEvents:
 
 def _headers(message: Message) -> Headers:
     return headers_of(message.headers())
+
+
+def _time(message: Message) -> float | None:
+    kind, milliseconds = message.timestamp()
+    return None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds / 1000

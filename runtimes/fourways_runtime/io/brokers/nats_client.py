@@ -1,4 +1,4 @@
-"""What reader and publisher share of NATS: the connection, credentials from a Secret, the stream.
+"""What source and publisher share of NATS: the connection, credentials from a Secret, the stream.
 
 A Secret may hold ``user.creds`` (a JWT and its seed), ``nkey.seed``, ``token``, ``username`` with
 ``password``, and for TLS ``ca.crt``, ``tls.crt`` and ``tls.key``.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,16 @@ import nats
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
+from nats.js.api import RetentionPolicy, StreamInfo
 
 from fourways_api import Paths
 from fourways_api.modes import NatsSource
-from fourways_runtime.errors import BrokerUnavailable, ConfigError, TopicNotFound
+from fourways_runtime.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    RetentionLosesEvents,
+    TopicNotFound,
+)
 
 KEY_HEADER = "fourways-key"
 """Header with an event's key, percent-encoded: NATS has no keys of its own."""
@@ -33,19 +40,21 @@ _log = logging.getLogger("fourways.nats")
 
 
 async def connect(source: NatsSource, paths: Paths, seconds: float) -> Client:
-    """Connect; the client reconnects by itself from then on.
+    """Connect, with the login that is in the Secret now.
+
+    The client reconnects by itself with the same login; who finds it disconnected connects anew.
 
     Raises:
         ConfigError: the Secret is missing or makes no sense.
-        BrokerUnavailable: no server answers, or it refuses us.
+        BrokerUnavailable: no server answers, or it refuses the login.
 
     """
     options = _credentials(source, paths)
-    said: list[str] = []
+    said: deque[Exception] = deque(maxlen=1)
 
     async def heard(error: Exception) -> None:
-        said.append(str(error) or type(error).__name__)
-        _log.warning("nats: %s", said[-1])
+        said.append(error)
+        _log.warning("nats: %s", _text(error))
 
     try:
         return await asyncio.wait_for(
@@ -56,6 +65,8 @@ async def connect(source: NatsSource, paths: Paths, seconds: float) -> Client:
                 connect_timeout=max(1, int(seconds)),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=1,
+                # A server that hangs is noticed after three of these.
+                ping_interval=5,
                 **options,
             ),
             seconds,
@@ -64,7 +75,7 @@ async def connect(source: NatsSource, paths: Paths, seconds: float) -> Client:
         raise unavailable(source, said[-1] if said else error) from None
 
 
-async def stream_info(client: Client, source: NatsSource, seconds: float) -> Any:
+async def stream_info(client: Client, source: NatsSource, seconds: float) -> StreamInfo:
     """Return what the server says of the stream.
 
     Raises:
@@ -79,6 +90,8 @@ async def stream_info(client: Client, source: NatsSource, seconds: float) -> Any
     except (nats.errors.Error, TimeoutError) as error:
         raise unavailable(source, error) from None
     held = info.config.subjects or ()
+    if info.config.mirror is not None or info.config.sources:
+        return info  # Its subjects are those of other streams.
     if not any(_overlap(subject.split("."), source.subject.split(".")) for subject in held):
         raise TopicNotFound(
             f"the stream {source.stream} at {source.servers} holds {', '.join(held) or 'nothing'}, "
@@ -87,10 +100,43 @@ async def stream_info(client: Client, source: NatsSource, seconds: float) -> Any
     return info
 
 
+def check_retention(source: NatsSource, info: StreamInfo) -> None:
+    """Refuse a stream that deletes events on delivery.
+
+    The position in the store acknowledges an event, not the broker: a consumer that the broker
+    waits for would have to acknowledge after the write, and with interest retention an event that
+    comes while no worker runs is deleted at once.
+
+    Raises:
+        RetentionLosesEvents: retention is by interest or as a work queue.
+
+    """
+    retention = info.config.retention
+    if retention in (None, RetentionPolicy.LIMITS):
+        return
+    raise RetentionLosesEvents(
+        f"the stream {source.stream} has the retention {getattr(retention, 'value', retention)}: "
+        "its events are deleted on delivery, and a worker that dies loses those it has not scored. "
+        "Set its retention to limits, or read a mirror of it that has limits"
+    )
+
+
 def unavailable(source: NatsSource, error: object) -> BrokerUnavailable:
     """Return an error of the client's in our words."""
-    told = str(error) or type(error).__name__
-    return BrokerUnavailable(f"NATS at {source.servers} does not answer: {told[:300]}")
+    text = _text(error)
+    refused = isinstance(error, nats.errors.AuthorizationError) or "uthorization" in text
+    verb = "does not answer"
+    if refused:
+        secret = source.credentials
+        which = f"in the Secret {secret.secret_name}" if secret else "without credentials"
+        verb = f"refuses the login {which}"
+    found = BrokerUnavailable(f"NATS at {source.servers} {verb}: {text}")
+    found.login_refused = refused
+    return found
+
+
+def _text(error: object) -> str:
+    return (str(error) or type(error).__name__)[:300]
 
 
 def key_text(key: bytes) -> str:

@@ -3,7 +3,7 @@
 The consumer acknowledges nothing, and the server forgets it when we are gone: the store says where
 to start. What is delivered to it is numbered without gaps; where a number is missing (a connection
 broke, the server was away) a new consumer starts at what came last. One worker of a stream leads
-and the others stand by.
+and the others stand by; the lead is kept by asking for it again every few seconds.
 """
 
 from __future__ import annotations
@@ -21,18 +21,39 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
 from nats.js.client import JetStreamContext
 
 from fourways_api import Paths
 from fourways_api.modes import NatsSource
-from fourways_runtime.errors import TopicNotFound
+from fourways_runtime.errors import BrokerUnavailable, SourceError, TopicNotFound
+from fourways_runtime.retry import Outage
 
-from .nats_client import KEY_HEADER, connect, key_bytes, stream_info, unavailable
-from .source import OUTAGE_SECONDS, Events, Headers, Holder
+from .nats_client import (
+    KEY_HEADER,
+    check_retention,
+    connect,
+    key_bytes,
+    stream_info,
+    unavailable,
+)
+from .source import (
+    ABSENT_SECONDS,
+    OUTAGE_SECONDS,
+    Events,
+    Headers,
+    LogBounds,
+    PartitionListener,
+    PositionsOutOfRange,
+    SourceReplaced,
+)
 
 _ASK_SECONDS = 5.0
+_CHECK_SECONDS = 2.0
 _STAND_BY_SECONDS = 0.5
+_LEAD_SECONDS = 5.0
+"""The lead is asked for again after this long: it ends with the store's connection."""
+
 _QUIET_SECONDS = 5.0
 """After this long without an event the server is asked whether it still knows our consumer."""
 
@@ -42,7 +63,7 @@ _log = logging.getLogger("fourways.nats")
 
 
 class NatsEvents:
-    """A stream, read by one worker at a time; see :class:`.source.Source`."""
+    """A stream, read by one worker at a time; see :class:`.source.EventSource`."""
 
     identity = ""
 
@@ -51,46 +72,54 @@ class NatsEvents:
         self._paths = paths
         self._loop = asyncio.new_event_loop()
         self._client: Client | None = None
-        self._jetstream: JetStreamContext | None = None
         self._subscription: JetStreamContext.PullSubscription | None = None
+        self._consumer = ""
+        """Name of our consumer, while there may be one."""
+
         self._leading = False
+        self._led = 0.0
         self._next = 0
         self._number = 0
         """Of the last event delivered to our consumer."""
 
-        self._newest = 0
         self._heard = 0.0
         self._away: float | None = None
+        self._why = ""
+        self._found: SourceError | SourceReplaced | None = None
+        """What a check found out, for the next poll to raise."""
+
+        self._absent = Outage(ABSENT_SECONDS)
         threading.Thread(target=self._loop.run_forever, name="nats", daemon=True).start()
 
     def open(self, seconds: float) -> None:
         """Connect and look the stream up."""
-        if self._client is None:
-            self._client = self._wait(connect(self._source, self._paths, seconds))
+        self._wait(self._connected(seconds))
+        assert self._client is not None  # noqa: S101
         info = self._wait(stream_info(self._client, self._source, seconds))
-        self._jetstream = self._client.jetstream(timeout=_ASK_SECONDS)
-        source = self._source
-        self.identity = f"nats/{source.stream}/{source.subject}/{info.created}"
+        check_retention(self._source, info)
+        self.identity = self._identity(info)
 
-    def start(self, holder: Holder) -> None:
+    def start(self, listener: PartitionListener) -> None:
         """Stand by."""
-        self._holder = holder
+        self._listener = listener
 
-    def first(self, partition: int) -> int:
-        """Return the first position of any stream; what is older than the oldest is passed over."""
-        return 1
+    def bounds(self, partition: int) -> LogBounds:
+        """Ask the server which positions there are."""
+        state = self._info(_ASK_SECONDS).state
+        return LogBounds(state.first_seq, state.last_seq + 1)
 
     def poll(self, most: int, wait: float, gather: float) -> Events | None:
         """Wait for events."""
-        if not self._leading:
-            if not self._holder.leads():
+        if self._found is not None:
+            raise self._found
+        try:
+            if not self._leads():
+                self._wait(self._connected(_ASK_SECONDS))
+                self._away = None
                 sleep(_STAND_BY_SECONDS)
                 return None
-            self._next = self._holder.assigned([0])[0]
-            self._leading = True
-        try:
             messages = self._wait(self._fetched(most, wait, gather))
-        except _GONE as error:
+        except (*_GONE, BrokerUnavailable, TopicNotFound) as error:
             self._lost(error)
             return None
         self._away = None
@@ -109,29 +138,129 @@ class NatsEvents:
         self._subscription = None
         if 0 in positions:
             self._next = positions[0]
-            self._leading = self._holder.leads()
+            self._leading = self._listener.leads()
             if not self._leading:
-                self._holder.revoked([0])
+                self._listener.revoked([0])
 
     def passed(self, positions: Mapping[int, int]) -> None:
         """Nothing: the consumer acknowledges nothing."""
 
-    def lag(self) -> Mapping[int, int]:
-        """Return the newest position known."""
-        return {0: self._newest} if self._leading else {}
+    def newest(self) -> Mapping[int, int]:
+        """Ask the server for the newest position of the subject."""
+        if not self._leading:
+            return {}
+        try:
+            return {0: self._wait(asyncio.wait_for(self._last(), _CHECK_SECONDS))}
+        except _GONE as error:
+            raise unavailable(self._source, error) from None
 
-    def available(self) -> bool:
-        """Tell whether a server answers."""
-        return self._away is None and self._client is not None and self._client.is_connected
+    def check(self) -> None:
+        """Ask the server whether the stream is the one it was, and keeps its events."""
+        try:
+            info = self._info(_CHECK_SECONDS)
+            check_retention(self._source, info)
+        except TopicNotFound as error:
+            self._note_absence(error)
+            return
+        except SourceError as error:
+            self._found = error
+            return
+        self._absent.ended()
+        if self._identity(info) != self.identity:
+            self._found = self._replaced()
+
+    def problem(self) -> str:
+        """Return why no events can be read now, as far as is known."""
+        connected = self._client is not None and self._client.is_connected
+        if self._away is None and self._absent.since is None and connected:
+            return ""
+        return self._why or f"NATS at {self._source.servers} is disconnected"
 
     def close(self) -> None:
         """Let go of the connection."""
-        if self._client is not None:
-            with suppress(*_GONE):
-                self._wait(asyncio.wait_for(self._client.close(), 2))
+        with suppress(*_GONE):
+            self._wait(asyncio.wait_for(self._disconnected(), 2))
         self._loop.call_soon_threadsafe(self._loop.stop)
 
+    # ---- called from the polling thread
+
+    def _leads(self) -> bool:
+        now = monotonic()
+        if self._leading and now - self._led < _LEAD_SECONDS:
+            return True
+        leads = self._listener.leads()
+        self._led = now
+        if leads and not self._leading:
+            self._next = self._listener.assigned([0])[0]
+        elif self._leading and not leads:
+            _log.warning("another worker has taken over; this one stands by")
+            self._subscription = None
+            self._listener.revoked([0])
+        self._leading = leads
+        return leads
+
+    def _lost(self, error: Exception) -> None:
+        """Begin anew with the next poll; end where the server stays away or the stream is gone."""
+        self._subscription = None
+        now = monotonic()
+        if self._client is not None and not self._client.is_connected:
+            self._wait(self._disconnected())  # The next poll connects, with the Secret of then.
+        if isinstance(error, BrokerUnavailable | TopicNotFound):
+            known: BrokerUnavailable | TopicNotFound = error
+        else:
+            known = unavailable(self._source, error)
+        self._why = str(known)
+        if self._away is None:
+            self._away = now
+            _log.warning("%s", known)
+        if isinstance(known, TopicNotFound):
+            self._note_absence(known)
+        elif now - self._away > OUTAGE_SECONDS:
+            raise known
+        sleep(_STAND_BY_SECONDS)
+
+    def _note_absence(self, error: TopicNotFound) -> None:
+        """Give whoever deleted the stream the time to make it anew."""
+        now = monotonic()
+        if self._absent.since is None:
+            self._absent.since = now
+            self._why = str(error)
+            _log.warning("%s", error)
+        if now - self._absent.since > ABSENT_SECONDS:
+            self._found = error
+
+    def _replaced(self) -> SourceReplaced:
+        return SourceReplaced(f"the NATS stream {self._source.stream} was deleted and made anew")
+
+    def _identity(self, info: StreamInfo) -> str:
+        source = self._source
+        return f"nats/{source.stream}/{source.subject}/{info.created}"
+
+    def _info(self, seconds: float) -> StreamInfo:
+        client = self._client
+        if client is None:
+            raise BrokerUnavailable(f"NATS at {self._source.servers} is disconnected")
+        return self._wait(stream_info(client, self._source, seconds))
+
+    # ---- on the client's event loop
+
+    async def _connected(self, seconds: float) -> Client:
+        """Return a connected client. One that lost its server is replaced: its login may be old."""
+        client = self._client
+        if client is None or not client.is_connected:
+            await self._disconnected()
+            client = self._client = await connect(self._source, self._paths, seconds)
+        return client
+
+    async def _disconnected(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(*_GONE):
+                await asyncio.wait_for(client.close(), 2)
+
     async def _fetched(self, most: int, wait: float, gather: float) -> list[Msg]:
+        if self._client is not None and not self._client.is_connected:
+            raise nats.errors.ConnectionClosedError  # A fetch would wait for nothing.
         subscription = self._subscription or await self._subscribed()
         messages: list[Msg] = []
         try:
@@ -143,13 +272,12 @@ class NatsEvents:
             pass
         good = []
         for message in messages:
-            told = message.metadata
-            if told.sequence.consumer != self._number + 1:
+            about = message.metadata
+            if about.sequence.consumer != self._number + 1:
                 self._subscription = None  # Something was lost on the way: begin anew after these.
                 break
             self._number += 1
-            self._next = told.sequence.stream + 1
-            self._newest = self._next + told.num_pending
+            self._next = about.sequence.stream + 1
             good.append(message)
         if good:
             self._heard = monotonic()
@@ -159,8 +287,19 @@ class NatsEvents:
         return good
 
     async def _subscribed(self) -> JetStreamContext.PullSubscription:
-        assert self._jetstream is not None  # noqa: S101
-        made = await self._jetstream.add_consumer(
+        client = await self._connected(_ASK_SECONDS)
+        info = await stream_info(client, self._source, _ASK_SECONDS)
+        if self._identity(info) != self.identity:
+            raise self._replaced()
+        if self._next > info.state.last_seq + 1:
+            raise PositionsOutOfRange(
+                f"the NATS stream {self._source.stream} ends at {info.state.last_seq}"
+            )
+        jetstream = client.jetstream(timeout=_ASK_SECONDS)
+        if self._consumer:
+            with suppress(*_GONE):  # The server forgets it by itself, only later.
+                await jetstream.delete_consumer(self._source.stream, self._consumer)
+        made = await jetstream.add_consumer(
             self._source.stream,
             ConsumerConfig(
                 deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
@@ -172,31 +311,28 @@ class NatsEvents:
                 num_replicas=1,
             ),
         )
+        self._consumer = made.name
         self._number = 0
         self._heard = monotonic()
-        self._subscription = await self._jetstream.pull_subscribe_bind(
+        self._subscription = await jetstream.pull_subscribe_bind(
             consumer=made.name, stream=self._source.stream
         )
         return self._subscription
 
-    def _lost(self, error: BaseException) -> None:
-        """Begin anew with the next poll; end where the server stays away or the stream is gone."""
-        self._subscription = None
-        now = monotonic()
-        if self._away is None:
-            self._away = now
-            _log.warning("NATS: %s", str(error) or type(error).__name__)
-        if isinstance(error, nats.js.errors.NotFoundError) and self._client is not None:
-            # Our consumer, or the stream.
-            try:
-                self._wait(stream_info(self._client, self._source, _ASK_SECONDS))
-            except TopicNotFound:
-                raise
-            except Exception as again:  # noqa: BLE001  (the server is away: that is known)
-                _log.info("NATS: %s", again)
-        if now - self._away > OUTAGE_SECONDS:
-            raise unavailable(self._source, error)
-        sleep(_STAND_BY_SECONDS)
+    async def _last(self) -> int:
+        """Return one past the last event of the subject."""
+        client, subscription = self._client, self._subscription
+        if client is None:
+            raise nats.errors.ConnectionClosedError
+        if subscription is not None:
+            about = await subscription.consumer_info()
+            return self._next + (about.num_pending or 0)
+        jetstream = client.jetstream(timeout=_CHECK_SECONDS)
+        try:
+            found = await jetstream.get_last_msg(self._source.stream, self._source.subject)
+        except nats.js.errors.NotFoundError:
+            return 1
+        return (found.seq or 0) + 1
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -210,6 +346,7 @@ def _events(messages: list[Msg]) -> Events:
         [key_bytes((message.headers or {}).get(KEY_HEADER)) for message in messages],
         [message.data for message in messages],
         lambda at: _headers(messages[at]),
+        lambda at: messages[at].metadata.timestamp.timestamp(),
     )
 
 

@@ -2,17 +2,43 @@
 
 A source gives events in order within a partition, from the positions it is told. It acknowledges
 nothing: the store knows what was done.
+
+What is known of a broker's object (that it is there, which one it is, how it keeps its events) is
+looked at again while the worker runs, by :meth:`EventSource.check`: topics and streams are deleted
+and made anew, and their settings are changed, without a word to their readers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..store.streams.stream import DeadLetter
 
 Headers = tuple[tuple[str, bytes], ...]
+
+OUTAGE_SECONDS = 60.0
+"""How long a running worker waits for a broker or a store that is unavailable."""
+
+ABSENT_SECONDS = 10.0
+"""How long a running worker waits for a topic or stream that is gone: it may be made anew."""
+
+
+class SourceReplaced(Exception):
+    """The topic or stream was deleted and made anew: the positions are of another one."""
+
+
+class PositionsOutOfRange(Exception):
+    """The log does not reach to where the worker reads: it was cut off, or restored."""
+
+
+class LogBounds(NamedTuple):
+    """Which positions a partition's log holds."""
+
+    oldest: int
+    end: int
+    """One past the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +49,13 @@ class Events:
     positions: Sequence[int]
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
+    """None: the event is a tombstone, and the answer for its key is to be deleted."""
+
     headers: Callable[[int], Headers]
     """Headers of the event at an index, read when they are needed: of dead letters only."""
+
+    time: Callable[[int], float | None] = lambda at: None
+    """When the event at an index was published (s since 1970), if the broker says so."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -37,6 +68,7 @@ class Events:
             [self.keys[at] for at in indices],
             [self.values[at] for at in indices],
             lambda at: self.headers(indices[at]),
+            lambda at: self.time(indices[at]),
         )
 
     def dead(self, at: int, reason: str, attempts: int) -> DeadLetter:
@@ -52,8 +84,8 @@ class Events:
         )
 
 
-class Holder(Protocol):
-    """Who works on the partitions a source was given. Called from within :meth:`Source.poll`."""
+class PartitionListener(Protocol):
+    """Who works on a source's partitions. Called from within :meth:`EventSource.poll`."""
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Take partitions; return the positions to start from."""
@@ -64,33 +96,50 @@ class Holder(Protocol):
         ...
 
     def leads(self) -> bool:
-        """Tell whether this worker leads the stream, of a source that shares out nothing."""
+        """Tell whether this worker leads the stream, of a source that does not assign."""
         ...
 
 
-class Source(Protocol):
-    """A broker's topic or stream. All but ``open`` and ``lag`` are called from one thread."""
+class EventSource(Protocol):
+    """A broker's topic or stream.
+
+    ``open`` comes first; ``newest``, ``check`` and ``problem`` may be called from any thread, and
+    all else from one.
+    """
 
     identity: str
     """What the positions are of: a topic made anew is another one. Known once it is open."""
 
     def open(self, seconds: float) -> None:
-        """Connect and look the topic up. Raises BrokerUnavailable, TopicNotFound, ConfigError."""
+        """Connect and look the topic up.
+
+        Raises:
+            BrokerUnavailable: no broker answers, or it refuses the login.
+            TopicNotFound: there is no such topic.
+            RetentionLosesEvents: its events do not stay until they are scored.
+            ConfigError: the Secret is missing or makes no sense.
+
+        """
         ...
 
-    def start(self, holder: Holder) -> None:
-        """Ask for partitions; they are given to the holder while polling."""
+    def start(self, listener: PartitionListener) -> None:
+        """Ask for partitions; they are given to the listener while polling."""
         ...
 
-    def first(self, partition: int) -> int:
-        """Return the oldest position there is."""
+    def bounds(self, partition: int) -> LogBounds:
+        """Ask the broker which positions there are. Raises BrokerUnavailable."""
         ...
 
     def poll(self, most: int, wait: float, gather: float) -> Events | None:
         """Wait for events: ``wait`` seconds for the first, ``gather`` for the ``most`` - 1 others.
 
-        Raises BrokerUnavailable where the broker is away for good, TopicNotFound where the topic
-        is gone.
+        Raises:
+            BrokerUnavailable: the broker has been away for too long.
+            TopicNotFound: the topic is gone and was not made anew.
+            RetentionLosesEvents: its settings were changed to ones that lose events.
+            SourceReplaced: the topic was made anew.
+            PositionsOutOfRange: seek to positions within the bounds.
+
         """
         ...
 
@@ -110,18 +159,24 @@ class Source(Protocol):
         """Tell the broker how far the store is, for those who watch it there."""
         ...
 
-    def lag(self) -> Mapping[int, int]:
-        """Return the newest positions known, one past the last event, by partition."""
+    def newest(self) -> Mapping[int, int]:
+        """Ask the broker for the newest positions, one past the last event, by partition held.
+
+        Raises BrokerUnavailable within seconds.
+        """
         ...
 
-    def available(self) -> bool:
-        """Tell whether the broker answers, as far as is known."""
+    def check(self) -> None:
+        """Ask the broker whether topic and settings are what they were; :meth:`poll` raises.
+
+        Raises BrokerUnavailable within seconds.
+        """
+        ...
+
+    def problem(self) -> str:
+        """Return why no events can be read now, as far as is known, or nothing."""
         ...
 
     def close(self) -> None:
         """Give the partitions back and let go of the connection."""
         ...
-
-
-OUTAGE_SECONDS = 60.0
-"""How long a running worker waits for a broker or a store that went away."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, unquote, urlsplit
@@ -11,6 +12,11 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from fourways_runtime.errors import ConfigError, StoreFull, StoreUnavailable
+
+_LOGIN_REFUSED = re.compile(
+    r"authentication failed|no pg_hba\.conf entry|no password supplied|role .* does not exist"
+    r"|is not permitted to log in"
+)
 
 
 def conninfo(uri: str, timeout: float, what: str = "the prediction store") -> str:
@@ -66,9 +72,30 @@ def translated(uri: str) -> Iterator[None]:
     except psycopg.Error as error:
         if not is_unavailable(error):
             raise
+        if is_login_refused(error):
+            raise _login_refused(error, uri) from None
         full = isinstance(error, psycopg.errors.DiskFull)
         kind = StoreFull if full else StoreUnavailable
         raise kind(f"the prediction store: {explain(error, uri)}") from None
+
+
+def is_login_refused(error: psycopg.Error) -> bool:
+    """Tell whether the server does not take the user or the password.
+
+    libpq gives no code for an error while connecting, so its text has to do.
+    """
+    if isinstance(error, psycopg.errors.InvalidAuthorizationSpecification):
+        return True
+    return error.sqlstate is None and _LOGIN_REFUSED.search(str(error)) is not None
+
+
+def _login_refused(error: psycopg.Error, uri: str) -> StoreUnavailable:
+    refused = StoreUnavailable(
+        "the prediction store refuses the login in its Secret (fourways-store unless the chart's "
+        f"values say otherwise): {explain(error, uri)}"
+    )
+    refused.login_refused = True
+    return refused
 
 
 def lock_number(*parts: str) -> int:

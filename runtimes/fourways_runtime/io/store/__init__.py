@@ -15,7 +15,7 @@ from ..secret_uri import read_secret_uri, sqlite_path
 from .base import Lookup, PublishedRun, Run
 from .reader import StoreReader
 from .runs.store import RunStore
-from .streams.stream import LiveAnswer, LiveLookup, Stream, StreamWriter
+from .streams.stream import LiveAnswer, LiveLookup, StreamDeclaration, StreamWriter
 
 __all__ = [
     "Key",
@@ -26,7 +26,7 @@ __all__ = [
     "Run",
     "RunStore",
     "StoreReader",
-    "Stream",
+    "StreamDeclaration",
     "StreamWriter",
     "open_reader",
     "open_run_store",
@@ -71,23 +71,25 @@ def open_run_store(uri: str, *, read_only: bool = False) -> RunStore:
     return RunStore(PostgresDatabase(uri, read_only=read_only), read_only=read_only)
 
 
-def open_stream_writer(uri: str, stream: Stream) -> StreamWriter:
+def open_stream_writer(uri: str | Callable[[], str], stream: StreamDeclaration) -> StreamWriter:
     """Connect to a store as a worker of a stream: its tables are made where they are missing.
 
-    From then on readers see this stream's live table (blocking).
+    From then on readers see this stream's live table (blocking). A callable is asked for the URI at
+    each new connection; see :func:`open_reader`.
 
     Raises:
         ConfigError: the URI names no store we know, or the store is of a newer version.
         StoreUnavailable: it cannot be reached, or refuses us.
 
     """
-    if (path := sqlite_path(uri, _WHAT)) is not None:
+    ask = uri if callable(uri) else lambda: uri
+    if (path := sqlite_path(ask(), _WHAT)) is not None:
         from .streams.sqlite_stream import SqliteStream
 
         return SqliteStream(path, stream)
     from .streams.postgres_stream import PostgresStream
 
-    return PostgresStream(uri, stream)
+    return PostgresStream(ask, stream)
 
 
 def open_reader(uri: str | Callable[[], str], timeout: float) -> StoreReader:

@@ -25,7 +25,7 @@ from ..postgres.pool import NoConnectionError, ReadOnlyPool, configure_read_only
 from . import layout
 from .base import Lookup, PublishedRun
 from .streams.postgres_live import STREAM, LiveTarget, refused, whole
-from .streams.stream import LiveLookup, Place
+from .streams.stream import EventPosition, LiveLookup
 
 MAX_CONNECTIONS = 8
 MAX_WAITING = 10_000
@@ -77,7 +77,7 @@ class PostgresReader:
         return [(row[2], layout.published_run(row[4:])) for row in rows or []]
 
     async def live(
-        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[Place] = ()
+        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
     ) -> LiveLookup | None:
         """Answer by keys from a stream; None where no worker of it ever started."""
         return await self._within(self._live((namespace, deployment), keys, places))
@@ -123,7 +123,7 @@ class PostgresReader:
         return target
 
     async def _live(
-        self, whose: tuple[str, str], keys: list[Key], places: Sequence[Place]
+        self, whose: tuple[str, str], keys: list[Key], places: Sequence[EventPosition]
     ) -> LiveLookup | None:
         for _ in range(_TRIES):
             target = self._streams.get(whose) or await self._find_stream(whose)

@@ -8,7 +8,7 @@ from typing import Protocol
 from fourways_runtime.scoring.columns import Key
 
 from .base import Lookup, PublishedRun
-from .streams.stream import LiveLookup, Place
+from .streams.stream import EventPosition, LiveLookup
 
 
 class StoreReader(Protocol):
@@ -28,7 +28,7 @@ class StoreReader(Protocol):
         ...
 
     async def live(
-        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[Place] = ()
+        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
     ) -> LiveLookup | None:
         """Answer by keys from a stream; None where no worker of it ever started.
 

@@ -27,7 +27,7 @@ from . import layout
 from .base import Lookup, PublishedRun
 from .sqlite import quoted, translated, value
 from .streams import live
-from .streams.stream import LiveAnswer, LiveLookup, Place, Refused
+from .streams.stream import DeadLetterReason, EventPosition, LiveAnswer, LiveLookup
 
 THREADS = 4
 _STREAM = "SELECT table_name, contract FROM streams WHERE namespace = ? AND deployment = ?"
@@ -67,7 +67,7 @@ class SqliteReader:
         return await self._within(ask, [])
 
     async def live(
-        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[Place] = ()
+        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
     ) -> LiveLookup | None:
         """Answer by keys from a stream; None where no worker of it ever started."""
         whose = (namespace, deployment)
@@ -106,7 +106,7 @@ class SqliteReader:
         connection: sqlite3.Connection,
         whose: tuple[str, str],
         keys: list[Key],
-        places: Sequence[Place],
+        places: Sequence[EventPosition],
     ) -> LiveLookup | None:
         connection.execute("BEGIN")
         try:
@@ -201,12 +201,12 @@ def _answers(
 
 
 def _refused(
-    connection: sqlite3.Connection, whose: tuple[str, str], places: Sequence[Place]
-) -> dict[Place, Refused]:
+    connection: sqlite3.Connection, whose: tuple[str, str], places: Sequence[EventPosition]
+) -> dict[EventPosition, DeadLetterReason]:
     rows = connection.execute(
         LETTERS, (orjson.dumps([list(place) for place in places]).decode(), *whose)
     )
-    return {Place(*row[:2]): live.refused(*row[2:]) for row in rows}
+    return {EventPosition(*row[:2]): live.refused(*row[2:]) for row in rows}
 
 
 def _whole(column: TableColumn, stored: Any) -> Any:

@@ -137,7 +137,7 @@ class Worker:
 
     def __init__(self, config: str, run: str) -> None:
         log_as_json()
-        self._part = _Part(RuntimeConfig.model_validate_json(config, context=SKIP_RULES), run)
+        self._part = _RayPart(RuntimeConfig.model_validate_json(config, context=SKIP_RULES), run)
 
     def __call__(self, handed: dict[str, Array]) -> dict[str, Array]:
         """Score chunks by their numbers, each begun no more often than it says.
@@ -154,7 +154,7 @@ class Worker:
         return {**handed, **{key: np.array(text * len(numbers)) for key, text in told.items()}}
 
 
-class _Part(_OnRay):
+class _RayPart(_OnRay):
     """What an actor keeps from call to call: the model, the table, its part in the ledger."""
 
     def __init__(self, config: RuntimeConfig, run: str) -> None:

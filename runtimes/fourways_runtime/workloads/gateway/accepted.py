@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import monotonic
 
-from fourways_runtime.io.store.streams.stream import Place, Refused
+from fourways_runtime.io.store.streams.stream import DeadLetterReason, EventPosition
 from fourways_runtime.scoring.columns import Key
 
 MAX_ACCEPTED = 65_536
@@ -29,7 +29,7 @@ class PublishedEvent:
     __slots__ = ("expires", "id", "key", "place", "refused", "taken")
 
     def __init__(
-        self, identity: str, key: Key, expires: float, taken: asyncio.Future[Place | None]
+        self, identity: str, key: Key, expires: float, taken: asyncio.Future[EventPosition | None]
     ) -> None:
         self.id = identity
         self.key = key
@@ -37,12 +37,12 @@ class PublishedEvent:
         self.taken = taken
         """Done when the broker has it."""
 
-        self.place: Place | None = None
+        self.place: EventPosition | None = None
         """Where the event is, as long as it may turn up among the dead letters."""
 
-        self.refused: Refused | None = None
+        self.refused: DeadLetterReason | None = None
 
-    def look_in(self, letters: Mapping[Place, Refused]) -> None:
+    def look_in(self, letters: Mapping[EventPosition, DeadLetterReason]) -> None:
         """Take note where the event is one of these dead letters."""
         letter = letters.get(self.place) if self.place is not None else None
         if letter is not None and letter.id == self.id:
@@ -90,7 +90,7 @@ class Accepted:
         question: str,
         identity: str,
         key: Key,
-        publish: Callable[[], Awaitable[Place | None]],
+        publish: Callable[[], Awaitable[EventPosition | None]],
     ) -> PublishedEvent:
         """Publish, unless the same question is under way or was refused; return that one.
 
@@ -124,7 +124,7 @@ class Accepted:
             self._forget(question)
 
     def _settle(
-        self, question: str, new: PublishedEvent, done: asyncio.Future[Place | None]
+        self, question: str, new: PublishedEvent, done: asyncio.Future[EventPosition | None]
     ) -> None:
         if done.cancelled() or done.exception() is not None:
             self._forget(question)

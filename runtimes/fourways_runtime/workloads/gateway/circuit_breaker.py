@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from fourways_runtime.errors import StoreUnavailable, WorkloadError
 from fourways_runtime.io.store.base import Lookup, PublishedRun
 from fourways_runtime.io.store.reader import StoreReader
-from fourways_runtime.io.store.streams.stream import LiveLookup, Place
+from fourways_runtime.io.store.streams.stream import EventPosition, LiveLookup
 from fourways_runtime.scoring.columns import Key
 
 logger = logging.getLogger("fourways.gateway.store")
@@ -112,7 +112,7 @@ class StoreCircuitBreaker:
         namespace: str,
         deployment: str,
         keys: list[Key],
-        places: Sequence[Place],
+        places: Sequence[EventPosition],
         seconds: float,
     ) -> LiveLookup | None:
         """Ask for a stream's answers and dead letters, as :meth:`lookup` does for a run's rows."""

@@ -17,13 +17,13 @@ from typing import Any, Generic, TypeVar
 
 from fourways_http import HttpError
 from fourways_runtime.errors import StoreUnavailable
-from fourways_runtime.io.store.streams.stream import Place
+from fourways_runtime.io.store.streams.stream import EventPosition
 from fourways_runtime.scoring.columns import Key
 
 L = TypeVar("L")
 R = TypeVar("R")
 
-Look = Callable[[str, str, list[Key], list[Place], float], Awaitable[L]]
+Look = Callable[[str, str, list[Key], list[EventPosition], float], Awaitable[L]]
 """Asks the store for keys of a deployment of a namespace, and for what became of the events at
 these places, for so many seconds at most."""
 
@@ -44,7 +44,7 @@ class _LookupBatch(Generic[L]):
     deployment: str
     asked_at: float
     keys: dict[Key, None] = field(default_factory=dict)
-    places: dict[Place, None] = field(default_factory=dict)
+    places: dict[EventPosition, None] = field(default_factory=dict)
     waiters: list[tuple[asyncio.Future[Any], Callable[[L], Any]]] = field(default_factory=list)
 
 
@@ -67,7 +67,7 @@ class LookupCoalescer(Generic[L]):
         deployment: str,
         keys: Sequence[Key],
         then: Callable[[L], R],
-        places: Sequence[Place] = (),
+        places: Sequence[EventPosition] = (),
     ) -> asyncio.Future[R]:
         """Look ``keys`` up and answer with what ``then`` makes of the lookup; it raises HttpError.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fourways_http import HttpError
-from fourways_runtime.io.store.streams.stream import DIED, MODEL, Refused
+from fourways_runtime.io.store.streams.stream import DIED, MODEL, DeadLetterReason
 from fourways_runtime.scoring.columns import Key
 
 from . import v2
@@ -19,7 +19,7 @@ FAILED = f"{MODEL}it failed on this event; the dead letter has its words"
 
 
 def refusal(
-    deployment: str, refused: Mapping[Key, Refused], of: int, applied: tuple[bytes, ...]
+    deployment: str, refused: Mapping[Key, DeadLetterReason], of: int, applied: tuple[bytes, ...]
 ) -> HttpError:
     """Return the 422 that names the dead letters by key, of so many keys asked for."""
     told = [
@@ -34,7 +34,7 @@ def refusal(
     return HttpError(422, text, applied, **more, refused=told[: v2.MAX_MISSING_NAMED])
 
 
-def _reason(letter: Refused) -> str:
+def _reason(letter: DeadLetterReason) -> str:
     if letter.reason.startswith(MODEL) and not letter.reason.startswith(DIED):
         return FAILED
     return letter.reason

@@ -19,13 +19,13 @@ from urllib.parse import quote
 
 from fourways_api import Contract, GatewayConfig, Route
 from fourways_http import HttpError, Request, Response, json_response
-from fourways_runtime.errors import WorkloadError
+from fourways_runtime.errors import EventTooLarge, WorkloadError
 from fourways_runtime.io.store.streams.stream import (
     ID_HEADER,
+    DeadLetterReason,
+    EventPosition,
     LiveAnswer,
     LiveLookup,
-    Place,
-    Refused,
 )
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.v2.body import is_heavy
@@ -308,10 +308,12 @@ class StreamHandler:
 
     async def _publish(
         self, key: bytes, event: bytes, headers: Mapping[str, bytes]
-    ) -> Place | None:
+    ) -> EventPosition | None:
         try:
             async with self._publishing, asyncio.timeout(PUBLISH_SECONDS):
                 return await self._opened().publish(key, event, headers)
+        except EventTooLarge as error:
+            raise HttpError(413, str(error)) from None
         except (WorkloadError, TimeoutError) as error:
             # The reason may hold an address; it is in the log, where it belongs.
             reason = error.reason if isinstance(error, WorkloadError) else "TimeoutError"
@@ -368,7 +370,7 @@ class StreamHandler:
         self, events: Mapping[Key, PublishedEvent], of: int, applied: tuple[bytes, ...]
     ) -> None:
         """Raise HttpError 422 where any of these events became a dead letter."""
-        refused: dict[Key, Refused] = {
+        refused: dict[Key, DeadLetterReason] = {
             key: event.refused for key, event in events.items() if event.refused is not None
         }
         if refused:

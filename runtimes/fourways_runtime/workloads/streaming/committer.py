@@ -1,9 +1,12 @@
 """The writer thread: micro-batches are written while the next ones are scored.
 
 Batches are written in the order they come, and the next one is sent before the answer to the one
-before it is read: the store goes from one to the other without waiting for us. After one that
-failed nothing more is sent until the failure was taken note of: what follows it starts where it
-never ended, and what was sent already the store refuses for just that.
+before it is read: the store goes from one to the other without waiting for the worker. After one
+that failed, nothing more is sent until the worker has noted the failure: what follows it starts
+where it never ended, and the store refuses what was sent already for just that reason.
+
+A failure is raised by the next call, and reported at once by ``failed``: if the source is quiet,
+there may be no next call.
 """
 
 from __future__ import annotations
@@ -15,9 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
-from fourways_runtime.errors import StoreUnavailable
-from fourways_runtime.io.store.streams.stream import DeadLetter, Fenced, Move
-from fourways_runtime.scoring.columns import Predictions
+from fourways_runtime.io.store.streams.stream import DeadLetter, Move
+from fourways_runtime.scoring.columns import Key, Predictions
 
 from .ledger import StreamLedger
 
@@ -26,34 +28,51 @@ SENT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EventBatch:
     """What a micro-batch came to, ready to be written."""
 
     moves: Sequence[Move]
     predictions: Predictions
     dead: Sequence[DeadLetter]
-    tries: int = 1
+    deleted: Sequence[Key] = ()
+    """Keys whose stored answer is to be deleted; none of them is in ``predictions``."""
+
+    attempts: int = 1
+
+    def __len__(self) -> int:
+        return len(self.predictions) + len(self.dead) + len(self.deleted)
 
 
 class Committer:
     """Writes batches on a thread of its own; at most one waits for those being written.
 
-    ``done`` is told of each batch that is in the store, and how many seconds that took.
+    Args:
+        ledger: Where to.
+        done: Called with each batch that is in the store, and the seconds that took.
+        failed: Called once after a failure, from the writer thread: it must wake the thread that
+            is to call :meth:`check`.
+
     """
 
-    def __init__(self, ledger: StreamLedger, done: Callable[[Batch, float], None]) -> None:
+    def __init__(
+        self,
+        ledger: StreamLedger,
+        done: Callable[[EventBatch, float], None],
+        failed: Callable[[], None],
+    ) -> None:
         self._ledger = ledger
         self._done = done
+        self._report_failure = failed
         self._changed = threading.Condition()
-        self._waiting: Batch | None = None
+        self._waiting: EventBatch | None = None
         self._busy = False
         self._ended = False
         self._failure: Exception | None = None
-        self._sent: deque[tuple[Batch, float]] = deque()
+        self._sent: deque[tuple[EventBatch, float]] = deque()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: EventBatch) -> None:
         """Hand a batch over, as soon as there is room. Raises what an earlier one failed with."""
         with self._changed:
             while self._waiting is not None and self._failure is None:
@@ -61,6 +80,11 @@ class Committer:
             self._raise()
             self._waiting = batch
             self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise what a batch failed with, if one did."""
+        with self._changed:
+            self._raise()
 
     def settle(self) -> None:
         """Wait until all is written. Raises what a batch failed with."""
@@ -105,14 +129,16 @@ class Committer:
                     self._changed.notify_all()
             try:
                 self._step(batch)
-            except Exception as error:  # noqa: BLE001  (whoever comes next is told)
+            except Exception as error:  # noqa: BLE001  (raised by check, put and settle)
                 self._failed(error)
 
-    def _step(self, batch: Batch | None) -> None:
+    def _step(self, batch: EventBatch | None) -> None:
         """Send a batch, or else read the answer to the oldest one sent."""
         if batch is not None:
             started = perf_counter()
-            self._ledger.send(batch.moves, batch.predictions, batch.dead, batch.tries)
+            self._ledger.send(
+                batch.moves, batch.predictions, batch.dead, batch.deleted, batch.attempts
+            )
             self._sent.append((batch, started))
             return
         written, started = self._sent.popleft()
@@ -122,10 +148,11 @@ class Committer:
     def _failed(self, error: Exception) -> None:
         while self._sent:
             self._sent.popleft()
-            # Its failure is no news; what got through in spite of it, the store's positions say.
-            with suppress(Fenced, StoreUnavailable):
+            # The first failure counts; the store's positions say what was written in spite of it.
+            with suppress(Exception):
                 self._ledger.receive()
         with self._changed:
             self._busy = False
             self._failure, self._waiting = error, None
             self._changed.notify_all()
+        self._report_failure()

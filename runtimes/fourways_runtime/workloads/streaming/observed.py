@@ -15,9 +15,14 @@ class StreamMetrics:
     """Events, dead letters, batches, lag and where the time goes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._events = Counter("fourways_stream_events", "Events done with.", registry=registry)
+        self._events = Counter("fourways_stream_events", "Events processed.", registry=registry)
         self._dead = Counter(
             "fourways_stream_dead_letters", "Events that will not be scored.", registry=registry
+        )
+        self._expired = Counter(
+            "fourways_stream_expired_events",
+            "Positions that the broker's retention deleted before they were scored.",
+            registry=registry,
         )
         self._batches = Histogram(
             "fourways_stream_batch_events",
@@ -27,7 +32,13 @@ class StreamMetrics:
         )
         self._resets = Counter(
             "fourways_stream_resets",
-            "Times positions were asked anew: overtaken by another worker, or the store was away.",
+            "Times the worker began again at the store's positions: another worker moved them, or "
+            "the store was unavailable.",
+            registry=registry,
+        )
+        self._source_changes = Counter(
+            "fourways_stream_source_changes",
+            "Times the topic or stream was made anew, or restored to an older state.",
             registry=registry,
         )
         stages = Histogram(
@@ -43,10 +54,17 @@ class StreamMetrics:
             ("partition",),
             registry=registry,
         )
+        self._oldest = Gauge(
+            "fourways_stream_oldest_event_seconds",
+            "Age of the oldest event that is not in the store yet; 0 if there is none.",
+            registry=registry,
+        )
         self._ready = Gauge("fourways_stream_ready", "1 while events are read.", registry=registry)
         self.scored: Callable[[float], None] = stages.labels("score").observe
         self.written: Callable[[float], None] = stages.labels("write").observe
         self.reset: Callable[[], None] = self._resets.inc
+        self.source_changed: Callable[[], None] = self._source_changes.inc
+        self.expired: Callable[[float], None] = self._expired.inc
 
     def done(self, events: int, dead: int) -> None:
         """Count a batch that is in the store."""
@@ -55,12 +73,12 @@ class StreamMetrics:
         if dead:
             self._dead.inc(dead)
 
-    def lag(self, newest: Mapping[int, int], stands: Mapping[int, int]) -> None:
-        """Show how far behind each partition is."""
+    def lag(self, lag: Mapping[int, int], oldest_seconds: float) -> None:
+        """Show how far behind each partition is, and the age of the oldest event that waits."""
         self._lag.clear()
-        for partition, position in stands.items():
-            if partition in newest:
-                self._lag.labels(str(partition)).set(max(0, newest[partition] - position))
+        for partition, positions in lag.items():
+            self._lag.labels(str(partition)).set(positions)
+        self._oldest.set(oldest_seconds)
 
     def ready_when(self, ready: Callable[[], bool]) -> None:
         """Show readiness as it is asked for."""

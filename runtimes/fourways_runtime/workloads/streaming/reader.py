@@ -1,22 +1,29 @@
 """The reader thread: events from the source, one micro-batch ahead of the one being scored.
 
-It alone talks to the source. What happens there (partitions given, partitions taken, events)
-reaches the worker in order, as items of one queue; where the queue stays full the source is paused,
-and its broker still hears from us.
+It reads the source; the monitor only asks it questions. What happens there (partitions assigned,
+partitions revoked, events) reaches the worker in order, as items of one queue. While the queue is
+full the source is paused, and the broker's session stays alive.
+
+Owns where a partition starts. The store's position counts, unless the log does not reach to it: if
+the broker's retention has deleted what comes next, the rest is read and the loss is counted; if the
+position lies above the log's end, the log was restored to an older state, and it is read again from
+its oldest event, as a topic without a position in the store is.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, Full, Queue
 from time import monotonic
+from typing import Protocol
 
 from fourways_api.modes import MicroBatch
 from fourways_api.values import seconds
-from fourways_runtime.io.brokers.source import Events, Source
+from fourways_runtime.io.brokers.source import Events, EventSource, PositionsOutOfRange
 from fourways_runtime.io.store.streams.stream import Position
 
 from .ledger import StreamLedger
@@ -30,7 +37,10 @@ _FULL_SECONDS = 1.0
 _HAND_OVER_SECONDS = 10.0
 """How long a partition that moves to another worker waits for what is in flight."""
 
-_LAG_SECONDS = 2.0
+_PASS_SECONDS = 2.0
+"""Between two reports to the broker of how far the store is."""
+
+_log = logging.getLogger("fourways.streaming")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ class Revoked:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class BatchRead:
     """A micro-batch of events."""
 
     round: int
@@ -65,17 +75,46 @@ class Ended:
     error: Exception | None = None
 
 
-Item = Assigned | Revoked | Given | Ended
+@dataclass(frozen=True, slots=True)
+class OutOfRange:
+    """The source cannot be read where it is read: the worker is to begin again."""
+
+    round: int
 
 
-class Reader:
-    """Reads a source on a thread of its own. It is the source's holder too."""
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Nothing happened here: the worker is to look at what happened elsewhere."""
+
+
+Item = Assigned | Revoked | BatchRead | OutOfRange | Wake | Ended
+
+
+class LogChanges(Protocol):
+    """Who records that a log is not what the store's positions say."""
+
+    def expired(self, partition: int, first: int, end: int) -> None:
+        """Record that retention deleted the positions from ``first`` up to ``end``."""
+        ...
+
+    def restored(self, partition: int, position: int, end: int) -> None:
+        """Record that a log ends at ``end``, below the store's ``position``."""
+        ...
+
+
+class SourceReader:
+    """Reads a source on a thread of its own. It is the source's listener too."""
 
     def __init__(
-        self, source: Source, ledger: StreamLedger, batch: MicroBatch, stop: threading.Event
+        self,
+        source: EventSource,
+        ledger: StreamLedger,
+        batch: MicroBatch,
+        changes: LogChanges,
+        stop: threading.Event,
     ) -> None:
         self.items: Queue[Item] = Queue(1)
-        self.newest: Mapping[int, int] = {}
+        self._changes = changes
         self._source = source
         self._ledger = ledger
         self._most = batch.max_events
@@ -95,6 +134,11 @@ class Reader:
         """Begin anew at the store's positions; items of earlier rounds are to be dropped."""
         self._wanted += 1
         return self._wanted
+
+    def wake(self) -> None:
+        """Let the worker take an item, whatever it is. Called from any thread."""
+        with suppress(Full):  # Then there is one.
+            self.items.put_nowait(Wake())
 
     def passed(self, positions: Mapping[int, int]) -> None:
         """Take note of what the store has, for the broker."""
@@ -150,15 +194,19 @@ class Reader:
                 self._begin_anew()
             # A busy source fills a batch at once; a quiet one is waited for.
             wait = _IDLE_SECONDS if quiet else 0.0
-            events = self._source.poll(self._most, wait, self._gather)
+            try:
+                events = self._source.poll(self._most, wait, self._gather)
+            except PositionsOutOfRange as error:
+                _log.warning("the source cannot be read on: %s", error)
+                self._put(OutOfRange(self._round))
+                events = None
             quiet = events is None
             if events is not None:
-                self._put(Given(self._round, events))
+                self._put(BatchRead(self._round, events))
             now = monotonic()
-            if now - looked > _LAG_SECONDS:
+            if now - looked > _PASS_SECONDS:
                 looked = now
                 self._source.passed(self._passed)
-                self.newest = self._source.lag()
 
     def _begin_anew(self) -> None:
         self._round = self._wanted
@@ -170,10 +218,20 @@ class Reader:
 
     def _stands(self, partitions: Sequence[int]) -> dict[int, Position]:
         positions = self._ledger.positions(dict.fromkeys(partitions, -1))
-        return {
-            partition: found if found.next >= 0 else Position(self._source.first(partition), 0)
-            for partition, found in positions.items()
-        }
+        return {p: self._within_log(p, found) for p, found in positions.items()}
+
+    def _within_log(self, partition: int, stored: Position) -> Position:
+        """Return where to start, given what the store and the log have."""
+        log = self._source.bounds(partition)
+        if stored.next < 0:
+            return Position(log.oldest, 0)
+        if stored.next > log.end:
+            self._changes.restored(partition, stored.next, log.end)
+            self._ledger.move(partition, stored.next, log.oldest)
+            return Position(log.oldest, 0)
+        if stored.next < log.oldest:
+            self._changes.expired(partition, stored.next, log.oldest)
+        return stored
 
     def _put(self, item: Item) -> bool:
         """Hand an item over, as soon as there is room; False where nobody takes it any more."""
@@ -184,7 +242,7 @@ class Reader:
             with suppress(Full):
                 self.items.put_nowait(item)
                 return True
-            if isinstance(item, Given):
+            if isinstance(item, BatchRead):
                 self._source.idle(0.1)
             else:
                 self._finished.wait(0.05)

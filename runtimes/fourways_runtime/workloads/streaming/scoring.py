@@ -2,7 +2,8 @@
 
 A table of plain floats, which most are, goes through as one matrix. Whatever is not plainly good is
 left to the contract field by field, which has the words for it. An event's key stands under the
-entity key's name, else it is the broker's. Pure: no clock, no broker, no store.
+entity key's name, else it is the broker's. An event without a value is a tombstone, as compacted
+topics have them: it deletes the answer of its key. Pure: no clock, no broker, no store.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import pyarrow as pa
 from fourways_api import Contract, InputField
 from fourways_runtime.io.brokers.source import Events
 from fourways_runtime.scoring.cells import numpy_type
-from fourways_runtime.scoring.columns import Array, Predictions
+from fourways_runtime.scoring.columns import Array, Key, Predictions
 from fourways_runtime.scoring.dense import DenseBatch, packer
 from fourways_runtime.scoring.json_cells import json_column
 from fourways_runtime.scoring.literals import json_object
@@ -34,16 +35,20 @@ Refusals = dict[int, str]
 _PLAIN_KEY = 256
 """A text of so many characters is a key of any length allowed."""
 
+_INT64_DIGITS = 19
+
 _EXACT = 2.0**24
 """Whole numbers up to this are exact in every float."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ScoredEvents:
     """What events came to: ``rows`` of the predictions, and the refusals, are by index."""
 
     predictions: Predictions
     refusals: Refusals
+    deleted: tuple[Key, ...] = ()
+    """Keys of tombstones: their stored answers are to go. None of them is in the predictions."""
 
 
 def _are_numbers(cells: list[Any], block: Array) -> bool:
@@ -59,7 +64,7 @@ def _are_numbers(cells: list[Any], block: Array) -> bool:
     return int not in {type(cells[at]) for at in np.flatnonzero(large).tolist()}
 
 
-class Scorer:
+class EventScorer:
     """A contract bound to a model, for events."""
 
     def __init__(
@@ -76,7 +81,7 @@ class Scorer:
         if len(names) == 1:
             self._pick = lambda document: (document[names[0]],)
 
-    def score(self, events: Events) -> Outcome:
+    def score(self, events: Events) -> ScoredEvents:
         """Score events. Raises what the model raises: whose fault it is shows one by one."""
         if self._wide is not None:
             outcome = self._plainly(events)
@@ -92,7 +97,7 @@ class Scorer:
             {f.name: np.empty((0, *f.shape), numpy_type(f.type)) for f in self._outputs},
         )
 
-    def _plainly(self, events: Events) -> Outcome | None:
+    def _plainly(self, events: Events) -> ScoredEvents | None:
         """Score floats as one matrix; None where an event may not be plainly good."""
         assert self._wide is not None  # noqa: S101
         count = len(events)
@@ -112,7 +117,7 @@ class Scorer:
         columns = self._wide.answers(block)
         if columns is None:
             return None
-        return Outcome(Predictions(keys, np.arange(count), columns), {})
+        return ScoredEvents(Predictions(keys, np.arange(count), columns), {})
 
     def _plain_keys(self, documents: list[Any], events: Events) -> Array | None:
         name = self._key.name
@@ -134,16 +139,36 @@ class Scorer:
         plain[:] = keys
         return plain
 
-    def _field_by_field(self, events: Events) -> Outcome:
+    def _field_by_field(self, events: Events) -> ScoredEvents:
         documents: list[tuple[int, dict[str, Any]]] = []
         refusals: Refusals = {}
+        tombstones: dict[Key, int] = {}
         for at, value in enumerate(events.values):
-            document, fault = json_object(value or b"")
+            if value is None:
+                gone = self._tombstone_key(events.keys[at])
+                if gone is None:
+                    refusals[at] = f"{self._key.name}: a tombstone without a valid key"
+                else:
+                    tombstones[gone] = at
+                continue
+            document, fault = json_object(value)
             if document is None:
                 refusals[at] = f"event: {fault}"
                 continue
-            documents.append((at, self._keyed(document, events.keys[at])))
-        return self._scored(documents, refusals)
+            document = self._keyed(document, events.keys[at])
+            key = document[self._key.name]
+            if type(key) is int and not -(2**63) <= key < 2**63:
+                refusals[at] = f"{self._key.name}: {key} does not fit int64"
+                continue
+            documents.append((at, document))
+        scored = self._scored(documents, refusals)
+        return _without_deleted(scored, tombstones) if tombstones else scored
+
+    def _tombstone_key(self, brokers: bytes | None) -> Key | None:
+        key = _brokers(brokers)
+        if not key or self._key.type != "int64":
+            return key or None
+        return int(key) if _is_whole(key) and -(2**63) <= int(key) < 2**63 else None
 
     def _keyed(self, document: dict[str, Any], brokers: bytes | None) -> dict[str, Any]:
         name = self._key.name
@@ -153,9 +178,11 @@ class Scorer:
             document[name] = int(key) if whole and key is not None else key
         return document
 
-    def _scored(self, documents: list[tuple[int, dict[str, Any]]], refusals: Refusals) -> Outcome:
+    def _scored(
+        self, documents: list[tuple[int, dict[str, Any]]], refusals: Refusals
+    ) -> ScoredEvents:
         if not documents:
-            return Outcome(self.nothing(), refusals)
+            return ScoredEvents(self.nothing(), refusals)
         fields = (InputField(name=self._key.name, type=self._key.type), *self._fields)
         columns: dict[str, Any] = {
             field.name: json_column(
@@ -168,7 +195,23 @@ class Scorer:
         rows = np.fromiter((at for at, _ in documents), np.int64, len(documents))
         scored = self._pipeline.score(pa.RecordBatch.from_pydict(columns), rows)
         known = refusals | {reject.row: str(reject) for reject in scored.rejects}
-        return Outcome(scored.predictions, known)
+        return ScoredEvents(scored.predictions, known)
+
+
+def _without_deleted(scored: ScoredEvents, tombstones: dict[Key, int]) -> ScoredEvents:
+    """Let the last event of each key count: a tombstone (key: its index), or an answer."""
+    found = scored.predictions
+    keys, rows = found.keys.tolist(), found.rows.tolist()
+    last = [at for at, key in enumerate(keys) if rows[at] > tombstones.get(key, -1)]
+    answered = {keys[at] for at in last}
+    kept = np.array(last, np.int64)
+    predictions = Predictions(
+        found.keys[kept],
+        found.rows[kept],
+        {name: column[kept] for name, column in found.columns.items()},
+    )
+    deleted = tuple(key for key in tombstones if key not in answered)
+    return ScoredEvents(predictions, scored.refusals, deleted)
 
 
 def _brokers(key: bytes | None) -> str | None:
@@ -182,4 +225,4 @@ def _brokers(key: bytes | None) -> str | None:
 
 def _is_whole(text: str) -> bool:
     digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and len(digits) <= 18
+    return digits.isascii() and digits.isdigit() and len(digits) <= _INT64_DIGITS

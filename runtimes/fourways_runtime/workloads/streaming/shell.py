@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from fourways_api.runtime_config import StreamConfig
 from fourways_http import HttpError, Limits, Request, Response, Router, Server, json_response
 from fourways_runtime.config import read_stream_config
+from fourways_runtime.io.brokers.source import SourceReplaced
 from fourways_runtime.metrics import HttpMetrics, exposition
 from fourways_runtime.process import (
     in_thread,
@@ -27,11 +28,13 @@ from fourways_runtime.process import (
 from fourways_runtime.retry import START_SECONDS, await_available
 
 if TYPE_CHECKING:
-    from fourways_runtime.io.brokers.source import Source
+    from fourways_runtime.io.brokers.source import EventSource
     from fourways_runtime.io.store import StreamWriter
 
     from ..prepare import Prepared
-    from .worker import Worker
+    from .observed import StreamMetrics
+    from .scoring import EventScorer
+    from .worker import StreamWorker
 
 CONNECT_SECONDS = 5.0
 """How long one attempt to reach the broker may take."""
@@ -74,7 +77,7 @@ async def serve(config: StreamConfig) -> None:
     await asyncio.wait((told, working, watching), return_when=asyncio.FIRST_COMPLETED)
     if watching.done():
         watching.result()
-    shell.stop.set()
+    shell.stop()
     if not working.done() and not shell.running:
         working.cancel()  # Nothing was scored yet.
     done, _ = await asyncio.wait((working,), timeout=_STOP_SECONDS)
@@ -92,13 +95,19 @@ class Shell:
     def __init__(self, config: StreamConfig, registry: CollectorRegistry) -> None:
         self._config = config
         self._registry = registry
-        self._worker: Worker | None = None
-        self.stop = threading.Event()
+        self._worker: StreamWorker | None = None
+        self._stopped = False
+        self._stop = threading.Event()
 
     @property
     def running(self) -> bool:
         """Tell whether events are scored."""
         return self._worker is not None
+
+    def stop(self) -> None:
+        """Let the worker finish what is in flight and end."""
+        self._stopped = True
+        self._stop.set()
 
     def router(self) -> Router:
         """Return the routes."""
@@ -110,14 +119,31 @@ class Shell:
 
     async def work(self) -> None:
         """Bring the worker up and let it work until told to stop. Raises WorkloadError."""
+        from .observed import StreamMetrics
+        from .scoring import EventScorer
+
+        config = self._config
         prepared = await in_thread(self._prepare, "load")
-        source, writer = await self._connect(prepared)
-        self._worker = self._build(prepared, source, writer)
-        logger.info("working", extra={"source": source.identity, "digest": prepared.digest})
-        await in_thread(self._worker.run, "worker")
+        most = config.streaming.micro_batch.max_events
+        scorer = EventScorer(config.contract, prepared.model, prepared.pipeline, most)
+        metrics = StreamMetrics(self._registry)
+        metrics.ready_when(lambda: self._worker is not None and not self._worker.problem())
+        while not self._stopped:
+            source, writer = await self._connect(prepared)
+            if not self._stopped:
+                self._stop = threading.Event()  # A worker sets it when it ends.
+            self._worker = self._build(scorer, source, writer, metrics)
+            logger.info("working", extra={"source": source.identity, "digest": prepared.digest})
+            try:
+                await in_thread(self._worker.run, "worker")
+                return
+            except SourceReplaced as error:
+                logger.warning("%s: its events are read from the oldest", error)
+                metrics.source_changed()
+                self._worker = None
 
     async def watch(self) -> None:
-        """Look after the model for ever. Raises ModelHangs.
+        """Look after model and store for ever. Raises ModelHangs and StoreUnavailable.
 
         A model that hangs with the interpreter's lock stops this too, and all answers: the
         liveness probe ends the process then.
@@ -130,27 +156,28 @@ class Shell:
     def _ready(self, request: Request) -> Response:
         if self._worker is None:
             raise HttpError(503, "the worker is starting", (b"retry-after: 1",))
-        if not self._worker.ready:
-            raise HttpError(503, "the broker or the store is away", (b"retry-after: 1",))
-        return json_response({"ready": True})
+        if problem := self._worker.problem():
+            raise HttpError(503, problem, (b"retry-after: 1",))
+        warnings = self._worker.warnings()
+        return json_response({"ready": True, **({"warnings": warnings} if warnings else {})})
 
     def _prepare(self) -> Prepared:
         from ..prepare import prepare
 
         return prepare(self._config)
 
-    async def _connect(self, prepared: Prepared) -> tuple[Source, StreamWriter]:
+    async def _connect(self, prepared: Prepared) -> tuple[EventSource, StreamWriter]:
         """Reach broker and store, side by side with nothing else: there is no use in one alone."""
-        from fourways_runtime.io.brokers.sources import new_source
-        from fourways_runtime.io.store import Stream, open_stream_writer, read_uri
+        from fourways_runtime.io.brokers.registry import new_source
+        from fourways_runtime.io.store import StreamDeclaration, open_stream_writer, read_uri
 
         config = self._config
-        uri = read_uri(config.paths.store_uri_file)
+        read_uri(config.paths.store_uri_file)  # Missing: said before the broker is waited for.
         source = new_source(config)
         await await_available(
             lambda: in_thread(lambda: source.open(CONNECT_SECONDS), "open"), START_SECONDS
         )
-        stream = Stream(
+        stream = StreamDeclaration(
             config.namespace,
             config.name,
             config.model.version,
@@ -158,22 +185,24 @@ class Shell:
             config.contract,
             source.identity,
         )
+
+        def uri() -> str:
+            return read_uri(config.paths.store_uri_file)
+
         writer = await await_available(
             lambda: in_thread(lambda: open_stream_writer(uri, stream), "store"), START_SECONDS
         )
         return source, writer
 
-    def _build(self, prepared: Prepared, source: Source, writer: StreamWriter) -> Worker:
+    def _build(
+        self,
+        scorer: EventScorer,
+        source: EventSource,
+        writer: StreamWriter,
+        metrics: StreamMetrics,
+    ) -> StreamWorker:
         from .ledger import StreamLedger
-        from .observed import StreamMetrics
-        from .scoring import Scorer
-        from .worker import Worker
+        from .worker import StreamWorker
 
-        metrics = StreamMetrics(self._registry)
-        config = self._config
-        most = config.streaming.micro_batch.max_events
-        scorer = Scorer(config.contract, prepared.model, prepared.pipeline, most)
-        ledger = StreamLedger(writer, self.stop)
-        worker = Worker(config, scorer, source, ledger, metrics, self.stop)
-        metrics.ready_when(lambda: worker.ready)
-        return worker
+        ledger = StreamLedger(writer, self._stop)
+        return StreamWorker(self._config, scorer, source, ledger, metrics, self._stop)

@@ -1,56 +1,113 @@
 """The stream worker: read, score and write side by side, each event done exactly once in the store.
 
 Owns what is in flight and whose fault a failure is. At full speed micro-batches are read ahead,
-scored and written at the same time. An event is tried alone, each try counted durably
-before it is made, where its batch made the model fail, or where a worker before this one died over
-events that come next: so the one that kills is found, and becomes a dead letter, and the others are
-served.
+scored and written at the same time. An event is scored individually, each
+attempt counted durably before it is made, where its batch made the model fail, or where an earlier
+worker died over the events that come next: so the event that kills workers is found and becomes a
+dead letter, and the others are scored.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from time import monotonic, perf_counter
 
 from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.errors import ModelHangs, StoreUnavailable, WorkloadError
-from fourways_runtime.io.brokers.source import Events, Source
+from fourways_runtime.io.brokers.source import Events, EventSource, SourceReplaced
 from fourways_runtime.io.store.streams.stream import DIED, MODEL, Fenced, Move
 
-from .committer import SENT, Batch, Committer
+from .committer import SENT, Committer, EventBatch
 from .ledger import StreamLedger
+from .monitor import PartitionProgress, StreamMonitor
 from .observed import StreamMetrics
-from .reader import Assigned, Ended, Given, Reader, Revoked
-from .scoring import Outcome, Scorer
+from .reader import Assigned, BatchRead, Ended, OutOfRange, Revoked, SourceReader, Wake
+from .scoring import EventScorer, ScoredEvents
+from .source_changes import SourceChanges
 
 IN_FLIGHT = SENT + 2
 """Micro-batches that may have been scored and not written when a worker dies: one in the model, one
 waiting for the writer, and those being written."""
 
 _DIED_OVER = 2
-"""An event is taken for the one that kills after so many tries at the least: its first may have
+"""An event counts as the one that kills workers after at least so many attempts: its first may have
 been in a batch with the one that does."""
 
 _WAYS_TO_DIE = "it crashed, ran out of memory, or the model never came back"
 _ALIKE = 64
 """A model may take as long again for so many events more."""
 
+NOT_HELD = 1 << 63
+"""The next position of a partition that this worker does not hold: no event is at or after it."""
+
 _CLOSE_SECONDS = 10.0
 _SHOW_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 0.25
+_LAST_PAUSE_SECONDS = 8.0
+"""Before the worker begins again after a failure, and another one, and so on."""
 
 logger = logging.getLogger("fourways.streaming")
 
 
-class Worker:
+@dataclass(slots=True)
+class PartitionState:
+    """What the worker knows of one partition."""
+
+    next: int
+    """The next event to score, once all that is in flight is written; NOT_HELD after a reset."""
+
+    counted: bool = False
+    """The store has an attempt of this worker at that position."""
+
+    counted_before: bool = False
+    """It may have one from before the worker began anew."""
+
+    isolating: int = 0
+    """How many events are still to be scored individually."""
+
+    written: int = 0
+    """The position in the store."""
+
+    in_flight: deque[tuple[int, float]] = field(default_factory=deque)
+    """Positions in flight, the first of each batch, and when these events were published."""
+
+    def note(self, position: int, published: float | None) -> None:
+        """Note that events from here on are in flight."""
+        if published is not None:
+            self.in_flight.append((position, published))
+
+    def wrote(self, end: int) -> None:
+        """Note the store's position."""
+        self.written = end
+        while self.in_flight and self.in_flight[0][0] < end:
+            self.in_flight.popleft()
+
+    def progress(self) -> PartitionProgress:
+        """Return how far the partition is. Called from any thread."""
+        try:
+            oldest = self.in_flight[0][1]
+        except IndexError:
+            return PartitionProgress(self.written, None)
+        return PartitionProgress(self.written, oldest)
+
+    @property
+    def held(self) -> bool:
+        """Tell whether this worker holds the partition."""
+        return self.next != NOT_HELD
+
+
+class StreamWorker:
     """Works on one source until told to stop."""
 
     def __init__(
         self,
         config: StreamConfig,
-        scorer: Scorer,
-        source: Source,
+        scorer: EventScorer,
+        source: EventSource,
         ledger: StreamLedger,
         metrics: StreamMetrics,
         stop: threading.Event,
@@ -68,38 +125,36 @@ class Worker:
         self._stop = stop
         self._attempts = streaming.max_attempts
         self._stretch = streaming.micro_batch.max_events * IN_FLIGHT
-        self._reader = Reader(source, ledger, streaming.micro_batch, stop)
-        self._committer = Committer(ledger, self._written)
+        self._changes = SourceChanges(metrics)
+        self._reader = SourceReader(source, ledger, streaming.micro_batch, self._changes, stop)
+        self._committer = Committer(ledger, self._written, self._reader.wake)
+        self._monitor = StreamMonitor(source, ledger, metrics, self._progress)
         self._round = 0
-        self._held: dict[int, int] = {}
-        """Where each partition goes on, once all that is in flight is written."""
+        self._failures = 0
+        """How often the worker began again since something was written."""
 
-        self._begun: set[int] = set()
-        """Partitions whose position has a try of ours."""
-
-        self._careful: dict[int, int] = {}
-        """How many events of a partition are still to be scored alone."""
-
-        self._ours: set[int] = set()
-        """Partitions whose position may have a try of ours still, from before we began anew."""
-
-        self._stands: dict[int, int] = {}
+        self._partitions: dict[int, PartitionState] = {}
         self._shown = 0.0
-        self._empty = scorer.nothing()
+        self._empty = ScoredEvents(scorer.nothing(), {})
 
-    @property
-    def ready(self) -> bool:
-        """Tell whether events can be read and answers written."""
-        return self._ledger.available and self._source.available()
+    def problem(self) -> str:
+        """Return why events cannot be read or answers not be written now, or nothing."""
+        return self._ledger.problem() or self._source.problem()
+
+    def warnings(self) -> list[str]:
+        """Return what was lost or read twice because the source changed, newest last."""
+        return self._changes.warnings()
 
     def watch(self) -> None:
-        """Look whether the model comes back, from another thread.
+        """Look whether model and store come back, from another thread.
 
         Raises:
-            ModelHangs: it has been at the same events for too long. The process is to end: whose
-                try was counted is tried alone by the next worker.
+            StoreUnavailable: the store has been unavailable for too long.
+            ModelHangs: it has been at the same events for too long. The process is to
+                end: events whose attempt was counted are retried individually.
 
         """
+        self._ledger.watch()
         asked = self._asked
         if asked is None:
             return
@@ -117,15 +172,18 @@ class Worker:
         """Work until told to stop; what is in flight is finished first.
 
         Raises:
-            WorkloadError: the source or the store is away for good.
+            SourceReplaced: the topic or stream was made anew. What was read is written.
+            WorkloadError: the source or the store has been unavailable for too long.
 
         """
         self._reader.start()
+        self._monitor.start()
         try:
             self._work()
-            self._take_back(list(self._held))
+            self._take_back(self._partitions)
         finally:
             self._stop.set()
+            self._monitor.finish(_CLOSE_SECONDS)
             self._committer.close()
             self._reader.finish(_CLOSE_SECONDS)
             self._ledger.close()
@@ -133,74 +191,99 @@ class Worker:
     def _work(self) -> None:
         while True:
             item = self._reader.items.get()
+            if isinstance(item, Ended):
+                self._end(item.error)
+                return
             try:
+                self._committer.check()
                 match item:
-                    case Given():
+                    case BatchRead():
                         if item.round == self._round:
                             self._batch(item.events)
                     case Assigned():
                         self._assigned(item)
                     case Revoked():
                         self._revoked(item)
-                    case Ended():
-                        if item.error is not None:
-                            raise item.error
-                        self._committer.settle()
-                        return
-            except (Fenced, StoreUnavailable) as error:
-                if isinstance(item, Ended):
-                    raise
-                self._reset(error)
+                    case OutOfRange():
+                        if item.round == self._round:
+                            self._committer.settle()
+                            self._begin_again()
+                    case Wake():
+                        pass
+            except Fenced:
+                self._reset("another worker has moved a partition on")
+            except StoreUnavailable as error:
+                self._ledger.check_writes(error)
+                self._reset(str(error))
+            finally:
+                if isinstance(item, Revoked):
+                    self._forget(item.partitions)
+                    item.done.set()
+
+    def _end(self, error: Exception | None) -> None:
+        """Write what is in flight, where the source itself is not what failed."""
+        if error is not None and not isinstance(error, SourceReplaced):
+            raise error
+        self._committer.settle()
+        if error is not None:
+            raise error
 
     # ------------------------------------------------------------ partitions
 
     def _assigned(self, item: Assigned) -> None:
         if item.round != self._round:
             return
+        known = self._partitions
         if item.anew:
-            self._forget(list(self._held))
+            self._partitions = {}
         for partition, found in item.positions.items():
-            self._held[partition] = found.next
-            if found.tries == 1 and partition in self._ours:
-                self._begun.add(partition)  # Nobody died: we are here.
-            elif found.tries:
-                self._careful[partition] = self._stretch
-        self._ours.clear()
-        stands = {str(partition): found.next for partition, found in item.positions.items()}
-        logger.info("partitions begin", extra={"positions": stands, "careful": len(self._careful)})
+            state = PartitionState(found.next, written=found.next)
+            before = known.get(partition)
+            if found.attempts == 1 and before is not None and before.counted_before:
+                state.counted = True  # No worker died: the attempt is this worker's own.
+            elif found.attempts:
+                state.isolating = self._stretch
+            self._partitions[partition] = state
+        positions = {str(partition): found.next for partition, found in item.positions.items()}
+        isolating = sum(state.isolating > 0 for state in self._partitions.values())
+        logger.info("partitions begin", extra={"positions": positions, "isolating": isolating})
 
     def _revoked(self, item: Revoked) -> None:
-        try:
-            self._committer.settle()
-            self._take_back(item.partitions)
-        finally:
-            self._forget(item.partitions)
-            item.done.set()
+        self._committer.settle()
+        self._take_back(item.partitions)
         logger.info("partitions end", extra={"partitions": list(item.partitions)})
 
-    def _take_back(self, partitions: Sequence[int]) -> None:
-        """Take back the tries of partitions that nobody died over."""
-        held = {p: self._held[p] for p in partitions if p in self._begun and p in self._held}
+    def _take_back(self, partitions: Iterable[int]) -> None:
+        """Take back the attempts that were counted for partitions and ended no worker."""
+        states = {p: self._partitions[p] for p in partitions if p in self._partitions}
+        held = {p: state.next for p, state in states.items() if state.counted and state.held}
         if held:
             try:
                 self._ledger.release(held)
             except StoreUnavailable as error:
-                logger.warning("the next worker will be more careful than it need be: %s", error)
+                logger.warning("the next worker scores some events individually: %s", error)
 
-    def _forget(self, partitions: Sequence[int]) -> None:
+    def _forget(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
-            self._held.pop(partition, None)
-            self._careful.pop(partition, None)
-            self._begun.discard(partition)
-            self._stands.pop(partition, None)
+            self._partitions.pop(partition, None)
 
-    def _reset(self, error: Exception) -> None:
-        """Drop what is in flight and begin anew at the store's positions."""
-        logger.warning("beginning anew: %s", str(error) or "another worker moved a partition on")
-        self._metrics.reset()
+    def _reset(self, why: str) -> None:
+        """Drop what is in flight and begin again at the store's positions, after a pause."""
+        self._failures += 1
+        pause = min(_LAST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 1, 8))
+        logger.warning("beginning again in %.2g s: %s", pause, why)
         self._committer.reset()
-        self._ours |= self._begun
-        self._forget(list(self._held))
+        # A store that can be read and not written must not be asked in a tight loop.
+        self._stop.wait(pause)
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Begin at the store's positions; nothing is in flight."""
+        self._metrics.reset()
+        self._partitions = {
+            partition: PartitionState(NOT_HELD, counted_before=state.counted, written=state.written)
+            for partition, state in self._partitions.items()
+        }
         self._round = self._reader.rewind()
 
     # ------------------------------------------------------------ events
@@ -210,14 +293,16 @@ class Worker:
         ends = dict(zip(events.partitions, events.positions, strict=True))
         if not ends:
             return
-        if self._careful and any(partition in self._careful for partition in ends):
+        states = {partition: self._partitions[partition] for partition in ends}
+        if any(state.isolating for state in states.values()):
             self._one_by_one(events)
             return
-        begin = {p: self._held[p] for p in ends if p not in self._begun}
+        begin = {p: state.next for p, state in states.items() if not state.counted}
         if begin:
             self._committer.settle()
             self._ledger.begin(begin)
-            self._begun |= begin.keys()
+            for partition in begin:
+                states[partition].counted = True
         started = perf_counter()
         try:
             outcome = self._score(events)
@@ -227,21 +312,33 @@ class Worker:
             return
         self._metrics.scored(perf_counter() - started)
         dead = [events.dead(at, why, 1) for at, why in sorted(outcome.refusals.items())]
-        moves = [Move(p, self._held[p], last + 1) for p, last in ends.items()]
-        self._committer.put(Batch(moves, outcome.predictions, dead))
+        moves = [Move(p, states[p].next, last + 1) for p, last in ends.items()]
+        self._note(events)
+        self._committer.put(EventBatch(moves, outcome.predictions, dead, outcome.deleted))
         for move in moves:
-            self._held[move.partition] = move.end
+            states[move.partition].next = move.end
 
     def _new(self, events: Events) -> Events:
         """Leave out events that are done already, or of partitions that are not ours any more."""
         firsts = dict(zip(events.partitions[::-1], events.positions[::-1], strict=True))
-        if all(at >= self._held.get(partition, 1 << 63) for partition, at in firsts.items()):
+        starts = {partition: self._start(partition) for partition in firsts}
+        if all(at >= starts[partition] for partition, at in firsts.items()):
             return events
-        places = zip(events.partitions, events.positions, strict=True)
-        held = self._held
-        return events.chosen([i for i, (p, at) in enumerate(places) if at >= held.get(p, 1 << 63)])
+        found = zip(events.partitions, events.positions, strict=True)
+        return events.chosen([index for index, (p, at) in enumerate(found) if at >= starts[p]])
 
-    def _score(self, events: Events) -> Outcome:
+    def _start(self, partition: int) -> int:
+        state = self._partitions.get(partition)
+        return NOT_HELD if state is None else state.next
+
+    def _note(self, events: Events) -> None:
+        """Note since when the events wait that are in flight now."""
+        count = len(events)
+        firsts = dict(zip(events.partitions[::-1], range(count - 1, -1, -1), strict=True))
+        for partition, at in firsts.items():
+            self._partitions[partition].note(events.positions[at], events.time(at))
+
+    def _score(self, events: Events) -> ScoredEvents:
         self._asked = (monotonic(), events)
         try:
             return self._scorer.score(events)
@@ -254,50 +351,61 @@ class Worker:
             if self._stop.is_set():
                 return
             self._one(events.chosen([at]))
-            left = self._careful.get(partition, 0) - 1
-            if left > 0:
-                self._careful[partition] = left
-            else:
-                self._careful.pop(partition, None)
+            state = self._partitions[partition]
+            state.isolating = max(0, state.isolating - 1)
 
     def _one(self, event: Events) -> None:
         """Score one event alone, as often as it may be tried, and write what it came to."""
         partition, position = event.partitions[0], event.positions[0]
-        start = self._held[partition]
-        predictions, reason, tries = self._empty, "", 0
+        state = self._partitions[partition]
+        start = state.next
+        self._note(event)
+        outcome, reason, attempts = self._empty, "", 0
         first = True
         while True:
-            tries = self._ledger.begin({partition: start})[partition]
-            self._begun.add(partition)
-            if first and tries > max(self._attempts, _DIED_OVER):
-                reason = f"{DIED} {tries - 1} times: {_WAYS_TO_DIE}"
-                tries -= 1
+            attempts = self._ledger.begin({partition: start})[partition]
+            state.counted = True
+            if first and attempts > max(self._attempts, _DIED_OVER):
+                reason = f"{DIED} {attempts - 1} times: {_WAYS_TO_DIE}"
+                attempts -= 1
                 break
             first = False
             try:
                 outcome = self._score(event)
             except WorkloadError as error:
-                # Any other error is ours: it ends the worker, and the try stays counted.
+                # Any other error is ours: it ends the worker, and the attempt stays counted.
                 reason = f"{MODEL}{error}"
-                if tries >= self._attempts:
+                if attempts >= self._attempts:
                     break
                 continue
-            predictions, reason = outcome.predictions, outcome.refusals.get(0, "")
+            reason = outcome.refusals.get(0, "")
             break
-        dead = [event.dead(0, reason, tries)] if reason else []
-        # No try is left behind: the next event is not in flight.
-        self._committer.put(Batch([Move(partition, start, position + 1)], predictions, dead, 0))
+        dead = [event.dead(0, reason, attempts)] if reason else []
+        batch = EventBatch(
+            [Move(partition, start, position + 1)],
+            outcome.predictions,
+            dead,
+            outcome.deleted,
+            attempts=0,  # None is left behind: the next event is not in flight.
+        )
+        self._committer.put(batch)
         self._committer.settle()
-        self._held[partition] = position + 1
-        self._begun.discard(partition)
+        state.next = position + 1
+        state.counted = False
 
-    def _written(self, batch: Batch, took: float) -> None:
+    def _written(self, batch: EventBatch, took: float) -> None:
         self._metrics.written(took)
-        self._metrics.done(len(batch.predictions) + len(batch.dead), len(batch.dead))
+        self._metrics.done(len(batch), len(batch.dead))
+        self._failures = 0
         for move in batch.moves:
-            self._stands[move.partition] = move.end
+            state = self._partitions.get(move.partition)
+            if state is not None:
+                state.wrote(move.end)
         now = perf_counter()
         if now - self._shown > _SHOW_SECONDS:
             self._shown = now
-            self._reader.passed(self._stands)
-            self._metrics.lag(self._reader.newest, self._stands)
+            self._reader.passed({p: found.written for p, found in self._progress().items()})
+
+    def _progress(self) -> dict[int, PartitionProgress]:
+        """Return how far each partition is. Called from any thread."""
+        return {partition: state.progress() for partition, state in list(self._partitions.items())}

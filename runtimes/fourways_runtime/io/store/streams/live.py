@@ -19,13 +19,13 @@ from fourways_runtime.io.table_columns import TableColumn
 from fourways_runtime.scoring.columns import Array, Predictions
 
 from .. import layout
-from .stream import ID_HEADER, DeadLetter, Refused, Stream
+from .stream import ID_HEADER, DeadLetter, DeadLetterReason, StreamDeclaration
 
 COMPUTED_AT = "$computed_at"
 MODEL = "$model"
 
 
-def table_name(stream: Stream) -> str:
+def table_name(stream: StreamDeclaration) -> str:
     """Return the name of a stream's live table."""
     told = [stream.namespace, stream.deployment, "live"]
     for column in layout.columns(stream.contract):
@@ -64,10 +64,10 @@ def headers_text(letter: DeadLetter) -> str:
     return orjson.dumps([[_plain(name), _header(value)] for name, value in letter.headers]).decode()
 
 
-def refused(headers: str, reason: str, attempts: int) -> Refused:
+def refused(headers: str, reason: str, attempts: int) -> DeadLetterReason:
     """Read a dead letter; of headers of one name the last counts."""
     found = dict(orjson.loads(headers)).get(ID_HEADER)
-    return Refused(found if isinstance(found, str) else None, reason, attempts)
+    return DeadLetterReason(found if isinstance(found, str) else None, reason, attempts)
 
 
 def storable(text: str) -> str:

@@ -22,7 +22,7 @@ from fourways_runtime.scoring.keys import asked
 
 from .. import layout
 from . import live
-from .stream import LiveAnswer, Place, Refused
+from .stream import DeadLetterReason, EventPosition, LiveAnswer
 
 STREAM = """SELECT revision, table_name, contract FROM fourways.streams
     WHERE namespace = %s AND deployment = %s"""
@@ -73,7 +73,7 @@ class LiveTarget:
         return cls(revision, loaded, columns, select(""), with_letters)
 
     def asking(
-        self, keys: Iterable[Key], places: Sequence[Place], whose: tuple[str, str]
+        self, keys: Iterable[Key], places: Sequence[EventPosition], whose: tuple[str, str]
     ) -> tuple[sql.Composed, tuple[Any, ...]]:
         """Return the statement that asks for these, and its parameters."""
         values = (list(self.meant(keys)), *whose)
@@ -102,11 +102,11 @@ class LiveTarget:
         return found
 
 
-def refused(rows: list[tuple[Any, ...]]) -> dict[Place, Refused]:
+def refused(rows: list[tuple[Any, ...]]) -> dict[EventPosition, DeadLetterReason]:
     """Return the dead letters in the rows of a statement that asks for them."""
     letters = (row[-5:] for row in rows)
     return {
-        Place(partition, position): live.refused(*told)
+        EventPosition(partition, position): live.refused(*told)
         for partition, position, *told in letters
         if partition is not None
     }

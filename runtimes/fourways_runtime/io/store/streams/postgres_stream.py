@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+import numpy as np
 import psycopg
 from psycopg import sql
 from psycopg.pq.abc import PGresult
@@ -24,12 +25,12 @@ from fourways_runtime.io.postgres import copy_in as pgcopy
 from fourways_runtime.io.postgres.connection import conninfo, explain, lock_number, translated
 from fourways_runtime.io.postgres.pipelined import Line
 from fourways_runtime.io.table_columns import TableColumn
-from fourways_runtime.scoring.columns import Predictions
+from fourways_runtime.scoring.columns import Key, Predictions
 
 from .. import layout
 from ..postgres_schema import ensure_schema
 from . import live
-from .stream import DeadLetter, Fenced, Move, Position, Stream
+from .stream import DeadLetter, Fenced, Move, Position, StreamDeclaration
 
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30
@@ -91,6 +92,7 @@ _ANSWERS = """,
         INSERT INTO {table} AS live ({columns}, {computed_at}, {model})
         SELECT {values}, now(), {id}::integer FROM unnest({arrays}) WITH ORDINALITY AS row ({names})
         ON CONFLICT ({key}) DO UPDATE SET {updates})"""
+_DELETED = ", deleted AS (DELETE FROM {table} WHERE {key} = ANY({keys}))"
 _MOVE_ALL = f" SELECT {_ALL_OF.format(which='moved')}"
 _LETTER_PARAMETERS = 7
 
@@ -98,8 +100,9 @@ _LETTER_PARAMETERS = 7
 class PostgresStream:
     """The store as a stream worker sees it; see :class:`.stream.StreamWriter`."""
 
-    def __init__(self, uri: str, stream: Stream) -> None:
-        self._uri = uri
+    def __init__(self, uri: Callable[[], str], stream: StreamDeclaration) -> None:
+        self._read_uri = uri
+        self._uri = ""
         self._stream = stream
         self._columns = layout.columns(stream.contract)
         self._table = live.table_name(stream)
@@ -119,7 +122,7 @@ class PostgresStream:
             pass
 
     def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
-        """Say where partitions stand, without counting a try."""
+        """Say where partitions stand, without counting an attempt."""
         with self._connected() as line:
             connection = line.free()
             if not connection.execute(self._sql(_STILL_OURS)).fetchall():
@@ -127,11 +130,11 @@ class PostgresStream:
                     f"a worker with other outputs has taken over {self._stream.deployment}"
                 )
             found = connection.execute(self._sql(_POSITIONS)).fetchall()
-        stand = {partition: Position(at, tries) for partition, at, tries in found}
+        stand = {partition: Position(at, attempts) for partition, at, attempts in found}
         return {p: stand.get(p) or Position(start, 0) for p, start in partitions.items()}
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
-        """Count a try of partitions at the positions held, durably; return their tries."""
+        """Count an attempt at the positions held, durably; return the attempts by partition."""
         with self._connected() as line:
             result = self._ask(line, b"begin", _BEGIN, _held(held))
             return {
@@ -144,26 +147,25 @@ class PostgresStream:
         moves: Sequence[Move],
         predictions: Predictions,
         dead: Sequence[DeadLetter] = (),
+        deleted: Sequence[Key] = (),
         *,
-        tries: int = 1,
+        attempts: int = 1,
     ) -> None:
         """Send the one statement that writes answers and dead letters and moves the positions."""
-        values = [
-            pgarray.numbers("int32", [move.partition for move in moves]),
-            pgarray.numbers("int64", [move.start for move in moves]),
-            pgarray.numbers("int64", [move.end for move in moves]),
-            tries.to_bytes(4, "big"),
-        ]
+        values = _moves(moves, attempts)
         if dead:
             values += _letters(dead)
         if len(predictions):
             values += self._answers(predictions)
-        name = b"commit%d%d" % (bool(dead), bool(len(predictions)))
+        if deleted:
+            values.append(self._keys(deleted))
+        parts = (bool(dead), bool(len(predictions)), bool(deleted))
+        name = b"commit%d%d%d" % parts
         with self._translated():
             line = self._opened()
             if not line.knows(name):
                 self._settle(line)
-                line.prepare(name, self._statement(bool(dead), bool(len(predictions))))
+                line.prepare(name, self._statement(*parts))
             line.send(name, values)
 
     def receive(self) -> None:
@@ -177,8 +179,22 @@ class PostgresStream:
             if outcome is not None:
                 raise outcome
 
+    def move(self, move: Move) -> None:
+        """Move one position without events."""
+        values = _moves([move], 0)
+        with self._connected() as line:
+            name = b"commit000"
+            if not line.knows(name):
+                line.prepare(name, self._statement(False, False, False))
+            line.ask(name, values)
+
+    def ping(self) -> None:
+        """Ask the server for nothing."""
+        with self._connected() as line:
+            line.free().execute("SELECT 1")
+
     def release(self, held: Mapping[int, int]) -> None:
-        """Take back the try counted for partitions that nobody died over."""
+        """Take back the attempt counted for partitions that nobody died over."""
         with self._connected() as line:
             self._ask(line, b"release", _RELEASE, _held(held))
 
@@ -242,7 +258,12 @@ class PostgresStream:
 
     def _connect(self) -> psycopg.Connection:
         self._leading = False
-        connection = psycopg.connect(conninfo(self._uri, CONNECT_SECONDS), autocommit=True)
+        self._uri = self._read_uri()  # Read each time: a rotated Secret needs no restart.
+        with translated(self._uri):
+            return self._prepared(conninfo(self._uri, CONNECT_SECONDS))
+
+    def _prepared(self, address: str) -> psycopg.Connection:
+        connection = psycopg.connect(address, autocommit=True)
         try:
             connection.execute(
                 sql.SQL("SET statement_timeout = {}").format(sql.Literal(STATEMENT_SECONDS * 1000))
@@ -299,10 +320,12 @@ class PostgresStream:
     def _sql(self, text: str) -> sql.Composed:
         return sql.SQL(text).format(**self._known)
 
-    def _statement(self, letters: bool, answers: bool) -> sql.Composed:
+    def _statement(self, letters: bool, answers: bool, deleted: bool) -> sql.Composed:
         parts = [self._sql(_MOVED)]
         parts += [self._sql(_LETTERS)] if letters else []
-        parts += [self._upsert(5 + _LETTER_PARAMETERS * letters)] if answers else []
+        first = 5 + _LETTER_PARAMETERS * letters
+        parts += [self._upsert(first)] if answers else []
+        parts += [self._gone(first + len(self._columns) * answers)] if deleted else []
         return sql.Composed([*parts, self._sql(_MOVE_ALL)])
 
     def _upsert(self, first: int) -> sql.Composed:
@@ -333,6 +356,20 @@ class PostgresStream:
             ),
         )
 
+    def _gone(self, parameter: int) -> sql.Composed:
+        key = self._columns[0]
+        return sql.SQL(_DELETED).format(
+            table=sql.Identifier("fourways", self._table),
+            key=sql.Identifier(key.identifier),
+            keys=sql.SQL(f"${parameter}::{pgcopy.TYPES[key.kind].sql}[]"),
+        )
+
+    def _keys(self, keys: Sequence[Key]) -> bytes:
+        key = self._columns[0]
+        array = np.empty(len(keys), np.int64 if key.kind == "int64" else object)
+        array[:] = keys
+        return pgarray.cells(key, array)
+
     def _answers(self, predictions: Predictions) -> list[bytes]:
         chosen = live.latest(predictions)
         key, *outputs = self._columns
@@ -354,6 +391,15 @@ class PostgresStream:
 def _broke() -> StoreUnavailable:
     """Return what is said of statements that were under way: nobody knows what became of them."""
     return StoreUnavailable("the prediction store: the connection broke before the answer")
+
+
+def _moves(moves: Sequence[Move], attempts: int) -> list[bytes]:
+    return [
+        pgarray.numbers("int32", [move.partition for move in moves]),
+        pgarray.numbers("int64", [move.start for move in moves]),
+        pgarray.numbers("int64", [move.end for move in moves]),
+        attempts.to_bytes(4, "big"),
+    ]
 
 
 def _held(held: Mapping[int, int]) -> list[bytes]:

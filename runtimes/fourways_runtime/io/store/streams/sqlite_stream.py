@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fourways_runtime.errors import StoreUnavailable
-from fourways_runtime.scoring.columns import Predictions
+from fourways_runtime.scoring.columns import Key, Predictions
 
 from .. import layout
 from ..sqlite import cells, connect, quoted, sql_type, transaction, translated
 from . import live
-from .stream import DeadLetter, Fenced, Move, Position, Stream
+from .stream import DeadLetter, Fenced, Move, Position, StreamDeclaration
 
 _OURS = "namespace = ? AND deployment = ? AND source = ?"
 _DECLARE = """
@@ -52,7 +52,7 @@ _LETTER = """INSERT INTO dead_letters (namespace, deployment, source, partition,
 class SqliteStream:
     """The store as a stream worker sees it; see :class:`.stream.StreamWriter`."""
 
-    def __init__(self, path: Path, stream: Stream) -> None:
+    def __init__(self, path: Path, stream: StreamDeclaration) -> None:
         self._path = path
         self._stream = stream
         self._ours = (stream.namespace, stream.deployment, stream.source)
@@ -68,6 +68,7 @@ class SqliteStream:
             f"({', '.join('?' * len(names))}) ON CONFLICT ({quoted(names[0])}) DO UPDATE "
             f"SET {updates}"
         )
+        self._delete = f"DELETE FROM {quoted(self._table)} WHERE {quoted(names[0])} = ?"  # noqa: S608
         with translated(path):
             self._connection = connect(path)
             try:
@@ -77,7 +78,7 @@ class SqliteStream:
                 raise
 
     def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
-        """Say where partitions stand, without counting a try."""
+        """Say where partitions stand, without counting an attempt."""
         with translated(self._path):
             if not self._still_ours():
                 raise StoreUnavailable(
@@ -87,28 +88,29 @@ class SqliteStream:
                 f"SELECT partition, next, tries FROM positions WHERE {_OURS}",  # noqa: S608
                 self._ours,
             ).fetchall()
-        stand = {partition: Position(at, tries) for partition, at, tries in found}
+        stand = {partition: Position(at, attempts) for partition, at, attempts in found}
         return {p: stand.get(p) or Position(start, 0) for p, start in partitions.items()}
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
-        """Count a try of partitions at the positions held, durably; return their tries."""
-        tries = {}
+        """Count an attempt at the positions held, durably; return the attempts by partition."""
+        attempts = {}
         with self._all_or_nothing():
             for place in held.items():
                 row = self._connection.execute(_COUNT, (*self._ours, *place)).fetchone()
                 row = row or self._connection.execute(_FIRST, (*self._ours, *place)).fetchone()
                 if row is None:
                     raise Fenced
-                tries[place[0]] = int(row[0])
-        return tries
+                attempts[place[0]] = int(row[0])
+        return attempts
 
     def send(
         self,
         moves: Sequence[Move],
         predictions: Predictions,
         dead: Sequence[DeadLetter] = (),
+        deleted: Sequence[Key] = (),
         *,
-        tries: int = 1,
+        attempts: int = 1,
     ) -> None:
         """Write answers and dead letters and move the positions, in one transaction."""
         chosen = live.latest(predictions)
@@ -121,19 +123,26 @@ class SqliteStream:
             if not self._still_ours():
                 raise Fenced
             for move in moves:
-                moved = self._connection.execute(
-                    _MOVE, (move.end, tries, *self._ours, move.partition, move.start)
-                )
-                if moved.rowcount != 1:
-                    raise Fenced
+                self._move(move, attempts)
+            self._connection.executemany(self._delete, ((key,) for key in deleted))
             self._connection.executemany(self._upsert, zip(*values, strict=True))
             self._connection.executemany(_LETTER, (self._letter(letter) for letter in dead))
 
     def receive(self) -> None:
         """Return: what was sent is done."""
 
+    def move(self, move: Move) -> None:
+        """Move one position without events."""
+        with self._all_or_nothing():
+            self._move(move, 0)
+
+    def ping(self) -> None:
+        """Read from the file."""
+        with translated(self._path):
+            self._connection.execute("SELECT 1 FROM schema_version").fetchall()
+
     def release(self, held: Mapping[int, int]) -> None:
-        """Take back the try counted for partitions that nobody died over."""
+        """Take back the attempt counted for partitions that nobody died over."""
         with self._all_or_nothing():
             self._connection.executemany(
                 _RELEASE, [(*self._ours, *place) for place in held.items()]
@@ -169,6 +178,11 @@ class SqliteStream:
     def _all_or_nothing(self) -> Iterator[None]:
         with translated(self._path), transaction(self._connection):
             yield
+
+    def _move(self, move: Move, attempts: int) -> None:
+        values = (move.end, attempts, *self._ours, move.partition, move.start)
+        if self._connection.execute(_MOVE, values).rowcount != 1:
+            raise Fenced
 
     def _still_ours(self) -> bool:
         row = self._connection.execute(

@@ -8,9 +8,10 @@ passed. The store's position wins over the broker's: on a start and on every reb
 A position is moved only from where the worker believes it to be. A worker that lost its partition
 to another moves nothing and writes nothing: it is told so by :class:`Fenced`.
 
-``tries`` counts how often scoring was begun from a partition's present position. A worker at full
-speed leaves 1 behind with each commit, for the batch it has begun already; a healthy stop takes it
-back. So whoever finds a try there knows that somebody died over the events that come next.
+``attempts`` counts how often scoring was begun from a partition's present position (the column is
+``tries``). A worker at full speed leaves 1 behind with each commit, for the batch it has begun
+already; an orderly stop takes it back. So an attempt found there means that a worker died while it
+scored the events that come next.
 """
 
 from __future__ import annotations
@@ -18,14 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fourways_api import Contract
-from fourways_runtime.scoring.columns import Predictions
-
-if TYPE_CHECKING:
-    from fourways_runtime.scoring.columns import Key
-
+from fourways_runtime.scoring.columns import Key, Predictions
 
 ID_HEADER = "ce-id"
 """Header with an event's id, as CloudEvents names it."""
@@ -42,7 +39,7 @@ class Fenced(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class StreamDeclaration:
     """A deployment's stream, as a worker declares it when it starts."""
 
     namespace: str
@@ -54,7 +51,7 @@ class Stream:
     """Which topic or stream of which broker the positions are of: another one starts anew."""
 
 
-class Place(NamedTuple):
+class EventPosition(NamedTuple):
     """Where an event is in its stream; no other event ever is there."""
 
     partition: int
@@ -66,7 +63,7 @@ class Position:
     """Where a partition stands: the next event to score, and how often that was begun."""
 
     next: int
-    tries: int
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +97,18 @@ class StreamWriter(Protocol):
     """
 
     def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
-        """Say where partitions stand, without counting a try.
+        """Say where partitions stand, without counting an attempt.
 
         ``partitions`` gives, for each, the position to start from where the store knows none.
         """
         ...
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
-        """Count a try of partitions at the positions held, durably; return their tries.
+        """Count an attempt at partitions at the positions held, durably; return their attempts.
 
-        Called before the first event of a partition is scored, and in careful work before each
-        event. Raises Fenced, and counts nothing, where one of them stands elsewhere.
+        Called before the first event of a partition is scored, and before each event while events
+        are scored individually. Raises Fenced, and counts nothing, where one of them stands
+        elsewhere.
         """
         ...
 
@@ -119,14 +117,17 @@ class StreamWriter(Protocol):
         moves: Sequence[Move],
         predictions: Predictions,
         dead: Sequence[DeadLetter] = (),
+        deleted: Sequence[Key] = (),
         *,
-        tries: int = 1,
+        attempts: int = 1,
     ) -> None:
         """Begin to write answers and dead letters and move the positions, all of it or nothing.
 
+        The answers of the keys ``deleted`` are deleted; none of them may be in ``predictions``.
+
         It is done once :meth:`receive` says so, which is called once for each call of this that
         came back. Of two answers for one key the one with the higher ``rows`` counts. Positions
-        moved have ``tries`` tries from then on: 1 where the events that follow are in flight
+        moved have ``attempts`` attempts from then on: 1 where the events that follow are in flight
         already. Raises what ``receive`` does, where that is known already.
         """
         ...
@@ -135,8 +136,16 @@ class StreamWriter(Protocol):
         """Wait until the oldest of what was sent is done. Raises Fenced where it was refused."""
         ...
 
+    def move(self, move: Move) -> None:
+        """Move one position without events, back or forth. Raises Fenced where it is elsewhere."""
+        ...
+
+    def ping(self) -> None:
+        """Ask the store for nothing, so that a connection that broke is noticed."""
+        ...
+
     def release(self, held: Mapping[int, int]) -> None:
-        """Take back the try counted for partitions (at these positions) that nobody died over."""
+        """Take back an attempt counted at these positions that ended no worker."""
         ...
 
     def lead(self) -> bool:
@@ -164,7 +173,7 @@ class LiveAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class DeadLetterReason:
     """What a dead letter says of its event."""
 
     id: str | None
@@ -180,5 +189,5 @@ class LiveLookup:
 
     contract: Contract
     answers: Mapping[Key, LiveAnswer]
-    refused: Mapping[Place, Refused] = field(default_factory=dict)
+    refused: Mapping[EventPosition, DeadLetterReason] = field(default_factory=dict)
     """Of the events asked for, those that are dead letters of the stream's present source."""

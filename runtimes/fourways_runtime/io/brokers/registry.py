@@ -1,0 +1,80 @@
+"""Every broker that streams can be read from, each registered once.
+
+A broker is a block of the manifest's ``streaming.source`` (a field of
+:class:`fourways_api.modes.StreamSource`), and what opens it here. Each broker's client is imported
+only where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fourways_api import Paths, StreamSource
+from fourways_api.runtime_config import StreamConfig
+
+from .publisher import Publisher
+from .source import EventSource
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerKind:
+    """A kind of broker, such as Kafka."""
+
+    name: str
+    """The field of StreamSource that holds its settings."""
+
+    open_source: Callable[[Any, StreamConfig], EventSource]
+    """Make a source of the broker's settings and a worker's configuration, not connected yet."""
+
+    open_publisher: Callable[[Any, Paths], Publisher]
+    """Make a publisher of the broker's settings; it connects when it is first used."""
+
+
+BROKERS: dict[str, BrokerKind] = {}
+
+
+def register(broker: BrokerKind) -> None:
+    """Make a kind of broker known."""
+    BROKERS[broker.name] = broker
+
+
+def new_source(config: StreamConfig) -> EventSource:
+    """Return the source of a configuration, not connected yet."""
+    source = config.streaming.source
+    return BROKERS[source.broker_name()].open_source(source.broker(), config)
+
+
+def open_publisher(source: StreamSource, paths: Paths) -> Publisher:
+    """Return a publisher; it connects when it is first used."""
+    return BROKERS[source.broker_name()].open_publisher(source.broker(), paths)
+
+
+def _kafka_source(settings: Any, config: StreamConfig) -> EventSource:
+    from .kafka_source import KafkaEvents
+
+    group = settings.consumer_group or f"fourways-{config.namespace}-{config.name}"
+    return KafkaEvents(settings, config.paths, group)
+
+
+def _kafka_publisher(settings: Any, paths: Paths) -> Publisher:
+    from .kafka_publisher import KafkaPublisher
+
+    return KafkaPublisher(settings, paths)
+
+
+def _nats_source(settings: Any, config: StreamConfig) -> EventSource:
+    from .nats_source import NatsEvents
+
+    return NatsEvents(settings, config.paths)
+
+
+def _nats_publisher(settings: Any, paths: Paths) -> Publisher:
+    from .nats_publisher import NatsPublisher
+
+    return NatsPublisher(settings, paths)
+
+
+register(BrokerKind("kafka", _kafka_source, _kafka_publisher))
+register(BrokerKind("nats", _nats_source, _nats_publisher))

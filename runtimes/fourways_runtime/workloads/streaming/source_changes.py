@@ -1,0 +1,53 @@
+"""What happened to the source that cost events or scores them again: counted, logged and kept.
+
+Each occurrence is reported once, however often the worker begins again at the same position.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+from .observed import StreamMetrics
+
+_KEPT = 5
+
+_log = logging.getLogger("fourways.streaming")
+
+
+class SourceChanges:
+    """The changes that one worker has seen; see :class:`.reader.LogChanges`."""
+
+    def __init__(self, metrics: StreamMetrics) -> None:
+        self._metrics = metrics
+        self._expired: dict[int, int] = {}
+        self._warnings: deque[str] = deque(maxlen=_KEPT)
+
+    def warnings(self) -> list[str]:
+        """Return what was found, newest last."""
+        return list(self._warnings)
+
+    def expired(self, partition: int, first: int, end: int) -> None:
+        """Record that retention deleted the positions from ``first`` up to ``end``."""
+        first = max(first, self._expired.get(partition, first))
+        if first >= end:
+            return
+        self._expired[partition] = end
+        self._metrics.expired(end - first)
+        self._warn(
+            f"the broker's retention deleted the positions {first} to {end - 1} of partition "
+            f"{partition} before their events were scored"
+        )
+
+    def restored(self, partition: int, position: int, end: int) -> None:
+        """Record that a log ends at ``end``, below the store's ``position``."""
+        self._expired.pop(partition, None)
+        self._metrics.source_changed()
+        self._warn(
+            f"the log of partition {partition} ends at {end}, below the position {position} in the "
+            "store: it was restored to an older state. Its events are scored again from the oldest"
+        )
+
+    def _warn(self, text: str) -> None:
+        self._warnings.append(text)
+        _log.warning("%s", text)

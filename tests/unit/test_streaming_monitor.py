@@ -1,0 +1,116 @@
+"""Lag and age while nothing moves, and what is said of a source that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from fourways_runtime.errors import BrokerUnavailable
+from fourways_runtime.workloads.streaming.monitor import PartitionProgress, StreamMonitor
+from fourways_runtime.workloads.streaming.observed import StreamMetrics
+from fourways_runtime.workloads.streaming.source_changes import SourceChanges
+
+
+class Source:
+    """The questions a monitor asks of a source."""
+
+    def __init__(self) -> None:
+        self.end: dict[int, int] = {0: 10}
+        self.checked = 0
+        self.away = False
+
+    def newest(self) -> Mapping[int, int]:
+        if self.away:
+            raise BrokerUnavailable("away")
+        return self.end
+
+    def check(self) -> None:
+        self.checked += 1
+
+
+class Ledger:
+    def __init__(self) -> None:
+        self.pings = 0
+
+    def ping(self) -> None:
+        self.pings += 1
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.source = Source()
+        self.ledger = Ledger()
+        self.seconds = 5000.0
+        self.progress = {0: PartitionProgress(10, None)}
+        self.registry = CollectorRegistry()
+        source: Any = self.source
+        ledger: Any = self.ledger
+        self.metrics = StreamMetrics(self.registry)
+        self.monitor = StreamMonitor(
+            source, ledger, self.metrics, lambda: self.progress, lambda: self.seconds
+        )
+
+    def look(self) -> tuple[float | None, float | None]:
+        """Return lag of partition 0, and the age of the oldest event."""
+        self.monitor.look()
+        return (
+            self.registry.get_sample_value("fourways_stream_lag", {"partition": "0"}),
+            self.registry.get_sample_value("fourways_stream_oldest_event_seconds"),
+        )
+
+
+def test_lag_and_age_grow_while_nothing_is_written() -> None:
+    rig = Rig()
+    assert rig.look() == (0, 0)
+    rig.source.end = {0: 2010}
+    assert rig.look() == (2000, 0)  # Read by nobody yet: its time is not known.
+    rig.seconds += 7
+    assert rig.look() == (2000, 7)
+    rig.progress = {0: PartitionProgress(10, 4990.0)}
+    assert rig.look() == (2000, 17)
+    rig.progress = {0: PartitionProgress(2000, None)}
+    assert rig.look() == (10, 0)
+    rig.progress = {0: PartitionProgress(2010, None)}
+    rig.seconds += 7
+    assert rig.look() == (0, 0)
+    assert rig.ledger.pings == rig.source.checked == 6
+
+
+def test_with_the_broker_away_the_last_known_lag_stands_and_its_age_grows() -> None:
+    rig = Rig()
+    rig.source.end = {0: 12}
+    rig.look()
+    rig.source.away = True
+    rig.seconds += 30
+    assert rig.look() == (2, 30)
+    rig.progress = {}
+    assert rig.look() == (None, 0)
+
+
+def test_what_retention_deleted_is_counted_once() -> None:
+    registry = CollectorRegistry()
+    changes = SourceChanges(StreamMetrics(registry))
+    for _ in range(2):
+        changes.expired(0, 5, 25)
+    changes.expired(0, 5, 30)
+    changes.expired(1, 0, 1)
+    assert registry.get_sample_value("fourways_stream_expired_events_total") == 26
+    assert [text.split(" before ")[0] for text in changes.warnings()] == [
+        f"the broker's retention deleted the positions {places}"
+        for places in (
+            "5 to 24 of partition 0",
+            "25 to 29 of partition 0",
+            "0 to 0 of partition 1",
+        )
+    ]
+
+
+def test_a_restored_log_is_reported() -> None:
+    registry = CollectorRegistry()
+    changes = SourceChanges(StreamMetrics(registry))
+    changes.restored(0, 100, 40)
+    (text,) = changes.warnings()
+    assert "ends at 40, below the position 100" in text
+    assert registry.get_sample_value("fourways_stream_source_changes_total") == 1
