@@ -15,7 +15,6 @@ from typing import Any
 
 import orjson
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -25,6 +24,9 @@ from fourways_api.display import DISPLAY_LIMIT, displayed, json_displayed
 
 PIPE_WIDTH = 16_384
 """Columns where the output is no terminal: whatever reads a pipe gets a row on one line."""
+
+FOLD_WIDTH = 8
+"""Least width of a column that folds."""
 
 NAME_LIMIT = 300
 """Maximum characters of a name; a Kubernetes name has at most 253."""
@@ -93,27 +95,25 @@ def table(headings: Sequence[Heading | str], rows: Iterable[Sequence[Part]]) -> 
         ]
         for row in rows
     ]
+    least = 0
     for index, column in enumerate(columns):
         title = words(column.title)
-        # rich cuts even what must not wrap, but never below a least width.
         width = max(title.cell_len, *(row[index].cell_len for row in cells), 0)
-        made.add_column(
-            title,
-            overflow="fold",
-            no_wrap=column.copied,
-            min_width=width if column.copied else None,
-        )
+        # rich cuts even what must not wrap, but never below a least width.
+        least_of_column = width if column.copied else min(width, max(title.cell_len, FOLD_WIDTH))
+        least += least_of_column + 2
+        made.add_column(title, overflow="fold", no_wrap=column.copied, min_width=least_of_column)
+    made.min_width = least
     for row in cells:
         made.add_row(*row)
     return made
 
 
 def print_table(content: Table) -> None:
-    """Print a table; one too wide for the terminal even when folded runs over its edge."""
+    """Print a table of :func:`table`; one that is too wide even folded runs over the edge."""
     console = stdout()
-    least = Measurement.get(console, console.options, content).minimum
-    if least > console.width:
-        console = _console(least)
+    if (content.min_width or 0) > console.width:
+        console = _console(content.min_width)
     console.print(content, crop=False)
 
 

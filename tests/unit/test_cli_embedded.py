@@ -129,6 +129,18 @@ def test_a_state_folder_named_from_here_is_found_from_anywhere(
     assert (tmp_path / "here/store/uri").read_text() == f"sqlite:///{tmp_path}/here/store.db"
 
 
+def test_what_workers_read_is_not_written_again(tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    links = [tmp_path / "state/volumes/claim", tmp_path / "state/secrets/keys"]
+    (tmp_path / "state").mkdir()
+    lay_out(tmp_path / "state", {"claim": folders[0]}, {"keys": folders[1]})
+    before = [p.lstat() for p in (*links, tmp_path / "state/store/uri")]
+    lay_out(tmp_path / "state", {"claim": folders[0]}, {"keys": folders[1]})
+    assert [p.lstat() for p in (*links, tmp_path / "state/store/uri")] == before
+    lay_out(tmp_path / "state", {"claim": folders[1]}, {"keys": folders[1]})
+    assert links[0].resolve() == folders[1].resolve()
+
+
 def test_an_embedded_run_on_ray_is_its_driver_s_own() -> None:
     """No KubeRay is here, so nothing would come of waiting: the driver starts a Ray itself."""
     document = yaml.safe_load((ROOT / "examples" / "churn.yaml").read_text())

@@ -21,7 +21,7 @@ from fourways_cli.watch import RunProgressBars
 
 PACKAGE = Path(fourways_cli.__file__).parent
 RICH_ALLOWED = {
-    "terminal.py": {"rich.console", "rich.measure", "rich.table", "rich.text", "rich.tree"},
+    "terminal.py": {"rich.console", "rich.table", "rich.text", "rich.tree"},
     # Bars are updated in place; their columns read no markup.
     "watch.py": {"rich.console", "rich.progress"},
 }
@@ -138,8 +138,13 @@ def test_a_terminal_narrower_than_a_name_shows_it_whole(
 ) -> None:
     monkeypatch.setattr(terminal, "_console", lambda width: Console(width=width or 20))
     name = "m-" + "0" * 60
-    terminal.print_table(terminal.table((Heading("Run", copied=True), "Why"), [(name, "w" * 50)]))
-    assert name in capsys.readouterr().out
+    headings = ("State", Heading("Run", copied=True), "Why")
+    terminal.print_table(terminal.table(headings, [("published", name, "w" * 50)]))
+    shown = capsys.readouterr().out
+    assert name in shown
+    assert shown.count("w") == 50
+    assert shown.split()[:3] == ["State", "Run", "Why"]
+    assert "published"[: terminal.FOLD_WIDTH] in shown
 
 
 def test_progress_reads_no_markup() -> None:

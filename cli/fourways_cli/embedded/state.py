@@ -49,13 +49,21 @@ def held(state: Path) -> Iterator[None]:
 
 
 def lay_out(state: Path, volumes: Mapping[str, Path], secrets: Mapping[str, Path]) -> None:
-    """Create missing folders, and link claims and Secrets to theirs."""
+    """Create missing folders, and link claims and Secrets to theirs.
+
+    What is there already is not written again: workers may be reading it.
+    """
     for folder in ("logs", "runs", "store", "cache", "volumes", "secrets"):
         (state / folder).mkdir(exist_ok=True, mode=0o700)
-    (state / "store" / "uri").write_text(f"sqlite:///{(state / 'store.db').absolute()}")
+    uri = f"sqlite:///{(state / 'store.db').absolute()}"
+    file = state / "store" / "uri"
+    if not file.is_file() or file.read_text() != uri:
+        file.write_text(uri)
     for kind, places in (("volumes", volumes), ("secrets", secrets)):
         for name, target in places.items():
             target.mkdir(parents=True, exist_ok=True, mode=0o700)
             link = state / kind / name
+            if link.is_symlink() and link.readlink() == target.resolve():
+                continue
             link.unlink(missing_ok=True)
             link.symlink_to(target.resolve(), target_is_directory=True)

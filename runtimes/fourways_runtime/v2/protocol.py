@@ -35,9 +35,6 @@ MAX_OUTPUTS = 256
 _FIELDS = frozenset({"id", "inputs", "model_name", "model_version", "outputs", "parameters"})
 """Of a request. The path names the model; some clients repeat that in the body."""
 
-FORM = '{"inputs": [{"name": NAME, "shape": [ROWS], "datatype": TYPE, "data": [VALUE, ...]}]}'
-"""What a request looks like, for whoever sent something else."""
-
 _MAX_ID = 256
 _INT64 = range(-(2**63), 2**63)
 
