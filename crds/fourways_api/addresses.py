@@ -93,7 +93,7 @@ _HAS_CREDENTIALS = _on_hosts("[^/?#]*@")
 _HOST_RULES = (
     Rule(
         f"!{_HAS_CREDENTIALS}",
-        "the URI holds credentials",
+        "the URI contains credentials",
         "put them into a Secret and name it in credentials",
     ),
     Rule(
@@ -108,14 +108,14 @@ _HOST_RULES = (
     ),
     Rule(
         f"!{_matches('^https?://[^/?#]')} || {_matches('^https?://[^/?#]+/.+')}",
-        "the URI names no file",
+        "the URI does not name a file",
         "write https://HOST/PATH",
     ),
 )
 
 _OCI_RULE = Rule(
     f"!{_matches('^oci://')} || {_matches(f'^oci://[^/?#]+/{_REFERENCE}$')}",
-    "the URI is not the reference of an image",
+    "the URI is not an image reference",
     "write oci://HOST/REPOSITORY:TAG or oci://HOST/REPOSITORY@sha256:HEX, the repository in lower"
     " case",
 )
@@ -124,16 +124,16 @@ _LOCAL_RULES = (
     Rule(
         f"!{_matches('^file://')} || {_matches('^file://(localhost)?/+[^/]')}",
         "file:// is not followed by an absolute path",
-        "write three slashes, such as file:///models/model.onnx: what follows two is a host",
+        "write three slashes, such as file:///models/model.onnx; the text after two is a host",
     ),
     Rule(
         f"!{_matches('^(file|pvc)://.*%00')}",
-        "the path holds a NUL character",
+        "the path contains a NUL character",
         "remove %00",
     ),
     Rule(
         f"!{_matches(f'{_SLASH}{_DOT}{_DOT}({_SLASH}|$)')}",
-        "the URI leaves its folder with ..",
+        "the URI contains ..",
         "write the path without ..",
     ),
 )
@@ -143,7 +143,7 @@ def _claim(path: bool) -> Rule:
     rest, written = ("/+[^/]", "pvc://CLAIM/PATH") if path else ("(/|$)", "pvc://CLAIM/FOLDER")
     return Rule(
         f"!{_matches('^pvc://')} || {_matches(f'^pvc://{SUBDOMAIN}{rest}')}",
-        "a pvc URI names a claim and a path in it" if path else "the URI names no claim",
+        "the URI does not name a claim and a path" if path else "the URI does not name a claim",
         f"write {written}, with the claim's name in lower case",
     )
 
@@ -152,7 +152,9 @@ def _bucket(path: bool) -> Rule:
     rest, written = ("/.+", "s3://BUCKET/PATH") if path else ("(/|$)", "s3://BUCKET/FOLDER")
     return Rule(
         f"!{_matches('^(s3|gs|az)://')} || {_matches(f'^(s3|gs|az)://{_BUCKET}{rest}')}",
-        "the URI names no bucket and object" if path else "the URI names no bucket",
+        "the URI does not name a bucket and an object"
+        if path
+        else "the URI does not name a bucket",
         f"write {written}; credentials go into a Secret",
     )
 
@@ -171,7 +173,7 @@ TableUri = Annotated[
     Ruled(
         Rule(
             _matches("^(file|pvc|https?|s3|gs|az)://"),
-            "a table is not read from there",
+            "tables cannot be read by this scheme",
             "use file, pvc, http(s), s3, gs or az",
         ),
         *_LOCAL_RULES,
@@ -188,7 +190,7 @@ FolderUri = Annotated[
     Ruled(
         Rule(
             _matches("^(file|pvc|s3|gs|az)://"),
-            "files are not written there",
+            "files cannot be written by this scheme",
             "use pvc, s3, gs or az (file only with fourways up)",
         ),
         *_LOCAL_RULES,

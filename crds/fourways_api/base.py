@@ -120,7 +120,7 @@ def longer_than_zero(field: str) -> Rule:
     return Rule(
         f"duration(self.{field}) > duration('0s')",
         f"{field} is zero",
-        "give it a length, such as 1s",
+        "set a duration such as 1s",
         f".{field}",
     )
 

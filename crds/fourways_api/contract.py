@@ -1,6 +1,6 @@
-"""The data contract: what goes into a model, what comes out, and which key joins the two.
+"""The data contract: inputs and outputs of the model, and the key that identifies an entity.
 
-The same contract types the store's columns, the gateway's answers and every reject's reason.
+It defines the types of the store's columns and the gateway's answers, and why a row is rejected.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ TensorName = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 class Range(ApiModel):
-    """Closed bounds of a number. A value outside is a reject."""
+    """Inclusive bounds of a number. A value outside of them is rejected."""
 
     min: Number | None = None
-    """Smallest value allowed."""
+    """Minimum value."""
 
     max: Number | None = None
-    """Largest value allowed."""
+    """Maximum value."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("has(self.min) || has(self.max)", "the range has no bound", "set min, max or both"),
@@ -42,32 +42,32 @@ class Range(ApiModel):
 
 
 class InputField(ApiModel):
-    """One named input of the model."""
+    """One input of the model."""
 
     name: FieldName
-    """Name of the input: a column of the source, a tensor of a request."""
+    """Name of the input, which is a column of the source or a tensor of a request."""
 
     type: DataType
-    """Type of each element."""
+    """Data type of each element."""
 
     shape: Shape = ()
-    """Shape of one record's value; empty for a single number or string."""
+    """Shape of the value of one record. Empty for a single number or string."""
 
     nullable: bool = False
-    """Accept missing values. They reach the model as NaN or as an empty string."""
+    """Accept missing values. The model receives NaN or an empty string for them."""
 
     range: Range | None = None
-    """Bounds for numbers."""
+    """Bounds of a numeric value. A value outside of them is rejected."""
 
     categories: Categories | None = None
-    """The strings allowed."""
+    """Allowed strings. Any other value is rejected."""
 
     tensor: TensorName | None = None
-    """Model input this field feeds. Fields that name the same tensor become its columns, in
-    order. Default: the input of the same name, else all fields fill the model's only input."""
+    """Input tensor of the model that receives this field. Fields with the same tensor become its
+    columns, in order. Default: the tensor of the same name, or the model's only tensor."""
 
     description: Text | None = None
-    """For people."""
+    """Description for people."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -85,7 +85,7 @@ class InputField(ApiModel):
         Rule(
             "!has(self.nullable) || !self.nullable"
             " || self.type in ['float32', 'float64', 'string']",
-            "a missing value cannot be told to the model in this type",
+            "this type cannot represent a missing value",
             "use float32, float64 or string, or set nullable to false",
             ".nullable",
         ),
@@ -93,46 +93,46 @@ class InputField(ApiModel):
 
 
 class OutputField(ApiModel):
-    """One named output, a typed column of the prediction store."""
+    """One output of the model, which is a column of the prediction store."""
 
     name: FieldName
-    """Name of the output: a column of the store, a tensor of an answer."""
+    """Name of the output, which is a column of the store and a tensor of an answer."""
 
     type: DataType
-    """Type of each element as stored and answered."""
+    """Data type of each element, as stored and answered."""
 
     shape: Shape = ()
-    """Shape of one record's value; empty for a single number or string."""
+    """Shape of the value of one record. Empty for a single number or string."""
 
     tensor: TensorName | None = None
-    """Model output this field is read from. Default: the output of the same name."""
+    """Output tensor of the model that holds this field. Default: the tensor of the same name."""
 
     column: Annotated[int, Field(ge=0, le=1_048_575)] | None = None
-    """Take this column of the model's output (for example 1 for the positive class)."""
+    """Column of the output tensor, for example 1 for the positive class."""
 
     reduce: Literal["ArgMax", "Max"] | None = None
-    """Reduce the model's output along its last axis: to the index of its largest value, or to
-    that value."""
+    """Reduce the output tensor along its last axis, to the index of the maximum (ArgMax) or to the
+    maximum (Max)."""
 
     categories: Categories | None = None
-    """Labels by index: a whole number from the model is stored as its label."""
+    """Labels by index. A whole number from the model is stored as its label."""
 
     range: Range | None = None
-    """Bounds the answer must keep; a prediction outside is a reject."""
+    """Bounds of the output. A prediction outside of them is rejected."""
 
     description: Text | None = None
-    """For people."""
+    """Description for people."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!has(self.column) || !has(self.reduce)",
-            "column and reduce exclude each other",
+            "column and reduce cannot be combined",
             "keep one of them",
             ".column",
         ),
         Rule(
             "!has(self.categories) || self.type == 'string'",
-            "labels are strings",
+            "only a string has labels",
             "set type to string",
             ".type",
         ),
@@ -146,38 +146,40 @@ class OutputField(ApiModel):
 
 
 class EntityKey(ApiModel):
-    """The key predictions are stored and looked up by."""
+    """Key by which predictions are stored and looked up."""
 
     name: FieldName
-    """Column of the source that holds the key."""
+    """Name of the key, which is a column of the source."""
 
     type: KeyType = "string"
-    """Type of the key."""
+    """Data type of the key."""
 
 
 class GoldenVectors(ApiModel):
-    """Known inputs with their known answers. A model that answers otherwise never takes over."""
+    """Known inputs with their expected outputs. A model that gives other outputs is not used."""
 
     uri: FileUri
-    """A JSON Lines file, a line a vector: {"inputs": {NAME: VALUE}, "outputs": {NAME: VALUE}}."""
+    """URI of a JSON Lines file. Each line is a vector: {"inputs": {NAME: VALUE}, "outputs": {NAME:
+    VALUE}}."""
 
     digest: Digest | None = None
-    """sha256 of the file."""
+    """sha256 digest of the file. Required for remote URIs."""
 
     absolute_tolerance: Annotated[float, Field(ge=0, le=1e9)] = 1e-5
-    """Allowed difference of numbers: absolute + relative x |expected|."""
+    """Absolute tolerance. A number may differ by absoluteTolerance + relativeTolerance x
+    |expected|."""
 
     relative_tolerance: Annotated[float, Field(ge=0, le=1e9)] = 1e-4
-    """Allowed difference of numbers in relation to the expected value."""
+    """Relative tolerance, as a share of the expected value."""
 
     credentials: SecretReference | None = None
-    """Credentials for the URI, from a mounted Secret."""
+    """Secret with the credentials for the URI."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "has(self.digest) || self.uri.startsWith('file://') || self.uri.startsWith('pvc://')",
-            "remote golden vectors have no digest",
-            "set digest to the file's sha256",
+            "remote golden vectors require a digest",
+            "set digest to the sha256 of the file",
             ".digest",
             "FieldValueRequired",
         ),
@@ -185,21 +187,21 @@ class GoldenVectors(ApiModel):
 
 
 class Contract(ApiModel):
-    """What goes in, what comes out, and the key that joins them."""
+    """Inputs and outputs of the model, and the key that identifies an entity."""
 
     entity_key: EntityKey
-    """The key predictions are stored and looked up by."""
+    """Key by which predictions are stored and looked up."""
 
     inputs: Annotated[tuple[InputField, ...], Field(min_length=1, max_length=256), keyed_by("name")]
-    """The model's inputs, in the model's order."""
+    """Inputs of the model, in the order of the model."""
 
     outputs: Annotated[
         tuple[OutputField, ...], Field(min_length=1, max_length=64), keyed_by("name")
     ]
-    """The answers."""
+    """Outputs of the model."""
 
     golden_vectors: GoldenVectors | None = None
-    """Known inputs with known answers, checked before a model is used."""
+    """Known inputs with their expected outputs. A model is verified with them before it is used."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         no_two_share("inputs", "name", "two inputs share a name", "give each input its own name"),
@@ -214,7 +216,7 @@ class Contract(ApiModel):
         ),
         Rule(
             "self.inputs.all(f, has(f.tensor)) || !self.inputs.exists(f, has(f.tensor))",
-            "some inputs name a tensor and some do not",
+            "some inputs name a tensor and others do not",
             "set tensor on every input, or on none",
             ".inputs",
         ),

@@ -24,14 +24,26 @@ Schema = dict[str, Any]
 CRD_FILE = Path(__file__).parent.parent / f"{GROUP}_{PLURAL}.yaml"
 
 PRINTER_COLUMNS = (
-    ("Mode", "string", ".status.mode", "How the model reaches production", 0),
-    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether it serves", 0),
-    ("Version", "string", ".status.model.version", "Model version that serves", 0),
-    ("Last Run", "date", ".status.lastRun.startedAt", "When the latest run started", 0),
+    ("Mode", "string", ".status.mode", "Mode of the deployment", 0),
+    (
+        "Ready",
+        "string",
+        '.status.conditions[?(@.type=="Ready")].status',
+        "Whether it serves predictions",
+        0,
+    ),
+    (
+        "Version",
+        "string",
+        ".status.model.version",
+        "Version of the model that serves predictions",
+        0,
+    ),
+    ("Last Run", "date", ".status.lastRun.startedAt", "Start of the latest run", 0),
     # Not a date: kubectl prints dates as an age, and calls one in the future <invalid>.
-    ("Next Run", "string", ".status.nextRun", "When the next run is due", 0),
-    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is (not)", 1),
-    ("Age", "date", ".metadata.creationTimestamp", "Time since it was created", 0),
+    ("Next Run", "string", ".status.nextRun", "Time of the next scheduled run", 0),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Reason for Ready", 1),
+    ("Age", "date", ".metadata.creationTimestamp", "Time since creation", 0),
 )
 
 

@@ -217,9 +217,9 @@ def schedule_fault(schedule: str, now: datetime | None = None) -> str | None:
     for field in schedule.split():
         for first, last in re.findall(r"(\w+)-(\w+)", field):
             if _number(first) > _number(last):
-                return f"{first}-{last} runs backwards"
+                return f"the range {first}-{last} is reversed"
     if next_time(schedule, "Etc/UTC", now or datetime.now(UTC)) is None:
-        return "no such day comes within five years"
+        return "the schedule has no run within five years"
     return None
 
 

@@ -23,7 +23,7 @@ KIND = "ModelDeployment"
 PLURAL = "modeldeployments"
 
 MAX_NAME = 43
-"""A CronJob's name has 52 characters at the most; the rest is for what is put before and behind."""
+"""A CronJob's name has at most 52 characters; suffixes such as -realtime need the rest."""
 
 ModeName = Literal["auto", "batch", "realtime", "streaming", "edge"]
 Workload = Batch | Realtime | Streaming | Edge
@@ -40,30 +40,30 @@ LabelValue = Annotated[
 
 
 class Resources(ApiModel):
-    """CPU and memory of one worker: request and limit alike, so that it gets what was promised."""
+    """CPU and memory of one worker. Request and limit are the same, so they are guaranteed."""
 
     cpu: CpuQuantity = "1"
-    """Cores. onnxruntime uses as many threads."""
+    """Number of cores, such as 2 or 500m. The model runs with one thread per whole core."""
 
     memory: MemoryQuantity = "1Gi"
-    """Memory. A worker that takes more is killed."""
+    """Memory limit, such as 512Mi or 1.5Gi. A worker that exceeds it is killed."""
 
 
 class Spec(ApiModel):
     """Desired state."""
 
     mode: ModeName = "auto"
-    """How the model reaches production; auto chooses by requirements. The block of the same name
-    holds the mode's settings; other blocks wait unused, so that changing the mode is one edit."""
+    """How the model serves predictions. auto chooses a mode by requirements. The block of the same
+    name holds the mode's settings; blocks of other modes are kept but not used."""
 
     requirements: Requirements | None = None
-    """What the users of the model need. mode auto decides by it."""
+    """What the users of the model need. Mode auto chooses by these requirements."""
 
     model: ModelReference
-    """The model artefact."""
+    """The model file and how to verify it."""
 
     contract: Contract
-    """The data contract."""
+    """Inputs and outputs of the model, and the key that identifies an entity."""
 
     batch: Batch | None = None
     """Settings of mode batch."""
@@ -78,16 +78,16 @@ class Spec(ApiModel):
     """Settings of mode edge."""
 
     resources: Resources = Resources()
-    """CPU and memory of one worker."""
+    """CPU and memory of each worker."""
 
     image: Image | None = None
-    """Image of the workers, for a model of format python. Default: the Fourways runtime."""
+    """Image of the workers. Required for models of format python. Default: the Fourways runtime."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *(
             Rule(
                 f"self.mode != '{mode}' || has(self.{mode})",
-                f"mode {mode} has no settings",
+                f"mode {mode} requires the block spec.{mode}",
                 f"add the block {mode}",
                 f".{mode}",
                 "FieldValueRequired",
@@ -96,7 +96,7 @@ class Spec(ApiModel):
         ),
         Rule(
             "self.mode != 'auto' || has(self.requirements)",
-            "mode auto has nothing to decide by",
+            "mode auto requires spec.requirements",
             "add requirements, or name a mode",
             ".requirements",
             "FieldValueRequired",
@@ -105,8 +105,8 @@ class Spec(ApiModel):
             Rule(
                 f"self.mode != 'auto' || !has(self.requirements) || !({leads_there})"
                 f" || has(self.{mode})",
-                f"requirements lead to mode {mode}, which has no settings",
-                f"add the block {mode}, or change requirements (fourways explain tells why)",
+                f"the requirements select mode {mode}, which requires the block spec.{mode}",
+                f"add the block {mode}, or change requirements (fourways explain shows why)",
                 f".{mode}",
                 "FieldValueRequired",
             )
@@ -114,7 +114,7 @@ class Spec(ApiModel):
         ),
         Rule(
             "self.mode != 'edge' || !has(self.edge) || has(self.contract.goldenVectors)",
-            "a device holds a model to golden vectors before it uses it, and there are none",
+            "mode edge requires golden vectors, with which devices verify a model",
             "set contract.goldenVectors",
             ".contract.goldenVectors",
             "FieldValueRequired",
@@ -127,7 +127,7 @@ class Spec(ApiModel):
         ),
         Rule(
             "has(self.image) || self.model.format != 'python'",
-            "a model of format python needs an image with its code",
+            "a model of format python requires an image that holds its code",
             "set image",
             ".image",
             "FieldValueRequired",
@@ -137,8 +137,8 @@ class Spec(ApiModel):
                 f"!has(self.{mode}) || !has(self.{mode}.features) ||"
                 f" self.{mode}.features.{part}.all(i,"
                 f" self.contract.inputs.exists(f, f.name == {name}))",
-                "features names an input that the contract does not have",
-                "name inputs of spec.contract.inputs",
+                "features lists a name that is not an input of the contract",
+                "use names from spec.contract.inputs",
                 f".{mode}.features.{part}",
             )
             for mode in ("realtime", "edge")
@@ -147,7 +147,7 @@ class Spec(ApiModel):
     )
 
     def choice(self) -> Choice:
-        """Return the mode this spec comes to, with the reason.
+        """Return the mode this spec selects, with the reason.
 
         Raises:
             Contradiction: the requirements exclude each other, or the settings of the mode they
@@ -155,7 +155,7 @@ class Spec(ApiModel):
 
         """
         if self.mode != "auto":
-            return Choice(self.mode, "spec.mode says so", ())
+            return Choice(self.mode, "spec.mode selects it", ())
         choice = choose(self.requirements or Requirements())
         if getattr(self, choice.mode) is None:
             raise Contradiction(
@@ -166,7 +166,7 @@ class Spec(ApiModel):
 
 
 class Metadata(ApiModel):
-    """The part of Kubernetes object metadata that Fourways reads."""
+    """The object metadata that Fourways reads."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -182,126 +182,126 @@ MAX_CONDITION_MESSAGE = 4096
 
 
 class Condition(ApiModel):
-    """One aspect of a deployment's state, as Kubernetes writes conditions."""
+    """One aspect of the deployment's state, in the form of Kubernetes conditions."""
 
     type: Annotated[str, Field(max_length=63)]
-    """Name of the aspect."""
+    """Type of the condition."""
 
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Status of the condition."""
 
     observed_generation: int = 0
-    """Generation of the spec that the condition is true of."""
+    """Generation of the spec that the condition describes."""
 
     last_transition_time: Annotated[str, Field(max_length=32)]
-    """When status last changed, RFC 3339."""
+    """Time at which the status of the condition last changed, RFC 3339."""
 
     reason: Annotated[str, Field(max_length=128)]
-    """One word for programs (docs/reference/reasons.md)."""
+    """Reason for the status, in one word for programs (docs/reference/reasons.md)."""
 
     message: Annotated[str, Field(max_length=MAX_CONDITION_MESSAGE)]
-    """Explanation for people."""
+    """Details for people."""
 
 
 class ModelStatus(ApiModel):
-    """The model as resolved."""
+    """The model that was resolved."""
 
     version: Annotated[str, Field(max_length=63)] | None = None
-    """Version that serves."""
+    """Version of the model that serves predictions."""
 
     digest: Annotated[str, Field(max_length=71)] | None = None
-    """sha256 of the model: from the spec, or pinned at its first download."""
+    """sha256 digest of the model, from the spec or pinned at the first download."""
 
     uri: Annotated[str, Field(max_length=2048)] | None = None
-    """URI the digest was pinned for."""
+    """URI for which the digest was pinned."""
 
 
 MAX_WORKERS_TOLD = 32
 
 
 class WorkerStatus(ApiModel):
-    """What one worker has recorded of a run under way."""
+    """Progress of one worker."""
 
     name: Annotated[str, Field(max_length=253)]
     """The worker's host, and its index where there are several. One tried again is another."""
 
     rows: Annotated[int, Field(ge=0)]
-    """Rows recorded."""
+    """Number of rows recorded."""
 
     rejects: Annotated[int, Field(ge=0)]
-    """Rows refused."""
+    """Number of rows rejected."""
 
     rows_per_second: Annotated[float, Field(ge=0)]
-    """Its speed since it began."""
+    """Average speed since the worker started."""
 
     alive: bool
-    """Whether the store hears of it."""
+    """Whether the worker still reports to the store."""
 
 
 class ProgressStatus(ApiModel):
-    """How far a run under way is: what the store has recorded, as its namespace's gateway tells."""
+    """Progress of a run: what the store has recorded, as reported by the namespace's gateway."""
 
     rows: Annotated[int, Field(ge=0)]
-    """Rows recorded: they survive whatever happens now."""
+    """Number of rows recorded in the store. They are kept if the run is interrupted."""
 
     total_rows: Annotated[int, Field(ge=0)] | None = None
-    """Rows in all, where that is known before the end."""
+    """Total number of rows, if known before the end."""
 
     rejects: Annotated[int, Field(ge=0)]
-    """Rows refused."""
+    """Number of rows rejected."""
 
     rows_per_second: Annotated[float, Field(ge=0)]
-    """Speed of all workers together since the first began."""
+    """Average speed of all workers since the first one started."""
 
     estimated_completion: Annotated[str, Field(max_length=32)] | None = None
-    """When all rows will be recorded at this speed, RFC 3339."""
+    """Estimated time at which all rows are recorded, RFC 3339."""
 
     workers: Annotated[tuple[WorkerStatus, ...], Field(max_length=MAX_WORKERS_TOLD)] = ()
-    """Each worker's share: the first 32 of them."""
+    """Progress of each worker; the first 32 workers only."""
 
     updated_at: Annotated[str, Field(max_length=32)]
-    """When these figures last changed, RFC 3339."""
+    """Time at which these figures last changed, RFC 3339."""
 
 
 class RunStatus(ApiModel):
     """One run of a batch deployment."""
 
     name: Annotated[str, Field(max_length=253)]
-    """Name of the run: its first Job's."""
+    """Name of the run, which is the name of its first Job."""
 
     job: Annotated[str, Field(max_length=253)] | None = None
-    """Job that went on with it, or that rolled back to it, where that is another."""
+    """Job that resumed the run or rolled back to it, if that is another Job."""
 
     outcome: Literal["Running", "Succeeded", "Failed"]
-    """How it went."""
+    """Outcome of the run."""
 
     started_at: Annotated[str, Field(max_length=32)] | None = None
-    """When it started, RFC 3339."""
+    """Start time, RFC 3339."""
 
     finished_at: Annotated[str, Field(max_length=32)] | None = None
-    """When it ended, RFC 3339. Of a roll back: when answers came from it again."""
+    """End time, RFC 3339. After a rollback: when the run became current again."""
 
     workers: Annotated[str, Field(max_length=15)] | None = None
-    """Workers at work and workers in all, such as 2/3, while it runs."""
+    """Active and total number of workers, such as 2/3, while the run is in progress."""
 
     progress: ProgressStatus | None = None
-    """How far it is, while it runs."""
+    """Progress of the run, while it is in progress."""
 
     version: Annotated[str, Field(max_length=63)] | None = None
-    """Model version it scored with."""
+    """Version of the model that scored the rows."""
 
     rows: int | None = None
-    """Rows published."""
+    """Number of rows published."""
 
     rejects: int | None = None
-    """Rows refused."""
+    """Number of rows rejected."""
 
     message: Annotated[str, Field(max_length=4096)] | None = None
-    """Why it failed, or what else there is to say of it."""
+    """Why the run failed, or other details."""
 
 
 class BundleStatus(ApiModel):
-    """What was built for one kind of device."""
+    """Bundle built for one kind of device."""
 
     target: Annotated[str, Field(max_length=63)]
     """Name of the kind of device."""
@@ -310,54 +310,56 @@ class BundleStatus(ApiModel):
     """sha256 of the bundle's manifest."""
 
     variant: Annotated[str, Field(max_length=63)]
-    """Variant of the model that was measured best within the budget: fp32 or int8."""
+    """Variant of the model that performed best within the budget: fp32 or int8."""
 
     size_mi_b: Annotated[float, Field(ge=0, alias="sizeMiB")]
     """Size of the bundle."""
 
     memory_mi_b: Annotated[float, Field(ge=0, alias="memoryMiB")]
-    """Peak memory measured."""
+    """Measured peak memory."""
 
     latency_ms: Annotated[float, Field(ge=0)]
-    """Median time of one prediction measured."""
+    """Measured median time of one prediction."""
 
     agreement: Annotated[float, Field(ge=0, le=1)]
-    """Share of golden vectors answered like the original."""
+    """Share of golden vectors for which the variant agrees with the original model."""
 
 
 class Status(ApiModel):
-    """Observed state, written only by the operator."""
+    """Observed state, written by the operator."""
 
     observed_generation: int = 0
-    """Generation of the spec this status tells of."""
+    """Generation of the spec that this status describes."""
 
     operator: Annotated[str, Field(max_length=317)] | None = None
     """Installation of the operator that manages it: NAMESPACE/RELEASE."""
 
     mode: Literal["batch", "realtime", "streaming", "edge"] | None = None
-    """Mode the spec comes to."""
+    """Mode that the spec selects."""
 
     mode_reason: Annotated[str, Field(max_length=1024)] | None = None
-    """Why this mode."""
+    """Why this mode was selected."""
 
     model: ModelStatus | None = None
-    """The model as resolved."""
+    """The model that was resolved."""
 
     last_run: RunStatus | None = None
-    """Latest run (batch)."""
+    """Latest run (mode batch)."""
 
     last_published: RunStatus | None = None
-    """Run that answers come from: published last, or rolled back to (batch)."""
+    """Run that serves predictions: the latest published run, or the run rolled back to (mode
+    batch)."""
 
     next_run: Annotated[str, Field(max_length=32)] | None = None
-    """When the next run is due (batch), RFC 3339."""
+    """Time of the next scheduled run (mode batch), RFC 3339. Kubernetes skips a time that a change
+    of clocks leaves out, and runs twice at a time that occurs twice."""
 
     bundles: Annotated[tuple[BundleStatus, ...], Field(max_length=16), keyed_by("target")] = ()
-    """What devices are served (edge)."""
+    """Bundles that are served to devices (mode edge)."""
 
     address: Annotated[str, Field(max_length=512)] | None = None
-    """Where the backend asks for predictions, or devices for bundles (edge), inside the
-    cluster."""
+    """URL inside the cluster that serves predictions to backends, or bundles to devices (mode
+    edge)."""
 
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), keyed_by("type")] = ()
     """Ready, Progressing, Degraded, SpecValid, ModelResolved; Reconciling and Stalled while they
@@ -365,7 +367,7 @@ class Status(ApiModel):
 
 
 class ModelDeployment(ApiModel):
-    """A trained model, the data it speaks and what its users need."""
+    """A trained model, its data contract and how it serves predictions."""
 
     api_version: Literal["fourways.dev/v1alpha1"]
     kind: Literal["ModelDeployment"]
@@ -377,13 +379,13 @@ class ModelDeployment(ApiModel):
         Rule(
             f"self.metadata.name.size() <= {MAX_NAME}",
             f"the name is longer than {MAX_NAME} characters",
-            "shorten metadata.name: names of Jobs are made from it",
+            "shorten metadata.name: names of Jobs are derived from it",
             ".metadata.name",
         ),
         Rule(
             "self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
-            "the name cannot name a Service",
-            "use small letters, digits and -, beginning with a letter",
+            "the name is not a valid name of a Service",
+            "use lower case letters, digits and -, and start with a letter",
             ".metadata.name",
         ),
     )
@@ -395,7 +397,7 @@ class ModelDeployment(ApiModel):
 
 
 def worker_threads(resources: Resources) -> int:
-    """Return how many onnxruntime threads a worker runs: its whole cores, one at least."""
+    """Return how many onnxruntime threads a worker runs: one per whole core, at least one."""
     return max(1, int(cores(resources.cpu)))
 
 

@@ -109,8 +109,8 @@ class _Loader(KubectlLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
                 line = key.start_mark.line + 1
-                fault = f"the key {key.value} is given twice"
-                self.faults.append(Problem(f"line {line}", fault, "keep one of them"))
+                fault = f"the key {key.value} occurs twice"
+                self.faults.append(Problem(f"line {line}", fault, "remove one of them"))
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
         return node
 
@@ -130,13 +130,13 @@ def _read(text: str) -> Iterator[Document]:
             number += 1
             if not isinstance(data, dict):
                 line = node.start_mark.line + 1
-                what = f"{_kind_of(data)} where an object was expected"
+                what = f"found {_kind_of(data)}, expected an object"
                 raise InvalidSpec((Problem(f"line {line}", what, f"write a {KIND}"),))
             yield Document(data, number, node, tuple(loader.faults[known:]))
     except yaml.YAMLError as error:
         raise InvalidSpec((_not_yaml(error),)) from None
     except RecursionError:
-        raise InvalidSpec((Problem("file", "nested too deep", "write it flatter"),)) from None
+        raise InvalidSpec((Problem("file", "nested too deeply", "reduce the nesting"),)) from None
     except ValueError as error:
         if isinstance(error, InvalidSpec):
             raise

@@ -1,4 +1,4 @@
-"""The model a deployment serves: where it is, how to know it is the right one, what it is."""
+"""The model of a deployment: its location, digest, format and version."""
 
 from __future__ import annotations
 
@@ -22,55 +22,59 @@ PythonClass = Annotated[
 
 
 class SecretReference(ApiModel):
-    """A Secret in the same namespace. The kubelet mounts it; the operator never reads it."""
+    """A Secret in the same namespace. Workers mount it; the operator never reads it."""
 
     secret_name: ObjectName
-    """Name of the Secret. Its keys are mounted as files."""
+    """Name of the Secret."""
 
 
 class ModelReference(ApiModel):
-    """The model artefact."""
+    """The model file and how to verify it."""
 
     uri: FileUri
-    """Where the model file is: file, pvc (pvc://CLAIM/PATH), http(s), s3, gs, az or oci."""
+    """URI of the model file. Schemes: file, pvc (pvc://CLAIM/PATH), http, https, s3, gs, az and
+    oci."""
 
     digest: Digest | None = None
-    """sha256 of the file. Required for remote URIs unless digestPolicy is TrustOnFirstUse."""
+    """sha256 digest of the file. Required for remote URIs unless digestPolicy is
+    TrustOnFirstUse."""
 
     digest_policy: Literal["Required", "TrustOnFirstUse"] = "Required"
-    """TrustOnFirstUse accepts the first download and pins its digest in status."""
+    """Required refuses a remote model without a digest. TrustOnFirstUse accepts the first download
+    and pins its digest in the status."""
 
     format: ModelFormat = "onnx"
-    """What the file is. No format here can run code when it is loaded, except python, whose
-    code comes with an image of yours."""
+    """Format of the file. Only python can run code when the model is loaded, and that code comes
+    with your own image."""
 
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=63)]
-    """Your name for this version; every stored prediction carries it."""
+    """Version of the model. It is stored with every prediction."""
 
     python_class: PythonClass | None = None
-    """For format python: MODULE:CLASS with the load and predict methods of kserve.Model."""
+    """Class of a model of format python, as MODULE:CLASS. It has the load and predict methods of
+    kserve.Model."""
 
     credentials: SecretReference | None = None
-    """Credentials for the URI, from a mounted Secret."""
+    """Secret with the credentials for the URI."""
 
     max_size_mi_b: Annotated[int, Field(ge=1, le=1_048_576, alias="maxSizeMiB")] = 2048
-    """A download larger than this is refused."""
+    """Maximum size of the download, in MiB."""
 
     allow_external_data: bool = False
-    """Let an ONNX model keep weights in files beside it, within its own folder."""
+    """Allow an ONNX model to keep weights in separate files in its folder."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "self.digestPolicy != 'Required' || has(self.digest)"
             " || self.uri.startsWith('file://') || self.uri.startsWith('pvc://')",
-            "a remote model has no digest",
-            "set digest to the file's sha256, or digestPolicy to TrustOnFirstUse",
+            "a remote model requires a digest",
+            "set digest to the sha256 of the file, or digestPolicy to TrustOnFirstUse",
             ".digest",
             "FieldValueRequired",
         ),
         Rule(
             "(self.format == 'python') == has(self.pythonClass)",
-            "pythonClass and format python go together",
+            "pythonClass and format python require each other",
             "set both, or neither",
             ".pythonClass",
         ),

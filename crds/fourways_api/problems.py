@@ -26,7 +26,7 @@ MAX_BLOCK_BYTES = MAX_CONFIG_BYTES // 2 - 8192
 """Of one mode's settings. The rest is for the model and for what the plan adds."""
 
 MAX_VALUES = 200_000
-"""Values in one document at the most; YAML aliases can make a short text without end."""
+"""Maximum number of values in one document. YAML aliases can expand a short text endlessly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +129,13 @@ def _schedule_comes(spec: Spec) -> Problem | None:
     fault = schedule_fault(spec.batch.schedule) if spec.batch else None
     if not fault:
         return None
-    return Problem("spec.batch.schedule", fault, "write a time that comes, such as '0 3 * * *'")
+    return Problem("spec.batch.schedule", fault, "write a schedule such as '0 3 * * *'")
 
 
 def _zone_exists(spec: Spec) -> Problem | None:
     if not spec.batch or zone_is_known(spec.batch.time_zone):
         return None
-    fault = f"'{spec.batch.time_zone}' is no time zone"
+    fault = f"'{spec.batch.time_zone}' is not a time zone"
     return Problem("spec.batch.timeZone", fault, "use an IANA name such as Europe/Berlin")
 
 
@@ -216,7 +216,9 @@ class _Plain:
     def of(self, value: Any, path: tuple[str | int, ...] = ()) -> Any:
         self.left -= 1
         if self.left < 0 or len(path) > 64:
-            raise InvalidSpec((Problem("document", "too large or too deep", "write less of it"),))
+            raise InvalidSpec(
+                (Problem("document", "too large or nested too deeply", "make it smaller"),)
+            )
         match value:
             case dict():
                 return {
@@ -227,7 +229,7 @@ class _Plain:
             case list() | tuple():
                 return [self.of(v, (*path, i)) for i, v in enumerate(value)]
             case float() if not math.isfinite(value):
-                fault = f"{value} is not a number that JSON knows"
+                fault = f"{value} cannot be written in JSON"
                 raise InvalidSpec((Problem(path_of(path), fault, "write a finite number"),))
             case float() if value.is_integer() and abs(value) < 2**53:
                 return int(value)

@@ -25,11 +25,11 @@ HEAD = f"""<!-- Made from the types by `python -m fourways_api.reference`; do no
 
 # {KIND}
 
-`apiVersion: {API_VERSION}`, `kind: {KIND}`. The name has {MAX_NAME} characters at the most: small
-letters, digits and `-`, beginning with a letter. `kubectl explain modeldeployment.spec` shows the
-same text; `fourways validate FILE` checks a file with the rules below.
+`apiVersion: {API_VERSION}`, `kind: {KIND}`. The name has at most {MAX_NAME} characters: lower
+case letters, digits and `-`, starting with a letter. `kubectl explain modeldeployment.spec` shows
+the same text; `fourways validate FILE` checks a file with the rules below.
 
-A duration is written as in `250ms`, `90s` or `1h30m`. A bold field is required.
+A duration has a form such as `250ms`, `90s` or `1h30m`. Fields in bold are required.
 """
 
 
@@ -83,7 +83,7 @@ def _limits(field: Schema, low: str, high: str) -> str:
     if least is None and most is None:
         return ""
     if least is None or most is None:
-        return f", {most:g} at the most" if least is None else f", {least:g} at the least"
+        return f", at most {most:g}" if least is None else f", at least {least:g}"
     return f", {_number(least)} to {_number(most)}"
 
 

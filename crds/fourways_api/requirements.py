@@ -1,4 +1,4 @@
-"""What the users of a model need. ``mode: auto`` turns this into a mode.
+"""What the users of a model need. ``mode: auto`` selects a mode by it.
 
 Needs that exclude each other are refused here, by rules, so that the API server refuses them
 too and the decision tree (``strategy.py``) only ever sees needs that can be met.
@@ -15,60 +15,61 @@ from .values import Duration
 
 
 class Requirements(ApiModel):
-    """What the users of the model need, in their own terms."""
+    """What the users of the model need."""
 
     latency: Duration | None = None
-    """How long a caller waits for an answer at the most."""
+    """Maximum time that a caller waits for an answer."""
 
     staleness: Duration | None = None
-    """How old an answer may be. Absent: it must reflect the input of this moment."""
+    """Maximum age of an answer. Without it, an answer must reflect the current input."""
 
     offline: bool = False
-    """The answer is needed without a network."""
+    """Answers are needed without a network connection."""
 
     arrival: Literal["OnRequest", "Scheduled", "Continuous"] = "OnRequest"
-    """How inputs come about: asked by a caller, known ahead of time, or as events on their own."""
+    """How inputs arrive: with a request (OnRequest), on a schedule (Scheduled) or as a stream of
+    events (Continuous)."""
 
     inputs_known_ahead: bool = False
-    """The set of keys that will be asked for is known before anyone asks."""
+    """The keys are known before predictions are requested."""
 
     requests_per_second: Annotated[float, Field(ge=0, le=1e9)] | None = None
-    """Average rate of questions."""
+    """Average number of requests per second."""
 
     bursty: bool = False
-    """Traffic comes in bursts with long silence between."""
+    """Requests come in bursts with long pauses between them."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!self.offline || self.arrival != 'Continuous'",
-            "offline devices cannot consume a stream of a cluster's events",
-            "drop offline, or set arrival to OnRequest",
+            "offline devices cannot consume a stream of events",
+            "remove offline, or set arrival to OnRequest",
             ".offline",
         ),
         Rule(
             "!self.offline || self.arrival != 'Scheduled'",
-            "an offline device cannot be reached by a scheduled run",
-            "drop offline, or set arrival to OnRequest",
+            "a scheduled run cannot reach offline devices",
+            "remove offline, or set arrival to OnRequest",
             ".offline",
         ),
         Rule(
             "self.arrival != 'Scheduled' || !has(self.staleness)"
             " || duration(self.staleness) >= duration('1m')",
-            "scheduled runs cannot keep answers younger than a minute",
-            "allow staleness of 1m or more, or set arrival to OnRequest or Continuous",
+            "scheduled runs cannot keep answers fresher than one minute",
+            "set staleness to 1m or more, or set arrival to OnRequest or Continuous",
             ".staleness",
         ),
         Rule(
             "self.arrival != 'Continuous' || !has(self.staleness)"
             " || duration(self.staleness) >= duration('1s')",
-            "a stream cannot promise answers younger than a second",
-            "allow staleness of 1s or more, or set arrival to OnRequest",
+            "a stream cannot keep answers fresher than one second",
+            "set staleness to 1s or more, or set arrival to OnRequest",
             ".staleness",
         ),
         Rule(
             "!has(self.latency) || duration(self.latency) > duration('0s')",
-            "no answer comes in no time",
-            "allow latency of 1ms or more, or leave it out",
+            "latency is zero",
+            "set it to 1ms or more, or remove it",
             ".latency",
         ),
     )

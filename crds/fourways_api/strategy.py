@@ -1,15 +1,15 @@
 """``mode: auto``: from what the users need to one of the four modes, and the reason in words.
 
-The decision tree is a list of questions asked in order; the first that says yes decides::
+The decision tree is a list of questions, asked in order. The first yes decides::
 
     offline needed?                                        -> edge
-    inputs arrive on their own, as events?                 -> streaming
-    minutes of staleness fine, and inputs known ahead?     -> batch
+    inputs arrive as events?                               -> streaming
+    staleness of minutes acceptable, inputs known ahead?   -> batch
     low and bursty traffic that can wait for a cold start? -> realtime, scaled to zero
     otherwise                                              -> realtime
 
-It is pure: the operator, the command line and the embedded host ask it the same way.
-:data:`TREE_IN_CEL` says the same to the API server; a test holds the two together.
+It is pure: the operator, the command line and the embedded host use it alike. :data:`TREE_IN_CEL`
+is the same tree for the API server; a test compares the two.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BATCH_MIN_STALENESS = 60.0
 """Seconds of staleness below which a scheduled run cannot keep up."""
 
 COLD_START = 5.0
-"""Seconds a caller must be willing to wait before scale to zero is thought of."""
+"""Seconds that a caller must be able to wait before scaling to zero is considered."""
 
 LOW_RATE = 1.0
 """Requests per second below which a replica mostly idles."""
@@ -86,23 +86,23 @@ def choose(needs: Requirements) -> Choice:
         if step.answer:
             zero = ask is _rare_and_patient
             return Choice(step.mode, step.because, tuple(path), zero)
-    return Choice("realtime", "the input exists only at the moment of asking", tuple(path))
+    return Choice("realtime", "the input is known only when the request arrives", tuple(path))
 
 
 def _offline(needs: Requirements) -> Step:
     return Step(
         "Is the answer needed without a network?",
         needs.offline,
-        "offline answers are needed" if needs.offline else "a network is there",
+        "offline answers are needed" if needs.offline else "a network is available",
         "edge",
-        "drop requirements.offline" if needs.offline else "set requirements.offline to true",
+        "remove requirements.offline" if needs.offline else "set requirements.offline to true",
     )
 
 
 def _events(needs: Requirements) -> Step:
     yes = needs.arrival == "Continuous"
     return Step(
-        "Do inputs arrive on their own, as events?",
+        "Do inputs arrive as events?",
         yes,
         "inputs arrive as events" if yes else f"arrival is {needs.arrival}",
         "streaming",
@@ -128,12 +128,16 @@ def _stale_is_fine(needs: Requirements) -> Step:
         )
     elif known:
         because = f"answers may be only {needs.staleness or '0s'} old"
-        otherwise = "allow requirements.staleness of 1m or more"
+        otherwise = "set requirements.staleness to 1m or more"
     else:
         because = "inputs are not known ahead"
         otherwise = "set requirements.inputsKnownAhead and a staleness of 1m or more"
     return Step(
-        "Are minutes of staleness fine, and inputs known ahead?", yes, because, "batch", otherwise
+        "Is staleness of minutes acceptable, and are inputs known ahead?",
+        yes,
+        because,
+        "batch",
+        otherwise,
     )
 
 
@@ -148,8 +152,8 @@ def _rare_and_patient(needs: Requirements) -> Step:
         )
     elif rare:
         because, otherwise = (
-            f"callers wait {needs.latency} at the most, less than a cold start",
-            "allow requirements.latency of 5s or more",
+            f"callers wait at most {needs.latency}, less than a cold start takes",
+            "set requirements.latency to 5s or more",
         )
     else:
         because, otherwise = (
@@ -157,5 +161,5 @@ def _rare_and_patient(needs: Requirements) -> Step:
             "set requirements.bursty with requestsPerSecond of 1 or less",
         )
     return Step(
-        "Is traffic low and bursty, with callers who can wait?", yes, because, "realtime", otherwise
+        "Is traffic low and bursty, and can callers wait?", yes, because, "realtime", otherwise
     )

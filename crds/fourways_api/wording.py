@@ -1,4 +1,4 @@
-"""Words for pydantic's errors: what is wrong and what to do, for someone who edits YAML."""
+"""Messages for pydantic's errors: the fault and the fix, for someone who edits YAML."""
 
 from __future__ import annotations
 
@@ -33,25 +33,29 @@ def words_for(error: ErrorDetails) -> Words:
     context, got = error.get("ctx", {}), _shown(error["input"])
     match error["type"]:
         case "missing":
-            return "required, but absent", _how_to_add(str(error["loc"][-1]))
+            return "required, but missing", _how_to_add(str(error["loc"][-1]))
         case "extra_forbidden":
             return "unknown field", _instead_of(error["loc"])
         case "literal_error":
-            return f"{got} is not one of the values allowed", f"use {context['expected']}"
+            return f"{got} is not an allowed value", f"use {context['expected']}"
         case "string_pattern_mismatch":
-            return f"{got} has the wrong form", f"write {_form(context['pattern'])}"
+            return f"{got} has the wrong format", f"write {_form(context['pattern'])}"
         case "string_too_long" | "too_long":
-            unit = "characters" if error["type"].startswith("string") else "items"
-            return "too long", f"use {context['max_length']} {unit} at the most"
+            return "too long", f"use at most {_counted(error, 'max_length')}"
         case "string_too_short" | "too_short":
-            unit = "characters" if error["type"].startswith("string") else "items"
-            return "too short", f"use {context['min_length']} {unit} at the least"
+            return "too short", f"use at least {_counted(error, 'min_length')}"
         case "greater_than_equal" | "less_than_equal" | "greater_than" | "less_than":
             return f"{got} is out of range", f"use {_bound(context)}"
         case kind if kind.endswith(("_type", "_parsing")) or kind == "int_from_float":
             return f"{got} is not {_kind(kind)}", _how_to_write(kind, error)
         case _:
             return error["msg"], "correct it (kubectl explain modeldeployment.spec)"
+
+
+def _counted(error: ErrorDetails, limit: str) -> str:
+    count = error["ctx"][limit]
+    unit = "character" if error["type"].startswith("string") else "item"
+    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
 
 
 def _how_to_add(field: str) -> str:
@@ -65,7 +69,7 @@ def _instead_of(location: tuple[int | str, ...]) -> str:
     if close:
         return f"did you mean {close[0]}?"
     where = ".".join(str(p) for p in location[:-1] if not isinstance(p, int))
-    return f"remove it, or check its place (kubectl explain modeldeployment.{where or 'spec'})"
+    return f"remove it, or move it; see kubectl explain modeldeployment.{where or 'spec'}"
 
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:
@@ -105,8 +109,11 @@ _FORMS = {
     pattern_of(annotated): words
     for annotated, words in (
         (values.Name, "lower case letters, digits and -"),
-        (values.ObjectName, "lower case letters, digits, - and ., as Kubernetes names objects"),
-        (values.FieldName, "letters, digits and _, beginning with no digit"),
+        (
+            values.ObjectName,
+            "lower case letters, digits, - and ., as in names of Kubernetes objects",
+        ),
+        (values.FieldName, "letters, digits and _, not starting with a digit"),
         (values.Digest, "sha256: and 64 of 0-9a-f (sha256sum FILE prints them)"),
         (values.Duration, "a duration such as 250ms, 90s or 1h30m"),
         (values.CpuQuantity, "cores as in 2 or '0.5', or millicores as in 500m"),
@@ -121,10 +128,10 @@ _FORMS = {
             "HOST/NAME:TAG, the name in lower case, as in registry.example.com/team/churn:1.0",
         ),
         (RejectLimit, "a count as in '100' or a share as in '1%'"),
-        (addresses.KafkaServers, "HOST:PORT, comma separated"),
-        (addresses.NatsServers, "nats://HOST:PORT, comma separated"),
-        (LabelKey, "a label's key as Kubernetes wants it, as in team or example.com/team"),
-        (LabelValue, "up to 63 letters, digits, -, _ and ., as Kubernetes wants it"),
+        (addresses.KafkaServers, "HOST:PORT, separated by commas"),
+        (addresses.NatsServers, "nats://HOST:PORT, separated by commas"),
+        (LabelKey, "a label key as Kubernetes accepts it, as in team or example.com/team"),
+        (LabelValue, "at most 63 letters, digits, -, _ and ., as Kubernetes accepts it"),
     )
 }
 

@@ -244,5 +244,5 @@ def test_kubectl_explains_fields_and_lists_by_short_name(kubeconfig: Path, clust
         seconds=30,
         interval=0.5,
     )
-    assert "start no run" in kubectl("explain", "modeldeployment.spec.batch.suspend")
+    assert "Start no new runs" in kubectl("explain", "modeldeployment.spec.batch.suspend")
     assert "mdep" in kubectl("api-resources", "--categories=fourways")

@@ -33,7 +33,7 @@ def run(name: str, *options: str, **requirements: Any) -> Result:
 def test_the_path_to_batch_and_what_would_change_it() -> None:
     result = run("auto-batch")
     assert result.exit_code == 0
-    assert "Is the answer needed without a network? no: a network is there" in result.stdout
+    assert "Is the answer needed without a network? no: a network is available" in result.stdout
     assert "for edge: set requirements.offline to true" in result.stdout
     assert "inputs known ahead? yes" in result.stdout
     assert "for another mode: set requirements.inputsKnownAhead to false" in result.stdout
@@ -49,7 +49,7 @@ def test_scaling_to_zero_is_told() -> None:
 def test_an_explicit_mode_and_what_auto_would_have_chosen() -> None:
     result = run("everything", offline=True)
     assert result.exit_code == 0
-    assert "batch because spec.mode says so" in result.stdout
+    assert "batch because spec.mode selects it" in result.stdout
     assert "mode auto would choose edge" in result.stdout
     assert "mode auto would choose the same" in run("everything").stdout
     assert "mode auto would need requirements" in run("smallest").stdout
@@ -58,8 +58,8 @@ def test_an_explicit_mode_and_what_auto_would_have_chosen() -> None:
 def test_a_contradiction_is_named_with_the_way_out() -> None:
     result = run("auto-scheduled", staleness="10s")
     assert result.exit_code == 2
-    assert "scheduled runs cannot keep answers younger than a minute" in result.stdout
-    assert "allow staleness of 1m or more, or set arrival to OnRequest" in result.stderr
+    assert "scheduled runs cannot keep answers fresher than one minute" in result.stdout
+    assert "set staleness to 1m or more, or set arrival to OnRequest" in result.stderr
 
 
 def test_the_path_is_drawn_where_only_the_block_is_absent() -> None:

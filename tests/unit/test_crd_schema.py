@@ -103,6 +103,13 @@ def test_each_rule_is_sound(path: str, schema: dict[str, Any], rule: dict[str, s
     assert "\\" not in plain, "CEL reads a backslash as an escape, but in a raw text"
 
 
+@pytest.mark.parametrize("words", ["at the most", "at the least", "What is", "is told", "so many"])
+def test_texts_are_in_plain_english(words: str) -> None:
+    described = {path: schema.get("description", "") for path, schema in NODES}
+    assert [path for path, text in described.items() if words in text] == []
+    assert [rule["message"] for *_, rule in RULES if words in rule["message"]] == []
+
+
 def test_defaults_are_whole_so_that_both_sides_fill_in_the_same() -> None:
     assert SPEC["properties"]["resources"]["default"] == {"cpu": "1", "memory": "1Gi"}
     batch = SPEC["properties"]["batch"]["properties"]
@@ -180,6 +187,6 @@ def test_a_union_has_no_structural_schema() -> None:
 def test_the_reference_shows_fields_defaults_and_rules() -> None:
     text = reference.render()
     assert "## spec.contract.inputs[]" in text
-    assert "| **version** | string |  | Your name for this version" in text
+    assert "| **version** | string |  | Version of the model." in text
     assert "| keepRuns | whole number, 1 to 100 | `3` |" in text
-    assert "`digest`: a remote model has no digest" in text
+    assert "`digest`: a remote model requires a digest" in text

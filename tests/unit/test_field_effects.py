@@ -22,16 +22,16 @@ import yaml
 from fourways_api import ApiModel, Spec, check, parse
 from fourways_api.runtime_config import CONFIG_VARIABLE
 from fourways_api.wording import model_in
-from fourways_operator.facts import Facts, Json, OperatorSettings
+from fourways_operator.facts import Facts, Json
 from fourways_operator.modes import MODES
-from fourways_operator.planning import plan, plan_gateway, plan_runs
+from fourways_operator.planning import plan_gateway
 from fourways_operator.status import status_of
 from tests.bad_manifests.cases import change, good
+from tests.kit.planned import SETTINGS, containers, planned
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FIELDS: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "fields.yaml").read_text())
-SETTINGS = OperatorSettings(runtime_image="fourways-runtime:test")
 
 BLOCKS: dict[str, Any] = {
     "EDGE": {
@@ -134,26 +134,12 @@ def configurations(document: Json) -> list[str]:
 def _objects(document: Json) -> tuple[Json, ...]:
     deployment = parse(document)
     check(deployment)
-    standing = plan(deployment, SETTINGS)
-    templates = [o["spec"]["jobTemplate"] for o in standing if o["kind"] == "CronJob"]
-    runs = [{"metadata": {"name": "a-run"}, "spec": template["spec"]} for template in templates]
-    return (
-        *standing,
-        *plan_runs(deployment, SETTINGS, None, runs),
-        *plan_gateway("default", [document], SETTINGS),
-    )
+    return (*planned(deployment), *plan_gateway("default", [document], SETTINGS))
 
 
-def _environment(value: Any) -> Iterator[Json]:
-    match value:
-        case {"env": [*variables]}:
-            yield from variables
-        case dict():
-            for item in value.values():
-                yield from _environment(item)
-        case list() | tuple():
-            for item in value:
-                yield from _environment(item)
+def _environment(objects: tuple[Json, ...]) -> Iterator[Json]:
+    for container in containers(objects):
+        yield from container["env"]
 
 
 def _without_configurations(objects: tuple[Json, ...]) -> tuple[Json, ...]:

@@ -33,12 +33,10 @@ from fourways_api.base import SKIP_RULES
 from fourways_api.runtime_config import CONFIG_VARIABLE
 from fourways_cli.embedded import workloads
 from fourways_operator import modes
-from fourways_operator.facts import Json, OperatorSettings
+from fourways_operator.facts import Json
 from fourways_operator.plan import worker
-from fourways_operator.planning import plan, plan_runs
 from tests.bad_manifests.cases import change
-
-SETTINGS = OperatorSettings(runtime_image="fourways-runtime:test")
+from tests.kit.planned import containers, planned
 
 _SPECIAL = [
     *["$", "$$", "$$$", "$$$$", "$(", "$)", "$()", "$(HOME)", "$$(HOME)", "$$$(HOME)", "${HOME}"],
@@ -224,30 +222,9 @@ def _reference(text: str) -> tuple[str, bool, int]:
     return f"${text[0]}", False, 1
 
 
-def containers(value: Any) -> Iterator[Json]:
-    """Yield the containers of planned objects."""
-    match value:
-        case {"env": [*_]}:
-            yield value
-        case dict():
-            for item in value.values():
-                yield from containers(item)
-        case list() | tuple():
-            for item in value:
-                yield from containers(item)
-
-
 def in_mode(deployment: ModelDeployment, mode: str) -> ModelDeployment:
     """Return the deployment in another mode: settings of all are there."""
     return deployment.model_copy(update={"spec": deployment.spec.model_copy(update={"mode": mode})})
-
-
-def planned(deployment: ModelDeployment) -> list[Json]:
-    """Return a mode's objects, those of a run and the gateway's."""
-    standing = plan(deployment, SETTINGS)
-    templates = [o["spec"]["jobTemplate"] for o in standing if o["kind"] == "CronJob"]
-    runs = [{"metadata": {"name": "r"}, "spec": template["spec"]} for template in templates]
-    return [*standing, *plan_runs(deployment, SETTINGS, None, runs)]
 
 
 _KINDS = {
@@ -322,10 +299,11 @@ def test_all_texts_at_once_pass_every_layer(mode: str) -> None:
 
 
 def test_each_text_arrives_in_each_field_or_is_refused_by_name() -> None:
-    fields = (*FREE, *BOUND)
-    arrived = dict.fromkeys(fields, 0)
+    arrived = dict.fromkeys((*FREE, *BOUND), 0)
     for turn in range(len(TEXTS)):
-        # Each field takes each text once, and no two fields the same one at a time.
+        # A refusal costs another round of validation, so the fields that refuse get a third.
+        fields = FREE if turn % 3 else (*FREE, *BOUND)
+        # No two fields take the same text at a time.
         texts = {f: written(f, TEXTS[(turn + 11 * n) % len(TEXTS)]) for n, f in enumerate(fields)}
         deployment, refused = accepted(texts)
         for field in fields:
@@ -337,7 +315,7 @@ def test_each_text_arrives_in_each_field_or_is_refused_by_name() -> None:
                 assert "{{" not in json.dumps(container), "KServe fills in templates"
                 compare(there, kubelet(container["env"], HOME="/root")[CONFIG_VARIABLE])
     assert {f: arrived[f] for f in FREE} == dict.fromkeys(FREE, len(TEXTS))
-    assert all(arrived[f] > 100 for f in _IN_PATHS), arrived
+    assert all(arrived[f] > 30 for f in _IN_PATHS), arrived
 
 
 @pytest.mark.parametrize("text", TEXTS[::7])

@@ -51,9 +51,9 @@ def test_rare_and_patient_traffic_is_served_on_demand(needs: dict[str, object], 
     [
         ({"offline": True, "arrival": "Scheduled"}, "scheduled run"),
         ({"offline": True, "arrival": "Continuous"}, "offline devices"),
-        ({"arrival": "Scheduled", "staleness": "59s"}, "younger than a minute"),
-        ({"arrival": "Continuous", "staleness": "999ms"}, "younger than a second"),
-        ({"latency": "0s"}, "no time"),
+        ({"arrival": "Scheduled", "staleness": "59s"}, "fresher than one minute"),
+        ({"arrival": "Continuous", "staleness": "999ms"}, "fresher than one second"),
+        ({"latency": "0s"}, "latency is zero"),
     ],
 )
 def test_needs_that_exclude_each_other_never_reach_the_tree(
@@ -126,4 +126,4 @@ def test_an_explicit_mode_is_its_own_reason() -> None:
     from tests.bad_manifests.cases import good
 
     spec = parse(good()["everything"]).spec
-    assert spec.choice() == Choice("batch", "spec.mode says so", ())
+    assert spec.choice() == Choice("batch", "spec.mode selects it", ())

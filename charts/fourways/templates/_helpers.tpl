@@ -29,3 +29,33 @@ allowPrivilegeEscalation: false
 capabilities: {drop: [ALL]}
 readOnlyRootFilesystem: true
 {{- end }}
+
+{{- /*
+The password of the trial database: the one it was created with, the one from the values, or a new one.
+Without a cluster, Helm cannot look up the first, so the password is derived and the same each time.
+*/ -}}
+{{- define "fourways.trialPassword" -}}
+{{- $namespace := .root.Release.Namespace }}
+{{- $own := lookup "v1" "Secret" $namespace .name }}
+{{- $before := dig "data" "password" (dig "data" "password" "" .store) $own }}
+{{- if $before }}
+{{- b64dec $before }}
+{{- else if .root.Values.trialPostgresql.password }}
+{{- .root.Values.trialPostgresql.password }}
+{{- else if lookup "v1" "ServiceAccount" $namespace "default" }}
+{{- randAlphaNum 32 }}
+{{- else }}
+{{- printf "%s/%s/%s" $namespace .root.Release.Name .name | sha256sum | trunc 32 }}
+{{- end }}
+{{- end }}
+
+{{- /*
+The address of the store: the one in the Secret, or else the trial database's. It is empty if the Secret
+does not belong to this release: the chart leaves that one alone.
+*/ -}}
+{{- define "fourways.storeAddress" -}}
+{{- $owner := dig "metadata" "annotations" "meta.helm.sh/release-name" "" .store }}
+{{- if or (not .store) (eq $owner .root.Release.Name) }}
+{{- dig "data" "uri" (b64enc .own) .store | b64dec }}
+{{- end }}
+{{- end }}

@@ -1,4 +1,4 @@
-"""Settings of the batch mode: source, sink, what is new, what a run must keep."""
+"""Settings of the batch mode: source, sink, incremental runs, checks."""
 
 from __future__ import annotations
 
@@ -21,53 +21,54 @@ Share = Annotated[str, Field(pattern=r"^([0-9]{1,2}(\.[0-9]{1,4})?|100)%$", max_
 
 
 class PartitionFilter(ApiModel):
-    """The partitions of one column that are read."""
+    """Partitions of one column that are read."""
 
     column: FieldName
-    """Column the table is partitioned by."""
+    """Column by which the table is partitioned."""
 
     values: Annotated[
         tuple[Annotated[str, Field(max_length=128)], ...], Field(min_length=1, max_length=128)
     ]
-    """Its values, as they are written in the folder names."""
+    """Values of the column, as in the folder names."""
 
 
 class SourceQuery(ApiModel):
-    """Rows of a PostgreSQL database."""
+    """A query of a PostgreSQL database."""
 
     database: SecretReference
-    """Secret with the connection string under the key uri."""
+    """Secret with the connection string in its key uri."""
 
     sql: Annotated[str, Field(min_length=1, max_length=8192)]
-    """A SELECT that gives the entity key and the inputs under their names."""
+    """SELECT statement that returns the entity key and the inputs under their names."""
 
     split_by: FieldName | None = None
-    """Whole-number column of the query by whose ranges workers share the rows. Without it one
-    worker reads them all, through a server-side cursor."""
+    """Integer column of the query by which the rows are divided among workers. Without it, one
+    worker reads all rows."""
 
 
 class BatchSource(ApiModel):
-    """The table to score."""
+    """Table to score."""
 
     uri: TableUri | None = None
-    """Where the table is: a file, a folder or a glob (s3://bucket/day=*/part-*.parquet)."""
+    """URI of a file, a folder or a glob such as s3://bucket/day=*/part-*.parquet. Schemes: file,
+    pvc, http, https, s3, gs, az."""
 
     query: SourceQuery | None = None
-    """Rows of a database, instead of files."""
+    """Query of a database, instead of files."""
 
     format: Literal["Parquet", "CSV", "JSONLines", "Delta"] = "Parquet"
-    """What the table is written in."""
+    """Format of the files."""
 
     filter: Annotated[tuple[PartitionFilter, ...], Field(max_length=16), keyed_by("column")] = ()
-    """Only these partitions of a folder laid out as COLUMN=VALUE, or of a Delta table."""
+    """Partitions to read, of a folder laid out as COLUMN=VALUE or of a Delta table."""
 
     credentials: SecretReference | None = None
-    """Credentials for the URI, from a mounted Secret."""
+    """Secret with the credentials for the URI."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "has(self.uri) != has(self.query)",
-            "the rows come from files or from a query",
+            "a source is either files or a query",
             "set exactly one of uri and query",
         ),
         no_two_share(
@@ -77,11 +78,12 @@ class BatchSource(ApiModel):
 
 
 class Incremental(ApiModel):
-    """Score only what is new or changed since the last published run; the rest is carried over."""
+    """Score only rows that are new or changed since the last published run. Other predictions are
+    kept."""
 
     watermark: FieldName | None = None
-    """Column that grows with every change of a row: only rows at or above the last run's highest
-    value are scored."""
+    """Column whose value increases with every change of a row. Only rows with at least the highest
+    value of the last run are scored."""
 
     lookback: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}[smhd]?$", max_length=10)] | None = (
         None
@@ -90,23 +92,23 @@ class Incremental(ApiModel):
     late: a duration such as 36h for times, a number such as 1000 for numbers."""
 
     row_hash: bool = False
-    """Compare every row's key and inputs with the last run's, by hash."""
+    """Compare the hash of every row's key and inputs with the last run."""
 
     deletions: Literal["Keep", "Remove"] = "Keep"
-    """What becomes of predictions whose row is no longer in the source."""
+    """Whether predictions are kept or removed when their row is no longer in the source."""
 
     full_every: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Score everything at each so many runs."""
+    """Score all rows every N runs."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "has(self.watermark) != self.rowHash",
-            "changes are found by a watermark or by hashes",
+            "changes are found either by a watermark or by hashes",
             "set exactly one of watermark and rowHash",
         ),
         Rule(
             "self.deletions == 'Keep' || self.rowHash",
-            "a watermark does not show what was deleted",
+            "a watermark does not show deleted rows",
             "set rowHash, or deletions to Keep",
             ".deletions",
         ),
@@ -120,44 +122,45 @@ class Incremental(ApiModel):
 
 
 class FileSink(ApiModel):
-    """Predictions as files."""
+    """Publish predictions as files."""
 
     uri: FolderUri
-    """Folder the files are written to: file, pvc, s3, gs or az."""
+    """URI of the folder for the files. Schemes: pvc, s3, gs, az, and file with fourways up."""
 
     format: Literal["Parquet", "Delta"] = "Parquet"
-    """What they are written in."""
+    """Format of the files."""
 
     credentials: SecretReference | None = None
-    """Credentials for the URI, from a mounted Secret."""
+    """Secret with the credentials for the URI."""
 
 
 class ColumnName(ApiModel):
-    """Which column of a table takes which output."""
+    """Column of a table for an output."""
 
     output: FieldName
-    """Name of an output of the contract, or of the entity key."""
+    """Name of an output of the contract, or name of the entity key."""
 
     column: FieldName
     """Column of the table."""
 
 
 class TableSink(ApiModel):
-    """Predictions in a PostgreSQL table of yours."""
+    """Publish predictions in a PostgreSQL table."""
 
     database: SecretReference
-    """Secret with the connection string under the key uri."""
+    """Secret with the connection string in its key uri."""
 
     table: Annotated[
         str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$", max_length=127)
     ]
-    """TABLE, or SCHEMA.TABLE. It must be there."""
+    """Name of the table, as TABLE or SCHEMA.TABLE. The table must exist."""
 
     columns: Annotated[tuple[ColumnName, ...], Field(max_length=65), keyed_by("output")] = ()
-    """Columns that are named otherwise than their outputs."""
+    """Columns whose names differ from their outputs."""
 
     write: Literal["Replace", "Upsert"] = "Replace"
-    """Replace all rows, or insert and update by entity key; in one transaction."""
+    """Replace all rows (Replace), or insert and update rows by entity key (Upsert). Both take one
+    transaction."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         no_two_share("columns", "output", "two columns take one output", "keep one of them"),
@@ -165,111 +168,113 @@ class TableSink(ApiModel):
 
 
 class Sink(ApiModel):
-    """Where predictions are published, instead of the prediction store. The store still keeps
-    the record of runs."""
+    """Where predictions are published instead of the prediction store. The store still records the
+    runs."""
 
     files: FileSink | None = None
-    """As files."""
+    """Publish predictions as files."""
 
     table: TableSink | None = None
-    """In a PostgreSQL table of yours."""
+    """Publish predictions in a PostgreSQL table."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "has(self.files) != has(self.table)",
-            "predictions go to one place",
+            "a sink is either files or a table",
             "set exactly one of files and table",
         ),
     )
 
 
 class Checks(ApiModel):
-    """What a run must keep to be published. Golden vectors are always checked."""
+    """Checks that a run must pass before it is published. Golden vectors are always checked."""
 
     min_rows: Annotated[int, Field(ge=1, le=2**53)] | None = None
-    """Predictions at the least."""
+    """Minimum number of predictions."""
 
     max_row_change: Share | None = None
-    """How far the number of predictions may be from the last published run's, as a share of it."""
+    """Maximum change of the number of predictions from the last published run, such as 10%."""
 
     max_missing: Share | None = None
-    """Largest share of NaN or empty values in any one output."""
+    """Maximum share of NaN or empty values in any output, such as 1%."""
 
     max_drift: Annotated[float, Field(gt=0, le=100)] | None = None
-    """Largest population stability index of any one output against the last published run; 0.1 is
-    a small shift, 0.25 a large one."""
+    """Maximum population stability index of any output against the last published run. 0.1 is a
+    small shift, 0.25 a large one."""
 
 
 class Batch(ApiModel):
-    """Score a whole table on a schedule and publish the predictions at once."""
+    """Score a table on a schedule and publish all predictions at once."""
 
     schedule: Schedule
-    """When to run, as a cron line: minute, hour, day of month, month, day of week."""
+    """Cron schedule: minute, hour, day of month, month, day of week (Sunday is 0), or a name such
+    as @daily. When clocks change, the run of a time that does not exist is skipped, and a time that
+    occurs twice has two runs."""
 
     time_zone: Annotated[
         str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$", max_length=64)
     ] = "Etc/UTC"
-    """IANA time zone the schedule is read in."""
+    """IANA time zone of the schedule, such as Europe/Berlin."""
 
     suspend: bool = False
-    """Keep everything but start no run."""
+    """Start no new runs. Published predictions are still served."""
 
     source: BatchSource
-    """The table to score."""
+    """Table to score."""
 
     sink: Sink | None = None
     """Where predictions are published instead of the prediction store."""
 
     incremental: Incremental | None = None
-    """Score only what is new or changed since the last published run."""
+    """Score only rows that are new or changed since the last published run."""
 
     checks: Checks = Checks()
-    """What a run must keep to be published."""
+    """Checks that a run must pass before it is published."""
 
     workers: Annotated[int, Field(ge=1, le=256)] = 1
-    """Workers that share a run."""
+    """Number of workers that share a run."""
 
     engine: Literal["Jobs", "Ray"] = "Jobs"
-    """What runs the workers: Kubernetes Jobs, or a KubeRay RayJob."""
+    """Engine that runs the workers: Kubernetes Jobs, or a KubeRay RayJob."""
 
     queue_name: QueueName | None = None
-    """Kueue LocalQueue that admits the runs."""
+    """Name of the Kueue LocalQueue that admits the runs."""
 
     priority_class_name: ObjectName | None = None
-    """Kubernetes PriorityClass of the runs' pods: a low one has them give way to others. `fourways
-    run --priority` names another for one run, such as a backfill by a new model version."""
+    """Name of the PriorityClass of the runs' pods. `fourways run --priority` sets another one for a
+    single run."""
 
     max_rejects: RejectLimit = "0"
-    """How many rows may be refused, as a count ("100") or a share ("1%"), before the run fails
-    and nothing is published."""
+    """Maximum number of rejected rows, as a count ("100") or a share ("1%"). A run with more fails
+    and publishes nothing."""
 
     starting_deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = 600
-    """A run that could not start within this many seconds of its time is skipped."""
+    """A run is skipped if it cannot start within this many seconds after its scheduled time."""
 
     active_deadline_seconds: Annotated[int, Field(ge=1, le=604_800)] = 21_600
-    """A run that takes longer is stopped."""
+    """Maximum duration of a run, in seconds. A run that takes longer is stopped."""
 
     backoff_limit: Annotated[int, Field(ge=0, le=20)] = 3
-    """How often each worker is tried again before the run is given up."""
+    """Maximum number of retries of each worker before the run fails."""
 
     history_limit: Annotated[int, Field(ge=1, le=20)] = 3
-    """How many finished Jobs of each outcome are kept."""
+    """Number of finished Jobs to keep, of each outcome."""
 
     keep_runs: Annotated[int, Field(ge=1, le=100)] = 3
-    """How many published runs stay in the prediction store."""
+    """Number of published runs to keep in the prediction store."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             f"self.schedule.matches('{CRON_PATTERN}')",
-            "the schedule is not a cron line",
-            "write five fields such as '0 3 * * *' (Sunday is 0), or @daily; the zone goes to"
+            "the schedule is not a cron schedule",
+            "write five fields such as '0 3 * * *' (Sunday is 0), or @daily; set the zone in"
             " timeZone",
             ".schedule",
         ),
         Rule(
             "!has(self.incremental) || !has(self.sink)",
-            "only the prediction store knows the run before",
-            "leave out incremental or sink",
+            "incremental runs need the prediction store",
+            "remove incremental or sink",
             ".incremental",
         ),
     )

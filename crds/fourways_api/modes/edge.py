@@ -15,54 +15,55 @@ from .features import FeatureLookup
 
 
 class Budget(ApiModel):
-    """What a device can spare."""
+    """Resources that a device has for the bundle."""
 
     size_mi_b: Annotated[int, Field(ge=1, le=1_048_576, alias="sizeMiB")]
-    """Bundle size at the most."""
+    """Maximum bundle size, in MiB."""
 
     memory_mi_b: Annotated[int, Field(ge=1, le=1_048_576, alias="memoryMiB")]
-    """Peak memory at the most."""
+    """Maximum peak memory, in MiB."""
 
     latency_ms: Annotated[float, Field(gt=0, le=600_000)]
-    """Median time of one prediction at the most."""
+    """Maximum median time of one prediction, in milliseconds."""
 
     min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.99
-    """Share of golden vectors the optimised model must answer like the original."""
+    """Minimum share of golden vectors for which the optimised model agrees with the original."""
 
 
 class EdgeTarget(ApiModel):
     """A kind of device."""
 
     name: Name
-    """Name of this kind of device."""
+    """Name of the kind of device."""
 
     platform: Literal["linux/amd64", "linux/arm64"] = "linux/amd64"
-    """What the device runs."""
+    """Operating system and CPU of the device."""
 
     budget: Budget
-    """What the device can spare."""
+    """Resources that the device has for the bundle."""
 
 
 class Edge(ApiModel):
-    """Build a signed bundle that devices fetch and answer from offline."""
+    """Build a signed bundle with which devices answer offline."""
 
     targets: Annotated[tuple[EdgeTarget, ...], Field(min_length=1, max_length=16), keyed_by("name")]
-    """The kinds of device to build for."""
+    """Kinds of device for which bundles are built."""
 
     signing: SecretReference
-    """Secret with the EC private key (P-256, PEM) under the key signing-key.pem."""
+    """Secret with the EC private key (P-256, PEM) in its key signing-key.pem."""
 
     publish: FolderUri
-    """Folder the bundles are published to, from where the gateway serves them to devices."""
+    """URI of the folder for the bundles, from which the gateway serves them. Schemes: pvc, s3, gs,
+    az, and file with fourways up."""
 
     credentials: SecretReference | None = None
-    """Credentials for the folder, from a mounted Secret."""
+    """Secret with the credentials for the folder."""
 
     features: FeatureLookup | None = None
-    """Inputs devices may ask the gateway for by entity key while they are online."""
+    """Inputs that devices may request from the gateway by entity key while they are online."""
 
     description: Text | None = None
-    """For people."""
+    """Description for people."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         no_two_share(

@@ -1,4 +1,4 @@
-"""Features looked up by entity key."""
+"""Features that are looked up by entity key."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from ..values import Duration, FieldName
 
 
 class FeatureDefault(ApiModel):
-    """What an input is taken to be where the database does not say in time."""
+    """Value of an input for which the database returns none in time."""
 
     name: FieldName
     """Name of the input."""
 
     number: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """Its value, for numbers; 0 and 1 for bool."""
+    """Value of a numeric input; 0 or 1 for bool."""
 
     text: Annotated[str, Field(max_length=1024)] | None = None
-    """Its value, for strings."""
+    """Value of a string input."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "has(self.number) != has(self.text)",
-            "a default is a number or a text",
+            "a default is either a number or a text",
             "set exactly one of number and text",
         ),
     )
 
 
 class FeatureLookup(ApiModel):
-    """Inputs fetched from a PostgreSQL database by entity key at request time."""
+    """Inputs that are fetched from a PostgreSQL database by entity key."""
 
     database: SecretReference
-    """Secret with the connection string under the key uri."""
+    """Secret with the connection string in its key uri."""
 
     table: (
         Annotated[
@@ -46,30 +46,30 @@ class FeatureLookup(ApiModel):
         ]
         | None
     ) = None
-    """Table with one row an entity; its columns have the inputs' names."""
+    """Name of a table with one row per entity and a column for each input."""
 
     query: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
-    """Query with the parameter %(keys)s, an array of entity keys."""
+    """SELECT statement with the parameter %(keys)s, which is an array of entity keys."""
 
     inputs: Annotated[tuple[FieldName, ...], Field(max_length=256)] = ()
-    """Inputs to fetch; empty: every input the request leaves out."""
+    """Inputs to fetch. Default: every input that the request omits."""
 
     timeout: Duration = "50ms"
-    """Time budget for the lookup."""
+    """Maximum duration of the lookup."""
 
     on_timeout: Literal["UseDefaults", "Fail"] = "Fail"
-    """What to do past the budget, or while the database is away."""
+    """What to do when the lookup exceeds its timeout or the database is unavailable."""
 
     defaults: Annotated[tuple[FeatureDefault, ...], Field(max_length=256), keyed_by("name")] = ()
-    """Values of inputs the database has no row or no value for. An input without one is missing
-    then: NaN where the contract says nullable, else the request is refused."""
+    """Values of inputs for which the database has no row or no value. Without a default, a nullable
+    input is NaN, and any other input causes the request to be refused."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "has(self.table) != has(self.query)",
-            "features come from a table or from a query",
+            "features come either from a table or from a query",
             "set exactly one of table and query",
         ),
         longer_than_zero("timeout"),
-        no_two_share("defaults", "name", "two defaults are of one input", "keep one of them"),
+        no_two_share("defaults", "name", "two defaults have the same input", "keep one of them"),
     )

@@ -12,19 +12,20 @@ from .features import FeatureLookup
 
 
 class Realtime(ApiModel):
-    """Answer each request at once, from a KServe InferenceService."""
+    """Answer each request immediately, from a KServe InferenceService."""
 
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Replicas kept without traffic; 0 scales to zero."""
+    """Minimum number of replicas. One replica is kept even with 0: scaling to zero is not available
+    yet."""
 
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Replicas at the most."""
+    """Maximum number of replicas."""
 
     timeout: Duration = "1s"
-    """A request that takes longer is refused."""
+    """Maximum duration of a request. A request that takes longer is refused."""
 
     features: FeatureLookup | None = None
-    """Inputs fetched by entity key at request time."""
+    """Inputs that are fetched from a database by entity key for each request."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         longer_than_zero("timeout"),

@@ -31,18 +31,18 @@ class KafkaSource(ApiModel):
     DEFAULT_PORT: ClassVar[int | None] = None
 
     bootstrap_servers: KafkaServers
-    """HOST:PORT, comma separated."""
+    """Brokers as HOST:PORT, separated by commas."""
 
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)]
-    """Topic to read."""
+    """Name of the topic."""
 
     consumer_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)] | None = (
         None
     )
-    """Consumer group; default: fourways-NAMESPACE-NAME."""
+    """Name of the consumer group. Default: fourways-NAMESPACE-NAME."""
 
     credentials: SecretReference | None = None
-    """Client settings (SASL, TLS) from a mounted Secret."""
+    """Secret with client settings (SASL, TLS)."""
 
     def addresses(self) -> list[str]:
         """Return HOST:PORT of each server."""
@@ -55,16 +55,16 @@ class NatsSource(ApiModel):
     DEFAULT_PORT: ClassVar[int | None] = 4222
 
     servers: NatsServers
-    """nats://HOST:PORT, comma separated."""
+    """Servers as nats://HOST:PORT, separated by commas."""
 
     stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255)]
-    """Stream to read."""
+    """Name of the stream."""
 
     subject: Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]+$", max_length=255)]
-    """Subject to read."""
+    """Subject to read. Wildcards are allowed."""
 
     credentials: SecretReference | None = None
-    """NATS credentials from a mounted Secret."""
+    """Secret with the credentials for NATS."""
 
     def addresses(self) -> list[str]:
         """Return the URL of each server."""
@@ -72,7 +72,7 @@ class NatsSource(ApiModel):
 
 
 class StreamSource(ApiModel):
-    """Where events come from."""
+    """Broker that delivers the events."""
 
     kafka: KafkaSource | None = None
     """Events from a Kafka topic."""
@@ -83,7 +83,7 @@ class StreamSource(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "has(self.kafka) != has(self.nats)",
-            "events come from one broker",
+            "events come either from Kafka or from NATS",
             "set exactly one of kafka and nats",
         ),
     )
@@ -99,32 +99,32 @@ class StreamSource(ApiModel):
 
 
 class MicroBatch(ApiModel):
-    """How events are grouped before they are scored."""
+    """How events are grouped for scoring."""
 
     max_events: Annotated[int, Field(ge=1, le=65_536)] = 256
-    """Events in a group at the most."""
+    """Maximum number of events in a group."""
 
     max_delay: Duration = "10ms"
-    """Time an event waits for its group at the most."""
+    """Maximum time that an event waits for its group."""
 
 
 class Streaming(ApiModel):
     """Score events as they arrive."""
 
     source: StreamSource
-    """Where events come from."""
+    """Broker that delivers the events."""
 
     micro_batch: MicroBatch = MicroBatch()
-    """How events are grouped."""
+    """How events are grouped for scoring."""
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
-    """Tries before an event becomes a dead letter."""
+    """Number of attempts before an event becomes a dead letter."""
 
     freshness: Duration = "5m"
-    """A stored answer older than this counts as missing."""
+    """Maximum age of a stored answer. An older answer is treated as missing."""
 
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Consumers kept without events."""
+    """Number of consumers. One is kept even with 0: scaling to zero is not available yet."""
 
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """Maximum number of consumers. Consumers are not scaled by lag yet, so it must not exceed
