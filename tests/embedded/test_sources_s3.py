@@ -20,7 +20,7 @@ import pytest
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_runtime.errors import ConfigError, FetchFailed, SourceError
 from fourways_runtime.io.sources import open_table
-from tests.embedded.s3_rig import s3_client, s3_secret, s3_server
+from tests.kit.s3_rig import s3_client, s3_secret, s3_server
 
 pytestmark = pytest.mark.embedded
 
