@@ -25,7 +25,7 @@ from fourways_runtime.scoring.splits import Split
 from .base import Absent, Chunk, check_more, completed
 from .csv_damage import CheckedFile
 from .files import Files
-from .partitions import Part
+from .partitions import TableFile
 from .text_table import TextTable
 from .watermarks import kind_of
 
@@ -41,7 +41,7 @@ class CsvTable(TextTable):
         found: list[Split] = []
         absent = Absent(self._contract)
 
-        def look(part: Part) -> tuple[str, list[str] | None]:
+        def look(part: TableFile) -> tuple[str, list[str] | None]:
             told, mark = self._files.told(part.path), self._files.mark(part)
             with self._files.reading(told), _bounded_rows(told):
                 return mark, _header(self._files, part.path, told)

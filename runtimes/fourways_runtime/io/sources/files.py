@@ -26,7 +26,7 @@ from fourways_runtime.scoring.splits import Split
 from ..fetch import filesystem
 from ..fetch.location import Location
 from ..fetch.objects import open_known, translated
-from .partitions import Filter, Part, constants, expanded, found_files, kept
+from .partitions import Filter, TableFile, constants, expanded, found_files, kept
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ class Files:
     """The files of one table, in the order they are read."""
 
     def __init__(
-        self, location: Location, backend: Any, find: Callable[[], tuple[Part, ...]]
+        self, location: Location, backend: Any, find: Callable[[], tuple[TableFile, ...]]
     ) -> None:
         """Read from an fsspec filesystem; ``find`` lists the files when that is needed."""
         self.location = location
@@ -121,7 +121,7 @@ class Files:
         """Files of text that were found to be compressed."""
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[TableFile, ...]:
         """All files. Raises SourceError, FetchFailed."""
         with translated(self.location):
             return self._find()
@@ -135,7 +135,7 @@ class Files:
         """Name a file for people."""
         return self.location.shown if len(self.parts) == 1 else PurePosixPath(path).name
 
-    def mark(self, part: Part) -> str:
+    def mark(self, part: TableFile) -> str:
         """Return what tells one state of a file from another, as its listing has it."""
         if part.info is None or self.location.scheme in ("http", "https"):
             mark = self.fingerprint(part.path)
@@ -173,7 +173,7 @@ class Files:
         self.compressed.add(path)
         return pa.CompressedInputStream(file, kind)
 
-    def each(self, look: Callable[[Part], T]) -> list[T]:
+    def each(self, look: Callable[[TableFile], T]) -> list[T]:
         """Look at every file, in order; several at once where each is a round trip."""
         if self.local or len(self.parts) == 1:
             return [look(part) for part in self.parts]
@@ -280,9 +280,9 @@ def find_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Fil
     location, backend, path = open_backend(source, policy=policy, paths=paths)
     filters = {each.column: frozenset(each.values) for each in source.filter}
 
-    def find() -> tuple[Part, ...]:
+    def find() -> tuple[TableFile, ...]:
         found = _listed(backend, path, location, SUFFIXES[source.format], filters)
-        parts = tuple(Part(name, constants(name), info) for name, info in found.items())
+        parts = tuple(TableFile(name, constants(name), info) for name, info in found.items())
         return kept(parts, filters, location.shown)
 
     return Files(location, backend, find)

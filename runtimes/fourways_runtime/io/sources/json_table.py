@@ -29,7 +29,7 @@ from fourways_runtime.scoring.splits import Split
 from . import BATCH_BYTES
 from .base import Chunk, check_more, completed
 from .files import Files
-from .partitions import Part
+from .partitions import TableFile
 from .text_table import HOLDS_NUL, NUL_RUN, TextTable
 from .watermarks import DETAIL, NUMBER, kind_of
 
@@ -65,7 +65,9 @@ class JsonTable(TextTable):
     def splits(self, rows: int) -> list[Split]:
         """Cut the table into its files, and those into parts; look at their first lines."""
 
-        def look(part: Part) -> tuple[str, dict[str, str | None], list[tuple[int, int | None]]]:
+        def look(
+            part: TableFile,
+        ) -> tuple[str, dict[str, str | None], list[tuple[int, int | None]]]:
             told, mark = self._files.told(part.path), self._files.mark(part)
             with self._files.reading(told):
                 block = next(self._blocks(part.path, told), b"")

@@ -25,7 +25,7 @@ from . import BATCH_BYTES, rows_at_once
 from .arrow_types import plain_batch, plain_type
 from .base import SPLIT_ROWS, Absent, Chunk, check_more, completed, wanted
 from .files import SUFFIXES, Files
-from .partitions import Part
+from .partitions import TableFile
 from .watermarks import DETAIL, constant_kind, kind_of_type, older, parsed, why_incomparable
 
 _arrow: Any = pa
@@ -86,7 +86,7 @@ class ParquetTable:
     def _footers(self) -> list[_Footer]:
         """Read the footer of each file. Raises SourceError, FetchFailed."""
 
-        def look(part: Part) -> _Footer:
+        def look(part: TableFile) -> _Footer:
             name, mark = self._files.told(part.path), self._files.mark(part)
             schema = (fragment := self._open(part.path, name, mark)).physical_schema
             check_more(self._more, [*schema.names, *part.constants], name)

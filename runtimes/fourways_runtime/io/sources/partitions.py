@@ -25,7 +25,7 @@ _EXPANDED = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TableFile:
     """A file, and the columns that have one value in all of it."""
 
     path: str
@@ -53,7 +53,7 @@ def _ruled_out(folder: str, filters: Filter) -> bool:
     return pair is not None and pair[0] in filters and (pair[1] or NULL) not in filters[pair[0]]
 
 
-def kept(parts: tuple[Part, ...], filters: Filter, shown: str) -> tuple[Part, ...]:
+def kept(parts: tuple[TableFile, ...], filters: Filter, shown: str) -> tuple[TableFile, ...]:
     """Return the files a filter leaves.
 
     Raises:
