@@ -26,8 +26,7 @@ from fourways_runtime.errors import (
     WorkloadError,
 )
 from fourways_runtime.io.store import open_run_store
-from fourways_runtime.workloads.batch import BatchRun
-from fourways_runtime.workloads.batch import run as shell
+from fourways_runtime.workloads.batch import BatchRun, chunk_loop
 from tests.kit.batch_world import World
 from tools.servers.postgres import Server
 
@@ -45,7 +44,7 @@ FORMS = ["Parquet", "CSV", "JSONLines"]
 
 @pytest.fixture(autouse=True)
 def say_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell, "_SAY_SECONDS", -1.0)
+    monkeypatch.setattr(chunk_loop, "_SAY_SECONDS", -1.0)
 
 
 class Ground:
@@ -278,7 +277,7 @@ async def test_a_column_that_comes_is_no_fault(tmp_path: Path, form: str) -> Non
 
 def at(run: BatchRun, stage: str, act: Callable[[], object]) -> None:
     """Act when the run says a stage for the first time."""
-    original = run.log
+    original = run.context.log
     said: list[str] = []
 
     def log(what: str, **details: Any) -> None:
@@ -287,7 +286,7 @@ def at(run: BatchRun, stage: str, act: Callable[[], object]) -> None:
         if what == stage and said.count(stage) == 1:
             act()
 
-    run.log = log  # type: ignore[method-assign]
+    run.context.log = log  # type: ignore[method-assign]
 
 
 # ---------------------------------------------------------------- no room

@@ -14,8 +14,7 @@ import pytest
 
 from fourways_runtime.errors import SourceError, StoreFull, WorkloadError
 from fourways_runtime.io.store import open_run_store, sqlite_database
-from fourways_runtime.workloads.batch import BatchRun
-from fourways_runtime.workloads.batch import run as shell
+from fourways_runtime.workloads.batch import BatchRun, chunk_loop, run_context
 from tests.kit.batch_world import World
 from tools.servers.postgres import Server
 from tools.torture.batch import Scenario, torture
@@ -52,7 +51,7 @@ def run_of(world: World, name: str) -> BatchRun:
 
 def at(run: BatchRun, stage: str, act: Callable[[], object], times: int = 1) -> None:
     """Act when the run says a stage, the first so many times."""
-    original = run.log
+    original = run.context.log
     left = times
 
     def log(said: str, **details: Any) -> None:
@@ -62,7 +61,7 @@ def at(run: BatchRun, stage: str, act: Callable[[], object], times: int = 1) -> 
             left -= 1
             act()
 
-    run.log = log  # type: ignore[method-assign]
+    run.context.log = log  # type: ignore[method-assign]
 
 
 async def seen(world: World, *uris: str) -> float:
@@ -79,8 +78,8 @@ async def seen(world: World, *uris: str) -> float:
 
 @pytest.fixture(autouse=True)
 def say_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell, "_SAY_SECONDS", -1.0)
-    monkeypatch.setattr(shell, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(chunk_loop, "_SAY_SECONDS", -1.0)
+    monkeypatch.setattr(run_context, "RETRY_SECONDS", 0.05)
 
 
 async def test_a_server_that_restarts_midway_costs_no_recorded_chunk(

@@ -12,8 +12,7 @@ import psycopg
 import pytest
 
 from fourways_runtime.io.store import open_run_store
-from fourways_runtime.workloads.batch import BatchRun
-from fourways_runtime.workloads.batch import run as shell
+from fourways_runtime.workloads.batch import BatchRun, run_context
 from tests.kit.batch_world import World
 from tests.kit.counted_line import CountedLine
 from tools.servers.postgres import Server
@@ -101,7 +100,7 @@ class Table:
 async def test_a_line_cut_at_any_statement_of_publishing_shows_old_or_new(
     postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, forward: bool
 ) -> None:
-    monkeypatch.setattr(shell, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(run_context, "RETRY_SECONDS", 0.02)
     uri = postgres.database()
     table = Table(tmp_path, uri, kind)
     table.write(0)
@@ -132,7 +131,7 @@ async def test_a_line_cut_at_any_statement_of_publishing_shows_old_or_new(
 
 async def _run(table: Table, line: CountedLine, version: int) -> None:
     run = table.run(f"r{version}")
-    original = run.log
+    original = run.context.log
 
     def log(stage: str, **details: Any) -> None:
         original(stage, **details)
@@ -144,6 +143,6 @@ async def _run(table: Table, line: CountedLine, version: int) -> None:
                 f"readers see neither run whole, cut at statement {version}"
             )
 
-    run.log = log  # type: ignore[method-assign]
+    run.context.log = log  # type: ignore[method-assign]
     done = await asyncio.to_thread(run.execute)
     assert (done.name, done.rows) == (f"r{version}", len(table.answers(version)))

@@ -80,6 +80,22 @@ def test_rights_that_are_missing_are_named(tmp_path: Path, database: str) -> Non
     assert "s3cret" not in str(e.value)
 
 
+def test_rows_that_row_security_hides_are_not_replaced_in_silence(
+    tmp_path: Path, database: str
+) -> None:
+    rig = Rig("Replace", tmp_path, database)
+    rig.sql("CREATE ROLE half_blind LOGIN")
+    rig.sql("GRANT ALL ON t TO half_blind; GRANT ALL ON SCHEMA public TO half_blind")
+    rig.sql("ALTER TABLE t ENABLE ROW LEVEL SECURITY")
+    rig.sql("CREATE POLICY own ON t USING (id < 'm')")
+    half_blind = rig.database.replace("tester", "half_blind")
+    (tmp_path / "secrets" / "db" / "uri").write_text(half_blind)
+    with pytest.raises(ConfigError, match="row security hides rows from this user"):
+        rig.open()
+    rig.sql("ALTER ROLE half_blind BYPASSRLS")
+    rig.open().close()
+
+
 def test_a_reader_with_an_older_snapshot_sees_the_rows_before(
     tmp_path: Path, database: str
 ) -> None:

@@ -156,7 +156,7 @@ def test_what_a_run_given_up_wrote_goes_with_its_record(world: World, sink: dict
         if stage == "written":
             raise Killed
 
-    dying.log = die  # type: ignore[method-assign]
+    dying.context.log = die  # type: ignore[method-assign]
     with pytest.raises(Killed):
         dying.execute()
     assert left()

@@ -14,7 +14,7 @@ import pytest
 from fourways_api import Contract, FetchPolicy, Paths
 from fourways_api.modes import Sink as SinkSpec
 from fourways_runtime.io.sinks import open_sink
-from fourways_runtime.io.sinks.base import Sink
+from fourways_runtime.io.sinks.base import PredictionSink
 from fourways_runtime.scoring.columns import Predictions
 
 CONTRACT = Contract.model_validate(
@@ -62,7 +62,7 @@ class Rig:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def open(self, run: str = "r1", **more: Any) -> Sink:
+    def open(self, run: str = "r1", **more: Any) -> PredictionSink:
         files = {"files": {"uri": f"file://{self.folder}", "format": self.kind}}
         table = {
             "table": {
@@ -101,7 +101,7 @@ class Rig:
         return {row["id"]: row["score"] for row in rows}
 
 
-def write(sink: Sink, number: int, keys: list[str], attempt: int = 0, **how: Any) -> str:
+def write(sink: PredictionSink, number: int, keys: list[str], attempt: int = 0, **how: Any) -> str:
     chunk = sink.chunk(number, attempt)
     half = len(keys) // 2
     chunk.write(predictions(keys[:half], **how))

@@ -180,7 +180,7 @@ async def test_a_store_that_goes_away_midway_is_waited_for(
     database = uri.partition("?")[0].rpartition("/")[2]
     (world.root / "uri").write_text(uri)
     run = batch.BatchRun(world.config(), "r1")
-    original = run.log
+    original = run.context.log
     said = []
 
     def cut_when_laid_out(stage: str, **details: Any) -> None:
@@ -193,7 +193,7 @@ async def test_a_store_that_goes_away_midway_is_waited_for(
                     (database,),
                 )
 
-    run.log = cut_when_laid_out  # type: ignore[method-assign]
+    run.context.log = cut_when_laid_out  # type: ignore[method-assign]
     assert run.execute().rows == 4
     assert said.count("store unavailable") == 1
 
@@ -203,10 +203,10 @@ def test_patience_with_a_store_has_an_end(
     postgres: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fourways_runtime.workloads.batch.run.PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr("fourways_runtime.workloads.batch.run_context.PATIENCE_SECONDS", -1.0)
     (world.root / "uri").write_text(postgres.database())
     run = batch.BatchRun(world.config(), "r1")
-    original = run.log
+    original = run.context.log
 
     def take_away(stage: str, **details: Any) -> None:
         original(stage, **details)
@@ -220,7 +220,7 @@ def test_patience_with_a_store_has_an_end(
                 )
 
     uri = (world.root / "uri").read_text()
-    run.log = take_away  # type: ignore[method-assign]
+    run.context.log = take_away  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailable):
         run.execute()
 

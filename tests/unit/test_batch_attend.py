@@ -11,7 +11,7 @@ from fourways_api import RunReport
 from fourways_runtime.errors import GoldenMismatch, StoreUnavailable, Unavailable
 from fourways_runtime.io.store import Run, RunStore, open_run_store
 from fourways_runtime.io.store.runs.ledger import RunLedger, RunSettings
-from fourways_runtime.workloads.batch.wait_for_run import attend
+from fourways_runtime.workloads.batch.wait_for_run import wait_for_run
 from tests.kit.batch_world import World
 
 
@@ -37,7 +37,7 @@ def store(world: World) -> Iterator[RunStore]:
 
 def wait(world: World, *acts: Callable[[], object]) -> RunReport:
     clock = Clock(*acts)
-    return attend(
+    return wait_for_run(
         lambda: open_run_store(world.uri),
         world.config(),
         "r1",
@@ -86,7 +86,7 @@ def test_a_store_that_is_away_is_waited_for(world: World) -> None:
             raise away.pop()
         return open_run_store(world.uri)
 
-    done = attend(open_store, world.config(), "r1", now=lambda: clock.now, sleep=clock.sleep)
+    done = wait_for_run(open_store, world.config(), "r1", now=lambda: clock.now, sleep=clock.sleep)
     assert done.outcome == "Succeeded"
 
 

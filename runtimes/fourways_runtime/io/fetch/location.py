@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from glob import escape
 from urllib.parse import unquote, urlsplit
 
 from fourways_api.runtime_config import FetchPolicy
 from fourways_runtime.errors import FetchRefused
+
+_MARKS = re.compile(r"[*?\[]")
+_ENCODED = re.compile(r"(%[0-9A-Fa-f]{2})+")
 
 SCHEMES = ("file", "pvc", "http", "https", "s3", "gs", "az", "oci")
 
@@ -15,9 +20,9 @@ SCHEMES = ("file", "pvc", "http", "https", "s3", "gs", "az", "oci")
 class Location:
     """A URI taken apart.
 
-    ``authority`` is the host, bucket, container or claim; ``path`` is percent-decoded (once) for
-    file and pvc and as written for the rest; ``shown`` is fit for messages: it has neither
-    credentials nor a query, which may hold a signature.
+    ``authority`` is the host, bucket, container or claim; ``path`` is percent-decoded (once), but
+    as written for http, https and oci; ``shown`` is fit for messages: it has neither credentials
+    nor a query, which may hold a signature.
     """
 
     uri: str
@@ -25,6 +30,9 @@ class Location:
     authority: str
     path: str
     shown: str
+    pattern: str | None = None
+    """The whole path within a filesystem as a glob, where it is one; a mark that was written
+    percent-encoded (``%5B`` for ``[``) stands for itself."""
 
     @classmethod
     def parse(cls, uri: str) -> Location:
@@ -39,15 +47,18 @@ class Location:
             raise FetchRefused("the URI holds a space or a control character; percent-encode it")
         if scheme in ("http", "https", "oci"):
             return cls._of_host(uri, scheme)
-        authority, _, path = rest.partition("/")
-        if scheme in ("file", "pvc"):
-            path = unquote(path)
-            if "\0" in path:
-                raise FetchRefused("the path holds a NUL")
-        elif "@" in authority:
+        authority, _, written = rest.partition("/")
+        path = unquote(written)
+        if "\0" in path:
+            raise FetchRefused("the path holds a NUL")
+        if scheme not in ("file", "pvc") and "@" in authority:
             raise FetchRefused(f"the {scheme} URI holds credentials; put them into a Secret")
+        pattern = None
+        if _MARKS.search(written):
+            pattern = _ENCODED.sub(lambda found: escape(unquote(found[0])), written)
+            pattern = pattern if scheme in ("file", "pvc") else f"{authority}/{pattern}"
         shown = f"{scheme}://{authority}/{path.partition('?')[0]}"
-        return cls(uri, scheme, authority, path, shown)
+        return cls(uri, scheme, authority, path, shown, pattern)
 
     @classmethod
     def _of_host(cls, uri: str, scheme: str) -> Location:

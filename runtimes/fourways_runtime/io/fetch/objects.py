@@ -18,7 +18,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fourways_api.runtime_config import FetchPolicy
-from fourways_runtime.errors import ConfigError, FetchRefused, SourceError, WorkloadError
+from fourways_runtime.errors import (
+    ConfigError,
+    FetchFailed,
+    FetchRefused,
+    SourceError,
+    WorkloadError,
+)
 
 from .credentials import Credentials
 from .location import Location, check_host
@@ -90,6 +96,7 @@ def _s3(credentials: Credentials, policy: FetchPolicy) -> Any:
     client: dict[str, Any] = {"region_name": region} if region else {}
     if bundle := os.environ.get(_CA_VARIABLE):
         client["verify"] = bundle
+    module.core.set_custom_error_handler(_is_transient)
     return module.S3FileSystem(
         anon=keys is None,
         key=keys[0] if keys else None,
@@ -140,6 +147,57 @@ def _az(credentials: Credentials, policy: FetchPolicy) -> Any:
     )
 
 
+_TRANSIENT = frozenset(
+    {
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+    }
+)
+_ELSEWHERE = frozenset(
+    {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+)
+_EXPIRED = frozenset({"ExpiredToken", "TokenRefreshRequired"})
+
+
+def _is_transient(error: BaseException) -> bool:
+    """Tell s3fs which of the store's answers are worth another try: it knows the network's."""
+    code, status = _answer(error)
+    return code in _TRANSIENT or status == 429 or (status is not None and status >= 500)
+
+
+def _answer(error: BaseException | None) -> tuple[str, int | None]:
+    """Return the code and the HTTP status of the answer an error of S3 comes from."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            told = response.get("Error", {})
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            return str(told.get("Code", "")), status
+        error = error.__cause__ or error.__context__
+    return "", None
+
+
+SMALL_BYTES = 4 << 20
+"""Objects up to this size are read in one request."""
+
+
+def open_known(filesystem: Any, path: str, size: int, tag: str) -> Any:
+    """Open an object of S3 whose size and tag are known, without asking for them.
+
+    It is read only while it has that tag (If-Match). Returns a small one's bytes, or a file.
+    """
+    file = filesystem.open(path, mode="rb", size=size)
+    file.details = {"name": path, "size": size, "ETag": f'"{tag}"', "type": "file"}
+    file.read_kw = {**file.read_kw, "IfMatch": f'"{tag}"'}
+    return file._fetch_range(0, size) if size <= SMALL_BYTES else file
+
+
 @contextmanager
 def translated(location: Location) -> Iterator[None]:
     """Turn what the backends raise into our errors, without their texts: they quote bodies."""
@@ -149,7 +207,10 @@ def translated(location: Location) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise SourceError(f"{location.shown}: there is no such object") from None
-    except PermissionError:
+    except PermissionError as error:
+        if _answer(error)[0] in _EXPIRED:
+            # Whoever tries again reads the Secret anew.
+            raise FetchFailed(f"{location.shown}: the session token has expired") from None
         raise SourceError(f"{location.shown}: access denied; check the credentials") from None
     except TimeoutError:
         raise Interrupted(f"{location.shown}: the object store did not answer in time") from None
@@ -158,6 +219,15 @@ def translated(location: Location) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001  (each backend has a tree of its own)
         if (refusal := _refusal(error)) is not None:
             raise FetchRefused(str(refusal)) from None
+        code, status = _answer(error)
+        if code in _EXPIRED or code == "InvalidToken":
+            raise FetchFailed(f"{location.shown}: the session token has expired") from None
+        if code in _ELSEWHERE or status == 301:
+            raise ConfigError(
+                f"{location.shown}: the bucket is in another region; set region in its Secret"
+            ) from None
+        if type(error).__name__ == "FileExpired" or status == 412:
+            raise SourceError(f"{location.shown}: changed while it was read") from None
         kind = type(error).__name__
         raise Interrupted(f"{location.shown}: the object store failed ({kind})") from None
 

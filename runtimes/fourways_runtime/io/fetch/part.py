@@ -64,7 +64,7 @@ def final_path(into: Path, digest: str) -> Path:
     return into / digest.replace(":", "-")
 
 
-class Part:
+class PartialDownload:
     """A file being downloaded. Made by :func:`locked_part`."""
 
     def __init__(self, path: Path, handle: int) -> None:
@@ -148,12 +148,14 @@ class Part:
 
 
 @contextmanager
-def locked_part(into: Path, uri: str, deadline: Deadline, sleep: Sleep) -> Iterator[Part]:
+def locked_part(
+    into: Path, uri: str, deadline: Deadline, sleep: Sleep
+) -> Iterator[PartialDownload]:
     """Hold the part of a URI, waiting for another worker that does. What cannot be resumed goes."""
     path = into / f"{hashlib.sha256(uri.encode()).hexdigest()[:32]}.part"
     with disk_errors():
         handle = _lock(path, deadline, sleep)
-    part = Part(path, handle)
+    part = PartialDownload(path, handle)
     try:
         yield part
     except BaseException:

@@ -49,7 +49,7 @@ class Body:
     digest: str | None = None
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Where the bytes of one file come from."""
 
     def open(

@@ -7,7 +7,7 @@ from fourways_api.runtime_config import FetchPolicy, Paths
 from .credentials import Credentials
 from .local import LocalSource
 from .location import Location
-from .source import Source
+from .source import ByteSource
 
 
 def source_of(
@@ -16,7 +16,7 @@ def source_of(
     credentials: Credentials,
     policy: FetchPolicy,
     digest: str | None,
-) -> Source:
+) -> ByteSource:
     """Return the source for a URI. Raises ConfigError and FetchRefused; opens nothing yet.
 
     ``digest`` is the one wanted, for a source that can tell before it downloads.

@@ -15,9 +15,9 @@ from fourways_runtime.errors import DigestMismatch, FetchRefused
 
 from .credentials import Credentials
 from .location import Location, check_scheme
-from .part import Part, digest_of, final_path, locked_part, private_folder
+from .part import PartialDownload, digest_of, final_path, locked_part, private_folder
 from .retry import Sleep, retried
-from .source import Clock, Deadline, Interrupted, Source
+from .source import ByteSource, Clock, Deadline, Interrupted
 from .sources import source_of
 
 
@@ -88,8 +88,8 @@ def _present(into: Path, digest: str, max_bytes: int) -> Fetched | None:
 
 
 def _download(
-    source: Source,
-    part: Part,
+    source: ByteSource,
+    part: PartialDownload,
     into: Path,
     digest: str | None,
     max_bytes: int,
@@ -123,7 +123,9 @@ def _check_size(size: int, max_bytes: int, location: Location) -> None:
         raise FetchRefused(f"{location.shown}: larger than the {max_bytes} bytes allowed")
 
 
-def _verify(part: Part, digest: str | None, location: Location, *, resumed: bool) -> None:
+def _verify(
+    part: PartialDownload, digest: str | None, location: Location, *, resumed: bool
+) -> None:
     if digest is None or part.digest == digest:
         return
     got = part.digest

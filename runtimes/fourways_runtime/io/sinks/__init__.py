@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fourways_api import Contract, FetchPolicy, Paths
     from fourways_api.modes import Sink as SinkSpec
 
-    from .base import Sink
+    from .base import PredictionSink
 
 KEEP_RUNS = 3
 """Runs a folder of Parquet keeps where nobody says."""
@@ -28,7 +28,7 @@ def open_sink(
     policy: FetchPolicy,
     paths: Paths,
     keep_runs: int = KEEP_RUNS,
-) -> Sink:
+) -> PredictionSink:
     """Return the place a run's predictions go to.
 
     Raises:
@@ -36,9 +36,9 @@ def open_sink(
 
     """
     if sink.table is not None:
-        from .table import TableSink
+        from .table import PostgresTableSink
 
-        return TableSink(sink.table, contract, run, paths)
+        return PostgresTableSink(sink.table, contract, run, paths)
     if sink.files is None:
         raise ConfigError("the sink names neither files nor a table")
     from ..folders import open_folder

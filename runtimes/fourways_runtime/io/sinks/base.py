@@ -1,7 +1,7 @@
 """Where predictions go instead of the prediction store, as the batch shell sees it.
 
 A run's chunks are written by several workers, each chunk perhaps more than once: a worker may die
-over it, or be overtaken. Only what :meth:`Sink.publish` is told of is ever seen by readers. The
+over it, or be overtaken. Readers only ever see what :meth:`PredictionSink.publish` is told of. The
 order is always: make the chunk durable, record its receipt in the ledger, publish when all are
 recorded. So a receipt must be enough to find what was written, and each attempt writes apart from
 every other.
@@ -23,7 +23,7 @@ class SinkChunk(Protocol):
         ...
 
     def finish(self) -> str:
-        """Make what was written durable; return what :meth:`Sink.publish` needs to find it."""
+        """Make what was written durable; return what publishing needs to find it."""
         ...
 
     def abandon(self) -> None:
@@ -31,7 +31,7 @@ class SinkChunk(Protocol):
         ...
 
 
-class Sink(Protocol):
+class PredictionSink(Protocol):
     """A place for the predictions of one run. Every call may raise ConfigError or Unavailable."""
 
     def begin(self) -> None:

@@ -49,7 +49,7 @@ _HARMLESS = frozenset(
 
 
 class DeltaSink:
-    """See :class:`.base.Sink`."""
+    """See :class:`.base.PredictionSink`."""
 
     def __init__(self, place: OutputFolder, contract: Contract, run: str) -> None:
         deltalake()

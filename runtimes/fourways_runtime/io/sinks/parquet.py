@@ -36,7 +36,7 @@ _FILES = "_files"
 
 
 class ParquetSink:
-    """See :class:`.base.Sink`."""
+    """See :class:`.base.PredictionSink`."""
 
     def __init__(self, place: OutputFolder, contract: Contract, run: str, keep: int) -> None:
         self._place = place

@@ -48,8 +48,8 @@ LEFT_DAYS = 8
 """Days after which what a run left behind is removed: longer than any run may take."""
 
 
-class TableSink:
-    """See :class:`.base.Sink`."""
+class PostgresTableSink:
+    """See :class:`.base.PredictionSink`."""
 
     def __init__(self, spec: TableSpec, contract: Contract, run: str, paths: Paths) -> None:
         self._spec = spec
@@ -344,7 +344,7 @@ class TableSink:
 class TableChunk:
     """See :class:`.base.SinkChunk`."""
 
-    def __init__(self, sink: TableSink, number: int, attempt: int) -> None:
+    def __init__(self, sink: PostgresTableSink, number: int, attempt: int) -> None:
         self._sink = sink
         self._number = number
         self._attempt = attempt

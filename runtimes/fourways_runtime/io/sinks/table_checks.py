@@ -31,7 +31,8 @@ _TABLE = """
         has_schema_privilege(n.oid, 'CREATE'),
         has_table_privilege(c.oid, 'INSERT'), has_table_privilege(c.oid, 'DELETE'),
         has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'SELECT'),
-        EXISTS (SELECT FROM pg_constraint r WHERE r.confrelid = c.oid AND r.contype = 'f')
+        EXISTS (SELECT FROM pg_constraint r WHERE r.confrelid = c.oid AND r.contype = 'f'),
+        row_security_active(c.oid)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = to_regclass(%s)"""
 _COLUMNS = """
@@ -65,11 +66,11 @@ def check_table(
     found = connection.execute(_TABLE, (_quoted(target),)).fetchone()
     if found is None:
         raise ConfigError(f"sink.table: there is no table {shown}, or it may not be seen")
-    oid, schema, kind, *rights, referenced = found
+    oid, schema, kind, *rights, referenced, secured = found
     rows = {row[0]: row[1:] for row in connection.execute(_COLUMNS, (oid,)).fetchall()}
     unique = connection.execute(_UNIQUE, (oid, into[0])).fetchone() is not None
     faults = [
-        *_table_faults(kind, referenced, upsert=upsert),
+        *_table_faults(kind, referenced, secured, upsert=upsert),
         *_missing_rights(schema, rights, upsert=upsert),
         *_column_faults(rows, columns, into),
         *_left_out(rows, into),
@@ -80,12 +81,19 @@ def check_table(
     return str(schema)
 
 
-def _table_faults(kind: str | bytes, referenced: bool, *, upsert: bool) -> Iterator[str]:
+def _table_faults(
+    kind: str | bytes, referenced: bool, secured: bool, *, upsert: bool
+) -> Iterator[str]:
     named = kind.decode() if isinstance(kind, bytes) else kind
     if named not in ("r", "p"):
         yield "it is no table"
     if referenced and not upsert:
         yield "other tables refer to its rows, which Replace would delete; use Upsert"
+    if secured and not upsert:
+        yield (
+            "row security hides rows from this user, which Replace would keep; "
+            "use a role with BYPASSRLS"
+        )
 
 
 def _missing_rights(schema: str, rights: list[bool], *, upsert: bool) -> Iterator[str]:

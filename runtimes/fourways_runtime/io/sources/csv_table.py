@@ -25,6 +25,7 @@ from fourways_runtime.scoring.splits import Split
 from .base import Absent, Chunk, check_more, completed
 from .csv_damage import CheckedFile
 from .files import Files
+from .partitions import TableFile
 from .text_table import TextTable
 from .watermarks import kind_of
 
@@ -39,11 +40,15 @@ class CsvTable(TextTable):
         """Cut the table into its files, and look at their headers. Empty files have no rows."""
         found: list[Split] = []
         absent = Absent(self._contract)
-        for part in self._files.parts:
-            told = self._files.told(part.path)
-            mark = self._files.fingerprint(part.path)
+
+        def look(part: TableFile) -> tuple[str, list[str] | None]:
+            told, mark = self._files.told(part.path), self._files.mark(part)
             with self._files.reading(told), _bounded_rows(told):
-                header = _header(self._files, part.path, told)
+                return mark, _header(self._files, part.path, told)
+
+        looks = zip(self._files.parts, self._files.each(look), strict=True)
+        for part, (mark, header) in looks:
+            told = self._files.told(part.path)
             if header is None:
                 continue
             more = [name for name in part.constants if name not in header]
@@ -122,7 +127,7 @@ def _open(files: Files, split: Split, columns: tuple[str, ...], bad: dict[int, s
         bad[row.number - 2] = f"{row.actual_columns} cells where {row.expected_columns} belong"
         return "skip"
 
-    stream = files.filesystem.open_input_stream(split.detail["path"])
+    stream = files.open_text(split.detail["path"])
     checked: Any = CheckedFile(stream, split.file)
     return csv.open_csv(
         checked,
@@ -149,7 +154,7 @@ def _header(files: Files, path: str, told: str) -> list[str] | None:
     """Return the names in the first row; None where the file is empty. Raises SourceError."""
     try:
         reader = csv.open_csv(
-            files.filesystem.open_input_stream(path),
+            files.open_text(path),
             read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
             parse_options=csv.ParseOptions(
                 newlines_in_values=True, invalid_row_handler=lambda row: "skip"

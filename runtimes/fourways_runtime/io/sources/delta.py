@@ -22,7 +22,7 @@ from fourways_api import BatchSource, FetchPolicy, Paths
 from fourways_runtime.errors import ConfigError, SourceError
 
 from .files import Files, open_backend
-from .partitions import NULL, Filter, Part, kept
+from .partitions import NULL, Filter, TableFile, kept
 
 LOG = "_delta_log"
 MAX_LOG_BYTES = 2 * 2**30
@@ -58,7 +58,7 @@ def delta_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Fi
     filters = {each.column: frozenset(each.values) for each in source.filter}
     files = Files(location, backend, lambda: ())
 
-    def find() -> tuple[Part, ...]:
+    def find() -> tuple[TableFile, ...]:
         with tempfile.TemporaryDirectory(prefix="fourways-delta-") as folder:
             copy_log(backend, path, Path(folder), location.shown)
             with files.reading(location.shown):
@@ -123,7 +123,7 @@ def _checkpoint(names: dict[str, Any]) -> tuple[int, list[str]]:
     return newest[0], sorted(found[newest])[: newest[1]]
 
 
-def _parts(folder: str, path: str, shown: str, filters: Filter) -> tuple[Part, ...]:
+def _parts(folder: str, path: str, shown: str, filters: Filter) -> tuple[TableFile, ...]:
     library = deltalake()
     try:
         table = library.DeltaTable(folder)
@@ -150,7 +150,7 @@ def _parts(folder: str, path: str, shown: str, filters: Filter) -> tuple[Part, .
         if "://" in name or name.startswith("/") or ".." in name.split("/"):
             raise SourceError(f"{shown}: the table's files are elsewhere; copy the table")
         fixed = absent | {column: _text(value) for column, value in values.items()}
-        found.append(Part(f"{path.rstrip('/')}/{name}", fixed))
+        found.append(TableFile(f"{path.rstrip('/')}/{name}", fixed))
     if not found:
         which = f" where {', '.join(filters)} is as asked" if filters else ""
         raise SourceError(f"{shown}: the table has no rows{which}")

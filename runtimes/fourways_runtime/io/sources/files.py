@@ -8,7 +8,8 @@ when somebody asks which there are: a worker that is told which to read need not
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from io import BufferedReader
@@ -24,8 +25,8 @@ from fourways_runtime.scoring.splits import Split
 
 from ..fetch import filesystem
 from ..fetch.location import Location
-from ..fetch.objects import translated
-from .partitions import Filter, Part, constants, expanded, found_files, kept
+from ..fetch.objects import open_known, translated
+from .partitions import Filter, TableFile, constants, expanded, found_files, kept
 
 T = TypeVar("T")
 
@@ -41,6 +42,21 @@ SUFFIXES = {
 _TAGGED = ("s3", "gs", "az")
 """Where a file's mark is its content's, not just a time."""
 
+_CONDITIONAL = ("s3",)
+"""Where a read can be held to a tag (If-Match)."""
+
+_FILES_AT_ONCE = 16
+"""Files looked at together where each is a round trip."""
+
+_MAGIC: dict[bytes, Any] = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bz2",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+"""What compressed files begin with (RFC 1952, RFC 8878, bzip2, LZ4 frames)."""
+
+_MAGIC_BYTES = 4
 _PIECE = 4 * 2**20
 """Bytes hashed at once."""
 
@@ -56,9 +72,27 @@ class _Handler(_FSSpecHandler):  # type: ignore[misc]
 
     fsspec answers no to that whenever asking fails, so an unreachable server would look like a
     missing file, and the run would not be tried again.
+
+    An object whose size and tag are known is read without asking for them first, and only while it
+    has that tag.
     """
 
+    def __init__(self, backend: Any, known: Mapping[str, tuple[int, str]]) -> None:
+        super().__init__(backend)
+        self._known = known
+        self._small: tuple[str, tuple[int, str], Any] | None = None
+        """The small object read last: its footer is read first, and its rows then."""
+
     def open_input_file(self, path: str) -> Any:
+        if path in self._known:
+            mark, last = self._known[path], self._small
+            if last is not None and last[:2] == (path, mark):
+                return pa.BufferReader(last[2])
+            found = open_known(self.fs, path, *mark)
+            if isinstance(found, bytes):
+                self._small = path, mark, found
+                return pa.BufferReader(found)
+            return pa.PythonFile(found, mode="r")
         file = self.fs.open(path, mode="rb")
         if isinstance(file, BufferedReader) and sys.platform == "linux":
             # A file of this host: once it is open, Arrow reads it without asking the interpreter.
@@ -73,16 +107,21 @@ class Files:
     """The files of one table, in the order they are read."""
 
     def __init__(
-        self, location: Location, backend: Any, find: Callable[[], tuple[Part, ...]]
+        self, location: Location, backend: Any, find: Callable[[], tuple[TableFile, ...]]
     ) -> None:
         """Read from an fsspec filesystem; ``find`` lists the files when that is needed."""
         self.location = location
         self.backend = backend
-        self.filesystem: Any = pafs.PyFileSystem(_Handler(backend))
+        self._known: dict[str, tuple[int, str]] = {}
+        """Size and tag of the objects that are read with If-Match."""
+
+        self.filesystem: Any = pafs.PyFileSystem(_Handler(backend, self._known))
         self._find = find
+        self.compressed: set[str] = set()
+        """Files of text that were found to be compressed."""
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[TableFile, ...]:
         """All files. Raises SourceError, FetchFailed."""
         with translated(self.location):
             return self._find()
@@ -96,12 +135,50 @@ class Files:
         """Name a file for people."""
         return self.location.shown if len(self.parts) == 1 else PurePosixPath(path).name
 
+    def mark(self, part: TableFile) -> str:
+        """Return what tells one state of a file from another, as its listing has it."""
+        if part.info is None or self.location.scheme in ("http", "https"):
+            mark = self.fingerprint(part.path)
+        else:
+            mark = _fingerprint(part.info)
+        self._expect(part.path, mark)
+        return mark
+
     def fingerprint(self, path: str) -> str:
-        """Return what tells one state of a file from another: its size, and its tag or time."""
+        """Ask what tells one state of a file from another: its size, and its tag or time."""
         with translated(self.location):
-            info = self.backend.info(path)
-        mark = next((info[name] for name in _MARKS if info.get(name) is not None), "")
-        return f"{info.get('size')}-{str(mark).strip(chr(34))}"
+            return _fingerprint(self.backend.info(path))
+
+    def _expect(self, path: str, mark: str) -> bool:
+        """Read a file only as long as it is as it was; False where its keeper cannot see to it."""
+        size, _, tag = mark.partition("-")
+        if self.location.scheme not in _CONDITIONAL or not tag or not size.isdigit():
+            return False
+        self._known[path] = int(size), tag
+        return True
+
+    def open_text(self, path: str) -> Any:
+        """Open a file of text from its start; one that is compressed is read as what it holds.
+
+        Its first bytes tell, not its name: an object with ``Content-Encoding: gzip`` comes as it is
+        stored, and some servers have undone it by then.
+        """
+        file = self.filesystem.open_input_file(path)
+        first = file.read(_MAGIC_BYTES)
+        file.seek(0)
+        kinds = (kind for magic, kind in _MAGIC.items() if first.startswith(magic))
+        kind: Any = "brotli" if path.endswith(".br") else next(kinds, None)
+        if kind is None:
+            return file
+        self.compressed.add(path)
+        return pa.CompressedInputStream(file, kind)
+
+    def each(self, look: Callable[[TableFile], T]) -> list[T]:
+        """Look at every file, in order; several at once where each is a round trip."""
+        if self.local or len(self.parts) == 1:
+            return [look(part) for part in self.parts]
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            return list(pool.map(look, self.parts))
 
     def content(self, path: str, split: Split, ranges: Sequence[tuple[int, int]]) -> str | None:
         """Return what the bytes of some ranges, (start, end) each, are told by from one run to the
@@ -129,11 +206,11 @@ class Files:
         self._check(path, split)
         return hashed.hexdigest()
 
-    def size(self, path: str) -> int | None:
-        """Return how many bytes a file has, where whoever keeps it says."""
-        with translated(self.location):
-            found = self.backend.info(path).get("size")
-        return None if found is None else int(found)
+    @staticmethod
+    def size(mark: str) -> int | None:
+        """Return how many bytes a file of this fingerprint has, where whoever keeps it says."""
+        size, _, _ = mark.partition("-")
+        return int(size) if size.isdigit() else None
 
     def steady(self, path: str, split: Split, read: Callable[[], Iterator[T]]) -> Iterator[T]:
         """Read a file that is what it was when the run began, before and after.
@@ -142,14 +219,17 @@ class Files:
             SourceError: it is gone, or another by now.
 
         """
-        self._check(path, split)
+        conditional = self._expect(path, split.fingerprint)
+        if not conditional:
+            self._check(path, split)
         try:
             yield from read()
         except SourceError:
             # Half of one state and half of another looks damaged: say what it is.
             self._check(path, split)
             raise
-        self._check(path, split)
+        if not conditional:
+            self._check(path, split)
 
     def _check(self, path: str, split: Split) -> None:
         try:
@@ -178,6 +258,11 @@ class Files:
                 raise
 
 
+def _fingerprint(info: Mapping[str, Any]) -> str:
+    mark = next((info[name] for name in _MARKS if info.get(name) is not None), "")
+    return f"{info.get('size')}-{str(mark).strip(chr(34))}"
+
+
 def open_backend(
     source: BatchSource, *, policy: FetchPolicy, paths: Paths
 ) -> tuple[Location, Any, str]:
@@ -195,42 +280,46 @@ def find_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Fil
     location, backend, path = open_backend(source, policy=policy, paths=paths)
     filters = {each.column: frozenset(each.values) for each in source.filter}
 
-    def find() -> tuple[Part, ...]:
-        names = _listed(backend, path, location, SUFFIXES[source.format], filters)
-        return kept(tuple(Part(name, constants(name)) for name in names), filters, location.shown)
+    def find() -> tuple[TableFile, ...]:
+        found = _listed(backend, path, location, SUFFIXES[source.format], filters)
+        parts = tuple(TableFile(name, constants(name), info) for name, info in found.items())
+        return kept(parts, filters, location.shown)
 
     return Files(location, backend, find)
 
 
 def _listed(
     backend: Any, path: str, location: Location, suffixes: tuple[str, ...], filters: Filter
-) -> list[str]:
+) -> dict[str, Mapping[str, Any] | None]:
+    """Return the files of a table by name, with what their listing says of them."""
     if location.scheme in ("http", "https"):
-        return [path]
-    if any(mark in path for mark in "*?["):
+        return {path: None}
+    if location.pattern is not None:
+        path = location.pattern
         matches: dict[str, Any] = {}
         for pattern in expanded(path, filters):
             matches |= backend.glob(pattern, detail=True)
-        found = sorted(
-            name
-            for name, entry in matches.items()
+        found = {
+            name: entry
+            for name, entry in sorted(matches.items())
             if entry["type"] == "file" and not _is_hidden(name, path)
-        )
+        }
         if not found:
             raise SourceError(f"{location.shown}: no file is named so{_where(filters)}")
         return found
-    if backend.info(path)["type"] != "directory":
-        return [path]
+    info = backend.info(path)
+    if info["type"] != "directory":
+        return {path: info}
     everything = found_files(backend, path, filters)
     root = PurePosixPath(path)
-    found = [
-        name
-        for name in everything
+    found = {
+        name: entry
+        for name, entry in everything.items()
         if name.endswith(suffixes)
         and not any(map(_hides, PurePosixPath(name).relative_to(root).parts))
-    ]
+    }
     if not found:
-        there = ", ".join(PurePosixPath(name).name for name in everything[:5]) or "nothing"
+        there = ", ".join(PurePosixPath(name).name for name in list(everything)[:5]) or "nothing"
         raise SourceError(
             f"{location.shown}: the folder has no file that ends with {suffixes[0]}"
             f"{_where(filters)}; there is {there}"

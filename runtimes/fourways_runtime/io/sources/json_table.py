@@ -29,6 +29,7 @@ from fourways_runtime.scoring.splits import Split
 from . import BATCH_BYTES
 from .base import Chunk, check_more, completed
 from .files import Files
+from .partitions import TableFile
 from .text_table import HOLDS_NUL, NUL_RUN, TextTable
 from .watermarks import DETAIL, NUMBER, kind_of
 
@@ -39,9 +40,6 @@ MAX_LINE_BYTES = 64 * 2**20
 """Longest line."""
 
 _ARROW: dict[str, Any] = {"bool": pa.bool_(), "string": pa.string(), "uint64": pa.uint64()}
-_COMPRESSED = (".gz", ".zst", ".bz2", ".lz4", ".br")
-"""What Arrow takes to be compressed, by its name."""
-
 _EMPTY = (b"\n\n", b"\n\r\n")
 _NOT_JSON = (b"NaN", b"Inf")
 """What Arrow takes for numbers, and JSON does not know."""
@@ -66,32 +64,42 @@ class JsonTable(TextTable):
 
     def splits(self, rows: int) -> list[Split]:
         """Cut the table into its files, and those into parts; look at their first lines."""
-        found: list[Split] = []
-        kinds: dict[str, list[tuple[str, str | None]]] = {column: [] for column in self._more}
-        for part in self._files.parts:
-            told = self._files.told(part.path)
-            mark = self._files.fingerprint(part.path)
+
+        def look(
+            part: TableFile,
+        ) -> tuple[str, dict[str, str | None], list[tuple[int, int | None]]]:
+            told, mark = self._files.told(part.path), self._files.mark(part)
             with self._files.reading(told):
                 block = next(self._blocks(part.path, told), b"")
-            self._check(block, set(part.constants), told)
+                self._check(block, set(part.constants), told)
+            kinds = {column: _kind(block, part.constants, column) for column in self._more}
+            return mark, kinds, self._ranges(part.path, mark, block, rows)
+
+        found: list[Split] = []
+        seen: dict[str, list[tuple[str, str | None]]] = {column: [] for column in self._more}
+        looks = zip(self._files.parts, self._files.each(look), strict=True)
+        for part, (mark, kinds, ranges) in looks:
+            told = self._files.told(part.path)
+            for column, kind in kinds.items():
+                seen[column].append((told, kind))
             fixed = {n: part.constants[n] for n in self._columns if n in part.constants}
-            for column in self._more:
-                kinds[column].append((told, _kind(block, fixed, column)))
-            for begin, end in self._ranges(part.path, block, rows):
+            for begin, end in ranges:
                 detail = {"path": part.path, "constants": fixed, "bytes": [begin, end]}
                 found.append(Split(len(found), told, detail, None, mark))
         for column in self._more:
-            self._note_kind(found, column, kinds[column])
+            self._note_kind(found, column, seen[column])
         return found
 
-    def _ranges(self, path: str, block: bytes, rows: int) -> list[tuple[int, int | None]]:
+    def _ranges(
+        self, path: str, mark: str, block: bytes, rows: int
+    ) -> list[tuple[int, int | None]]:
         """Cut a file into ranges of bytes of about ``rows`` lines, wherever those end.
 
         A line cannot hold another: a newline within a text is written as two characters. Only what
         is compressed must be read from its start.
         """
-        size = self._files.size(path)
-        if not rows or size is None or not block or path.endswith(_COMPRESSED):
+        size = self._files.size(mark)
+        if not rows or size is None or not block or path in self._files.compressed:
             return [(0, None)]
         line = len(block) // max(1, block.count(b"\n"))
         step = max(BLOCK_BYTES, rows * line)
@@ -147,7 +155,7 @@ class JsonTable(TextTable):
 
     def _stream(self, path: str, begin: int) -> Any:
         if not begin:
-            return self._files.filesystem.open_input_stream(path)
+            return self._files.open_text(path)
         file = self._files.filesystem.open_input_file(path)
         file.seek(begin - 1)
         return file

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,7 +25,7 @@ from . import BATCH_BYTES, rows_at_once
 from .arrow_types import plain_batch, plain_type
 from .base import SPLIT_ROWS, Absent, Chunk, check_more, completed, wanted
 from .files import SUFFIXES, Files
-from .partitions import Part
+from .partitions import TableFile
 from .watermarks import DETAIL, constant_kind, kind_of_type, older, parsed, why_incomparable
 
 _arrow: Any = pa
@@ -36,8 +35,6 @@ _MARK = b"PAR1"
 """First bytes of every Parquet file."""
 
 _FIRST_BYTES = 512
-_FOOTERS_AT_ONCE = 8
-"""Footers asked for at once where each is a round trip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +85,9 @@ class ParquetTable:
     @cached_property
     def _footers(self) -> list[_Footer]:
         """Read the footer of each file. Raises SourceError, FetchFailed."""
-        parts = self._files.parts
 
-        def look(part: Part) -> _Footer:
-            name, mark = self._files.told(part.path), self._files.fingerprint(part.path)
+        def look(part: TableFile) -> _Footer:
+            name, mark = self._files.told(part.path), self._files.mark(part)
             schema = (fragment := self._open(part.path, name, mark)).physical_schema
             check_more(self._more, [*schema.names, *part.constants], name)
             return _Footer(
@@ -101,10 +97,7 @@ class ParquetTable:
                 {n: _kind(n, schema, name) for n in self._more if n in schema.names},
             )
 
-        if self._files.local or len(parts) == 1:
-            return [look(part) for part in parts]
-        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-            return list(pool.map(look, parts))
+        return self._files.each(look)
 
     def why_incomparable(self, newer: Newer) -> str | None:
         """See :class:`.base.Table`."""

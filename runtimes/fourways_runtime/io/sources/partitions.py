@@ -25,11 +25,13 @@ _EXPANDED = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TableFile:
     """A file, and the columns that have one value in all of it."""
 
     path: str
     constants: Mapping[str, str | None] = field(default_factory=dict)
+    info: Mapping[str, Any] | None = None
+    """What the listing that found it says of it: size, and tag or time."""
 
 
 def constants(path: str) -> dict[str, str | None]:
@@ -51,7 +53,7 @@ def _ruled_out(folder: str, filters: Filter) -> bool:
     return pair is not None and pair[0] in filters and (pair[1] or NULL) not in filters[pair[0]]
 
 
-def kept(parts: tuple[Part, ...], filters: Filter, shown: str) -> tuple[Part, ...]:
+def kept(parts: tuple[TableFile, ...], filters: Filter, shown: str) -> tuple[TableFile, ...]:
     """Return the files a filter leaves.
 
     Raises:
@@ -89,19 +91,19 @@ def expanded(pattern: str, filters: Filter) -> list[str]:
     return [pattern[1:] for pattern in patterns]
 
 
-def found_files(backend: Any, path: str, filters: Filter) -> list[str]:
-    """List the files beneath a folder, in the order of their names."""
+def found_files(backend: Any, path: str, filters: Filter) -> dict[str, Mapping[str, Any]]:
+    """List the files beneath a folder, in the order of their names, with what is said of each."""
+    found: dict[str, Mapping[str, Any]] = {}
     if not filters:
-        return sorted(backend.find(path))
-    found: list[str] = []
-    folders = [path]
+        found = dict(backend.find(path, detail=True))
+    folders = [path] if filters else []
     while folders:
         folder = folders.pop()
         for entry in backend.ls(folder, detail=True):
             name = str(entry["name"]).rstrip("/")
             if entry["type"] != "directory":
                 if name != folder.rstrip("/"):
-                    found.append(name)
+                    found[name] = entry
             elif not _ruled_out(PurePosixPath(name).name, filters):
                 folders.append(name)
-    return sorted(found)
+    return dict(sorted(found.items()))

@@ -1,9 +1,10 @@
 """The batch shell: one run, from the table to the published predictions, or nothing.
 
 Several workers share a run through its ledger: :mod:`.run` is one worker's part from start to end,
-:mod:`.claims` which chunks it takes, :mod:`.overlap` reading, scoring and writing at the same time,
-:mod:`.incremental` what need not be scored again, :mod:`.checks` what keeps a run from being
-published. On a Ray cluster :mod:`.ray_data` shares the run out, and :mod:`.attend` waits for it.
+:mod:`.engine` who scores its chunks, :mod:`.run_context` what each process has of it,
+:mod:`.claims` which chunks it takes, :mod:`.prefetch` reading, scoring and writing at the same
+time, :mod:`.incremental` what need not be scored again, :mod:`.checks` what keeps a run from being
+published. On a Ray cluster :mod:`.ray_data` shares the run out; :mod:`.wait_for_run` waits for it.
 Whatever ends whichever process at whatever moment, readers see the run before or this one, whole.
 """
 
@@ -19,7 +20,7 @@ from fourways_runtime.config import read_config, read_run
 from fourways_runtime.io.store.base import PublishedRun
 from fourways_runtime.process import run_job
 
-from .limits import Progress
+from .limits import RunTally
 from .run import BatchRun
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def main() -> int:
     """Work on one batch run as the environment says; return the process's exit code."""
     # Rows are arrays, not objects: collecting often would only look at the libraries again.
     gc.set_threshold(COLLECT_EVERY)
-    progress: Progress | None = None
+    progress: RunTally | None = None
 
     def work(config: RuntimeConfig) -> RunReport:
         nonlocal progress
@@ -54,9 +55,9 @@ def main() -> int:
 def open_run(config: RuntimeConfig, name: str) -> BatchRun:
     """Return a run on the engine its deployment names. Raises ConfigError."""
     if config.batch is not None and config.batch.engine == "Ray":
-        from .ray_data import RayRun
+        from .ray_data import RayEngine
 
-        return RayRun(config, name)
+        return BatchRun(config, name, RayEngine())
     return BatchRun(config, name)
 
 
@@ -73,6 +74,6 @@ def succeeded(published: PublishedRun | RunRecord, notes: Sequence[str] = ()) ->
     )
 
 
-def _failed(report: RunReport, progress: Progress) -> RunReport:
+def _failed(report: RunReport, progress: RunTally) -> RunReport:
     so_far = {"rows": progress.rows, "rejects": progress.rejects, "digest": progress.digest}
     return report.model_copy(update=so_far)

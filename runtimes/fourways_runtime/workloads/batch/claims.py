@@ -20,7 +20,7 @@ from fourways_runtime.io.store.runs.ledger import LEASE_SECONDS, Claim, Failure,
 from fourways_runtime.scoring.columns import Array, Reject, Scored
 
 if TYPE_CHECKING:
-    from fourways_runtime.io.sinks.base import Sink, SinkChunk
+    from fourways_runtime.io.sinks.base import PredictionSink, SinkChunk
     from fourways_runtime.io.sources.base import Chunk, Table
     from fourways_runtime.scoring.pipeline import Pipeline
     from fourways_runtime.scoring.splits import Section
@@ -42,7 +42,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PieceResult:
     """What a piece came to."""
 
     piece: Piece
@@ -100,13 +100,13 @@ def pieces(claims: Iterator[Claim], table: Table, changes: Changes) -> Iterator[
         yield Piece(claim)
 
 
-def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], Outcome]:
+def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], PieceResult]:
     """Return what turns a piece into its outcome. Safe to call from several threads."""
 
-    def score(piece: Piece) -> Outcome:
+    def score(piece: Piece) -> PieceResult:
         chunk = piece.rows
         if chunk is None:
-            return Outcome(piece)
+            return PieceResult(piece)
         told = changes.tell(chunk)
         scored = pipeline.score(told.batch, told.rows)
         hashes = None
@@ -114,7 +114,7 @@ def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], Outcome]:
             at = np.searchsorted(told.rows, scored.predictions.rows)
             hashes = told.hashes[at]
         rejects = [*chunk.rejects, *scored.rejects]
-        return Outcome(
+        return PieceResult(
             piece, Scored(scored.predictions, rejects), hashes, told.seen, told.watermark
         )
 
@@ -124,7 +124,7 @@ def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], Outcome]:
 class Recorder:
     """Writes outcomes down, in order; a chunk is recorded at its end."""
 
-    def __init__(self, ledger: RunLedger, sink: Sink | None) -> None:
+    def __init__(self, ledger: RunLedger, sink: PredictionSink | None) -> None:
         self._ledger = ledger
         self._sink = sink
         self._record: ChunkRecord | None = None
@@ -136,7 +136,7 @@ class Recorder:
         self._refused = False
         self._watermark: Any = None
 
-    def write(self, outcome: Outcome) -> Recorded:
+    def write(self, outcome: PieceResult) -> Recorded:
         """Write an outcome. Raises StoreUnavailable."""
         piece = outcome.piece
         record = self._record or self._begin(piece.claim)

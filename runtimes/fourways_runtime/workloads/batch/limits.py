@@ -45,7 +45,7 @@ def cure_of(examples: Sequence[Reject]) -> str:
 
 
 @dataclass(slots=True)
-class Progress:
+class RunTally:
     """What a run has come to so far."""
 
     rows: int = 0

@@ -33,13 +33,13 @@ from fourways_runtime.errors import (
 from fourways_runtime.io.store.runs.ledger import Failure
 from fourways_runtime.logs import log_as_json
 
-from .claims import as_error
+from .chunk_loop import score_chunks
+from .claims import Heartbeat, as_error
 from .host import system_allocator, worker
-from .run import BatchRun
+from .run_context import RunContext
 
 if TYPE_CHECKING:
-    from fourways_runtime.io.sinks.base import Sink
-    from fourways_runtime.io.store import PublishedRun
+    from fourways_runtime.io.sinks.base import PredictionSink
     from fourways_runtime.io.store.runs.ledger import Claim, RunLedger
     from fourways_runtime.scoring.columns import Array
 
@@ -53,60 +53,49 @@ _OBJECT_STORE_BYTES = 80 * 2**20
 """Of a Ray on this machine: only numbers go through it."""
 
 
-class _OnRay(BatchRun):
-    """What driver and actors have in common: they know the model before they load it."""
+def _open_ledger(context: RunContext, until: ExitStack) -> RunLedger:
+    from fourways_runtime.io.store import open_run_store, read_uri
 
-    def vouch(self) -> None:
+    store = open_run_store(read_uri(context.config.paths.store_uri_file))
+    until.callback(store.close)
+    return until.enter_context(store.ledger(context.new_run(), context.settings(), worker()))
+
+
+class RayEngine:
+    """The chunks are scored by the actors of a Ray cluster; this process is their driver."""
+
+    def resolve_digest(self, context: RunContext) -> None:
         """Fetch the model, and do not load it: the driver never does."""
-        if self.progress.digest is None:
-            from ..prepare import fetch_model
+        context.fetch_model()
 
-            self._fetched(fetch_model(self._config).digest)
-
-    def _open_ledger(self, until: ExitStack) -> RunLedger:
-        from fourways_runtime.io.store import open_run_store, read_uri
-
-        store = open_run_store(read_uri(self._config.paths.store_uri_file))
-        until.callback(store.close)
-        return until.enter_context(store.ledger(self._new_run(), self._settings(), worker()))
-
-
-class RayRun(_OnRay):
-    """The driver of a run whose chunks are scored by the actors of a Ray cluster."""
-
-    def execute(self) -> PublishedRun:
-        """See BatchRun. What ends the run before it has begun is written down too."""
-        try:
-            return super().execute()
-        except WorkloadError as error:
-            if not self.joined and not isinstance(error, Unavailable):
-                self._write_down(error)
-            raise
-
-    def _write_down(self, error: WorkloadError) -> None:
-        """Tell whoever attends the run in the store: Ray's word of it is a log."""
+    def never_begun(self, context: RunContext, error: WorkloadError) -> None:
+        """Write it down in the store for whoever waits for the run: Ray's word of it is a log."""
+        if isinstance(error, Unavailable):
+            return
         # The first error is the one to tell.
         with suppress(WorkloadError), ExitStack() as opened:
-            ledger = self._open_ledger(opened)
+            ledger = _open_ledger(context, opened)
             if ledger.join():
                 ledger.fail(error.reason, str(error), error.exit_code)
 
-    def score(self, ledger: RunLedger, sink: Sink | None) -> None:
+    def score(self, context: RunContext, ledger: RunLedger, sink: PredictionSink | None) -> None:
         """Have chunks scored until all of them are recorded."""
-        batch = self._batch
-        with _cluster(batch.workers * self._config.threads, batch.backoff_limit):
+        batch = context.batch
+        with _cluster(batch.workers * context.config.threads, batch.backoff_limit):
             while left := ledger.left():
-                self.heed(ledger)
-                self._hand_out(left, ledger)
+                context.raise_if_failed(ledger)
+                self._hand_out(context, left, ledger)
         totals = ledger.totals()
-        self.progress.rows, self.progress.rejects = totals.rows, totals.rejects
-        self.log("scored", rows=totals.rows, rejects=totals.rejects)
+        context.progress.rows, context.progress.rejects = totals.rows, totals.rejects
+        context.log("scored", rows=totals.rows, rejects=totals.rejects)
 
-    def _hand_out(self, left: list[tuple[int, int]], ledger: RunLedger) -> None:
+    def _hand_out(
+        self, context: RunContext, left: list[tuple[int, int]], ledger: RunLedger
+    ) -> None:
         import ray.data
         from ray.exceptions import RayError
 
-        batch = self._batch
+        batch = context.batch
         at_once = min(_MOST_AT_ONCE, max(1, len(left) // (batch.workers * _HAND_OUTS)))
         # Ray starts a lost actor anew as often as it is lost; the spec says how often that may be.
         rows = [
@@ -114,30 +103,30 @@ class RayRun(_OnRay):
         ]
         chunks = ray.data.from_items(rows, override_num_blocks=-(-len(left) // at_once))
         scored = chunks.map_batches(
-            Worker,
-            fn_constructor_args=(self._config.model_dump_json(by_alias=True), self._name),
+            ChunkActor,
+            fn_constructor_args=(context.config.model_dump_json(by_alias=True), context.name),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=batch.workers),
-            num_cpus=self._config.threads,
+            num_cpus=context.config.threads,
         )
         try:
             for done in scored.iter_batches(batch_size=None, prefetch_batches=0):
                 if done["reason"][0]:
                     raise as_error(Failure(done["reason"][0], done["message"][0], 0))
-                self.trouble = None
-                self.tell(ledger, ledger.totals())
+                context.trouble = None
+                context.log_progress(ledger, ledger.totals())
         except RayError as error:
-            self.heed(ledger)
+            context.raise_if_failed(ledger)
             told = str(getattr(error, "cause", error)).strip().partition("\n")[0]
             raise Unavailable(f"workers were lost on the Ray cluster: {told[:500]}") from error
 
 
-class Worker:
+class ChunkActor:
     """An actor: a worker of the run that is handed its chunks instead of claiming them."""
 
     def __init__(self, config: str, run: str) -> None:
         log_as_json()
-        self._part = _RayPart(RuntimeConfig.model_validate_json(config, context=SKIP_RULES), run)
+        self._part = _ActorPart(RuntimeConfig.model_validate_json(config, context=SKIP_RULES), run)
 
     def __call__(self, handed: dict[str, Array]) -> dict[str, Array]:
         """Score chunks by their numbers, each begun no more often than it says.
@@ -154,11 +143,11 @@ class Worker:
         return {**handed, **{key: np.array(text * len(numbers)) for key, text in told.items()}}
 
 
-class _RayPart(_OnRay):
+class _ActorPart:
     """What an actor keeps from call to call: the model, the table, its part in the ledger."""
 
     def __init__(self, config: RuntimeConfig, run: str) -> None:
-        super().__init__(config, run)
+        self._context = RunContext(config, run)
         self._open = ExitStack()
         self._ledger: RunLedger | None = None
 
@@ -178,29 +167,33 @@ class _RayPart(_OnRay):
             except StoreUnavailable as error:
                 self._ledger = None
                 self._open.close()
-                self.wait_out(error)
+                self._context.wait_out(error)
                 again += 1
             else:
                 return
 
     def _work_on(self, handed: dict[int, int]) -> None:
-        from .claims import Heartbeat
-
-        self.vouch()
+        context = self._context
+        context.fetch_model()
         ledger = self._ledger or self._join_run()
         if ledger is None:
             return
-        claims = _taken(ledger, handed)
-        with self.taking_part(ledger) as sink, system_allocator(), Heartbeat(ledger):
-            self.chunks(ledger, self.changes(ledger), sink, claims)
+        with (
+            context.taking_part(ledger) as sink,
+            system_allocator(),
+            Heartbeat(ledger) as heartbeat,
+        ):
+            claims = _taken(ledger, handed)
+            changes = context.changes(ledger)
+            score_chunks(context, ledger, changes, sink, claims, heartbeat.check)
 
     def _join_run(self) -> RunLedger | None:
         """Take part in the run that the driver has laid out; None where it is over."""
-        ledger = self._open_ledger(self._open)
+        ledger = _open_ledger(self._context, self._open)
         if not ledger.join():
             return None
-        self.joined = True
-        ledger.lay_out(partial(self._plan, self.table()))
+        self._context.joined = True
+        ledger.lay_out(partial(self._context.plan, self._context.table()))
         self._ledger = ledger
         return ledger
 

@@ -40,10 +40,12 @@ def main() -> int:
 def _work(config: RuntimeConfig) -> RunReport:
     from fourways_runtime.io.store import open_run_store, read_uri
 
-    return attend(lambda: open_run_store(read_uri(config.paths.store_uri_file)), config, read_run())
+    return wait_for_run(
+        lambda: open_run_store(read_uri(config.paths.store_uri_file)), config, read_run()
+    )
 
 
-def attend(
+def wait_for_run(
     open_store: Callable[[], RunStore],
     config: RuntimeConfig,
     run: str,

@@ -1,0 +1,61 @@
+"""The loop over claimed chunks: read, scored and recorded, with the limits kept on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from .claims import Recorder, pieces, scorer
+from .limits import RejectLimit
+from .prefetch import overlapped
+
+if TYPE_CHECKING:
+    from fourways_runtime.io.sinks.base import PredictionSink
+    from fourways_runtime.io.store.runs.ledger import Claim, RunLedger
+
+    from .incremental import Changes
+    from .run_context import RunContext
+
+_SAY_SECONDS = 2.0
+
+
+def score_chunks(
+    context: RunContext,
+    ledger: RunLedger,
+    changes: Changes,
+    sink: PredictionSink | None,
+    claims: Iterator[Claim],
+    watch: Callable[[], None],
+) -> None:
+    """Score and record the chunks claimed.
+
+    ``watch`` is called while there is nothing to do but wait, and may raise to end it. Raises
+    WorkloadError.
+    """
+    recorder = Recorder(ledger, sink)
+    limit = RejectLimit(context.batch.max_rejects, ledger.total_rows)
+    with closing(
+        overlapped(
+            pieces(claims, context.table(), changes),
+            scorer(context.pipeline(), changes),
+            recorder.write,
+            context.config.threads,
+            watch,
+        )
+    ) as written:
+        said = time.monotonic()
+        for step in written:
+            context.progress.rows += step.rows
+            context.progress.refused(step.rejects)
+            if not step.chunk:
+                continue
+            context.trouble = None
+            # Judged when a chunk is recorded: its rejects can be looked at then.
+            totals = ledger.totals()
+            exceeded = limit.surely_exceeded(totals.rejects)
+            context.judge(exceeded, limit, totals.rejects, totals.rows)
+            if time.monotonic() - said > _SAY_SECONDS:
+                said = time.monotonic()
+                context.log_progress(ledger, totals)

@@ -1,0 +1,73 @@
+"""Who scores the chunks of a run: this process, or those an engine starts.
+
+A run is the same under each engine: laid out, recorded and published by way of the ledger. An
+engine only decides how its chunks are shared out, and what a process must know of the model.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from . import run_context
+from .chunk_loop import score_chunks
+from .claims import Heartbeat, unclaimed
+from .host import system_allocator
+
+if TYPE_CHECKING:
+    from fourways_runtime.errors import WorkloadError
+    from fourways_runtime.io.sinks.base import PredictionSink
+    from fourways_runtime.io.store.runs.ledger import RunLedger
+
+    from .run_context import RunContext
+
+
+class Engine(Protocol):
+    """How the chunks of a run are scored."""
+
+    def resolve_digest(self, context: RunContext) -> None:
+        """Know the digest of the model, by which runs are told apart. Raises WorkloadError."""
+        ...
+
+    def score(self, context: RunContext, ledger: RunLedger, sink: PredictionSink | None) -> None:
+        """Have chunks scored until all of them are recorded. Raises WorkloadError."""
+        ...
+
+    def never_begun(self, context: RunContext, error: WorkloadError) -> None:
+        """Take note of what ended the run before it was found or begun in the store."""
+        ...
+
+
+class LocalEngine:
+    """The chunks are scored by this process, and by others like it that claim some of them."""
+
+    def resolve_digest(self, context: RunContext) -> None:
+        """Load the model: this process needs it in any case."""
+        context.pipeline()
+
+    def score(self, context: RunContext, ledger: RunLedger, sink: PredictionSink | None) -> None:
+        """Score chunks until all of them are recorded, by whomever."""
+        begun = time.monotonic()
+        changes = context.changes(ledger)
+        with system_allocator(), Heartbeat(ledger) as heartbeat:
+            claims = unclaimed(ledger)
+            score_chunks(context, ledger, changes, sink, claims, heartbeat.check)
+            while not ledger.totals().complete:
+                context.raise_if_failed(ledger)
+                heartbeat.check()
+                stolen = ledger.claim() or ledger.steal()
+                if stolen is None:
+                    time.sleep(run_context.RETRY_SECONDS / 2)
+                else:
+                    claims = unclaimed(ledger, stolen)
+                    score_chunks(context, ledger, changes, sink, claims, heartbeat.check)
+        seconds = time.monotonic() - begun
+        context.log(
+            "scored",
+            rows=context.progress.rows,
+            rejects=context.progress.rejects,
+            rows_per_second=round(context.progress.rows / seconds) if seconds else None,
+        )
+
+    def never_begun(self, context: RunContext, error: WorkloadError) -> None:
+        """Do nothing: the error is this process's own last words."""

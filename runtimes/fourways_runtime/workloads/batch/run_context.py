@@ -1,0 +1,301 @@
+"""What every process that takes part in a run has of it, whatever engine shares the run out.
+
+Owns the model, the table and the sink, each opened once; how the run is laid out; what ends it for
+all who take part; and patience with a store that goes away. Knows neither who claims which chunk
+nor who publishes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fourways_api import RuntimeConfig
+from fourways_runtime.errors import (
+    ConfigError,
+    StoreUnavailable,
+    TooManyRejects,
+    Unavailable,
+    WorkloadError,
+)
+from fourways_runtime.scoring.splits import Newer
+
+from .limits import RejectLimit, RunTally, cure_of
+from .sizes import batch_bytes, chunk_rows
+
+if TYPE_CHECKING:
+    from fourways_runtime.io.sinks.base import PredictionSink
+    from fourways_runtime.io.sources.base import Table
+    from fourways_runtime.io.store import Run
+    from fourways_runtime.io.store.runs.ledger import Base, Plan, RunLedger, RunSettings, Totals
+    from fourways_runtime.scoring.pipeline import Pipeline
+
+    from .incremental import Changes
+
+logger = logging.getLogger("fourways.batch")
+
+PATIENCE_SECONDS = 60.0
+"""How long a worker waits for a store that went away while it worked."""
+
+RETRY_SECONDS = 0.5
+_FEW_NEW = 8
+
+
+class RunContext:
+    """One process's part of a run: configuration, model, table, sink, progress."""
+
+    def __init__(self, config: RuntimeConfig, run: str) -> None:
+        """Take part in the run of this name. Raises ConfigError."""
+        if config.batch is None:
+            raise ConfigError("the configuration has no batch settings")
+        self.config = config
+        self.batch = config.batch
+        self.name = run
+        self.progress = RunTally(digest=config.digest)
+        self.joined = False
+        """Whether the run has been found, or begun, in the store."""
+
+        self.trouble: float | None = None
+        """Since when the store has been away; None while it answers."""
+
+        self._started = time.monotonic()
+        self._pipeline: Pipeline | None = None
+        self._opened: Table | None = None
+
+    # ------------------------------------------------------------ what a run needs
+
+    def fetch_model(self) -> None:
+        """Fetch the model and do not load it: its digest is known then. Raises WorkloadError."""
+        if self.progress.digest is None:
+            from ..prepare import fetch_model
+
+            self.know_digest(fetch_model(self.config).digest)
+
+    def know_digest(self, digest: str) -> None:
+        """Take note of the model's digest, by which runs are told apart."""
+        self.progress.digest = digest
+
+    def pipeline(self) -> Pipeline:
+        """Return the pipeline, prepared once. Raises WorkloadError."""
+        if self._pipeline is None:
+            from ..prepare import prepare
+
+            # Several batches at once beat several threads on one: a core each, and none waits.
+            self._pipeline = prepare(self.config, threads=1, fetched=self.know_digest).pipeline
+        return self._pipeline
+
+    def table(self) -> Table:
+        """Return the table, opened once. Raises WorkloadError."""
+        if self._opened is None:
+            from fourways_runtime.io.sources import open_table
+
+            config, spec = self.config, self.batch.incremental
+            more = (spec.watermark,) if spec is not None and spec.watermark else ()
+            self._opened = open_table(
+                self.batch.source,
+                config.contract,
+                policy=config.fetch,
+                paths=config.paths,
+                more=more,
+                batch_bytes=batch_bytes(config),
+            )
+            self.log("source opened", total_rows=self._opened.total_rows)
+        return self._opened
+
+    def new_run(self) -> Run:
+        """Describe the run for the store."""
+        from fourways_runtime.io.store import Run
+
+        config = self.config
+        return Run(
+            config.namespace,
+            config.name,
+            self.name,
+            config.model.version,
+            self.progress.digest or "",
+            config.contract,
+            datetime.now(UTC),
+        )
+
+    def settings(self) -> RunSettings:
+        """Return what the run is begun with, which decides what the next one may carry over."""
+        from fourways_runtime.io.store.runs.ledger import RunSettings
+
+        spec = self.batch.incremental
+        document = [
+            self.config.model.version,
+            self.progress.digest,
+            self.config.contract.to_json(),
+            self.batch.source.to_json(),
+            spec.to_json() if spec else None,
+            self.batch.sink.to_json() if self.batch.sink else None,
+        ]
+        return RunSettings(
+            hashlib.sha256(orjson.dumps(document)).hexdigest(),
+            watermark=spec.watermark if spec else None,
+            row_hash=spec.row_hash if spec else False,
+            own_table=self.batch.sink is None,
+        )
+
+    def plan(self, table: Table, base: Base | None) -> Plan:
+        """Lay the run out: its chunks, and what it need not score. Raises WorkloadError."""
+        from fourways_runtime.io.store.layout import dump_contract
+        from fourways_runtime.io.store.runs.ledger import Plan
+
+        from .incremental import since, why_full
+
+        spec = self.batch.incremental
+        full = why_full(spec, self.new_run(), dump_contract(self.config.contract), base)
+        rows = chunk_rows(self.config)
+        if full or spec is None or base is None or spec.row_hash:
+            splits = table.splits(rows)
+        else:
+            # Where few rows are new, it is not their scoring that takes the time.
+            splits = table.splits(rows * _FEW_NEW)
+            full = table.why_incomparable(Newer(spec.watermark or "", base.watermark))
+            splits = splits if full is None else table.splits(rows)
+        kind = "full" if full or spec is None else "hash" if spec.row_hash else "watermark"
+        self.log("laid out", chunks=len(splits), kind=kind, because=full)
+        if full or base is None or spec is None:
+            because = full if spec is not None and base is not None else None
+            return Plan(splits, table.total_rows, because=because)
+        if kind == "hash":
+            return Plan(splits, table.total_rows, kind, base, base.watermark)
+        return Plan(splits, None, kind, base, since(spec, base))
+
+    def changes(self, ledger: RunLedger) -> Changes:
+        """Return what tells new rows from old. Raises StoreUnavailable."""
+        from fourways_runtime.io.store.runs.merge import digests, row_hashes
+
+        from .incremental import Changes
+
+        contract = self.config.contract
+        columns = dict.fromkeys((contract.entity_key.name, *(f.name for f in contract.inputs)))
+        spec = self.batch.incremental
+        if ledger.kind != "hash" or ledger.base is None:
+            return Changes(spec, since=ledger.since, columns=tuple(columns))
+        return Changes(
+            spec,
+            digests=digests(ledger.control, ledger.base.run_id),
+            known=partial(row_hashes, ledger.control, ledger.base.run_id),
+            columns=tuple(columns),
+        )
+
+    # ------------------------------------------------------------ where predictions go
+
+    def open_sink(self, run: str) -> PredictionSink | None:
+        """Open the place a run's predictions go to; None is the prediction store."""
+        if self.batch.sink is None:
+            return None
+        from fourways_runtime.io.sinks import open_sink
+
+        config = self.config
+        return open_sink(
+            self.batch.sink,
+            config.contract,
+            run,
+            policy=config.fetch,
+            paths=config.paths,
+            keep_runs=self.batch.keep_runs,
+        )
+
+    @contextmanager
+    def taking_part(self, ledger: RunLedger) -> Iterator[PredictionSink | None]:
+        """Open the sink, if there is one; what cannot get better ends the run for all."""
+        sink: PredictionSink | None = None
+        try:
+            sink = self.open_sink(self.name)
+            if sink is not None:
+                sink.begin()
+            yield sink
+        except WorkloadError as error:
+            if not isinstance(error, Unavailable):
+                ledger.fail(error.reason, str(error), error.exit_code)
+                self._discard(sink)
+                # The first to say why counts: this may be what came of its clearing up.
+                self.raise_if_failed(ledger)
+            raise
+        finally:
+            if sink is not None:
+                sink.close()
+
+    def _discard(self, sink: PredictionSink | None) -> None:
+        if sink is None:
+            return
+        try:
+            sink.discard()
+        except WorkloadError as error:
+            # The run that drops this one's record tries again.
+            self.log("not cleared up", error=str(error))
+
+    def forget(self, run: str) -> None:
+        """Drop what a run given up has left where predictions go. Raises WorkloadError."""
+        sink = self.open_sink(run)
+        if sink is not None:
+            with closing(sink):
+                sink.discard()
+
+    # ------------------------------------------------------------ what ends a run
+
+    def raise_if_failed(self, ledger: RunLedger) -> None:
+        """Stop where another worker has given the run up. Raises what it ended with."""
+        from .claims import as_error
+
+        failure = ledger.failure()
+        if failure is not None:
+            raise as_error(failure)
+
+    def judge(self, exceeded: bool, limit: RejectLimit, rejects: int, rows: int) -> None:
+        """Raise TooManyRejects where the limit is exceeded."""
+        if exceeded:
+            self.progress.rejects = max(self.progress.rejects, rejects)
+            raise TooManyRejects(
+                f"{rejects} of {rows} rows were refused, "
+                f"maxRejects is {limit.text}; {self.refusals()}"
+            )
+
+    def refusals(self) -> str:
+        """Name the first rows refused, and what to do."""
+        told = [
+            f"row {r.row}{'' if r.key is None else f' ({r.key[:40]})'}: {r}"
+            for r in self.progress.examples
+        ]
+        if not told:
+            return "a key occurs more than once"
+        return f"the first: {'; '.join(told)}; {cure_of(self.progress.examples)}"
+
+    def wait_out(self, error: StoreUnavailable) -> None:
+        """Wait a little for a store that went away; give up where that has gone on for long."""
+        now = time.monotonic()
+        self.trouble = self.trouble or now
+        if not self.joined or now - self.trouble > PATIENCE_SECONDS:
+            raise error
+        self.log("store unavailable", error=str(error))
+        time.sleep(RETRY_SECONDS)
+
+    # ------------------------------------------------------------ what is said
+
+    def log_progress(self, ledger: RunLedger, totals: Totals) -> None:
+        """Log how far the run is, all workers together."""
+        self.log(
+            "progress",
+            rows=totals.rows,
+            total_rows=ledger.total_rows,
+            rejects=totals.rejects,
+            chunks=totals.done,
+            of=totals.chunks,
+        )
+
+    def log(self, stage: str, **details: Any) -> None:
+        """Log a stage of the run."""
+        whose = {"namespace": self.config.namespace, "deployment": self.config.name}
+        seconds = round(time.monotonic() - self._started, 3)
+        logger.info(stage, extra={**whose, "run": self.name, "seconds": seconds, **details})
