@@ -84,7 +84,8 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
         loaded.renderer,
         app.metrics,
         max_rows=config.max_batch_rows,
-        inline_rows=loaded.inline_rows,
+        warm_up=loaded.warm_up,
+        row_values=loaded.renderer.row_values,
         timeout=config.timeout_seconds,
     )
     app.use(loaded.reader, batcher, enricher)
