@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper
 
-from tests.unit.serving_plane import Serving, configure, onnx_bytes, serving, tensor
+from tests.kit.serving_plane import Serving, configure, serving, tensor
+from tools.kit.models import onnx_bytes
 
 FLOAT = TensorProto.FLOAT
 LOG: dict[str, Any] = {

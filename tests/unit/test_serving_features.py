@@ -113,11 +113,15 @@ async def test_looked_up_values_keep_the_contract(world: World) -> None:
                 502,
                 "age: 30.5 is not a whole number (the feature database, key 'odd') (row 1)",
             ),
-            ("text", 502, "age: 'x' is not a whole number (the feature database, key 'text') (row 1)"),
+            (
+                "text",
+                502,
+                "age: 'x' is not a whole number (the feature database, key 'text') (row 1)",
+            ),
             (
                 "inf",
                 502,
-                "age: inf is not a whole number (the feature database, key 'inf') (row 1)",
+                "age: inf is not finite (the feature database, key 'inf') (row 1)",
             ),
             ("none", 400, "age: missing: not in the feature database, key 'none' (row 1)"),
             ("nobody", 400, "age: missing: not in the feature database, key 'nobody' (row 1)"),
