@@ -25,7 +25,10 @@ MODULES = (
     "fourways_http/router",
     "fourways_http/state",
     "fourways_runtime/metrics",
+    "fourways_runtime/v2/batch_times",
     "fourways_runtime/v2/batcher",
+    "fourways_runtime/v2/body",
+    "fourways_runtime/v2/deadline",
     "fourways_runtime/v2/response",
     "fourways_runtime/v2/templates",
 )

@@ -44,6 +44,25 @@ TARGET = b"/v2/models/model/infer"
 CLIENTS = 16
 
 
+class Done:
+    """A call that is done."""
+
+    def __init__(self, result: object) -> None:
+        self._result = result
+
+    def cancelled(self) -> bool:
+        """Tell that it was not cancelled."""
+        return False
+
+    def result(self) -> object:
+        """Return what it returned."""
+        return self._result
+
+    def add_done_callback(self, tell: Callable[[Any], object]) -> None:
+        """Call at once."""
+        tell(self)
+
+
 class Turns:
     """The event loop methods that the batcher uses."""
 
@@ -53,6 +72,10 @@ class Turns:
     def call_soon(self, do: Callable[[], object]) -> None:
         """Run the callback in the next turn."""
         self._next.append(do)
+
+    def run_in_executor(self, executor: object, do: Callable[..., object], *args: object) -> Done:
+        """Do it now."""
+        return Done(do(*args))
 
     def run(self) -> None:
         """Run turns until no callback is left."""
@@ -122,7 +145,8 @@ async def _stages(folder: Path, rows: int, binary: bool, rounds: int) -> dict[st
         loaded.renderer,
         app.metrics,
         max_rows=config.max_batch_rows,
-        inline_rows=config.max_batch_rows,
+        warm_up=loaded.warm_up,
+        proven=True,
     )
     turns = Turns()
     batcher._loop = turns  # type: ignore[assignment]

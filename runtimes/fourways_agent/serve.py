@@ -30,7 +30,6 @@ logger = logging.getLogger("fourways.agent")
 
 HOST = "127.0.0.1"
 MAX_ROWS = 256
-INLINE_SECONDS = 0.001
 FAREWELL_SECONDS = 30.0
 """How long a replaced model may need for the requests it has received."""
 
@@ -109,7 +108,9 @@ class Agent:
             Renderer(config.name, config.model.version, contract),
             app.metrics,
             max_rows=MAX_ROWS,
-            inline_rows=1 if figures["mean_ms"] < INLINE_SECONDS * 1000 else 0,
+            # Golden vectors are real records.
+            warm_up=((1, figures["mean_ms"] / 1000),),
+            proven=True,
         )
         enricher = None
         if lookup is not None:

@@ -1,9 +1,11 @@
 """Asking another server: pooled connections to one origin, one request at a time on each.
 
-Owns connecting, waiting for a free connection (bounded in number and in time), time-outs and the
-second try on a connection the server had closed meanwhile. The prediction plane's hot path: no
-task, no timer and no coroutine a request, as on the serving side. Requests must be idempotent:
-whether one that is tried again was seen the first time, nobody knows.
+Owns connecting, waiting for a free connection, time-outs and the second try on a connection the
+server had closed meanwhile. Waiting is bounded by time: a request that, as connections have become
+free lately, would not get one in time is refused when it comes; one that waited tells the server
+how much time is left (``X-Request-Timeout``); and one nobody waits for any more is given up. The
+prediction plane's hot path: no task, no timer and no coroutine a request, as on the serving side.
+Requests must be idempotent: whether one that is tried again was seen the first time, nobody knows.
 """
 
 from __future__ import annotations
@@ -25,8 +27,11 @@ T = TypeVar("T")
 CONNECTIONS = 64
 """Open connections to one origin, at the most."""
 
-MAX_WAITING = 1024
-"""Requests that wait for a connection, at the most."""
+MAX_WAITING = 8192
+"""Requests that wait for a connection, at most; time bounds them long before."""
+
+_WEIGHT = 0.1
+"""Of the newest of the times between two connections that became free."""
 
 LIFETIME_SECONDS = 60.0
 """A connection older than this is replaced: so servers that were added get their share."""
@@ -79,8 +84,12 @@ class Pool:
         connections: int = CONNECTIONS,
         max_waiting: int = MAX_WAITING,
         lifetime_seconds: float = LIFETIME_SECONDS,
+        slack_seconds: float = 0.0,
     ) -> None:
-        """``explain`` makes of a failure what the future of a request fails with."""
+        """``explain`` makes of a failure what the future of a request fails with.
+
+        ``slack_seconds`` of a time-out are for the way: the server is told to take less.
+        """
         self.loop = asyncio.get_running_loop()
         self.explain = explain
         self.reused = 0
@@ -90,6 +99,9 @@ class Pool:
         self._most = connections
         self._max_waiting = max_waiting
         self._lifetime = lifetime_seconds
+        self._slack = slack_seconds
+        self._gap = 0.0  # between two connections that become free while requests wait
+        self._freed_at = 0.0
         self._tls = ssl.create_default_context() if origin.secure else None
         self._open: set[Exchange] = set()
         self._idle: deque[Exchange] = deque()
@@ -118,11 +130,13 @@ class Pool:
         headers: Sequence[bytes],
         body: bytes,
         then: Callable[[OriginAnswer], T],
+        timeout: float | None = None,
     ) -> asyncio.Future[T]:
         """Ask, and return what ``then`` makes of the answer.
 
-        ``headers`` are whole lines without line end. Raises what a failure is explained as where
-        too many wait already.
+        ``headers`` are whole lines without line end. ``timeout`` (s) is the client's own, where it
+        is shorter. Raises what a failure is explained as where too many wait already. To give a
+        request up, cancel the future.
         """
         origin = self._origin
         lines = [
@@ -132,7 +146,12 @@ class Pool:
         if body or method == b"POST":
             lines.append(b"content-length: %d" % len(body))
         future: asyncio.Future[T] = self.loop.create_future()
-        deadline = self.loop.time() + self._timeout
+        now = self.loop.time()
+        within = self._timeout
+        if timeout is not None:
+            within = min(within, timeout + self._slack)
+            lines.append(b"x-request-timeout: %.3f" % timeout)
+        deadline = now + within
         job = Job(b"\r\n".join((*lines, b"\r\n")), body, future, then, deadline)
         self._active = True
         if not self._fast:
@@ -142,7 +161,11 @@ class Pool:
             self.reused += 1
             exchange.start(job)
             return future
-        if self._closed or len(self._waiting) >= self._max_waiting:
+        if (
+            self._closed
+            or len(self._waiting) >= self._max_waiting
+            or (len(self._waiting) + 1) * self._gap > within - self._slack
+        ):
             raise self.explain(TooManyWaiting())
         self._waiting.append(job)
         self._connect()
@@ -165,13 +188,39 @@ class Pool:
 
     def release(self, exchange: Exchange) -> None:
         """Take back a connection that is free; the request waiting longest gets it."""
-        if self._closed or exchange.closing or self.loop.time() > exchange.expires:
-            exchange.close()
-        elif self._waiting:
-            exchange.start(self._waiting.popleft())
+        now = self.loop.time()
+        if self._waiting:
+            if self._freed_at:
+                gap = now - self._freed_at
+                self._gap += (gap - self._gap) * (_WEIGHT if self._gap else 1.0)
+            self._freed_at = now
         else:
-            exchange.idle_since = self.loop.time()
+            self._gap = self._freed_at = 0.0
+        if self._closed or exchange.closing or now > exchange.expires:
+            exchange.close()
+            return
+        job = self._next(now) if self._waiting else None
+        if job is not None:
+            exchange.start(job)
+        else:
+            exchange.idle_since = now
             self._idle.append(exchange)
+
+    def _next(self, now: float) -> Job | None:
+        """Return the request waiting longest that somebody still waits for and has time for."""
+        while self._waiting:
+            job = self._waiting.popleft()
+            left = job.deadline - self._slack - now
+            if job.future.done():
+                continue
+            if left <= 0.0:
+                self._fail(job, TooManyWaiting())
+                continue
+            if self._slack and job.waits:
+                told = b"x-request-timeout: %.3f\r\n\r\n" % left
+                job.head = _without_timeout(job.head) + told
+            return job
+        return None
 
     def lost(self, exchange: Exchange) -> None:
         """Forget a connection that has ended."""
@@ -228,8 +277,9 @@ class Pool:
                 self._fail(self._waiting.popleft(), OriginUnreachable(type(error).__name__))
             return
         self._open.add(exchange)
-        if self._waiting and not self._closed:
-            exchange.start(self._waiting.popleft())
+        job = self._next(self.loop.time()) if not self._closed else None
+        if job is not None:
+            exchange.start(job)
         else:
             self.release(exchange)
 
@@ -272,14 +322,16 @@ class Pool:
     def _look(self) -> None:
         """End what takes too long; close what is idle too long. One timer for all requests."""
         now = self.loop.time()
-        overdue = [e for e in self._open if e.job is not None and e.job.deadline < now]
-        for exchange in overdue:
-            exchange.abort(TimedOut())
+        for exchange in [e for e in self._open if e.job is not None]:
+            job = exchange.job
+            if job is not None and (job.deadline < now or job.future.cancelled()):
+                exchange.abort(TimedOut())  # its end is how the server learns of it
         for _ in range(len(self._waiting)):
             job = self._waiting.popleft()
             if job.deadline < now:
                 self._fail(job, TimedOut())
-            else:
+            elif not job.future.done():
+                job.waits = True
                 self._waiting.append(job)
         for exchange in [
             e for e in self._idle if e.expires < now or e.idle_since + IDLE_SECONDS < now
@@ -292,3 +344,11 @@ class Pool:
             self._sweep = self.loop.call_later(self._tick if self._fast else _SLOW, self._look)
         else:
             self._sweep = None
+
+
+def _without_timeout(head: bytes) -> bytes:
+    """Return a head without its last empty line and without the time-out a client gave."""
+    start = head.rfind(b"\r\nx-request-timeout: ")
+    if start < 0:
+        return head[:-2]
+    return head[: start + 2] + head[head.find(b"\r\n", start + 2) + 2 : -2]

@@ -74,7 +74,7 @@ class OriginAnswer:
 class Job:
     """A request, and where its answer goes."""
 
-    __slots__ = ("body", "deadline", "future", "head", "retried", "then")
+    __slots__ = ("body", "deadline", "future", "head", "retried", "then", "waits")
 
     def __init__(
         self,
@@ -90,6 +90,7 @@ class Job:
         self.then = then
         self.deadline = deadline
         self.retried = False
+        self.waits = False  # for a connection, and not only for a moment
 
 
 class ExchangeOwner(Protocol):

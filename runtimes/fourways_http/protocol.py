@@ -108,7 +108,6 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_closing",
         "_deadline",
-        "_eof",
         "_fresh",
         "_intake",
         "_lingers",
@@ -121,6 +120,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unsent",
         "_write_deadline",
+        "half_closed",
         "lost",
         "state",
     )
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
         self.lost = False  # the connection has ended
         self._intake = Intake(state)
         self._closing = False  # nothing more is read from this client
-        self._eof = False  # the client sends no more, and may still read
+        self.half_closed = False  # the client sends no more, and may still read
         self._deadline = inf
         self._write_deadline = inf
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
@@ -169,9 +169,9 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Answer what was asked before the client closed its sending half, then close."""
-        if self._closing or not (self._slots or self._stash):
+        if not (self._slots or self._stash):
             return False
-        self._eof = True
+        self.half_closed = True
         for slot in self._slots:
             slot.leave(lost=False)
         return True
@@ -268,7 +268,7 @@ class Connection(asyncio.Protocol):
         if isinstance(answer, Response):
             server.observe(request, answer.status, started)
             whole = type(answer) is Response
-            if whole and plain and not self._slots and not server.draining and not self._eof:
+            if whole and plain and not self._slots and not server.draining and not self.half_closed:
                 server.buffered -= held
                 self._deadline = server.idle_deadline
                 self._put(request, answer, server.tail)
@@ -311,7 +311,7 @@ class Connection(asyncio.Protocol):
             or self._intake.phase
             or self._stash
             or self._closing
-            or self._eof
+            or self.half_closed
             or server.draining
             or self._full()
         ):
@@ -345,7 +345,9 @@ class Connection(asyncio.Protocol):
             slot.hold(0)  # what the transport keeps of it is counted where it does not drain
             answer = cast(Response, slot.content)
             none_follows = not (slots or self._stash)
-            last = none_follows and (self._eof or (server.draining and not self._intake.phase))
+            last = none_follows and (
+                self.half_closed or (server.draining and not self._intake.phase)
+            )
             if type(answer) is SizedResponse:
                 slots.appendleft(slot)
                 self._begin(slot.request, answer, last or not slot.keep)
@@ -412,7 +414,7 @@ class Connection(asyncio.Protocol):
             self._write()
         while self._stash and not self._closing and not self._full():
             self._feed_slices(self._stash.popleft())
-        if self._eof and not (self._slots or self._stash or self._closing):
+        if self.half_closed and not (self._slots or self._stash or self._closing):
             self._finish()  # all was answered that had come whole
             return
         if not self._full() and not self._transport.is_closing():

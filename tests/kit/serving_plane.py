@@ -107,7 +107,7 @@ def tensor(name: str, datatype: str, data: Any, shape: list[int] | None = None) 
 
 @contextlib.asynccontextmanager
 async def serving(
-    config: ServerConfig, max_waiting: int = batchers.MAX_WAITING, inline_rows: int | None = None
+    config: ServerConfig, max_waiting: int = batchers.MAX_WAITING
 ) -> AsyncIterator[Serving]:
     registry = CollectorRegistry()
     server, app = shell.build(config, registry)
@@ -118,7 +118,8 @@ async def serving(
         loaded.renderer,
         app.metrics,
         max_rows=config.max_batch_rows,
-        inline_rows=loaded.inline_rows if inline_rows is None else inline_rows,
+        warm_up=loaded.warm_up,
+        row_values=loaded.renderer.row_values,
         max_waiting=max_waiting,
         timeout=config.timeout_seconds,
     )

@@ -34,12 +34,16 @@ class Other:
         self.open = asyncio.Event()
         self.open.set()
         self.asked = 0
+        self.seen: list[Request] = []
+        self.seconds = 0.0
         router = Router()
         router.add("POST", "/base/ask", self.answer)
         self.server = Server(router)
 
     async def answer(self, request: Request) -> Response:
         self.asked += 1
+        self.seen.append(request)
+        await asyncio.sleep(self.seconds)
         await self.open.wait()
         return Response(request.body)
 
@@ -60,6 +64,39 @@ async def pooled(**bounds: Any) -> AsyncIterator[tuple[Pool, Other]]:
 
 def ask(pool: Pool, body: bytes = b"x") -> asyncio.Future[OriginAnswer]:
     return pool.ask(b"POST", b"/ask", (), body, lambda answer: answer)
+
+
+async def test_who_would_wait_too_long_is_refused_when_it_comes() -> None:
+    async with pooled(connections=1, seconds=0.5) as (pool, other):
+        other.seconds = 0.05
+        asked = [ask(pool) for _ in range(4)]
+        await asyncio.gather(*asked[:3])  # how often the connection becomes free shows by now
+        waiting = []
+        with pytest.raises(TooManyWaiting):
+            waiting += [ask(pool) for _ in range(50)]
+
+
+async def test_what_is_given_up_is_not_asked_or_cut_off() -> None:
+    async with pooled(connections=1) as (pool, other):
+        other.open.clear()
+        under_way, waits = ask(pool), ask(pool)
+        await until_async(lambda: other.asked, "the first has arrived")
+        for future in (under_way, waits):
+            future.cancel()
+        await until_async(lambda: not pool.busy, "both are given up")
+        assert other.asked == 1
+
+
+async def test_a_request_that_waited_tells_how_much_time_is_left() -> None:
+    async with pooled(connections=1, slack_seconds=0.5) as (pool, other):
+        other.seconds = 0.3
+        asked = [ask(pool), ask(pool)]
+        own = pool.ask(b"POST", b"/ask", (), b"", lambda answer: answer, 1.25)
+        await asyncio.gather(*asked, own)
+        told = [request.header(b"x-request-timeout") for request in other.seen]
+        assert told[0] is None
+        assert 0.5 < float(told[1] or 0) < 1.3
+        assert 0.2 < float(told[2] or 0) < 0.7
 
 
 async def test_never_more_connections_nor_waiting_than_allowed() -> None:

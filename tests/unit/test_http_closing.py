@@ -104,3 +104,17 @@ async def test_a_client_s_request_id_comes_back_once(server: Server, gate: Gate,
             await client.reader.readexactly(int(length))
         client.send(get("/", "X-Request-Id: not a token"))
         assert b"x-request-id" not in (await client.answer())[1]
+
+
+async def test_a_half_closed_connection_that_is_to_end_gets_its_answer(
+    server: Server, gate: Gate
+) -> None:
+    async with connected(server) as client:
+        client.send(get("/slow", "Connection: close"))
+        await gate.entered.wait()
+        (connection,) = server.state.connections
+        client.writer.write_eof()
+        await until_async(lambda: connection.half_closed, "the end of its half has arrived")
+        gate.open.set()
+        assert (await client.answer())[2] == b"slow"
+        assert await client.ended() == b""

@@ -216,7 +216,7 @@ async def waiting(plane: Serving, count: int) -> None:
 
 
 async def test_what_arrives_together_is_scored_together(tmp_path: Path) -> None:
-    async with serving(configure(tmp_path, linear(), LINEAR), inline_rows=0) as plane:
+    async with serving(configure(tmp_path, linear(), LINEAR)) as plane:
         gate = Gate(plane)
         first = asyncio.create_task(plane.infer(*one(1)))
         assert await asyncio.to_thread(gate.entered.wait, 5)
@@ -251,7 +251,7 @@ async def test_one_tick_is_one_batch(plane: Serving) -> None:
 
 
 async def test_a_bad_neighbour_fails_alone(tmp_path: Path) -> None:
-    async with serving(configure(tmp_path, linear(), LINEAR), inline_rows=0) as plane:
+    async with serving(configure(tmp_path, linear(), LINEAR)) as plane:
         gate = Gate(plane)
         first = asyncio.create_task(plane.infer(*one(1)))
         assert await asyncio.to_thread(gate.entered.wait, 5)
@@ -287,7 +287,7 @@ async def test_a_request_the_model_fails_on_fails_alone(tmp_path: Path) -> None:
         "inputs": [{"name": "i", "type": "int64"}],
         "outputs": [{"name": "y", "type": "float32"}],
     }
-    async with serving(configure(tmp_path, lookup, contract), inline_rows=0) as plane:
+    async with serving(configure(tmp_path, lookup, contract)) as plane:
         gate = Gate(plane)
         tasks = [asyncio.create_task(plane.infer(tensor("i", "INT64", [0])))]
         assert await asyncio.to_thread(gate.entered.wait, 5)
@@ -309,7 +309,7 @@ def _node(*args: Any) -> Any:
 
 async def test_overload_is_turned_away_with_a_time_to_come_back(tmp_path: Path) -> None:
     config = configure(tmp_path, linear(), LINEAR)
-    async with serving(config, max_waiting=2, inline_rows=0) as plane:
+    async with serving(config, max_waiting=2) as plane:
         gate = Gate(plane)
         tasks = [asyncio.create_task(plane.infer(*one(1)))]
         assert await asyncio.to_thread(gate.entered.wait, 5)
@@ -324,7 +324,7 @@ async def test_overload_is_turned_away_with_a_time_to_come_back(tmp_path: Path) 
 
 async def test_a_batch_has_at_most_the_rows_allowed(tmp_path: Path) -> None:
     config = configure(tmp_path, linear(), LINEAR, maxBatchRows=4)
-    async with serving(config, inline_rows=0) as plane:
+    async with serving(config) as plane:
         gate = Gate(plane)
         tasks = [asyncio.create_task(plane.infer(*three()))]
         assert await asyncio.to_thread(gate.entered.wait, 5)

@@ -33,6 +33,7 @@ class World:
         self.run("CREATE TABLE people (id TEXT PRIMARY KEY, age INTEGER, spend REAL)")
         self.run("INSERT INTO people VALUES ('a', 30, 2), ('b', 40, 4), ('none', NULL, NULL)")
         self.run("INSERT INTO people VALUES ('old', 130, 1), ('odd', 30.5, 1), ('text', 'x', 1)")
+        self.run("INSERT INTO people VALUES ('inf', 9e999, 1)")
 
     def run(self, *statements: str) -> None:
         with sqlite3.connect(self.file) as connection:
@@ -104,17 +105,47 @@ async def test_what_is_not_covered_or_has_no_key_is_asked_for(world: World) -> N
 
 async def test_looked_up_values_keep_the_contract(world: World) -> None:
     async with world.serve() as plane:
-        for key, told in (
-            ("old", "age: 130 is above 120 (row 1)"),
-            ("odd", "age: 30.5 is not a whole number (the feature database, key 'odd') (row 1)"),
-            ("text", "age: 'x' is not a whole number (the feature database, key 'text') (row 1)"),
-            ("none", "age: missing: not in the feature database, key 'none' (row 1)"),
-            ("nobody", "age: missing: not in the feature database, key 'nobody' (row 1)"),
+        # A bad value is the database's fault, a key it does not have the client's.
+        for key, status, told in (
+            ("old", 502, "age: 130 is above 120 (row 1)"),
+            (
+                "odd",
+                502,
+                "age: 30.5 is not a whole number (the feature database, key 'odd') (row 1)",
+            ),
+            (
+                "text",
+                502,
+                "age: 'x' is not a whole number (the feature database, key 'text') (row 1)",
+            ),
+            (
+                "inf",
+                502,
+                "age: inf is not finite (the feature database, key 'inf') (row 1)",
+            ),
+            ("none", 400, "age: missing: not in the feature database, key 'none' (row 1)"),
+            ("nobody", 400, "age: missing: not in the feature database, key 'nobody' (row 1)"),
         ):
             answer = await plane.infer(tensor("id", "BYTES", ["a", key]), RATE)
-            assert refused(answer) == (400, told)
+            assert refused(answer) == (status, told)
             assert answer.json()["rows"][0]["key"] == key
         assert await plane.metric("fourways_feature_misses_total") == 1
+        assert await plane.metric("fourways_feature_faults_total") == 4
+
+
+async def test_metadata_name_the_key_and_what_the_database_fills_in(world: World) -> None:
+    async with world.serve() as plane:
+        inputs = (await plane.client.get("/v2/models/churn")).json()["inputs"]
+        assert inputs[0] == {
+            "name": "id",
+            "datatype": "BYTES",
+            "shape": [-1],
+            "parameters": {"entity_key": True},
+        }
+        looked_up = [
+            field["name"] for field in inputs if "looked_up" in field.get("parameters", {})
+        ]
+        assert looked_up == ["age", "spend"]
 
 
 async def test_defaults_and_missing_values(world: World) -> None:
@@ -122,7 +153,7 @@ async def test_defaults_and_missing_values(world: World) -> None:
     async with world.serve(NULLABLE, defaults=defaults) as plane:
         given = tensor("id", "BYTES", ["nobody"]), tensor("rate", "FP32", [1])
         # The model is told NaN, and its NaN is no answer: so spend arrived as missing.
-        assert refused(await plane.infer(*given)) == (400, "score: the model answered NaN (row 0)")
+        assert refused(await plane.infer(*given)) == (500, "score: the model answered NaN (row 0)")
         answer = await plane.infer(*given, tensor("spend", "FP32", [2]))
         assert scores(answer) == [6.125]
         assert answer.json()["parameters"] == {"features": "looked up"}
@@ -161,7 +192,7 @@ async def test_shapes_texts_truths_and_whole_keys(world: World) -> None:
             "grid_out": [1, 2, 3, 4],
         }
         answer = await plane.infer(tensor("id", "INT64", [8]), tensor("word", "BYTES", ["a"]))
-        assert refused(answer)[0] == 400
+        assert refused(answer)[0] == 502
         assert answer.json()["field"] == "flag"
         told = tensor("flag", "BOOL", [True]), tensor("big", "UINT64", [1])
         answer = await plane.infer(tensor("id", "INT64", [8]), *told)

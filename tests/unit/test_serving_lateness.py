@@ -43,7 +43,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Stuck:
 
 async def test_who_waits_for_a_model_that_hangs_is_told(tmp_path: Path, stuck: Stuck) -> None:
     config = configure(tmp_path, linear(), LINEAR, timeoutSeconds=0.2)
-    async with serving(config, inline_rows=0) as plane:
+    async with serving(config) as plane:
         stuck.go.clear()
         stuck.asked.clear()
         first = asyncio.ensure_future(plane.infer(RECORD))
@@ -70,7 +70,7 @@ async def test_who_waits_for_a_model_that_hangs_is_told(tmp_path: Path, stuck: S
 
 async def test_a_model_in_time_is_not_disturbed(tmp_path: Path, stuck: Stuck) -> None:
     config = configure(tmp_path, linear(), LINEAR, timeoutSeconds=5)
-    async with serving(config, inline_rows=0) as plane:
+    async with serving(config) as plane:
         answers = await asyncio.gather(*(plane.infer(RECORD) for _ in range(20)))
         assert {answer.status_code for answer in answers} == {200}
         assert await plane.metric("fourways_inference_timeouts_total") == 0

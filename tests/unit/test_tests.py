@@ -38,6 +38,8 @@ SLEEPS = {
     "unit/test_gateway_stream.py::test_prefer_wait_holds_until_the_answer_is_there": (
         "counts how often the store is read within a period"
     ),
+    "unit/test_gateway_pool.py::answer": "a server that is slow",
+    "unit/test_serving_batcher.py::score": "a model that is slow",
     "cluster/test_operator_process.py::still": "nothing may be written within the period",
 }
 """Where a test may sleep, and why: to play someone slow, or to show that nothing happens."""

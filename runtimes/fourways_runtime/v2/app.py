@@ -18,6 +18,7 @@ from fourways_runtime.metrics import exposition
 
 from .body import is_heavy
 from .dataplane import READY, add_routes, listed
+from .deadline import timeout_of
 from .observed import ServingMetrics
 from .off_loop import off_loop
 from .protocol import DATATYPES
@@ -76,28 +77,47 @@ class ModelServer:
             self._require_model(request)
         if self._reader is None or self._batcher is None:
             raise HttpError(503, _LOADING, _RETRY)
+        timeout = timeout_of(request)
         if is_heavy(request):
-            return self._infer_heavy(request, self._reader, self._batcher)
+            return self._infer_heavy(request, self._reader, self._batcher, timeout)
         inference = self._reader.take(request)
         if inference.missing and self._enricher is not None:
-            complete = self._enricher.complete(cast("InferenceRequest", inference))
-            return self._infer_enriched(complete, self._batcher)
-        return self._batcher.ask(inference)
+            given = cast("InferenceRequest", inference)
+            return self._infer_enriched(given, self._enricher, self._batcher, timeout)
+        return self._batcher.ask(inference, None, timeout)
 
     async def _infer_heavy(
-        self, request: Request, reader: RequestTemplates, batcher: Batcher
+        self,
+        request: Request,
+        reader: RequestTemplates,
+        batcher: Batcher,
+        within: float | None,
     ) -> Response:
         since = monotonic()
         inference = await off_loop(reader.read, request)
         if inference.missing and self._enricher is not None:
-            inference = await self._enricher.complete(inference)
-        return await batcher.ask(inference, since)
+            inference = await self._complete(inference, self._enricher)
+        return await batcher.ask(inference, since, within)
 
     async def _infer_enriched(
-        self, complete: Awaitable[InferenceRequest], batcher: Batcher
+        self,
+        inference: InferenceRequest,
+        enricher: FeatureEnricher,
+        batcher: Batcher,
+        within: float | None,
     ) -> Response:
         since = monotonic()
-        return await batcher.ask(await complete, since)
+        return await batcher.ask(await self._complete(inference, enricher), since, within)
+
+    async def _complete(
+        self, inference: InferenceRequest, enricher: FeatureEnricher
+    ) -> InferenceRequest:
+        try:
+            return await enricher.complete(inference)
+        except HttpError as error:
+            if error.response.status == 502:  # a value of the database's is bad
+                self.metrics.feature_faults()
+            raise
 
     def metadata(self, request: Request) -> Response:
         """Describe the model."""

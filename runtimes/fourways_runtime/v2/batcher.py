@@ -1,11 +1,19 @@
 """Requests that arrive together are scored together: one batch for a tick of the event loop.
 
 Owns the queue between HTTP and the model. Nobody waits for company: a batch is what one turn of the
-loop brought, up to a cap on rows. A batch the model needs long for runs on a single worker thread,
-so that the loop goes on answering probes; what arrives meanwhile is the next batch. The queue is
-bounded: beyond it a request is turned away at once. So is the wait: what has waited too long is
-answered instead of scored. No request has a timer of its own for that: the queue is looked at
-before each batch, and by one timer while a batch is with the worker.
+loop brought. Everything is bounded by time, as the model's batches take it:
+
+* A batch holds what can be scored before the first of its requests is due, up to a cap on rows.
+* A request that cannot be answered before it is due is refused when it comes, with 503; one that
+  could not be answered after all is refused before it is scored.
+* A batch that is quick runs on the event loop, any other on a worker thread, so that the loop goes
+  on answering probes. What is quick real batches tell: the warm-up's made-up records may take
+  another path through the model. So the first ones run on the thread, and one that is slow after
+  all sends those after it there for a while.
+
+A request whose client has left is not scored. One whose client sends no more may still be read, or
+may have left: it is scored when there is time for it. No request has a timer of its own: the queue
+is looked at before each batch, and by one timer while a batch is with the worker.
 """
 
 from __future__ import annotations
@@ -15,24 +23,52 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, thread_time
 
 from fourways_http import HttpError, Promise, Response
 
+from .batch_times import BatchTimes
 from .observed import ServingMetrics
 from .request import InferenceRequest
-from .scorer import RequestOutcome, RequestScorer, ScoredPart, overloaded
+from .scorer import FeatureFault, ModelFault, RequestOutcome, RequestScorer, ScoredPart, overloaded
 from .templates import UnparsedRequest
 
-MAX_WAITING = 2048
-"""Requests that wait, at the most."""
+MAX_WAITING = 8192
+"""Requests that wait, at most; time bounds them long before."""
 
 WAITING_BATCHES = 16
-"""Full batches of rows that wait, at the most."""
+"""Full batches of rows that wait, at most: their values are in memory."""
+
+INLINE_SECONDS = 0.001
+"""A batch that takes longer leaves the event loop to others."""
+
+LARGE_ANSWER = 10_000
+"""Values; an answer with more is rendered on the worker thread."""
+
+_PROBATION = 8
+"""Batches of real requests that run on the thread before one may run on the event loop."""
+
+_SLOW, _VERY_SLOW = 4 * INLINE_SECONDS, 200 * INLINE_SECONDS
+_SLOW_IN_A_ROW = 3
+_DISTRUST, _LONGEST_DISTRUST = 5.0, 60.0
+_SAFETY = 0.85
+"""Share of the time left that is planned with."""
 
 Render = Callable[[UnparsedRequest | InferenceRequest, ScoredPart], Response]
-_Waiting = tuple[UnparsedRequest | InferenceRequest, Promise, float]
-"""With when it came, in seconds of ``monotonic()``."""
+
+
+class _Waiting:
+    """A request in the queue. ``due`` is in seconds of ``monotonic()``."""
+
+    __slots__ = ("due", "inference", "promise", "rows")
+
+    def __init__(
+        self, inference: UnparsedRequest | InferenceRequest, promise: Promise, rows: int, due: float
+    ) -> None:
+        self.inference = inference
+        self.promise = promise
+        self.rows = rows
+        self.due = due
 
 
 class Batcher:
@@ -45,41 +81,62 @@ class Batcher:
         metrics: ServingMetrics,
         *,
         max_rows: int,
-        inline_rows: int,
+        warm_up: Sequence[tuple[int, float]] = (),
+        proven: bool = False,
+        row_values: int = 1,
         max_waiting: int = MAX_WAITING,
         timeout: float = inf,
     ) -> None:
-        """``inline_rows``: a batch of more rows runs on the worker thread. ``timeout`` (s): what
-        takes longer is refused."""
+        """``warm_up``: rows and seconds of batches of made-up records. ``proven``: they may be
+        trusted as those of real ones. ``row_values``: values of one row's answer. ``timeout`` (s):
+        what takes longer is refused."""
         self._scorer = scorer
         self._render = render
         self._metrics = metrics
         self._max_rows = max_rows
-        self._inline_rows = inline_rows
         self._max_waiting = max_waiting
         self._timeout = timeout
         self._most_rows = max_rows * WAITING_BATCHES
+        self._large_rows = max(0, LARGE_ANSWER // max(1, row_values))
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._rows = 0
         self._under_way = False  # a batch is scheduled or being scored
+        self._done_at = 0.0  # when the batch with the worker should be done
         self._watching: asyncio.TimerHandle | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._times = BatchTimes()  # as they passed on the clock
+        self._quick = BatchTimes()  # on the thread: what it computed, without its waits
+        for rows, seconds in warm_up:
+            self._times.note(rows, seconds)
+            self._quick.note(rows, seconds)
+        self._probation = 0 if proven else _PROBATION
+        self._slow_in_a_row = 0
+        self._distrust = _DISTRUST
+        self._distrusted_until = 0.0
         metrics.waiting.set_function(lambda: float(len(self._waiting)))
 
     def ask(
-        self, inference: UnparsedRequest | InferenceRequest, since: float | None = None
+        self,
+        inference: UnparsedRequest | InferenceRequest,
+        since: float | None = None,
+        timeout: float | None = None,
     ) -> Promise:
-        """Return the answer to come. Raises HttpError 503 where too many wait.
+        """Return the answer to come. Raises HttpError 503 where it could not come in time.
 
-        ``since`` is when the request came, where that was before now.
+        ``since`` is when the request came, where that was before now; ``timeout`` (s) is the
+        client's, where it is shorter than the server's.
         """
-        if len(self._waiting) >= self._max_waiting or self._rows >= self._most_rows:
+        now = monotonic()
+        within = self._timeout if timeout is None else min(timeout, self._timeout)
+        due = (now if since is None else since) + within
+        rows = inference.rows
+        if self._under_way and self._is_too_much(rows, due - now, now):
             self._metrics.rejected()
             raise overloaded("too many requests wait for the model: try again")
         promise = Promise()
-        self._waiting.append((inference, promise, monotonic() if since is None else since))
-        self._rows += inference.rows
+        self._waiting.append(_Waiting(inference, promise, rows, due))
+        self._rows += rows
         if not self._under_way:
             self._under_way = True
             self._loop.call_soon(self._turn)
@@ -89,98 +146,218 @@ class Batcher:
         """Let the worker thread go."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
+    def _is_too_much(self, rows: int, left: float, now: float) -> bool:
+        """Tell whether what is ahead leaves no time for a request of so many rows."""
+        if len(self._waiting) >= self._max_waiting or self._rows >= self._most_rows:
+            return True
+        if left == inf:
+            return False
+        ahead = self._times.seconds(self._rows + rows)
+        if self._done_at:
+            # One that is late already may need as long again.
+            ahead += abs(self._done_at - now)
+        return ahead > left * _SAFETY
+
+    # ---- batches
+
     def _turn(self) -> None:
         """Score the next batch; the one after it takes its turn when this one is done."""
-        self._drop_late()
-        if not self._waiting:
+        batch, rows = self._next(monotonic())
+        if not batch:
             self._under_way = False
             return
-        batch, rows = self._next()
-        inferences = [waiting[0] for waiting in batch]
-        if rows <= self._inline_rows:
-            self._deliver(batch, *self._timed(inferences))
+        self._metrics.batch(len(batch), rows)
+        if self._may_run_here(rows):
+            started = perf_counter()
+            outcomes = self._scorer.score([one.inference for one in batch])
+            seconds = perf_counter() - started
+            self._ran_here(rows, seconds)
+            self._deliver(batch, outcomes, rows, seconds)
             self._again()
             return
-        scored = self._loop.run_in_executor(self._worker, self._timed, inferences)
-        scored.add_done_callback(lambda done: self._scored(batch, done))
+        self._done_at = monotonic() + self._times.seconds(rows)
+        inferences = [one.inference for one in batch]
+        scored = self._loop.run_in_executor(self._worker, self._on_thread, inferences, rows)
+        scored.add_done_callback(lambda done: self._scored(batch, rows, done))
         self._watch(batch)
 
+    def _on_thread(
+        self, inferences: Sequence[UnparsedRequest | InferenceRequest], rows: int
+    ) -> tuple[list[RequestOutcome], float, float]:
+        """Score; return what it took on the clock, and what this thread computed."""
+        started, computed = perf_counter(), thread_time()
+        outcomes = self._scorer.score(inferences)
+        return outcomes, perf_counter() - started, thread_time() - computed
+
     def _scored(
-        self, batch: list[_Waiting], done: asyncio.Future[tuple[list[RequestOutcome], float]]
+        self,
+        batch: list[_Waiting],
+        rows: int,
+        done: asyncio.Future[tuple[list[RequestOutcome], float, float]],
     ) -> None:
         if self._watching is not None:
             self._watching.cancel()
-        if not done.cancelled():
-            self._deliver(batch, *done.result())
-            self._again()
+        self._done_at = 0.0
+        if done.cancelled():
+            return
+        outcomes, seconds, computed = done.result()
+        self._quick.note(rows, computed)
+        if self._probation:
+            self._probation -= 1
+        self._deliver(batch, outcomes, rows, seconds)
+        self._again()
 
     def _again(self) -> None:
         self._under_way = bool(self._waiting)
         if self._waiting:
             self._loop.call_soon(self._turn)
 
+    def _next(self, now: float) -> tuple[list[_Waiting], int]:
+        """Take the next batch out of the queue, and refuse what can no longer be answered."""
+        waiting = self._waiting
+        batch: list[_Waiting] = []
+        doubtful: list[_Waiting] = []
+        rows, first_due = 0, inf
+        while waiting:
+            one = waiting[0]
+            others = bool(batch) or len(waiting) > 1
+            together, due = rows + one.rows, min(first_due, one.due)
+            if one.promise.abandoned:
+                self._pop().promise.set_exception(_left())
+            elif one.due <= now or (others and not self._fits(one.rows, one.due - now)):
+                # Alone it is scored all the same: what the model takes must be seen again.
+                self._refuse_late(self._pop(), now)
+            elif one.promise.half_closed and len(waiting) > 1:
+                doubtful.append(self._pop())
+            elif batch and (together > self._max_rows or not self._fits(together, due - now)):
+                break
+            else:
+                batch.append(self._pop())
+                rows, first_due = together, due
+        for one in doubtful:
+            waiting.append(one)
+            self._rows += one.rows
+        return batch, rows
+
+    def _pop(self) -> _Waiting:
+        one = self._waiting.popleft()
+        self._rows -= one.rows
+        return one
+
+    def _fits(self, rows: int, left: float) -> bool:
+        return self._times.seconds(rows) <= left * _SAFETY
+
+    def _refuse_late(self, one: _Waiting, now: float) -> None:
+        if one.due <= now:
+            self._metrics.timed_out()
+            text = f"the request waited over {self._timeout:g} s for the model: try again"
+        else:
+            self._metrics.rejected()
+            text = "the model has no time left for the request: try again"
+        one.promise.set_exception(overloaded(text))
+
+    # ---- where a batch runs
+
+    def _may_run_here(self, rows: int) -> bool:
+        return (
+            not self._probation
+            and self._quick.seconds(rows) <= INLINE_SECONDS
+            and (not self._distrusted_until or self._trusts_again())
+        )
+
+    def _trusts_again(self) -> bool:
+        if monotonic() < self._distrusted_until:
+            return False
+        self._distrusted_until = 0.0
+        return True
+
+    def _ran_here(self, rows: int, seconds: float) -> None:
+        self._quick.note(rows, min(seconds, _SLOW))
+        if seconds < _SLOW:
+            self._slow_in_a_row = 0
+            return
+        # Once may be the machine's doing: the processor was taken away for a time slice.
+        self._slow_in_a_row += 1
+        if seconds > _VERY_SLOW or self._slow_in_a_row >= _SLOW_IN_A_ROW:
+            self._slow_in_a_row = 0
+            self._distrusted_until = monotonic() + self._distrust
+            self._distrust = min(2 * self._distrust, _LONGEST_DISTRUST)
+
+    # ---- time
+
     def _watch(self, batch: list[_Waiting]) -> None:
         """See that nobody waits too long for a batch that is with the worker, or behind it."""
-        if self._timeout == inf:
+        pending = [one.due for one in (*batch, *self._waiting) if not one.promise.done()]
+        due = min(pending, default=inf)
+        if due == inf and self._timeout == inf:
             return
-        pending = [since for _, promise, since in (*batch, *self._waiting) if not promise.done()]
-        wait = self._timeout / 4  # who comes while nobody waits is seen soon enough
-        if pending:
-            wait = max(0.0, min(pending) + self._timeout - monotonic())
+        # Who comes while nobody waits is seen soon enough.
+        wait = self._timeout / 4 if due == inf else max(0.0, due - monotonic())
         self._watching = self._loop.call_later(wait, self._too_long, batch)
 
     def _too_long(self, batch: list[_Waiting]) -> None:
-        latest = monotonic() - self._timeout
-        for _, promise, since in batch:
-            if since <= latest and not promise.done():
-                self._late(promise, HttpError(504, f"the model took over {self._timeout:g} s"))
-        self._drop_late()
+        now = monotonic()
+        for one in batch:
+            if one.due <= now and not one.promise.done():
+                self._metrics.timed_out()
+                text = f"the model took over {self._timeout:g} s"
+                one.promise.set_exception(HttpError(504, text))
+        for one in [one for one in self._waiting if one.due <= now]:
+            self._waiting.remove(one)
+            self._rows -= one.rows
+            self._refuse_late(one, now)
         self._watch(batch)
 
-    def _drop_late(self) -> None:
-        """Answer those who waited too long. Who came first is in front, but for lookups."""
-        latest = monotonic() - self._timeout
-        waiting = self._waiting
-        while waiting and waiting[0][2] <= latest:
-            inference, promise, _ = waiting.popleft()
-            self._rows -= inference.rows
-            text = f"the request waited over {self._timeout:g} s for the model: try again"
-            self._late(promise, overloaded(text))
-
-    def _late(self, promise: Promise, error: HttpError) -> None:
-        self._metrics.timed_out()
-        promise.set_exception(error)
-
-    def _next(self) -> tuple[list[_Waiting], int]:
-        waiting = self._waiting
-        batch = [waiting.popleft()]
-        rows = batch[0][0].rows
-        while waiting and rows + waiting[0][0].rows <= self._max_rows:
-            batch.append(waiting.popleft())
-            rows += batch[-1][0].rows
-        self._rows -= rows
-        self._metrics.batch(len(batch), rows)
-        return batch, rows
-
-    def _timed(
-        self, inferences: Sequence[UnparsedRequest | InferenceRequest]
-    ) -> tuple[list[RequestOutcome], float]:
-        started = perf_counter()
-        return self._scorer.score(inferences), perf_counter() - started
+    # ---- answers
 
     def _deliver(
-        self, batch: list[_Waiting], outcomes: list[RequestOutcome], seconds: float
+        self, batch: list[_Waiting], outcomes: list[RequestOutcome], rows: int, seconds: float
     ) -> None:
+        self._times.note(rows, seconds)
         self._metrics.scored(seconds)
-        for (inference, promise, _), outcome in zip(batch, outcomes, strict=True):
+        for one, outcome in zip(batch, outcomes, strict=True):
+            promise = one.promise
             if promise.done():
                 continue
-            if type(outcome) is ScoredPart:
+            if promise.abandoned:
+                promise.set_exception(_left())
+            elif type(outcome) is ScoredPart:
+                if one.rows > self._large_rows:
+                    self._render_large(one, outcome)
+                    continue
                 try:
-                    promise.set_result(self._render(inference, outcome))
+                    promise.set_result(self._render(one.inference, outcome))
                 except Exception as error:  # noqa: BLE001  (its neighbours get their answers)
                     promise.set_exception(error)
             elif isinstance(outcome, Exception):
-                if not isinstance(outcome, HttpError):
-                    self._metrics.failed()
+                self._count(outcome)
                 promise.set_exception(outcome)
+
+    def _render_large(self, one: _Waiting, part: ScoredPart) -> None:
+        rendered = self._loop.run_in_executor(self._worker, self._render, one.inference, part)
+
+        def settle(done: asyncio.Future[Response]) -> None:
+            if done.cancelled():
+                one.promise.set_exception(overloaded("the server is stopping"))
+                return
+            error = done.exception()
+            if isinstance(error, Exception):
+                one.promise.set_exception(error)
+            else:
+                one.promise.set_result(done.result())
+
+        rendered.add_done_callback(settle)
+
+    def _count(self, error: Exception) -> None:
+        if isinstance(error, ModelFault):
+            self._metrics.failed()
+            self._metrics.model_faults(error.rows)
+        elif isinstance(error, FeatureFault):
+            self._metrics.feature_faults()
+        elif not isinstance(error, HttpError):
+            self._metrics.failed()
+
+
+def _left() -> HttpError:
+    """What a request is settled with whose client has left; nobody reads it."""
+    return HttpError(499, "the client has left")

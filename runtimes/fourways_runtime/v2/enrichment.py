@@ -23,8 +23,9 @@ from fourways_runtime.scoring.decode import by_record
 from fourways_runtime.scoring.features import FeatureReader, Row
 
 from .request import InferenceRequest
-from .scorer import overloaded
+from .scorer import FeatureFault, overloaded
 
+_MISSING = "missing: "
 LOOKED_UP = "looked up"
 DEFAULTS = "defaults"
 
@@ -68,7 +69,8 @@ class FeatureEnricher:
 
         Raises:
             HttpError: 503 where the database does not answer and no defaults are wanted; 400 where
-                a value is missing or breaks the contract.
+                it has nothing for a key.
+            FeatureFault: it has a value that the contract does not allow.
 
         """
         keys: list[Key] = inference.keys or []
@@ -90,8 +92,12 @@ class FeatureEnricher:
             for row, reason in faults.items():
                 bad.setdefault(row, (name, self._told(reason, keys[row])))
         if bad:
-            raise inference.refuse([(row, *bad[row]) for row in sorted(bad)])
-        return replace(inference, columns=columns, missing=(), features=source)
+            wrong = [(row, *bad[row]) for row in sorted(bad)]
+            if any(reason.startswith(_MISSING) for _, _, reason in wrong):
+                raise inference.refuse(wrong)  # the client's keys are not there
+            raise FeatureFault(inference, wrong)
+        looked_up = inference.missing
+        return replace(inference, columns=columns, missing=(), features=source, looked_up=looked_up)
 
     def _column(self, field: InputField, rows: Sequence[Row]) -> tuple[Array, Faults]:
         """Return the input's values (rows, *shape) and faults by row."""
@@ -125,7 +131,7 @@ class FeatureEnricher:
     @staticmethod
     def _told(reason: str, key: Key) -> str:
         where = f"the feature database, key {shown(key)}"
-        return f"missing: not in {where}" if reason.endswith("missing") else f"{reason} ({where})"
+        return f"{_MISSING}not in {where}" if reason.endswith("missing") else f"{reason} ({where})"
 
 
 _NOTHING: Row = {}

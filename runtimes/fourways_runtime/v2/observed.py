@@ -23,7 +23,17 @@ class ServingMetrics:
         )
         rejected = Counter(
             "fourways_inference_rejected",
-            "Requests answered 503 because too many were waiting.",
+            "Requests answered 503 because the model had no time for them.",
+            registry=registry,
+        )
+        model_faults = Counter(
+            "fourways_model_bad_rows",
+            "Rows whose answer by the model breaks the contract: NaN, infinite, out of range.",
+            registry=registry,
+        )
+        feature_faults = Counter(
+            "fourways_feature_faults",
+            "Requests refused for a value of the feature database that breaks the contract.",
             registry=registry,
         )
         timed_out = Counter(
@@ -49,6 +59,8 @@ class ServingMetrics:
             registry=registry,
         )
         self.failed = failures.inc
+        self.model_faults = model_faults.inc
+        self.feature_faults = feature_faults.inc
         self.rejected = rejected.inc
         self.timed_out = timed_out.inc
         self.scored = seconds.observe

@@ -18,7 +18,7 @@ other fields are refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -80,7 +80,13 @@ class InferenceRequest:
     """Whether keys without a prediction are no fault (deployments that answer from the store)."""
 
     bad: tuple[BadRow, ...] = ()
-    """Rows found to be bad while the request was read; only where it is ``partial``."""
+    """Rows found to be bad while the request was read, where it is ``partial``: left out here."""
+
+    given: tuple[int, ...] | None = None
+    """Positions in the request of the rows that are here, where some were left out."""
+
+    looked_up: tuple[str, ...] = ()
+    """Inputs that the feature database filled in."""
 
     @property
     def asks_nothing_special(self) -> bool:
@@ -120,18 +126,39 @@ class InferenceRequest:
         block = 0 if self.block is None else self.block.nbytes
         return block + sum(column.nbytes for column in self.columns.values())
 
-    def refuse(self, bad: Sequence[BadRow], status: int = 400) -> HttpError:
+    def refuse(self, bad: Sequence[BadRow]) -> HttpError:
         """Return the error that names the first bad rows."""
+        text, more = self.described(bad)
+        return HttpError(400, text, **more)
+
+    def described(self, bad: Sequence[BadRow]) -> tuple[str, dict[str, Any]]:
+        """Describe the first bad rows and count the others: a text, and the answer's fields."""
         row, field, reason = bad[0]
         told = [self.told(one) for one in bad[:_TOLD_ROWS]]
-        text = f"{field}: {reason} (row {row})"
-        more: dict[str, Any] = {"rows": told, "bad_rows": len(bad)}
-        return HttpError(status, text, field=field, reason=reason, row=row, **more)
+        first = {"field": field, "reason": reason, "row": row}
+        return f"{field}: {reason} (row {row})", {**first, "rows": told, "bad_rows": len(bad)}
+
+    def without(self, bad: Sequence[BadRow]) -> InferenceRequest:
+        """Return the request without its bad rows, which it names instead."""
+        good = np.ones(self.rows, bool)
+        good[[row for row, _, _ in bad]] = False
+        given = tuple(np.flatnonzero(good).tolist())
+        return replace(
+            self,
+            rows=len(given),
+            keys=None if self.keys is None else [self.keys[at] for at in given],
+            block=None if self.block is None else self.block[good],
+            columns={name: values[good] for name, values in self.columns.items()},
+            bad=tuple(bad),
+            given=given,
+        )
 
     def told(self, bad: BadRow) -> dict[str, Any]:
         """Describe a bad row for the client."""
         at, name, why = bad
-        key = {} if self.keys is None else {"key": self.keys[at]}
+        key = {}
+        if self.keys is not None and self.given is None:
+            key["key"] = self.keys[at]
         return {"row": at, **key, "field": name, "reason": why}
 
 
@@ -202,9 +229,9 @@ class RequestReader:
         )
         if reading.bad:
             bad = [(row, *reading.bad[row]) for row in sorted(reading.bad)]
-            if not inference.partial:
+            if not inference.partial or len(bad) == inference.rows:
                 raise inference.refuse(bad)
-            inference.bad = tuple(bad)
+            return inference.without(bad)
         return inference
 
     def _asked(self, outputs: Any, binary: bool) -> tuple[tuple[str, bool], ...] | None:

@@ -55,6 +55,9 @@ class Renderer:
         self._who = {"model_name": name, "model_version": version}
         self._outputs = {output.name: output for output in contract.outputs}
         self._data = [_Data(output) for output in contract.outputs]
+        self.row_values = sum(prod(output.shape) for output in contract.outputs)
+        """Values of one row's answer."""
+
         self._numeric = all(output.type != "string" for output in contract.outputs)
         # Both by the number of rows, which is bounded.
         self._frame, self._header = cache(self._frame_of), cache(self._header_of)
@@ -124,8 +127,9 @@ class Renderer:
 def _partial(inference: InferenceRequest, part: ScoredPart) -> dict[str, Any]:
     """Say which rows are answered, and what is wrong with the first of the others."""
     bad = {at for at, _, _ in part.bad}
+    rows = part.stop - part.start + len(bad)
     return {
-        "rows": [row for row in range(inference.rows) if row not in bad],
+        "rows": [row for row in range(rows) if row not in bad],
         "bad_rows": len(part.bad),
         "errors": [inference.told(one) for one in part.bad[:MAX_ROWS_TOLD]],
     }

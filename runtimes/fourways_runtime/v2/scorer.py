@@ -38,6 +38,23 @@ class ScoredPart:
     """Rows of the request that are not among them, where the request is partial."""
 
 
+class ModelFault(HttpError):
+    """The model's answer breaks the contract: NaN, infinite, out of range, an unknown label."""
+
+    def __init__(self, inference: InferenceRequest, bad: Sequence[BadRow]) -> None:
+        text, more = inference.described(bad)
+        super().__init__(500, text, **more)
+        self.rows = len(bad)
+
+
+class FeatureFault(HttpError):
+    """The feature database holds a value that the contract does not allow."""
+
+    def __init__(self, inference: InferenceRequest, bad: Sequence[BadRow]) -> None:
+        text, more = inference.described(bad)
+        super().__init__(502, text, **more)
+
+
 RequestOutcome = ScoredPart | Exception
 """A request's answers, or the error it is to be answered with."""
 
@@ -53,6 +70,7 @@ class RequestScorer:
         self._pipeline = Pipeline(contract, model)
         self._wide = DenseBatch.of(contract, model, max_rows)
         self._names = [field.name for field in contract.inputs]
+        self._outputs = frozenset(field.name for field in contract.outputs)
         self._positions = np.arange(max_rows)
 
     def score(self, asked: Sequence[UnparsedRequest | InferenceRequest]) -> list[RequestOutcome]:
@@ -112,15 +130,36 @@ class RequestScorer:
         for reject in sorted(scored.rejects, key=lambda reject: reject.row):
             at = bisect_right(ends, reject.row)
             row = reject.row - (ends[at] - inferences[at].rows)
+            given = inferences[at].given
+            row = row if given is None else given[row]
             bad.setdefault(at, []).append((row, reject.field, reject.reason))
         stops = np.searchsorted(answers.rows, ends).tolist()
         texts: dict[str, list[bytes]] = {}
-        return [
-            inference.refuse(bad[at])
-            if at in bad
-            else ScoredPart(outputs, stops[at] - inference.rows, stops[at], texts)
-            for at, inference in enumerate(inferences)
+        outcomes: list[RequestOutcome] = []
+        for at, inference in enumerate(inferences):
+            start, wrong = stops[at - 1] if at else 0, bad.get(at, [])
+            if wrong and (not inference.partial or start == stops[at]):
+                outcomes.append(self._fault(inference, wrong))
+            else:
+                wrong = sorted([*inference.bad, *wrong])
+                outcomes.append(ScoredPart(outputs, start, stops[at], texts, tuple(wrong)))
+        return outcomes
+
+    def _fault(self, inference: InferenceRequest, bad: list[BadRow]) -> Exception:
+        """Return the error of whoever is at fault: the client where one of its values is bad."""
+        model = [one for one in bad if self._is_the_model_s(one)]
+        features = [
+            one for one in bad if one[1] in inference.looked_up and not self._is_the_model_s(one)
         ]
+        if len(model) + len(features) < len(bad):
+            return inference.refuse(bad)
+        return FeatureFault(inference, features) if features else ModelFault(inference, model)
+
+    def _is_the_model_s(self, bad: BadRow) -> bool:
+        _, name, reason = bad
+        return name in self._outputs and (
+            name not in self._names or reason.startswith("the model answered")
+        )
 
     def _block(self, inference: InferenceRequest) -> Array:
         if inference.block is not None:
@@ -155,7 +194,8 @@ def _parted(
     start = 0
     for one in asked:
         stop = start + one.rows
-        parts.append(ScoredPart(answers, start, stop, texts))
+        bad = one.bad if isinstance(one, InferenceRequest) else ()
+        parts.append(ScoredPart(answers, start, stop, texts, bad))
         start = stop
     return parts
 

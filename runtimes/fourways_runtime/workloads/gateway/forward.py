@@ -30,6 +30,7 @@ from fourways_http import (
     TooManyWaiting,
     json_response,
 )
+from fourways_runtime.v2.deadline import timeout_of
 from fourways_runtime.v2.protocol import DATATYPES, KEY_ALIAS, read_key
 
 from .mode import RETRY, links
@@ -74,7 +75,8 @@ class RealtimeHandler:
         self._quiet_until = 0.0
         if route.url is not None:
             timeout = route.timeout_seconds + MARGIN_SECONDS
-            self._pool = Pool(Origin.parse(route.url), timeout, self._explain)
+            origin = Origin.parse(route.url)
+            self._pool = Pool(origin, timeout, self._explain, slack_seconds=MARGIN_SECONDS)
             connections.labels(name).set_function(lambda: float(self._connections()))
 
     def _connections(self) -> int:
@@ -117,7 +119,8 @@ class RealtimeHandler:
             if len(header[0]) in _LENGTHS and header[0].lower() in _PASSED
         ]
         then = _passed if request.echo is None else _passed_without_id
-        return self._reached().ask(method, target + suffix, headers, body, then)
+        within = timeout_of(request)
+        return self._reached().ask(method, target + suffix, headers, body, then, within)
 
     def prediction(self, request: Request) -> asyncio.Future[Response]:
         """Ask about one entity whose features the model server looks up itself."""

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from fourways_api import GatewayConfig, Route
 from fourways_http import Limits, Server, run_until_signal
 from fourways_runtime.config import read_gateway_config
+from fourways_runtime.memory import share_of_memory
 from fourways_runtime.process import listen, new_registry, run_server
 
 from .app import Gateway
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from ..streaming import Publisher
 
-_LIMITS = Limits()
+_LIMITS = Limits(buffered_bytes=share_of_memory(0.375, 192 * 2**20))
+"""The rest is the process's own, and what a body takes more while it is put together."""
 
 logger = logging.getLogger("fourways.gateway")
 

@@ -1,7 +1,7 @@
 """From a model's reference to a model that answers: fetched, loaded, checked, warmed up.
 
-Owns the order of these, and how long the model takes: the warm-up finds the largest batch that is
-worth keeping on the event loop. Runs on a thread of its own; the server listens meanwhile.
+Owns the order of these, and the first measurement of what the model takes, which real batches
+revise. Runs on a thread of its own; the server listens meanwhile.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Loaded:
     reader: RequestTemplates
     scorer: RequestScorer
     renderer: Renderer
-    inline_rows: int
-    """Rows the model scores within :data:`INLINE_SECONDS`; 0 where one is too many."""
+    warm_up: tuple[tuple[int, float], ...]
+    """Rows and seconds of batches of made-up records; none where the model answers none."""
 
     digest: str
 
@@ -56,28 +56,32 @@ def load_model(config: ServerConfig) -> Loaded:
     prepared = prepare(config)
     model = prepared.model
     scorer = RequestScorer(contract, model, config.max_batch_rows)
-    inline_rows = _warm_up(config, scorer)
-    logger.info("warmed up", extra={"inline_rows": inline_rows})
+    warm_up = _warm_up(config, scorer)
+    logger.info("warmed up", extra={"seconds_by_rows": {n: round(s, 6) for n, s in warm_up}})
     names = [tensor.name for tensor in model.inputs]
     return Loaded(
         RequestTemplates(RequestReader(contract, names, config.max_batch_rows, left_out)),
         scorer,
         Renderer(config.name, config.model.version, contract),
-        inline_rows,
+        tuple(warm_up),
         prepared.digest,
     )
 
 
-def _warm_up(config: ServerConfig, scorer: RequestScorer) -> int:
-    """Ask about made-up records in ever larger batches; return how many rows are quick enough."""
+def _warm_up(config: ServerConfig, scorer: RequestScorer) -> list[tuple[int, float]]:
+    """Ask about made-up records in ever larger batches, while that is quick; return rows and
+    seconds."""
     record = {field.name: example(field) for field in config.contract.inputs}
-    inline, rows = 0, 1
+    measured: list[tuple[int, float]] = []
+    rows = 1
     try:
         scorer.run(_repeated(record, 1), 1)  # the first call is not like the others
         while rows <= config.max_batch_rows:
-            if _best_time(scorer, _repeated(record, rows), rows) > INLINE_SECONDS:
+            seconds = _best_time(scorer, _repeated(record, rows), rows)
+            measured.append((rows, seconds))
+            if seconds > INLINE_SECONDS:
                 break
-            inline, rows = rows, rows * 2
+            rows *= 2
     except ModelError as error:
         if config.contract.golden_vectors is None:
             raise ModelNotLoadable(
@@ -85,8 +89,7 @@ def _warm_up(config: ServerConfig, scorer: RequestScorer) -> int:
                 " narrow the contract, or give golden vectors"
             ) from None
         logger.warning("the model does not answer a made-up record: %s", error)
-        return 0
-    return config.max_batch_rows if rows > config.max_batch_rows else inline
+    return measured
 
 
 def _best_time(scorer: RequestScorer, columns: dict[str, Array], rows: int) -> float:

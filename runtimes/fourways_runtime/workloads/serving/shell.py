@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from fourways_api.runtime_config import ServerConfig
 from fourways_http import Limits, Server, run_until_signal
 from fourways_runtime.config import read_server_config
+from fourways_runtime.memory import share_of_memory
 from fourways_runtime.metrics import HttpMetrics
 from fourways_runtime.process import in_thread, listen, new_registry, run_server
 from fourways_runtime.retry import await_available
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from .loading import Loaded
 
-_LIMITS = Limits()
+_LIMITS = Limits(buffered_bytes=share_of_memory(0.25, 256 * 2**20))
+"""The model has the most of it; and values that were read take about as much as their body."""
 _FAILED_LOAD_GRACE = 0.2
 
 logger = logging.getLogger("fourways.serving")
@@ -84,7 +86,8 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
         loaded.renderer,
         app.metrics,
         max_rows=config.max_batch_rows,
-        inline_rows=loaded.inline_rows,
+        warm_up=loaded.warm_up,
+        row_values=loaded.renderer.row_values,
         timeout=config.timeout_seconds,
     )
     app.use(loaded.reader, batcher, enricher)
