@@ -211,10 +211,10 @@ class StreamWorker:
                     case Wake():
                         pass
             except Fenced:
-                self._reset("another worker has moved a partition on")
+                self._reset("Fenced", "another worker has moved a partition on")
             except StoreUnavailable as error:
                 self._ledger.check_writes(error)
-                self._reset(str(error))
+                self._reset(error.reason, str(error))
             finally:
                 if isinstance(item, Revoked):
                     self._forget(item.partitions)
@@ -267,11 +267,11 @@ class StreamWorker:
         for partition in partitions:
             self._partitions.pop(partition, None)
 
-    def _reset(self, why: str) -> None:
+    def _reset(self, reason: str, why: str) -> None:
         """Drop what is in flight and begin again at the store's positions, after a pause."""
         self._failures += 1
         pause = min(_LAST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 1, 8))
-        logger.warning("beginning again in %.2g s: %s", pause, why)
+        logger.warning("beginning again in %.2g s: %s", pause, why, extra={"reason": reason})
         self._committer.reset()
         # A store that can be read and not written must not be asked in a tight loop.
         self._stop.wait(pause)
