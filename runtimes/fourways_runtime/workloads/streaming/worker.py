@@ -313,7 +313,7 @@ class StreamWorker:
         self._metrics.scored(perf_counter() - started)
         dead = [events.dead(at, why, 1) for at, why in sorted(outcome.refusals.items())]
         moves = [Move(p, states[p].next, last + 1) for p, last in ends.items()]
-        self._note(events)
+        self._note(events, ends)
         self._committer.put(EventBatch(moves, outcome.predictions, dead, outcome.deleted))
         for move in moves:
             states[move.partition].next = move.end
@@ -331,12 +331,11 @@ class StreamWorker:
         state = self._partitions.get(partition)
         return NOT_HELD if state is None else state.next
 
-    def _note(self, events: Events) -> None:
+    def _note(self, events: Events, partitions: Iterable[int]) -> None:
         """Note since when the events wait that are in flight now."""
-        count = len(events)
-        firsts = dict(zip(events.partitions[::-1], range(count - 1, -1, -1), strict=True))
-        for partition, at in firsts.items():
-            self._partitions[partition].note(events.positions[at], events.time(at))
+        for partition in partitions:
+            first = events.partitions.index(partition)
+            self._partitions[partition].note(events.positions[first], events.time(first))
 
     def _score(self, events: Events) -> ScoredEvents:
         self._asked = (monotonic(), events)
@@ -359,7 +358,7 @@ class StreamWorker:
         partition, position = event.partitions[0], event.positions[0]
         state = self._partitions[partition]
         start = state.next
-        self._note(event)
+        self._note(event, (partition,))
         outcome, reason, attempts = self._empty, "", 0
         first = True
         while True:
