@@ -4,7 +4,7 @@ RUN := $(PYTHON) -m
 
 .PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
   format setup bench-operator bench-serving bench-streaming bench-batch torture-batch \
-  torture-batch-short torture-batch-cluster
+  torture-batch-short torture-batch-cluster torture-stream
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -63,6 +63,9 @@ torture-batch: setup ## Kill and terminate batch workers and restart their store
 
 torture-batch-short: setup ## The same with a few repetitions each
 	@$(RUN) tools.torture.batch --short
+
+torture-stream: setup ## Disturb broker and store of a stream worker, 10 times each, loaded and quiet
+	@$(RUN) tools.torture.stream
 
 torture-batch-cluster: cluster ## The same on the cluster: kill containers, delete pods
 	@$(RUN) tools.torture.cluster

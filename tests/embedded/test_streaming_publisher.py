@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fourways_api import Paths, StreamSource
-from fourways_runtime.errors import BrokerUnavailable, ConfigError, TopicNotFound
+from fourways_runtime.errors import BrokerUnavailable, ConfigError, EventTooLarge, TopicNotFound
 from fourways_runtime.io.store.streams.stream import EventPosition
 from fourways_runtime.workloads.streaming import open_publisher
 from tests.kit.hosts import free_port
@@ -96,6 +96,45 @@ async def test_a_publisher_outlives_a_broker_that_comes_back(tmp_path: Path) -> 
     await until_async(published, "the broker takes events", seconds=10, ignoring=BrokerUnavailable)
     await publisher.close()
     server.stop()
+
+
+async def test_an_event_that_the_broker_does_not_take_is_refused_with_the_limit(
+    server: NatsServer, broker: Any
+) -> None:
+    from nats.js.api import StreamConfig
+
+    small = StreamConfig(name="SMALL", subjects=["small"], max_msg_size=1000)
+    await asyncio.to_thread(server.do, lambda jetstream: jetstream.add_stream(small))
+    await asyncio.to_thread(broker.make_topic, "large")
+    kafka = {"kafka": {"bootstrapServers": broker.bootstrap, "topic": "large"}}
+    for source, size, limit in (
+        (nats_source(server.url), 2_000_000, "1048576"),
+        (nats_source(server.url, "SMALL", "small"), 2_000, "1000"),
+        (StreamSource.model_validate(kafka), 2_000_000, "1000000"),
+    ):
+        publisher = open_publisher(source, Paths())
+        with pytest.raises(EventTooLarge, match=f"the event has {size} bytes.*{limit}"):
+            await publisher.publish(b"k", b"x" * size, {})
+        assert await publisher.publish(b"k", b"x" * 100, {}) is not None
+        await publisher.close()
+
+
+async def test_events_for_a_mirror_go_to_its_origin(server: NatsServer) -> None:
+    from nats.js.api import StreamConfig
+    from nats.js.api import StreamSource as Origin
+
+    for config in (
+        StreamConfig(name="O", subjects=["o"]),
+        StreamConfig(name="M", mirror=Origin(name="O")),
+        StreamConfig(name="G", sources=[Origin(name="O")]),
+    ):
+        await asyncio.to_thread(server.do, lambda jetstream, c=config: jetstream.add_stream(c))
+    mirror = open_publisher(nats_source(server.url, "M", "o"), Paths())
+    assert await mirror.publish(b"k", b"{}", {}) == EventPosition(0, 1)
+    await mirror.close()
+    gathered = open_publisher(nats_source(server.url, "G", "o"), Paths())
+    assert await gathered.publish(b"k", b"{}", {}) is None  # Its number there is not known.
+    await gathered.close()
 
 
 async def test_a_secret_may_not_name_what_it_likes(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class Broker:
         self.down = self.closed = False
         self.hold: asyncio.Event | None = None
         self.connected = 0
+        self.refusal: Exception | None = None
 
     async def connect(self) -> None:
         if self.down:
@@ -61,6 +62,8 @@ class Broker:
             await self.hold.wait()
         if self.down:
             raise BrokerUnavailable("10.1.2.3:9092 refused")
+        if self.refusal is not None:
+            raise self.refusal
         identity = headers["ce-id"]
         if identity not in self.places:
             self.places[identity] = EventPosition(0, len(self.events))

@@ -45,11 +45,16 @@ class NatsServer:
         self.url = f"nats://127.0.0.1:{self.port}"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self.password = ""
+        """Of the user "fourways", from the next start on; nobody has to log in if it is empty."""
 
     def start(self) -> None:
         config = self._folder / "nats.conf"
         store = {"store_dir": str(self._folder / "jetstream"), "sync_interval": "always"}
-        config.write_text(json.dumps({"listen": f"127.0.0.1:{self.port}", "jetstream": store}))
+        settings: dict[str, Any] = {"listen": f"127.0.0.1:{self.port}", "jetstream": store}
+        if self.password:
+            settings["authorization"] = {"user": "fourways", "password": self.password}
+        config.write_text(json.dumps(settings))
         self._process = subprocess.Popen(
             [NATS, "--config", config], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
@@ -70,7 +75,8 @@ class NatsServer:
         import nats
 
         async def run() -> Any:
-            client = await nats.connect(self.url)
+            login = {"user": "fourways", "password": self.password} if self.password else {}
+            client = await nats.connect(self.url, **login)
             try:
                 return await work(client.jetstream())
             finally:
@@ -212,6 +218,15 @@ class WorkerProcess:
             return httpx.get(f"{self.url}/v2/health/ready", verify=NO_TLS).status_code == 200
         except httpx.HTTPError:
             return False
+
+    def readiness(self) -> str:
+        """Return what it says of its readiness, or why it is not ready."""
+        return httpx.get(f"{self.url}/v2/health/ready", verify=NO_TLS).text
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric's samples."""
+        lines = [line for line in self.metrics().splitlines() if line.startswith(name)]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     def metrics(self) -> str:
         return httpx.get(f"{self.url}/metrics", verify=NO_TLS).text

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from fourways_runtime.errors import EventTooLarge
 from tests.kit.gateway_plane import DIGEST, Running, asking
 from tests.kit.gateway_streams import (
     CONTRACT,
@@ -245,3 +246,15 @@ async def test_what_is_accepted_is_forgotten_when_it_is_stale(tmp_path: Path) ->
         second = (await post(plane, tensors("c1"))).json()["id"]
         assert len(broker.events) == 2
         assert first != second  # a broker that drops duplicates takes it
+
+
+async def test_an_event_above_the_broker_s_limit_is_the_client_s_fault(
+    both: tuple[Running, Broker],
+) -> None:
+    plane, broker = both
+    broker.refusal = EventTooLarge("the event has 9 bytes; the broker takes at most 8")
+    got = await post(plane, tensors("c1"))
+    assert (got.status_code, "retry-after" in got.headers) == (413, False)
+    assert got.json()["error"] == "the event has 9 bytes; the broker takes at most 8"
+    broker.refusal = None
+    assert (await post(plane, tensors("c1"))).status_code == 202

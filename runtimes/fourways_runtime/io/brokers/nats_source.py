@@ -106,7 +106,7 @@ class NatsEvents:
     def bounds(self, partition: int) -> LogBounds:
         """Ask the server which positions there are."""
         state = self._info(_ASK_SECONDS).state
-        return LogBounds(state.first_seq, state.last_seq + 1)
+        return LogBounds(max(1, state.first_seq), state.last_seq + 1)
 
     def poll(self, most: int, wait: float, gather: float) -> Events | None:
         """Wait for events."""

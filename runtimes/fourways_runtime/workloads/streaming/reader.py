@@ -23,7 +23,7 @@ from typing import Protocol
 
 from fourways_api.modes import MicroBatch
 from fourways_api.values import seconds
-from fourways_runtime.io.brokers.source import Events, EventSource, PositionsOutOfRange
+from fourways_runtime.io.brokers.source import Events, EventSource, LogBounds, PositionsOutOfRange
 from fourways_runtime.io.store.streams.stream import Position
 
 from .ledger import StreamLedger
@@ -36,6 +36,10 @@ _FULL_SECONDS = 1.0
 
 _HAND_OVER_SECONDS = 10.0
 """How long a partition that moves to another worker waits for what is in flight."""
+
+_ASK_AGAIN = 4
+_ASK_AGAIN_SECONDS = 0.5
+"""How often, and how long apart, a log is looked at before it counts as restored."""
 
 _PASS_SECONDS = 2.0
 """Between two reports to the broker of how far the store is."""
@@ -154,9 +158,9 @@ class SourceReader:
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Take partitions; return the positions to start from."""
-        positions = self._stands(partitions)
+        positions, starts = self._stands(partitions)
         self._put(Assigned(self._round, positions, anew=False))
-        return {partition: found.next for partition, found in positions.items()}
+        return starts
 
     def revoked(self, partitions: Sequence[int]) -> None:
         """Give partitions up: on return nothing of them is in flight, or it is fenced."""
@@ -210,28 +214,41 @@ class SourceReader:
 
     def _begin_anew(self) -> None:
         self._round = self._wanted
-        positions = self._stands(self._source.held())
-        self._source.seek({partition: found.next for partition, found in positions.items()})
+        positions, starts = self._stands(self._source.held())
+        self._source.seek(starts)
         held = set(self._source.held())
         positions = {p: found for p, found in positions.items() if p in held}
         self._put(Assigned(self._round, positions, anew=True))
 
-    def _stands(self, partitions: Sequence[int]) -> dict[int, Position]:
+    def _stands(self, partitions: Sequence[int]) -> tuple[dict[int, Position], dict[int, int]]:
+        """Return where partitions stand by the store, and where they are to be read from."""
         positions = self._ledger.positions(dict.fromkeys(partitions, -1))
-        return {p: self._within_log(p, found) for p, found in positions.items()}
+        starts = {}
+        for partition, stored in positions.items():
+            log = self._bounds(partition, stored)
+            if stored.next < 0:
+                positions[partition] = Position(log.oldest, 0)
+            elif stored.next > log.end:
+                self._changes.restored(partition, stored.next, log.end)
+                self._ledger.move(partition, stored.next, log.oldest)
+                positions[partition] = Position(log.oldest, 0)
+            elif stored.next < log.oldest:
+                # The first commit moves the position on from where it is.
+                self._changes.expired(partition, stored.next, log.oldest)
+            starts[partition] = max(positions[partition].next, log.oldest)
+        return positions, starts
 
-    def _within_log(self, partition: int, stored: Position) -> Position:
-        """Return where to start, given what the store and the log have."""
+    def _bounds(self, partition: int, stored: Position) -> LogBounds:
+        """Ask for a log's bounds, and again where it seems too short.
+
+        A broker that was just started may know of its newest events only a moment later.
+        """
         log = self._source.bounds(partition)
-        if stored.next < 0:
-            return Position(log.oldest, 0)
-        if stored.next > log.end:
-            self._changes.restored(partition, stored.next, log.end)
-            self._ledger.move(partition, stored.next, log.oldest)
-            return Position(log.oldest, 0)
-        if stored.next < log.oldest:
-            self._changes.expired(partition, stored.next, log.oldest)
-        return stored
+        for _ in range(_ASK_AGAIN):
+            if stored.next <= log.end or self._stop.wait(_ASK_AGAIN_SECONDS):
+                break
+            log = self._source.bounds(partition)
+        return log
 
     def _put(self, item: Item) -> bool:
         """Hand an item over, as soon as there is room; False where nobody takes it any more."""

@@ -211,10 +211,10 @@ class StreamWorker:
                     case Wake():
                         pass
             except Fenced:
-                self._reset("another worker has moved a partition on")
+                self._reset("Fenced", "another worker has moved a partition on")
             except StoreUnavailable as error:
                 self._ledger.check_writes(error)
-                self._reset(str(error))
+                self._reset(error.reason, str(error))
             finally:
                 if isinstance(item, Revoked):
                     self._forget(item.partitions)
@@ -267,11 +267,11 @@ class StreamWorker:
         for partition in partitions:
             self._partitions.pop(partition, None)
 
-    def _reset(self, why: str) -> None:
+    def _reset(self, reason: str, why: str) -> None:
         """Drop what is in flight and begin again at the store's positions, after a pause."""
         self._failures += 1
         pause = min(_LAST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 1, 8))
-        logger.warning("beginning again in %.2g s: %s", pause, why)
+        logger.warning("beginning again in %.2g s: %s", pause, why, extra={"reason": reason})
         self._committer.reset()
         # A store that can be read and not written must not be asked in a tight loop.
         self._stop.wait(pause)
@@ -313,7 +313,7 @@ class StreamWorker:
         self._metrics.scored(perf_counter() - started)
         dead = [events.dead(at, why, 1) for at, why in sorted(outcome.refusals.items())]
         moves = [Move(p, states[p].next, last + 1) for p, last in ends.items()]
-        self._note(events)
+        self._note(events, ends)
         self._committer.put(EventBatch(moves, outcome.predictions, dead, outcome.deleted))
         for move in moves:
             states[move.partition].next = move.end
@@ -331,12 +331,11 @@ class StreamWorker:
         state = self._partitions.get(partition)
         return NOT_HELD if state is None else state.next
 
-    def _note(self, events: Events) -> None:
+    def _note(self, events: Events, partitions: Iterable[int]) -> None:
         """Note since when the events wait that are in flight now."""
-        count = len(events)
-        firsts = dict(zip(events.partitions[::-1], range(count - 1, -1, -1), strict=True))
-        for partition, at in firsts.items():
-            self._partitions[partition].note(events.positions[at], events.time(at))
+        for partition in partitions:
+            first = events.partitions.index(partition)
+            self._partitions[partition].note(events.positions[first], events.time(first))
 
     def _score(self, events: Events) -> ScoredEvents:
         self._asked = (monotonic(), events)
@@ -359,7 +358,7 @@ class StreamWorker:
         partition, position = event.partitions[0], event.positions[0]
         state = self._partitions[partition]
         start = state.next
-        self._note(event)
+        self._note(event, (partition,))
         outcome, reason, attempts = self._empty, "", 0
         first = True
         while True:

@@ -1,0 +1,147 @@
+"""Disturb a stream worker's broker and store, under load and while it is quiet; count every write.
+
+``python -m tools.torture.stream [--short] [--broker B] [--times N] [--pause SECONDS]``
+
+Each disturbance comes once amid a stream of events, and once while there are none, with one event
+after it:
+
+* store: PostgreSQL is stopped at once and started again;
+* broker: it is killed and started again;
+* cut: the connection to the store is cut after a commit, before its reply;
+* pause: all processes of PostgreSQL stand still for a while;
+* remake: the topic or stream is deleted and made anew, once all its events have answers.
+
+No event may be lost or scored twice, and none may become a dead letter. The seconds from the end of
+a disturbance until all events have answers are printed. Exits with 1 if something is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .stream_rig import StreamRig, Stuck
+
+_EVENTS = 2000
+DISTURBANCES = ("store", "broker", "cut", "pause", "remake")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done, and how often."""
+
+    broker: str = "nats"
+    times: int = 10
+    pause: float = 20.0
+    events: int = _EVENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of it."""
+
+    faults: list[str]
+    recoveries: dict[str, list[float]]
+    """Seconds until all events had answers, by disturbance and occasion."""
+
+    events: int
+    starts: int
+
+
+def run(plan: Plan, say: Callable[[str], None] = lambda line: None) -> Result:
+    """Do all of a plan. Raises Stuck where events get no answers."""
+    recoveries: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder, StreamRig(Path(folder), plan.broker) as rig:
+        rig.send(100)
+        rig.settle()
+        for number in range(plan.times):
+            for what in DISTURBANCES:
+                for busy in (True, False):
+                    seconds = _disturb(rig, plan, what, busy)
+                    name = f"{what}, {'under load' if busy else 'while quiet'}"
+                    recoveries.setdefault(name, []).append(seconds)
+                    faults = rig.check()
+                    say(f"{number + 1}: {name}: {seconds:.1f} s; {', '.join(faults) or 'all well'}")
+                    if faults:
+                        return Result(faults, recoveries, len(rig.sent), rig.starts)
+        return Result([], recoveries, len(rig.sent), rig.starts)
+
+
+def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
+    """Disturb once; return the seconds it took to recover."""
+    if what == "remake":
+        rig.broker.remake()  # All of its events have answers: what is deleted is done.
+        ended = time.monotonic()
+        rig.send(plan.events if busy else 1)
+        rig.settle()
+        return time.monotonic() - ended
+    failures: list[Exception] = []
+
+    def load() -> None:
+        try:
+            rig.send(plan.events // 2)
+        except Exception as error:  # noqa: BLE001  (raised below)
+            failures.append(error)
+
+    before = len(rig.sent)
+    loading = threading.Thread(target=load)
+    if busy:
+        rig.send(plan.events // 2)
+        if what != "broker":  # A publisher of events needs one.
+            loading.start()
+    if what == "store":
+        rig.restart_store()
+    elif what == "broker":
+        rig.broker.restart()
+    elif what == "pause":
+        rig.pause_store(plan.pause)
+    else:
+        rig.line.cut()
+    ended = time.monotonic()
+    if loading.ident is not None:
+        loading.join()
+    if failures:
+        raise failures[0]
+    if not busy or len(rig.sent) < before + plan.events:
+        rig.send(1)
+    rig.settle()
+    if what == "cut" and not rig.line.was_cut.wait(30):
+        raise Stuck("the line was not cut")
+    return time.monotonic() - ended
+
+
+def main() -> int:
+    """Run from the command line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.torture.stream")
+    parser.add_argument("--short", action="store_true", help="once each, with a short pause")
+    parser.add_argument("--broker", choices=("nats", "kafka"), action="append")
+    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--pause", type=float, default=20.0)
+    given = parser.parse_args()
+    bad = 0
+    for broker in given.broker or ("nats", "kafka"):
+        plan = Plan(broker, 1, 8.0) if given.short else Plan(broker, given.times, given.pause)
+        print(
+            f"{broker}: each disturbance {plan.times} times, under load and while quiet", flush=True
+        )
+        try:
+            result = run(plan, lambda line: print(f"  {line}", flush=True))
+        except Stuck as error:
+            print(f"  {error}")
+            bad += 1
+            continue
+        bad += bool(result.faults)
+        print(f"  {result.events} events, {result.starts} starts of the worker")
+        for name, seconds in result.recoveries.items():
+            print(f"  {name}: at most {max(seconds):.1f} s")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
