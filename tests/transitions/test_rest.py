@@ -277,8 +277,7 @@ def test_a_gateway_that_the_api_server_refuses_is_reported_by_its_deployments() 
         rig = Rig(cluster)
         await rig.settle()
         apply()(cluster)
-        for _ in range(3_000):  # the gateway is retried again and again: nothing settles
-            await asyncio.sleep(0)
+        await turns(3_000)  # the gateway is retried again and again: nothing settles
         conditions = _conditions(cluster)
         for kind in ("Ready", "Degraded"):
             assert conditions[kind]["reason"] == "ApplyFailed"
