@@ -237,7 +237,11 @@ async def _refused_pods(
 
 async def _names_taken(cluster: Cluster, wanted: Sequence[Json]) -> tuple[str, ...]:
     found = await asyncio.gather(*(find_live(cluster, obj) for obj in wanted))
-    return tuple(identity_of(f) for f in found if f and not has_labels(f, GATEWAY_LABELS))
+    return tuple(
+        identity_of(live)
+        for live, obj in zip(found, wanted, strict=True)
+        if live and not has_labels(live, GATEWAY_LABELS) and not Owner().may_hold(live, obj)
+    )
 
 
 @dataclass(frozen=True, slots=True)

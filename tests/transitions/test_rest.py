@@ -289,3 +289,22 @@ def test_a_gateway_that_the_api_server_refuses_is_reported_by_its_deployments() 
         await rig.stop()
 
     asyncio.run(play_quota())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "label"),
+    [
+        ("CronJob", "churn-batch", "fourways.dev/deployment"),
+        ("CronJob", "churn-batch", "app.kubernetes.io/managed-by"),
+        ("NetworkPolicy", "churn-batch", "fourways.dev/mode"),
+        ("Deployment", "fourways-gateway", "app.kubernetes.io/managed-by"),
+        ("Service", "fourways-gateway", "fourways.dev/component"),
+    ],
+)
+def test_a_label_that_was_removed_by_hand_is_put_back(kind: str, name: str, label: str) -> None:
+    cluster = _settled(apply())
+    labels = cluster.objects[kind, NAMESPACE, name]["metadata"]["labels"]
+    _settled(lambda c: c.user_unlabel(kind, NAMESPACE, name, label), cluster=cluster)
+    assert cluster.objects[kind, NAMESPACE, name]["metadata"]["labels"] == labels
+    assert _conditions(cluster)["Ready"]["reason"] == "WaitingForFirstRun"
+    assert asyncio.run(second_look(cluster)) == []
