@@ -1,4 +1,4 @@
-"""One namespace or kind that is missing does not keep the operator from the others."""
+"""How the operator reads: around what is missing, by field selectors, and Leases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from kubernetes.client.exceptions import ApiException
 
 from fourways_operator.cluster import MODEL_DEPLOYMENT, KubernetesCluster
-from fourways_operator.errors import Forbidden, ServerError
+from fourways_operator.errors import Conflict, Forbidden, ServerError
 from fourways_operator.facts import Json
 
 GROUP = "/apis/fourways.dev/v1alpha1"
@@ -23,8 +23,9 @@ class Server:
         self.answers = answers
         self.asked: list[str] = []
 
-    def request(self, method: str, path: str, **_: Any) -> Json:
+    def request(self, method: str, path: str, **parameters: Any) -> Json:
         self.asked.append(path)
+        self.last = (method, path, parameters)
         answer = self.answers.get(path, 404)
         if isinstance(answer, int):
             body = json.dumps({"message": f"HTTP {answer}"})
@@ -87,4 +88,38 @@ def test_that_the_crd_was_missing_is_not_remembered() -> None:
         assert server.asked.count(GROUP) == before, "that it exists is remembered"
 
     asyncio.run(play())
+    cluster.close()
+
+
+def test_the_last_warning_of_an_object_is_listed_by_its_uid() -> None:
+    path = "/api/v1/namespaces/a/events"
+    items = [
+        {"message": "second", "lastTimestamp": "2026-03-01T03:00:02Z"},
+        {"message": "first", "lastTimestamp": "2026-03-01T03:00:01Z"},
+        {"message": "no time"},
+    ]
+    server = Server({path: {"items": items, "metadata": {}}})
+    cluster = KubernetesCluster(server, ("a",))
+    job = {"metadata": {"namespace": "a", "name": "m-1", "uid": "u-1"}}
+    assert asyncio.run(cluster.last_warning(job, "FailedCreate")) == "second"
+    selector = "involvedObject.uid=u-1,type=Warning,reason=FailedCreate"
+    assert server.last[2]["field_selector"] == selector
+    server.answers[path] = {"items": [], "metadata": {}}
+    assert asyncio.run(cluster.last_warning(job, "FailedCreate")) is None
+    cluster.close()
+
+
+def test_a_lease_is_created_and_replaced_by_its_version() -> None:
+    leases = "/apis/coordination.k8s.io/v1/namespaces/a/leases"
+    server = Server({leases: {}, f"{leases}/l": {}})
+    cluster = KubernetesCluster(server, ("a",))
+    lease: Json = {"metadata": {"namespace": "a", "name": "l"}, "spec": {}}
+    asyncio.run(cluster.write_lease(lease))
+    assert server.last[:2] == ("post", leases)
+    lease["metadata"]["resourceVersion"] = "7"
+    asyncio.run(cluster.write_lease(lease))
+    assert server.last[:2] == ("put", f"{leases}/l")
+    server.answers[f"{leases}/l"] = 409
+    with pytest.raises(Conflict):
+        asyncio.run(cluster.write_lease(lease))
     cluster.close()
