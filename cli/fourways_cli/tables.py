@@ -19,15 +19,16 @@ Json = dict[str, Any]
 def conditions_of(status: Json) -> Text:
     """Return a status as one line: what it is ready for, or what is in the way."""
     conditions = {c["type"]: c for c in status.get("conditions", [])}
-    lines: dict[tuple[str, str], str] = {}
+    # By message: one cause may be the message of several conditions.
+    lines: dict[str, tuple[str, str]] = {}
     for kind, bad in (("SpecValid", "False"), ("Degraded", "True"), ("Ready", None)):
         condition = conditions.get(kind)
         if condition and (bad is None or condition["status"] == bad):
             ready = condition["status"] == "True" and bad is None
             word = "Ready" if ready else condition["reason"]
-            lines.setdefault((word, condition["message"]), "green" if ready else "")
+            lines.setdefault(condition["message"], (word, "green" if ready else ""))
     parts: list[Part] = []
-    for (word, message), style in lines.items():
+    for message, (word, style) in lines.items():
         parts += [*(["; "] if parts else []), (word, style), f": {message}"]
     return words(*parts)
 

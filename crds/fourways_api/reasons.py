@@ -249,7 +249,7 @@ class Reason(StrEnum):
     NotReady = (
         "NotReady",
         RECONCILING,
-        SERVED,
+        ALL,
         "A pod runs and is not ready: it loads the model, or waits for a dependency.",
         "If it stays: read the pod's log.",
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from .errors import (
 from .events import Event
 from .facts import FIELD_MANAGER, Json, Kind, rfc3339
 from .kinds import EVENT, KINDS, LEASE, OBSERVED
+
+logger = logging.getLogger(__name__)
 
 MODEL_DEPLOYMENT = Kind(API_VERSION, KIND, PLURAL)
 
@@ -108,7 +111,10 @@ class Cluster(Protocol):
         """Create a Lease; with a resourceVersion, replace that one. Else it is a Conflict."""
 
     async def deployments(self) -> tuple[Json, ...]:
-        """Return the ModelDeployments of every watched namespace."""
+        """Return the ModelDeployments of every watched namespace that can be listed.
+
+        Raises the first fault where none can.
+        """
 
     async def discover(self) -> frozenset[Kind]:
         """Look which kinds exist; return those the operator uses."""
@@ -282,9 +288,22 @@ class KubernetesCluster:
     async def deployments(self) -> tuple[Json, ...]:
         """See Cluster."""
         lists = await asyncio.gather(
-            *(self.list(MODEL_DEPLOYMENT, namespace, {}) for namespace in self._namespaces)
+            *(self.list(MODEL_DEPLOYMENT, namespace, {}) for namespace in self._namespaces),
+            return_exceptions=True,
         )
-        return tuple(obj for objects in lists for obj in objects)
+        refused = []
+        for namespace, found in zip(self._namespaces, lists, strict=True):
+            if isinstance(found, Forbidden | ObjectGone):
+                # Its Role goes with it. The other namespaces must not wait for it.
+                logger.warning("namespace %s is left out: %s", namespace, found)
+                refused.append(found)
+            elif isinstance(found, BaseException):
+                raise found
+        if len(refused) == len(lists):
+            raise refused[0]
+        return tuple(
+            obj for found in lists if not isinstance(found, BaseException) for obj in found
+        )
 
     async def discover(self) -> frozenset[Kind]:
         """See Cluster."""
@@ -294,7 +313,9 @@ class KubernetesCluster:
 
     async def _exists(self, kind: Kind) -> bool:
         known = self._present.get(kind.api_version)
-        if known is None:
+        # The CRD may be deleted and installed again. Without it no gateway has an owner, so that it
+        # is missing is not remembered.
+        if known is None or (kind == MODEL_DEPLOYMENT and kind.plural not in known):
             path = "/api/v1" if kind.group == "" else f"/apis/{kind.api_version}"
             try:
                 answer = await self._call("get", path, "get", kind)

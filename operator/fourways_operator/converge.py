@@ -49,12 +49,15 @@ class Owner:
     def may_hold(self, obj: Json, wanted: Json) -> bool:
         """Tell whether an object under a wanted name may be written to.
 
-        One with our labels and no controller was orphaned on purpose (``--cascade=orphan``): it is
-        adopted again.
+        One of this owner may, even where somebody removed its labels: they are put back. One with
+        our labels and no controller was orphaned on purpose (``--cascade=orphan``): it is adopted
+        again.
         """
-        labels = {k: v for k, v in wanted["metadata"]["labels"].items() if k in _OURS}
         controller = _controller(obj)
-        return has_labels(obj, labels) and (controller is None or self.controls(obj))
+        if self.controls(obj) and (self.name or controller is None):
+            return True
+        labels = {k: v for k, v in wanted["metadata"]["labels"].items() if k in _OURS}
+        return controller is None and has_labels(obj, labels)
 
 
 _OURS = frozenset({MANAGED_BY, DEPLOYMENT_LABEL, COMPONENT_LABEL})

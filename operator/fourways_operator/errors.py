@@ -67,6 +67,10 @@ class HookFailed(ObjectFault):
     """An admission webhook for the object does not answer."""
 
 
+NEEDS_ACTION = (Forbidden, Invalid, HookFailed)
+"""Faults that somebody has to act on; the others are transient."""
+
+
 class ServerFault(ApiFault):
     """A fault of the API server as a whole."""
 

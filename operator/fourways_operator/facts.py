@@ -97,6 +97,9 @@ class Facts:
     faults: tuple[str, ...] = ()
     """Answers of the API server to applies that it refused."""
 
+    gateway_fault: str | None = None
+    """Why the API server refused an object of the namespace's gateway."""
+
     plan_fault: str | None = None
     """Why no objects could be planned from a valid spec."""
 

@@ -22,14 +22,14 @@ from typing import Any
 from fourways_api.log_text import log_as_text
 
 from .cluster import MODEL_DEPLOYMENT, Cluster, KubernetesCluster, connect
-from .errors import ApiFault
-from .facts import Kind, OperatorSettings
+from .errors import NEEDS_ACTION, ApiFault
+from .facts import Json, Kind, OperatorSettings
 from .health import Health, serve
 from .metrics import Metrics
 from .ownership import Ownership
 from .progress import Ask, RunProgressTracker, ask_gateway
 from .published import AskRuns, PublishedRunTracker, ask_runs_of
-from .reconcile import reconcile
+from .reconcile import Reported, reconcile
 from .watches import Watches
 from .work_queue import Key, WorkQueue
 
@@ -77,6 +77,8 @@ class Operator:
         self._relisted: float | None = None
         self._kinds: frozenset[Kind] = frozenset()
         self._lacking: set[Key] = set()
+        self._managed: set[Key] = set()
+        self._gateway_faults: dict[str, str] = {}
         self._something_lacks = asyncio.Event()
         self.queue = WorkQueue(
             self._work, clock=clock, sleep=sleep, on_result=self._metrics.reconciled, **queue
@@ -92,26 +94,49 @@ class Operator:
 
     async def _work(self, key: Key) -> None:
         if await self._ownership.holder_of(key.namespace) is not None:
+            self._keep(key, None)
             return
-        result = await reconcile(
-            key,
-            self._cluster,
-            self._settings,
-            self._now,
+        reported = Reported(
             self._progress.of(key),
             self._published.of(key) if self._published else None,
+            self._gateway_faults.get(key.namespace),
         )
+        try:
+            result = await reconcile(key, self._cluster, self._settings, self._now, reported)
+        except NEEDS_ACTION as fault:
+            if not key.name:
+                self._note_gateway(key.namespace, str(fault))
+            raise
+        if not key.name:
+            self._note_gateway(key.namespace, None)
         status = result.status if result else None
-        self._metrics.seen(key, status)
-        self._progress.note(key, status)
-        if self._published:
-            self._published.note(key, status)
+        self._keep(key, status)
         if result and result.wrote:
             # The gateway depends on what was written; a watch event may be lost.
             self.queue.add(Key(key.namespace))
         if result and result.requeue_after is not None:
             self.queue.add_after(key, result.requeue_after)
         self._note_lack(key, bool(result and result.lacks))
+
+    def _keep(self, key: Key, status: Json | None) -> None:
+        """Pass on a deployment's status; None where this operator does not manage it (any more)."""
+        (self._managed.discard if status is None else self._managed.add)(key)
+        self._metrics.seen(key, status)
+        self._progress.note(key, status)
+        if self._published:
+            self._published.note(key, status)
+
+    def _note_gateway(self, namespace: str, fault: str | None) -> None:
+        """Have a namespace's deployments report why its gateway is refused, or no longer is."""
+        if self._gateway_faults.get(namespace) == fault:
+            return
+        if fault is None:
+            del self._gateway_faults[namespace]
+        else:
+            self._gateway_faults[namespace] = fault
+        for key in self._managed:
+            if key.namespace == namespace:
+                self.queue.add(key)
 
     def _note_lack(self, key: Key, lacks: bool) -> None:
         (self._lacking.add if lacks else self._lacking.discard)(key)
@@ -135,6 +160,7 @@ class Operator:
         if self._published:
             self._published.forget_all_but(keys)
         self._lacking &= keys
+        self._managed &= keys
         self._relisted = self._clock()
         return kinds
 

@@ -47,6 +47,9 @@ class ModeRecord:
     view: Callable[[Facts, ModelDeployment, Status], ModeView]
     """Returns what the mode's conditions are decided by."""
 
+    still_serves: Callable[[Facts, Status], bool]
+    """Tells whether what an earlier spec made still serves, where the spec now cannot be read."""
+
     plan_runs: Callable[
         [ModelDeployment, OperatorSettings, str | None, Sequence[Json]], Objects
     ] = _nothing_for_runs
@@ -78,12 +81,14 @@ MODES: Mapping[Mode, ModeRecord] = {
     "batch": ModeRecord(
         plan=batch.plan,
         view=BatchView.of,
+        still_serves=BatchView.still_serves,
         plan_runs=batch.plan_runs,
         later_kinds=batch.later_kinds,
     ),
     "realtime": ModeRecord(
         plan=realtime.plan,
         view=RealtimeView.of,
+        still_serves=RealtimeView.still_serves,
         route=realtime.route,
         route_ports=realtime.route_ports,
         route_depends_on={INFERENCE_SERVICE.kind: address_of},
@@ -91,6 +96,7 @@ MODES: Mapping[Mode, ModeRecord] = {
     "streaming": ModeRecord(
         plan=streaming.plan,
         view=StreamingView.of,
+        still_serves=StreamingView.still_serves,
         route=streaming.route,
         route_ports=streaming.route_ports,
         route_secrets=streaming.route_secrets,
@@ -98,6 +104,7 @@ MODES: Mapping[Mode, ModeRecord] = {
     "edge": ModeRecord(
         plan=edge.plan,
         view=EdgeView.of,
+        still_serves=EdgeView.still_serves,
         route=edge.route,
         may_route=edge.is_built,
         keeps_route=True,

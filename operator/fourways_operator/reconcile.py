@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 
@@ -28,13 +28,7 @@ from fourways_api import ModelDeployment, Problem, ProgressStatus
 from .cluster import MODEL_DEPLOYMENT, STATUS_MANAGER, Cluster
 from .converge import ApplyOutcome, Owner, converge, find_live, has_labels, identity_of, is_going
 from .difference import difference
-from .errors import (
-    ApiFault,
-    DependencyNotReady,
-    Forbidden,
-    HookFailed,
-    Invalid,
-)
+from .errors import NEEDS_ACTION, ApiFault, DependencyNotReady
 from .events import events_of
 from .facts import Facts, Json, OperatorSettings, StoreAnswer
 from .kinds import DEPLOYMENT, INFERENCE_SERVICE, JOB, KINDS, POD
@@ -56,7 +50,6 @@ from .work_queue import Key
 
 logger = logging.getLogger(__name__)
 
-NOTHING_KNOWN: Mapping[str, ProgressStatus] = {}
 OUR_LABELS = {MANAGED_BY: MANAGER}
 GATEWAY_LABELS = {**OUR_LABELS, COMPONENT_LABEL: "gateway"}
 
@@ -75,18 +68,32 @@ class ReconcileResult:
     lacks: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What is known of a deployment beside what the API server answers now.
+
+    ``progress``: how far its runs in progress are, by the run's name. ``store``: which run answers
+    come from. ``gateway_fault``: why the API server refused an object of the namespace's gateway.
+    """
+
+    progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
+    store: StoreAnswer | None = None
+    gateway_fault: str | None = None
+
+
+NOTHING_REPORTED = Reported()
+
+
 async def reconcile(
     key: Key,
     cluster: Cluster,
     settings: OperatorSettings,
     now: Callable[[], datetime],
-    progress: Mapping[str, ProgressStatus] = NOTHING_KNOWN,
-    store: StoreAnswer | None = None,
+    reported: Reported = NOTHING_REPORTED,
 ) -> ReconcileResult | None:
     """Make the cluster match a key; return the deployment's status, None where there is none.
 
-    ``progress`` is how far its runs in progress are, by the run's name; ``store`` which run
-    answers come from.
+    ``reported`` is what others than the API server, and earlier reconciles, have found out.
 
     Raises:
         OperatorError: a dependency or the API server failed; try again later.
@@ -110,7 +117,14 @@ async def reconcile(
         if outcome.writes:
             children = await _children(cluster, deployment)
     facts = await _observe(
-        cluster, deployment, settings, intent, children, outcome, progress, store, now()
+        cluster,
+        deployment,
+        settings,
+        intent,
+        children,
+        outcome,
+        reported,
+        now(),
     )
     status = _status_of(facts, intent)
     await _write_status(cluster, deployment, status)
@@ -134,9 +148,6 @@ def _described(error: Exception) -> str:
 
 MAX_FAULT = 512
 """Characters of an exception that status shows."""
-
-_REPORTED = (Forbidden, Invalid, HookFailed)
-"""Faults that need somebody's action; the others are transient."""
 
 
 async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: OperatorSettings) -> None:
@@ -176,8 +187,7 @@ async def _observe(
     intent: Intent,
     children: tuple[Json, ...],
     outcome: ApplyOutcome,
-    progress: Mapping[str, ProgressStatus],
-    store: StoreAnswer | None,
+    reported: Reported,
     now: datetime,
 ) -> Facts:
     namespace, labels = deployment["metadata"]["namespace"], _labels_of(deployment)
@@ -197,12 +207,13 @@ async def _observe(
         gateway=next((g for g in gateway if g["metadata"]["name"] == GATEWAY), None),
         conflicts=(*taken, *outcome.conflicts),
         missing=tuple(sorted(outcome.missing)),
-        faults=tuple(str(f) for f in outcome.faults if isinstance(f, _REPORTED)),
+        faults=tuple(str(f) for f in outcome.faults if isinstance(f, NEEDS_ACTION)),
         plan_fault=intent.fault,
         refused_pods=await _refused_pods(cluster, children, pods, now),
-        progress=progress,
+        progress=reported.progress,
         operator=settings.identity,
-        store=store,
+        store=reported.store,
+        gateway_fault=reported.gateway_fault,
         now=now,
     )
 
@@ -226,7 +237,11 @@ async def _refused_pods(
 
 async def _names_taken(cluster: Cluster, wanted: Sequence[Json]) -> tuple[str, ...]:
     found = await asyncio.gather(*(find_live(cluster, obj) for obj in wanted))
-    return tuple(identity_of(f) for f in found if f and not has_labels(f, GATEWAY_LABELS))
+    return tuple(
+        identity_of(live)
+        for live, obj in zip(found, wanted, strict=True)
+        if live and not has_labels(live, GATEWAY_LABELS) and not Owner().may_hold(live, obj)
+    )
 
 
 @dataclass(frozen=True, slots=True)

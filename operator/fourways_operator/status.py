@@ -24,11 +24,17 @@ from fourways_api.reasons import Reason
 from fourways_api.values import LOCAL_SCHEMES, scheme
 
 from .conditions.batch import KUBERAY_SECONDS
-from .conditions.common import ConditionResult, ModeView, evaluate, pinned_digest
+from .conditions.common import (
+    ConditionResult,
+    ModeView,
+    evaluate,
+    gateway_answers,
+    pinned_digest,
+)
 from .conditions.realtime import KSERVE_SECONDS
 from .facts import Facts, Json, rfc3339
 from .kinds import INFERENCE_SERVICE, RAY_JOB
-from .modes import mode_of
+from .modes import MODES, mode_of
 from .plan.gateway import address
 from .pods import SLOW_START_SECONDS, age, is_ready
 from .runs import without_pods
@@ -161,14 +167,33 @@ def _unplanned(facts: Facts, old: Status, valid: ConditionResult, why: Condition
     results = _as_results(kept) | {"SpecValid": valid, "Degraded": why, STALLED: why}
     judged = {"SpecValid", "Degraded", STALLED}
     ready = kept.get("Ready")
-    if ready is None or ready.status != "True":
+    serves = _last_spec_serves(facts, old, ready)
+    if ready is None or serves is None:
         results["Ready"] = ConditionResult("False", why.reason, why.message)
         judged.add("Ready")
+    elif ready.status != serves.status:
+        results["Ready"] = serves
     generations = {kind: c.observed_generation for kind, c in kept.items() if kind not in judged}
     conditions = _conditions(results, generations, old, facts)
     return _written(
         old.model_copy(update={"observed_generation": _generation(facts), "conditions": conditions})
     )
+
+
+_LOST = frozenset({Reason.WaitingForGateway, Reason.NotReady})
+"""Reasons by which the last valid spec's Ready is False for a time."""
+
+
+def _last_spec_serves(facts: Facts, old: Status, ready: Condition | None) -> ConditionResult | None:
+    """Return Ready of the last valid spec, as far as it shows without it; None: never served."""
+    if ready is None or old.mode is None or not (ready.status == "True" or ready.reason in _LOST):
+        return None
+    if not gateway_answers(facts):
+        return ConditionResult("False", Reason.WaitingForGateway, "waiting for the gateway")
+    if not MODES[old.mode].still_serves(facts, old):
+        message = "what the last valid spec made does not answer"
+        return ConditionResult("False", Reason.NotReady, message)
+    return ConditionResult("True", Reason.Answering, "what the last valid spec made answers")
 
 
 def _as_results(conditions: Mapping[str, Condition]) -> dict[str, ConditionResult]:

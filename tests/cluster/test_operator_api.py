@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from fourways_operator.errors import (
 )
 from fourways_operator.facts import Json, Kind, OperatorSettings
 from fourways_operator.kinds import CRON_JOB, INFERENCE_SERVICE, KINDS, RAY_JOB
+from fourways_operator.ownership import Ownership
 from fourways_operator.planning import plan, plan_gateway, plan_runs
 from fourways_operator.reconcile import reconcile
 from fourways_operator.work_queue import Key
@@ -278,6 +279,25 @@ def test_the_grants_are_enough(api: Api, cluster: object, namespace: str) -> Non
     assert "CronJob/churn-batch" not in api.ours(namespace)
     assert any(write.startswith("delete") for write in real.writes)
     assert asyncio.run(real.deployments())
+
+
+def test_a_lease_is_created_respected_and_taken_over(
+    api: Api, cluster: object, namespace: str
+) -> None:
+    real = Counting(api.client, namespace)
+    begun = datetime.now(UTC)
+
+    def installation(name: str, seconds: float) -> Ownership:
+        return Ownership(real, name, lambda: begun + timedelta(seconds=seconds))
+
+    async def scenario() -> None:
+        assert await installation("ops/first", 0).holder_of(namespace) is None
+        assert await installation("ops/first", 400).holder_of(namespace) is None, "renewed"
+        assert await installation("ops/second", 401).holder_of(namespace) == "ops/first"
+        assert await installation("ops/second", 4_000).holder_of(namespace) is None, "expired"
+        assert await installation("ops/first", 4_001).holder_of(namespace) == "ops/second"
+
+    asyncio.run(scenario())
 
 
 STREAMING = {"source": {"kafka": {"bootstrapServers": "kafka:9092", "topic": "orders"}}}

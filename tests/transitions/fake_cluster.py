@@ -168,6 +168,18 @@ class FakeCluster:
         self._remember()
         self._remove((kind, namespace, name))
 
+    def user_unlabel(self, kind: str, namespace: str, name: str, label: str) -> None:
+        """Remove a label, as ``kubectl label KIND NAME LABEL-`` does."""
+        self._remember()
+        live = self.objects[kind, namespace, name]
+        new = ssa.copy(live)
+        del new["metadata"]["labels"][label]
+        owned = {
+            manager: frozenset(p for p in fields if ssa.value_at(new, p) is not None)
+            for manager, fields in _field_sets(live).items()
+        }
+        self._store(live, new, owned)
+
     def user_delete_namespace(self, namespace: str) -> None:
         """Delete a namespace: everything in it goes, nothing new comes in."""
         self._remember()

@@ -8,6 +8,7 @@ from itertools import permutations
 
 import pytest
 
+from fourways_operator.errors import Forbidden
 from fourways_operator.facts import Json
 from tests.kit.waiting import turns
 
@@ -260,3 +261,50 @@ def test_an_update_that_is_refused_is_not_taken_for_a_success() -> None:
     assert conditions["Stalled"]["status"] == conditions["Degraded"]["status"] == "True"
     generation = cluster.objects["ModelDeployment", NAMESPACE, "churn"]["metadata"]["generation"]
     assert conditions["Stalled"]["observedGeneration"] == generation == 2
+
+
+def test_a_gateway_that_the_api_server_refuses_is_reported_by_its_deployments() -> None:
+    class Quota(FakeCluster):
+        refuses = True
+
+        async def apply(self, obj: Json, uid: str | None) -> None:
+            if self.refuses and obj["metadata"]["name"] == "fourways-gateway":
+                raise Forbidden("patch services/fourways-gateway: exceeded quota: none")
+            await super().apply(obj, uid)
+
+    async def play_quota() -> None:
+        cluster = Quota()
+        rig = Rig(cluster)
+        await rig.settle()
+        apply()(cluster)
+        await turns(3_000)  # the gateway is retried again and again: nothing settles
+        conditions = _conditions(cluster)
+        for kind in ("Ready", "Degraded"):
+            assert conditions[kind]["reason"] == "ApplyFailed"
+            assert "exceeded quota: none" in conditions[kind]["message"]
+        cluster.refuses = False
+        await rig.settle()
+        assert _conditions(cluster)["Degraded"]["status"] == "False"
+        assert _conditions(cluster)["Ready"]["reason"] == "WaitingForFirstRun"
+        await rig.stop()
+
+    asyncio.run(play_quota())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "label"),
+    [
+        ("CronJob", "churn-batch", "fourways.dev/deployment"),
+        ("CronJob", "churn-batch", "app.kubernetes.io/managed-by"),
+        ("NetworkPolicy", "churn-batch", "fourways.dev/mode"),
+        ("Deployment", "fourways-gateway", "app.kubernetes.io/managed-by"),
+        ("Service", "fourways-gateway", "fourways.dev/component"),
+    ],
+)
+def test_a_label_that_was_removed_by_hand_is_put_back(kind: str, name: str, label: str) -> None:
+    cluster = _settled(apply())
+    labels = cluster.objects[kind, NAMESPACE, name]["metadata"]["labels"]
+    _settled(lambda c: c.user_unlabel(kind, NAMESPACE, name, label), cluster=cluster)
+    assert cluster.objects[kind, NAMESPACE, name]["metadata"]["labels"] == labels
+    assert _conditions(cluster)["Ready"]["reason"] == "WaitingForFirstRun"
+    assert asyncio.run(second_look(cluster)) == []

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fourways_cli.tables import deployments_table
+from fourways_cli.tables import conditions_of, deployments_table
 
 
 def shown(**run: Any) -> str:
@@ -38,3 +38,14 @@ def test_a_run_at_work_shows_how_far_it_is() -> None:
 
 def test_a_run_that_ended_shows_its_rows() -> None:
     assert "1234" in shown(outcome="Succeeded", finishedAt="2026-03-02T03:00:15Z", rows=1234)
+
+
+def test_a_cause_that_several_conditions_name_is_shown_once() -> None:
+    wrong = "spec.batch.timeZone: 'X' is no time zone"
+    conditions = [
+        {"type": "SpecValid", "status": "False", "reason": "Invalid", "message": wrong},
+        {"type": "Ready", "status": "True", "reason": "Published", "message": "answers come"},
+        {"type": "Degraded", "status": "True", "reason": "SpecInvalid", "message": wrong},
+    ]
+    text = conditions_of({"conditions": conditions})
+    assert str(text) == f"Invalid: {wrong}; Ready: answers come"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fourways_operator.events import events_of
-from fourways_operator.facts import Json, rfc3339
+from fourways_operator.facts import Facts, Json, StoreAnswer, rfc3339
 from fourways_operator.schedule import overdue_since
 from fourways_operator.status import failed_status, requeue_after
 from tests.kit import status_facts as batch
@@ -104,6 +104,35 @@ def test_a_status_that_cannot_be_worked_out_keeps_what_was_true() -> None:
     assert (found["Ready"]["status"], found["Ready"]["observedGeneration"]) == ("True", 4)
     assert found["Degraded"]["reason"] == "StatusFailed"
     assert found["Degraded"]["observedGeneration"] == 5
+
+
+@pytest.mark.parametrize("mode", ["realtime", "streaming"])
+def test_what_a_refused_update_left_serving_is_looked_at(mode: str) -> None:
+    document = deployment(mode)
+    serving = pod(document, ready=True)
+    before = status_at(facts(document, serving))
+    edited = later(document, before)
+
+    def ready(found: Facts) -> tuple[str, str, int]:
+        condition = by_type(status_at(replace(found, deployment=edited), WRONG))["Ready"]
+        return condition["status"], condition["reason"], condition["observedGeneration"]
+
+    assert ready(facts(document, serving)) == ("True", "Answering", 4)
+    assert ready(facts(document, pod(document))) == ("False", "NotReady", 4)
+    away = replace(facts(document, serving), gateway=None)
+    assert ready(away) == ("False", "WaitingForGateway", 4)
+    # And when gateway and pods are back, it serves again.
+    for lost in (away, facts(document, pod(document))):
+        edited = later(edited, status_at(replace(lost, deployment=edited), WRONG))
+        assert ready(facts(document, serving)) == ("True", "Answering", 4)
+
+
+def test_a_refused_update_does_not_hide_an_emptied_store() -> None:
+    edited = later(batch.deployment(), status_at(batch.facts(batch.GOOD_RUN)))
+    emptied = replace(
+        batch.facts(batch.GOOD_RUN), deployment=edited, store=StoreAnswer(batch.NOW, None)
+    )
+    assert by_type(status_at(emptied, WRONG))["Ready"]["status"] == "False"
 
 
 # ---------------------------------------------------------------- refused pods

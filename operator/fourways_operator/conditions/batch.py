@@ -60,6 +60,12 @@ class BatchView(ModeView):
         rollbacks = rollbacks_of(facts.jobs, facts.pods, facts.refused_pods)
         return cls(deployment, facts, old, runs, rollbacks)
 
+    @staticmethod
+    def still_serves(facts: Facts, old: Status) -> bool:
+        """Tell whether the run published last is still in the store, as far as that is known."""
+        emptied = facts.store is not None and facts.store.current is None
+        return old.last_published is not None and not emptied
+
     def conditions(self) -> Mapping[str, ConditionChain[BatchView]]:
         """See ModeView."""
         return {

@@ -191,10 +191,15 @@ def apply_failed(view: ModeView) -> ConditionResult | None:
 
 def gateway_missing(view: ModeView) -> ConditionResult | None:
     """The namespace's gateway does not answer."""
-    gateway = view.facts.gateway
-    if gateway and gateway.get("status", {}).get("availableReplicas", 0) > 0:
+    if gateway_answers(view.facts):
         return None
     return _waits_for_gateway(view, "waiting for the gateway")
+
+
+def gateway_answers(facts: Facts) -> bool:
+    """Tell whether a pod of the namespace's gateway is available."""
+    status = (facts.gateway or {}).get("status") or {}
+    return bool(status.get("availableReplicas", 0) > 0)
 
 
 def gateway_unaware(view: ModeView) -> ConditionResult | None:
@@ -223,6 +228,9 @@ def _gateway_full(view: ModeView) -> ConditionResult | None:
 
 
 def _waits_for_gateway(view: ModeView, what: str) -> ConditionResult:
+    if view.facts.gateway_fault:
+        message = f"{what}: {view.facts.gateway_fault}"
+        return ConditionResult("False", Reason.ApplyFailed, message)
     failure = view.gateway_failure
     if failure is None:
         return ConditionResult("False", Reason.WaitingForGateway, what)
@@ -252,7 +260,10 @@ def refused(view: ModeView) -> ConditionResult | None:
 
 
 def gateway_degraded(view: ModeView) -> ConditionResult | None:
-    """A pod of the gateway does not work."""
+    """A pod of the gateway does not work, or the API server refuses an object of it."""
+    if view.facts.gateway_fault:
+        message = f"gateway: {view.facts.gateway_fault}"
+        return ConditionResult("True", Reason.ApplyFailed, message)
     failure = view.gateway_failure
     if failure is None:
         return None

@@ -51,6 +51,11 @@ class EdgeView(ModeView):
         pods = [pod for pod in facts.pods if job_of(pod) == name]
         return cls(deployment, facts, old, run_of(job, pods, facts.refused_pods.get(name)))
 
+    @staticmethod
+    def still_serves(facts: Facts, old: Status) -> bool:
+        """Tell whether bundles are published."""
+        return bool(old.bundles)
+
     def conditions(self) -> Mapping[str, ConditionChain[EdgeView]]:
         """See ModeView."""
         return {

@@ -10,10 +10,12 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
+from fourways_api import Status
 from fourways_api.reasons import Reason
 
-from ..facts import Json
+from ..facts import Facts, Json
 from ..kinds import DEPLOYMENT
+from ..plan.parts import MODE_LABEL
 from ..pods import (
     PodFailure,
     config_text,
@@ -39,6 +41,15 @@ from .common import (
 @dataclass(frozen=True)
 class ServedView(ModeView):
     """The pods of a workload."""
+
+    @staticmethod
+    def still_serves(facts: Facts, old: Status) -> bool:
+        """Tell whether a pod of the last status's mode is ready."""
+        return any(
+            is_ready(pod)
+            for pod in facts.pods
+            if pod["metadata"].get("labels", {}).get(MODE_LABEL) == old.mode
+        )
 
     @cached_property
     def pods(self) -> list[Json]:
