@@ -4,7 +4,7 @@ RUN := $(PYTHON) -m
 
 .PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
   format setup bench-operator bench-serving bench-streaming bench-batch torture-batch \
-  torture-batch-short torture-batch-cluster torture-stream
+  torture-batch-short torture-batch-cluster torture-device torture-device-short torture-stream
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -69,6 +69,12 @@ torture-stream: setup ## Disturb broker and store of a stream worker, 10 times e
 
 torture-batch-cluster: cluster ## The same on the cluster: kill containers, delete pods
 	@$(RUN) tools.torture.cluster
+
+torture-device: setup ## Cut a device's power and damage its files, in some thousand states
+	@$(RUN) tools.torture.device
+
+torture-device-short: setup ## The same with a few states of each kind
+	@$(RUN) tools.torture.device --short
 
 setup:
 	@tools/setup.sh dev

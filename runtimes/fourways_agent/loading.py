@@ -16,7 +16,7 @@ from fourways_runtime.scoring.agreement import differences
 from fourways_runtime.scoring.golden import read_vectors
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.model.onnx_model import load_onnx
-from fourways_runtime.scoring.single import RecordRefused, RecordScorer, leave_out_pandas
+from fourways_runtime.scoring.single import RecordRefused, RecordScorer
 
 from .errors import BundleRefused, ModelUnusable
 from .slot import Bundle
@@ -32,7 +32,7 @@ class LoadedBundle:
     bundle: Bundle
     contract: Contract
     model: Model
-    asker: RecordScorer
+    scorer: RecordScorer
     features: FeatureLookup | None
 
     def self_test(self) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class LoadedBundle:
             raise ModelUnusable("the contract names no golden vectors")
         vectors = read_vectors(self.bundle.files[layout.GOLDEN_FILE], self.contract)
         started = perf_counter()
-        faults = [text for text in differences(self.asker, vectors, golden) if text]
+        faults = [text for text in differences(self.scorer, vectors, golden) if text]
         each = (perf_counter() - started) / len(vectors)
         agreement = (len(vectors) - len(faults)) / len(vectors)
         if agreement < self.bundle.agreement:
@@ -58,7 +58,7 @@ class LoadedBundle:
         fault: Exception | None = None
         for vector in vectors[:_PROOFS]:
             try:
-                self.asker.ask(vector.inputs)
+                self.scorer.ask(vector.inputs)
             except (ModelError, RecordRefused) as error:
                 fault = error
             else:
@@ -68,7 +68,6 @@ class LoadedBundle:
 
 def load(bundle: Bundle, threads: int = 1) -> LoadedBundle:
     """Load a verified bundle's model. Raises WorkloadError, BundleRefused."""
-    leave_out_pandas()
     try:
         raw = bundle.files[layout.CONTRACT_FILE].read_bytes()
         contract = Contract.model_validate_json(raw, context=SKIP_RULES)

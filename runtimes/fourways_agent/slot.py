@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fourways_runtime import bundle_layout as layout
-from fourways_runtime.bundle_layout import Descriptor, Malformed, Release
+from fourways_runtime.bundle_layout import Descriptor, MalformedBundle, Release
 
 from . import files
 from .errors import BundleRefused
@@ -66,19 +66,24 @@ def holds_documents(slot: Path, documents: Documents) -> bool:
     return list(_documents(slot)) == [documents, documents]
 
 
-def read_documents(slot: Path, keys: TrustedKeys) -> tuple[Documents, Release]:
-    """Return the documents of a slot, their signature verified. Raises BundleRefused."""
-    fault = BundleRefused("the slot has no documents")
+def verified_documents(slot: Path, keys: TrustedKeys) -> list[tuple[Documents, Release]]:
+    """Return the documents in a slot that are signed by a trusted key, at most two.
+
+    Raises BundleRefused where there are none.
+    """
+    found, fault = [], BundleRefused("the slot has no documents")
     for documents in _documents(slot):
         try:
-            return documents, keys.verify(documents)
+            found.append((documents, keys.verify(documents)))
         except BundleRefused as error:
             fault = error
-    raise fault
+    if not found:
+        raise fault
+    return found
 
 
 def _documents(slot: Path) -> Iterator[Documents]:
-    with suppress(OSError, Malformed):
+    with suppress(OSError, MalformedBundle):
         yield Documents.decode((slot / DOCUMENTS_FILE).read_bytes())
     with suppress(OSError):
         yield Documents(
@@ -93,12 +98,22 @@ def open_bundle(slot: Path, keys: TrustedKeys, digest: str | None = None) -> Bun
 
     ``digest`` is the bundle that is expected there; None: any that is signed.
     """
-    documents, release = read_documents(slot, keys)
+    fault = None
+    for documents, release in verified_documents(slot, keys):
+        try:
+            return _opened(slot, documents, release, digest)
+        except BundleRefused as error:
+            fault = fault or error
+    assert fault is not None  # noqa: S101  (there is at least one)
+    raise fault
+
+
+def _opened(slot: Path, documents: Documents, release: Release, digest: str | None) -> Bundle:
     if digest is not None and documents.digest != digest:
         raise BundleRefused("the slot holds another bundle")
     try:
         found = layout.read_model_manifest(documents.manifest)
-    except Malformed as error:
+    except MalformedBundle as error:
         raise BundleRefused(str(error)) from None
     for name, wanted in found.items():
         if not is_whole(slot, name, wanted):

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fourways_runtime import bundle_layout as layout
-from fourways_runtime.bundle_layout import Descriptor, Malformed, Release
+from fourways_runtime.bundle_layout import Descriptor, MalformedBundle, Release
 
 from . import check, files
 from .errors import AgentError, BundleRefused, ModelUnusable, NoSpace, TemporaryFailure
 from .recovery import newest_release, restored
 from .remote import Remote
-from .slot import file_of, holds_documents, is_whole, read_documents, write_documents
+from .slot import file_of, holds_documents, is_whole, verified_documents, write_documents
 from .start import MAX_CRASHES
 from .state import DeviceSettings, State, Store
 from .trust import Documents, TrustedKeys
@@ -81,7 +82,7 @@ def update(store: Store, settings: DeviceSettings) -> UpdateResult:
                 _repair(store, state, keys)
                 return UpdateResult(False, published.model.digest)
             offer = _verified(settings, keys, remote, published, state)
-        except Malformed as error:
+        except MalformedBundle as error:
             raise BundleRefused(str(error)) from None
         state = _accepted(store, offer)
         if offer.digest == state.digest and state.slot is not None:
@@ -102,7 +103,7 @@ def _remembered(store: Store, keys: TrustedKeys) -> State:
     return store.change(lambda now: now.seen(newest.sequence, newest.manifest, newest.namespace))
 
 
-def _is_done(state: State, published: layout.Published) -> bool:
+def _is_done(state: State, published: layout.PublishedBundle) -> bool:
     """Tell whether nothing is to be done for a release that was verified before.
 
     Raises ModelUnusable for one that does not work here.
@@ -123,12 +124,12 @@ def _verified(
     settings: DeviceSettings,
     keys: TrustedKeys,
     remote: Remote,
-    published: layout.Published,
+    published: layout.PublishedBundle,
     state: State,
 ) -> _Offer:
     """Fetch the small documents and verify them: signature, receiver, order.
 
-    Raises Malformed, BundleRefused, TemporaryFailure.
+    Raises MalformedBundle, BundleRefused, TemporaryFailure.
     """
     digest = published.model.digest
     raw = remote.blob(published.model)
@@ -191,9 +192,11 @@ def _repair(store: Store, state: State, keys: TrustedKeys) -> None:
     if state.slot is None:
         return
     slot = store.slot(state.slot)
-    documents, _ = read_documents(slot, keys)
-    if not holds_documents(slot, documents):
-        write_documents(slot, documents)
+    with suppress(BundleRefused):  # a start notices that, and points elsewhere
+        ours = [it for it in verified_documents(slot, keys) if it[0].digest == state.digest]
+        newest = max(ours, key=lambda it: it[1].sequence, default=None)
+        if newest is not None and not holds_documents(slot, newest[0]):
+            write_documents(slot, newest[0])
 
 
 def _settled(store: Store) -> State:

@@ -7,30 +7,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("crds", "operator", "runtimes", "cli")
 
-TEMPORARY: dict[str, int] = {
-    "Batch": 3,
-    "ConfigError": 2,
-    "Device": 2,
-    "Edge": 2,
-    "Failed": 2,
-    "Loaded": 2,
-    "Malformed": 2,
-    "Outcome": 2,
-    "Published": 2,
-    "Question": 2,
-    "Reader": 2,
-    "Refused": 4,
-    "Route": 2,
-    "Scorer": 2,
-    "Source": 3,
-    "Stream": 2,
-    "Unavailable": 2,
-    "Unreachable": 2,
-    "Watch": 2,
-    "_Batch": 2,
-}
-"""Names that are still shared, and by how many classes. It must become empty: never add to it."""
-
 
 def _classes() -> dict[str, list[str]]:
     places = defaultdict(list)
@@ -43,9 +19,7 @@ def _classes() -> dict[str, list[str]]:
 
 
 def test_no_two_production_classes_share_a_name() -> None:
-    shared = {
-        name: places for name, places in _classes().items() if len(places) > TEMPORARY.get(name, 1)
-    }
+    shared = {name: places for name, places in _classes().items() if len(places) > 1}
     assert not shared, "give each class a specific name: " + "; ".join(
         f"{name}: {', '.join(places)}" for name, places in sorted(shared.items())
     )

@@ -32,7 +32,7 @@ from fourways_runtime.scoring.golden import Vector
 
 from ..prepare import fetch_golden, fetch_model, prepare
 from . import judge, variants
-from .judge import MIB, Row, Winner
+from .judge import MIB, Row, VariantChoice
 from .measure import NotMeasured, measured
 from .publish import Staged, next_release, publish, published_variant
 from .signing import key_file, sign
@@ -159,7 +159,7 @@ class _Winner:
 
     target: EdgeTarget
     place: OutputFolder
-    choice: Winner
+    choice: VariantChoice
 
 
 def _chosen(config: EdgeConfig, rows: Sequence[Row], source: str) -> list[_Winner]:
@@ -277,7 +277,7 @@ def _signature(
 def _report(
     manifest: Descriptor,
     target: EdgeTarget,
-    choice: Winner,
+    choice: VariantChoice,
     rows: Sequence[Row],
     staged: Staged,
 ) -> Descriptor:

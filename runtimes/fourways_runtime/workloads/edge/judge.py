@@ -58,14 +58,16 @@ def excess(row: Row, budget: Budget) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Winner:
+class VariantChoice:
     """The variant a target gets, and why."""
 
     row: Row
     reason: str
 
 
-def winner(rows: Sequence[Row], budget: Budget, published: str | None = None) -> Winner | None:
+def winner(
+    rows: Sequence[Row], budget: Budget, published: str | None = None
+) -> VariantChoice | None:
     """Return the variant a target gets; None where none fits its budget.
 
     ``published`` is the variant published last for the same source. It is kept while it fits, so
@@ -81,14 +83,14 @@ def winner(rows: Sequence[Row], budget: Budget, published: str | None = None) ->
         return None
     for _, row in fitting:
         if row.variant == published:
-            return Winner(row, "published before for this source, and still fits the budget")
+            return VariantChoice(row, "published before for this source, and still fits the budget")
     best = min(latency for latency, _ in fitting)
     near = [row for latency, row in fitting if latency <= best * (1 + TIE)]
     if len(near) > 1:
         smallest = min(near, key=lambda row: (row.bundle_bytes, row.variant))
-        return Winner(smallest, f"the smallest of those within {TIE:.0%} of the fastest")
+        return VariantChoice(smallest, f"the smallest of those within {TIE:.0%} of the fastest")
     only = len(fitting) == 1
-    return Winner(near[0], "the only one that fits the budget" if only else "the fastest")
+    return VariantChoice(near[0], "the only one that fits the budget" if only else "the fastest")
 
 
 def table(rows: Sequence[Row]) -> str:
