@@ -2,8 +2,10 @@
 
 Owns connecting, waiting for a free connection (bounded in number and in time), time-outs and the
 second try on a connection the server had closed meanwhile. The prediction plane's hot path: no
-task, no timer and no coroutine a request, as on the serving side. Requests must be idempotent:
-whether one that is tried again was seen the first time, nobody knows.
+task, no timer and no coroutine a request, as on the serving side. A request is sent again only
+where its pooled connection ends at once: one that ended its server (a model hangs or crashes over
+it) is not passed to the next one. Requests must be idempotent: whether one that is sent again was
+seen the first time, nobody knows.
 """
 
 from __future__ import annotations

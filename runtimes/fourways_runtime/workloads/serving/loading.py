@@ -17,6 +17,7 @@ import numpy as np
 from fourways_api import InputField
 from fourways_api.runtime_config import ServerConfig
 from fourways_runtime.errors import ModelError, ModelNotLoadable
+from fourways_runtime.model_watch import WATCH
 from fourways_runtime.scoring.cells import numpy_type
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.v2.enrichment import covered
@@ -56,7 +57,8 @@ def load_model(config: ServerConfig) -> Loaded:
     prepared = prepare(config)
     model = prepared.model
     scorer = RequestScorer(contract, model, config.max_batch_rows)
-    inline_rows = _warm_up(config, scorer)
+    with WATCH.doing("warming up"):
+        inline_rows = _warm_up(config, scorer)
     logger.info("warmed up", extra={"inline_rows": inline_rows})
     names = [tensor.name for tensor in model.inputs]
     return Loaded(
