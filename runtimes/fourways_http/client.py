@@ -5,7 +5,9 @@ server had closed meanwhile. Waiting is bounded by time: a request that, as conn
 free lately, would not get one in time is refused when it comes; one that waited tells the server
 how much time is left (``X-Request-Timeout``); and one nobody waits for any more is given up. The
 prediction plane's hot path: no task, no timer and no coroutine a request, as on the serving side.
-Requests must be idempotent: whether one that is tried again was seen the first time, nobody knows.
+A request is sent again only where its pooled connection ends at once: one that ended its server (a
+model hangs or crashes over it) is not passed to the next one. Requests must be idempotent: whether
+one that is sent again was seen the first time, nobody knows.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol, cast
 
 import httptools
@@ -17,6 +18,9 @@ MAX_ANSWER_BYTES = 64 * 2**20
 
 MAX_HEADER_BYTES = 64 * 1024
 """All header names and values of an answer, trailers too."""
+
+CLOSED_BEFORE_SECONDS = 0.5
+"""A pooled connection that ends within so many seconds of a request had been closed before it."""
 
 _JOIN = 16 * 1024
 _HEADER_COST = 32
@@ -122,6 +126,7 @@ class Exchange(asyncio.Protocol):
         "_heard",
         "_parser",
         "_pool",
+        "_sent",
         "_size",
         "_transport",
         "_uses",
@@ -135,6 +140,7 @@ class Exchange(asyncio.Protocol):
         self.idle_since = 0.0
         self.job: Job | None = None
         self._pool = pool
+        self._sent = 0.0
         self._uses = 0
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._parser = httptools.HttpResponseParser(self)
@@ -160,6 +166,7 @@ class Exchange(asyncio.Protocol):
         """Send a request."""
         self.job = job
         self._uses += 1
+        self._sent = monotonic()
         self._heard = False
         body = job.body
         if len(body) <= _JOIN:
@@ -206,11 +213,21 @@ class Exchange(asyncio.Protocol):
             if self._ends_here(exc):
                 self.job = job
                 self._deliver()
-            elif not self._heard and self._uses > 1 and not job.retried:
+            elif self._was_closed_before() and not job.retried:
                 self._pool.again(job)
             elif not job.future.done():
                 job.future.set_exception(self._pool.explain(BrokenOff()))
         self._pool.lost(self)
+
+    def _was_closed_before(self) -> bool:
+        """Tell whether the server had closed this pooled connection before the request came.
+
+        That shows at once. A connection that ends later ended with a request at work: it may be
+        what ended the server, and must not end the next one.
+        """
+        return (
+            not self._heard and self._uses > 1 and monotonic() - self._sent <= CLOSED_BEFORE_SECONDS
+        )
 
     def _ends_here(self, exc: Exception | None) -> bool:
         """Tell whether the answer was one without a length, which ends with its connection."""

@@ -37,11 +37,23 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from fourways_api.display import displayed
 from fourways_api.reasons import Reason
+
+MESSAGE_CHARACTERS = 8_000
+"""Maximum characters of an error's message: names and texts of models and data stand in it."""
 
 
 class WorkloadError(Exception):
-    """A failure with a reason a person can act on; ``str()`` is it, and never a remote body."""
+    """A failure with a reason a person can act on; ``str()`` is it, and never a remote body.
+
+    The message is escaped and bounded here, whatever it quotes. Line breaks stay: the table of a
+    bundle build has some. So a name that may hold one is escaped where it is quoted.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        """``message`` is for people: what is wrong, and what to do."""
+        super().__init__(displayed(message, MESSAGE_CHARACTERS, lines=True))
 
     exit_code: ClassVar[int] = 1
     reason: ClassVar[Reason] = Reason.InternalError

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 from fourways_api import Paths, RunReport, RuntimeConfig
 from fourways_api.reasons import Reason
 
-from .errors import ConfigError, Unavailable, WorkloadError
+from .errors import ConfigError, ModelHangs, Unavailable, WorkloadError
 from .extras import missing_library
 from .logs import log_as_json
+from .model_watch import WATCH
 from .termination_message import write_report
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def run_server(
     code = 0
     try:
         config = read()
+        _end_where_the_model_hangs(config, log)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(serve(config))
     except Exception as error:  # noqa: BLE001  (the last words must be said whatever happened)
@@ -146,6 +148,7 @@ def run_job(
     code = 0
     try:
         config = read()
+        _end_where_the_model_hangs(config, log, completed)
         report = work(config)
     except (Exception, Terminated) as error:  # noqa: BLE001  (as for servers)
         report, code = failure(error, config, log)
@@ -188,6 +191,21 @@ def failure(error: BaseException, config: object, log: logging.Logger) -> tuple[
         version=told.model.version if told else None,
     )
     return report, code
+
+
+def _end_where_the_model_hangs(
+    config: Configured,
+    log: logging.Logger,
+    completed: Callable[[RunReport], RunReport] = lambda report: report,
+) -> None:
+    """Start the watch over calls into the model: one that does not return ends the process."""
+
+    def hung(error: ModelHangs) -> None:
+        report, code = failure(error, config, log)
+        write_report(completed(report), config.paths.termination_log)
+        leave(code)
+
+    WATCH.start(hung)
 
 
 def leave(code: int) -> NoReturn:

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fourways_api import EntityKey, Route
+from fourways_http import exchange
 from tests.kit.gateway_plane import Running, asking, running
 from tests.kit.waiting import turns, until_async
 
@@ -246,6 +247,27 @@ async def test_a_pooled_connection_closed_meanwhile_fails_nobody(tmp_path: Path)
         assert (await plane.infer("score", {}))[0] == 200
         assert len(upstream.heads) == 2
         assert upstream.connections == 2
+
+
+async def test_a_request_that_ends_its_model_server_is_not_sent_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "CLOSED_BEFORE_SECONDS", 0.05)
+    async with forwarding(tmp_path, seconds=30.0) as (plane, upstream):
+        assert (await plane.infer("score", {}))[0] == 200
+        upstream.heads.clear()
+
+        async def ends(upstream: Upstream, head: bytes, body: bytes) -> bytes | None:
+            # As a model server does whose model hangs: it ends some time after the request came.
+            ended = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.2, ended.set)
+            await ended.wait()
+            return None
+
+        upstream.script = ends
+        status, told = await plane.infer("score", {})
+        assert (status, told) == (503, {"error": "the model server does not answer"})
+        assert len(upstream.heads) == 1
 
 
 async def test_too_late_is_504(tmp_path: Path) -> None:

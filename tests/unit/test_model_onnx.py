@@ -132,27 +132,6 @@ def test_half_precision_is_refused_with_the_fix(tmp_path: Path) -> None:
         load(bytes_of(build(nodes=nodes, kind=TensorProto.FLOAT16)), tmp_path)
 
 
-def test_a_zipmap_is_refused_with_the_fix(tmp_path: Path) -> None:
-    zipmap = helper.make_node(
-        "ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]
-    )
-    maps = helper.make_sequence_type_proto(
-        helper.make_map_type_proto(
-            TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
-        )
-    )
-    graph = helper.make_graph(
-        [zipmap],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
-        [helper.make_value_info("y", maps)],
-    )
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
-    raw = bytes_of(helper.make_model(graph, opset_imports=imports, ir_version=8))
-    with pytest.raises(ModelNotLoadable, match="zipmap=False"):
-        load(raw, tmp_path)
-
-
 def test_inputs_that_do_not_fit_are_told_from_a_model_that_fails(tmp_path: Path) -> None:
     model = load(bytes_of(build()), tmp_path)
     with pytest.raises(ContractMismatch, match="'x', which was not given"):

@@ -19,6 +19,10 @@ from .routes import Observed
 CONTAINER = "edge"
 BACKOFF_LIMIT = 2
 
+BUILD_SECONDS = 7200
+"""Maximum seconds of a build. Its downloads, its calls into the model and its measurements have
+limits of their own; this one ends what hangs elsewhere."""
+
 COPIES = 4
 """A build holds the model as fetched, optimised and quantised, and the bundle made of them."""
 
@@ -44,7 +48,9 @@ def plan(
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": who.meta(job_name(deployment, settings)),
-            "spec": _job(deployment, edge, settings, pinned_digest, who),
+            # Not part of what names the Job: another deadline is no reason to build again.
+            "spec": _job(deployment, edge, settings, pinned_digest, who)
+            | {"activeDeadlineSeconds": BUILD_SECONDS},
         },
     )
 

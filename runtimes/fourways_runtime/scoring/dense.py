@@ -17,6 +17,7 @@ from fourways_api import Contract, InputField
 from fourways_runtime.errors import ContractMismatch
 
 from .columns import Array, Columns
+from .inputs import bind_inputs
 from .literals import EXACT
 from .model.base import Model
 from .pipeline import Pipeline
@@ -30,10 +31,17 @@ class DenseBatch:
     """
 
     def __init__(
-        self, pipeline: Pipeline, name: str, fields: Sequence[InputField], max_rows: int
+        self,
+        pipeline: Pipeline,
+        name: str,
+        fields: Sequence[InputField],
+        order: Sequence[int],
+        max_rows: int,
     ) -> None:
+        """``order``: the place in ``fields`` of each of the model's columns."""
         self._pipeline = pipeline
         self._name = name
+        self._order = None if list(order) == sorted(order) else np.array(order)
         kind = np.dtype(fields[0].type)
         low, high = _bounds(fields, kind)
         exact = EXACT[kind.name] - 1
@@ -56,10 +64,12 @@ class DenseBatch:
         tensor = model.inputs[0].name
         wide = InputField(name="input", type=fields[0].type, shape=(len(fields),), tensor=tensor)
         try:
+            (feed,) = bind_inputs(fields, model.inputs)
             pipeline = Pipeline(contract.model_copy(update={"inputs": (wide,)}), model)
         except ContractMismatch:
             return None
-        return cls(pipeline, wide.name, fields, max_rows)
+        order = [fields.index(field) for field in feed.fields]
+        return cls(pipeline, wide.name, fields, order, max_rows)
 
     def answers(self, block: Array, exact: bool = True) -> Columns | None:
         """Score rows (N, inputs), or return None where one of them may not be good.
@@ -74,6 +84,8 @@ class DenseBatch:
             good |= self._absent[:rows] & np.isnan(block)
         if 0 in good.tobytes():  # half the time of asking numpy
             return None
+        if self._order is not None:
+            block = np.take(block, self._order, axis=1)
         return self._pipeline.answers({self._name: block}, rows)
 
 

@@ -8,6 +8,7 @@ field, the fault and the fix. No I/O.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fourways_api import InputField
+from fourways_api.display import displayed
 from fourways_runtime.errors import ContractMismatch
 
 from .cells import Faults, numbers, numpy_type
@@ -28,6 +30,8 @@ TEXT_TYPES = frozenset({"string", "str", "object"})
 Shape = tuple[int, ...]
 
 _BLOCK_BYTES = 2**18
+_NAME_SHOWN = 80
+_NAMES_SHOWN = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,8 @@ def bind_inputs(fields: Sequence[InputField], tensors: Sequence[Tensor]) -> tupl
 
     Fields that name a tensor are its columns, in order. Else fields and tensors go together by
     name. Else the model has one input and all fields are its columns. A model that names no
-    inputs gets every field by its name.
+    inputs gets every field by its name. Where the model has names for its columns the fields are
+    put in the model's order by name (:func:`_by_column`): positions alone are never trusted.
 
     Raises:
         ContractMismatch: naming both sides.
@@ -108,8 +113,10 @@ def bind_inputs(fields: Sequence[InputField], tensors: Sequence[Tensor]) -> tupl
                 fields, tensors, "name each of the model's inputs as some field's tensor"
             )
         return tuple(_feed(by_name[name], members) for name, members in groups.items())
-    if {field.name for field in fields} == set(by_name):
-        return tuple(_feed(by_name[field.name], [field]) for field in fields)
+    for known in (str, _comparable):
+        theirs = {known(tensor.name): tensor for tensor in tensors}
+        if len(theirs) == len(tensors) and {known(f.name) for f in fields} == theirs.keys():
+            return tuple(_feed(theirs[known(field.name)], [field]) for field in fields)
     if len(tensors) == 1:
         return (_feed(tensors[0], fields),)
     raise _disagree(fields, tensors, "set tensor on every input, or give inputs the model's names")
@@ -139,10 +146,28 @@ def fitted(shape: Shape, dimensions: tuple[int | None, ...]) -> Shape | None:
 def described(tensor: Tensor) -> str:
     """Write a tensor for people, such as ``x float32[?, 20]``."""
     sizes = ", ".join("?" if size is None else str(size) for size in tensor.shape)
-    return f"{tensor.name} {tensor.type}[{sizes}]"
+    return f"{name_shown(tensor.name)} {tensor.type}[{sizes}]"
+
+
+def listed(tensors: Sequence[Tensor]) -> str:
+    """Write the first tensors of a model, and how many more there are."""
+    more = f" and {len(tensors) - _NAMES_SHOWN} more" if len(tensors) > _NAMES_SHOWN else ""
+    return ", ".join(map(described, tensors[:_NAMES_SHOWN])) + more
+
+
+def name_shown(name: str) -> str:
+    """Write a name that comes from a model: escaped, and cut to a readable length."""
+    return displayed(name, _NAME_SHOWN)
+
+
+def names_shown(names: Sequence[str]) -> str:
+    """Write the first names of a list that may be long, and how many more there are."""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(map(name_shown, names[:_NAMES_SHOWN])) + more
 
 
 def _feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
+    fields = _by_column(tensor, fields)
     kind = _type_of(tensor, fields)
     width = sum(math.prod(field.shape) for field in fields)
     shape: Shape | None = fields[0].shape if len(fields) == 1 else (width,)
@@ -154,12 +179,66 @@ def _feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
             )
         shape = fitted(shape or (), tensor.shape[1:])
     if shape is None or (len(fields) > 1 and len(shape) != 1):
-        names = ", ".join(field.name for field in fields)
+        names = names_shown([field.name for field in fields])
         raise ContractMismatch(
             f"inputs {names} make {width} columns, the model's input is {described(tensor)}; "
             "list the model's columns as inputs, in its order"
         )
     return Feed(tensor.name, kind, tuple(fields), shape)
+
+
+def _by_column(tensor: Tensor, fields: Sequence[InputField]) -> Sequence[InputField]:
+    """Put fields into the order of a tensor's columns, by name.
+
+    Names that differ only in case and in characters the contract's names cannot have are equal
+    (``sepal length (cm)`` is ``sepal_length_cm``). A field of several elements has no
+    name for each: its place is the one it has in the contract. Fields that name this tensor are
+    positional by the user's own word where the names differ; a name that the model has at another
+    place is refused nevertheless.
+
+    Raises:
+        ContractMismatch: naming both sides.
+
+    """
+    if not tensor.columns:
+        return fields
+    single = [math.prod(field.shape) == 1 for field in fields]
+    if all(single):
+        for known in (str, _comparable):
+            by_name = {known(field.name): field for field in fields}
+            columns = [known(column) for column in tensor.columns]
+            if len(by_name) == len(fields) == len(columns) and by_name.keys() == set(columns):
+                return [by_name[column] for column in columns]
+    at = 0
+    columns = [_comparable(column) for column in tensor.columns]
+    for field, one in zip(fields, single, strict=True):
+        name = _comparable(field.name)
+        elsewhere = one and (at >= len(columns) or columns[at] != name)
+        if elsewhere and (field.tensor is None or name in columns):
+            raise _other_columns(tensor, fields)
+        at += math.prod(field.shape)
+    return fields
+
+
+def _comparable(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _other_columns(tensor: Tensor, fields: Sequence[InputField]) -> ContractMismatch:
+    ours = [field.name for field in fields]
+    theirs = {_comparable(column) for column in tensor.columns}
+    known = {_comparable(name) for name in ours}
+    unknown = [name for name in ours if _comparable(name) not in theirs]
+    absent = [column for column in tensor.columns if _comparable(column) not in known]
+    parts = [
+        f"the contract's inputs are {names_shown(ours)}",
+        f"the model's columns are {names_shown(tensor.columns)}",
+        f"the model has no {names_shown(unknown)}" if unknown else "",
+        f"the contract has no {names_shown(absent)}" if absent else "",
+        "give the inputs the names of the model's columns, or set tensor: "
+        f"{name_shown(tensor.name)} on every input to feed them in the contract's order",
+    ]
+    return ContractMismatch("; ".join(part for part in parts if part))
 
 
 def _type_of(tensor: Tensor, fields: Sequence[InputField]) -> np.dtype[Any] | None:
@@ -187,8 +266,8 @@ def _carries(have: np.dtype[Any], want: np.dtype[Any]) -> bool:
 def _disagree(
     fields: Sequence[InputField], tensors: Sequence[Tensor], fix: str
 ) -> ContractMismatch:
-    ours = ", ".join(f"{f.name} -> {f.tensor}" if f.tensor else f.name for f in fields)
-    theirs = ", ".join(described(tensor) for tensor in tensors)
+    ours = names_shown([f"{f.name} -> {f.tensor}" if f.tensor else f.name for f in fields])
+    theirs = listed(tensors)
     return ContractMismatch(f"the contract's inputs are {ours}; the model's are {theirs}; {fix}")
 
 

@@ -17,7 +17,7 @@ from fourways_runtime.errors import ContractMismatch
 from .cells import Faults, numbers, numpy_type, shown
 from .columns import Array
 from .decode import by_record, out_of_range, within
-from .inputs import TEXT_TYPES, described, fitted
+from .inputs import TEXT_TYPES, described, fitted, listed, name_shown, names_shown
 from .model.base import Tensor
 
 
@@ -39,11 +39,11 @@ class Reading:
         if not records:
             return np.empty((0, *field.shape), numpy_type(field.type)), {}
         if self.tensor not in answers:
-            raise ContractMismatch(_absent(field, self.tensor, tuple(answers)))
+            raise ContractMismatch(_absent(field, self.tensor, names_shown(tuple(answers))))
         raw = np.asarray(answers[self.tensor])
         if raw.ndim == 0 or len(raw) != records:
             raise ContractMismatch(
-                f"the model answered {records} records with {self.tensor} of shape "
+                f"the model answered {records} records with {name_shown(self.tensor)} of shape "
                 f"{list(raw.shape)}; its first dimension must be the batch"
             )
         if field.type in ("float32", "float64"):
@@ -137,14 +137,15 @@ def bind_outputs(fields: Sequence[OutputField], tensors: Sequence[Tensor]) -> tu
         reading = Reading(field, field.tensor or field.name)
         if tensors:
             if reading.tensor not in by_name:
-                theirs = tuple(described(tensor) for tensor in tensors)
-                raise ContractMismatch(_absent(field, reading.tensor, theirs))
+                raise ContractMismatch(_absent(field, reading.tensor, listed(tensors)))
             _check_output(field, by_name[reading.tensor])
         readings.append(reading)
     return tuple(readings)
 
 
 def _check_output(field: OutputField, tensor: Tensor) -> None:
+    if tensor.unreadable:
+        raise ContractMismatch(f"output {field.name}: {tensor.unreadable}")
     if tensor.type:
         textual = tensor.type in TEXT_TYPES
         if (textual and (field.type != "string" or field.reduce is not None)) or (
@@ -195,16 +196,17 @@ def _encodes(text: str) -> bool:
     return True
 
 
-def _absent(field: OutputField, tensor: str, theirs: tuple[str, ...]) -> str:
+def _absent(field: OutputField, tensor: str, theirs: str) -> str:
     return (
-        f"output {field.name} is read from {tensor}, the model answers {', '.join(theirs)}; "
+        f"output {field.name} is read from {name_shown(tensor)}, the model answers {theirs}; "
         "set tensor to one of them"
     )
 
 
 def _misfit(field: OutputField, tensor: str, was: object) -> str:
     return (
-        f"output {field.name} has shape {list(field.shape)}, the model's {tensor} is {was}; "
+        f"output {field.name} has shape {list(field.shape)}, "
+        f"the model's {name_shown(tensor)} is {was}; "
         "set column or reduce to pick from it, or give the output its shape"
     )
 

@@ -19,7 +19,7 @@ from .cells import Faults
 from .columns import Array, Keys, Predictions, Records, Reject, Rows, Scored
 from .decode import Decoder
 from .inputs import bind_inputs, cut
-from .model.base import Model
+from .model.base import Model, SelectiveModel
 from .outputs import bind_outputs
 
 if TYPE_CHECKING:
@@ -41,10 +41,11 @@ class Pipeline:
 
         """
         self.contract = contract
-        self._model = model
         self._decoder = Decoder(contract)
         self._feeds = bind_inputs(contract.inputs, model.inputs)
         self._readings = bind_outputs(contract.outputs, model.outputs)
+        read = frozenset(reading.tensor for reading in self._readings)
+        self._model = model.answering(read) if isinstance(model, SelectiveModel) else model
 
     def score(self, batch: pa.RecordBatch, rows: Rows | None = None) -> Scored:
         """Score raw records: the columns of the contract's names, of any Arrow type that fits.

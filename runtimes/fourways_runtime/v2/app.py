@@ -15,9 +15,10 @@ from fourways_api import InputField, OutputField
 from fourways_api.runtime_config import ServerConfig
 from fourways_http import HttpError, Request, Response, Router, json_response
 from fourways_runtime.metrics import exposition
+from fourways_runtime.model_watch import WATCH
 
 from .body import is_heavy
-from .dataplane import READY, add_routes, listed
+from .dataplane import LIVE, READY, add_routes, listed
 from .deadline import timeout_of
 from .observed import ServingMetrics
 from .off_loop import off_loop
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 _RETRY = (b"retry-after: 1",)
 _LOADING = "the model is loading"
+
+STUCK_SECONDS = 5.0
+"""A model that has not returned for so long, or for twice a request's time-out, is not ready."""
 
 
 class ModelServer:
@@ -68,7 +72,7 @@ class ModelServer:
         router = Router()
         router.add("GET", "/metrics", lambda request: exposition(self._registry))
         # Under its own name, too: a path without a parameter is found at once.
-        add_routes(router, self, "model", self._config.name)
+        add_routes(router, self, "model", self._config.name, live=_live)
         return router
 
     def infer(self, request: Request) -> Awaitable[Response]:
@@ -149,6 +153,9 @@ class ModelServer:
         if self._batcher is None:
             answer = {"name": self._config.name, "ready": False, "reason": _LOADING}
             return json_response(answer, 503, _RETRY)
+        if stuck := self._stuck():
+            answer = {"name": self._config.name, "ready": False, "reason": stuck}
+            return json_response(answer, 503, _RETRY)
         return json_response({"name": self._config.name, "ready": True})
 
     def ready(self, request: Request) -> Response:
@@ -157,7 +164,16 @@ class ModelServer:
             return json_response({"ready": False, "reason": "draining"}, 503)
         if self._batcher is None:
             return json_response({"ready": False, "reason": _LOADING}, 503, _RETRY)
+        if stuck := self._stuck():
+            return json_response({"ready": False, "reason": stuck}, 503, _RETRY)
         return READY
+
+    def _stuck(self) -> str:
+        """Return why the model answers nobody just now; an empty text where it does."""
+        seconds = WATCH.longest()
+        if seconds <= max(STUCK_SECONDS, 2 * self._config.timeout_seconds):
+            return ""
+        return f"the model has not returned for {seconds:.0f} s"
 
     def models(self, request: Request) -> Response:
         """List the model."""
@@ -177,6 +193,13 @@ class ModelServer:
         if asked is not None and asked != config.model.version:
             text = f"version {asked[:63]} is not served; {config.model.version} is"
             raise HttpError(404, text)
+
+
+def _live(request: Request) -> Response:
+    # The process ends by itself then; where it cannot, the kubelet ends it.
+    if WATCH.overdue() is not None:
+        return json_response({"live": False, "reason": "the model hangs"}, 503)
+    return LIVE
 
 
 def _described(field: InputField | OutputField) -> dict[str, Any]:

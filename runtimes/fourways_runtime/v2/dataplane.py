@@ -7,7 +7,7 @@ through :func:`add_routes`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from typing import Any, Protocol
@@ -57,13 +57,20 @@ class DataPlane(ModelPlane, Protocol):
         ...
 
 
-def add_routes(router: Router, plane: DataPlane, parameter: str, *names: str) -> None:
+def add_routes(
+    router: Router,
+    plane: DataPlane,
+    parameter: str,
+    *names: str,
+    live: Callable[[Request], Response] = lambda request: LIVE,
+) -> None:
     """Answer the protocol's paths. ``parameter`` names the model's name in the paths.
 
     ``names`` are models whose paths are there without a parameter too: those are found at once.
+    ``live`` tells whether the process is worth keeping.
     """
     router.add("GET", "/v2", lambda request: server_metadata(plane.extensions))
-    router.add("GET", "/v2/health/live", lambda request: LIVE)
+    router.add("GET", "/v2/health/live", live)
     router.add("GET", "/v2/health/ready", plane.ready)
     router.add("GET", "/v2/models", plane.models)
     router.add("POST", "/v2/repository/index", plane.index)

@@ -1,7 +1,8 @@
 """From a model's reference to a model that may answer: fetched, loaded, held to golden vectors.
 
 The first steps of every shell (batch, model server, stream worker, bundle build), in this order;
-each step is logged. Blocking: an event loop calls it on a thread.
+each step is logged. Blocking: an event loop calls it on a thread. Every call into the model, here
+and later, is under the process's watch (:mod:`fourways_runtime.model_watch`).
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pathlib import Path
 
 from fourways_api import GoldenVectors, ModelReference, RuntimeConfig, SecretReference
 from fourways_runtime.io.fetch import Fetched, fetch, resolve
+from fourways_runtime.model_watch import LOAD_SECONDS, WATCH
 from fourways_runtime.scoring.golden import MAX_BYTES, Vector, check_vectors, read_vectors
 from fourways_runtime.scoring.model import load
 from fourways_runtime.scoring.model.base import Model
+from fourways_runtime.scoring.model.watched import WatchedModel
 from fourways_runtime.scoring.pipeline import Pipeline
 
 logger = logging.getLogger("fourways.prepare")
@@ -50,13 +53,17 @@ def prepare(
     if fetched is not None:
         fetched(file.digest)
     root = _folder(config, reference) if reference.allow_external_data else None
-    model = load(file.path, reference, threads=threads or config.threads, external_root=root)
+    with WATCH.doing("loading the model"), WATCH.call(seconds=LOAD_SECONDS):
+        model: Model = WatchedModel(
+            load(file.path, reference, threads=threads or config.threads, external_root=root)
+        )
     pipeline = Pipeline(config.contract, model)
     logger.info("model loaded", extra={"digest": file.digest, "version": reference.version})
     golden = config.contract.golden_vectors
     if golden is not None:
         vectors = fetch_golden(config, golden)
-        check_vectors(pipeline, vectors, golden)
+        with WATCH.doing("checking the golden vectors"):
+            check_vectors(pipeline, vectors, golden)
         logger.info("golden vectors agree", extra={"vectors": len(vectors)})
     return Prepared(model, pipeline, file.digest)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self, runtime_checkable
 
 from ..columns import Array
 
@@ -13,12 +13,19 @@ from ..columns import Array
 class Tensor:
     """A model's input or output: numpy type name and shape, None where the size is free.
 
-    The first dimension is the batch. An empty shape means the model does not say.
+    The first dimension is the batch. An empty shape means the model does not say, and so does an
+    empty type.
     """
 
     name: str
     type: str
     shape: tuple[int | None, ...]
+
+    columns: tuple[str, ...] = ()
+    """The names of a matrix's columns, in the model's order; empty where it keeps none."""
+
+    unreadable: str = ""
+    """Why no output of a contract can be read from this one, with the fix."""
 
 
 class Model(Protocol):
@@ -37,4 +44,13 @@ class Model(Protocol):
         A tensor of type ``string`` is an object array of str. Raises ModelError when the model
         fails on these inputs, ContractMismatch when they are not the ones it reads.
         """
+        ...
+
+
+@runtime_checkable
+class SelectiveModel(Model, Protocol):
+    """A model that can be asked for some of its outputs only."""
+
+    def answering(self, outputs: Collection[str]) -> Self:
+        """Return the same model, whose ``predict`` returns only the outputs of these names."""
         ...

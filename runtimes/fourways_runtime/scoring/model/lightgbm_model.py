@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from fourways_runtime.errors import ModelNotLoadable
 
 from ..columns import Array
 from .extras import load_module
+from .library_errors import library_error
 from .matrix_model import MatrixModel
 
 
@@ -31,10 +33,13 @@ def load_lightgbm(path: Path, *, threads: int) -> MatrixModel:
         features = booster.num_feature()
     except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
         raise ModelNotLoadable(
-            f"lightgbm does not load the model ({type(error).__name__}): it is damaged or newer"
+            f"lightgbm does not load the model, it is damaged or newer ({library_error(error)})"
         ) from error
 
-    def predict(matrix: Array) -> dict[str, Array]:
-        return {"prediction": np.asarray(booster.predict(matrix, num_threads=threads))}
+    def predict(matrix: Array) -> Array:
+        return np.asarray(booster.predict(matrix, num_threads=threads))
 
-    return MatrixModel(predict, features=features, dtype="float64")
+    names = booster.feature_name()
+    if all(re.fullmatch(r"Column_\d+", name) for name in names):
+        names = []  # what LightGBM calls the columns of a matrix without names
+    return MatrixModel({"prediction": predict}, features=features, dtype="float64", columns=names)

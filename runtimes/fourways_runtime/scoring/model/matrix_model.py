@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 
@@ -10,9 +12,11 @@ from fourways_runtime.errors import ContractMismatch, ModelError, ModelNotLoadab
 
 from ..columns import Array
 from .base import Tensor
+from .library_errors import library_error
 
 INPUT = "X"
-Predictor = Callable[[Array], dict[str, Array]]
+Predictor = Callable[[Array], Array]
+"""Returns one output (N, ...) for a matrix (N, features)."""
 
 
 class MatrixModel:
@@ -21,19 +25,36 @@ class MatrixModel:
     Its outputs are found out by asking it about one row of zeros.
     """
 
-    def __init__(self, predictor: Predictor, *, features: int, dtype: str) -> None:
-        self._predictor = predictor
+    def __init__(
+        self,
+        predictors: Mapping[str, Predictor],
+        *,
+        features: int,
+        dtype: str,
+        columns: Sequence[str] = (),
+    ) -> None:
+        """``predictors`` are the outputs by name; ``columns`` the model's own feature names.
+
+        Raises:
+            ModelNotLoadable: the model does not answer a row of zeros.
+
+        """
+        self._predictors = predictors
         self._features = features
         self._dtype = np.dtype(dtype)
-        self.inputs: tuple[Tensor, ...] = (Tensor(INPUT, dtype, (None, features)),)
+        names = tuple(map(str, columns)) if len(columns) == features else ()
+        self.inputs: tuple[Tensor, ...] = (Tensor(INPUT, dtype, (None, features), names),)
         try:
             probe = self.predict({INPUT: np.zeros((1, features), dtype)})
         except ModelError as error:
-            raise ModelNotLoadable(f"the model does not answer a row of zeros: {error}") from None
-        self.outputs = tuple(
-            Tensor(name, _type_name(value), (None, *value.shape[1:]))
-            for name, value in probe.items()
-        )
+            raise not_answering(error) from error.__cause__
+        self.outputs = described_outputs(probe)
+
+    def answering(self, outputs: Collection[str]) -> Self:
+        """Return the same model with fewer outputs; see :class:`.base.SelectiveModel`."""
+        fewer = copy.copy(self)
+        fewer._predictors = {name: it for name, it in self._predictors.items() if name in outputs}
+        return fewer
 
     def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Answer a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
@@ -46,23 +67,38 @@ class MatrixModel:
             )
         if not np.can_cast(matrix.dtype, self._dtype, "same_kind"):
             raise ContractMismatch(f"the model reads numbers in {INPUT}, not {matrix.dtype}")
-        rows = len(matrix)
-        try:
-            answers = self._predictor(matrix.astype(self._dtype, copy=False))
-        except Exception as error:
-            # Its text may quote the records; its type does not.
-            raise ModelError(f"the model failed: {type(error).__name__}") from error
-        return {name: _checked(name, value, rows) for name, value in answers.items()}
+        matrix = matrix.astype(self._dtype, copy=False)
+        return {
+            name: output_of(name, lambda it=predictor: it(matrix), len(matrix))  # type: ignore[misc]
+            for name, predictor in self._predictors.items()
+        }
 
 
-def _checked(name: str, value: Array, rows: int) -> Array:
-    array = np.asarray(value)
+def output_of(name: str, predict: Callable[[], Array], rows: int) -> Array:
+    """Ask a library for one output (rows, ...). Raises ModelError where it fails."""
+    try:
+        array = np.asarray(predict())
+    except Exception as error:
+        # Its text may quote the records; its type does not.
+        raise ModelError(f"the model failed: {type(error).__name__}") from error
     if array.ndim == 0 or len(array) != rows:
         raise ModelError(f"the model's {name} has shape {array.shape} for {rows} rows")
     return array.astype(object) if array.dtype.kind == "U" else array
 
 
-def _type_name(value: Array) -> str:
-    if value.dtype == object:
-        return "string"
-    return value.dtype.name
+def not_answering(error: ModelError) -> ModelNotLoadable:
+    """Return the refusal of a model that fails on a row of zeros, with its library's first line."""
+    said = str(error) if error.__cause__ is None else library_error(error.__cause__)
+    return ModelNotLoadable(f"the model does not answer a row of zeros: {said}")
+
+
+def described_outputs(probe: Mapping[str, Array]) -> tuple[Tensor, ...]:
+    """Return what an answer to one row says about a model's outputs."""
+    return tuple(
+        Tensor(
+            name,
+            "string" if value.dtype == object else value.dtype.name,
+            (None, *value.shape[1:]),
+        )
+        for name, value in probe.items()
+    )

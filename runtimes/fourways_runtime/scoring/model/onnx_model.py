@@ -7,12 +7,14 @@ private copy of the model's own folder.
 
 from __future__ import annotations
 
+import copy
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from fourways_api.display import displayed
 from fourways_runtime.errors import ContractMismatch, ModelError, ModelNotLoadable
 
 from ..columns import Array
@@ -36,15 +38,24 @@ _TYPES = {
     "string": "string",
 }
 
+_OUTPUT_TYPES = {"float16": "float16"}
+"""Types an output may have beside those of inputs: the contract's type is wider."""
+
 
 class OnnxModel:
     """An ONNX model in an onnxruntime session."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self.inputs = tuple(_tensor(node, "input") for node in session.get_inputs())
-        self.outputs = tuple(_tensor(node, "output") for node in session.get_outputs())
-        self._names = [tensor.name for tensor in self.outputs]
+        self.inputs = tuple(map(_input, session.get_inputs()))
+        self.outputs = tuple(map(_output, session.get_outputs()))
+        self._names = [tensor.name for tensor in self.outputs if not tensor.unreadable]
+
+    def answering(self, outputs: Collection[str]) -> Self:
+        """Return the same model with fewer outputs; see :class:`.base.SelectiveModel`."""
+        fewer = copy.copy(self)
+        fewer._names = [name for name in self._names if name in outputs]
+        return fewer
 
     def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Answer a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
@@ -121,20 +132,38 @@ def _said(error: Exception) -> str:
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
     text = re.sub(r"(Load model from \S* failed:)?/onnxruntime_src/\S+ ", "", text)
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return "".join(character for character in first if character.isprintable())[:300]
+    return displayed(first, 300)
 
 
-def _tensor(node: Any, side: str) -> Tensor:
+def _input(node: Any) -> Tensor:
+    kind, fault = _kind(node, "input", _TYPES)
+    if fault:
+        raise ModelNotLoadable(fault)
+    return Tensor(node.name, kind, _shape(node))
+
+
+def _output(node: Any) -> Tensor:
+    kind, fault = _kind(node, "output", _TYPES | _OUTPUT_TYPES)
+    # Refused where a contract reads it: what nobody reads may be of any type.
+    return Tensor(node.name, kind, () if fault else _shape(node), unreadable=fault)
+
+
+def _kind(node: Any, side: str, types: Mapping[str, str]) -> tuple[str, str]:
+    """Return numpy's name of a tensor's type, and why it cannot be used, or an empty text."""
+    name = displayed(node.name, 80)
     kind = re.fullmatch(r"tensor\((\w+)\)", node.type)
     if kind is None:
-        raise ModelNotLoadable(
-            f"the model's {side} {node.name!r} is {node.type}, not a tensor;"
+        return "", (
+            f"the model's {side} {name} is {displayed(node.type, 80)}, not a tensor;"
             " for scikit-learn classifiers export with zipmap=False"
         )
-    if kind[1] not in _TYPES:
-        raise ModelNotLoadable(
-            f"the model's {side} {node.name!r} is of type {kind[1]}; cast it to one of"
-            f" {', '.join(_TYPES.values())}"
+    if kind[1] not in types:
+        return "", (
+            f"the model's {side} {name} is of type {kind[1]}; cast it to one of"
+            f" {', '.join(types.values())}"
         )
-    shape = tuple(size if isinstance(size, int) else None for size in node.shape)
-    return Tensor(node.name, _TYPES[kind[1]], shape)
+    return types[kind[1]], ""
+
+
+def _shape(node: Any) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in node.shape)

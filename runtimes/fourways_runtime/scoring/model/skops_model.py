@@ -13,12 +13,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from fourways_api.display import displayed
 from fourways_runtime.errors import ModelNotLoadable
 
-from ..columns import Array
 from .extras import load_module
+from .frame_model import FrameModel
+from .library_errors import library_error
 from .matrix_model import MatrixModel
 
 AUDITED_TYPES = (
@@ -33,7 +33,7 @@ _MAX_ENTRIES = 10_000
 _ALLOCATING = frozenset({"void", "bytes_", "bytes"})
 
 
-def load_skops(path: Path, *, threads: int, max_bytes: int) -> MatrixModel:
+def load_skops(path: Path, *, threads: int, max_bytes: int) -> MatrixModel | FrameModel:
     """Load a skops file. ``max_bytes`` bounds what it may unpack to. Raises ModelNotLoadable."""
     skops = load_module("skops.io", "sklearn")
     _check_archive(path, max_bytes)
@@ -41,18 +41,18 @@ def load_skops(path: Path, *, threads: int, max_bytes: int) -> MatrixModel:
         untrusted = set(skops.get_untrusted_types(file=path)) - set(AUDITED_TYPES)
     except Exception as error:
         raise ModelNotLoadable(
-            f"the file is no skops model, or it is damaged ({type(error).__name__})"
+            f"the file is no skops model, or it is damaged ({library_error(error)})"
         ) from error
     if untrusted:
+        shown = displayed(", ".join(sorted(untrusted)), 300)
         raise ModelNotLoadable(
-            f"the model holds types that are not trusted: {', '.join(sorted(untrusted))[:300]};"
-            " export it as ONNX"
+            f"the model holds types that are not trusted: {shown}; export it as ONNX"
         )
     try:
         estimator = skops.load(path, trusted=list(AUDITED_TYPES))
     except Exception as error:
         raise ModelNotLoadable(
-            f"skops does not load the model ({type(error).__name__}); was it saved with another"
+            f"skops does not load the model ({library_error(error)}); was it saved with another"
             " scikit-learn?"
         ) from error
     return _wrap(estimator, threads)
@@ -87,7 +87,7 @@ def _check_arrays(schema: Any) -> None:
             waiting.extend(node)
 
 
-def _wrap(estimator: Any, threads: int) -> MatrixModel:
+def _wrap(estimator: Any, threads: int) -> MatrixModel | FrameModel:
     features = getattr(estimator, "n_features_in_", None)
     if not isinstance(features, int) or features < 1 or not hasattr(estimator, "predict"):
         raise ModelNotLoadable("the file holds no fitted estimator that predicts")
@@ -97,12 +97,14 @@ def _wrap(estimator: Any, threads: int) -> MatrixModel:
         if name == "n_jobs" or name.endswith("__n_jobs")
     }
     estimator.set_params(**parallel)
-    probable = hasattr(estimator, "predict_proba")
-
-    def predict(matrix: Array) -> dict[str, Array]:
-        answers = {"prediction": np.asarray(estimator.predict(matrix))}
-        if probable:
-            answers["probabilities"] = np.asarray(estimator.predict_proba(matrix))
-        return answers
-
-    return MatrixModel(predict, features=features, dtype="float64")
+    predictors = {"prediction": estimator.predict}
+    if hasattr(estimator, "predict_proba"):
+        predictors["probabilities"] = estimator.predict_proba
+    names = tuple(map(str, getattr(estimator, "feature_names_in_", ())))
+    try:
+        return MatrixModel(predictors, features=features, dtype="float64", columns=names)
+    except ModelNotLoadable:
+        # What picks columns by name, as a ColumnTransformer may, needs a table that has names.
+        if len(names) != features:
+            raise
+        return FrameModel(predictors, names)

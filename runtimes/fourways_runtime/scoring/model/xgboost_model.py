@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,8 @@ from fourways_runtime.errors import ModelNotLoadable
 from ..columns import Array
 from . import ubjson
 from .extras import load_module
-from .matrix_model import MatrixModel
+from .library_errors import library_error
+from .matrix_model import MatrixModel, Predictor
 
 
 def load_xgboost(path: Path, *, threads: int) -> MatrixModel:
@@ -26,17 +29,38 @@ def load_xgboost(path: Path, *, threads: int) -> MatrixModel:
         features = booster.num_features()
     except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
         raise ModelNotLoadable(
-            f"xgboost does not load the model ({type(error).__name__}): it is damaged or newer"
+            f"xgboost does not load the model, it is damaged or newer ({library_error(error)})"
         ) from error
     # After early stopping XGBoost's own estimators answer with the best trees, not all of them.
     best = booster.attr("best_iteration")
     trees = (0, int(best) + 1) if best is not None and best.isdecimal() else (0, 0)
 
-    def predict(matrix: Array) -> dict[str, Array]:
+    def in_place(matrix: Array) -> Array:
         answer = booster.inplace_predict(matrix, iteration_range=trees, validate_features=False)
-        return {"prediction": np.asarray(answer)}
+        return np.asarray(answer)
 
-    return MatrixModel(predict, features=features, dtype="float32")
+    # A linear booster cannot predict in place.
+    linear = json.loads(booster.save_config())["learner"]["gradient_booster"]["name"] == "gblinear"
+    predict = _from_copies(xgboost, booster, threads) if linear else in_place
+    return MatrixModel(
+        {"prediction": predict},
+        features=features,
+        dtype="float32",
+        columns=booster.feature_names or (),
+    )
+
+
+def _from_copies(xgboost: Any, booster: Any, threads: int) -> Predictor:
+    """Return what predicts from XGBoost's own copy of the matrix, one call at a time."""
+    # XGBoost promises that predictions of several threads are safe for trees only.
+    lock = threading.Lock()
+
+    def predict(matrix: Array) -> Array:
+        with lock:
+            table = xgboost.DMatrix(matrix, nthread=threads)
+            return np.asarray(booster.predict(table, validate_features=False))
+
+    return predict
 
 
 def _check(raw: bytes) -> None:

@@ -17,6 +17,7 @@ from fourways_runtime import errors
 from fourways_runtime.errors import StoreUnavailable, WorkloadError
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.runs.ledger import LEASE_SECONDS, Claim, Failure, RunLedger
+from fourways_runtime.model_watch import WATCH
 from fourways_runtime.scoring.columns import Array, Reject, Scored
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], PieceResul
         if chunk is None:
             return PieceResult(piece)
         told = changes.tell(chunk)
-        scored = pipeline.score(told.batch, told.rows)
+        with WATCH.doing("scoring", _named(piece.claim, told.rows)):
+            scored = pipeline.score(told.batch, told.rows)
         hashes = None
         if told.hashes is not None:
             at = np.searchsorted(told.rows, scored.predictions.rows)
@@ -119,6 +121,12 @@ def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], PieceResul
         )
 
     return score
+
+
+def _named(claim: Claim, rows: Array) -> str:
+    """Name a piece in an error. Positions, not keys: status holds nothing of the records."""
+    between = f", rows {rows[0]} to {rows[-1]} of the source" if len(rows) else ""
+    return f"chunk {claim.number} (attempt {claim.attempt}){between}"
 
 
 class Recorder:

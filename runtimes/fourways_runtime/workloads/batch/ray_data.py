@@ -11,6 +11,7 @@ publishes it.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -25,6 +26,7 @@ from fourways_api import RuntimeConfig
 from fourways_api.base import SKIP_RULES
 from fourways_runtime.errors import (
     ConfigError,
+    ModelHangs,
     StoreFull,
     StoreUnavailable,
     Unavailable,
@@ -32,6 +34,8 @@ from fourways_runtime.errors import (
 )
 from fourways_runtime.io.store.runs.ledger import Failure
 from fourways_runtime.logs import log_as_json
+from fourways_runtime.model_watch import WATCH
+from fourways_runtime.process import leave
 
 from .chunk_loop import score_chunks
 from .claims import Heartbeat, as_error
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
     from fourways_runtime.io.sinks.base import PredictionSink
     from fourways_runtime.io.store.runs.ledger import Claim, RunLedger
     from fourways_runtime.scoring.columns import Array
+
+logger = logging.getLogger("fourways.batch")
 
 _MOST_AT_ONCE = 8
 """Chunks handed out together at the most: the next is read while one is scored."""
@@ -126,6 +132,8 @@ class ChunkActor:
 
     def __init__(self, config: str, run: str) -> None:
         log_as_json()
+        # An actor is a process: Ray starts it anew as often as the spec allows.
+        WATCH.start(_end)
         self._part = _ActorPart(RuntimeConfig.model_validate_json(config, context=SKIP_RULES), run)
 
     def __call__(self, handed: dict[str, Array]) -> dict[str, Array]:
@@ -141,6 +149,11 @@ class ChunkActor:
             reason, message = error.reason, str(error)
         told = {"reason": [reason], "message": [message]}
         return {**handed, **{key: np.array(text * len(numbers)) for key, text in told.items()}}
+
+
+def _end(error: ModelHangs) -> None:
+    logger.error("%s", error, extra={"reason": error.reason})
+    leave(error.exit_code)
 
 
 class _ActorPart:

@@ -28,6 +28,7 @@ from fourways_runtime.bundle_layout import Descriptor
 from fourways_runtime.errors import BudgetExceeded, ConfigError
 from fourways_runtime.io.fetch.part import disk_errors
 from fourways_runtime.io.folders import PUBLISH_ERRORS, OutputFolder, open_folder
+from fourways_runtime.model_watch import LOAD_SECONDS, WATCH
 from fourways_runtime.scoring.golden import Vector
 
 from ..prepare import fetch_golden, fetch_model, prepare
@@ -138,7 +139,8 @@ def _measured(
     rows = []
     for variant, make in variants.MAKERS.items():
         try:
-            made[variant] = make(model, folder)
+            with WATCH.doing(f"making the variant {variant}"), WATCH.call(seconds=LOAD_SECONDS):
+                made[variant] = make(model, folder)
             size = made[variant].stat().st_size + others
             result = measured(
                 made[variant],

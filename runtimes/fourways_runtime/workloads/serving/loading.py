@@ -17,6 +17,7 @@ import numpy as np
 from fourways_api import InputField
 from fourways_api.runtime_config import ServerConfig
 from fourways_runtime.errors import ModelError, ModelNotLoadable
+from fourways_runtime.model_watch import WATCH
 from fourways_runtime.scoring.cells import numpy_type
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.v2.enrichment import covered
@@ -56,7 +57,8 @@ def load_model(config: ServerConfig) -> Loaded:
     prepared = prepare(config)
     model = prepared.model
     scorer = RequestScorer(contract, model, config.max_batch_rows)
-    warm_up = _warm_up(config, scorer)
+    with WATCH.doing("warming up"):
+        warm_up = _warm_up(config, scorer)
     logger.info("warmed up", extra={"seconds_by_rows": {n: round(s, 6) for n, s in warm_up}})
     names = [tensor.name for tensor in model.inputs]
     return Loaded(

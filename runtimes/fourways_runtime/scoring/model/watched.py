@@ -1,0 +1,31 @@
+"""A model whose every prediction is under the process's watch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from fourways_runtime.model_watch import WATCH, ModelWatch
+
+from ..columns import Array
+from .base import Model, SelectiveModel
+
+
+class WatchedModel:
+    """A model, with each call noted until it returns."""
+
+    def __init__(self, model: Model, watch: ModelWatch = WATCH) -> None:
+        self._model = model
+        self._watch = watch
+        self.inputs, self.outputs = model.inputs, model.outputs
+
+    def answering(self, outputs: Collection[str]) -> WatchedModel:
+        """Return the same model with fewer outputs; see :class:`.base.SelectiveModel`."""
+        if not isinstance(self._model, SelectiveModel):
+            return self
+        return WatchedModel(self._model.answering(outputs), self._watch)
+
+    def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """Answer a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
+        rows = len(next(iter(tensors.values()))) if tensors else 0
+        with self._watch.call(rows):
+            return self._model.predict(tensors)

@@ -1,0 +1,118 @@
+"""The watch over calls into a model: which call is overdue, and what is said of it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import numpy as np
+import pytest
+
+from fourways_runtime.errors import ModelHangs
+from fourways_runtime.model_watch import ALIKE, MODEL_SECONDS, ModelWatch, seconds_for
+from fourways_runtime.scoring.model import Tensor
+from fourways_runtime.scoring.model.watched import WatchedModel
+from tests.kit.models import Function
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_call_over_more_rows_has_more_time() -> None:
+    assert seconds_for(0) == MODEL_SECONDS
+    assert seconds_for(ALIKE) == 2 * MODEL_SECONDS
+    assert seconds_for(0, 3.0) == 3.0
+
+
+def test_a_call_that_returns_is_forgotten_also_where_it_fails() -> None:
+    clock = Clock()
+    watch = ModelWatch(clock)
+    lasted = []
+
+    def fails() -> None:
+        with watch.call():
+            clock.now += 7
+            lasted.append(watch.longest())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    clock.now += 10_000
+    assert lasted == [7]
+    assert watch.longest() == 0
+    assert watch.overdue() is None
+
+
+def test_an_overdue_call_names_stage_and_what_it_is_about() -> None:
+    clock = Clock()
+    watch = ModelWatch(clock)
+    with watch.doing("scoring", "chunk 3 (attempt 1)"), watch.call(2):
+        clock.now += seconds_for(2)
+        assert watch.overdue() is None
+        clock.now += 0.1
+        call = watch.overdue()
+    assert call is not None
+    said = str(call.hangs())
+    assert said.startswith("scoring: 2 rows of chunk 3 (attempt 1); the model has not returned")
+    assert call.hangs().exit_code == 75
+
+
+def test_what_a_thread_does_is_its_own_and_ends_with_the_context() -> None:
+    watch = ModelWatch()
+    stages: list[str] = []
+
+    def other() -> None:
+        with watch.call():
+            stages.extend(call.stage for call in watch._calls.values())
+
+    with watch.doing("loading the model"):
+        with watch.doing("checking the golden vectors"):
+            pass
+        with watch.call():
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+    assert stages == ["loading the model", "scoring"]
+
+
+def test_calls_that_wait_for_each_other_have_the_time_of_all() -> None:
+    clock = Clock()
+    watch = ModelWatch(clock)
+    with watch.call(seconds=10), watch.call(seconds=10):
+        clock.now += 15
+        first = watch.overdue()
+        assert first is not None
+        assert first.limit == 10
+    with watch.call(seconds=1000), watch.call(seconds=10):
+        clock.now += 15
+        assert watch.overdue() is None
+
+
+def test_the_watch_reports_a_call_that_hangs_from_a_thread_of_its_own() -> None:
+    watch = ModelWatch()
+    reported: queue.Queue[ModelHangs] = queue.Queue()
+    watch.start(reported.put)
+    with watch.doing("warming up"), watch.call(seconds=0):
+        error = reported.get(timeout=20)
+    assert str(error).startswith("warming up; the model has not returned")
+
+
+def test_a_watched_model_is_watched_for_as_long_as_it_answers() -> None:
+    watch = ModelWatch()
+    seen: list[tuple[str, int]] = []
+
+    def answer(tensors: object) -> dict[str, object]:
+        seen.extend((call.stage, call.rows) for call in watch._calls.values())
+        return {"y": np.zeros(3, np.float32)}
+
+    tensors = (Tensor("x", "float32", (None,)),), (Tensor("y", "float32", (None,)),)
+    model = WatchedModel(Function(*tensors, answer), watch)
+    model.predict({"x": np.zeros(3, np.float32)})
+    assert seen == [("scoring", 3)]
+    assert watch.longest() == 0
+    assert model.answering(["y"]).outputs == tensors[1]
