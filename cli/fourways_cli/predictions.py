@@ -55,23 +55,9 @@ def predictions(
 
     """
     document = named(target.deployments(namespace), namespace, name)
-    mode = (document.get("status") or {}).get("mode")
-    if mode == "edge":
-        raise TargetError(
-            f"{name} is an edge deployment: its devices answer, from bundles that "
-            f"/bundles/{name}/ of the gateway serves"
-        )
-    if mode == "batch":
-        if inputs:
-            raise InputNotAllowed(
-                f"--input: {name} is a batch deployment, which answers stored predictions by key "
-                "alone; leave --input out"
-            )
-        return _stored(target, namespace, name, keys)
-    query = _KeyQuery(target, namespace, name, document["spec"]["contract"], inputs)
-    if mode == "streaming":
-        return _each(keys, lambda key: query.of_stream(key, wait_seconds))
-    return _each(keys, query.of_server)
+    mode = (document.get("status") or {}).get("mode") or ""
+    query = _KeyQuery(target, namespace, name, document["spec"]["contract"], inputs, wait_seconds)
+    return MODES.get(mode, _scored)(query, keys)
 
 
 def _each(keys: list[str], query: Callable[[str], Json]) -> PredictionsByKey:
@@ -87,8 +73,21 @@ def _each(keys: list[str], query: Callable[[str], Json]) -> PredictionsByKey:
     return found
 
 
-def _stored(target: Target, namespace: str, name: str, keys: list[str]) -> PredictionsByKey:
+def _on_devices(query: _KeyQuery, keys: list[str]) -> PredictionsByKey:
+    raise TargetError(
+        f"{query.name} is an edge deployment: its devices answer, from bundles that "
+        f"/bundles/{query.name}/ of the gateway serves"
+    )
+
+
+def _stored(query: _KeyQuery, keys: list[str]) -> PredictionsByKey:
     """Return stored predictions, all from one run."""
+    target, namespace, name = query.target, query.namespace, query.name
+    if query.inputs:
+        raise InputNotAllowed(
+            f"--input: {name} is a batch deployment, which answers stored predictions by key "
+            "alone; leave --input out"
+        )
     path = _model(name)
     (tensor,) = target.gateway(namespace, path)["inputs"]
     typed = {key: _typed(key, tensor["name"], tensor["datatype"] == "INT64") for key in keys}
@@ -119,34 +118,41 @@ class _KeyQuery:
     """Queries for one key at a time, with inputs."""
 
     def __init__(
-        self, target: Target, namespace: str, name: str, contract: Json, inputs: Mapping[str, Any]
+        self,
+        target: Target,
+        namespace: str,
+        name: str,
+        contract: Json,
+        inputs: Mapping[str, Any],
+        wait_seconds: float,
     ) -> None:
-        self._target = target
-        self._namespace = namespace
-        self._name = name
+        self.target = target
+        self.namespace = namespace
+        self.name = name
+        self.inputs = inputs
         self._contract = contract
-        self._inputs = inputs
+        self._wait_seconds = wait_seconds
 
     def of_server(self, key: str) -> Json:
         """Let the model server score it."""
-        return _row(self._name, key, self._infer(key, {}), 0, 1)
+        return _row(self.name, key, self._infer(key, {}), 0, 1)
 
-    def of_stream(self, key: str, wait_seconds: float) -> Json:
+    def of_stream(self, key: str) -> Json:
         """Look it up. With inputs, a key without an answer becomes an event to wait for."""
-        patience = {"Prefer": f"wait={wait_seconds:.0f}"}
-        if self._inputs:
+        patience = {"Prefer": f"wait={self._wait_seconds:.0f}"}
+        if self.inputs:
             answer = self._infer(key, patience)
             if "outputs" not in answer:
                 raise TargetError(
                     "published as an event, not answered yet: try again later", HTTPStatus.ACCEPTED
                 )
-            return _row(self._name, key, answer, 0, 1)
-        path = f"/predictions/{quote(self._name, safe='')}/{quote(key, safe='')}"
-        return self._target.gateway(self._namespace, path, headers=patience)
+            return _row(self.name, key, answer, 0, 1)
+        path = f"/predictions/{quote(self.name, safe='')}/{quote(key, safe='')}"
+        return self.target.gateway(self.namespace, path, headers=patience)
 
     def _infer(self, key: str, headers: Mapping[str, str]) -> Json:
         body = {"inputs": self._tensors(key)}
-        return self._target.gateway(self._namespace, f"{_model(self._name)}/infer", body, headers)
+        return self.target.gateway(self.namespace, f"{_model(self.name)}/infer", body, headers)
 
     def _tensors(self, key: str) -> list[Json]:
         entity = self._contract["entityKey"]
@@ -160,7 +166,7 @@ class _KeyQuery:
             }
         ]
         fields = {field["name"]: field for field in self._contract["inputs"]}
-        for name, value in self._inputs.items():
+        for name, value in self.inputs.items():
             if name not in fields:
                 known = ", ".join(fields)
                 raise InputNotAllowed(f"--input: {name} is not an input; there are: {known}")
@@ -175,6 +181,23 @@ class _KeyQuery:
                 }
             )
         return tensors
+
+
+def _scored(query: _KeyQuery, keys: list[str]) -> PredictionsByKey:
+    return _each(keys, query.of_server)
+
+
+def _streamed(query: _KeyQuery, keys: list[str]) -> PredictionsByKey:
+    return _each(keys, query.of_stream)
+
+
+MODES: Mapping[str, Callable[[_KeyQuery, list[str]], PredictionsByKey]] = {
+    "batch": _stored,
+    "realtime": _scored,
+    "streaming": _streamed,
+    "edge": _on_devices,
+}
+"""How each mode is asked for predictions; a mode without an entry is asked as real-time is."""
 
 
 def _model(name: str) -> str:
