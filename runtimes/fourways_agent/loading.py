@@ -16,7 +16,7 @@ from fourways_runtime.scoring.agreement import differences
 from fourways_runtime.scoring.golden import read_vectors
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.model.onnx_model import load_onnx
-from fourways_runtime.scoring.single import RecordRefused, RecordScorer, leave_out_pandas
+from fourways_runtime.scoring.single import RecordRefused, RecordScorer
 
 from .errors import BundleRefused, ModelUnusable
 from .slot import Bundle
@@ -68,7 +68,6 @@ class LoadedBundle:
 
 def load(bundle: Bundle, threads: int = 1) -> LoadedBundle:
     """Load a verified bundle's model. Raises WorkloadError, BundleRefused."""
-    leave_out_pandas()
     try:
         raw = bundle.files[layout.CONTRACT_FILE].read_bytes()
         contract = Contract.model_validate_json(raw, context=SKIP_RULES)

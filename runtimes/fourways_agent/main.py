@@ -172,9 +172,8 @@ def _about_the_slot(store: Store, state: State) -> tuple[dict[str, Any], int]:
 
 
 def _predict(store: Store, asked: argparse.Namespace) -> int:
-    from fourways_runtime.scoring.single import RecordRefused, leave_out_pandas
+    from fourways_runtime.scoring.single import RecordRefused
 
-    leave_out_pandas()
     from .device import Device
 
     device = Device(store.folder)

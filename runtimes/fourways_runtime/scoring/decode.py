@@ -43,6 +43,9 @@ from .literals import said
 MAX_KEY_BYTES = 1024
 """Longest entity key: PostgreSQL's B-tree refuses entries above a third of an 8 KiB page."""
 
+_FEW = 32
+"""Texts that are decoded one by one."""
+
 
 class Decoder:
     """Turns raw columns into :class:`Records` and :class:`Reject` by one contract."""
@@ -135,11 +138,19 @@ def violations(field: InputField, values: Array) -> Faults:
                     faults[int(at)] = "missing"
     faults |= out_of_range(flat, field.range)
     if field.categories is not None:
-        allowed = pa.array([*field.categories, *([""] if field.nullable else [])], pa.string())
-        known = pc.is_in(pa.array(flat, pa.string()), value_set=allowed)
-        for at in np.flatnonzero(~known.to_numpy(zero_copy_only=False)):
+        for at in np.flatnonzero(~_known(flat, field)):
             faults[int(at)] = f"{shown(flat[at])} is not one of {_listed(field.categories)}"
     return by_record(faults, field.shape)
+
+
+def _known(flat: Array, field: InputField) -> Array:
+    """Return which texts (M,) are among the field's categories."""
+    allowed = [*(field.categories or ()), *([""] if field.nullable else [])]
+    if len(flat) <= _FEW:
+        return np.array([text in allowed for text in flat.tolist()], bool)
+    known = pc.is_in(pa.array(flat, pa.string()), value_set=pa.array(allowed, pa.string()))
+    found: Array = known.to_numpy(zero_copy_only=False)
+    return found
 
 
 def within(flat: Array, limits: Any) -> bool:
@@ -333,9 +344,43 @@ def _retyped(field: InputField, columns: Mapping[str, Array], records: int) -> t
         )
     if values.dtype == numpy_type(field.type) and field.type != "string":
         return values, {}
+    few = _few_texts(field, values.reshape(-1)) if field.type == "string" else None
+    if few is not None:
+        return few[0].reshape(values.shape), by_record(few[1], field.shape)
     found, faults = _as_arrow(field.type, values.reshape(-1))
     elements, more = leaf(field.type, field.nullable, found)
     return elements.reshape(values.shape), by_record(more | faults, field.shape)
+
+
+def _few_texts(field: InputField, values: Array) -> tuple[Array, Faults] | None:
+    """Decode a few texts (M,) as they are; None where they are many, or any is no plain text.
+
+    Arrow would give the same, and import pandas where that is installed: 60 MB and half a second
+    that a device which answers one record at a time does not have to spare.
+    """
+    if len(values) > _FEW:
+        return None
+    faults: Faults = {}
+    kept = np.empty(len(values), object)
+    for at, text in enumerate(values.tolist()):
+        if text is None:
+            kept[at] = ""
+            if not field.nullable:
+                faults[at] = "missing"
+        elif type(text) is str and _is_unicode(text):
+            kept[at] = text
+        else:
+            return None
+    return kept, faults
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text can be written at all: half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _as_arrow(kind: str, values: Array) -> tuple[Cells, Faults]:
@@ -348,7 +393,7 @@ def _as_arrow(kind: str, values: Array) -> tuple[Cells, Faults]:
         kept: list[str | None] = []
         for at, value in enumerate(values.tolist()):
             try:
-                kept.append(pa.array([value], pa.string())[0].as_py())
+                kept.append(pa.array([value], pa.string(), from_pandas=True)[0].as_py())
             except (pa.ArrowException, UnicodeEncodeError):
                 faults[at] = (
                     f"{shown(str(value))} is not text" if kind == "string" else "not a number"

@@ -6,9 +6,7 @@ mode: the pipeline and the model server's reading of tensors say them.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from importlib.abc import MetaPathFinder
 from typing import Any
 
 import numpy as np
@@ -83,15 +81,3 @@ def _column(field: InputField, record: Mapping[str, Any]) -> Array:
 
 def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-
-
-def leave_out_pandas() -> None:
-    """Keep pyarrow from importing pandas where it is installed: 60 MB that nobody here uses."""
-    if not any(isinstance(finder, _NoPandas) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _NoPandas())
-
-
-class _NoPandas(MetaPathFinder):
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError(fullname)

@@ -82,9 +82,8 @@ def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     from fourways_runtime.scoring.agreement import differences
     from fourways_runtime.scoring.golden import read_vectors
     from fourways_runtime.scoring.model.onnx_model import load_onnx
-    from fourways_runtime.scoring.single import RecordScorer, leave_out_pandas
+    from fourways_runtime.scoring.single import RecordScorer
 
-    leave_out_pandas()
     contract = Contract.model_validate_json(
         Path(asked["contract"]).read_bytes(), context=SKIP_RULES
     )
