@@ -4,7 +4,7 @@ RUN := $(PYTHON) -m
 
 .PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
   format setup bench-operator bench-serving bench-streaming bench-batch torture-batch \
-  torture-batch-short torture-batch-cluster
+  torture-batch-short torture-batch-cluster torture-device torture-device-short
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -66,6 +66,12 @@ torture-batch-short: setup ## The same with a few repetitions each
 
 torture-batch-cluster: cluster ## The same on the cluster: kill containers, delete pods
 	@$(RUN) tools.torture.cluster
+
+torture-device: setup ## Cut a device's power and damage its files, in some thousand states
+	@$(RUN) tools.torture.device
+
+torture-device-short: setup ## The same with a few states of each kind
+	@$(RUN) tools.torture.device --short
 
 setup:
 	@tools/setup.sh dev

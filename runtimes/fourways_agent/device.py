@@ -63,7 +63,7 @@ class Device:
         loaded, features = self._now
         if features is not None:
             record = features.completed(record)
-        return loaded.asker.ask(record)
+        return loaded.scorer.ask(record)
 
     def _follow(self) -> None:
         """Start the bundle the pointer names now; go on with the one in memory if it does not."""

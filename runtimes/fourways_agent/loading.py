@@ -32,7 +32,7 @@ class LoadedBundle:
     bundle: Bundle
     contract: Contract
     model: Model
-    asker: RecordScorer
+    scorer: RecordScorer
     features: FeatureLookup | None
 
     def self_test(self) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class LoadedBundle:
             raise ModelUnusable("the contract names no golden vectors")
         vectors = read_vectors(self.bundle.files[layout.GOLDEN_FILE], self.contract)
         started = perf_counter()
-        faults = [text for text in differences(self.asker, vectors, golden) if text]
+        faults = [text for text in differences(self.scorer, vectors, golden) if text]
         each = (perf_counter() - started) / len(vectors)
         agreement = (len(vectors) - len(faults)) / len(vectors)
         if agreement < self.bundle.agreement:
@@ -58,7 +58,7 @@ class LoadedBundle:
         fault: Exception | None = None
         for vector in vectors[:_PROOFS]:
             try:
-                self.asker.ask(vector.inputs)
+                self.scorer.ask(vector.inputs)
             except (ModelError, RecordRefused) as error:
                 fault = error
             else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fourways_runtime.bundle_layout import Release
 
 from .errors import AgentError, BundleRefused, NoModel, NoSpace
-from .slot import Bundle, open_bundle, read_documents
+from .slot import Bundle, open_bundle, verified_documents
 from .state import SLOTS, State, Store
 from .trust import TrustedKeys
 
@@ -82,7 +82,7 @@ def newest_release(store: Store, keys: TrustedKeys) -> Release | None:
             logger.warning("newest.json is not signed by a trusted key, and is ignored")
     for name in SLOTS:
         try:
-            found.append(read_documents(store.slot(name), keys)[1])
+            found += [release for _, release in verified_documents(store.slot(name), keys)]
         except BundleRefused:
             continue
     return max(found, key=lambda release: release.sequence, default=None)

@@ -66,15 +66,20 @@ def holds_documents(slot: Path, documents: Documents) -> bool:
     return list(_documents(slot)) == [documents, documents]
 
 
-def read_documents(slot: Path, keys: TrustedKeys) -> tuple[Documents, Release]:
-    """Return the documents of a slot, their signature verified. Raises BundleRefused."""
-    fault = BundleRefused("the slot has no documents")
+def verified_documents(slot: Path, keys: TrustedKeys) -> list[tuple[Documents, Release]]:
+    """Return the documents in a slot that are signed by a trusted key, at most two.
+
+    Raises BundleRefused where there are none.
+    """
+    found, fault = [], BundleRefused("the slot has no documents")
     for documents in _documents(slot):
         try:
-            return documents, keys.verify(documents)
+            found.append((documents, keys.verify(documents)))
         except BundleRefused as error:
             fault = error
-    raise fault
+    if not found:
+        raise fault
+    return found
 
 
 def _documents(slot: Path) -> Iterator[Documents]:
@@ -93,7 +98,17 @@ def open_bundle(slot: Path, keys: TrustedKeys, digest: str | None = None) -> Bun
 
     ``digest`` is the bundle that is expected there; None: any that is signed.
     """
-    documents, release = read_documents(slot, keys)
+    fault = None
+    for documents, release in verified_documents(slot, keys):
+        try:
+            return _opened(slot, documents, release, digest)
+        except BundleRefused as error:
+            fault = fault or error
+    assert fault is not None  # noqa: S101  (there is at least one)
+    raise fault
+
+
+def _opened(slot: Path, documents: Documents, release: Release, digest: str | None) -> Bundle:
     if digest is not None and documents.digest != digest:
         raise BundleRefused("the slot holds another bundle")
     try:

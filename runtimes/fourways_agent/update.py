@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from . import check, files
 from .errors import AgentError, BundleRefused, ModelUnusable, NoSpace, TemporaryFailure
 from .recovery import newest_release, restored
 from .remote import Remote
-from .slot import file_of, holds_documents, is_whole, read_documents, write_documents
+from .slot import file_of, holds_documents, is_whole, verified_documents, write_documents
 from .start import MAX_CRASHES
 from .state import DeviceSettings, State, Store
 from .trust import Documents, TrustedKeys
@@ -191,9 +192,11 @@ def _repair(store: Store, state: State, keys: TrustedKeys) -> None:
     if state.slot is None:
         return
     slot = store.slot(state.slot)
-    documents, _ = read_documents(slot, keys)
-    if not holds_documents(slot, documents):
-        write_documents(slot, documents)
+    with suppress(BundleRefused):  # a start notices that, and points elsewhere
+        ours = [it for it in verified_documents(slot, keys) if it[0].digest == state.digest]
+        newest = max(ours, key=lambda it: it[1].sequence, default=None)
+        if newest is not None and not holds_documents(slot, newest[0]):
+            write_documents(slot, newest[0])
 
 
 def _settled(store: Store) -> State:
