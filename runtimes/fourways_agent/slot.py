@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fourways_runtime import bundle_layout as layout
-from fourways_runtime.bundle_layout import Descriptor, Malformed, Release
+from fourways_runtime.bundle_layout import Descriptor, MalformedBundle, Release
 
 from . import files
 from .errors import BundleRefused
@@ -83,7 +83,7 @@ def verified_documents(slot: Path, keys: TrustedKeys) -> list[tuple[Documents, R
 
 
 def _documents(slot: Path) -> Iterator[Documents]:
-    with suppress(OSError, Malformed):
+    with suppress(OSError, MalformedBundle):
         yield Documents.decode((slot / DOCUMENTS_FILE).read_bytes())
     with suppress(OSError):
         yield Documents(
@@ -113,7 +113,7 @@ def _opened(slot: Path, documents: Documents, release: Release, digest: str | No
         raise BundleRefused("the slot holds another bundle")
     try:
         found = layout.read_model_manifest(documents.manifest)
-    except Malformed as error:
+    except MalformedBundle as error:
         raise BundleRefused(str(error)) from None
     for name, wanted in found.items():
         if not is_whole(slot, name, wanted):

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from fourways_runtime.bundle_layout import Malformed
+from fourways_runtime.bundle_layout import MalformedBundle
 
 from . import files
 from .errors import AgentConfigError
@@ -285,7 +285,7 @@ class Store:
         """Return the documents of the newest release verified, not verified again here."""
         try:
             return Documents.decode(self._newest.read_bytes())
-        except (OSError, Malformed):
+        except (OSError, MalformedBundle):
             return None
 
     def keep_newest(self, documents: Documents) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fourways_runtime import bundle_layout as layout
-from fourways_runtime.bundle_layout import Malformed, Release
+from fourways_runtime.bundle_layout import MalformedBundle, Release
 
 from .errors import AgentConfigError, BundleRefused
 
@@ -58,7 +58,7 @@ class Documents:
 
     @classmethod
     def decode(cls, raw: bytes) -> Documents:
-        """Read what :meth:`encode` has written. Raises Malformed."""
+        """Read what :meth:`encode` has written. Raises MalformedBundle."""
         found = layout.loads(raw)
         try:
             return cls(
@@ -68,7 +68,7 @@ class Documents:
                 )
             )
         except (KeyError, TypeError, ValueError):
-            raise Malformed("the documents cannot be read") from None
+            raise MalformedBundle("the documents cannot be read") from None
 
 
 class TrustedKeys:
@@ -120,7 +120,7 @@ class TrustedKeys:
             raise BundleRefused("the signature is not over these documents")
         try:
             release = layout.read_release(documents.release)
-        except Malformed as error:
+        except MalformedBundle as error:
             raise BundleRefused(str(error)) from None
         if release.manifest != documents.digest:
             raise BundleRefused("the release is about another manifest")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fourways_runtime import bundle_layout as layout
-from fourways_runtime.bundle_layout import Descriptor, Malformed, Release
+from fourways_runtime.bundle_layout import Descriptor, MalformedBundle, Release
 
 from . import check, files
 from .errors import AgentError, BundleRefused, ModelUnusable, NoSpace, TemporaryFailure
@@ -82,7 +82,7 @@ def update(store: Store, settings: DeviceSettings) -> UpdateResult:
                 _repair(store, state, keys)
                 return UpdateResult(False, published.model.digest)
             offer = _verified(settings, keys, remote, published, state)
-        except Malformed as error:
+        except MalformedBundle as error:
             raise BundleRefused(str(error)) from None
         state = _accepted(store, offer)
         if offer.digest == state.digest and state.slot is not None:
@@ -103,7 +103,7 @@ def _remembered(store: Store, keys: TrustedKeys) -> State:
     return store.change(lambda now: now.seen(newest.sequence, newest.manifest, newest.namespace))
 
 
-def _is_done(state: State, published: layout.Published) -> bool:
+def _is_done(state: State, published: layout.PublishedBundle) -> bool:
     """Tell whether nothing is to be done for a release that was verified before.
 
     Raises ModelUnusable for one that does not work here.
@@ -124,12 +124,12 @@ def _verified(
     settings: DeviceSettings,
     keys: TrustedKeys,
     remote: Remote,
-    published: layout.Published,
+    published: layout.PublishedBundle,
     state: State,
 ) -> _Offer:
     """Fetch the small documents and verify them: signature, receiver, order.
 
-    Raises Malformed, BundleRefused, TemporaryFailure.
+    Raises MalformedBundle, BundleRefused, TemporaryFailure.
     """
     digest = published.model.digest
     raw = remote.blob(published.model)

@@ -70,7 +70,7 @@ MAX_DOCUMENT_BYTES = 2**20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-class Malformed(ValueError):
+class MalformedBundle(ValueError):
     """A document is not of the published format; ``str()`` says which field, never its value."""
 
 
@@ -93,7 +93,7 @@ class Descriptor:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedBundle:
     """What an index names."""
 
     model: Descriptor
@@ -198,35 +198,38 @@ def index(model: Descriptor, version: str, referrers: Mapping[str, Descriptor]) 
 # ---------------------------------------------------------------- reading
 
 
-def read_index(raw: bytes) -> Published:
-    """Return what an index names. Raises Malformed."""
+def read_index(raw: bytes) -> PublishedBundle:
+    """Return what an index names. Raises MalformedBundle."""
     entries = _list(_object(raw, "index.json"), "manifests", "index.json")
     found = []
     for kind, what in ((MODEL, "model manifest"), (SIGSTORE, "signature")):
         of_kind = [it for it in entries if isinstance(it, dict) and it.get("artifactType") == kind]
         if len(of_kind) != 1:
-            raise Malformed(f"index.json must name one {what}")
+            raise MalformedBundle(f"index.json must name one {what}")
         found.append(_descriptor(of_kind[0], f"index.json: {what}", MAX_DOCUMENT_BYTES))
-    return Published(*found)
+    return PublishedBundle(*found)
 
 
 def read_model_manifest(raw: bytes) -> dict[str, Descriptor]:
-    """Return a bundle's files by name. Raises Malformed for a name this format does not know."""
+    """Return a bundle's files by name.
+
+    Raises MalformedBundle for a name this format does not know.
+    """
     what = "model manifest"
     document = _object(raw, what)
     if document.get("artifactType") != MODEL:
-        raise Malformed(f"{what}: is of another artifactType")
+        raise MalformedBundle(f"{what}: is of another artifactType")
     files: dict[str, Descriptor] = {}
     for layer in _list(document, "layers", what):
         annotations = layer.get("annotations") if isinstance(layer, dict) else None
         name = annotations.get(FILE_PATH) if isinstance(annotations, dict) else None
         if not isinstance(name, str) or name not in MEDIA_TYPES or name in files:
-            raise Malformed(f"{what}: names a file twice, or one that no bundle has")
+            raise MalformedBundle(f"{what}: names a file twice, or one that no bundle has")
         files[name] = _descriptor(layer, f"{what}: {name}", 2**40)
         if files[name].media_type != MEDIA_TYPES[name]:
-            raise Malformed(f"{what}: {name} is of another media type")
+            raise MalformedBundle(f"{what}: {name} is of another media type")
     if not set(REQUIRED) <= files.keys():
-        raise Malformed(f"{what}: lacks one of {', '.join(REQUIRED)}")
+        raise MalformedBundle(f"{what}: lacks one of {', '.join(REQUIRED)}")
     return files
 
 
@@ -238,34 +241,34 @@ def read_annotations(raw: bytes) -> dict[str, str]:
 
 
 def read_signature_manifest(raw: bytes, subject: str) -> tuple[Descriptor, Descriptor]:
-    """Return where the Sigstore bundle and the release document are. Raises Malformed."""
+    """Return where the Sigstore bundle and the release document are. Raises MalformedBundle."""
     what = "signature manifest"
     document = _object(raw, what)
     about = document.get("subject")
     if not isinstance(about, dict) or about.get("digest") != subject:
-        raise Malformed(f"{what}: is about another manifest")
+        raise MalformedBundle(f"{what}: is about another manifest")
     found = [
         _descriptor(layer, what, MAX_DOCUMENT_BYTES) for layer in _list(document, "layers", what)
     ]
     if [layer.media_type for layer in found] != [SIGSTORE, RELEASE]:
-        raise Malformed(f"{what}: must hold a Sigstore bundle and a release")
+        raise MalformedBundle(f"{what}: must hold a Sigstore bundle and a release")
     return found[0], found[1]
 
 
 def read_release(raw: bytes) -> Release:
-    """Return a release document. Raises Malformed."""
+    """Return a release document. Raises MalformedBundle."""
     document = _object(raw, "release")
     deployment, target = document.get("deployment"), document.get("target")
     manifest, sequence = document.get("manifest"), document.get("sequence")
     if not isinstance(deployment, str) or not isinstance(target, str):
-        raise Malformed("release: says not for whom it is")
+        raise MalformedBundle("release: says not for whom it is")
     if not isinstance(manifest, str) or not _DIGEST.fullmatch(manifest):
-        raise Malformed("release: names no manifest")
+        raise MalformedBundle("release: names no manifest")
     if type(sequence) is not int or not 0 <= sequence < 2**63:
-        raise Malformed("release: has no sequence")
+        raise MalformedBundle("release: has no sequence")
     namespace = document.get("namespace", "")
     if not isinstance(namespace, str):
-        raise Malformed("release: its namespace is not text")
+        raise MalformedBundle("release: its namespace is not text")
     return Release(deployment, target, manifest, sequence, namespace)
 
 
@@ -273,7 +276,7 @@ def loads(raw: bytes) -> dict[str, Any]:
     """Return a document of our own; an empty one where it is none."""
     try:
         return _object(raw, "")
-    except Malformed:
+    except MalformedBundle:
         return {}
 
 
@@ -282,27 +285,27 @@ def _object(raw: bytes, what: str) -> dict[str, Any]:
         document = json.loads(raw)
     # RecursionError: brackets nested a hundred thousand deep.
     except (ValueError, RecursionError):
-        raise Malformed(f"{what}: is not JSON") from None
+        raise MalformedBundle(f"{what}: is not JSON") from None
     if not isinstance(document, dict):
-        raise Malformed(f"{what}: is not an object")
+        raise MalformedBundle(f"{what}: is not an object")
     return document
 
 
 def _list(document: Mapping[str, Any], field: str, what: str) -> list[Any]:
     found = document.get(field)
     if not isinstance(found, list) or len(found) > 64:
-        raise Malformed(f"{what}: {field} is not a short list")
+        raise MalformedBundle(f"{what}: {field} is not a short list")
     return found
 
 
 def _descriptor(entry: Any, what: str, most: int) -> Descriptor:
     if not isinstance(entry, dict):
-        raise Malformed(f"{what}: is not a descriptor")
+        raise MalformedBundle(f"{what}: is not a descriptor")
     kind, digest, size = entry.get("mediaType"), entry.get("digest"), entry.get("size")
     if not isinstance(kind, str):
-        raise Malformed(f"{what}: has no media type")
+        raise MalformedBundle(f"{what}: has no media type")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise Malformed(f"{what}: has no sha256 digest")
+        raise MalformedBundle(f"{what}: has no sha256 digest")
     if type(size) is not int or not 0 <= size <= most:
-        raise Malformed(f"{what}: its size is not between 0 and {most}")
+        raise MalformedBundle(f"{what}: its size is not between 0 and {most}")
     return Descriptor(kind, digest, size)

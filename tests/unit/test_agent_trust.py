@@ -178,5 +178,5 @@ def test_documents_are_read_back_as_they_were(tmp_path: Path) -> None:
     documents = signed(tmp_path, b'{"\xff": 1}')
     assert Documents.decode(documents.encode()) == documents
     for raw in (b"", b"{}", b'{"manifest": 1}', documents.encode()[:-9]):
-        with pytest.raises(layout.Malformed):
+        with pytest.raises(layout.MalformedBundle):
             Documents.decode(raw)

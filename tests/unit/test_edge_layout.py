@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fourways_runtime import bundle_layout as layout
-from fourways_runtime.bundle_layout import Descriptor, Malformed
+from fourways_runtime.bundle_layout import Descriptor, MalformedBundle
 
 HEX = "0" * 64
 FILES = {name: Descriptor(layout.MEDIA_TYPES[name], f"sha256:{HEX}", 3) for name in layout.REQUIRED}
@@ -71,7 +71,7 @@ def _layer(**change: Any) -> dict[str, Any]:
     ],
 )
 def test_a_file_name_no_bundle_has_is_refused(name: Any) -> None:
-    with pytest.raises(Malformed, match="names a file"):
+    with pytest.raises(MalformedBundle, match="names a file"):
         layout.read_model_manifest(
             layout.encode(_layer(annotations={"org.cncf.model.filepath": name}))
         )
@@ -93,7 +93,7 @@ def test_a_file_name_no_bundle_has_is_refused(name: Any) -> None:
     ],
 )
 def test_a_layer_that_is_no_descriptor_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedBundle):
         layout.read_model_manifest(layout.encode(_layer(**change)))
 
 
@@ -113,20 +113,20 @@ def test_a_layer_that_is_no_descriptor_is_refused(change: dict[str, Any]) -> Non
     ],
 )
 def test_what_is_no_index_is_refused(raw: bytes) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedBundle):
         layout.read_index(raw)
 
 
 def test_a_bundle_that_lacks_a_file_is_refused() -> None:
     told = manifest()
     del told["layers"][2]
-    with pytest.raises(Malformed, match="lacks"):
+    with pytest.raises(MalformedBundle, match="lacks"):
         layout.read_model_manifest(layout.encode(told))
 
 
 def test_a_signature_about_another_manifest_is_refused() -> None:
     about = layout.referrer(layout.SIGSTORE, SIGNATURE)
-    with pytest.raises(Malformed, match="another manifest"):
+    with pytest.raises(MalformedBundle, match="another manifest"):
         layout.read_signature_manifest(layout.encode(about), MODEL.digest)
 
 
@@ -145,5 +145,5 @@ def test_a_signature_about_another_manifest_is_refused() -> None:
 def test_a_release_that_is_none_is_refused(change: dict[str, Any]) -> None:
     told = layout.Release("churn", "door", MODEL.digest, 3).to_json()
     assert layout.read_release(layout.encode(told)).sequence == 3
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedBundle):
         layout.read_release(layout.encode(told | change))

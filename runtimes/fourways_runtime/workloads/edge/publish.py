@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fourways_runtime import bundle_layout as layout
-from fourways_runtime.bundle_layout import Descriptor, Malformed, Release
+from fourways_runtime.bundle_layout import Descriptor, MalformedBundle, Release
 from fourways_runtime.io.folders import OutputFolder
 
 PREVIOUS_FILE = "previous.json"
@@ -80,7 +80,7 @@ def published_variant(folder: OutputFolder, source: str) -> str | None:
         if raw is None:
             return None
         notes = layout.read_annotations(_blob(folder, layout.read_index(raw).model.digest))
-    except Malformed:
+    except MalformedBundle:
         return None
     return notes.get(layout.VARIANT_NOTE) if notes.get(layout.SOURCE_NOTE) == source else None
 
@@ -95,7 +95,7 @@ def published_release(folder: OutputFolder) -> Release | None:
         signature = _blob(folder, index.signature.digest)
         _, release = layout.read_signature_manifest(signature, index.model.digest)
         return layout.read_release(_blob(folder, release.digest))
-    except Malformed:
+    except MalformedBundle:
         return None
 
 
@@ -146,12 +146,12 @@ def _digests(document: Mapping[str, object], field: str) -> Iterable[str]:
 def _model(index: bytes) -> str | None:
     try:
         return layout.read_index(index).model.digest
-    except Malformed:
+    except MalformedBundle:
         return None
 
 
 def _blob(folder: OutputFolder, digest: str) -> bytes:
     raw = folder.get(layout.blob_name(digest), layout.MAX_DOCUMENT_BYTES)
     if raw is None or layout.digest_of(raw) != digest:
-        raise Malformed("a blob is missing")
+        raise MalformedBundle("a blob is missing")
     return raw
