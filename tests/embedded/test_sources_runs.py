@@ -203,7 +203,7 @@ def test_poisoned_lines_are_rejects_and_too_many_end_the_run(world: World) -> No
     where = source(world, "JSONLines")
     with (world.file("in") / "t.jsonl").open("a") as file:
         file.write('{"id": "x", "age": \n[1]\n{"id": "y", "age": "old", "spend": 1}\n')
-    with pytest.raises(TooManyRejects, match="row 500: row: line 501: no JSON object"):
+    with pytest.raises(TooManyRejects, match="row 500: row: line 501: it is not JSON"):
         run(world, where)
     done = run(world, where, "r2", batch__maxRejects="3")
     assert (done.rows, done.rejects) == (COUNT, 3)

@@ -182,18 +182,25 @@ def _parsed(kind: str, found: Cells) -> tuple[Cells, Faults]:
     return _unrounded(kind, pa.array(cells, to), trimmed, faults)
 
 
+def may_be_rounded(kind: str, floats: Cells) -> bool:
+    """Tell, by looking once, whether one of these floats is so large that it may be rounded."""
+    limits: Any = pc.min_max(floats)
+    low, high = limits["min"].as_py(), limits["max"].as_py()
+    return low is not None and not (-EXACT[kind] < low and high < EXACT[kind])
+
+
 def _holds_hexadecimal(texts: Cells) -> bool:
     data = texts.buffers()[2]
     if data is None:
         return False
     ends = text_ends(texts)
-    raw = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
-    return bool(((raw | 0x20) == ord("x")).any())
+    raw = memoryview(data)[ends[0] : ends[-1]].tobytes()
+    return b"x" in raw or b"X" in raw
 
 
 def _unrounded(kind: str, values: Cells, texts: Cells, faults: Faults) -> tuple[Cells, Faults]:
     """Note the whole numbers among parsed floats that the type would round."""
-    if not is_float(kind):
+    if not is_float(kind) or not may_be_rounded(kind, values):
         return values, faults
     floats = values.fill_null(0).to_numpy(zero_copy_only=False)
     for at in np.flatnonzero(np.abs(floats) >= EXACT[kind]).tolist():

@@ -26,6 +26,9 @@ _QUOTE = ord('"')
 _ENDS = b",\n\r"
 """What may stand before a cell, and behind it."""
 
+_IS_END = np.isin(np.arange(256), np.frombuffer(_ENDS, np.uint8))
+_IS_END_OR_QUOTE = _IS_END | (np.arange(256) == _QUOTE)
+
 
 class QuoteCheck:
     """Follows the quotes of one file, given block by block."""
@@ -45,10 +48,11 @@ class QuoteCheck:
 
     def feed(self, block: bytes) -> None:
         """Look at the next block. Raises SourceError."""
-        if NUL_RUN in block:
+        # One byte is looked for ten times faster than two.
+        if NUL_RUN[:1] in block and NUL_RUN in block:
             line = self._lines + 1 + block.count(b"\n", 0, block.index(NUL_RUN))
             raise SourceError(f"{self._file}: line {line} {HOLDS_NUL}")
-        data = self._rest + block
+        data = self._rest + block if self._rest else block
         held = len(data.rstrip(b'"'))
         self._rest, data = data[held:], data[:held]
         if not data:
@@ -69,16 +73,12 @@ class QuoteCheck:
 
     def _plain(self, data: bytes, raw: Array, quotes: Array) -> bool:
         """Take the quotes by turns as opening and closing; False where one of them is neither."""
-        turn = (np.arange(len(quotes)) + self._inside) % 2
-        opening, closing = quotes[turn == 0], quotes[turn == 1]
-        before = np.where(opening > 0, raw[opening - 1], self._before)
+        opening, closing = quotes[self._inside :: 2], quotes[1 - self._inside :: 2]
+        before = raw[opening - 1]
+        if len(opening) and opening[0] == 0:
+            before[0] = self._before
         doubled = before == _QUOTE
-        behind = raw[closing + 1]
-        ends = np.frombuffer(_ENDS, np.uint8)
-        if not (
-            (np.isin(before, ends) | doubled).all()
-            and (np.isin(behind, ends) | (behind == _QUOTE)).all()
-        ):
+        if not (_IS_END_OR_QUOTE[before].all() and _IS_END_OR_QUOTE[raw[closing + 1]].all()):
             return False
         if len(quotes) % 2:
             self._inside = not self._inside
