@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 RUN := $(PYTHON) -m
 
 .PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
-  format setup bench-operator bench-serving bench-streaming bench-batch torture-batch \
+  format setup bench-operator bench-serving bench-overload bench-streaming bench-batch torture-batch \
   torture-batch-short torture-batch-cluster torture-device torture-device-short torture-stream
 
 help: ## List the commands
@@ -51,6 +51,9 @@ bench-operator: setup ## Measure the time from kubectl apply to the CronJob, on 
 
 bench-serving: setup ## Compare the model server with its peers, on this machine
 	@$(RUN) benchmarks.serving
+
+bench-overload: setup ## Measure goodput at 1 to 10 times the model server's capacity
+	@$(RUN) benchmarks.overload
 
 bench-streaming: setup ## Compare one stream worker with the bare stages: Kafka to PostgreSQL
 	@$(RUN) benchmarks.streaming

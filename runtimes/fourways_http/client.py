@@ -151,6 +151,8 @@ class Pool:
         now = self.loop.time()
         within = self._timeout
         if timeout is not None:
+            if timeout <= 0.0:
+                raise self.explain(TooManyWaiting())
             within = min(within, timeout + self._slack)
             lines.append(b"x-request-timeout: %.3f" % timeout)
         deadline = now + within

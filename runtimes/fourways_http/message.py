@@ -35,6 +35,7 @@ class Request:
         "query_string",
         "route",
         "target",
+        "waited",
     )
 
     def __init__(
@@ -48,6 +49,7 @@ class Request:
         self.query_string: bytes | None = None
         self.route: HttpRoute | None = None
         self.echo: bytes | None = None  # the line of the answer that repeats the client's id
+        self.waited = 0.0  # seconds it may have waited to be read
         self._id: str | None = None
 
     def header(self, name: bytes) -> bytes | None:

@@ -260,6 +260,7 @@ class Connection(asyncio.Protocol):
         """Hand a request to the application and keep its place in the order of answers."""
         server = self.state
         self._fresh = False
+        request.waited = server.lag
         started = perf_counter()
         try:
             answer: Answer = server.app(request)

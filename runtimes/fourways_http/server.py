@@ -21,6 +21,11 @@ from .state import Observe, ServerState
 
 logger = logging.getLogger("fourways.http")
 
+_BEAT_SECONDS = 0.05
+"""Between two measurements of the event loop's lag."""
+
+_UNREMARKABLE_LAG = 0.005
+
 _SPARE_FILES = 64
 """Files the process needs for other things than its clients."""
 
@@ -43,6 +48,8 @@ class Server:
         self.state.on_empty = self._empty.set
         self._listener: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
+        self._beat: asyncio.TimerHandle | None = None
+        self._beat_due = 0.0
         shortest = min(
             limits.idle_seconds,
             limits.header_seconds,
@@ -82,6 +89,7 @@ class Server:
         for listening in self._listener.sockets:
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._schedule()
+        self._measure_lag()
 
     async def drain(
         self, notice_seconds: float, grace_seconds: float, hurry: asyncio.Event | None = None
@@ -107,9 +115,18 @@ class Server:
         left = list(self.state.connections)
         for connection in left:
             connection.abort()
-        if self._sweep is not None:
-            self._sweep.cancel()
+        for timer in (self._sweep, self._beat):
+            if timer is not None:
+                timer.cancel()
         return not left
+
+    def _measure_lag(self) -> None:
+        """See how late a timer is: as long a request may have waited before it was read."""
+        now = monotonic()
+        late = now - self._beat_due if self._beat_due else 0.0
+        self.state.lag = late if late > _UNREMARKABLE_LAG else 0.0
+        self._beat_due = now + _BEAT_SECONDS
+        self._beat = self._loop.call_later(_BEAT_SECONDS, self._measure_lag)
 
     def _schedule(self) -> None:
         state, now = self.state, monotonic()

@@ -65,6 +65,7 @@ class ServerState:
         "heads",
         "idle_deadline",
         "keeping_tail",
+        "lag",
         "limits",
         "loop",
         "max_connections",
@@ -87,6 +88,9 @@ class ServerState:
         self.heads = KnownHeads()
         self.draining = False
         self.buffered = 0
+        self.lag = 0.0
+        """Seconds a client's bytes may have waited for the event loop to read them, lately."""
+
         self.now = now
         self.idle_deadline = self.header_deadline = self.body_deadline = inf
         self.tail = self.keeping_tail = self.closing_tail = b""

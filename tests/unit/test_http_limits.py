@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import uvloop
 
-from fourways_http import Limits, Server
+from fourways_http import Limits, Request, Response, Router, Server
 from tests.kit.http_plane import FAST, Gate, connected, get, http_server, reset
 from tests.kit.waiting import turns, until_async
 
@@ -145,6 +145,29 @@ async def test_a_slow_handler_is_no_slow_client(server: Server, gate: Gate) -> N
         await asyncio.sleep(2 * FAST.idle_seconds)
         gate.open.set()
         assert (await client.answer())[2] == b"slow"
+
+
+async def test_a_request_knows_how_long_it_may_have_waited_to_be_read(gate: Gate) -> None:
+    waited: list[float] = []
+    router = Router()
+
+    def answer(request: Request) -> Response:
+        waited.append(request.waited)
+        return Response(b"ok")
+
+    router.add("GET", "/", answer)
+    server = Server(router)
+    await server.start("127.0.0.1", 0)
+    async with connected(server) as client:
+        client.send(get("/"))
+        assert (await client.answer())[0] == 200
+        time.sleep(0.3)  # noqa: ASYNC251  (the loop is to stand still)
+        await until_async(lambda: server.state.lag, "the server has noticed")
+        client.send(get("/"))
+        assert (await client.answer())[0] == 200
+    assert waited[0] == 0
+    assert waited[1] > 0.2
+    await server.drain(0, 1)
 
 
 async def test_a_loop_that_stood_still_blames_no_client(server: Server) -> None:

@@ -88,7 +88,8 @@ class ModelServer:
         if inference.missing and self._enricher is not None:
             given = cast("InferenceRequest", inference)
             return self._infer_enriched(given, self._enricher, self._batcher, timeout)
-        return self._batcher.ask(inference, None, timeout)
+        since = monotonic() - request.waited if request.waited else None
+        return self._batcher.ask(inference, since, timeout)
 
     async def _infer_heavy(
         self,
@@ -97,7 +98,7 @@ class ModelServer:
         batcher: Batcher,
         within: float | None,
     ) -> Response:
-        since = monotonic()
+        since = monotonic() - request.waited
         inference = await off_loop(reader.read, request)
         if inference.missing and self._enricher is not None:
             inference = await self._complete(inference, self._enricher)

@@ -124,6 +124,13 @@ def _session(runtime: Any, model: bytes | str, options: Any, summary: Summary) -
                 f"the model is of opset {summary.opset}; this runtime reads opsets{until}:"
                 " export it with an older one"
             ) from None
+        locale = re.search(r"Failed to construct locale with name:\s*([\w.@-]{1,40})", said)
+        if locale:
+            raise ModelNotLoadable(
+                f"the model needs the locale {locale[1]}, which is not installed where the runtime"
+                f" runs (the project's images have en_US.UTF-8): install it, or export the model"
+                " with another locale"
+            ) from None
         raise ModelNotLoadable(f"onnxruntime does not load the model: {said}") from None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
+from math import inf
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
@@ -120,6 +121,9 @@ class RealtimeHandler:
         ]
         then = _passed if request.echo is None else _passed_without_id
         within = timeout_of(request)
+        if request.waited:
+            # What it waited before it was read is gone: the model server must not count on it.
+            within = min(within or inf, self._route.timeout_seconds) - request.waited
         return self._reached().ask(method, target + suffix, headers, body, then, within)
 
     def prediction(self, request: Request) -> asyncio.Future[Response]:
