@@ -281,7 +281,11 @@ class StreamWorker:
         """Begin at the store's positions; nothing is in flight."""
         self._metrics.reset()
         self._partitions = {
-            partition: PartitionState(NOT_HELD, counted_before=state.counted, written=state.written)
+            partition: PartitionState(
+                NOT_HELD,
+                counted_before=state.counted or state.counted_before,
+                written=state.written,
+            )
             for partition, state in self._partitions.items()
         }
         self._round = self._reader.rewind()
