@@ -15,7 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fourways_api import Contract, Paths
-from fourways_api.base import JUDGED, ApiModel, Rule
+from fourways_api.base import SKIP_RULES, ApiModel, Rule
 from fourways_api.model import SecretReference
 from fourways_api.modes import StreamSource
 from fourways_api.runtime_config import StreamConfig
@@ -177,7 +177,7 @@ async def test_events_published_to_a_registered_broker_are_scored(tmp_path: Path
             "model": {"uri": "file:///m", "version": "v1", "format": "onnx"},
             "streaming": {"source": {"kafka": {"bootstrapServers": "a:1", "topic": "t"}}},
         },
-        context=JUDGED,
+        context=SKIP_RULES,
     )
     config = config.model_copy(
         update={"streaming": config.streaming.model_copy(update={"source": SOURCE})}

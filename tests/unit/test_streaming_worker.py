@@ -102,7 +102,7 @@ class Memory:
         self.at: dict[int, int] = {}
         self.failure: Exception | None = None
         self.closed = False
-        self.oldest = 0
+        self.oldest = self.away = 0
         self.key_of: dict[tuple[int, int], bytes] = {}
         self.once: Exception | None = None
         """What the next poll raises."""
@@ -113,6 +113,9 @@ class Memory:
         self.at = dict(listener.assigned(range(len(self.values))))
 
     def bounds(self, partition: int) -> LogBounds:
+        if self.away:
+            self.away -= 1
+            raise BrokerUnavailable("away")
         return LogBounds(self.oldest, len(self.values[partition]))
 
     def poll(self, most: int, wait: float, gather: float) -> Events | None:
@@ -440,3 +443,10 @@ def test_a_tombstone_deletes_the_answer(rig: Rig) -> None:
     assert rig.work(source)[0] == Position(3, 0)
     assert rig.answers() == {"0-1": 4.0}
     assert rig.letters() == []
+
+
+def test_a_broker_that_is_away_while_bounds_are_asked_for_is_waited_for(rig: Rig) -> None:
+    source = Memory(range(20, 24), [])
+    source.away = 2
+    assert rig.work(source)[0] == Position(4, 0)
+    assert rig.failure is None

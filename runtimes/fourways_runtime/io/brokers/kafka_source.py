@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import starmap
 from pathlib import Path
 from time import monotonic
@@ -149,7 +150,7 @@ class KafkaEvents:
         try:
             return LogBounds(*self._consumer.get_watermark_offsets(place, timeout=5.0))
         except KafkaException as error:
-            raise unavailable(error, self._source, self._broker_failure) from None
+            raise self._unavailable(error) from None
 
     def poll(self, most: int, wait: float, gather: float) -> Events | None:
         """Wait for events."""
@@ -281,7 +282,8 @@ class KafkaEvents:
         if error is None:
             return
         if error.code() in _OUT_OF_RANGE:
-            self.check()
+            with suppress(BrokerUnavailable):  # The bounds are asked for next, with patience.
+                self.check()
             self._raise_findings()
             raise PositionsOutOfRange(f"partition {message.partition()}: {error.str()}")
         if is_absent(error):

@@ -105,8 +105,15 @@ class NatsEvents:
 
     def bounds(self, partition: int) -> LogBounds:
         """Ask the server which positions there are."""
-        state = self._info(_ASK_SECONDS).state
-        return LogBounds(max(1, state.first_seq), state.last_seq + 1)
+        try:
+            self._wait(self._connected(_ASK_SECONDS))
+            info = self._info(_ASK_SECONDS)
+        except TopicNotFound as error:
+            self._note_absence(error)
+            raise BrokerUnavailable(str(error)) from None
+        if self._identity(info) != self.identity:
+            raise self._replaced()
+        return LogBounds(max(1, info.state.first_seq), info.state.last_seq + 1)
 
     def poll(self, most: int, wait: float, gather: float) -> Events | None:
         """Wait for events."""

@@ -127,7 +127,7 @@ class EventSource(Protocol):
         ...
 
     def bounds(self, partition: int) -> LogBounds:
-        """Ask the broker which positions there are. Raises BrokerUnavailable."""
+        """Ask the broker which positions there are. Raises BrokerUnavailable and SourceReplaced."""
         ...
 
     def poll(self, most: int, wait: float, gather: float) -> Events | None:

@@ -23,8 +23,16 @@ from typing import Protocol
 
 from fourways_api.modes import MicroBatch
 from fourways_api.values import seconds
-from fourways_runtime.io.brokers.source import Events, EventSource, LogBounds, PositionsOutOfRange
+from fourways_runtime.errors import BrokerUnavailable
+from fourways_runtime.io.brokers.source import (
+    OUTAGE_SECONDS,
+    Events,
+    EventSource,
+    LogBounds,
+    PositionsOutOfRange,
+)
 from fourways_runtime.io.store.streams.stream import Position
+from fourways_runtime.retry import retry_until_available
 
 from .ledger import StreamLedger
 
@@ -243,12 +251,21 @@ class SourceReader:
 
         A broker that was just started may know of its newest events only a moment later.
         """
-        log = self._source.bounds(partition)
+        log = self._asked_bounds(partition)
         for _ in range(_ASK_AGAIN):
             if stored.next <= log.end or self._stop.wait(_ASK_AGAIN_SECONDS):
                 break
-            log = self._source.bounds(partition)
+            log = self._asked_bounds(partition)
         return log
+
+    def _asked_bounds(self, partition: int) -> LogBounds:
+        def pause(seconds: float) -> None:
+            if self._stop.wait(seconds):
+                raise BrokerUnavailable("the worker stops")
+
+        return retry_until_available(
+            lambda: self._source.bounds(partition), OUTAGE_SECONDS, sleep=pause
+        )
 
     def _put(self, item: Item) -> bool:
         """Hand an item over, as soon as there is room; False where nobody takes it any more."""

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from time import monotonic, perf_counter
 
 from fourways_api.runtime_config import StreamConfig
@@ -25,6 +23,7 @@ from .committer import SENT, Committer, EventBatch
 from .ledger import StreamLedger
 from .monitor import PartitionProgress, StreamMonitor
 from .observed import StreamMetrics
+from .partition_state import NOT_HELD, PartitionState
 from .reader import Assigned, BatchRead, Ended, OutOfRange, Revoked, SourceReader, Wake
 from .scoring import EventScorer, ScoredEvents
 from .source_changes import SourceChanges
@@ -41,9 +40,6 @@ _WAYS_TO_DIE = "it crashed, ran out of memory, or the model never came back"
 _ALIKE = 64
 """A model may take as long again for so many events more."""
 
-NOT_HELD = 1 << 63
-"""The next position of a partition that this worker does not hold: no event is at or after it."""
-
 _CLOSE_SECONDS = 10.0
 _SHOW_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.25
@@ -51,53 +47,6 @@ _LAST_PAUSE_SECONDS = 8.0
 """Before the worker begins again after a failure, and another one, and so on."""
 
 logger = logging.getLogger("fourways.streaming")
-
-
-@dataclass(slots=True)
-class PartitionState:
-    """What the worker knows of one partition."""
-
-    next: int
-    """The next event to score, once all that is in flight is written; NOT_HELD after a reset."""
-
-    counted: bool = False
-    """The store has an attempt of this worker at that position."""
-
-    counted_before: bool = False
-    """It may have one from before the worker began anew."""
-
-    isolating: int = 0
-    """How many events are still to be scored individually."""
-
-    written: int = 0
-    """The position in the store."""
-
-    in_flight: deque[tuple[int, float]] = field(default_factory=deque)
-    """Positions in flight, the first of each batch, and when these events were published."""
-
-    def note(self, position: int, published: float | None) -> None:
-        """Note that events from here on are in flight."""
-        if published is not None:
-            self.in_flight.append((position, published))
-
-    def wrote(self, end: int) -> None:
-        """Note the store's position."""
-        self.written = end
-        while self.in_flight and self.in_flight[0][0] < end:
-            self.in_flight.popleft()
-
-    def progress(self) -> PartitionProgress:
-        """Return how far the partition is. Called from any thread."""
-        try:
-            oldest = self.in_flight[0][1]
-        except IndexError:
-            return PartitionProgress(self.written, None)
-        return PartitionProgress(self.written, oldest)
-
-    @property
-    def held(self) -> bool:
-        """Tell whether this worker holds the partition."""
-        return self.next != NOT_HELD
 
 
 class StreamWorker:
@@ -281,7 +230,11 @@ class StreamWorker:
         """Begin at the store's positions; nothing is in flight."""
         self._metrics.reset()
         self._partitions = {
-            partition: PartitionState(NOT_HELD, counted_before=state.counted, written=state.written)
+            partition: PartitionState(
+                NOT_HELD,
+                counted_before=state.counted or state.counted_before,
+                written=state.written,
+            )
             for partition, state in self._partitions.items()
         }
         self._round = self._reader.rewind()
