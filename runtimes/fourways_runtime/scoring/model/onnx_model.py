@@ -124,6 +124,13 @@ def _session(runtime: Any, model: bytes | str, options: Any, summary: Summary) -
                 f"the model is of opset {summary.opset}; this runtime reads opsets{until}:"
                 " export it with an older one"
             ) from None
+        if "construct locale" in said:
+            locale = re.search(r"name:([\w.-]+?):", said)
+            raise ModelNotLoadable(
+                "the model changes the case of text by the rules of the locale"
+                f" {locale[1] if locale else 'it names'}, which this system lacks: install it"
+                " (the images have en_US.UTF-8)"
+            ) from None
         raise ModelNotLoadable(f"onnxruntime does not load the model: {said}") from None
 
 
