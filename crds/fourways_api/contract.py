@@ -13,12 +13,14 @@ from .addresses import FileUri
 from .base import ApiModel, Rule, no_two_share
 from .model import SecretReference
 from .schema_hints import keyed_by
-from .values import DataType, Digest, FieldName, KeyType, Text
+from .values import DataType, Digest, FieldName, KeyType, MissingValue, Text
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=1, le=1_048_576)], ...], Field(max_length=4)]
 Category = Annotated[str, Field(max_length=128)]
-Categories = Annotated[tuple[Category, ...], Field(min_length=1, max_length=512)]
+Categories = Annotated[tuple[Category, ...], Field(min_length=1, max_length=10_000)]
+"""The size of the whole contract is bounded too: it travels in a worker's environment."""
+
 TensorName = Annotated[str, Field(min_length=1, max_length=253)]
 
 
@@ -54,7 +56,12 @@ class InputField(ApiModel):
     """Shape of the value of one record. Empty for a single number or string."""
 
     nullable: bool = False
-    """Accept missing values. The model receives NaN or an empty string for them."""
+    """Accept missing values. Unless `missing` is set, the model receives NaN for a number and an
+    empty string for a text."""
+
+    missing: MissingValue | None = None
+    """What the model receives for a missing value: NaN or a whole number such as -999 for an input
+    of numbers, a text such as None for an input of strings. An empty text is then missing too."""
 
     range: Range | None = None
     """Bounds of a numeric value. A value outside of them is rejected."""
@@ -64,7 +71,8 @@ class InputField(ApiModel):
 
     tensor: TensorName | None = None
     """Input tensor of the model that receives this field. Fields with the same tensor become its
-    columns, in order. Default: the tensor of the same name, or the model's only tensor."""
+    columns: by name where the model names its columns, otherwise in the order of the fields.
+    Default: the tensor of the same name, or the model's only tensor."""
 
     description: Text | None = None
     """Description for people."""
@@ -88,6 +96,25 @@ class InputField(ApiModel):
             "this type cannot represent a missing value",
             "use float32, float64 or string, or set nullable to false",
             ".nullable",
+        ),
+        Rule(
+            "!has(self.missing) || (has(self.nullable) && self.nullable)",
+            "missing is set, and the input takes no missing values",
+            "set nullable to true, or remove missing",
+            ".missing",
+        ),
+        Rule(
+            "!has(self.missing) || self.type != 'string' || type(self.missing) == string",
+            "missing is a number, and the input holds strings",
+            "put the value in quotes",
+            ".missing",
+        ),
+        Rule(
+            "!has(self.missing) || self.type == 'string' || type(self.missing) == int"
+            " || self.missing == 'NaN'",
+            "missing is a text, and the input holds numbers",
+            "set it to NaN or to a whole number without quotes",
+            ".missing",
         ),
     )
 

@@ -8,7 +8,7 @@ from math import ceil
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from .addresses import SUBDOMAIN
 from .schema_hints import INT_OR_STRING
@@ -85,6 +85,49 @@ MemoryQuantity = Annotated[
     ),
 ]
 """An amount of memory (``512Mi``, ``1.5Gi``). The suffix is required: 512 would mean bytes."""
+
+_EXACT_IN_FLOAT64 = 2**53
+_MAX_MISSING_TEXT = 128
+
+
+class _MissingValue:
+    """Takes a whole number or a text, here and in the API server's schema."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Judge the value as one field: the errors of a union would name its members."""
+        return core_schema.no_info_plain_validator_function(_missing_value)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Say what no union can say in a structural schema."""
+        return {
+            INT_OR_STRING: True,
+            "minimum": -_EXACT_IN_FLOAT64,
+            "maximum": _EXACT_IN_FLOAT64,
+            "maxLength": _MAX_MISSING_TEXT,
+        }
+
+
+def _missing_value(value: object) -> int | str:
+    match value:
+        case bool():
+            pass
+        case int() if value > _EXACT_IN_FLOAT64:
+            raise PydanticKnownError("less_than_equal", {"le": _EXACT_IN_FLOAT64})
+        case int() if value < -_EXACT_IN_FLOAT64:
+            raise PydanticKnownError("greater_than_equal", {"ge": -_EXACT_IN_FLOAT64})
+        case str() if len(value) > _MAX_MISSING_TEXT:
+            raise PydanticKnownError("string_too_long", {"max_length": _MAX_MISSING_TEXT})
+        case int() | str():
+            return value
+    raise PydanticKnownError("string_type")
+
+
+MissingValue = Annotated[int | str, _MissingValue()]
+"""What a missing value is to a model: ``NaN``, another text, or a whole number."""
 
 Schedule = Annotated[str, Field(min_length=1, max_length=128)]
 """A five-field cron line, or ``@hourly``, ``@daily`` and so on (see ``cron.py``)."""

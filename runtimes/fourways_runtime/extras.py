@@ -12,6 +12,7 @@ _EXTRAS = {
     "model_signing": "edge",
     "nats": "nats",
     "onnx": "edge",
+    "pandas": "frames",
     "ray": "ray",
     "s3fs": "s3",
     "skops": "sklearn",

@@ -136,8 +136,9 @@ def test_a_model_that_never_comes_back_ends_the_worker_and_the_event_is_put_asid
     assert worker.ended(30) == 75
     words = worker.last_words()
     assert (words.reason, words.version) == ("ModelHangs", "v1")
-    assert "the model v1 (python) has not come back from" in words.message
-    assert "partition 0 from position" in words.message
+    assert words.message.startswith("scoring: ")
+    assert "of partition 0 from position" in words.message
+    assert "by model v1 (python); the model has not returned for" in words.message
     end = last(nats) + 1
     until(
         lambda: stands(store) == {0: end},

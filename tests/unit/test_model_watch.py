@@ -111,7 +111,7 @@ def test_a_watched_model_is_watched_for_as_long_as_it_answers() -> None:
         return {"y": np.zeros(3, np.float32)}
 
     tensors = (Tensor("x", "float32", (None,)),), (Tensor("y", "float32", (None,)),)
-    model = WatchedModel(Function(*tensors, answer), watch)
+    model = WatchedModel(Function(*tensors, answer), watch=watch)
     model.predict({"x": np.zeros(3, np.float32)})
     assert seen == [("scoring", 3)]
     assert watch.longest() == 0

@@ -12,6 +12,7 @@ import pytest
 from fourways_api import Contract
 from fourways_runtime.errors import ContractMismatch
 from fourways_runtime.scoring.columns import Array, Scored
+from fourways_runtime.scoring.dense import DenseBatch
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import MODEL_INPUT_BYTES, Pipeline
 from tests.kit.models import Function
@@ -81,6 +82,49 @@ def test_text_and_missing_text_reach_the_model() -> None:
     model = Function((Tensor("s", "string", (None, 1)),), (Y,), zeros)
     score(model, contract([field]), s=["ü", None])
     assert model.asked["s"].tolist() == [["ü"], [""]]
+
+
+@pytest.mark.parametrize("tensor_type", ["float32", "float64", ""])
+def test_a_missing_number_reaches_the_model_as_the_contract_says(tensor_type: str) -> None:
+    fields = [
+        {"name": "a", "type": "float32", "nullable": True, "missing": -999},
+        {"name": "b", "type": "float32", "nullable": True, "missing": "NaN"},
+    ]
+    model = Function((Tensor("x", tensor_type, (None, 2)),), (Y,), zeros)
+    score(model, contract(fields), a=[1, None], b=[None, 2])
+    np.testing.assert_array_equal(model.asked["x"], [[1, np.nan], [-999, 2]])
+    dense = DenseBatch.of(contract(fields), model, 2)
+    assert dense is not None
+    dense.answers(np.array([[1, np.nan], [np.nan, 2]], np.float32))
+    np.testing.assert_array_equal(model.asked["x"], [[1, np.nan], [-999, 2]])
+
+
+def test_a_missing_text_reaches_the_model_as_the_contract_says() -> None:
+    field = {"name": "s", "type": "string", "nullable": True, "missing": "None"}
+    field |= {"categories": ["Berlin"]}
+    model = Function((Tensor("s", "string", (None,)),), (Y,), zeros)
+    scored = score(model, contract([field]), s=["Berlin", None, "", "Bonn"])
+    assert model.asked["s"].tolist() == ["Berlin", "None", "None"]
+    assert [reject.row for reject in scored.rejects] == [3]
+
+
+def test_as_many_labels_as_imagenet_has_stand_in_a_contract() -> None:
+    labels = [f"n{at:08}, a label of usual length" for at in range(1000)]
+    output = {"name": "y", "type": "string", "reduce": "ArgMax", "categories": labels}
+
+    def answer(tensors: Mapping[str, Array]) -> dict[str, Any]:
+        return {"y": np.eye(1000, dtype=np.float32)[[999, 0]]}
+
+    model = Function((X,), (Tensor("y", "float32", (None, 1000)),), answer)
+    scored = score(model, contract(outputs=[output]), a=[1, 2], b=[1, 2])
+    assert list(scored.predictions.columns["y"]) == [labels[999], labels[0]]
+
+
+def test_what_is_missing_must_fit_the_models_type() -> None:
+    field = {"name": "a", "type": "float32", "nullable": True, "missing": 2**24 + 1}
+    model = Function((Tensor("a", "float32", (None,)),), (Y,), zeros)
+    with pytest.raises(ContractMismatch, match="input a: missing: 16777217 would be rounded"):
+        score(model, contract([field]), a=[1.0])
 
 
 def test_a_value_the_models_type_cannot_hold_is_refused() -> None:

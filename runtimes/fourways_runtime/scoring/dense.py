@@ -51,6 +51,8 @@ class DenseBatch:
         self._exact_high = np.minimum(self._high, exact)
         absent = np.array([field.nullable for field in fields])
         self._absent = np.tile(absent, (max_rows, 1)) if absent.any() else None
+        missing = [field.missing if isinstance(field.missing, int) else np.nan for field in fields]
+        self._missing = None if np.isnan(missing).all() else np.array(missing, kind)
 
     @classmethod
     def of(cls, contract: Contract, model: Model, max_rows: int) -> DenseBatch | None:
@@ -84,6 +86,8 @@ class DenseBatch:
             good |= self._absent[:rows] & np.isnan(block)
         if 0 in good.tobytes():  # half the time of asking numpy
             return None
+        if self._missing is not None:
+            block = np.where(np.isnan(block), self._missing, block)
         if self._order is not None:
             block = np.take(block, self._order, axis=1)
         return self._pipeline.answers({self._name: block}, rows)

@@ -52,6 +52,8 @@ class Feed:
         filled = []
         for field in self.fields:
             values, wrong = self._cast(columns[field.name].reshape(-1))
+            if field.missing not in (None, "NaN" if values.dtype.kind == "f" else ""):
+                values = _replaced(values, field.missing)
             if wrong:
                 faults[field.name] = by_record(wrong, field.shape)
             filled.append(values)
@@ -74,6 +76,16 @@ class Feed:
         if values.dtype.kind == "b":
             return values.astype(self.type), {}
         return numbers(self.type, values)
+
+
+def _replaced(values: Array, missing: object) -> Array:
+    """Put what the model was trained with in the place of missing values (N,)."""
+    absent = np.isnan(values) if values.dtype.kind == "f" else values == ""
+    if not absent.any():
+        return values
+    replaced = values.copy()
+    replaced[absent] = missing
+    return replaced
 
 
 def _turn(columns: Sequence[Array], into: Array) -> None:
@@ -102,7 +114,7 @@ def bind_inputs(fields: Sequence[InputField], tensors: Sequence[Tensor]) -> tupl
 
     """
     if not tensors:
-        return tuple(Feed(f.name, numpy_type(f.type), (f,), f.shape) for f in fields)
+        return tuple(Feed(f.name, _holding(f, numpy_type(f.type)), (f,), f.shape) for f in fields)
     by_name = {tensor.name: tensor for tensor in tensors}
     if fields[0].tensor is not None:
         groups: dict[str, list[InputField]] = {}
@@ -252,6 +264,18 @@ def _type_of(tensor: Tensor, fields: Sequence[InputField]) -> np.dtype[Any] | No
             raise ContractMismatch(
                 f"input {field.name} is {field.type}, the model's input is {described(tensor)}; "
                 "give the field the model's type, or encode it inside the model"
+            )
+        _holding(field, kind or numpy_type(field.type))
+    return kind
+
+
+def _holding(field: InputField, kind: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type, where it holds what a missing value is. Raises ContractMismatch."""
+    if isinstance(field.missing, int):
+        _, faults = numbers(kind, np.array([field.missing]))
+        for fault in faults.values():
+            raise ContractMismatch(
+                f"input {field.name}: missing: {fault}; use the number the model was trained with"
             )
     return kind
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fourways_api import GoldenVectors, ModelReference, RuntimeConfig, SecretReference
+from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.io.fetch import Fetched, fetch, resolve
-from fourways_runtime.model_watch import LOAD_SECONDS, WATCH
+from fourways_runtime.model_watch import LOAD_SECONDS, MODEL_SECONDS, WATCH
 from fourways_runtime.scoring.golden import MAX_BYTES, Vector, check_vectors, read_vectors
 from fourways_runtime.scoring.model import load
 from fourways_runtime.scoring.model.base import Model
@@ -54,9 +55,9 @@ def prepare(
         fetched(file.digest)
     root = _folder(config, reference) if reference.allow_external_data else None
     with WATCH.doing("loading the model"), WATCH.call(seconds=LOAD_SECONDS):
-        model: Model = WatchedModel(
-            load(file.path, reference, threads=threads or config.threads, external_root=root)
-        )
+        loaded = load(file.path, reference, threads=threads or config.threads, external_root=root)
+    seconds = config.model_seconds if isinstance(config, StreamConfig) else MODEL_SECONDS
+    model = WatchedModel(loaded, seconds)
     pipeline = Pipeline(config.contract, model)
     logger.info("model loaded", extra={"digest": file.digest, "version": reference.version})
     golden = config.contract.golden_vectors

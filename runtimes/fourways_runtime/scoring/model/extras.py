@@ -7,12 +7,17 @@ from typing import Any
 
 from fourways_runtime.errors import ConfigError
 
+from .library_errors import library_error
+
 
 def load_module(name: str, extra: str) -> Any:
-    """Import a module. Raises ConfigError naming the extra when it is not installed."""
+    """Import a module. Raises ConfigError: it is not installed (naming the extra), or broken."""
     try:
         return importlib.import_module(name)
     except ImportError:
         raise ConfigError(
             f"{name} is not in this image; install the extra fourways[{extra}]"
         ) from None
+    except OSError as error:
+        # A library of the system that it needs, such as LightGBM's OpenMP, is not there.
+        raise ConfigError(f"{name} cannot be imported: {library_error(error)}") from None

@@ -30,7 +30,7 @@ class FrameModel:
 
         """
         self._predictors = predictors
-        self._pandas = load_module("pandas", "sklearn")
+        self._pandas = load_module("pandas", "frames")
         self.inputs = tuple(Tensor(name, "", (None,)) for name in columns)
         self.outputs: tuple[Tensor, ...] = ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from fourways_runtime.model_watch import WATCH, ModelWatch
+from fourways_runtime.model_watch import MODEL_SECONDS, WATCH, ModelWatch, seconds_for
 
 from ..columns import Array
 from .base import Model, SelectiveModel
@@ -13,8 +13,12 @@ from .base import Model, SelectiveModel
 class WatchedModel:
     """A model, with each call noted until it returns."""
 
-    def __init__(self, model: Model, watch: ModelWatch = WATCH) -> None:
+    def __init__(
+        self, model: Model, seconds: float = MODEL_SECONDS, watch: ModelWatch = WATCH
+    ) -> None:
+        """``seconds`` is the maximum for a call over a single row."""
         self._model = model
+        self._seconds = seconds
         self._watch = watch
         self.inputs, self.outputs = model.inputs, model.outputs
 
@@ -22,10 +26,10 @@ class WatchedModel:
         """Return the same model with fewer outputs; see :class:`.base.SelectiveModel`."""
         if not isinstance(self._model, SelectiveModel):
             return self
-        return WatchedModel(self._model.answering(outputs), self._watch)
+        return WatchedModel(self._model.answering(outputs), self._seconds, self._watch)
 
     def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Answer a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
         rows = len(next(iter(tensors.values()))) if tensors else 0
-        with self._watch.call(rows):
+        with self._watch.call(rows, seconds_for(rows, self._seconds)):
             return self._model.predict(tensors)

@@ -58,7 +58,7 @@ async def serve(config: StreamConfig) -> None:
     """Score events until SIGTERM or SIGINT.
 
     Raises:
-        Unavailable: the port is taken, broker or store are away for good, or the model hangs.
+        Unavailable: the port is taken, broker or store are away for good.
         WorkloadError: the model, the topic or the configuration do not do.
 
     """
@@ -143,11 +143,7 @@ class Shell:
                 self._worker = None
 
     async def watch(self) -> None:
-        """Look after model and store for ever. Raises ModelHangs and StoreUnavailable.
-
-        A model that hangs with the interpreter's lock stops this too, and all answers: the
-        liveness probe ends the process then.
-        """
+        """Look after the store for ever; the model has its own watch. Raises StoreUnavailable."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             if self._worker is not None:

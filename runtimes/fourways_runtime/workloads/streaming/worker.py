@@ -12,12 +12,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable
-from time import monotonic, perf_counter
+from time import perf_counter
 
 from fourways_api.runtime_config import StreamConfig
-from fourways_runtime.errors import ModelHangs, StoreUnavailable, WorkloadError
+from fourways_runtime.errors import StoreUnavailable, WorkloadError
 from fourways_runtime.io.brokers.source import Events, EventSource, SourceReplaced
 from fourways_runtime.io.store.streams.stream import DIED, MODEL, Fenced, Move
+from fourways_runtime.model_watch import WATCH
 
 from .committer import SENT, Committer, EventBatch
 from .ledger import StreamLedger
@@ -37,8 +38,6 @@ _DIED_OVER = 2
 been in a batch with the one that does."""
 
 _WAYS_TO_DIE = "it crashed, ran out of memory, or the model never came back"
-_ALIKE = 64
-"""A model may take as long again for so many events more."""
 
 _CLOSE_SECONDS = 10.0
 _SHOW_SECONDS = 1.0
@@ -62,11 +61,7 @@ class StreamWorker:
         stop: threading.Event,
     ) -> None:
         streaming = config.streaming
-        self._model = f"{config.model.version} ({config.model.format})"
-        self._model_seconds = config.model_seconds
-        self._asked: tuple[float, Events] | None = None
-        """Since when the model has been at which events."""
-
+        self._model = f"model {config.model.version} ({config.model.format})"
         self._scorer = scorer
         self._ledger = ledger
         self._source = source
@@ -95,27 +90,13 @@ class StreamWorker:
         return self._changes.warnings()
 
     def watch(self) -> None:
-        """Look whether model and store come back, from another thread.
+        """Look whether the store comes back, from another thread.
 
         Raises:
             StoreUnavailable: the store has been unavailable for too long.
-            ModelHangs: it has been at the same events for too long. The process is to
-                end: events whose attempt was counted are retried individually.
 
         """
         self._ledger.watch()
-        asked = self._asked
-        if asked is None:
-            return
-        since, events = asked
-        limit = self._model_seconds * (1 + len(events) / _ALIKE)
-        if monotonic() - since > limit:
-            first = f"partition {events.partitions[0]} from position {events.positions[0]}"
-            raise ModelHangs(
-                f"the model {self._model} has not come back from {len(events)} events of {first} "
-                f"for {limit:.0f} s; events are tried one by one now, and one it never comes back "
-                "from becomes a dead letter"
-            )
 
     def run(self) -> None:
         """Work until told to stop; what is in flight is finished first.
@@ -291,11 +272,10 @@ class StreamWorker:
             self._partitions[partition].note(events.positions[first], events.time(first))
 
     def _score(self, events: Events) -> ScoredEvents:
-        self._asked = (monotonic(), events)
-        try:
+        # A model that does not return ends the process: whose attempt was counted is retried alone.
+        first = f"partition {events.partitions[0]} from position {events.positions[0]}"
+        with WATCH.doing("scoring", f"{first} by {self._model}"):
             return self._scorer.score(events)
-        finally:
-            self._asked = None
 
     def _one_by_one(self, events: Events) -> None:
         self._committer.settle()
