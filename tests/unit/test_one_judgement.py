@@ -27,7 +27,7 @@ from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.single import RecordRefused, RecordScorer
 from fourways_runtime.scoring.tensors import from_json
 from fourways_runtime.v2.numbers import Numbers
-from fourways_runtime.workloads.streaming.scoring import Scorer
+from fourways_runtime.workloads.streaming.scoring import EventScorer
 
 B = 2**53
 INT64, UINT64 = "(-9223372036854775808 to 9223372036854775807)", "(0 to 18446744073709551615)"
@@ -191,7 +191,7 @@ def in_json(folder: Path, kind: str, cell: str) -> dict[str, Any]:
 
 
 def of_stream(kind: str, lines: list[str]) -> Any:
-    scorer = Scorer(contract(kind), Echo(kind), pipeline(kind), 16)
+    scorer = EventScorer(contract(kind), Echo(kind), pipeline(kind), 16)
     values = [line.encode() for line in lines]
     keys: list[bytes | None] = [None] * len(values)
     outcome = scorer.score(
@@ -333,7 +333,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path, mark: bytes) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(mark + b"id,x\nk,1\n")
     assert of_table(path, "CSV", "float64") == 1
-    scorer = Scorer(contract("float64"), Echo("float64"), pipeline("float64"), 16)
+    scorer = EventScorer(contract("float64"), Echo("float64"), pipeline("float64"), 16)
     outcome = scorer.score(Events([0], range(1), [None], [line], lambda _: ()))
     assert outcome.refusals == {}
     assert outcome.predictions.columns["y"].tolist() == [1]
@@ -386,7 +386,7 @@ def test_a_list_is_judged_alike_in_files_and_events(
     scored = bound.score(chunk.batch, chunk.rows)
     values = [line.encode() for line in lines]
     keys: list[bytes | None] = [None] * len(values)
-    outcome = Scorer(SHAPED, EchoList(), bound, 16).score(
+    outcome = EventScorer(SHAPED, EchoList(), bound, 16).score(
         Events([0] * len(values), range(len(values)), keys, values, lambda _: ())
     )
     if isinstance(expected, str):
