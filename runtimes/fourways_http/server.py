@@ -49,7 +49,7 @@ class Server:
         self._listener: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._beat: asyncio.TimerHandle | None = None
-        self._beat_due = 0.0
+        self._beat_due = self._late = 0.0
         shortest = min(
             limits.idle_seconds,
             limits.header_seconds,
@@ -121,10 +121,14 @@ class Server:
         return not left
 
     def _measure_lag(self) -> None:
-        """See how late a timer is: as long a request may have waited before it was read."""
+        """See how late a timer is: as long a request may have waited before it was read.
+
+        Once is no overload: the loop may have stood still for a moment. The lesser of two counts.
+        """
         now = monotonic()
         late = now - self._beat_due if self._beat_due else 0.0
-        self.state.lag = late if late > _UNREMARKABLE_LAG else 0.0
+        late = late if late > _UNREMARKABLE_LAG else 0.0
+        self.state.lag, self._late = min(late, self._late), late
         self._beat_due = now + _BEAT_SECONDS
         self._beat = self._loop.call_later(_BEAT_SECONDS, self._measure_lag)
 

@@ -80,7 +80,9 @@ def test_triton_health_and_metadata(numbers: str) -> None:
         assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
         metadata = client.get_model_metadata("churn")
         assert metadata["versions"] == ["v1"]
-        assert metadata["inputs"][0] == {"name": "age", "datatype": "INT32", "shape": [-1]}
+        inputs = {tensor["name"]: tensor for tensor in metadata["inputs"]}
+        assert inputs["id"]["parameters"] == {"entity_key": True}
+        assert (inputs["age"]["datatype"], inputs["age"]["shape"]) == ("INT32", [-1])
         assert metadata["outputs"] == [{"name": "score", "datatype": "FP32", "shape": [-1]}]
 
 

@@ -39,7 +39,7 @@ SLEEPS = {
     "unit/test_gateway_stream.py::test_prefer_wait_holds_until_the_answer_is_there": (
         "counts how often the store is read within a period"
     ),
-    "unit/test_http_limits.py::test_a_request_knows_how_long_it_may_have_waited_to_be_read": (
+    "unit/test_http_limits.py::asks_while_the_loop_stands_still": (
         "the event loop stands still for a moment"
     ),
     "unit/test_gateway_pool.py::answer": "a server that is slow",
