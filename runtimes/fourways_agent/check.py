@@ -8,12 +8,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from fourways_runtime.errors import ModelHangs
+from fourways_runtime.model_watch import WATCH
 
 from .errors import AgentError, ModelUnusable, TemporaryFailure
 from .slot import open_bundle
@@ -37,7 +41,7 @@ def test_model(slot: Path, key_pem: str, digest: str) -> dict[str, Any]:
     """Let a slot's model answer its golden vectors, in a process of its own; return the figures.
 
     Raises:
-        ModelUnusable: it does not answer as it should, or crashes.
+        ModelUnusable: it does not answer as it should, crashes, or does not return.
         TemporaryFailure: the process was killed or took too long, or memory ran out.
 
     """
@@ -104,12 +108,19 @@ def _boot(state: str) -> dict[str, Any]:
     return {"digest": loaded.bundle.digest, "version": loaded.bundle.version}
 
 
+def _hung(error: ModelHangs) -> None:
+    """End this process in place of the call that does not return."""
+    print(json.dumps({"refused": f"{error.reason}: {error}"}), flush=True)
+    os._exit(0)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Do one check; print its outcome as JSON."""
     from fourways_runtime.errors import WorkloadError
 
     from .loading import lacks_memory
 
+    WATCH.start(_hung)
     checks: dict[str, Any] = {"model": _model, "boot": _boot}
     try:
         answer = checks[arguments[0]](*arguments[1:])

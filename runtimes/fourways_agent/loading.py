@@ -12,10 +12,12 @@ from fourways_api.base import SKIP_RULES
 from fourways_api.modes import FeatureLookup
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.errors import ModelError
+from fourways_runtime.model_watch import LOAD_SECONDS, WATCH
 from fourways_runtime.scoring.agreement import differences
 from fourways_runtime.scoring.golden import read_vectors
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.model.onnx_model import load_onnx
+from fourways_runtime.scoring.model.watched import WatchedModel
 from fourways_runtime.scoring.single import RecordRefused, RecordScorer
 
 from .errors import BundleRefused, ModelUnusable
@@ -42,7 +44,8 @@ class LoadedBundle:
             raise ModelUnusable("the contract names no golden vectors")
         vectors = read_vectors(self.bundle.files[layout.GOLDEN_FILE], self.contract)
         started = perf_counter()
-        faults = [text for text in differences(self.scorer, vectors, golden) if text]
+        with WATCH.doing("checking the golden vectors"):
+            faults = [text for text in differences(self.scorer, vectors, golden) if text]
         each = (perf_counter() - started) / len(vectors)
         agreement = (len(vectors) - len(faults)) / len(vectors)
         if agreement < self.bundle.agreement:
@@ -75,7 +78,8 @@ def load(bundle: Bundle, threads: int = 1) -> LoadedBundle:
         raise BundleRefused(
             "the bundle's contract is not one this agent knows; update the agent"
         ) from None
-    model = load_onnx(bundle.files[layout.MODEL_FILE], threads=threads)
+    with WATCH.doing("loading the model"), WATCH.call(seconds=LOAD_SECONDS):
+        model = WatchedModel(load_onnx(bundle.files[layout.MODEL_FILE], threads=threads))
     return LoadedBundle(bundle, contract, model, RecordScorer(contract, model), _features(bundle))
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .judge import Measured
 
 if TYPE_CHECKING:
+    from fourways_runtime.errors import ModelHangs
     from fourways_runtime.scoring.single import RecordScorer
 
 logger = logging.getLogger("fourways.edge")
@@ -79,9 +80,11 @@ def measured(
 def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     from fourways_api import Contract
     from fourways_api.base import SKIP_RULES
+    from fourways_runtime.model_watch import LOAD_SECONDS, WATCH
     from fourways_runtime.scoring.agreement import differences
     from fourways_runtime.scoring.golden import read_vectors
     from fourways_runtime.scoring.model.onnx_model import load_onnx
+    from fourways_runtime.scoring.model.watched import WatchedModel
     from fourways_runtime.scoring.single import RecordScorer
 
     contract = Contract.model_validate_json(
@@ -90,7 +93,9 @@ def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     assert contract.golden_vectors is not None  # noqa: S101  (the build refuses to go on without)
     vectors = read_vectors(Path(asked["golden"]), contract)
     started = perf_counter()
-    asker = RecordScorer(contract, load_onnx(Path(asked["model"]), threads=asked["threads"]))
+    with WATCH.doing("loading the model"), WATCH.call(seconds=LOAD_SECONDS):
+        model = WatchedModel(load_onnx(Path(asked["model"]), threads=asked["threads"]))
+    asker = RecordScorer(contract, model)
     loaded = perf_counter() - started
     told = [text for text in differences(asker, vectors, contract.golden_vectors) if text]
     answered = [vector.inputs for vector in vectors if _answers(asker, vector.inputs)]
@@ -145,9 +150,17 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _hung(error: ModelHangs) -> None:
+    """End this process in place of the call that does not return."""
+    print(json.dumps({"failed": f"{error.reason}: {error}"}), flush=True)
+    os._exit(0)
+
+
 def _main() -> int:
     from fourways_runtime.errors import WorkloadError
+    from fourways_runtime.model_watch import WATCH
 
+    WATCH.start(_hung)
     try:
         answer = _measure(json.load(sys.stdin))
     except WorkloadError as error:
