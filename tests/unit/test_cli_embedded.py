@@ -98,7 +98,7 @@ def test_an_embedded_build_is_the_planned_job() -> None:
     assert build.args == ("edge-build",)
     assert isinstance(build.config, EdgeConfig)
     assert build.config.edge == deployment.spec.edge
-    assert build.deadline_seconds is None
+    assert build.deadline_seconds == 7200
     assert build.terminal == set(TERMINAL_EXIT_CODES)
 
 

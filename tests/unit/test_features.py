@@ -63,11 +63,15 @@ def decode(values: Any, **field: Any) -> tuple[Any, list[str]]:
             id="floats as whole numbers",
         ),
         pytest.param(
-            [-(2.0**63), 2.0**63],
+            [-(2.0**63), 2.0**63, 2.0**53 - 1],
             {"type": "int64"},
-            [-(2**63)],
-            [f"1: x: {2.0**63} is outside int64 ({-(2**63)} to {2**63 - 1})"],
-            id="the first float past int64",
+            [2**53 - 1],
+            [
+                f"0: x: {-(2.0**63)} came as a float, which may have rounded it; "
+                "write it as a whole number",
+                f"1: x: {2.0**63} is outside int64 ({-(2**63)} to {2**63 - 1})",
+            ],
+            id="floats that may have been rounded",
         ),
         pytest.param(
             [1.0, math.nan, -math.inf, 1e300],
@@ -145,7 +149,7 @@ NINES = "9" * 25
         (["3", " 4 ", "5.0", "+6"], "int16", [3, 4, 5, 6], []),
         (["", None], "int16", [], ["0: x: missing", "1: x: missing"]),
         (["x"], "int64", [], ["0: x: 'x' is not a whole number"]),
-        (["1.5"], "int64", [], ["0: x: '1.5' is not a whole number"]),
+        (["1.5"], "int64", [], ["0: x: 1.5 is not a whole number"]),
         ([NINES], "uint64", [], [f"0: x: {NINES} is outside uint64 (0 to {2**64 - 1})"]),
         (["18446744073709551615"], "uint64", [2**64 - 1], []),
         (["-5"], "uint8", [], ["0: x: -5 is outside uint8 (0 to 255)"]),

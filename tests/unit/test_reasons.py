@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("crds", "operator", "runtimes", "cli")
 ENUM = ROOT / "crds" / "fourways_api" / "reasons.py"
 
-NO_REASONS: dict[str, str] = {}
+NO_REASONS: dict[str, str] = {
+    "runtimes/fourways_runtime/io/fetch/objects.py: InternalError": "an error code of S3",
+}
 """Strings equal to a reason that are none, as ``FILE: STRING``, with what they are."""
 
 
