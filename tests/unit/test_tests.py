@@ -21,10 +21,6 @@ SLEEPS = {
     "kit/fetch_servers.py::silent": "a server that does not answer",
     "kit/hosts.py::patiently": "waits as long as the server's Retry-After asks for",
     "unit/test_batch_prefetch.py::score": "items that take different times to score",
-    "unit/test_brokers.py::poll": "a broker without events, which takes time to say so",
-    "unit/test_http_limits.py::test_a_request_knows_how_long_it_may_have_waited_to_be_read": (
-        "the event loop stands still for a while"
-    ),
     "unit/test_progress.py::trickling": "a server that sends slowly",
     "unit/test_serving_loading.py::predict": "a model that is slow",
     "unit/test_streaming_worker.py::poll": "a broker without events, which takes time to say so",
