@@ -16,7 +16,7 @@ from fourways_runtime.errors import CheckFailed
 from fourways_runtime.io.sources import parquet_table
 from fourways_runtime.io.store import open_run_store, sqlite_database
 from fourways_runtime.io.store.runs.record import RunRecord
-from fourways_runtime.workloads.batch.incremental import row_hashes
+from fourways_runtime.scoring.hashing import row_hashes
 from tests.kit.batch_world import World
 
 pytestmark = pytest.mark.embedded

@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 
 from fourways_api import Contract
 from fourways_runtime.scoring.columns import Array, Keys, Predictions
+from fourways_runtime.scoring.hashing import key_hashes
 
 from ..folders import OutputFolder
 from ..store.layout import columns
 from ..table_columns import TableColumn
-from .key_hashes import key_hashes
 
 GROUP_ROWS = 131_072
 """Rows of a row group: what a reader decodes at once, and a writer holds."""

@@ -15,11 +15,11 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from fourways_runtime.scoring.columns import Array, Reject
+from fourways_runtime.scoring.hashing import key_hashes
 
 from ..folders import OutputFolder
 from ..store.layout import DUPLICATE
 from .chunk_files import KEYS, Layout, Receipt, positions_of, repeated
-from .key_hashes import key_hashes
 
 Lost = dict[int, list[tuple[int, Any]]]
 """Rows that give way to a later one: number and key, by the file's place in the order."""

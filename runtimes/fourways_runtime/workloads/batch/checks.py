@@ -7,25 +7,20 @@ rows, the same whoever asks, stands for all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fourways_runtime.errors import CheckFailed
 from fourways_runtime.io.store import layout
-from fourways_runtime.io.store.database import quoted, table
-from fourways_runtime.io.table_columns import TableColumn
+from fourways_runtime.io.store.runs import samples
 from fourways_runtime.scoring.columns import Array
 
 if TYPE_CHECKING:
     from fourways_api.modes import Checks
     from fourways_runtime.io.store.base import PublishedRun
-    from fourways_runtime.io.store.database import Database
     from fourways_runtime.io.store.runs.ledger import RunLedger
     from fourways_runtime.io.store.runs.publish import Sealed
-
-SAMPLE_ROWS = 100_000
-"""Rows whose values stand for the distribution of all."""
 
 _LEAST = 1e-4
 """Share an empty bin is taken to have, so that the index stays finite."""
@@ -70,18 +65,12 @@ def _missing(checks: Checks, ledger: RunLedger, sealed: Sealed) -> Iterator[str]
     if checks.max_missing is None or not sealed.rows or not ledger.table:
         return
     outputs = [c for c in layout.columns(ledger.run.contract)[1:] if not c.shape]
-    blank = {"string": "''", "float32": "'NaN'", "float64": "'NaN'"}
-    counted = [column for column in outputs if column.kind in blank]
+    counted = [column for column in outputs if column.kind in samples.BLANK]
     if not counted:
         return
-    sums = ", ".join(
-        f"sum(CASE WHEN {quoted(c.identifier)} = {blank[c.kind]} THEN 1 ELSE 0 END)"
-        for c in counted
-    )
-    view = table(view_of(ledger.data, ledger.run_id))
-    (counts,) = ledger.data.rows(f"SELECT {sums} FROM {view}")  # noqa: S608
+    counts = samples.counts_of(ledger.data, ledger.run_id, counted)
     for column, count in zip(counted, counts, strict=True):
-        share = int(count or 0) / sealed.rows
+        share = count / sealed.rows
         if share > _share(checks.max_missing):
             yield (
                 f"{column.name}: {share:.2%} of the values are missing, "
@@ -93,19 +82,16 @@ def _drifted(checks: Checks, ledger: RunLedger, before: PublishedRun | None) -> 
     if checks.max_drift is None or before is None or not ledger.table:
         return
     run = ledger.run
-    found = ledger.data.rows(
-        "SELECT id FROM @runs WHERE namespace = ? AND deployment = ? AND name = ?",
-        (run.namespace, run.deployment, before.name),
-    )
-    if not found or not view_of(ledger.data, found[0][0]):
+    earlier = samples.run_id_of(ledger.data, run.namespace, run.deployment, before.name)
+    if earlier is None:
         return
     theirs = {column.name: column for column in layout.columns(before.contract)[1:]}
     for column in layout.columns(run.contract)[1:]:
         if theirs.get(column.name) != column or column.shape:
             continue
         old, new = (
-            _sample(ledger.data, view_of(ledger.data, run_id), column, rows)
-            for run_id, rows in ((found[0][0], before.rows), (ledger.run_id, None))
+            samples.values_of(ledger.data, run_id, column, rows)
+            for run_id, rows in ((earlier, before.rows), (ledger.run_id, None))
         )
         drift = stability_index(old, new)
         if drift > checks.max_drift:
@@ -113,29 +99,6 @@ def _drifted(checks: Checks, ledger: RunLedger, before: PublishedRun | None) -> 
                 f"{column.name}: the distribution is {drift:.3g} from that of run {before.name}, "
                 f"maxDrift is {checks.max_drift:g}"
             )
-
-
-def view_of(data: Database, run_id: int) -> str:
-    """Return what readers of a run read."""
-    ((view,),) = data.rows("SELECT table_name FROM @runs WHERE id = ?", (run_id,))
-    return str(view)
-
-
-def _sample(data: Database, view: str, column: TableColumn, rows: int | None) -> Array:
-    if rows is None:
-        ((rows,),) = data.rows(f"SELECT count(*) FROM {table(view)}")  # noqa: S608
-    position = quoted(layout.POSITION)
-    part = min(65_536, SAMPLE_ROWS * 65_536 // max(1, int(rows or 1)) + 1)
-    # Spread over the table by a multiplicative hash of the position (Knuth), not by its order.
-    found = data.rows(
-        f"SELECT {quoted(column.identifier)} FROM {table(view)} "  # noqa: S608
-        f"WHERE (((({position} & 2147483647) * 2654435761) >> 15) & 65535) < ?",
-        (part,),
-    )
-    values: list[Any] = [value for (value,) in found]
-    if column.kind == "string":
-        return np.array(values, object)
-    return np.array([float(value) for value in values])
 
 
 def stability_index(old: Array, new: Array) -> float:

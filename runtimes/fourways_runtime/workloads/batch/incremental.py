@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from fourways_runtime.io.sinks.key_hashes import text_hashes
 from fourways_runtime.io.sources.watermarks import highest, lowered
 from fourways_runtime.io.store.runs.merge import among
-from fourways_runtime.scoring.cells import Cells, is_list, is_text
 from fourways_runtime.scoring.columns import Array, Rows
-from fourways_runtime.scoring.json_cells import is_json
+from fourways_runtime.scoring.hashing import row_hashes
 from fourways_runtime.scoring.literals import shown
 from fourways_runtime.scoring.splits import Newer, Section
 
@@ -31,10 +28,6 @@ if TYPE_CHECKING:
     from fourways_runtime.io.sources.base import Chunk
     from fourways_runtime.io.store.base import Run
     from fourways_runtime.io.store.runs.ledger import Base
-
-_ODD = np.uint64(0x9E3779B97F4A7C15)
-_MIX = np.uint64(0xBF58476D1CE4E5B9)
-_NULL = np.uint64(0xD1B54A32D192ED03)
 
 
 def why_full(spec: Incremental | None, run: Run, contract: str, base: Base | None) -> str | None:
@@ -145,80 +138,3 @@ class Changes:
 
 
 # ---------------------------------------------------------------- hashes
-
-
-def row_hashes(batch: pa.RecordBatch, columns: tuple[str, ...]) -> Array:
-    """Hash each row's values in ``columns`` to 64 bits, (N,) of int64.
-
-    The same values give the same hash in every run, whatever the width of the type they are kept
-    in. Two rows that differ share a hash with a probability of about 2**-64.
-    """
-    found = np.zeros(batch.num_rows, np.uint64)
-    high = np.empty_like(found)
-    with np.errstate(over="ignore"):
-        for name in columns:
-            # Each step can be undone, so rows that differ in one column never share a hash. In
-            # place: a wide table takes as many turns as it has columns.
-            found += _column_hashes(batch.column(name))
-            found *= _ODD
-            np.right_shift(found, np.uint64(32), out=high)
-            found ^= high
-        return _mixed(found).view(np.int64)
-
-
-def _mixed(values: Array) -> Array:
-    values = values ^ (values >> np.uint64(31))
-    values *= _MIX
-    values ^= values >> np.uint64(29)
-    return values
-
-
-def _column_hashes(column: Cells) -> Array:
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if is_json(column.type):
-        column = column.storage
-    if pa.types.is_null(column.type):
-        return np.full(len(column), _NULL)
-    if is_list(column.type):
-        elements = pc.list_flatten(column)
-        lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-        hashes = _folded(_column_hashes(elements), lengths.astype(np.int64))
-    elif is_text(column.type):
-        hashes = text_hashes(column.cast(pa.binary()))
-    else:
-        hashes = _bits(column)
-    if column.null_count:
-        missing = column.is_null().to_numpy(zero_copy_only=False)
-        hashes = np.where(missing, _NULL, hashes)
-    return hashes
-
-
-def _bits(column: Cells) -> Array:
-    """Return 64 bits that stand for a scalar, whole numbers and floats alike in every width."""
-    types = pa.types
-    if types.is_boolean(column.type):
-        column = column.cast(pa.uint8())
-    elif types.is_decimal(column.type):
-        return _column_hashes(column.cast(pa.string()))
-    elif not (types.is_integer(column.type) or types.is_floating(column.type)):
-        column = column.cast(pa.int64(), safe=False)
-    column = column.fill_null(0) if column.null_count else column
-    values: Array = column.to_numpy(zero_copy_only=False)
-    if values.dtype.kind == "f":
-        return values.astype(np.float64).view(np.uint64)
-    if values.dtype.kind == "u":
-        return values.astype(np.uint64)
-    return values.astype(np.int64).view(np.uint64)
-
-
-def _folded(elements: Array, lengths: Array) -> Array:
-    """Fold the hashes of elements that lie one after another into one for each run of them."""
-    starts = np.cumsum(lengths) - lengths
-    place = (np.arange(len(elements)) - np.repeat(starts, lengths)).astype(np.uint64)
-    spread = _mixed(elements * _ODD + _mixed(place * _MIX + _ODD))
-    folded = np.zeros(len(lengths), np.uint64)
-    filled = lengths > 0
-    if filled.any():
-        folded[filled] = np.add.reduceat(spread, starts[filled])
-    return folded + lengths.astype(np.uint64)

@@ -173,7 +173,7 @@ class RunContext:
 
     def changes(self, ledger: RunLedger) -> Changes:
         """Return what tells new rows from old. Raises StoreUnavailable."""
-        from fourways_runtime.io.store.runs.merge import digests, row_hashes
+        from fourways_runtime.io.store.runs.merge import digests, stored_row_hashes
 
         from .incremental import Changes
 
@@ -185,7 +185,7 @@ class RunContext:
         return Changes(
             spec,
             digests=digests(ledger.control, ledger.base.run_id),
-            known=partial(row_hashes, ledger.control, ledger.base.run_id),
+            known=partial(stored_row_hashes, ledger.control, ledger.base.run_id),
             columns=tuple(columns),
         )
 

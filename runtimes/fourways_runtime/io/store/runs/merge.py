@@ -113,7 +113,7 @@ def _lay_over(ledger: RunLedger, base: Base, key: str, beneath: str, rows: int) 
 
 def _bury(ledger: RunLedger, base: Base, key: str) -> int:
     """Write down which keys are gone: their rows' hashes were not seen, nor their keys again."""
-    known, seen = (row_hashes(ledger.data, run) for run in (base.run_id, ledger.run_id))
+    known, seen = (stored_row_hashes(ledger.data, run) for run in (base.run_id, ledger.run_id))
     gone = known[~among(seen, known)]
     if not len(gone):
         return 0
@@ -125,7 +125,7 @@ def _bury(ledger: RunLedger, base: Base, key: str) -> int:
     )
 
 
-def row_hashes(data: Database, run_id: int) -> Array:
+def stored_row_hashes(data: Database, run_id: int) -> Array:
     """Return the hashes of all rows of a run's source that have a prediction, sorted."""
     parts = data.blobs("SELECT hashes FROM @sections WHERE run_id = ?", (run_id,))
     found = np.frombuffer(b"".join(parts), np.int64)
