@@ -1,7 +1,7 @@
 """Errors that are not the client's fault, told apart so that they are counted.
 
-A module of its own, because it is compiled: a compiled class such as HttpError cannot have a subclass
-that is not.
+A module of its own, because it is compiled: a compiled class such as HttpError has no subclass
+that is not compiled.
 """
 
 from __future__ import annotations
