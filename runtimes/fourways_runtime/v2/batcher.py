@@ -28,9 +28,10 @@ from time import monotonic, perf_counter, thread_time
 from fourways_http import HttpError, Promise, Response
 
 from .batch_times import BatchTimes
+from .faults import FeatureFault, ModelFault
 from .observed import ServingMetrics
 from .request import InferenceRequest
-from .scorer import FeatureFault, ModelFault, RequestOutcome, RequestScorer, ScoredPart, overloaded
+from .scorer import RequestOutcome, RequestScorer, ScoredPart, overloaded
 from .templates import UnparsedRequest
 
 MAX_WAITING = 8192

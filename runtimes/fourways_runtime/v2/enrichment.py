@@ -22,8 +22,9 @@ from fourways_runtime.scoring.columns import Array, Key
 from fourways_runtime.scoring.decode import by_record
 from fourways_runtime.scoring.features import FeatureReader, Row
 
+from .faults import FeatureFault
 from .request import InferenceRequest
-from .scorer import FeatureFault, overloaded
+from .scorer import overloaded
 
 _MISSING = "missing: "
 LOOKED_UP = "looked up"
@@ -95,7 +96,7 @@ class FeatureEnricher:
             wrong = [(row, *bad[row]) for row in sorted(bad)]
             if any(reason.startswith(_MISSING) for _, _, reason in wrong):
                 raise inference.refuse(wrong)  # the client's keys are not there
-            raise FeatureFault(inference, wrong)
+            raise FeatureFault(*inference.described(wrong))
         looked_up = inference.missing
         return replace(inference, columns=columns, missing=(), features=source, looked_up=looked_up)
 

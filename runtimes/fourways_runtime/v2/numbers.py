@@ -28,19 +28,23 @@ class Numbers:
 
     def __init__(self, kind: np.dtype[np.floating]) -> None:
         self._kind = kind
+        self._exact = EXACT[kind.name]
         self._parser = _parser()
 
-    def read(self, lists: Sequence[bytes], sizes: list[int]) -> Array | None:
+    def read(
+        self, lists: Sequence[bytes], sizes: list[int], *, judged: bool = True
+    ) -> Array | None:
         """Read the insides of JSON lists that hold no brackets: (sum of ``sizes``,).
 
         A number that the type has no room for may come as infinite, which no contract takes.
         Returns None where one of the lists holds anything but as many numbers as it should, or a
-        whole number that the type would round.
+        whole number that the type would round. Not ``judged``: the caller looks for those, which
+        costs nothing where values are compared with bounds anyway.
         """
         values = self._read(lists, sizes)
-        if values is None:
-            return None
-        large = ~(np.abs(values) < EXACT[self._kind.name])
+        if values is None or not judged:
+            return values
+        large = ~(np.abs(values) < self._exact)
         return None if large.any() and self._rounds(lists, large) else values
 
     def _rounds(self, lists: Sequence[bytes], large: Array) -> bool:

@@ -20,6 +20,7 @@ from fourways_runtime.scoring.dense import DenseBatch
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
 
+from .faults import FeatureFault, ModelFault
 from .request import BadRow, InferenceRequest
 from .templates import UnparsedRequest
 
@@ -36,23 +37,6 @@ class ScoredPart:
 
     bad: tuple[BadRow, ...] = ()
     """Rows of the request that are not among them, where the request is partial."""
-
-
-class ModelFault(HttpError):
-    """The model's answer breaks the contract: NaN, infinite, out of range, an unknown label."""
-
-    def __init__(self, inference: InferenceRequest, bad: Sequence[BadRow]) -> None:
-        text, more = inference.described(bad)
-        super().__init__(500, text, **more)
-        self.rows = len(bad)
-
-
-class FeatureFault(HttpError):
-    """The feature database holds a value that the contract does not allow."""
-
-    def __init__(self, inference: InferenceRequest, bad: Sequence[BadRow]) -> None:
-        text, more = inference.described(bad)
-        super().__init__(502, text, **more)
 
 
 RequestOutcome = ScoredPart | Exception
@@ -153,7 +137,9 @@ class RequestScorer:
         ]
         if len(model) + len(features) < len(bad):
             return inference.refuse(bad)
-        return FeatureFault(inference, features) if features else ModelFault(inference, model)
+        if features:
+            return FeatureFault(*inference.described(features))
+        return ModelFault(*inference.described(model), len(model))
 
     def _is_the_model_s(self, bad: BadRow) -> bool:
         _, name, reason = bad

@@ -186,9 +186,10 @@ class RequestTemplates:
         type has no room for may be infinite.
         """
         width = self._width
-        values = self._numbers.read(
-            [plain.numbers for plain in asked], [plain.rows * width for plain in asked]
-        )
+        lists, sizes = [plain.numbers for plain in asked], [p.rows * width for p in asked]
+        # Where a number is so large that it may have been rounded, the dense batch leaves it to
+        # UnparsedRequest.parsed, which looks at the text.
+        values = self._numbers.read(lists, sizes, judged=False)
         return None if values is None else values.reshape(-1, width)
 
 
