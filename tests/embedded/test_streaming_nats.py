@@ -81,7 +81,7 @@ def test_events_are_answered_and_poison_is_put_aside_with_its_reason(
     poison = [
         ("bad-json", b'{"x": 1', 1, "event: it is not JSON"),
         ("nan", b'{"x": NaN}', 1, "event: it is not JSON"),
-        ("wrong-shape", b'{"x": [1, 2]}', 1, "x: the list given is not a number"),
+        ("wrong-shape", b'{"x": [1, 2]}', 1, "x: a list is not a number"),
         ("missing", b'{"y": 1}', 1, "x: missing"),
         ("negative", b'{"x": -1}', 1, "x: -1 is below 0"),
         ("raises", b'{"x": 13}', 3, "model: its code failed: ValueError"),
