@@ -31,6 +31,8 @@ ALIKE = 64
 LOOK_SECONDS = 0.5
 """Between two looks."""
 
+_SCORING = ("scoring", "")
+
 
 def seconds_for(rows: int, model_seconds: float = MODEL_SECONDS) -> float:
     """Return the maximum seconds for one call over so many rows."""
@@ -89,14 +91,26 @@ class ModelWatch:
         ``seconds`` is its maximum, :func:`seconds_for` its rows unless given. Calls that run side
         by side may be waiting for each other, so each has the time of all of them.
         """
-        stage, about = getattr(self._doing, "what", None) or ("scoring", "")
-        limit = (seconds_for(rows) if seconds is None else seconds) * (len(self._calls) + 1)
-        number = next(self._numbers)
-        self._calls[number] = ModelCall(stage, about, rows, self._now(), limit)
+        number = self.begin(rows, seconds_for(rows) if seconds is None else seconds)
         try:
             yield
         finally:
-            del self._calls[number]
+            self.end(number)
+
+    def begin(self, rows: int, seconds: float) -> int:
+        """Note a call, as :meth:`call` does, and return its number.
+
+        A context of its own costs two microseconds, which a request for a single row notices.
+        """
+        stage, about = getattr(self._doing, "what", None) or _SCORING
+        number = next(self._numbers)
+        limit = seconds * (len(self._calls) + 1)
+        self._calls[number] = ModelCall(stage, about, rows, self._now(), limit)
+        return number
+
+    def end(self, number: int) -> None:
+        """Note that a call has returned, or failed."""
+        del self._calls[number]
 
     def longest(self) -> float:
         """Return for how many seconds the oldest call has not returned; 0 where there is none."""

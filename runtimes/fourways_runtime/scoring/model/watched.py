@@ -31,5 +31,8 @@ class WatchedModel:
     def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Answer a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
         rows = len(next(iter(tensors.values()))) if tensors else 0
-        with self._watch.call(rows, seconds_for(rows, self._seconds)):
+        number = self._watch.begin(rows, seconds_for(rows, self._seconds))
+        try:
             return self._model.predict(tensors)
+        finally:
+            self._watch.end(number)
