@@ -52,8 +52,9 @@ class Feed:
         filled = []
         for field in self.fields:
             values, wrong = self._cast(columns[field.name].reshape(-1))
-            if field.missing not in (None, "NaN" if values.dtype.kind == "f" else ""):
-                values = _replaced(values, field.missing)
+            missing = field.missing
+            if missing is not None and missing != ("NaN" if values.dtype.kind == "f" else ""):
+                values = _replaced(values, missing)
             if wrong:
                 faults[field.name] = by_record(wrong, field.shape)
             filled.append(values)

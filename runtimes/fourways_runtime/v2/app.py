@@ -17,7 +17,7 @@ from fourways_http import HttpError, Request, Response, Router, json_response
 from fourways_runtime.metrics import exposition
 from fourways_runtime.model_watch import WATCH
 
-from .body import is_heavy
+from .body import OFF_LOOP_BYTES
 from .dataplane import LIVE, READY, add_routes, listed
 from .deadline import timeout_of
 from .observed import ServingMetrics
@@ -52,6 +52,8 @@ class ModelServer:
         self._batcher: Batcher | None = None
         self._enricher: FeatureEnricher | None = None
         self.metrics = ServingMetrics(registry)
+        self._headers: list[tuple[bytes, bytes]] | None = None
+        self._facts: tuple[float | None, bool] = None, False
 
     def use(
         self, reader: RequestTemplates, batcher: Batcher, enricher: FeatureEnricher | None = None
@@ -81,8 +83,8 @@ class ModelServer:
             self._require_model(request)
         if self._reader is None or self._batcher is None:
             raise HttpError(503, _LOADING, _RETRY)
-        timeout = timeout_of(request)
-        if is_heavy(request):
+        timeout, compressed = self._said(request)
+        if compressed or len(request.body) > OFF_LOOP_BYTES:
             return self._infer_heavy(request, self._reader, self._batcher, timeout)
         inference = self._reader.take(request)
         if inference.missing and self._enricher is not None:
@@ -90,6 +92,18 @@ class ModelServer:
             return self._infer_enriched(given, self._enricher, self._batcher, timeout)
         since = monotonic() - request.waited if request.waited else None
         return self._batcher.ask(inference, since, timeout)
+
+    def _said(self, request: Request) -> tuple[float | None, bool]:
+        """Return how long the client waits, and whether the body is compressed.
+
+        The server keeps the headers of heads that it met before, so most requests share a list.
+        """
+        headers = request.headers
+        if headers is not self._headers:
+            compressed = request.header(b"content-encoding") is not None
+            self._facts = timeout_of(request), compressed
+            self._headers = headers
+        return self._facts
 
     async def _infer_heavy(
         self,
