@@ -218,7 +218,7 @@ def test_an_error_in_a_row_is_told_and_the_connection_is_good_again(rig: Rig) ->
 def test_a_database_that_is_away_is_worth_another_try(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fourways_runtime.io.sources.query_table.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("fourways_runtime.io.sources.query_table.CONNECT_SECONDS", 0.0)
     (tmp_path / "db" / "uri").write_text("postgresql://tester:s3cret@/t?host=/nowhere")
     with pytest.raises(FetchFailed, match="the source database: ") as error:
         rig.open().splits(10)

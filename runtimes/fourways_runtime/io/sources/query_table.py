@@ -12,7 +12,6 @@ worker.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +25,7 @@ from psycopg.postgres import types as pg_types
 from fourways_api import Contract, Paths
 from fourways_api.modes import SourceQuery
 from fourways_runtime.errors import FetchFailed, SourceError
+from fourways_runtime.retry import retry_until_available
 from fourways_runtime.scoring.splits import Newer, Section, Split
 
 from ..postgres.copy_out import FIXED, HEADER_BYTES, TRAILER, Column, Unpacker
@@ -36,7 +36,9 @@ from .key_ranges import KeyRange, cut
 from .watermarks import NUMBER, TEXT, TIME, ZONED, why_incomparable
 
 WHERE = "the source's query"
-TRIES = 3
+CONNECT_SECONDS = 3.0
+"""How long a database that does not answer is tried again."""
+
 RETRY_SECONDS = 1.0
 _WHOLE = frozenset({"int2", "int4", "int8"})
 _NUMBERS = _WHOLE | {"float4", "float8", "numeric"}
@@ -135,19 +137,13 @@ class QueryTable:
     def _connected(self) -> psycopg.Connection:
         if self._connection is not None and not self._connection.closed:
             return self._connection
-        for left in reversed(range(TRIES)):
-            try:
-                connection = self._database.connect()
-            except FetchFailed:
-                if not left:
-                    raise
-                time.sleep(RETRY_SECONDS)
-            else:
-                connection.isolation_level = IsolationLevel.REPEATABLE_READ
-                connection.read_only = True
-                self._connection = connection
-                return connection
-        raise AssertionError
+        connection = retry_until_available(
+            self._database.connect, CONNECT_SECONDS, pause=RETRY_SECONDS
+        )
+        connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        self._connection = connection
+        return connection
 
     # ------------------------------------------------------------ columns
 

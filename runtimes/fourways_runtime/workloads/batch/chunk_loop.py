@@ -51,7 +51,7 @@ def score_chunks(
             context.progress.refused(step.rejects)
             if not step.chunk:
                 continue
-            context.trouble = None
+            context.outage.ended()
             # Judged when a chunk is recorded: its rejects can be looked at then.
             totals = ledger.totals()
             exceeded = limit.surely_exceeded(totals.rejects)

@@ -119,7 +119,7 @@ class RayEngine:
             for done in scored.iter_batches(batch_size=None, prefetch_batches=0):
                 if done["reason"][0]:
                     raise as_error(Failure(done["reason"][0], done["message"][0], 0))
-                context.trouble = None
+                context.outage.ended()
                 context.log_progress(ledger, ledger.totals())
         except RayError as error:
             context.raise_if_failed(ledger)

@@ -26,6 +26,7 @@ from fourways_runtime.errors import (
     Unavailable,
     WorkloadError,
 )
+from fourways_runtime.retry import Outage
 from fourways_runtime.scoring.splits import Newer
 
 from .limits import RejectLimit, RunTally, cure_of
@@ -63,8 +64,8 @@ class RunContext:
         self.joined = False
         """Whether the run has been found, or begun, in the store."""
 
-        self.trouble: float | None = None
-        """Since when the store has been away; None while it answers."""
+        self.outage = Outage(PATIENCE_SECONDS)
+        """How long the store has been unavailable."""
 
         self._started = time.monotonic()
         self._pipeline: Pipeline | None = None
@@ -274,10 +275,9 @@ class RunContext:
 
     def wait_out(self, error: StoreUnavailable) -> None:
         """Wait a little for a store that went away; give up where that has gone on for long."""
-        now = time.monotonic()
-        self.trouble = self.trouble or now
-        if not self.joined or now - self.trouble > PATIENCE_SECONDS:
+        if not self.joined:
             raise error
+        self.outage.failed(error)
         self.log("store unavailable", error=str(error))
         time.sleep(RETRY_SECONDS)
 
