@@ -103,7 +103,7 @@ class BucketFolder:
             )
 
     def move(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Copy objects within the store in parallel. Removing their folder deletes the originals."""
+        """Copy objects within the store in parallel. Removing the folder deletes the originals."""
         there = {
             folder: set(self.names(folder))
             for folder in {source.rpartition("/")[0] for source, _ in pairs}
