@@ -85,7 +85,7 @@ class CoalescedFeatures:
         await self._source.check()
 
     async def close(self) -> None:
-        """Cancel pending queries and disconnect."""
+        """Cancel queries in progress and disconnect."""
         for batch in [*self._queue]:
             self._fail(batch, FeaturesUnavailable("the server is stopping"))
         self._queue.clear()

@@ -81,7 +81,7 @@ class SqliteSource:
                 try:
                     typed[name] = orjson.loads(value)
                 except orjson.JSONDecodeError:
-                    continue  # the contract has the words for a value that is no list
+                    continue  # the contract check reports a value that is not a list
             elif field.type == "bool" and type(value) is int and value in (0, 1):
                 typed[name] = bool(value)
         return typed

@@ -30,7 +30,7 @@ HASH = "$hash"
 """Name of the column with a hash of the row's key and inputs, used if runs are compared."""
 
 DUPLICATE = "a later row has the same key"
-"""Reason why a row was replaced."""
+"""The reject reason of a row that a later row with the same key replaced."""
 
 # System columns of PostgreSQL.
 _RESERVED = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})

@@ -176,8 +176,7 @@ class RunLedger:
 
     def __exit__(self, *exc: object) -> None:
         """Release unfinished claims; an open transaction is rolled back."""
-        # A claim that another thread is making is awaited, so that it is released too; no more
-        # follow.
+        # Waits for a claim that another thread is making, to release it too; no further ones follow.
         waited = self._claiming.acquire(timeout=_LAST_CLAIM_SECONDS)
         self._leaving = True
         if waited:

@@ -329,7 +329,7 @@ class PostgresStream:
         return sql.Composed([*parts, self._sql(_MOVE_ALL)])
 
     def _upsert(self, first: int) -> sql.Composed:
-        """Return the upsert; its parameters start at ``first``, plain columns first, then shaped."""
+        """Return the upsert; parameters start at ``first``, plain columns before shaped ones."""
         plain = [column for column in self._columns if not column.shape]
         wide = [column for column in self._columns if column.shape]
         comma = sql.SQL(", ")
