@@ -176,7 +176,7 @@ class RunLedger:
 
     def __exit__(self, *exc: object) -> None:
         """Release unfinished claims; an open transaction is rolled back."""
-        # Waits for a claim that another thread is making, to release it too; no further ones follow.
+        # Wait for a claim that another thread is making, to release it too; no further ones follow.
         waited = self._claiming.acquire(timeout=_LAST_CLAIM_SECONDS)
         self._leaving = True
         if waited:
