@@ -1,4 +1,4 @@
-"""Everything that reads from or writes to the outside: files, objects, databases, brokers.
+"""All access to the outside: files, objects, databases, brokers.
 
-May use ``scoring`` and the base; knows neither workloads nor the protocol of servers.
+May use ``scoring`` and the base; does not depend on workloads or on the servers' protocol.
 """

@@ -17,10 +17,10 @@ _SQLITE = "sqlite:///"
 def read_secret_uri(file: Path, what: str, where: str = "") -> str:
     """Read an address; ``what`` names the database in errors, which never show the address.
 
-    ``where`` says where the file comes from, unless it is a key of a Secret named like its folder.
+    ``where`` describes the file's origin, unless it is a key of a Secret with its folder's name.
 
     Raises:
-        ConfigError: the file is missing, empty or no text.
+        ConfigError: the file is missing, empty or not text.
 
     """
     where = where or f"Secret {file.parent.name}, key {file.name}"
@@ -35,10 +35,10 @@ def read_secret_uri(file: Path, what: str, where: str = "") -> str:
 
 
 def sqlite_path(uri: str, what: str) -> Path | None:
-    """Return the file that a ``sqlite:///PATH`` URI names, None for one of PostgreSQL.
+    """Return the file that a ``sqlite:///PATH`` URI names; None for a PostgreSQL URI.
 
     Raises:
-        ConfigError: it names neither.
+        ConfigError: the URI is neither.
 
     """
     if uri.startswith(_SQLITE):

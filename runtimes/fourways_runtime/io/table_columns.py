@@ -1,4 +1,4 @@
-"""A column of a table that predictions are written to, in whichever database."""
+"""A column of a table for predictions, in any database."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The feature database: inputs of the contract, by entity key, at request time.
+"""The feature database: the contract's inputs, looked up by entity key at request time.
 
-Owns its address (the key ``uri`` of a mounted Secret; ``postgresql://`` or ``sqlite:///PATH``
-decides which database it is), and that many requests become few queries. Read only. Errors never
-show a password.
+Owns the database's address (the key ``uri`` of a mounted Secret; ``postgresql://`` or
+``sqlite:///PATH`` selects the kind of database) and the coalescing of many requests into few
+queries. Read only. Errors never show a password.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def open_features(
     registry: CollectorRegistry | None = None,
     fields: Sequence[InputField] = (),
 ) -> FeatureReader:
-    """Return a reader of ``inputs`` on the running event loop; it connects when first asked.
+    """Return a reader of ``inputs`` on the running event loop; it connects on first use.
 
-    ``fields`` are the contract's; with them :meth:`FeatureReader.check` looks at the columns'
-    types too, and SQLite's lists are read as such.
+    ``fields`` are the contract's fields. If they are given, :meth:`FeatureReader.check` also checks
+    the columns' types, and lists in SQLite are parsed.
 
     Raises:
-        ConfigError: the Secret has no URI, it names no database we know, or the query takes no
-            keys.
+        ConfigError: the Secret has no URI, the URI names no supported database, or the query takes
+            no keys.
 
     """
     file = Path(paths.secrets_root) / lookup.database.secret_name / URI_KEY

@@ -1,4 +1,4 @@
-"""What a feature database is asked, and what it answers."""
+"""The interface of a feature database: its queries and its results."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fourways_runtime.scoring.features import Row
 from fourways_runtime.scoring.keys import asked
 
 WHAT = "the feature database"
-"""How errors name it."""
+"""The name of the database in error messages."""
 
 
 class FeatureDatabase(Protocol):
-    """One database: a query at a time for many keys. Errors as :class:`FeatureReader`."""
+    """One database; a query takes many keys. Raises the errors of :class:`FeatureReader`."""
 
     concurrency: int
-    """Queries under way at the same time at the most."""
+    """Maximum number of concurrent queries."""
 
     async def query(self, keys: list[Key]) -> dict[Key, Row]:
         """Return the rows of these keys."""
 
     async def check(self) -> None:
-        """Connect and look at the columns."""
+        """Connect and check the columns."""
 
     async def close(self) -> None:
         """Disconnect."""
@@ -35,28 +35,28 @@ class FeatureDatabase(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which inputs are looked up, and where."""
+    """The inputs to look up, and where to find them."""
 
     table: str | None
     query: str | None
     key: EntityKey
     inputs: tuple[str, ...]
     fields: Mapping[str, InputField]
-    """The contract's fields of these inputs, where they are known."""
+    """The contract's fields of these inputs, if known."""
 
     timeout: float
     """Seconds."""
 
     @property
     def place(self) -> str:
-        """What is asked, for people."""
+        """The table or query, as messages name it."""
         return f"table {self.table}" if self.table is not None else "the query"
 
     def placed(self, columns: Sequence[str]) -> list[tuple[str, int]]:
-        """Return where each input stands among the columns of an answer.
+        """Return the index of each input among the columns of a result.
 
         Raises:
-            FeaturesMismatch: naming the columns that are missing.
+            FeaturesMismatch: columns are missing; the message names them.
 
         """
         missing = [name for name in (self.key.name, *self.inputs) if name not in columns]
@@ -69,7 +69,7 @@ class Wanted:
         return [(name, columns.index(name)) for name in self.inputs]
 
     def meant(self, keys: Sequence[Key]) -> dict[Key, list[Key]]:
-        """Group keys as given by the key they mean; one that cannot be of its type means none."""
+        """Group the given keys by their typed value; drop keys that do not fit the key's type."""
         return asked(self.key.type, keys)
 
     def rows(
@@ -78,7 +78,7 @@ class Wanted:
         found: Iterable[Sequence[Any]],
         meant: Mapping[Key, list[Key]],
     ) -> dict[Key, Row]:
-        """Return rows by key as given; of several for one key the last. Raises FeaturesMismatch."""
+        """Return rows by the given keys; the last row of a key wins. Raises FeaturesMismatch."""
         places = self.placed(columns)
         key = columns.index(self.key.name)
         kind = int if self.key.type == "int64" else str
@@ -91,7 +91,7 @@ class Wanted:
 
 
 def plain(value: Any) -> Any:
-    """Turn a database's value into one JSON has."""
+    """Convert a database value to one that JSON can represent."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Decimal):

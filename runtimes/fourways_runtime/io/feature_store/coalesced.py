@@ -1,10 +1,10 @@
-"""Many requests' keys made into few queries, once per turn of the event loop.
+"""Coalesces the keys of many requests into few queries, once per turn of the event loop.
 
-Owns the queue in front of a feature database and the time budget. What is asked in the same turn,
-or while all of the database's places are taken, becomes one query; equal keys are asked for once.
-So an idle server adds no wait, and a busy one asks in larger batches instead of more often. The
-budget runs from the first request of a batch, whatever its query waits for; there is one timer a
-batch, not one a request.
+Owns the queue in front of a feature database and the time budget. Keys requested in the same turn,
+or while the database runs its maximum number of queries, go into one query, each distinct key once.
+So an idle server adds no delay, and a busy one sends larger queries instead of more of them. The
+budget runs from the first request of a batch and includes the time that its query waits in the
+queue; there is one timer per batch, not one per request.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .observed import FeatureMetrics
 logger = logging.getLogger("fourways.features")
 
 MAX_BATCH_KEYS = 1000
-"""Keys that requests share a query up to; a request with more has one of its own."""
+"""Maximum number of keys in a shared query; a request with more keys gets its own query."""
 
 MAX_WAITING = 8192
-"""Requests that wait for their features; beyond, they are turned away."""
+"""Maximum number of requests that wait for features; further requests are rejected."""
 
 Found = Mapping[Key, Row]
 
@@ -44,10 +44,10 @@ class _FeatureBatch:
 
 
 class CoalescedFeatures:
-    """A feature database as requests see it; see :class:`.base.FeatureReader`."""
+    """A feature database as request handlers see it; see :class:`.base.FeatureReader`."""
 
     def __init__(self, source: FeatureDatabase, timeout: float, metrics: FeatureMetrics) -> None:
-        """``timeout`` (s) is the time budget of a request."""
+        """``timeout`` is the time budget of a request in seconds."""
         self._source = source
         self._timeout = timeout
         self._metrics = metrics
@@ -60,7 +60,7 @@ class CoalescedFeatures:
         self._failing = False
 
     async def fetch(self, keys: Sequence[Key]) -> Found:
-        """Return the rows of ``keys``, and maybe more. Raises FeaturesUnavailable."""
+        """Return the rows of ``keys``, and possibly of others. Raises FeaturesUnavailable."""
         if self._waiting >= MAX_WAITING:
             raise FeaturesUnavailable("too many requests wait for the feature database")
         batch = self._open
@@ -81,11 +81,11 @@ class CoalescedFeatures:
             self._waiting -= 1
 
     async def check(self) -> None:
-        """Connect and look at the columns."""
+        """Connect and check the columns."""
         await self._source.check()
 
     async def close(self) -> None:
-        """Give up what is under way and disconnect."""
+        """Cancel queries in progress and disconnect."""
         for batch in [*self._queue]:
             self._fail(batch, FeaturesUnavailable("the server is stopping"))
         self._queue.clear()
@@ -132,7 +132,7 @@ class CoalescedFeatures:
                     future.set_result(found)
 
     def _expire(self, batch: _FeatureBatch) -> None:
-        """Answer for a database that does not. Its query is told to stop."""
+        """Fail a batch whose query has timed out, and cancel the query."""
         if self._open is batch:
             self._open = None
         if batch in self._queue:
@@ -156,7 +156,7 @@ class CoalescedFeatures:
             batch.timer.cancel()
 
     def _note(self, fault: str | None) -> None:
-        """Log when it begins to fail and when that ends, not every time in between."""
+        """Log the first failure and the recovery, but not each failure in between."""
         if fault is not None and not self._failing:
             logger.warning("features: %s", fault)
         elif fault is None and self._failing:

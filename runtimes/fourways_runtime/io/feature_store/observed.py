@@ -1,4 +1,4 @@
-"""What servers measure of their feature database, in Prometheus' terms."""
+"""Prometheus metrics of a server's feature lookups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fourways_runtime.metrics import LATENCY_BUCKETS
 
 
 class FeatureMetrics:
-    """Lookups, the entities they found or missed, failures, and how long they took."""
+    """Lookups, entities found or missed, failures and durations."""
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
         registry = registry or CollectorRegistry()
@@ -37,11 +37,11 @@ class FeatureMetrics:
         self._seconds = seconds.observe
 
     def sent(self, entities: int) -> None:
-        """Count a query that is sent."""
+        """Count a query when it is sent."""
         self._lookups()
         self._entities(entities)
 
     def answered(self, misses: int, seconds: float) -> None:
-        """Count an answer."""
+        """Count an answered query."""
         self._misses(misses)
         self._seconds(seconds)

@@ -1,7 +1,7 @@
 """Features from PostgreSQL: one prepared statement for all keys of a batch.
 
-Owns the pool and its recovery, and which columns fit which inputs. The address is read again for
-every new connection, so that a rotated Secret needs no restart. Sessions are read only.
+Owns the pool and its recovery, and the check that columns fit the inputs. The address is read again
+for every new connection, so a rotated Secret needs no restart. Sessions are read-only.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ CONNECT_SECONDS = 5.0
 _NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8", "numeric"})
 _TEXTS = frozenset({"text", "varchar", "bpchar", "name", "char", "uuid", "citext"})
 _STALE = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName)
-"""A statement prepared before the table was altered, or forgotten by a pooler."""
+"""The table was altered after a statement was prepared, or a pooler dropped the statement."""
 
 
 class PostgresSource:
-    """A table or a query of a PostgreSQL database; see :class:`.base.Source`."""
+    """A table or a query of a PostgreSQL database; see :class:`.base.FeatureDatabase`."""
 
     concurrency = MAX_CONNECTIONS
 
@@ -62,7 +62,7 @@ class PostgresSource:
             raise FeaturesUnavailable(self._told(error)) from None
 
     async def check(self) -> None:
-        """Connect on a line of its own, which knows why it fails, and look at the columns."""
+        """Connect outside the pool, which would hide why it fails, and check the columns."""
         try:
             async with self._connected() as connection:
                 if self._wanted.table is not None:
@@ -106,7 +106,7 @@ class PostgresSource:
             raise FeaturesMismatch(f"features: {self._wanted.place}: {'; '.join(unfit)[:512]}")
 
     def _given(self, keys: Iterable[Key]) -> dict[str, Any]:
-        """Return the statement's parameters, of one type whatever the keys' size."""
+        """Return the statement's parameters, with one type regardless of the keys' size."""
         if self._wanted.key.type == "int64":
             return {"keys": [Int8(int(key)) for key in keys]}
         return {"keys": list(keys)}
@@ -130,7 +130,8 @@ class PostgresSource:
 
 
 async def _configure(connection: psycopg.AsyncConnection, seconds: float) -> None:
-    # Else a text key would be tried as a number or a UUID, and a bad one fail its whole batch.
+    # Otherwise PostgreSQL infers the type of a text key as a number or a UUID, and one invalid key
+    # fails the whole batch.
     connection.adapters.register_dumper(str, StrDumper)
     await configure_read_only(connection, seconds)
 
@@ -151,7 +152,7 @@ def _statement(wanted: Wanted) -> sql.Composed | bytes:
 
 
 def _unfit(field: InputField, oid: int) -> str | None:
-    """Say why a column's values are not the field's, or None where they may be."""
+    """Return why a column's values do not fit the field, or None if they may fit."""
     found = pg_types.get(oid)
     name = "text" if found is None else found.name  # an enum's values are text
     listed = found is not None and found.array_oid == oid

@@ -1,7 +1,8 @@
-"""Features from a SQLite file, as ``fourways up`` has them on a laptop; on a thread of its own.
+"""Features from a SQLite file, as used by ``fourways up`` on a laptop; runs on its own thread.
 
-What SQLite has no type for is read as the contract says: lists from JSON, truths from 0 and 1. A
-query written for PostgreSQL works where ``= ANY(%(keys)s)`` is all that is special about it.
+Values for which SQLite has no type are read as the contract declares them: lists from JSON,
+booleans from 0 and 1. A query written for PostgreSQL works if ``= ANY(%(keys)s)`` is its only
+PostgreSQL syntax.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _AMONG = "IN (SELECT value FROM json_each(:keys))"
 
 
 class SqliteSource:
-    """A table or a query of a SQLite file; see :class:`.base.Source`."""
+    """A table or a query of a SQLite file; see :class:`.base.FeatureDatabase`."""
 
     concurrency = 1
 
@@ -46,7 +47,7 @@ class SqliteSource:
         return await self._in_thread(lambda connection: self._rows(connection, keys))
 
     async def check(self) -> None:
-        """Open the file and look at the columns."""
+        """Open the file and check the columns."""
 
         def look(connection: sqlite3.Connection) -> None:
             if self._wanted.table is not None:
@@ -62,7 +63,7 @@ class SqliteSource:
             raise
 
     async def close(self) -> None:
-        """Stop the thread; its connection goes with it."""
+        """Stop the thread and close its connection."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _rows(self, connection: sqlite3.Connection, keys: list[Key]) -> dict[Key, Row]:
@@ -80,7 +81,7 @@ class SqliteSource:
                 try:
                     typed[name] = orjson.loads(value)
                 except orjson.JSONDecodeError:
-                    continue  # the contract has the words for a value that is no list
+                    continue  # the contract check reports a value that is not a list
             elif field.type == "bool" and type(value) is int and value in (0, 1):
                 typed[name] = bool(value)
         return typed
@@ -133,8 +134,8 @@ def _columns(cursor: sqlite3.Cursor) -> list[str]:
 
 
 def _quoted(identifier: str) -> str:
-    """Quote an identifier; the contract's and the API's names hold no bracket.
+    """Quote an identifier; names in the contract and the API contain no bracket.
 
-    In double quotes SQLite would take the name of a missing column for a text.
+    If double quotes were used, SQLite would read the name of a missing column as a string.
     """
     return f"[{identifier}]"

@@ -1,7 +1,7 @@
-"""Folders and buckets that results are written to, without ever following a link.
+"""Output folders and buckets, which are opened without following links.
 
-The one place that writes files for others: sinks and bundle builds open their folders here. Policy
-and credentials are the fetcher's.
+The only module that writes files for others: sinks and bundle builds open their folders here.
+Policy and credentials come from the fetcher.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def open_folder(
 ) -> OutputFolder:
     """Return the folder that a URI names.
 
-    ``public``: files on this host are readable by other users, whatever the umask.
+    ``public``: other users on this host can read the files, whatever the umask.
 
     Raises:
         ConfigError: a library or a credential is missing.
-        FetchRefused: the policy forbids the place, or nothing is written to such a place.
+        FetchRefused: the policy forbids the location, or it is of a kind that cannot be written to.
 
     """
     location = Location.parse(uri.rstrip("/"))

@@ -1,4 +1,4 @@
-"""A prefix in a bucket: a put replaces an object atomically, and a rename is a copy."""
+"""A prefix in a bucket: a put replaces an object atomically; a rename copies the objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .folder import FolderErrors
 
 
 class BucketFolder:
-    """A prefix that is written to through fsspec."""
+    """A prefix that is written through fsspec."""
 
     def __init__(self, shown: str, backend: Any, path: str, errors: FolderErrors) -> None:
         self.shown = shown
@@ -20,7 +20,7 @@ class BucketFolder:
         self._errors = errors
 
     def translated(self) -> AbstractContextManager[None]:
-        """Turn what reading and writing here raises into the folder's errors."""
+        """Translate errors of reads and writes into the folder's errors."""
         return self._errors.translated(self.shown)
 
     def _at(self, name: str) -> str:
@@ -28,7 +28,7 @@ class BucketFolder:
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """Write an object, in parts where it is large; it does not exist before its last part."""
+        """Write an object, in parts if it is large; it exists only after the last part."""
         with self.translated():
             file = self.backend.open(self._at(name), "wb")
             try:
@@ -54,7 +54,7 @@ class BucketFolder:
             except FileExistsError:
                 return False
             except OSError as error:
-                # s3fs has no error of its own for a condition that does not hold.
+                # s3fs has no separate error for a failed precondition.
                 if "PreconditionFailed" in str(error) or "pre-conditions" in str(error):
                     return False
                 raise
@@ -78,7 +78,7 @@ class BucketFolder:
                 return None
 
     def part(self, name: str, start: int, end: int) -> bytes:
-        """Return some of an object's bytes."""
+        """Return a byte range of an object."""
         with self.translated():
             return bytes(self.backend.cat_file(self._at(name), start=start, end=end))
 
@@ -103,7 +103,7 @@ class BucketFolder:
             )
 
     def move(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Copy objects within the store, several at once. They are deleted with their folder."""
+        """Copy objects within the store in parallel. Removing the folder deletes the originals."""
         there = {
             folder: set(self.names(folder))
             for folder in {source.rpartition("/")[0] for source, _ in pairs}
@@ -121,7 +121,7 @@ class BucketFolder:
                 self.backend.copy(sources, targets)
 
     def rename(self, folder: str, to: str) -> None:
-        """Copy a folder's objects; those whose names begin with ``_`` mark it whole: they last."""
+        """Copy a folder's objects; names with a leading ``_`` mark it complete and come last."""
         names = self.names(folder)
         for some in ([n for n in names if n[0] != "_"], [n for n in names if n[0] == "_"]):
             self.move([(f"{folder}/{name}", f"{to}/{name}") for name in some])

@@ -1,4 +1,4 @@
-"""A folder that results are written to, as sinks and publishers see it, and its errors."""
+"""The interface of an output folder, for sinks and publishers, and its errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 @dataclass(frozen=True, slots=True)
 class FolderErrors:
-    """What a folder raises where writing fails, and how its files look to other users."""
+    """The errors a folder raises when a write fails, and how messages and other users see it."""
 
     unavailable: type[WorkloadError]
     full: type[WorkloadError]
@@ -36,7 +36,7 @@ class FolderErrors:
 
     @contextmanager
     def translated(self, shown: str) -> Iterator[None]:
-        """Turn what writing raises into these, without a backend's texts: they quote bodies."""
+        """Translate write errors into these, without the backend's texts, which quote bodies."""
         try:
             yield
         except (SourceError, FetchFailed) as error:
@@ -78,23 +78,23 @@ class OutputFolder(Protocol):
     """The folder's path in it."""
 
     def translated(self) -> AbstractContextManager[None]:
-        """Turn what reading and writing here raises into the folder's errors."""
+        """Translate errors of reads and writes into the folder's errors."""
         ...
 
     def create(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """Open a new file for writing; it exists, whole and durable, once the context ends."""
+        """Open a new file for writing; it exists, complete and durable, once the context ends."""
         ...
 
     def put(self, name: str, data: bytes, *, new: bool = False) -> bool:
-        """Write a small file; with ``new``, return False where it exists and leave it as it is."""
+        """Write a small file; with ``new``, return False and change nothing if it exists."""
         ...
 
     def put_file(self, name: str, file: Path) -> None:
-        """Make ``name`` a copy of a local file, whole or not at all."""
+        """Make ``name`` a copy of a local file, completely or not at all."""
         ...
 
     def get(self, name: str, most: int | None = None) -> bytes | None:
-        """Return a file's content; None where there is no file, or it exceeds ``most`` bytes."""
+        """Return a file's content; None if it does not exist or is larger than ``most`` bytes."""
         ...
 
     def part(self, name: str, start: int, end: int) -> bytes:
@@ -102,11 +102,11 @@ class OutputFolder(Protocol):
         ...
 
     def size(self, name: str) -> int | None:
-        """Return a file's size in bytes, None where there is no file."""
+        """Return a file's size in bytes; None if it does not exist."""
         ...
 
     def names(self, folder: str) -> list[str]:
-        """Return the sorted names of a folder's files; none where the folder does not exist."""
+        """Return the sorted names of a folder's files; empty if the folder does not exist."""
         ...
 
     def move(self, pairs: Sequence[tuple[str, str]]) -> None:
@@ -114,7 +114,7 @@ class OutputFolder(Protocol):
         ...
 
     def rename(self, folder: str, to: str) -> None:
-        """Rename a folder, atomically where the storage can."""
+        """Rename a folder, atomically if the storage supports it."""
         ...
 
     def remove(self, folder: str) -> None:

@@ -1,7 +1,7 @@
-"""A folder on this host or on a claim, entered component by component: no link is followed.
+"""A folder on this host or on a volume claim, opened component by component without links.
 
-A file is replaced whole or not at all: its bytes are on the disk before it gets its name, and the
-name is on the disk before the call returns.
+A file is replaced completely or not at all: its bytes are on disk before it gets its name, and the
+name is on disk before the call returns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CHUNK = 1 << 20
 
 
 class LocalFolder:
-    """A folder beneath ``root``, which exists and is trusted; what is between them is made."""
+    """A folder beneath ``root``, which exists and is trusted; missing parents are created."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class LocalFolder:
         *,
         public: bool = False,
     ) -> None:
-        """``public``: other users may read what is written here, whatever the umask."""
+        """``public``: other users can read the files written here, whatever the umask."""
         self.shown = shown
         self.backend = backend
         self.path = path
@@ -48,14 +48,14 @@ class LocalFolder:
         self._public = public
 
     def translated(self) -> AbstractContextManager[None]:
-        """Turn what reading and writing here raises into the folder's errors."""
+        """Translate errors of reads and writes into the folder's errors."""
         return self._errors.translated(self.shown)
 
     @contextmanager
     def _parent(self, name: str, *, make: bool) -> Iterator[tuple[int, str]]:
-        """Enter the folder of a file; yield its descriptor and the file's own name.
+        """Open the parent folder of a file; yield its descriptor and the file's own name.
 
-        Raises FileNotFoundError where a folder is missing and ``make`` is false.
+        Raises FileNotFoundError if a folder is missing and ``make`` is false.
         """
         *folders, last = [part for part in name.split("/") if part] or ["."]
         handle = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -78,7 +78,7 @@ class LocalFolder:
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """Write a file under a temporary name, then give it its own."""
+        """Write a file under a temporary name, then rename it."""
         with self.translated(), self._parent(name, make=True) as (folder, last):
             with self._written(folder, last) as (temporary, file):
                 yield file
@@ -87,7 +87,7 @@ class LocalFolder:
 
     @contextmanager
     def _written(self, folder: int, last: str) -> Iterator[tuple[str, BinaryIO]]:
-        """Yield a temporary name and its file; both are durable at the end, or gone."""
+        """Yield a temporary name and its file; make both durable, or remove them on an error."""
         temporary = f".{last}.new-{secrets.token_hex(4)}"
         try:
             handle = os.open(temporary, _NEW, 0o644 if self._public else 0o666, dir_fd=folder)
@@ -138,7 +138,7 @@ class LocalFolder:
                 return None
 
     def part(self, name: str, start: int, end: int) -> bytes:
-        """Return some of a file's bytes."""
+        """Return a byte range of a file."""
         with self.translated(), self._opened(name) as file:
             file.seek(start)
             return file.read(end - start)
@@ -163,7 +163,7 @@ class LocalFolder:
                 return None
 
     def names(self, folder: str) -> list[str]:
-        """Return the names of a folder's files, unfinished ones among them."""
+        """Return the names of a folder's files, including unfinished ones."""
         with self.translated():
             try:
                 with self._parent(f"{folder}/.", make=False) as (handle, _):
@@ -189,7 +189,7 @@ class LocalFolder:
             os.fsync(entered)
 
     def remove(self, folder: str) -> None:
-        """Remove a folder and what is in it."""
+        """Remove a folder and its contents."""
         with (
             self.translated(),
             suppress(FileNotFoundError),

@@ -1,6 +1,6 @@
-"""Arrays in PostgreSQL's binary form, as parameters of a statement: columns for ``unnest``.
+"""Arrays in PostgreSQL's binary format, as statement parameters: columns for ``unnest``.
 
-Owns the array's header; numbers are packed by numpy in the forms of :mod:`.pgcopy`.
+Owns the array header; numpy packs the numbers in the formats of :mod:`.copy_in`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def texts(values: Sequence[str]) -> bytes:
     raws = "".join(values).encode()
     length, *others = set(map(len, values)) or (0,)
     if length and not others and len(raws) == length * len(values):
-        # All as long, as many keys are: packed as numbers are.
+        # Texts of equal length, as many keys have, are packed like numbers.
         packed = np.empty(len(values), [("length", ">i4"), ("value", f"V{length}")])
         packed["length"], packed["value"] = length, np.frombuffer(raws, f"V{length}")
         return _header(len(values), TEXT) + packed.tobytes()
@@ -57,7 +57,7 @@ def texts(values: Sequence[str]) -> bytes:
 
 
 def blobs(values: Iterable[bytes | None]) -> bytes:
-    """Pack bytes, some of which may be null."""
+    """Pack byte strings, some of which may be null."""
     given = list(values)
     parts = [_header(len(given), BYTEA, nulls=1)]
     for value in given:

@@ -1,4 +1,4 @@
-"""What everything that talks to PostgreSQL shares: the address and the translation of errors."""
+"""Shared by all PostgreSQL code: the connection string and the translation of errors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LOGIN_REFUSED = re.compile(
 
 
 def conninfo(uri: str, timeout: float, what: str = "the prediction store") -> str:
-    """Return a connection string that notices a dead peer; what the URI sets itself stands.
+    """Return a connection string that detects a dead peer; settings in the URI take precedence.
 
-    ``timeout`` (s) is for connecting and for the peer to answer on an open connection.
+    ``timeout`` (s) applies to connecting and to the peer's responses on an open connection.
 
     Raises:
-        ConfigError: the URI is malformed. Its text is not shown: it may hold a password.
+        ConfigError: the URI is malformed. Its text is not shown, because it may contain a password.
 
     """
     try:
@@ -45,7 +45,7 @@ def conninfo(uri: str, timeout: float, what: str = "the prediction store") -> st
 
 
 def explain(error: Exception, uri: str) -> str:
-    """Write a database error in one line, without the password of ``uri``."""
+    """Format a database error as one line, without the password of ``uri``."""
     text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     for secret in _secrets(uri):
         text = text.replace(secret, "***")
@@ -53,7 +53,7 @@ def explain(error: Exception, uri: str) -> str:
 
 
 def is_unavailable(error: psycopg.Error) -> bool:
-    """Tell an error of the world (connection, rights, disk, failover) from one of ours."""
+    """Tell whether an error is external (connection, rights, disk, failover) and not a bug."""
     return isinstance(
         error,
         psycopg.OperationalError
@@ -66,7 +66,7 @@ def is_unavailable(error: psycopg.Error) -> bool:
 
 @contextmanager
 def translated(uri: str) -> Iterator[None]:
-    """Turn errors of the world into StoreUnavailable; ours pass."""
+    """Translate external errors into StoreUnavailable; others pass through."""
     try:
         yield
     except psycopg.Error as error:
@@ -80,9 +80,9 @@ def translated(uri: str) -> Iterator[None]:
 
 
 def is_login_refused(error: psycopg.Error) -> bool:
-    """Tell whether the server does not take the user or the password.
+    """Tell whether the server rejected the user or the password.
 
-    libpq gives no code for an error while connecting, so its text has to do.
+    libpq has no error code for failures while connecting, so the text is matched.
     """
     if isinstance(error, psycopg.errors.InvalidAuthorizationSpecification):
         return True
@@ -99,13 +99,13 @@ def _login_refused(error: psycopg.Error, uri: str) -> StoreUnavailable:
 
 
 def lock_number(*parts: str) -> int:
-    """Return the advisory lock (a signed 64-bit number) that stands for a name."""
+    """Return the advisory lock number (signed, 64 bits) for a name."""
     digest = hashlib.sha256("\0".join(("fourways", *parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def _secrets(uri: str) -> set[str]:
-    """Return the password in each way it may be spelt."""
+    """Return all possible spellings of the password in the URI."""
     try:
         raw = urlsplit(uri).password or ""
         given = str(conninfo_to_dict(uri).get("password") or "")

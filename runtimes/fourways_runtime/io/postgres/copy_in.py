@@ -22,21 +22,21 @@ from fourways_runtime.scoring.columns import Array, Keys, Texts, text_ends
 from ..table_columns import TableColumn
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
-"""Signature, flags, length of the header's extension."""
+"""Signature, flags and the length of the header extension."""
 
 TRAILER = struct.pack(">h", -1)
 
 
 @dataclass(frozen=True, slots=True)
 class PgType:
-    """A type of PostgreSQL: its name in SQL, its OID, and its binary form (None: of any width)."""
+    """A PostgreSQL type: its SQL name, its OID and its binary format (None: variable width)."""
 
     sql: str
     oid: int
     form: Any
 
 
-# A numeric of five base-10000 digits holds any uint64; leading zeros are stripped on arrival.
+# Five base-10000 digits hold any uint64; PostgreSQL strips leading zeros when it receives them.
 _NUMERIC = [
     ("ndigits", ">i2"),
     ("weight", ">i2"),
@@ -64,12 +64,12 @@ TYPES = {
 
 
 def sql_type(column: TableColumn) -> str:
-    """Return a column's type in SQL. The dimensions of an array are its contract's business."""
+    """Return a column's SQL type. An array's dimensions are declared only in its contract."""
     return TYPES[column.kind].sql + "[]" * len(column.shape)
 
 
 class Packer:
-    """Packs rows of one table. Safe to call from several threads."""
+    """Packs rows of one table. Thread-safe."""
 
     def __init__(self, columns: Sequence[TableColumn]) -> None:
         self._columns = tuple(columns)
@@ -95,10 +95,10 @@ class Packer:
 
 
 def _cells(column: TableColumn, values: Keys) -> tuple[Any, Any]:
-    """Return values and their binary form; None is of any width, and they are an Arrow array.
+    """Return values and their binary format; None means variable width, in an Arrow array.
 
-    Texts that are all as long, as many keys are, have a form like numbers: rows of nothing else
-    need not be joined.
+    Texts of equal length, as many keys have, get a fixed format like numbers. Rows without
+    variable-width values need no joining.
     """
     form = _form(column)
     if form is not None:
@@ -108,9 +108,9 @@ def _cells(column: TableColumn, values: Keys) -> tuple[Any, Any]:
 
 
 def _fields(cells: Sequence[tuple[Any, Any]]) -> list[np.dtype[Any]]:
-    """Return the segments of a row: what stands between two texts of any width.
+    """Return the segments of a row, which are separated by the texts of variable width.
 
-    Each but the last ends with the length of the text after it.
+    Each segment except the last ends with the length of the text that follows it.
     """
     segments: list[list[Any]] = [[("fields", ">i2")]]
     for at, (form, _) in enumerate(cells):
@@ -123,7 +123,7 @@ def _fields(cells: Sequence[tuple[Any, Any]]) -> list[np.dtype[Any]]:
 
 
 def _even_text(values: Keys) -> Array | None:
-    """Return texts (N,) of one length as so many bytes each; None where they are not."""
+    """Return texts (N,) of equal length as fixed-width bytes; None if the lengths differ."""
     if not isinstance(values, Texts) or not len(values):
         return None
     ends = text_ends(values.arrow)
@@ -134,14 +134,14 @@ def _even_text(values: Keys) -> Array | None:
 
 
 def _text(column: TableColumn, values: Keys) -> Any:
-    """Return values of any width as an Arrow array of bytes."""
+    """Return values of variable width as an Arrow array of bytes."""
     if column.shape:
         return pa.array([_text_array(row) for row in np.asarray(values)], pa.large_binary())
     return pa.array(values, pa.string()).cast(pa.large_binary())
 
 
 def _joined(segments: list[Array], texts: list[Any]) -> bytes:
-    """Put the rows' segments and texts in turn behind one another."""
+    """Concatenate the segments and texts of all rows alternately."""
     parts: list[Any] = []
     for number, segment in enumerate(segments):
         width = segment.dtype.itemsize
@@ -185,7 +185,7 @@ def _put(into: Array, column: TableColumn, values: Array) -> None:
 
 
 def put_scalars(into: Array, kind: str, values: Array) -> None:
-    """Write values (M,) of a contract type into the type's binary form."""
+    """Write values (M,) of a contract type in the type's binary format."""
     if kind != "uint64":
         into[...] = values
         return

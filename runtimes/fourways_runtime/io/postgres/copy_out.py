@@ -1,7 +1,7 @@
 """Rows in PostgreSQL's binary COPY format as Arrow columns, whole columns at a time.
 
 Owns the format (PostgreSQL manual, COPY, "Binary Format", and the types' send functions). The
-counterpart of ``store.pgcopy``. Pure.
+counterpart of :mod:`.copy_in`. Pure.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from fourways_runtime.errors import SourceError
 from fourways_runtime.scoring.columns import Array
 
 HEADER_BYTES = 19
-"""Signature, flags and the length of an extension nobody has defined."""
+"""Signature, flags and the length of the header extension, of which none is defined yet."""
 
 TRAILER = b"\xff\xff"
 
-_buffer: Any = pa.py_buffer  # Its stub does not know arrays.
+_buffer: Any = pa.py_buffer  # Its type stub does not accept arrays.
 _EPOCH_DAYS = 10_957
-"""Days from 1970 to 2000, from where PostgreSQL counts."""
+"""Days from 1970 to 2000, PostgreSQL's epoch."""
 
 _EPOCH_MICROSECONDS = _EPOCH_DAYS * 86_400_000_000
 _FORMS: dict[str, tuple[str, Any]] = {
@@ -38,12 +38,12 @@ _FORMS: dict[str, tuple[str, Any]] = {
     "timestamptz": (">i8", pa.timestamp("us", "UTC")),
 }
 FIXED = frozenset(_FORMS)
-"""Types of one width."""
+"""Types of fixed width."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column as it is sent: its name and type; every type that is not fixed is text."""
+    """A column of the result: its name and type; every type that is not fixed is text."""
 
     name: str
     kind: str
@@ -64,7 +64,7 @@ class Unpacker:
             self._form = np.dtype(fields)
 
     def unpack(self, rows: Sequence[bytes | memoryview]) -> pa.RecordBatch:
-        """Decode rows, each as one message of the protocol had it."""
+        """Decode rows, each given as one protocol message."""
         data = np.frombuffer(b"".join(rows), np.uint8)
         arrays = self._alike(data, len(rows))
         if arrays is None:
@@ -73,7 +73,7 @@ class Unpacker:
         return pa.RecordBatch.from_arrays(arrays, [column.name for column in self._columns])
 
     def _alike(self, data: Array, count: int) -> list[Any] | None:
-        """Decode rows of which each has every value: they are a table as they are."""
+        """Decode rows as one structured array; None if any row has a null."""
         form = self._form
         if form is None or len(data) != form.itemsize * count:
             return None
@@ -133,5 +133,5 @@ def _texts(data: Array, at: Array, lengths: Array, missing: Array) -> Any:
     if missing.any():
         validity = pa.py_buffer(np.packbits(~missing, bitorder="little").tobytes())
     buffers = [validity, _buffer(ends.astype(np.int32)), _buffer(values)]
-    # As bytes: what is not UTF-8 costs its row and not the run.
+    # As bytes: invalid UTF-8 then rejects its row instead of failing the run.
     return pa.Array.from_buffers(pa.binary(), len(at), buffers)

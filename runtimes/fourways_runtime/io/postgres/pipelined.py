@@ -1,8 +1,7 @@
-"""A connection on which a statement is sent before the one before it is answered.
+"""A connection that sends a statement before the previous one is answered.
 
-Owns libpq's pipeline mode: each statement is a transaction of its own, done once its sync is
-answered, and answers are waited for without keeping other threads from their work. Errors are
-psycopg's.
+Owns libpq's pipeline mode: each statement is its own transaction, complete once its sync is
+answered. Waiting for an answer does not block other threads. Errors are psycopg's.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from psycopg.pq.abc import PGresult
 
 
 class Line:
-    """A connection, its prepared statements, and what is under way on it."""
+    """A connection, its prepared statements and its statements in flight."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self.connection = connection
         self.under_way = 0
-        """Statements sent whose outcome was not read."""
+        """Number of statements sent whose result has not been read."""
 
         self._raw = connection.pgconn
         self._prepared: set[bytes] = set()
@@ -32,19 +31,19 @@ class Line:
         return name in self._prepared
 
     def prepare(self, name: bytes, statement: sql.Composed) -> None:
-        """Prepare a statement; nothing may be under way."""
+        """Prepare a statement; no statement may be in flight."""
         self._leave()
         text = statement.as_string(self.connection).encode()
         self._check(self._raw.prepare(name, text))
         self._prepared.add(name)
 
     def ask(self, name: bytes, values: Sequence[bytes]) -> PGresult:
-        """Run a prepared statement on values in binary form and wait; nothing may be under way."""
+        """Run a prepared statement on binary values and wait; no statement may be in flight."""
         self._leave()
         return self._check(self._raw.exec_prepared(name, values, [1] * len(values), 0))
 
     def send(self, name: bytes, values: Sequence[bytes]) -> None:
-        """Send a prepared statement after those that are under way."""
+        """Send a prepared statement after those already in flight."""
         if self._raw.pipeline_status == PipelineStatus.OFF:
             self._raw.enter_pipeline_mode()
         self._raw.send_query_prepared(name, values, [1] * len(values), 0)
@@ -52,10 +51,10 @@ class Line:
         self.under_way += 1
 
     def receive(self) -> Exception | None:
-        """Wait until the statement sent first is committed; return what is wrong with it.
+        """Wait until the oldest statement in flight is committed; return its error, if any.
 
         Raises:
-            psycopg.OperationalError: the connection broke; nobody knows what became of it.
+            psycopg.OperationalError: the connection broke; the outcome of the statement is unknown.
 
         """
         self.under_way -= 1
@@ -67,13 +66,13 @@ class Line:
                 if self._raw.status == ConnStatus.BAD:
                     raise psycopg.OperationalError("the connection broke")
             elif result.status == ExecStatus.PIPELINE_SYNC:
-                # Not before: a statement is answered first, and committed then.
+                # Not earlier: the server answers a statement before it commits it.
                 return wrong
             else:
                 wrong = wrong or self._wrong(result)
 
     def free(self) -> psycopg.Connection:
-        """Return the connection for anything else; nothing may be under way."""
+        """Return the connection for other use; no statement may be in flight."""
         self._leave()
         return self.connection
 
@@ -82,7 +81,7 @@ class Line:
             self._raw.exit_pipeline_mode()
 
     def _await(self) -> None:
-        """Wait until there is a result to be had: ``get_result`` would hold the interpreter."""
+        """Wait until a result is available: ``get_result`` would block while it holds the GIL."""
         line = self._raw
         while True:
             unsent = line.flush()

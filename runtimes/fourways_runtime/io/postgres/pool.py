@@ -1,8 +1,7 @@
-"""A pool of read-only connections that answers one statement at a time, on an event loop.
+"""A pool of read-only connections on an event loop, each of which runs one statement at a time.
 
-Owns opening the pool when it is first used, the statement time-out, and the second attempt after a
-server went away. The address is read again for every new connection, so that a rotated Secret needs
-no restart.
+Owns opening the pool on first use, the statement time-out, and the second attempt after the server
+went away. The address is read again for every new connection, so a rotated Secret needs no restart.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 T = TypeVar("T")
 
 RECONNECT_SECONDS = 0.5
-"""How long the pool tries before it forgets a connection; the next statement starts anew. So a
-server that is back is noticed within this time, whatever the pool's own backoff would be."""
+"""How long the pool retries before it gives up on a connection; the next statement starts over. So
+the recovery of a server is noticed within this time, regardless of the pool's own backoff."""
 
 
 class NoConnectionError(Exception):
-    """The pool had no connection in time, or it is closed."""
+    """The pool is closed, or provided no connection in time."""
 
 
 async def configure_read_only(connection: psycopg.AsyncConnection, seconds: float) -> None:
-    """Make a session read-only, and end its statements after ``seconds``."""
+    """Make a session read-only and limit its statements to ``seconds``."""
     milliseconds = max(1, int(seconds * 1000))
     await connection.execute(
         sql.SQL("SET statement_timeout = {}; SET default_transaction_read_only = on").format(
@@ -37,7 +36,7 @@ async def configure_read_only(connection: psycopg.AsyncConnection, seconds: floa
 
 
 class ReadOnlyPool:
-    """Connections to one database; the pool opens when it is first used."""
+    """Connections to one database; the pool opens on first use."""
 
     def __init__(
         self,
@@ -49,9 +48,9 @@ class ReadOnlyPool:
         max_waiting: int = 0,
         stale: tuple[type[psycopg.Error], ...] = (),
     ) -> None:
-        """``max_waiting``: callers that may wait for a connection, 0 for any number.
+        """``max_waiting``: maximum number of callers that wait for a connection; 0 for no limit.
 
-        ``stale``: errors after which one connection is of no use, though the server is well.
+        ``stale``: errors after which a connection is unusable although the server is healthy.
         """
         self._conninfo = conninfo
         self._configure = configure
@@ -63,11 +62,11 @@ class ReadOnlyPool:
         self._opening = asyncio.Lock()
 
     async def run(self, statement: Callable[[psycopg.AsyncConnection], Awaitable[T]]) -> T:
-        """Run a statement; a second time on a new connection where the first one was broken.
+        """Run a statement; retry it once on a new connection if the first one was broken.
 
         Raises:
-            NoConnectionError: no connection in time.
-            psycopg.Error: what the statement failed with.
+            NoConnectionError: no connection was available in time.
+            psycopg.Error: the statement failed.
 
         """
         pool = await self.open()
@@ -86,7 +85,7 @@ class ReadOnlyPool:
                 if last or connection is None or not connection.closed:
                     raise
                 if not isinstance(error, self._stale):
-                    # The server went away: what else is in the pool is as dead as this one.
+                    # The server went away, so the pool's other connections are dead as well.
                     await pool.drain()
         raise AssertionError
 

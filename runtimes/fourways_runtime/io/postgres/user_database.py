@@ -1,4 +1,4 @@
-"""A PostgreSQL database of the user's: its address from a Secret, its errors in our words."""
+"""A user's PostgreSQL database: its address from a Secret, its errors translated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONNECT_SECONDS = 10.0
 
 
 class UserDatabase:
-    """The database a Secret names, told to people as ``what``."""
+    """The database that a Secret names; ``what`` describes it in messages."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class UserDatabase:
         refused: type[WorkloadError],
         full: type[WorkloadError] | None = None,
     ) -> None:
-        """Raise ``unavailable`` for errors of the world, and ``refused`` for those of the spec."""
+        """Raise ``unavailable`` for external errors, and ``refused`` for errors in the spec."""
         self._file = Path(paths.secrets_root) / secret.secret_name / URI_KEY
         self._what = what
         self._unavailable = unavailable
@@ -39,7 +39,7 @@ class UserDatabase:
         self._full = full or unavailable
 
     def connect(self) -> psycopg.Connection:
-        """Connect; the address is read anew, for the Secret may have been rotated."""
+        """Connect; the address is read again, because the Secret may have been rotated."""
         uri = self._uri()
         with self.translated():
             address = conninfo(uri, CONNECT_SECONDS, self._what)
@@ -55,7 +55,7 @@ class UserDatabase:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turn what psycopg raises into our errors, without the password."""
+        """Translate psycopg's errors into ours, without the password."""
         try:
             yield
         except psycopg.Error as error:

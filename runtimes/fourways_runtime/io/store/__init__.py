@@ -1,7 +1,7 @@
-"""The prediction store: what batch and stream write, and what the gateway answers from.
+"""The prediction store: batch and stream workers write it, and the gateway reads it.
 
-Owns its address: a ``postgresql://`` or ``sqlite:///PATH`` URI decides which database it is, and
-nothing outside this package knows which. Errors never show a password.
+Owns the store's address: a ``postgresql://`` or ``sqlite:///PATH`` URI selects the database, and
+nothing outside this package knows which one it is. Errors never show a password.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def read_uri(file: str) -> str:
 
 
 def open_run_store(uri: str, *, read_only: bool = False) -> RunStore:
-    """Connect to a store of runs, and make its tables where they are missing (blocking).
+    """Connect to a store of runs, and create its tables if they are missing (blocking).
 
-    ``read_only``: nothing is made or changed; a store without tables has no runs.
+    ``read_only``: nothing is created or changed; a store without tables has no runs.
 
     Raises:
-        ConfigError: the URI names no store we know, or the store is of a newer version.
-        StoreUnavailable: it cannot be reached, or refuses us.
+        ConfigError: the URI names no supported store, or the store's version is newer.
+        StoreUnavailable: the store cannot be reached or denies access.
 
     """
     if (path := sqlite_path(uri, _WHAT)) is not None:
@@ -72,14 +72,14 @@ def open_run_store(uri: str, *, read_only: bool = False) -> RunStore:
 
 
 def open_stream_writer(uri: str | Callable[[], str], stream: StreamDeclaration) -> StreamWriter:
-    """Connect to a store as a worker of a stream: its tables are made where they are missing.
+    """Connect to a store as a stream worker; its tables are created if they are missing.
 
-    From then on readers see this stream's live table (blocking). A callable is asked for the URI at
-    each new connection; see :func:`open_reader`.
+    After this call, readers see this stream's live table (blocking). A callable is called for the
+    URI at each new connection; see :func:`open_reader`.
 
     Raises:
-        ConfigError: the URI names no store we know, or the store is of a newer version.
-        StoreUnavailable: it cannot be reached, or refuses us.
+        ConfigError: the URI names no supported store, or the store's version is newer.
+        StoreUnavailable: the store cannot be reached or denies access.
 
     """
     ask = uri if callable(uri) else lambda: uri
@@ -93,13 +93,13 @@ def open_stream_writer(uri: str | Callable[[], str], stream: StreamDeclaration) 
 
 
 def open_reader(uri: str | Callable[[], str], timeout: float) -> StoreReader:
-    """Return a reader; it connects when it is first asked. ``timeout`` (s) bounds each question.
+    """Return a reader; it connects on first use. ``timeout`` (s) limits each call.
 
-    A callable is asked for the URI at each new connection, so that a rotated Secret needs no
-    restart. It must not change the kind of database.
+    A callable is called for the URI at each new connection, so a rotated Secret needs no restart.
+    It must not change the kind of database.
 
     Raises:
-        ConfigError: the URI names no store we know.
+        ConfigError: the URI names no supported store.
 
     """
     ask = uri if callable(uri) else lambda: uri

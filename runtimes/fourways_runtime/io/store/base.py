@@ -1,9 +1,9 @@
-"""The prediction store, as its writers and readers see it.
+"""The prediction store's types, shared by its writers and readers.
 
-One schema, two databases: PostgreSQL in a cluster, SQLite embedded. A run's predictions go to a
-table of the run's own, with typed columns from the contract's outputs, and are published by moving
-a pointer in one transaction: readers see the run before or the run after, whole. The store
-describes itself (each run carries its contract), so a reader needs nothing but its address.
+One schema, two databases: PostgreSQL in a cluster, SQLite embedded. Each run's predictions go to a
+table of its own, with typed columns from the contract's outputs. They are published by moving a
+pointer in one transaction: readers see either the previous run or the new one, complete. The store
+describes itself (each run includes its contract), so a reader needs only its address.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class PublishedRun:
-    """A run readers see. ``computed_at`` is when its predictions were made (UTC)."""
+    """A run that readers see. ``computed_at`` is when its predictions were made (UTC)."""
 
     name: str
     version: str
@@ -44,8 +44,8 @@ class PublishedRun:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """The answer to a question by keys: the run it comes from and a row for each key found."""
+    """The result of a lookup by keys: the run it comes from and a row for each key found."""
 
     run: PublishedRun
     rows: dict[Key, dict[str, Any]]
-    """By key: outputs by name, as plain Python values (lists for arrays)."""
+    """Outputs by key and name, as plain Python values (lists for arrays)."""

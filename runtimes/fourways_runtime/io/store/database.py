@@ -1,9 +1,9 @@
-"""What the ledger, publishing and the record of runs need of a database; two have it.
+"""The database interface that the ledger, publishing and run records need; it has two variants.
 
-Statements are written once: ``@`` in front of a table's name stands for the schema, ``?`` for a
-value, ``:now`` for the time by the database's clock, ``:skip`` for passing over rows that others
-hold, ``:rowid`` for where a row is, ``:each(?)`` for the numbers of an array. Names are quoted by
-:func:`quoted`.
+Statements are written once for both: ``@`` before a table's name stands for the schema, ``?`` for a
+value, ``:now`` for the database's time, ``:skip`` for skipping rows that others have locked,
+``:rowid`` for a row's physical location, and ``:each(?)`` for the numbers of an array. Names are
+quoted by :func:`quoted`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ..table_columns import TableColumn
 
 
 class Duplicates(Exception):
-    """A unique index cannot be made: a key occurs more than once."""
+    """A unique index cannot be created because a key occurs more than once."""
 
 
 class TableMissing(Exception):
-    """A table, or the row others refer to, is no longer there: somebody dropped it."""
+    """A table, or a row that others refer to, no longer exists: another process dropped it."""
 
 
 class Database(Protocol):
@@ -33,13 +33,13 @@ class Database(Protocol):
     """
 
     streams: bool
-    """Whether rows may trickle into an open transaction. If not, others wait for it to end."""
+    """Whether a transaction may stay open while rows arrive. If not, it blocks other writers."""
 
     layered: bool
-    """Whether a view over two tables is as quick to look keys up in as a table."""
+    """Whether key lookups in a view over two tables are as fast as in a table."""
 
     exists_hashes: bool
-    """Whether EXISTS looks rows up by hash where there is no index. If not, IN does."""
+    """Whether EXISTS uses a hash lookup if there is no index. If not, IN does."""
 
     def second(self) -> Database:
         """Open another connection to the same store."""
@@ -50,54 +50,54 @@ class Database(Protocol):
         ...
 
     def change(self, query: str, values: Sequence[Any] = ()) -> int:
-        """Run a statement and return how many rows it touched. Raises Duplicates, TableMissing."""
+        """Run a statement; return the number of affected rows. Raises Duplicates, TableMissing."""
         ...
 
     def transaction(self, lock: str = "") -> AbstractContextManager[None]:
-        """Do all or nothing; with a lock, one at a time among all who name the same."""
+        """Run a transaction; if ``lock`` is set, only one at a time with the same lock."""
         ...
 
     def time(self, moment: datetime) -> Any:
-        """Return a time as its columns hold it."""
+        """Return a time in the format of its columns."""
         ...
 
     def array(self, numbers: Array) -> Any:
-        """Return whole numbers as ``:each(?)`` takes them."""
+        """Return integers in the format that ``:each(?)`` takes."""
         ...
 
     def hold(self, lock: str) -> bool:
-        """Take a lock that lives as long as this connection; False where another has it."""
+        """Take a lock that lasts as long as this connection; False if another has it."""
         ...
 
     def let_go(self, lock: str) -> None:
-        """Give back a lock."""
+        """Release a lock."""
         ...
 
     def held(self, lock: str) -> bool:
-        """Tell whether anybody has a lock."""
+        """Tell whether any connection holds a lock."""
         ...
 
     def create(self, table: str, columns: Sequence[TableColumn]) -> None:
-        """Make a table; the first column is its key."""
+        """Create a table; the first column is its key."""
         ...
 
     def index(self, table: str, key: str) -> None:
-        """Look a table up by a column from now on; nothing is written to it any more.
+        """Index a table by a column; nothing is written to the table afterwards.
 
         Called in a transaction. Raises Duplicates.
         """
         ...
 
     def appender(self, table: str, columns: Sequence[TableColumn]) -> Callable[[list[Keys]], None]:
-        """Return what adds rows to a table, given a column of values each."""
+        """Return a function that appends rows to a table; it takes a list of columns."""
         ...
 
     def append_rejects(self, run_id: int, rejects: list[Reject]) -> None:
-        """Add rejects to a run's."""
+        """Append rejects to a run."""
         ...
 
     def blobs(self, query: str, values: Sequence[Any]) -> list[bytes]:
-        """Return the one column of a query, which is of bytes without null, in any order."""
+        """Return the single column of a query, which holds non-null bytes, in any order."""
         ...
 
     def relations(self) -> list[str]:
@@ -109,15 +109,15 @@ class Database(Protocol):
         ...
 
     def close(self) -> None:
-        """Close the connection; its locks go with it."""
+        """Close the connection, which releases its locks."""
         ...
 
 
 def quoted(identifier: str) -> str:
-    """Quote an identifier. The layout's names hold no quote."""
+    """Quote an identifier. The layout's names contain no quotes."""
     return f'"{identifier}"'
 
 
 def table(name: str) -> str:
-    """Return a run's table as it is named in statements."""
+    """Return a run's table name as used in statements."""
     return f'@"{name}"'

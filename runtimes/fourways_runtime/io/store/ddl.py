@@ -1,26 +1,26 @@
 """The tables of the prediction store, written once for both databases.
 
 * ``schema_version``: one row, for migrations;
-* ``runs``: one row a run, with its contract and the name of its own table;
-* ``published``: which run readers see, one row per deployment. Moving it is publishing; moving it
-  back is rolling back;
-* ``rejects``: the rows that a run refused;
+* ``runs``: one row per run, with its contract and the name of its own table;
+* ``published``: the run that readers see, one row per deployment. Publishing moves it forward, and
+  a rollback moves it back;
+* ``rejects``: the rows that a run rejected;
 * ``run_<hash>``: the predictions of one run;
-* ``ledgers``: how far a run is and what it was begun with; ``chunks``: which worker scores which
-  part of the source, and the result; ``sections``: how the rows of a part are recognised again
-  where runs compare them (their hashes, and a digest of all their bytes where every row has a
-  prediction); ``workers``: who took part; ``tombstones``: keys of the run before that have no
-  prediction in this one;
+* ``ledgers``: the progress of a run and the settings it was started with; ``chunks``: which worker
+  scores which part of the source, and the result; ``sections``: how the rows of a part are
+  recognised again if runs are compared (their hashes, and a digest of all their bytes if every row
+  has a prediction); ``workers``: the workers of a run; ``tombstones``: keys of the previous run
+  that have no prediction in this one;
 * ``streams``: one row per streaming deployment, with its contract and the name of its live table;
   ``revision`` counts its contracts;
-* ``models``: which version and digest the numbers in live rows stand for;
-* ``positions``: where each partition of a stream's source stands;
+* ``models``: the version and digest that the model numbers in live rows refer to;
+* ``positions``: the position of each partition of a stream's source;
 * ``dead_letters``: events that will not be scored;
-* ``live_<hash>``: the answers of one stream, one row per entity key.
+* ``live_<hash>``: the predictions of one stream, one row per entity key.
 
-``@`` in front of a name stands for the schema, where there is one; the names in braces are what
-the databases spell differently (:class:`Dialect`). The ledger's times are seconds since 1970 by the
-database's clock, so that no worker's clock counts.
+``@`` in front of a name stands for the schema, if there is one; the names in braces are what the
+databases spell differently (:class:`Dialect`). The ledger's times are seconds since 1970 by the
+database's clock, so that the workers' clocks do not matter.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Dialect:
     """How one database spells the types and defaults of the tables."""
 
     schema: str
-    """In front of each table's name."""
+    """Prefix of each table's name."""
 
     serial: str
     time: str
@@ -41,7 +41,7 @@ class Dialect:
     flag: str
     bytes: str
     updated: str
-    """Storage of a table whose rows are updated all the time."""
+    """Storage options of a table whose rows are updated constantly."""
 
 
 POSTGRESQL = Dialect(
@@ -65,7 +65,7 @@ SQLITE = Dialect(
 
 
 def create_tables(dialect: Dialect) -> str:
-    """Return the statements that make the tables where they are missing."""
+    """Return the statements that create missing tables."""
     return _TABLES.replace("@", dialect.schema).format(**asdict(dialect))
 
 

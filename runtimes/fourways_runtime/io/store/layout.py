@@ -1,8 +1,8 @@
-"""How a contract becomes a table: names, types, versions. What both databases agree on.
+"""How a contract maps to a table: names, types and versions. Shared by both databases.
 
-Names of tables are hashes and never hold a user's text. Columns have the contract's names, so that
-people can read them with SQL; where a database keeps a name for itself, or does not tell upper from
-lower case, the column gets a suffix no contract name can have.
+Table names are hashes and never contain a user's text. Columns have the contract's names, so that
+people can read them with SQL. If a database reserves a name, or does not distinguish upper and
+lower case, the column gets a suffix that no contract name can have.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ..table_columns import TableColumn
 from .base import PublishedRun
 
 SCHEMA_VERSION = 4
-"""Raised with each change of the tables. An older store is brought up to date where it stands: so
-far by tables it lacks. A newer one is not touched."""
+"""Raised with each change of the tables. An older store is upgraded in place, so far by creating
+the tables it lacks. A newer one is not changed."""
 
 POSITION = "$row"
-"""TableColumn with a row's position in the source. No contract name holds a dollar."""
+"""Name of the column with a row's position in the source. No contract name contains a dollar."""
 
 HASH = "$hash"
-"""TableColumn with a hash of the row's key and inputs, where runs compare them."""
+"""Name of the column with a hash of the row's key and inputs, used if runs are compared."""
 
 DUPLICATE = "a later row has the same key"
-"""Why a row gave way."""
+"""The reject reason of a row that a later row with the same key replaced."""
 
 # System columns of PostgreSQL.
 _RESERVED = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
@@ -54,24 +54,24 @@ def columns(contract: Contract) -> tuple[TableColumn, ...]:
 
 
 def table_name(run_id: int, namespace: str, deployment: str, run: str) -> str:
-    """Return the name of a run's table. The id makes each try's table its own."""
+    """Return the name of a run's table. The id gives each attempt its own table."""
     told = "\0".join((str(run_id), namespace, deployment, run))
     return "run_" + hashlib.sha256(told.encode()).hexdigest()[:24]
 
 
 def dump_contract(contract: Contract) -> str:
-    """Write a contract as it is kept beside a run."""
+    """Serialize a contract for storage with a run."""
     return orjson.dumps(contract.to_json()).decode()
 
 
 def load_contract(text: str) -> Contract:
-    """Read a contract kept beside a run."""
-    # Its rules were kept when it was written.
+    """Parse a contract stored with a run."""
+    # Its rules were checked when it was stored.
     return Contract.model_validate_json(text, context=SKIP_RULES)
 
 
 def published_run(row: tuple[Any, ...]) -> PublishedRun:
-    """Build a run from name, version, digest, contract, computed_at, rows, rejects."""
+    """Build a run from name, version, digest, contract, computed_at, rows and rejects."""
     name, version, digest, contract, computed_at, rows, rejects = row
     if isinstance(computed_at, str):
         computed_at = datetime.fromisoformat(computed_at)
@@ -81,4 +81,4 @@ def published_run(row: tuple[Any, ...]) -> PublishedRun:
 
 
 RUN_COLUMNS = "r.name, r.version, r.digest, r.contract, r.computed_at, r.rows, r.rejects"
-"""What :func:`published_run` is built from, of the table ``runs`` as ``r``."""
+"""The columns of ``runs``, aliased ``r``, from which :func:`published_run` builds a run."""

@@ -1,7 +1,7 @@
 """PostgreSQL as the writers of runs need it; see :class:`.database.Database`.
 
-Owns the connection: COPY for rows, advisory locks of the session for what lives as long as a
-worker. A connection that breaks is not mended here: whoever uses it opens the store anew.
+Owns the connection: COPY for rows, and session-level advisory locks for what lasts as long as a
+worker. A broken connection is not repaired here: the caller must open the store again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .database import Duplicates, TableMissing, quoted
 from .postgres_schema import ensure_schema
 
 CONNECT_SECONDS = 10.0
-# Helpers cost more than they bring while a million keys are sorted, and take their cores from those
-# who ask; what fits into memory is not sorted on disk.
+# Parallel workers cost more than they save when a million keys are sorted, and take CPU from
+# queries; the memory limit avoids sorting on disk.
 _INDEXING = (
     "SET LOCAL max_parallel_maintenance_workers = 0",
     "SELECT set_config('maintenance_work_mem', '128MB', true) "
@@ -48,7 +48,7 @@ class PostgresDatabase:
     exists_hashes = True
 
     def __init__(self, uri: str, *, made: bool = False, read_only: bool = False) -> None:
-        """``made``: the tables are known to exist. ``read_only``: they are not made."""
+        """``made``: the tables are known to exist. ``read_only``: they are not created."""
         self._uri = uri
         with translated(uri):
             self._connection = psycopg.connect(conninfo(uri, CONNECT_SECONDS), autocommit=True)
@@ -71,12 +71,12 @@ class PostgresDatabase:
             return self._connection.execute(_spelt(query), values).fetchall()
 
     def change(self, query: str, values: Sequence[Any] = ()) -> int:
-        """Run a statement and return how many rows it touched."""
+        """Run a statement and return the number of affected rows."""
         with self._translated():
             return self._connection.execute(_spelt(query), values).rowcount
 
     def transaction(self, lock: str = "") -> AbstractContextManager[None]:
-        """Do all or nothing."""
+        """Run a transaction."""
         return self._transaction(lock)
 
     @contextmanager
@@ -87,31 +87,31 @@ class PostgresDatabase:
             yield
 
     def time(self, moment: datetime) -> Any:
-        """Return a time as its columns hold it."""
+        """Return a time in the format of its columns."""
         return moment
 
     def array(self, numbers: Array) -> Any:
-        """Return whole numbers as statements take them."""
+        """Return integers in the format that statements take."""
         return numbers.tolist()
 
     def hold(self, lock: str) -> bool:
-        """Take a lock that lives as long as this connection."""
+        """Take a lock that lasts as long as this connection."""
         ((taken,),) = self.rows("SELECT pg_try_advisory_lock(?)", (lock_number(lock),))
         return bool(taken)
 
     def let_go(self, lock: str) -> None:
-        """Give back a lock."""
+        """Release a lock."""
         self.rows("SELECT pg_advisory_unlock(?)", (lock_number(lock),))
 
     def held(self, lock: str) -> bool:
-        """Tell whether anybody has a lock."""
+        """Tell whether any connection holds a lock."""
         number = lock_number(lock) % 2**64
         with self._translated():
             found = self._connection.execute(_HELD, (number >> 32, number % 2**32))
             return found.fetchone() is not None
 
     def create(self, table: str, columns: Sequence[TableColumn]) -> None:
-        """Make a table."""
+        """Create a table."""
         defined = ", ".join(
             f"{quoted(column.identifier)} {_type(column, key=column is columns[0])} NOT NULL"
             for column in columns
@@ -119,7 +119,7 @@ class PostgresDatabase:
         self.change(f"CREATE TABLE @{quoted(table)} ({defined})")
 
     def index(self, table: str, key: str) -> None:
-        """Look a table up by a column from now on."""
+        """Index a table by a column."""
         for settings in _INDEXING:
             self.change(settings)
         self.change(
@@ -128,7 +128,7 @@ class PostgresDatabase:
         )
 
     def appender(self, table: str, columns: Sequence[TableColumn]) -> Callable[[list[Keys]], None]:
-        """Return what adds rows to a table."""
+        """Return a function that appends rows to a table."""
         packer = pgcopy.Packer(columns)
         into = _spelt(f"COPY @{quoted(table)} FROM STDIN BINARY")
 
@@ -145,7 +145,7 @@ class PostgresDatabase:
         return append
 
     def append_rejects(self, run_id: int, rejects: list[Reject]) -> None:
-        """Add rejects to a run's."""
+        """Append rejects to a run."""
         into = "COPY fourways.rejects (run_id, position, key, field, reason) FROM STDIN"
         with (
             self._translated(),
@@ -157,8 +157,8 @@ class PostgresDatabase:
                 copy.write_row((run_id, reject.row, *map(_storable, texts)))
 
     def blobs(self, query: str, values: Sequence[Any]) -> list[bytes]:
-        """Return the one column of a query, in any order."""
-        # In binary: as text each byte would come as two.
+        """Return the single column of a query, in any order."""
+        # In binary format: the text format uses two characters per byte.
         with self._translated(), self._connection.cursor(binary=True) as cursor:
             return [raw for (raw,) in cursor.execute(_spelt(query), values)]
 
@@ -175,7 +175,8 @@ class PostgresDatabase:
         )
         if kind:
             with self._translated(), self._connection.transaction():
-                # A reader at work holds the table for a moment; a hung one must not hold us.
+                # An active reader holds the table for a moment; a hung one must not block this
+                # connection.
                 self._connection.execute("SET LOCAL lock_timeout = '1s'")
                 what = "VIEW" if kind[0][0] == "v" else "TABLE"
                 self._connection.execute(_spelt(f"DROP {what} IF EXISTS @{quoted(relation)}"))
@@ -197,7 +198,7 @@ class PostgresDatabase:
 
 @lru_cache(maxsize=256)
 def _spelt(query: str) -> bytes:
-    """Return a statement as psycopg takes it. Built of our own names and words alone."""
+    """Return a statement as psycopg takes it. It consists only of our own names and keywords."""
     text = query.replace("%", "%%").replace("?", "%s").replace("@", "fourways.")
     text = text.replace(":each(%s)", "(SELECT unnest(%s::bigint[]))")
     text = text.replace(":now", "extract(epoch FROM clock_timestamp())::double precision")
@@ -205,13 +206,13 @@ def _spelt(query: str) -> bytes:
 
 
 def _type(column: TableColumn, *, key: bool) -> str:
-    # Bytewise order: an index that neither costs a collation nor breaks with an upgrade of one.
+    # Bytewise order: such an index avoids the cost of a collation and survives a collation upgrade.
     collated = key and column.kind == "string"
     return pgcopy.sql_type(column) + (' COLLATE "C"' if collated else "")
 
 
 def _storable(text: str | None) -> str | None:
-    """Return text a database takes: reasons quote what the source held."""
+    """Return text that a database accepts: reasons quote values from the source."""
     if text is None:
         return None
     return text.replace("\0", "\\0").encode("utf-8", "replace").decode()

@@ -1,8 +1,8 @@
-"""Answering from PostgreSQL: pointer and rows in one statement, one round trip.
+"""Reads predictions from PostgreSQL: pointer and rows in one statement, one round trip.
 
-Owns the pool and its recovery. What a pointer points to never changes, so a run's contract and the
-statement that reads it are kept until the pointer moves; every answer checks the pointer in the
-statement that fetched the rows. Nothing here waits longer than the time-out it was given.
+Owns the pool and its recovery. A published run never changes, so its contract and the statement
+that reads it are cached until the pointer moves; the statement that fetches the rows also checks
+the pointer. No call waits longer than its time-out.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A published run, and how it is read."""
+    """A published run, and the statement that reads it."""
 
     id: int
     run: PublishedRun
     statement: sql.Composed
     names: tuple[str, ...]
     wide: tuple[int, ...]
-    """Which outputs come as Decimal and are whole numbers."""
+    """The outputs that are integers but arrive as Decimal."""
 
 
 class PostgresReader:
-    """The store as the gateway sees it; see :class:`.base.StoreReader`."""
+    """The store as the gateway sees it; see :class:`.reader.StoreReader`."""
 
     def __init__(self, uri: Callable[[], str], timeout: float) -> None:
         self._uri = uri
@@ -68,7 +68,7 @@ class PostgresReader:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def lookup(self, namespace: str, deployment: str, keys: list[Key]) -> Lookup | None:
-        """Answer by keys from the published run; None where nothing was published yet."""
+        """Look up keys in the published run; None if nothing has been published yet."""
         return await self._within(self._lookup(namespace, deployment, keys))
 
     async def deployments(self, namespace: str) -> list[tuple[str, PublishedRun]]:
@@ -79,7 +79,7 @@ class PostgresReader:
     async def live(
         self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
     ) -> LiveLookup | None:
-        """Answer by keys from a stream; None where no worker of it ever started."""
+        """Look up keys in a stream's predictions; None if no worker of it has ever started."""
         return await self._within(self._live((namespace, deployment), keys, places))
 
     async def ready(self) -> bool:
@@ -103,7 +103,8 @@ class PostgresReader:
                 return None
             meant = asked(target.run.contract.entity_key.type, keys)
             rows = await self._query(target.statement, (list(meant), *whose))
-            # No rows: nothing is published any more. Another id, or no table: the pointer moved.
+            # No rows: nothing is published any more. A different id or a missing table: the pointer
+            # has moved.
             if rows and rows[0][0] == target.id:
                 found = {}
                 for row in rows:
@@ -130,7 +131,8 @@ class PostgresReader:
             if target is None:
                 return None
             rows = await self._query(*target.asking(keys, places, whose))
-            # As with runs: another revision, or no table, is a contract that has changed since.
+            # As with runs: a different revision or a missing table means that the contract has
+            # changed.
             if rows and rows[0][0] == target.revision:
                 letters = refused(rows) if places else {}
                 return LiveLookup(target.contract, target.answers(rows, keys), letters)
@@ -147,7 +149,7 @@ class PostgresReader:
     async def _query(
         self, query: str | sql.Composed, values: tuple[Any, ...]
     ) -> list[tuple[Any, ...]] | None:
-        """Return all rows; None where the table, or the store's schema, is not there."""
+        """Return all rows; None if the table or the store's schema does not exist."""
 
         async def ask(connection: psycopg.AsyncConnection) -> list[tuple[Any, ...]]:
             cursor = connection.cursor(binary=True)
@@ -166,7 +168,7 @@ class PostgresReader:
             raise StoreUnavailable(f"the prediction store: {self._told(error)}") from None
 
     async def _within(self, question: Coroutine[Any, Any, T]) -> T:
-        """Wait for an answer as long as the time-out allows, and not for its cancellation."""
+        """Wait for a result until the time-out, without waiting for the cancellation."""
         task = asyncio.ensure_future(question)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

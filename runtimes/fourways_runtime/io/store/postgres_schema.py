@@ -1,4 +1,4 @@
-"""Makes the prediction store's tables in PostgreSQL (:mod:`.ddl`), in the schema ``fourways``."""
+"""Creates the prediction store's tables in PostgreSQL (:mod:`.ddl`), in schema ``fourways``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .layout import SCHEMA_VERSION
 _CREATE = (
     "CREATE SCHEMA IF NOT EXISTS fourways;"
     + create_tables(POSTGRESQL)
-    # Hashes do not get smaller by compressing.
+    # Hashes do not compress.
     + "ALTER TABLE fourways.sections ALTER COLUMN hashes SET STORAGE EXTERNAL;"
 )
 
 
 def ensure_schema(connection: psycopg.Connection) -> None:
-    """Make the tables where they are missing, safely beside others who do the same.
+    """Create missing tables; safe to run concurrently in several processes.
 
     Raises:
-        ConfigError: the store is of a newer version than we know.
+        ConfigError: the store's version is newer than this code's.
 
     """
     version = _version(connection)

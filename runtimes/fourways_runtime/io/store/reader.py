@@ -15,11 +15,11 @@ class StoreReader(Protocol):
     """The store as the gateway sees it (asyncio)."""
 
     async def lookup(self, namespace: str, deployment: str, keys: list[Key]) -> Lookup | None:
-        """Answer by keys from the published run; None where nothing was published yet.
+        """Look up keys in the published run; None if nothing has been published yet.
 
-        Keys are given in the contract's key type or as text; rows come back under the keys as
-        given. A key that cannot be one of that type is one that is not found.
-        Raises StoreUnavailable, within the time-out the reader was opened with.
+        Keys are given in the contract's key type or as text; rows are returned under the keys as
+        given. A key that does not fit the type counts as not found. Raises StoreUnavailable within
+        the reader's time-out.
         """
         ...
 
@@ -30,12 +30,11 @@ class StoreReader(Protocol):
     async def live(
         self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
     ) -> LiveLookup | None:
-        """Answer by keys from a stream; None where no worker of it ever started.
+        """Look up keys in a stream's predictions; None if no worker of it has ever started.
 
-        Keys are given in the contract's key type or as text; answers come back under the keys as
-        given. ``places`` are events of which it is asked, in the same round trip, whether they
-        became dead letters. Raises StoreUnavailable, within the time-out the reader was opened
-        with.
+        Keys are given in the contract's key type or as text; predictions are returned under the
+        keys as given. ``places`` are events for which the same round trip checks whether they
+        became dead letters. Raises StoreUnavailable within the reader's time-out.
         """
         ...
 
@@ -44,5 +43,5 @@ class StoreReader(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         ...

@@ -1,7 +1,8 @@
-"""What writer and reader share of SQLite: the file, the errors, the tables.
+"""Shared by the SQLite writer and reader: the file, the errors and the tables.
 
 The same tables as in PostgreSQL, in one file in WAL mode, so that readers never wait for a writer.
-What SQLite has no type for is text: arrays as JSON, uint64 in digits. Times are ISO 8601 in UTC.
+Types that SQLite lacks are stored as text: arrays as JSON, uint64 as digits. Times are ISO 8601 in
+UTC.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from .ddl import SQLITE, create_tables
 from .layout import SCHEMA_VERSION
 
 BUSY_SECONDS = 30.0
-"""How long a writer waits for another one's transaction."""
+"""How long a writer waits for another writer's transaction."""
 
 
 def sql_type(column: TableColumn) -> str:
-    """Return a column's type in SQL."""
+    """Return a column's SQL type."""
     if column.shape or column.kind in ("string", "uint64"):
         return "TEXT"
     return "REAL" if column.kind.startswith("float") else "INTEGER"
 
 
 def quoted(identifier: str) -> str:
-    """Quote an identifier. The layout's names hold no quote."""
+    """Quote an identifier. The layout's names contain no quotes."""
     return f'"{identifier}"'
 
 
@@ -49,7 +50,7 @@ def cells(column: TableColumn, values: Keys) -> list[Any]:
 
 
 def value(column: TableColumn, stored: Any) -> Any:
-    """Return a cell as it went in: a plain Python value, a list for an array."""
+    """Return a stored cell as a plain Python value, a list for an array."""
     if column.shape:
         return orjson.loads(stored)
     if column.kind == "bool":
@@ -59,7 +60,7 @@ def value(column: TableColumn, stored: Any) -> Any:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn errors of the world (missing, locked, full, read-only) into StoreUnavailable."""
+    """Translate external errors (missing, locked, full, read-only) into StoreUnavailable."""
     try:
         yield
     except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
@@ -72,7 +73,7 @@ def translated(path: Path) -> Iterator[None]:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Write in one transaction, asking for the write lock at once so as not to lose it halfway."""
+    """Write in one transaction; take the write lock first, so that it cannot fail halfway."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -83,10 +84,10 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the store for writing and make its tables where they are missing.
+    """Open the store for writing and create missing tables.
 
     Raises:
-        ConfigError: the store is of a newer version than we know.
+        ConfigError: the store's version is newer than this code's.
 
     """
     connection = sqlite3.connect(
@@ -94,7 +95,7 @@ def connect(path: Path) -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        # A published run must outlive a power cut; WAL's default may lose the last commit.
+        # A published run must survive a power failure; WAL's default may lose the last commit.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         _ensure_schema(connection)
@@ -105,7 +106,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open the store for reading. A file that does not exist is an empty database."""
+    """Open the store for reading. A missing file counts as an empty database."""
     if not path.exists():
         return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     uri = f"file:{quote(str(path))}?mode=ro"

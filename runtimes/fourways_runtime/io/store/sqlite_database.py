@@ -1,7 +1,7 @@
 """SQLite as the writers of runs need it; see :class:`.database.Database`.
 
-One file, one writer at a time. What a lock of the session is in PostgreSQL, a lock on a file beside
-the database is here: the kernel lets go of it when its holder dies.
+One file, one writer at a time. A file lock beside the database takes the place of PostgreSQL's
+session locks: the kernel releases it when its holder dies.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SqliteDatabase:
     exists_hashes = False
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        """``read_only``: no file and no tables are made."""
+        """``read_only``: no file and no tables are created."""
         self._path = path
         self._held: dict[str, int] = {}
         self._turn = threading.RLock()
@@ -53,12 +53,12 @@ class SqliteDatabase:
             return self._connection.execute(_spelt(query), values).fetchall()
 
     def change(self, query: str, values: Sequence[Any] = ()) -> int:
-        """Run a statement and return how many rows it touched."""
+        """Run a statement and return the number of affected rows."""
         with self._turn, self._translated():
             return self._connection.execute(_spelt(query), values).rowcount
 
     def transaction(self, lock: str = "") -> AbstractContextManager[None]:
-        """Do all or nothing; there is but one lock, for writing at all."""
+        """Run a transaction; the database's single write lock serves for every ``lock``."""
         return self._transaction()
 
     @contextmanager
@@ -67,15 +67,15 @@ class SqliteDatabase:
             yield
 
     def time(self, moment: datetime) -> Any:
-        """Return a time as its columns hold it."""
+        """Return a time in the format of its columns."""
         return moment.isoformat()
 
     def array(self, numbers: Array) -> Any:
-        """Return whole numbers as statements take them."""
+        """Return integers in the format that statements take."""
         return orjson.dumps(numbers.tolist()).decode()
 
     def hold(self, lock: str) -> bool:
-        """Take a lock that lives as long as this connection."""
+        """Take a lock that lasts as long as this connection."""
         handle = _locked(self._file(lock))
         if handle is None:
             return False
@@ -83,13 +83,13 @@ class SqliteDatabase:
         return True
 
     def let_go(self, lock: str) -> None:
-        """Give back a lock."""
+        """Release a lock."""
         handle = self._held.pop(lock, None)
         if handle is not None:
             _unlocked(self._file(lock), handle)
 
     def held(self, lock: str) -> bool:
-        """Tell whether anybody has a lock."""
+        """Tell whether any connection holds a lock."""
         file = self._file(lock)
         handle = _locked(file) if file.exists() else None
         if handle is None:
@@ -98,16 +98,16 @@ class SqliteDatabase:
         return False
 
     def create(self, table: str, columns: Sequence[TableColumn]) -> None:
-        """Make a table."""
+        """Create a table."""
         defined = ", ".join(f"{quoted(c.identifier)} {sql_type(c)} NOT NULL" for c in columns)
         self.change(f"CREATE TABLE {quoted(table)} ({defined})")
 
     def index(self, table: str, key: str) -> None:
-        """Look a table up by a column from now on."""
+        """Index a table by a column."""
         self.change(f"CREATE UNIQUE INDEX {quoted(table + '_key')} ON {quoted(table)} ({key})")
 
     def appender(self, table: str, columns: Sequence[TableColumn]) -> Callable[[list[Keys]], None]:
-        """Return what adds rows to a table."""
+        """Return a function that appends rows to a table."""
         marks = ", ".join("?" * len(columns))
         into = f"INSERT INTO {quoted(table)} VALUES ({marks})"  # noqa: S608
 
@@ -119,13 +119,13 @@ class SqliteDatabase:
         return append
 
     def append_rejects(self, run_id: int, rejects: list[Reject]) -> None:
-        """Add rejects to a run's."""
+        """Append rejects to a run."""
         rows = [(run_id, r.row, r.key, r.field, r.reason) for r in rejects]
         with self._turn, self._translated():
             self._connection.executemany("INSERT INTO rejects VALUES (?, ?, ?, ?, ?)", rows)
 
     def blobs(self, query: str, values: Sequence[Any]) -> list[bytes]:
-        """Return the one column of a query, in any order."""
+        """Return the single column of a query, in any order."""
         return [raw for (raw,) in self.rows(query, values)]
 
     def relations(self) -> list[str]:
@@ -177,11 +177,12 @@ def _spelt(query: str) -> str:
 
 
 def _locked(file: Path) -> int | None:
-    """Lock a file; None if somebody has it."""
+    """Lock a file; None if it is already locked."""
     handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever had it may have removed the file in the meantime: then this lock is on nothing.
+        # The previous holder may have removed the file in the meantime; the lock would then be
+        # useless.
         if os.fstat(handle).st_ino == os.stat(file).st_ino:
             return handle
     except OSError:

@@ -1,6 +1,6 @@
-"""Answering from SQLite: pointer and rows in one read transaction, on threads of its own.
+"""Reads predictions from SQLite: pointer and rows in one read transaction, on its own threads.
 
-A file that is not there yet is a store in which nothing was published.
+A missing file counts as a store in which nothing has been published.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class SqliteReader:
-    """The store as the gateway sees it; see :class:`.base.StoreReader`."""
+    """The store as the gateway sees it; see :class:`.reader.StoreReader`."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._path = path
@@ -54,7 +54,7 @@ class SqliteReader:
         self._contracts: dict[str, Contract] = {}
 
     async def lookup(self, namespace: str, deployment: str, keys: list[Key]) -> Lookup | None:
-        """Answer by keys from the published run; None where nothing was published yet."""
+        """Look up keys in the published run; None if nothing has been published yet."""
         return await self._within(lambda c: self._lookup(c, namespace, deployment, keys), None)
 
     async def deployments(self, namespace: str) -> list[tuple[str, PublishedRun]]:
@@ -69,7 +69,7 @@ class SqliteReader:
     async def live(
         self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
     ) -> LiveLookup | None:
-        """Answer by keys from a stream; None where no worker of it ever started."""
+        """Look up keys in a stream's predictions; None if no worker of it has ever started."""
         whose = (namespace, deployment)
         return await self._within(lambda c: self._live(c, whose, keys, places), None)
 
@@ -81,7 +81,7 @@ class SqliteReader:
             return False
 
     async def close(self) -> None:
-        """Stop the threads; their connections go with them."""
+        """Stop the threads and close their connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _lookup(
@@ -134,7 +134,7 @@ class SqliteReader:
                 try:
                     return ask(connection)
                 except sqlite3.OperationalError as error:
-                    if "no such table" in str(error):  # Made, but its writer has yet to begin.
+                    if "no such table" in str(error):  # The writer has not created the tables yet.
                         return absent
                     connection.close()
                     self._local.connection = None

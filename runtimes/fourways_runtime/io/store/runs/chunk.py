@@ -1,4 +1,4 @@
-"""A chunk's rows, rejects and record, which come to the store together or not at all."""
+"""A chunk's rows, rejects and record, which are written to the store together or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .ledger import RunLedger, taken_over
 
 
 class ChunkRecord:
-    """A chunk as it is written: its rows, its rejects and its record, all or nothing."""
+    """A chunk being written: its rows, rejects and record, all or nothing."""
 
     def __init__(self, ledger: RunLedger, number: int) -> None:
         self._ledger = ledger
@@ -29,7 +29,7 @@ class ChunkRecord:
         self._rejects = 0
 
     def write(self, predictions: Predictions, hashes: Array | None = None) -> None:
-        """Append predictions, and the hash of each row where runs are compared."""
+        """Append predictions, with the hash of each row if runs are compared."""
         append = self._append
         self._predictions += len(predictions)
         if not len(predictions) or append is None:
@@ -46,13 +46,16 @@ class ChunkRecord:
         self._do(lambda: append(values))
 
     def section(self, digest: str | None, hashes: Array) -> None:
-        """Append by what the rows of a section are known again: the hash of each that has a
-        prediction, and, where all of them have one, the digest of the section."""
+        """Append what identifies a section's rows in a later run.
+
+        That is the hash of each row that has a prediction and, if all rows have one, the digest of
+        the section.
+        """
         values = (self._ledger.run_id, digest, hashes.tobytes())
         self._do(lambda: self._data.change("INSERT INTO @sections VALUES (?, ?, ?)", values))
 
     def unchanged(self, digest: str) -> None:
-        """Append a section that is as it was in the published run."""
+        """Append a section that has not changed since the published run."""
         base = self._ledger.base
         values = (self._ledger.run_id, base.run_id if base else None, digest)
         copy = (
@@ -68,7 +71,7 @@ class ChunkRecord:
             self._do(lambda: self._data.append_rejects(self._ledger.run_id, rejects))
 
     def done(self, rows: int, *, watermark: Any = None, receipt: str = "") -> bool:
-        """Record the chunk for good; False where another worker has, and nothing was written."""
+        """Record the chunk permanently; if another worker has, return False and write nothing."""
         values = (
             self._ledger.owner,
             rows,
@@ -101,9 +104,9 @@ class ChunkRecord:
         return True
 
     def drop(self) -> None:
-        """Take back what was written, unless it is recorded. Raises nothing."""
+        """Roll back what was written, unless it is recorded. Raises nothing."""
         if self._open is not None:
-            # Where the connection broke, the database has taken it back already.
+            # If the connection broke, the database has already rolled back.
             with suppress(Exception):
                 self._end(_Lost())
 
@@ -135,4 +138,4 @@ class ChunkRecord:
 
 
 class _Lost(Exception):
-    """Another worker has recorded the chunk."""
+    """Another worker has already recorded the chunk."""

@@ -1,12 +1,12 @@
-"""The ledger of one run: which part of the source is scored by whom, and what is recorded for good.
+"""The ledger of one run: which worker scores which part of the source, and what is recorded.
 
 Owns the rules by which workers share a run. A part (chunk) is claimed, and recorded together with
-its predictions and rejects in one transaction; once recorded it is never claimed again, so a run
-that starts anew goes on where the one before ended. A claim is a hint that keeps others from doing
-the same work: it ends with its lease, or with its worker, and the first to record a chunk counts,
-whoever claimed it last. What is recorded does not depend on it.
+its predictions and rejects in one transaction. A recorded chunk is never claimed again, so a
+restarted run continues where the previous attempt ended. A claim only keeps others from doing the
+same work: it ends with its lease or its worker, and the first worker to record a chunk counts,
+whoever claimed it last. What is recorded does not depend on claims.
 
-Each worker has two connections: one for claims, from any thread, and one for rows.
+Each worker has two connections: one for claims, used from any thread, and one for rows.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from ..base import Run
 from ..database import Database, TableMissing
 
 LEASE_SECONDS = 60.0
-"""How long a claim stands without a word from its worker."""
+"""How long a claim is valid unless its worker renews it."""
 
 _LAST_CLAIM_SECONDS = 5.0
-"""How long a worker that leaves waits for a claim under way."""
+"""How long a worker that exits waits for a claim in progress."""
 
 _ROWS_AT_ONCE = 500
 _FIND = """
@@ -60,27 +60,27 @@ _TOTALS = """
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What a run is begun with, beside the model: it decides what the next one may carry over."""
+    """A run's settings besides the model; they decide what the next run may carry over."""
 
     fingerprint: str
-    """Of the model, the contract and the source: a run goes on only with the same."""
+    """Of the model, the contract and the source: a run is resumed only if it is the same."""
 
     watermark: str | None = None
     row_hash: bool = False
     own_table: bool = True
-    """False where predictions go elsewhere and the store keeps the record alone."""
+    """False if predictions go to a sink and the store keeps only the record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The published run, as far as the next one may build on it."""
+    """The published run, with what the next run needs to build on it."""
 
     run_id: int
     version: str
     digest: str
     contract: str
     view: str
-    """What readers read."""
+    """The table or view that readers use."""
 
     rows: int
     watermark_column: str | None
@@ -89,29 +89,29 @@ class Base:
     since_full: int
     own_table: str
     base_table: str
-    """Table beneath its own, where it has two."""
+    """The table beneath its own, if it has two."""
 
     base_rows: int
     duplicates: int
-    """Rows that gave way to another with their key."""
+    """Number of rows replaced by a later row with the same key."""
 
     sections: bool
-    """Whether it is recorded by what its rows are known again."""
+    """Whether its sections are recorded, so that their rows can be recognised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a run is laid out: decided once, by whichever worker comes first."""
+    """The layout of a run, decided once by the first worker."""
 
     splits: Sequence[Split]
     total_rows: int | None
     kind: str = "full"
-    """full, or what tells new rows from old: watermark, hash."""
+    """full, or how new rows are distinguished from old ones: watermark or hash."""
 
     base: Base | None = None
     watermark: Any = None
     because: str | None = None
-    """Why everything is scored, where the run was to be incremental."""
+    """Why all rows are scored although the run was meant to be incremental."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a run has come to so far, all workers together."""
+    """The totals of a run so far, over all workers."""
 
     chunks: int
     rows: int
@@ -142,7 +142,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a run was given up, as the worker that found out wrote it down."""
+    """Why a run was abandoned, as recorded by the worker that detected it."""
 
     reason: str
     message: str
@@ -150,7 +150,7 @@ class Failure:
 
 
 class RunLedger:
-    """One worker's part in one run. Leaving the context gives back what it has claimed."""
+    """One worker's part in one run. Leaving the context releases its claims."""
 
     def __init__(self, data: Database, run: Run, settings: RunSettings, worker: str) -> None:
         self.data = data
@@ -166,7 +166,7 @@ class RunLedger:
         self.total_rows: int | None = None
         self.since: Any = None
         self.because: str | None = None
-        """Why everything is scored, where the run was to be incremental."""
+        """Why all rows are scored although the run was meant to be incremental."""
 
         self._claiming = threading.Lock()
         self._leaving = False
@@ -175,13 +175,13 @@ class RunLedger:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Take back claims nobody will finish; what hangs in an open transaction is dropped."""
-        # A claim that another thread is at is waited for, and is the last: it goes back as well.
+        """Release unfinished claims; an open transaction is rolled back."""
+        # Wait for a claim that another thread is making, to release it too; no further ones follow.
         waited = self._claiming.acquire(timeout=_LAST_CLAIM_SECONDS)
         self._leaving = True
         if waited:
             self._claiming.release()
-        # Where this fails the lease, or this connection's end, says the same a little later.
+        # If this fails, the claims end a little later, with the lease or with this connection.
         with closing(self.control), suppress(StoreUnavailable, TableMissing):
             self.data.close()
             self.control.change(
@@ -190,16 +190,16 @@ class RunLedger:
                 (self.run_id, self.owner),
             )
 
-    # ------------------------------------------------------------ beginning
+    # ------------------------------------------------------------ starting
 
     def join(self) -> bool:
-        """Find the run, or begin it; False where it is published already.
+        """Find or start the run; False if it is already published.
 
-        A run that was given up, or begun with another model, contract or source, begins anew,
-        unless somebody is still at work on it.
+        A run that was abandoned, or was started with another model, contract or source, starts
+        over, unless a worker is still running it.
 
         Raises:
-            ConfigError: others work on a run of this name with another configuration.
+            ConfigError: workers are running a run of this name with another configuration.
 
         """
         run = self.run
@@ -260,16 +260,16 @@ class RunLedger:
 
     @property
     def columns(self) -> tuple[TableColumn, ...]:
-        """Columns of the run's own table: key, position, hash where runs are compared, outputs."""
+        """Columns of the run's own table: key, position, hash if runs are compared, outputs."""
         key, *outputs = layout.columns(self.run.contract)
         position = TableColumn(layout.POSITION, layout.POSITION, "int64", ())
         more = (TableColumn(layout.HASH, layout.HASH, "int64", ()),)
         return (key, position, *(more if self.settings.row_hash else ()), *outputs)
 
     def alive(self, run_id: int) -> bool:
-        """Tell whether anybody works on a run."""
+        """Tell whether any worker is running a run."""
         owners = self.control.rows("SELECT owner FROM @workers WHERE run_id = ?", (run_id,))
-        # All of them: asking clears away what the dead among them left.
+        # Checks every lock, because the check cleans up what dead workers left.
         return sum(self.control.held(self._lock(owner)) for (owner,) in owners) > 0
 
     @staticmethod
@@ -277,7 +277,7 @@ class RunLedger:
         return f"worker {owner}"
 
     def lay_out(self, plan: Callable[[Base | None], Plan]) -> None:
-        """Write down the chunks, unless another worker has."""
+        """Write the plan's chunks, unless another worker has done so."""
         with self.control.transaction(f"lay out {self.run_id}"):
             if self._state() == "new":
                 self._write(plan(self._published()))
@@ -290,7 +290,7 @@ class RunLedger:
         self.since = None if since is None else orjson.loads(since)
         self.base = self._published() if kind != "full" else None
         if kind != "full" and (self.base is None or self.base.run_id != base_id):
-            # Its rows are being carried over from a run that readers no longer see.
+            # It carries over rows of a run that readers no longer see.
             self.fail("BaseMoved", "another run was published while this one was scored", 75)
             raise StoreUnavailable("another run was published while this one was scored")
 
@@ -345,7 +345,7 @@ class RunLedger:
         )
 
     def watermark(self) -> Any:
-        """Return the highest watermark of the sealed run, None where it has none."""
+        """Return the highest watermark of the sealed run; None if it has none."""
         ((found,),) = self.control.rows(
             "SELECT watermark FROM @ledgers WHERE run_id = ?", (self.run_id,)
         )
@@ -354,11 +354,11 @@ class RunLedger:
     # ------------------------------------------------------------ sharing
 
     def claim(self) -> Claim | None:
-        """Take the next chunk nobody works on; None where there is none now."""
+        """Claim the next chunk that no worker holds; None if there is none now."""
         return self._claim("state = 'todo'", ()) or self._orphan()
 
     def left(self) -> list[tuple[int, int]]:
-        """Return the chunks that are not recorded yet, in order, and how often each was begun."""
+        """Return the numbers of the unrecorded chunks, in order, with their attempts."""
         found = self.control.rows(
             "SELECT number, attempts FROM @chunks WHERE run_id = ? AND state <> 'done' "
             "ORDER BY number",
@@ -367,11 +367,11 @@ class RunLedger:
         return [(int(number), int(attempts)) for number, attempts in found]
 
     def take(self, number: int) -> Claim | None:
-        """Take this chunk, whoever has it; None where it is recorded already."""
+        """Claim this chunk, whoever holds it; None if it is already recorded."""
         return self._claim("state <> 'done' AND number = ?", (number,))
 
     def _orphan(self) -> Claim | None:
-        """Take a chunk whose worker is gone, or has not been heard of for too long."""
+        """Claim a chunk whose worker is gone or whose lease has expired."""
         for owner, late in self.control.rows(
             "SELECT owner, max(CASE WHEN lease_until < :now THEN 1 ELSE 0 END) FROM @chunks "
             "WHERE run_id = ? AND state = 'claimed' AND owner <> ? GROUP BY owner",
@@ -385,7 +385,7 @@ class RunLedger:
         return None
 
     def steal(self, times_slower: float = 3.0, at_least: float = 5.0) -> Claim | None:
-        """Take the chunk another living worker has been at for far longer than is usual."""
+        """Claim a chunk that another live worker has held for far longer than usual."""
         rows = self.control.rows(
             "SELECT done_at - claimed_at FROM @chunks WHERE run_id = ? AND state = 'done' "
             "ORDER BY 1",
@@ -413,7 +413,7 @@ class RunLedger:
         return Claim(number, Split(**orjson.loads(split)), attempts)
 
     def renew(self) -> None:
-        """Say that this worker is still at its chunks."""
+        """Renew the leases of this worker's claims."""
         self.control.change(
             "UPDATE @chunks SET lease_until = :now + ? "
             "WHERE run_id = ? AND owner = ? AND state = 'claimed'",
@@ -421,7 +421,7 @@ class RunLedger:
         )
 
     def receipts(self) -> dict[int, str]:
-        """Return what each recorded chunk left elsewhere, by number."""
+        """Return the receipt of each recorded chunk, by number."""
         return dict(
             self.control.rows(
                 "SELECT number, receipt FROM @chunks WHERE run_id = ? AND state = 'done' "
@@ -431,12 +431,12 @@ class RunLedger:
         )
 
     def totals(self) -> Totals:
-        """Return what the run has come to so far. Raises StoreUnavailable."""
+        """Return the run's totals so far. Raises StoreUnavailable."""
         ((*counts,),) = self.control.rows(_TOTALS, (self.run_id,))
         return Totals(*(int(count or 0) for count in counts))
 
     def failure(self) -> Failure | None:
-        """Return why the run was given up, if it was. Raises StoreUnavailable."""
+        """Return why the run was abandoned, if it was. Raises StoreUnavailable."""
         if self._state() != "failed":
             return None
         ((reason, message, code),) = self.control.rows(
@@ -445,7 +445,7 @@ class RunLedger:
         return Failure(reason, message, code)
 
     def fail(self, reason: str, message: str, exit_code: int) -> None:
-        """Give the run up for all of its workers; what is recorded stays to be looked at."""
+        """Abandon the run for all of its workers; what is recorded stays for inspection."""
         self.control.change(
             "UPDATE @ledgers SET state = 'failed', reason = ?, message = ?, exit_code = ? "
             "WHERE run_id = ? AND state <> 'failed'",
@@ -460,5 +460,5 @@ class RunLedger:
 
 
 def taken_over(run: Run) -> StoreUnavailable:
-    """Return the error of a run whose rows are gone: another try has begun it anew."""
+    """Return the error for a run whose rows are gone: another attempt has started it over."""
     return StoreUnavailable(f"another worker has taken over run {run.name}")

@@ -1,9 +1,9 @@
-"""What an incremental run takes over from the run before, inside the database.
+"""What an incremental run carries over from the previous run, inside the database.
 
-Owns which earlier predictions still hold: those of keys that were neither scored anew, nor refused
-this time, nor gone from the source. Where the database reads a view as fast as a table, nothing is
-copied while the changes are few: readers see the new rows over the old table. Once they are many,
-all is copied into one table again, so there are never more than two.
+Owns which earlier predictions are still valid: those whose keys were neither scored again, nor
+rejected this time, nor removed from the source. If the database reads a view as fast as a table,
+nothing is copied while changes are few: readers see the new rows layered over the old table. Once
+the changes are many, everything is copied into one table again, so there are never more than two.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..database import Database, quoted, table
 from .ledger import Base, RunLedger
 
 LAYERED_SHARE = 0.1
-"""Up to this share of the rows beneath, new rows are laid over them."""
+"""Maximum size of the layered rows as a share of the table beneath; above it, all are copied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What was taken over: how many rows, and what readers read from now on."""
+    """What was carried over: the number of rows, and what readers use from now on."""
 
     rows: int
     view: str
@@ -34,10 +34,10 @@ class Carried:
 
 
 def carry(ledger: RunLedger, base: Base, scored: int, *, remove: bool) -> Carried:
-    """Take over what still holds of the published run. Called in a transaction, before the index.
+    """Carry over the valid rows of the published run. Called in a transaction, before indexing.
 
-    ``scored`` is how many rows this run has scored; ``remove`` says whether what is gone from the
-    source goes.
+    ``scored`` is the number of rows that this run has scored; ``remove`` says whether rows that are
+    gone from the source are removed.
     """
     data = ledger.data
     key = quoted(ledger.columns[0].identifier)
@@ -65,9 +65,9 @@ def _copy(ledger: RunLedger, origin: str, key: str) -> int:
 
 
 def _holds(ledger: RunLedger, key: str) -> str:
-    """Return the condition under which a row ``b`` of the run before still holds."""
+    """Return the condition under which a row ``b`` of the previous run is still valid."""
     own = table(ledger.table)
-    # The rows scored have no index yet: the wrong word compares each row with each.
+    # The scored rows have no index yet: the wrong operator would compare each row with every other.
     again = (
         f"EXISTS (SELECT 1 FROM {own} o WHERE o.{key} = b.{key})"  # noqa: S608
         if ledger.data.exists_hashes
@@ -90,7 +90,7 @@ def _lay_over(ledger: RunLedger, base: Base, key: str, beneath: str, rows: int) 
             "ON CONFLICT DO NOTHING",
             (ledger.run_id, base.run_id),
         )
-        # A key that is back has a row of its own again.
+        # A key that has reappeared has a row of its own again.
     listed = ", ".join(quoted(column.identifier) for column in ledger.columns)
     own, view = table(ledger.table), ledger.table + "_v"
     data.change(
@@ -98,7 +98,7 @@ def _lay_over(ledger: RunLedger, base: Base, key: str, beneath: str, rows: int) 
         f"SELECT {listed} FROM {table(beneath)} b WHERE {_holds(ledger, key)}"
     )
     kind = "bigint" if ledger.columns[0].kind == "int64" else "text"
-    # A look into the index for each key: a join would read the whole table for a few of them.
+    # One index lookup per key: a join would read the whole table for a few keys.
     keys = (
         f"SELECT {key} FROM {own} UNION "  # noqa: S608
         f"SELECT CAST(key AS {kind}) FROM @tombstones WHERE run_id = ?"
@@ -112,7 +112,7 @@ def _lay_over(ledger: RunLedger, base: Base, key: str, beneath: str, rows: int) 
 
 
 def _bury(ledger: RunLedger, base: Base, key: str) -> int:
-    """Write down which keys are gone: their rows' hashes were not seen, nor their keys again."""
+    """Record the removed keys: their row hashes were not seen, and their keys were not either."""
     known, seen = (stored_row_hashes(ledger.data, run) for run in (base.run_id, ledger.run_id))
     gone = known[~among(seen, known)]
     if not len(gone):
@@ -126,7 +126,7 @@ def _bury(ledger: RunLedger, base: Base, key: str) -> int:
 
 
 def stored_row_hashes(data: Database, run_id: int) -> Array:
-    """Return the hashes of all rows of a run's source that have a prediction, sorted."""
+    """Return the sorted hashes of all rows of a run's source that have a prediction."""
     parts = data.blobs("SELECT hashes FROM @sections WHERE run_id = ?", (run_id,))
     found = np.frombuffer(b"".join(parts), np.int64)
     return np.sort(found)
@@ -139,10 +139,10 @@ def digests(data: Database, run_id: int) -> frozenset[str]:
 
 
 def among(known: Array, hashes: Array) -> Array:
-    """Tell which of ``hashes`` (N,) are among the ``known`` (M,), which are sorted."""
+    """Tell which of ``hashes`` (N,) are in ``known`` (M,), which is sorted."""
     if not len(known):
         return np.zeros(len(hashes), bool)
-    # In order, so that each search begins in memory where the one before ended.
+    # In sorted order, so that consecutive searches touch nearby memory.
     order = np.argsort(hashes)
     at = np.searchsorted(known, hashes[order])
     at[at == len(known)] = 0

@@ -1,8 +1,8 @@
-"""From a run whose chunks are all recorded to what readers see.
+"""Turns a run whose chunks are all recorded into what readers see.
 
-Owns the last steps, each a transaction that may be done again: take over what still holds, index
-the keys and settle the ones that occur more than once (sealing); move the pointer (publishing);
-drop what nobody needs. Whoever records the last chunk takes them, one worker at a time.
+Owns the last steps, each a repeatable transaction: carry over rows that are still valid, index the
+keys and settle those that occur more than once (sealing); move the pointer (publishing); drop what
+is no longer needed. The worker that records the last chunk performs them, one worker at a time.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ _NEEDED = """
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A run as it will be published."""
+    """A sealed run, ready to be published."""
 
     rows: int
-    """Predictions in all."""
+    """Total number of predictions."""
 
     rejects: int
     read: int
-    """Rows read from the source by this run."""
+    """Number of rows that this run read from the source."""
 
     carried: int = 0
     removed: int = 0
@@ -64,25 +64,25 @@ class Sealed:
 
 @contextmanager
 def alone(ledger: RunLedger) -> Iterator[bool]:
-    """Be the one worker that ends the run; False where another is."""
+    """Take the lock of the worker that finishes the run; yield False if another has it."""
     lock = f"seal {ledger.run_id}"
     taken = ledger.data.hold(lock)
     try:
         yield taken
     finally:
         if taken:
-            with suppress(StoreUnavailable):  # The lock went with the connection.
+            with suppress(StoreUnavailable):  # The lock was released with the connection.
                 ledger.data.let_go(lock)
 
 
 def seal(
     ledger: RunLedger, *, remove: bool = False, repeated: Callable[[], list[Reject]] = list
 ) -> Sealed:
-    """Index the keys; of those that occur more than once the row furthest down stays.
+    """Index the keys; if rows share a key, the last one wins.
 
-    Each row before is a reject. ``remove`` says whether predictions whose rows are gone from the
-    source go too. Where predictions are elsewhere, ``repeated`` tells which rows give way there.
-    Only now is the number of rejects final. Raises StoreUnavailable.
+    Each earlier row becomes a reject. ``remove`` says whether predictions are removed whose rows
+    are gone from the source. If predictions are in a sink, ``repeated`` returns the rows to reject
+    there. Only now is the number of rejects final. Raises StoreUnavailable.
     """
     if ledger.failure() is None and _state(ledger) == "open":
         if not ledger.table:
@@ -150,7 +150,7 @@ def _settle_elsewhere(ledger: RunLedger, rejects: list[Reject]) -> None:
 
 
 def _watermark(ledger: RunLedger) -> str | None:
-    """Return the highest watermark this run has seen, or was begun with."""
+    """Return the highest watermark that this run has seen or was started with."""
     found = ledger.control.rows(
         "SELECT DISTINCT watermark FROM @chunks WHERE run_id = ? AND watermark IS NOT NULL",
         (ledger.run_id,),
@@ -182,12 +182,13 @@ def _deduplicate(ledger: RunLedger) -> int:
 def publish(
     ledger: RunLedger, sealed: Sealed, keep: int, forget: Callable[[str], None] = lambda run: None
 ) -> PublishedRun:
-    """Make a sealed run what readers see; keep ``keep`` runs in all.
+    """Publish a sealed run to readers; keep ``keep`` runs in total.
 
-    ``forget`` is told the name of each run that is dropped and was never published.
+    ``forget`` is called with the name of each run that is dropped and was never published.
 
-    Where the connection breaks before the answer, nobody knows which side of the commit it broke
-    on: raises StoreUnavailable, and the next try finds out. The run before stays published then.
+    If the connection breaks before the answer, it is unknown whether the commit took effect: this
+    raises StoreUnavailable, and the next attempt finds out. If it did not, the previous run is
+    still published.
     """
     run, data = ledger.run, ledger.data
     computed_at = _computed_at(ledger)
@@ -210,7 +211,7 @@ def publish(
     try:
         prune(ledger, keep, forget)
     except StoreUnavailable as error:
-        # It costs room, not the run: the next one tries again.
+        # Only costs disk space, so the run succeeds; the next run tries again.
         _log.warning("old runs were not dropped: %s", error)
     return PublishedRun(
         run.name, run.version, run.digest, run.contract, computed_at, sealed.rows, sealed.rejects
@@ -218,7 +219,7 @@ def publish(
 
 
 def move(data: Database, namespace: str, deployment: str, run_id: int) -> None:
-    """Move the pointer: this is publishing, and rolling back."""
+    """Move the pointer, to publish or to roll back."""
     data.change(_MOVE, (namespace, deployment, run_id, data.time(datetime.now(UTC))))
 
 
@@ -230,7 +231,7 @@ def _computed_at(ledger: RunLedger) -> datetime:
 
 
 def prune(ledger: RunLedger, keep: int, forget: Callable[[str], None]) -> None:
-    """Drop runs beyond the latest, those that nobody will end, and the tables of neither."""
+    """Drop runs beyond the latest, abandoned runs, and tables that belong to neither."""
     data = ledger.data
     whose = (ledger.run.namespace, ledger.run.deployment)
     doomed = [run_id for (run_id,) in data.rows(_EXCESS, (*whose, keep - 1))]
@@ -240,7 +241,7 @@ def prune(ledger: RunLedger, keep: int, forget: Callable[[str], None]) -> None:
         try:
             forget(name)
         except WorkloadError as error:
-            # It stays to be dropped by the next run, and what it left with it.
+            # The run and what it left elsewhere stay until the next run drops them.
             _log.warning("what run %s left was not dropped: %s", name, error)
         else:
             doomed.append(run_id)
@@ -261,7 +262,7 @@ def prune(ledger: RunLedger, keep: int, forget: Callable[[str], None]) -> None:
 
 
 def drop_orphans(data: Database) -> None:
-    """Drop the tables and views that belong to no run. A failure costs room alone."""
+    """Drop tables and views that belong to no run. A failure only costs disk space."""
     there = [name for name in data.relations() if _TABLE.match(name)]
     needed = {name for (name,) in data.rows(_NEEDED)}
     for name in there:

@@ -1,4 +1,4 @@
-"""What is known of a batch run, as people who look after runs see it."""
+"""The records of batch runs, as operators and commands see them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run as it is listed."""
+    """A run as listed."""
 
     name: str
     state: str
@@ -24,10 +24,10 @@ class RunRecord:
     """Whether readers see it."""
 
     kind: str
-    """full, or how new rows were told from old: watermark, hash."""
+    """full, or how new rows were distinguished from old ones: watermark or hash."""
 
     carried: int
-    """Predictions taken over from the run before."""
+    """Number of predictions carried over from the previous run."""
 
     reason: str
     message: str
@@ -36,7 +36,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How the values of one output moved: its mean in either run."""
+    """How the values of one output changed: its mean in each run."""
 
     before: float | None
     after: float | None
@@ -50,29 +50,29 @@ class RunDifference:
     only_after: int
     common: int
     changed: int
-    """Keys in both with another value in any output."""
+    """Number of keys in both runs for which any output differs."""
 
     shifts: dict[str, Shift]
-    """By output, for numbers."""
+    """By output, for numeric outputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerProgress:
-    """What one worker has recorded."""
+    """The recorded progress of one worker."""
 
     name: str
     rows: int
     rejects: int
     rows_per_second: float
     chunks: int
-    """Chunks it has claimed and not recorded yet."""
+    """Number of chunks that it has claimed but not recorded yet."""
 
     alive: bool
 
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """How far a run is, all workers together."""
+    """The progress of a run, over all workers."""
 
     state: str
     rows: int

@@ -1,4 +1,4 @@
-"""What the checks of a run ask of its predictions, and of those of the run before."""
+"""What the checks of a run read of its predictions and of those of the previous run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .. import layout
 from ..database import Database, quoted, table
 
 SAMPLE_ROWS = 100_000
-"""Rows whose values stand for the distribution of all."""
+"""Number of rows whose values represent the distribution of all rows."""
 
 BLANK = {"string": "''", "float32": "'NaN'", "float64": "'NaN'"}
 """How a missing value is stored, by type, as SQL."""
 
 
 def run_id_of(data: Database, namespace: str, deployment: str, name: str) -> int | None:
-    """Return the id of a run whose predictions are still there; None where there is none."""
+    """Return the id of a run whose predictions still exist; None if there is none."""
     found = data.rows(
         "SELECT id, table_name FROM @runs WHERE namespace = ? AND deployment = ? AND name = ?",
         (namespace, deployment, name),
@@ -30,7 +30,7 @@ def run_id_of(data: Database, namespace: str, deployment: str, name: str) -> int
 
 
 def counts_of(data: Database, run_id: int, columns: Sequence[TableColumn]) -> list[int]:
-    """Return how many values of each column are missing; their types are those of BLANK."""
+    """Return the number of missing values of each column; the types must be those of BLANK."""
     sums = ", ".join(
         f"sum(CASE WHEN {quoted(c.identifier)} = {BLANK[c.kind]} THEN 1 ELSE 0 END)"
         for c in columns
@@ -40,16 +40,17 @@ def counts_of(data: Database, run_id: int, columns: Sequence[TableColumn]) -> li
 
 
 def values_of(data: Database, run_id: int, column: TableColumn, rows: int | None) -> Array:
-    """Return about SAMPLE_ROWS values (N,) of a column of a run of ``rows`` rows.
+    """Return about SAMPLE_ROWS values (N,) of a column of a run with ``rows`` rows.
 
-    ``rows`` is counted where it is None.
+    If ``rows`` is None, the rows are counted.
     """
     view = _view(data, run_id)
     if rows is None:
         ((rows,),) = data.rows(f"SELECT count(*) FROM {view}")  # noqa: S608
     position = quoted(layout.POSITION)
     part = min(65_536, SAMPLE_ROWS * 65_536 // max(1, int(rows or 1)) + 1)
-    # Spread over the table by a multiplicative hash of the position (Knuth), not by its order.
+    # Sampled by a multiplicative hash of the position (Knuth), so that the table's order has no
+    # effect.
     found = data.rows(
         f"SELECT {quoted(column.identifier)} FROM {view} "  # noqa: S608
         f"WHERE (((({position} & 2147483647) * 2654435761) >> 15) & 65535) < ?",

@@ -1,6 +1,6 @@
-"""The runs of a prediction store: which there are, how far one is, how two differ, the way back.
+"""The runs of a prediction store: listing, progress, comparison and rollback.
 
-Batch workers open it to write, people and the gateway to read. The ledger and publishing write
+Batch workers open it to write, commands and the gateway to read. The ledger and publishing write
 what is read here.
 """
 
@@ -58,16 +58,16 @@ class RunStore:
     """
 
     def __init__(self, database: Database, *, read_only: bool = False) -> None:
-        """``read_only``: nothing is made or changed; a store without tables has no runs."""
+        """``read_only``: nothing is created or changed; a store without tables has no runs."""
         self.database = database
         self._read_only = read_only
 
     def ledger(self, run: Run, settings: RunSettings, worker: str) -> RunLedger:
-        """Open a worker's part in a run, on connections of its own."""
+        """Open a worker's part in a run, on its own connections."""
         return RunLedger(self.database.second(), run, settings, worker)
 
     def finished(self, namespace: str, deployment: str, run: str) -> PublishedRun | None:
-        """Return this very run if it was published, whether or not readers still see it."""
+        """Return the run if it was published, whether or not readers still see it."""
         return self._one(_FIND, (namespace, deployment, run))
 
     def published(self, namespace: str, deployment: str) -> PublishedRun | None:
@@ -75,12 +75,12 @@ class RunStore:
         return self._one(_PUBLISHED, (namespace, deployment))
 
     def under_way(self, namespace: str) -> list[tuple[str, str]]:
-        """Return the runs of a namespace that are being written, as deployment and name."""
+        """Return the unfinished runs of a namespace, as deployment and name."""
         found = self._rows(_UNDER_WAY, (namespace,))
         return [(deployment, name) for deployment, name in found]
 
     def runs(self, namespace: str, deployment: str) -> list[RunRecord]:
-        """List a deployment's runs, the latest first."""
+        """List a deployment's runs, latest first."""
         found = []
         for row in self._rows(_RUNS, (namespace, deployment)):
             name, state, ledger, version, digest, started, published, rows, rejects, current = row[
@@ -114,7 +114,7 @@ class RunStore:
         return found
 
     def progress(self, namespace: str, deployment: str, run: str) -> RunProgress:
-        """Return how far a run is. Raises ConfigError."""
+        """Return the progress of a run. Raises ConfigError."""
         run_id, _, _, state = self._run(namespace, deployment, run)
         ledger = self._rows("SELECT state, total_rows FROM @ledgers WHERE run_id = ?", (run_id,))
         stage, total = ledger[0] if ledger else ("open", None)
@@ -144,7 +144,7 @@ class RunStore:
         )
 
     def difference(self, namespace: str, deployment: str, before: str, after: str) -> RunDifference:
-        """Compare two runs by entity key. Raises ConfigError where one has no predictions."""
+        """Compare two runs by entity key. Raises ConfigError if one has no predictions."""
         views, outputs = [], []
         key = ""
         for name in (before, after):
@@ -174,7 +174,7 @@ class RunStore:
         return RunDifference(counts[0] - common, counts[1] - common, common, int(changed), shifts)
 
     def rejects(self, namespace: str, deployment: str, run: str, limit: int = 100) -> list[Reject]:
-        """Return a run's rejects, by position. Raises ConfigError."""
+        """Return a run's rejects, ordered by position. Raises ConfigError."""
         run_id = self._run(namespace, deployment, run)[0]
         found = self._rows(
             "SELECT position, CAST(key AS text), field, reason FROM @rejects WHERE run_id = ? "
@@ -184,10 +184,10 @@ class RunStore:
         return [Reject(*row) for row in found]
 
     def rollback(self, namespace: str, deployment: str, run: str | None = None) -> str:
-        """Let readers see an earlier run, the last one before unless named; return its name.
+        """Publish an earlier run again, by default the previous one; return its name.
 
         Raises:
-            ConfigError: there is none, or it was never published.
+            ConfigError: there is no such run, or it was never published.
 
         """
         with self.database.transaction(f"{namespace}\0{deployment}"):
@@ -222,7 +222,7 @@ class RunStore:
             raise
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self.database.close()
 
 

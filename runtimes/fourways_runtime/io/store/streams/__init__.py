@@ -1,1 +1,1 @@
-"""Streams in the prediction store: positions, live answers and dead letters."""
+"""Streams in the prediction store: positions, live predictions and dead letters."""

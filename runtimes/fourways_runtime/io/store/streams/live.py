@@ -1,8 +1,8 @@
-"""A stream's live table, as both databases agree on it.
+"""The layout of a stream's live table, shared by both databases.
 
-A row an entity key: the key, the outputs, when they were computed and by which model. A shaped
-output is one flat list, row-major: the contract says what it was. One table a deployment and output
-layout; a contract with other outputs gets a new one.
+One row per entity key: the key, the outputs, when they were computed and by which model. A shaped
+output is stored as one flat list in row-major order; the contract has its shape. One table per
+deployment and output layout; a contract with other outputs gets a new one.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def table_name(stream: StreamDeclaration) -> str:
 
 
 def latest(predictions: Predictions) -> Array:
-    """Return the index of the answer that counts for each key, in the keys' order.
+    """Return the index of the prediction that counts for each key, ordered by key.
 
-    In order, because two workers that lock rows in one order do not wait for one another for ever.
+    In order, because two workers that lock rows in the same order cannot deadlock.
     """
     rows, keys = predictions.rows, predictions.keys
     if (np.diff(rows) > 0).all():
@@ -53,25 +53,25 @@ def flat(column: TableColumn, values: Array) -> Array:
 
 
 def shaped(column: TableColumn, elements: Any) -> Any:
-    """Return a flat list as the nested one it was; a single value as it is."""
+    """Return a flat list as the nested list it was; a single value unchanged."""
     for size in reversed(column.shape[1:]):
         elements = [elements[at : at + size] for at in range(0, len(elements), size)]
     return elements
 
 
 def headers_text(letter: DeadLetter) -> str:
-    """Write headers as JSON pairs; bytes that are no text as ``{"base64": …}``."""
+    """Serialize headers as JSON pairs; bytes that are not text as ``{"base64": …}``."""
     return orjson.dumps([[_plain(name), _header(value)] for name, value in letter.headers]).decode()
 
 
 def refused(headers: str, reason: str, attempts: int) -> DeadLetterReason:
-    """Read a dead letter; of headers of one name the last counts."""
+    """Parse a dead letter; if several headers share a name, the last one wins."""
     found = dict(orjson.loads(headers)).get(ID_HEADER)
     return DeadLetterReason(found if isinstance(found, str) else None, reason, attempts)
 
 
 def storable(text: str) -> str:
-    """Return text a database takes: reasons quote what an event held."""
+    """Return text that a database accepts: reasons quote values from an event."""
     return text.replace("\0", "\\0").encode("utf-8", "replace").decode()
 
 

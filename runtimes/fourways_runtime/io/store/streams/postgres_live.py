@@ -1,7 +1,7 @@
-"""A stream's live table in PostgreSQL, as it is read: pointer and rows in one statement.
+"""Reads a stream's live table in PostgreSQL: pointer and rows in one statement.
 
-Where it is asked for dead letters, too, they are further rows of that statement, found by the whole
-of their table's key.
+If dead letters are requested too, they are additional rows of that statement, found by the full
+primary key of their table.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LETTERS = """ UNION ALL SELECT s.revision, NULL, NULL, NULL, {columns},
 
 @dataclass(frozen=True, slots=True)
 class LiveTarget:
-    """A stream's contract of a revision, and the statements that read its table."""
+    """One revision of a stream's contract, and the statements that read its table."""
 
     revision: int
     contract: Contract
@@ -52,7 +52,7 @@ class LiveTarget:
 
     @classmethod
     def of(cls, revision: int, table: str, contract: str) -> Self:
-        """Build it from what :data:`STREAM` answers."""
+        """Build it from the row that :data:`STREAM` returns."""
         loaded = layout.load_contract(contract)
         columns = layout.columns(loaded)
         listed = [sql.SQL("t.{}").format(sql.Identifier(c.identifier)) for c in columns]
@@ -75,7 +75,7 @@ class LiveTarget:
     def asking(
         self, keys: Iterable[Key], places: Sequence[EventPosition], whose: tuple[str, str]
     ) -> tuple[sql.Composed, tuple[Any, ...]]:
-        """Return the statement that asks for these, and its parameters."""
+        """Return the statement that looks up these keys and events, and its parameters."""
         values = (list(self.meant(keys)), *whose)
         if not places:
             return self.statement, values
@@ -83,11 +83,11 @@ class LiveTarget:
         return self.with_letters, (*values, partitions, positions, *whose)
 
     def meant(self, keys: Iterable[Key]) -> dict[Key, list[Key]]:
-        """Group keys as given by the key they mean."""
+        """Group the given keys by their typed value."""
         return asked(self.columns[0].kind, keys)
 
     def answers(self, rows: list[tuple[Any, ...]], keys: Iterable[Key]) -> dict[Key, LiveAnswer]:
-        """Return the answers in the statement's rows, under the keys as given."""
+        """Return the predictions in the statement's rows, under the keys as given."""
         meant = self.meant(keys)
         found: dict[Key, LiveAnswer] = {}
         end = 4 + len(self.columns)
@@ -103,7 +103,7 @@ class LiveTarget:
 
 
 def refused(rows: list[tuple[Any, ...]]) -> dict[EventPosition, DeadLetterReason]:
-    """Return the dead letters in the rows of a statement that asks for them."""
+    """Return the dead letters in the rows of a statement that requests them."""
     letters = (row[-5:] for row in rows)
     return {
         EventPosition(partition, position): live.refused(*told)
@@ -113,7 +113,7 @@ def refused(rows: list[tuple[Any, ...]]) -> dict[EventPosition, DeadLetterReason
 
 
 def whole(value: Any) -> Any:
-    """Return whole numbers that came as Decimal, or lists of them."""
+    """Return a Decimal, or a list of them, as integers."""
     if isinstance(value, Decimal):
         return int(value)
     return [whole(element) for element in value]

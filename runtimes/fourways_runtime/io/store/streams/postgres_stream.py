@@ -1,9 +1,9 @@
-"""Writing a stream's answers to PostgreSQL: one statement a micro-batch.
+"""Writes a stream's predictions to PostgreSQL: one statement per micro-batch.
 
-The statement moves the positions, upserts the answers and adds the dead letters; where it could not
-move every position it divides by zero, and nothing of it happened. Its parameters are arrays in
-binary form, taken apart by ``unnest``: nothing is done row by row on this side. A statement is sent
-before the one before it is answered: the server goes from one to the next without waiting for us.
+The statement moves the positions, upserts the predictions and adds the dead letters. If it could
+not move every position, it divides by zero, and none of it takes effect. Its parameters are arrays
+in binary format, expanded by ``unnest``: the client does nothing row by row. A statement is sent
+before the previous one is answered, so the server proceeds without waiting for the client.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from .stream import DeadLetter, Fenced, Move, Position, StreamDeclaration
 
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30
-"""A statement that takes longer waits for somebody who may never let go: it is given up."""
+"""Statement time-out: a longer statement may wait for a lock that is never released."""
 
 _log = logging.getLogger(__name__)
 
 _OURS = "namespace = {namespace} AND deployment = {deployment} AND source = {source}"
-# Not 1/0: a constant would fail where the statement is planned.
+# Not 1/0: a constant would fail when the statement is planned.
 _ALL_OF = "1 / (CASE WHEN (SELECT count(*) FROM {which}) = cardinality($1) THEN 1 ELSE 0 END)"
 _DECLARE = """
     INSERT INTO fourways.streams AS s (namespace, deployment, version, digest, contract, source,
@@ -114,7 +114,7 @@ class PostgresStream:
         }
         self._line: Line | None = None
         self._come: deque[Exception | None] = deque()
-        """Outcomes that came and were not asked for yet."""
+        """Outcomes that arrived and have not been returned yet."""
 
         self._leading = False
         self._model = 0
@@ -122,7 +122,7 @@ class PostgresStream:
             pass
 
     def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
-        """Say where partitions stand, without counting an attempt."""
+        """Return the positions of partitions, without counting an attempt."""
         with self._connected() as line:
             connection = line.free()
             if not connection.execute(self._sql(_STILL_OURS)).fetchall():
@@ -134,7 +134,7 @@ class PostgresStream:
         return {p: stand.get(p) or Position(start, 0) for p, start in partitions.items()}
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
-        """Count an attempt at the positions held, durably; return the attempts by partition."""
+        """Durably count an attempt at the held positions; return the attempts by partition."""
         with self._connected() as line:
             result = self._ask(line, b"begin", _BEGIN, _held(held))
             return {
@@ -151,7 +151,7 @@ class PostgresStream:
         *,
         attempts: int = 1,
     ) -> None:
-        """Send the one statement that writes answers and dead letters and moves the positions."""
+        """Send the statement that writes predictions and dead letters and moves the positions."""
         values = _moves(moves, attempts)
         if dead:
             values += _letters(dead)
@@ -189,17 +189,17 @@ class PostgresStream:
             line.ask(name, values)
 
     def ping(self) -> None:
-        """Ask the server for nothing."""
+        """Run an empty query on the server."""
         with self._connected() as line:
             line.free().execute("SELECT 1")
 
     def release(self, held: Mapping[int, int]) -> None:
-        """Take back the attempt counted for partitions that nobody died over."""
+        """Take back the attempt counted for partitions over which no worker died."""
         with self._connected() as line:
             self._ask(line, b"release", _RELEASE, _held(held))
 
     def lead(self) -> bool:
-        """Take or keep the lead of this stream."""
+        """Acquire or keep the leadership of this stream."""
         stream = self._stream
         with self._connected() as line:
             connection = line.free()
@@ -212,7 +212,7 @@ class PostgresStream:
             return self._leading
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if self._line is not None:
             with suppress(psycopg.Error):
                 self._line.connection.close()
@@ -221,7 +221,7 @@ class PostgresStream:
 
     @contextmanager
     def _connected(self) -> Iterator[Line]:
-        """Give the connection, made anew where it broke, with nothing under way on it."""
+        """Yield the connection, reopened if it broke, with no statement in flight."""
         with self._translated():
             line = self._opened()
             self._settle(line)
@@ -234,7 +234,7 @@ class PostgresStream:
         return self._line
 
     def _settle(self, line: Line) -> None:
-        """Wait for all that is under way, and keep what it came to."""
+        """Wait for all statements in flight, and keep their outcomes."""
         while line.under_way:
             try:
                 self._come.append(line.receive())
@@ -244,21 +244,21 @@ class PostgresStream:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Tell errors of the world in our words; a connection that had one is not used again."""
+        """Translate external errors into ours; a connection that had one is not used again."""
         try:
             with translated(self._uri):
                 yield
         except psycopg.errors.DivisionByZero:
             raise Fenced from None
         except psycopg.errors.UndefinedTable:
-            raise Fenced from None  # Ours was dropped: `positions` says by whom.
+            raise Fenced from None  # Our table was dropped: `positions` finds out by whom.
         except StoreUnavailable:
             self.close()
             raise
 
     def _connect(self) -> psycopg.Connection:
         self._leading = False
-        self._uri = self._read_uri()  # Read each time: a rotated Secret needs no restart.
+        self._uri = self._read_uri()  # Read each time, so that a rotated Secret needs no restart.
         with translated(self._uri):
             return self._prepared(conninfo(self._uri, CONNECT_SECONDS))
 
@@ -287,7 +287,7 @@ class PostgresStream:
         self._model = int(row[0]) if row else 0
         try:
             with connection.transaction():
-                # A worker at work with a table of old holds it for a moment; the next one tries.
+                # An active worker holds its old table for a moment; the next worker tries again.
                 connection.execute("SET LOCAL lock_timeout = '1s'")
                 for (name,) in connection.execute(_ORPHANS).fetchall():
                     table = sql.Identifier("fourways", name)
@@ -301,7 +301,7 @@ class PostgresStream:
             sql.SQL("{} {} NOT NULL{}").format(
                 sql.Identifier(column.identifier),
                 sql.SQL(_stored(column)),
-                # Bytewise order: an index that no upgrade of a collation breaks.
+                # Bytewise order: such an index survives a collation upgrade.
                 sql.SQL(' COLLATE "C"' if column is key and column.kind == "string" else ""),
             )
             for column in self._columns
@@ -329,7 +329,7 @@ class PostgresStream:
         return sql.Composed([*parts, self._sql(_MOVE_ALL)])
 
     def _upsert(self, first: int) -> sql.Composed:
-        """Return the answers' part: parameters from ``first`` on, plain columns before shaped."""
+        """Return the upsert; parameters start at ``first``, plain columns before shaped ones."""
         plain = [column for column in self._columns if not column.shape]
         wide = [column for column in self._columns if column.shape]
         comma = sql.SQL(", ")
@@ -389,7 +389,7 @@ class PostgresStream:
 
 
 def _broke() -> StoreUnavailable:
-    """Return what is said of statements that were under way: nobody knows what became of them."""
+    """Return the error for statements that were in flight: their outcome is unknown."""
     return StoreUnavailable("the prediction store: the connection broke before the answer")
 
 

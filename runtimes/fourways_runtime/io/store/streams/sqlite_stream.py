@@ -1,6 +1,6 @@
-"""Writing a stream's answers to SQLite: one transaction a micro-batch, or nothing.
+"""Writes a stream's predictions to SQLite: one transaction per micro-batch, all or nothing.
 
-The lead of a stream is a lock on a file beside the database: the kernel lets go of it when its
+The leadership of a stream is a lock on a file beside the database: the kernel releases it when its
 holder dies.
 """
 
@@ -78,7 +78,7 @@ class SqliteStream:
                 raise
 
     def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
-        """Say where partitions stand, without counting an attempt."""
+        """Return the positions of partitions, without counting an attempt."""
         with translated(self._path):
             if not self._still_ours():
                 raise StoreUnavailable(
@@ -92,7 +92,7 @@ class SqliteStream:
         return {p: stand.get(p) or Position(start, 0) for p, start in partitions.items()}
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
-        """Count an attempt at the positions held, durably; return the attempts by partition."""
+        """Durably count an attempt at the held positions; return the attempts by partition."""
         attempts = {}
         with self._all_or_nothing():
             for place in held.items():
@@ -112,7 +112,7 @@ class SqliteStream:
         *,
         attempts: int = 1,
     ) -> None:
-        """Write answers and dead letters and move the positions, in one transaction."""
+        """Write predictions and dead letters and move the positions, in one transaction."""
         chosen = live.latest(predictions)
         outputs = self._columns[1:]
         values = [predictions.keys[chosen].tolist()]
@@ -129,7 +129,7 @@ class SqliteStream:
             self._connection.executemany(_LETTER, (self._letter(letter) for letter in dead))
 
     def receive(self) -> None:
-        """Return: what was sent is done."""
+        """Return at once: what was sent is already committed."""
 
     def move(self, move: Move) -> None:
         """Move one position without events."""
@@ -142,14 +142,14 @@ class SqliteStream:
             self._connection.execute("SELECT 1 FROM schema_version").fetchall()
 
     def release(self, held: Mapping[int, int]) -> None:
-        """Take back the attempt counted for partitions that nobody died over."""
+        """Take back the attempt counted for partitions over which no worker died."""
         with self._all_or_nothing():
             self._connection.executemany(
                 _RELEASE, [(*self._ours, *place) for place in held.items()]
             )
 
     def lead(self) -> bool:
-        """Take or keep the lead of this stream."""
+        """Acquire or keep the leadership of this stream."""
         if self._lock is None:
             told = hashlib.sha256("\0".join(self._ours).encode()).hexdigest()[:16]
             file = self._path.with_name(f"{self._path.name}-lead-{told}")
@@ -167,7 +167,7 @@ class SqliteStream:
         return True
 
     def close(self) -> None:
-        """Close the file, and let go of the lead."""
+        """Close the file and release the leadership."""
         self._connection.close()
         if self._lock is not None:
             with suppress(OSError):

@@ -1,17 +1,18 @@
-"""The prediction store, as a stream worker and the readers of its answers see it.
+"""The prediction store's interface for stream workers and for readers of their predictions.
 
-A stream's answers live in one table a deployment: a row an entity key, replaced by the next answer
-for it. Beside it the store keeps, for each partition of the source, the position of the next event
-to score; both move in one statement, so an event's answer is there exactly when its position has
-passed. The store's position wins over the broker's: on a start and on every rebalance.
+A stream's predictions are in one table per deployment: one row per entity key, replaced by the next
+prediction for it. The store also keeps, for each partition of the source, the position of the next
+event to score. Both change in one statement, so an event's prediction is there exactly when the
+position has passed it. The store's position takes precedence over the broker's, at every start and
+every rebalance.
 
-A position is moved only from where the worker believes it to be. A worker that lost its partition
-to another moves nothing and writes nothing: it is told so by :class:`Fenced`.
+A position is moved only from where the worker believes it to be. A worker that has lost its
+partition to another moves nothing and writes nothing; its call raises :class:`Fenced`.
 
-``attempts`` counts how often scoring was begun from a partition's present position (the column is
-``tries``). A worker at full speed leaves 1 behind with each commit, for the batch it has begun
-already; an orderly stop takes it back. So an attempt found there means that a worker died while it
-scored the events that come next.
+``attempts`` counts how often scoring was started from a partition's current position (the column is
+``tries``). A worker at full speed leaves 1 behind with each commit, for the batch that it has
+already started; an orderly stop takes it back. So an attempt found there means that a worker died
+while it scored the next events.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from fourways_api import Contract
 from fourways_runtime.scoring.columns import Key, Predictions
 
 ID_HEADER = "ce-id"
-"""Header with an event's id, as CloudEvents names it."""
+"""Name of the header with an event's id, as in CloudEvents."""
 
 MODEL = "model: "
-"""How the reason of a dead letter begins where it is no fault of a value."""
+"""Prefix of a dead letter's reason if no value of the event is at fault."""
 
 DIED = f"{MODEL}the worker died over it"
-"""How it begins where the event took its workers with it."""
+"""Prefix of the reason if the event crashed its workers."""
 
 
 class Fenced(Exception):
-    """Another worker has moved a partition on: nothing was written. Ask where it stands."""
+    """Another worker has moved a partition: nothing was written. Read the positions again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,11 @@ class StreamDeclaration:
     digest: str
     contract: Contract
     source: str
-    """Which topic or stream of which broker the positions are of: another one starts anew."""
+    """The broker and its topic or stream that the positions refer to: a new one starts over."""
 
 
 class EventPosition(NamedTuple):
-    """Where an event is in its stream; no other event ever is there."""
+    """The position of an event in its stream; no two events share one."""
 
     partition: int
     position: int
@@ -60,7 +61,7 @@ class EventPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a partition stands: the next event to score, and how often that was begun."""
+    """A partition's position: the next event to score, and the attempts counted there."""
 
     next: int
     attempts: int
@@ -68,7 +69,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A partition's step, from the position held to the one after the last event done."""
+    """A partition's move, from the held position to the one after the last completed event."""
 
     partition: int
     start: int
@@ -77,7 +78,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An event that will not be scored, kept whole, with the reason."""
+    """An event that will not be scored, kept completely, with the reason."""
 
     partition: int
     position: int
@@ -91,24 +92,24 @@ class DeadLetter:
 class StreamWriter(Protocol):
     """The store as a stream worker sees it (blocking, one call at a time).
 
-    Every call may raise StoreUnavailable. Where a connection breaks before the answer nobody knows
-    which side of the commit it broke on: the next call connects anew, and :meth:`positions` says
-    where the partitions stand.
+    Every call may raise StoreUnavailable. If a connection breaks before the answer, it is unknown
+    whether the commit took effect: the next call reconnects, and :meth:`positions` returns the
+    actual positions.
     """
 
     def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
-        """Say where partitions stand, without counting an attempt.
+        """Return the positions of partitions, without counting an attempt.
 
-        ``partitions`` gives, for each, the position to start from where the store knows none.
+        ``partitions`` gives, for each, the position to start from if the store has none.
         """
         ...
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
-        """Count an attempt at partitions at the positions held, durably; return their attempts.
+        """Durably count an attempt at the held positions; return the attempts by partition.
 
         Called before the first event of a partition is scored, and before each event while events
-        are scored individually. Raises Fenced, and counts nothing, where one of them stands
-        elsewhere.
+        are scored individually. Raises Fenced, and counts nothing, if one of the partitions is at
+        another position.
         """
         ...
 
@@ -121,48 +122,49 @@ class StreamWriter(Protocol):
         *,
         attempts: int = 1,
     ) -> None:
-        """Begin to write answers and dead letters and move the positions, all of it or nothing.
+        """Start writing predictions and dead letters and moving the positions, all or nothing.
 
-        The answers of the keys ``deleted`` are deleted; none of them may be in ``predictions``.
+        The predictions of the keys ``deleted`` are deleted; none of them may be in ``predictions``.
 
-        It is done once :meth:`receive` says so, which is called once for each call of this that
-        came back. Of two answers for one key the one with the higher ``rows`` counts. Positions
-        moved have ``attempts`` attempts from then on: 1 where the events that follow are in flight
-        already. Raises what ``receive`` does, where that is known already.
+        The write is complete once :meth:`receive` returns; call it once for each ``send`` that
+        returned. Of two predictions for one key, the one with the higher ``rows`` counts. The new
+        positions have ``attempts`` attempts: 1 if the events that follow are already in flight.
+        Raises what ``receive`` raises, if that is already known.
         """
         ...
 
     def receive(self) -> None:
-        """Wait until the oldest of what was sent is done. Raises Fenced where it was refused."""
+        """Wait until the oldest write sent is complete. Raises Fenced if it was refused."""
         ...
 
     def move(self, move: Move) -> None:
-        """Move one position without events, back or forth. Raises Fenced where it is elsewhere."""
+        """Move one position without events, back or forth. Raises Fenced if it has changed."""
         ...
 
     def ping(self) -> None:
-        """Ask the store for nothing, so that a connection that broke is noticed."""
+        """Send an empty query, so that a broken connection is noticed."""
         ...
 
     def release(self, held: Mapping[int, int]) -> None:
-        """Take back an attempt counted at these positions that ended no worker."""
+        """Take back an attempt counted at these positions over which no worker died."""
         ...
 
     def lead(self) -> bool:
-        """Take or keep the lead of this stream; False while another worker has it.
+        """Acquire or keep the leadership of this stream; False while another worker has it.
 
-        For sources that do not share out partitions themselves. The lead ends with the connection.
+        For sources that do not assign partitions themselves. The leadership ends with the
+        connection.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LiveAnswer:
-    """A stored answer of a stream."""
+    """A stored prediction of a stream."""
 
     outputs: Mapping[str, Any]
     """Outputs by name, as plain Python values (lists for arrays)."""
@@ -174,10 +176,10 @@ class LiveAnswer:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterReason:
-    """What a dead letter says of its event."""
+    """What a dead letter records about its event."""
 
     id: str | None
-    """The event's own, where it came with one."""
+    """The event's own id, if it has one."""
 
     reason: str
     attempts: int
@@ -185,9 +187,9 @@ class DeadLetterReason:
 
 @dataclass(frozen=True, slots=True)
 class LiveLookup:
-    """The answer to a question by keys: the stream's contract, and an answer for each key found."""
+    """The result of a lookup by keys: the stream's contract, and a prediction per key found."""
 
     contract: Contract
     answers: Mapping[Key, LiveAnswer]
     refused: Mapping[EventPosition, DeadLetterReason] = field(default_factory=dict)
-    """Of the events asked for, those that are dead letters of the stream's present source."""
+    """Those of the requested events that are dead letters of the stream's current source."""
