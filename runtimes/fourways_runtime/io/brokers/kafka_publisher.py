@@ -124,8 +124,7 @@ class KafkaPublisher:
         return producer
 
     def _poll(self, producer: Producer) -> None:
-        """Process confirmations. An error here must not leave the publisher without a polling
-        thread."""
+        """Process confirmations. An error here must not leave the publisher without a poller."""
         try:
             while not self._stop.is_set() and (self._producer in (None, producer)):
                 producer.poll(0.2)

@@ -315,8 +315,7 @@ class KafkaEvents:
                 raise
 
     def _read_login(self) -> None:
-        """Read user and password from the Secret again; the other properties are read only at the
-        start."""
+        """Read user and password from the Secret again; other properties are read only at start."""
         secret = self._source.credentials
         if secret is None:
             return

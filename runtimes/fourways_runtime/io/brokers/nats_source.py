@@ -208,8 +208,7 @@ class NatsEvents:
         return leads
 
     def _lost(self, error: Exception) -> None:
-        """Start again at the next poll; raise if the server stays unavailable or the stream is
-        gone."""
+        """Start again at the next poll; raise if the server stays away or the stream is gone."""
         self._subscription = None
         now = monotonic()
         if self._client is not None and not self._client.is_connected:

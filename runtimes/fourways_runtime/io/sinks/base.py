@@ -32,8 +32,7 @@ class SinkChunk(Protocol):
 
 
 class PredictionSink(Protocol):
-    """The destination of the predictions of one run. Every call may raise ConfigError or
-    Unavailable."""
+    """The destination of one run's predictions. Every call may raise ConfigError or Unavailable."""
 
     def begin(self) -> None:
         """Check that the destination is writable, and prepare it. Each worker calls this."""
