@@ -94,8 +94,7 @@ class KafkaEvents:
             | {
                 "group.id": self._group,
                 "enable.auto.commit": False,
-                # A position that is not in the log must be investigated, not replaced by another
-                # one.
+                # A position that is not in the log must be investigated, not replaced.
                 "auto.offset.reset": "error",
                 "partition.assignment.strategy": "cooperative-sticky",
                 # A dead worker keeps its partitions for this long.

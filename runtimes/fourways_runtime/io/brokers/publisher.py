@@ -1,6 +1,6 @@
 """The publisher of the gateway's events: requests without a stored answer.
 
-An event is durable when ``publish`` returns, and the broker has returned its position. The broker's
+An event is durable when ``publish`` returns, and the broker has reported its position. The broker's
 own deduplication is used if it has one: for NATS, the idempotency key (``ce-id``) is the message's
 id.
 """

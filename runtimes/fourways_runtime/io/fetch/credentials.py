@@ -38,7 +38,7 @@ class Credentials:
         return self._values.get(key) or None
 
     def pair(self, first: str, second: str) -> tuple[str, str] | None:
-        """Return two keys that belong together; None without both. Raises ConfigError for one."""
+        """Return a pair of keys; None without both. Raises ConfigError if only one is there."""
         one, other = self.get(first), self.get(second)
         if one is not None and other is not None:
             return one, other

@@ -7,7 +7,8 @@ deleted, not truncated: a TRUNCATE shows an empty table to readers with an older
 
 Columns, types, privileges and the unique index are checked before the first row is scored. The rows
 that the table accepted are counted before the transaction ends: a trigger, a rule or row security
-drops rows without an error. Every wait for a lock is limited, and the error names its holder.
+drops rows without an error. Every wait for a lock is limited, and the error names the holder of the
+lock.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ BATCH_ROWS = 16_384
 """Maximum rows per batch: enough for onnxruntime to reach its best throughput."""
 
 BATCH_BYTES = 32 * 2**20
-"""Approximate bytes per batch, by default."""
+"""Approximate default size of a batch in bytes."""
 
 
 def rows_at_once(contract: Contract, batch_bytes: int, row_bytes: int = 0) -> int:
@@ -44,7 +44,7 @@ def open_table(
 ) -> Table:
     """Return a table with the contract's columns, and ``more``: the watermark columns.
 
-    A batch has about ``batch_bytes`` at most.
+    A batch has at most about ``batch_bytes`` bytes.
 
     The files are inspected when the table is cut into splits: a worker that reads only some of them
     need not know the others.

@@ -1,10 +1,10 @@
 """Tables in CSV (RFC 4180, with a header), optionally compressed.
 
-Cells are read as bytes and converted to the contract's types afterwards, so an invalid cell rejects
-its row and does not fail the run; the same holds for a row with too many or too few cells. An empty
-cell is missing, a quoted empty one is an empty text. The reader is Arrow's streaming reader: its
-dataset reader would fill columns that a file does not have with nulls, and would not say which row
-was bad.
+Cells are read as bytes and converted to the contract's types afterwards, so an invalid cell causes
+only its row to be rejected and does not fail the run; the same holds for a row with too many or too
+few cells. An empty cell is missing, a quoted empty one is an empty text. The reader is Arrow's
+streaming reader: its dataset reader would fill columns that a file does not have with nulls, and
+would not say which row was bad.
 
 Damage that swallows rows is more than one bad row: see :mod:`.csv_damage`.
 """

@@ -251,8 +251,7 @@ class Files:
             except pa.ArrowException as error:
                 raise SourceError(f"{name}: {_line(error)}") from None
             except OSError as error:
-                # Arrow's own error for damaged files has no number; errors of the operating system
-                # do.
+                # Arrow's own errors, for damaged files, have no number; the operating system's do.
                 if type(error) is OSError and error.errno is None:
                     raise SourceError(f"{name}: {_line(error)}") from None
                 raise

@@ -1,11 +1,11 @@
 """Tables in JSON Lines: one object per line, lists for shaped inputs, optionally compressed.
 
-A line that is not an object rejects its row and does not fail the run; the reason names the line.
-Arrow parses the lines, a block at a time, if its result is exactly what the JSON says; any other
-block is parsed line by line, and a value that is not clearly of the contract's type is passed on as
-JSON for the decoder to judge. The position of a row is that of its line; empty lines leave gaps. A
-column that is missing in a line is null. A large file is cut at line ends, unless it is compressed;
-lines are counted from the start of a part.
+A line that is not an object is rejected and does not fail the run; the reason names the line. Arrow
+parses the lines, a block at a time, if its result is exactly what the JSON says; any other block is
+parsed line by line, and a value that is not clearly of the contract's type is passed on as JSON for
+the decoder to judge. The position of a row is that of its line; empty lines leave gaps. A column
+that is missing in a line is null. A large file is cut at line ends, unless it is compressed; lines
+are counted from the start of a part.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def kind_of(cells: Cells) -> str | None:
         if _cast(texts, kind) is not None:
             return kind
         if 2 * sum(_cast(text, kind) is not None for text in some) > len(some):
-            return kind  # A bad value among them rejects only its row.
+            return kind  # If some values are bad, only their rows are rejected.
     return TEXT
 
 
