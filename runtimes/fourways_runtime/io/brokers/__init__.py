@@ -1,1 +1,1 @@
-"""Brokers: where events come from and where they are published to, one client and source each."""
+"""Brokers: the sources and destinations of events, each with its own client."""

@@ -1,7 +1,7 @@
-"""What source and publisher share of Kafka: settings from a Secret, messages of errors, the topic.
+"""The common part of the Kafka source and publisher: settings, error messages, the topic.
 
-A Secret's files are named as librdkafka names its properties. Only those of authentication and TLS
-are taken: others would let a Secret load a library or read a file.
+The files of a Secret are named after librdkafka's properties. Only those for authentication and TLS
+are accepted: others would let a Secret load a library or read a file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROPERTIES = frozenset(
         "ssl.endpoint.identification.algorithm",
     }
 )
-"""What may stand in a Secret."""
+"""Properties allowed in a Secret."""
 
 _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 _REFUSED = (
@@ -47,17 +47,17 @@ _log = logging.getLogger("fourways.kafka")
 
 
 class BrokerFailure:
-    """What librdkafka last reported of its connections, for the message of a failure."""
+    """The last failure of its connections that librdkafka reported, for error messages."""
 
     def __init__(self) -> None:
         self._text = ""
         self.since: float | None = None
-        """When all brokers went away; None while one is there."""
+        """When all brokers became unavailable; None while at least one is available."""
 
         self.login_refused = False
 
     def heard(self, error: KafkaError) -> None:
-        """Take note; librdkafka calls this from within a poll."""
+        """Record an error; librdkafka calls this from within a poll."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             if self.since is None:
                 self.since = monotonic()
@@ -66,20 +66,20 @@ class BrokerFailure:
             self.login_refused = error.code() in _REFUSED
 
     def ended(self) -> None:
-        """Note that a broker answers."""
+        """Record that a broker responds."""
         self.since = None
         self.login_refused = False
 
     def described(self, error: KafkaError) -> str:
-        """Return the most specific text there is."""
+        """Return the most specific text available."""
         return (self._text or error.str())[:300]
 
 
 def settings(source: KafkaSource, paths: Paths, failure: BrokerFailure) -> dict[str, Any]:
-    """Return the settings of every client of this broker.
+    """Return the common settings of all clients of this broker.
 
     Raises:
-        ConfigError: the Secret is missing, or holds what may not be set.
+        ConfigError: the Secret is missing, or contains a property that is not allowed.
 
     """
     found: dict[str, Any] = {
@@ -118,12 +118,12 @@ def look_up(client: Any, source: KafkaSource, failure: BrokerFailure, seconds: f
     """Return the topic's metadata, and the cluster's id (blocking).
 
     Raises:
-        BrokerUnavailable: no broker answers, or it refuses us.
-        TopicNotFound: there is no such topic.
+        BrokerUnavailable: no broker responds, or it refuses the login.
+        TopicNotFound: the topic does not exist.
 
     """
     try:
-        # Of all topics: to be asked for one makes some brokers create it.
+        # For all topics: a request for a single one makes some brokers create it.
         metadata = client.list_topics(timeout=seconds)
     except KafkaException as error:
         raise unavailable(error, source, failure) from None
@@ -135,7 +135,7 @@ def look_up(client: Any, source: KafkaSource, failure: BrokerFailure, seconds: f
 
 
 def missing(source: KafkaSource) -> TopicNotFound:
-    """Return the error for a topic that is not there."""
+    """Return the error for a topic that does not exist."""
     return TopicNotFound(
         f"Kafka at {source.bootstrap_servers} has no topic {source.topic}, or hides it; create it"
     )
@@ -144,7 +144,7 @@ def missing(source: KafkaSource) -> TopicNotFound:
 def unavailable(
     error: KafkaException, source: KafkaSource, failure: BrokerFailure
 ) -> BrokerUnavailable | TopicNotFound:
-    """Return an error of librdkafka's in our words."""
+    """Translate an error of librdkafka."""
     code = error.args[0]
     if code.code() in _ABSENT:
         return missing(source)
@@ -161,7 +161,7 @@ def unavailable(
 
 
 def is_absent(error: KafkaError) -> bool:
-    """Tell whether an error means that the topic is not there."""
+    """Tell whether an error means that the topic does not exist."""
     return error.code() in _ABSENT
 
 

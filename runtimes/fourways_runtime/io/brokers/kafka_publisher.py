@@ -18,13 +18,13 @@ from .kafka_client import BrokerFailure, look_up, settings, unavailable
 from .publisher import PUBLISH_SECONDS
 
 MAX_EVENT_BYTES = 1_000_000
-"""What the client takes (librdkafka's message.max.bytes); brokers take about as much by default."""
+"""The client's limit (librdkafka's message.max.bytes); the brokers' default is about the same."""
 
 _log = logging.getLogger("fourways.kafka")
 
 
 class KafkaPublisher:
-    """Publishes to a topic, with acks from all replicas in sync."""
+    """Publishes to a topic, with acks from all in-sync replicas."""
 
     def __init__(self, source: KafkaSource, paths: Paths) -> None:
         self._source = source
@@ -35,7 +35,7 @@ class KafkaPublisher:
         self._stop = threading.Event()
 
     async def connect(self) -> None:
-        """Connect now rather than when the first event comes."""
+        """Connect now rather than for the first event."""
         await self._opened()
 
     async def publish(
@@ -69,7 +69,7 @@ class KafkaPublisher:
                 f"Kafka at {self._source.bootstrap_servers} takes events too slowly"
             ) from None
         try:
-            # Its own limit is message.timeout.ms, unless the thread that polls it is gone.
+            # Normally message.timeout.ms applies, unless the polling thread has ended.
             return await asyncio.wait_for(delivered, 2 * PUBLISH_SECONDS)
         except TimeoutError:
             self._discard(producer)
@@ -78,11 +78,11 @@ class KafkaPublisher:
             ) from None
         except BrokerUnavailable as error:
             if error.login_refused:
-                self._discard(producer)  # The next one reads the Secret again.
+                self._discard(producer)  # The next producer reads the Secret again.
             raise
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._stop.set()
         if self._producer is not None:
             await asyncio.to_thread(self._producer.flush, PUBLISH_SECONDS)
@@ -116,7 +116,7 @@ class KafkaPublisher:
             "message.timeout.ms": int(PUBLISH_SECONDS * 1000),
             "socket.timeout.ms": int(PUBLISH_SECONDS * 1000),
             "message.max.bytes": MAX_EVENT_BYTES,
-            # As other clients do it, so that a key's events are in one partition whoever wrote.
+            # As in other clients, so that a key's events share a partition whoever writes them.
             "partitioner": "murmur2_random",
         }
         producer = Producer(found)
@@ -124,7 +124,7 @@ class KafkaPublisher:
         return producer
 
     def _poll(self, producer: Producer) -> None:
-        """Let confirmations come in. What fails here must not leave a publisher without any."""
+        """Process confirmations. An error here must not leave the publisher without a poller."""
         try:
             while not self._stop.is_set() and (self._producer in (None, producer)):
                 producer.poll(0.2)
@@ -136,5 +136,5 @@ class KafkaPublisher:
 def _place(message: Message) -> EventPosition | None:
     partition, offset = message.partition(), message.offset()
     if partition is None or offset is None or offset < 0:
-        return None  # A retry found it written already: where, no broker says.
+        return None  # A retry found it already written; the broker does not report where.
     return EventPosition(partition, offset)

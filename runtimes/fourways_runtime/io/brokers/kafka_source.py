@@ -1,9 +1,9 @@
 """Events from a Kafka topic.
 
-Owns librdkafka's traps: partitions are started at the store's positions from within the rebalance
-callback; the poll loop never stops, partitions are paused instead; offsets go to the broker only
-for those who watch a group's lag there; and a position that the log does not have is an error to be
-looked into, never a silent jump to another one.
+This module avoids the pitfalls of librdkafka: partitions start at the store's positions, set within
+the rebalance callback; the poll loop never stops, and partitions are paused instead; offsets are
+committed to the broker only so that a group's lag can be monitored there; and a position that the
+log does not contain is an error to be investigated, never a silent jump to another one.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ from .source import (
 )
 
 _TELL_SECONDS = 5.0
-"""Between two commits of offsets to the broker."""
+"""Seconds between two commits of offsets to the broker."""
 
 _RECONNECT_SECONDS = 1.0
-"""Between two attempts to reach a broker that is away."""
+"""Seconds between two attempts to reach a broker that is unavailable."""
 
 _ASK_SECONDS = 2.0
 
@@ -88,19 +88,19 @@ class KafkaEvents:
         self._gone: TopicNotFound | None = None
 
     def open(self, seconds: float) -> None:
-        """Connect and look the topic up."""
+        """Connect and look up the topic."""
         self._consumer = Consumer(
             self._settings
             | {
                 "group.id": self._group,
                 "enable.auto.commit": False,
-                # A position that is not in the log is looked into, not replaced by another one.
+                # A position that is not in the log must be investigated, not replaced.
                 "auto.offset.reset": "error",
                 "partition.assignment.strategy": "cooperative-sticky",
-                # A worker that died keeps its partitions this long.
+                # A dead worker keeps its partitions for this long.
                 "session.timeout.ms": 6000,
                 "heartbeat.interval.ms": 1500,
-                # The default of a second starves a fast worker.
+                # The default of one second starves a fast worker.
                 "fetch.queue.backoff.ms": 5,
                 "fetch.wait.max.ms": 100,
                 "queued.min.messages": 20_000,
@@ -145,7 +145,7 @@ class KafkaEvents:
         )
 
     def bounds(self, partition: int) -> LogBounds:
-        """Ask the broker which positions there are."""
+        """Request the range of positions from the broker."""
         place = TopicPartition(self._source.topic, partition)
         try:
             return LogBounds(*self._consumer.get_watermark_offsets(place, timeout=5.0))
@@ -173,34 +173,34 @@ class KafkaEvents:
         )
 
     def idle(self, seconds: float) -> None:
-        """Let time pass with all partitions paused."""
+        """Wait with all partitions paused."""
         places = self._consumer.assignment()
         self._consumer.pause(places)
         try:
             late = self._consumed(1, seconds)
-            if late:  # Given just before the pause: it is to come again.
+            if late:  # Delivered just before the pause: it must be delivered again.
                 self.seek({m.partition() or 0: m.offset() or 0 for m in late[::-1]})
         finally:
             self._consumer.resume(self._consumer.assignment())
 
     def held(self) -> Sequence[int]:
-        """Return the partitions this worker has."""
+        """Return the partitions of this worker."""
         return sorted(self._held)
 
     def seek(self, positions: Mapping[int, int]) -> None:
-        """Go on from these positions."""
+        """Continue from these positions."""
         places = self._places({p: at for p, at in positions.items() if p in self._held})
-        # Unlike a seek, this cannot come too early, and drops what was fetched ahead.
+        # Unlike a seek, this cannot come too early, and it drops prefetched events.
         self._consumer.incremental_unassign(places)
         self._consumer.incremental_assign(places)
 
     def passed(self, positions: Mapping[int, int]) -> None:
-        """Take note; the broker is told every few seconds."""
+        """Record positions; they are committed to the broker every few seconds."""
         self._passed.update(positions)
 
     def newest(self) -> Mapping[int, int]:
-        """Ask the broker for the newest positions."""
-        # Not the consumer's own figures: those stand still while its partitions are paused.
+        """Request the newest positions from the broker."""
+        # Not the consumer's own figures: those do not advance while its partitions are paused.
         places = [TopicPartition(self._source.topic, partition) for partition in list(self._held)]
         if not places:
             return {}
@@ -219,7 +219,7 @@ class KafkaEvents:
             raise BrokerUnavailable(self._silent()) from None
 
     def check(self) -> None:
-        """Ask the broker whether the topic is the one it was."""
+        """Check with the broker that the topic is still the same one."""
         try:
             number = self._topic_id(_ASK_SECONDS)
         except KafkaException as error:
@@ -234,7 +234,7 @@ class KafkaEvents:
         self._replaced = not self.identity.endswith(f"/{number}")
 
     def problem(self) -> str:
-        """Return why no events can be read now, as far as is known."""
+        """Return the known reason why no events can be read now."""
         if self._absent.since is not None:
             return str(missing(self._source))
         if self._broker_failure.since is None:
@@ -253,7 +253,7 @@ class KafkaEvents:
         return described[topic].result(seconds + 1).topic_id
 
     def _note_absence(self, found: TopicNotFound) -> None:
-        """Give whoever deleted the topic the time to make it anew."""
+        """Record that the topic is gone, but allow time for it to be recreated."""
         now = monotonic()
         if self._absent.since is None:
             self._absent.since = now
@@ -282,7 +282,7 @@ class KafkaEvents:
         if error is None:
             return
         if error.code() in _OUT_OF_RANGE:
-            with suppress(BrokerUnavailable):  # The bounds are asked for next, with patience.
+            with suppress(BrokerUnavailable):  # The bounds are requested next, with retries.
                 self.check()
             self._raise_findings()
             raise PositionsOutOfRange(f"partition {message.partition()}: {error.str()}")
@@ -292,7 +292,7 @@ class KafkaEvents:
             _log.warning("Kafka: %s", error.str())
 
     def _look(self) -> None:
-        """Do what is to be done now and then."""
+        """Do the periodic work: commit offsets and reconnect."""
         now = monotonic()
         if now - self._told > _TELL_SECONDS:
             self._told = now
@@ -302,7 +302,7 @@ class KafkaEvents:
             self._reach(now)
 
     def _reach(self, now: float) -> None:
-        """Ask for a broker that is away, with the login that is in the Secret now."""
+        """Try to reach a broker that is unavailable, with the Secret's current login."""
         self._read_login()
         try:
             look_up(self._consumer, self._source, self._broker_failure, _ASK_SECONDS)
@@ -314,7 +314,7 @@ class KafkaEvents:
                 raise
 
     def _read_login(self) -> None:
-        """Take user and password from the Secret again; the rest of it is read at the start."""
+        """Read user and password from the Secret again; other properties are read only at start."""
         secret = self._source.credentials
         if secret is None:
             return

@@ -1,7 +1,7 @@
-"""What source and publisher share of NATS: the connection, credentials from a Secret, the stream.
+"""The common part of the NATS source and publisher: connection, credentials, stream.
 
-A Secret may hold ``user.creds`` (a JWT and its seed), ``nkey.seed``, ``token``, ``username`` with
-``password``, and for TLS ``ca.crt``, ``tls.crt`` and ``tls.key``.
+A Secret may contain ``user.creds`` (a JWT and its seed), ``nkey.seed``, ``token``, ``username``
+with ``password``, and for TLS ``ca.crt``, ``tls.crt`` and ``tls.key``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fourways_runtime.errors import (
 )
 
 KEY_HEADER = "fourways-key"
-"""Header with an event's key, percent-encoded: NATS has no keys of its own."""
+"""Header with an event's key, percent-encoded: NATS itself has no keys."""
 
 _NAMES = frozenset(
     {"user.creds", "nkey.seed", "token", "username", "password", "ca.crt", "tls.crt", "tls.key"}
@@ -40,13 +40,14 @@ _log = logging.getLogger("fourways.nats")
 
 
 async def connect(source: NatsSource, paths: Paths, seconds: float) -> Client:
-    """Connect, with the login that is in the Secret now.
+    """Connect with the Secret's current login.
 
-    The client reconnects by itself with the same login; who finds it disconnected connects anew.
+    The client reconnects by itself with the same login; a caller that finds it disconnected makes a
+    new connection.
 
     Raises:
-        ConfigError: the Secret is missing or makes no sense.
-        BrokerUnavailable: no server answers, or it refuses the login.
+        ConfigError: the Secret is missing or invalid.
+        BrokerUnavailable: no server responds, or it refuses the login.
 
     """
     options = _credentials(source, paths)
@@ -65,7 +66,7 @@ async def connect(source: NatsSource, paths: Paths, seconds: float) -> Client:
                 connect_timeout=max(1, int(seconds)),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=1,
-                # A server that hangs is noticed after three of these.
+                # A hanging server is detected after three of these.
                 ping_interval=5,
                 **options,
             ),
@@ -76,11 +77,11 @@ async def connect(source: NatsSource, paths: Paths, seconds: float) -> Client:
 
 
 async def stream_info(client: Client, source: NatsSource, seconds: float) -> StreamInfo:
-    """Return what the server says of the stream.
+    """Return the server's information about the stream.
 
     Raises:
-        TopicNotFound: there is no such stream, or it does not hold the subject.
-        BrokerUnavailable: the server does not answer, or has no JetStream.
+        TopicNotFound: the stream does not exist, or does not contain the subject.
+        BrokerUnavailable: the server does not respond, or has no JetStream.
 
     """
     try:
@@ -101,11 +102,11 @@ async def stream_info(client: Client, source: NatsSource, seconds: float) -> Str
 
 
 def check_retention(source: NatsSource, info: StreamInfo) -> None:
-    """Refuse a stream that deletes events on delivery.
+    """Reject a stream that deletes events on delivery.
 
-    The position in the store acknowledges an event, not the broker: a consumer that the broker
-    waits for would have to acknowledge after the write, and with interest retention an event that
-    comes while no worker runs is deleted at once.
+    An event is acknowledged by the position in the store, not to the broker: if the broker waited
+    for a consumer, the consumer would have to acknowledge after the write, and with interest
+    retention an event that arrives while no worker runs is deleted at once.
 
     Raises:
         RetentionLosesEvents: retention is by interest or as a work queue.
@@ -122,7 +123,7 @@ def check_retention(source: NatsSource, info: StreamInfo) -> None:
 
 
 def unavailable(source: NatsSource, error: object) -> BrokerUnavailable:
-    """Return an error of the client's in our words."""
+    """Translate an error of the client."""
     text = _text(error)
     refused = isinstance(error, nats.errors.AuthorizationError) or "uthorization" in text
     verb = "does not answer"
@@ -140,17 +141,17 @@ def _text(error: object) -> str:
 
 
 def key_text(key: bytes) -> str:
-    """Write a key as a header's value."""
+    """Encode a key as a header value."""
     return quote_from_bytes(key)
 
 
 def key_bytes(text: str | None) -> bytes | None:
-    """Read a key from a header's value."""
+    """Decode a key from a header value."""
     return None if text is None else unquote_to_bytes(text)
 
 
 def literal(subject: str) -> str:
-    """Return a subject to publish to: where it has wildcards, one that they match."""
+    """Return a subject for publishing: if it has wildcards, one that they match."""
     return ".".join("fourways" if part in ("*", ">") else part for part in subject.split("."))
 
 

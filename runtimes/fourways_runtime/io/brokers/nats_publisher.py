@@ -31,13 +31,13 @@ class NatsPublisher:
         self._client: Client | None = None
         self._subject = literal(source.subject)
         self._stream: str | None = source.stream
-        """Which stream takes our events, if that is known; a mirror's are taken by its origin."""
+        """The stream that accepts our events, if known; for a mirror it is the mirror's origin."""
 
         self._numbered = True
-        """The position is the one in our stream."""
+        """Whether the acknowledged position is one in our stream."""
 
     async def connect(self) -> None:
-        """Connect now rather than when the first event comes."""
+        """Connect now rather than for the first event."""
         await self._opened()
 
     async def publish(
@@ -73,7 +73,7 @@ class NatsPublisher:
         return EventPosition(0, taken.seq) if self._numbered else None
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -81,7 +81,7 @@ class NatsPublisher:
     async def _opened(self) -> Client:
         async with self._opening:
             if self._client is None or not self._client.is_connected:
-                if self._client is not None:  # It would reconnect with the login it has.
+                if self._client is not None:  # It would reconnect with its old login.
                     await self._client.close()
                     self._client = None
                 client = await connect(self._source, self._paths, PUBLISH_SECONDS)
@@ -90,7 +90,7 @@ class NatsPublisher:
                 except BaseException:
                     await client.close()
                     raise
-                if config.mirror is not None:  # It keeps the numbers of its origin.
+                if config.mirror is not None:  # A mirror keeps the sequence numbers of its origin.
                     self._stream = config.mirror.name
                 elif config.sources:
                     self._stream, self._numbered = None, False
@@ -98,7 +98,7 @@ class NatsPublisher:
             return self._client
 
     async def _missing(self, client: Client) -> None:
-        """Say that the stream is gone, where it is."""
+        """Raise TopicNotFound if the stream is gone."""
         await stream_info(client, self._source, PUBLISH_SECONDS)
 
 

@@ -1,9 +1,10 @@
 """Events from a NATS JetStream stream: one partition, whose positions are the stream's sequence.
 
-The consumer acknowledges nothing, and the server forgets it when we are gone: the store says where
-to start. What is delivered to it is numbered without gaps; where a number is missing (a connection
-broke, the server was away) a new consumer starts at what came last. One worker of a stream leads
-and the others stand by; the lead is kept by asking for it again every few seconds.
+The consumer acknowledges nothing, and the server removes it after we disconnect: the store
+determines where to start. Deliveries to it are numbered without gaps; if a number is missing (a
+connection broke, the server was unavailable), a new consumer starts after the last event received.
+One worker of a stream is the leader and the others stand by; the leader renews its lead every few
+seconds.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ _ASK_SECONDS = 5.0
 _CHECK_SECONDS = 2.0
 _STAND_BY_SECONDS = 0.5
 _LEAD_SECONDS = 5.0
-"""The lead is asked for again after this long: it ends with the store's connection."""
+"""Seconds after which the lead is renewed: it ends with the store's connection."""
 
 _QUIET_SECONDS = 5.0
-"""After this long without an event the server is asked whether it still knows our consumer."""
+"""Seconds without an event after which the server is asked whether our consumer still exists."""
 
 _GONE = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 T = TypeVar("T")
@@ -74,25 +75,25 @@ class NatsEvents:
         self._client: Client | None = None
         self._subscription: JetStreamContext.PullSubscription | None = None
         self._consumer = ""
-        """Name of our consumer, while there may be one."""
+        """Name of our consumer, if there may be one."""
 
         self._leading = False
         self._led = 0.0
         self._next = 0
         self._number = 0
-        """Of the last event delivered to our consumer."""
+        """Number of the last event delivered to our consumer."""
 
         self._heard = 0.0
         self._away: float | None = None
         self._why = ""
         self._found: SourceError | SourceReplaced | None = None
-        """What a check found out, for the next poll to raise."""
+        """The finding of a check, which the next poll raises."""
 
         self._absent = Outage(ABSENT_SECONDS)
         threading.Thread(target=self._loop.run_forever, name="nats", daemon=True).start()
 
     def open(self, seconds: float) -> None:
-        """Connect and look the stream up."""
+        """Connect and look up the stream."""
         self._wait(self._connected(seconds))
         assert self._client is not None  # noqa: S101
         info = self._wait(stream_info(self._client, self._source, seconds))
@@ -104,7 +105,7 @@ class NatsEvents:
         self._listener = listener
 
     def bounds(self, partition: int) -> LogBounds:
-        """Ask the server which positions there are."""
+        """Request the range of positions from the server."""
         try:
             self._wait(self._connected(_ASK_SECONDS))
             info = self._info(_ASK_SECONDS)
@@ -133,15 +134,15 @@ class NatsEvents:
         return _events(messages) if messages else None
 
     def idle(self, seconds: float) -> None:
-        """Let time pass: a pull consumer is given nothing it did not ask for."""
+        """Wait: a pull consumer receives only what it requests."""
         sleep(seconds)
 
     def held(self) -> Sequence[int]:
-        """Return the one partition, where this worker leads."""
+        """Return the one partition if this worker is the leader."""
         return [0] if self._leading else []
 
     def seek(self, positions: Mapping[int, int]) -> None:
-        """Go on from this position, if we still lead."""
+        """Continue from this position, if we are still the leader."""
         self._subscription = None
         if 0 in positions:
             self._next = positions[0]
@@ -150,10 +151,10 @@ class NatsEvents:
                 self._listener.revoked([0])
 
     def passed(self, positions: Mapping[int, int]) -> None:
-        """Nothing: the consumer acknowledges nothing."""
+        """Do nothing: the consumer acknowledges nothing."""
 
     def newest(self) -> Mapping[int, int]:
-        """Ask the server for the newest position of the subject."""
+        """Request the newest position of the subject from the server."""
         if not self._leading:
             return {}
         try:
@@ -162,7 +163,7 @@ class NatsEvents:
             raise unavailable(self._source, error) from None
 
     def check(self) -> None:
-        """Ask the server whether the stream is the one it was, and keeps its events."""
+        """Check that the stream is still the same one and keeps its events."""
         try:
             info = self._info(_CHECK_SECONDS)
             check_retention(self._source, info)
@@ -177,14 +178,14 @@ class NatsEvents:
             self._found = self._replaced()
 
     def problem(self) -> str:
-        """Return why no events can be read now, as far as is known."""
+        """Return the known reason why no events can be read now."""
         connected = self._client is not None and self._client.is_connected
         if self._away is None and self._absent.since is None and connected:
             return ""
         return self._why or f"NATS at {self._source.servers} is disconnected"
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         with suppress(*_GONE):
             self._wait(asyncio.wait_for(self._disconnected(), 2))
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -207,11 +208,11 @@ class NatsEvents:
         return leads
 
     def _lost(self, error: Exception) -> None:
-        """Begin anew with the next poll; end where the server stays away or the stream is gone."""
+        """Start again at the next poll; raise if the server stays away or the stream is gone."""
         self._subscription = None
         now = monotonic()
         if self._client is not None and not self._client.is_connected:
-            self._wait(self._disconnected())  # The next poll connects, with the Secret of then.
+            self._wait(self._disconnected())  # The next poll connects, with the current Secret.
         if isinstance(error, BrokerUnavailable | TopicNotFound):
             known: BrokerUnavailable | TopicNotFound = error
         else:
@@ -227,7 +228,7 @@ class NatsEvents:
         sleep(_STAND_BY_SECONDS)
 
     def _note_absence(self, error: TopicNotFound) -> None:
-        """Give whoever deleted the stream the time to make it anew."""
+        """Record that the stream is gone, but allow time for it to be recreated."""
         now = monotonic()
         if self._absent.since is None:
             self._absent.since = now
@@ -252,7 +253,7 @@ class NatsEvents:
     # ---- on the client's event loop
 
     async def _connected(self, seconds: float) -> Client:
-        """Return a connected client. One that lost its server is replaced: its login may be old."""
+        """Return a connected client. A disconnected one is replaced: its login may be outdated."""
         client = self._client
         if client is None or not client.is_connected:
             await self._disconnected()
@@ -267,7 +268,7 @@ class NatsEvents:
 
     async def _fetched(self, most: int, wait: float, gather: float) -> list[Msg]:
         if self._client is not None and not self._client.is_connected:
-            raise nats.errors.ConnectionClosedError  # A fetch would wait for nothing.
+            raise nats.errors.ConnectionClosedError  # A fetch would wait in vain.
         subscription = self._subscription or await self._subscribed()
         messages: list[Msg] = []
         try:
@@ -281,7 +282,7 @@ class NatsEvents:
         for message in messages:
             about = message.metadata
             if about.sequence.consumer != self._number + 1:
-                self._subscription = None  # Something was lost on the way: begin anew after these.
+                self._subscription = None  # An event was lost: start again after these.
                 break
             self._number += 1
             self._next = about.sequence.stream + 1
@@ -304,7 +305,7 @@ class NatsEvents:
             )
         jetstream = client.jetstream(timeout=_ASK_SECONDS)
         if self._consumer:
-            with suppress(*_GONE):  # The server forgets it by itself, only later.
+            with suppress(*_GONE):  # Otherwise the server removes it by itself, but later.
                 await jetstream.delete_consumer(self._source.stream, self._consumer)
         made = await jetstream.add_consumer(
             self._source.stream,
@@ -327,7 +328,7 @@ class NatsEvents:
         return self._subscription
 
     async def _last(self) -> int:
-        """Return one past the last event of the subject."""
+        """Return the position after the last event of the subject."""
         client, subscription = self._client, self._subscription
         if client is None:
             raise nats.errors.ConnectionClosedError

@@ -1,7 +1,7 @@
-"""Events as the gateway publishes them: a request without a stored answer.
+"""The publisher of the gateway's events: requests without a stored answer.
 
-An event is durable when ``publish`` returns, and the broker has said where it is. The broker's own
-de-duplication is used where it has one: NATS takes the idempotency key (``ce-id``) as the message's
+An event is durable when ``publish`` returns, and the broker has reported its position. The broker's
+own deduplication is used if it has one: for NATS, the idempotency key (``ce-id``) is the message's
 id.
 """
 
@@ -13,14 +13,14 @@ from typing import Protocol
 from ..store.streams.stream import EventPosition
 
 PUBLISH_SECONDS = 2.0
-"""How long a broker has to take an event."""
+"""Maximum time in seconds for a broker to accept an event."""
 
 
 class Publisher(Protocol):
     """Publishes events to one source (asyncio, one event loop)."""
 
     async def connect(self) -> None:
-        """Connect now rather than when the first event comes. Raises as :meth:`publish`."""
+        """Connect now rather than for the first event. Raises as :meth:`publish`."""
         ...
 
     async def publish(
@@ -28,18 +28,19 @@ class Publisher(Protocol):
     ) -> EventPosition | None:
         """Publish an event; it is durable on return.
 
-        Returns its place, or that of the one before it where the broker dropped it for having
-        the same id; None where the broker did not say.
+        Returns its position, or that of the earlier event if the broker dropped this one as a
+        duplicate id; None if the broker did not report it.
 
         Raises:
             BrokerUnavailable, TopicNotFound: within about two seconds. The event may have been
-                taken all the same.
-            EventTooLarge: the broker takes no event of this size; the message names the limit.
-            ConfigError: the Secret makes no sense.
+                accepted nevertheless.
+            EventTooLarge: the broker does not accept an event of this size; the message names the
+                limit.
+            ConfigError: the Secret is invalid.
 
         """
         ...
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         ...

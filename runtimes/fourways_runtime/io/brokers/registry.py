@@ -1,8 +1,8 @@
-"""Every broker that streams can be read from, each registered once.
+"""All brokers that streams can be read from, each registered once.
 
-A broker is a block of the manifest's ``streaming.source`` (a field of
-:class:`fourways_api.modes.StreamSource`), and what opens it here. Each broker's client is imported
-only where it is used.
+A broker consists of a block of the manifest's ``streaming.source`` (a field of
+:class:`fourways_api.modes.StreamSource`), and the functions here that open it. Each broker's client
+is imported only when it is used.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ class BrokerKind:
     """The field of StreamSource that holds its settings."""
 
     open_source: Callable[[Any, StreamConfig], EventSource]
-    """Make a source of the broker's settings and a worker's configuration, not connected yet."""
+    """Make a source from the broker's settings and a worker's configuration, not connected yet."""
 
     open_publisher: Callable[[Any, Paths], Publisher]
-    """Make a publisher of the broker's settings; it connects when it is first used."""
+    """Make a publisher from the broker's settings; it connects when it is first used."""
 
 
 BROKERS: dict[str, BrokerKind] = {}
 
 
 def register(broker: BrokerKind) -> None:
-    """Make a kind of broker known."""
+    """Register a kind of broker."""
     BROKERS[broker.name] = broker
 
 
 def new_source(config: StreamConfig) -> EventSource:
-    """Return the source of a configuration, not connected yet."""
+    """Return the source for a configuration, not connected yet."""
     source = config.streaming.source
     return BROKERS[source.broker_name()].open_source(source.broker(), config)
 

@@ -1,11 +1,11 @@
-"""A source of events, as the worker sees it, whichever broker is behind.
+"""The interface of a source of events for the worker, whatever the broker.
 
-A source gives events in order within a partition, from the positions it is told. It acknowledges
-nothing: the store knows what was done.
+A source delivers events in order within a partition, from the positions it is given. It
+acknowledges nothing: the store records what was done.
 
-What is known of a broker's object (that it is there, which one it is, how it keeps its events) is
-looked at again while the worker runs, by :meth:`EventSource.check`: topics and streams are deleted
-and made anew, and their settings are changed, without a word to their readers.
+The state of a broker's topic or stream (whether it exists, its identity, how it keeps its events)
+is checked again while the worker runs, by :meth:`EventSource.check`: topics and streams are deleted
+and recreated, and their settings change, without notice to their readers.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from ..store.streams.stream import DeadLetter
 Headers = tuple[tuple[str, bytes], ...]
 
 OUTAGE_SECONDS = 60.0
-"""How long a running worker waits for a broker or a store that is unavailable."""
+"""Seconds that a running worker waits for a broker or a store that is unavailable."""
 
 ABSENT_SECONDS = 10.0
-"""How long a running worker waits for a topic or stream that is gone: it may be made anew."""
+"""Seconds that a running worker waits for a topic or stream that is gone: it may be recreated."""
 
 
 class SourceReplaced(Exception):
-    """The topic or stream was deleted and made anew: the positions are of another one."""
+    """The topic or stream was deleted and recreated: the positions belong to the old one."""
 
 
 class PositionsOutOfRange(Exception):
-    """The log does not reach to where the worker reads: it was cut off, or restored."""
+    """The log does not contain the worker's position: it was truncated or restored."""
 
 
 class LogBounds(NamedTuple):
-    """Which positions a partition's log holds."""
+    """The positions that a partition's log contains."""
 
     oldest: int
     end: int
-    """One past the newest."""
+    """The position after the newest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Events in the order they came, in columns."""
+    """Events in order of arrival, in columns."""
 
     partitions: Sequence[int]
     positions: Sequence[int]
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
-    """None: the event is a tombstone, and the answer for its key is to be deleted."""
+    """None: the event is a tombstone, and the stored prediction of its key must be deleted."""
 
     headers: Callable[[int], Headers]
-    """Headers of the event at an index, read when they are needed: of dead letters only."""
+    """The headers of the event at an index, read on demand: only dead letters need them."""
 
     time: Callable[[int], float | None] = lambda at: None
-    """When the event at an index was published (s since 1970), if the broker says so."""
+    """When the event at an index was published (s since 1970), if the broker reports it."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -85,18 +85,18 @@ class Events:
 
 
 class PartitionListener(Protocol):
-    """Who works on a source's partitions. Called from within :meth:`EventSource.poll`."""
+    """The user of a source's partitions. Called from within :meth:`EventSource.poll`."""
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Take partitions; return the positions to start from."""
+        """Take over partitions; return the positions to start from."""
         ...
 
     def revoked(self, partitions: Sequence[int]) -> None:
-        """Give partitions up: on return nothing of them is in flight."""
+        """Give partitions up: on return none of their events is in flight."""
         ...
 
     def leads(self) -> bool:
-        """Tell whether this worker leads the stream, of a source that does not assign."""
+        """Tell whether this worker leads the stream, for a source without partition assignment."""
         ...
 
 
@@ -104,79 +104,79 @@ class EventSource(Protocol):
     """A broker's topic or stream.
 
     ``open`` comes first; ``newest``, ``check`` and ``problem`` may be called from any thread, and
-    all else from one.
+    everything else from a single thread.
     """
 
     identity: str
-    """What the positions are of: a topic made anew is another one. Known once it is open."""
+    """What the positions belong to: a recreated topic has another identity. Known after open."""
 
     def open(self, seconds: float) -> None:
-        """Connect and look the topic up.
+        """Connect and look up the topic.
 
         Raises:
-            BrokerUnavailable: no broker answers, or it refuses the login.
-            TopicNotFound: there is no such topic.
-            RetentionLosesEvents: its events do not stay until they are scored.
-            ConfigError: the Secret is missing or makes no sense.
+            BrokerUnavailable: no broker responds, or it refuses the login.
+            TopicNotFound: the topic does not exist.
+            RetentionLosesEvents: its events are not kept until they are scored.
+            ConfigError: the Secret is missing or invalid.
 
         """
         ...
 
     def start(self, listener: PartitionListener) -> None:
-        """Ask for partitions; they are given to the listener while polling."""
+        """Request partitions; the listener receives them during polls."""
         ...
 
     def bounds(self, partition: int) -> LogBounds:
-        """Ask the broker which positions there are. Raises BrokerUnavailable and SourceReplaced."""
+        """Request the range of positions. Raises BrokerUnavailable and SourceReplaced."""
         ...
 
     def poll(self, most: int, wait: float, gather: float) -> Events | None:
         """Wait for events: ``wait`` seconds for the first, ``gather`` for the ``most`` - 1 others.
 
         Raises:
-            BrokerUnavailable: the broker has been away for too long.
-            TopicNotFound: the topic is gone and was not made anew.
+            BrokerUnavailable: the broker has been unavailable for too long.
+            TopicNotFound: the topic is gone and was not recreated.
             RetentionLosesEvents: its settings were changed to ones that lose events.
-            SourceReplaced: the topic was made anew.
+            SourceReplaced: the topic was recreated.
             PositionsOutOfRange: seek to positions within the bounds.
 
         """
         ...
 
     def idle(self, seconds: float) -> None:
-        """Let time pass without taking events, alive in the broker's eyes."""
+        """Wait without taking events, but stay alive for the broker."""
         ...
 
     def held(self) -> Sequence[int]:
-        """Return the partitions this worker has."""
+        """Return the partitions of this worker."""
         ...
 
     def seek(self, positions: Mapping[int, int]) -> None:
-        """Go on from these positions."""
+        """Continue from these positions."""
         ...
 
     def passed(self, positions: Mapping[int, int]) -> None:
-        """Tell the broker how far the store is, for those who watch it there."""
+        """Report the store's positions to the broker, for monitoring there."""
         ...
 
     def newest(self) -> Mapping[int, int]:
-        """Ask the broker for the newest positions, one past the last event, by partition held.
+        """Request the newest positions from the broker, one past the last event, by partition held.
 
         Raises BrokerUnavailable within seconds.
         """
         ...
 
     def check(self) -> None:
-        """Ask the broker whether topic and settings are what they were; :meth:`poll` raises.
+        """Check that the topic and its settings are unchanged; :meth:`poll` raises if they are not.
 
         Raises BrokerUnavailable within seconds.
         """
         ...
 
     def problem(self) -> str:
-        """Return why no events can be read now, as far as is known, or nothing."""
+        """Return the known reason why no events can be read now, or an empty text."""
         ...
 
     def close(self) -> None:
-        """Give the partitions back and let go of the connection."""
+        """Give the partitions back and close the connection."""
         ...

@@ -1,4 +1,4 @@
-"""A read-only fsspec filesystem that cannot leave its folder, by a link no more than by a name."""
+"""A read-only fsspec filesystem that cannot leave its folder, neither by a link nor by a name."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fourways_runtime.errors import FetchRefused
 
 
 class BeneathFileSystem(AbstractFileSystem):  # type: ignore[misc]
-    """Files beneath ``root``. Paths are relative to it; links in it are refused, not followed."""
+    """Files beneath ``root``. Paths are relative to it; links in it are rejected, not followed."""
 
     protocol = "beneath"
     cachable = False
 
     def __init__(self, root: Path, shown: str) -> None:
-        """Read beneath ``root``, told to people as ``shown``."""
+        """Read beneath ``root``, which messages call ``shown``."""
         super().__init__()
         self._root = root
         self._shown = shown
@@ -45,7 +45,7 @@ class BeneathFileSystem(AbstractFileSystem):  # type: ignore[misc]
             os.close(handle)
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """Return what is in a folder; links and other things that are not files are left out."""
+        """Return the entries of a folder; links and special files are left out."""
         name = self._strip_protocol(path)
         handle = self._open_handle(path)
         try:

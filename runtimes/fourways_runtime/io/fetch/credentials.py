@@ -1,6 +1,6 @@
-"""Credentials from a mounted Secret: a folder with one file a key.
+"""Credentials from a mounted Secret: a folder with one file per key.
 
-They are read at each fetch, never kept: the kubelet swaps the files when the Secret rotates.
+They are read for each fetch and never kept: the kubelet replaces the files when the Secret rotates.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ _MAX_BYTES = 1 << 20
 
 
 class Credentials:
-    """The keys of one Secret. It shows its keys and never its values."""
+    """The keys of one Secret. Its representation shows the keys and never the values."""
 
     def __init__(self, values: dict[str, str]) -> None:
         self._values = values
 
     @classmethod
     def read(cls, folder: Path | None) -> Credentials:
-        """Read a mounted Secret; None is no credentials. Raises Unavailable if it is missing."""
+        """Read a mounted Secret, or nothing for None. Raises Unavailable if it is missing."""
         if folder is None:
             return cls({})
         values: dict[str, str] = {}
         try:
-            # The kubelet keeps the files of a Secret in ..data, and links to them.
+            # The kubelet keeps the files of a Secret in ..data, with links to them.
             for file in sorted(folder.iterdir()):
                 if not file.name.startswith(".") and file.is_file():
                     values[file.name] = _text(file)
@@ -34,11 +34,11 @@ class Credentials:
         return cls(values)
 
     def get(self, key: str) -> str | None:
-        """Return the value of a key, None if the Secret has no such key or it is empty."""
+        """Return the value of a key; None if the Secret does not have it or it is empty."""
         return self._values.get(key) or None
 
     def pair(self, first: str, second: str) -> tuple[str, str] | None:
-        """Return two keys that go together, None without both. Raises ConfigError for one alone."""
+        """Return a pair of keys; None without both. Raises ConfigError if only one is there."""
         one, other = self.get(first), self.get(second)
         if one is not None and other is not None:
             return one, other
@@ -47,7 +47,7 @@ class Credentials:
         return None
 
     def require_any(self, *keys: str) -> None:
-        """Raise ConfigError when a Secret is mounted but none of ``keys`` is in it."""
+        """Raise ConfigError if a Secret is mounted but contains none of ``keys``."""
         if self._values and not any(self.get(key) for key in keys):
             raise ConfigError(f"the credentials Secret has none of the keys {', '.join(keys)}")
 

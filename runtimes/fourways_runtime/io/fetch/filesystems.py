@@ -28,12 +28,13 @@ def filesystem(
 ) -> tuple[Any, str]:
     """Return an ``fsspec.AbstractFileSystem`` for a table's URI, and the table's path in it.
 
-    For pyarrow: ``pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))``. Local ones
-    never follow a link and never leave their claim; an http(s) one holds the one file of its URI
-    and needs a server that answers ranges. Every request has the policy's ``timeout_seconds``.
+    For pyarrow: ``pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))``. Local
+    filesystems never follow a link and never leave their claim; an http(s) one contains the single
+    file of its URI and needs a server that supports range requests. Every request has the policy's
+    ``timeout_seconds``.
 
     Raises FetchRefused, ConfigError, SourceError and FetchFailed as :func:`fetch` does; s3, gs and
-    az ones raise what their backend raises once they are read: wrap the reading in
+    az filesystems raise the errors of their backend while they are read: wrap the reading in
     :func:`fourways_runtime.io.fetch.objects.translated`.
     """
     location = Location.parse(uri)

@@ -1,8 +1,8 @@
 """Files over HTTP(S): redirects within one origin, ranges with a strong tag, nothing decompressed.
 
-It speaks through httpcore, the transport of httpx, and not through httpx: what httpx adds
-(proxies and netrc from the environment, cookies, redirects, decoding) is what a fetcher of
-untrusted URLs has to keep out.
+It uses httpcore, the transport of httpx, and not httpx itself: the features that httpx adds
+(proxies and netrc from the environment, cookies, redirects, decoding) are those that a fetcher of
+untrusted URLs must avoid.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class RedirectedAway(FetchRefused):
 
 @cache
 def _tls() -> ssl.SSLContext:
-    # Of the environment this reads SSL_CERT_FILE and SSL_CERT_DIR, and nothing else.
+    # From the environment, this reads only SSL_CERT_FILE and SSL_CERT_DIR.
     return httpx.create_ssl_context()
 
 
 def authorization(credentials: Credentials) -> dict[str, str]:
-    """Return the header that shows who we are: ``token``, or ``username`` and ``password``."""
+    """Return the authorization header: ``token``, or ``username`` and ``password``."""
     credentials.require_any("token", "username", "password")
     if token := credentials.get("token"):
         return {"Authorization": f"Bearer {token}"}
@@ -63,7 +63,7 @@ def get(
     """GET a URL, following redirects within its origin. The body is not read yet.
 
     Raises RedirectedAway for a redirect elsewhere, FetchRefused for a forbidden host or address,
-    Interrupted when the connection breaks, FetchFailed when the time is up.
+    Interrupted if the connection breaks, FetchFailed when the time is up.
     """
     url = _url(location.uri)
     origin = (url.scheme, url.host, url.port)
@@ -131,13 +131,13 @@ def _translated(location: Location) -> Iterator[None]:
     except httpcore.UnsupportedProtocol:
         raise FetchRefused(f"{location.shown}: is no URL we can read") from None
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-        # Its text is ours or the transport's for connections, and the peer's for protocol errors.
+        # Errors of connections have our text or the transport's; protocol errors have the peer's.
         said = str(error) if isinstance(error, httpcore.ConnectError) else "connection broke off"
         raise Interrupted(f"{location.shown}: {said}") from None
 
 
 def check_status(response: httpcore.Response, location: Location) -> None:
-    """Let 200 and 206 pass; tell what may pass from what will not."""
+    """Accept 200 and 206; distinguish transient errors from permanent ones."""
     status = response.status
     if status in (200, 206):
         return
@@ -148,7 +148,7 @@ def check_status(response: httpcore.Response, location: Location) -> None:
 
 
 def content_range(response: httpcore.Response) -> tuple[int, int | None] | None:
-    """Return where a 206 starts and the whole file's size (None: unknown); None if unreadable."""
+    """Return the start of a 206 and the whole file's size (None: unknown); None if unreadable."""
     found = _CONTENT_RANGE.fullmatch(header(response, "content-range") or "")
     if found is None:
         return None
@@ -162,10 +162,10 @@ def strong_tag(response: httpcore.Response) -> str | None:
 
 
 def body_of(response: httpcore.Response, location: Location, offset: int) -> Body:
-    """Return the body of an answer: the file from ``offset`` on if it is a 206, else all of it.
+    """Return the body of a response: the file from ``offset`` on for a 206, else the whole file.
 
-    Raises what :func:`check_status` does, FetchRefused for a compressed body and SourceError for
-    a part not asked for.
+    Raises the errors of :func:`check_status`, FetchRefused for a compressed body and SourceError
+    for a range that was not requested.
     """
     check_status(response, location)
     if (header(response, "content-encoding") or "identity").lower() != "identity":
@@ -207,7 +207,7 @@ class HttpSource:
             yield body_of(response, self._location, offset)
 
     def _continues(self, response: httpcore.Response, offset: int, validator: str | None) -> bool:
-        """Tell whether this answer can be used: the rest of the same version, or all of another."""
+        """Tell whether a response is usable: the rest of the same version, or all of another."""
         if response.status == 416:
             return False
         if response.status != 206:

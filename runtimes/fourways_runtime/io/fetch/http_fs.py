@@ -20,7 +20,7 @@ _BLOCK = 4 << 20
 
 
 class HttpFile:
-    """A file at a URL, of which ranges can be read. It must not change meanwhile."""
+    """A file at a URL, read in ranges. It must not change during the reading."""
 
     def __init__(
         self,
@@ -39,14 +39,14 @@ class HttpFile:
         self.name = location.path.rpartition("/")[2] or "file"
 
     def version(self) -> tuple[int, str | None]:
-        """Return size (bytes) and tag. Raises SourceError if the server answers no ranges."""
+        """Return size (bytes) and tag. Raises SourceError if the server does not support ranges."""
         if self._version is None:
             self.read(0, 1)
         assert self._version is not None  # noqa: S101  (read sets it, or raises)
         return self._version
 
     def read(self, start: int, end: int) -> bytes:
-        """Return the bytes from ``start`` up to ``end``, fewer at the file's end."""
+        """Return the bytes from ``start`` up to ``end``, or fewer at the end of the file."""
         deadline = Deadline(self._policy.timeout_seconds, self._clock)
         return retried(lambda: self._range(start, end, deadline), deadline, self._sleep)
 
@@ -78,7 +78,7 @@ class HttpFile:
 
 
 class HttpFileSystem(AbstractFileSystem):  # type: ignore[misc]
-    """A filesystem that holds one file."""
+    """A filesystem that contains one file."""
 
     protocol = "http-file"
     cachable = False

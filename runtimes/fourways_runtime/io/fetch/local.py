@@ -1,8 +1,9 @@
-"""Files on this host: opened beneath a folder's descriptor, and no link is ever followed.
+"""Files on this host: opened relative to a folder's descriptor, without following any link.
 
-A claim is shared with whoever else mounts it, so a name checked and then opened again may be
-another file by then. Each component is opened from its parent's descriptor, and what is checked
-is what is read. Links are refused, not resolved: the message asks for the real path.
+Other pods may mount the same claim, so a name that was checked and is then opened again may be
+another file by then. Each component is opened from its parent's descriptor, so that the file that
+was checked is the file that is read. Links are rejected, not resolved: the message asks for the
+real path.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ _CLAIM = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
 def locate(location: Location, paths: Paths) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder a local URI may not leave, and the components beneath it.
+    """Return the folder that a local URI must not leave, and the components beneath it.
 
-    Raises FetchRefused for a path with ``..`` or a claim's name that is none.
+    Raises FetchRefused for a path with ``..`` or an invalid claim name.
     """
     components = tuple(part for part in location.path.split("/") if part not in ("", "."))
     if ".." in components:
@@ -42,11 +43,11 @@ def locate(location: Location, paths: Paths) -> tuple[Path, tuple[str, ...]]:
 
 
 def resolve(uri: str, paths: Paths) -> Path | None:
-    """Return the path behind a file or pvc URI; None for a remote one.
+    """Return the path of a file or pvc URI; None for a remote one.
 
-    It exists and no component of it is a link. That held at the time of asking: whoever reads
-    it later from a folder others write to opens it through :func:`filesystem` instead.
-    Raises FetchRefused or SourceError.
+    The path exists and none of its components is a link, at the time of the call: to read it later
+    from a folder that others can write to, open it through :func:`filesystem` instead. Raises
+    FetchRefused or SourceError.
     """
     location = Location.parse(uri)
     if location.scheme not in ("file", "pvc"):
@@ -65,7 +66,7 @@ class LocalSource:
 
     @contextmanager
     def open(self, offset: int, validator: str | None, deadline: Deadline) -> Iterator[Body]:
-        """Open the file from its start: copying again is cheaper than trusting a copy's half."""
+        """Open the file from its start: copying it again is cheaper than verifying half a copy."""
         handle = open_model_file(self._root, self._components, self._shown)
         with os.fdopen(handle, "rb", buffering=0) as file:
             size = os.fstat(handle).st_size

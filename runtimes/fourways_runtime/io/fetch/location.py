@@ -1,4 +1,4 @@
-"""URIs taken apart once, and the policy they are held to. No I/O here."""
+"""Parsed URIs, and the policy they must satisfy. No I/O here."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SCHEMES = ("file", "pvc", "http", "https", "s3", "gs", "az", "oci")
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A URI taken apart.
+    """A parsed URI.
 
     ``authority`` is the host, bucket, container or claim; ``path`` is percent-decoded (once), but
-    as written for http, https and oci; ``shown`` is fit for messages: it has neither credentials
-    nor a query, which may hold a signature.
+    unchanged for http, https and oci; ``shown`` is safe for messages: it has neither credentials
+    nor a query, which may contain a signature.
     """
 
     uri: str
@@ -31,12 +31,12 @@ class Location:
     path: str
     shown: str
     pattern: str | None = None
-    """The whole path within a filesystem as a glob, where it is one; a mark that was written
+    """The whole path within a filesystem as a glob, if it is one; a glob character that was
     percent-encoded (``%5B`` for ``[``) stands for itself."""
 
     @classmethod
     def parse(cls, uri: str) -> Location:
-        """Take a URI apart. Raises FetchRefused for one that cannot be read."""
+        """Parse a URI. Raises FetchRefused for an invalid one."""
         scheme, separator, rest = uri.partition("://")
         scheme = scheme.lower()
         if not separator or scheme not in SCHEMES:
@@ -78,7 +78,7 @@ class Location:
 
 
 def check_scheme(location: Location, policy: FetchPolicy) -> None:
-    """Refuse a scheme the policy does not name."""
+    """Reject a scheme that the policy does not list."""
     if location.scheme not in policy.schemes:
         raise FetchRefused(
             f"{location.shown}: the policy allows {', '.join(policy.schemes) or 'no scheme'},"
@@ -87,7 +87,7 @@ def check_scheme(location: Location, policy: FetchPolicy) -> None:
 
 
 def check_host(host: str, policy: FetchPolicy) -> None:
-    """Refuse a host the policy does not name. ``*.example.com`` is every subdomain, not itself."""
+    """Reject a host that the policy does not list. ``*.example.com`` means its subdomains only."""
     if not policy.hosts:
         return
     wanted = host.lower().rstrip(".")

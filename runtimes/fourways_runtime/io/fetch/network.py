@@ -1,9 +1,9 @@
-"""Connections: which addresses are talked to, and for how long.
+"""Connections: which addresses are allowed, and for how long.
 
-A name is resolved here, once, and the very address that was judged is connected to; a resolver
-that answers differently the second time gains nothing. Every read and write is cut to what is
-left of the fetch's time, so a peer that drips a byte a second, in a header or in a body, cannot
-hold us. No proxy and no netrc is ever read: httpcore knows neither.
+A name is resolved here, once, and the connection goes to the very address that was checked; a
+resolver that returns another address the second time has no effect. Every read and write is limited
+to the rest of the fetch's time, so a peer that sends a byte per second, in a header or in a body,
+cannot delay us. No proxy and no netrc is ever read: httpcore supports neither.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from fourways_runtime.errors import FetchRefused
 from .source import Deadline
 
 _STALL_SECONDS = 30.0
-"""A peer silent for this long is given up, whatever is left of the fetch's time."""
+"""A peer that is silent for this long is abandoned, even if the fetch has time left."""
 
 _METADATA = frozenset(
     ipaddress.ip_address(address)
-    # What clouds answer credentials on beside link-local: AWS over IPv6, Alibaba, Azure's host.
+    # Metadata services that are not link-local: AWS over IPv6, Alibaba, Azure's host.
     for address in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")
 )
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -35,7 +35,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _embedded(address: Address) -> Address:
-    """Return the IPv4 address an IPv6 one stands for, or the address itself."""
+    """Return the IPv4 address that an IPv6 address embeds, or the address itself."""
     if isinstance(address, ipaddress.IPv6Address):
         if address in _NAT64:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
@@ -44,7 +44,7 @@ def _embedded(address: Address) -> Address:
 
 
 def check_address(text: str, host: str) -> None:
-    """Refuse link-local, metadata and multicast addresses; ``host`` is the name for the message."""
+    """Reject link-local, metadata and multicast addresses; ``host`` is the name for the message."""
     address = ipaddress.ip_address(text.partition("%")[0])
     for candidate in (address, _embedded(address)):
         if candidate.is_link_local or candidate.is_multicast or candidate in _METADATA:
@@ -52,7 +52,7 @@ def check_address(text: str, host: str) -> None:
 
 
 class GuardedStream(httpcore.NetworkStream):
-    """A connection whose every operation ends with the fetch's time."""
+    """A connection whose operations all end when the fetch's time is up."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
         self._stream = stream
@@ -79,17 +79,17 @@ class GuardedStream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        """Speak TLS from here on."""
+        """Start TLS on this connection."""
         secure = self._stream.start_tls(ssl_context, server_hostname, self._limit(timeout))
         return GuardedStream(secure, self._deadline)
 
     def get_extra_info(self, info: str) -> Any:
-        """Pass on what the connection knows of itself."""
+        """Return information about the connection."""
         return self._stream.get_extra_info(info)
 
 
 class GuardedBackend(httpcore.NetworkBackend):
-    """Connects to judged addresses only."""
+    """Connects only to checked addresses."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
@@ -103,7 +103,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Resolve, judge every address, connect to the first that answers."""
+        """Resolve the host, check every address, connect to the first that answers."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):

@@ -1,8 +1,8 @@
 """Object stores (s3, gs, az) through fsspec: explicit credentials, or none at all.
 
-Nothing is taken from the environment: no profile, no proxy, no metadata service. Without a Secret
-a bucket is read anonymously. The libraries are heavy and optional, so they are imported here, when
-a URI asks for one, and nowhere else.
+Nothing is taken from the environment: no profile, no proxy, no metadata service. Without a Secret a
+bucket is read anonymously. The libraries are large and optional, so they are imported only here,
+and only when a URI needs one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .source import Body, Deadline, Interrupted
 CHUNK = 8 << 20
 _STALL_SECONDS = 60.0
 _UNCACHED = {"skip_instance_cache": True, "use_listings_cache": False}
-# SSL_CERT_FILE is the one thing read from the environment: a cluster's own CA.
+# SSL_CERT_FILE is the only variable read from the environment: a cluster's own CA.
 _CA_VARIABLE = "SSL_CERT_FILE"
 
 
@@ -78,7 +78,7 @@ def _check_endpoint(url: str, policy: FetchPolicy) -> None:
 
 
 def _guarded_socket(info: tuple[Any, ...]) -> socket.socket:
-    """Make the socket for one resolved address, after judging it."""
+    """Make the socket for one resolved address, after checking the address."""
     from .network import check_address
 
     family, kind, protocol, _, address = info
@@ -108,7 +108,7 @@ def _s3(credentials: Credentials, policy: FetchPolicy) -> Any:
             "proxies": {},
             "ignore_configured_endpoint_urls": True,
             "connector_args": {"socket_factory": _guarded_socket},
-            # s3fs tries again itself; the two would multiply.
+            # s3fs also retries; the two numbers would multiply.
             "retries": {"total_max_attempts": 1},
         },
         **_UNCACHED,
@@ -118,7 +118,7 @@ def _s3(credentials: Credentials, policy: FetchPolicy) -> Any:
 def _gs(credentials: Credentials, policy: FetchPolicy) -> Any:
     module = _load("gcsfs", "gs")
     credentials.require_any("key.json")
-    token: Any = "anon"  # noqa: S105  (gcsfs's word for no credentials)
+    token: Any = "anon"  # noqa: S105  (the name in gcsfs for no credentials)
     if key := credentials.get("key.json"):
         try:
             token = json.loads(key)
@@ -166,13 +166,13 @@ _EXPIRED = frozenset({"ExpiredToken", "TokenRefreshRequired"})
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Tell s3fs which of the store's answers are worth another try: it knows the network's."""
+    """Tell s3fs which responses of the store to retry: it already knows the network errors."""
     code, status = _answer(error)
     return code in _TRANSIENT or status == 429 or (status is not None and status >= 500)
 
 
 def _answer(error: BaseException | None) -> tuple[str, int | None]:
-    """Return the code and the HTTP status of the answer an error of S3 comes from."""
+    """Return the code and the HTTP status of the response that caused an S3 error."""
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, dict):
@@ -188,9 +188,10 @@ SMALL_BYTES = 4 << 20
 
 
 def open_known(filesystem: Any, path: str, size: int, tag: str) -> Any:
-    """Open an object of S3 whose size and tag are known, without asking for them.
+    """Open an S3 object with a known size and tag, without requesting them.
 
-    It is read only while it has that tag (If-Match). Returns a small one's bytes, or a file.
+    It is read only while it has that tag (If-Match). Returns the bytes of a small object, or a
+    file.
     """
     file = filesystem.open(path, mode="rb", size=size)
     file.details = {"name": path, "size": size, "ETag": f'"{tag}"', "type": "file"}
@@ -200,7 +201,7 @@ def open_known(filesystem: Any, path: str, size: int, tag: str) -> Any:
 
 @contextmanager
 def translated(location: Location) -> Iterator[None]:
-    """Turn what the backends raise into our errors, without their texts: they quote bodies."""
+    """Translate the backends' errors into ours, without their texts, which quote bodies."""
     try:
         yield
     except WorkloadError:
@@ -209,14 +210,14 @@ def translated(location: Location) -> Iterator[None]:
         raise SourceError(f"{location.shown}: there is no such object") from None
     except PermissionError as error:
         if _answer(error)[0] in _EXPIRED:
-            # Whoever tries again reads the Secret anew.
+            # A retry reads the Secret again.
             raise FetchFailed(f"{location.shown}: the session token has expired") from None
         raise SourceError(f"{location.shown}: access denied; check the credentials") from None
     except TimeoutError:
         raise Interrupted(f"{location.shown}: the object store did not answer in time") from None
     except (AssertionError, AttributeError, NameError, TypeError, UnicodeError):
-        raise  # A fault of ours, or of the bytes: no store says it so, and none is to blame.
-    except Exception as error:  # noqa: BLE001  (each backend has a tree of its own)
+        raise  # A bug of ours or invalid bytes: a store's error never has this type.
+    except Exception as error:  # noqa: BLE001  (each backend has its own error classes)
         if (refusal := _refusal(error)) is not None:
             raise FetchRefused(str(refusal)) from None
         code, status = _answer(error)
@@ -233,7 +234,7 @@ def translated(location: Location) -> Iterator[None]:
 
 
 def _refusal(error: BaseException) -> FetchRefused | None:
-    """Find our own refusal of an address beneath what the backend wrapped it in."""
+    """Find our own refusal of an address in the error that the backend wrapped around it."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, FetchRefused):
         seen = seen.__cause__ or seen.__context__
@@ -277,6 +278,6 @@ class ObjectSource:
                 raise Interrupted(f"{self._location.shown}: a range came short")
             yield chunk
             start = end
-        # Ranges of two versions make a file that never was.
+        # Ranges of two versions would make a file that never existed.
         if self._stat(deadline) != (size, tag):
             raise Interrupted(f"{self._location.shown}: changed while it was read")

@@ -1,9 +1,9 @@
 """A model in an OCI registry: one manifest, one blob, over the guarded HTTP client.
 
-Owns the reference, the choice of the blob and the token. Everything a registry says may be a lie:
-the manifest is held to the reference's digest and the blob to the manifest's; a token service is
-held to the policy like any host; and credentials go to the registry and the token service it
-names, never to where it redirects.
+This module handles the reference, the choice of the blob and the token. A registry is not trusted:
+the manifest must match the reference's digest and the blob the manifest's; the policy applies to a
+token service as to any host; and credentials go to the registry and the token service that it
+names, never to the target of a redirect.
 
 Sources: OCI distribution specification 1.1, OCI image manifest 1.1, the token specification of
 github.com/distribution/distribution (docs/content/spec/auth/token.md), CNCF ModelPack.
@@ -35,7 +35,7 @@ from .source import Body, Deadline
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_TOKEN_BYTES = 1 << 20
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-# Accepted only to be refused in words: a registry that must not send an index says 404.
+# Accepted only for a clear error: a registry that must not send an index responds with 404.
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _WEIGHT = "application/vnd.cncf.model.weight."
 _WEIGHT_CONFIG = "application/vnd.cncf.model.weight.config."
@@ -54,7 +54,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A parsed ``oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:HEX]``; a digest outweighs a tag."""
+    """A parsed ``oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:HEX]``; a digest overrides a tag."""
 
     registry: httpx.URL
     repository: str
@@ -63,7 +63,7 @@ class Reference:
 
     @classmethod
     def parse(cls, location: Location) -> Reference:
-        """Take the reference apart. Raises FetchRefused. Plain http is for loopback only."""
+        """Parse the reference. Raises FetchRefused. Plain http is allowed for loopback only."""
         found = _REFERENCE.fullmatch(location.path)
         if found is None or "?" in location.uri or "#" in location.uri:
             raise FetchRefused(
@@ -79,11 +79,11 @@ class Reference:
         return cls(registry, found[1], found[2] or "latest", found[3])
 
     def manifest(self) -> httpx.URL:
-        """Return where the manifest is."""
+        """Return the URL of the manifest."""
         return self.registry.join(f"/v2/{self.repository}/manifests/{self.digest or self.tag}")
 
     def blob(self, digest: str) -> httpx.URL:
-        """Return where a blob is."""
+        """Return the URL of a blob."""
         return self.registry.join(f"/v2/{self.repository}/blobs/{digest}")
 
 
@@ -105,7 +105,7 @@ def is_loopback(host: str) -> bool:
 
 
 def read_manifest(raw: bytes, content_type: str | None, shown: str) -> dict[str, Any]:
-    """Return an image manifest. Raises FetchRefused for an index, SourceError for what is none."""
+    """Return an image manifest. Raises FetchRefused for an index, SourceError if it is invalid."""
     try:
         manifest = json.loads(raw)
     except (ValueError, RecursionError):
@@ -113,7 +113,7 @@ def read_manifest(raw: bytes, content_type: str | None, shown: str) -> dict[str,
     if not isinstance(manifest, dict):
         raise SourceError(f"{shown}: the manifest cannot be read")
     kind = manifest.get("mediaType") or (content_type or "").partition(";")[0].strip()
-    # A document that is both is read as either, depending on who reads it (CVE-2021-41190).
+    # A document that is both could be read as either by different readers (CVE-2021-41190).
     if kind == _INDEX or "manifests" in manifest:
         raise FetchRefused(
             f"{shown}: is an index of several manifests; give the digest of one manifest:"
@@ -125,9 +125,10 @@ def read_manifest(raw: bytes, content_type: str | None, shown: str) -> dict[str,
 
 
 def model_layer(manifest: dict[str, Any], shown: str) -> Layer:
-    """Choose the model's blob: the one layer of weights, else the only layer there is.
+    """Choose the model's blob: the single layer of weights, or else the only layer.
 
-    Raises FetchRefused when there is not one, or it is an archive; SourceError when unreadable.
+    Raises FetchRefused if there is no such single layer, or it is an archive; SourceError if it is
+    unreadable.
     """
     listed = manifest.get("layers")
     layers = [_layer(entry, shown) for entry in (listed if isinstance(listed, list) else [])]
@@ -163,10 +164,11 @@ def _layer(entry: Any, shown: str) -> Layer:
 
 
 class OciSource:
-    """The model behind an oci reference. ``wanted`` is the model's digest, where it is known.
+    """The model at an oci reference. ``wanted`` is the model's digest, if it is known.
 
-    Of the Secret, ``username`` and ``password`` are shown to the token service, or to a registry
-    that asks for them itself; ``token`` is shown to the registry as it is. Anonymous comes first.
+    From the Secret, ``username`` and ``password`` are sent to the token service, or to a registry
+    that requests them itself; ``token`` is sent to the registry unchanged. The first request is
+    always anonymous.
     """
 
     def __init__(
@@ -186,7 +188,7 @@ class OciSource:
 
     @contextmanager
     def open(self, offset: int, validator: str | None, deadline: Deadline) -> Iterator[Body]:
-        """Open the blob, at ``offset`` if ``validator`` is its digest: that names its bytes."""
+        """Open the blob, at ``offset`` if ``validator`` is its digest (it identifies the bytes)."""
         if self._layer is None:
             self._layer = self._resolve(deadline)
         layer = self._layer
@@ -233,7 +235,7 @@ class OciSource:
             yield response
 
     def _store(self, url: httpx.URL) -> Location:
-        """Return where a registry redirects to, if the policy names that host."""
+        """Return the location to which a registry redirects, if the policy allows that host."""
         if not self._policy.hosts:
             raise FetchRefused(
                 f"{self._shown}: the registry redirects to another host, {url.host}; no other host"
@@ -253,7 +255,7 @@ class OciSource:
     def _authorized(
         self, url: httpx.URL, headers: dict[str, str], deadline: Deadline
     ) -> Iterator[httpcore.Response]:
-        """GET from the registry itself; a 401 is answered once, with what it asks for."""
+        """GET from the registry itself; a 401 is answered once, with the requested credentials."""
         for last in (False, True):
             sent = headers | self._authorization
             with get(self._at(url), sent, self._policy, deadline) as response:
@@ -301,7 +303,7 @@ class OciSource:
         return {"Authorization": f"Bearer {token}"}
 
     def _check_secure(self, url: httpx.URL, does: str) -> None:
-        """Refuse plain http, but for a registry on this machine that stays on it."""
+        """Reject plain http, except for a registry on this machine without a redirect elsewhere."""
         on_this_machine = self._reference.registry.scheme == "http" and is_loopback(url.host)
         if url.scheme != "https" and not (url.scheme == "http" and on_this_machine):
             raise FetchRefused(
@@ -313,7 +315,7 @@ class OciSource:
 
 
 def _continues(response: httpcore.Response, start: int) -> bool:
-    """Tell whether an answer to a range can be used: the range, or all of it, or an error."""
+    """Tell whether a response to a range request is usable: the range, the whole, or an error."""
     if response.status == 206:
         found = content_range(response)
         return found is not None and found[0] == start
@@ -321,7 +323,7 @@ def _continues(response: httpcore.Response, start: int) -> bool:
 
 
 def _parameters(text: str) -> dict[str, str]:
-    """Return the parameters of a challenge; of several of one name the first."""
+    """Return the parameters of a challenge; the first one if several share a name."""
     found: dict[str, str] = {}
     for match in _PARAMETER.finditer(text):
         found.setdefault((match[1] or match[3]).lower(), match[2] or match[4] or "")

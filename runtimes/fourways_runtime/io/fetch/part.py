@@ -1,8 +1,8 @@
-"""The private folder downloads end in, and the half-finished file on its way there.
+"""The private folder for downloads, and the partial file on its way there.
 
-A file has its final, content-addressed name only once it is whole, verified and on disk. Until
-then it is a ``.part`` held under a lock, so two workers that share the folder never write into
-one file; its ``.tag`` names the version its bytes are of, without which they are worth nothing.
+A file gets its final, content-addressed name only once it is complete, verified and on disk. Until
+then it is a ``.part`` held under a lock, so that two workers that share the folder never write to
+the same file; its ``.tag`` names the version of its bytes, without which they are useless.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def disk_errors() -> Iterator[None]:
-    """Turn a failure of our own disk into FetchFailed: another pod, or more room, may mend it."""
+    """Translate a failure of our own disk into FetchFailed: another pod or more space may help."""
     try:
         yield
     except OSError as error:
@@ -37,7 +37,7 @@ def disk_errors() -> Iterator[None]:
 
 
 def private_folder(into: Path) -> None:
-    """Make a folder only we can enter. Raises ConfigError for a folder of somebody else."""
+    """Make a folder that only we can enter. Raises ConfigError for a folder with another owner."""
     with disk_errors():
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = into.lstat()
@@ -48,7 +48,7 @@ def private_folder(into: Path) -> None:
 
 
 def digest_of(path: Path) -> str | None:
-    """Return the sha256 of a regular file as ``sha256:HEX``, None if there is none."""
+    """Return the sha256 of a regular file as ``sha256:HEX``; None if there is no such file."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -60,7 +60,7 @@ def digest_of(path: Path) -> str | None:
 
 
 def final_path(into: Path, digest: str) -> Path:
-    """Return the name a file of this digest has in the folder."""
+    """Return the path in the folder of a file with this digest."""
     return into / digest.replace(":", "-")
 
 
@@ -76,7 +76,7 @@ class PartialDownload:
         """Bytes written so far."""
 
         self.resumable = False
-        """Whether what is written is of a known version, and worth keeping."""
+        """Whether the bytes written are of a known version, and worth keeping."""
 
     @property
     def digest(self) -> str:
@@ -84,7 +84,7 @@ class PartialDownload:
         return f"sha256:{self._hash.hexdigest()}"
 
     def resume(self) -> str | None:
-        """Take up the bytes an earlier try left; return the tag of their version, None if none."""
+        """Continue with the bytes of an earlier attempt; return their version's tag, or None."""
         try:
             tag = self._tag.read_text()
         except (OSError, UnicodeDecodeError):
@@ -100,7 +100,7 @@ class PartialDownload:
         return tag or None
 
     def restart(self, tag: str | None) -> None:
-        """Begin again with the version of ``tag``; None if its version has no name."""
+        """Start again with the version of ``tag``; None if its version has no tag."""
         with disk_errors():
             self._tag.unlink(missing_ok=True)
             os.ftruncate(self._handle, 0)
@@ -125,7 +125,7 @@ class PartialDownload:
         self.size += len(chunk)
 
     def publish(self, into: Path) -> Path:
-        """Give the file its final name, once it is on disk. Return that name."""
+        """Give the file its final name, once it is on disk. Return its path."""
         final = final_path(into, self.digest)
         with disk_errors():
             os.fchmod(self._handle, 0o400)
@@ -140,7 +140,7 @@ class PartialDownload:
         return final
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Delete the partial file and its tag."""
         self.resumable = False
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
@@ -151,7 +151,7 @@ class PartialDownload:
 def locked_part(
     into: Path, uri: str, deadline: Deadline, sleep: Sleep
 ) -> Iterator[PartialDownload]:
-    """Hold the part of a URI, waiting for another worker that does. What cannot be resumed goes."""
+    """Hold the part of a URI, after any other worker. A part that cannot be resumed is deleted."""
     path = into / f"{hashlib.sha256(uri.encode()).hexdigest()[:32]}.part"
     with disk_errors():
         handle = _lock(path, deadline, sleep)
@@ -171,7 +171,7 @@ def _lock(path: Path, deadline: Deadline, sleep: Sleep) -> int:
         handle = os.open(path, _FLAGS, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it may have published or removed the file since we opened it.
+            # The previous holder may have published or removed the file since we opened it.
             if os.fstat(handle).st_nlink and os.path.samestat(os.fstat(handle), path.stat()):
                 return handle
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Trying again: what a moment may mend is tried a few times, within the fetch's own time."""
+"""Retries: transient failures are retried a few times, within the fetch's own time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 def retried(action: Callable[[], T], deadline: Deadline, sleep: Sleep) -> T:
-    """Call ``action`` until it is not Interrupted, at the most ATTEMPTS times.
+    """Call ``action`` until it does not raise Interrupted, at most ATTEMPTS times.
 
-    Raises its last Interrupted, or FetchFailed when the time is up before.
+    Raises the last Interrupted, or FetchFailed if the time is up before.
     """
 
     def pause(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What every scheme gives the transfer: bytes from an offset on, and the time left to get them."""
+"""The interface of a scheme for the transfer: bytes from an offset, and the remaining time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Clock = Callable[[], float]
 
 
 class Interrupted(FetchFailed):
-    """A failure that another try at once may mend: a broken connection, a 5xx, a short body."""
+    """A failure that an immediate retry may resolve: a broken connection, a 5xx, a short body."""
 
 
 class Deadline:
-    """The time one fetch may take in all, however its bytes drip in."""
+    """The total time of one fetch, however slowly its bytes arrive."""
 
     def __init__(self, seconds: float, clock: Clock) -> None:
         self._seconds = seconds
@@ -26,7 +26,7 @@ class Deadline:
         self._end = clock() + seconds
 
     def remaining(self) -> float:
-        """Seconds left. Raises FetchFailed when there are none."""
+        """Return the seconds left. Raises FetchFailed if there are none."""
         left = self._end - self._clock()
         if left <= 0:
             raise FetchFailed(f"the download took longer than {self._seconds:g} s")
@@ -37,9 +37,9 @@ class Deadline:
 class Body:
     """The bytes of a file from ``start`` on.
 
-    ``total`` is the size the other side claims for the whole file, None where it does not say.
-    ``validator`` is a strong tag of the file's version: only with it a download is continued.
-    ``digest`` is the sha256 the other side has bound itself to, where it has.
+    ``total`` is the size of the whole file as the remote side reports it, or None. ``validator`` is
+    a strong tag of the file's version: a download is resumed only if there is one. ``digest`` is
+    the sha256 that the remote side has committed to, if any.
     """
 
     start: int
@@ -50,14 +50,14 @@ class Body:
 
 
 class ByteSource(Protocol):
-    """Where the bytes of one file come from."""
+    """A source of the bytes of one file."""
 
     def open(
         self, offset: int, validator: str | None, deadline: Deadline
     ) -> AbstractContextManager[Body]:
         """Open the file at ``offset``, or at 0 if it is no longer the version of ``validator``.
 
-        Raises SourceError for what is not there, FetchRefused for what is not allowed,
-        Interrupted for what may pass.
+        Raises SourceError if it does not exist, FetchRefused if it is not allowed, Interrupted for
+        a transient failure.
         """
         ...

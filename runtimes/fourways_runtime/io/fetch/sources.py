@@ -1,4 +1,4 @@
-"""Which source reads which scheme. Only its own libraries are loaded."""
+"""The source for each scheme. Only its own libraries are loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def source_of(
 ) -> ByteSource:
     """Return the source for a URI. Raises ConfigError and FetchRefused; opens nothing yet.
 
-    ``digest`` is the one wanted, for a source that can tell before it downloads.
+    ``digest`` is the expected digest, for a source that can compare it before the download.
     """
     match location.scheme:
         case "file" | "pvc":

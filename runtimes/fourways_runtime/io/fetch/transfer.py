@@ -1,7 +1,7 @@
-"""The download itself: verified while it streams, visible only when whole.
+"""The download itself: verified while it streams, visible only when complete.
 
-Owns the order of things: policy, what is already here, the lock, the tries, the size limit, the
-digest, the final name. Knows nothing of any scheme.
+This module defines the order: policy, existing files, the lock, the attempts, the size limit, the
+digest, the final name. It knows nothing about any scheme.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .sources import source_of
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A file of ours: read-only, verified, named after its content."""
+    """A local file: read-only, verified, named after its content."""
 
     path: Path
     digest: str
@@ -45,15 +45,15 @@ def fetch(
     clock: Clock = time.monotonic,
     sleep: Sleep = time.sleep,
 ) -> Fetched:
-    """Bring the file at ``uri`` into the folder ``into``, which becomes private to us (0700).
+    """Download the file at ``uri`` into the folder ``into``, which becomes private to us (0700).
 
-    A file of this ``digest`` that is already there is hashed again and used. Without a digest
-    the file is taken as it is, and the digest returned is the caller's to pin. ``credentials``
-    is the folder of a mounted Secret, read anew at each call.
+    An existing file with this ``digest`` is hashed again and used. Without a digest the file is
+    accepted as it is, and the caller should pin the digest returned. ``credentials`` is the folder
+    of a mounted Secret, read again at each call.
 
-    Raises FetchRefused (policy, size, links), SourceError (not there, no access),
-    DigestMismatch, ConfigError (a missing extra, half a Secret) and FetchFailed (worth trying
-    again: the network, the time, our disk). No message holds a remote body, a query or a secret.
+    Raises FetchRefused (policy, size, links), SourceError (does not exist, no access),
+    DigestMismatch, ConfigError (a missing extra, an incomplete Secret) and FetchFailed (worth a
+    retry: the network, the time, our disk). No message contains a remote body, a query or a secret.
     """
     location = Location.parse(uri)
     check_scheme(location, policy)
@@ -131,7 +131,7 @@ def _verify(
     got = part.digest
     part.restart(None)
     if resumed:
-        # Half a file that outlived a crash may be torn: only a whole download can be blamed.
+        # A partial file that survived a crash may be torn: only a whole download is conclusive.
         raise Interrupted(f"{location.shown}: the two halves do not make the file")
     part.discard()
     raise DigestMismatch(f"{location.shown}: the file is {got}, not {digest}")

@@ -1,6 +1,6 @@
-"""Where predictions go instead of the prediction store.
+"""Destinations of predictions other than the prediction store.
 
-Importing the package is cheap; a sink loads what it needs when it is opened.
+Importing the package is cheap; a sink loads its dependencies when it is opened.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .base import PredictionSink
 
 KEEP_RUNS = 3
-"""Runs a folder of Parquet keeps where nobody says."""
+"""Default number of runs that a Parquet folder keeps."""
 
 
 def open_sink(
@@ -29,10 +29,10 @@ def open_sink(
     paths: Paths,
     keep_runs: int = KEEP_RUNS,
 ) -> PredictionSink:
-    """Return the place a run's predictions go to.
+    """Return the sink for a run's predictions.
 
     Raises:
-        ConfigError: it makes no sense, or a library it needs is missing.
+        ConfigError: the sink's settings are invalid, or a library it needs is missing.
 
     """
     if sink.table is not None:

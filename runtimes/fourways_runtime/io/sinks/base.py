@@ -1,10 +1,10 @@
-"""Where predictions go instead of the prediction store, as the batch shell sees it.
+"""The interface of a sink for the batch workload.
 
-A run's chunks are written by several workers, each chunk perhaps more than once: a worker may die
-over it, or be overtaken. Readers only ever see what :meth:`PredictionSink.publish` is told of. The
-order is always: make the chunk durable, record its receipt in the ledger, publish when all are
-recorded. So a receipt must be enough to find what was written, and each attempt writes apart from
-every other.
+A run's chunks are written by several workers, and a chunk perhaps more than once: a worker may die
+while writing it, or be overtaken. Readers only ever see the chunks passed to
+:meth:`PredictionSink.publish`. The order is always: make the chunk durable, record its receipt in
+the ledger, publish when all are recorded. So a receipt must be enough to find what was written, and
+each attempt writes separately from all others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fourways_runtime.scoring.columns import Predictions, Reject
 
 
 class SinkChunk(Protocol):
-    """A chunk as it is written. Calls come one at a time, from one thread."""
+    """A chunk while it is written. Calls come one at a time, from one thread."""
 
     def write(self, predictions: Predictions) -> None:
         """Append predictions. Raises Unavailable."""
@@ -27,40 +27,41 @@ class SinkChunk(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Drop what was written, as far as that is possible. Raises nothing."""
+        """Delete what was written, as far as possible. Raises nothing."""
         ...
 
 
 class PredictionSink(Protocol):
-    """A place for the predictions of one run. Every call may raise ConfigError or Unavailable."""
+    """The destination of one run's predictions. Every call may raise ConfigError or Unavailable."""
 
     def begin(self) -> None:
-        """Check that the place can be written to, and prepare it. Each worker calls it."""
+        """Check that the destination is writable, and prepare it. Each worker calls this."""
         ...
 
     def chunk(self, number: int, attempt: int) -> SinkChunk:
-        """Begin to write a chunk; ``attempt`` tells apart those who write the same one."""
+        """Begin to write a chunk; ``attempt`` distinguishes several writers of the same chunk."""
         ...
 
     def repeated(self, receipts: Mapping[int, str]) -> list[Reject]:
-        """Return the rows of these chunks whose key occurs again further down; change nothing.
+        """Return the rows of these chunks whose key occurs again in a later row; change nothing.
 
-        They are what publishing leaves out. Asked before it.
+        These are the rows that publishing leaves out. Called before :meth:`publish`.
         """
         ...
 
     def publish(self, receipts: Mapping[int, str]) -> None:
-        """Let readers see exactly these chunks, whole, instead of what they saw before.
+        """Show readers exactly these chunks, all at once, in place of the previous predictions.
 
-        Called again with the same receipts where nobody knows whether the first call got through:
-        the outcome must be the same. Of rows with one key that of the later position counts.
+        This is called again with the same receipts if it is unknown whether the first call
+        succeeded: the result must be the same. If several rows share a key, the one at the latest
+        position wins.
         """
         ...
 
     def discard(self) -> None:
-        """Drop what this run wrote and did not publish; nothing may be there."""
+        """Delete what this run wrote and did not publish, if anything."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         ...

@@ -1,9 +1,9 @@
 """A chunk's predictions as one Parquet file, with the hashes of its keys beside it.
 
-Owns the file: its columns, its row groups, and that it is durable under a name of its own before
-its receipt is given. The hashes are how two rows with one key are found later, in a table larger
-than memory: sorted, and in 64 ranges that can be read apart. After them it is written down where
-in the source the file's rows stood.
+This module defines the file: its columns and its row groups, and that it is durable under a unique
+name before its receipt is returned. The hashes serve to find rows with the same key later, in a
+table larger than memory: they are sorted and divided into 64 ranges that can be read separately.
+After them, the key file stores the positions of the file's rows in the source.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ from ..store.layout import columns
 from ..table_columns import TableColumn
 
 GROUP_ROWS = 131_072
-"""Rows of a row group: what a reader decodes at once, and a writer holds."""
+"""Rows of a row group: the unit that a reader decodes and a writer buffers."""
 
 RANGES = 64
 KEYS = ".keys"
 _HEADER = 8 * (RANGES + 2)
-_alias: Any = pa.type_for_alias  # Its stub knows only names written out.
+_alias: Any = pa.type_for_alias  # The type stub accepts only literal names.
 _SIGNED = {"uint8": "int16", "uint16": "int32", "uint32": "int64"}
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a chunk was written to."""
+    """The file to which a chunk was written."""
 
     file: str
-    """Name in the place; empty where there is nothing to write."""
+    """Name in the folder; empty if the chunk has no rows."""
 
     rows: int
     size: int = 0
     """Bytes."""
 
     def dump(self) -> str:
-        """Write it down."""
+        """Serialize the receipt."""
         return orjson.dumps({"file": self.file, "rows": self.rows, "bytes": self.size}).decode()
 
     @classmethod
     def load(cls, text: str) -> Receipt:
-        """Read one."""
+        """Parse a receipt."""
         told = orjson.loads(text)
         return cls(told["file"], told["rows"], told["bytes"])
 
 
 class Layout:
-    """How predictions become Arrow columns; safe to share."""
+    """The conversion of predictions to Arrow columns; safe to share."""
 
     def __init__(self, contract: Contract, *, signed: bool = False) -> None:
-        """Lay columns out; ``signed`` where a format has no unsigned numbers."""
+        """Define the columns; ``signed`` for a format without unsigned numbers."""
         self._columns = columns(contract)
         self.key = self._columns[0].name
         self.schema = pa.schema(
@@ -81,7 +81,7 @@ class Layout:
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     def writer(self, file: Any) -> pq.ParquetWriter:
-        """Return what writes batches to a file."""
+        """Return a writer of batches to a file."""
         texts: Any = self.texts
         return pq.ParquetWriter(
             file,
@@ -177,19 +177,19 @@ class ChunkFile:
         return Receipt(self._file, self._rows, size).dump()
 
     def abandon(self) -> None:
-        """Drop the file."""
+        """Delete the file."""
         with suppress(BaseException):
             self._open.__exit__(GeneratorExit, GeneratorExit(), None)
         for name in (self._file, self._keys):
-            # What is left is removed with its folder.
+            # Any remainder is removed with its folder.
             with suppress(Exception):
                 self._place.delete(name)
 
 
 def segments(positions: Array, first: int) -> Array:
-    """Return where rows that stood one after another begin: (M, 2), row and position.
+    """Return the start of each group of consecutive positions: (M, 2), row and position.
 
-    ``positions`` (N,) are those of rows numbered from ``first`` on, in order.
+    ``positions`` (N,) are those of rows numbered from ``first``, in order.
     """
     begin = np.zeros(1, np.int64)
     if positions[-1] - positions[0] >= len(positions):
@@ -198,10 +198,10 @@ def segments(positions: Array, first: int) -> Array:
 
 
 def key_file(hashes: Array, found: Array) -> bytes:
-    """Write the hashes (N,) of int64 of a file's keys down, and where its rows stood in the source.
+    """Serialize the key hashes (N,) of int64 and the source positions of the rows of a file.
 
-    Where each range of hashes begins, the number of segments, all hashes, sorted; then the rows
-    that the segments (M, 2) begin with, and the positions of those.
+    The layout is: where each range of hashes begins, the number of segments, all hashes, sorted;
+    then the first rows of the segments (M, 2), and the positions of those rows.
     """
     hashes = np.sort(hashes)
     width = 2**64 // RANGES
@@ -212,7 +212,7 @@ def key_file(hashes: Array, found: Array) -> bytes:
 
 
 def positions_of(place: OutputFolder, name: str, rows: Array) -> Array:
-    """Return where rows (M,) of the file that a key file belongs to stood in the source."""
+    """Return the positions in the source of rows (M,) of the file with this key file."""
     *_, hashes, segments = np.frombuffer(place.part(name, 0, _HEADER), "<i8")
     begin = _HEADER + 8 * int(hashes)
     raw = np.frombuffer(place.part(name, begin, begin + 16 * int(segments)), "<i8")

@@ -1,11 +1,12 @@
-"""Predictions as a Delta table: the files first, then one commit that replaces what was there.
+"""Predictions as a Delta table: first the files, then one commit that replaces the previous ones.
 
-Readers of Delta see the version before or the new one, never anything between. The commit carries
-the run's receipts as its transaction id, so that publishing again changes nothing. It is made on a
-copy of the log by the library deltalake, and written back where nobody has committed meanwhile
-(else it is made again): so the fetcher's policy and credentials hold for all that is written.
+Readers of Delta see the previous version or the new one, never a mixture. The commit carries the
+run's receipts as its transaction id, so that publishing again changes nothing. The library
+deltalake makes the commit on a copy of the log, which is written back if no other commit was made
+meanwhile (otherwise it is made again): so the fetcher's policy and credentials apply to every
+write.
 
-The run before stays in the table's history until it is vacuumed, which is the owner's to do.
+The previous run stays in the table's history until the table is vacuumed, which is up to its owner.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .parquet import WRITING, marked
 
 TRIES = 10
 CHECKPOINT_EVERY = 10
-"""Commits between checkpoints, as Delta's writers have it."""
+"""Commits between checkpoints, as is usual for Delta writers."""
 
 _HARMLESS = frozenset(
     {
@@ -61,7 +62,7 @@ class DeltaSink:
         self._once = Once(place, self._layout, self._keys)
 
     def begin(self) -> None:
-        """Check that the table, if it is there, can hold the predictions."""
+        """Check that the table, if it exists, can hold the predictions."""
         self._place.put(f"{self._aside}/_probe", b"")
         with tempfile.TemporaryDirectory(prefix="fourways-delta-") as folder:
             self._table(folder)
@@ -79,7 +80,7 @@ class DeltaSink:
         return self._once.repeated(receipts)
 
     def publish(self, receipts: Mapping[int, str]) -> None:
-        """Commit the files, instead of all there were."""
+        """Commit the files, in place of all previous ones."""
         mark = f"fourways/{self._name}/{marked(receipts)}"
         files: list[Receipt] | None = None
         for _ in range(TRIES):
@@ -97,7 +98,7 @@ class DeltaSink:
         self.discard()
 
     def _table(self, folder: str) -> Any:
-        """Copy the table's log, and return the table; None where there is none yet."""
+        """Copy the table's log, and return the table; None if it does not exist yet."""
         shown = self._place.shown
         try:
             with self._place.translated():
@@ -135,7 +136,7 @@ class DeltaSink:
                 )
 
     def _committed(self, folder: str, table: Any, files: list[Receipt], mark: str) -> bool:
-        """Commit; False where somebody else was faster."""
+        """Commit; False if another writer committed first."""
         from deltalake.transaction import (
             AddAction,
             CommitProperties,
@@ -187,11 +188,11 @@ class DeltaSink:
             found = sorted((Path(folder) / LOG).glob("*.checkpoint*.parquet"))[-1:]
             for file in (*found, Path(folder) / LOG / "_last_checkpoint"):
                 self._place.put(f"{LOG}/{file.name}", file.read_bytes())
-        except Exception:  # noqa: BLE001, S110  (the table is as right without one)
+        except Exception:  # noqa: BLE001, S110  (the table is just as valid without one)
             pass
 
     def discard(self) -> None:
-        """Drop the files that are not published."""
+        """Delete the files that are not published."""
         ours = re.compile(rf"part-\d+-{re.escape(self._name)}-\d+(-once)?\.parquet")
         used: set[str] = set()
         with tempfile.TemporaryDirectory(prefix="fourways-delta-") as folder:
@@ -205,11 +206,11 @@ class DeltaSink:
         self._place.remove(self._aside)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no connection is held."""
 
 
 def _delta_schema(schema: pa.Schema) -> pa.Schema:
-    """Return the types Delta knows columns as, all of which may be null there."""
+    """Return the Delta types of columns, all of which may be null there."""
     return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
 
 

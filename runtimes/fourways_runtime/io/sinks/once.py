@@ -1,7 +1,7 @@
-"""One row a key, in files that together are larger than memory: of several the last one counts.
+"""One row per key in files that together are larger than memory: the last of several rows wins.
 
-Owns finding and dropping the others. Where no key occurs twice, which is the usual case, only the
-hashes of the keys are read; else the files that hold such a row are written anew, without it.
+This module finds and drops the others. If no key occurs twice, which is the usual case, only the
+hashes of the keys are read; otherwise the files that contain such a row are rewritten without it.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from ..store.layout import DUPLICATE
 from .chunk_files import KEYS, Layout, Receipt, positions_of, repeated
 
 Lost = dict[int, list[tuple[int, Any]]]
-"""Rows that give way to a later one: number and key, by the file's place in the order."""
+"""Rows that a later row replaces: number and key, by the file's place in the order."""
 
 
 class Once:
-    """A run's files, with one row a key. Calls may raise SinkUnavailable."""
+    """A run's files, with one row per key. Calls may raise SinkUnavailable."""
 
     def __init__(self, place: OutputFolder, layout: Layout, key_file: Callable[[str], str]) -> None:
-        """Know the files of ``place``; ``key_file`` tells a file's key file."""
+        """Use the files in ``place``; ``key_file`` returns the key file of a file."""
         self._place = place
         self._layout = layout
         self._key_file = key_file
-        handler: Any = pafs.FSSpecHandler  # Its stub calls it abstract.
+        handler: Any = pafs.FSSpecHandler  # The type stub calls it abstract.
         self._filesystem: Any = pafs.PyFileSystem(handler(place.backend))
         self._known: tuple[list[Receipt], Lost] | None = None
 
     def repeated(self, receipts: Mapping[int, str]) -> list[Reject]:
-        """Return the rows whose key occurs again further down, in the source's order."""
+        """Return the rows whose key occurs again in a later row, in the source's order."""
         found, lost = self._lost(receipts)
         rejects = []
         for at in sorted(lost):
@@ -53,7 +53,7 @@ class Once:
     def files(self, receipts: Mapping[int, str]) -> list[Receipt]:
         """Return the files that have rows, in order, with only the last row of each key.
 
-        Files that change get another name, so that doing it again comes to the same.
+        Changed files get another name, so that a repetition gives the same result.
         """
         found, lost = self._lost(receipts)
         kept = []
@@ -132,5 +132,5 @@ class Once:
 
 
 def key_name(file: str) -> str:
-    """Return the name of the key file of a file beside it."""
+    """Return the name of the key file beside a file."""
     return file.removesuffix(".parquet") + KEYS

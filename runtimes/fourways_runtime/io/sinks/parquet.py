@@ -1,16 +1,16 @@
-"""Predictions as Parquet files: a folder a run, and a pointer to the newest.
+"""Predictions as Parquet files: a folder per run, and a pointer to the newest.
 
 ::
 
     URI/_latest                     JSON: the run to read, its path and files, its rows
-    URI/run=NAME/part-00000.parquet the predictions of one run, a file a chunk
-    URI/_writing/NAME/…             what is not published yet
+    URI/run=NAME/part-00000.parquet the predictions of one run, one file per chunk
+    URI/_writing/NAME/…             unpublished files
 
-Readers take the folder that ``_latest`` names; it is replaced at once when a run is whole. A run's
-folder appears at once too on a file system. An object store cannot rename: there, files appear one
-by one for the moment before ``_latest`` points at them.
+Readers use the folder that ``_latest`` names; it is replaced atomically when a run is complete. On
+a file system, a run's folder also appears atomically. An object store cannot rename: there, files
+appear one by one shortly before ``_latest`` points to them.
 
-Names that begin with ``_`` are hidden to whatever reads folders of Parquet.
+Names that begin with ``_`` are hidden from readers of Parquet folders.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ParquetSink:
         self._once = Once(place, self._layout, key_name)
 
     def begin(self) -> None:
-        """Check that the folder can be written to."""
+        """Check that the folder is writable."""
         probe = f"{self._aside}/_probe"
         self._place.put(probe, b"")
         self._latest()
@@ -64,7 +64,7 @@ class ParquetSink:
         return self._once.repeated(receipts)
 
     def publish(self, receipts: Mapping[int, str]) -> None:
-        """Move the files to the run's folder, and point readers there."""
+        """Move the files to the run's folder, and point readers to it."""
         mark = marked(receipts)
         latest = self._latest()
         if latest.get("run") != self._run or latest.get("receipts") != mark:
@@ -89,14 +89,14 @@ class ParquetSink:
         self._place.remove(self._aside)
 
     def _moved(self, receipts: Mapping[int, str], mark: str) -> dict[str, int]:
-        """Bring the files to the run's folder; return their names and rows."""
+        """Move the files to the run's folder; return their names and rows."""
         told = self._place.get(f"{self._folder}/{_FILES}")
         if told is not None and orjson.loads(told)["receipts"] == mark:
             return dict(orjson.loads(told)["files"])
         whole = f"{self._aside}/whole"
         told = self._place.get(f"{whole}/{_FILES}")
         if told is None or orjson.loads(told)["receipts"] != mark:
-            # From here on a try that breaks off is taken up by this list.
+            # From here on, an attempt that is interrupted is resumed from this list.
             self._place.remove(whole)
             kept = self._once.files(receipts)
             listed = {f"part-{at:05}.parquet": r for at, r in enumerate(kept)}
@@ -115,11 +115,11 @@ class ParquetSink:
         return dict(plan["files"])
 
     def discard(self) -> None:
-        """Drop the files that are not published."""
+        """Delete the files that are not published."""
         self._place.remove(self._aside)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no connection is held."""
 
     def _latest(self) -> dict[str, Any]:
         raw = self._place.get(LATEST)
@@ -128,6 +128,6 @@ class ParquetSink:
 
 
 def marked(receipts: Mapping[int, str]) -> str:
-    """Return what tells one set of receipts from another."""
+    """Return a mark that identifies a set of receipts."""
     ordered = sorted(receipts.items())
     return hashlib.sha256(orjson.dumps(ordered)).hexdigest()[:32]

@@ -1,13 +1,14 @@
-"""Predictions in a PostgreSQL table of the user's: chunks aside, then one transaction.
+"""Predictions in a user's PostgreSQL table: first a staging table, then one transaction.
 
-Each chunk is copied into a table of the run's own, beside the user's; publishing moves the rows
-over, and empties that table, in one transaction. So readers see the rows before or the new ones,
-whole, and a worker that does not know whether its COMMIT got through finds out. Rows are deleted,
-not truncated: a TRUNCATE shows readers with an older snapshot an empty table.
+Each chunk is copied into the run's own staging table, beside the user's table; publishing moves the
+rows over, and empties the staging table, in one transaction. So readers see either all old rows or
+all new ones, and a worker that does not know whether its COMMIT succeeded can find out. Rows are
+deleted, not truncated: a TRUNCATE shows an empty table to readers with an older snapshot.
 
-Columns, types, rights and the unique index are checked before the first row is scored. What the
-table then took is counted before the transaction ends: a trigger, a rule or row security drops rows
-without an error. No lock is waited for without end, and the error names who holds it.
+Columns, types, privileges and the unique index are checked before the first row is scored. The rows
+that the table accepted are counted before the transaction ends: a trigger, a rule or row security
+drops rows without an error. Every wait for a lock is limited, and the error names the holder of the
+lock.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ CHUNK = TableColumn("$chunk", "$chunk", "int64", ())
 ATTEMPT = TableColumn("$attempt", "$attempt", "int64", ())
 ROW = TableColumn("$row", "$row", "int64", ())
 LOCK_SECONDS = 20
-"""How long a lock on a table is waited for."""
+"""Maximum wait for a lock on a table, in seconds."""
 
 _ASIDE_LOCK_SECONDS = 1
-"""The same, for clearing up what the next run clears up as well."""
+"""The same, for cleanup that the next run repeats anyway."""
 
 LEFT_DAYS = 8
-"""Days after which what a run left behind is removed: longer than any run may take."""
+"""Days after which the remains of a run are removed: longer than any run may take."""
 
 
 class PostgresTableSink:
@@ -78,7 +79,7 @@ class PostgresTableSink:
         self._packer = pgcopy.Packer(self._staging)
 
     def begin(self) -> None:
-        """Check the table, and make the one beside it."""
+        """Check the table, and create the staging table."""
         with self._session() as connection, connection.transaction():
             schema = check_table(
                 connection,
@@ -88,7 +89,7 @@ class PostgresTableSink:
                 upsert=self._spec.write == "Upsert",
             )
             self._target = (schema, self._target[-1])
-            # Several workers begin at once.
+            # Several workers may begin at the same time.
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._aside,))
             if self._comment(connection) is None:
                 defined = sql.SQL(", ").join(
@@ -104,8 +105,8 @@ class PostgresTableSink:
 
     def chunk(self, number: int, attempt: int) -> TableChunk:
         """Begin to copy a chunk."""
-        # A run that was begun anew counts its tries from the start: a number of our own tells
-        # the rows of this try from whatever else may be there.
+        # A restarted run counts its attempts from the start: a random number distinguishes the rows
+        # of this attempt from all others.
         return TableChunk(self, number, secrets.randbits(63))
 
     def repeated(self, receipts: Mapping[int, str]) -> list[Reject]:
@@ -124,7 +125,7 @@ class PostgresTableSink:
 
     @contextmanager
     def _written(self, receipts: Mapping[int, str]) -> Iterator[tuple[psycopg.Connection, bool]]:
-        """Open a transaction on what was recorded; tell whether it is published already."""
+        """Open a transaction on the recorded chunks; tell whether they are already published."""
         with self._session() as connection, connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._aside,))
             self._find(connection)
@@ -151,7 +152,7 @@ class PostgresTableSink:
             self._note(connection, {"writing": self._spec.table, "published": mark})
 
     def discard(self) -> None:
-        """Drop what the run wrote."""
+        """Delete what the run wrote."""
         with self._session() as connection, connection.transaction():
             self._find(connection)
             self._run(connection, "DROP TABLE IF EXISTS {aside}")
@@ -164,7 +165,7 @@ class PostgresTableSink:
     # ------------------------------------------------------------ chunks
 
     def copy(self, number: int, attempt: int, predictions: Predictions) -> None:
-        """Copy rows aside, at once and durably."""
+        """Copy rows into the staging table, durably on return."""
         count = len(predictions)
         outputs = [predictions.columns[column.name] for column in self._columns[1:]]
         tags = [np.full(count, number), np.full(count, attempt), predictions.rows]
@@ -180,7 +181,7 @@ class PostgresTableSink:
             copy.write(pgcopy.TRAILER)
 
     def forget(self, number: int, attempt: int) -> None:
-        """Drop the rows of one try at a chunk."""
+        """Delete the rows of one attempt at a chunk."""
         with self._session() as connection, connection.transaction():
             connection.execute(
                 sql.SQL('DELETE FROM {} WHERE "$chunk" = %s AND "$attempt" = %s').format(
@@ -192,7 +193,7 @@ class PostgresTableSink:
     # ------------------------------------------------------------ statements
 
     def _move(self, connection: psycopg.Connection) -> tuple[str, int]:
-        """Return the statement that moves the rows over, and how many it must move."""
+        """Return the statement that moves the rows over, and the number of rows it must move."""
         found, counted = "SELECT {outputs} FROM {aside}", "SELECT count(*) FROM {aside}"
         twice = sql.SQL("SELECT FROM {} GROUP BY {} HAVING count(*) > 1 LIMIT 1").format(
             self._beside(), sql.Identifier(self._columns[0].identifier)
@@ -210,10 +211,10 @@ class PostgresTableSink:
         return f"INSERT INTO {{into}} ({{columns}}) {found}{conflict}", int(expected)
 
     def _check_taken(self, connection: psycopg.Connection, taken: int, expected: int) -> None:
-        """Check that the table has what it was given, and nothing else where it was emptied.
+        """Check that the table has all rows it was given, and no others if it was emptied.
 
         Raises:
-            ConfigError: it does not; the transaction is to be undone.
+            ConfigError: it does not; the transaction must be rolled back.
 
         """
         told = f"it took {taken} of {expected} rows"
@@ -229,7 +230,7 @@ class PostgresTableSink:
             )
 
     def _if_unlocked(self, connection: psycopg.Connection, statement: str, table: str = "") -> None:
-        """Run a statement that can be left out, unless somebody holds a lock in its way."""
+        """Run a statement that can be skipped, unless another session holds a conflicting lock."""
         name = sql.Identifier(self._target[0], table or self._aside)
         with suppress(psycopg.errors.LockNotAvailable), connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = '{_ASIDE_LOCK_SECONDS}s'")
@@ -239,7 +240,7 @@ class PostgresTableSink:
     def _run(self, connection: psycopg.Connection, statement: str) -> psycopg.Cursor:
         targets = [sql.Identifier(name) for name in self._into]
         return connection.execute(
-            sql.SQL(statement).format(  # of our own words
+            sql.SQL(statement).format(  # SQL of our own
                 into=sql.Identifier(*self._target),
                 aside=self._beside(),
                 columns=sql.SQL(", ").join(targets),
@@ -253,7 +254,7 @@ class PostgresTableSink:
         )
 
     def _keep_only(self, connection: psycopg.Connection, receipts: Mapping[int, str]) -> None:
-        """Drop the rows of tries that were not recorded, and check that the rest is there."""
+        """Delete the rows of unrecorded attempts, and check that all others are present."""
         told = {number: orjson.loads(text) for number, text in receipts.items()}
         attempts = [told[number]["attempt"] for number in told]
         connection.execute(
@@ -273,13 +274,13 @@ class PostgresTableSink:
                 f"{self._spec.table}: {there} of {expected} rows written aside are there"
             )
 
-    # ------------------------------------------------------------ the table beside
+    # ------------------------------------------------------------ the staging table
 
     def _beside(self) -> sql.Composable:
         return sql.Identifier(self._target[0], self._aside)
 
     def _find(self, connection: psycopg.Connection) -> None:
-        """Find out the schema, where the spec leaves it to the search path."""
+        """Determine the schema, if the spec leaves it to the search path."""
         if len(self._target) == 1:
             query = (
                 "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -291,7 +292,7 @@ class PostgresTableSink:
             self._target = (found[0], self._target[0])
 
     def _comment(self, connection: psycopg.Connection) -> dict[str, Any] | None:
-        """Return what is noted on the table beside; None where it is not there."""
+        """Return the note on the staging table; None if the table does not exist."""
         found = connection.execute(
             "SELECT obj_description(c.oid, 'pg_class') FROM pg_class c "
             "JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -308,7 +309,7 @@ class PostgresTableSink:
         )
 
     def _sweep(self, connection: psycopg.Connection) -> None:
-        """Remove what earlier runs for this table left: published, or given up long ago."""
+        """Remove the staging tables of earlier runs: published, or abandoned long ago."""
         found = connection.execute(
             "SELECT c.relname, obj_description(c.oid, 'pg_class'), "
             "extract(epoch FROM now())::bigint FROM pg_class c "
@@ -351,19 +352,19 @@ class TableChunk:
         self._rows = 0
 
     def write(self, predictions: Predictions) -> None:
-        """Copy predictions aside."""
+        """Copy predictions into the staging table."""
         if not len(predictions):
             return
         self._sink.copy(self._number, self._attempt, predictions)
         self._rows += len(predictions)
 
     def finish(self) -> str:
-        """Every COPY was committed: tell which."""
+        """Return a receipt for the rows: every COPY is already committed."""
         return orjson.dumps({"attempt": self._attempt, "rows": self._rows}).decode()
 
     def abandon(self) -> None:
-        """Drop the rows."""
-        # What is left is dropped by publishing.
+        """Delete the rows."""
+        # Publishing drops any that are left.
         with suppress(Exception):
             self._sink.forget(self._number, self._attempt)
 

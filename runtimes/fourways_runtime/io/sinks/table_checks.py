@@ -1,7 +1,7 @@
-"""Whether a table of the user's can take the predictions: asked before the first row is scored.
+"""Checks, before the first row is scored, that a user's table can take the predictions.
 
-Each fault is one line that says what to do. Types are compared strictly: what could lose a digit
-or be cut off is refused here rather than at the end of a long run.
+Each fault is one line that says what to do. Types are compared strictly: a type that could lose a
+digit or cut a value off is rejected here rather than at the end of a long run.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def check_table(
     """Check the table ``target``; ``into`` are its columns for ``columns``. Return its schema.
 
     Raises:
-        ConfigError: naming everything that is wrong with it.
+        ConfigError: it names all faults of the table.
 
     """
     shown = ".".join(target)
@@ -130,7 +130,7 @@ def _fits(ours: str, kind: str, modifier: int) -> bool:
         element = element.removesuffix("[]")
     if ours.endswith("[]") != kind.startswith("_"):
         return False
-    # A length or precision may be too small for what comes.
+    # A length or precision may be too small for the values.
     return kind.removeprefix("_") in _WIDER[element] and modifier < 0
 
 
@@ -164,13 +164,13 @@ _HOLDERS = """
 
 
 def meddlers(connection: psycopg.Connection, target: Sequence[str]) -> str:
-    """Name the triggers, rules and policies of a table."""
+    """Return the names of the triggers, rules and policies of a table."""
     found = connection.execute(_MEDDLERS, {"table": _quoted(target)}).fetchall()
     return ", ".join(sorted(name for (name,) in found))[:300] or "a trigger, a rule or row security"
 
 
 def lock_holders(connection: psycopg.Connection, tables: Sequence[Sequence[str]]) -> str:
-    """Name who holds locks on tables."""
+    """Return the names of the holders of locks on tables."""
     found = connection.execute(_HOLDERS, ([_quoted(each) for each in tables],)).fetchall()
     told = [
         f"{table} is held by process {pid} ({', '.join(filter(None, (program, user)))}; {mode})"

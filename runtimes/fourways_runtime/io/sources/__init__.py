@@ -1,6 +1,6 @@
-"""Where records come from: tables by URI or query, and how their cells become typed values.
+"""Sources of records: tables by URI or query, and the conversion of their cells to typed values.
 
-Importing the package is cheap; a source loads what it needs when it is opened.
+Importing the package is cheap; a source loads its dependencies when it is opened.
 
 To add a format: a module with its table, an entry in :data:`FORMATS`, and its name in the API's
 ``BatchSource.format``.
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from .files import Files
 
 BATCH_ROWS = 16_384
-"""Rows handed on at once, at the most: enough for onnxruntime to be at its best."""
+"""Maximum rows per batch: enough for onnxruntime to reach its best throughput."""
 
 BATCH_BYTES = 32 * 2**20
-"""Bytes handed on at once, about, where nobody says."""
+"""Approximate default size of a batch in bytes."""
 
 
 def rows_at_once(contract: Contract, batch_bytes: int, row_bytes: int = 0) -> int:
-    """Return how many rows to hand on at once; ``row_bytes`` is what is known of their size."""
+    """Return the number of rows per batch; ``row_bytes`` is the known size of a row."""
     values = sum(math.prod(field.shape) for field in contract.inputs)
     values += sum(math.prod(field.shape) for field in contract.outputs)
     return max(1, min(BATCH_ROWS, batch_bytes // max(row_bytes, 8 * values + 64)))
@@ -42,15 +42,15 @@ def open_table(
     more: tuple[str, ...] = (),
     batch_bytes: int = BATCH_BYTES,
 ) -> Table:
-    """Return a table that has the contract's columns, and ``more``: what tells new rows from old.
+    """Return a table with the contract's columns, and ``more``: the watermark columns.
 
-    Rows are handed on in batches of about ``batch_bytes`` at the most.
+    A batch has at most about ``batch_bytes`` bytes.
 
-    Files are looked at when the table is cut into splits: a worker that only reads some need not
-    know the others.
+    The files are inspected when the table is cut into splits: a worker that reads only some of them
+    need not know the others.
 
     Raises:
-        ConfigError: the source makes no sense, or a library it needs is missing.
+        ConfigError: the source is invalid, or a library it needs is missing.
         FetchRefused, FetchFailed: as :func:`fourways_runtime.io.fetch.filesystem`.
 
     """
@@ -63,7 +63,7 @@ def open_table(
 
 @dataclass(frozen=True, slots=True)
 class TableRequest:
-    """A table of files, and how it is to be read; the fields are those of :func:`open_table`."""
+    """A table of files and how to read it; the fields are those of :func:`open_table`."""
 
     source: BatchSource
     contract: Contract
@@ -111,4 +111,4 @@ FORMATS: dict[str, Callable[[TableRequest], Table]] = {
     "JSONLines": _json_lines,
     "Delta": _delta,
 }
-"""How a table of each format is opened."""
+"""The function that opens a table, by format."""

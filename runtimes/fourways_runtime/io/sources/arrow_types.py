@@ -1,7 +1,7 @@
 """Arrow types that stand for a simpler one: views, extensions, dictionaries.
 
-A reader casts them once, when it reads, so that nothing behind it meets them: Arrow has no kernel
-for many of them (a string view can be read, and not filtered). Pure.
+A reader casts them once, while reading, so that no later code meets them: Arrow has no kernel for
+many of them (a string view can be read but not filtered). Pure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
 def plain_type(found: Any) -> Any:
-    """Return the type that cells of the type ``found`` are read as."""
+    """Return the type to which cells of the type ``found`` are cast."""
     if pa.types.is_string_view(found):
         return pa.string()
     if pa.types.is_binary_view(found):
@@ -34,7 +34,7 @@ def plain_type(found: Any) -> Any:
 
 
 def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch with every column as :func:`plain_type` says."""
+    """Return a batch with every column cast according to :func:`plain_type`."""
     if all(plain_type(each.type) is each.type for each in batch.schema):
         return batch
     columns = [plain_column(column) for column in batch.columns]
@@ -42,7 +42,7 @@ def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def plain_column(column: Any) -> Any:
-    """Return cells as :func:`plain_type` says. A UUID is its text with dashes (RFC 9562)."""
+    """Return cells cast by :func:`plain_type`. A UUID becomes its text with dashes (RFC 9562)."""
     found = column.type
     if not isinstance(found, pa.BaseExtensionType):
         to = plain_type(found)

@@ -1,4 +1,4 @@
-"""A table as the batch shell sees it, whatever it is written in."""
+"""The interface of a table for the batch workload, whatever its format."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fourways_runtime.scoring.columns import Reject, Rows
 from fourways_runtime.scoring.splits import Newer, Section, Split
 
 SPLIT_ROWS = 131_072
-"""Rows of a split where nobody says."""
+"""Default number of rows per split."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some rows of a table: raw columns, and the rows that could not even be told apart."""
+    """Some rows of a table: raw columns, and the rows that could not be parsed at all."""
 
     batch: pa.RecordBatch
     rows: Rows
@@ -27,7 +27,7 @@ class Chunk:
 
     rejects: list[Reject] = field(default_factory=list)
     watermark: Any = None
-    """Values of the column that tells what is new, where the table has it as text; (N,)."""
+    """Values of the watermark column, where the table stores it as text; (N,)."""
 
 
 class Table(Protocol):
@@ -35,46 +35,45 @@ class Table(Protocol):
 
     @property
     def total_rows(self) -> int | None:
-        """How many rows there are, where cutting the table told without reading them."""
+        """Number of rows, if cutting the table showed it without reading them."""
         ...
 
     def splits(self, rows: int) -> list[Split]:
         """Cut the table into parts of about ``rows`` rows, in order.
 
-        All of the table is looked at here, so that what is wrong with it is told before anything
-        is scored.
+        This inspects the whole table, so that faults are reported before anything is scored.
 
         Raises:
-            SourceError: a file or column is missing, or a column is of a type that cannot stand
-                for the contract's; the message names it and what was there instead.
-            FetchFailed: trying again may help.
+            SourceError: a file or column is missing, or a column has a type that cannot be
+                converted to the contract's; the message names it and what was found instead.
+            FetchFailed: a retry may help.
 
         """
         ...
 
     def why_incomparable(self, newer: Newer) -> str | None:
-        """Say why its rows cannot be held against the last run's highest value; None if they can.
+        """Say why the rows cannot be compared with the last watermark; None if they can.
 
-        Asked after the table was cut. A run scores everything then.
+        Called after the table was cut. If they cannot be compared, a run scores everything.
         """
         ...
 
     def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
-        """Read a part, in order; with ``newer`` older rows may be left out.
+        """Read a part, in order; with ``newer``, older rows may be left out.
 
-        It need not be the one who cut the table: a part says where it is.
+        The object that reads need not be the one that cut the table: a part contains its location.
 
         Raises:
-            SourceError: it is gone, damaged, or changed since the table was cut.
-            FetchFailed: trying again may help.
+            SourceError: the part is gone, damaged, or changed since the table was cut.
+            FetchFailed: a retry may help.
 
         """
         ...
 
     def sections(self, split: Split) -> Iterator[Section]:
-        """Cut a part further, into rows that can be told to be as they were without reading them.
+        """Cut a part further, into rows whose changes can be detected without reading them.
 
-        Together they are the part, in order. Raises as :meth:`read`.
+        Together the sections are the part, in order. Raises as :meth:`read`.
         """
         ...
 
@@ -84,13 +83,13 @@ class Table(Protocol):
 
 
 def wanted(contract: Contract) -> tuple[str, ...]:
-    """Return the columns a table must have: the entity key and the inputs."""
+    """Return the columns that a table must have: the entity key and the inputs."""
     names = [contract.entity_key.name, *(field.name for field in contract.inputs)]
     return tuple(dict.fromkeys(names))
 
 
 def check_more(columns: tuple[str, ...], found: list[str], file: str) -> None:
-    """Check that the columns wanted beside the contract's are there. Raises SourceError."""
+    """Check that the columns required besides the contract's exist. Raises SourceError."""
     for name in columns:
         if name not in found:
             raise SourceError(f"{file}: column {name} is missing, which tells what is new")
@@ -104,10 +103,10 @@ def _missing(name: str, found: list[str], file: str) -> str:
 def check_names(
     contract: Contract, found: list[str], file: str, shown: list[str] | None = None
 ) -> None:
-    """Check that each column wanted is there once; ``shown`` are the columns to list if not.
+    """Check that each required column occurs once; ``shown`` are the columns to list if not.
 
     Raises:
-        SourceError: naming it and what was there instead.
+        SourceError: it names the column and what was found instead.
 
     """
     for name in wanted(contract):
@@ -118,10 +117,10 @@ def check_names(
 
 
 class Absent:
-    """Which inputs the files of one table do not have, and whether that is all right.
+    """The inputs that are absent from the files of one table, and whether that is allowed.
 
-    A nullable input may be absent in some files (it was added later), and is null there. One that
-    no file has is a name gone astray.
+    A nullable input may be absent from some files (it was added later), and is null there. If it is
+    absent from all files, its name is wrong.
     """
 
     def __init__(self, contract: Contract) -> None:
@@ -133,7 +132,7 @@ class Absent:
         self._file = ""
 
     def of(self, found: list[str], file: str) -> dict[str, None]:
-        """Look at the columns of a file; return the nullable inputs it does not have, as nulls.
+        """Inspect the columns of a file; return the absent nullable inputs, as nulls.
 
         Raises:
             SourceError: another column is missing, or one occurs twice.
@@ -146,7 +145,7 @@ class Absent:
         return dict.fromkeys(missing)
 
     def check(self) -> None:
-        """Check, once all files were looked at, that each nullable input is in one of them."""
+        """Check, after all files were inspected, that each nullable input is in one of them."""
         if not self._files:
             return
         for name in self._nullable:

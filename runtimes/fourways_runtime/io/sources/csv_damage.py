@@ -1,13 +1,14 @@
-"""Damage in a CSV file that swallows rows, found as its bytes go by.
+"""Damage in a CSV file that swallows rows, detected while its bytes are read.
 
-A quote that opens and does not close makes one cell of all the rows up to the next quote, or to the
-end of the file, and nobody can tell how many there were. Arrow reads on without a word. So that is
-not one bad row: the file is refused, and the line named in which the quote opens. The same holds
-for a block of zeros, which a file has that lost a block or was never written to its end.
+A quote that opens and does not close turns all rows up to the next quote, or to the end of the
+file, into one cell, and their number cannot be determined. Arrow reads on without an error. This is
+more than one bad row, so the file is rejected, and the message names the line in which the quote
+opens. The same holds for a block of zeros, which appears in a file that lost a block or was not
+written to its end.
 
-Quotes are followed as Arrow follows them: one at the start of a cell opens it, a doubled one within
-is a character, any other within closes; elsewhere a quote is a character. What is behind a closing
-quote and no delimiter is damage where the cell spans lines.
+Quotes are interpreted as Arrow does: one at the start of a cell opens it, a doubled one within is a
+character, any other within closes; elsewhere a quote is a character. Text between a closing quote
+and the delimiter is damage if the cell spans lines.
 """
 
 from __future__ import annotations
@@ -24,31 +25,31 @@ from .text_table import HOLDS_NUL, NUL_RUN
 
 _QUOTE = ord('"')
 _ENDS = b",\n\r"
-"""What may stand before a cell, and behind it."""
+"""Bytes that may stand before and after a cell."""
 
 _IS_END = np.isin(np.arange(256), np.frombuffer(_ENDS, np.uint8))
 _IS_END_OR_QUOTE = _IS_END | (np.arange(256) == _QUOTE)
 
 
 class QuoteCheck:
-    """Follows the quotes of one file, given block by block."""
+    """Follows the quotes of one file, block by block."""
 
     def __init__(self, file: str) -> None:
         self._file = file
         self._inside = False
         self._opened = 0
-        """Line in which the cell begins that is open, from 1."""
+        """Line in which the open cell begins, from 1."""
 
         self._lines = 0
         """Line ends seen so far."""
 
         self._before = _ENDS[-1]
         self._rest = b""
-        """Quotes at the end of the block before: what they are, the next byte tells."""
+        """Quotes at the end of the previous block: the next byte decides what they mean."""
 
     def feed(self, block: bytes) -> None:
-        """Look at the next block. Raises SourceError."""
-        # One byte is looked for ten times faster than two.
+        """Check the next block. Raises SourceError."""
+        # Searching for one byte is ten times faster than for two.
         if NUL_RUN[:1] in block and NUL_RUN in block:
             line = self._lines + 1 + block.count(b"\n", 0, block.index(NUL_RUN))
             raise SourceError(f"{self._file}: line {line} {HOLDS_NUL}")
@@ -66,13 +67,13 @@ class QuoteCheck:
         self._lines += data.count(b"\n")
 
     def end(self) -> None:
-        """Look at the file's end. Raises SourceError."""
+        """Check the end of the file. Raises SourceError."""
         self.feed(b"\n")
         if self._inside:
             raise self._swallowed(self._opened)
 
     def _plain(self, data: bytes, raw: Array, quotes: Array) -> bool:
-        """Take the quotes by turns as opening and closing; False where one of them is neither."""
+        """Take the quotes alternately as opening and closing; False if one of them is neither."""
         opening, closing = quotes[self._inside :: 2], quotes[1 - self._inside :: 2]
         before = raw[opening - 1]
         if len(opening) and opening[0] == 0:
@@ -114,18 +115,18 @@ class QuoteCheck:
 
 
 class CheckedFile(io.RawIOBase):
-    """A file of text whose bytes are checked as they are read."""
+    """A text file whose bytes are checked as they are read."""
 
     def __init__(self, stream: Any, file: str) -> None:
         self._stream = stream
         self._check = QuoteCheck(file)
 
     def readable(self) -> bool:
-        """Tell that it is."""
+        """Return True."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Read on. Raises SourceError for what swallows rows."""
+        """Read on. Raises SourceError for damage that swallows rows."""
         data: bytes = self._stream.read(size)
         if data:
             self._check.feed(data)

@@ -1,11 +1,12 @@
 """Tables in CSV (RFC 4180, with a header), optionally compressed.
 
-Cells are read as bytes and typed by the contract afterwards, so a cell that makes no sense costs
-its row and not the run; so does a row with too many or too few cells. An empty cell is missing, a
-quoted empty one is an empty text. Read with Arrow's streaming reader: its dataset reader would fill
-columns a file does not have with nulls, and not say which row was bad.
+Cells are read as bytes and converted to the contract's types afterwards, so an invalid cell causes
+only its row to be rejected and does not fail the run; the same holds for a row with too many or too
+few cells. An empty cell is missing, a quoted empty one is an empty text. The reader is Arrow's
+streaming reader: its dataset reader would fill columns that a file does not have with nulls, and
+would not say which row was bad.
 
-Damage that swallows rows is not one bad row: see :mod:`.csv_damage`.
+Damage that swallows rows is more than one bad row: see :mod:`.csv_damage`.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from .text_table import TextTable
 from .watermarks import kind_of
 
 BLOCK_BYTES = 4 * 2**20
-"""Bytes parsed at once. No row may be longer."""
+"""Bytes parsed at once, and so the maximum length of a row."""
 
 
 class CsvTable(TextTable):
     """See :class:`.base.Table`."""
 
     def splits(self, rows: int) -> list[Split]:
-        """Cut the table into its files, and look at their headers. Empty files have no rows."""
+        """Cut the table into its files, and read their headers. Empty files have no rows."""
         found: list[Split] = []
         absent = Absent(self._contract)
 
@@ -64,7 +65,7 @@ class CsvTable(TextTable):
         return found
 
     def _kind(self, split: Split, column: str) -> str | None:
-        """Look at the first values of the column that tells what is new."""
+        """Detect the kind of the watermark column from its first values."""
         fixed = split.detail["constants"]
         if column in fixed:
             return kind_of(pa.array([fixed[column]], pa.string()))
@@ -95,7 +96,7 @@ class CsvTable(TextTable):
 
 
 def _numbered(count: int, done: int, first: int, bad: dict[int, str]) -> tuple[Rows, list[Reject]]:
-    """Number ``count`` good rows from position ``done``, leaving out the bad ones among them."""
+    """Number ``count`` good rows from position ``done``, skipping the bad rows among them."""
     # A copy: the reader, a few blocks ahead, adds to it from its own thread.
     gaps = sorted(number for number in list(bad) if first + number >= done)
     rows = np.arange(done, done + count)
@@ -110,7 +111,7 @@ def _numbered(count: int, done: int, first: int, bad: dict[int, str]) -> tuple[R
 
 @contextmanager
 def _bounded_rows(file: str) -> Iterator[None]:
-    """Say of a row that is too long what it may come of."""
+    """Add the possible cause to the error for a row that is too long."""
     try:
         yield
     except pa.ArrowInvalid as error:
@@ -123,7 +124,7 @@ def _bounded_rows(file: str) -> Iterator[None]:
 
 def _open(files: Files, split: Split, columns: tuple[str, ...], bad: dict[int, str]) -> Any:
     def note(row: Any) -> Literal["skip"]:
-        # Arrow counts records from 1, the header among them.
+        # Arrow counts records from 1, including the header.
         bad[row.number - 2] = f"{row.actual_columns} cells where {row.expected_columns} belong"
         return "skip"
 
@@ -151,7 +152,7 @@ def _next(reader: Any) -> Any:
 
 
 def _header(files: Files, path: str, told: str) -> list[str] | None:
-    """Return the names in the first row; None where the file is empty. Raises SourceError."""
+    """Return the names in the first row; None if the file is empty. Raises SourceError."""
     try:
         reader = csv.open_csv(
             files.open_text(path),

@@ -1,11 +1,12 @@
-"""Tables in Delta Lake: which Parquet files a version of the table consists of.
+"""Tables in Delta Lake: the Parquet files that make up a version of the table.
 
-Owns reading the log, by the library deltalake. The log is copied to this host by the fetcher
-first, so that its policy holds: no link is followed, no credentials but the Secret's are used, and
-no server is asked that the policy does not allow. The files are Parquet, and are read as such; a
-worker that is told which to read does not look at the log.
+This module reads the log, with the library deltalake. The fetcher first copies the log to this
+host, so that its policy holds: no link is followed, only the Secret's credentials are used, and
+only servers that the policy allows are contacted. The files are Parquet, and are read as such; a
+worker that receives the list of its files does not read the log.
 
-Files are never changed once they are in the log; one that a vacuum removes meanwhile is "gone".
+Files never change once they are in the log; one that a vacuum removes during the run is reported as
+"gone".
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from .partitions import NULL, Filter, TableFile, kept
 
 LOG = "_delta_log"
 MAX_LOG_BYTES = 2 * 2**30
-"""Largest log that is copied."""
+"""Maximum size of a log that is copied."""
 
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(
     r"(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10})|\.[0-9a-f-]{36})?\.(?:parquet|json)"
 )
-# What a reader that does not know them may pass over, and what is checked one by one.
+# Features that a reader may ignore if it does not know them, and those checked one by one.
 _HARMLESS = frozenset(
     {
         "timestampNtz",
@@ -47,7 +48,7 @@ _HARMLESS = frozenset(
 
 
 def delta_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Files:
-    """Return the files of a Delta table's newest version; its log is read when they are listed.
+    """Return the files of a Delta table's newest version; the log is read when they are listed.
 
     Raises:
         ConfigError: the library is not installed.
@@ -80,7 +81,7 @@ def deltalake() -> Any:
 
 
 def copy_log(backend: Any, path: str, into: Path, shown: str) -> int:
-    """Copy what of a table's log tells its newest version: a checkpoint and the commits since.
+    """Copy the part of a table's log for its newest version: a checkpoint and later commits.
 
     Returns the version. Raises SourceError.
     """
@@ -110,7 +111,7 @@ def copy_log(backend: Any, path: str, into: Path, shown: str) -> int:
 
 
 def _checkpoint(names: dict[str, Any]) -> tuple[int, list[str]]:
-    """Return the newest checkpoint that is whole: its version and its files."""
+    """Return the newest complete checkpoint: its version and its files."""
     found: dict[tuple[int, int], list[str]] = {}
     for name in names:
         matched = _CHECKPOINT.fullmatch(name)
@@ -137,7 +138,7 @@ def _parts(folder: str, path: str, shown: str, filters: Filter) -> tuple[TableFi
     for column in filters:
         if column not in partitioned:
             raise SourceError(f"{shown}: the table is not partitioned by {column}")
-    # A column added later is null in the files from before.
+    # A column that was added later is null in older files.
     absent = dict.fromkeys(columns)
     found = []
     for action in added.select(
@@ -173,7 +174,7 @@ def _check_features(table: Any, shown: str) -> None:
 def _has_deletion_vectors(table: Any) -> bool:
     try:
         return any(batch.num_rows for batch in table.deletion_vectors())
-    except Exception:  # noqa: BLE001  (the vectors are not beside the log's copy: there are some)
+    except Exception:  # noqa: BLE001  (fails because the vectors are not copied: there are some)
         return True
 
 

@@ -1,8 +1,8 @@
-"""The files of a table: one, a folder's, or a glob's, wherever they are.
+"""The files of a table: a single file, a folder or a glob, local or remote.
 
-Owns finding them, telling one state of a file from another, and the words for what reading them
-raises. Getting at their bytes, and the policy that guards it, is the fetcher's. Files are listed
-when somebody asks which there are: a worker that is told which to read need not.
+This module finds files, detects whether a file has changed, and translates the errors of reading.
+Access to the bytes, and the policy that guards it, belong to the fetcher. Files are listed only on
+demand: a worker that receives the list of its files does not need it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ SUFFIXES = {
 }
 
 _TAGGED = ("s3", "gs", "az")
-"""Where a file's mark is its content's, not just a time."""
+"""Schemes whose mark identifies a file's content, rather than only a time."""
 
 _CONDITIONAL = ("s3",)
-"""Where a read can be held to a tag (If-Match)."""
+"""Schemes where a read can be made conditional on a tag (If-Match)."""
 
 _FILES_AT_ONCE = 16
-"""Files looked at together where each is a round trip."""
+"""Files inspected in parallel when each needs a round trip."""
 
 _MAGIC: dict[bytes, Any] = {
     b"\x1f\x8b": "gzip",
@@ -54,34 +54,34 @@ _MAGIC: dict[bytes, Any] = {
     b"BZh": "bz2",
     b"\x04\x22\x4d\x18": "lz4",
 }
-"""What compressed files begin with (RFC 1952, RFC 8878, bzip2, LZ4 frames)."""
+"""The first bytes of compressed files (RFC 1952, RFC 8878, bzip2, LZ4 frames)."""
 
 _MAGIC_BYTES = 4
 _PIECE = 4 * 2**20
-"""Bytes hashed at once."""
+"""Bytes per read while hashing."""
 
 _MARKS = ("ETag", "etag", "generation", "mtime", "LastModified", "last_modified")
-"""What an fsspec backend calls the mark that changes with a file's content, best first."""
+"""Names in fsspec backends for the mark that changes with a file's content, best first."""
 
 
-_FSSpecHandler: Any = pafs.FSSpecHandler  # Its stub calls it abstract.
+_FSSpecHandler: Any = pafs.FSSpecHandler  # The type stub calls it abstract.
 
 
 class _Handler(_FSSpecHandler):  # type: ignore[misc]
-    """Opens files without asking first whether they are there.
+    """Opens files without first checking that they exist.
 
-    fsspec answers no to that whenever asking fails, so an unreachable server would look like a
-    missing file, and the run would not be tried again.
+    fsspec reports "not found" whenever that check fails, so an unreachable server would look like a
+    missing file, and the run would not be retried.
 
-    An object whose size and tag are known is read without asking for them first, and only while it
-    has that tag.
+    An object with a known size and tag is read without requesting them first, and only while it has
+    that tag.
     """
 
     def __init__(self, backend: Any, known: Mapping[str, tuple[int, str]]) -> None:
         super().__init__(backend)
         self._known = known
         self._small: tuple[str, tuple[int, str], Any] | None = None
-        """The small object read last: its footer is read first, and its rows then."""
+        """The most recent small object: its footer is read first, and then its rows."""
 
     def open_input_file(self, path: str) -> Any:
         if path in self._known:
@@ -95,7 +95,7 @@ class _Handler(_FSSpecHandler):  # type: ignore[misc]
             return pa.PythonFile(found, mode="r")
         file = self.fs.open(path, mode="rb")
         if isinstance(file, BufferedReader) and sys.platform == "linux":
-            # A file of this host: once it is open, Arrow reads it without asking the interpreter.
+            # A local file: once it is open, Arrow reads it without going through the interpreter.
             with file:
                 return pa.OSFile(f"/proc/self/fd/{file.fileno()}", "r")
         return pa.PythonFile(file, mode="r")
@@ -109,7 +109,7 @@ class Files:
     def __init__(
         self, location: Location, backend: Any, find: Callable[[], tuple[TableFile, ...]]
     ) -> None:
-        """Read from an fsspec filesystem; ``find`` lists the files when that is needed."""
+        """Read from an fsspec filesystem; ``find`` lists the files on demand."""
         self.location = location
         self.backend = backend
         self._known: dict[str, tuple[int, str]] = {}
@@ -118,7 +118,7 @@ class Files:
         self.filesystem: Any = pafs.PyFileSystem(_Handler(backend, self._known))
         self._find = find
         self.compressed: set[str] = set()
-        """Files of text that were found to be compressed."""
+        """Text files that turned out to be compressed."""
 
     @cached_property
     def parts(self) -> tuple[TableFile, ...]:
@@ -128,15 +128,15 @@ class Files:
 
     @property
     def local(self) -> bool:
-        """Tell whether a file is opened without asking a server."""
+        """Tell whether a file can be opened without contacting a server."""
         return self.location.scheme in ("file", "pvc")
 
     def told(self, path: str) -> str:
-        """Name a file for people."""
+        """Return the name of a file for messages."""
         return self.location.shown if len(self.parts) == 1 else PurePosixPath(path).name
 
     def mark(self, part: TableFile) -> str:
-        """Return what tells one state of a file from another, as its listing has it."""
+        """Return the mark that identifies the state of a file, as the listing reports it."""
         if part.info is None or self.location.scheme in ("http", "https"):
             mark = self.fingerprint(part.path)
         else:
@@ -145,12 +145,12 @@ class Files:
         return mark
 
     def fingerprint(self, path: str) -> str:
-        """Ask what tells one state of a file from another: its size, and its tag or time."""
+        """Request the mark that identifies the state of a file: its size, and its tag or time."""
         with translated(self.location):
             return _fingerprint(self.backend.info(path))
 
     def _expect(self, path: str, mark: str) -> bool:
-        """Read a file only as long as it is as it was; False where its keeper cannot see to it."""
+        """Make reads of a file conditional on its mark; False if the backend cannot do that."""
         size, _, tag = mark.partition("-")
         if self.location.scheme not in _CONDITIONAL or not tag or not size.isdigit():
             return False
@@ -158,10 +158,10 @@ class Files:
         return True
 
     def open_text(self, path: str) -> Any:
-        """Open a file of text from its start; one that is compressed is read as what it holds.
+        """Open a text file from its start; a compressed one is decompressed.
 
-        Its first bytes tell, not its name: an object with ``Content-Encoding: gzip`` comes as it is
-        stored, and some servers have undone it by then.
+        The first bytes decide, not the name: an object with ``Content-Encoding: gzip`` arrives as
+        it is stored, but some servers have already decompressed it.
         """
         file = self.filesystem.open_input_file(path)
         first = file.read(_MAGIC_BYTES)
@@ -174,21 +174,20 @@ class Files:
         return pa.CompressedInputStream(file, kind)
 
     def each(self, look: Callable[[TableFile], T]) -> list[T]:
-        """Look at every file, in order; several at once where each is a round trip."""
+        """Inspect every file, in order; several in parallel if each needs a round trip."""
         if self.local or len(self.parts) == 1:
             return [look(part) for part in self.parts]
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             return list(pool.map(look, self.parts))
 
     def content(self, path: str, split: Split, ranges: Sequence[tuple[int, int]]) -> str | None:
-        """Return what the bytes of some ranges, (start, end) each, are told by from one run to the
-        next; None where nothing tells.
+        """Return a digest of some ranges of bytes, (start, end) each; None if there is none.
 
-        On this host that is their hash. An object store's tag stands for all of an object, and
-        costs no reading.
+        It can be compared from one run to the next. For a local file it is a hash of the bytes. For
+        an object store it is the tag of the whole object, which needs no reading.
 
         Raises:
-            SourceError: the file is gone, or another than when the run began.
+            SourceError: the file is gone, or has changed since the run began.
 
         """
         if not self.local:
@@ -208,15 +207,15 @@ class Files:
 
     @staticmethod
     def size(mark: str) -> int | None:
-        """Return how many bytes a file of this fingerprint has, where whoever keeps it says."""
+        """Return the number of bytes of a file with this fingerprint, if the backend reports it."""
         size, _, _ = mark.partition("-")
         return int(size) if size.isdigit() else None
 
     def steady(self, path: str, split: Split, read: Callable[[], Iterator[T]]) -> Iterator[T]:
-        """Read a file that is what it was when the run began, before and after.
+        """Read a file, and check before and after that it is as it was when the run began.
 
         Raises:
-            SourceError: it is gone, or another by now.
+            SourceError: the file is gone or has changed.
 
         """
         conditional = self._expect(path, split.fingerprint)
@@ -225,7 +224,7 @@ class Files:
         try:
             yield from read()
         except SourceError:
-            # Half of one state and half of another looks damaged: say what it is.
+            # A mix of an old and a new state looks like damage: report the change instead.
             self._check(path, split)
             raise
         if not conditional:
@@ -243,7 +242,7 @@ class Files:
 
     @contextmanager
     def reading(self, name: str) -> Iterator[None]:
-        """Turn what reading raises into our errors, naming the file."""
+        """Translate the errors of reading into our own, with the name of the file."""
         with translated(self.location):
             try:
                 yield
@@ -252,7 +251,7 @@ class Files:
             except pa.ArrowException as error:
                 raise SourceError(f"{name}: {_line(error)}") from None
             except OSError as error:
-                # Arrow's own, for damaged files; the operating system's have a number.
+                # Arrow's own errors, for damaged files, have no number; the operating system's do.
                 if type(error) is OSError and error.errno is None:
                     raise SourceError(f"{name}: {_line(error)}") from None
                 raise
@@ -266,7 +265,7 @@ def _fingerprint(info: Mapping[str, Any]) -> str:
 def open_backend(
     source: BatchSource, *, policy: FetchPolicy, paths: Paths
 ) -> tuple[Location, Any, str]:
-    """Return where a table is, an fsspec filesystem that reads there, and the path in it."""
+    """Return the location of a table, an fsspec filesystem for it, and the path in it."""
     location = Location.parse(source.uri or "")
     secret = None
     if source.credentials is not None:
@@ -276,7 +275,7 @@ def open_backend(
 
 
 def find_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Files:
-    """Return a table's files by name; hidden ones (``.`` or ``_`` in front) are not part of it."""
+    """Return a table's files by name, without hidden ones (whose names begin with . or _)."""
     location, backend, path = open_backend(source, policy=policy, paths=paths)
     filters = {each.column: frozenset(each.values) for each in source.filter}
 
@@ -291,7 +290,7 @@ def find_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Fil
 def _listed(
     backend: Any, path: str, location: Location, suffixes: tuple[str, ...], filters: Filter
 ) -> dict[str, Mapping[str, Any] | None]:
-    """Return the files of a table by name, with what their listing says of them."""
+    """Return the files of a table by name, with their entries in the listing."""
     if location.scheme in ("http", "https"):
         return {path: None}
     if location.pattern is not None:
@@ -328,15 +327,16 @@ def _listed(
 
 
 def _hides(part: str) -> bool:
-    """Tell whether a name hides what it stands for: temporary, not committed, or about the data.
+    """Tell whether a name marks something hidden: temporary, uncommitted or metadata.
 
-    As Hadoop and Spark have it: ``.x`` and ``_x``, but for the folder of a column ``_x=VALUE``.
+    The rule is that of Hadoop and Spark: ``.x`` and ``_x``, except the folder of a column
+    ``_x=VALUE``.
     """
     return part.startswith(".") or (part.startswith("_") and "=" not in part)
 
 
 def _is_hidden(name: str, pattern: str) -> bool:
-    """Tell whether a file that a glob finds is hidden, and not asked for by such a name."""
+    """Tell whether a file that a glob finds is hidden and not named explicitly by the pattern."""
     segments = pattern.strip("/").split("/")
     if any(_hides(segment) for segment in segments if any(mark in segment for mark in "*?[")):
         return False
@@ -352,5 +352,5 @@ def _where(filters: Filter) -> str:
 
 
 def _line(error: Exception) -> str:
-    """Return an Arrow error's first line: the rest may quote the data."""
+    """Return the first line of an Arrow error: the rest may quote the data."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

@@ -1,11 +1,11 @@
-"""Tables in JSON Lines: one object a line, lists for shaped inputs, optionally compressed.
+"""Tables in JSON Lines: one object per line, lists for shaped inputs, optionally compressed.
 
-A line that is no object costs its row and not the run; its reason names the line. Lines are parsed
-by Arrow, a block at a time, where Arrow gives what JSON says; any other block is parsed line by
-line, and a value that is not plainly of the contract's type is handed on as JSON, for the decoder
-to judge. A row's position is its
-line's; empty lines leave gaps. A column that is missing in a line is null. A large file is cut at
-line ends, unless it is compressed; lines are counted from where a part begins.
+A line that is not an object is rejected and does not fail the run; the reason names the line. Arrow
+parses the lines, a block at a time, if its result is exactly what the JSON says; any other block is
+parsed line by line, and a value that is not clearly of the contract's type is passed on as JSON for
+the decoder to judge. The position of a row is that of its line; empty lines leave gaps. A column
+that is missing in a line is null. A large file is cut at line ends, unless it is compressed; lines
+are counted from the start of a part.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ BLOCK_BYTES = 4 * 2**20
 """Bytes parsed at once."""
 
 MAX_LINE_BYTES = 64 * 2**20
-"""Longest line."""
+"""Maximum length of a line."""
 
 _ARROW: dict[str, Any] = {"bool": pa.bool_(), "string": pa.string(), "uint64": pa.uint64()}
 _EMPTY = (b"\n\n", b"\n\r\n")
 _NOT_JSON = (b"NaN", b"Inf")
-"""What Arrow takes for numbers, and JSON does not know."""
+"""Texts that Arrow accepts as numbers, and JSON does not allow."""
 
 
 class JsonTable(TextTable):
@@ -64,7 +64,7 @@ class JsonTable(TextTable):
             self._fields[field.name] = (str(field.type), len(field.shape))
 
     def splits(self, rows: int) -> list[Split]:
-        """Cut the table into its files, and those into parts; look at their first lines."""
+        """Cut the table into its files, and those into parts; inspect their first lines."""
 
         def look(
             part: TableFile,
@@ -94,10 +94,10 @@ class JsonTable(TextTable):
     def _ranges(
         self, path: str, mark: str, block: bytes, rows: int
     ) -> list[tuple[int, int | None]]:
-        """Cut a file into ranges of bytes of about ``rows`` lines, wherever those end.
+        """Cut a file into byte ranges of about ``rows`` lines, regardless of line ends.
 
-        A line cannot hold another: a newline within a text is written as two characters. Only what
-        is compressed must be read from its start.
+        A line cannot contain another: a newline within a text is written as two characters. Only
+        compressed files must be read from their start.
         """
         size = self._files.size(mark)
         if not rows or size is None or not block or path in self._files.compressed:
@@ -108,7 +108,7 @@ class JsonTable(TextTable):
         return [(at, at + step if at + step < size else None) for at in starts]
 
     def _check(self, block: bytes, fixed: set[str], told: str) -> None:
-        """Miss a column that none of the first lines has, unless it may be missing."""
+        """Check that each column occurs in the first lines, unless it may be missing."""
         seen: dict[str, None] = {}
         for line in block.splitlines():
             value, _ = json_object(line)
@@ -126,7 +126,7 @@ class JsonTable(TextTable):
     def _blocks(
         self, path: str, told: str, begin: int = 0, end: int | None = None
     ) -> Iterator[bytes]:
-        """Read whole lines, about a block at a time: those that begin in a range of bytes."""
+        """Read the whole lines that begin in a range of bytes, about a block at a time."""
         with self._stream(path, begin) as stream:
             rest = b""
             at = max(0, begin - 1)
@@ -135,12 +135,12 @@ class JsonTable(TextTable):
             while not over and (piece := stream.read(BLOCK_BYTES)):
                 size = len(piece)
                 if end is not None:
-                    # The first line end from the byte before ``end`` on is that of our last line.
+                    # Our last line ends at the first line end at or after the byte before ``end``.
                     stop = piece.find(b"\n", max(0, end - 1 - at)) + 1
                     piece, over = (piece[:stop], True) if stop else (piece, False)
                 at += size
                 if not ours:
-                    # The line that began before is another part's.
+                    # The line that began earlier belongs to another part.
                     start = piece.find(b"\n") + 1
                     piece, ours = piece[start:] if start else b"", start > 0
                 last = piece.rfind(b"\n") + 1
@@ -167,7 +167,7 @@ class JsonTable(TextTable):
         begin, end = split.detail["bytes"]
         for column in self._more:
             if split.detail[DETAIL] not in (NUMBER, None):
-                # Arrow would take some texts for times, and others not.
+                # Arrow would parse some texts as times, and others not.
                 self._kinds.setdefault(column, pa.string())
         blocks = self._blocks(split.detail["path"], split.file, begin, end)
         line = 0
@@ -195,7 +195,7 @@ class JsonTable(TextTable):
         odd = any(mark in block for mark in _EMPTY) or block.startswith(
             (b"\n", b"\r\n", BYTE_ORDER_MARK)
         )
-        # One letter is looked for many times faster than three.
+        # Searching for one letter is many times faster than for three.
         if not odd and not any(mark[:1] in block and mark in block for mark in _NOT_JSON):
             batch = self._quickly(block, columns) if _is_utf8(block) else None
             if batch is not None and batch.num_rows == lines:
@@ -204,7 +204,7 @@ class JsonTable(TextTable):
 
     def _quickly(self, block: bytes, columns: list[str]) -> pa.RecordBatch | None:
         known = [pa.field(name, self._kinds[name]) for name in columns if name in self._kinds]
-        # What only tells new rows from old is of whatever type it is.
+        # A pure watermark column may have any type.
         free = any(name not in self._kinds for name in columns)
         buffer: Any = pa.BufferReader(block)
         try:
@@ -226,7 +226,7 @@ class JsonTable(TextTable):
         return batches[0]
 
     def _is_large(self, name: str, batch: pa.RecordBatch) -> bool:
-        """Tell whether a whole number in a column of floats may have been rounded."""
+        """Tell whether an integer in a float column may have been rounded."""
         kind, depth = self._fields.get(name, ("", 0))
         if not is_float(kind):
             return False
@@ -280,7 +280,7 @@ def _arrow(kind: str, depth: int = 0) -> Any:
 
 
 def _kind(block: bytes, fixed: Mapping[str, str | None], column: str) -> str | None:
-    """Tell what the values of a column are, by those of the first lines."""
+    """Detect the kind of a column's values from the first lines."""
     if column in fixed:
         return kind_of(pa.array([fixed[column]], pa.string()))
     lines = filter(None, (json_object(line)[0] for line in block.splitlines()))
@@ -291,7 +291,7 @@ def _kind(block: bytes, fixed: Mapping[str, str | None], column: str) -> str | N
 
 
 def _untyped(values: list[Any], kind: Any) -> Any:
-    """Return values of a column that only tells new rows from old: typed where they are alike."""
+    """Return the values of a pure watermark column: typed if they are all alike."""
     if not any(isinstance(value, bool) for value in values):
         try:
             return pa.array(values, kind)

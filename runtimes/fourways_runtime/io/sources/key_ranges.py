@@ -1,7 +1,7 @@
-"""Ranges of a whole-number column that hold about as many rows each.
+"""Ranges of an integer column that each hold about the same number of rows.
 
-Counted in buckets of equal width, in one pass over the query, and once more where keys lie so
-unevenly that one bucket holds far too many: no sort, and no index needed.
+Rows are counted in buckets of equal width, in one pass over the query, with another pass if keys
+are so unevenly distributed that one bucket holds far too many: no sort, and no index needed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from psycopg import sql
 _BUCKETS_PER_RANGE = 64
 _MOST_BUCKETS = 65_536
 _TOO_MANY = 4
-"""Times the rows wanted a range may hold before it is cut further."""
+"""A range is cut further if it holds more than this multiple of the desired rows."""
 
 _DEEPEST = 8
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRange:
-    """Rows whose key is from ``low`` to ``high``, both included; or those without a key."""
+    """Rows whose key is from ``low`` to ``high``, both included; or the rows without a key."""
 
     low: int | None
     high: int | None
@@ -30,21 +30,21 @@ class KeyRange:
 
     @classmethod
     def of(cls, detail: dict[str, Any]) -> KeyRange:
-        """Read a range as it is written down."""
+        """Read a range from its serialized form."""
         return cls(detail["from"], detail["to"], 0)
 
     def detail(self) -> dict[str, Any]:
-        """Write the range down."""
+        """Serialize the range."""
         return {"from": self.low, "to": self.high}
 
     def told(self, column: str) -> str:
-        """Name it for people."""
+        """Return its name for messages."""
         if self.low is None:
             return f"no {column}"
         return f"{column} {self.low} to {self.high}"
 
     def condition(self, column: sql.Composable) -> sql.Composed:
-        """Say in SQL which rows are in it."""
+        """Return the SQL condition for its rows."""
         if self.low is None:
             return sql.SQL("{} IS NULL").format(column)
         return sql.SQL("{} BETWEEN {} AND {}").format(column, self.low, self.high)

@@ -1,7 +1,7 @@
-"""Tables in Parquet, read through pyarrow's datasets: only the columns wanted, in small batches.
+"""Tables in Parquet, read through pyarrow's datasets: only the required columns, in small batches.
 
-Every file's footer is read when the table is cut into splits, so that a column gone astray in the
-last file is found before the first one is scored, and so that the number of rows is known.
+Every file's footer is read when the table is cut into splits, so that a wrong column in the last
+file is found before the first file is scored, and so that the number of rows is known.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .partitions import TableFile
 from .watermarks import DETAIL, constant_kind, kind_of_type, older, parsed, why_incomparable
 
 _arrow: Any = pa
-_concat = _arrow.concat_batches  # Its stub knows it not.
+_concat = _arrow.concat_batches  # The type stub does not contain it.
 _READAHEAD = 4
 _MARK = b"PAR1"
 """First bytes of every Parquet file."""
@@ -39,17 +39,17 @@ _FIRST_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class _Footer:
-    """What is known of a file once its footer was read."""
+    """The facts about a file that its footer gives."""
 
     mark: str
     """Its fingerprint."""
 
     groups: tuple[int, ...]
-    """Rows of its row groups."""
+    """Number of rows of each row group."""
 
     columns: tuple[str, ...]
     kinds: dict[str, str | None]
-    """Of each column that tells what is new, and that is in the file: the kind of its values."""
+    """The kind of the values of each watermark column that is in the file."""
 
 
 class ParquetTable:
@@ -73,11 +73,11 @@ class ParquetTable:
             )
         )
         self._last: tuple[str, Any] | None = None
-        """The file opened last, by its fingerprint: splits of one file come one after another."""
+        """The last opened file, by its fingerprint: the splits of one file follow one another."""
 
     @property
     def total_rows(self) -> int | None:
-        """How many rows there are; known once every footer was read."""
+        """Number of rows; known once every footer was read."""
         if "_footers" not in self.__dict__:
             return None
         return sum(sum(footer.groups) for footer in self._footers)
@@ -107,7 +107,7 @@ class ParquetTable:
         return next(filter(None, told), None)
 
     def _fixed_kind(self, column: str) -> str | None:
-        """Return what the values of a column are that is in the names of folders."""
+        """Return the kind of the values of a column that is in the names of folders."""
         given = [part.constants[column] for part in self._files.parts if column in part.constants]
         return constant_kind(given)
 
@@ -128,7 +128,7 @@ class ParquetTable:
         return fragment
 
     def splits(self, rows: int) -> list[Split]:
-        """Cut the table into runs of row groups of about ``rows`` rows."""
+        """Cut the table into sequences of row groups of about ``rows`` rows."""
         found: list[Split] = []
         first = 0
         absent = Absent(self._contract)
@@ -151,7 +151,7 @@ class ParquetTable:
         return found
 
     def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
-        """Read a run of row groups."""
+        """Read a sequence of row groups."""
         return self._files.steady(split.detail["path"], split, lambda: self._read(split, newer))
 
     def _read(self, split: Split, newer: Newer | None) -> Iterator[Chunk]:
@@ -165,7 +165,7 @@ class ParquetTable:
             and newer.column in values
             and older(values[newer.column], newer.value)[0]
         ):
-            return  # All its rows are: their folder says so.
+            return  # All its rows are older: the folder name says so.
         condition = after = None
         with self._files.reading(split.file):
             fragment = whole.subset(row_group_ids=list(groups))
@@ -173,7 +173,7 @@ class ParquetTable:
                 condition = _condition(newer, there.field(newer.column).type)
                 after = newer if condition is None else None
             if condition is not None and not _holds_views(there, self._columns):
-                # By the footer's statistics, so that row groups without a newer row are not read.
+                # The footer's statistics let Arrow skip row groups without a newer row.
                 fragment = fragment.subset(filter=condition)
             else:
                 condition, after = None, newer if newer and newer.column in there.names else None
@@ -188,7 +188,7 @@ class ParquetTable:
             yield Chunk(batch, rows, [], None if marks is None else _repeated(marks, len(rows)))
 
     def _constants(self, split: Split, there: list[str]) -> dict[str, Any]:
-        """Return the columns that tell what is new and stand in folder names: one value each."""
+        """Return the watermark columns that are in folder names: one value each."""
         fixed = split.detail["constants"]
         return {
             column: parsed(fixed[column], split.detail[DETAIL][column])
@@ -222,7 +222,7 @@ class ParquetTable:
             first += group.num_rows
 
     def _reads(self, column: Any) -> bool:
-        """Tell whether a column of the file is, or belongs to, one that is read."""
+        """Tell whether a column of the file is read, or belongs to one that is."""
         path = column.path_in_schema
         return any(path == name or path.startswith(f"{name}.") for name in self._columns)
 
@@ -231,7 +231,7 @@ class ParquetTable:
     ) -> Iterator[Any]:
         there = fragment.physical_schema.names
         rows = sum(group.num_rows for group in fragment.row_groups)
-        # As the footer has it, not compressed: what is far wider than the contract tells is text.
+        # The uncompressed size in the footer: if far wider than the contract implies, it is text.
         width = sum(group.total_byte_size for group in fragment.row_groups) // max(1, rows)
         size = rows_at_once(self._contract, self._batch_bytes, width)
         batches = fragment.to_batches(
@@ -239,7 +239,7 @@ class ParquetTable:
             filter=condition,
             batch_size=size,
             batch_readahead=_READAHEAD,
-            # The cores are for the model; one thread reads ten times what it can score.
+            # The cores are for the model; one thread reads ten times faster than it can score.
             use_threads=False,
         )
         found = _joined(batches, size) if condition is not None else batches
@@ -258,7 +258,7 @@ class ParquetTable:
 
 
 def _other_format(filesystem: Any, path: str) -> str | None:
-    """Return what a file that does not open as Parquet is, and the fix; None for a damaged one."""
+    """Return the actual format of a file that is not Parquet, and the fix; None if damaged."""
     with filesystem.open_input_stream(path) as file:
         first: bytes = file.read(_FIRST_BYTES)
     if first.startswith(_MARK) or not first:
@@ -275,7 +275,7 @@ def _other_format(filesystem: Any, path: str) -> str | None:
 
 
 def _ranges(columns: Sequence[Any]) -> list[tuple[int, int]]:
-    """Return where the pages of columns are, as (start, end), neighbours joined."""
+    """Return the positions of the pages of columns, as (start, end), with neighbors joined."""
     found: list[tuple[int, int]] = []
     for column in columns:
         start = column.data_page_offset
@@ -289,7 +289,7 @@ def _ranges(columns: Sequence[Any]) -> list[tuple[int, int]]:
 
 
 def _joined(batches: Iterator[Any], rows: int) -> Iterator[Any]:
-    """Join what a filter has left of batches to batches of up to ``rows`` rows."""
+    """Join the batches that a filter returns into batches of up to ``rows`` rows."""
     waiting: list[Any] = []
     count = 0
     for batch in batches:
@@ -304,7 +304,7 @@ def _joined(batches: Iterator[Any], rows: int) -> Iterator[Any]:
 
 
 def _condition(newer: Newer, kind: Any) -> Any:
-    """Say which rows are not older; None where Arrow cannot compare the type within a file."""
+    """Return the filter for rows that are not older; None if Arrow cannot compare the type."""
     types = pa.types
     if types.is_dictionary(kind) or types.is_decimal(kind) or types.is_string_view(kind):
         return None
@@ -312,13 +312,13 @@ def _condition(newer: Newer, kind: Any) -> Any:
     try:
         since = pa.scalar(newer.value).cast(kind)
     except pa.ArrowInvalid:
-        return None  # Outside its range, or a fraction: compared by value then.
+        return None  # Outside its range, or a fraction: then the comparison is by value.
     missing = column.is_null(nan_is_null=True) if types.is_floating(kind) else column.is_null()
     return (column >= since) | missing
 
 
 def _holds_views(schema: Any, columns: Sequence[str]) -> bool:
-    """Tell whether Arrow cannot filter a column that is read before it is cast."""
+    """Tell whether a column has a type that Arrow cannot filter before it is cast."""
     read = (schema.field(name).type for name in columns if name in schema.names)
     return any(plain_type(kind) is not kind for kind in read)
 
@@ -328,7 +328,7 @@ def _repeated(value: Any, count: int) -> Any:
 
 
 def _kind(column: str, schema: Any, file: str) -> str:
-    """Return what the values of a column are that tells what is new. Raises SourceError."""
+    """Return the kind of the values of a watermark column. Raises SourceError."""
     found = plain_type(schema.field(column).type)
     kind = kind_of_type(found)
     if kind is None:
@@ -343,7 +343,7 @@ def _check_types(contract: Contract, schema: Any, file: str) -> None:
     key = contract.entity_key
     fields = [(key.name, key.type, ()), *((f.name, f.type, f.shape) for f in contract.inputs)]
     for name, kind, shape in fields:
-        # A column that occurs twice is told of with the missing ones.
+        # A column that occurs twice is reported with the missing ones.
         if schema.names.count(name) != 1:
             continue
         found = plain_type(schema.field(name).type)

@@ -1,6 +1,6 @@
-"""Folders laid out as COLUMN=VALUE (Hive's way): what their names say, and which are read.
+"""Folders named COLUMN=VALUE (as in Hive): the values in their names, and which folders to read.
 
-Folders a filter rules out are not listed, let alone opened. Pure, but for listing.
+Folders that a filter excludes are neither listed nor opened. Pure, except for listing.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from urllib.parse import unquote
 from fourways_runtime.errors import SourceError
 
 Filter = Mapping[str, frozenset[str]]
-"""Values wanted, by column."""
+"""Accepted values, by column."""
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
-"""How a folder's name says that there is no value."""
+"""The text in a folder's name for a missing value."""
 
 _EXPANDED = 1024
-"""Patterns one glob becomes at the most."""
+"""Maximum number of patterns into which one glob expands."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """A file, and the columns that have one value in all of it."""
+    """A file, and the columns that have a single value in all of it."""
 
     path: str
     constants: Mapping[str, str | None] = field(default_factory=dict)
     info: Mapping[str, Any] | None = None
-    """What the listing that found it says of it: size, and tag or time."""
+    """Its entry in the listing that found it: size, and tag or time."""
 
 
 def constants(path: str) -> dict[str, str | None]:
-    """Return what the names of the folders a file is in say."""
+    """Return the values in the names of the folders above a file."""
     return dict(
         pair for folder in PurePosixPath(path).parent.parts if (pair := _pair(folder)) is not None
     )
@@ -54,10 +54,10 @@ def _ruled_out(folder: str, filters: Filter) -> bool:
 
 
 def kept(parts: tuple[TableFile, ...], filters: Filter, shown: str) -> tuple[TableFile, ...]:
-    """Return the files a filter leaves.
+    """Return the files that match a filter.
 
     Raises:
-        SourceError: none, or the table is not partitioned by that column.
+        SourceError: no file matches, or the table is not partitioned by that column.
 
     """
     for column, values in filters.items():
@@ -75,13 +75,13 @@ def kept(parts: tuple[TableFile, ...], filters: Filter, shown: str) -> tuple[Tab
 
 
 def expanded(pattern: str, filters: Filter) -> list[str]:
-    """Write a filter's values into a glob, so that only their folders are listed."""
+    """Insert a filter's values into a glob, so that only their folders are listed."""
     patterns = [""]
     for segment in pattern.split("/"):
         column = segment.removesuffix("=*")
         choices = [segment]
         if segment.endswith("=*") and unquote(column) in filters:
-            # As it may be written in a folder's name: a value with marks of a glob stays a star.
+            # Other values may be encoded in the folder's name, or special in a glob: keep the star.
             values = sorted(filters[unquote(column)])
             if all(re.fullmatch(r"[A-Za-z0-9._-]+", value) for value in values):
                 choices = [f"{column}={value}" for value in values]
@@ -92,7 +92,7 @@ def expanded(pattern: str, filters: Filter) -> list[str]:
 
 
 def found_files(backend: Any, path: str, filters: Filter) -> dict[str, Mapping[str, Any]]:
-    """List the files beneath a folder, in the order of their names, with what is said of each."""
+    """List the files beneath a folder, sorted by name, with their entries in the listing."""
     found: dict[str, Mapping[str, Any]] = {}
     if not filters:
         found = dict(backend.find(path, detail=True))

@@ -1,12 +1,13 @@
-"""Rows of a PostgreSQL query, by binary COPY: the server streams, and memory stays flat.
+"""Rows of a PostgreSQL query, by binary COPY: the server streams, and memory use stays constant.
 
 Without ``splitBy`` one worker reads all rows in one statement: one snapshot, in the query's own
-order. With it, workers share ranges of that column, each a statement and so a snapshot of its own:
-a snapshot cannot be shared among pods and tries. What holds then: a row whose ``splitBy`` does not
-change is read exactly once if it is there all the time; rows added beyond the highest value the
-run began with are the next run's. Whoever needs one snapshot of all rows leaves ``splitBy`` out.
+order. With it, workers share ranges of that column, each with its own statement and therefore its
+own snapshot: a snapshot cannot be shared among pods and attempts. The guarantee is then: a row
+whose ``splitBy`` does not change is read exactly once if it exists throughout the run; rows added
+beyond the highest value at the start of the run belong to the next run. Omit ``splitBy`` if all
+rows must come from one snapshot.
 
-Sessions are read only. Columns and types are checked before the first row, and again by each
+Sessions are read-only. Columns and types are checked before the first row, and again by each
 worker.
 """
 
@@ -61,14 +62,14 @@ class QueryTable:
         self._contract = contract
         self._more = more
         self._kinds: dict[str, str] = {}
-        """Of the columns that tell what is new: the kind of their values."""
+        """The kind of the values of each watermark column."""
 
         self._limits = rows_at_once(contract, batch_bytes), batch_bytes
         self._names = tuple(dict.fromkeys((*wanted(contract), *more)))
         self._split_by = query.split_by
         # On a line of its own: a comment at the query's end must not swallow what follows.
         self._from = sql.SQL("FROM (\n{}\n) AS q").format(
-            sql.SQL(query.sql.strip().removesuffix(";"))  # the user's own
+            sql.SQL(query.sql.strip().removesuffix(";"))  # SQL of the user
         )
         self._database = UserDatabase(
             query.database,
@@ -114,7 +115,7 @@ class QueryTable:
         return why_incomparable(newer.column, self._kinds.get(newer.column), newer.value)
 
     def sections(self, split: Split) -> Iterator[Section]:
-        """Return the part as it is: rows are read to be compared."""
+        """Return the part unchanged: rows must be read to be compared."""
         yield Section(split)
 
     def chunks(self) -> Iterator[Chunk]:
@@ -148,7 +149,7 @@ class QueryTable:
     # ------------------------------------------------------------ columns
 
     def _described(self, connection: psycopg.Connection) -> dict[str, str]:
-        """Return the type of each column wanted, checked against the contract."""
+        """Return the type of each required column, checked against the contract."""
         cursor = connection.execute(sql.SQL("SELECT * {} LIMIT 0").format(self._from))
         described = cursor.description or []
         names = [column.name for column in described]
@@ -184,7 +185,7 @@ class QueryTable:
 
     @staticmethod
     def _sent(kind: str) -> str:
-        """Return the type a column is sent as; numeric as text, so that no digit is lost."""
+        """Return the type in which a column is sent; numeric as text, so that no digit is lost."""
         return kind if kind in FIXED else "text"
 
     def _statement(
@@ -198,7 +199,7 @@ class QueryTable:
             conditions.append(KeyRange.of(split.detail).condition(by))
             order = sql.SQL(" ORDER BY {}").format(by)
         if newer is not None:
-            # A text has no type of its own: PostgreSQL reads it as the column's.
+            # A text literal has no type of its own: PostgreSQL parses it as the column's type.
             conditions.append(
                 sql.SQL("({0} >= {1} OR {0} IS NULL)").format(
                     sql.Identifier("q", newer.column), sql.Literal(newer.value)
@@ -219,7 +220,7 @@ def _batches(
     most_rows: int,
     most_bytes: int,
 ) -> Iterator[pa.RecordBatch]:
-    """Run a COPY and decode what comes, on the level of libpq: a cursor costs 4 µs a row."""
+    """Run a COPY and decode its rows at the level of libpq: a cursor costs 4 µs per row."""
     server = connection.pgconn
     try:
         _expect(server.exec_(statement.as_bytes(connection)), pq.ExecStatus.COPY_OUT)
@@ -231,7 +232,7 @@ def _batches(
                 break
             if skipped:
                 message, skipped = message[skipped:], 0
-            if len(message) > len(TRAILER):  # not the end, nor the header alone
+            if len(message) > len(TRAILER):  # neither the end nor the header alone
                 rows.append(message)
                 held += len(message)
             if len(rows) == most_rows or held > most_bytes:
@@ -242,7 +243,7 @@ def _batches(
             _expect(result, pq.ExecStatus.COMMAND_OK)
             result = server.get_result()
     except BaseException:
-        connection.close()  # Rows may still be on their way.
+        connection.close()  # Rows may still be in flight.
         raise
     if rows:
         yield unpacker.unpack(rows)
@@ -261,7 +262,7 @@ def _type(oid: int) -> str:
 
 
 def _kind(found: str) -> str | None:
-    """Return the kind of a column's values; None where they cannot tell new rows from old."""
+    """Return the kind of a column's values; None if the column cannot be a watermark."""
     if found in _NUMBERS - {"numeric"}:
         return NUMBER
     return TEXT if found in _TEXTS else _TIMES.get(found)

@@ -1,4 +1,4 @@
-"""What CSV and JSON Lines share: files of text, whose rows are counted as they are read."""
+"""The common part of CSV and JSON Lines: text files, whose rows are counted while they are read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .files import Files
 from .watermarks import DETAIL, agreed, sifted, why_incomparable
 
 NUL_RUN = b"\0\0"
-"""No text holds this. A file that lost a block, or that was never written to its end, does: how
-many rows stood there nobody knows, so the file is refused and not a row of it."""
+"""Bytes that no text contains, but a file that lost a block or was not written to its end does. The
+number of rows there is unknown, so the whole file is rejected."""
 
 HOLDS_NUL = (
     "holds NUL bytes: the file is damaged or is not UTF-8 text; write the file again as UTF-8"
@@ -43,7 +43,7 @@ class TextTable(ABC):
 
     @abstractmethod
     def splits(self, rows: int) -> list[Split]:
-        """Cut the table, and look at its first rows."""
+        """Cut the table, and inspect its first rows."""
 
     @abstractmethod
     def _file(self, split: Split, first: int) -> Iterator[Chunk]:
@@ -61,7 +61,7 @@ class TextTable(ABC):
             yield chunk
 
     def sections(self, split: Split) -> Iterator[Section]:
-        """Return the part as it is: rows are read to be compared."""
+        """Return the part unchanged: rows must be read to be compared."""
         yield Section(split)
 
     def chunks(self) -> Iterator[Chunk]:
@@ -80,9 +80,9 @@ class TextTable(ABC):
     def _note_kind(
         self, splits: list[Split], column: str, kinds: Iterable[tuple[str, str | None]]
     ) -> None:
-        """Note in each part what kind of values tell what is new, once all files agree on it.
+        """Record the kind of the watermark's values in each part, if all files agree on it.
 
-        ``kinds`` are what the first rows of each file say, with its name. Raises SourceError.
+        ``kinds`` are the kinds in the first rows of each file, with its name. Raises SourceError.
         """
         kind = self._noted[column] = agreed(column, kinds)
         for split in splits:

@@ -1,11 +1,13 @@
-"""What tells new rows from old where a file has no types: numbers and times compare as such.
+"""Watermarks in files without types: numbers and times are compared as such.
 
-Owns what the values of a column of text are, and which rows are older than a value. What they are
-is found out once, when the table is cut, and told to whoever reads it: else a part without a
-decimal point would be another type than the next. A column that has a type compares by it.
+This module detects the kind of the values in a text column, and finds the rows that are older than
+a value. The kind is determined once, when the table is cut, and passed to each reader: otherwise a
+part without a decimal point would have another type than the next. A typed column is compared by
+its type.
 
-A watermark may come out a little lower than it was (a decimal, a time in nanoseconds), and a row is
-scored twice then; it is never higher, which would leave rows out. Infinity and NaN are none. Pure.
+A watermark may come out slightly lower than it was (a decimal, a time in nanoseconds), and then a
+row is scored twice; it is never higher, which would skip rows. Infinity and NaN are not watermarks.
+Pure.
 """
 
 from __future__ import annotations
@@ -36,14 +38,14 @@ _TYPES: dict[str, tuple[Any, ...]] = {
     TEXT: (pa.string(),),
 }
 _LOOKED_AT = 1000
-"""Values by which it is told what a column is where they are not all alike."""
+"""Number of values that decide the kind of a column if they are not all alike."""
 
 DETAIL = "watermark"
-"""What a split's detail calls the kind of value."""
+"""The key of the kind in a split's detail."""
 
 
 def kind_of_type(found: Any) -> str | None:
-    """Return the kind of a typed column's values; None where it cannot tell new rows from old."""
+    """Return the kind of a typed column's values; None if it cannot be a watermark."""
     types = pa.types
     if types.is_dictionary(found):
         found = found.value_type
@@ -57,7 +59,7 @@ def kind_of_type(found: Any) -> str | None:
 
 
 def why_incomparable(column: str, kind: str | None, value: Any) -> str | None:
-    """Say why values of a kind cannot be held against the last run's highest; None if they can."""
+    """Say why values of a kind cannot be compared with the last watermark; None if they can."""
     if kind is None:
         return None
     if kind == TEXT:
@@ -74,9 +76,9 @@ def why_incomparable(column: str, kind: str | None, value: Any) -> str | None:
 
 
 def lowered(value: Any, lookback: str) -> Any:
-    """Return a watermark that lies ``lookback`` lower: a number, or a duration such as ``36h``.
+    """Return a watermark lowered by ``lookback``: a number, or a duration such as ``36h``.
 
-    None where the two do not go together: a text has no distance, a time needs a duration.
+    None if the two do not match: texts have no distance, and a time needs a duration.
     """
     unit = {"s": 1, "m": 60, "h": 3600, "d": 86_400}.get(lookback[-1])
     if unit is None:
@@ -96,7 +98,7 @@ def lowered(value: Any, lookback: str) -> Any:
 
 
 def lies_ahead(value: Any, now: datetime) -> bool:
-    """Tell whether a watermark is a time later than ``now`` (with a zone) and a day."""
+    """Tell whether a watermark is a time more than a day after ``now`` (with a zone)."""
     moment = _moment(value)
     if moment is None:
         return False
@@ -146,7 +148,7 @@ def _simple(column: Cells) -> Cells:
 
 
 def kind_of(cells: Cells) -> str | None:
-    """Return what most values of a column are; None where there is none to tell by."""
+    """Return the kind of most values of a column; None if it has no values."""
     texts = _texts(cells).drop_null()
     if not len(texts):
         return None
@@ -155,15 +157,15 @@ def kind_of(cells: Cells) -> str | None:
         if _cast(texts, kind) is not None:
             return kind
         if 2 * sum(_cast(text, kind) is not None for text in some) > len(some):
-            return kind  # A poisoned value among them costs its row.
+            return kind  # If some values are bad, only their rows are rejected.
     return TEXT
 
 
 def agreed(column: str, kinds: Iterable[tuple[str, str | None]]) -> str | None:
-    """Return what the values are in all files, given as name and kind.
+    """Return the kind of the values in all files, given as name and kind.
 
     Raises:
-        SourceError: naming two that differ.
+        SourceError: it names two files that differ.
 
     """
     known = [(file, kind) for file, kind in kinds if kind is not None]
@@ -177,12 +179,12 @@ def agreed(column: str, kinds: Iterable[tuple[str, str | None]]) -> str | None:
 
 
 def constant_kind(given: Iterable[str | None]) -> str | None:
-    """Return what the values of a column are that stands in the names of folders."""
+    """Return the kind of the values of a column that is in the names of folders."""
     return kind_of(pa.array(sorted({value for value in given if value}), pa.string()))
 
 
 def parsed(value: str | None, kind: str | None) -> Cells:
-    """Return one value of such a column as its kind says, (1,); one of another kind is missing."""
+    """Return one value of such a column as its kind, (1,); one of another kind is missing."""
     cells: Cells = pa.array([value], pa.string())
     typed = None if kind is None else _cast(cells, kind)
     return pa.nulls(1, _TYPES[kind or TEXT][0]) if typed is None else typed
@@ -191,10 +193,10 @@ def parsed(value: str | None, kind: str | None) -> Cells:
 def sifted(chunk: Chunk, column: str, kind: str | None, newer: Newer | None, file: str) -> Chunk:
     """Return the rows that are not older, and their values in ``column``.
 
-    A row whose value is of another kind is refused; one without a value is taken for new.
+    A row whose value is of another kind is rejected; one without a value counts as new.
 
     Raises:
-        SourceError: there was no value to tell the kind by, or the last run's is of another.
+        SourceError: no value showed the kind, or the last run's watermark is of another kind.
 
     """
     values, faults = _typed(chunk.batch.column(column), kind, f"{file}: column {column}")
@@ -243,13 +245,13 @@ def _typed(cells: Cells, kind: str | None, told: str) -> tuple[Cells, Faults]:
         if not fits:
             faults[at] = f"{shown(text)} is not a {kind}"
     values = _cast(pa.array(good, pa.string()), kind)
-    # Each fits alone, and so together: as the wider of the types a kind has.
+    # Each fits alone, and so all fit together, as the widest type of the kind.
     assert values is not None  # noqa: S101
     return values, faults
 
 
 def _texts(cells: Cells) -> Cells:
-    """Return texts without spaces around them; empty ones, and what is no text, are null."""
+    """Return texts without surrounding spaces; empty texts and cells that are not text are null."""
     texts, missing, faults = texts_of(cells)
     trimmed: Cells = pc.utf8_trim_whitespace(texts)
     lengths: Cells = pc.binary_length(trimmed)
@@ -271,14 +273,14 @@ def _cast(texts: Cells, kind: str) -> Cells | None:
 
 
 def highest(column: Cells) -> Any:
-    """Return the highest value, as JSON has it; None where there is none."""
+    """Return the highest value, as JSON stores it; None if there is none."""
     column = _simple(column)
     if pa.types.is_null(column.type):
         return None
     if pa.types.is_floating(column.type):
         column = column.filter(pc.is_finite(column))
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-        # Python's times end at microseconds: a little lower, and a row is scored twice.
+        # Python's times have microseconds: slightly lower, so a row may be scored twice.
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     top = pc.max(column).as_py()
     if isinstance(top, bytes):
