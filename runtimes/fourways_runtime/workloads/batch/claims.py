@@ -176,7 +176,7 @@ class Recorder:
         if unchanged and section.digest is not None:
             record.unchanged(section.digest)
         elif self._hashes:
-            # Without a digest the next run reads the section again and reports its rejects again.
+            # Without a digest, each run reads the section again and reports its rejects again.
             digest = None if self._refused else section.digest
             record.section(digest, np.concatenate(self._hashes))
         self._hashes, self._refused = [], False
@@ -207,7 +207,7 @@ class Heartbeat:
         self._stop.set()
 
     def check(self) -> None:
-        """Raise the error that ended the thread, since the claims will expire without it."""
+        """Raise the error that ended the thread: without renewals, this worker's claims expire."""
         if self._error is not None:
             raise self._error
 

@@ -102,7 +102,7 @@ class RayEngine:
 
         batch = context.batch
         at_once = min(_MOST_AT_ONCE, max(1, len(left) // (batch.workers * _HAND_OUTS)))
-        # Ray restarts a lost actor without limit; the spec limits the attempts of each chunk.
+        # Ray itself does not limit how often a lost actor restarts; the spec's limit applies here.
         rows = [
             {"chunk": number, "last": begun + 1 + batch.backoff_limit} for number, begun in left
         ]
@@ -131,7 +131,7 @@ class ChunkActor:
 
     def __init__(self, config: str, run: str) -> None:
         log_as_json()
-        # An actor is a process of its own, so it may end: Ray restarts it.
+        # An actor is a process of its own: if it ends, Ray restarts it as often as the spec allows.
         WATCH.start(_end)
         self._part = _ActorPart(RuntimeConfig.model_validate_json(config, context=SKIP_RULES), run)
 
@@ -165,7 +165,7 @@ class _ActorPart:
         self._ledger: RunLedger | None = None
 
     def work_on(self, handed: dict[int, int]) -> None:
-        """Score and record chunks, given the maximum number of attempts for each by all workers.
+        """Score and record chunks; ``handed`` maps each to its maximum attempts by all workers.
 
         Raises:
             WorkloadError: The chunks could not be scored or recorded.

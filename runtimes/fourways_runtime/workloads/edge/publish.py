@@ -2,8 +2,8 @@
 
 Blobs are written first and the index last, so a device that reads the index finds everything it
 names. The previous release's index stays as ``previous.json``, together with its blobs, for devices
-that are still fetching it; anything older is deleted. If publishing is interrupted at any moment,
-one complete release is published, and repeating the same publication completes it.
+that are still fetching it; anything older is deleted. Whenever publishing is interrupted, one
+complete release stays published, and repeating the same publication completes it.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class StreamLedger:
         self._once(self._writer.receive, writes=True, written=True)
 
     def release(self, held: Mapping[int, int]) -> None:
-        """Uncount attempts that killed no worker. Raises StoreUnavailable without retrying."""
+        """Release attempts that killed no worker. Raises StoreUnavailable without retrying."""
         self._once(lambda: self._writer.release(held))
 
     def check_writes(self, error: StoreUnavailable) -> None:

@@ -91,7 +91,7 @@ class StreamMonitor:
         while not self._ended.wait(LOOK_SECONDS):
             try:
                 self.look()
-            except Exception:  # noqa: BLE001  (logged; this round's metrics are missing)
+            except Exception:  # noqa: BLE001  (logged; the figures of one look are missing)
                 if not self._ended.is_set():
                     _log.exception("the monitor failed; it goes on")
 
