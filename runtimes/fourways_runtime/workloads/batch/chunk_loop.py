@@ -51,7 +51,7 @@ def score_chunks(
             if not step.chunk:
                 continue
             context.outage.ended()
-            # Judged when a chunk is recorded: its rejects can be looked at then.
+            # The limit is checked once a chunk is recorded: its rejects can be inspected then.
             totals = ledger.totals()
             exceeded = limit.surely_exceeded(totals.rejects)
             context.judge(exceeded, limit, totals.rejects, totals.rows)

@@ -274,7 +274,7 @@ class RunContext:
         return f"the first: {'; '.join(told)}; {cure_of(self.progress.examples)}"
 
     def wait_out(self, error: StoreUnavailable) -> None:
-        """Wait a little for a store that went away; give up where that has gone on for long."""
+        """Pause while the store is unavailable; raise ``error`` if that has lasted too long."""
         if not self.joined:
             raise error
         self.outage.failed(error)
