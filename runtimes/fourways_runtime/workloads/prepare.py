@@ -1,8 +1,8 @@
-"""From a model's reference to a model that may answer: fetched, loaded, held to golden vectors.
+"""Prepare a model for use: fetch it, load it, and check it against its golden vectors.
 
-The first steps of every shell (batch, model server, stream worker, bundle build), in this order;
-each step is logged. Blocking: an event loop calls it on a thread. Every call into the model, here
-and later, is under the process's watch (:mod:`fourways_runtime.model_watch`).
+Every shell (batch, model server, stream worker, bundle build) starts with these steps, in this
+order; each step is logged. The calls block, so an event loop runs them on a thread. The process's
+watchdog (:mod:`fourways_runtime.model_watch`) monitors every call into the model, here and later.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger("fourways.prepare")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model that answers its golden vectors, bound to its contract."""
+    """A model that reproduces its golden vectors, bound to its contract."""
 
     model: Model
     pipeline: Pipeline
@@ -42,11 +42,11 @@ def prepare(
 ) -> Prepared:
     """Fetch, load and check the model of a configuration.
 
-    ``threads`` is how many the model may use for one call; the configuration's unless given.
-    ``fetched`` is told the digest as soon as it is known.
+    ``threads`` is the number of threads the model may use for one call; the default is the
+    configuration's value. ``fetched`` is called with the digest as soon as it is known.
 
     Raises:
-        WorkloadError: naming the cause.
+        WorkloadError: The model could not be prepared; the error names the cause.
 
     """
     reference = config.model
@@ -70,7 +70,7 @@ def prepare(
 
 
 def fetch_model(config: RuntimeConfig) -> Fetched:
-    """Fetch the model file, and vouch for its digest. Raises WorkloadError."""
+    """Fetch the model file and verify its digest. Raises WorkloadError."""
     model = config.model
     digest = config.digest or model.digest
     return _fetch(config, model.uri, digest, model.max_size_mi_b * 2**20, model.credentials)

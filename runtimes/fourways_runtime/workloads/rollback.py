@@ -1,8 +1,9 @@
-"""The shell that takes a published run back: answers come from an earlier one again.
+"""The rollback shell: it serves an earlier published run again.
 
-A Job of its own, so that whoever may make Jobs in the namespace may do it, and nobody else: it has
-the store's address, and moves the pointer that readers follow, in one transaction. No prediction is
-made or dropped. The run is always named, so that doing it twice does no harm.
+A rollback is a separate Job, so that exactly those who may create Jobs in the namespace may roll
+back. The Job has the store's address and moves the pointer that readers follow, in one transaction.
+No prediction is computed or deleted. The run is always named explicitly, so that repeating a
+rollback is harmless.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ logger = logging.getLogger("fourways.rollback")
 
 
 def main() -> int:
-    """Roll back as the environment says; return the process's exit code."""
+    """Roll back to the run named in the environment; return the process's exit code."""
     return run_job(read_config, _work, logger)
 
 
@@ -33,17 +34,18 @@ def _work(config: RuntimeConfig) -> RunReport:
 
 
 def roll_back(store: RunStore, config: RuntimeConfig, run: str) -> RunReport:
-    """Let readers see an earlier run; return what there is to report.
+    """Serve an earlier run again; return the report.
 
     Raises:
-        ConfigError: there is no such run, or its predictions are not kept any more.
-        StoreUnavailable: the store does not answer; done or not, the same again does no harm.
+        ConfigError: There is no such run, or its predictions are no longer kept.
+        StoreUnavailable: The store does not answer. Whether or not the rollback took effect, it is
+            safe to repeat.
 
     """
     name = store.rollback(config.namespace, config.name, run)
     logger.info("rolled back", extra={"deployment": config.name, "run": name})
     seen = store.published(config.namespace, config.name)
-    # Another run may have been published since: then its figures are not this one's.
+    # Another run may have been published in the meantime; its figures must not be reported here.
     ours = seen if seen is not None and seen.name == name else None
     return RunReport(
         outcome="Succeeded",

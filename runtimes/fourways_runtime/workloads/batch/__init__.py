@@ -1,11 +1,12 @@
 """The batch shell: one run, from the table to the published predictions, or nothing.
 
-Several workers share a run through its ledger: :mod:`.run` is one worker's part from start to end,
-:mod:`.engine` who scores its chunks, :mod:`.run_context` what each process has of it,
-:mod:`.claims` which chunks it takes, :mod:`.prefetch` reading, scoring and writing at the same
-time, :mod:`.incremental` what need not be scored again, :mod:`.checks` what keeps a run from being
-published. On a Ray cluster :mod:`.ray_data` shares the run out; :mod:`.wait_for_run` waits for it.
-Whatever ends whichever process at whatever moment, readers see the run before or this one, whole.
+Several workers share a run through its ledger. :mod:`.run` is one worker's part from start to end,
+:mod:`.engine` decides which processes score the chunks, :mod:`.run_context` holds each process's
+state of the run, :mod:`.claims` handles claimed chunks, :mod:`.prefetch` overlaps reading, scoring
+and writing, :mod:`.incremental` finds the rows that need no scoring, and :mod:`.checks` holds the
+checks before publication. On a Ray cluster, :mod:`.ray_data` distributes the run and
+:mod:`.wait_for_run` waits for it. Whichever process dies, and whenever, readers see either the
+previous run or this one, always complete.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ __all__ = ["BatchRun", "main", "open_run", "read_config", "read_run", "succeeded
 logger = logging.getLogger("fourways.batch")
 
 COLLECT_EVERY = 100_000
-"""Objects made, less those gone again, between two looks for cycles."""
+"""Garbage collector threshold: net new objects between two collections."""
 
 
 def main() -> int:
-    """Work on one batch run as the environment says; return the process's exit code."""
-    # Rows are arrays, not objects: collecting often would only look at the libraries again.
+    """Work on the batch run named in the environment; return the process's exit code."""
+    # Rows are arrays, not objects: frequent collections would only rescan the libraries' objects.
     gc.set_threshold(COLLECT_EVERY)
     progress: RunTally | None = None
 
@@ -53,7 +54,7 @@ def main() -> int:
 
 
 def open_run(config: RuntimeConfig, name: str) -> BatchRun:
-    """Return a run on the engine its deployment names. Raises ConfigError."""
+    """Return a run on the engine that its deployment configures. Raises ConfigError."""
     if config.batch is not None and config.batch.engine == "Ray":
         from .ray_data import RayEngine
 
@@ -62,7 +63,7 @@ def open_run(config: RuntimeConfig, name: str) -> BatchRun:
 
 
 def succeeded(published: PublishedRun | RunRecord, notes: Sequence[str] = ()) -> RunReport:
-    """Return what there is to report of a run that is published."""
+    """Return the report of a published run."""
     told = f"{published.rows} rows published, {published.rejects} refused"
     return RunReport(
         outcome="Succeeded",

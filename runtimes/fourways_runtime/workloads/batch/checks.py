@@ -1,7 +1,7 @@
-"""What keeps a finished run from being published: too few rows, too many blanks, too far a drift.
+"""The checks of a finished run before it is published: row counts, missing values and drift.
 
-Each check is one line in :func:`check`. What is compared is in the store already: a share of the
-rows, the same whoever asks, stands for all of them.
+Each check is one line in :func:`check`. The values compared are already in the store: a
+deterministic sample of the rows represents all of them.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from fourways_runtime.io.store.runs.publish import Sealed
 
 _LEAST = 1e-4
-"""Share an empty bin is taken to have, so that the index stays finite."""
+"""Share assumed for an empty bin, so that the index stays finite."""
 
 _DECILES = np.arange(0.1, 0.95, 0.1)
 
 
 def check(checks: Checks, ledger: RunLedger, sealed: Sealed, before: PublishedRun | None) -> None:
-    """Hold a sealed run to the spec.
+    """Check a sealed run against the spec.
 
     Raises:
-        CheckFailed: naming each check it does not pass.
+        CheckFailed: The run fails a check; the error names each failed check.
 
     """
     faults = [
@@ -104,8 +104,8 @@ def _drifted(checks: Checks, ledger: RunLedger, before: PublishedRun | None) -> 
 def stability_index(old: Array, new: Array) -> float:
     """Return the population stability index of ``new`` against ``old``, each (N,).
 
-    The sum over bins of (q - p) * ln(q / p). Numbers fall into the deciles of ``old``, texts into
-    their own values.
+    The index is the sum over bins of (q - p) * ln(q / p). Numbers are binned by the deciles of
+    ``old``; each distinct text is a bin of its own.
     """
     if not len(old) or not len(new):
         return 0.0

@@ -1,4 +1,4 @@
-"""The loop over claimed chunks: read, scored and recorded, with the limits kept on the way."""
+"""The loop that reads, scores and records claimed chunks and enforces the limits as it goes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ def score_chunks(
     claims: Iterator[Claim],
     watch: Callable[[], None],
 ) -> None:
-    """Score and record the chunks claimed.
+    """Score and record the claimed chunks.
 
-    ``watch`` is called while there is nothing to do but wait, and may raise to end it. Raises
-    WorkloadError.
+    ``watch`` is called while the loop waits, and may raise to end it. Raises WorkloadError.
     """
     recorder = Recorder(ledger, sink)
     limit = RejectLimit(context.batch.max_rejects, ledger.total_rows)
@@ -52,7 +51,7 @@ def score_chunks(
             if not step.chunk:
                 continue
             context.outage.ended()
-            # Judged when a chunk is recorded: its rejects can be looked at then.
+            # The limit is checked once a chunk is recorded: its rejects can be inspected then.
             totals = ledger.totals()
             exceeded = limit.surely_exceeded(totals.rejects)
             context.judge(exceeded, limit, totals.rejects, totals.rows)

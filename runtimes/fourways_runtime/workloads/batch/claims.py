@@ -1,7 +1,7 @@
-"""One worker's share of a run: the chunks it takes, what it makes of them, what it writes down.
+"""One worker's share of a run: the chunks it claims, scores and records.
 
-Owns the way of a chunk: claimed, read, scored, written and recorded. The parts run on threads of
-their own (:mod:`.overlap`), so a chunk is claimed and read while the one before is being written.
+Owns the path of a chunk: claim, read, score, write, record. The stages run on separate threads
+(:mod:`.prefetch`), so a chunk is claimed and read while the previous one is being written.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some rows of a claimed chunk; without rows, the end of a section or of the chunk."""
+    """Some rows of a claimed chunk. A piece without rows marks the end of a section or chunk."""
 
     claim: Claim
     rows: Chunk | None = None
     section: Section | None = None
-    """Where runs are compared: the section that ends here."""
+    """The section that ends here, if rows are compared with the previous run."""
 
     unchanged: bool = False
-    """Whether none of it was read, because it is as it was."""
+    """Whether the section was skipped because it has not changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class PieceResult:
-    """What a piece came to."""
+    """The result of a piece."""
 
     piece: Piece
     scored: Scored | None = None
-    """None is an end."""
+    """None if the piece marks an end."""
 
     hashes: Array | None = None
-    """Of each row with a prediction, where runs are compared."""
+    """Hashes of the rows with a prediction, if rows are compared with the previous run."""
 
     seen: Array | None = None
-    """Hashes of the rows that are as they were in the run before."""
+    """Hashes of the rows that have not changed since the previous run."""
 
     watermark: Any = None
-    """Highest value among the rows."""
+    """Highest watermark among the rows."""
 
     @property
     def read(self) -> int:
-        """How many rows of the table it stands for."""
+        """Number of rows of the table that the piece represents."""
         rows, section = self.piece.rows, self.piece.section
         if rows is not None:
             return rows.batch.num_rows + len(rows.rejects)
@@ -70,16 +70,16 @@ class PieceResult:
 
 @dataclass(slots=True)
 class Recorded:
-    """A chunk that is recorded, or a piece on the way there."""
+    """The result of writing a piece, which may complete its chunk."""
 
     rows: int = 0
     rejects: list[Reject] = field(default_factory=list)
     chunk: bool = False
-    """Whether a chunk was recorded with it."""
+    """Whether this piece completed a chunk and the chunk was recorded."""
 
 
 def unclaimed(ledger: RunLedger, first: Claim | None = None) -> Iterator[Claim]:
-    """Claim chunks, beginning with one claimed already, until none is left."""
+    """Claim chunks until none is left, starting with ``first`` if one is already claimed."""
     claim = first or ledger.claim()
     while claim is not None:
         yield claim
@@ -87,7 +87,7 @@ def unclaimed(ledger: RunLedger, first: Claim | None = None) -> Iterator[Claim]:
 
 
 def pieces(claims: Iterator[Claim], table: Table, changes: Changes) -> Iterator[Piece]:
-    """Read claimed chunks, each claimed when the one before is read."""
+    """Read claimed chunks; each is claimed once the previous one has been read."""
     for claim in claims:
         if not changes.by_hash:
             for rows in table.read(claim.split, changes.newer):
@@ -102,7 +102,7 @@ def pieces(claims: Iterator[Claim], table: Table, changes: Changes) -> Iterator[
 
 
 def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], PieceResult]:
-    """Return what turns a piece into its outcome. Safe to call from several threads."""
+    """Return a function that scores a piece. It is safe to call from several threads."""
 
     def score(piece: Piece) -> PieceResult:
         chunk = piece.rows
@@ -124,13 +124,13 @@ def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], PieceResul
 
 
 def _named(claim: Claim, rows: Array) -> str:
-    """Name a piece in an error. Positions, not keys: status holds nothing of the records."""
+    """Name a piece in an error, by position and not by key: status must not contain record data."""
     between = f", rows {rows[0]} to {rows[-1]} of the source" if len(rows) else ""
     return f"chunk {claim.number} (attempt {claim.attempt}){between}"
 
 
 class Recorder:
-    """Writes outcomes down, in order; a chunk is recorded at its end."""
+    """Writes results in order and records each chunk at its end."""
 
     def __init__(self, ledger: RunLedger, sink: PredictionSink | None) -> None:
         self._ledger = ledger
@@ -139,13 +139,13 @@ class Recorder:
         self._out: SinkChunk | None = None
         self._rows = 0
         self._hashes: list[Array] = []
-        """Of the section's rows that have a prediction, by this run or the one before."""
+        """Hashes of the section's rows with a prediction, from this run or the previous one."""
 
         self._refused = False
         self._watermark: Any = None
 
     def write(self, outcome: PieceResult) -> Recorded:
-        """Write an outcome. Raises StoreUnavailable."""
+        """Write the result of a piece. Raises StoreUnavailable."""
         piece = outcome.piece
         record = self._record or self._begin(piece.claim)
         self._rows += outcome.read
@@ -176,7 +176,7 @@ class Recorder:
         if unchanged and section.digest is not None:
             record.unchanged(section.digest)
         elif self._hashes:
-            # A row that was refused is looked at again by each run, and told again.
+            # Without a digest, each run reads the section again and reports its rejects again.
             digest = None if self._refused else section.digest
             record.section(digest, np.concatenate(self._hashes))
         self._hashes, self._refused = [], False
@@ -191,7 +191,7 @@ class Recorder:
 
 
 class Heartbeat:
-    """Renews a worker's claims while it works, from a thread of its own."""
+    """Renews a worker's claims from a separate thread while it works."""
 
     def __init__(self, ledger: RunLedger) -> None:
         self._ledger = ledger
@@ -207,7 +207,7 @@ class Heartbeat:
         self._stop.set()
 
     def check(self) -> None:
-        """Raise what ended the thread: without it others take this worker's claims for lost."""
+        """Raise the error that ended the thread: without renewals, this worker's claims expire."""
         if self._error is not None:
             raise self._error
 
@@ -216,14 +216,14 @@ class Heartbeat:
             try:
                 self._ledger.renew()
             except StoreUnavailable:
-                continue  # Whoever writes next finds out, and says so.
+                continue  # The next write meets the outage and reports it.
             except Exception as error:  # noqa: BLE001  (raised where the worker waits)
                 self._error = error
                 return
 
 
 def as_error(failure: Failure) -> WorkloadError:
-    """Build the error another worker ended with; one we do not know is tried again."""
+    """Rebuild the error that ended another worker; an unknown one becomes a retryable error."""
     kind = getattr(errors, failure.reason, None)
     if isinstance(kind, type) and issubclass(kind, WorkloadError):
         return kind(failure.message)

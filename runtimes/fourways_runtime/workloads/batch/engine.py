@@ -1,7 +1,7 @@
-"""Who scores the chunks of a run: this process, or those an engine starts.
+"""The engines: the chunks of a run are scored by this process or by those an engine starts.
 
-A run is the same under each engine: laid out, recorded and published by way of the ledger. An
-engine only decides how its chunks are shared out, and what a process must know of the model.
+A run is the same under each engine: it is laid out, recorded and published through the ledger. An
+engine only decides how the chunks are distributed and what a process must know about the model.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ class Engine(Protocol):
     """How the chunks of a run are scored."""
 
     def resolve_digest(self, context: RunContext) -> None:
-        """Know the digest of the model, by which runs are told apart. Raises WorkloadError."""
+        """Find out the model's digest, which is part of a run's identity. Raises WorkloadError."""
         ...
 
     def score(self, context: RunContext, ledger: RunLedger, sink: PredictionSink | None) -> None:
-        """Have chunks scored until all of them are recorded. Raises WorkloadError."""
+        """Get chunks scored until all of them are recorded. Raises WorkloadError."""
         ...
 
     def never_begun(self, context: RunContext, error: WorkloadError) -> None:
-        """Take note of what ended the run before it was found or begun in the store."""
+        """Handle an error that ended the run before it was found or created in the store."""
         ...
 
 
 class LocalEngine:
-    """The chunks are scored by this process, and by others like it that claim some of them."""
+    """Scores chunks in this process, alongside other processes that claim some of them."""
 
     def resolve_digest(self, context: RunContext) -> None:
         """Load the model: this process needs it in any case."""
         context.pipeline()
 
     def score(self, context: RunContext, ledger: RunLedger, sink: PredictionSink | None) -> None:
-        """Score chunks until all of them are recorded, by whomever."""
+        """Score chunks until all of them are recorded, by this worker or others."""
         begun = time.monotonic()
         changes = context.changes(ledger)
         with system_allocator(), Heartbeat(ledger) as heartbeat:
@@ -70,4 +70,4 @@ class LocalEngine:
         )
 
     def never_begun(self, context: RunContext, error: WorkloadError) -> None:
-        """Do nothing: the error is this process's own last words."""
+        """Do nothing: the error goes into this process's own termination message."""

@@ -1,4 +1,4 @@
-"""What a worker asks of the process and the machine it runs on."""
+"""A worker's interface to its process and machine: its name, memory and signals."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from contextlib import contextmanager
 
 
 def worker() -> str:
-    """Name this worker for people."""
+    """Return a human-readable name for this worker."""
     index = os.environ.get("JOB_COMPLETION_INDEX")
     return socket.gethostname() + (f"/{index}" if index else "")
 
 
 @contextmanager
 def system_allocator() -> Iterator[None]:
-    """Let Arrow give memory back: its own pools keep what a large table once needed."""
+    """Make Arrow return freed memory: its own pools keep what a large table once needed."""
     import pyarrow as pa
 
     before = pa.default_memory_pool()
@@ -31,7 +31,7 @@ def system_allocator() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ignore SIGTERM: a moment more of the grace period is better than a run half told of."""
+    """Ignore SIGTERM: using a little more of the grace period avoids a half-published run."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

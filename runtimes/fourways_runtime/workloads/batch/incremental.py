@@ -1,9 +1,9 @@
-"""What an incremental run need not score again.
+"""Find the rows that an incremental run need not score again.
 
-Owns when a run must score everything, and how new rows are told from old: by a column that grows
-with every change, or by a hash of each row's key and inputs. Sections of the table whose bytes are
-those of the run before are not even read. Hashing works on whole columns; there is no Python loop
-over rows.
+Owns when a run must score everything, and how changed rows are detected: by a column that grows
+with every change, or by a hash of each row's key and inputs. Sections of the table whose bytes have
+not changed since the previous run are not even read. Hashing works on whole columns; there is no
+Python loop over rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def why_full(spec: Incremental | None, run: Run, contract: str, base: Base | None) -> str | None:
-    """Say why every row must be scored; None where the published run can be built on."""
+    """Return why every row must be scored, or None if the published run can be reused."""
     if spec is None:
         return "the run is not incremental"
     if base is None:
@@ -47,7 +47,7 @@ def why_full(spec: Incremental | None, run: Run, contract: str, base: Base | Non
     if spec.row_hash and not base.sections:
         return "the published run did not record its rows' hashes"
     if base.duplicates:
-        # A row that gave way looks new, and would win over the one that has not changed.
+        # The row that lost to a repeated key would look new and replace the unchanged winner.
         return "the published run met repeated keys"
     if spec.lookback is not None and lowered(base.watermark, spec.lookback) is None:
         return (
@@ -60,7 +60,7 @@ def why_full(spec: Incremental | None, run: Run, contract: str, base: Base | Non
 
 
 def since(spec: Incremental, base: Base) -> Any:
-    """Return the watermark from which rows are scored: the published run's, less the lookback."""
+    """Return the watermark from which rows are scored: the published run's minus the lookback."""
     if spec.lookback is None:
         return base.watermark
     return lowered(base.watermark, spec.lookback)
@@ -68,21 +68,21 @@ def since(spec: Incremental, base: Base) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The rows of a piece that are to be scored, and what was learnt of the others."""
+    """The rows of a piece that must be scored, and what is known about the others."""
 
     batch: pa.RecordBatch
     rows: Rows
     hashes: Array | None = None
-    """Of the rows that are to be scored, where runs are compared."""
+    """Hashes of the rows that must be scored, if rows are compared with the previous run."""
 
     seen: Array | None = None
-    """Hashes of the rows that are as they were."""
+    """Hashes of the rows that have not changed."""
 
     watermark: Any = None
 
 
 class Changes:
-    """Tells the rows that must be scored from those that need not. Safe for several threads."""
+    """Separates the rows that must be scored from those that need not. Thread-safe."""
 
     def __init__(
         self,
@@ -93,10 +93,11 @@ class Changes:
         known: Callable[[], Array] | None = None,
         columns: tuple[str, ...] = (),
     ) -> None:
-        """Compare with the run before: ``digests`` are those of its sections.
+        """Compare with the previous run: ``digests`` are those of its sections.
 
-        ``known`` returns the sorted hashes of its rows, and is called where a section is not among
-        those; ``since`` is its highest watermark; ``columns`` are those that make up a row.
+        ``known`` returns the sorted hashes of its rows and is called when a section's digest is not
+        in ``digests``; ``since`` is its highest watermark, minus any lookback; ``columns`` are the
+        columns that are hashed.
         """
         self._watermark = spec.watermark if spec is not None else None
         self.by_hash = spec is not None and spec.row_hash
@@ -110,11 +111,11 @@ class Changes:
         )
 
     def unchanged(self, section: Section) -> bool:
-        """Tell whether all rows of a section are as they were."""
+        """Tell whether no row of a section has changed."""
         return section.digest in self._digests
 
     def tell(self, chunk: Chunk) -> Told:
-        """Sort out the rows of a piece."""
+        """Select the rows of a piece that must be scored."""
         batch, rows = chunk.batch, chunk.rows
         if self._watermark is not None:
             values = chunk.watermark

@@ -1,4 +1,4 @@
-"""How many rows a run may refuse, and what it has come to so far."""
+"""The limit on a run's rejects, and the run's counts so far."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fractions import Fraction
 from fourways_runtime.scoring.columns import Reject
 
 EXAMPLES = 3
-"""How many rejects a run that fails shows."""
+"""Maximum number of rejects that a failed run reports as examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,27 +18,27 @@ class RejectLimit:
 
     text: str
     total_rows: int | None = None
-    """Rows in the table, where they are known from the start."""
+    """Rows in the table, if known from the start."""
 
     def allowed(self, rows: int) -> Fraction:
-        """Return how many of ``rows`` rows may be refused."""
+        """Return how many of ``rows`` rows may be rejected."""
         if self.text.endswith("%"):
             return Fraction(self.text[:-1]) / 100 * rows
         return Fraction(self.text)
 
     def surely_exceeded(self, rejects: int) -> bool:
-        """Tell, midway, whether no row still to come can make it good."""
+        """Tell, during the run, whether the limit is exceeded whatever rows are still to come."""
         if self.text.endswith("%") and self.total_rows is None:
             return False
         return rejects > self.allowed(self.total_rows or 0)
 
     def exceeded(self, rejects: int, rows: int) -> bool:
-        """Tell, at the end, whether too many of ``rows`` rows were refused."""
+        """Tell, at the end, whether too many of ``rows`` rows were rejected."""
         return rejects > self.allowed(rows)
 
 
 def cure_of(examples: Sequence[Reject]) -> str:
-    """Return what to do about refused rows like these."""
+    """Return advice on how to fix rejects like these."""
     absent = any(reject.reason == "missing" for reject in examples)
     nullable = "set nullable: true on inputs that may be missing (null or NaN), " if absent else ""
     return f"{nullable}correct the rows, or raise spec.batch.maxRejects"
@@ -46,16 +46,16 @@ def cure_of(examples: Sequence[Reject]) -> str:
 
 @dataclass(slots=True)
 class RunTally:
-    """What a run has come to so far."""
+    """The counts of a run so far."""
 
     rows: int = 0
-    """Rows read, good and bad."""
+    """Rows read, valid and rejected."""
 
     rejects: int = 0
     digest: str | None = None
     examples: list[Reject] = field(default_factory=list)
 
     def refused(self, rejects: list[Reject]) -> None:
-        """Count rejects, and keep the first few to show."""
+        """Count rejects and keep the first few as examples."""
         self.rejects += len(rejects)
         self.examples += rejects[: EXAMPLES - len(self.examples)]

@@ -1,10 +1,10 @@
-"""Reading, scoring and writing at the same time, in order, with a bounded number under way.
+"""Read, score and write concurrently and in order, with a bounded number of items in flight.
 
-Reading and writing have a thread each, scoring one a core (onnxruntime, Arrow and COPY let go of
-the interpreter); so memory does not grow with the table.
+Reading and writing have one thread each; scoring has one thread per core (onnxruntime, Arrow and
+COPY release the GIL). Because the number in flight is bounded, memory does not grow with the table.
 
-An error on one of the threads wakes whoever waits for another: a source that hangs does not hide
-that the store has refused a write.
+An error on one thread also interrupts the wait for another: a hanging source does not hide a
+write that the store has rejected.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 DRAIN_SECONDS = 5.0
-"""How long a stopped run waits for the statement under way, to clean up behind itself."""
+"""How long a stopped run waits for the running statement before it cleans up."""
 
 
 WATCH_SECONDS = 1.0
-"""How often whoever watches the work is asked while it is waited for."""
+"""Interval between calls of ``watch`` while waiting."""
 
 
 def _nothing() -> None:
@@ -38,12 +38,12 @@ def overlapped(
     threads: int,
     watch: Callable[[], None] = _nothing,
 ) -> Generator[C]:
-    """Take items, score each and write it; yield what writing returned, in order.
+    """Score and write each item; yield the results of ``write`` in order.
 
-    The first error of any of the three ends it. ``watch`` is called while there is nothing to do
-    but wait, every WATCH_SECONDS; what it raises ends it as well (a heartbeat that failed, a model
-    that does not come back). Left early, what is under way is dropped, and what is being written is
-    waited for, for a while.
+    The first error in any of the three stages ends the generator. While it waits, it calls
+    ``watch`` every WATCH_SECONDS; an error raised there (a failed heartbeat, a model that does not
+    return) ends it too. If the generator is closed early, items in flight are dropped, and writes
+    that have started get up to DRAIN_SECONDS to finish.
     """
     reading = ThreadPoolExecutor(1, thread_name_prefix="read")
     scoring = ThreadPoolExecutor(threads, thread_name_prefix="score")
@@ -57,7 +57,7 @@ def overlapped(
             while more and len(under_way) <= threads:
                 _wait((upcoming, *list(under_way)[:1]), (*under_way, *written), watch)
                 if not upcoming.done():
-                    break  # What is scored is written meanwhile: reading may take long.
+                    break  # Write what is scored in the meantime: reading may take long.
                 item = upcoming.result()
                 more = item is not None
                 if item is not None:
@@ -77,7 +77,7 @@ def overlapped(
 
 
 def _result(future: Future[A], others: Iterable[Future[Any]], watch: Callable[[], None]) -> A:
-    """Wait for a future's result; raise what another ends with meanwhile, or ``watch`` raises."""
+    """Return a future's result; raise any error of another future or of ``watch`` meanwhile."""
     _wait((future,), others, watch)
     return future.result()
 
@@ -85,7 +85,7 @@ def _result(future: Future[A], others: Iterable[Future[Any]], watch: Callable[[]
 def _wait(
     wanted: Sequence[Future[Any]], others: Iterable[Future[Any]], watch: Callable[[], None]
 ) -> None:
-    """Wait until one of the ``wanted`` is done. Raises what one of the others ends with."""
+    """Wait until one of ``wanted`` is done. Raises the error of any other that fails meanwhile."""
     pending = [other for other in others if other not in wanted]
     while not any(future.done() for future in wanted):
         done, _ = wait([*wanted, *pending], WATCH_SECONDS, FIRST_COMPLETED)

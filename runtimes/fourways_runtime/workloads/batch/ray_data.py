@@ -1,12 +1,11 @@
 """A run under Ray Data: the chunks are the rows of a Dataset, the workers are its actors.
 
-Owns how a run is shared out on a Ray cluster, and nothing of what a run is: an actor scores the
-chunks it is handed by the same pipeline as any worker, and records each with its predictions in the
-same ledger. So rows and predictions never pass through Ray: what is handed out are numbers, and
-what is lost with an actor, a node or the whole cluster is what was not recorded yet.
+Owns how a run is distributed on a Ray cluster, but not what a run is: an actor scores its assigned
+chunks with the same pipeline as any other worker and records each with its predictions in the same
+ledger. Rows and predictions therefore never pass through Ray, only chunk numbers do, and losing an
+actor, a node or the whole cluster loses only what was not yet recorded.
 
-Ray decides who does what, and starts lost actors anew; the driver lays the run out, checks and
-publishes it.
+Ray assigns the work and restarts lost actors; the driver lays out, checks and publishes the run.
 """
 
 from __future__ import annotations
@@ -50,13 +49,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fourways.batch")
 
 _MOST_AT_ONCE = 8
-"""Chunks handed out together at the most: the next is read while one is scored."""
+"""Maximum number of chunks assigned together: the next one is read while one is scored."""
 
 _HAND_OUTS = 4
-"""How often each actor comes back for more, at the least, so that none has the last word long."""
+"""Minimum number of assignments per actor, so that no actor runs on long after the others."""
 
 _OBJECT_STORE_BYTES = 80 * 2**20
-"""Of a Ray on this machine: only numbers go through it."""
+"""Object store size of a local Ray: only chunk numbers pass through it."""
 
 
 def _open_ledger(context: RunContext, until: ExitStack) -> RunLedger:
@@ -68,24 +67,24 @@ def _open_ledger(context: RunContext, until: ExitStack) -> RunLedger:
 
 
 class RayEngine:
-    """The chunks are scored by the actors of a Ray cluster; this process is their driver."""
+    """Scores chunks on the actors of a Ray cluster; this process is their driver."""
 
     def resolve_digest(self, context: RunContext) -> None:
-        """Fetch the model, and do not load it: the driver never does."""
+        """Fetch the model without loading it: the driver never scores."""
         context.fetch_model()
 
     def never_begun(self, context: RunContext, error: WorkloadError) -> None:
-        """Write it down in the store for whoever waits for the run: Ray's word of it is a log."""
+        """Record the error in the store for the waiting Job, since Ray only logs it."""
         if isinstance(error, Unavailable):
             return
-        # The first error is the one to tell.
+        # The first error is the one to report.
         with suppress(WorkloadError), ExitStack() as opened:
             ledger = _open_ledger(context, opened)
             if ledger.join():
                 ledger.fail(error.reason, str(error), error.exit_code)
 
     def score(self, context: RunContext, ledger: RunLedger, sink: PredictionSink | None) -> None:
-        """Have chunks scored until all of them are recorded."""
+        """Get chunks scored until all of them are recorded."""
         batch = context.batch
         with _cluster(batch.workers * context.config.threads, batch.backoff_limit):
             while left := ledger.left():
@@ -103,7 +102,7 @@ class RayEngine:
 
         batch = context.batch
         at_once = min(_MOST_AT_ONCE, max(1, len(left) // (batch.workers * _HAND_OUTS)))
-        # Ray starts a lost actor anew as often as it is lost; the spec says how often that may be.
+        # Ray itself does not limit how often a lost actor restarts; the spec's limit applies here.
         rows = [
             {"chunk": number, "last": begun + 1 + batch.backoff_limit} for number, begun in left
         ]
@@ -128,18 +127,19 @@ class RayEngine:
 
 
 class ChunkActor:
-    """An actor: a worker of the run that is handed its chunks instead of claiming them."""
+    """An actor: a worker of the run whose chunks are assigned to it instead of claimed."""
 
     def __init__(self, config: str, run: str) -> None:
         log_as_json()
-        # An actor is a process: Ray starts it anew as often as the spec allows.
+        # An actor is a process of its own: if it ends, Ray restarts it as often as the spec allows.
         WATCH.start(_end)
         self._part = _ActorPart(RuntimeConfig.model_validate_json(config, context=SKIP_RULES), run)
 
     def __call__(self, handed: dict[str, Array]) -> dict[str, Array]:
-        """Score chunks by their numbers, each begun no more often than it says.
+        """Score chunks by number; ``last`` is the last attempt allowed for each.
 
-        Returns them, and what went wrong: raised here it would come out as one of Ray's errors.
+        The result repeats the input and adds the reason and message of any error: if raised, the
+        error would arrive as one of Ray's.
         """
         numbers, last = handed["chunk"].tolist(), handed["last"].tolist()
         reason = message = ""
@@ -157,7 +157,7 @@ def _end(error: ModelHangs) -> None:
 
 
 class _ActorPart:
-    """What an actor keeps from call to call: the model, the table, its part in the ledger."""
+    """What an actor keeps between calls: the model, the table and its connection to the ledger."""
 
     def __init__(self, config: RuntimeConfig, run: str) -> None:
         self._context = RunContext(config, run)
@@ -165,10 +165,10 @@ class _ActorPart:
         self._ledger: RunLedger | None = None
 
     def work_on(self, handed: dict[int, int]) -> None:
-        """Score and record chunks, each begun at the most so often by anybody.
+        """Score and record chunks; ``handed`` maps each to its maximum attempts by all workers.
 
         Raises:
-            WorkloadError: whatever went wrong.
+            WorkloadError: The chunks could not be scored or recorded.
 
         """
         again = 0
@@ -201,7 +201,7 @@ class _ActorPart:
             score_chunks(context, ledger, changes, sink, claims, heartbeat.check)
 
     def _join_run(self) -> RunLedger | None:
-        """Take part in the run that the driver has laid out; None where it is over."""
+        """Join the run that the driver has laid out; return None if it is over."""
         ledger = _open_ledger(self._context, self._open)
         if not ledger.join():
             return None
@@ -212,7 +212,7 @@ class _ActorPart:
 
 
 def _taken(ledger: RunLedger, handed: dict[int, int]) -> Iterator[Claim]:
-    """Take the chunks handed out, but for those recorded. Raises Unavailable."""
+    """Claim the assigned chunks except those already recorded. Raises Unavailable."""
     for number, last in handed.items():
         claim = ledger.take(number)
         if claim is None:
@@ -230,8 +230,8 @@ def _cluster(cpus: int, backoff_limit: int) -> Iterator[None]:
     """Connect to the Ray cluster this process is part of, or start one on this machine.
 
     Raises:
-        ConfigError: Ray is not installed here.
-        Unavailable: there is no cluster at the address given.
+        ConfigError: Ray is not installed.
+        Unavailable: There is no cluster at the configured address.
 
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -244,7 +244,7 @@ def _cluster(cpus: int, backoff_limit: int) -> Iterator[None]:
         ) from None
     here: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
-        # On loopback, and without the dashboard: who reaches it may run what they like.
+        # On loopback and without the dashboard: anyone who reaches it can run arbitrary code.
         here = {
             "address": "local",
             "num_cpus": cpus,
@@ -268,7 +268,7 @@ def _cluster(cpus: int, backoff_limit: int) -> Iterator[None]:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep SIGTERM as it was: Ray would end the process without its last words."""
+    """Restore the SIGTERM handler: Ray's would end the process without a termination message."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,8 @@
 """One worker's part in one run, from the configuration to the published predictions.
 
-Owns the order of the steps: the run is joined or begun, laid out, scored by its engine, sealed,
-checked and published. What one worker finds out about the run itself (too many rejects, a table
-that changed) ends it for all of them.
+Owns the order of the steps: the run is joined or created, laid out, scored by its engine, sealed,
+checked and published. If one worker finds a fault in the run itself (too many rejects, a table
+that changed), the run ends for all workers.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ class BatchRun:
     """One worker of one run."""
 
     def __init__(self, config: RuntimeConfig, run: str, engine: Engine | None = None) -> None:
-        """Take part in the run of this name; its chunks are scored by ``engine``, or here.
+        """Take part in the named run; ``engine`` scores its chunks (default: this process).
 
         Raises:
-            ConfigError: the configuration has no batch settings.
+            ConfigError: The configuration has no batch settings.
 
         """
         self.context = RunContext(config, run)
         self._engine = engine or LocalEngine()
         self.notes: list[str] = []
-        """What whoever looks after the run should know of it, though it succeeded."""
+        """Remarks for the run's owner, reported even if the run succeeds."""
 
     @property
     def progress(self) -> RunTally:
-        """What the run has come to so far."""
+        """The counts of the run so far."""
         return self.context.progress
 
     def execute(self) -> PublishedRun:
         """Work on the run until it is published, by this worker or another.
 
         Raises:
-            WorkloadError: whatever went wrong; nothing was published then, except where the store
-                broke off while it was told to (StoreUnavailable).
+            WorkloadError: The run failed. Nothing was published, unless the connection to the store
+                was lost while publishing (StoreUnavailable).
 
         """
         context = self.context
@@ -98,7 +98,7 @@ class BatchRun:
             store.close()
 
     def _join(self, store: RunStore) -> PublishedRun | None:
-        """Take part in the run; None where it turns out to be published."""
+        """Take part in the run; return None if it turns out to be published already."""
         context = self.context
         self._engine.resolve_digest(context)
         table = context.table()
@@ -158,7 +158,7 @@ class BatchRun:
         return published
 
     def _note(self, ledger: RunLedger) -> None:
-        """Note what is odd about an incremental run."""
+        """Note anything unusual about an incremental run."""
         context = self.context
         from fourways_runtime.io.sources.watermarks import lies_ahead
 

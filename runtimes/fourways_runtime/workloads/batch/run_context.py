@@ -1,8 +1,8 @@
-"""What every process that takes part in a run has of it, whatever engine shares the run out.
+"""The state of a run that every participating process holds, whatever the engine.
 
 Owns the model, the table and the sink, each opened once; how the run is laid out; what ends it for
-all who take part; and patience with a store that goes away. Knows neither who claims which chunk
-nor who publishes.
+all participants; and how long to wait for an unavailable store. It does not know which worker
+claims which chunk or publishes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fourways.batch")
 
 PATIENCE_SECONDS = 60.0
-"""How long a worker waits for a store that went away while it worked."""
+"""How long a worker waits for a store that became unavailable during the run."""
 
 RETRY_SECONDS = 0.5
 _FEW_NEW = 8
@@ -54,7 +54,7 @@ class RunContext:
     """One process's part of a run: configuration, model, table, sink, progress."""
 
     def __init__(self, config: RuntimeConfig, run: str) -> None:
-        """Take part in the run of this name. Raises ConfigError."""
+        """Take part in the named run. Raises ConfigError."""
         if config.batch is None:
             raise ConfigError("the configuration has no batch settings")
         self.config = config
@@ -62,7 +62,7 @@ class RunContext:
         self.name = run
         self.progress = RunTally(digest=config.digest)
         self.joined = False
-        """Whether the run has been found, or begun, in the store."""
+        """Whether the run has been found or created in the store."""
 
         self.outage = Outage(PATIENCE_SECONDS)
         """How long the store has been unavailable."""
@@ -74,14 +74,14 @@ class RunContext:
     # ------------------------------------------------------------ what a run needs
 
     def fetch_model(self) -> None:
-        """Fetch the model and do not load it: its digest is known then. Raises WorkloadError."""
+        """Fetch the model without loading it, to learn its digest. Raises WorkloadError."""
         if self.progress.digest is None:
             from ..prepare import fetch_model
 
             self.know_digest(fetch_model(self.config).digest)
 
     def know_digest(self, digest: str) -> None:
-        """Take note of the model's digest, by which runs are told apart."""
+        """Note the model's digest, which is part of a run's identity."""
         self.progress.digest = digest
 
     def pipeline(self) -> Pipeline:
@@ -89,7 +89,7 @@ class RunContext:
         if self._pipeline is None:
             from ..prepare import prepare
 
-            # Several batches at once beat several threads on one: a core each, and none waits.
+            # Several batches at once, one core each, are faster than several threads on one batch.
             self._pipeline = prepare(self.config, threads=1, fetched=self.know_digest).pipeline
         return self._pipeline
 
@@ -127,7 +127,7 @@ class RunContext:
         )
 
     def settings(self) -> RunSettings:
-        """Return what the run is begun with, which decides what the next one may carry over."""
+        """Return the run's settings, which decide what the next run may carry over."""
         from fourways_runtime.io.store.runs.ledger import RunSettings
 
         spec = self.batch.incremental
@@ -147,7 +147,7 @@ class RunContext:
         )
 
     def plan(self, table: Table, base: Base | None) -> Plan:
-        """Lay the run out: its chunks, and what it need not score. Raises WorkloadError."""
+        """Plan the run: its chunks, and the rows it need not score. Raises WorkloadError."""
         from fourways_runtime.io.store.layout import dump_contract
         from fourways_runtime.io.store.runs.ledger import Plan
 
@@ -159,7 +159,7 @@ class RunContext:
         if full or spec is None or base is None or spec.row_hash:
             splits = table.splits(rows)
         else:
-            # Where few rows are new, it is not their scoring that takes the time.
+            # With few new rows, scoring them is not what takes the time, so chunks can be larger.
             splits = table.splits(rows * _FEW_NEW)
             full = table.why_incomparable(Newer(spec.watermark or "", base.watermark))
             splits = splits if full is None else table.splits(rows)
@@ -173,7 +173,7 @@ class RunContext:
         return Plan(splits, None, kind, base, since(spec, base))
 
     def changes(self, ledger: RunLedger) -> Changes:
-        """Return what tells new rows from old. Raises StoreUnavailable."""
+        """Return the detector of changed rows. Raises StoreUnavailable."""
         from fourways_runtime.io.store.runs.merge import digests, stored_row_hashes
 
         from .incremental import Changes
@@ -193,7 +193,7 @@ class RunContext:
     # ------------------------------------------------------------ where predictions go
 
     def open_sink(self, run: str) -> PredictionSink | None:
-        """Open the place a run's predictions go to; None is the prediction store."""
+        """Open the sink of a run's predictions; return None for the prediction store."""
         if self.batch.sink is None:
             return None
         from fourways_runtime.io.sinks import open_sink
@@ -210,7 +210,7 @@ class RunContext:
 
     @contextmanager
     def taking_part(self, ledger: RunLedger) -> Iterator[PredictionSink | None]:
-        """Open the sink, if there is one; what cannot get better ends the run for all."""
+        """Open the sink, if there is one; a permanent error ends the run for all workers."""
         sink: PredictionSink | None = None
         try:
             sink = self.open_sink(self.name)
@@ -221,7 +221,7 @@ class RunContext:
             if not isinstance(error, Unavailable):
                 ledger.fail(error.reason, str(error), error.exit_code)
                 self._discard(sink)
-                # The first to say why counts: this may be what came of its clearing up.
+                # The first recorded failure counts: this error may come from that worker's cleanup.
                 self.raise_if_failed(ledger)
             raise
         finally:
@@ -234,11 +234,11 @@ class RunContext:
         try:
             sink.discard()
         except WorkloadError as error:
-            # The run that drops this one's record tries again.
+            # The run that deletes this one's record tries again.
             self.log("not cleared up", error=str(error))
 
     def forget(self, run: str) -> None:
-        """Drop what a run given up has left where predictions go. Raises WorkloadError."""
+        """Delete what an abandoned run has left in the sink. Raises WorkloadError."""
         sink = self.open_sink(run)
         if sink is not None:
             with closing(sink):
@@ -247,7 +247,7 @@ class RunContext:
     # ------------------------------------------------------------ what ends a run
 
     def raise_if_failed(self, ledger: RunLedger) -> None:
-        """Stop where another worker has given the run up. Raises what it ended with."""
+        """Raise another worker's error if that worker has failed the run."""
         from .claims import as_error
 
         failure = ledger.failure()
@@ -255,7 +255,7 @@ class RunContext:
             raise as_error(failure)
 
     def judge(self, exceeded: bool, limit: RejectLimit, rejects: int, rows: int) -> None:
-        """Raise TooManyRejects where the limit is exceeded."""
+        """Raise TooManyRejects if the limit is exceeded."""
         if exceeded:
             self.progress.rejects = max(self.progress.rejects, rejects)
             raise TooManyRejects(
@@ -264,7 +264,7 @@ class RunContext:
             )
 
     def refusals(self) -> str:
-        """Name the first rows refused, and what to do."""
+        """Describe the first rejected rows and how to fix them."""
         told = [
             f"row {r.row}{'' if r.key is None else f' ({r.key[:40]})'}: {r}"
             for r in self.progress.examples
@@ -274,17 +274,17 @@ class RunContext:
         return f"the first: {'; '.join(told)}; {cure_of(self.progress.examples)}"
 
     def wait_out(self, error: StoreUnavailable) -> None:
-        """Wait a little for a store that went away; give up where that has gone on for long."""
+        """Pause while the store is unavailable; raise ``error`` if that has lasted too long."""
         if not self.joined:
             raise error
         self.outage.failed(error)
         self.log("store unavailable", error=str(error))
         time.sleep(RETRY_SECONDS)
 
-    # ------------------------------------------------------------ what is said
+    # ------------------------------------------------------------ logging
 
     def log_progress(self, ledger: RunLedger, totals: Totals) -> None:
-        """Log how far the run is, all workers together."""
+        """Log the progress of the run over all workers."""
         self.log(
             "progress",
             rows=totals.rows,

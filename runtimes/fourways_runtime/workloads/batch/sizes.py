@@ -1,4 +1,4 @@
-"""How much of a table is held, handed on and recorded at once, by the memory a worker may use."""
+"""The sizes of batches and chunks, derived from the memory a worker may use."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ if TYPE_CHECKING:
     from fourways_api import RuntimeConfig
 
 CHUNK_ROWS = 131_072
-"""Rows recorded at once: what a worker that dies loses, and what the ledger costs little for."""
+"""Rows recorded at once: few enough to lose when a worker dies, and enough to keep ledger overhead
+low."""
 
 _COPIES = 16
-"""Forms a batch takes (read, decoded, scored, packed), and the few that wait in between, twice."""
+"""Copies of a batch (read, decoded, scored, packed) plus those queued in between, doubled."""
 
 
 def batch_bytes(config: RuntimeConfig) -> int:
-    """Return how large a batch may be, that all there are at once fit into half the memory."""
+    """Return the maximum bytes per batch such that all concurrent ones fit in half the memory."""
     return config.memory_bytes // (_COPIES * (config.threads + 1))
 
 
 def chunk_rows(config: RuntimeConfig) -> int:
-    """Return how many rows a chunk has: an eighth of the memory at the most, a batch at least."""
+    """Return the rows per chunk: at most an eighth of the memory, and at least one batch."""
     contract = config.contract
     values = sum(math.prod(field.shape) for field in contract.inputs)
     values += sum(math.prod(field.shape) for field in contract.outputs)

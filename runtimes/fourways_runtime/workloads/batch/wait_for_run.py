@@ -1,9 +1,9 @@
-"""The Job's part in a run that a Ray cluster carries out: it waits, and says how the run ended.
+"""The Job's part in a run on a Ray cluster: it waits and reports how the run ended.
 
-A run is a Job whatever its engine: scheduled, retried, timed out, listed and told of as such. Under
-Ray its pod scores nothing and knows no cluster: it reads in the store what the run has come to. So
-it does not depend on what Ray or its operator say of themselves, and where none of Ray's workers
-comes to the run, or all have gone, it ends as a worker that was lost.
+A run is a Job whatever its engine: it is scheduled, retried, timed out, listed and reported as one.
+Under Ray, the Job's pod scores nothing and does not know the cluster: it reads the state of the run
+from the store. It therefore does not depend on what Ray or its operator report, and if no Ray
+worker joins the run, or all of them are gone, it ends like a lost worker.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOOK_SECONDS = 2.0
 
 
 def main() -> int:
-    """Wait for the run as the environment says; return the process's exit code."""
+    """Wait for the run named in the environment; return the process's exit code."""
     return run_job(read_config, _work, logger)
 
 
@@ -53,11 +53,11 @@ def wait_for_run(
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RunReport:
-    """Wait until a run is published; return what there is to report.
+    """Wait until a run is published; return its report.
 
     Raises:
-        WorkloadError: what the run was given up for.
-        Unavailable: nobody has worked on it for as long as a run may take to start.
+        WorkloadError: The run failed; this is its recorded error.
+        Unavailable: No worker has worked on the run for ``startingDeadlineSeconds``.
 
     """
     if config.batch is None:
@@ -78,7 +78,7 @@ def wait_for_run(
                     return succeeded(found)
                 failed = found if found is not None and found.state == "failed" else None
                 if not looked:
-                    # A run that is gone on with has failed before: no news, unless nobody comes.
+                    # A resumed run has failed before: that failure counts only if no worker comes.
                     looked, earlier = True, failed and failed.started_at
                 if failed is not None:
                     last = as_error(Failure(failed.reason, failed.message, 0))
@@ -106,5 +106,5 @@ def _is_worked_on(store: RunStore, config: RuntimeConfig, run: str) -> bool:
     try:
         workers = store.progress(config.namespace, config.name, run).workers
     except ConfigError:
-        return False  # there is no such run yet, or no more
+        return False  # the run does not exist yet, or no longer
     return any(worker.alive for worker in workers)

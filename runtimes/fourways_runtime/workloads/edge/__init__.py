@@ -1,7 +1,7 @@
-"""The build of what devices run: a model optimised, measured, held to a budget, signed, published.
+"""The bundle build: optimise a model, measure it, check it against a budget, sign and publish it.
 
-Run by ``python -m fourways_runtime edge-build``. ``layout`` is the published format, which devices
-read too; it imports nothing, so nothing is imported here either.
+Run by ``python -m fourways_runtime edge-build``. The published format, which devices read too, is
+in :mod:`fourways_runtime.bundle_layout`. This package imports nothing until ``main`` is called.
 """
 
 from __future__ import annotations

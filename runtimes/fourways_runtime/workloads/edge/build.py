@@ -1,8 +1,8 @@
-"""The build: from a model's reference to a signed bundle for each kind of device, or nothing.
+"""The build: from a model's reference to a signed bundle for each target, or nothing.
 
 Owns the order: fetch and check the model as every shell does, make variants, measure each, choose
-for every target, and only when each target has its winner publish anything. Everything between is
-in a private folder that is gone afterwards.
+one for every target, and publish only once each target has a winner. Intermediate files are in a
+private folder that is deleted afterwards.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ def build(config: EdgeConfig, clock: Clock = time.time) -> RunReport:
     """Build and publish a bundle for each target.
 
     Raises:
-        WorkloadError: naming the cause; BudgetExceeded with the table of what was measured.
-            Nothing was published then, or (PublishFailed) only for some of the targets.
+        WorkloadError: The build failed; the error names the cause, and BudgetExceeded contains the
+            table of measurements. Nothing was published, except that with PublishFailed some of the
+            targets may have been.
 
     """
     golden = _golden(config)
     key = key_file(config.edge.signing, config.paths)
-    # Refuses a model that does not answer its golden vectors before any work goes into it.
+    # Rejects a model that does not reproduce its golden vectors before any work goes into it.
     digest = prepare(config).digest
     model = fetch_model(config).path
     variants.check_whole(model)
@@ -105,12 +106,12 @@ def _work_folder(config: EdgeConfig) -> Iterator[Path]:
 def _common_files(
     config: EdgeConfig, golden: GoldenVectors, vectors: Sequence[Vector]
 ) -> dict[str, bytes]:
-    """Return what a bundle holds beside the model, the same for every variant and target."""
+    """Return a bundle's files other than the model, the same for every variant and target."""
     lines = [orjson.dumps({"inputs": it.inputs, "outputs": it.outputs}) for it in vectors]
     told = b"\n".join(lines) + b"\n"
     ours = golden.model_copy(
         update={
-            # In the bundle itself; a device replaces it by wherever it has put the file.
+            # The file is in the bundle; a device replaces this URI with the file's actual path.
             "uri": f"file:///{layout.GOLDEN_FILE}",
             "digest": layout.digest_of(told),
             "credentials": None,
@@ -123,7 +124,7 @@ def _common_files(
     }
     features = config.edge.features
     if features is not None:
-        # The database, its query and its Secret stay behind: devices ask the gateway.
+        # The database, its query and its Secret are left out: devices query the gateway.
         names = features.inputs or tuple(field.name for field in config.contract.inputs)
         files[layout.FEATURES_FILE] = layout.encode(
             {"inputs": list(names), "defaults": [it.to_json() for it in features.defaults]}
@@ -134,7 +135,7 @@ def _common_files(
 def _measured(
     config: EdgeConfig, model: Path, folder: Path, others: int
 ) -> tuple[dict[str, Path], list[Row]]:
-    """Make every variant and measure it; return the files made and a row for each."""
+    """Make and measure every variant; return the files and a row for each variant."""
     made: dict[str, Path] = {}
     rows = []
     for variant, make in variants.MAKERS.items():
@@ -157,7 +158,7 @@ def _measured(
 
 @dataclass(frozen=True, slots=True)
 class _Winner:
-    """What a target gets, and where that is published."""
+    """The variant chosen for a target, and the folder it is published in."""
 
     target: EdgeTarget
     place: OutputFolder
@@ -165,7 +166,7 @@ class _Winner:
 
 
 def _chosen(config: EdgeConfig, rows: Sequence[Row], source: str) -> list[_Winner]:
-    """Return each target's winner. Raises BudgetExceeded where one has none."""
+    """Return each target's winner. Raises BudgetExceeded if a target has none."""
     found, without = [], []
     for target in config.edge.targets:
         place = _place(config, target)
@@ -243,8 +244,8 @@ def _model_manifest(
         "dev.fourways.edge.platform": target.platform,
         layout.VARIANT_NOTE: row.variant,
         layout.SOURCE_NOTE: source,
-        # A device holds itself to the share the build was held to: other processors round
-        # integers otherwise.
+        # A device requires the same agreement as the build: processors differ in how they round
+        # integers.
         layout.AGREEMENT_NOTE: f"{target.budget.min_agreement:g}",
     }
     described = staged.add(layout.MODEL_CONFIG, layout.encode(told))
@@ -283,7 +284,7 @@ def _report(
     rows: Sequence[Row],
     staged: Staged,
 ) -> Descriptor:
-    """Stage what was measured. Not signed and never fetched by devices: it is for people."""
+    """Stage the measurements for human readers; they are unsigned, and devices never fetch them."""
     told = {
         "target": target.to_json(),
         "variant": choice.row.variant,

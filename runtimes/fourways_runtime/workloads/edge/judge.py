@@ -1,6 +1,6 @@
-"""Which variant of a model a device gets: budgets, the winner, and the table that says why.
+"""Choose the variant of a model for a target, and explain the choice in a table.
 
-Pure: measurements in, verdicts out.
+Pure: measurements in, choices out.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from fourways_api.modes import Budget, EdgeTarget
 
 MIB = 2**20
 TIE = 0.25
-"""Medians closer than this share are equal. Measurements of one model on one machine differ by a
-tenth and more, so the margin is wide: the order within it would be noise."""
+"""Median latencies within this share of each other count as equal. Repeated measurements of one
+model on one machine differ by 10% and more, so the margin is wide: the order within it is noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one variant took, in a process of its own, answering one record at a time."""
+    """The measurements of one variant, scoring one record at a time in a separate process."""
 
     load_ms: float
     p50_ms: float
@@ -27,11 +27,11 @@ class Measured:
     """Peak resident memory of the whole process."""
 
     agreement: float
-    """Share of golden vectors answered within the declared tolerance."""
+    """Share of golden vectors reproduced within the declared tolerance."""
 
     vectors: int
     differences: tuple[str, ...] = ()
-    """How the first few others differ."""
+    """How the first few other vectors differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Row:
 
 
 def excess(row: Row, budget: Budget) -> list[str]:
-    """Say in which respects a variant is past a budget; none: it fits."""
+    """Return the limits of a budget that a variant exceeds; an empty list means it fits."""
     if row.measured is None:
         return ["skipped"]
     checks = (
@@ -59,7 +59,7 @@ def excess(row: Row, budget: Budget) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class VariantChoice:
-    """The variant a target gets, and why."""
+    """The variant chosen for a target, and why."""
 
     row: Row
     reason: str
@@ -68,11 +68,11 @@ class VariantChoice:
 def winner(
     rows: Sequence[Row], budget: Budget, published: str | None = None
 ) -> VariantChoice | None:
-    """Return the variant a target gets; None where none fits its budget.
+    """Return the variant for a target, or None if none fits its budget.
 
-    ``published`` is the variant published last for the same source. It is kept while it fits, so
-    that the same inputs give the same bundle whatever a measurement says. Otherwise the fastest
-    wins, and of those within the margin of it the smallest.
+    ``published`` is the variant last published for the same source model. It is kept as long as it
+    fits, so that the same inputs give the same bundle despite measurement noise. Otherwise, the
+    smallest of the variants within the margin of the fastest wins.
     """
     fitting = [
         (row.measured.p50_ms, row)
@@ -94,7 +94,7 @@ def winner(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the measurements as text, a line a variant."""
+    """Return the measurements as text, one line per variant."""
     head = ("variant", "size MiB", "memory MiB", "p50 ms", "p99 ms", "load ms", "agreement")
     lines = [head]
     notes = []
@@ -124,7 +124,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def verdict(rows: Sequence[Row], targets: Sequence[EdgeTarget]) -> str:
-    """Say why targets get no variant: the table once, then what each target refuses."""
+    """Explain why no variant fits some targets: the table, then the exceeded limits per target."""
     told = [table(rows)]
     for target in targets:
         budget = target.budget

@@ -1,8 +1,8 @@
-"""One variant measured: a process of its own, so that its memory is its own and a crash ends there.
+"""Measure one variant in a separate process, which isolates its memory use and its crashes.
 
-``measured`` starts ``python -m`` with this module and reads what it prints. The child loads the
-model, binds it to the contract and scores one record at a time, as a device does. Its peak
-resident memory includes the interpreter and the libraries, which a device needs as well.
+``measured`` starts ``python -m`` with this module and reads its output. The child loads the model,
+binds it to the contract and scores one record at a time, as a device does. Its peak resident memory
+includes the interpreter and the libraries, which a device needs as well.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SECONDS = 600.0
 """A variant that takes longer to measure is left out."""
 
 CALLS = 300
-"""Predictions timed, or as many as PATIENCE seconds allow."""
+"""Number of predictions timed, or as many as PATIENCE seconds allow."""
 
 PATIENCE = 3.0
 _TOLD = 3
@@ -123,7 +123,7 @@ def _answers(asker: RecordScorer, record: Mapping[str, Any]) -> bool:
 
 
 def _timed(asker: RecordScorer, records: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return how long predictions take, sorted, in seconds."""
+    """Return the durations of predictions in seconds, sorted."""
     if not records:
         return [math.inf]
     times: list[float] = []
@@ -137,9 +137,9 @@ def _timed(asker: RecordScorer, records: Sequence[Mapping[str, Any]]) -> list[fl
 
 
 def peak_memory() -> int:
-    """Return the most memory this process has had resident, in bytes."""
+    """Return the peak resident memory of this process, in bytes."""
     try:
-        # Not getrusage: a child starts with its parent's peak there.
+        # Not getrusage: its value in a child starts at the parent's peak.
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -151,7 +151,7 @@ def peak_memory() -> int:
 
 
 def _hung(error: ModelHangs) -> None:
-    """End this process in place of the call that does not return."""
+    """End this process, because a call into the model does not return."""
     print(json.dumps({"failed": f"{error.reason}: {error}"}), flush=True)
     os._exit(0)
 

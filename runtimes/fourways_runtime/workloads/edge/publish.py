@@ -1,9 +1,9 @@
-"""Publishing one bundle: what order things are written in, and what is kept of the one before.
+"""Publish one bundle: the order of writes, and what is kept of the previous release.
 
-Blobs first, the index last: a device that reads the index finds everything it names. The index of
-the release before stays as ``previous.json``, and its blobs with it, for devices in the middle of
-fetching it; anything older is deleted. Whatever ends this at whatever moment, one whole release is
-published, and the same publication made again completes it.
+Blobs are written first and the index last, so a device that reads the index finds everything it
+names. The previous release's index stays as ``previous.json``, together with its blobs, for devices
+that are still fetching it; anything older is deleted. Whenever publishing is interrupted, one
+complete release stays published, and repeating the same publication completes it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Staged:
         return found
 
     def document(self, name: str, raw: bytes) -> Path:
-        """Write a file that is no blob; return it."""
+        """Write a file that is not a blob; return its path."""
         file = self.folder / name
         file.write_bytes(raw)
         return file
@@ -51,14 +51,14 @@ def next_release(
     *,
     namespace: str = "",
 ) -> Release:
-    """Return the release a manifest is published as: a later one, unless it is published already.
+    """Return the release of a manifest: the published one if it is unchanged, otherwise a new one.
 
-    The sequence is the time in seconds since 1970, and more than the last one: even where the
-    folder was lost, no device takes the next release for an old one. Raises PublishFailed.
+    The sequence number is the time in seconds since 1970, and greater than the last one: even if
+    the folder was lost, no device mistakes the next release for an older one. Raises PublishFailed.
     """
     last = published_release(folder)
     if last is not None and not _is_ours(last, namespace, deployment, target):
-        last = None  # somebody else's folder before
+        last = None  # the folder previously belonged to another series
     if last is not None and (last.manifest, last.namespace) == (manifest, namespace):
         return last
     sequence = max(int(clock()), last.sequence + 1 if last is not None else 0)
@@ -66,7 +66,7 @@ def next_release(
 
 
 def _is_ours(last: Release, namespace: str, deployment: str, target: str) -> bool:
-    """Tell whether a release is of this series; older builds did not name the namespace."""
+    """Tell whether a release belongs to this series; older builds did not record the namespace."""
     return (last.deployment, last.target) == (deployment, target) and last.namespace in (
         "",
         namespace,
@@ -74,7 +74,7 @@ def _is_ours(last: Release, namespace: str, deployment: str, target: str) -> boo
 
 
 def published_variant(folder: OutputFolder, source: str) -> str | None:
-    """Return the variant that is published now, None where it is of another source model."""
+    """Return the currently published variant, or None if it was built from another source model."""
     raw = folder.get(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
     try:
         if raw is None:
@@ -86,7 +86,7 @@ def published_variant(folder: OutputFolder, source: str) -> str | None:
 
 
 def published_release(folder: OutputFolder) -> Release | None:
-    """Return what is published now; None where nothing is, or nothing that can be read."""
+    """Return the currently published release, or None if there is none or it is unreadable."""
     raw = folder.get(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
     try:
         if raw is None:
@@ -100,10 +100,10 @@ def published_release(folder: OutputFolder) -> Release | None:
 
 
 def publish(folder: OutputFolder, staged: Staged, index: bytes) -> None:
-    """Make a bundle the published one. Raises PublishFailed."""
+    """Publish a bundle. Raises PublishFailed."""
     for digest, file in staged.blobs.items():
         name = layout.blob_name(digest)
-        # A blob of this size that is there already is this blob: its name is its content.
+        # Names are content hashes, so an existing blob with this name and size is this blob.
         if folder.size(name) != file.stat().st_size:
             folder.put_file(name, file)
     folder.put_file(layout.LAYOUT_FILE, staged.document("layout", layout.encode(layout.LAYOUT)))
@@ -125,7 +125,7 @@ def _prune(folder: OutputFolder, index: bytes) -> None:
 
 
 def _reachable(folder: OutputFolder, index: bytes) -> set[str]:
-    """Return the digests an index leads to."""
+    """Return the digests reachable from an index."""
     found: set[str] = set()
     for manifest in _digests(layout.loads(index), "manifests"):
         found.add(manifest)

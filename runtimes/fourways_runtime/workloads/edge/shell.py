@@ -1,4 +1,4 @@
-"""The build's process: its configuration, its last words, its exit code."""
+"""The build's process: its configuration, termination message and exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger("fourways.edge")
 
 
 def main() -> int:
-    """Build once; return the exit code of ``fourways_runtime.errors``."""
+    """Build once; return an exit code from ``fourways_runtime.errors``."""
     return run_job(read_edge_config, _build, logger)
 
 

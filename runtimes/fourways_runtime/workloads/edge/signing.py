@@ -1,8 +1,9 @@
-"""Signatures over what is published, by model-signing: an EC key, a Sigstore bundle (v0.3, DSSE).
+"""Sign bundles with model-signing: an EC key, a Sigstore bundle (v0.3, DSSE).
 
-Signed is a folder of two documents, the OCI manifest byte for byte and the release. The manifest
-names every file by its sha256, so a device knows a bundle is genuine before it downloads the model.
-Anyone can check one: ``model_signing verify key FOLDER --signature FILE --public_key KEY.pub.pem``.
+The signature covers a folder of two documents: the OCI manifest, byte for byte, and the release.
+The manifest names every file by its sha256, so a device can authenticate a bundle before it
+downloads the model. Anyone can verify a signature:
+``model_signing verify key FOLDER --signature FILE --public_key KEY.pub.pem``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _MAKE_ONE = "openssl ecparam -name prime256v1 -genkey -noout -out signing-key.pe
 
 
 def key_file(secret: SecretReference, paths: Paths) -> Path:
-    """Return where the signing key is mounted, after a look at it. Raises ConfigError."""
+    """Validate the mounted signing key and return its path. Raises ConfigError."""
     file = Path(paths.secrets_root) / secret.secret_name / KEY_FILE
     where = f"edge.signing: the Secret {secret.secret_name}"
     try:

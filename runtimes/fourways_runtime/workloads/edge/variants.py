@@ -1,9 +1,9 @@
-"""Variants of a model to choose from: optimised ahead of time, and with eight-bit weights.
+"""The variants of a model: optimised ahead of time, and with eight-bit weights.
 
-Owns what is done to a model and when it cannot be. Both variants run on any device: optimisation
-stops at ``EXTENDED``, because ``ALL`` adds layouts of the very processor it runs on (a device's own
-onnxruntime adds its own when it loads the file), and eight-bit weights use seven bits, because
-processors without VNNI overflow with the eighth.
+Owns how each variant is made and when it cannot be. Both variants run on any device: optimisation
+stops at ``EXTENDED``, because ``ALL`` adds layouts specific to the build machine's processor (a
+device's onnxruntime adds its own when it loads the file), and eight-bit weights use only seven
+bits, because processors without VNNI overflow with the eighth.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fourways_runtime.scoring.model.onnx_graph import summarise
 logger = logging.getLogger("fourways.edge")
 
 QUANTISED_OPERATORS = ("MatMul", "Gemm", "Attention", "LSTM")
-"""Weights of these become integers. Convolutions stay: on CPUs they get slower by it."""
+"""Operators whose weights become integers. Convolutions stay: integers slow them down on CPUs."""
 
 _INTEGER_OPERATORS = frozenset(
     {
@@ -39,7 +39,7 @@ class Skipped(Exception):
 
 
 def check_whole(model: Path) -> None:
-    """Refuse a model whose weights are in other files. Raises ConfigError, ModelNotLoadable."""
+    """Reject a model whose weights are in other files. Raises ConfigError, ModelNotLoadable."""
     if summarise(model.read_bytes()).external:
         raise ConfigError(
             "model: a bundle holds the model as one file, and this one keeps weights in others;"
@@ -53,17 +53,17 @@ def fp32(model: Path, into: Path) -> Path:
 
 
 def int8(model: Path, into: Path) -> Path:
-    """Write the model with its weights as integers. Raises Skipped, saying why."""
+    """Write the model with its weights as integers. Raises Skipped with the reason."""
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError:
         raise Skipped("the package onnx is not installed; install fourways[edge]") from None
-    # Before operators are fused: quantisation knows the plain ones only.
+    # Optimised without fusing operators: quantisation supports only unfused ones.
     plain = _optimised(model, into / "plain.onnx", "ORT_ENABLE_BASIC")
     quantised = into / "quantised.onnx"
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # it advises, as a warning, what was just done
+    root.setLevel(logging.ERROR)  # its warning recommends the preprocessing done just above
     try:
         quantize_dynamic(
             plain,
@@ -91,7 +91,7 @@ def int8(model: Path, into: Path) -> Path:
 
 
 MAKERS: dict[str, Callable[[Path, Path], Path]] = {"fp32": fp32, "int8": int8}
-"""How each variant is made."""
+"""The function that makes each variant, by name."""
 
 
 def _optimised(model: Path, to: Path, level: str) -> Path:

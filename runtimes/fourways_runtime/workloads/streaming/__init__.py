@@ -1,7 +1,8 @@
-"""The stream worker: scores events as they arrive, each exactly once as far as the store shows.
+"""The stream worker: scores events as they arrive, with exactly-once effects in the store.
 
-Run by ``python -m fourways_runtime stream``. The gateway publishes events through it. The brokers'
-clients are imported where they are used, so that none pays for another's library.
+Run by ``python -m fourways_runtime stream``. The gateway publishes events through this package. The
+brokers' clients are imported where they are used, so that no process loads another broker's
+library.
 """
 
 from fourways_runtime.io.brokers.publisher import Publisher
@@ -11,7 +12,7 @@ __all__ = ["Publisher", "main", "open_publisher"]
 
 
 def main() -> int:
-    """Work until told to stop; return the exit code of ``fourways_runtime.errors``."""
+    """Work until stopped; return an exit code from ``fourways_runtime.errors``."""
     from .shell import main as work
 
     return work()

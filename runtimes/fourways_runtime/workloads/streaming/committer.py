@@ -1,12 +1,12 @@
 """The writer thread: micro-batches are written while the next ones are scored.
 
-Batches are written in the order they come, and the next one is sent before the answer to the one
-before it is read: the store goes from one to the other without waiting for the worker. After one
-that failed, nothing more is sent until the worker has noted the failure: what follows it starts
-where it never ended, and the store refuses what was sent already for just that reason.
+Batches are written in order, and the next one is sent before the response to the previous one is
+read, so the store never waits for the worker between them. After a failed batch, nothing more is
+sent until the worker has noted the failure: the following batches start at a position that the
+failed one never reached. The store rejects any that were already sent for the same reason.
 
-A failure is raised by the next call, and reported at once by ``failed``: if the source is quiet,
-there may be no next call.
+A failure is raised by the next call, and also reported at once by ``failed``, since there may be no
+next call while the source is quiet.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from fourways_runtime.scoring.columns import Key, Predictions
 from .ledger import StreamLedger
 
 SENT = 2
-"""Batches the store may have at a time: one it works on, and the next."""
+"""Maximum number of batches sent to the store at a time: the one it processes and the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """What a micro-batch came to, ready to be written."""
+    """The results of a micro-batch, ready to be written."""
 
     moves: Sequence[Move]
     predictions: Predictions
     dead: Sequence[DeadLetter]
     deleted: Sequence[Key] = ()
-    """Keys whose stored answer is to be deleted; none of them is in ``predictions``."""
+    """Keys whose stored prediction is to be deleted; none of them is in ``predictions``."""
 
     attempts: int = 1
 
@@ -44,13 +44,13 @@ class EventBatch:
 
 
 class Committer:
-    """Writes batches on a thread of its own; at most one waits for those being written.
+    """Writes batches on a separate thread; at most one is queued behind those being written.
 
     Args:
-        ledger: Where to.
-        done: Called with each batch that is in the store, and the seconds that took.
-        failed: Called once after a failure, from the writer thread: it must wake the thread that
-            is to call :meth:`check`.
+        ledger: The ledger to write to.
+        done: Called with each batch once it is in the store, and the seconds the write took.
+        failed: Called once after a failure, from the writer thread; it must wake the thread that
+            calls :meth:`check`.
 
     """
 
@@ -73,7 +73,7 @@ class Committer:
         self._thread.start()
 
     def put(self, batch: EventBatch) -> None:
-        """Hand a batch over, as soon as there is room. Raises what an earlier one failed with."""
+        """Queue a batch as soon as there is room. Raises the error of an earlier failed batch."""
         with self._changed:
             while self._waiting is not None and self._failure is None:
                 self._changed.wait()
@@ -82,19 +82,19 @@ class Committer:
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raise what a batch failed with, if one did."""
+        """Raise the error of a failed batch, if there is one."""
         with self._changed:
             self._raise()
 
     def settle(self) -> None:
-        """Wait until all is written. Raises what a batch failed with."""
+        """Wait until everything is written. Raises the error of a failed batch."""
         with self._changed:
             while self._failure is None and (self._busy or self._waiting is not None):
                 self._changed.wait()
             self._raise()
 
     def reset(self) -> None:
-        """Drop what is not written, and forget the failure."""
+        """Drop what is not yet written, and clear the failure."""
         with self._changed:
             self._waiting = None
             while self._busy:
@@ -103,7 +103,7 @@ class Committer:
             self._failure = None
 
     def close(self) -> None:
-        """End the thread; what waits is dropped."""
+        """End the thread; a queued batch is dropped."""
         with self._changed:
             self._ended = True
             self._waiting = None
@@ -133,7 +133,7 @@ class Committer:
                 self._failed(error)
 
     def _step(self, batch: EventBatch | None) -> None:
-        """Send a batch, or else read the answer to the oldest one sent."""
+        """Send a batch; without one, read the response to the oldest batch sent."""
         if batch is not None:
             started = perf_counter()
             self._ledger.send(
@@ -148,7 +148,7 @@ class Committer:
     def _failed(self, error: Exception) -> None:
         while self._sent:
             self._sent.popleft()
-            # The first failure counts; the store's positions say what was written in spite of it.
+            # The first failure counts; the store's positions show what was written nevertheless.
             with suppress(Exception):
                 self._ledger.receive()
         with self._changed:

@@ -1,13 +1,13 @@
-"""The store as a running worker uses it: behind one lock, with a bounded patience.
+"""A running worker's access to the store: behind one lock, with bounded retries.
 
-Worker, reader, writer and monitor thread share one connection. While the store is unavailable,
-questions are repeated until it answers or the outage has lasted too long. A commit is never
-repeated: its outcome is unknown, and the positions have to be read first.
+The worker, reader, writer and monitor threads share one connection. While the store is unavailable,
+queries are retried until it answers or the outage has lasted too long. A commit is never retried:
+its outcome is unknown, and the positions must be read first.
 
 A store can also hang (locked, stopped, a network that drops packets): then a call does not return,
-and no error says so. Therefore the ledger notes since when a call is under way, and whoever watches
-the worker from another thread finds out by :meth:`StreamLedger.problem` and
-:meth:`StreamLedger.watch`. A store that can be read and not written is an outage too.
+and no error is raised. The ledger therefore records when the running call started, and a thread
+that watches the worker detects a hang through :meth:`StreamLedger.problem` and
+:meth:`StreamLedger.watch`. A store that can be read but not written is an outage too.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ HUNG_SECONDS = 5.0
 """A call that takes longer makes the worker not ready."""
 
 PING_SECONDS = 5.0
-"""After this long without a call the store is asked whether it is still there."""
+"""An idle store is pinged after this many seconds without a call."""
 
 LOGIN_SECONDS = 15.0
-"""How long a refused login is retried. A rotated Secret arrives; a wrong one has to be reported."""
+"""How long a rejected login is retried: long enough for a rotated Secret to arrive, and short
+enough to report a wrong one soon."""
 
 _GRACE_SECONDS = 2.0
-"""The thread that waits for the store is given this long to report an outage itself."""
+"""Extra time for the thread that waits for the store to report an outage itself."""
 
 T = TypeVar("T")
 
 
 class StreamLedger:
-    """What a stream worker asks of the store. Safe to call from several threads."""
+    """A stream worker's interface to the store. Safe to call from several threads."""
 
     def __init__(
         self,
@@ -55,15 +56,15 @@ class StreamLedger:
         self._outage = Outage(OUTAGE_SECONDS, now)
         self._write_outage = Outage(OUTAGE_SECONDS, now)
         self._error: StoreUnavailable | None = None
-        """The last one, while there is an outage."""
+        """The latest error, while there is an outage."""
 
         self._called: float | None = None
-        """Since when a call is under way."""
+        """When the running call started; None if there is none."""
 
         self._answered = now()
 
     def problem(self) -> str:
-        """Return why the store cannot be used now, or nothing."""
+        """Return why the store cannot be used now, or an empty string."""
         if self._error is not None:
             return str(self._error)
         called = self._called
@@ -71,10 +72,10 @@ class StreamLedger:
         return _hangs(waited) if waited > HUNG_SECONDS else ""
 
     def watch(self) -> None:
-        """Look whether the store has been unavailable for too long, from another thread.
+        """Check from another thread whether the store has been unavailable for too long.
 
         Raises:
-            StoreUnavailable: a call hangs, or an outage lasts, for more than a minute.
+            StoreUnavailable: A call has hung, or an outage has lasted, for more than a minute.
 
         """
         now, called, error = self._now(), self._called, self._error
@@ -88,9 +89,9 @@ class StreamLedger:
             raise error
 
     def ping(self) -> None:
-        """Ask an idle store whether it is still there; an outage is noted. Never waits for a call.
+        """Ping an idle store and record an outage. Never waits for another call.
 
-        Without it, a store that went away while no event came would be found out by the next event.
+        Without this, an outage during a quiet period would be noticed only at the next event.
         """
         if self._now() - self._answered < PING_SECONDS or not self._lock.acquire(blocking=False):
             return
@@ -102,20 +103,20 @@ class StreamLedger:
             self._lock.release()
 
     def positions(self, partitions: Mapping[int, int]) -> dict[int, Position]:
-        """Say where partitions stand; see StreamWriter."""
+        """Return the positions of partitions; see StreamWriter."""
         return self._patiently(lambda: self._writer.positions(partitions))
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
         """Count an attempt. Raises Fenced."""
-        # A small write may find room where a commit does not: it ends no outage of writing.
+        # A small write may succeed where a commit does not, so it does not end a write outage.
         return self._patiently(lambda: self._writer.begin(held), writes=True)
 
     def lead(self) -> bool:
-        """Take or keep the lead."""
+        """Acquire or keep the leadership of the stream; return whether this worker leads."""
         return self._patiently(self._writer.lead)
 
     def move(self, partition: int, start: int, end: int) -> None:
-        """Move a position without events, back or forth. Raises Fenced."""
+        """Move a position backward or forward without events. Raises Fenced."""
 
         move = Move(partition, start, end)
         self._patiently(lambda: self._writer.move(move), writes=True)
@@ -128,26 +129,26 @@ class StreamLedger:
         deleted: Sequence[Key],
         attempts: int,
     ) -> None:
-        """Begin to write answers and move positions; see StreamWriter."""
+        """Start to write predictions and move positions; see StreamWriter."""
         self._once(
             lambda: self._writer.send(moves, predictions, dead, deleted, attempts=attempts),
             writes=True,
         )
 
     def receive(self) -> None:
-        """Wait for what was sent first. Raises Fenced, and StoreUnavailable at once."""
+        """Wait for the oldest batch sent. Raises Fenced, or StoreUnavailable without retrying."""
         self._once(self._writer.receive, writes=True, written=True)
 
     def release(self, held: Mapping[int, int]) -> None:
-        """Take back attempts that ended no worker. Raises StoreUnavailable at once."""
+        """Release attempts that killed no worker. Raises StoreUnavailable without retrying."""
         self._once(lambda: self._writer.release(held))
 
     def check_writes(self, error: StoreUnavailable) -> None:
-        """Raise ``error`` where writing has failed for more than a minute."""
+        """Raise ``error`` if writing has failed for more than a minute."""
         self._write_outage.failed(error)
 
     def close(self) -> None:
-        """Let go of the connection. A call that hangs keeps it."""
+        """Close the connection, unless a hanging call still uses it."""
         if self._lock.acquire(timeout=HUNG_SECONDS):
             try:
                 self._writer.close()

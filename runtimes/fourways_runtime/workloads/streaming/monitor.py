@@ -1,8 +1,8 @@
-"""The monitor thread: figures and checks that must be true while nothing else moves.
+"""The monitor thread: metrics and checks that must stay current while nothing else progresses.
 
-Lag, the age of the oldest event, the store's availability and the identity of the source are looked
-at every two seconds on a thread that waits for neither the model nor the store nor the reader. If
-one of those were measured as a by-product of progress, it would freeze exactly when it matters.
+The lag, the age of the oldest event, the store's availability and the source's identity are checked
+every two seconds on a thread that waits for neither the model, the store nor the reader. If they
+were measured as a by-product of progress, they would freeze exactly when they matter.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _log = logging.getLogger("fourways.streaming")
 
 @dataclass(frozen=True, slots=True)
 class PartitionProgress:
-    """How far a partition is."""
+    """The progress of a partition."""
 
     written: int
-    """The next position by the store."""
+    """The next position according to the store."""
 
     oldest: float | None
-    """When the oldest event in flight was published (s since 1970); None: unknown, or none is."""
+    """When the oldest event in flight was published (s since 1970); None if unknown or none is."""
 
 
 class StreamMonitor:
-    """Looks after one worker, on a thread of its own.
+    """Monitors one worker on a separate thread.
 
     Args:
-        source: Asked for its newest positions, and checked.
-        ledger: Asked whether an idle store is still there.
-        metrics: Where the figures go.
+        source: The source to check and to query for its newest positions.
+        ledger: The ledger, which pings an idle store.
+        metrics: The metrics to update.
         progress: Returns the progress of the partitions held. Called from the monitor's thread.
-        now: Seconds since 1970, as brokers write timestamps.
+        now: Returns seconds since 1970, like brokers' timestamps.
 
     """
 
@@ -62,13 +62,13 @@ class StreamMonitor:
         self._now = now
         self._newest: Mapping[int, int] = {}
         self._behind: dict[int, tuple[int, float]] = {}
-        """By partition that is behind: the position it stands at, and since when."""
+        """For each partition that lags: its position in the store, and since when it is there."""
 
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def finish(self, seconds: float) -> None:
@@ -83,7 +83,7 @@ class StreamMonitor:
             self._source.check()
             self._newest = self._source.newest()
         except Unavailable as error:
-            # The source reports an outage itself; the newest positions are the last known.
+            # The source reports an outage itself; the last known newest positions stay in use.
             _log.info("the newest positions are not known: %s", error)
         self._show()
 
@@ -107,7 +107,7 @@ class StreamMonitor:
             lag[partition] = max(0, newest - progress.written)
             if not lag[partition]:
                 continue
-            # An event that was never read has no known time: it has waited since it was first seen.
+            # An event that was not read has no known time; its wait counts from when the lag began.
             at, since = self._behind.get(partition, (progress.written, now))
             behind[partition] = (at, since) if at == progress.written else (progress.written, now)
             ages.append(now - min(behind[partition][1], progress.oldest or now))

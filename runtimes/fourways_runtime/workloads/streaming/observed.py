@@ -1,4 +1,4 @@
-"""What a stream worker measures of itself, in Prometheus' terms."""
+"""The Prometheus metrics of a stream worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 
 class StreamMetrics:
-    """Events, dead letters, batches, lag and where the time goes."""
+    """Metrics of events, dead letters, batches, lag and the time of each stage."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._events = Counter("fourways_stream_events", "Events processed.", registry=registry)
@@ -74,12 +74,12 @@ class StreamMetrics:
             self._dead.inc(dead)
 
     def lag(self, lag: Mapping[int, int], oldest_seconds: float) -> None:
-        """Show how far behind each partition is, and the age of the oldest event that waits."""
+        """Set the lag of each partition and the age of the oldest waiting event."""
         self._lag.clear()
         for partition, positions in lag.items():
             self._lag.labels(str(partition)).set(positions)
         self._oldest.set(oldest_seconds)
 
     def ready_when(self, ready: Callable[[], bool]) -> None:
-        """Show readiness as it is asked for."""
+        """Compute readiness with ``ready`` at each scrape."""
         self._ready.set_function(lambda: float(ready()))

@@ -1,4 +1,4 @@
-"""What a stream worker knows of one partition: where it goes on, and what is in flight."""
+"""A stream worker's state of one partition: the next position, and what is in flight."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from dataclasses import dataclass, field
 from .monitor import PartitionProgress
 
 NOT_HELD = 1 << 63
-"""The next position of a partition that this worker does not hold: no event is at or after it."""
+"""The next position of a partition that this worker does not hold; no event reaches it."""
 
 
 @dataclass(slots=True)
 class PartitionState:
-    """What the worker knows of one partition."""
+    """The worker's state of one partition."""
 
     next: int
-    """The next event to score, once all that is in flight is written; NOT_HELD after a reset."""
+    """The next event to score once everything in flight is written; NOT_HELD after a reset."""
 
     counted: bool = False
-    """The store has an attempt of this worker at that position."""
+    """Whether the store has counted an attempt of this worker at that position."""
 
     counted_before: bool = False
-    """It may have one from before the worker began anew."""
+    """Whether it may have counted one before the worker's last reset."""
 
     isolating: int = 0
-    """How many events are still to be scored individually."""
+    """How many more events to score individually."""
 
     written: int = 0
     """The position in the store."""
 
     in_flight: deque[tuple[int, float]] = field(default_factory=deque)
-    """Positions in flight, the first of each batch, and when these events were published."""
+    """The first position of each batch in flight, and when that event was published."""
 
     def note(self, position: int, published: float | None) -> None:
-        """Note that events from here on are in flight."""
+        """Note that events from ``position`` on are in flight."""
         if published is not None:
             self.in_flight.append((position, published))
 
@@ -45,7 +45,7 @@ class PartitionState:
             self.in_flight.popleft()
 
     def progress(self) -> PartitionProgress:
-        """Return how far the partition is. Called from any thread."""
+        """Return the partition's progress. May be called from any thread."""
         try:
             oldest = self.in_flight[0][1]
         except IndexError:

@@ -1,13 +1,13 @@
-"""The reader thread: events from the source, one micro-batch ahead of the one being scored.
+"""The reader thread: reads events from the source, one micro-batch ahead of scoring.
 
-It reads the source; the monitor only asks it questions. What happens there (partitions assigned,
-partitions revoked, events) reaches the worker in order, as items of one queue. While the queue is
-full the source is paused, and the broker's session stays alive.
+Only this thread reads the source; the monitor only queries it. Everything that happens to the
+source (partitions assigned, partitions revoked, events) reaches the worker in order, as items of
+one queue. While the queue is full, the source is paused and the broker's session stays alive.
 
-Owns where a partition starts. The store's position counts, unless the log does not reach to it: if
-the broker's retention has deleted what comes next, the rest is read and the loss is counted; if the
-position lies above the log's end, the log was restored to an older state, and it is read again from
-its oldest event, as a topic without a position in the store is.
+Owns where a partition starts: at the store's position, unless the log does not contain it. If the
+broker's retention has deleted the next events, the rest is read and the loss is counted. If the
+position is beyond the log's end, the log was restored to an older state and is read again from its
+oldest event, like a topic without a position in the store.
 """
 
 from __future__ import annotations
@@ -37,27 +37,28 @@ from fourways_runtime.retry import retry_until_available
 from .ledger import StreamLedger
 
 _IDLE_SECONDS = 0.25
-"""How long to wait for a first event before looking up."""
+"""How long one poll waits for a first event before the loop checks for other work."""
 
 _FULL_SECONDS = 1.0
-"""A queue that stays full this long pauses the source."""
+"""The source is paused once the queue has been full for this long."""
 
 _HAND_OVER_SECONDS = 10.0
-"""How long a partition that moves to another worker waits for what is in flight."""
+"""How long the handover of a partition to another worker waits for what is in flight."""
 
 _ASK_AGAIN = 4
 _ASK_AGAIN_SECONDS = 0.5
-"""How often, and how long apart, a log is looked at before it counts as restored."""
+"""How many times, and how far apart, a log's bounds are checked again before it counts as
+restored."""
 
 _PASS_SECONDS = 2.0
-"""Between two reports to the broker of how far the store is."""
+"""Interval between reports of the store's positions to the broker."""
 
 _log = logging.getLogger("fourways.streaming")
 
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """Partitions begin, at these positions. ``anew``: these and no others."""
+    """Partitions were assigned at these positions. ``anew``: they replace all earlier ones."""
 
     round: int
     positions: Mapping[int, Position]
@@ -66,7 +67,7 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """Partitions end."""
+    """Partitions were revoked."""
 
     partitions: Sequence[int]
     done: threading.Event = field(default_factory=threading.Event)
@@ -82,28 +83,28 @@ class BatchRead:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last item: told to stop, or why it could not go on."""
+    """The last item: the reader was stopped, or failed with ``error``."""
 
     error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OutOfRange:
-    """The source cannot be read where it is read: the worker is to begin again."""
+    """The source cannot be read at its current position: the worker must start over."""
 
     round: int
 
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Nothing happened here: the worker is to look at what happened elsewhere."""
+    """Nothing happened to the source: the worker must check for failures elsewhere."""
 
 
 Item = Assigned | Revoked | BatchRead | OutOfRange | Wake | Ended
 
 
 class LogChanges(Protocol):
-    """Who records that a log is not what the store's positions say."""
+    """Records differences between a log and the store's positions."""
 
     def expired(self, partition: int, first: int, end: int) -> None:
         """Record that retention deleted the positions from ``first`` up to ``end``."""
@@ -115,7 +116,7 @@ class LogChanges(Protocol):
 
 
 class SourceReader:
-    """Reads a source on a thread of its own. It is the source's listener too."""
+    """Reads a source on a separate thread, and is the source's partition listener."""
 
     def __init__(
         self,
@@ -139,25 +140,25 @@ class SourceReader:
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def rewind(self) -> int:
-        """Begin anew at the store's positions; items of earlier rounds are to be dropped."""
+        """Restart at the store's positions; return the new round. Drop items of earlier rounds."""
         self._wanted += 1
         return self._wanted
 
     def wake(self) -> None:
-        """Let the worker take an item, whatever it is. Called from any thread."""
-        with suppress(Full):  # Then there is one.
+        """Make sure the worker gets an item. May be called from any thread."""
+        with suppress(Full):  # If the queue is full, it already has one.
             self.items.put_nowait(Wake())
 
     def passed(self, positions: Mapping[int, int]) -> None:
-        """Take note of what the store has, for the broker."""
+        """Note the store's positions, to be reported to the broker."""
         self._passed = dict(positions)
 
     def finish(self, seconds: float) -> None:
-        """Let the thread give its partitions back and end."""
+        """Make the thread release its partitions and end."""
         self._finished.set()
         with suppress(Empty):
             while True:
@@ -171,7 +172,7 @@ class SourceReader:
         return starts
 
     def revoked(self, partitions: Sequence[int]) -> None:
-        """Give partitions up: on return nothing of them is in flight, or it is fenced."""
+        """Give up partitions: on return, none of their events is in flight unless fenced."""
         if self._finished.is_set():
             return
         revoked = Revoked(partitions)
@@ -204,7 +205,7 @@ class SourceReader:
         while not self._stop.is_set():
             if self._round != self._wanted:
                 self._begin_anew()
-            # A busy source fills a batch at once; a quiet one is waited for.
+            # A busy source fills a batch at once; only a quiet one needs a wait.
             wait = _IDLE_SECONDS if quiet else 0.0
             try:
                 events = self._source.poll(self._most, wait, self._gather)
@@ -229,7 +230,7 @@ class SourceReader:
         self._put(Assigned(self._round, positions, anew=True))
 
     def _stands(self, partitions: Sequence[int]) -> tuple[dict[int, Position], dict[int, int]]:
-        """Return where partitions stand by the store, and where they are to be read from."""
+        """Return the partitions' positions in the store, and the positions to read from."""
         positions = self._ledger.positions(dict.fromkeys(partitions, -1))
         starts = {}
         for partition, stored in positions.items():
@@ -241,15 +242,15 @@ class SourceReader:
                 self._ledger.move(partition, stored.next, log.oldest)
                 positions[partition] = Position(log.oldest, 0)
             elif stored.next < log.oldest:
-                # The first commit moves the position on from where it is.
+                # The store's position stays; the first commit moves it past the deleted events.
                 self._changes.expired(partition, stored.next, log.oldest)
             starts[partition] = max(positions[partition].next, log.oldest)
         return positions, starts
 
     def _bounds(self, partition: int, stored: Position) -> LogBounds:
-        """Ask for a log's bounds, and again where it seems too short.
+        """Return a log's bounds; ask the broker again if the log seems too short.
 
-        A broker that was just started may know of its newest events only a moment later.
+        A broker that has just started may need a moment to find its newest events.
         """
         log = self._asked_bounds(partition)
         for _ in range(_ASK_AGAIN):
@@ -268,7 +269,7 @@ class SourceReader:
         )
 
     def _put(self, item: Item) -> bool:
-        """Hand an item over, as soon as there is room; False where nobody takes it any more."""
+        """Queue an item as soon as there is room; return False if the reader has finished."""
         with suppress(Full):
             self.items.put(item, timeout=_FULL_SECONDS)
             return True

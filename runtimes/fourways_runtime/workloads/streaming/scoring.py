@@ -1,9 +1,10 @@
-"""Events as the pipeline scores them: JSON objects become columns, and refusals get their words.
+"""Convert events for the pipeline: JSON objects become columns, and rejected events get a reason.
 
-A table of plain floats, which most are, goes through as one matrix. Whatever is not plainly good is
-left to the contract field by field, which has the words for it. An event's key stands under the
-entity key's name, else it is the broker's. An event without a value is a tombstone, as compacted
-topics have them: it deletes the answer of its key. Pure: no clock, no broker, no store.
+Most contracts have only scalar float inputs; their events are scored as one matrix. If any event
+may be invalid, the contract checks the batch field by field and words the reasons. An event's key
+is the value under the entity key's name, or else the broker's key. An event without a value is a
+tombstone, as in compacted topics: it deletes the prediction of its key. Pure: no clock, no broker,
+no store.
 """
 
 from __future__ import annotations
@@ -30,32 +31,32 @@ from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
 
 Refusals = dict[int, str]
-"""Why, by the event's index."""
+"""The reason for each rejected event, by its index."""
 
 _PLAIN_KEY = 256
-"""A text of so many characters is a key of any length allowed."""
+"""A text key of up to this many characters is always within the allowed length."""
 
 _INT64_DIGITS = 19
 
 _EXACT = 2.0**24
-"""Whole numbers up to this are exact in every float."""
+"""Whole numbers up to this are exact in every float type."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredEvents:
-    """What events came to: ``rows`` of the predictions, and the refusals, are by index."""
+    """The results of events; ``predictions.rows`` and ``refusals`` refer to events by index."""
 
     predictions: Predictions
     refusals: Refusals
     deleted: tuple[Key, ...] = ()
-    """Keys of tombstones: their stored answers are to go. None of them is in the predictions."""
+    """Tombstones' keys, whose stored predictions are to be deleted; none is in ``predictions``."""
 
 
 def _are_numbers(cells: list[Any], block: Array) -> bool:
-    """Tell whether cells are the floats (N,) they were packed as.
+    """Tell whether cells are equal to the floats (N,) they were packed as.
 
-    True and false pass for 1 and 0 there, and large whole numbers are rounded: only who may be such
-    is looked at.
+    Packing turns true and false into 1 and 0 and rounds large whole numbers, so only the cells that
+    may be such values are inspected.
     """
     large = np.abs(block) > _EXACT
     odd = large | (block == 0) | (block == 1)
@@ -82,7 +83,7 @@ class EventScorer:
             self._pick = lambda document: (document[names[0]],)
 
     def score(self, events: Events) -> ScoredEvents:
-        """Score events. Raises what the model raises: whose fault it is shows one by one."""
+        """Score events. Raises the model's error; scoring one by one finds the cause."""
         if self._wide is not None:
             outcome = self._plainly(events)
             if outcome is not None:
@@ -90,7 +91,7 @@ class EventScorer:
         return self._field_by_field(events)
 
     def nothing(self) -> Predictions:
-        """Return the answer to no events."""
+        """Return empty predictions."""
         return Predictions(
             np.empty(0, numpy_type(self._key.type)),
             np.empty(0, np.int64),
@@ -98,13 +99,13 @@ class EventScorer:
         )
 
     def _plainly(self, events: Events) -> ScoredEvents | None:
-        """Score floats as one matrix; None where an event may not be plainly good."""
+        """Score floats as one matrix; return None if an event may need closer checks."""
         assert self._wide is not None  # noqa: S101
         count = len(events)
         try:
             documents = list(map(orjson.loads, events.values))  # type: ignore[arg-type]
             cells = list(chain.from_iterable(map(self._pick, documents)))
-            # Twice as fast as numpy is with Python's numbers; anything else is an error here.
+            # Twice as fast as numpy with Python numbers; anything else raises an error here.
             block = np.frombuffer(packer(len(cells), "d")(*cells), "<f8")
             keys = self._plain_keys(documents, events)
         except (ValueError, TypeError, KeyError, OverflowError, struct.error):
@@ -199,7 +200,7 @@ class EventScorer:
 
 
 def _without_deleted(scored: ScoredEvents, tombstones: dict[Key, int]) -> ScoredEvents:
-    """Let the last event of each key count: a tombstone (key: its index), or an answer."""
+    """Keep only the last event of each key: a tombstone (key: its index) or a prediction."""
     found = scored.predictions
     keys, rows = found.keys.tolist(), found.rows.tolist()
     last = [at for at, key in enumerate(keys) if rows[at] > tombstones.get(key, -1)]

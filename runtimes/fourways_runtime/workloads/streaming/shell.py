@@ -1,7 +1,7 @@
-"""The stream worker's process: what it does from listening to the end of its drain.
+"""The stream worker's process, from listening to the end of its drain.
 
-Health and metrics are answered by the event loop; the events pass through threads of their own, so
-that neither waits for the other. The libraries are loaded while the server lives already.
+The event loop serves health and metrics, and separate threads process the events, so that neither
+waits for the other. The libraries are loaded after the server has started.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CONNECT_SECONDS = 5.0
 """How long one attempt to reach the broker may take."""
 
 _STOP_SECONDS = 25.0
-"""A batch that takes longer to finish is cut off: its events are scored by the next worker."""
+"""A batch that takes longer to finish is aborted, and the next worker scores its events."""
 
 _WATCH_SECONDS = 0.5
 
@@ -50,7 +50,7 @@ logger = logging.getLogger("fourways.streaming")
 
 
 def main() -> int:
-    """Work until told to stop; end with the exit code of ``fourways_runtime.errors``."""
+    """Work until stopped; exit with a code from ``fourways_runtime.errors``."""
     run_server(read_stream_config, serve, logger)
 
 
@@ -58,8 +58,8 @@ async def serve(config: StreamConfig) -> None:
     """Score events until SIGTERM or SIGINT.
 
     Raises:
-        Unavailable: the port is taken, broker or store are away for good.
-        WorkloadError: the model, the topic or the configuration do not do.
+        Unavailable: The port is in use, or the broker or store remains unavailable.
+        WorkloadError: The model, the topic or the configuration is not usable.
 
     """
     registry = new_registry()
@@ -79,7 +79,7 @@ async def serve(config: StreamConfig) -> None:
         watching.result()
     shell.stop()
     if not working.done() and not shell.running:
-        working.cancel()  # Nothing was scored yet.
+        working.cancel()  # Nothing has been scored yet.
     done, _ = await asyncio.wait((working,), timeout=_STOP_SECONDS)
     await server.drain(0, 0.2)
     if not done:
@@ -90,7 +90,7 @@ async def serve(config: StreamConfig) -> None:
 
 
 class Shell:
-    """A worker on its way up, and then at work."""
+    """Starts a worker, runs it, and answers its health requests."""
 
     def __init__(self, config: StreamConfig, registry: CollectorRegistry) -> None:
         self._config = config
@@ -101,7 +101,7 @@ class Shell:
 
     @property
     def running(self) -> bool:
-        """Tell whether events are scored."""
+        """Tell whether events are being scored."""
         return self._worker is not None
 
     def stop(self) -> None:
@@ -118,7 +118,7 @@ class Shell:
         return router
 
     async def work(self) -> None:
-        """Bring the worker up and let it work until told to stop. Raises WorkloadError."""
+        """Start the worker and run it until stopped. Raises WorkloadError."""
         from .observed import StreamMetrics
         from .scoring import EventScorer
 
@@ -143,7 +143,7 @@ class Shell:
                 self._worker = None
 
     async def watch(self) -> None:
-        """Look after the store for ever; the model has its own watch. Raises StoreUnavailable."""
+        """Watch the store forever; the model has its own watchdog. Raises StoreUnavailable."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             if self._worker is not None:
@@ -163,12 +163,12 @@ class Shell:
         return prepare(self._config)
 
     async def _connect(self, prepared: Prepared) -> tuple[EventSource, StreamWriter]:
-        """Reach broker and store, side by side with nothing else: there is no use in one alone."""
+        """Connect to the broker and then the store; the worker needs both."""
         from fourways_runtime.io.brokers.registry import new_source
         from fourways_runtime.io.store import StreamDeclaration, open_stream_writer, read_uri
 
         config = self._config
-        read_uri(config.paths.store_uri_file)  # Missing: said before the broker is waited for.
+        read_uri(config.paths.store_uri_file)  # If missing, fail before waiting for the broker.
         source = new_source(config)
         await await_available(
             lambda: in_thread(lambda: source.open(CONNECT_SECONDS), "open"), START_SECONDS

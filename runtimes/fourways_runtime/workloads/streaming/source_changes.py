@@ -1,6 +1,6 @@
-"""What happened to the source that cost events or scores them again: counted, logged and kept.
+"""Count, log and keep changes of the source that lose events or cause them to be scored again.
 
-Each occurrence is reported once, however often the worker begins again at the same position.
+Each change is reported once, however often the worker restarts at the same position.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _log = logging.getLogger("fourways.streaming")
 
 
 class SourceChanges:
-    """The changes that one worker has seen; see :class:`.reader.LogChanges`."""
+    """The source changes that one worker has detected; see :class:`.reader.LogChanges`."""
 
     def __init__(self, metrics: StreamMetrics) -> None:
         self._metrics = metrics
@@ -24,7 +24,7 @@ class SourceChanges:
         self._warnings: deque[str] = deque(maxlen=_KEPT)
 
     def warnings(self) -> list[str]:
-        """Return what was found, newest last."""
+        """Return the latest warnings, newest last."""
         return list(self._warnings)
 
     def expired(self, partition: int, first: int, end: int) -> None:

@@ -1,10 +1,10 @@
-"""The stream worker: read, score and write side by side, each event done exactly once in the store.
+"""The stream worker: reads, scores and writes concurrently, with exactly-once effects in the store.
 
-Owns what is in flight and whose fault a failure is. At full speed micro-batches are read ahead,
-scored and written at the same time. An event is scored individually, each
-attempt counted durably before it is made, where its batch made the model fail, or where an earlier
-worker died over the events that come next: so the event that kills workers is found and becomes a
-dead letter, and the others are scored.
+Owns what is in flight and which event a failure is attributed to. At full speed, micro-batches are
+read ahead, scored and written at the same time. Events are scored individually, and each attempt is
+counted durably before it starts, if their batch made the model fail or if an earlier worker died
+while it processed the next events. The event that kills workers is thus found and becomes a dead
+letter, and the others are scored.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from .scoring import EventScorer, ScoredEvents
 from .source_changes import SourceChanges
 
 IN_FLIGHT = SENT + 2
-"""Micro-batches that may have been scored and not written when a worker dies: one in the model, one
+"""Maximum number of micro-batches begun but not written when a worker dies: one in the model, one
 waiting for the writer, and those being written."""
 
 _DIED_OVER = 2
-"""An event counts as the one that kills workers after at least so many attempts: its first may have
-been in a batch with the one that does."""
+"""Minimum number of attempts before an event counts as the one that kills workers: its first
+attempt may have been in a batch with the event that does."""
 
 _WAYS_TO_DIE = "it crashed, ran out of memory, or the model never came back"
 
@@ -43,13 +43,14 @@ _CLOSE_SECONDS = 10.0
 _SHOW_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.25
 _LAST_PAUSE_SECONDS = 8.0
-"""Before the worker begins again after a failure, and another one, and so on."""
+"""First and maximum pause before the worker restarts after a failure; the pause doubles with each
+consecutive failure."""
 
 logger = logging.getLogger("fourways.streaming")
 
 
 class StreamWorker:
-    """Works on one source until told to stop."""
+    """Processes one source until stopped."""
 
     def __init__(
         self,
@@ -75,35 +76,35 @@ class StreamWorker:
         self._monitor = StreamMonitor(source, ledger, metrics, self._progress)
         self._round = 0
         self._failures = 0
-        """How often the worker began again since something was written."""
+        """Number of restarts since the last successful write."""
 
         self._partitions: dict[int, PartitionState] = {}
         self._shown = 0.0
         self._empty = ScoredEvents(scorer.nothing(), {})
 
     def problem(self) -> str:
-        """Return why events cannot be read or answers not be written now, or nothing."""
+        """Return why events cannot be read or predictions written now, or an empty string."""
         return self._ledger.problem() or self._source.problem()
 
     def warnings(self) -> list[str]:
-        """Return what was lost or read twice because the source changed, newest last."""
+        """Return what was lost or read again because the source changed, newest last."""
         return self._changes.warnings()
 
     def watch(self) -> None:
-        """Look whether the store comes back, from another thread.
+        """Check the store's availability from another thread.
 
         Raises:
-            StoreUnavailable: the store has been unavailable for too long.
+            StoreUnavailable: The store has been unavailable for too long.
 
         """
         self._ledger.watch()
 
     def run(self) -> None:
-        """Work until told to stop; what is in flight is finished first.
+        """Work until stopped, and finish what is in flight before returning.
 
         Raises:
-            SourceReplaced: the topic or stream was made anew. What was read is written.
-            WorkloadError: the source or the store has been unavailable for too long.
+            SourceReplaced: The topic or stream was recreated. Everything read is written.
+            WorkloadError: The source or the store has been unavailable for too long.
 
         """
         self._reader.start()
@@ -151,7 +152,7 @@ class StreamWorker:
                     item.done.set()
 
     def _end(self, error: Exception | None) -> None:
-        """Write what is in flight, where the source itself is not what failed."""
+        """Finish writing what is in flight, unless the source itself failed; raise ``error``."""
         if error is not None and not isinstance(error, SourceReplaced):
             raise error
         self._committer.settle()
@@ -184,7 +185,7 @@ class StreamWorker:
         logger.info("partitions end", extra={"partitions": list(item.partitions)})
 
     def _take_back(self, partitions: Iterable[int]) -> None:
-        """Take back the attempts that were counted for partitions and ended no worker."""
+        """Release the counted attempts of partitions, since they killed no worker."""
         states = {p: self._partitions[p] for p in partitions if p in self._partitions}
         held = {p: state.next for p, state in states.items() if state.counted and state.held}
         if held:
@@ -198,17 +199,17 @@ class StreamWorker:
             self._partitions.pop(partition, None)
 
     def _reset(self, reason: str, why: str) -> None:
-        """Drop what is in flight and begin again at the store's positions, after a pause."""
+        """Drop what is in flight and restart at the store's positions after a pause."""
         self._failures += 1
         pause = min(_LAST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 1, 8))
         logger.warning("beginning again in %.2g s: %s", pause, why, extra={"reason": reason})
         self._committer.reset()
-        # A store that can be read and not written must not be asked in a tight loop.
+        # A store that can be read but not written must not be queried in a tight loop.
         self._stop.wait(pause)
         self._begin_again()
 
     def _begin_again(self) -> None:
-        """Begin at the store's positions; nothing is in flight."""
+        """Restart at the store's positions; requires that nothing is in flight."""
         self._metrics.reset()
         self._partitions = {
             partition: PartitionState(
@@ -253,7 +254,7 @@ class StreamWorker:
             states[move.partition].next = move.end
 
     def _new(self, events: Events) -> Events:
-        """Leave out events that are done already, or of partitions that are not ours any more."""
+        """Drop events already processed or of partitions that this worker no longer holds."""
         firsts = dict(zip(events.partitions[::-1], events.positions[::-1], strict=True))
         starts = {partition: self._start(partition) for partition in firsts}
         if all(at >= starts[partition] for partition, at in firsts.items()):
@@ -266,13 +267,14 @@ class StreamWorker:
         return NOT_HELD if state is None else state.next
 
     def _note(self, events: Events, partitions: Iterable[int]) -> None:
-        """Note since when the events wait that are in flight now."""
+        """Note that these events are in flight, and when they were published."""
         for partition in partitions:
             first = events.partitions.index(partition)
             self._partitions[partition].note(events.positions[first], events.time(first))
 
     def _score(self, events: Events) -> ScoredEvents:
-        # A model that does not return ends the process: whose attempt was counted is retried alone.
+        # A model that does not return ends the process; the next worker then retries, one by one,
+        # the events whose attempt was counted.
         first = f"partition {events.partitions[0]} from position {events.positions[0]}"
         with WATCH.doing("scoring", f"{first} by {self._model}"):
             return self._scorer.score(events)
@@ -287,7 +289,7 @@ class StreamWorker:
             state.isolating = max(0, state.isolating - 1)
 
     def _one(self, event: Events) -> None:
-        """Score one event alone, as often as it may be tried, and write what it came to."""
+        """Score one event alone, up to the maximum number of attempts, and write the result."""
         partition, position = event.partitions[0], event.positions[0]
         state = self._partitions[partition]
         start = state.next
@@ -305,7 +307,7 @@ class StreamWorker:
             try:
                 outcome = self._score(event)
             except WorkloadError as error:
-                # Any other error is ours: it ends the worker, and the attempt stays counted.
+                # Any other error is a bug: it ends the worker, and the attempt stays counted.
                 reason = f"{MODEL}{error}"
                 if attempts >= self._attempts:
                     break
@@ -318,7 +320,7 @@ class StreamWorker:
             outcome.predictions,
             dead,
             outcome.deleted,
-            attempts=0,  # None is left behind: the next event is not in flight.
+            attempts=0,  # Leave no counted attempt: the next event is not in flight.
         )
         self._committer.put(batch)
         self._committer.settle()
@@ -339,5 +341,5 @@ class StreamWorker:
             self._reader.passed({p: found.written for p, found in self._progress().items()})
 
     def _progress(self) -> dict[int, PartitionProgress]:
-        """Return how far each partition is. Called from any thread."""
+        """Return each partition's progress. May be called from any thread."""
         return {partition: state.progress() for partition, state in list(self._partitions.items())}
