@@ -1,7 +1,7 @@
-"""Micro-batching: requests that arrive in the same tick of the event loop are scored together.
+"""Scores requests together that arrive in the same tick of the event loop.
 
 Owns the queue between HTTP and the model. No request is held back to fill a batch: a batch is what
-arrived in one turn of the loop. All limits are times, estimated from the model's measured batches:
+arrived in one turn of the loop. Limits are set by time, estimated from the model's measured batches:
 
 * A batch holds what can be scored before the earliest deadline of its requests, up to a maximum
   number of rows.
@@ -43,7 +43,7 @@ WAITING_BATCHES = 16
 """Maximum number of waiting rows, in full batches, because their values are held in memory."""
 
 INLINE_SECONDS = 0.001
-"""A longer batch does not run on the event loop."""
+"""Maximum duration of a batch that runs on the event loop."""
 
 LARGE_ANSWER = 10_000
 """Number of values; a larger response is rendered on the worker thread."""

@@ -1,4 +1,4 @@
-"""What the gateway's modes share: names, versions, common answers.
+"""Shared parts of the gateway's modes: names, versions, common responses.
 
 Each mode handles the same requests about a deployment in its own way. The gateway picks the mode
 and knows nothing else.

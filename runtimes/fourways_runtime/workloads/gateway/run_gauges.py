@@ -1,4 +1,4 @@
-"""Progress of runs, as metrics. A run's workers come and go, so the gateway exposes them.
+"""Progress of runs, as metrics. A run's workers come and go, so the gateway exposes its metrics.
 
 A scrape returns the result of the previous update. The store is queried in the background, at most
 every few seconds, and never delays a scrape.

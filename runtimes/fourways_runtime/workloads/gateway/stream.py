@@ -1,4 +1,4 @@
-"""Streaming deployments: serves fresh predictions from the store, and publishes other requests.
+"""Streaming deployments: serves fresh predictions from the store, publishes events for the rest.
 
 A request without a fresh prediction becomes an event. Owns the responses: 200 with the age of the
 prediction, 202 with the place where it will be, 422 if the event became a dead letter, 404 if there

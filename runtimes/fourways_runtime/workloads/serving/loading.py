@@ -31,7 +31,7 @@ from ..prepare import prepare
 logger = logging.getLogger("fourways.serving")
 
 INLINE_SECONDS = 0.001
-"""A longer batch does not run on the event loop."""
+"""Maximum duration of a batch that runs on the event loop."""
 
 _PATIENCE = 0.02
 _TRIES = 3
