@@ -1,7 +1,7 @@
 """Scores requests together that arrive in the same tick of the event loop.
 
 Owns the queue between HTTP and the model. No request is held back to fill a batch: a batch is what
-arrived in one turn of the loop. Limits are set by time, estimated from the model's measured batches:
+arrived in one turn of the loop. Limits are set by time, estimated from measured batches:
 
 * A batch holds what can be scored before the earliest deadline of its requests, up to a maximum
   number of rows.
@@ -342,7 +342,7 @@ class Batcher:
                     continue
                 try:
                     promise.set_result(self._render(one.inference, outcome))
-                except Exception as error:  # noqa: BLE001  (other requests are unaffected)
+                except Exception as error:  # noqa: BLE001  (its neighbours get their answers)
                     promise.set_exception(error)
             elif isinstance(outcome, Exception):
                 self._count(outcome)

@@ -63,7 +63,7 @@ class RequestScorer:
             outcomes = self._plainly(asked)
             if outcomes is not None:
                 return outcomes
-        except Exception as error:  # noqa: BLE001  (scoring each alone shows which one is at fault)
+        except Exception as error:  # noqa: BLE001  (whose fault it is shows when each is alone)
             if len(asked) == 1:
                 return [error]
         read = [_read(one) for one in asked]
@@ -168,7 +168,7 @@ def _read(asked: UnparsedRequest | InferenceRequest) -> InferenceRequest | Excep
         return asked
     try:
         return asked.parsed()
-    except Exception as error:  # noqa: BLE001  (it only concerns this request)
+    except Exception as error:  # noqa: BLE001  (it is this request's alone)
         return error
 
 

@@ -160,7 +160,7 @@ class Bundles:
                 logger.info("no such bundle: %s", error)
                 raise _no_such() from None
             self._away(route, error.reason, str(error))
-        except Exception as error:  # noqa: BLE001  (each backend has its own exceptions)
+        except Exception as error:  # noqa: BLE001  (each backend has a tree of its own)
             self._away(route, type(error).__name__, "reading failed")
 
     def _away(self, route: Route, reason: str, text: str) -> NoReturn:

@@ -134,7 +134,7 @@ class LookupCoalescer(Generic[L]):
         except asyncio.CancelledError:
             self._fail(batch, HttpError(503, "the server is stopping", RETRY))
             raise
-        except Exception as error:  # noqa: BLE001  (each request logs it under its own id)
+        except Exception as error:  # noqa: BLE001  (every request logs it under its own id)
             self._fail(batch, error)
         else:
             self._tell(batch, found)
@@ -145,7 +145,7 @@ class LookupCoalescer(Generic[L]):
                 continue
             try:
                 future.set_result(then(found))
-            except Exception as error:  # noqa: BLE001  (it belongs to this request only)
+            except Exception as error:  # noqa: BLE001  (the request's answer, not ours)
                 future.set_exception(error)
 
     @staticmethod

@@ -80,7 +80,7 @@ class StreamHandler:
         open_publisher: OpenPublisher,
         draining: Callable[[], bool],
     ) -> None:
-        from . import events  # noqa: F401  (slow to import: now rather than while requests wait)
+        from . import events  # noqa: F401  (heavy: better now than while requests wait)
 
         self._route = route
         self._name = route.deployment
