@@ -1,5 +1,5 @@
 """The Open Inference Protocol V2: reads requests, batches them, renders responses.
 
-The one home of the protocol for the model server, the gateway and the device agent. Knows
-``scoring`` and ``fourways_http``; asks no database and no broker itself.
+The only implementation of the protocol, used by the model server, the gateway and the device agent.
+Depends on ``scoring`` and ``fourways_http``; accesses no database and no broker itself.
 """

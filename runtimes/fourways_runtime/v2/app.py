@@ -1,6 +1,6 @@
-"""The model server: what it answers on the protocol's paths, and what is said while it loads.
+"""The model server's responses on the protocol's paths, also while its model loads.
 
-Nothing heavy is imported here: the server lives before numpy does.
+Nothing heavy is imported here, so that the server is live before numpy is imported.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ _RETRY = (b"retry-after: 1",)
 _LOADING = "the model is loading"
 
 STUCK_SECONDS = 5.0
-"""A model that has not returned for so long, or for twice a request's time-out, is not ready."""
+"""Minimum time without a return from the model, or twice the request time-out if that is longer,
+after which the model is not ready."""
 
 
 class ModelServer:
-    """The :class:`.dataplane.DataPlane` of one model, once :meth:`use` was called."""
+    """The :class:`.dataplane.DataPlane` of one model, which serves once :meth:`use` was called."""
 
     extensions = ("binary_tensor_data", "model_repository")
 
@@ -58,28 +59,28 @@ class ModelServer:
     def use(
         self, reader: RequestTemplates, batcher: Batcher, enricher: FeatureEnricher | None = None
     ) -> None:
-        """Answer from now on, with these."""
+        """Start serving with these parts."""
         self._reader, self._batcher, self._enricher = reader, batcher, enricher
         self.metrics.ready()
 
     async def close(self) -> None:
-        """Let go of the worker thread and of the feature database."""
+        """Shut down the worker thread and close the feature database."""
         if self._batcher is not None:
             self._batcher.close()
         if self._enricher is not None:
             await self._enricher.close()
 
     def router(self) -> Router:
-        """Return the routes."""
+        """Return the router with all paths."""
         router = Router()
         router.add("GET", "/metrics", lambda request: exposition(self._registry))
-        # Under its own name, too: a path without a parameter is found at once.
+        # Also under the model's own name, because a path without a parameter is matched faster.
         add_routes(router, self, "model", self._config.name, live=_live)
         return router
 
     def infer(self, request: Request) -> Awaitable[Response]:
         """Answer an inference request."""
-        if request.params:  # without, the path is the model's own
+        if request.params:  # without parameters, the path is the model's own
             self._require_model(request)
         if self._reader is None or self._batcher is None:
             raise HttpError(503, _LOADING, _RETRY)
@@ -94,9 +95,10 @@ class ModelServer:
         return self._batcher.ask(inference, since, timeout)
 
     def _said(self, request: Request) -> tuple[float | None, bool]:
-        """Return how long the client waits, and whether the body is compressed.
+        """Return the client's time-out, and whether the body is compressed.
 
-        The server keeps the headers of heads that it met before, so most requests share a list.
+        The server reuses the header list of heads that it has parsed before, so most requests
+        share a list.
         """
         headers = request.headers
         if headers is not self._headers:
@@ -134,7 +136,7 @@ class ModelServer:
         try:
             return await enricher.complete(inference)
         except HttpError as error:
-            if error.response.status == 502:  # a value of the database's is bad
+            if error.response.status == 502:  # the database holds an invalid value
                 self.metrics.feature_faults()
             raise
 
@@ -163,7 +165,7 @@ class ModelServer:
         )
 
     def model_ready(self, request: Request) -> Response:
-        """Tell whether the model answers."""
+        """Return whether the model is ready."""
         self._require_model(request)
         if self._batcher is None:
             answer = {"name": self._config.name, "ready": False, "reason": _LOADING}
@@ -174,7 +176,7 @@ class ModelServer:
         return json_response({"name": self._config.name, "ready": True})
 
     def ready(self, request: Request) -> Response:
-        """Tell whether the server answers."""
+        """Return whether the server is ready."""
         if self._draining():
             return json_response({"ready": False, "reason": "draining"}, 503)
         if self._batcher is None:
@@ -184,7 +186,7 @@ class ModelServer:
         return READY
 
     def _stuck(self) -> str:
-        """Return why the model answers nobody just now; an empty text where it does."""
+        """Return why the model does not return at present; an empty string if it does."""
         seconds = WATCH.longest()
         if seconds <= max(STUCK_SECONDS, 2 * self._config.timeout_seconds):
             return ""
@@ -200,7 +202,7 @@ class ModelServer:
         return json_response([listed(self._config.name, self._config.model.version, *state)])
 
     def _require_model(self, request: Request) -> None:
-        """Refuse a request for another than the one model there is. Raises HttpError 404."""
+        """Check that a request is for the only model and its version. Raises HttpError 404."""
         params, config = request.params, self._config
         name, asked = params.get("model", config.name), params.get("version")
         if name != config.name:
@@ -211,12 +213,12 @@ class ModelServer:
 
 
 def _live(request: Request) -> Response:
-    # The process ends by itself then; where it cannot, the kubelet ends it.
+    # The process then ends by itself; if it cannot, the kubelet ends it.
     if WATCH.overdue() is not None:
         return json_response({"live": False, "reason": "the model hangs"}, 503)
     return LIVE
 
 
 def _described(field: InputField | OutputField) -> dict[str, Any]:
-    """Describe a field as a tensor; -1 is the number of rows."""
+    """Describe a field as a tensor; -1 stands for the number of rows."""
     return {"name": field.name, "datatype": DATATYPES[field.type], "shape": [-1, *field.shape]}

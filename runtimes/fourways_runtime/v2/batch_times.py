@@ -1,21 +1,21 @@
-"""What a batch takes, by its rows: a line through what was measured, the newest counting most.
+"""Estimates a batch's duration from its rows, by a linear fit that favors recent measurements.
 
-Pure: the caller measures. A model's time is nearly that of a call and that of a row; which of the
-two weighs more only batches of different sizes tell. Where all were of one size, its time is taken
-to be the rows' alone.
+Pure: the caller measures. A model's time is roughly a constant per call plus a constant per row.
+Only batches of different sizes show which of the two dominates. If all batches had one size, their
+time is attributed to the rows alone.
 """
 
 from __future__ import annotations
 
 _KEPT = 0.96
-"""What a measurement weighs after the next one."""
+"""Factor by which each new measurement reduces the weight of the earlier ones."""
 
 _SPREAD = 1e-3
-"""Relative variance of the rows below which they count as all of one size."""
+"""Relative variance of the row counts below which all batches count as one size."""
 
 
 class BatchTimes:
-    """Seconds of a batch: ``call + row * rows``."""
+    """Estimated seconds of a batch: ``call + row * rows``."""
 
     __slots__ = ("_n", "_nn", "_nt", "_t", "_w", "call", "row")
 
@@ -25,7 +25,7 @@ class BatchTimes:
         self._w = self._n = self._nn = self._t = self._nt = 0.0
 
     def note(self, rows: int, seconds: float) -> None:
-        """Take in what a batch took."""
+        """Add the measured time of a batch."""
         n = float(rows)
         self._w = self._w * _KEPT + 1.0
         self._n = self._n * _KEPT + n
@@ -45,5 +45,5 @@ class BatchTimes:
         self.call, self.row = call, row
 
     def seconds(self, rows: int) -> float:
-        """Return what so many rows are expected to take; 0 where nothing was measured."""
+        """Return the expected time of so many rows; 0 without any measurement."""
         return self.call + self.row * float(rows)

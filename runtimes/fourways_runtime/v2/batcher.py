@@ -1,19 +1,21 @@
-"""Requests that arrive together are scored together: one batch for a tick of the event loop.
+"""Scores requests together that arrive in the same tick of the event loop.
 
-Owns the queue between HTTP and the model. Nobody waits for company: a batch is what one turn of the
-loop brought. Everything is bounded by time, as the model's batches take it:
+Owns the queue between HTTP and the model. No request is held back to fill a batch: a batch is what
+arrived in one turn of the loop. Limits are set by time, estimated from measured batches:
 
-* A batch holds what can be scored before the first of its requests is due, up to a cap on rows.
-* A request that cannot be answered before it is due is refused when it comes, with 503; one that
-  could not be answered after all is refused before it is scored.
-* A batch that is quick runs on the event loop, any other on a worker thread, so that the loop goes
-  on answering probes. What is quick real batches tell: the warm-up's made-up records may take
-  another path through the model. So the first ones run on the thread, and one that is slow after
-  all sends those after it there for a while.
+* A batch holds what can be scored before the earliest deadline of its requests, up to a maximum
+  number of rows.
+* A request that cannot be answered before its deadline is rejected on arrival, with 503; one that
+  turns out later to be impossible to answer in time is rejected before it is scored.
+* A quick batch runs on the event loop, any other on a worker thread, so that the loop keeps
+  answering probes. Only real batches show what is quick, because the synthetic records of the
+  warm-up may take a different path through the model. The first batches therefore run on the
+  thread, and a batch that turns out slow on the loop moves later ones to the thread for a while.
 
-A request whose client has left is not scored. One whose client sends no more may still be read, or
-may have left: it is scored when there is time for it. No request has a timer of its own: the queue
-is looked at before each batch, and by one timer while a batch is with the worker.
+A request whose client has disconnected is not scored. A client that has closed its sending side may
+still be reading, or may be gone: its request is scored when there is time. Requests have no timers
+of their own: deadlines are checked before each batch, and by one timer while the worker thread is
+scoring.
 """
 
 from __future__ import annotations
@@ -35,25 +37,26 @@ from .scorer import RequestOutcome, RequestScorer, ScoredPart, overloaded
 from .templates import UnparsedRequest
 
 MAX_WAITING = 8192
-"""Requests that wait, at most; time bounds them long before."""
+"""Maximum number of waiting requests; the time limits normally apply long before."""
 
 WAITING_BATCHES = 16
-"""Full batches of rows that wait, at most: their values are in memory."""
+"""Maximum number of waiting rows, in full batches, because their values are held in memory."""
 
 INLINE_SECONDS = 0.001
-"""A batch that takes longer leaves the event loop to others."""
+"""Maximum duration of a batch that runs on the event loop."""
 
 LARGE_ANSWER = 10_000
-"""Values; an answer with more is rendered on the worker thread."""
+"""Number of values; a larger response is rendered on the worker thread."""
 
 _PROBATION = 8
-"""Batches of real requests that run on the thread before one may run on the event loop."""
+"""Number of batches of real requests that run on the thread before one may run on the event
+loop."""
 
 _SLOW, _VERY_SLOW = 4 * INLINE_SECONDS, 200 * INLINE_SECONDS
 _SLOW_IN_A_ROW = 3
 _DISTRUST, _LONGEST_DISTRUST = 5.0, 60.0
 _SAFETY = 0.85
-"""Share of the time left that is planned with."""
+"""Share of the remaining time that may be planned with."""
 
 Render = Callable[[UnparsedRequest | InferenceRequest, ScoredPart], Response]
 
@@ -88,9 +91,20 @@ class Batcher:
         max_waiting: int = MAX_WAITING,
         timeout: float = inf,
     ) -> None:
-        """``warm_up``: rows and seconds of batches of made-up records. ``proven``: they may be
-        trusted as those of real ones. ``row_values``: values of one row's answer. ``timeout`` (s):
-        what takes longer is refused."""
+        """Start an empty queue.
+
+        Args:
+            scorer: Scores the batches.
+            render: Renders a request's response.
+            metrics: Counts and measures the batches.
+            max_rows: Maximum rows of a batch.
+            warm_up: Rows and seconds of batches of synthetic records.
+            proven: Whether the warm-up is as reliable as batches of real requests.
+            row_values: Number of values in one row's response.
+            max_waiting: Maximum number of waiting requests.
+            timeout: Seconds after which a request is refused.
+
+        """
         self._scorer = scorer
         self._render = render
         self._metrics = metrics
@@ -103,11 +117,11 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._rows = 0
         self._under_way = False  # a batch is scheduled or being scored
-        self._done_at = 0.0  # when the batch with the worker should be done
+        self._done_at = 0.0  # when the worker's batch is expected to be done
         self._watching: asyncio.TimerHandle | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._times = BatchTimes()  # as they passed on the clock
-        self._quick = BatchTimes()  # on the thread: what it computed, without its waits
+        self._times = BatchTimes()  # wall-clock time
+        self._quick = BatchTimes()  # CPU time if on the thread, without its waits
         for rows, seconds in warm_up:
             self._times.note(rows, seconds)
             self._quick.note(rows, seconds)
@@ -123,10 +137,10 @@ class Batcher:
         since: float | None = None,
         timeout: float | None = None,
     ) -> Promise:
-        """Return the answer to come. Raises HttpError 503 where it could not come in time.
+        """Return a promise of the response. Raises HttpError 503 if it could not come in time.
 
-        ``since`` is when the request came, where that was before now; ``timeout`` (s) is the
-        client's, where it is shorter than the server's.
+        ``since`` is the arrival time if it was before now; ``timeout`` (s) is the client's, which
+        only counts if it is shorter than the server's.
         """
         now = monotonic()
         within = self._timeout if timeout is None else min(timeout, self._timeout)
@@ -144,25 +158,25 @@ class Batcher:
         return promise
 
     def close(self) -> None:
-        """Let the worker thread go."""
+        """Shut down the worker thread."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _is_too_much(self, rows: int, left: float, now: float) -> bool:
-        """Tell whether what is ahead leaves no time for a request of so many rows."""
+        """Return whether the work ahead leaves no time for a request of so many rows."""
         if len(self._waiting) >= self._max_waiting or self._rows >= self._most_rows:
             return True
         if left == inf:
             return False
         ahead = self._times.seconds(self._rows + rows)
         if self._done_at:
-            # One that is late already may need as long again.
+            # A batch that is overdue may need as long again.
             ahead += abs(self._done_at - now)
         return ahead > left * _SAFETY
 
     # ---- batches
 
     def _turn(self) -> None:
-        """Score the next batch; the one after it takes its turn when this one is done."""
+        """Score the next batch; the batch after it is scheduled when this one is done."""
         batch, rows = self._next(monotonic())
         if not batch:
             self._under_way = False
@@ -185,7 +199,7 @@ class Batcher:
     def _on_thread(
         self, inferences: Sequence[UnparsedRequest | InferenceRequest], rows: int
     ) -> tuple[list[RequestOutcome], float, float]:
-        """Score; return what it took on the clock, and what this thread computed."""
+        """Score; return the outcomes, the wall-clock time and the CPU time of this thread."""
         started, computed = perf_counter(), thread_time()
         outcomes = self._scorer.score(inferences)
         return outcomes, perf_counter() - started, thread_time() - computed
@@ -214,7 +228,7 @@ class Batcher:
             self._loop.call_soon(self._turn)
 
     def _next(self, now: float) -> tuple[list[_Waiting], int]:
-        """Take the next batch out of the queue, and refuse what can no longer be answered."""
+        """Take the next batch from the queue, and reject what can no longer be answered."""
         waiting = self._waiting
         batch: list[_Waiting] = []
         doubtful: list[_Waiting] = []
@@ -226,7 +240,7 @@ class Batcher:
             if one.promise.abandoned:
                 self._pop().promise.set_exception(_left())
             elif one.due <= now or (others and not self._fits(one.rows, one.due - now)):
-                # Alone it is scored all the same: what the model takes must be seen again.
+                # A lone request is scored regardless, so that the model is measured again.
                 self._refuse_late(self._pop(), now)
             elif one.promise.half_closed and len(waiting) > 1:
                 doubtful.append(self._pop())
@@ -277,7 +291,7 @@ class Batcher:
         if seconds < _SLOW:
             self._slow_in_a_row = 0
             return
-        # Once may be the machine's doing: the processor was taken away for a time slice.
+        # A single slow batch may be the machine's fault: the process lost a time slice.
         self._slow_in_a_row += 1
         if seconds > _VERY_SLOW or self._slow_in_a_row >= _SLOW_IN_A_ROW:
             self._slow_in_a_row = 0
@@ -287,12 +301,12 @@ class Batcher:
     # ---- time
 
     def _watch(self, batch: list[_Waiting]) -> None:
-        """See that nobody waits too long for a batch that is with the worker, or behind it."""
+        """Start the timer for requests in the worker's batch or behind it that may time out."""
         pending = [one.due for one in (*batch, *self._waiting) if not one.promise.done()]
         due = min(pending, default=inf)
         if due == inf and self._timeout == inf:
             return
-        # Who comes while nobody waits is seen soon enough.
+        # Nothing waits now; requests that arrive later are checked after a fraction of the limit.
         wait = self._timeout / 4 if due == inf else max(0.0, due - monotonic())
         self._watching = self._loop.call_later(wait, self._too_long, batch)
 
@@ -360,5 +374,5 @@ class Batcher:
 
 
 def _left() -> HttpError:
-    """What a request is settled with whose client has left; nobody reads it."""
+    """Return the error for a request whose client has disconnected; nobody reads it."""
     return HttpError(499, "the client has left")

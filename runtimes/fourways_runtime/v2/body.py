@@ -1,7 +1,7 @@
-"""A request's body: uncompressed, and split into its JSON and its binary tensors.
+"""A request's body: decompressed, and split into its JSON and its binary tensors.
 
-Owns gzip and deflate, the header that says where binary tensors begin, and which bodies are too
-large to be read where others wait.
+Owns gzip and deflate, the header that says where binary tensors begin, and the size above which a
+body is not read on the event loop.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from fourways_http import HttpError, Request
 from .protocol import refuse
 
 OFF_LOOP_BYTES = 100 * 1024
-"""Bodies above this, and compressed ones, are read on a thread: see :func:`is_heavy`."""
+"""Bodies above this size, and compressed ones, are read on a thread: see :func:`is_heavy`."""
 
 BINARY_HEADER = b"inference-header-content-length"
-"""Tells how much of a body is JSON; binary tensors follow it."""
+"""Number of bytes of JSON in a body; binary tensors follow them."""
 
 _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 47}
 
 
 def is_heavy(request: Request) -> bool:
-    """Tell whether reading the body takes so long that the event loop must not wait for it."""
+    """Return whether reading the body would block the event loop for too long."""
     return len(request.body) > OFF_LOOP_BYTES or request.header(b"content-encoding") is not None
 
 
 def split_body(request: Request, max_bytes: int) -> tuple[Any, memoryview | None, bytes]:
-    """Return the body's JSON, its binary part (None where there is none), and it uncompressed.
+    """Return the body's JSON, its binary part (None without one), and the decompressed body.
 
     Raises HttpError 400, 413 or 415, naming the field or the header.
     """

@@ -1,8 +1,8 @@
-"""The protocol's paths, and what a server answers them with.
+"""The protocol's paths, and the interfaces of the servers behind them.
 
-Owns which path means what. The model server (the device agent's too), the gateway, and each of the
-gateway's modes for its own deployments implement one of these interfaces; HTTP reaches them only
-through :func:`add_routes`.
+Owns the meaning of each path. These interfaces are implemented by the model server (also that of
+the device agent), by the gateway, and by each of the gateway's modes for its own deployments. HTTP
+requests reach them only through :func:`add_routes`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VERSION = "/versions/{version}"
 
 
 class ModelPlane(Protocol):
-    """Answers about models. What it raises is an HttpError."""
+    """Handles requests about models. Every error it raises is an HttpError."""
 
     def infer(self, request: Request) -> Answer:
         """Answer an inference request."""
@@ -32,20 +32,20 @@ class ModelPlane(Protocol):
         ...
 
     def model_ready(self, request: Request) -> Answer:
-        """Tell whether the model answers."""
+        """Return whether the model is ready."""
         ...
 
 
 class DataPlane(ModelPlane, Protocol):
-    """A whole server."""
+    """Handles all requests to a server."""
 
     @property
     def extensions(self) -> Sequence[str]:
-        """The protocol's extensions that every model here understands."""
+        """The protocol's extensions that every model here supports."""
         ...
 
     def ready(self, request: Request) -> Answer:
-        """Tell whether the server answers."""
+        """Return whether the server is ready."""
         ...
 
     def models(self, request: Request) -> Answer:
@@ -64,10 +64,10 @@ def add_routes(
     *names: str,
     live: Callable[[Request], Response] = lambda request: LIVE,
 ) -> None:
-    """Answer the protocol's paths. ``parameter`` names the model's name in the paths.
+    """Add the protocol's paths. ``parameter`` is the path parameter for the model's name.
 
-    ``names`` are models whose paths are there without a parameter too: those are found at once.
-    ``live`` tells whether the process is worth keeping.
+    The models in ``names`` also get paths without a parameter, which are faster to match.
+    ``live`` answers the liveness probe.
     """
     router.add("GET", "/v2", lambda request: server_metadata(plane.extensions))
     router.add("GET", "/v2/health/live", live)

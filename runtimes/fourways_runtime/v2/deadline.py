@@ -1,6 +1,6 @@
-"""How long a client waits for its answer, as it says itself.
+"""The time-out that a client sends with its request.
 
-``X-Request-Timeout: 0.25`` is in seconds, ``grpc-timeout: 250m`` as gRPC writes it.
+``X-Request-Timeout: 0.25`` is in seconds; ``grpc-timeout: 250m`` has gRPC's format.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_DIGITS = 16
 
 
 def timeout_of(request: Request) -> float | None:
-    """Return the seconds a client waits, None where it says nothing. Raises HttpError 400."""
+    """Return the client's time-out in seconds, None without one. Raises HttpError 400."""
     for name, value in request.headers:
         size = len(name)
         if size == len(HEADER) and name.lower() == HEADER:

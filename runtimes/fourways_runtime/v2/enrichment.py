@@ -1,8 +1,8 @@
-"""Requests that leave inputs out, completed from the feature database by entity key.
+"""Completes requests that leave inputs out, from the feature database by entity key.
 
-Owns which value an input gets: the database's, else its default, else it is missing, and what is
-said where that refuses a request. Looked-up values are held to the contract as a request's own. A
-request that gives all its inputs never comes here.
+Owns the choice of a value (the database's, otherwise the input's default, otherwise it is missing)
+and the error if that refuses a request. Looked-up values are checked against the contract like a
+request's own. A request with all its inputs never comes here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def covered(features: FeatureLookup | None, contract: Contract) -> tuple[str, ..
     """Return the inputs a request may leave out.
 
     Raises:
-        ConfigError: one of them is no input of the contract.
+        ConfigError: one of them is not an input of the contract.
 
     """
     if features is None:
@@ -49,10 +49,10 @@ def covered(features: FeatureLookup | None, contract: Contract) -> tuple[str, ..
 
 
 class FeatureEnricher:
-    """Fills in what requests leave out."""
+    """Fills in the inputs that requests leave out."""
 
     def __init__(self, contract: Contract, features: FeatureLookup, reader: FeatureReader) -> None:
-        """Settle the defaults. Raises ConfigError where one is not of its input's type."""
+        """Convert the defaults. Raises ConfigError if one is not of its input's type."""
         self._fields = {field.name: field for field in contract.inputs}
         self._reader = reader
         self._fail = features.on_timeout == "Fail"
@@ -62,16 +62,16 @@ class FeatureEnricher:
         }
 
     async def close(self) -> None:
-        """Disconnect from the database."""
+        """Close the connection to the database."""
         await self._reader.close()
 
     async def complete(self, inference: InferenceRequest) -> InferenceRequest:
         """Return the request with all its inputs.
 
         Raises:
-            HttpError: 503 where the database does not answer and no defaults are wanted; 400 where
-                it has nothing for a key.
-            FeatureFault: it has a value that the contract does not allow.
+            HttpError: 503 if the database does not answer and ``onTimeout`` is ``Fail``; 400 if it
+                has nothing for a key.
+            FeatureFault: the database has a value that the contract does not allow.
 
         """
         keys: list[Key] = inference.keys or []
@@ -81,7 +81,7 @@ class FeatureEnricher:
             found = await self._reader.fetch(keys)
         except FeaturesUnavailable as error:
             if self._fail:
-                # The error's own words may name hosts; they are in the log.
+                # The error's own message may name hosts, so it only goes to the log.
                 text = "the feature database does not answer in time: try again"
                 raise overloaded(text) from error
             source = DEFAULTS
@@ -95,7 +95,7 @@ class FeatureEnricher:
         if bad:
             wrong = [(row, *bad[row]) for row in sorted(bad)]
             if any(reason.startswith(_MISSING) for _, _, reason in wrong):
-                raise inference.refuse(wrong)  # the client's keys are not there
+                raise inference.refuse(wrong)  # the database does not know the client's keys
             raise FeatureFault(*inference.described(wrong))
         looked_up = inference.missing
         return replace(inference, columns=columns, missing=(), features=source, looked_up=looked_up)

@@ -1,7 +1,7 @@
-"""Errors that are not the client's fault, told apart so that they are counted.
+"""Errors that are not the client's fault, with classes of their own so that they can be counted.
 
-A module of its own, because it is compiled: a compiled class such as HttpError has no subclass
-that is not compiled.
+They have a module of their own because it is compiled: every subclass of a compiled class such as
+HttpError must be compiled too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fourways_http import HttpError
 
 
 class ModelFault(HttpError):
-    """The model's answer breaks the contract: NaN, infinite, out of range, an unknown label."""
+    """The model's output breaks the contract: NaN, infinite, out of range, an unknown label."""
 
     def __init__(self, text: str, more: dict[str, Any], rows: int) -> None:
         super().__init__(500, text, (), **more)

@@ -1,4 +1,4 @@
-"""An inference response: output tensors as the protocol's JSON, or behind it in binary."""
+"""An inference response: output tensors as the protocol's JSON, or as binary data after it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ OCTETS = b"application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
-    """One output: ``values`` are flat, in row-major order, of the contract's type ``kind``."""
+    """One output: ``values`` are flat, in row-major order; ``kind`` is their contract type."""
 
     name: str
     kind: str
     shape: tuple[int, ...]
-    """With the number of rows in front."""
+    """Starts with the number of rows."""
 
     values: Array | list[Any]
     binary: bool = False
@@ -34,7 +34,7 @@ class OutputTensor:
 
 @dataclass(frozen=True, slots=True)
 class InferenceResponse:
-    """What a request is answered with."""
+    """The response to an inference request."""
 
     model_name: str
     model_version: str
@@ -43,7 +43,7 @@ class InferenceResponse:
     parameters: dict[str, Any] | None = None
 
     def response(self, headers: tuple[bytes, ...] = ()) -> Response:
-        """Write it; ``headers`` are whole lines without line end."""
+        """Render it; ``headers`` are whole header lines without line ends."""
         told: dict[str, Any] = {
             "model_name": self.model_name,
             "model_version": self.model_version,

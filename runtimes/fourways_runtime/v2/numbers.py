@@ -1,8 +1,8 @@
-"""Lists of JSON numbers as one array, whether or not simdjson is there to read them.
+"""Parses lists of JSON numbers into one array, with or without simdjson.
 
-simdjson makes floats of JSON where they are to be; orjson makes an object of each first, which
-``struct`` turns into floats then. Both say the same of the same text. Nothing but numbers is taken:
-who finds something else asks elsewhere what it is.
+simdjson parses JSON directly into floats. Without it, orjson creates a Python object for each
+number and ``struct`` packs these as floats. Both give the same result for the same text. Only
+numbers are accepted; for anything else the caller falls back to the ordinary parser.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fourways_runtime.scoring.dense import packer
 from fourways_runtime.scoring.literals import EXACT, from_json
 
 _MAX_BYTES = 2**20
-"""simdjson's parser keeps the room that its largest text took, several times over."""
+"""Maximum text for simdjson, whose parser keeps several times the memory of its largest text."""
 
 
 class Numbers:
@@ -34,12 +34,12 @@ class Numbers:
     def read(
         self, lists: Sequence[bytes], sizes: list[int], *, judged: bool = True
     ) -> Array | None:
-        """Read the insides of JSON lists that hold no brackets: (sum of ``sizes``,).
+        """Read the contents of JSON lists that hold no brackets: (sum of ``sizes``,).
 
-        A number that the type has no room for may come as infinite, which no contract takes.
-        Returns None where one of the lists holds anything but as many numbers as it should, or a
-        whole number that the type would round. Not ``judged``: the caller looks for those, which
-        costs nothing where values are compared with bounds anyway.
+        A number too large for the type may become infinite, which every contract rejects. Returns
+        None if one of the lists does not hold exactly the expected count of numbers, or if it
+        holds a whole number that the type would round. Without ``judged`` the caller has to check
+        for the latter, which costs nothing where values are compared with bounds anyway.
         """
         values = self._read(lists, sizes)
         if values is None or not judged:
@@ -48,18 +48,18 @@ class Numbers:
         return None if large.any() and self._rounds(lists, large) else values
 
     def _rounds(self, lists: Sequence[bytes], large: Array) -> bool:
-        """Tell whether one of the large numbers is a whole one that the type would round."""
+        """Return whether one of the large numbers is a whole number that the type would round."""
         found = list(chain.from_iterable(orjson.loads(b"[[%b]]" % b"],[".join(lists))))
         some = (found[at] for at in np.flatnonzero(large).tolist())
         return any(type(n) is int and from_json(self._kind.name, n)[1] is not None for n in some)
 
     def _read(self, lists: Sequence[bytes], sizes: list[int]) -> Array | None:
-        # No brackets are in what is joined, so each list is one of these, or nothing fits.
+        # The joined texts hold no brackets, so each list stays one list, or parsing fails.
         text = b"],[".join(lists)
         if self._parser is not None and len(text) <= _MAX_BYTES:
             return self._directly(b"[[%b]]" % text, sizes)
         if b"t" in text or b"f" in text:
-            return None  # true and false would pass for numbers
+            return None  # true and false would be packed as numbers
         try:
             found = orjson.loads(b"[[%b]]" % text)
             packed = [
@@ -77,7 +77,7 @@ class Numbers:
                 return None
             values = np.frombuffer(found.as_buffer(of_type="d"))
         except (ValueError, TypeError, RuntimeError):
-            # No number, or none it has room for; or another thread is at it.
+            # Not a number, or one too large for simdjson; or another thread is using the parser.
             return None
         if values.dtype == self._kind:
             return values

@@ -1,5 +1,5 @@
-"""What a model server measures of its model, in Prometheus' terms. Nothing here has labels:
-a process serves one model, and a metric without them costs no look-up."""
+"""The model server's metrics of its model. None of them has labels: a process serves one model, and
+a metric without labels needs no lookup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 
 class ServingMetrics:
-    """Requests and rows scored, how they were batched, and what the model took for them."""
+    """Metrics of requests and rows scored, batch sizes, and the model's time."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         requests = PlainCounter(
@@ -72,12 +72,12 @@ class ServingMetrics:
         ready.set(0)
 
     def batch(self, requests: int, rows: int) -> None:
-        """Count a batch that begins."""
+        """Record the start of a batch."""
         self._requests(requests)
         self._rows(rows)
         self._batch_requests(requests)
         self._batch_rows(rows)
 
     def ready(self) -> None:
-        """Say that the model answers."""
+        """Record that the model is ready."""
         self._ready.set(1)

@@ -1,7 +1,7 @@
-"""Work that grows with a request's size, on a thread: the event loop answers others meanwhile.
+"""Runs work that grows with a request's size on a thread, so that it does not block the event loop.
 
-One thread: the interpreter lock lets two do no more than one. What waits for it is bounded by the
-bytes a server has on account.
+There is one thread, because the interpreter lock keeps two from doing more. The queue for it is
+bounded by the server's limit on buffered bytes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,6 @@ def _thread() -> ThreadPoolExecutor:
 
 
 async def off_loop(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what ``do`` returns, or raise what it raises."""
+    """Run ``do`` on the thread; return what it returns, or raise what it raises."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_thread(), lambda: do(*args, **kwargs))

@@ -1,7 +1,8 @@
-"""What every server of ours shares of the Open Inference Protocol V2 (REST).
+"""The parts of the Open Inference Protocol V2 (REST) that all servers share.
 
-Owns the protocol's names and the words of a refusal. Who answers from the store and who answers
-from a model read different requests; what they have in common is here. No I/O, no numpy.
+Owns the protocol's names and the wording of refusals. Servers that answer from the store and
+servers that answer from a model read different requests; what they have in common is here. No I/O,
+no numpy.
 """
 
 from __future__ import annotations
@@ -25,30 +26,29 @@ DATATYPES: Final = {
     "float64": "FP64",
     "string": "BYTES",
 }
-"""The protocol's names of the contract's types."""
+"""The protocol's names for the contract's types."""
 
 KEY_ALIAS = "entity_key"
-"""Name an input may have besides the contract's own name of the entity key."""
+"""Alternative name for the entity key's input, besides the contract's own."""
 
 MAX_KEY_CHARACTERS = 1024
 MAX_OUTPUTS = 256
 _FIELDS = frozenset({"id", "inputs", "model_name", "model_version", "outputs", "parameters"})
-"""Of a request. The path names the model; some clients repeat that in the body."""
+"""Fields of a request. The path names the model; some clients repeat it in the body."""
 
 _MAX_ID = 256
 _INT64 = range(-(2**63), 2**63)
 
 
 def refuse(field: str, reason: str) -> HttpError:
-    """Return the 400 that says which field is wrong and why."""
+    """Return the 400 that names the invalid field and the reason."""
     return HttpError(400, f"{field}: {reason}", field=field, reason=reason)
 
 
 def read_envelope(body: Any, form: str) -> tuple[dict[str, Any], str | None]:
-    """Check a request's outermost fields; return it and its id.
+    """Check a request's outermost fields; return the request and its id.
 
-    ``form`` is a request as it should be; it is shown to whoever sent something else. Raises
-    HttpError 400.
+    ``form`` is an example of a valid request, which the errors show. Raises HttpError 400.
     """
     if not isinstance(body, dict):
         raise refuse("body", f"must be a JSON object: {form}")
@@ -65,7 +65,7 @@ def read_envelope(body: Any, form: str) -> tuple[dict[str, Any], str | None]:
 
 
 def read_key(text: str, key: EntityKey) -> str | int:
-    """Read a key from a path. Raises HttpError 400 where it is not of the contract's type."""
+    """Read a key from a path. Raises HttpError 400 if it is not of the contract's type."""
     if key.type == "string":
         value: str | int = text
     else:
@@ -80,7 +80,7 @@ def read_key(text: str, key: EntityKey) -> str | int:
 
 
 def key_fault(value: Any, key: EntityKey) -> str | None:
-    """Say what keeps a value from being an entity key, or None where nothing does."""
+    """Return why a value cannot be an entity key, or None if it can."""
     if key.type == "int64":
         if type(value) is not int:
             return f"must be a whole number: {key.name} is int64"

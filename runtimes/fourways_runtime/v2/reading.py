@@ -1,6 +1,6 @@
-"""One request's tensors, being read: names, types and shapes checked, data taken or refused.
+"""Reads one request's tensors: checks names, types and shapes, and converts or refuses the data.
 
-Used by :class:`.request.RequestReader`, which reads what surrounds the tensors.
+Used by :class:`.request.RequestReader`, which reads the rest of the request.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COMBINED_TYPES = {"FP32": "float32", "FP64": "float64"}
 
 
 class ReaderSettings(Protocol):
-    """What a request is held to."""
+    """The settings that requests are checked against."""
 
     covered: frozenset[str]
     key: EntityKey
@@ -35,12 +35,12 @@ class ReaderSettings(Protocol):
 
     @property
     def keyed(self) -> str:
-        """Whether records may, must or can only have entity keys: see ``request.Keyed``."""
+        """Whether entity keys are optional, required or the only input: see ``request.Keyed``."""
         ...
 
     @property
     def fields(self) -> Mapping[str, InputField]:
-        """The inputs there may be, by name, in the contract's order."""
+        """The permitted inputs by name, in the contract's order."""
         ...
 
 
@@ -48,7 +48,7 @@ class TensorReading:
     """The tensors of one request."""
 
     def __init__(self, reader: ReaderSettings, binary: memoryview | None, plain: bool) -> None:
-        """``binary`` is the body behind its JSON; ``plain``: no true or false is in the JSON."""
+        """``binary`` is the body after its JSON; ``plain``: the JSON has no true or false."""
         self._reader = reader
         self._binary = binary
         self._plain = plain
@@ -61,28 +61,28 @@ class TensorReading:
         self.missing: tuple[str, ...] = ()
 
     def inputs(self, inputs: Any) -> None:
-        """Take the tensors of a request. Raises HttpError 400."""
+        """Read the tensors of a request. Raises HttpError 400."""
         reader = self._reader
         if not isinstance(inputs, list) or not inputs:
             raise refuse("inputs", f"must be a list of tensors: {reader.form}")
         if reader.keyed == "only" and len(inputs) != 1:
             raise refuse("inputs", f"must be one tensor, the entity key {reader.key.name}")
         for index, tensor in enumerate(inputs):
-            # Unknown and repeated names are refused, so a request has no more than are known.
+            # Unknown and repeated names are refused, which also limits the number of tensors.
             self._tensor(f"inputs[{index}]", tensor, first=index == 0)
         if self._binary is not None and self._used != len(self._binary):
             left = len(self._binary) - self._used
             raise refuse("body", f"holds {left} bytes that belong to no tensor")
 
     def settle(self) -> None:
-        """Settle what is left out, once all tensors and keys are taken. Raises HttpError 400."""
+        """Handle inputs left out, once all tensors and keys are read. Raises HttpError 400."""
         reader = self._reader
         key = reader.key.name
         if reader.keyed != "optional":
             if self.keys is None:
                 raise refuse("inputs", f"lacks the entity key: send the tensor {key}")
             if not self.columns and self.block is None:
-                return  # asked by key alone
+                return  # the request holds only keys
         if self.block is not None or len(self.columns) == len(reader.fields):
             return
         left_out = [name for name in reader.fields if name not in self.columns]
@@ -145,7 +145,7 @@ class TensorReading:
     def _shape(
         self, at: str, tensor: dict[str, Any], record: tuple[int, ...], first: bool
     ) -> tuple[int, ...]:
-        """Check a shape against [N, *record] and the other tensors' N."""
+        """Check a shape against [N, *record], where N must be that of the other tensors."""
         shape: Any = tensor.get("shape")
         told = ", ".join(["N", *map(str, record)])
         sizes: Any = shape[1:] if isinstance(shape, list) and shape else None
@@ -187,7 +187,7 @@ class TensorReading:
             keys, faults = self._data(at, tensor, self._reader.key.type, False, shape)
             if not faults:
                 return list(keys.tolist())
-            data = tensor["data"]  # each key is judged where it is taken
+            data = tensor["data"]  # take_keys checks each key
         if data and all(type(row) is list and len(row) == 1 for row in data):
             return [row[0] for row in data]
         return list(data)
@@ -223,7 +223,7 @@ class TensorReading:
             self.columns[name] = column
 
     def take_keys(self, at: str, keys: Any) -> None:
-        """Take the entity keys. Raises HttpError 400."""
+        """Set the entity keys. Raises HttpError 400."""
         if self.keys is not None:
             raise refuse(at, "the entity key is given twice")
         reader = self._reader

@@ -1,18 +1,19 @@
-"""Reading an inference request: a body's tensors as the contract's columns, or a 400 that says why.
+"""Reads an inference request: converts its tensors to the contract's columns, or raises a 400.
 
-The one reader of the gateway's modes, the model server and the device agent. Owns the shape of a
-request and the words of its refusals; each names a field and a reason. What a record may hold
-(ranges, categories, missing values) is the pipeline's business, which judges the records of every
-mode.
+This is the only reader: the gateway's modes, the model server and the device agent use it. Owns the
+format of a request and the wording of its refusals, each with a field and a reason. The values
+that a record may hold (ranges, categories, missing values) are the pipeline's responsibility, which
+checks the records of every mode.
 
-Inputs are one tensor each, or one tensor of shape [N, inputs] named ``input`` or as the model
-names its own, where all inputs are single numbers. Entity keys may come as ``entity_keys`` in the
-parameters or as a tensor of the key's name; without them a record is known by its position. With
-them inputs may be left out that a feature database covers. Nullable inputs may always be left out.
+Inputs are one tensor each. If all inputs are single numbers, they may also be one tensor of shape
+[N, inputs], named ``input`` or like the model's own input. Entity keys may come as ``entity_keys``
+in the parameters or as a tensor with the key's name; without them a record is identified by its
+position. With keys, inputs that a feature database covers may be left out. Nullable inputs may
+always be left out.
 
 Parameters of a request: ``binary_data_output``, ``entity_keys``, ``partial`` (see
-:attr:`InferenceRequest.partial`), ``allow_missing``. Others are ignored, as the protocol asks;
-other fields are refused.
+:attr:`InferenceRequest.partial`), ``allow_missing``. Others are ignored, as the protocol requires;
+unknown fields are refused.
 """
 
 from __future__ import annotations
@@ -33,64 +34,66 @@ from .protocol import DATATYPES, KEY_ALIAS, MAX_OUTPUTS, read_envelope, refuse
 from .reading import TensorReading
 
 COMBINED = "input"
-"""Name of one tensor that holds all inputs as its columns."""
+"""Name of a single tensor that holds all inputs as its columns."""
 
 MAX_BODY_BYTES = 16 * 2**20
-"""Of a compressed body when it is uncompressed, unless the server says otherwise."""
+"""Maximum size of a compressed body once decompressed, unless the server sets another."""
 
 _TOLD_ROWS = 10
 _EXAMPLE_INPUTS = 6
 _EXAMPLES: dict[str, Any] = {"string": "TEXT", "bool": False}
 
 BadRow = tuple[int, str, str]
-"""A record's position in its request, the field at fault, and the reason."""
+"""A record's position in its request, the invalid field, and the reason."""
 
 Keyed: TypeAlias = Literal["optional", "required", "only"]
-"""Whether records have entity keys: they may; they must, each once, and inputs may then be left out
-all together; or the key is all a request may hold."""
+"""Whether records have entity keys. ``optional``: they may. ``required``: they must, each key once,
+and the inputs may then be left out, but only all together. ``only``: a request may hold nothing but
+keys."""
 
 
 @dataclass(slots=True)
 class InferenceRequest:
-    """A request understood: ``rows`` records, as one block (rows, inputs) or as columns.
+    """A parsed request: ``rows`` records, as one block (rows, inputs) or as columns.
 
-    Not to be changed; frozen ones take three times as long to make.
+    Treat it as immutable; it is not frozen, because creating a frozen one takes three times as
+    long.
     """
 
     rows: int
     id: str | None
     outputs: tuple[tuple[str, bool], ...] | None
-    """Names asked for, each with whether it is to be binary; None: all, as ``binary`` says."""
+    """Requested outputs, each with whether it is to be binary; None: all, as ``binary`` says."""
 
     binary: bool
     keys: list[Any] | None
     block: Array | None
     columns: dict[str, Array]
     missing: tuple[str, ...] = ()
-    """Inputs left out, to be looked up by ``keys``."""
+    """Inputs that were left out, to be looked up by ``keys``."""
 
     features: str | None = None
-    """Where the inputs left out were taken from."""
+    """Where the inputs that were left out were taken from."""
 
     partial: bool = False
-    """Whether good rows are answered where others are bad: the answer then says per row what is
-    wrong, instead of one bad row refusing all."""
+    """Whether good rows get predictions even if others are bad. The response then describes the
+    error of each bad row, instead of one bad row refusing the request."""
 
     allow_missing: bool = False
-    """Whether keys without a prediction are no fault (deployments that answer from the store)."""
+    """Whether keys without a prediction are accepted (deployments that answer from the store)."""
 
     bad: tuple[BadRow, ...] = ()
-    """Rows found to be bad while the request was read, where it is ``partial``: left out here."""
+    """Rows found bad while a ``partial`` request was read; they are left out here."""
 
     given: tuple[int, ...] | None = None
-    """Positions in the request of the rows that are here, where some were left out."""
+    """Positions in the request of the rows kept here, if some were left out."""
 
     looked_up: tuple[str, ...] = ()
     """Inputs that the feature database filled in."""
 
     @property
     def asks_nothing_special(self) -> bool:
-        """Whether it is to be answered with all outputs in JSON, and nothing else."""
+        """Whether the response is all outputs in JSON, and nothing else."""
         return (
             self.id is None
             and self.outputs is None
@@ -101,7 +104,7 @@ class InferenceRequest:
 
     @property
     def is_all_binary(self) -> bool:
-        """Whether it is to be answered with all outputs in binary, and nothing else."""
+        """Whether the response is all outputs in binary, and nothing else."""
         return (
             self.binary
             and self.id is None
@@ -112,17 +115,17 @@ class InferenceRequest:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is nothing but its records, all inputs given."""
+        """Whether the request holds nothing but its records, with all inputs."""
         return self.asks_nothing_special and self.keys is None and not self.missing
 
     @property
     def is_large(self) -> bool:
-        """Whether what is done with its values is better done on a thread."""
+        """Whether its values are better processed on a thread."""
         return self.block_bytes > OFF_LOOP_BYTES
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of its values, without texts."""
+        """Bytes of its values, without the contents of strings."""
         block = 0 if self.block is None else self.block.nbytes
         return block + sum(column.nbytes for column in self.columns.values())
 
@@ -132,14 +135,14 @@ class InferenceRequest:
         return HttpError(400, text, **more)
 
     def described(self, bad: Sequence[BadRow]) -> tuple[str, dict[str, Any]]:
-        """Describe the first bad rows and count the others: a text, and the answer's fields."""
+        """Describe the first bad rows and count all: a message, and the response's fields."""
         row, field, reason = bad[0]
         told = [self.told(one) for one in bad[:_TOLD_ROWS]]
         first = {"field": field, "reason": reason, "row": row}
         return f"{field}: {reason} (row {row})", {**first, "rows": told, "bad_rows": len(bad)}
 
     def without(self, bad: Sequence[BadRow]) -> InferenceRequest:
-        """Return the request without its bad rows, which it names instead."""
+        """Return the request without its bad rows, which ``bad`` then lists."""
         good = np.ones(self.rows, bool)
         good[[row for row, _, _ in bad]] = False
         given = tuple(np.flatnonzero(good).tolist())
@@ -163,7 +166,7 @@ class InferenceRequest:
 
 
 class RequestReader:
-    """Reads the requests for one contract."""
+    """Reads requests according to one contract."""
 
     def __init__(
         self,
@@ -175,8 +178,17 @@ class RequestReader:
         keyed: Keyed = "optional",
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        """``model_inputs`` are the model's own names of its inputs; those ``covered`` may be left
-        out by a request that has entity keys."""
+        """Derive what each request is checked against.
+
+        Args:
+            contract: Declares the inputs, outputs and the entity key.
+            model_inputs: The model's own names for its inputs.
+            max_rows: Maximum rows of a request.
+            covered: Inputs that a request with entity keys may leave out.
+            keyed: Whether requests have entity keys.
+            max_body_bytes: Maximum size of a decompressed body.
+
+        """
         inputs: Sequence[InputField] = contract.inputs if keyed != "only" else ()
         self.keyed = keyed
         self.covered = frozenset(covered)
@@ -184,7 +196,7 @@ class RequestReader:
         self.fields = {field.name: field for field in inputs}
         self.max_rows = max_rows
         self._max_body_bytes = max_body_bytes
-        # Those of a published run may be others by the time it is answered from.
+        # A published run's outputs may have changed by the time the request is answered.
         self._outputs = None if keyed != "optional" else tuple(f.name for f in contract.outputs)
         numeric = bool(inputs) and all(
             not f.shape and f.type not in ("bool", "string") for f in inputs
@@ -198,10 +210,10 @@ class RequestReader:
         self.width = len(self.fields)
         kind = str(self.block_type)
         self.floats = kind if kind in ("float32", "float64") else None
-        """The type of all inputs, where one tensor of floats holds them."""
+        """The type of all inputs, if one tensor of floats can hold them."""
 
         self.form = _form(self.key, inputs, keyed)
-        """What a request looks like, for whoever sent something else."""
+        """An example of a valid request, which the errors show."""
 
     def read(self, request: Request) -> InferenceRequest:
         """Read a request. Raises HttpError 400, 413 or 415, naming the field."""
@@ -235,7 +247,7 @@ class RequestReader:
         return inference
 
     def _asked(self, outputs: Any, binary: bool) -> tuple[tuple[str, bool], ...] | None:
-        """Return the outputs asked for; none asked for is all, as the protocol says."""
+        """Return the requested outputs; None means all, as in the protocol."""
         if outputs is None or outputs == []:
             return None
         if not isinstance(outputs, list) or len(outputs) > MAX_OUTPUTS:
@@ -257,7 +269,7 @@ class RequestReader:
 
 
 def _no_truths(body: bytes) -> bool:
-    """Tell whether neither true nor false occurs in a body: at once, where a letter is missing."""
+    """Return whether a body contains neither true nor false; quick if it has no l and no r."""
     if b"l" not in body and b"r" not in body:
         return True
     return b"true" not in body and b"false" not in body
@@ -281,7 +293,7 @@ def _truth(
 
 
 def _form(key: EntityKey, inputs: Sequence[InputField], keyed: Keyed) -> str:
-    """Write a request of one row with the deployment's own names."""
+    """Return an example request of one row, with the deployment's own names."""
     tensors: list[dict[str, Any]] = []
     if keyed != "optional":
         value: Any = 1 if key.type == "int64" else "KEY"

@@ -1,4 +1,4 @@
-"""Answers: a batch's output columns as the protocol's JSON or binary tensors."""
+"""Renders a batch's output columns as the protocol's JSON or binary tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .templates import UnparsedRequest
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 MAX_ROWS_TOLD = 1000
-"""Bad rows described in an answer that is partial; the others are counted."""
+"""Maximum bad rows described in a partial response; further ones are only counted."""
 
 
 class _Data:
@@ -36,7 +36,7 @@ class _Data:
         self._size = prod(output.shape)
 
     def of(self, part: ScoredPart) -> bytes:
-        """Write a request's part. Numbers are written once for the batch, and then shared out."""
+        """Render a request's part. Numbers are converted once per batch, and the texts shared."""
         if self._textual:
             values = part.columns[self.name][part.start : part.stop]
             return orjson.dumps(values.reshape(-1).tolist())[1:-1]
@@ -49,21 +49,21 @@ class _Data:
 
 
 class Renderer:
-    """Renders the answers of one model."""
+    """Renders the responses of one model."""
 
     def __init__(self, name: str, version: str, contract: Contract) -> None:
         self._who = {"model_name": name, "model_version": version}
         self._outputs = {output.name: output for output in contract.outputs}
         self._data = [_Data(output) for output in contract.outputs]
         self.row_values = sum(prod(output.shape) for output in contract.outputs)
-        """Values of one row's answer."""
+        """Number of values in one row's response."""
 
         self._numeric = all(output.type != "string" for output in contract.outputs)
-        # Both by the number of rows, which is bounded.
+        # Both are cached by the number of rows, which is bounded.
         self._frame, self._header = cache(self._frame_of), cache(self._header_of)
 
     def __call__(self, inference: UnparsedRequest | InferenceRequest, part: ScoredPart) -> Response:
-        """Return the answer: the outputs asked for, in the order they were asked for."""
+        """Return the response, with the requested outputs in the requested order."""
         if isinstance(inference, UnparsedRequest) or inference.asks_nothing_special:
             frame = self._frame(inference.rows)
             return Response(frame % tuple([data.of(part) for data in self._data]))
@@ -88,7 +88,7 @@ class Renderer:
         return response.response()
 
     def _in_binary(self, rows: int, part: ScoredPart) -> Response:
-        """Return all outputs as binary tensors of numbers: what is said of them is known."""
+        """Return all outputs as binary tensors of numbers; only their data is new."""
         header, length = self._header(rows)
         data = [
             to_binary(output.type, part.columns[name][part.start : part.stop])
@@ -107,7 +107,7 @@ class Renderer:
         return header, (b"inference-header-content-length: %d" % len(header),)
 
     def _frame_of(self, rows: int) -> bytes:
-        """Return all of an answer of so many rows but each output's data, a ``%b``."""
+        """Return a response for so many rows, with a ``%b`` in place of each output's data."""
         outputs = [
             {"name": name, "datatype": DATATYPES[output.type], "shape": [rows, *output.shape]}
             for name, output in self._outputs.items()
@@ -125,7 +125,7 @@ class Renderer:
 
 
 def _partial(inference: InferenceRequest, part: ScoredPart) -> dict[str, Any]:
-    """Say which rows are answered, and what is wrong with the first of the others."""
+    """Return which rows have predictions, and the errors of the first bad rows."""
     bad = {at for at, _, _ in part.bad}
     rows = part.stop - part.start + len(bad)
     return {

@@ -1,7 +1,7 @@
-"""Several requests as one batch through the pipeline, and each request's part of what comes out.
+"""Scores several requests as one batch, and gives each request its part of the result.
 
-Owns that requests share a batch and nothing else: bad rows refuse their own request, and where the
-model fails on a batch each request is scored alone. Pure: no clock, no event loop.
+Owns the isolation of requests that share a batch: bad rows only fail their own request, and if the
+model fails on a batch, each request is scored alone. Pure: no clock, no event loop.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from .templates import UnparsedRequest
 
 @dataclass(slots=True)
 class ScoredPart:
-    """One request's answers: rows ``start`` to ``stop`` of a batch's outputs (N, *shape)."""
+    """One request's predictions: rows ``start`` to ``stop`` of a batch's outputs (N, *shape)."""
 
     columns: Columns
     start: int
     stop: int
     texts: dict[str, list[bytes]]
-    """Numbers of the batch's outputs as they were written, shared by its parts."""
+    """The batch's output numbers as JSON text, shared by its parts."""
 
     bad: tuple[BadRow, ...] = ()
-    """Rows of the request that are not among them, where the request is partial."""
+    """Rows of the request that are left out because they are bad, if the request is partial."""
 
 
 RequestOutcome = ScoredPart | Exception
-"""A request's answers, or the error it is to be answered with."""
+"""A request's predictions, or the error to answer it with."""
 
 
 class RequestScorer:
-    """The pipeline as requests use it. Records are known by their position in a batch."""
+    """The scoring pipeline for requests. Records are identified by their position in a batch."""
 
     def __init__(self, contract: Contract, model: Model, max_rows: int) -> None:
-        """Bind them. Raises ContractMismatch as the pipeline does."""
-        # Answers go back by position, so that requests need no keys; they are checked where read.
+        """Bind contract and model. Raises ContractMismatch as the pipeline does."""
+        # Predictions are returned by position, so requests need no keys; the reader checks those.
         key = EntityKey(name=contract.entity_key.name, type="int64")
         contract = contract.model_copy(update={"entity_key": key})
         self._pipeline = Pipeline(contract, model)
@@ -58,7 +58,7 @@ class RequestScorer:
         self._positions = np.arange(max_rows)
 
     def score(self, asked: Sequence[UnparsedRequest | InferenceRequest]) -> list[RequestOutcome]:
-        """Answer each request, together where that works; never raises."""
+        """Score all requests, together if possible; never raises."""
         try:
             outcomes = self._plainly(asked)
             if outcomes is not None:
@@ -74,7 +74,7 @@ class RequestScorer:
     def _plainly(
         self, asked: Sequence[UnparsedRequest | InferenceRequest]
     ) -> list[RequestOutcome] | None:
-        """Answer unread requests, where all are such and none has a fault."""
+        """Score unparsed requests; None unless all are unparsed and none has a fault."""
         wide = self._wide
         plain = [one for one in asked if type(one) is UnparsedRequest]
         if wide is None or len(plain) < len(asked):
@@ -130,7 +130,7 @@ class RequestScorer:
         return outcomes
 
     def _fault(self, inference: InferenceRequest, bad: list[BadRow]) -> Exception:
-        """Return the error of whoever is at fault: the client where one of its values is bad."""
+        """Return the error for the party at fault: the client if any of its values is bad."""
         model = [one for one in bad if self._is_the_model_s(one)]
         features = [
             one for one in bad if one[1] in inference.looked_up and not self._is_the_model_s(one)
@@ -191,5 +191,5 @@ def _split(names: Sequence[str], block: Array) -> dict[str, Array]:
 
 
 def overloaded(text: str) -> HttpError:
-    """Return the 503 that asks to come again."""
+    """Return the 503 that asks the client to retry."""
     return HttpError(503, text, (b"retry-after: 1",))

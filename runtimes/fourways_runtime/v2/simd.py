@@ -1,8 +1,8 @@
-"""Keeps numpy's wide vector loops from slowing onnxruntime down.
+"""Keeps numpy's AVX loops from slowing onnxruntime down.
 
-numpy's AVX loops leave the upper halves of the vector registers in use, and onnxruntime's SSE code
-for tree models then runs about 17 % slower on Intel servers, until something clears them: nothing
-here does. On a server's small batches the narrow loops are as fast. See
+numpy's AVX loops leave the upper halves of the vector registers in use. onnxruntime's SSE code for
+tree models then runs about 17 % slower on Intel servers until something clears them, and nothing
+here does. On a server's small batches the narrower loops are as fast. See
 docs/decisions/2026-11-21-serving-hot-path.md.
 """
 
@@ -14,16 +14,16 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution
 
 VARIABLE = "NPY_DISABLE_CPU_FEATURES"
-"""numpy's own. Set by whoever starts the process, it stands."""
+"""numpy's own variable. A value that is already set when the process starts is kept."""
 
 _WIDE = "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"
 _TESTED = "2.4."
-"""numpy's versions name these features differently, and one that was built to need a feature does
-not start without it: so only what was tried, as it is published on PyPI."""
+"""numpy's versions name these features differently, and a build that requires one of them does not
+start without it. So this is limited to the tested versions, as published on PyPI."""
 
 
 def prefer_narrow_loops() -> bool:
-    """Tell numpy, before it is imported, to do without AVX; return whether it was told."""
+    """Disable numpy's AVX loops before it is imported; return whether that was done."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     if "numpy" in sys.modules or VARIABLE in os.environ:

@@ -1,9 +1,9 @@
-"""Requests of which only the numbers are new.
+"""Fast path for requests that differ from an earlier one only in their numbers.
 
-A client's bodies are alike but for their numbers. What is around the numbers, the envelope, was
-read and judged when it first came; where the same bytes come again, it need not be read again. So
-such a request waits for its batch unread, and the numbers of the whole batch are parsed together.
-What is not plainly good is read by who reads any request, and told in those words.
+A client's bodies are usually alike except for their numbers. The text around the numbers, the
+envelope, is parsed and checked when it first arrives; when the same bytes arrive again, that is
+skipped. Such a request waits for its batch unparsed, and the numbers of the whole batch are parsed
+together. Anything irregular falls back to the ordinary parser, with its error messages.
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ from .protocol import DATATYPES
 from .request import InferenceRequest, RequestReader
 
 _MOST = 256
-"""RequestTemplates kept."""
+"""Maximum number of templates kept."""
 
 _MAX_BYTES = 1024
-"""Longer templates are not kept."""
+"""Maximum size of a template; longer ones are not kept."""
 
 _MAX_BYTES_EACH = 16 * 1024
-"""The same, where there is a tensor for each input."""
+"""The same, if each input has a tensor of its own."""
 
 _MAX_DIGITS = 3
-"""The same for JSON in front of binary tensors, in digits of its length."""
+"""The same for the JSON before binary tensors, as the number of digits of its length."""
 
 _DATA = b'"data"'
 _LISTS = re.compile(rb'"data"\s*:\s*\[([^\[\]]*)\]')
 
 _NUMBER_BYTES = 32
-"""Text a number may take on average: what waits unread must not be large."""
+"""Maximum average text of a number, because the memory of waiting unparsed requests must be
+limited."""
 
 
 class UnparsedRequest:
-    """A request understood but for its numbers: ``rows`` records."""
+    """A request that is parsed except for its numbers: ``rows`` records."""
 
     __slots__ = ("numbers", "request", "rows", "templates")
 
@@ -61,33 +62,33 @@ class UnparsedRequest:
         self.numbers = numbers
 
     def parsed(self) -> InferenceRequest:
-        """Read it. Raises HttpError 400 where a number is none."""
+        """Parse it. Raises HttpError 400 if one of the numbers is not a number."""
         block = self.templates.block([self])
-        # A larger whole number might be one that the type would round: only its text says so.
+        # A larger whole number might be one that the type rounds; only its text shows that.
         if block is None or not np.abs(block).max() < self.templates.exact_limit:
             return self.templates.read(self.request)
         return InferenceRequest(self.rows, None, None, False, None, block, {})
 
 
 class RequestTemplates:
-    """Takes the requests of one model, with the templates met lately."""
+    """Takes the requests of one model, using the templates of recent requests."""
 
     def __init__(self, reader: RequestReader) -> None:
-        """``reader`` reads what is not plain."""
+        """``reader`` is the ordinary parser for requests that match no template."""
         self.read = reader.read
         self._width = reader.width
-        # Numbers are packed in the type the model is given: one of these, or nothing is plain.
+        # Numbers are packed in the model's input type: one of these, or no template is used.
         self._type = np.dtype(reader.floats or np.float64).newbyteorder("<")
         self._datatype = DATATYPES[reader.floats] if reader.floats else None
         self._names = reader.names
-        self._known: dict[bytes, int] = {}  # their rows
-        self._known_each: dict[bytes, tuple[int, ...]] = {}  # where each input's number is
-        self._known_binary: dict[bytes, InferenceRequest] = {}  # all but the numbers
+        self._known: dict[bytes, int] = {}  # number of rows
+        self._known_each: dict[bytes, tuple[int, ...]] = {}  # position of each input's number
+        self._known_binary: dict[bytes, InferenceRequest] = {}  # everything except the numbers
         self._numbers = Numbers(self._type)
         self.exact_limit = EXACT[self._type.name]
 
     def take(self, request: Request) -> UnparsedRequest | InferenceRequest:
-        """Take a request, read or unread. Raises HttpError 400 or 415, naming the field."""
+        """Take a request, parsed or not. Raises HttpError 400 or 415, naming the field."""
         if self._datatype is None:
             return self.read(request)
         length = request.header(BINARY_HEADER)
@@ -114,28 +115,28 @@ class RequestTemplates:
         return UnparsedRequest(self, request, rows, body[start:stop])
 
     def _learn(self, envelope: bytes, rows: int) -> None:
-        """Remember the envelope of a plain request that was read.
+        """Remember the envelope of a plain request that was parsed.
 
-        The list left out of it must be the data, all of it: in the envelope the data is empty.
+        The list cut out of the envelope must be all of the data: in the envelope, data is empty.
         """
         given = self._emptied(envelope)
         if len(given) == 1 and given[0]["data"] in ([], [[]]):
             _remember(self._known, envelope, rows)
 
     def _emptied(self, envelope: bytes) -> list[Any]:
-        """Return an envelope's tensors, none where one is of another type."""
+        """Return an envelope's tensors; empty if any of them has another type."""
         try:
             given: list[Any] = orjson.loads(envelope)["inputs"]
         except orjson.JSONDecodeError:
-            return []  # what looked like a list was a text's
+            return []  # what looked like a list was part of a string
         return given if all(t.get("datatype") == self._datatype for t in given) else []
 
     def _tensor_each(self, request: Request) -> UnparsedRequest | InferenceRequest:
-        """Take a request of one record with a tensor for each input."""
+        """Take a request for one record with a tensor for each input."""
         body, width = request.body, self._width
         if len(body) > _MAX_BYTES_EACH + width * _NUMBER_BYTES:
             return self.read(request)
-        # What is around the lists, and by turns what is in them.
+        # Alternately the text around the lists and the contents of the lists.
         parts = _LISTS.split(body)
         envelope = b'"data":[]'.join(parts[::2])
         order = self._known_each.get(envelope)
@@ -154,7 +155,7 @@ class RequestTemplates:
             _remember(self._known_each, envelope, order)
 
     def _binary(self, request: Request, length: bytes) -> InferenceRequest:
-        """Take a request in binary: where its JSON is known, only the numbers are new."""
+        """Take a binary request: if its JSON is known, only the numbers are parsed."""
         body = request.body
         if not length.isdigit() or len(length) > _MAX_DIGITS:
             return self.read(request)
@@ -182,13 +183,13 @@ class RequestTemplates:
     def block(self, asked: Sequence[UnparsedRequest]) -> Array | None:
         """Parse requests together as one block (all rows, inputs).
 
-        Returns None where one of them holds anything but as many numbers as it should; one the
-        type has no room for may be infinite.
+        Returns None if one of them does not hold exactly the expected count of numbers. A number
+        too large for the type may become infinite.
         """
         width = self._width
         lists, sizes = [plain.numbers for plain in asked], [p.rows * width for p in asked]
-        # Where a number is so large that it may have been rounded, the dense batch leaves it to
-        # UnparsedRequest.parsed, which looks at the text.
+        # If a number is so large that it may have been rounded, the dense batch leaves the request
+        # to UnparsedRequest.parsed, which checks the text.
         values = self._numbers.read(lists, sizes, judged=False)
         return None if values is None else values.reshape(-1, width)
 

@@ -1,7 +1,7 @@
-"""The gateway: one address that answers for every deployment of a namespace.
+"""The gateway: one address that serves every deployment of a namespace.
 
-Stateless: the store describes itself and its configuration names the other modes' routes, so any
-number of gateways answer the same. What one remembers only saves work. Run by
+Stateless: the store describes itself, and the configuration names the routes of the other modes, so
+all gateways of a namespace answer alike. What a gateway remembers only saves work. Started with
 ``python -m fourways_runtime gateway``.
 """
 

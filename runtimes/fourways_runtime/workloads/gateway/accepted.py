@@ -1,11 +1,12 @@
-"""Questions that became events: which are under way, so that asking again is joined to them.
+"""Remembers the requests that became events, so that a repetition joins the event in progress.
 
-Bounded memory of this one gateway. What it forgets, or another gateway accepted, is published once
-more: the worker's answer for a key replaces the one before, so that costs a scoring and no more.
+The memory is bounded and belongs to this one gateway. A request that it forgot, or that another
+gateway accepted, is published again. That costs only one more scoring, because the worker's
+prediction for a key replaces the previous one.
 
-An event is known again by its place in the stream and its id together. The id alone would not do:
-a client may give one twice, long after the first event died. Nor would the place: a stream made
-anew counts from the start.
+A dead letter is matched to its event by position and id together. The id alone is not enough: a
+client may reuse one long after the first event failed. Nor is the position: a recreated stream
+counts from the start again.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from fourways_runtime.scoring.columns import Key
 
 MAX_ACCEPTED = 65_536
 _LOOKED_AFTER = 8
-"""So many of the questions of one key, the newest, are looked after at once."""
+"""Maximum events of one key, newest first, that are checked for dead letters at once."""
 
 
 class PublishedEvent:
-    """A question that was published, and what is known of its event."""
+    """A request that was published, and what is known of its event."""
 
     __slots__ = ("expires", "id", "key", "place", "refused", "taken")
 
@@ -35,25 +36,25 @@ class PublishedEvent:
         self.key = key
         self.expires = expires
         self.taken = taken
-        """Done when the broker has it."""
+        """Done when the broker has accepted the event."""
 
         self.place: EventPosition | None = None
-        """Where the event is, as long as it may turn up among the dead letters."""
+        """Position of the event, while it may still become a dead letter."""
 
         self.refused: DeadLetterReason | None = None
 
     def look_in(self, letters: Mapping[EventPosition, DeadLetterReason]) -> None:
-        """Take note where the event is one of these dead letters."""
+        """Record whether the event is one of these dead letters."""
         letter = letters.get(self.place) if self.place is not None else None
         if letter is not None and letter.id == self.id:
             self.refused, self.place = letter, None
 
 
 class Accepted:
-    """The questions of one deployment that were published and may not be answered yet."""
+    """The requests of one deployment that were published and may still be unanswered."""
 
     def __init__(self, seconds: float, most: int = MAX_ACCEPTED) -> None:
-        """``seconds``: so long a question counts as under way."""
+        """``seconds``: how long a request counts as in progress."""
         self._seconds = seconds
         self._most = most
         self._questions: OrderedDict[str, PublishedEvent] = OrderedDict()
@@ -63,14 +64,14 @@ class Accepted:
         return len(self._questions)
 
     def newest(self, key: Key) -> PublishedEvent | None:
-        """Return the newest question of a key that is under way, or was refused."""
+        """Return the newest event of a key that is in progress or was refused."""
         for question in reversed(self._by_key.get(key, ())):
             if question.taken.done():
                 return question if question.expires >= monotonic() else None
         return None
 
     def unanswered(self, keys: Iterable[Key]) -> list[PublishedEvent]:
-        """Return the questions of these keys whose events may have become dead letters."""
+        """Return the events of these keys that may have become dead letters."""
         if not self._by_key:
             return []
         return [
@@ -81,7 +82,7 @@ class Accepted:
         ]
 
     def answered(self, key: Key) -> None:
-        """Look after a key's questions no more: it has an answer, which counts."""
+        """Stop checking a key's events for dead letters: its prediction takes precedence."""
         for question in self._by_key.get(key, ()):
             question.place = None
 
@@ -92,18 +93,17 @@ class Accepted:
         key: Key,
         publish: Callable[[], Awaitable[EventPosition | None]],
     ) -> PublishedEvent:
-        """Publish, unless the same question is under way or was refused; return that one.
+        """Publish an event unless the same one is in progress or was refused; return that one.
 
-        Who asks while it is being published waits for the same outcome. Raises what publishing
-        raises.
+        Concurrent callers wait for the same outcome. Raises what publishing raises.
         """
         self._prune()
         known = self._questions.get(question)
         if known is not None:
-            # A refusal stands as long as an answer would. The same model would say the same of the
-            # same inputs, and an event that kills workers would kill as many again; a broker that
-            # drops what has a known id would drop this one, and nothing would ever come of it. Who
-            # knows better asks under an idempotency key not used yet.
+            # A refusal stays valid as long as a prediction would. The same model would refuse the
+            # same inputs again, and an event that kills workers would kill as many again. A broker
+            # that drops known ids would drop this event, which would then never get an outcome. To
+            # force a retry, a client sends a new idempotency key.
             await asyncio.shield(known.taken)
             return known
         taken = asyncio.ensure_future(publish())
@@ -111,7 +111,7 @@ class Accepted:
         self._questions[question] = new
         self._by_key.setdefault(key, []).append(new)
         taken.add_done_callback(lambda done: self._settle(question, new, done))
-        # Who asked may go away meanwhile; the event is published all the same.
+        # The client may disconnect meanwhile; the event is published all the same.
         await asyncio.shield(taken)
         return new
 

@@ -1,7 +1,7 @@
-"""The gateway's paths, and which mode answers each.
+"""The gateway's paths, and the mode that handles each request.
 
-Owns the mapping from HTTP to modes: a deployment with a route is answered by its route's mode, any
-other is a batch deployment. What a mode answers is the mode's business.
+Owns the mapping from HTTP to modes: a deployment with a route is handled by the route's mode, any
+other is treated as a batch deployment. Each mode decides what it answers.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Gateway:
         self._modes: dict[str, Mode] = {
             name: MODES[route.mode].handler(route, parts) for name, route in self._routes.items()
         }
-        # What works without the store is answered without it.
+        # If any route works without the store, the gateway stays ready while the store is down.
         self._needs_store = all(MODES[route.mode].needs_store for route in config.routes)
         Gauge(
             "fourways_requests_waiting",
@@ -77,7 +77,7 @@ class Gateway:
         ).set_function(lambda: float(self._batch.lookups.waiting + self._live.waiting))
 
     def router(self) -> Router:
-        """Return the routes."""
+        """Return the router with all paths."""
         router = Router()
         router.add("GET", "/", self._index)
         router.add("GET", "/metrics", self._metrics)
@@ -88,12 +88,12 @@ class Gateway:
         return router
 
     async def connect(self) -> None:
-        """Connect to the brokers that questions are sent to."""
+        """Connect to the brokers that events are published to."""
         streams = [mode for mode in self._modes.values() if isinstance(mode, StreamHandler)]
         await asyncio.gather(*(stream.connect() for stream in streams))
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel everything in progress."""
         for mode in self._modes.values():
             await mode.close()
         await self._edge.close()
@@ -107,7 +107,7 @@ class Gateway:
     # ---- the protocol's paths
 
     def infer(self, request: Request) -> Answer:
-        """Answer an inference request, as the deployment's mode does."""
+        """Answer an inference request according to the deployment's mode."""
         return self._modes.get(request.params["deployment"], self._batch).infer(request)
 
     def metadata(self, request: Request) -> Answer:
@@ -115,15 +115,15 @@ class Gateway:
         return self._of(request).metadata(request)
 
     def model_ready(self, request: Request) -> Answer:
-        """Tell whether a deployment answers."""
+        """Return whether a deployment is ready."""
         return self._of(request).model_ready(request)
 
     async def models(self, request: Request) -> Response:
-        """List the deployments that are asked for predictions here."""
+        """List the deployments that serve predictions here."""
         return json_response({"models": [one["name"] for one in await self._listed()]})
 
     async def index(self, request: Request) -> Response:
-        """List them with their versions."""
+        """List these deployments with their versions."""
         return json_response(await self._listed())
 
     async def _listed(self) -> list[dict[str, Any]]:
@@ -133,12 +133,12 @@ class Gateway:
         try:
             published = {name: run.version for name, run in await self._batch.deployments()}
         except StoreUnavailable:
-            published = {}  # those with a route are known without it
+            published = {}  # deployments with a route are known without the store
         known = {name: v for name, v in published.items() if name not in self._routes} | found
         return [listed(name, version) for name, version in sorted(known.items())]
 
     async def ready(self, request: Request) -> Response:
-        """Tell whether the gateway answers."""
+        """Return whether the gateway is ready."""
         if self._draining():
             return json_response({"ready": False, "reason": "draining"}, 503)
         if not await self._link.ready():
@@ -179,5 +179,5 @@ class Gateway:
             async with asyncio.timeout(_SCRAPE_WAITS_SECONDS):
                 await self._batch.look()
         except (StoreUnavailable, TimeoutError):
-            pass  # the metrics say so
+            pass  # the metrics of the store show this
         return exposition(self._registry)

@@ -1,7 +1,7 @@
-"""Batch deployments: answers from the runs published in the store.
+"""Batch deployments: predictions from the runs published in the store.
 
-Keeps no state that an answer depends on: which run is published, and what its contract is, the
-store says each time. What was seen last only serves to read the next request.
+No response depends on state kept here: each lookup returns the published run and its contract. The
+run seen last is only used to read the next request.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _MAX_UNKNOWN = 1024
 
 
 class BatchHandler:
-    """Answers for every deployment that has no route."""
+    """Handles requests for every deployment that has no route."""
 
     def __init__(
         self, config: GatewayConfig, link: StoreCircuitBreaker, registry: CollectorRegistry
     ) -> None:
         self._config = config
         self._link = link
-        # A run has no events, and so no places.
+        # A run has no events, and so no positions.
         self.lookups = LookupCoalescer[Lookup | None](
             lambda who, name, keys, _, seconds: link.lookup(who, name, keys, seconds),
             link.timeout,
@@ -63,11 +63,11 @@ class BatchHandler:
         self._listing: asyncio.Task[list[tuple[str, PublishedRun]]] | None = None
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel everything in progress."""
         await self.lookups.close()
 
     def knows(self, deployment: str) -> bool:
-        """Tell whether a run of this deployment was seen last."""
+        """Return whether this deployment had a published run when it was last looked up."""
         return self._views.get(deployment) is not None
 
     # ---- predictions
@@ -89,7 +89,7 @@ class BatchHandler:
     async def _infer_patiently(
         self, request: Request, deployment: str, view: PublishedView | None
     ) -> Response:
-        """Answer where the deployment is new here, or the request is large."""
+        """Answer a request that is large, or for a deployment this gateway has not seen yet."""
         known = view or await self._describe(deployment)
         read = known.reader.read
         inference = await off_loop(read, request) if is_heavy(request) else read(request)
@@ -105,7 +105,10 @@ class BatchHandler:
     def _replaced_by(
         self, request: Request, view: PublishedView, deployment: str, lookup: Lookup | None
     ) -> PublishedView:
-        """Return what is published now, which must have the key the request was read with."""
+        """Return what is published now, which must have the key the request was read with.
+
+        Raises HttpError 503 if its key differs, or 404 if nothing or another version is published.
+        """
         now = self._published(deployment, lookup)
         if now.run.contract.entity_key != view.run.contract.entity_key:
             raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
@@ -113,7 +116,7 @@ class BatchHandler:
         return now
 
     def prediction(self, request: Request) -> Awaitable[Response]:
-        """Answer for one key."""
+        """Answer a request for one key."""
         deployment = deployment_of(request)
         view = self._views.get(deployment)
         if view is None:
@@ -142,7 +145,7 @@ class BatchHandler:
         return self.lookups.ask(deployment, [key], then)
 
     def _published(self, deployment: str, lookup: Lookup | None) -> PublishedView:
-        """Return the view of what is published now. Raises HttpError 404 where nothing is."""
+        """Return the view of what is published now. Raises HttpError 404 if nothing is."""
         if lookup is not None:
             return self._views.see(deployment, lookup.run)
         self._views.forget(deployment)
@@ -152,7 +155,7 @@ class BatchHandler:
         raise no_such(deployment)
 
     async def _describe(self, deployment: str) -> PublishedView:
-        """Ask the store what is published. Raises HttpError 404 or 503."""
+        """Look up what is published. Raises HttpError 404 or 503."""
         if self._unknown.get(deployment, 0.0) > monotonic():
             raise no_such(deployment)
         self._unknown.pop(deployment, None)
@@ -169,7 +172,7 @@ class BatchHandler:
         return json_response(v2.metadata(name, run.version, "fourways_batch", run.contract))
 
     async def model_ready(self, request: Request) -> Response:
-        """Answer 200 where a run is published."""
+        """Answer 200 if a run is published."""
         await self._of_version(request)
         return json_response({"name": request.params["deployment"], "ready": True})
 
@@ -179,7 +182,7 @@ class BatchHandler:
         return view
 
     async def listing(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return what is published, for people. Raises StoreUnavailable."""
+        """Return what is published, for the index. Raises StoreUnavailable."""
         told = []
         for name, run in await self.deployments():
             view = self._views.see(name, run)
@@ -195,7 +198,7 @@ class BatchHandler:
         return told
 
     async def deployments(self) -> list[tuple[str, PublishedRun]]:
-        """Return what is published, at most a second old; all who ask share one question."""
+        """Return what is published, at most a second old; concurrent callers share one query."""
         if self._listing is None or monotonic() - self._listed_at > _LISTING_SECONDS:
             self._listed_at = monotonic()
             self._listing = asyncio.ensure_future(self._link.deployments(self._config.namespace))
@@ -209,7 +212,7 @@ class BatchHandler:
         return listing
 
     async def look(self) -> None:
-        """Take in what is published, for the metrics. Raises StoreUnavailable."""
+        """Update the metrics from what is published. Raises StoreUnavailable."""
         for name, run in await self.deployments():
             self._views.see(name, run)
 

@@ -1,9 +1,9 @@
-"""Edge deployments: the bundles devices fetch, read-only, from where they are published.
+"""Edge deployments: serves bundles to devices, read-only, from where they are published.
 
-Owns which paths there are (an OCI layout, and nothing else of the folder), ranges and caching.
-What is served is opened by the fetcher, which follows no link out of its folder. Reading happens on
-threads of its own: a slow volume or object store keeps nobody else waiting. A bundle is data here;
-its signature is the device's business.
+Owns the set of paths (an OCI layout, and nothing else in the folder), ranges and caching. Files are
+opened by the fetcher, which follows no link out of its folder. Reading happens on dedicated
+threads, so that a slow volume or object store blocks nothing else. To the gateway a bundle is only
+data; the device verifies its signature.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Bundles:
         self._filesystems: dict[str, tuple[Any, str]] = {}
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Shut down the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def listing(self, route: Route) -> Response:
-        """Say which targets have a bundle."""
+        """List the targets that have a bundle."""
         name = route.deployment
         targets = await self._run(route, lambda: self._targets(route))
         told = [
@@ -65,7 +65,7 @@ class Bundles:
         return json_response({"deployment": name, "version": route.version, "targets": told})
 
     async def file(self, route: Route, target: str, file: str, request: Request) -> Response:
-        """Answer ``index.json`` or ``oci-layout``, whole."""
+        """Return ``index.json`` or ``oci-layout``, without support for ranges."""
         kind = _FILES.get(file)
         if kind is None or not NAME.fullmatch(target):
             raise _no_such()
@@ -77,7 +77,7 @@ class Bundles:
         return Response(content, 200, kind, headers)
 
     async def blob(self, route: Route, target: str, digest: str, request: Request) -> Response:
-        """Answer a blob, or one range of it. What a digest names never changes."""
+        """Return a blob or one range of it. The content behind a digest never changes."""
         if not _HEX.fullmatch(digest) or not NAME.fullmatch(target):
             raise _no_such()
         tag = b'"sha256:%b"' % digest.encode()
@@ -105,7 +105,7 @@ class Bundles:
         """Return the filesystem and the deployment's folder in it."""
         known = self._filesystems.get(route.deployment)
         if known is None:
-            from fourways_runtime.io.fetch import filesystem  # loaded by who has bundles
+            from fourways_runtime.io.fetch import filesystem  # only needed where bundles are served
 
             assert route.publish is not None, "edge routes have a folder"  # noqa: S101
             secret = route.publish_credentials
@@ -148,13 +148,13 @@ class Bundles:
             raise
 
     async def _run(self, route: Route, work: Callable[[], T]) -> T:
-        """Do work on a thread. Raises HttpError 404 for what is not there, else 503."""
+        """Run work on a thread. Raises HttpError 404 for a missing file, otherwise 503."""
         try:
             return await self._loop.run_in_executor(self._threads, work)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise _no_such() from None
         except WorkloadError as error:
-            # Once the folder is open, what is refused is a link or a device in it.
+            # Once the folder is open, a refusal means a link or a device in it.
             refused = isinstance(error, FetchRefused) and route.deployment in self._filesystems
             if refused or isinstance(error, SourceError):
                 logger.info("no such bundle: %s", error)
@@ -164,8 +164,8 @@ class Bundles:
             self._away(route, type(error).__name__, "reading failed")
 
     def _away(self, route: Route, reason: str, text: str) -> NoReturn:
-        # The reason may hold an address; it is in the log, where it belongs. A Secret or a volume
-        # may have changed, so the next request opens the folder anew.
+        # The reason may contain an address, so it only goes to the log. A Secret or a volume may
+        # have changed, so the next request opens the folder again.
         self._filesystems.pop(route.deployment, None)
         told = {"deployment": route.deployment, "reason": reason}
         logger.warning("bundles cannot be read: %s", text, extra=told)
@@ -173,7 +173,7 @@ class Bundles:
 
 
 class _Blob:
-    """A blob being read, on the threads."""
+    """A blob that is read on the threads."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class _Blob:
         return self
 
     async def read(self) -> bytes:
-        """Return the next bytes; none at the end."""
+        """Return the next bytes; empty at the end."""
         self._reading = self._loop.run_in_executor(self._threads, self._read)
         return await self._reading
 
@@ -209,10 +209,10 @@ class _Blob:
         return data
 
     def close(self) -> None:
-        """Close the file, once nobody reads it any more; closing may wait for a server."""
+        """Close the file on a thread, because closing may wait for a server."""
         try:
             self._threads.submit(self._file.close)
-        except RuntimeError:  # the gateway ends
+        except RuntimeError:  # the gateway is shutting down
             self._file.close()
 
 
@@ -232,7 +232,7 @@ def _matches(condition: bytes | None, tag: bytes) -> bool:
 
 
 def _range(request: Request, tag: bytes, size: int) -> tuple[int, int] | None:
-    """Return the range asked for as [start, end); None where the whole is to be sent."""
+    """Return the requested range as [start, end); None if the whole file is to be sent."""
     asked = request.header(b"range")
     if asked is None:
         return None
@@ -241,7 +241,7 @@ def _range(request: Request, tag: bytes, size: int) -> tuple[int, int] | None:
         return None
     found = _RANGE.fullmatch(asked.strip())
     if found is None or found[0] == b"bytes=-":
-        return None  # several ranges, other units, nonsense: a server may ignore them
+        return None  # several ranges, other units or malformed: a server may ignore them
     first, last = found[1], found[2]
     if not first:
         length = int(last)

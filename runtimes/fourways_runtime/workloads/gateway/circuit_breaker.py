@@ -1,10 +1,10 @@
-"""The gateway's hold on the store: which one it is, whether it answers, and who may ask it now.
+"""The gateway's connection to the store: its address, its availability, and access to it.
 
-Owns the store's address (a mounted file, read again and again: Secrets are rotated), the reader
-opened for it, and the circuit. While the store is down nobody waits for it: requests fail at once,
-and one probe at a time, a few a second, finds out when it is back. A new address is taken over
-when its store answers, or at once where the present one does not: a typing error in a rotated
-Secret does not take a working gateway down.
+Owns the store's address (a mounted file, re-read regularly because Secrets are rotated), the reader
+opened for it, and the circuit breaker. While the store is down no request waits for it: requests
+fail at once, and a single probe, a few times per second, detects when it is back. A new address is
+adopted once its store answers, or at once if the current store does not answer. A typing error in a
+rotated Secret therefore does not take a working gateway down.
 """
 
 from __future__ import annotations
@@ -29,21 +29,23 @@ logger = logging.getLogger("fourways.gateway.store")
 _T = TypeVar("_T")
 
 OpenReader = Callable[[str, float], StoreReader]
-"""Opens a reader for a store's address with a time-out in seconds, without waiting for it.
-Raises WorkloadError where the address makes no sense."""
+"""Opens a reader for a store's address and a time-out in seconds, without waiting for the store.
+Raises WorkloadError if the address is invalid."""
 
 PROBE_SECONDS = 0.25
-"""Between two probes of a store that is down."""
+"""Pause between two probes of a store that is down."""
 
 LONGEST_PROBE_SECONDS = 1.0
-"""A probe that hangs must not keep the next one from seeing the store's return."""
+"""Maximum duration of a probe, so that one that hangs does not delay detecting the store's
+return."""
 
 WATCH_SECONDS = 1.0
-"""Between two looks at the address file while the store is up; so long an answer counts."""
+"""Interval between checks of the address file while the store is up. A successful query also counts
+as proof of readiness for this long."""
 
 
 class StoreCircuitBreaker:
-    """The store, or the lack of one. Raises StoreUnavailable where there is none to ask."""
+    """Guards access to the store. Raises StoreUnavailable while there is no usable store."""
 
     def __init__(
         self,
@@ -75,12 +77,12 @@ class StoreCircuitBreaker:
         gauge.set_function(lambda: float(self._up))
 
     async def start(self) -> None:
-        """Look for the store now, and keep looking."""
+        """Connect to the store now, and keep watching it."""
         await self._look()
         self._watching = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
-        """Stop looking and close the reader."""
+        """Stop watching and close the reader."""
         tasks = [task for task in (self._watching, self._probing, *self._retiring) if task]
         for task in tasks:
             task.cancel()
@@ -90,7 +92,7 @@ class StoreCircuitBreaker:
             self._reader = None
 
     async def ready(self) -> bool:
-        """Tell whether the store answers; an answer less than a second old counts."""
+        """Return whether the store answers; a result less than a second old is reused."""
         if not self._up:
             return False
         if monotonic() - self._confirmed < WATCH_SECONDS:
@@ -100,10 +102,10 @@ class StoreCircuitBreaker:
     async def lookup(
         self, namespace: str, deployment: str, keys: list[Key], seconds: float
     ) -> Lookup | None:
-        """Ask the store, for ``seconds`` at most. Raises StoreUnavailable.
+        """Look up keys, for at most ``seconds``. Raises StoreUnavailable.
 
-        A failure is followed by a probe; where that succeeds (a connection had been cut, the store
-        is there) the question is asked once more.
+        A failure triggers a probe. If the probe succeeds (only a connection was cut, the store
+        is up), the lookup is retried once.
         """
         return await self._twice(lambda r: r.lookup(namespace, deployment, keys), seconds)
 
@@ -115,7 +117,7 @@ class StoreCircuitBreaker:
         places: Sequence[EventPosition],
         seconds: float,
     ) -> LiveLookup | None:
-        """Ask for a stream's answers and dead letters, as :meth:`lookup` does for a run's rows."""
+        """Look up a stream's predictions and dead letters, as :meth:`lookup` does for a run's."""
         return await self._twice(lambda r: r.live(namespace, deployment, keys, places), seconds)
 
     async def deployments(self, namespace: str) -> list[tuple[str, PublishedRun]]:
@@ -144,7 +146,7 @@ class StoreCircuitBreaker:
             answer = await self._within(question, deadline)
         except StoreUnavailable as error:
             self._errors.inc()
-            if reader is self._reader:  # else the address changed meanwhile
+            if reader is self._reader:  # otherwise the address has changed meanwhile
                 self._failed(error)
             raise
         self._confirmed = monotonic()
@@ -170,7 +172,7 @@ class StoreCircuitBreaker:
         self._wake.set()
 
     async def _probe(self) -> bool:
-        """Ask the store whether it answers; all who want to know share one question."""
+        """Probe the store; concurrent callers share one probe."""
         if self._probing is None or self._probing.done():
             self._probing = asyncio.create_task(self._probe_once())
         return await asyncio.shield(self._probing)
@@ -230,7 +232,7 @@ class StoreCircuitBreaker:
         try:
             address = self._file.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            # A file that vanishes later takes nothing away: the address is known.
+            # If the file vanishes later, the address already read stays in use.
             if self._address is None:
                 self._complain(f"no address of the prediction store: {type(error).__name__}")
             return None
@@ -260,12 +262,12 @@ class StoreCircuitBreaker:
 
     async def _retire(self, reader: StoreReader) -> None:
         try:
-            await asyncio.sleep(self.timeout)  # no question put to it lasts longer
+            await asyncio.sleep(self.timeout)  # no query on this reader takes longer
         finally:
             await reader.close()
 
     def _complain(self, text: str) -> None:
-        """Log what is wrong once, not every time it is looked at."""
+        """Log a problem once, not at every check."""
         if text != self._complaint:
             logger.warning("%s", text)
         self._complaint = text

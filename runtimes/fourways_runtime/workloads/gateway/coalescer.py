@@ -1,9 +1,9 @@
-"""Many small questions made into few large ones, once per turn of the event loop.
+"""Combines many small lookups into few large ones, once per turn of the event loop.
 
-Owns the queue in front of the store. What is asked of one deployment in the same turn, or while
-all the store's places are taken, becomes one lookup; equal keys are looked up once. So an idle
-gateway adds no wait, and a busy one asks the store in ever larger batches instead of ever more
-often. The queue is bounded: beyond it a request is turned away at once.
+Owns the queue in front of the store. Requests for one deployment that arrive in the same turn, or
+while all lookup slots are taken, share one lookup; equal keys are looked up once. An idle gateway
+therefore adds no delay, and a busy one sends larger batches to the store instead of more of them.
+The queue is bounded: when it is full, further requests are rejected at once.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ L = TypeVar("L")
 R = TypeVar("R")
 
 Look = Callable[[str, str, list[Key], list[EventPosition], float], Awaitable[L]]
-"""Asks the store for keys of a deployment of a namespace, and for what became of the events at
-these places, for so many seconds at most."""
+"""Looks up keys of a deployment in a namespace, and the outcomes of the events at these positions.
+The last argument is the maximum time in seconds."""
 
 RETRY = (b"retry-after: 1",)
 
 MAX_LOOKUPS = 4
-"""Lookups under way at the same time, over all deployments."""
+"""Maximum concurrent lookups, over all deployments."""
 
 MAX_BATCH_KEYS = 1000
-"""Keys that requests share a lookup up to; a request with more has one of its own."""
+"""Maximum keys in a shared lookup; a request with more gets a lookup of its own."""
 
 MAX_WAITING = 8192
-"""Requests waiting for their lookup to begin, over all deployments; beyond: 503."""
+"""Maximum requests waiting for their lookup to begin, over all deployments; beyond it: 503."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +49,7 @@ class _LookupBatch(Generic[L]):
 
 
 class LookupCoalescer(Generic[L]):
-    """Asks the store on behalf of requests."""
+    """Queries the store on behalf of requests."""
 
     def __init__(self, look: Look[L], timeout_seconds: float, namespace: str) -> None:
         self._look = look
@@ -69,11 +69,11 @@ class LookupCoalescer(Generic[L]):
         then: Callable[[L], R],
         places: Sequence[EventPosition] = (),
     ) -> asyncio.Future[R]:
-        """Look ``keys`` up and answer with what ``then`` makes of the lookup; it raises HttpError.
+        """Look ``keys`` up and return the result of ``then``, which may raise HttpError.
 
-        No keys: what is published is asked for, without predictions. The future fails with
-        HttpError 503 where the store does not answer in time. Raises HttpError 503 at once where
-        too many wait already.
+        Without keys, only what is published is looked up, without predictions. The future fails
+        with HttpError 503 if the store does not answer in time. Raises HttpError 503 at once if
+        too many requests are already waiting.
         """
         if self._waiting >= MAX_WAITING:
             raise HttpError(503, "too many requests are waiting", RETRY)
@@ -93,11 +93,11 @@ class LookupCoalescer(Generic[L]):
 
     @property
     def waiting(self) -> int:
-        """Requests whose lookup has not begun."""
+        """Number of requests whose lookup has not begun."""
         return self._waiting
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel the lookups in progress."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -120,7 +120,7 @@ class LookupCoalescer(Generic[L]):
     async def _run(self, batch: _LookupBatch[L]) -> None:
         waited = monotonic() - batch.asked_at
         if waited > self._timeout / 2:
-            # What is left is too short to blame the store for.
+            # The remaining time is too short to blame the store for a time-out.
             self._fail(batch, HttpError(503, "too many requests are waiting", RETRY))
             return
         seconds = self._timeout - waited
@@ -129,7 +129,7 @@ class LookupCoalescer(Generic[L]):
                 self._namespace, batch.deployment, list(batch.keys), list(batch.places), seconds
             )
         except StoreUnavailable:
-            # The reason may hold an address; it is in the log, where it belongs.
+            # The reason may contain an address, so it only goes to the log.
             self._fail(batch, HttpError(503, "the prediction store is not available", RETRY))
         except asyncio.CancelledError:
             self._fail(batch, HttpError(503, "the server is stopping", RETRY))

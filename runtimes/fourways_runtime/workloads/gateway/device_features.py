@@ -1,6 +1,6 @@
-"""What devices ask for while they are online: inputs of the contract, by entity key.
+"""Device features: inputs of the contract that devices request by entity key while online.
 
-Owns the feature databases of edge deployments. Only inputs the route lists are given out.
+Owns the feature databases of edge deployments. Returns only inputs that the route lists.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ logger = logging.getLogger("fourways.gateway.features")
 
 
 class ExtraData:
-    """The feature databases of the routes, each opened when it is first asked."""
+    """The feature databases of the routes, each opened at its first request."""
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self._readers: dict[str, FeatureReader] = {}
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         for reader in self._readers.values():
             await reader.close()
 
     async def answer(self, route: Route, request: Request) -> Response:
-        """Answer ``/features/NAME/KEY?inputs=a,b``; without inputs: all there are."""
+        """Answer ``/features/NAME/KEY?inputs=a,b``; without ``inputs``, return all of them."""
         features, entity_key = route.features, route.entity_key
         if features is None or entity_key is None:
             raise HttpError(404, f"{route.deployment} offers devices no inputs")
@@ -52,7 +52,7 @@ class ExtraData:
                 key
             )
         except WorkloadError as error:
-            # The reason may hold an address; it is in the log, where it belongs.
+            # The reason may contain an address, so it only goes to the log.
             told = {"deployment": route.deployment, "reason": error.reason}
             logger.warning("features cannot be read: %s", error, extra=told)
             raise HttpError(503, "the feature database is not available", RETRY) from None

@@ -1,6 +1,6 @@
-"""Edge deployments: devices answer for themselves; the gateway has their bundles and extra data.
+"""Edge deployments: devices serve predictions; the gateway serves bundles and device features.
 
-Owns the paths devices use. Questions for predictions are sent back with the reason.
+Owns the paths that devices use. Requests for predictions are rejected with an explanation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .mode import deployment_of
 
 
 class EdgeHandlers:
-    """What edge deployments have in common."""
+    """The parts that all edge deployments share."""
 
     def __init__(self, config: GatewayConfig) -> None:
         self._routes = {r.deployment: r for r in config.routes if r.mode == "edge"}
@@ -24,7 +24,7 @@ class EdgeHandlers:
         self._extra_data = ExtraData(config)
 
     def add_to(self, router: Router) -> None:
-        """Answer the paths devices use."""
+        """Add the routes that devices use."""
         router.add("GET", "/bundles/{deployment}", self._listing)
         router.add("GET", "/bundles/{deployment}/", self._listing)
         router.add("GET", "/bundles/{deployment}/{target}/{file}", self._file)
@@ -32,7 +32,7 @@ class EdgeHandlers:
         router.add("GET", "/features/{deployment}/{key}", self._features)
 
     async def close(self) -> None:
-        """Let go of threads and connections."""
+        """Shut down the threads and close the connections."""
         self._bundles.close()
         await self._extra_data.close()
 
@@ -63,7 +63,7 @@ class EdgeHandlers:
 
 
 class DeviceHandler:
-    """Answers for one deployment: that its devices do."""
+    """Refers clients of one deployment to its devices, which serve the predictions."""
 
     def __init__(self, route: Route) -> None:
         self._route = route
@@ -77,10 +77,10 @@ class DeviceHandler:
         return {"links": links}
 
     async def close(self) -> None:
-        """Nothing is under way."""
+        """Do nothing: an edge deployment has no work in progress."""
 
     def infer(self, request: Request) -> NoReturn:
-        """Send back with the reason."""
+        """Reject the request with an explanation."""
         name = self._route.deployment
         raise HttpError(
             404, f"{name} is answered by its devices; bundles for them are at /bundles/{name}/"

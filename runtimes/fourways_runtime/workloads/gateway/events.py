@@ -1,7 +1,8 @@
-"""Inference requests to a stream: the key they ask by, and the event they become.
+"""Inference requests to a stream: reads their keys and converts them to events.
 
-Owns reading a request that may carry the contract's inputs, by the model server's own reader, and
-judging them by the contract before they become an event. Imported with numpy and pyarrow.
+Requests may carry the contract's inputs. Owns reading them, with the same reader as the model
+server, and checking the inputs against the contract before they become an event. Imports numpy and
+pyarrow.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _ID = re.compile(rb"[\x21-\x7e]{1,255}")
 
 
 class EventReader:
-    """Reads the requests for one contract."""
+    """Reads requests according to one contract."""
 
     def __init__(self, contract: Contract, max_keys: int, max_body_bytes: int) -> None:
         self._key = contract.entity_key
@@ -37,9 +38,9 @@ class EventReader:
         """Reads a request. Raises HttpError 400, 413 or 415, naming the field."""
 
     def events(self, inference: InferenceRequest, keys: Sequence[Key]) -> dict[Key, bytes]:
-        """Return the events of these keys; none where a request holds keys alone.
+        """Return the events of these keys; empty if the request holds only keys.
 
-        Raises HttpError 400 for inputs the contract refuses.
+        Raises HttpError 400 for inputs that break the contract.
         """
         columns, all_keys = inference.columns, inference.keys or []
         if inference.block is not None:
@@ -68,7 +69,7 @@ def _plain(value: Any) -> Any:
 
 
 def given_id(request: Request) -> str | None:
-    """Return the client's ``Idempotency-Key``. Raises HttpError 400 where it is not one."""
+    """Return the client's ``Idempotency-Key``. Raises HttpError 400 if it is invalid."""
     given = request.header(b"idempotency-key")
     if given is None:
         return None
@@ -78,7 +79,7 @@ def given_id(request: Request) -> str | None:
 
 
 def made_id(deployment: str, event: bytes, epoch: int | None = None) -> str:
-    """Return the id of a question: equal ones (of one epoch, where it is given) have the same."""
+    """Return the id of an event: equal events (of one epoch, if given) have the same id."""
     when = b"" if epoch is None else b"%d" % epoch
     text = b"%b\0%b\0%b" % (deployment.encode(), when, event)
     return hashlib.sha256(text).hexdigest()[:32]

@@ -1,7 +1,7 @@
-"""Real-time deployments: requests are passed on to the model server.
+"""Real-time deployments: forwards requests to the model server.
 
-Owns what is passed on, and what is said where the model server does not answer. Bodies pass as the
-bytes they are: what they mean is between the client and the model server.
+Owns the choice of what is forwarded, and the response if the model server does not answer. Bodies
+are forwarded byte for byte; only the client and the model server interpret them.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from .views import rfc3339_now
 logger = logging.getLogger("fourways.gateway.forward")
 
 QUIET_SECONDS = 10.0
-"""One of a model server's failures is logged in so long; the metrics count them all."""
+"""At most one failure of a model server is logged per this period; the metrics count them all."""
 
 MARGIN_SECONDS = 0.25
-"""The model server gives up after the route's time-out and says why; so long we wait for that."""
+"""Additional wait after the route's time-out, so that the model server can still report its own."""
 
 _PASSED = frozenset(
     {
@@ -57,8 +57,8 @@ _PASSED = frozenset(
         b"x-request-id",
     }
 )
-"""Request headers passed on. The length of the body is told anew, and nothing else of a caller is
-the model server's business."""
+"""Request headers that are forwarded. The body's length is written anew, and the model server needs
+nothing else about the caller."""
 
 _LENGTHS = frozenset(map(len, _PASSED))
 _OWN = frozenset({b"date", b"server"})
@@ -66,7 +66,7 @@ _STATUSES = frozenset(status.value for status in HTTPStatus if status >= 200)
 
 
 class RealtimeHandler:
-    """Answers for one deployment from its model server, on the running event loop."""
+    """Answers requests for one deployment through its model server, on the running event loop."""
 
     def __init__(self, route: Route, connections: Gauge) -> None:
         self._route = route
@@ -84,7 +84,7 @@ class RealtimeHandler:
         return self._pool.connections if self._pool is not None else 0
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel everything in progress."""
         if self._pool is not None:
             await self._pool.close()
 
@@ -93,18 +93,18 @@ class RealtimeHandler:
         key = self._route.entity_key
         return {"links": links(self._name, key.name if key else KEY_ALIAS)}
 
-    # ---- questions
+    # ---- requests
 
     def infer(self, request: Request) -> asyncio.Future[Response]:
-        """Pass an inference request on."""
+        """Forward an inference request."""
         return self._pass(b"POST", request, b"/infer", request.body)
 
     def metadata(self, request: Request) -> asyncio.Future[Response]:
-        """Pass the question for the model's metadata on."""
+        """Forward a request for the model's metadata."""
         return self._pass(b"GET", request, b"")
 
     def model_ready(self, request: Request) -> asyncio.Future[Response]:
-        """Pass the question whether the model is ready on."""
+        """Forward a readiness request."""
         return self._pass(b"GET", request, b"/ready")
 
     def _pass(
@@ -122,12 +122,12 @@ class RealtimeHandler:
         then = _passed if request.echo is None else _passed_without_id
         within = timeout_of(request)
         if request.waited:
-            # What it waited before it was read is gone: the model server must not count on it.
+            # The time it waited before it was read is already spent, so the model server gets less.
             within = min(within or inf, self._route.timeout_seconds) - request.waited
         return self._reached().ask(method, target + suffix, headers, body, then, within)
 
     def prediction(self, request: Request) -> asyncio.Future[Response]:
-        """Ask about one entity whose features the model server looks up itself."""
+        """Request a prediction for one entity, whose features the model server looks up."""
         entity_key = self._route.entity_key or EntityKey(name=KEY_ALIAS, type="string")
         key = read_key(request.params["key"], entity_key)
         tensor = {
@@ -191,7 +191,7 @@ class RealtimeHandler:
 
 
 def _passed_without_id(answer: OriginAnswer) -> Response:
-    """Pass an answer to a request that has an id on: the connection repeats it."""
+    """Forward a response without its request id, because the connection adds the id itself."""
     answer.headers = [header for header in answer.headers if header[0] != b"x-request-id"]
     return _passed(answer)
 
@@ -209,7 +209,7 @@ def _unusable() -> HttpError:
 
 
 def _first(output: dict[str, Any]) -> Any:
-    """Return the one row of a tensor, nested as its shape says."""
+    """Return the only row of a tensor, nested according to its shape."""
     values, shape = output["data"], output["shape"][1:]
     if values and isinstance(values[0], list):
         return values[0]

@@ -1,7 +1,7 @@
 """The gateway's modes: one record each, registered once.
 
-A new mode is a handler (a :class:`.mode.Mode`) and an entry of :data:`MODES`. Batch has no record:
-it answers for every deployment that has no route.
+A new mode needs a handler (a :class:`.mode.Mode`) and an entry in :data:`MODES`. Batch has no
+record: it handles every deployment without a route.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .views import DeploymentCounters
 
 @dataclass(frozen=True, slots=True)
 class SharedParts:
-    """What the handlers of one gateway share."""
+    """The parts that all handlers of one gateway share."""
 
     config: GatewayConfig
     upstream: Gauge
@@ -38,11 +38,11 @@ class SharedParts:
 
 @dataclass(frozen=True, slots=True)
 class GatewayMode:
-    """How deployments of one mode are answered."""
+    """How the gateway handles deployments of one mode."""
 
     handler: Callable[[Route, SharedParts], Mode]
     needs_store: bool
-    """Whether nothing of it works while the prediction store is away."""
+    """Whether the mode is entirely unavailable while the prediction store is down."""
 
 
 def _realtime(route: Route, parts: SharedParts) -> Mode:

@@ -1,7 +1,7 @@
-"""What the gateway measures, by deployment and mode.
+"""The gateway's metrics, by deployment and mode.
 
-Owns the bound on the labels: only deployments that have a route or were published get children of
-their own, and no more than :data:`MAX_DEPLOYMENTS` of them.
+Owns the limit on label values: only deployments that have a route or a published run get children
+of their own, and at most :data:`MAX_DEPLOYMENTS` of them.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class _Observer:
 
 
 class GatewayMetrics:
-    """Requests by deployment, mode and code. ``observe`` goes to the server."""
+    """Metrics of requests by deployment, mode and code. The server calls ``observe``."""
 
     def __init__(self, registry: CollectorRegistry, mode_of: Callable[[str], str | None]) -> None:
-        """``mode_of`` tells a known deployment's mode, None for any other name."""
+        """``mode_of`` returns a known deployment's mode, and None for any other name."""
         self._http = HttpMetrics(registry).observe
         self._mode_of = mode_of
         self._observers: dict[str, _Observer] = {}
@@ -64,7 +64,7 @@ class GatewayMetrics:
         )
 
     def observe(self, request: Request, status: int, started: float) -> None:
-        """Count one answer."""
+        """Record one response."""
         self._http(request, status, started)
         name = request.params.get("deployment")
         if name is None:
@@ -81,7 +81,7 @@ class GatewayMetrics:
 
 
 def stream_counters(registry: CollectorRegistry) -> Callable[[str], DeploymentCounters]:
-    """Return what makes a stream's counters: keys asked for, and keys without a fresh answer."""
+    """Return a factory of a stream's counters: keys requested, and keys without a fresh answer."""
     keys = Counter(
         "fourways_stream_keys", "Entity keys asked for.", ("deployment",), registry=registry
     )

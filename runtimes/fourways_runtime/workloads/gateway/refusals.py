@@ -1,7 +1,7 @@
-"""What a client is told of an event that became a dead letter.
+"""The response for an event that became a dead letter.
 
-Owns the 422 and the words of its reason. Reasons that name a field and its fault are written for
-who sent the event, and passed on. What a model says when it fails is not: it may quote anything.
+Owns the 422 and its reason. Reasons that name a field and its fault are meant for the client and
+are passed on. The model's own error messages are not: they may quote anything.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FAILED = f"{MODEL}it failed on this event; the dead letter has its words"
 def refusal(
     deployment: str, refused: Mapping[Key, DeadLetterReason], of: int, applied: tuple[bytes, ...]
 ) -> HttpError:
-    """Return the 422 that names the dead letters by key, of so many keys asked for."""
+    """Return the 422 that lists the dead letters by key; ``of`` is the number of requested keys."""
     told = [
         {"key": key, "id": letter.id, "reason": _reason(letter), "attempts": letter.attempts}
         for key, letter in refused.items()

@@ -1,7 +1,7 @@
-"""How far runs are, as metrics. The workers of a run come and go; the gateway is there to scrape.
+"""Progress of runs, as metrics. A run's workers come and go, so the gateway exposes its metrics.
 
-A scrape tells what the look before it has found: the store is asked beside it, at most every few
-seconds, and never keeps a scrape waiting.
+A scrape returns the result of the previous update. The store is queried in the background, at most
+every few seconds, and never delays a scrape.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UnderWay = dict[str, RunProgress]
 
 
 class RunGauges:
-    """Gauges of runs under way, by deployment; a run that ended has none."""
+    """Gauges of unfinished runs, by deployment; a finished run has none."""
 
     def __init__(
         self, registry: CollectorRegistry, look: Callable[[], Awaitable[UnderWay]]
@@ -49,11 +49,11 @@ class RunGauges:
 
     @property
     def due(self) -> bool:
-        """Tell whether it is time to look again."""
+        """Whether the next update is due."""
         return monotonic() - self._looked >= LOOK_SECONDS
 
     async def look(self) -> None:
-        """Ask how far runs are. What the asking raises leaves the gauges as they are."""
+        """Query the progress of runs. If that raises, the gauges keep their values."""
         self._looked = monotonic()
         found = await self._look()
         for gone in self._shown - found.keys():

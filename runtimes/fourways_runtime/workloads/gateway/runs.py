@@ -1,10 +1,10 @@
-"""The record of batch runs: which there were, how far one is, what differs, what was refused.
+"""The record of batch runs: the list of runs, their progress, diffs and rejects.
 
-Reads only. Who may change what is published is decided by the cluster's rights (``fourways
-rollback`` makes a Job), never by who can reach the gateway.
+Read-only. The cluster's permissions decide who may change what is published (``fourways rollback``
+creates a Job), not access to the gateway.
 
-People ask this, now and then: each question opens the store anew on a thread of its own, apart
-from the connections that predictions are answered from, and few are let in at a time.
+These requests come from people, and rarely. Each one opens the store anew on a thread of its own,
+separate from the connections that serve predictions, and only a few run at a time.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ logger = logging.getLogger("fourways.gateway.runs")
 
 T = TypeVar("T")
 OpenRunStore = Callable[[], RunStore]
-"""Opens the store, blocking. Raises StoreUnavailable or ConfigError."""
+"""Opens the store; blocks. Raises StoreUnavailable or ConfigError."""
 
 RUN_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 SECONDS = 25.0
-"""How long an answer may take: two runs are compared row by row."""
+"""Maximum time of a response; a diff compares two runs row by row."""
 
 AT_ONCE = 2
 MAX_REJECTS = 10_000
@@ -45,7 +45,7 @@ _REJECTS = 100
 
 @dataclass(frozen=True, slots=True)
 class RunUnderWay:
-    """A run that is being written, and how far it is."""
+    """An unfinished run, and its progress."""
 
     deployment: str
     run: str
@@ -53,7 +53,7 @@ class RunUnderWay:
 
 
 class Runs:
-    """Answers about the runs of a namespace's batch deployments."""
+    """Answers requests about the runs of a namespace's batch deployments."""
 
     def __init__(
         self,
@@ -70,12 +70,12 @@ class Runs:
         self._looking: asyncio.Task[None] | None = None
 
     def look(self) -> None:
-        """Have the metrics told how far runs are, by and by."""
+        """Start updating the progress metrics in the background, if that is due."""
         if self._gauges.due and (self._looking is None or self._looking.done()):
             self._looking = asyncio.create_task(self._looked())
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel the update in progress."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
@@ -84,26 +84,26 @@ class Runs:
         try:
             await self._gauges.look()
         except HttpError:
-            pass  # the store is away: the next look may find more
+            pass  # the store is down: the next update may succeed
         except Exception:
             logger.exception("looking at runs failed; going on")
 
     def _progresses(self, history: RunStore) -> UnderWay:
-        # Of several of one deployment the latest: the store tells them in the order they began.
+        # The store lists runs in start order, so the latest run of a deployment wins.
         return {told.deployment: told.progress for told in self._all_under_way(history)}
 
     def _all_under_way(self, history: RunStore) -> list[RunUnderWay]:
         found = []
         for deployment, run in history.under_way(self._namespace):
-            with suppress(ConfigError):  # it was dropped just now
+            with suppress(ConfigError):  # the run was just dropped
                 progress = history.progress(self._namespace, deployment, run)
                 found.append(RunUnderWay(deployment, run, progress))
         return found
 
-    # Answers are made of dataclasses: objects with their fields' names, times as RFC 3339.
+    # Responses are built from dataclasses: objects with their field names, times as RFC 3339.
 
     def add_to(self, router: Router) -> None:
-        """Answer the paths of runs."""
+        """Add the routes for runs."""
         router.add("GET", "/runs", self._under_way)
         router.add("GET", "/runs/{deployment}", self._runs)
         router.add("GET", "/runs/{deployment}/diff", self._difference)
@@ -144,21 +144,21 @@ class Runs:
         asking = asyncio.ensure_future(in_thread(lambda: self._asked(question), "runs"))
         asking.add_done_callback(self._done)
         try:
-            # A question that is given up goes on until the store has answered it.
+            # After a time-out the query continues until the store has answered it.
             return await asyncio.wait_for(asyncio.shield(asking), self._seconds)
         except TimeoutError:
             raise HttpError(503, f"no answer in {self._seconds:g} s: try again", RETRY) from None
         except ConfigError as error:
             raise HttpError(404, str(error)) from None
         except StoreUnavailable as error:
-            # The reason may hold an address; it is in the log, where it belongs.
+            # The reason may contain an address, so it only goes to the log.
             logger.warning("asking about runs failed: %s", error)
             raise HttpError(503, "the prediction store is not available", RETRY) from None
 
     def _done(self, asking: asyncio.Future[Any]) -> None:
         self._asked_now -= 1
         if not asking.cancelled():
-            asking.exception()  # looked at, though nobody may wait for it any more
+            asking.exception()  # mark it as retrieved, though the caller may be gone
 
     def _asked(self, question: Callable[[RunStore], T]) -> T:
         try:

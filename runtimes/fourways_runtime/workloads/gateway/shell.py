@@ -26,18 +26,19 @@ if TYPE_CHECKING:
     from ..streaming import Publisher
 
 _LIMITS = Limits(buffered_bytes=share_of_memory(0.375, 192 * 2**20))
-"""The rest is the process's own, and what a body takes more while it is put together."""
+"""The rest of the memory is for the process itself, and for the copy made while assembling a
+body."""
 
 logger = logging.getLogger("fourways.gateway")
 
 
 def main() -> int:
-    """Serve until told to stop; end with the exit code of ``fourways_runtime.errors``."""
+    """Serve until a signal; exit with a code from ``fourways_runtime.errors``."""
     run_server(read_gateway_config, lambda config: serve(config, _open_reader()), logger)
 
 
 async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
-    """Serve until SIGTERM or SIGINT. Raises Unavailable where the port is taken."""
+    """Serve until SIGTERM or SIGINT. Raises Unavailable if the port is taken."""
     registry = new_registry()
     link = StoreCircuitBreaker(
         config.paths.store_uri_file, open_reader, config.store_timeout_seconds, registry
@@ -47,7 +48,7 @@ async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
     try:
         await listen(server, config.host, config.port)
         running = asyncio.ensure_future(run_until_signal(server))
-        await asyncio.sleep(0)  # who reads that we serve may send a signal at once
+        await asyncio.sleep(0)  # a signal may follow the log line below: install handlers first
         logger.info("serving", extra={"port": server.port, "namespace": config.namespace})
         connecting = asyncio.ensure_future(gateway.connect())
         answered = await running
@@ -66,7 +67,7 @@ def build(
     open_publisher: OpenPublisher | None = None,
     open_run_store: OpenRunStore | None = None,
 ) -> tuple[Server, Gateway]:
-    """Return the server of a gateway, not yet listening, and the gateway."""
+    """Return a gateway and its server, which does not listen yet."""
     gateway = Gateway(
         config,
         link,
@@ -82,7 +83,7 @@ def build(
 
 def _publisher_of(config: GatewayConfig) -> OpenPublisher:
     def opened(route: Route) -> Publisher:
-        from ..streaming import open_publisher  # a broker's client is loaded by who has a stream
+        from ..streaming import open_publisher  # broker clients are loaded only where needed
 
         assert route.source is not None, "streaming routes have a source"  # noqa: S101
         return open_publisher(route.source, config.paths)
@@ -92,7 +93,7 @@ def _publisher_of(config: GatewayConfig) -> OpenPublisher:
 
 def _history_of(config: GatewayConfig) -> OpenRunStore:
     def opened() -> RunStore:
-        # The drivers are loaded by who needs them; the address is read anew: Secrets are rotated.
+        # Drivers are loaded only where needed. Secrets are rotated, so the address is re-read.
         from fourways_runtime.io.store import open_run_store, read_uri
 
         return open_run_store(read_uri(config.paths.store_uri_file), read_only=True)
@@ -101,6 +102,6 @@ def _history_of(config: GatewayConfig) -> OpenRunStore:
 
 
 def _open_reader() -> OpenReader:
-    from fourways_runtime.io.store import open_reader  # the drivers are loaded by who needs them
+    from fourways_runtime.io.store import open_reader  # drivers are loaded only where needed
 
     return open_reader

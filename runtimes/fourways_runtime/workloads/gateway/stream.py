@@ -1,9 +1,9 @@
-"""Streaming deployments: the store's answer while it is fresh; else the question becomes an event.
+"""Streaming deployments: serves fresh predictions from the store, publishes events for the rest.
 
-Owns what a client is told on the way: 200 with the age of the answer, 202 with where it will be,
-422 where the event became a dead letter, 404 where neither an answer nor inputs to make one from
-are there. The store says what the stream
-answers and by which contract; of that only what is needed to read the next request is kept.
+A request without a fresh prediction becomes an event. Owns the responses: 200 with the age of the
+prediction, 202 with the place where it will be, 422 if the event became a dead letter, 404 if there
+is neither a prediction nor inputs to make one from. The store holds the stream's predictions and
+its contract; the gateway keeps only what it needs to read the next request.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ logger = logging.getLogger("fourways.gateway.stream")
 MAX_WAIT_SECONDS = 30
 PUBLISH_SECONDS = 5.0
 MAX_PUBLISHING = 256
-"""Events of one stream on their way to the broker at the same time."""
+"""Maximum events of one stream being published at the same time."""
 
 OpenPublisher = Callable[[Route], "Publisher"]
 
@@ -58,10 +58,10 @@ _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})", re.IGNORECASE)
 
 
 class _StreamView:
-    """What is known of the stream: its contract, and how its questions are read."""
+    """What is known of the stream: its contract, and the reader for its requests."""
 
     def __init__(self, contract: Contract, max_keys: int, max_body_bytes: int) -> None:
-        from .events import EventReader  # with numpy and pyarrow: only where there is a stream
+        from .events import EventReader  # imports numpy and pyarrow: only streams need them
 
         self.contract = contract
         self.outputs = v2.StoredOutputs(contract)
@@ -69,7 +69,7 @@ class _StreamView:
 
 
 class StreamHandler:
-    """Answers for one deployment, on the running event loop."""
+    """Handles requests for one deployment, on the running event loop."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class StreamHandler:
         self._watch = AnswerWatch(lambda keys, asked: self._fresh(keys, None, asked), draining)
 
     async def connect(self) -> None:
-        """Connect to the broker: the first question should not have to wait for it."""
+        """Connect to the broker, so that the first request does not wait for the connection."""
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 await self._opened().connect()
@@ -104,23 +104,23 @@ class StreamHandler:
             logger.warning("the broker: %s", error, extra={"deployment": self._name})
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel everything in progress."""
         self._watch.close()
         if self._publisher is not None:
             await self._publisher.close()
 
     def about(self) -> dict[str, Any]:
-        """Return freshness and links."""
+        """Return the freshness and the links."""
         key = self._view.contract.entity_key.name if self._view else KEY_ALIAS
         return {
             "freshness_seconds": self._route.freshness_seconds,
             "links": links(self._name, key),
         }
 
-    # ---- questions
+    # ---- requests
 
     async def infer(self, request: Request) -> Response:
-        """Answer an inference request: from the store, or with a promise."""
+        """Answer an inference request: from the store, or with a 202."""
         hold_version(request, self._route)
         view = self._view or await self._describe()
         read = view.reader.read
@@ -157,7 +157,7 @@ class StreamHandler:
         return await off_loop(render)
 
     async def prediction(self, request: Request) -> Response:
-        """Answer for one key."""
+        """Answer a request for one key."""
         view = self._view or await self._describe()
         key = read_key(request.params["key"], view.contract.entity_key)
         stored = (await self._stored([key], self._accepted.unanswered([key]))).get(key)
@@ -198,7 +198,7 @@ class StreamHandler:
         )
 
     async def model_ready(self, request: Request) -> Response:
-        """Answer 200 where a worker has started."""
+        """Answer 200 if a worker has started."""
         hold_version(request, self._route)
         await self._describe()
         return json_response({"name": self._name, "ready": True})
@@ -213,7 +213,7 @@ class StreamHandler:
     def _stored(
         self, keys: Sequence[Key], events: Sequence[PublishedEvent]
     ) -> Awaitable[Mapping[Key, LiveAnswer]]:
-        """Look up keys; let the events know whether they are dead letters."""
+        """Look up keys, and mark the events that are dead letters."""
 
         def seen(lookup: LiveLookup | None) -> Mapping[Key, LiveAnswer]:
             answers = self._seen(lookup)
@@ -258,12 +258,12 @@ class StreamHandler:
     def _is_fresh(self, answer: LiveAnswer) -> bool:
         return time() - answer.computed_at.timestamp() <= self._route.freshness_seconds
 
-    # ---- from a question to an event
+    # ---- from a request to an event
 
     async def _promise(
         self, request: Request, view: _StreamView, inference: InferenceRequest, missing: list[Key]
     ) -> dict[Key, PublishedEvent]:
-        """Publish what is missing, or find that it was published; return by key what is known."""
+        """Publish events for the missing keys, unless published before; return the known events."""
         events = await self._events(view, inference, missing)
         if not events:
             known = {key: self._accepted.newest(key) for key in missing}
@@ -296,7 +296,7 @@ class StreamHandler:
         from .events import made_id
 
         question = made_id(self._name, event)
-        # A broker drops what it has seen lately; what is asked again in time it must not drop.
+        # A broker drops recent duplicates. It must not drop a repetition after the freshness ends.
         epoch = int(time() / self._route.freshness_seconds)
         identity = made_id(self._name, event, epoch)
         if given is not None:
@@ -315,7 +315,7 @@ class StreamHandler:
         except EventTooLarge as error:
             raise HttpError(413, str(error)) from None
         except (WorkloadError, TimeoutError) as error:
-            # The reason may hold an address; it is in the log, where it belongs.
+            # The reason may contain an address, so it only goes to the log.
             reason = error.reason if isinstance(error, WorkloadError) else "TimeoutError"
             logger.warning(
                 "an event was not published: %s",
@@ -329,14 +329,14 @@ class StreamHandler:
             self._publisher = self._open_publisher(self._route)
         return self._publisher
 
-    # ---- promises
+    # ---- waiting and 202 responses
 
     async def _hold(
         self, request: Request, asked: Mapping[Key, PublishedEvent | None], patient: bool = False
     ) -> tuple[dict[Key, LiveAnswer], tuple[bytes, ...]]:
-        """Wait as long as the client prefers; return what arrived, and the header that says so.
+        """Wait as long as the client prefers; return the predictions and the header to confirm it.
 
-        It ends with the first event refused, unless who waits is ``patient``.
+        The first refused event ends the wait, unless ``patient``.
         """
         seconds = preferred_wait(request)
         if seconds is None:
@@ -369,7 +369,7 @@ class StreamHandler:
     def _tell_refused(
         self, events: Mapping[Key, PublishedEvent], of: int, applied: tuple[bytes, ...]
     ) -> None:
-        """Raise HttpError 422 where any of these events became a dead letter."""
+        """Raise HttpError 422 if any of these events became a dead letter."""
         refused: dict[Key, DeadLetterReason] = {
             key: event.refused for key, event in events.items() if event.refused is not None
         }
@@ -387,7 +387,7 @@ class StreamHandler:
 
 
 def preferred_wait(request: Request) -> int | None:
-    """Return the seconds of ``Prefer: wait=N`` (RFC 7240), at most 30."""
+    """Return the seconds of ``Prefer: wait=N`` (RFC 7240), at most 30; None without one."""
     for name, value in request.headers:
         if len(name) == 6 and name.lower() == b"prefer" and (found := _WAIT.search(value)):
             return min(int(found[1]), MAX_WAIT_SECONDS) or None

@@ -1,9 +1,10 @@
-"""Predictions from the store as the Open Inference Protocol V2 has them.
+"""Renders predictions from the store in the Open Inference Protocol V2.
 
-Owns how rows of the store become output tensors. Parameters of a request: ``allow_missing: true``
-answers what there is where keys have no prediction. The output tensors then hold the rows of the
-keys found, in the request's order, and one more output, the BOOL tensor ``found`` of shape [N],
-tells which keys these are. Without it a missing key is a 404: no value is made up for it.
+Owns the conversion of stored rows to output tensors. With the request parameter
+``allow_missing: true``, keys without a prediction are allowed: the output tensors hold the rows of
+the keys found, in the request's order, and an additional output, the BOOL tensor ``found`` of shape
+[N], marks those keys. Without the parameter a missing key is a 404, because no value is ever made
+up for it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ FOUND = "found"
 MAX_MISSING_NAMED = 100
 
 LARGE_ANSWER = 10_000
-"""Values; an answer with more is rendered on a thread."""
+"""Number of values; a larger response is rendered on a thread."""
 
 
 class StoredOutputs:
-    """A contract's outputs as tensors, in its order."""
+    """A contract's outputs as tensors, in the contract's order."""
 
     __slots__ = ("by_name",)
 
@@ -36,7 +37,7 @@ class StoredOutputs:
         self.by_name = {output.name: output for output in contract.outputs}
 
     def selected(self, inference: InferenceRequest) -> list[tuple[OutputField, bool]]:
-        """Return the outputs asked for, in the contract's order, and which are to be binary.
+        """Return the requested outputs in the contract's order, each with whether it is binary.
 
         Raises HttpError 400.
         """
@@ -65,7 +66,7 @@ def answer(
     parameters: dict[str, Any],
     headers: tuple[bytes, ...] = (),
 ) -> Response:
-    """Return an inference answer; keys without a row are left out."""
+    """Return an inference response; keys without a row are left out."""
     keys = inference.keys or []
     rows = [found[key] for key in keys if key in found]
     tensors = [_tensor(output, rows, binary) for output, binary in outputs]
@@ -97,9 +98,9 @@ def no_prediction(inference: InferenceRequest, found: Mapping[Key, Any], **more:
 def metadata(
     name: str, version: str, platform: str, contract: Contract, inputs: bool = False
 ) -> dict[str, Any]:
-    """Describe a deployment as the protocol describes a model; -1 is the number of keys.
+    """Describe a deployment as the protocol describes a model; -1 stands for the number of keys.
 
-    ``inputs``: the contract's inputs may be sent beside the entity key.
+    With ``inputs``, requests may contain the contract's inputs besides the entity key.
     """
     key = contract.entity_key
     entity = {"name": key.name, "datatype": DATATYPES[key.type], "shape": [-1]}

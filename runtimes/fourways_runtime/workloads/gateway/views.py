@@ -1,4 +1,4 @@
-"""What the gateway knows of a published run, worked out once instead of for every answer."""
+"""What the gateway derives from a published run, once instead of for every response."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import v2
 
 
 class DeploymentCounters:
-    """A deployment's children of the gateway's metrics."""
+    """A deployment's children of the gateway's metrics: keys requested, and keys missing."""
 
     __slots__ = ("keys", "misses")
 
@@ -27,7 +27,7 @@ class DeploymentCounters:
 
 
 class PublishedView:
-    """A published run, ready to answer from."""
+    """A published run, prepared for answering requests."""
 
     __slots__ = ("_computed", "computed_at", "counters", "outputs", "reader", "run")
 
@@ -42,11 +42,11 @@ class PublishedView:
         self.computed_at = rfc3339(run.computed_at)
 
     def age_seconds(self) -> float:
-        """Age of the predictions, never negative: clocks of two hosts may differ."""
+        """Return the age of the predictions, never negative: clocks of two hosts may differ."""
         return age_seconds(self._computed)
 
     def provenance(self) -> dict[str, Any]:
-        """Say which run the predictions are from and how old they are."""
+        """Return the run that the predictions are from, and their age."""
         return {
             "computed_at": self.computed_at,
             "age_seconds": self.age_seconds(),
@@ -56,7 +56,7 @@ class PublishedView:
 
 
 class PublishedViews:
-    """The runs seen last, by deployment. Only what the store published gets in."""
+    """The last published run seen, by deployment. Only runs that the store returned are added."""
 
     def __init__(
         self, registry: CollectorRegistry, new_reader: Callable[[Contract], RequestReader]
@@ -84,7 +84,7 @@ class PublishedViews:
         return self._views.get(deployment)
 
     def see(self, deployment: str, run: PublishedRun) -> PublishedView:
-        """Return the view of a run the store just named as published."""
+        """Return the view of a run that the store just returned as published."""
         view = self._views.get(deployment)
         if view is not None and (view.run is run or _same(view.run, run)):
             return view
@@ -103,13 +103,13 @@ class PublishedViews:
         return view
 
     def forget(self, deployment: str) -> None:
-        """Drop a deployment that is published no more, and its metrics."""
+        """Drop a deployment that is no longer published, and its metrics."""
         if self._views.pop(deployment, None) is not None:
             for metric in (self._keys, self._misses, self._age):
                 metric.remove(deployment)
 
     def names(self) -> list[str]:
-        """Return the deployments seen."""
+        """Return the names of the deployments seen."""
         return list(self._views)
 
 
@@ -118,7 +118,7 @@ def _same(one: PublishedRun, other: PublishedRun) -> bool:
 
 
 def age_seconds(computed: float) -> float:
-    """Return how long ago a moment (seconds since the epoch) is, never negative."""
+    """Return the seconds since a moment (given in seconds since the epoch), never negative."""
     return max(0.0, round(time() - computed, 3))
 
 
@@ -128,5 +128,5 @@ def rfc3339(moment: datetime) -> str:
 
 
 def rfc3339_now() -> str:
-    """Return the present moment."""
+    """Return the current time as RFC 3339."""
     return rfc3339(datetime.now(UTC))

@@ -1,6 +1,6 @@
-"""Waiting for answers a stream has not given yet: one look at the store for all who wait.
+"""Waits for predictions that a stream has not made yet, with one lookup for all waiting requests.
 
-Owns how often it is looked. A burst of waiting requests asks no more often than a single one.
+Owns the polling interval. A burst of waiting requests polls the store no more often than one does.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .accepted import PublishedEvent
 
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.01, 0.1, 1.5
 MAX_KEYS = 10_000
-"""Keys that are waited for at the same time; beyond, nobody is held."""
+"""Maximum keys waited for at the same time; beyond it, requests do not wait."""
 
 Look = Callable[[list[Key], list[PublishedEvent]], Awaitable[Mapping[Key, LiveAnswer]]]
-"""Looks for answers, and lets the questions know which of them were refused."""
+"""Looks up predictions, and marks the events that became dead letters."""
 
 
 class _Waiter:
-    """A request that waits for keys; unless it is patient, until one is refused."""
+    """A request waiting for keys. Unless it is patient, the first dead letter ends the wait."""
 
     __slots__ = ("answers", "asked", "done", "left", "patient")
 
@@ -40,7 +40,7 @@ class _Waiter:
             self.let_go()
 
     def tell(self, key: Key, answer: LiveAnswer | None) -> None:
-        """Take an answer, or that there will be none."""
+        """Record an answer, or that there will be none."""
         self.left.discard(key)
         if answer is not None:
             self.answers[key] = answer
@@ -48,13 +48,13 @@ class _Waiter:
             self.let_go()
 
     def let_go(self) -> None:
-        """Wait no longer."""
+        """End the wait."""
         if not self.done.done():
             self.done.set_result(None)
 
 
 class AnswerWatch:
-    """Looks for the keys of one deployment that requests wait for."""
+    """Polls for the keys of one deployment that requests wait for."""
 
     def __init__(self, look: Look, draining: Callable[[], bool]) -> None:
         self._look = look
@@ -66,9 +66,10 @@ class AnswerWatch:
     async def wait(
         self, asked: Mapping[Key, PublishedEvent | None], seconds: float, patient: bool
     ) -> dict[Key, LiveAnswer]:
-        """Wait for all of these keys, for ``seconds`` at most; return the answers there are.
+        """Wait for all of these keys, for at most ``seconds``; return the answers found.
 
-        It ends where a key's question is refused; ``patient``: the other keys are waited for.
+        The wait ends early if a key's event is refused. If ``patient``, it continues for the
+        other keys.
         """
         if self._draining() or len(self._awaited) + len(asked) > MAX_KEYS:
             return {}
@@ -89,7 +90,7 @@ class AnswerWatch:
         return waiter.answers
 
     def close(self) -> None:
-        """Let all who wait go."""
+        """End all waits."""
         if self._task is not None:
             self._task.cancel()
         self._let_go()
@@ -117,7 +118,7 @@ class AnswerWatch:
             try:
                 found = await self._look(list(self._awaited), asked)
             except HttpError:
-                continue  # the store is away; who waits does so for its own time only
+                continue  # the store is down; each request's own time limit still ends its wait
             for key, answer in found.items():
                 for waiter in self._awaited.pop(key, ()):
                     waiter.tell(key, answer)
@@ -135,7 +136,7 @@ class AnswerWatch:
         return list(asked)
 
     def _refused(self, question: PublishedEvent) -> None:
-        """Tell those who wait for this question; not who asked another one of the same key."""
+        """Notify the requests waiting for this event, but not those with another for its key."""
         for waiter in tuple(self._awaited.get(question.key, ())):
             if waiter.asked[question.key] is question:
                 self._leave(question.key, waiter)

@@ -1,7 +1,7 @@
-"""From a model's reference to a model that answers: fetched, loaded, checked, warmed up.
+"""Turns a model reference into a model that serves: fetch, load, check, warm up.
 
-Owns the order of these, and the first measurement of what the model takes, which real batches
-revise. Runs on a thread of its own; the server listens meanwhile.
+Owns the order of these steps, and the first measurement of the model's speed, which real batches
+refine. Runs on a thread of its own while the server already listens.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..prepare import prepare
 logger = logging.getLogger("fourways.serving")
 
 INLINE_SECONDS = 0.001
-"""A batch that takes longer leaves the event loop to others."""
+"""Maximum duration of a batch that runs on the event loop."""
 
 _PATIENCE = 0.02
 _TRIES = 3
@@ -39,13 +39,13 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model that answers, and what it takes to ask it."""
+    """A model that serves, and the parts needed to query it."""
 
     reader: RequestTemplates
     scorer: RequestScorer
     renderer: Renderer
     warm_up: tuple[tuple[int, float], ...]
-    """Rows and seconds of batches of made-up records; none where the model answers none."""
+    """Rows and seconds of batches of synthetic records; empty if the model fails on them."""
 
     digest: str
 
@@ -71,13 +71,13 @@ def load_model(config: ServerConfig) -> Loaded:
 
 
 def _warm_up(config: ServerConfig, scorer: RequestScorer) -> list[tuple[int, float]]:
-    """Ask about made-up records in ever larger batches, while that is quick; return rows and
+    """Score synthetic records in ever larger batches, as long as that is quick; return rows and
     seconds."""
     record = {field.name: example(field) for field in config.contract.inputs}
     measured: list[tuple[int, float]] = []
     rows = 1
     try:
-        scorer.run(_repeated(record, 1), 1)  # the first call is not like the others
+        scorer.run(_repeated(record, 1), 1)  # the first call is not representative
         while rows <= config.max_batch_rows:
             seconds = _best_time(scorer, _repeated(record, rows), rows)
             measured.append((rows, seconds))
@@ -110,7 +110,7 @@ def _repeated(record: dict[str, Array], rows: int) -> dict[str, Array]:
 
 
 def example(field: InputField) -> Array:
-    """Make up a value the contract allows: zero where that is in range, of the field's shape."""
+    """Make up a value that the contract allows: zero if in range, in the field's shape."""
     kind = numpy_type(field.type)
     value: Any = 0
     if field.type == "string":

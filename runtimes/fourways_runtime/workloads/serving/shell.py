@@ -1,4 +1,4 @@
-"""The model server's process: what it does from listening to the end of its drain."""
+"""The model server's process, from listening to the end of its drain."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from .loading import Loaded
 
 _LIMITS = Limits(buffered_bytes=share_of_memory(0.25, 256 * 2**20))
-"""The model has the most of it; and values that were read take about as much as their body."""
+"""The model takes most of the memory, and parsed values take about as much as their body."""
 _FAILED_LOAD_GRACE = 0.2
 
 logger = logging.getLogger("fourways.serving")
 
 
 def main() -> int:
-    """Serve until told to stop; end with the exit code of ``fourways_runtime.errors``."""
+    """Serve until a signal; exit with a code from ``fourways_runtime.errors``."""
     run_server(read_server_config, serve, logger)
 
 
@@ -42,7 +42,7 @@ async def serve(config: ServerConfig) -> None:
 
     Raises:
         Unavailable: the port is taken.
-        WorkloadError: the model could not be brought to answer.
+        WorkloadError: the model could not be loaded, checked and warmed up.
 
     """
     if config.model.format == "onnx":
@@ -51,7 +51,7 @@ async def serve(config: ServerConfig) -> None:
     server, app = build(config, registry)
     await listen(server, config.host, config.port)
     running = asyncio.ensure_future(run_until_signal(server))
-    await asyncio.sleep(0)  # who reads that we listen may send a signal at once
+    await asyncio.sleep(0)  # a signal may follow the log line below: install handlers first
     logger.info("listening", extra={"port": server.port, "namespace": config.namespace})
     loading = asyncio.ensure_future(_bring_up(config, app, registry))
     await asyncio.wait((running, loading), return_when=asyncio.FIRST_COMPLETED)
@@ -67,7 +67,7 @@ async def serve(config: ServerConfig) -> None:
 def build(
     config: ServerConfig, registry: CollectorRegistry, limits: Limits = _LIMITS
 ) -> tuple[Server, ModelServer]:
-    """Return the server of a model, not yet listening, and what answers its requests."""
+    """Return the server of a model, which does not listen yet, and its application."""
     app = ModelServer(config, registry, lambda: server.draining)
     limits = replace(limits, body_bytes=config.max_body_bytes)
     server = Server(app.router(), limits, HttpMetrics(registry).observe)
@@ -75,7 +75,7 @@ def build(
 
 
 async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorRegistry) -> None:
-    """Load the model on a thread of its own, then let the application answer."""
+    """Load the model on a thread of its own, then start serving it."""
     loaded, enricher = await asyncio.gather(
         in_thread(lambda: _load(config), "load"), _enricher(config, registry)
     )
@@ -92,12 +92,12 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
     )
     app.use(loaded.reader, batcher, enricher)
     gc.collect()
-    gc.freeze()  # what is here now stays: the collector need not look at it again and again
+    gc.freeze()  # these objects stay, so the collector need not scan them again and again
     logger.info("serving", extra={"model": config.name, "digest": loaded.digest})
 
 
 async def _enricher(config: ServerConfig, registry: CollectorRegistry) -> FeatureEnricher | None:
-    """Connect to the feature database, where there is one. Raises WorkloadError."""
+    """Connect to the feature database, if there is one. Raises WorkloadError."""
     if config.features is None:
         return None
     from fourways_runtime.io.feature_store import open_features
@@ -119,6 +119,6 @@ async def _enricher(config: ServerConfig, registry: CollectorRegistry) -> Featur
 
 
 def _load(config: ServerConfig) -> Loaded:
-    from .loading import load_model  # the libraries are loaded while the server lives already
+    from .loading import load_model  # the libraries load while the server is already live
 
     return load_model(config)
