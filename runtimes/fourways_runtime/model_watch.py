@@ -26,7 +26,7 @@ MODEL_SECONDS = 20.0
 """Maximum seconds for one call with a single row."""
 
 ALIKE = 64
-"""A call gets another MODEL_SECONDS for every this many rows."""
+"""Number of rows for which a call gets another MODEL_SECONDS."""
 
 LOOK_SECONDS = 0.5
 """Time between two checks."""
@@ -44,8 +44,7 @@ class ModelCall:
     """A call into a model that has not returned."""
 
     stage: str
-    """The stage of the call, as a verb: loading, checking the golden vectors, warming up, scoring.
-    """
+    """Its stage, as a verb: loading, checking the golden vectors, warming up, scoring."""
 
     about: str
     """What it works on, such as ``chunk 3``; without keys or values, because status shows it."""
