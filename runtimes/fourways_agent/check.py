@@ -49,7 +49,7 @@ def test_model(slot: Path, key_pem: str, digest: str) -> dict[str, Any]:
 
 
 def boot(state: Path) -> dict[str, Any]:
-    """Start from the pointer in a separate process; return the digest of the bundle that serves.
+    """Start from the pointer in a separate process; return which bundle serves.
 
     Raises AgentError.
     """

@@ -33,7 +33,7 @@ class AgentConfigError(AgentError):
 
 
 class BundleRefused(AgentError):
-    """The bundle is not what it should be; no part of it is used."""
+    """The bundle failed a check; no part of it is used."""
 
     exit_code = 3
 

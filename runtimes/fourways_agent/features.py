@@ -137,7 +137,7 @@ class Features:
 
 
 def _names_the_key(answer: urllib.error.HTTPError) -> bool:
-    """Tell whether a 404 is about the entity, and not about the deployment or the path."""
+    """Return whether a 404 is about the entity, and not about the deployment or the path."""
     try:
         with answer:
             return "key" in dict(json.loads(answer.read(_MAX_BYTES)))

@@ -97,6 +97,6 @@ def _features(bundle: Bundle) -> FeatureLookup | None:
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Tell whether a failure means that memory ran out, which is not the model's fault."""
+    """Return whether a failure means that memory ran out, which is not the model's fault."""
     text = str(error)
     return "bad_alloc" in text or "Failed to allocate memory" in text or "bad allocation" in text

@@ -207,7 +207,7 @@ def _retry(store: Store, asked: argparse.Namespace) -> int:
 
 
 def _forget(store: Store, asked: argparse.Namespace) -> int:
-    """Reset this device to a new one; it accepts releases that it has had before again."""
+    """Reset this device; it accepts releases again that are older than its last one."""
     if not store.folder.is_dir():
         raise AgentConfigError(f"--state: {store.folder} does not exist")
     with files.disk(), files.locked(store.folder / "update.lock", wait=False):

@@ -60,7 +60,7 @@ def whole_slots(store: Store, keys: TrustedKeys) -> list[WholeSlot]:
 
 
 def slot_faults(store: Store) -> str:
-    """Say why no slot can be used; empty on a new device. Raises NoModel without keys."""
+    """Return why no slot can be used; empty on a new device. Raises NoModel without keys."""
     told = []
     for name in SLOTS:
         if store.slot(name).is_dir():

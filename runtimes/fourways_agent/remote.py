@@ -46,7 +46,7 @@ class Remote:
     """The folder of one deployment's bundles for one kind of device."""
 
     def __init__(self, gateway: str, deployment: str, target: str) -> None:
-        """Raise AgentConfigError for an address that is not an http or https URL."""
+        """Check the address. Raises AgentConfigError if it is not an http or https URL."""
         if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", gateway):
             raise AgentConfigError(
                 "--gateway must be an http or https URL, such as http://gateway:8080"

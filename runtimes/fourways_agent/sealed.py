@@ -42,7 +42,7 @@ class SealedDocument:
             files.write(copy, raw)
 
     def is_whole(self) -> bool:
-        """Tell whether both copies are valid and equal."""
+        """Return whether both copies are valid and equal."""
         first, second = (self._valid(copy) for copy in self._copies)
         return first is not None and first == second
 

@@ -46,7 +46,7 @@ def file_of(slot: Path, name: str) -> Path:
 
 
 def is_whole(slot: Path, name: str, wanted: Descriptor) -> bool:
-    """Tell whether a file exists and matches the manifest."""
+    """Return whether a file exists and matches the manifest."""
     return file_digest(file_of(slot, name)) == wanted.digest
 
 
@@ -64,7 +64,7 @@ def write_documents(slot: Path, documents: Documents) -> None:
 
 
 def holds_documents(slot: Path, documents: Documents) -> bool:
-    """Tell whether both copies in a slot equal these documents."""
+    """Return whether both copies in a slot equal these documents."""
     return list(_documents(slot)) == [documents, documents]
 
 

@@ -82,7 +82,7 @@ def failed(state: State, error: Exception) -> State:
 
 
 def is_damage(error: Exception) -> bool:
-    """Tell whether an error is about the files on this disk and not about the model."""
+    """Return whether an error is about the files on this disk and not about the model."""
     return isinstance(error, BundleRefused) and not isinstance(error, ModelUnusable)
 
 
@@ -255,7 +255,7 @@ def _crash_note(note: Path) -> Iterator[None]:
 
 
 def _taken(note: Path) -> bool:
-    """Tell whether the previous start left a note, and delete it so that it counts once.
+    """Return whether the previous start left a note, and delete it so that it counts once.
 
     It is deleted before the pointer is written: a power cut in between loses a crash instead of
     counting it twice.

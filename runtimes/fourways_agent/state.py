@@ -40,7 +40,7 @@ class GivenUp:
 
     digest: str
     sequence: int
-    """The release as which it was rejected: a newer release of the same bundle is tried again."""
+    """The release that was rejected: a newer release of the same bundle is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class State:
     """Bundles that do not work on this device."""
 
     def gave_up(self, digest: str) -> bool:
-        """Tell whether a bundle is known not to work here."""
+        """Return whether a bundle is known not to work here."""
         return any(it.digest == digest for it in self.bad)
 
     def given_up(self, digest: str) -> State:

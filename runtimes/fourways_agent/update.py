@@ -104,7 +104,7 @@ def _remembered(store: Store, keys: TrustedKeys) -> State:
 
 
 def _is_done(state: State, published: layout.PublishedBundle) -> bool:
-    """Tell whether a release that was verified before needs no further work.
+    """Return whether a release that was verified before needs no further work.
 
     Raises ModelUnusable for one that does not work here.
     """

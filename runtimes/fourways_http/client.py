@@ -316,7 +316,7 @@ class Pool:
         if not future.done():
             future.set_exception(self.explain(error))
 
-    # ---- time
+    # ---- timeouts
 
     def _hasten(self) -> None:
         self._fast = True

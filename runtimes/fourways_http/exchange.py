@@ -220,7 +220,7 @@ class Exchange(asyncio.Protocol):
         self._pool.lost(self)
 
     def _was_closed_before(self) -> bool:
-        """Tell whether the server had closed this pooled connection before the request arrived.
+        """Return whether the server had closed this pooled connection before the request arrived.
 
         That shows at once. A connection that ends later ended while the server worked on the
         request: the request may have crashed the server, and must not crash the next one.
@@ -230,7 +230,7 @@ class Exchange(asyncio.Protocol):
         )
 
     def _ends_here(self, exc: Exception | None) -> bool:
-        """Tell whether the response had no length, so that it ends with its connection."""
+        """Return whether the response had no length, so that it ends with its connection."""
         return exc is None and self._headed and not self._framed
 
     # ---- called by the parser

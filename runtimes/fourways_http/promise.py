@@ -38,7 +38,7 @@ class Promise:
         self._tell: Tell | None = None
 
     def done(self) -> bool:
-        """Tell whether it is settled."""
+        """Return whether it is settled."""
         return self._response is not None or self._error is not None
 
     def set_result(self, response: Response) -> None:

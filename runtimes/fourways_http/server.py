@@ -94,7 +94,7 @@ class Server:
     async def drain(
         self, notice_seconds: float, grace_seconds: float, hurry: asyncio.Event | None = None
     ) -> bool:
-        """Stop without failing a request; tell whether all were answered.
+        """Stop without failing a request; return whether all were answered.
 
         First ``draining`` becomes true (readiness follows it) and every response says ``Connection:
         close``, while new connections are still accepted for ``notice_seconds``: load balancers
@@ -158,7 +158,7 @@ async def _wait(event: asyncio.Event, seconds: float) -> bool:
 async def run_until_signal(
     server: Server, notice_seconds: float = 1.0, grace_seconds: float = 20.0
 ) -> bool:
-    """Serve until SIGTERM or SIGINT, then drain; tell whether all requests were answered.
+    """Serve until SIGTERM or SIGINT, then drain; return whether all requests were answered.
 
     SIGINT (a person at a terminal) and a second signal of either kind skip the notice; a third ends
     the grace period.

@@ -8,8 +8,9 @@ _FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 
 
 def share_of_memory(share: float, most: int) -> int:
-    """Return a share of the container's memory in bytes, at most ``most``; ``most`` without a
-    limit.
+    """Return a share of the container's memory in bytes, at most ``most``.
+
+    Without a memory limit, returns ``most``.
     """
     for file in _FILES:
         try:

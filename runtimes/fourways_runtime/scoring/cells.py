@@ -45,7 +45,7 @@ def numpy_type(kind: str) -> np.dtype[Any]:
 
 
 def accepts(kind: str, shape: tuple[int, ...], found: Any) -> bool:
-    """Tell whether a column of the Arrow type ``found`` is acceptable for a field of the contract.
+    """Return whether a field of the contract accepts a column of the Arrow type ``found``.
 
     Integers and floats are accepted for each other; each value is checked when it is decoded. A
     shaped field is a list nested as deep as its shape, or a flat list of all its elements.
@@ -183,7 +183,7 @@ def _parsed(kind: str, found: Cells) -> tuple[Cells, Faults]:
 
 
 def may_be_rounded(kind: str, floats: Cells) -> bool:
-    """Tell, with one check, whether any of these floats is so large that it may be rounded."""
+    """Return whether any of these floats is so large that it may be rounded, in one check."""
     limits: Any = pc.min_max(floats)
     low, high = limits["min"].as_py(), limits["max"].as_py()
     return low is not None and not (-EXACT[kind] < low and high < EXACT[kind])
@@ -229,7 +229,7 @@ def _exact(to: np.dtype[Any], found: Cells, faults: Faults) -> Faults:
     """Reject the floats that may be rounded integers."""
     floats = found.fill_null(0).to_numpy(zero_copy_only=False)
     source = floats.dtype.name
-    # NaN and infinity are faults already, and compare less than nothing.
+    # The negation includes NaN and infinity, which are faults already.
     large = np.flatnonzero(~(np.abs(floats) < EXACT[source]))
     more = {at: whole(to.name, float(floats[at]), source)[1] for at in large.tolist()}
     return {at: fault for at, fault in more.items() if fault is not None} | faults
@@ -293,7 +293,7 @@ def _whole(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
 
 
 def is_text(found: Any) -> bool:
-    """Tell whether cells are text: strings, bytes that may be UTF-8, or a dictionary of them."""
+    """Return whether cells are text: strings, bytes that may be UTF-8, or a dictionary of them."""
     types = pa.types
     if types.is_dictionary(found):
         found = found.value_type
@@ -308,12 +308,12 @@ def is_text(found: Any) -> bool:
 
 
 def is_fixed_list(found: Any) -> bool:
-    """Tell whether cells are lists of one length."""
+    """Return whether cells are lists of one length."""
     return bool(pa.types.is_fixed_size_list(found))
 
 
 def is_list(found: Any) -> bool:
-    """Tell whether cells are lists."""
+    """Return whether cells are lists."""
     return bool(pa.types.is_list(found) or pa.types.is_large_list(found)) or is_fixed_list(found)
 
 

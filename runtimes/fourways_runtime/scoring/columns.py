@@ -23,9 +23,7 @@ Columns = Mapping[str, Array]
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """One rejected record: its position in the source (from 0), its key if it had one, and the
-    reason.
-    """
+    """A rejected record: its position in the source (from 0), its key if any, and the reason."""
 
     row: int
     key: str | None

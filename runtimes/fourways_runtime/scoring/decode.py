@@ -152,7 +152,7 @@ def _known(flat: Array, field: InputField) -> Array:
 
 
 def within(flat: Array, limits: Any) -> bool:
-    """Tell, with one check, whether all floats of ``flat`` (M,) are finite and in ``limits``."""
+    """Return whether all floats of ``flat`` (M,) are finite and in ``limits``, in one check."""
     if not len(flat):
         return True
     low = -math.inf if limits is None or limits.min is None else limits.min
@@ -229,7 +229,7 @@ def _keys(kind: str, found: Cells) -> tuple[Keys, Faults]:
 
 
 def _holds_nul(texts: Cells) -> bool:
-    """Tell whether any byte of these texts is zero."""
+    """Return whether any byte of these texts is zero."""
     data = texts.buffers()[2]
     if data is None:
         return False
@@ -373,7 +373,7 @@ def _few_texts(field: InputField, values: Array) -> tuple[Array, Faults] | None:
 
 
 def _is_unicode(text: str) -> bool:
-    """Tell whether a text can be encoded: half of a surrogate pair cannot."""
+    """Return whether a text can be encoded: half of a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

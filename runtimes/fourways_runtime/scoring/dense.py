@@ -56,9 +56,7 @@ class DenseBatch:
 
     @classmethod
     def of(cls, contract: Contract, model: Model, max_rows: int) -> DenseBatch | None:
-        """Bind it if all inputs are single floats of one type and feed one tensor; else return
-        None.
-        """
+        """Bind it if all inputs are single floats of one type and feed one tensor, else None."""
         fields = contract.inputs
         kinds = {field.type for field in fields}
         if kinds not in ({"float32"}, {"float64"}) or any(field.shape for field in fields):
@@ -98,11 +96,11 @@ class DenseBatch:
 
 @lru_cache(maxsize=512)
 def packer(size: int, code: str) -> Callable[..., bytes]:
-    """Return a function that packs ``size`` Python numbers as floats, ``f`` or ``d``,
-    little-endian.
+    """Return a function that packs ``size`` Python numbers as little-endian floats.
 
-    It is two to three times as fast as numpy. Raises struct.error for a value that is not a number,
-    OverflowError for one that is too large; true and false are accepted as 1 and 0.
+    ``code`` is ``f`` or ``d``. The function is two to three times as fast as numpy. It raises
+    struct.error for a value that is not a number, OverflowError for one that is too large; true and
+    false are accepted as 1 and 0.
     """
     return struct.Struct(f"<{size}{code}").pack
 

@@ -282,7 +282,7 @@ def _holding(field: InputField, kind: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _carries(have: np.dtype[Any], want: np.dtype[Any]) -> bool:
-    """Tell whether a type may feed another; values that it cannot hold are rejected one by one."""
+    """Return whether a type may feed another; values it cannot hold are rejected individually."""
     if have == want or (have.kind in "biu" and want.kind in "iuf"):
         return True
     return have.kind == "f" and want.kind == "f"

@@ -36,7 +36,7 @@ class JsonCells(_ExtensionType):  # type: ignore[misc]
 
 
 def is_json(found: Any) -> bool:
-    """Tell whether cells are JSON values, each as its text."""
+    """Return whether cells are JSON values, each as its text."""
     return isinstance(found, JsonCells)
 
 

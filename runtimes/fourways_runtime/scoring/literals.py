@@ -51,7 +51,7 @@ def shown(value: object) -> str:
 
 
 def is_float(kind: str) -> bool:
-    """Tell whether a contract type is a float."""
+    """Return whether a contract type is a float."""
     return kind.startswith("float")
 
 
@@ -108,8 +108,7 @@ def from_json(kind: str, value: Any) -> tuple[Any, Fault]:
 
 
 def whole(kind: str, value: int | float, source: str = "float64") -> tuple[int | None, Fault]:
-    """Convert a number to an integer of the type ``kind``; return it and None, or None and the
-    fault.
+    """Convert a number to an integer of the type ``kind``: it and None, or None and the fault.
 
     ``source`` is the original type of a float, which determines the range in which it is exact.
     """

@@ -129,7 +129,7 @@ def packed(code: str, data: list[Any], shape: tuple[int, ...]) -> Array:
 def fit(to: np.dtype[Any], values: Array, records: _Records | None = None) -> tuple[Array, Faults]:
     """Cast numbers (M,) to the type ``to``; return them, and a fault for each it cannot hold.
 
-    With ``records``, only for the first of each record.
+    With ``records``, returns only the first fault of each record.
     """
     if values.dtype == to:
         return values, {}
