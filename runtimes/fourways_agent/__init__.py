@@ -1,8 +1,9 @@
-"""The device agent: fetches signed bundles, switches to them safely, answers offline.
+"""The device agent: fetches signed bundles, switches to them safely, predicts offline.
 
-``Device(STATE).predict({...})`` answers in this process; ``fourways-agent run`` serves the other
-programs of the device over the Open Inference Protocol V2 on the loopback address. Records go
-through the same pipeline as in every other mode. Importing this package imports nothing heavy.
+``Device(STATE).predict({...})`` predicts in this process; ``fourways-agent run`` serves other
+programs on the device over the Open Inference Protocol V2 on the loopback address. Records go
+through the same pipeline as in every other mode. Importing this package imports no heavy
+dependencies.
 """
 
 from __future__ import annotations

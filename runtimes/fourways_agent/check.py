@@ -1,8 +1,8 @@
-"""What is done in a process of its own, because the model may crash it.
+"""Checks that run in a separate process because the model may crash it.
 
-* ``model SLOT KEYS DIGEST``: does the model answer its golden vectors on this device?
+* ``model SLOT KEYS DIGEST``: does the model reproduce its golden vectors on this device?
 * ``boot STATE``: start from the pointer as the agent does, so that a new model is confirmed (or
-  given up) where no program is running.
+  rejected) where no program is running.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _CRASHES = (
     signal.SIGSYS,
     signal.SIGTRAP,
 )
-"""Signals a process gets for what it does itself. Any other one came from somebody else."""
+"""Signals that a process causes itself. Any other signal was sent by another process."""
 
 
 def test_model(slot: Path, key_pem: str, digest: str) -> dict[str, Any]:
-    """Let a slot's model answer its golden vectors, in a process of its own; return the figures.
+    """Test a slot's model on its golden vectors in a separate process; return the figures.
 
     Raises:
-        ModelUnusable: it does not answer as it should, crashes, or does not return.
+        ModelUnusable: the model fails its golden vectors, crashes, or does not return.
         TemporaryFailure: the process was killed or took too long, or memory ran out.
 
     """
@@ -49,7 +49,7 @@ def test_model(slot: Path, key_pem: str, digest: str) -> dict[str, Any]:
 
 
 def boot(state: Path) -> dict[str, Any]:
-    """Start from the pointer in a process of its own; return which bundle answers.
+    """Start from the pointer in a separate process; return which bundle serves.
 
     Raises AgentError.
     """
@@ -109,13 +109,13 @@ def _boot(state: str) -> dict[str, Any]:
 
 
 def _hung(error: ModelHangs) -> None:
-    """End this process in place of the call that does not return."""
+    """End this process, because the call does not return."""
     print(json.dumps({"refused": f"{error.reason}: {error}"}), flush=True)
     os._exit(0)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do one check; print its outcome as JSON."""
+    """Run one check; print its outcome as JSON."""
     from fourways_runtime.errors import WorkloadError
 
     from .loading import lacks_memory

@@ -1,7 +1,7 @@
-"""Answers in this process: ``Device(STATE).predict({"x": …})``.
+"""Predictions in this process: ``Device(STATE).predict({"x": …})``.
 
-Owns which loaded model answers, and the change to another one when the pointer changes. Records go
-through the pipeline of every other mode.
+Owns the loaded model that serves predictions, and replaces it when the pointer changes. Records go
+through the same pipeline as in every other mode.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ logger = logging.getLogger("fourways.agent")
 
 
 class Device:
-    """The model of this device. Safe to use from several threads; follows updates by itself."""
+    """The model of this device. Thread-safe; picks up updates by itself."""
 
     def __init__(self, state: str | Path, *, threads: int = 1) -> None:
-        """``state`` is the agent's folder. Raises NoModel."""
+        """Load the model from ``state``, the agent's folder. Raises NoModel."""
         self._store = Store(Path(state))
         self._threads = threads
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class Device:
 
     @property
     def digest(self) -> str:
-        """Digest of the bundle that answers."""
+        """Digest of the bundle that serves predictions."""
         return self._now[0].bundle.digest
 
     @property
@@ -51,11 +51,13 @@ class Device:
     def predict(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs for one record: by name, plain Python values.
 
-        Inputs the deployment's features cover may be left out where the record has the entity
-        key: the gateway is asked, or offline its last answer or the default is used.
+        Inputs that the deployment's device features cover may be omitted if the record has the
+        entity key: their values come from the gateway or, offline, from its last response or the
+        default.
 
         Raises:
-            fourways_runtime.scoring.single.RecordRefused: a ValueError naming field and reason.
+            fourways_runtime.scoring.single.RecordRefused: a ValueError with the field and the
+                reason.
 
         """
         if self._store.mark() != self._mark:
@@ -66,17 +68,18 @@ class Device:
         return loaded.scorer.ask(record)
 
     def _follow(self) -> None:
-        """Start the bundle the pointer names now; go on with the one in memory if it does not."""
+        """Start the bundle the pointer names now; keep the one in memory if it does not start."""
         with self._lock:
             mark = self._store.mark()
             if mark == self._mark:
-                return  # another thread has followed
+                return  # another thread has already switched
             wanted = self._store.read().digest
             if wanted not in (None, self.digest):
                 try:
                     self._use(boot(self._store, self._threads))
                 except NoModel as error:
                     logger.error("the model in memory goes on answering: %s", error)
-            # Our own start changes the pointer too; a switch meanwhile is followed next time.
+            # Our own start changes the pointer too; a switch in the meantime is picked up next
+            # time.
             after = self._store.mark()
             self._mark = after if self._store.read().digest == wanted else mark

@@ -1,18 +1,18 @@
-"""What can go wrong on a device, as a tree. The command line maps it to exit codes.
+"""The agent's exceptions, as a tree. The command line maps them to exit codes.
 
 ::
 
     AgentError                    the message is for people, and safe to show
-    ├── AgentConfigError          an option or setting makes no sense                   (exit 2)
+    ├── AgentConfigError          an option or setting is invalid                       (exit 2)
     ├── BundleRefused             the published bundle is not trusted, or not for us    (exit 3)
-    │   └── ModelUnusable         the model is genuine and does not work on this device
-    ├── NoModel                   no model on this device answers                       (exit 4)
-    └── TemporaryFailure          something is not ready: try again                     (exit 75)
-        ├── GatewayUnreachable    the gateway does not answer
+    │   └── ModelUnusable         the model is genuine but does not work on this device
+    ├── NoModel                   no model on this device works                         (exit 4)
+    └── TemporaryFailure          a dependency is not ready: try again                  (exit 75)
+        ├── GatewayUnreachable    the gateway does not respond
         ├── NoSpace               the state folder cannot be written
         └── Busy                  another process is updating
 
-After any of these the model that answered before goes on answering.
+After any of these, the previous model keeps serving.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ from typing import ClassVar
 
 
 class AgentError(Exception):
-    """A failure with a message a person can act on."""
+    """A failure with an actionable message."""
 
     exit_code: ClassVar[int] = 1
 
 
 class AgentConfigError(AgentError):
-    """An option or a setting makes no sense; the message names it."""
+    """An option or a setting is invalid; the message names it."""
 
     exit_code = 2
 
 
 class BundleRefused(AgentError):
-    """The bundle is not what it should be; nothing of it is used."""
+    """The bundle failed a check; no part of it is used."""
 
     exit_code = 3
 
 
 class ModelUnusable(BundleRefused):
-    """The model is genuine and does not work on this device."""
+    """The model is genuine but does not work on this device."""
 
 
 class NoModel(AgentError):
-    """No model on this device answers."""
+    """No model on this device works."""
 
     exit_code = 4
 
 
 class TemporaryFailure(AgentError):
-    """Something is not ready; trying again may help."""
+    """A dependency is not ready; a retry may help."""
 
     exit_code = 75
 
 
 class GatewayUnreachable(TemporaryFailure):
-    """The gateway cannot be reached, or answers with an error."""
+    """The gateway cannot be reached, or responds with an error."""
 
 
 class NoSpace(TemporaryFailure):

@@ -1,8 +1,8 @@
-"""Extra inputs by entity key: from the gateway while online, else its last answer.
+"""Device features by entity key: from the gateway while online, else its last response.
 
-Owns what a device knows of entities: a small database in the state folder, newest entries only.
-A request to the gateway has a short time limit, and after one that failed none is made for a while,
-so that a device without a network is not slowed down.
+Owns what a device remembers about entities: a small database in the state folder, newest entries
+only. A request to the gateway has a short timeout, and after a failed one the device sends none for
+a while, so that a missing network does not slow it down.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger("fourways.agent")
 BUDGET_SECONDS = 0.5
 PAUSE_SECONDS = 5.0
 KEPT = 10_000
-"""Entities remembered."""
+"""Maximum number of remembered entities."""
 
 _MAX_BYTES = 2**20
 _TABLE = "create table if not exists seen (key text primary key, told text, at real)"
@@ -40,7 +40,7 @@ Key = str | int
 
 
 class Features:
-    """What one deployment's features cover, by entity key."""
+    """The device features of one deployment, by entity key."""
 
     def __init__(self, store: Store, contract: Contract, lookup: FeatureLookup) -> None:
         self._file = store.folder / "features.sqlite"
@@ -59,7 +59,7 @@ class Features:
         self._lock = threading.Lock()
 
     def completed(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a record with the inputs it left out added, where they are known."""
+        """Return a record with its missing inputs filled in, as far as they are known."""
         missing = [name for name in self._inputs if name not in record]
         if not missing:
             return record
@@ -74,7 +74,7 @@ class Features:
         return found
 
     def of(self, key: Key) -> dict[str, Any]:
-        """Return the values of an entity: from the gateway, else its last answer."""
+        """Return the values of an entity: from the gateway, else from its last response."""
         told = self._ask(key)
         if told is not None:
             self._keep(key, told)
@@ -83,7 +83,7 @@ class Features:
         return {} if last is None else last[0]
 
     def last(self, key: Key) -> tuple[dict[str, Any], float] | None:
-        """Return the gateway's last answer for an entity and its age in seconds, None without."""
+        """Return the gateway's last response for an entity and its age in seconds, or None."""
         try:
             with self._lock, closing(self._open()) as database:
                 row = database.execute(
@@ -126,7 +126,7 @@ class Features:
                     (KEPT,),
                 )
         except sqlite3.Error:
-            # A damaged or full cache is no reason not to answer.
+            # A damaged cache or a full disk is no reason to fail the prediction.
             with suppress(OSError):
                 self._file.unlink()
 
@@ -137,7 +137,7 @@ class Features:
 
 
 def _names_the_key(answer: urllib.error.HTTPError) -> bool:
-    """Tell whether a 404 is about the entity, and not about the deployment or the path."""
+    """Return whether a 404 is about the entity, and not about the deployment or the path."""
     try:
         with answer:
             return "key" in dict(json.loads(answer.read(_MAX_BYTES)))

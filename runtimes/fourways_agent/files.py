@@ -1,7 +1,7 @@
-"""Files that survive a power cut at any moment: written aside, synced, renamed, the folder synced.
+"""Files that survive a power cut at any moment: write aside, sync, rename, sync the folder.
 
-Every step that changes the disk is announced to :data:`before`, so that tests can end the process
-at each of them. Nothing else in this package writes.
+Every step that changes the disk first calls :data:`before`, so that tests can end the process at
+each step. Nothing else in this package writes to the disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ before: Callable[[str], None] = _nothing
 
 
 def write(file: Path, raw: bytes) -> None:
-    """Replace a file, whole or not at all. Raises NoSpace."""
+    """Replace a file atomically. Raises NoSpace."""
     aside = file.with_name(f"{file.name}.new")
     with disk():
         before(f"write {file.name}")
@@ -42,7 +42,7 @@ def write(file: Path, raw: bytes) -> None:
 
 
 def rename(aside: Path, file: Path) -> None:
-    """Give a finished file its name, durably."""
+    """Rename a finished file to its final name, durably."""
     before(f"rename {file.name}")
     os.replace(aside, file)
     before(f"sync folder of {file.name}")
@@ -50,14 +50,14 @@ def rename(aside: Path, file: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and what is above it, for ourselves alone."""
+    """Create a folder and its parents, accessible only to the current user."""
     with disk():
         before(f"make {folder.name}")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def delete(path: Path) -> None:
-    """Delete a file, or a folder with all in it, where it exists."""
+    """Delete a file, or a folder with its contents, if it exists."""
     before(f"delete {path.name}")
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -66,7 +66,7 @@ def delete(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the directory entries of a folder durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -75,13 +75,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return how many bytes are free on the disk of a folder."""
+    """Return the number of free bytes on the disk of a folder."""
     return shutil.disk_usage(folder).free
 
 
 @contextmanager
 def disk() -> Iterator[None]:
-    """Turn a failure of the disk into NoSpace, which names the cause."""
+    """Convert a disk failure to NoSpace, with its cause in the message."""
     try:
         yield
     except OSError as error:
@@ -91,9 +91,9 @@ def disk() -> Iterator[None]:
 
 @contextmanager
 def locked(file: Path, *, wait: bool, seconds: float = math.inf) -> Iterator[None]:
-    """Hold a lock; it is gone with the process.
+    """Hold a lock that is released when the process ends.
 
-    ``wait``: until another process lets go of it, for at most ``seconds``. Raises Busy where it is
+    ``wait``: wait until another process releases it, for at most ``seconds``. Raises Busy if it is
     still held, NoSpace.
     """
     with disk():

@@ -1,4 +1,4 @@
-"""A verified bundle's model in this process, and the tests that it answers."""
+"""A verified bundle's model in this process, and the tests that it works."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .errors import BundleRefused, ModelUnusable
 from .slot import Bundle
 
 _PROOFS = 8
-"""Golden vectors tried for an answer: a few may be ones the model is allowed to get wrong."""
+"""Golden vectors to try for one response: the model may be allowed to get a few wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class LoadedBundle:
     features: FeatureLookup | None
 
     def self_test(self) -> dict[str, Any]:
-        """Ask about every golden vector; return the figures. Raises ModelUnusable."""
+        """Score every golden vector; return the figures. Raises ModelUnusable."""
         golden = self.contract.golden_vectors
         if golden is None:
             raise ModelUnusable("the contract names no golden vectors")
@@ -56,7 +56,7 @@ class LoadedBundle:
         return {"agreement": agreement, "vectors": len(vectors), "mean_ms": each * 1000}
 
     def proof(self) -> None:
-        """Get one answer from the model. Raises ModelUnusable, or as the model does."""
+        """Get one response from the model. Raises ModelUnusable, or whatever the model raises."""
         vectors = read_vectors(self.bundle.files[layout.GOLDEN_FILE], self.contract)
         fault: Exception | None = None
         for vector in vectors[:_PROOFS]:
@@ -88,7 +88,7 @@ def _features(bundle: Bundle) -> FeatureLookup | None:
     if file is None:
         return None
     found = json.loads(file.read_bytes())
-    # The database stays in the cluster; for a device the gateway stands in its place.
+    # The database stays in the cluster; on a device, the gateway takes its place.
     place = {"database": {"secretName": "gateway"}, "table": "gateway"}
     try:
         return FeatureLookup.model_validate(found | place, context=SKIP_RULES)
@@ -97,6 +97,6 @@ def _features(bundle: Bundle) -> FeatureLookup | None:
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Tell whether a failure says that memory ran out, which is no fault of the model."""
+    """Return whether a failure means that memory ran out, which is not the model's fault."""
     text = str(error)
     return "bad_alloc" in text or "Failed to allocate memory" in text or "bad allocation" in text

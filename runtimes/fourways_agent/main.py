@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(store: Store, asked: argparse.Namespace) -> DeviceSettings:
-    """Return the options of the command line, completed from those given before."""
+    """Return the command-line options, completed from the remembered settings."""
     before = store.settings()
     given: dict[str, Any] = {
         name: getattr(asked, name) or (getattr(before, name) if before else None)
@@ -158,7 +158,7 @@ def _status(store: Store, asked: argparse.Namespace) -> int:
 
 
 def _about_the_slot(store: Store, state: State) -> tuple[dict[str, Any], int]:
-    """Return what to show of the slot that answers, and the exit code."""
+    """Return what to show about the active slot, and the exit code."""
     from .recovery import trusted_keys
     from .slot import open_bundle
 
@@ -191,7 +191,7 @@ def _predict(store: Store, asked: argparse.Namespace) -> int:
 
 
 def _retry(store: Store, asked: argparse.Namespace) -> int:
-    """Forget which bundles were given up; start one of them that is on this disk."""
+    """Forget which bundles were rejected; start one of them that is on this disk."""
     from . import check
     from .recovery import restored
 
@@ -207,7 +207,7 @@ def _retry(store: Store, asked: argparse.Namespace) -> int:
 
 
 def _forget(store: Store, asked: argparse.Namespace) -> int:
-    """Make this device a new one; releases it has had before are accepted again."""
+    """Reset this device; it accepts releases again that are older than its last one."""
     if not store.folder.is_dir():
         raise AgentConfigError(f"--state: {store.folder} does not exist")
     with files.disk(), files.locked(store.folder / "update.lock", wait=False):

@@ -1,9 +1,9 @@
-"""The pointer made again from what is signed on this disk.
+"""Rebuilds the pointer from the signed documents on this disk.
 
-Nothing here trusts an unsigned file: a slot counts when its documents are signed by a trusted key
-and every file is what the manifest names, a sequence counts when the release that holds it is
-signed. So a pointer that was deleted, emptied or exchanged costs neither the answers of the device
-nor its refusal of older releases.
+Nothing here trusts an unsigned file: a slot counts if its documents are signed by a trusted key and
+every file matches the manifest; a sequence counts if the release that holds it is signed. A pointer
+that was deleted, emptied or exchanged therefore neither stops the device from serving nor makes it
+accept older releases.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ logger = logging.getLogger("fourways.agent")
 
 @dataclass(frozen=True, slots=True)
 class WholeSlot:
-    """A slot with a whole, signed bundle."""
+    """A slot with a complete, signed bundle."""
 
     name: str
     bundle: Bundle
 
 
 def trusted_keys(store: Store) -> TrustedKeys:
-    """Return the keys of this device. Raises NoModel where it has no settings any more."""
+    """Return the keys of this device. Raises NoModel if its settings are lost."""
     try:
         return store.needs_settings().read_keys()[0]
     except AgentError as error:
@@ -39,7 +39,7 @@ def trusted_keys(store: Store) -> TrustedKeys:
 
 
 def whole_slots(store: Store, keys: TrustedKeys) -> list[WholeSlot]:
-    """Return the slots with a whole signed bundle: of this device's deployment, newest first."""
+    """Return the slots with a complete signed bundle of this device's deployment, newest first."""
     settings = store.settings()
     found = []
     for name in SLOTS:
@@ -60,7 +60,7 @@ def whole_slots(store: Store, keys: TrustedKeys) -> list[WholeSlot]:
 
 
 def slot_faults(store: Store) -> str:
-    """Say why no slot can be used; empty on a new device. Raises NoModel without keys."""
+    """Return why no slot can be used; empty on a new device. Raises NoModel without keys."""
     told = []
     for name in SLOTS:
         if store.slot(name).is_dir():
@@ -89,9 +89,9 @@ def newest_release(store: Store, keys: TrustedKeys) -> Release | None:
 
 
 def restored(store: Store) -> State:
-    """Return the pointer, made again from the slots where it names none.
+    """Return the pointer, rebuilt from the slots if it names none.
 
-    Raises NoModel where a slot could be used and no key is there to verify it.
+    Raises NoModel if a slot could be used but there is no key to verify it.
     """
     state = store.read()
     if state.slot is not None or not any(store.slot(name).is_dir() for name in SLOTS):
@@ -113,9 +113,9 @@ def restored(store: Store) -> State:
 
 
 def repoint(store: Store, damaged: State) -> None:
-    """Point away from a slot that is damaged, to what is whole; best effort.
+    """Point away from a damaged slot to a complete one; best effort.
 
-    The damaged bundle may be fetched again; another whole slot is started like a new one.
+    The damaged bundle may be fetched again; another complete slot is started like a new one.
     """
     keys = trusted_keys(store)
     slots = whole_slots(store, keys)
@@ -132,7 +132,7 @@ def repoint(store: Store, damaged: State) -> None:
 
 
 def _rebuilt(state: State, slots: Sequence[WholeSlot], newest: Release | None) -> State:
-    """Return the state that points to the newest usable slot, and falls back to the other."""
+    """Return the state that points to the newest usable slot, with the other as the fallback."""
     if newest is not None and newest.sequence > state.sequence:
         state = state.seen(newest.sequence, newest.manifest, newest.namespace)
     for it in reversed([it for it in slots if not state.gave_up(it.bundle.digest)]):

@@ -1,8 +1,8 @@
-"""The gateway as seen from a device: documents and blobs over HTTP, none larger than expected.
+"""The gateway as seen from a device: size-limited documents and blobs over HTTP.
 
-Everything received is hostile until its digest was checked: no redirect is followed, no length is
-believed, and a body that does not end is cut off. A blob that was fetched in part before the
-network failed is continued.
+Everything received is untrusted until its digest has been checked: redirects are not followed,
+declared lengths are not believed, and a body that exceeds the expected size is cut off. A download
+that was interrupted by a network failure is resumed.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .errors import AgentConfigError, BundleRefused, GatewayUnreachable
 
 CHUNK = 1 << 18
 STALL_SECONDS = 20.0
-"""A gateway silent for this long is given up."""
+"""Seconds without data after which the device stops waiting for the gateway."""
 
 SLOWEST_BYTES = 2**12
-"""Minimum speed of a download in bytes a second; a slower one is given up."""
+"""Minimum speed of a download in bytes per second; a slower one is aborted."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -38,7 +38,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """Return an opener of URLs that follows no redirect."""
+    """Return a URL opener that follows no redirects."""
     return urllib.request.build_opener(_NoRedirect)
 
 
@@ -46,7 +46,7 @@ class Remote:
     """The folder of one deployment's bundles for one kind of device."""
 
     def __init__(self, gateway: str, deployment: str, target: str) -> None:
-        """Raise AgentConfigError for an address that is no http or https URL."""
+        """Check the address. Raises AgentConfigError if it is not an http or https URL."""
         if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", gateway):
             raise AgentConfigError(
                 "--gateway must be an http or https URL, such as http://gateway:8080"
@@ -55,7 +55,7 @@ class Remote:
         self._opener = opener()
 
     def document(self, name: str, most: int) -> bytes:
-        """Return a small file. Raises BundleRefused where it is longer, GatewayUnreachable."""
+        """Return a small file. Raises BundleRefused if it is too long, GatewayUnreachable."""
         deadline = monotonic() + STALL_SECONDS
         with self._opened(name, {}) as answer:
             raw = b""
@@ -68,16 +68,16 @@ class Remote:
         return raw
 
     def blob(self, wanted: Descriptor) -> bytes:
-        """Return a small blob. Raises BundleRefused where it is not what its digest says."""
+        """Return a small blob. Raises BundleRefused if it does not match its digest."""
         raw = self.document(blob_name(wanted.digest), wanted.size)
         if len(raw) != wanted.size or digest_of(raw) != wanted.digest:
             raise BundleRefused(f"blob {wanted.digest}: its content does not have this digest")
         return raw
 
     def download(self, wanted: Descriptor, file: Path) -> None:
-        """Fetch a blob to ``file``, continuing ``file.part``; it gets its name once it is verified.
+        """Download a blob to ``file``, resuming ``file.part``; rename it once it is verified.
 
-        Raises BundleRefused where it is not what its digest says, GatewayUnreachable, NoSpace.
+        Raises BundleRefused if it does not match its digest, GatewayUnreachable, NoSpace.
         """
         part = file.with_name(f"{file.name}.part")
         resumed = _size(part) > 0
@@ -86,7 +86,7 @@ class Remote:
             files.delete(part)
             if not resumed:
                 raise BundleRefused(f"blob {wanted.digest}: its content does not have this digest")
-            # Half a file that outlived a crash may be torn: only a whole download can be blamed.
+            # A partial file left by a crash may be torn: only a complete download can be blamed.
             self._fetch(wanted, part)
             if _digest(part) != wanted.digest:
                 files.delete(part)
@@ -164,7 +164,7 @@ def _digest(file: Path) -> str:
 
 
 def file_digest(file: Path) -> str | None:
-    """Return a file's sha256, None where there is none."""
+    """Return a file's sha256, or None if it does not exist."""
     try:
         return _digest(file)
     except OSError:

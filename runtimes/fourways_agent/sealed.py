@@ -1,4 +1,4 @@
-"""A small JSON document in two checksummed copies, so that no single damaged file loses it.
+"""A small JSON document in two checksummed copies, so that one damaged file does not lose it.
 
 Each copy carries a generation and a sha256 over its content and the document's name. A reader takes
 the valid copy with the highest generation; a writer replaces the first copy, then the second. A
@@ -26,14 +26,14 @@ class SealedDocument:
         self._kind = file.name
 
     def read(self) -> dict[str, Any] | None:
-        """Return the document without its seal, None where neither copy is valid."""
+        """Return the document without its seal, or None if neither copy is valid."""
         newest = self._newest()
         if newest is None:
             return None
         return {name: it for name, it in newest.items() if name not in (_CHECKSUM, _GENERATION)}
 
     def write(self, document: Mapping[str, Any]) -> None:
-        """Replace both copies, each whole or not at all. Raises NoSpace."""
+        """Replace both copies, each atomically. Raises NoSpace."""
         newest = self._newest()
         generation = 1 if newest is None else int(newest.get(_GENERATION, 0)) + 1
         content = {**document, _GENERATION: generation}
@@ -42,7 +42,7 @@ class SealedDocument:
             files.write(copy, raw)
 
     def is_whole(self) -> bool:
-        """Tell whether both copies are valid and equal."""
+        """Return whether both copies are valid and equal."""
         first, second = (self._valid(copy) for copy in self._copies)
         return first is not None and first == second
 
@@ -55,7 +55,7 @@ class SealedDocument:
         valid = [found for copy in self._copies if (found := self._valid(copy)) is not None]
         if valid:
             return max(valid, key=lambda found: int(found[_GENERATION]))
-        # Agents before the checksums wrote one plain file. Once there are two, it is not accepted.
+        # Agents before the checksums wrote one plain file. It is not accepted once there are two.
         plain = _object(self._copies[0])
         unsealed = plain is not None and _CHECKSUM not in plain and not self._copies[1].exists()
         return plain if unsealed else None

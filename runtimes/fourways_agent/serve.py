@@ -1,8 +1,8 @@
-"""The agent's process: answers on the loopback address, and switches models without a gap.
+"""The agent's process: serves on the loopback address and switches models without downtime.
 
-Owns the life of the process and the change from one model to the next. Each bundle has a model
-server of its own, as in real-time mode, and a switch is one assignment: requests that came before
-are answered by the old model, those after by the new one.
+Owns the life of the process and the change from one model to the next. Each bundle has its own
+model server, as in real-time mode, and a switch is one assignment: the old model answers the
+requests that arrived before it, the new model those after it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger("fourways.agent")
 HOST = "127.0.0.1"
 MAX_ROWS = 256
 FAREWELL_SECONDS = 30.0
-"""How long a replaced model may need for the requests it has received."""
+"""Time that a replaced model has to finish the requests it has received."""
 
 
 def _no_model(request: Request) -> Response:
@@ -41,7 +41,7 @@ def _no_model(request: Request) -> Response:
 
 
 class Agent:
-    """One device's server."""
+    """The server of one device."""
 
     def __init__(self, store: Store, settings: DeviceSettings, every: float) -> None:
         self._store = store
@@ -52,7 +52,7 @@ class Agent:
         self.server = Server(_no_model)
 
     async def run(self, port: int) -> None:
-        """Serve until SIGTERM or SIGINT. Raises TemporaryFailure where the port is taken."""
+        """Serve until SIGTERM or SIGINT. Raises TemporaryFailure if the port is taken."""
         await listen(self.server, HOST, port)
         running = asyncio.ensure_future(run_until_signal(self.server, notice_seconds=0))
         await asyncio.sleep(0)
@@ -62,7 +62,7 @@ class Agent:
         done, _ = await asyncio.wait((running, updating), return_when=asyncio.FIRST_COMPLETED)
         updating.cancel()
         if updating in done:
-            await updating  # it never returns: it failed, and raises the cause
+            await updating  # it never returns normally: it failed, and raises the cause
         logger.info("stopped", extra={"all_answered": await running})
 
     async def _keep_updated(self) -> None:
@@ -72,11 +72,11 @@ class Agent:
             except AgentError as error:
                 logger.warning("not updated: %s", error, extra={"because": type(error).__name__})
             await self.refresh()
-            # Not all devices at the same moment.
+            # Jitter, so that not all devices poll at the same moment.
             await asyncio.sleep(self._every * random.uniform(0.9, 1.1))  # noqa: S311
 
     async def refresh(self) -> None:
-        """Switch to the model the pointer names, if another one answers."""
+        """Switch to the model the pointer names, if it is a different one."""
         try:
             state = await in_thread(lambda: restored(self._store), "state")
             if state.digest is None or state.digest == self._digest:
@@ -140,7 +140,7 @@ def _config(settings: DeviceSettings, loaded: LoadedBundle) -> ServerConfig:
             "namespace": "device",
             "name": settings.deployment,
             "model": {"uri": file.absolute().as_uri(), "version": loaded.bundle.version},
-            # The self-test has asked them already, with the bundle's own tolerance.
+            # The self-test has already scored them, with the bundle's own tolerance.
             "contract": loaded.contract.model_copy(update={"golden_vectors": None}).to_json(),
             "timeoutSeconds": 30,
         }
@@ -148,6 +148,6 @@ def _config(settings: DeviceSettings, loaded: LoadedBundle) -> ServerConfig:
 
 
 def run(store: Store, settings: DeviceSettings, port: int, every: float) -> None:
-    """Serve until told to stop. Raises TemporaryFailure where the port is taken."""
+    """Serve until a signal stops the process. Raises TemporaryFailure if the port is taken."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(Agent(store, settings, every).run(port))

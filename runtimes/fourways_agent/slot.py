@@ -1,10 +1,10 @@
-"""One slot: the files of one bundle, and the proof that they are genuine and whole.
+"""One slot: the files of one bundle, and the proof that they are genuine and complete.
 
-The documents (manifest, release, signature) are in the slot twice: as one file ``documents.json``,
-which is replaced at once and therefore always of one release, and as the folder ``signed`` with
-``signature.json`` beside it, which ``model_signing verify`` reads. Either is enough. The signature
-covers the manifest and the manifest names every file by its sha256; all of it is verified every
-time before a library opens any of the files.
+The documents (manifest, release, signature) are in the slot twice: in one file ``documents.json``,
+which is replaced atomically and therefore always belongs to one release, and in the folder
+``signed`` with ``signature.json`` beside it, which ``model_signing verify`` reads. Either is
+enough. The signature covers the manifest, and the manifest names every file by its sha256; all of
+it is verified each time before a library opens any of the files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DOCUMENTS_FILE = "documents.json"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle on this disk, every file of it verified."""
+    """A bundle on this disk with every file verified."""
 
     folder: Path
     digest: str
@@ -35,24 +35,26 @@ class Bundle:
     version: str
     variant: str
     agreement: float
-    """Share of golden vectors this device must answer as the original does."""
+    """Share of golden vectors on which this device must agree with the original model."""
 
     files: dict[str, Path]
 
 
 def file_of(slot: Path, name: str) -> Path:
-    """Return where a bundle's file is; ``name`` is one of the format's own."""
+    """Return the path of a bundle's file; ``name`` is one of those that the format defines."""
     return slot / "files" / name
 
 
 def is_whole(slot: Path, name: str, wanted: Descriptor) -> bool:
-    """Tell whether a file is there and is what the manifest names."""
+    """Return whether a file exists and matches the manifest."""
     return file_digest(file_of(slot, name)) == wanted.digest
 
 
 def write_documents(slot: Path, documents: Documents) -> None:
-    """Put a release's documents into a slot. Ended in between, the slot has one release's or the
-    other's, never a mixture that would be read. Raises NoSpace.
+    """Write a release's documents into a slot. Raises NoSpace.
+
+    If the process ends in between, a reader finds one release's documents or the other's, never a
+    mixture.
     """
     files.make_folder(slot / "signed")
     files.write(slot / DOCUMENTS_FILE, documents.encode())
@@ -62,14 +64,14 @@ def write_documents(slot: Path, documents: Documents) -> None:
 
 
 def holds_documents(slot: Path, documents: Documents) -> bool:
-    """Tell whether both copies in a slot are these documents."""
+    """Return whether both copies in a slot equal these documents."""
     return list(_documents(slot)) == [documents, documents]
 
 
 def verified_documents(slot: Path, keys: TrustedKeys) -> list[tuple[Documents, Release]]:
     """Return the documents in a slot that are signed by a trusted key, at most two.
 
-    Raises BundleRefused where there are none.
+    Raises BundleRefused if there are none.
     """
     found, fault = [], BundleRefused("the slot has no documents")
     for documents in _documents(slot):
@@ -94,9 +96,9 @@ def _documents(slot: Path) -> Iterator[Documents]:
 
 
 def open_bundle(slot: Path, keys: TrustedKeys, digest: str | None = None) -> Bundle:
-    """Verify the signature of a slot and every file. Raises BundleRefused.
+    """Verify the signature and every file of a slot. Raises BundleRefused.
 
-    ``digest`` is the bundle that is expected there; None: any that is signed.
+    ``digest`` is the bundle that is expected there; None accepts any signed bundle.
     """
     fault = None
     for documents, release in verified_documents(slot, keys):

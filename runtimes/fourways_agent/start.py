@@ -1,14 +1,16 @@
-"""The start of the model the pointer names, and when a new one is given up.
+"""Starts the model that the pointer names, and decides when a new one is rejected.
 
-A model that has answered before is simply loaded. A new one is started by one program at a time,
-under a lock; the others wait and share the outcome. Before it is loaded, the pointer says which
-process starts it, in which boot of the machine. A start that never ended is then judged by cause:
+A model that has served before is simply loaded. A new one is started by one program at a time,
+under a lock; the others wait and share the outcome. Before the model is loaded, the pointer records
+which process starts it, and in which boot of the machine. A start that never finished is then
+judged by its cause:
 
-* the interpreter left a note of a fatal signal (SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL): the
-  model crashed, and after :data:`MAX_CRASHES` of these it is given up;
-* the process is gone without a note: a power cut, a kill, the memory of the machine. That says
-  nothing about the model and never gives it up. Where it happens :data:`MAX_STARTS` times in one
-  boot, the model before answers until the machine boots again; without one, it is tried again.
+* The interpreter left a note of a fatal signal (SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL): the
+  model crashed, and after :data:`MAX_CRASHES` such crashes it is rejected.
+* The process is gone without a note: a power cut, a kill, or the machine ran out of memory. That
+  says nothing about the model and never rejects it. If it happens :data:`MAX_STARTS` times in one
+  boot, the previous model serves until the machine boots again; if there is no previous model, the
+  new one is tried again.
 """
 
 from __future__ import annotations
@@ -33,19 +35,19 @@ from .state import State, Store
 logger = logging.getLogger("fourways.agent")
 
 MAX_CRASHES = 3
-"""A new model that crashed or failed so often at its start is given up."""
+"""Crashes or failures at the start after which a new model is rejected."""
 
 MAX_STARTS = 3
-"""Starts without an end in one boot, after which the model before is preferred."""
+"""Unfinished starts in one boot after which the previous model is preferred."""
 
 LOCK_SECONDS = 300.0
-"""How long a program waits for another one to start a new model."""
+"""Maximum time a program waits for another one to start a new model."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """Return what identifies this boot of the machine; empty where the system does not say."""
+    """Return the ID of this boot of the machine; empty if the system has none."""
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except (OSError, ValueError):
@@ -53,11 +55,11 @@ def boot_id() -> str:
 
 
 def begun(state: State, *, crashed: bool, boot: str, pid: int) -> State:
-    """Return the state in which ``pid`` starts the new model, or in which it is given up.
+    """Return the state in which ``pid`` starts the new model, or in which it is rejected.
 
-    Called under the lock of starts: a ``pid`` in the state is of a process that is gone.
-    ``crashed``: that process left a note of a fatal signal. Where the start is not to be made in
-    this boot, ``pid`` is 0 in what is returned.
+    Called under the start lock: a ``pid`` in the state belongs to a process that is gone.
+    ``crashed``: that process left a note of a fatal signal. If the model must not be started in
+    this boot, ``pid`` is 0 in the returned state.
     """
     if state.slot is None or state.confirmed:
         return state
@@ -72,7 +74,7 @@ def begun(state: State, *, crashed: bool, boot: str, pid: int) -> State:
 
 
 def failed(state: State, error: Exception) -> State:
-    """Return the state after a start of the new model ended with an error of the model."""
+    """Return the state after the start of the new model failed with an error of the model."""
     if lacks_memory(error):
         return replace(state, pid=0)
     state = replace(state, pid=0, crashes=state.crashes + 1)
@@ -80,15 +82,15 @@ def failed(state: State, error: Exception) -> State:
 
 
 def is_damage(error: Exception) -> bool:
-    """Tell whether an error is about the files on this disk, and not about the model."""
+    """Return whether an error is about the files on this disk and not about the model."""
     return isinstance(error, BundleRefused) and not isinstance(error, ModelUnusable)
 
 
 def boot(store: Store, threads: int = 1) -> LoadedBundle:
-    """Start the model the pointer names, or the one before it.
+    """Start the model the pointer names, or the previous one.
 
     Raises:
-        NoModel: no model on this device answers.
+        NoModel: no model on this device works.
 
     """
     state = restored(store)
@@ -120,7 +122,7 @@ def _why_none(store: Store, state: State) -> str:
 
 
 def _start_new(store: Store, state: State, threads: int) -> LoadedBundle:
-    """Start a model that has not answered yet; one program at a time."""
+    """Start a model that has not served yet; one program at a time."""
     note = store.folder / "crash.txt"
     with _one_start_at_a_time(store):
         crashed = _taken(note)
@@ -155,7 +157,7 @@ def _first_answer(store: Store, state: State, note: Path, threads: int) -> Loade
             _keep(store, lambda now: _unless_switched(now, state, failed(now, fault)))
         return _way_back(store, state, fault, threads)
     except BaseException:
-        # Interrupted by the program around us: that says nothing about the model.
+        # The surrounding program interrupted the start: that says nothing about the model.
         ended = state.boots - 1
         _keep(store, lambda now: _unless_switched(now, state, replace(now, pid=0, boots=ended)))
         raise
@@ -164,12 +166,12 @@ def _first_answer(store: Store, state: State, note: Path, threads: int) -> Loade
 
 
 def _unless_switched(now: State, started: State, then: State) -> State:
-    """Return ``then``, unless another process has switched to another bundle meanwhile."""
+    """Return ``then``, unless another process has switched to another bundle in the meantime."""
     return then if (now.slot, now.digest) == (started.slot, started.digest) else now
 
 
 def _keep(store: Store, how: Callable[[State], State], state: State | None = None) -> State:
-    """Change the pointer; where the disk cannot be written, go on with what it would be."""
+    """Change the pointer; if the disk cannot be written, continue with the changed value."""
     try:
         return store.change(how)
     except NoSpace as error:
@@ -184,10 +186,10 @@ def _opened(store: Store, state: State, threads: int) -> LoadedBundle:
 
 
 def _way_back(store: Store, state: State, error: Exception, threads: int) -> LoadedBundle:
-    """Start another whole bundle of this disk.
+    """Start another complete bundle on this disk.
 
-    First the same one, where the folders of the slots were exchanged, then the one before, then any
-    that is signed.
+    Tries the same one first, in case the slot folders were exchanged, then the previous one, then
+    any that is signed.
     """
     faults = [str(error)]
     found = [
@@ -215,7 +217,7 @@ def _way_back(store: Store, state: State, error: Exception, threads: int) -> Loa
 
 @contextmanager
 def _one_start_at_a_time(store: Store) -> Iterator[None]:
-    """Hold the lock of starts. Raises NoModel where another program keeps it too long."""
+    """Hold the start lock. Raises NoModel if another program keeps it too long."""
     with ExitStack() as held:
         try:
             lock = files.locked(store.folder / "start.lock", wait=True, seconds=LOCK_SECONDS)
@@ -231,7 +233,7 @@ def _one_start_at_a_time(store: Store) -> Iterator[None]:
 
 @contextmanager
 def _crash_note(note: Path) -> Iterator[None]:
-    """Have the interpreter write down a fatal signal that ends the process meanwhile.
+    """Make the interpreter record a fatal signal that ends the process in the meantime.
 
     A program that has its own fault handler keeps it: its crashes leave no note here.
     """
@@ -253,10 +255,10 @@ def _crash_note(note: Path) -> Iterator[None]:
 
 
 def _taken(note: Path) -> bool:
-    """Tell whether the start before left a note, and delete it: it counts once.
+    """Return whether the previous start left a note, and delete it so that it counts once.
 
-    Deleted before the pointer is written: a power cut in between forgets a crash, and does not
-    count one twice.
+    It is deleted before the pointer is written: a power cut in between loses a crash instead of
+    counting it twice.
     """
     try:
         crashed = note.read_bytes().startswith(b"Fatal Python error")

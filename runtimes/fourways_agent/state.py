@@ -1,9 +1,9 @@
-"""What a device remembers: which of its two slots answers, and what it must not fetch again.
+"""What a device remembers: which of its two slots is active, and what it must not fetch again.
 
 Owns the state folder and every change of the pointer. Pointer and settings are kept in two
-checksummed copies each, and both can be made again: the pointer from the signed slots, the highest
-sequence from ``newest.json`` and the slots (:mod:`fourways_agent.recovery`). A slot is written only
-while the pointer names neither it nor (as what to fall back to) its content.
+checksummed copies each. The pointer can be rebuilt from the signed slots, the highest sequence from
+``newest.json`` and the slots (:mod:`fourways_agent.recovery`). A slot is written only while the
+pointer names it neither as active nor as the fallback.
 
 ::
 
@@ -12,7 +12,7 @@ while the pointer names neither it nor (as what to fall back to) its content.
     STATE/newest.json      the signed documents of the newest release this device has verified
     STATE/slots/a, b/      documents.json, signed/, signature.json, files/
     STATE/crash.txt        how the process crashed while it started a new model
-    STATE/features.sqlite  extra inputs as the gateway last gave them
+    STATE/features.sqlite  device features as the gateway last returned them
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class GivenUp:
 
     digest: str
     sequence: int
-    """The release it was given up as: a newer release of the same bundle is tried again."""
+    """The release that was rejected: a newer release of the same bundle is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,58 +48,58 @@ class State:
     """The pointer."""
 
     slot: str | None = None
-    """The slot that answers."""
+    """The active slot."""
 
     digest: str | None = None
     """Digest of its model manifest."""
 
     confirmed: bool = False
-    """Whether it has answered since it was switched to."""
+    """Whether it has served since the switch to it."""
 
     crashes: int = 0
-    """Starts of it, not confirmed yet, that the model itself has ended."""
+    """Starts of it, not confirmed yet, that ended because of the model."""
 
     boots: int = 0
-    """Starts of it, not confirmed yet, in this boot of the machine: whatever ended them."""
+    """Starts of it, not confirmed yet, in this boot of the machine, however they ended."""
 
     boot_id: str = ""
-    """The boot of the machine ``boots`` is about."""
+    """The boot of the machine that ``boots`` counts for."""
 
     pid: int = 0
-    """The process that is starting it, or was when it ended; 0: none."""
+    """The process that is starting it, or was when it ended; 0 if none."""
 
     previous_slot: str | None = None
-    """What to fall back to; None while that slot is written."""
+    """The slot to fall back to; None while that slot is being written."""
 
     previous_digest: str | None = None
     sequence: int = -1
-    """Highest release verified: no older one is accepted."""
+    """Highest verified release: older ones are rejected."""
 
     accepted: str | None = None
     """Digest of the manifest of that release."""
 
     namespace: str = ""
-    """Namespace of that release; once known, bundles of no other are accepted."""
+    """Namespace of that release; once known, bundles of other namespaces are rejected."""
 
     verified: str | None = None
-    """Digest of the signature manifest that was verified last."""
+    """Digest of the last verified signature manifest."""
 
     bad: tuple[GivenUp, ...] = ()
     """Bundles that do not work on this device."""
 
     def gave_up(self, digest: str) -> bool:
-        """Tell whether a bundle is known not to work here."""
+        """Return whether a bundle is known not to work here."""
         return any(it.digest == digest for it in self.bad)
 
     def given_up(self, digest: str) -> State:
-        """Return the state that remembers a bundle as one that does not work."""
+        """Return the state that records a bundle as unusable."""
         others = (it for it in self.bad if it.digest != digest)
         return replace(self, bad=(*others, GivenUp(digest, self.sequence))[-_REMEMBERED:])
 
     def seen(self, sequence: int, manifest: str, namespace: str) -> State:
         """Return the state after a release was verified; an older one changes nothing.
 
-        A newer release of a bundle that was given up clears that.
+        A newer release of a rejected bundle lifts the rejection.
         """
         if sequence < self.sequence:
             return self
@@ -113,7 +113,7 @@ class State:
         )
 
     def pointed(self, slot: str, digest: str) -> State:
-        """Return the state after a switch: the slot before is what to fall back to."""
+        """Return the state after a switch: the previous slot becomes the fallback."""
         return replace(
             self._not_started(),
             slot=slot,
@@ -124,11 +124,11 @@ class State:
         )
 
     def answered(self) -> State:
-        """Return the state after a new model has answered."""
+        """Return the state after a new model has served."""
         return replace(self._not_started(), confirmed=True)
 
     def fallen_back(self, *, bad: bool) -> State:
-        """Return the state that points to the slot before.
+        """Return the state that points to the previous slot.
 
         ``bad``: this bundle does not work here. Otherwise it may be fetched again.
         """
@@ -144,7 +144,7 @@ class State:
         )
 
     def without_slots(self) -> State:
-        """Return the state that points to no slot and remembers everything else."""
+        """Return the state that points to no slot and keeps everything else."""
         return replace(
             self._not_started(),
             slot=None,
@@ -163,7 +163,7 @@ class State:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> State:
-        """Read a pointer, of an older agent too. Raises TypeError, ValueError."""
+        """Read a pointer, also one of an older agent. Raises TypeError, ValueError."""
         known = {it.name: found[it.name] for it in fields(cls) if it.name in found}
         sequence = int(known.get("sequence", -1))
         known["bad"] = tuple(
@@ -184,18 +184,18 @@ class DeviceSettings:
     deployment: str
     target: str
     key: str
-    """File with the public keys, PEM."""
+    """Path of the file with the public keys, PEM."""
 
     namespace: str = ""
-    """Namespace of the deployment; empty: the one of the first release."""
+    """Namespace of the deployment; empty: that of the first release."""
 
     key_pem: str = ""
-    """Content of that file when it was last read, for when it cannot be."""
+    """Content of that file when it was last read, for when it is unreadable."""
 
     def read_keys(self) -> tuple[TrustedKeys, str]:
-        """Return the keys and their PEM; the remembered ones where the file is unusable.
+        """Return the keys and their PEM; the remembered ones if the file is unusable.
 
-        Raises AgentConfigError where neither can be read.
+        Raises AgentConfigError if neither can be read.
         """
         try:
             pem = Path(self.key).read_text("ascii")
@@ -225,7 +225,7 @@ class Store:
         self._newest = folder / "newest.json"
 
     def prepare(self) -> None:
-        """Make the folder. Raises NoSpace."""
+        """Create the folder. Raises NoSpace."""
         files.make_folder(self.folder)
 
     def slot(self, name: str) -> Path:
@@ -233,14 +233,14 @@ class Store:
         return self.folder / "slots" / name
 
     def read(self) -> State:
-        """Return the pointer; that of a new device where neither copy is valid."""
+        """Return the pointer; that of a new device if neither copy is valid."""
         try:
             return State.from_json(self._state.read() or {})
         except (TypeError, ValueError):
             return State()
 
     def mark(self) -> tuple[int, int]:
-        """Return what changes when the pointer does, at the cost of one ``stat``."""
+        """Return a value that changes with the pointer, at the cost of one ``stat``."""
         try:
             status = self._file.stat()
         except OSError:
@@ -248,7 +248,7 @@ class Store:
         return status.st_ino, status.st_mtime_ns
 
     def change(self, how: Callable[[State], State]) -> State:
-        """Replace the pointer by what ``how`` makes of it; return that. Raises NoSpace."""
+        """Replace the pointer with the result of ``how`` and return it. Raises NoSpace."""
         with files.locked(self.folder / "state.lock", wait=True):
             old = self.read()
             new = how(old)
@@ -257,7 +257,7 @@ class Store:
             return new
 
     def settings(self) -> DeviceSettings | None:
-        """Return the settings last given, None where there are none."""
+        """Return the last given settings, or None."""
         found = self._settings.read() or {}
         known = {it.name: found[it.name] for it in fields(DeviceSettings) if it.name in found}
         try:
@@ -267,12 +267,12 @@ class Store:
         return settings if all(isinstance(it, str) for it in known.values()) else None
 
     def remember(self, settings: DeviceSettings) -> None:
-        """Keep the settings, for commands that are given fewer options."""
+        """Save the settings, for commands that are given fewer options."""
         if settings != self.settings() or not self._settings.is_whole():
             self._settings.write(asdict(settings))
 
     def needs_settings(self) -> DeviceSettings:
-        """Return the settings. Raises AgentConfigError where there are none."""
+        """Return the settings. Raises AgentConfigError if there are none."""
         settings = self.settings()
         if settings is None:
             raise AgentConfigError(
@@ -282,14 +282,14 @@ class Store:
         return settings
 
     def newest(self) -> Documents | None:
-        """Return the documents of the newest release verified, not verified again here."""
+        """Return the documents of the newest verified release, without verifying them again."""
         try:
             return Documents.decode(self._newest.read_bytes())
         except (OSError, MalformedBundle):
             return None
 
     def keep_newest(self, documents: Documents) -> None:
-        """Keep the documents of the newest release verified: they prove its sequence."""
+        """Save the documents of the newest verified release: they prove its sequence."""
         if self.newest() != documents:
             files.write(self._newest, documents.encode())
 

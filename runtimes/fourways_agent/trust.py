@@ -1,8 +1,8 @@
 """What a device trusts: bundles whose documents are signed by one of its keys.
 
 The signature is a Sigstore bundle (v0.3) with a DSSE envelope around an in-toto statement, as
-model-signing writes it; ``model_signing verify key`` accepts exactly what is accepted here. It is
-verified before every start and every update, so the verifier is small: model-signing takes more
+model-signing writes it; ``model_signing verify key`` accepts exactly what this module accepts. It
+is verified before every start and every update, so the verifier is small: model-signing takes more
 than a second and 60 MB to import (docs/decisions/2026-11-29-what-a-device-remembers.md).
 
 Sources: https://github.com/secure-systems-lab/dsse/blob/v1.0.0/protocol.md,
@@ -36,7 +36,7 @@ _MOST_KEYS = 16
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """The small documents of one release, byte for byte as they were published."""
+    """The small documents of one release, byte for byte as published."""
 
     manifest: bytes
     release: bytes
@@ -48,7 +48,7 @@ class Documents:
         return layout.digest_of(self.manifest)
 
     def encode(self) -> bytes:
-        """Return the documents as one file."""
+        """Encode the documents as one file."""
         return layout.encode(
             {
                 name: base64.b64encode(getattr(self, name)).decode()
@@ -58,7 +58,7 @@ class Documents:
 
     @classmethod
     def decode(cls, raw: bytes) -> Documents:
-        """Read what :meth:`encode` has written. Raises MalformedBundle."""
+        """Decode the output of :meth:`encode`. Raises MalformedBundle."""
         found = layout.loads(raw)
         try:
             return cls(
@@ -72,7 +72,7 @@ class Documents:
 
 
 class TrustedKeys:
-    """The public keys bundles may be signed with: any one of them suffices."""
+    """The trusted public keys: a bundle must be signed with any one of them."""
 
     def __init__(self, keys: Sequence[EllipticCurvePublicKey]) -> None:
         self._keys = tuple(keys)
@@ -103,10 +103,10 @@ class TrustedKeys:
         return cls(keys)
 
     def verify(self, documents: Documents) -> Release:
-        """Return the release the documents sign. Raises BundleRefused.
+        """Return the release that the documents sign. Raises BundleRefused.
 
-        The signature must be of one of the keys, over exactly this manifest and this release, and
-        the release must be about this manifest.
+        The signature must be by one of the keys, over exactly this manifest and this release, and
+        the release must refer to this manifest.
         """
         try:
             resources = _resources(self._payload(documents.signature))
@@ -127,7 +127,7 @@ class TrustedKeys:
         return release
 
     def _payload(self, raw: bytes) -> bytes:
-        """Return the signed bytes. Raises BundleRefused where no key has signed them."""
+        """Return the signed bytes. Raises BundleRefused if none of the keys has signed them."""
         bundle: dict[str, Any] = json.loads(raw)
         if bundle["mediaType"] != layout.SIGSTORE:
             raise ValueError

@@ -1,11 +1,11 @@
-"""One update: from what the gateway publishes to a new slot, or nothing changes.
+"""One update: from what the gateway publishes to a new slot, all or nothing.
 
-Owns the order, which is the safety of it: small documents, then their signature, then whether this
-release is for this device and not an older one (its sequence is remembered even where nothing else
-is to be done), then room on the disk, then the files into the slot nobody uses, each held to its
-digest, then the model's answers in a process of its own; and only then the pointer. Ended at any
-moment, the device has a whole old model or a whole new one; the next update continues with what was
-fetched.
+Owns the order of the steps, which makes an update safe: fetch the small documents; verify their
+signature; check that the release is for this device and not an older one (its sequence is
+remembered even if nothing else needs to be done); check the free disk space; fetch the files into
+the unused slot, each verified by its digest; test the model in a separate process; and only then
+change the pointer. Whenever the process ends, the device has a complete old model or a complete new
+one, and the next update continues with the files fetched so far.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .trust import Documents, TrustedKeys
 logger = logging.getLogger("fourways.agent")
 
 SPARE_BYTES = 16 * 2**20
-"""Room left on the disk for everything else."""
+"""Disk space to leave free for everything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class UpdateResult:
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """What is published, its signature verified."""
+    """The published bundle, with its signature verified."""
 
     documents: Documents
     release: Release
@@ -60,10 +60,10 @@ class _Offer:
 
 
 def update(store: Store, settings: DeviceSettings) -> UpdateResult:
-    """Bring this device to what is published.
+    """Update this device to the published bundle.
 
     Raises:
-        BundleRefused: what is published is not genuine, not for this device, older, or unusable.
+        BundleRefused: the published bundle is not genuine, not for this device, older, or unusable.
         TemporaryFailure: the gateway, the disk or another update is not ready.
 
     """
@@ -99,12 +99,12 @@ def _remembered(store: Store, keys: TrustedKeys) -> State:
     """Return the pointer, with the highest sequence that any signed document here proves."""
     state, newest = restored(store), newest_release(store, keys)
     if newest is None or newest.sequence <= state.sequence:
-        return store.change(lambda now: now)  # makes a damaged copy whole
+        return store.change(lambda now: now)  # repairs a damaged copy
     return store.change(lambda now: now.seen(newest.sequence, newest.manifest, newest.namespace))
 
 
 def _is_done(state: State, published: layout.PublishedBundle) -> bool:
-    """Tell whether nothing is to be done for a release that was verified before.
+    """Return whether a release that was verified before needs no further work.
 
     Raises ModelUnusable for one that does not work here.
     """
@@ -127,7 +127,7 @@ def _verified(
     published: layout.PublishedBundle,
     state: State,
 ) -> _Offer:
-    """Fetch the small documents and verify them: signature, receiver, order.
+    """Fetch the small documents and verify their signature, target and order.
 
     Raises MalformedBundle, BundleRefused, TemporaryFailure.
     """
@@ -137,7 +137,7 @@ def _verified(
     signature = remote.blob(where)
     documents = Documents(raw, remote.blob(release_at), signature)
     release = keys.verify(documents)
-    # Only from here on is anything believed.
+    # Nothing is trusted before this point.
     _check_receiver(release, settings, state)
     sequence = release.sequence
     older = sequence < state.sequence and digest != state.digest
@@ -151,7 +151,7 @@ def _verified(
 
 
 def _check_receiver(release: Release, settings: DeviceSettings, state: State) -> None:
-    """Refuse a bundle that is for other devices. Raises BundleRefused."""
+    """Reject a bundle that is for other devices. Raises BundleRefused."""
     if (release.deployment, release.target) != (settings.deployment, settings.target):
         raise BundleRefused(
             f"the bundle is for {release.target} of {release.deployment}, and this device is"
@@ -166,7 +166,7 @@ def _check_receiver(release: Release, settings: DeviceSettings, state: State) ->
 
 
 def _accepted(store: Store, offer: _Offer) -> State:
-    """Remember that this release was verified, before anything else is done with it."""
+    """Record that this release was verified, before anything else is done with it."""
     release = offer.release
 
     def seen(state: State) -> State:
@@ -181,18 +181,18 @@ def _accepted(store: Store, offer: _Offer) -> State:
 
 
 def _renew(store: Store, slot: Path, offer: _Offer) -> None:
-    """Put the newer documents of the bundle that answers into its slot."""
+    """Write the newer documents of the active bundle into its slot."""
     newest = offer.release.sequence >= store.read().sequence
     if newest and not holds_documents(slot, offer.documents):
         write_documents(slot, offer.documents)
 
 
 def _repair(store: Store, state: State, keys: TrustedKeys) -> None:
-    """Make both copies of the documents in the slot that answers whole again."""
+    """Repair both copies of the documents in the active slot."""
     if state.slot is None:
         return
     slot = store.slot(state.slot)
-    with suppress(BundleRefused):  # a start notices that, and points elsewhere
+    with suppress(BundleRefused):  # the next start notices that and uses another slot
         ours = [it for it in verified_documents(slot, keys) if it[0].digest == state.digest]
         newest = max(ours, key=lambda it: it[1].sequence, default=None)
         if newest is not None and not holds_documents(slot, newest[0]):
@@ -200,9 +200,9 @@ def _repair(store: Store, state: State, keys: TrustedKeys) -> None:
 
 
 def _settled(store: Store) -> State:
-    """Return the pointer once its model has answered: until then the other slot is the way back.
+    """Return the pointer once its model has served: until then the other slot is the fallback.
 
-    A new model that does not come to an answer is left for the one before it.
+    If a new model does not get to serve, the previous one replaces it.
     """
     for _ in range(MAX_CRASHES + 1):
         state = store.read()
@@ -224,11 +224,11 @@ def _settled(store: Store) -> State:
 
 
 def _fetch(remote: Remote, offer: _Offer, store: Store, slot: Path) -> None:
-    """Bring the bundle's files into the slot; those that are there already are kept."""
+    """Fetch the bundle's files into the slot; those that are there already are kept."""
     wanted = {name: it for name, it in offer.files.items() if not is_whole(slot, name, it)}
     kept = {f"{name}.part" for name in wanted} | (offer.files.keys() - wanted.keys())
     leftovers = _files_but(slot / "files", kept)
-    # Before the slot stops being the way back: a full disk costs nothing.
+    # Check before the slot stops being the fallback: a full disk must cost nothing.
     _check_room(store, wanted, leftovers)
     store.change(lambda state: replace(state, previous_slot=None, previous_digest=None))
     files.make_folder(slot / "files")
@@ -239,7 +239,7 @@ def _fetch(remote: Remote, offer: _Offer, store: Store, slot: Path) -> None:
             remote.download(descriptor, file_of(slot, name))
         write_documents(slot, offer.documents)
     except NoSpace:
-        files.delete(slot)  # the device needs the room more than half a bundle
+        files.delete(slot)  # the device needs the space more than half a bundle
         raise
 
 
@@ -248,7 +248,7 @@ def _files_but(folder: Path, kept: set[str]) -> list[Path]:
 
 
 def _check_room(store: Store, wanted: Mapping[str, Descriptor], leftovers: list[Path]) -> None:
-    """Raise NoSpace where the files do not fit, with what is deleted for them."""
+    """Raise NoSpace if the files do not fit, counting the space that the leftovers free."""
     needed = sum(it.size for it in wanted.values()) + SPARE_BYTES
     free = files.free_bytes(store.folder) + sum(it.lstat().st_size for it in leftovers)
     if free < needed:

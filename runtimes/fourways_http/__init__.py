@@ -1,9 +1,9 @@
 """The HTTP layer under the gateway and the model server: asyncio.Protocol on httptools.
 
-Owns sockets, limits, time-outs, order of answers, draining and routing; and, for the gateway, the
-pooled connections to other servers. Knows nothing of models,
-stores or the Open Inference Protocol. httptools parses; nothing here reads HTTP by hand. Why not
-a framework: measured, an empty handler on this stack answers several times as many requests.
+Owns sockets, limits, timeouts, response order, draining and routing; and, for the gateway, the
+pooled connections to other servers. Knows nothing about models, stores or the Open Inference
+Protocol. httptools does all the parsing; no code here parses HTTP by hand. Why not a framework: in
+a benchmark, an empty handler on this stack serves several times as many requests.
 """
 
 from .client import Origin, Pool, TooManyWaiting

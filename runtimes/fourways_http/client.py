@@ -1,13 +1,14 @@
-"""Asking another server: pooled connections to one origin, one request at a time on each.
+"""HTTP client: pooled connections to one origin, one request at a time on each.
 
-Owns connecting, waiting for a free connection, time-outs and the second try on a connection the
-server had closed meanwhile. Waiting is bounded by time: a request that, as connections have become
-free lately, would not get one in time is refused when it comes; one that waited tells the server
-how much time is left (``X-Request-Timeout``); and one nobody waits for any more is given up. The
-prediction plane's hot path: no task, no timer and no coroutine a request, as on the serving side.
-A request is sent again only where its pooled connection ends at once: one that ended its server (a
-model hangs or crashes over it) is not passed to the next one. Requests must be idempotent: whether
-one that is sent again was seen the first time, nobody knows.
+Owns connecting, waiting for a free connection, timeouts, and the retry when the server had already
+closed a pooled connection. Waiting is bounded by time: a request that, judging by how fast
+connections have become free lately, would not get one in time is rejected on arrival; one that
+waited tells the server how much time is left (``X-Request-Timeout``); and one whose caller has gone
+is dropped. This is the hot path of the prediction plane: no task, timer or coroutine per request,
+as on the server side. A request is resent only if its pooled connection ends at once: a request
+that ended its server (a model that hangs or crashes on it) is not passed to the next one. Requests
+must be idempotent, because the client cannot know whether the server saw a resent request the first
+time.
 """
 
 from __future__ import annotations
@@ -27,34 +28,34 @@ from .exchange import ClientError, Exchange, Job, OriginAnswer, OriginUnreachabl
 T = TypeVar("T")
 
 CONNECTIONS = 64
-"""Open connections to one origin, at the most."""
+"""Maximum open connections to one origin."""
 
 MAX_WAITING = 8192
-"""Requests that wait for a connection, at most; time bounds them long before."""
+"""Maximum requests that wait for a connection; time limits them long before."""
 
 _WEIGHT = 0.1
-"""Of the newest of the times between two connections that became free."""
+"""Weight of the newest sample in the average time between two connections becoming free."""
 
 LIFETIME_SECONDS = 60.0
-"""A connection older than this is replaced: so servers that were added get their share."""
+"""A connection older than this is replaced, so that new servers get their share."""
 
 IDLE_SECONDS = 30.0
-"""A connection unused for so long is closed, before the server does it."""
+"""A connection idle for this long is closed, before the server does it."""
 
 CONNECT_SECONDS = 1.0
-"""For connecting to one address."""
+"""Timeout for connecting to one address."""
 
 _ADDRESSES = 3
 _FAST, _SLOW = 0.05, 5.0
 
 
 class TooManyWaiting(ClientError):
-    """All connections are taken, and as many requests wait as may."""
+    """All connections are busy, and the maximum number of requests is waiting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A server's address taken apart. ``prefix`` comes before each target."""
+    """A server's parsed address. ``prefix`` is prepended to each target."""
 
     host: str
     port: int
@@ -64,7 +65,7 @@ class Origin:
 
     @classmethod
     def parse(cls, url: str) -> Origin:
-        """Take an http or https URL apart. Raises ValueError."""
+        """Parse an http or https URL. Raises ValueError."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("not an http or https URL")
@@ -88,9 +89,9 @@ class Pool:
         lifetime_seconds: float = LIFETIME_SECONDS,
         slack_seconds: float = 0.0,
     ) -> None:
-        """``explain`` makes of a failure what the future of a request fails with.
+        """Create an empty pool; ``explain`` converts a ClientError to the future's exception.
 
-        ``slack_seconds`` of a time-out are for the way: the server is told to take less.
+        ``slack_seconds`` of a timeout are reserved for the network: the server is given less.
         """
         self.loop = asyncio.get_running_loop()
         self.explain = explain
@@ -102,7 +103,7 @@ class Pool:
         self._max_waiting = max_waiting
         self._lifetime = lifetime_seconds
         self._slack = slack_seconds
-        self._gap = 0.0  # between two connections that become free while requests wait
+        self._gap = 0.0  # average time between connections becoming free while requests wait
         self._freed_at = 0.0
         self._tls = ssl.create_default_context() if origin.secure else None
         self._open: set[Exchange] = set()
@@ -110,19 +111,19 @@ class Pool:
         self._waiting: deque[Job] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
-        self._active = False  # something was asked since the last sweep
+        self._active = False  # a request was sent since the last sweep
         self._fast = False
         self._closed = False
         self._tick = max(0.01, min(_FAST, timeout_seconds / 10))
 
     @property
     def busy(self) -> int:
-        """Requests under way or waiting."""
+        """Number of requests in flight or waiting."""
         return len(self._open) - len(self._idle) + len(self._waiting)
 
     @property
     def connections(self) -> int:
-        """Open connections."""
+        """Number of open connections."""
         return len(self._open)
 
     def ask(
@@ -134,11 +135,11 @@ class Pool:
         then: Callable[[OriginAnswer], T],
         timeout: float | None = None,
     ) -> asyncio.Future[T]:
-        """Ask, and return what ``then`` makes of the answer.
+        """Send a request; the returned future holds the result of ``then`` for the response.
 
-        ``headers`` are whole lines without line end. ``timeout`` (s) is the client's own, where it
-        is shorter. Raises what a failure is explained as where too many wait already. To give a
-        request up, cancel the future.
+        ``headers`` are whole lines without line end. ``timeout`` (s) is the client's own, if it is
+        shorter. Raises the explained exception if too many requests are waiting already. Cancel the
+        future to abandon the request.
         """
         origin = self._origin
         lines = [
@@ -176,7 +177,7 @@ class Pool:
         return future
 
     async def close(self) -> None:
-        """Give up what is under way, and let go of all connections."""
+        """Abandon the requests in flight and close all connections."""
         self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
@@ -188,10 +189,10 @@ class Pool:
         while self._waiting:
             self._fail(self._waiting.popleft(), OriginUnreachable())
 
-    # ---- what exchanges tell
+    # ---- callbacks of exchanges
 
     def release(self, exchange: Exchange) -> None:
-        """Take back a connection that is free; the request waiting longest gets it."""
+        """Take back a free connection; the request that has waited longest gets it."""
         now = self.loop.time()
         if self._waiting:
             if self._freed_at:
@@ -211,7 +212,7 @@ class Pool:
             self._idle.append(exchange)
 
     def _next(self, now: float) -> Job | None:
-        """Return the request waiting longest that somebody still waits for and has time for."""
+        """Return the longest-waiting request that has a caller and time left."""
         while self._waiting:
             job = self._waiting.popleft()
             left = job.deadline - self._slack - now
@@ -235,7 +236,7 @@ class Pool:
             self._connect()
 
     def again(self, job: Job) -> None:
-        """Ask once more on a new connection: the server had closed the pooled one.
+        """Resend a request on a new connection: the server had closed the pooled one.
 
         It has most likely closed the others too.
         """
@@ -249,7 +250,7 @@ class Pool:
     # ---- connections
 
     def _take(self) -> Exchange | None:
-        """Return the connection idle longest: so every server behind the name is asked."""
+        """Return the connection idle longest, so that all servers behind the name are used."""
         while self._idle:
             exchange = self._idle.popleft()
             if not exchange.closing and self.loop.time() <= exchange.expires:
@@ -258,7 +259,7 @@ class Pool:
         return None
 
     def _connect(self) -> None:
-        """Open as many connections as there are requests waiting for one."""
+        """Open one connection per waiting request."""
         if self._closed:
             return
         wanted = min(len(self._waiting), self._most - len(self._open)) - len(self._connecting)
@@ -273,7 +274,7 @@ class Pool:
             self._connect()
 
     async def _connect_once(self) -> None:
-        """Connect for the request waiting longest, or fail it."""
+        """Connect for the request that has waited longest, or fail it."""
         try:
             exchange = await self._opened()
         except (OSError, TimeoutError) as error:
@@ -288,7 +289,7 @@ class Pool:
             self.release(exchange)
 
     async def _opened(self) -> Exchange:
-        """Connect to one of the name's addresses, in no particular order: they share the load."""
+        """Connect to one of the name's addresses, in random order to spread the load."""
         origin, loop = self._origin, self.loop
         found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(info[4][0] for info in found))
@@ -315,7 +316,7 @@ class Pool:
         if not future.done():
             future.set_exception(self.explain(error))
 
-    # ---- time
+    # ---- timeouts
 
     def _hasten(self) -> None:
         self._fast = True
@@ -324,12 +325,12 @@ class Pool:
         self._sweep = self.loop.call_later(self._tick, self._look)
 
     def _look(self) -> None:
-        """End what takes too long; close what is idle too long. One timer for all requests."""
+        """Abort what takes too long; close idle connections. One timer serves all requests."""
         now = self.loop.time()
         for exchange in [e for e in self._open if e.job is not None]:
             job = exchange.job
             if job is not None and (job.deadline < now or job.future.cancelled()):
-                exchange.abort(TimedOut())  # its end is how the server learns of it
+                exchange.abort(TimedOut())  # closing the connection is how the server learns of it
         for _ in range(len(self._waiting)):
             job = self._waiting.popleft()
             if job.deadline < now:
@@ -351,7 +352,7 @@ class Pool:
 
 
 def _without_timeout(head: bytes) -> bytes:
-    """Return a head without its last empty line and without the time-out a client gave."""
+    """Return a head without its final empty line and without the client's timeout header."""
     start = head.rfind(b"\r\nx-request-timeout: ")
     if start < 0:
         return head[:-2]

@@ -1,7 +1,7 @@
-"""One connection to another server: a request out, its answer back, and who is told.
+"""One connection to another server: sends a request and delivers its response.
 
-Owns the parser and the limits of an answer. What happens to the connection before and after is the
-pool's business.
+Owns the parser and the limits of a response. The pool manages the connection before and after the
+exchange.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, Protocol, cast
 import httptools
 
 MAX_ANSWER_BYTES = 64 * 2**20
-"""Body of an answer; beyond: the connection is cut."""
+"""Maximum body of a response; beyond: the connection is closed."""
 
 MAX_HEADER_BYTES = 64 * 1024
-"""All header names and values of an answer, trailers too."""
+"""Maximum total of header names and values of a response, trailers included."""
 
 CLOSED_BEFORE_SECONDS = 0.5
-"""A pooled connection that ends within so many seconds of a request had been closed before it."""
+"""If a pooled connection ends within this time after a request, it had been closed before it."""
 
 _JOIN = 16 * 1024
 _HEADER_COST = 32
@@ -38,31 +38,31 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-"""Headers that are about one connection, and the length, which is told anew."""
+"""Headers that apply to one connection, and the length, which is set anew."""
 
 
 class ClientError(Exception):
-    """Why there is no answer; ``str()`` may name our side's error, never the other's words."""
+    """Why there is no response; ``str()`` may name a local error, never the server's text."""
 
 
 class OriginUnreachable(ClientError):
-    """No connection: refused, no such name, no route."""
+    """No connection: refused, unknown host name, no route."""
 
 
 class TimedOut(ClientError):
-    """The answer did not come in time."""
+    """The response did not arrive in time."""
 
 
 class BrokenOff(ClientError):
-    """The connection ended before the answer did, or what came was no HTTP."""
+    """The connection ended before the response did, or the data was not HTTP."""
 
 
 class TooLarge(ClientError):
-    """The answer is larger than allowed."""
+    """The response is larger than allowed."""
 
 
 class OriginAnswer:
-    """An answer, whole. Header names are lower case; none is of one connection only."""
+    """A complete response. Header names are lower case; hop-by-hop headers are removed."""
 
     __slots__ = ("body", "content_type", "headers", "status")
 
@@ -76,7 +76,7 @@ class OriginAnswer:
 
 
 class Job:
-    """A request, and where its answer goes."""
+    """A request, and the destination of its response."""
 
     __slots__ = ("body", "deadline", "future", "head", "retried", "then", "waits")
 
@@ -94,27 +94,27 @@ class Job:
         self.then = then
         self.deadline = deadline
         self.retried = False
-        self.waits = False  # for a connection, and not only for a moment
+        self.waits = False  # for a connection, for longer than a moment
 
 
 class ExchangeOwner(Protocol):
-    """Who opened a connection, as the connection sees it: the pool."""
+    """The owner of a connection, as the connection sees it: the pool."""
 
     explain: Callable[[ClientError], Exception]
-    """Turns why there is no answer into the exception that the caller gets."""
+    """Converts the cause of a missing response to the exception that the caller gets."""
 
     def release(self, exchange: Exchange) -> None:
-        """Take back a connection that is free."""
+        """Take back a free connection."""
 
     def lost(self, exchange: Exchange) -> None:
         """Forget a connection that has ended."""
 
     def again(self, job: Job) -> None:
-        """Send a request once more, on a new connection."""
+        """Resend a request on a new connection."""
 
 
 class Exchange(asyncio.Protocol):
-    """The protocol of one connection. The methods named ``on_*`` are the parser's."""
+    """The protocol of one connection. The parser calls the methods named ``on_*``."""
 
     __slots__ = (
         "_chunks",
@@ -155,11 +155,11 @@ class Exchange(asyncio.Protocol):
         self._size = 0
         self._framed = self._headed = False
 
-    # ---- what the pool does with it
+    # ---- called by the pool
 
     @property
     def closing(self) -> bool:
-        """Whether nothing can be asked here any more."""
+        """Whether this connection accepts no more requests."""
         return self._transport.is_closing()
 
     def start(self, job: Job) -> None:
@@ -175,26 +175,26 @@ class Exchange(asyncio.Protocol):
             self._transport.writelines((job.head, body))
 
     def close(self) -> None:
-        """Close; nothing is under way."""
+        """Close the connection; no request is in flight."""
         self._transport.close()
 
     def abort(self, error: ClientError) -> None:
-        """Fail the request under way and end."""
+        """Fail the request in flight and close the connection."""
         job, self.job = self.job, None
         if job is not None and not job.future.done():
             job.future.set_exception(self._pool.explain(error))
         self._transport.abort()
 
-    # ---- the transport's side
+    # ---- called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; whoever asked is told from within."""
+        """Parse; the parser's callbacks notify the caller."""
         if self.job is None:
-            self._transport.abort()  # it speaks without being asked
+            self._transport.abort()  # the server sent data without a request
             return
         self._heard = True
         try:
@@ -207,7 +207,7 @@ class Exchange(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Settle what was under way: whole, to be tried again, or lost."""
+        """Settle the request in flight: complete, to be resent, or failed."""
         job, self.job = self.job, None
         if job is not None:
             if self._ends_here(exc):
@@ -220,23 +220,23 @@ class Exchange(asyncio.Protocol):
         self._pool.lost(self)
 
     def _was_closed_before(self) -> bool:
-        """Tell whether the server had closed this pooled connection before the request came.
+        """Return whether the server had closed this pooled connection before the request arrived.
 
-        That shows at once. A connection that ends later ended with a request at work: it may be
-        what ended the server, and must not end the next one.
+        That shows at once. A connection that ends later ended while the server worked on the
+        request: the request may have crashed the server, and must not crash the next one.
         """
         return (
             not self._heard and self._uses > 1 and monotonic() - self._sent <= CLOSED_BEFORE_SECONDS
         )
 
     def _ends_here(self, exc: Exception | None) -> bool:
-        """Tell whether the answer was one without a length, which ends with its connection."""
+        """Return whether the response had no length, so that it ends with its connection."""
         return exc is None and self._headed and not self._framed
 
-    # ---- the parser's side
+    # ---- called by the parser
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, unless it is about this connection only."""
+        """Store a header, unless it is a hop-by-hop header."""
         self._header_bytes += len(name) + len(value) + _HEADER_COST
         if self._header_bytes > MAX_HEADER_BYTES:
             raise BrokenOff
@@ -250,20 +250,20 @@ class Exchange(asyncio.Protocol):
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Note that the head is whole."""
+        """Record that the head is complete."""
         self._headed = True
 
     def on_body(self, body: bytes) -> None:
-        """Collect the body. One that comes in one piece is never copied."""
+        """Collect the body. One that arrives in one piece is never copied."""
         self._size += len(body)
         if self._size > MAX_ANSWER_BYTES:
             raise TooLarge
         self._chunks.append(body)
 
     def on_message_complete(self) -> None:
-        """Hand the answer over, and the connection back."""
+        """Deliver the response and return the connection."""
         if self._parser.get_status_code() < 200:
-            self._reset()  # an interim answer; the one meant follows
+            self._reset()  # an interim response; the final one follows
             return
         keep = self._parser.should_keep_alive()
         if self.job is None:

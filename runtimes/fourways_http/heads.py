@@ -1,8 +1,8 @@
-"""Heads of requests met before, by all their bytes, and what the parser made of them.
+"""A cache of request heads: their bytes, and the parser's result for them.
 
-A client sends the same head again and again. Where the same bytes come once more, in front of as
-many bytes of body as they announce, the parser would say the same of them: it need not be asked,
-which is most of what an HTTP request costs here. Whatever is not just so goes to the parser.
+A client sends the same head again and again. If the same bytes arrive again, followed by exactly as
+many body bytes as they declare, the parser's result would be the same, so it can be skipped;
+parsing is most of the cost of an HTTP request here. Everything else goes to the parser.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from .message import Request
 
 _MOST = 1024
-"""Heads kept: one client may send some dozens, by the lengths of its bodies."""
+"""Maximum cached heads: one client may send a few dozen, depending on its body lengths."""
 
 _MAX_BYTES = 1024
-"""Longer heads are not kept."""
+"""Longer heads are not cached."""
 
 _END = b"\r\n\r\n"
 _NOT_PLAIN = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"trailer"})
@@ -34,18 +34,18 @@ class KnownHead:
 
 
 class KnownHeads:
-    """The heads one server met lately."""
+    """The heads that one server received lately."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, KnownHead] = {}
         self._allowance = 0
 
     def allow(self, heads: int) -> None:
-        """Let so many more be learnt: where no head is like another, that must not cost much."""
+        """Allow this many more heads to be learned, to limit the cost if all heads differ."""
         self._allowance = heads
 
     def find(self, data: bytes) -> tuple[KnownHead, bytes] | None:
-        """Return the head and the body of ``data``, where it is one whole request like before."""
+        """Return head and body of ``data`` if it is one complete request with a known head."""
         end = data.find(_END, 0, _MAX_BYTES) + 4
         known = self._known.get(data[:end])
         if known is None or len(data) != end + known.length:
@@ -55,8 +55,8 @@ class KnownHeads:
     def learn(self, data: bytes, request: Request, plain: bool) -> None:
         """Remember the head of a request that was parsed from the beginning of ``data``.
 
-        Only where there can be no two opinions: ``data`` is this request and nothing else by its
-        Content-Length, and lines end in CRLF.
+        Only if there is no ambiguity: by its Content-Length, ``data`` is exactly this request, and
+        lines end in CRLF.
         """
         if self._allowance <= 0:
             return

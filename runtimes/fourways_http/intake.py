@@ -1,9 +1,8 @@
-"""From bytes to whole requests, within the limits.
+"""From bytes to complete requests, within the limits.
 
-Owns the parser and what a request looks like while it arrives. It must not know of answers or
-sockets. Bytes go in with :meth:`Intake.feed`; what they amount to (whole requests, clients that
-wait for an interim answer, a refusal) is taken out with :meth:`Intake.take`, in the order in which
-it came.
+Owns the parser and the state of a request while it arrives. It must not know about responses or
+sockets. Bytes go in with :meth:`Intake.feed`; the results (complete requests, clients that wait for
+an interim response, a refusal) are taken out with :meth:`Intake.take`, in order of arrival.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ from .message import HttpError, Request, echo_of
 from .state import ServerState
 
 IDLE, BEGUN, HEAD, BODY = 0, 1, 2, 3
-"""How far a request is: none has begun, its method, its head, its body and trailers."""
+"""Progress of a request: none has begun, its method, its head, its body and trailers."""
 
 _UPGRADE_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 _HEADER_COST = 32
-"""Bytes a header counts besides its own: many empty ones are not free."""
+"""Bytes counted per header on top of its own: many empty headers are not free."""
 
 
 class _Refused(Exception):
-    """Raised through the parser to stop it. The connection ends with the answer kept aside."""
+    """Raised through the parser to stop it. The connection ends with the stored response."""
 
 
 class Arrival:
-    """What the bytes of a client amount to, and how many bytes of body it holds on account.
+    """One result of parsing a client's bytes, and the number of its buffered body bytes.
 
-    A request; or a refusal, after which nothing is read; or neither, where a client waits to be
-    told that its body is welcome.
+    A request; or a refusal, after which nothing is read; or neither, if a client waits for ``100
+    Continue`` before it sends its body.
     """
 
     __slots__ = ("held", "keep", "plain", "refusal", "request")
@@ -46,14 +45,14 @@ class Arrival:
         refusal: HttpError | None = None,
     ) -> None:
         self.request = request
-        self.keep = keep  # the connection stays open behind the answer
-        self.plain = plain  # nothing needs saying about the connection
+        self.keep = keep  # the connection stays open after the response
+        self.plain = plain  # the response needs no Connection header
         self.held = held
         self.refusal = refusal
 
 
 class Intake:
-    """The receiving half of a connection. The methods named ``on_*`` are the parser's."""
+    """The receiving half of a connection. The parser calls the methods named ``on_*``."""
 
     __slots__ = (
         "_arrived",
@@ -79,17 +78,17 @@ class Intake:
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
-        self.deadline = inf  # by which what has begun to arrive must be whole
+        self.deadline = inf  # when the request that has begun to arrive must be complete
         self._parser = httptools.HttpRequestParser(self)
         self._arrived: list[Arrival] = []
-        self._ended = False  # what follows is no request of this connection
+        self._ended = False  # what follows is not a request of this connection
         self._refusal: HttpError | None = None
         self._held = 0
-        self._whole: bytes | None = None  # fed at once, from the beginning of a request
+        self._whole: bytes | None = None  # fed in one piece, from the beginning of a request
         self._reset()
 
     def take(self) -> list[Arrival]:
-        """Return what has arrived, and forget it here."""
+        """Return the results so far and remove them here."""
         arrived, self._arrived = self._arrived, []
         return arrived
 
@@ -110,11 +109,11 @@ class Intake:
         self._saw_connection = False
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Parse. Whatever comes of it is there to :meth:`take`."""
+        """Parse ``data``; :meth:`take` returns the results."""
         self._whole = data if not self.phase and type(data) is bytes else None
         if self.phase:
-            # What makes no progress (half a header, a chunk extension) is kept by the parser,
-            # where nobody else counts it.
+            # The parser buffers bytes that make no progress (half a header, a chunk extension), and
+            # they are counted nowhere else.
             self._fragment += len(data)
         try:
             self._parser.feed_data(data)
@@ -132,7 +131,7 @@ class Intake:
     def _replay_without_upgrade(self, rest: bytes) -> None:
         """Serve a request that offers an upgrade (h2c) as if it had not.
 
-        The parser takes the offer for accepted and would lose the request's body, so a new parser
+        The parser treats the offer as accepted and would lose the request's body, so a new parser
         is fed the same head without the offer.
         """
         old = self._parser
@@ -159,14 +158,14 @@ class Intake:
         self._refusal = refusal
         raise _Refused
 
-    # ---- the parser's side
+    # ---- called by the parser
 
     def on_message_begin(self) -> None:
-        """Note that a request has begun: what comes now is the parser's alone."""
+        """Record that a request has begun: from now on the bytes go only to the parser."""
         self.phase = BEGUN
 
     def on_url(self, url: bytes) -> None:
-        """Collect the request target, which may come in parts."""
+        """Collect the request target, which may arrive in parts."""
         if self.phase == HEAD:
             url = self.url + url
         else:
@@ -188,13 +187,13 @@ class Intake:
         self._headers.append((name, value))
         if size == 12 and name.lower() == b"x-request-id":
             self._echo = echo_of(value)
-        elif size in (6, 7, 14):  # expect, upgrade, content-length: looked at when all are here
+        elif size in (6, 7, 14):  # expect, upgrade, content-length: handled at the end
             self._special = True
         elif size == 10 and name.lower() == b"connection":
             self._saw_connection = True
 
     def on_headers_complete(self) -> None:
-        """Refuse a body that is too large before it is sent; answer Expect."""
+        """Reject a body that is too large before it is sent; handle Expect."""
         self.phase = BODY
         self._fragment = self._head_bytes = 0
         self.deadline = self._state.body_deadline
@@ -216,7 +215,7 @@ class Intake:
             self._arrived.append(Arrival(None, True, False, 0))
 
     def on_body(self, body: bytes) -> None:
-        """Collect the body. One that comes in one piece is never copied."""
+        """Collect the body. One that arrives in one piece is never copied."""
         self._fragment = 0
         self._size += len(body)
         if self._size > self._state.limits.body_bytes:
@@ -237,17 +236,17 @@ class Intake:
             self._stop(HttpError(503, "too much is being received", (b"retry-after: 1",)))
 
     def release(self) -> None:
-        """Let go of a body that was being received."""
+        """Release the buffered bytes of an unfinished body."""
         self._state.buffered -= self._held
         self._held = 0
         self._chunks = None
         self._body = b""
 
     def on_message_complete(self) -> None:
-        """Keep the request to be taken, with its body's bytes on account."""
+        """Queue the request for :meth:`take`, with its body's bytes still counted."""
         parser = self._parser
         if parser.should_upgrade():
-            return  # the parser stops here, and the request is fed again without the offer
+            return  # the parser stops here; the request is fed again without the offer
         body = self._body
         if self._chunks is not None:
             body = b"".join(self._chunks)

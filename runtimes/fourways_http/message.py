@@ -1,7 +1,7 @@
-"""A request, a response, and the bytes a response becomes.
+"""A request, a response, and the encoding of a response's head.
 
-Owns what handlers see of HTTP. Everything a handler may not need (headers, query, request id) is
-worked out when asked for: most requests are answered without.
+Owns what handlers see of HTTP. Everything that a handler may not need (headers, query, request id)
+is computed on access: most responses need none of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NO_PARAMS: Mapping[str, str] = {}
 
 
 class Request:
-    """One request, whole. ``target`` is raw; ``params`` are decoded once, by the router."""
+    """One complete request. ``target`` is raw; the router decodes ``params`` once."""
 
     __slots__ = (
         "_id",
@@ -48,7 +48,7 @@ class Request:
         self.params: Mapping[str, str] = _NO_PARAMS
         self.query_string: bytes | None = None
         self.route: HttpRoute | None = None
-        self.echo: bytes | None = None  # the line of the answer that repeats the client's id
+        self.echo: bytes | None = None  # the response header line that repeats the client's id
         self.waited = 0.0  # seconds it may have waited to be read
         self._id: str | None = None
 
@@ -62,7 +62,7 @@ class Request:
 
     @property
     def id(self) -> str:
-        """The client's ``X-Request-Id`` where it is a plain token, else a fresh one."""
+        """The client's ``X-Request-Id`` if it is a plain token, else a generated one."""
         if self._id is None:
             given = self.header(b"x-request-id")
             if given is not None and _SAFE_ID.fullmatch(given):
@@ -73,13 +73,13 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's parameters; of one given twice the last counts."""
+        """The query's parameters; if one is repeated, the last value wins."""
         if not self.query_string:
             return {}
         return dict(parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True))
 
     def json(self) -> Any:
-        """Parse the body. Raises HttpError 400 with the reason where it is not JSON."""
+        """Parse the body. Raises HttpError 400 with the reason if it is not JSON."""
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError as error:
@@ -90,12 +90,12 @@ class Request:
 
 
 def echo_of(identity: bytes) -> bytes | None:
-    """Return the answer's header line for a client's ``X-Request-Id``; None for no plain token."""
+    """Return the response's header line for an ``X-Request-Id``; None if not a plain token."""
     return b"\r\nx-request-id: " + identity if _SAFE_ID.fullmatch(identity) else None
 
 
 class Response:
-    """An answer. ``headers`` are whole lines without line end (``b"retry-after: 1"``)."""
+    """A response. ``headers`` are whole lines without line end (``b"retry-after: 1"``)."""
 
     __slots__ = ("body", "content_type", "headers", "status")
 
@@ -116,18 +116,18 @@ class BodySource(Protocol):
     """A body that is read while it is sent."""
 
     async def read(self) -> bytes:
-        """Return the next bytes; none at the end."""
+        """Return the next bytes; empty at the end."""
         ...
 
     def close(self) -> None:
-        """Let go of what it is read from. Called once, however the answer ends."""
+        """Release the underlying resource. Called once, however the response ends."""
         ...
 
 
 class SizedResponse(Response):
-    """An answer whose body is not held here: only its length is told.
+    """A response whose body is not in memory: only its length is known.
 
-    No source: nothing but the head is sent, as for 304.
+    Without a source, only the head is sent, as for 304.
     """
 
     __slots__ = ("length", "source")
@@ -145,14 +145,14 @@ class SizedResponse(Response):
         self.source = source
 
     def discard(self) -> None:
-        """Let go of a body nobody reads."""
+        """Release a body that will not be read."""
         source, self.source = self.source, None
         if source is not None:
             source.close()
 
 
 class HttpError(Exception):
-    """An answer that is an error: {"error": message, ...more}. The message is for the client."""
+    """An error response: {"error": message, ...more}. The message is for the client."""
 
     def __init__(
         self, status: int, message: str, headers: tuple[bytes, ...] = (), **more: Any
@@ -162,7 +162,7 @@ class HttpError(Exception):
 
 
 def json_response(value: Any, status: int = 200, headers: tuple[bytes, ...] = ()) -> Response:
-    """Return ``value`` as a JSON answer; NaN and infinities become null."""
+    """Return ``value`` as a JSON response; NaN and infinities become null."""
     return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status, JSON, headers)
 
 
@@ -195,12 +195,13 @@ def head_of(response: Response, tail: bytes) -> bytes:
 
 Answer: TypeAlias = Response | Awaitable[Response]
 Handler: TypeAlias = Callable[[Request], Answer]
-"""Answers at once, or with something to await. A future is cheaper than a coroutine: it needs
-no task. Raises HttpError for an answer that is an error."""
+"""Returns a response or an awaitable of one. A future is cheaper than a coroutine: it needs no
+task. Raises HttpError for an error response.
+"""
 
 
 class HttpRoute:
-    """A pattern and its handlers by method. ``observer`` is for whoever measures."""
+    """A pattern and its handlers by method. ``observer`` is for metrics."""
 
     __slots__ = ("handlers", "names", "observer", "pattern")
 

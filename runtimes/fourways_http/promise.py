@@ -1,9 +1,9 @@
-"""An answer to come: as much of a future as a connection asks of one.
+"""A pending response: only the part of a future that a connection needs.
 
-Whoever waits is told at once, in the same call, instead of in the event loop's next turn; that, and
-what a future carries besides, costs more than writing the answer. Not for threads. Never cancelled:
-where the client leaves, ``abandoned`` says so, and whoever is to keep the promise may drop it; it
-has to be settled all the same.
+The waiting callback is called at once, in the same call, instead of in the event loop's next
+iteration; that delay, and the other features of a future, cost more than writing the response. Not
+thread-safe. Never cancelled: if the client leaves, ``abandoned`` is set, and the producer may drop
+the work; it must settle the promise all the same.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from .message import Response
 logger = logging.getLogger("fourways.http")
 
 Tell = Callable[[Response | None, Exception | None], object]
-"""Told the response, or the exception there is instead."""
+"""Called with the response or with the exception."""
 
 
 class Promise:
-    """A response, or the exception there is instead."""
+    """A pending response or exception."""
 
     __slots__ = ("_error", "_response", "_tell", "abandoned", "half_closed")
 
     def __init__(self) -> None:
         self.abandoned = False
-        """The client has left: nobody waits."""
+        """The client has left: the response is no longer needed."""
 
         self.half_closed = False
-        """The client sends no more. It may still read; or it has left, which looks the same."""
+        """The client has closed its sending half: it may still read, or has left."""
 
         self._response: Response | None = None
         self._error: Exception | None = None
         self._tell: Tell | None = None
 
     def done(self) -> bool:
-        """Tell whether it was kept."""
+        """Return whether it is settled."""
         return self._response is not None or self._error is not None
 
     def set_result(self, response: Response) -> None:
-        """Keep it. What was settled before stands."""
+        """Settle with a response. Does nothing if it is already settled."""
         if self._response is None and self._error is None:
             self._response = response
             self._settle()
 
     def set_exception(self, error: Exception) -> None:
-        """Break it. What was settled before stands."""
+        """Settle with an exception. Does nothing if it is already settled."""
         if not self.done():
             self._error = error
             self._settle()
 
     def then(self, tell: Tell) -> None:
-        """Call when it is settled, now where it is. There is one who waits."""
+        """Call ``tell`` when settled, or now if already settled. Supports one callback only."""
         self._tell = tell
         if self.done():
             self._settle()

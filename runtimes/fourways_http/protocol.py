@@ -1,15 +1,16 @@
-"""One connection: bytes in, requests out, answers back in the order they were asked.
+"""One connection: bytes in, requests out, responses back in the order of the requests.
 
-Owns order, time-outs and backpressure of a connection. It must not know what is asked: requests
-go to the server's application, which answers at once or with something to await.
+Owns order, timeouts and backpressure of a connection. It must not know what the requests are about:
+they go to the server's application, which returns a response or an awaitable.
 
-Bytes stay on account (``ServerState.buffered``): a body's until its request is answered, an
-answer's until the client has taken it.
+Buffered bytes are counted (``ServerState.buffered``): a body's until its request is answered, a
+response's until the client has read it.
 
-Pipelined requests run side by side; each holds a slot, and slots are written from the front. A
-client with too many of them, or one that does not read its answers, is not read from: what was
-read already waits in ``_stash``. A connection sets deadlines but holds no timer: the server looks
-at all deadlines now and then, because arming a timer for every request costs more than parsing it.
+Pipelined requests run concurrently; each holds a slot, and slots are written from the front. The
+server stops reading from a client with too many pending requests, or from one that does not read
+its responses; data already read waits in ``_stash``. A connection sets deadlines but holds no
+timer: the server checks all deadlines periodically, because arming a timer for every request costs
+more than parsing it.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ from .promise import Promise
 from .state import ServerState
 
 _SLICE = 32 * 1024
-"""The parser cannot pause, so it is fed in slices: that bounds what one read can start."""
+"""The parser cannot pause, so it is fed in slices: this bounds what one read can start."""
 
 _JOIN = 16 * 1024
-"""A body up to this size is copied behind its head, a larger one is written as it is."""
+"""A body up to this size is copied behind its head; a larger one is written separately."""
 
 _PIECE = 64 * 1024
-"""A body read while it is sent is written in pieces of this size, when there is room for one."""
+"""A streamed body is written in pieces of this size, whenever there is room for one."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _Slot:
-    """A request's place in the order of answers. No request: an interim answer's place."""
+    """A request's place in the order of responses. No request: an interim response's place."""
 
     __slots__ = ("answer", "connection", "content", "held", "keep", "plain", "request", "started")
 
@@ -57,12 +58,12 @@ class _Slot:
         self.keep = keep
         self.plain = plain
         self.started = started
-        self.held = held  # bytes on account
+        self.held = held  # buffered bytes that count for this slot
         self.answer: Promise | asyncio.Future[Response] | None = None  # awaited
         self.content: Response | None = None
 
     def done(self, future: asyncio.Future[Response]) -> None:
-        """Take the answer from a future and write what can be written."""
+        """Take the response from a future and write what can be written."""
         if future.cancelled():
             self.hold(0)
             self.connection.drop(self)
@@ -71,7 +72,7 @@ class _Slot:
         self.settle(None if error is not None else future.result(), error)
 
     def settle(self, response: Response | None, error: BaseException | None) -> None:
-        """Take the answer, or the error there is instead, and write what can be written."""
+        """Take the response, or the error, and write what can be written."""
         connection = self.connection
         state = connection.state
         request = cast(Request, self.request)
@@ -86,12 +87,12 @@ class _Slot:
         connection.advance()
 
     def hold(self, size: int) -> None:
-        """Have so many bytes on account from now on."""
+        """Set the number of buffered bytes that count for this slot."""
         self.connection.state.buffered += size - self.held
         self.held = size
 
     def leave(self, lost: bool) -> None:
-        """Let whoever works on the answer know that the client has left, or may have."""
+        """Signal to the producer of the response that the client has left, or may have left."""
         answer = self.answer
         if type(answer) is Promise:
             if lost:
@@ -130,7 +131,7 @@ class Connection(asyncio.Protocol):
         self.lost = False  # the connection has ended
         self._intake = Intake(state)
         self._closing = False  # nothing more is read from this client
-        self.half_closed = False  # the client sends no more, and may still read
+        self.half_closed = False  # the client sends no more, but may still read
         self._deadline = inf
         self._write_deadline = inf
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
@@ -140,21 +141,21 @@ class Connection(asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None
         self._out: list[bytes] = []
         self._stash: deque[bytes] = deque()
-        self._unsent = 0  # bytes on account that the client has not taken
-        self._fresh = True  # no request has come yet
+        self._unsent = 0  # buffered bytes that the client has not read
+        self._fresh = True  # no request has arrived yet
         self._lingers = False  # the client may not have finished sending
 
-    # ---- the transport's side
+    # ---- called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Register with the server, or be turned away where there are too many."""
+        """Register with the server, or reject the connection if there are too many."""
         self._transport = cast(asyncio.Transport, transport)
         self._deadline = self.state.idle_deadline
         if not self.state.admit(self):
             self._refuse(HttpError(503, "too many connections", (b"retry-after: 1",)))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget everything; nobody is left to answer."""
+        """Clean up; the client is gone."""
         self._closing = self.lost = True
         self._deadline = self._write_deadline = inf
         self.state.forget(self)
@@ -168,7 +169,7 @@ class Connection(asyncio.Protocol):
             task.cancel()
 
     def eof_received(self) -> bool:
-        """Answer what was asked before the client closed its sending half, then close."""
+        """Answer the requests sent before the client closed its sending half, then close."""
         if not (self._slots or self._stash):
             return False
         self.half_closed = True
@@ -184,7 +185,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Go on with what was read before."""
+        """Resume with the data that was read before."""
         self._write_deadline = inf
         self._account_unsent(0)
         if self._room is not None and not self._room.done():
@@ -192,7 +193,7 @@ class Connection(asyncio.Protocol):
         self.advance()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, answer what can be answered at once, and write it in one go."""
+        """Parse, answer what can be answered at once, and write it in one call."""
         if self._closing:
             return
         state = self.state
@@ -250,14 +251,14 @@ class Connection(asyncio.Protocol):
             self._take(request, arrival.keep, arrival.plain, arrival.held)
         elif arrival.refusal is not None:
             self._refuse(arrival.refusal)
-        else:  # the client waits to be told that its body is welcome, when its turn comes
+        else:  # send 100 Continue when its turn comes: the client waits for it
             self._slots.append(_Slot(self, None, True, 0.0, 0))
             self._flush_slots()
 
     # ---- answering
 
     def _take(self, request: Request, keep: bool, plain: bool, held: int) -> None:
-        """Hand a request to the application and keep its place in the order of answers."""
+        """Pass a request to the application and keep its place in the order of responses."""
         server = self.state
         self._fresh = False
         request.waited = server.lag
@@ -297,9 +298,9 @@ class Connection(asyncio.Protocol):
             future.add_done_callback(slot.done)
 
     def finish_alone(self, slot: _Slot, request: Request, response: Response) -> bool:
-        """Write an answer that is all there is to do: nothing else is due, waits or has begun.
+        """Write a response directly if nothing else is due, waiting or in progress.
 
-        Returns False where it is not.
+        Returns False if it cannot.
         """
         slots, server = self._slots, self.state
         if (
@@ -343,7 +344,7 @@ class Connection(asyncio.Protocol):
             if slot.request is None:
                 self._out.append(_CONTINUE)
                 continue
-            slot.hold(0)  # what the transport keeps of it is counted where it does not drain
+            slot.hold(0)  # the transport's buffer is counted when it does not drain
             answer = cast(Response, slot.content)
             none_follows = not (slots or self._stash)
             last = none_follows and (
@@ -362,7 +363,7 @@ class Connection(asyncio.Protocol):
             self._deadline = server.idle_deadline
 
     def _begin(self, request: Request, answer: SizedResponse, closes: bool) -> None:
-        """Write the head of an answer whose body follows from its source, in a task of its own."""
+        """Write the head of a response, and stream its body from the source in a separate task."""
         tail = self.state.closing_tail if closes else self.state.keeping_tail
         if request.echo is not None:
             tail = request.echo + tail
@@ -407,7 +408,7 @@ class Connection(asyncio.Protocol):
                 self._transport.write(data[start : start + _PIECE])
 
     def advance(self) -> None:
-        """Write the answers that are due, then go on reading where that had been stopped."""
+        """Write the responses that are due, then resume reading if it was stopped."""
         if self._transport.is_closing():
             return
         self._flush_slots()
@@ -416,7 +417,7 @@ class Connection(asyncio.Protocol):
         while self._stash and not self._closing and not self._full():
             self._feed_slices(self._stash.popleft())
         if self.half_closed and not (self._slots or self._stash or self._closing):
-            self._finish()  # all was answered that had come whole
+            self._finish()  # all complete requests have been answered
             return
         if not self._full() and not self._transport.is_closing():
             self._transport.resume_reading()
@@ -432,21 +433,21 @@ class Connection(asyncio.Protocol):
 
     def _forget_slots(self) -> None:
         for slot in self._slots:
-            if slot.content is not None:  # else the body stays on account until it is answered
+            if slot.content is not None:  # else its body stays counted until it is answered
                 slot.hold(0)
             if type(slot.content) is SizedResponse:
                 slot.content.discard()
         self._slots.clear()
 
     def drop(self, slot: _Slot) -> None:
-        """End the connection: the request in this slot was given up and has no answer."""
+        """End the connection: the request in this slot was abandoned and has no response."""
         if slot in self._slots:
             self._transport.abort()
 
     # ---- ends
 
     def _refuse(self, error: HttpError) -> None:
-        """Answer with an error, after the answers due before it, and read no more."""
+        """Send an error response after the responses due before it, and stop reading."""
         self._closing = self._lingers = True
         self._deadline = inf
         request = Request(b"GET", self._intake.url, [], b"")
@@ -457,7 +458,7 @@ class Connection(asyncio.Protocol):
         self._flush_slots()
 
     def _finish(self) -> None:
-        """Write what there is and close; after a refusal, let the client finish sending first."""
+        """Write what is pending and close; after a refusal, let the client finish sending first."""
         self._closing = True
         self._write()
         self._forget_slots()
@@ -477,7 +478,7 @@ class Connection(asyncio.Protocol):
         elif self._deadline < now or intake.deadline < now:
             self._deadline = intake.deadline = inf
             if self._stash or self._full():
-                # It is we who do not read; the client is not to blame for it.
+                # The server stopped reading, so the delay is not the client's fault.
                 self._deadline = self.state.header_deadline
                 return
             if self._closing or intake.phase <= BEGUN:
@@ -493,9 +494,9 @@ class Connection(asyncio.Protocol):
         self._write_deadline += seconds
 
     def close_if_idle(self) -> None:
-        """Close where nothing is asked or owed.
+        """Close if no request or response is pending.
 
-        Who has just connected is about to ask, and gets a moment for it.
+        A client that has just connected is about to send a request, and gets a moment for it.
         """
         if self._slots or self._intake.phase or self._stash:
             return
@@ -505,5 +506,5 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """End at once."""
+        """Close the connection at once."""
         self._transport.abort()

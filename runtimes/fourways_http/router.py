@@ -28,17 +28,17 @@ class _Node:
 
 
 class Router:
-    """Routes such as ``/v2/models/{deployment}/infer``. HEAD is answered where GET is."""
+    """Routes such as ``/v2/models/{deployment}/infer``. A route with GET also serves HEAD."""
 
     def __init__(self) -> None:
         self.routes: list[HttpRoute] = []
         self._exact: dict[bytes, HttpRoute] = {}
-        # Targets found lately: most clients ask the same few again and again.
+        # A cache of recent targets: most clients request the same few again and again.
         self._known: dict[bytes, tuple[HttpRoute, Mapping[str, str]]] = {}
         self._root = _Node()
 
     def add(self, method: str, pattern: str, handler: Handler) -> HttpRoute:
-        """Answer ``method`` on ``pattern`` with ``handler``; return the pattern's route."""
+        """Route ``method`` on ``pattern`` to ``handler``; return the pattern's route."""
         route = self._route(pattern)
         route.handlers[method.encode("ascii")] = handler
         if method == "GET":
@@ -61,7 +61,7 @@ class Router:
         return node.route
 
     def __call__(self, request: Request) -> Answer:
-        """Answer a request. Raises HttpError 400, 404 or 405 where no handler does."""
+        """Answer a request. Raises HttpError 400, 404 or 405 if there is no handler."""
         route = self._exact.get(request.target) or self._find(request)
         request.route = route
         handler = route.handlers.get(request.method)
@@ -112,7 +112,7 @@ def _no_such_path() -> HttpError:
 
 def _split_url(request: Request) -> bytes:
     try:
-        # Typed as if it always had a path; "http:" has none.
+        # The type stub says that there is always a path; "http:" has none.
         url: Any = httptools.parse_url(request.target)
     except httptools.HttpParserInvalidURLError:
         raise HttpError(400, "the request target is not a URL") from None

@@ -1,7 +1,7 @@
-"""The listening side: connections admitted, deadlines watched, the drain on a signal.
+"""The listening side: accepts connections, checks deadlines, drains on a signal.
 
-Owns the listening socket, the timer that moves the connections' clock and ends what is overdue, and
-the drain. What connections share is in :mod:`.state`.
+Owns the listening socket, the timer that advances the connections' clock and ends what is overdue,
+and the drain. The state that connections share is in :mod:`.state`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .state import Observe, ServerState
 logger = logging.getLogger("fourways.http")
 
 _BEAT_SECONDS = 0.05
-"""Between two measurements of the event loop's lag."""
+"""Time between two measurements of the event loop's lag."""
 
 _UNREMARKABLE_LAG = 0.005
 
 _SPARE_FILES = 64
-"""Files the process needs for other things than its clients."""
+"""File descriptors the process needs for things other than its clients."""
 
 
 def _observe_nothing(request: Request, status: int, started: float) -> None:
@@ -60,27 +60,27 @@ class Server:
         self._sweep_seconds = min(1.0, shortest / 4)
 
     def replace(self, app: Handler, observe: Observe) -> None:
-        """Answer with another application from now on; requests under way keep theirs."""
+        """Use another application from now on; requests in flight keep theirs."""
         self.state.app, self.state.observe = app, observe
 
     @property
     def draining(self) -> bool:
-        """Whether the server is about to end."""
+        """Whether the server is draining."""
         return self.state.draining
 
     @property
     def port(self) -> int:
-        """The port listened on: the one asked for, or the one found where 0 was asked for."""
+        """The listening port; if 0 was requested, the one that the system chose."""
         assert self._listener is not None, "start() comes first"  # noqa: S101
         return int(self._listener.sockets[0].getsockname()[1])
 
     @property
     def connections(self) -> int:
-        """Open connections."""
+        """Number of open connections."""
         return len(self.state.connections)
 
     async def start(self, host: str, port: int) -> None:
-        """Listen. Raises OSError where the address is taken."""
+        """Listen. Raises OSError if the address is taken."""
         self._loop = asyncio.get_running_loop()
         self.state.tick(monotonic())
         self._listener = await self._loop.create_server(
@@ -94,12 +94,12 @@ class Server:
     async def drain(
         self, notice_seconds: float, grace_seconds: float, hurry: asyncio.Event | None = None
     ) -> bool:
-        """Stop without failing a request; tell whether all were answered.
+        """Stop without failing a request; return whether all were answered.
 
-        First ``draining`` turns true (readiness follows it) and every answer says
-        ``Connection: close``, while new connections are still accepted for ``notice_seconds``:
-        whoever balances load needs that long to hear of it. Then nothing new is accepted, and
-        what is in flight has ``grace_seconds``. ``hurry`` ends the notice early.
+        First ``draining`` becomes true (readiness follows it) and every response says ``Connection:
+        close``, while new connections are still accepted for ``notice_seconds``: load balancers
+        need that long to notice. After that no connections are accepted, and requests in flight
+        have ``grace_seconds``. ``hurry`` ends the notice early.
         """
         self.state.draining = True
         if notice_seconds > 0:
@@ -121,9 +121,10 @@ class Server:
         return not left
 
     def _measure_lag(self) -> None:
-        """See how late a timer is: as long a request may have waited before it was read.
+        """Measure how late a timer fires: a request may have waited that long before it was read.
 
-        Once is no overload: the loop may have stood still for a moment. The lesser of two counts.
+        One late timer is not an overload: the loop may have been blocked for a moment. The smaller
+        of two measurements counts.
         """
         now = monotonic()
         late = now - self._beat_due if self._beat_due else 0.0
@@ -138,8 +139,8 @@ class Server:
         state.tick(now)
         for connection in list(self.state.connections):
             if late > self._sweep_seconds:
-                # The loop stood still (no CPU, a long computation). What clients sent meanwhile
-                # is not read yet, and they are not to blame for that.
+                # The loop was blocked (no CPU, a long computation). What clients sent in the
+                # meantime has not been read yet, and that is not their fault.
                 connection.postpone(late)
             else:
                 connection.expire(now)
@@ -157,10 +158,10 @@ async def _wait(event: asyncio.Event, seconds: float) -> bool:
 async def run_until_signal(
     server: Server, notice_seconds: float = 1.0, grace_seconds: float = 20.0
 ) -> bool:
-    """Serve until SIGTERM or SIGINT, then drain; tell whether all requests were answered.
+    """Serve until SIGTERM or SIGINT, then drain; return whether all requests were answered.
 
-    SIGINT (a person at a terminal) and a second signal of either kind skip the notice; a third
-    ends the grace.
+    SIGINT (a person at a terminal) and a second signal of either kind skip the notice; a third ends
+    the grace period.
     """
     loop = asyncio.get_running_loop()
     stop, hurry, enough = asyncio.Event(), asyncio.Event(), asyncio.Event()

@@ -1,11 +1,11 @@
-"""What the connections of one server share: limits, the coarse clock, hooks, bytes on account.
+"""Shared state of one server's connections: limits, coarse clock, hooks, buffered bytes.
 
-Owns no socket and arms no timer. The server moves the clock and fills in the hooks; connections and
-their intakes read them. Deadlines are moments of ``monotonic()``, in seconds.
+Owns no socket and arms no timer. The server advances the clock and sets the hooks; connections and
+their intakes read them. Deadlines are values of ``monotonic()``, in seconds.
 
-``buffered`` counts the bytes that requests and answers hold in this process: a request's body from
-its first byte until it is answered, an answer's from then until the client has taken it. Beyond
-``limits.buffered_bytes`` bodies are refused with 503.
+``buffered`` counts the bytes that requests and responses hold in this process: a request's body
+from its first byte until it is answered, a response's from then until the client has read it.
+Beyond ``limits.buffered_bytes``, bodies are rejected with 503.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from .message import Handler, HttpError, Request, Response, json_response
 logger = logging.getLogger("fourways.http")
 
 Observe = Callable[[Request, int, float], None]
-"""Called for every answer with the request, the status and ``perf_counter()`` at its start. The
-request has no route where none was found, and no content where it could not be parsed."""
+"""Called for every response with the request, the status and ``perf_counter()`` at its start. The
+request has no route if none was found, and no content if it could not be parsed.
+"""
 
 _NEW_HEADS = 64
-"""Heads learnt in a tick of the clock."""
+"""Maximum heads learned per clock tick."""
 
 REJECTED_AT_ONCE = 256
-"""Clients over the limit that get a 503 at the same time; beyond these they are cut off."""
+"""Maximum clients over the limit that get a 503 at the same time; further ones are disconnected."""
 
 
 class OpenConnection(Protocol):
@@ -44,10 +45,10 @@ class OpenConnection(Protocol):
         """Move the deadlines."""
 
     def close_if_idle(self) -> None:
-        """Close where nothing is asked or owed."""
+        """Close if no request or response is pending."""
 
     def abort(self) -> None:
-        """End at once."""
+        """Close the connection at once."""
 
 
 class ServerState:
@@ -89,7 +90,7 @@ class ServerState:
         self.draining = False
         self.buffered = 0
         self.lag = 0.0
-        """Seconds a client's bytes may have waited for the event loop to read them, lately."""
+        """Recent delay in seconds between the arrival of a client's bytes and their reading."""
 
         self.now = now
         self.idle_deadline = self.header_deadline = self.body_deadline = inf
@@ -98,7 +99,7 @@ class ServerState:
         self.tick(now)
 
     def tick(self, now: float) -> None:
-        """Move the clock: deadlines taken from now on, and the date that answers carry."""
+        """Advance the clock: it sets new deadlines and the date in responses."""
         limits = self.limits
         self.now = now
         self.idle_deadline = now + limits.idle_seconds
@@ -121,31 +122,31 @@ class ServerState:
     # ---- hooks
 
     def admit(self, connection: OpenConnection) -> bool:
-        """Register a connection; False where there are too many."""
+        """Register a connection; False if there are too many."""
         self.connections.add(connection)
         if len(self.connections) > self.max_connections + REJECTED_AT_ONCE:
             connection.abort()
         return len(self.connections) <= self.max_connections
 
     def forget(self, connection: OpenConnection) -> None:
-        """Take a closed connection out."""
+        """Remove a closed connection."""
         self.connections.discard(connection)
         if not self.connections and self.on_empty is not None:
             self.on_empty()
 
     def failed(self, request: Request, error: BaseException) -> Response:
-        """Turn an exception into an answer: one meant for the client, or a bare 500."""
+        """Convert an exception to a response: an HttpError's own, or a bare 500."""
         if isinstance(error, HttpError):
             return error.response
         pattern = request.route.pattern if request.route else None
         logger.error(
             "request failed", exc_info=error, extra={"request_id": request.id, "route": pattern}
         )
-        if request.echo is not None:  # the answer carries the client's id anyway
+        if request.echo is not None:  # the response carries the client's id anyway
             return json_response({"error": "internal error"}, 500)
         identity = b"x-request-id: " + request.id.encode("ascii")
         return json_response({"error": "internal error"}, 500, (identity,))
 
     def broke_off(self, error: Exception) -> None:
-        """Log why an answer ends before its length."""
+        """Log why a response ended before its declared length."""
         logger.error("an answer broke off", exc_info=error)

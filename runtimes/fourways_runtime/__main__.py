@@ -1,6 +1,6 @@
 """``python -m fourways_runtime MODE``: the command of every container.
 
-Each mode is imported when it is asked for, so that none pays for another's libraries.
+Each mode is imported only when it is requested, so that no mode loads another's libraries.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ MODES = {
 
 
 def main() -> int:
-    """Run the shell named on the command line; return its exit code."""
+    """Run the mode named on the command line; return its exit code."""
     if len(sys.argv) != 2 or sys.argv[1] not in MODES:
         print(f"usage: python -m fourways_runtime {'|'.join(MODES)}", file=sys.stderr)
         return 2
-    # The first process of a container ignores what it has no handler for: told to stop while it
-    # still loads its libraries, it would work on until it is killed.
+    # The first process of a container ignores signals without a handler: without this one, a
+    # SIGTERM that arrives while libraries are loading would have no effect, and the process would
+    # run until it is killed.
     signal.signal(signal.SIGTERM, _leave)
-    # It would look through the metadata of every package for plugins nobody installed.
+    # Pydantic would search the metadata of every package for plugins that nobody installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    gc.disable()  # Libraries being loaded make much that is kept and nothing to collect.
+    gc.disable()  # loading libraries creates many long-lived objects and no garbage
     try:
         mode = import_module(f"fourways_runtime.workloads.{MODES[sys.argv[1]]}")
     except ModuleNotFoundError as error:
@@ -45,7 +46,7 @@ def main() -> int:
 
 
 def _cannot_start(error: ModuleNotFoundError) -> int:
-    """Report a library that is missing, in place of the mode, which could not be imported."""
+    """Report a missing library in place of the mode, which could not be imported."""
     from fourways_api import Paths
     from fourways_api.runtime_config import CONFIG_VARIABLE
 
@@ -55,7 +56,7 @@ def _cannot_start(error: ModuleNotFoundError) -> int:
 
     log_as_json()
     report, code = failure(error, None, logging.getLogger("fourways"))
-    # Only this field is read: the document may be of any mode, and the mode is not here.
+    # Read only this field: the document may be of any mode, and the mode's code is not available.
     try:
         paths = json.loads(os.environ.get(CONFIG_VARIABLE, "{}")).get("paths", {})
         file = str(paths["terminationLog"])

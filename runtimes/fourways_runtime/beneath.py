@@ -1,8 +1,9 @@
-"""Files opened beneath a folder's descriptor; no link is ever followed.
+"""Opens files relative to a folder's descriptor, without following links.
 
 A folder may be shared with others who write to it, so a name that is checked and then opened again
-may be another file by then. Each component is opened from its parent's descriptor, and what is
-checked is what is read. Links are refused, not resolved: the message asks for the real path.
+may refer to another file by then. Each component is opened from its parent's descriptor, so the
+file that is checked is the file that is read. Links are rejected, not resolved: the message asks
+for the real path.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def open_beneath(root: Path, components: tuple[str, ...], shown: str) -> int:
     """Open a file or folder beneath ``root`` for reading; the caller closes the descriptor.
 
-    ``root`` itself is trusted. Raises FetchRefused at a link and SourceError for what is missing
-    or may not be read.
+    ``root`` itself is trusted. Raises FetchRefused at a link, and SourceError for a path that is
+    missing or not readable.
     """
     try:
         handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -42,7 +43,7 @@ def open_beneath(root: Path, components: tuple[str, ...], shown: str) -> int:
 
 
 def _explain(error: OSError, folder: int, component: str, shown: str) -> WorkloadError:
-    # A link opened as a folder is ENOTDIR, as a file ELOOP: ask what it is.
+    # Opening a link fails with ENOTDIR as a folder and ELOOP as a file: check what it is.
     try:
         is_link = stat.S_ISLNK(os.lstat(component, dir_fd=folder).st_mode)
     except OSError:
@@ -53,13 +54,13 @@ def _explain(error: OSError, folder: int, component: str, shown: str) -> Workloa
 
 
 def os_failure(error: OSError, shown: str, name: str) -> SourceError:
-    """Put an error of the operating system into words that name the file."""
+    """Convert an operating system error to one whose message names the file."""
     said = os.strerror(error.errno).lower() if error.errno else "unreadable"
     return SourceError(f"{shown}: {name!r}: {said}")
 
 
 def check_regular(handle: int, shown: str, *, single_link: bool) -> os.stat_result:
-    """Refuse whatever is no regular file; with ``single_link`` also a file of several names."""
+    """Reject anything but a regular file; with ``single_link`` also a file with several names."""
     status = os.fstat(handle)
     if stat.S_ISDIR(status.st_mode):
         raise SourceError(f"{shown}: is a folder; name the file")

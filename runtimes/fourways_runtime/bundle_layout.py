@@ -1,8 +1,8 @@
 """The published format: an OCI image layout with a ModelPack manifest, its signature and a report.
 
-Owns names, media types and the reading of what may be hostile: every document is checked field by
-field and nothing in it is ever used as a path. Build and device share this module, so it imports
-the standard library only and does no I/O.
+Owns names, media types and the parsing of untrusted documents: each one is checked field by field,
+and nothing in it is ever used as a path. Build and device share this module, so it imports only the
+standard library and does no I/O.
 
 ::
 
@@ -10,8 +10,8 @@ the standard library only and does no I/O.
                ├─ signature (about it)  Sigstore bundle over manifest and release; the release
                └─ report    (about it)  what was measured; not signed, not fetched by devices
 
-The model manifest holds no time and no measurement: the same inputs give the same digest. What
-orders releases, the sequence, is in the release document, signed together with the manifest.
+The model manifest contains no time and no measurement: the same inputs give the same digest. The
+sequence, which orders releases, is in the release document, signed together with the manifest.
 
 Sources: https://github.com/opencontainers/image-spec/blob/main/image-layout.md,
 https://github.com/modelpack/model-spec, https://github.com/sigstore/model-transparency
@@ -46,7 +46,7 @@ MEDIA_TYPES = {
     GOLDEN_FILE: "application/vnd.cncf.model.dataset.v1.raw",
     FEATURES_FILE: "application/vnd.cncf.model.weight.config.v1.raw",
 }
-"""The files of a bundle, by name; a bundle with any other file is refused."""
+"""The files of a bundle, by name; a bundle with any other file is rejected."""
 
 REQUIRED = (MODEL_FILE, CONTRACT_FILE, GOLDEN_FILE)
 
@@ -59,24 +59,24 @@ AGREEMENT_NOTE = "dev.fourways.edge.agreement"
 MANIFEST_FILE = "manifest.json"
 RELEASE_FILE = "release.json"
 SIGNATURE_FILE = "signature.json"
-"""What is signed lies as these two files in one folder; the signature lies beside the folder."""
+"""The signed documents are these two files in one folder; the signature is beside the folder."""
 
 INDEX_FILE = "index.json"
 LAYOUT_FILE = "oci-layout"
 LAYOUT = {"imageLayoutVersion": "1.0.0"}
 MAX_DOCUMENT_BYTES = 2**20
-"""No index, manifest, release or signature is longer."""
+"""Maximum size of an index, manifest, release or signature."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class MalformedBundle(ValueError):
-    """A document is not of the published format; ``str()`` says which field, never its value."""
+    """A document violates the published format; ``str()`` names the field, never its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A blob: its sha256, its size in bytes, and what it is."""
+    """A blob: its sha256, its size in bytes, and its media type."""
 
     media_type: str
     digest: str
@@ -84,17 +84,17 @@ class Descriptor:
 
     @classmethod
     def of(cls, media_type: str, raw: bytes) -> Descriptor:
-        """Describe these bytes."""
+        """Return the descriptor of these bytes."""
         return cls(media_type, digest_of(raw), len(raw))
 
     def to_json(self, **more: Any) -> dict[str, Any]:
-        """Return the descriptor as OCI writes it."""
+        """Return the descriptor in OCI's JSON form."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size, **more}
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedBundle:
-    """What an index names."""
+    """The manifests that an index names."""
 
     model: Descriptor
     signature: Descriptor
@@ -102,7 +102,7 @@ class PublishedBundle:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What is signed beside the manifest: for whom it is, and its place in the order."""
+    """The signed document beside the manifest: the target, and its place in the order."""
 
     deployment: str
     target: str
@@ -113,10 +113,10 @@ class Release:
     """A device never goes back to a lower one."""
 
     namespace: str = ""
-    """Namespace of the deployment; empty in releases that were signed before it was named."""
+    """Namespace of the deployment; empty in releases signed before this field existed."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document. Devices ignore fields they do not know."""
+        """Return the document. Devices ignore unknown fields."""
         namespace = {"namespace": self.namespace} if self.namespace else {}
         return namespace | {
             "deployment": self.deployment,
@@ -130,12 +130,12 @@ class Release:
 
 
 def digest_of(raw: bytes) -> str:
-    """Return the sha256 of bytes as OCI writes it."""
+    """Return the sha256 of bytes in OCI's notation."""
     return f"sha256:{hashlib.sha256(raw).hexdigest()}"
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
-    """Write a document so that equal documents are equal bytes."""
+    """Encode a document so that equal documents give equal bytes."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -183,7 +183,7 @@ def referrer(kind: str, subject: Descriptor, *layers: Descriptor) -> dict[str, A
 
 
 def index(model: Descriptor, version: str, referrers: Mapping[str, Descriptor]) -> dict[str, Any]:
-    """Return the index: the model manifest, then what is about it, by artifact type."""
+    """Return the index: the model manifest, then its referrers by artifact type."""
     named = {"org.opencontainers.image.ref.name": version}
     return {
         "schemaVersion": 2,
@@ -199,7 +199,7 @@ def index(model: Descriptor, version: str, referrers: Mapping[str, Descriptor]) 
 
 
 def read_index(raw: bytes) -> PublishedBundle:
-    """Return what an index names. Raises MalformedBundle."""
+    """Return the manifests that an index names. Raises MalformedBundle."""
     entries = _list(_object(raw, "index.json"), "manifests", "index.json")
     found = []
     for kind, what in ((MODEL, "model manifest"), (SIGSTORE, "signature")):
@@ -213,7 +213,7 @@ def read_index(raw: bytes) -> PublishedBundle:
 def read_model_manifest(raw: bytes) -> dict[str, Descriptor]:
     """Return a bundle's files by name.
 
-    Raises MalformedBundle for a name this format does not know.
+    Raises MalformedBundle for a name that is not part of this format.
     """
     what = "model manifest"
     document = _object(raw, what)
@@ -234,14 +234,14 @@ def read_model_manifest(raw: bytes) -> dict[str, Descriptor]:
 
 
 def read_annotations(raw: bytes) -> dict[str, str]:
-    """Return a manifest's annotations; what is no text is left out."""
+    """Return a manifest's annotations; values that are not strings are omitted."""
     found = loads(raw).get("annotations")
     pairs = found.items() if isinstance(found, dict) else ()
     return {name: value for name, value in pairs if isinstance(value, str)}
 
 
 def read_signature_manifest(raw: bytes, subject: str) -> tuple[Descriptor, Descriptor]:
-    """Return where the Sigstore bundle and the release document are. Raises MalformedBundle."""
+    """Return the descriptors of the Sigstore bundle and the release. Raises MalformedBundle."""
     what = "signature manifest"
     document = _object(raw, what)
     about = document.get("subject")
@@ -256,7 +256,7 @@ def read_signature_manifest(raw: bytes, subject: str) -> tuple[Descriptor, Descr
 
 
 def read_release(raw: bytes) -> Release:
-    """Return a release document. Raises MalformedBundle."""
+    """Parse a release document. Raises MalformedBundle."""
     document = _object(raw, "release")
     deployment, target = document.get("deployment"), document.get("target")
     manifest, sequence = document.get("manifest"), document.get("sequence")
@@ -273,7 +273,7 @@ def read_release(raw: bytes) -> Release:
 
 
 def loads(raw: bytes) -> dict[str, Any]:
-    """Return a document of our own; an empty one where it is none."""
+    """Parse one of our own documents; return an empty one if it is invalid."""
     try:
         return _object(raw, "")
     except MalformedBundle:

@@ -1,4 +1,4 @@
-"""What a workload is told: one JSON document in its environment. Read here, and nowhere else."""
+"""A workload's configuration: one JSON document in its environment, read only here."""
 
 from __future__ import annotations
 

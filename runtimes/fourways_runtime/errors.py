@@ -1,36 +1,36 @@
-"""What can go wrong in a workload, as a tree. Shells map it to exit codes and HTTP codes.
+"""The errors of a workload, as a tree. Entry points map them to exit codes and HTTP codes.
 
 ::
 
     WorkloadError                 reason (a ``Reason``) and message are safe to show
-    ├── ConfigError               what we were told makes no sense          (exit 2, not retried)
-    │   └── FeaturesMismatch      the feature table has no such columns
-    ├── ModelError                the model is not what its reference says   (exit 3, not retried)
+    ├── ConfigError               the configuration is invalid              (exit 2, not retried)
+    │   └── FeaturesMismatch      the feature table lacks the columns
+    ├── ModelError                the model does not match its reference    (exit 3, not retried)
     │   ├── DigestMismatch
     │   ├── ModelNotLoadable
-    │   ├── ContractMismatch      the model's tensors are not the contract's
-    │   └── GoldenMismatch        golden vectors came out differently
+    │   ├── ContractMismatch      the model's tensors do not match the contract
+    │   └── GoldenMismatch        the model does not reproduce its golden vectors
     ├── SourceError               the table is missing or has other columns  (exit 4, not retried)
     │   ├── TopicNotFound
     │   └── RetentionLosesEvents  the stream deletes events before they are scored
-    ├── NotPublishable            the run is not fit to be published         (exit 5, not retried)
-    │   ├── TooManyRejects        more rows refused than maxRejects allows
+    ├── NotPublishable            the run must not be published              (exit 5, not retried)
+    │   ├── TooManyRejects        more rows rejected than maxRejects allows
     │   └── CheckFailed           it differs from the last run by more than the spec allows
     ├── FetchRefused              the policy forbids it, or it is too large (exit 6, not retried)
-    ├── EventTooLarge         the broker takes no event of this size     (told to the client)
+    ├── EventTooLarge             the broker rejects events of this size    (reported to the client)
     ├── BudgetExceeded            no variant of the model fits the device   (exit 7, not retried)
-    └── Unavailable               the world is not ready: try again           (exit 75, retried)
+    └── Unavailable               a dependency is not ready: try again      (exit 75, retried)
         ├── FetchFailed
         ├── StoreUnavailable
         │   ├── StoreFull
         │   └── SinkUnavailable
         ├── BrokerUnavailable
         ├── FeaturesUnavailable
-        ├── ModelHangs            the model does not come back from what it was given
+        ├── ModelHangs            a call into the model does not return
         └── PublishFailed
 
-The exit codes are read by the Job's pod-failure policy: only ``Unavailable``, and what is not
-foreseen, is tried again.
+The Job's pod-failure policy reads the exit codes: only ``Unavailable`` and unexpected errors are
+retried.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ from fourways_api.display import displayed
 from fourways_api.reasons import Reason
 
 MESSAGE_CHARACTERS = 8_000
-"""Maximum characters of an error's message: names and texts of models and data stand in it."""
+"""Maximum characters of an error's message: it may quote names and texts of models and data."""
 
 
 class WorkloadError(Exception):
-    """A failure with a reason a person can act on; ``str()`` is it, and never a remote body.
+    """A failure with an actionable message, ``str()``, which never quotes a remote body.
 
-    The message is escaped and bounded here, whatever it quotes. Line breaks stay: the table of a
-    bundle build has some. So a name that may hold one is escaped where it is quoted.
+    The message is escaped and bounded here, whatever it quotes. Line breaks are kept, because the
+    table of a bundle build contains some. A name that may contain one is therefore escaped where it
+    is quoted.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -57,36 +58,36 @@ class WorkloadError(Exception):
 
     exit_code: ClassVar[int] = 1
     reason: ClassVar[Reason] = Reason.InternalError
-    """The member of ``Reason`` with the class's name, or the base class's where there is none."""
+    """The member of ``Reason`` with the class's name, or the base class's if there is none."""
 
     def __init_subclass__(cls) -> None:
-        """Give a class the reason that has its name."""
+        """Set a class's reason to the one with its name."""
         super().__init_subclass__()
         cls.reason = Reason.known(cls.__name__) or cls.reason
 
 
 class ConfigError(WorkloadError):
-    """What the workload was told makes no sense."""
+    """The configuration of the workload is invalid."""
 
     exit_code = 2
 
 
 class FeaturesMismatch(ConfigError):
-    """The feature table or query does not give what the contract's inputs need."""
+    """The feature table or query does not provide what the contract's inputs need."""
 
 
 class ModelError(WorkloadError):
-    """The model is not what its reference says."""
+    """The model does not match its reference."""
 
     exit_code = 3
 
 
 class DigestMismatch(ModelError):
-    """The bytes fetched have another sha256."""
+    """The fetched bytes have a different sha256."""
 
 
 class ModelNotLoadable(ModelError):
-    """The file is not a model of the format named, or it is one we refuse to load."""
+    """The file is not a model of the given format, or it is rejected for safety."""
 
 
 class ContractMismatch(ModelError):
@@ -94,7 +95,7 @@ class ContractMismatch(ModelError):
 
 
 class GoldenMismatch(ModelError):
-    """Golden vectors came out differently."""
+    """The model does not reproduce its golden vectors."""
 
 
 class SourceError(WorkloadError):
@@ -112,17 +113,17 @@ class RetentionLosesEvents(SourceError):
 
 
 class NotPublishable(WorkloadError):
-    """The run is not fit to be published; the run before stays."""
+    """The run must not be published; the previous one stays published."""
 
     exit_code = 5
 
 
 class TooManyRejects(NotPublishable):
-    """More rows were refused than maxRejects allows."""
+    """More rows were rejected than maxRejects allows."""
 
 
 class CheckFailed(NotPublishable):
-    """The run's predictions do not pass one of the checks of the spec."""
+    """The run's predictions fail one of the spec's checks."""
 
 
 class FetchRefused(WorkloadError):
@@ -132,29 +133,29 @@ class FetchRefused(WorkloadError):
 
 
 class EventTooLarge(WorkloadError):
-    """An event is larger than its broker takes."""
+    """An event is larger than its broker accepts."""
 
 
 class BudgetExceeded(WorkloadError):
-    """No variant of the model fits what a device can spare."""
+    """No variant of the model fits the budget of the device."""
 
     exit_code = 7
 
 
 class Unavailable(WorkloadError):
-    """The world is not ready; trying again may help."""
+    """A dependency is not ready; a retry may help."""
 
     exit_code = 75
     login_refused: bool = False
-    """The server refused the login: the Secret is wrong, or was rotated and not read again yet."""
+    """The server rejected the login: the Secret is wrong, or was rotated and not read again yet."""
 
 
 class FetchFailed(Unavailable):
-    """A download broke off, timed out or was answered with an error."""
+    """A download broke off, timed out or got an error response."""
 
 
 class StoreUnavailable(Unavailable):
-    """The prediction store cannot be reached, or refuses us."""
+    """The prediction store cannot be reached, or rejects the connection."""
 
 
 class StoreFull(StoreUnavailable):
@@ -162,20 +163,20 @@ class StoreFull(StoreUnavailable):
 
 
 class SinkUnavailable(StoreUnavailable):
-    """The place predictions go to cannot be reached, or refuses us."""
+    """The sink cannot be reached, or rejects the connection."""
 
 
 class BrokerUnavailable(Unavailable):
-    """The broker cannot be reached, or refuses us."""
+    """The broker cannot be reached, or rejects the connection."""
 
 
 class FeaturesUnavailable(Unavailable):
-    """The feature database cannot be reached, or refuses us."""
+    """The feature database cannot be reached, or rejects the connection."""
 
 
 class ModelHangs(Unavailable):
-    """The model does not come back from what it was given."""
+    """A call into the model did not return in time."""
 
 
 class PublishFailed(Unavailable):
-    """A bundle could not be written to where it is published."""
+    """The bundle could not be written to the location where it is published."""

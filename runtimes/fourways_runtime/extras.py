@@ -1,4 +1,4 @@
-"""Which optional extra of the package brings a library that is missing."""
+"""Maps a missing library to the optional extra of the package that installs it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Log lines as JSON objects on stderr: what a cluster's log collector reads without a pattern.
+"""Log lines as JSON objects on stderr, which a cluster's log collector reads without a pattern.
 
-A line holds a time, a level, a logger, a message and the fields given as ``extra``. Callers name
-route patterns and request ids; bodies and entity keys are personal data and never logged. Names
-of a model or a table do reach the log, so texts are bounded and hidden characters escaped.
+A line contains a time, a level, a logger, a message and the fields given as ``extra``. Callers may
+log route patterns and request ids; bodies and entity keys are personal data and never logged. Names
+of models and tables do reach the log, so texts are bounded and hidden characters escaped.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from fourways_api.display import bounded, json_displayed
 MESSAGE_LIMIT = 4_000
 FIELD_LIMIT = 1_000
 TRACEBACK_LIMIT = 8_000
-"""Maximum characters of the texts of a line."""
+"""Maximum characters of each text in a line."""
 
 LINE_LIMIT = 64_000
-"""Maximum characters of a line; the extra fields of a longer one are left out."""
+"""Maximum characters of a line; a longer one loses its extra fields."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as JSON, with its traceback where it has one."""
+        """Return the record as JSON, with its traceback if it has one."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -60,7 +60,7 @@ def _bounded(value: object) -> object:
         return value
     if isinstance(value, str):
         return bounded(value, FIELD_LIMIT)
-    # A list or an object stays one as long as it is short.
+    # A list or an object keeps its structure as long as it is short.
     text = _json(value)
     return value if len(text) <= FIELD_LIMIT else bounded(text, FIELD_LIMIT)
 
@@ -69,6 +69,6 @@ def _json(value: object) -> str:
     try:
         text = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:
-        # A lone surrogate or a whole number of more than 64 bits: a log line never fails.
+        # A lone surrogate or an integer of more than 64 bits: logging must never fail.
         text = json.dumps(value, default=str)
     return json_displayed(text)

@@ -1,4 +1,4 @@
-"""How much memory this process may have, as its container says."""
+"""The memory limit of this process, as its container sets it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ _FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 
 
 def share_of_memory(share: float, most: int) -> int:
-    """Return a share of the container's memory in bytes, at most ``most``; that without a limit."""
+    """Return a share of the container's memory in bytes, at most ``most``.
+
+    Without a memory limit, returns ``most``.
+    """
     for file in _FILES:
         try:
             text = Path(file).read_text("ascii").strip()

@@ -1,8 +1,8 @@
-"""What servers measure of their requests, in Prometheus' terms.
+"""HTTP metrics of our servers, for Prometheus.
 
-Owns the HTTP metrics every server of ours has in common. They are counted in plain numbers, by one
-event loop, and put into Prometheus' shape when somebody asks: the client's own counters are made
-for threads, and cost as much as parsing the request.
+Owns the HTTP metrics that all our servers share. One event loop counts them in plain numbers, which
+are converted to Prometheus' format on request: the client library's own counters are made for
+threads, and cost as much as parsing the request.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LATENCY_BUCKETS = (
 
 
 class PlainCounter(Collector):
-    """A count without labels, kept by one thread."""
+    """A counter without labels, used by one thread."""
 
     def __init__(self, name: str, text: str, registry: CollectorRegistry) -> None:
         self._name, self._text = name, text
@@ -47,21 +47,21 @@ class PlainCounter(Collector):
         registry.register(self)
 
     def inc(self, count: int = 1) -> None:
-        """Count."""
+        """Add ``count``."""
         self._count += count
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metric as Prometheus' client wants it."""
+        """Return the metric in the form that Prometheus' client needs."""
         yield CounterMetricFamily(self._name, self._text, self._count)
 
 
 class PlainHistogram(Collector):
-    """A histogram without labels, kept by one thread."""
+    """A histogram without labels, used by one thread."""
 
     def __init__(
         self, name: str, text: str, edges: Sequence[float], registry: CollectorRegistry
     ) -> None:
-        """``edges`` are the buckets' upper bounds, in order; the last is infinite by itself."""
+        """``edges`` are the buckets' upper bounds, in order; an infinite last one is added."""
         self._name, self._text = name, text
         self._edges = tuple(edges)
         self._buckets = [0] * (len(edges) + 1)
@@ -74,7 +74,7 @@ class PlainHistogram(Collector):
         self._sum += value
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metric as Prometheus' client wants it."""
+        """Return the metric in the form that Prometheus' client needs."""
         buckets = _cumulative(self._edges, self._buckets)
         yield HistogramMetricFamily(self._name, self._text, buckets, self._sum)
 
@@ -85,7 +85,7 @@ def _cumulative(edges: Sequence[float], buckets: list[int]) -> list[tuple[str, f
 
 
 class _RouteObserver:
-    """What is known of one route: answers by status, and how long they took."""
+    """The measurements of one route: responses by status, and their durations."""
 
     __slots__ = ("buckets", "counts", "pattern", "seconds")
 
@@ -97,7 +97,7 @@ class _RouteObserver:
 
 
 class HttpMetrics(Collector):
-    """Requests by route and code, and how long they took. ``observe`` goes to the server."""
+    """Requests by route and code, and their durations. ``observe`` goes to the server."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._unrouted = _RouteObserver("none")
@@ -105,7 +105,7 @@ class HttpMetrics(Collector):
         registry.register(self)
 
     def observe(self, request: Request, status: int, started: float) -> None:
-        """Count one answer; ``started`` is ``perf_counter()`` when the request was whole."""
+        """Count one response; ``started`` is ``perf_counter()`` when the request was complete."""
         took = perf_counter() - started
         route = request.route
         observer: _RouteObserver = (
@@ -116,7 +116,7 @@ class HttpMetrics(Collector):
         observer.seconds += took
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metrics as Prometheus' client wants them."""
+        """Return the metrics in the form that Prometheus' client needs."""
         requests = CounterMetricFamily(
             "fourways_http_requests",
             "Requests answered, by route pattern and status code.",
@@ -145,5 +145,5 @@ class HttpMetrics(Collector):
 
 
 def exposition(registry: CollectorRegistry) -> Response:
-    """Return the registry as Prometheus scrapes it."""
+    """Return the registry in the format that Prometheus scrapes."""
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST.encode("ascii"))

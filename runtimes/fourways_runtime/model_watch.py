@@ -1,11 +1,11 @@
-"""One watch over every call into a model: a call that does not return in its time is noticed.
+"""A watchdog for calls into a model: detects a call that does not return in time.
 
 Loading, warm-up, golden vectors and scoring go through it in every mode: a model's library may loop
-for ever on one record, and no error tells. What then happens is the process's own affair
-(:mod:`.process` ends it with ``ModelHangs``); here is only who calls what since when. The watch
-looks from a thread of its own, because a model may hang on the thread of the event loop. A library
-that hangs and holds the interpreter's lock stops this thread too, and every other answer of the
-process: there the liveness probe or the Job's deadline ends it.
+forever on one record without raising an error. What happens then is up to the process
+(:mod:`.process` ends it with ``ModelHangs``); this module only records which calls run since when.
+The watchdog has its own thread, because a model may hang on the thread of the event loop. A library
+that hangs while it holds the interpreter lock also stops this thread and every other response of
+the process: in that case the liveness probe or the Job's deadline ends it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from time import monotonic
 from .errors import ModelHangs
 
 LOAD_SECONDS = 300.0
-"""Maximum seconds for loading a model file that is already here."""
+"""Maximum seconds for loading a local model file."""
 
 MODEL_SECONDS = 20.0
-"""Maximum seconds for one call over a single row."""
+"""Maximum seconds for one call with a single row."""
 
 ALIKE = 64
-"""A call may take MODEL_SECONDS once more for every so many rows."""
+"""Number of rows for which a call gets another MODEL_SECONDS."""
 
 LOOK_SECONDS = 0.5
-"""Between two looks."""
+"""Time between two checks."""
 
 _SCORING = ("scoring", "")
 
 
 def seconds_for(rows: int, model_seconds: float = MODEL_SECONDS) -> float:
-    """Return the maximum seconds for one call over so many rows."""
+    """Return the maximum seconds for one call with this many rows."""
     return model_seconds * (1 + rows / ALIKE)
 
 
@@ -44,17 +44,17 @@ class ModelCall:
     """A call into a model that has not returned."""
 
     stage: str
-    """What it belongs to, as a verb: loading, checking the golden vectors, warming up, scoring."""
+    """Its stage, as a verb: loading, checking the golden vectors, warming up, scoring."""
 
     about: str
-    """What it is about, such as ``chunk 3``; without keys or values: it is shown in status."""
+    """What it works on, such as ``chunk 3``; without keys or values, because status shows it."""
 
     rows: int
     since: float
     limit: float
 
     def hangs(self) -> ModelHangs:
-        """Return the error that names the stage and what the call is about."""
+        """Return the error that names the stage and what the call works on."""
         rows = f"{self.rows} row{'' if self.rows == 1 else 's'}" if self.rows else ""
         what = " of ".join(part for part in (rows, self.about) if part)
         return ModelHangs(
@@ -65,7 +65,7 @@ class ModelCall:
 
 
 class ModelWatch:
-    """The calls under way in this process. Safe to use from any thread."""
+    """The calls in progress in this process. Thread-safe."""
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
@@ -76,7 +76,7 @@ class ModelWatch:
 
     @contextmanager
     def doing(self, stage: str, about: str = "") -> Iterator[None]:
-        """Name what this thread's calls belong to, until the context ends."""
+        """Set the stage of this thread's calls until the context ends."""
         before = getattr(self._doing, "what", None)
         self._doing.what = (stage, about)
         try:
@@ -86,10 +86,10 @@ class ModelWatch:
 
     @contextmanager
     def call(self, rows: int = 0, seconds: float | None = None) -> Iterator[None]:
-        """Watch a call into the model over so many rows until the context ends.
+        """Watch a call into the model with this many rows until the context ends.
 
-        ``seconds`` is its maximum, :func:`seconds_for` its rows unless given. Calls that run side
-        by side may be waiting for each other, so each has the time of all of them.
+        ``seconds`` is its maximum, by default :func:`seconds_for` its rows. Concurrent calls may be
+        waiting for each other, so each gets the time of all of them.
         """
         number = self.begin(rows, seconds_for(rows) if seconds is None else seconds)
         try:
@@ -98,9 +98,10 @@ class ModelWatch:
             self.end(number)
 
     def begin(self, rows: int, seconds: float) -> int:
-        """Note a call, as :meth:`call` does, and return its number.
+        """Record a call, as :meth:`call` does, and return its number.
 
-        A context of its own costs two microseconds, which a request for a single row notices.
+        A context manager costs two microseconds, which is noticeable for a request with a single
+        row.
         """
         stage, about = getattr(self._doing, "what", None) or _SCORING
         number = next(self._numbers)
@@ -109,22 +110,22 @@ class ModelWatch:
         return number
 
     def end(self, number: int) -> None:
-        """Note that a call has returned, or failed."""
+        """Record that a call has returned, or failed."""
         del self._calls[number]
 
     def longest(self) -> float:
-        """Return for how many seconds the oldest call has not returned; 0 where there is none."""
+        """Return the age in seconds of the oldest call in progress; 0 if there is none."""
         since = [call.since for call in tuple(self._calls.values())]
         return self._now() - min(since) if since else 0.0
 
     def overdue(self) -> ModelCall | None:
-        """Return a call that has not returned in its time."""
+        """Return a call that has exceeded its time, or None."""
         now = self._now()
         late = (call for call in tuple(self._calls.values()) if now - call.since > call.limit)
         return next(late, None)
 
     def start(self, hung: Callable[[ModelHangs], object]) -> None:
-        """Look from now on, from a thread of its own, and call ``hung`` once, on that thread."""
+        """Start the watchdog thread; it calls ``hung`` once, on that thread."""
         self._thread = threading.Thread(
             target=self._look, args=(hung,), name="model-watch", daemon=True
         )
@@ -141,5 +142,6 @@ class ModelWatch:
 
 
 WATCH = ModelWatch()
-"""The watch of this process. Calls are noted from the beginning; :func:`fourways_runtime.process`
-starts it, because only who owns the process may end it."""
+"""The watchdog of this process. Calls are recorded from the beginning;
+:func:`fourways_runtime.process` starts it, because only the owner of the process may end it.
+"""

@@ -1,8 +1,8 @@
-"""How a workload's process begins and ends: logs, event loop, SIGTERM, last words, exit code.
+"""Start and end of a workload's process: logs, event loop, SIGTERM, termination message, exit code.
 
-What every shell shares, so that each ends the same way: its last words name the cause, its exit
-code is the error's, and no hanging thread keeps it from ending. Imports nothing heavy: a server
-lives before its libraries are loaded.
+All entry points share this, so that each ends the same way: its termination message names the
+cause, its exit code is the error's, and no hanging thread keeps it from ending. Imports nothing
+heavy: a server is live before its libraries are loaded.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 
 class Configured(Protocol):
-    """A configuration, as far as the end of a process is concerned."""
+    """The part of a configuration that the end of a process needs."""
 
     @property
     def paths(self) -> Paths:
-        """Where the last words go."""
+        """Where the termination message goes."""
 
 
 C = TypeVar("C", bound=Configured)
@@ -47,7 +47,7 @@ EXIT_TERMINATED = 143
 
 
 class Terminated(BaseException):
-    """SIGTERM came. Not an Exception, so that nothing on the way takes it for a failure."""
+    """SIGTERM arrived. Not an Exception, so that no handler treats it as a failure."""
 
 
 # ---------------------------------------------------------------- servers
@@ -56,9 +56,9 @@ class Terminated(BaseException):
 def run_server(
     read: Callable[[], C], serve: Callable[[C], Coroutine[Any, Any, object]], log: logging.Logger
 ) -> NoReturn:
-    """Read the configuration, serve until told to stop, say why if it failed, and end.
+    """Read the configuration, serve until a signal stops the process, report a failure, and end.
 
-    ``serve`` raises WorkloadError where it cannot go on.
+    ``serve`` raises WorkloadError if it cannot continue.
     """
     log_as_json()
     config: C | None = None
@@ -75,16 +75,16 @@ def run_server(
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the fastest event loop there is; None is asyncio's own."""
+    """Return the factory of the fastest available event loop; None means asyncio's own."""
     try:
         import uvloop
     except ImportError:
-        return None  # slower, and all there is on Windows
+        return None  # slower, but the only one on Windows
     return uvloop.new_event_loop
 
 
 def new_registry() -> CollectorRegistry:
-    """Return a registry of metrics that tells of the process already."""
+    """Return a registry that already contains the metrics of the process."""
     from prometheus_client import (
         GC_COLLECTOR,
         PLATFORM_COLLECTOR,
@@ -99,7 +99,7 @@ def new_registry() -> CollectorRegistry:
 
 
 async def listen(server: Server, host: str, port: int) -> None:
-    """Let a server listen. Raises Unavailable where the port is taken."""
+    """Start listening. Raises Unavailable if the port is taken."""
     try:
         await server.start(host, port)
     except OSError as error:
@@ -121,7 +121,7 @@ async def in_thread(call: Callable[[], T], name: str) -> T:
             outcome = future.set_result, call()
         except Exception as error:  # noqa: BLE001  (whoever awaits it gets it)
             outcome = future.set_exception, error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: nothing waits for the result any more
             loop.call_soon_threadsafe(tell, *outcome)
 
     threading.Thread(target=work, name=name, daemon=True).start()
@@ -139,8 +139,8 @@ def run_job(
 ) -> int:
     """Read the configuration, do the work, report; return the exit code.
 
-    SIGTERM ends the work with :class:`Terminated`, wherever it is. ``completed`` adds to the
-    report of a failure how far the work had come.
+    SIGTERM ends the work with :class:`Terminated`, wherever it is. ``completed`` adds the progress
+    of the work to the report of a failure.
     """
     signal.signal(signal.SIGTERM, _terminate)
     log_as_json()
@@ -169,7 +169,7 @@ def _terminate(signum: int, frame: object) -> None:
 
 
 def failure(error: BaseException, config: object, log: logging.Logger) -> tuple[RunReport, int]:
-    """Log what ended a workload; return its last words and its exit code."""
+    """Log what ended a workload; return its termination message and its exit code."""
     if isinstance(error, WorkloadError):
         reason, message, code = error.reason, str(error), error.exit_code
         log.error("%s", error, extra={"reason": reason})
@@ -198,7 +198,7 @@ def _end_where_the_model_hangs(
     log: logging.Logger,
     completed: Callable[[RunReport], RunReport] = lambda report: report,
 ) -> None:
-    """Start the watch over calls into the model: one that does not return ends the process."""
+    """Start the watchdog for calls into the model: a call that does not return ends the process."""
 
     def hung(error: ModelHangs) -> None:
         report, code = failure(error, config, log)

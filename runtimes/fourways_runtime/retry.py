@@ -1,8 +1,8 @@
-"""Trying again while something outside is unavailable, for a bounded time.
+"""Retries while an external dependency is unavailable, for a limited time.
 
-One rule for all of a workload's loops: ``Unavailable`` may pass and is tried again, anything else
-ends the loop; what the last attempt failed with is what the caller gets. Downloads have a backoff
-of their own (``io.fetch.retry``), since servers ask for pauses.
+All loops of a workload follow one rule: ``Unavailable`` may be temporary and is retried, any other
+error ends the loop; the caller gets the error of the last attempt. Downloads have their own backoff
+(``io.fetch.retry``), since servers may request a pause.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from .errors import Unavailable
 T = TypeVar("T")
 
 START_SECONDS = 15.0
-"""How long a worker tries what it cannot start without, before it ends and says why."""
+"""How long a worker retries what it needs to start, before it ends with the cause."""
 
 PAUSE_SECONDS = 0.5
-"""Between two attempts."""
+"""Seconds between two attempts."""
 
 
 class Outage:
-    """How long something has been unavailable, and when to give up on it."""
+    """Tracks how long a dependency has been unavailable, and when to stop retrying."""
 
     def __init__(self, patience: float, now: Callable[[], float] = time.monotonic) -> None:
-        """``patience``: seconds that it may last."""
+        """``patience``: maximum seconds that it may last."""
         self._patience = patience
         self._now = now
         self.since: float | None = None
-        """When it began, by ``now``; None while there is none."""
+        """When it began, by ``now``; None if there is no outage."""
 
     def failed(self, error: Unavailable) -> None:
-        """Note a failed attempt. Raises ``error`` where the outage has lasted too long."""
+        """Record a failed attempt. Raises ``error`` if the outage has lasted too long."""
         now = self._now()
         if self.since is None:
             self.since = now
@@ -42,7 +42,7 @@ class Outage:
             raise error
 
     def ended(self) -> None:
-        """Note an attempt that succeeded."""
+        """Record a successful attempt."""
         self.since = None
 
 
@@ -54,11 +54,11 @@ def retry_until_available(
     sleep: Callable[[float], object] = time.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> T:
-    """Call ``attempt`` until it is not Unavailable, for at most ``seconds``.
+    """Call ``attempt`` until it does not raise Unavailable, for at most ``seconds``.
 
     Raises:
-        Unavailable: what the last attempt failed with.
-        WorkloadError: an attempt found out that trying again is pointless.
+        Unavailable: the error of the last attempt.
+        WorkloadError: an attempt failed in a way that a retry cannot help.
 
     """
     outage = Outage(seconds - pause, now)
@@ -71,11 +71,11 @@ def retry_until_available(
 
 
 async def await_available(attempt: Callable[[], Awaitable[T]], seconds: float = START_SECONDS) -> T:
-    """Do on an event loop what :func:`retry_until_available` does; a hung attempt counts too.
+    """Await ``attempt`` like :func:`retry_until_available`; a hung attempt counts too.
 
     Raises:
-        Unavailable: what the last attempt failed with, or that none answered in time.
-        WorkloadError: an attempt found out that trying again is pointless.
+        Unavailable: the error of the last attempt, or none returned in time.
+        WorkloadError: an attempt failed in a way that a retry cannot help.
 
     """
     deadline = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""A workload's last words: a RunReport where the kubelet looks for a pod's termination message."""
+"""Writes a RunReport as the termination message of a workload's pod."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from fourways_api import RunReport
 
 MAX_REPORT_BYTES = 4096
-"""The kubelet cuts a termination message here."""
+"""The kubelet truncates a termination message to this size."""
 
 logger = logging.getLogger(__name__)
 
 
 def write_report(report: RunReport, file: str) -> None:
-    """Write a report, its message cut to what the kubelet takes; a failure is only logged."""
+    """Write a report, its message cut to the kubelet's limit; a failure is only logged."""
     message = report.message
     while True:
         text = json.dumps(report.model_copy(update={"message": message}).to_json())

@@ -1,7 +1,7 @@
-"""Golden vectors asked one by one, and which of them a model answers as it should.
+"""Scores golden vectors one by one and reports which of them a model reproduces.
 
-The build measures a variant's agreement by this, and a device judges by it what it has received. A
-vector agrees when every output known for it, numbers and labels, is within the declared tolerance.
+The build measures a variant's agreement with it, and a device uses it to judge the model it has
+received. A vector agrees if every known output, number or label, is within the declared tolerance.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .single import RecordRefused, RecordScorer
 def differences(
     scorer: RecordScorer, vectors: Sequence[Vector], golden: GoldenVectors
 ) -> list[str | None]:
-    """Ask about each vector alone; say by vector how the answer differs, None where it agrees."""
+    """Score each vector alone; return per vector how the outputs differ, or None if they agree."""
     return [_difference(scorer, vector, at, golden) for at, vector in enumerate(vectors)]
 
 

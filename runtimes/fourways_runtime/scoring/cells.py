@@ -1,8 +1,8 @@
-"""A source's cells as the typed values of the data contract.
+"""Converts a source's cells to the typed values of the data contract.
 
-Owns which Arrow types stand for which contract types, how text becomes a number, and what a type
-cannot hold. Works on whole columns of scalars; a single cell that no fast path takes is judged by
-:mod:`.literals`. Pure: no I/O, and no knowledge of fields beyond their type.
+Owns which Arrow types are accepted for which contract types, how text becomes a number, and what a
+type cannot hold. Works on whole columns of scalars; a single cell that no fast path takes is judged
+by :mod:`.literals`. Pure: no I/O, and no knowledge of fields beyond their type.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .json_cells import is_json, json_values
 from .literals import EXACT, from_json, from_text, is_float, whole
 from .literals import shown as shown
 
-# Typed loosely: the stubs of pyarrow lag behind its methods.
+# Typed as Any: the stubs of pyarrow lag behind its methods.
 Cells: TypeAlias = Any
 Faults = dict[int, str]
-"""What is wrong, by element or by record."""
+"""Error messages by element or by record."""
 
 _WIDE: dict[str, Any] = {
     "bool": pa.bool_(),
@@ -45,9 +45,9 @@ def numpy_type(kind: str) -> np.dtype[Any]:
 
 
 def accepts(kind: str, shape: tuple[int, ...], found: Any) -> bool:
-    """Tell whether a column of the Arrow type ``found`` can stand for a field of the contract.
+    """Return whether a field of the contract accepts a column of the Arrow type ``found``.
 
-    Whole numbers and floats stand for each other; each value is checked when it is decoded. A
+    Integers and floats are accepted for each other; each value is checked when it is decoded. A
     shaped field is a list nested as deep as its shape, or a flat list of all its elements.
     """
     depth = 0
@@ -70,9 +70,9 @@ def accepts(kind: str, shape: tuple[int, ...], found: Any) -> bool:
 
 
 def leaf(kind: str, nullable: bool, found: Cells) -> tuple[Array, Faults]:
-    """Decode scalars: the typed values (N,), and what is wrong with some of them.
+    """Decode scalars: the typed values (N,), and the faults of some of them.
 
-    Floats that are what is asked for, with none missing, are the column's own memory, read-only.
+    Floats of the requested type without nulls are returned as the column's own memory, read-only.
     """
     if is_json(found.type):
         return json_scalars(kind, nullable, json_values(found))
@@ -110,7 +110,7 @@ def _missing(found: Cells) -> Array:
 
 
 def texts_of(found: Cells) -> tuple[Cells, Array, Faults]:
-    """Return valid UTF-8 without nulls, where it was null, and what was not UTF-8."""
+    """Return valid UTF-8 without nulls, the mask of nulls, and the faults of invalid UTF-8."""
     if not is_text(found.type):
         raise SourceError(f"{found.type} where text was expected")
     missing = _missing(found)
@@ -130,7 +130,7 @@ def texts_of(found: Cells) -> tuple[Cells, Array, Faults]:
 
 
 def json_scalars(kind: str, nullable: bool, values: Sequence[Any]) -> tuple[Array, Faults]:
-    """Judge JSON values; return the typed values (N,), and what is wrong with some of them."""
+    """Decode JSON values; return the typed values (N,), and the faults of some of them."""
     to = numpy_type(kind)
     blank: Any = "" if kind == "string" else math.nan if to.kind == "f" else 0
     kept = [blank] * len(values)
@@ -154,8 +154,8 @@ def json_scalars(kind: str, nullable: bool, values: Sequence[Any]) -> tuple[Arra
 def _parsed(kind: str, found: Cells) -> tuple[Cells, Faults]:
     """Parse text to bool, int64, uint64 or float64; an empty text is null.
 
-    Whole columns are cast where Arrow takes them all; what it takes and :mod:`.literals` does not
-    (hexadecimal digits) is looked for first. Other cells are judged one by one.
+    Whole columns are cast if Arrow accepts them all; texts that Arrow accepts but :mod:`.literals`
+    does not (hexadecimal digits) are looked for first. Other cells are parsed one by one.
     """
     texts, missing, faults = texts_of(found)
     wide = {"bool": "bool", "uint64": "uint64"}.get(kind, "float64" if is_float(kind) else "int64")
@@ -183,7 +183,7 @@ def _parsed(kind: str, found: Cells) -> tuple[Cells, Faults]:
 
 
 def may_be_rounded(kind: str, floats: Cells) -> bool:
-    """Tell, by looking once, whether one of these floats is so large that it may be rounded."""
+    """Return whether any of these floats is so large that it may be rounded, in one check."""
     limits: Any = pc.min_max(floats)
     low, high = limits["min"].as_py(), limits["max"].as_py()
     return low is not None and not (-EXACT[kind] < low and high < EXACT[kind])
@@ -199,7 +199,7 @@ def _holds_hexadecimal(texts: Cells) -> bool:
 
 
 def _unrounded(kind: str, values: Cells, texts: Cells, faults: Faults) -> tuple[Cells, Faults]:
-    """Note the whole numbers among parsed floats that the type would round."""
+    """Report the integers among parsed floats that the type would round."""
     if not is_float(kind) or not may_be_rounded(kind, values):
         return values, faults
     floats = values.fill_null(0).to_numpy(zero_copy_only=False)
@@ -226,17 +226,17 @@ def _from_arrow(to: np.dtype[Any], found: Cells, missing: Array) -> tuple[Array,
 
 
 def _exact(to: np.dtype[Any], found: Cells, faults: Faults) -> Faults:
-    """Refuse the floats that may be rounded whole numbers."""
+    """Reject the floats that may be rounded integers."""
     floats = found.fill_null(0).to_numpy(zero_copy_only=False)
     source = floats.dtype.name
-    # NaN and infinity are faults already, and no less than anything.
+    # The negation includes NaN and infinity, which are faults already.
     large = np.flatnonzero(~(np.abs(floats) < EXACT[source]))
     more = {at: whole(to.name, float(floats[at]), source)[1] for at in large.tolist()}
     return {at: fault for at, fault in more.items() if fault is not None} | faults
 
 
 def _from_decimals(to: np.dtype[Any], found: Cells, missing: Array) -> tuple[Array, Faults]:
-    """Decode decimals as the texts they are written as: no digit is lost on the way."""
+    """Decode decimals through their text form, so that no digit is lost."""
     if to.kind != "f":
         try:
             return numbers(to, found.fill_null(0).cast(_WIDE[_widest(to)]).to_numpy())
@@ -293,7 +293,7 @@ def _whole(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
 
 
 def is_text(found: Any) -> bool:
-    """Tell whether cells are text: strings, bytes that may be UTF-8, or a dictionary of them."""
+    """Return whether cells are text: strings, bytes that may be UTF-8, or a dictionary of them."""
     types = pa.types
     if types.is_dictionary(found):
         found = found.value_type
@@ -308,19 +308,19 @@ def is_text(found: Any) -> bool:
 
 
 def is_fixed_list(found: Any) -> bool:
-    """Tell whether cells are lists of one length."""
+    """Return whether cells are lists of one length."""
     return bool(pa.types.is_fixed_size_list(found))
 
 
 def is_list(found: Any) -> bool:
-    """Tell whether cells are lists."""
+    """Return whether cells are lists."""
     return bool(pa.types.is_list(found) or pa.types.is_large_list(found)) or is_fixed_list(found)
 
 
 def rounded(values: Array, to: np.dtype[Any]) -> tuple[Array, Array]:
-    """Cast whole numbers or floats to a float type; return them and where that loses too much.
+    """Cast integers or floats to a float type; return them and a mask of unacceptable losses.
 
-    Too much is a whole number that comes out as another, or a finite float that becomes infinite.
+    A loss is unacceptable if an integer changes its value, or a finite float becomes infinite.
     """
     with np.errstate(over="ignore"):
         cast = values.astype(to)

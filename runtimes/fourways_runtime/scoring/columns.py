@@ -1,7 +1,7 @@
-"""Records in columns: what flows through the pipeline.
+"""Records in columns: the data types that flow through the pipeline.
 
-Only the shapes that shells, pipeline and store hand to one another; no I/O, and no library but
-numpy, so that a server that answers from memory need not load one.
+Only the data types that entry points, pipeline and store pass to one another; no I/O, and no
+library but numpy, so that a server that answers from memory need not load another.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Key = str | int
-"""An entity key as Python has it."""
+"""An entity key as a Python value."""
 
 Rows = NDArray[np.int64]
 Columns = Mapping[str, Array]
@@ -23,7 +23,7 @@ Columns = Mapping[str, Array]
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """One record refused: where it stood in the source (from 0), its key if it had one, and why."""
+    """A rejected record: its position in the source (from 0), its key if any, and the reason."""
 
     row: int
     key: str | None
@@ -37,9 +37,9 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Texts (N,) as Arrow has them: an array of str objects for whoever wants one.
+    """Texts (N,) in Arrow's format, convertible to an array of str objects.
 
-    A million texts that are only read, scored and written never become a million objects.
+    A million texts that are only read, scored and written are never converted to a million objects.
     """
 
     arrow: Any
@@ -73,8 +73,10 @@ class Texts:
 
 
 def text_ends(texts: Any) -> Array:
-    """Return where in its bytes each text of a pyarrow array of string or binary begins, and where
-    the last one ends: (N + 1,) of int32."""
+    """Return the offsets of a pyarrow array of string or binary: (N + 1,) of int32.
+
+    Each text begins at its own offset and ends at the next one.
+    """
     found: Array = np.frombuffer(texts.buffers()[1], np.int32)
     return found[texts.offset : texts.offset + len(texts) + 1]
 
@@ -85,11 +87,11 @@ Keys = Array | Texts
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Records that keep the contract.
+    """Records that satisfy the contract.
 
-    Each column has shape (N, *shape of the field),
-    of the contract's type (strings are objects; a missing number is NaN, a missing string "").
-    ``rows`` (N,) is each record's position in the source.
+    Each column has shape (N, *shape of the field), of the contract's type (strings are objects; a
+    missing number is NaN, a missing string ""). ``rows`` (N,) is each record's position in the
+    source.
     """
 
     keys: Keys
@@ -102,10 +104,10 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Answers by entity key. Each column is an output of the contract, of shape (N, *shape).
+    """Predictions by entity key. Each column is an output of the contract, of shape (N, *shape).
 
-    ``rows`` (N,) is the position in the source of the record each answer belongs to: rejects leave
-    gaps in it, and of two answers for one key the store keeps the one further down.
+    ``rows`` (N,) is the position in the source of each prediction's record: rejects leave gaps in
+    it, and of two predictions for one key the store keeps the later one.
     """
 
     keys: Keys
@@ -118,7 +120,7 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What one batch of raw records came to."""
+    """The result of one batch of raw records."""
 
     predictions: Predictions
     rejects: list[Reject] = field(default_factory=list)

@@ -1,14 +1,12 @@
-"""From raw columns to records that keep the data contract: decode, check, refuse.
+"""From raw columns to records that satisfy the data contract: decode, check, reject.
 
-Owns the rules by which a record is accepted and the words by which one is refused. Good rows are
-handled whole columns at a time; Python looks at a single value only to say what is wrong with it.
-No I/O.
+Owns the rules by which records are accepted and the messages of rejects. Valid rows are processed
+as whole columns; Python looks at single values only to describe what is wrong with them. No I/O.
 
-The rules: null is missing, and so is NaN; a missing value is refused unless the field is nullable.
-An infinity is refused. So is a number the field's type cannot hold (too large, a fraction where
-whole numbers are asked for, a whole number a float would round). Text is parsed, never guessed at:
-a shaped field's text is JSON. Of several faults in one record the first in the contract's order is
-told.
+The rules: null and NaN are missing; a missing value is rejected unless the field is nullable. An
+infinity is rejected. So is a number the field's type cannot hold (too large, a fraction for an
+integer type, an integer that a float would round). Text is parsed without guessing: a shaped
+field's text is JSON. If a record has several faults, the first in the contract's order is reported.
 """
 
 from __future__ import annotations
@@ -41,14 +39,14 @@ from .json_cells import is_json, json_values
 from .literals import said
 
 MAX_KEY_BYTES = 1024
-"""Longest entity key: PostgreSQL's B-tree refuses entries above a third of an 8 KiB page."""
+"""Maximum entity key: PostgreSQL's B-tree rejects entries above a third of an 8 KiB page."""
 
 _FEW = 32
-"""Texts that are decoded one by one."""
+"""Maximum number of texts that are decoded one by one."""
 
 
 class Decoder:
-    """Turns raw columns into :class:`Records` and :class:`Reject` by one contract."""
+    """Converts raw columns to :class:`Records` and :class:`Reject` under one contract."""
 
     def __init__(self, contract: Contract) -> None:
         self._key = contract.entity_key
@@ -57,7 +55,7 @@ class Decoder:
     def decode(self, batch: pa.RecordBatch, rows: Rows) -> tuple[Records, list[Reject]]:
         """Decode a batch of any Arrow types; ``rows`` (N,) are its positions in the source.
 
-        A column that is absent counts as missing in every record.
+        An absent column counts as missing in every record.
         """
         absent = pa.nulls(batch.num_rows)
         names = set(batch.schema.names)
@@ -80,13 +78,13 @@ class Decoder:
         """Check columns that are numpy arrays already, each (N, *shape of the field).
 
         Raises:
-            SourceError: an input is absent, or has another shape than the contract says.
+            SourceError: an input is absent, or its shape differs from the contract's.
 
         """
         decoded = {}
         refused: dict[int, tuple[str, str]] = {}
         given = np.asarray(keys)
-        if self._key.type != "int64" or given.dtype != np.int64:  # else nothing can be wrong
+        if self._key.type != "int64" or given.dtype != np.int64:  # otherwise nothing can be wrong
             texts, faults = _as_arrow(self._key.type, given)
             keys, more = _keys(self._key.type, texts)
             _note(refused, self._key.name, faults | more)
@@ -123,7 +121,7 @@ class Decoder:
 
 
 def violations(field: InputField, values: Array) -> Faults:
-    """Judge typed values (N, *shape) by the field's own rules; return faults by record."""
+    """Check typed values (N, *shape) against the field's rules; return faults by record."""
     flat = values.reshape(-1)
     faults: Faults = {}
     if flat.dtype.kind == "f":
@@ -144,7 +142,7 @@ def violations(field: InputField, values: Array) -> Faults:
 
 
 def _known(flat: Array, field: InputField) -> Array:
-    """Return which texts (M,) are among the field's categories."""
+    """Return a mask of the texts (M,) that are among the field's categories."""
     allowed = [*(field.categories or ()), *([""] if field.nullable else [])]
     if len(flat) <= _FEW:
         return np.array([text in allowed for text in flat.tolist()], bool)
@@ -154,12 +152,12 @@ def _known(flat: Array, field: InputField) -> Array:
 
 
 def within(flat: Array, limits: Any) -> bool:
-    """Tell, by looking once, whether all floats of ``flat`` (M,) are finite and in ``limits``."""
+    """Return whether all floats of ``flat`` (M,) are finite and in ``limits``, in one check."""
     if not len(flat):
         return True
     low = -math.inf if limits is None or limits.min is None else limits.min
     high = math.inf if limits is None or limits.max is None else limits.max
-    # NaN makes both NaN, and NaN is in no order.
+    # NaN makes both NaN, and every comparison with NaN is false.
     lowest, highest = np.minimum.reduce(flat), np.maximum.reduce(flat)
     good = low <= lowest and highest <= high and math.isfinite(lowest)
     return bool(good and math.isfinite(highest))
@@ -180,7 +178,7 @@ def out_of_range(flat: Array, limits: Any) -> Faults:
 
 
 def by_record(faults: Faults, shape: tuple[int, ...]) -> Faults:
-    """Turn faults by element of (N, *shape), flattened, into the first fault of each record."""
+    """Convert faults by element of (N, *shape), flattened, to the first fault of each record."""
     if not shape or not faults:
         return faults
     size = math.prod(shape)
@@ -218,7 +216,7 @@ def _keys(kind: str, found: Cells) -> tuple[Keys, Faults]:
         found = found.cast(pa.string())
     texts, _, faults = texts_of(found)
     faults |= more
-    # A missing one is empty by now.
+    # Missing texts are empty at this point.
     length: Array = np.asarray(pc.binary_length(texts))
     for at in np.flatnonzero(length == 0):
         faults.setdefault(int(at), "missing")
@@ -231,7 +229,7 @@ def _keys(kind: str, found: Cells) -> tuple[Keys, Faults]:
 
 
 def _holds_nul(texts: Cells) -> bool:
-    """Tell whether any byte of these texts is zero."""
+    """Return whether any byte of these texts is zero."""
     data = texts.buffers()[2]
     if data is None:
         return False
@@ -294,7 +292,7 @@ def _from_json(field: InputField, found: Cells) -> tuple[Array, Faults]:
 
 
 def _from_values(field: InputField, parsed: list[Any]) -> tuple[Array, Faults]:
-    """Decode a shaped field from JSON values, one a record; None is missing."""
+    """Decode a shaped field from JSON values, one per record; None is missing."""
     values = np.zeros((len(parsed), *field.shape), numpy_type(field.type))
     faults: Faults = {}
     for at, value in enumerate(parsed):
@@ -310,7 +308,7 @@ def _from_values(field: InputField, parsed: list[Any]) -> tuple[Array, Faults]:
 
 
 def _laid_flat(field: InputField, value: Any, into: list[Any]) -> str | None:
-    """Collect the elements of a list, nested as the field's shape or flat; return what is wrong."""
+    """Collect the elements of a list, nested as the field's shape or flat; return the fault."""
     if value is None:
         return "missing"
     if not isinstance(value, list):
@@ -353,10 +351,10 @@ def _retyped(field: InputField, columns: Mapping[str, Array], records: int) -> t
 
 
 def _few_texts(field: InputField, values: Array) -> tuple[Array, Faults] | None:
-    """Decode a few texts (M,) as they are; None where they are many, or any is no plain text.
+    """Decode a few texts (M,) as they are; None if there are many, or if any is not a plain text.
 
-    Arrow would give the same, and import pandas where that is installed: 60 MB and half a second
-    that a device which answers one record at a time does not have to spare.
+    Arrow would return the same, but would import pandas if it is installed: 60 MB and half a second
+    that a device which scores one record at a time cannot spare.
     """
     if len(values) > _FEW:
         return None
@@ -375,7 +373,7 @@ def _few_texts(field: InputField, values: Array) -> tuple[Array, Faults] | None:
 
 
 def _is_unicode(text: str) -> bool:
-    """Tell whether a text can be written at all: half a surrogate pair cannot."""
+    """Return whether a text can be encoded: half of a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

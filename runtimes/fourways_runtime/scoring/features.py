@@ -1,4 +1,4 @@
-"""Inputs looked up by entity key while a request waits, as whoever completes requests sees them."""
+"""The interface for looking up inputs by entity key while a request waits."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any, Protocol, TypeAlias
 from .columns import Key
 
 Row: TypeAlias = Mapping[str, Any]
-"""Values by input name: plain Python values as JSON has them, None where there is none."""
+"""Values by input name: plain Python values as in JSON, None for a missing one."""
 
 
 class FeatureReader(Protocol):
     """A feature database as servers see it."""
 
     async def fetch(self, keys: Sequence[Key]) -> Mapping[Key, Row]:
-        """Return the rows there are, by key; rows of keys nobody here asked for may be among them.
+        """Return the existing rows by key; the result may include keys that were not requested.
 
         Raises:
-            FeaturesUnavailable: no answer within the time budget.
+            FeaturesUnavailable: no response within the time budget.
 
         """
 
     async def check(self) -> None:
-        """Connect, and see that every input has a column of a type that fits.
+        """Connect, and check that every input has a column of a compatible type.
 
         Raises:
-            FeaturesUnavailable: it cannot be reached, or refuses us.
-            ConfigError: what was asked for makes no sense; FeaturesMismatch names the columns.
+            FeaturesUnavailable: it cannot be reached, or rejects the connection.
+            ConfigError: the configuration is invalid; FeaturesMismatch names the columns.
 
         """
 
     async def close(self) -> None:
-        """Give up what is under way and disconnect."""
+        """Abandon the lookups in progress and disconnect."""

@@ -1,8 +1,8 @@
-"""Golden vectors: known inputs whose answers a model must reproduce before it is used.
+"""Golden vectors: known inputs whose outputs a model must reproduce before it is used.
 
 Owns the file's format (JSON Lines, ``{"inputs": {NAME: VALUE}, "outputs": {NAME: VALUE}}``) and the
-comparison. The vectors go through the pipeline every other record goes through. No I/O beyond
-reading the file.
+comparison. The vectors go through the same pipeline as every other record. No I/O beyond reading
+the file.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .columns import Array
 from .pipeline import Pipeline
 
 MAX_BYTES = 64 * 2**20
-"""Largest file of golden vectors."""
+"""Maximum size of a golden vectors file."""
 
 _TOLD = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """One known record: inputs by name, and the answers known for it."""
+    """One known record: inputs by name, and its known outputs."""
 
     inputs: dict[str, Any]
     outputs: dict[str, Any]
@@ -41,7 +41,7 @@ def read_vectors(path: Path, contract: Contract) -> tuple[Vector, ...]:
     """Read golden vectors. Blank lines are skipped.
 
     Raises:
-        GoldenMismatch: a line is not a vector of this contract, or there is none.
+        GoldenMismatch: a line is not a vector of this contract, or there are no vectors.
 
     """
     vectors = []
@@ -54,10 +54,10 @@ def read_vectors(path: Path, contract: Contract) -> tuple[Vector, ...]:
 
 
 def check_vectors(pipeline: Pipeline, vectors: Sequence[Vector], golden: GoldenVectors) -> None:
-    """Score the vectors and compare each answer that is known.
+    """Score the vectors and compare each known output.
 
     Raises:
-        GoldenMismatch: naming vector (from 0), field, expected, got and tolerance.
+        GoldenMismatch: naming vector (from 0), field, expected value, actual value and tolerance.
 
     """
     contract = pipeline.contract
@@ -79,9 +79,9 @@ def check_vectors(pipeline: Pipeline, vectors: Sequence[Vector], golden: GoldenV
 
 
 def compare(expected: Any, got: Any, golden: GoldenVectors) -> str | None:
-    """Say how an answer differs from the one expected, or None where it does not.
+    """Describe how an output differs from the expected one, or return None if it does not.
 
-    Numbers may differ by absolute + relative x abs(expected); text and truth must be equal.
+    Numbers may differ by absolute + relative x abs(expected); texts and booleans must be equal.
     """
     ours, theirs = np.asarray(got), np.asarray(expected)
     if ours.shape != theirs.shape:

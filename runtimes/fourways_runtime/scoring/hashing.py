@@ -1,7 +1,7 @@
 """64-bit hashes of entity keys and of rows, whole columns at a time.
 
-Not a defence against anybody: keys whose hashes agree are compared themselves. The hashes of rows
-are kept in stores and compared by later runs, so the formulas must stay as they are.
+Not cryptographic: keys with equal hashes are compared themselves. Row hashes are kept in stores and
+compared by later runs, so the formulas must not change.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def text_hashes(texts: Any) -> Array:
     ends = text_ends(texts).astype(np.int64)
     first = int(ends[0]) if len(ends) else 0
     raw = np.frombuffer(data, np.uint8)[first : ends[-1]] if data else np.empty(0, np.uint8)
-    # Every eight bytes there are, wherever they begin; the last text ends before the padding.
+    # The eight bytes from every position; the last text ends before the padding.
     padded = np.concatenate([raw, np.zeros(8, np.uint8)])
     words = np.ndarray((len(padded) - 7,), "<u8", padded, 0, (1,))
     at, left = ends[:-1] - first, np.diff(ends)
@@ -62,7 +62,7 @@ def text_hashes(texts: Any) -> Array:
 
 
 def _of_one_length(words: Array, length: int, found: Array) -> Array:
-    """Fold texts that are all as long, as many keys are: their words need not be gathered."""
+    """Fold texts of equal length, as many keys are: their words need not be gathered."""
     for begin in range(0, length, 8):
         word = words[begin::length][: len(found)]
         if length - begin < 8:
@@ -81,7 +81,7 @@ def _finished(values: Array) -> Array:
 
 
 def mixed(values: Array) -> Array:
-    """Spread the bits of hashes (N,) of uint64, in a way that can be undone."""
+    """Mix the bits of hashes (N,) of uint64, reversibly."""
     values = values ^ (values >> np.uint64(31))
     values *= _MIX
     values ^= values >> np.uint64(29)
@@ -94,15 +94,15 @@ def mixed(values: Array) -> Array:
 def row_hashes(batch: pa.RecordBatch, columns: tuple[str, ...]) -> Array:
     """Hash each row's values in ``columns`` to 64 bits, (N,) of int64.
 
-    The same values give the same hash in every run, whatever the width of the type they are kept
-    in. Two rows that differ share a hash with a probability of about 2**-64.
+    The same values give the same hash in every run, whatever the width of their type. Two different
+    rows share a hash with a probability of about 2**-64.
     """
     found = np.zeros(batch.num_rows, np.uint64)
     high = np.empty_like(found)
     with np.errstate(over="ignore"):
         for name in columns:
-            # Each step can be undone, so rows that differ in one column never share a hash. In
-            # place: a wide table takes as many turns as it has columns.
+            # Each step is reversible, so rows that differ in one column never share a hash. In
+            # place, because a wide table takes one iteration per column.
             found += _column_hashes(batch.column(name))
             found *= _ODD
             np.right_shift(found, np.uint64(32), out=high)
@@ -132,7 +132,7 @@ def _column_hashes(column: Cells) -> Array:
 
 
 def _bits(column: Cells) -> Array:
-    """Return 64 bits that stand for a scalar, whole numbers and floats alike in every width."""
+    """Return 64 bits per scalar, independent of the width of an integer or float type."""
     types = pa.types
     if types.is_boolean(column.type):
         column = column.cast(pa.uint8())
@@ -150,7 +150,7 @@ def _bits(column: Cells) -> Array:
 
 
 def _folded(elements: Array, lengths: Array) -> Array:
-    """Fold the hashes of elements that lie one after another into one for each run of them."""
+    """Fold the hashes of consecutive elements into one per list; ``lengths`` delimit the lists."""
     starts = np.cumsum(lengths) - lengths
     place = (np.arange(len(elements)) - np.repeat(starts, lengths)).astype(np.uint64)
     spread = mixed(elements * _ODD + mixed(place * _MIX + _ODD))

@@ -1,8 +1,8 @@
-"""Features: the contract's inputs as the tensors a model takes.
+"""Features: converts the contract's inputs to the tensors a model takes.
 
-Owns which field feeds which tensor and in what layout. That is settled once, when a model is
-bound, so that one that does not fit is refused before a record was read: the error names the
-field, the fault and the fix. No I/O.
+Owns which field feeds which tensor and in what layout. That is decided once, when a model is bound,
+so that a model that does not fit is rejected before any record is read: the error names the field,
+the fault and the fix. No I/O.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .decode import by_record
 from .model.base import Tensor
 
 TEXT_TYPES = frozenset({"string", "str", "object"})
-"""What a model may call text."""
+"""Type names that models use for text."""
 
 Shape = tuple[int, ...]
 
@@ -40,7 +40,7 @@ class Feed:
 
     name: str
     type: np.dtype[Any] | None
-    """None where the model does not say: the field's own type then."""
+    """None if the model does not declare one: then the field's own type."""
 
     fields: tuple[InputField, ...]
     shape: Shape
@@ -80,7 +80,7 @@ class Feed:
 
 
 def _replaced(values: Array, missing: object) -> Array:
-    """Put what the model was trained with in the place of missing values (N,)."""
+    """Replace missing values (N,) with the value that the model was trained with."""
     absent = np.isnan(values) if values.dtype.kind == "f" else values == ""
     if not absent.any():
         return values
@@ -92,7 +92,7 @@ def _replaced(values: Array, missing: object) -> Array:
 def _turn(columns: Sequence[Array], into: Array) -> None:
     """Write columns (N,) side by side into a matrix (N, columns)."""
     records, width = into.shape
-    # Turning a block that stays in the cache is nearly twice as fast as spreading whole columns.
+    # Transposing a block that stays in the cache is nearly twice as fast as writing whole columns.
     rows = min(records, max(1, _BLOCK_BYTES // (width * into.itemsize)))
     block = np.empty((width, rows), into.dtype)
     for start in range(0, records, rows):
@@ -103,11 +103,11 @@ def _turn(columns: Sequence[Array], into: Array) -> None:
 
 
 def bind_inputs(fields: Sequence[InputField], tensors: Sequence[Tensor]) -> tuple[Feed, ...]:
-    """Settle which fields feed which tensors of a model.
+    """Decide which fields feed which tensors of a model.
 
-    Fields that name a tensor are its columns, in order. Else fields and tensors go together by
-    name. Else the model has one input and all fields are its columns. A model that names no
-    inputs gets every field by its name. Where the model has names for its columns the fields are
+    Fields that name a tensor are its columns, in order. Otherwise, fields and tensors are matched
+    by name. Otherwise, the model has one input and all fields are its columns. A model that names
+    no inputs gets every field by its name. If the model has names for its columns, the fields are
     put in the model's order by name (:func:`_by_column`): positions alone are never trusted.
 
     Raises:
@@ -157,24 +157,24 @@ def fitted(shape: Shape, dimensions: tuple[int | None, ...]) -> Shape | None:
 
 
 def described(tensor: Tensor) -> str:
-    """Write a tensor for people, such as ``x float32[?, 20]``."""
+    """Format a tensor for people, such as ``x float32[?, 20]``."""
     sizes = ", ".join("?" if size is None else str(size) for size in tensor.shape)
     return f"{name_shown(tensor.name)} {tensor.type}[{sizes}]"
 
 
 def listed(tensors: Sequence[Tensor]) -> str:
-    """Write the first tensors of a model, and how many more there are."""
+    """Format the first tensors of a model, and the number of further ones."""
     more = f" and {len(tensors) - _NAMES_SHOWN} more" if len(tensors) > _NAMES_SHOWN else ""
     return ", ".join(map(described, tensors[:_NAMES_SHOWN])) + more
 
 
 def name_shown(name: str) -> str:
-    """Write a name that comes from a model: escaped, and cut to a readable length."""
+    """Format a name that comes from a model: escaped, and cut to a readable length."""
     return displayed(name, _NAME_SHOWN)
 
 
 def names_shown(names: Sequence[str]) -> str:
-    """Write the first names of a list that may be long, and how many more there are."""
+    """Format the first names of a list that may be long, and the number of further ones."""
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return ", ".join(map(name_shown, names[:_NAMES_SHOWN])) + more
 
@@ -204,10 +204,10 @@ def _by_column(tensor: Tensor, fields: Sequence[InputField]) -> Sequence[InputFi
     """Put fields into the order of a tensor's columns, by name.
 
     Names that differ only in case and in characters the contract's names cannot have are equal
-    (``sepal length (cm)`` is ``sepal_length_cm``). A field of several elements has no
-    name for each: its place is the one it has in the contract. Fields that name this tensor are
-    positional by the user's own word where the names differ; a name that the model has at another
-    place is refused nevertheless.
+    (``sepal length (cm)`` is ``sepal_length_cm``). A field of several elements has no name for
+    each: it keeps its position in the contract. If a user maps fields to this tensor explicitly,
+    they are positional where the names differ; a name that the model has at another position is
+    rejected nevertheless.
 
     Raises:
         ContractMismatch: naming both sides.
@@ -271,7 +271,7 @@ def _type_of(tensor: Tensor, fields: Sequence[InputField]) -> np.dtype[Any] | No
 
 
 def _holding(field: InputField, kind: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type, where it holds what a missing value is. Raises ContractMismatch."""
+    """Return the type if it can represent a missing value. Raises ContractMismatch."""
     if isinstance(field.missing, int):
         _, faults = numbers(kind, np.array([field.missing]))
         for fault in faults.values():
@@ -282,7 +282,7 @@ def _holding(field: InputField, kind: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _carries(have: np.dtype[Any], want: np.dtype[Any]) -> bool:
-    """Tell whether a type may feed another; what it cannot hold is then refused by value."""
+    """Return whether a type may feed another; values it cannot hold are rejected individually."""
     if have == want or (have.kind in "biu" and want.kind in "iuf"):
         return True
     return have.kind == "f" and want.kind == "f"
@@ -297,5 +297,5 @@ def _disagree(
 
 
 def cut(columns: Mapping[str, Array], keep: Array | slice) -> dict[str, Array]:
-    """Keep the records where ``keep`` (N,) is true, or those of a slice."""
+    """Keep the records selected by a mask ``keep`` (N,) or a slice."""
     return {name: values[keep] for name, values in columns.items()}

@@ -1,7 +1,7 @@
-"""Columns of JSON values: typed where all of them plainly are, else each value as its own text.
+"""Columns of JSON values: typed if all values clearly are, else each value as its own text.
 
-A reader of JSON (JSON Lines, events) hands its columns on through here, so that whatever is odd
-about one value is judged by the decoder, in one way and with one set of words. Pure: no I/O.
+Readers of JSON (JSON Lines, events) pass their columns through this module, so that the decoder
+judges every unusual value in the same way and with the same messages. Pure: no I/O.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from .literals import EXACT, is_float
 
-_ExtensionType: Any = pa.ExtensionType  # Its stub does not let it be subclassed.
+_ExtensionType: Any = pa.ExtensionType  # Its stub forbids subclasses.
 
 
 class JsonCells(_ExtensionType):  # type: ignore[misc]
     """Cells that are JSON values, each as its own text; null is missing.
 
-    What a reader of JSON hands on where the values of a column are not all plainly of the
-    contract's type. They are judged one by one, as JSON: a text is not a number there.
+    A JSON reader returns them for a column whose values are not all clearly of the contract's type.
+    They are decoded one by one, as JSON: a text is not accepted as a number.
     """
 
     def __init__(self) -> None:
@@ -36,17 +36,17 @@ class JsonCells(_ExtensionType):  # type: ignore[misc]
 
 
 def is_json(found: Any) -> bool:
-    """Tell whether cells are JSON values, each as its text."""
+    """Return whether cells are JSON values, each as its text."""
     return isinstance(found, JsonCells)
 
 
 def json_values(found: Any) -> list[Any]:
-    """Return the values of JSON cells; None where one is null."""
+    """Return the values of JSON cells; None for null."""
     return [None if raw is None else orjson.loads(raw) for raw in found.storage.to_pylist()]
 
 
 def json_texts(found: Any) -> Any:
-    """Return JSON cells as texts: a string's own text, anything else as it is written."""
+    """Return JSON cells as texts: a string's own text, anything else as its JSON source."""
     values = json_values(found)
     raw = found.storage.to_pylist()
     texts = [
@@ -59,8 +59,8 @@ def json_texts(found: Any) -> Any:
 def json_column(kind: str, depth: int, values: Sequence[Any]) -> Any:
     """Return JSON values as an Arrow array of the contract's type ``kind``.
 
-    ``depth`` is the number of dimensions of the field; None is null. Where one value is not plainly
-    of that type the column comes as :class:`JsonCells`, to be judged by the decoder.
+    ``depth`` is the number of dimensions of the field; None is null. If any value is not clearly of
+    that type, the column is returned as :class:`JsonCells`, and the decoder judges it.
     """
     try:
         if _all_plain(kind, depth, values):
@@ -96,7 +96,7 @@ def _all_plain(kind: str, depth: int, values: Sequence[Any]) -> bool:
 
 
 def _scalars(values: Sequence[Any], depth: int) -> Iterator[Any]:
-    """Yield the scalars of lists nested ``depth`` deep; a list where one is nested deeper."""
+    """Yield the scalars of lists nested ``depth`` deep; a list if one is nested deeper."""
     for value in values:
         if value is None and depth:
             continue

@@ -1,4 +1,4 @@
-"""What both readers share: keys as they are asked for, and as the store holds them."""
+"""Shared by both readers: keys as requested, and as the store holds them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def asked(kind: str, keys: Iterable[Key]) -> dict[Key, list[Key]]:
-    """Group keys as given by the key of the contract's type they mean.
+    """Group the requested keys by the key of the contract's type that they represent.
 
-    One that cannot be of that type (``"x"`` for int64, a text no database stores) means none.
+    A key that cannot have that type (``"x"`` for int64, a text no database stores) is omitted.
     """
     meant: dict[Key, list[Key]] = {}
     for key in dict.fromkeys(keys):

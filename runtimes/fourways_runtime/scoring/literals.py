@@ -1,19 +1,19 @@
-"""What one cell means: a JSON value, or a text, as a value of a contract type.
+"""Parses one cell, a JSON value or a text, to a value of a contract type.
 
-Owns the grammar of numbers and truth values, and the words for a cell that does not keep it. Every
-reader asks here (CSV, JSON Lines, queries, events, requests, devices), whatever fast path it has
-beside it: a fast path may only take what this module takes, and with the same value.
+Owns the grammar of numbers and booleans, and the messages for a cell that violates it. Every reader
+uses it (CSV, JSON Lines, queries, events, requests, devices), whatever fast path it has besides: a
+fast path may only accept what this module accepts, and with the same value.
 
 The rules:
 
-* A whole number is exact or refused. It never passes through a float: a float may stand for a whole
-  number only where every whole number of its size is exact (below 2**24 for float32, 2**53 for
-  float64), because a larger one may have been rounded before it came here.
-* A whole number written as such (digits, no point, no exponent) that a float field would round is
-  refused. A fraction is rounded to the nearest value of its type, as everywhere.
+* An integer is exact or rejected. It never passes through a float: a float is accepted as an
+  integer only within the range where every integer is exact (below 2**24 for float32, 2**53 for
+  float64), because a larger one may have been rounded earlier.
+* A number written as an integer (digits, no point, no exponent) that a float field would round is
+  rejected. A fraction is rounded to the nearest value of its type, as usual.
 * Digits are ASCII. ``0x10`` and ``1_000`` are not numbers. Text is trimmed; ``NaN`` in a text is a
   missing number.
-* JSON has types of its own: a text is not a number, a number is not a text, true is not 1.
+* JSON types are strict: a text is not a number, a number is not a text, true is not 1.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ import orjson
 Fault = str | None
 
 EXACT = {"float16": 2**11, "float32": 2**24, "float64": 2**53}
-"""Whole numbers up to these (in size) are exact in a float."""
+"""Integers up to this magnitude are exact in a float."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DIGITS = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _WORDS = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
 _MOST_CHARACTERS = 200
-"""Longest text that is read as a whole number."""
+"""Maximum length of a text that is parsed as an integer."""
 
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def shown(value: object) -> str:
-    """Write a value as a person would, cut to a line."""
+    """Format a value for people, cut to one line."""
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else value[:57] + "...")
     if isinstance(value, bool | np.bool_):
@@ -51,32 +51,32 @@ def shown(value: object) -> str:
 
 
 def is_float(kind: str) -> bool:
-    """Tell whether a contract type is a float."""
+    """Return whether a contract type is a float."""
     return kind.startswith("float")
 
 
 def not_text(value: Any) -> str:
-    """Say that a JSON value is not text."""
+    """Return the message that a JSON value is not text."""
     return f"{said(value)} is not text"
 
 
 def wanted(kind: str) -> str:
-    """Return what a value of the contract type ``kind`` is called."""
+    """Return the description of a value of the contract type ``kind``."""
     if kind in ("bool", "string"):
         return {"bool": "true or false", "string": "text"}[kind]
     return "a number" if is_float(kind) else "a whole number"
 
 
 def outside(value: object, kind: str) -> str:
-    """Say that a whole number is outside the range of its type."""
+    """Return the message that an integer is outside the range of its type."""
     limits = np.iinfo(kind)
     return f"{value} is outside {kind} ({limits.min} to {limits.max})"
 
 
 def json_object(raw: bytes) -> tuple[dict[str, Any] | None, Fault]:
-    """Parse one record; a byte order mark in front of it is passed over.
+    """Parse one record; a leading byte order mark is skipped.
 
-    Returns the object, or None and what is wrong.
+    Returns the object and None, or None and the fault.
     """
     raw = raw.removeprefix(BYTE_ORDER_MARK)
     if not raw.strip():
@@ -89,9 +89,9 @@ def json_object(raw: bytes) -> tuple[dict[str, Any] | None, Fault]:
 
 
 def from_json(kind: str, value: Any) -> tuple[Any, Fault]:
-    """Judge one JSON value that is not null: the typed value and None, or None and the fault.
+    """Parse one JSON value that is not null: the typed value and None, or None and the fault.
 
-    NaN, which only Python's own values can be, is a missing number.
+    NaN, which occurs only in Python values, is a missing number.
     """
     if kind == "string":
         return (value, None) if type(value) is str else (None, not_text(value))
@@ -108,9 +108,9 @@ def from_json(kind: str, value: Any) -> tuple[Any, Fault]:
 
 
 def whole(kind: str, value: int | float, source: str = "float64") -> tuple[int | None, Fault]:
-    """Judge a number that is to be a whole number of the type ``kind``.
+    """Convert a number to an integer of the type ``kind``: it and None, or None and the fault.
 
-    ``source`` is the type a float comes from, which says up to where it is exact.
+    ``source`` is the original type of a float, which determines the range in which it is exact.
     """
     limits = np.iinfo(kind)
     if isinstance(value, float):
@@ -134,10 +134,9 @@ def whole(kind: str, value: int | float, source: str = "float64") -> tuple[int |
 
 
 def from_text(kind: str, text: str) -> tuple[Any, Fault]:
-    """Judge one text that is not empty and has no spaces around it, of any type but string.
+    """Parse one non-empty, trimmed text to any type but string.
 
-    Returns the typed value and None; None and None where it is missing (NaN); or None and the
-    fault.
+    Returns the typed value and None; None and None if it is missing (NaN); or None and the fault.
     """
     if kind == "bool":
         truth = _TRUTHS.get(text.lower()) if text.isascii() else None
@@ -170,7 +169,7 @@ def from_text(kind: str, text: str) -> tuple[Any, Fault]:
 
 
 def _unrounded(kind: str, value: int | float, text: str) -> tuple[float | None, Fault]:
-    """Judge a whole number that is to be a float: exact, or refused."""
+    """Convert an integer to a float: exactly, or reject it."""
     try:
         kept = float(value)
     except OverflowError:
@@ -185,12 +184,12 @@ def _unrounded(kind: str, value: int | float, text: str) -> tuple[float | None, 
 
 
 def shown_number(text: str) -> str:
-    """Cut a long number to what a line has room for."""
+    """Cut a long number to the length of a line."""
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def said(value: Any) -> str:
-    """Name a JSON value for people."""
+    """Describe a JSON value for people."""
     if isinstance(value, list):
         return "a list"
     return "an object" if isinstance(value, dict) else shown(value)

@@ -1,6 +1,6 @@
-"""How a model's tensors become the contract's outputs: picked, typed and held to their ranges.
+"""Converts a model's tensors to the contract's outputs: selects, casts and checks ranges.
 
-Which tensor each output is read from is settled once, when a contract is bound to a model.
+The tensor of each output is chosen once, when a contract is bound to a model.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Reading:
     tensor: str
 
     def read(self, answers: Mapping[str, Array], records: int) -> tuple[Array, Faults]:
-        """Return the answers (records, *shape) in the contract's type, and faults by record.
+        """Return the outputs (records, *shape) in the contract's type, and faults by record.
 
         Raises:
-            ContractMismatch: the tensor is absent, or of a shape or type that does not fit.
+            ContractMismatch: the tensor is absent, or its shape or type does not fit.
 
         """
         field = self.field
@@ -62,7 +62,7 @@ class Reading:
         return flat.reshape(records, *field.shape), by_record(wrong, field.shape) | faults
 
     def _plain(self, raw: Array, records: int) -> Array | None:
-        """Return answers that need no second look; most are such, and quickly described."""
+        """Return outputs that need no further check, as most do; None for others."""
         field = self.field
         if field.shape or field.reduce is not None or raw.dtype != field.type:
             return None
@@ -87,7 +87,7 @@ class Reading:
         return reduced
 
     def _typed(self, flat: Array) -> tuple[Array, Faults]:
-        """Cast answers (M,) to the contract's type; what will not go is a fault."""
+        """Cast outputs (M,) to the contract's type; a value that cannot be cast is a fault."""
         if flat.dtype.kind in "OUS":
             return self._text(flat)
         if self.field.categories is not None:
@@ -125,7 +125,7 @@ class Reading:
 
 
 def bind_outputs(fields: Sequence[OutputField], tensors: Sequence[Tensor]) -> tuple[Reading, ...]:
-    """Settle which tensor each output is read from, and check what the model says of it.
+    """Choose the tensor of each output, and check what the model declares about it.
 
     Raises:
         ContractMismatch: naming both sides.

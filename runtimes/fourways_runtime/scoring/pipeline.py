@@ -1,8 +1,8 @@
-"""The one pipeline every shell runs: decode, features, model, answers. No I/O.
+"""The one pipeline that every entry point runs: decode, features, model, outputs. No I/O.
 
-Owns the order of the stages and how a model's outputs become the contract's answers. What a model
-must offer is settled once, when the pipeline is built; a batch is arithmetic on whole columns.
-The same records give the same predictions in every shell.
+Owns the order of the stages and how a model's outputs become the contract's outputs. The model's
+requirements are checked once, when the pipeline is built; scoring a batch is arithmetic on whole
+columns. The same records give the same predictions in every entry point.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MODEL_INPUT_BYTES = 2**18
-"""Bytes of input given to a model at once. A wide model takes hundreds of times its input in
-activations and gains nothing from larger batches; a narrow one has gained it all by then."""
+"""Maximum bytes of input per call of a model. A wide model takes hundreds of times its input in
+activations and gains nothing from larger batches; for a narrow one this size is large enough.
+"""
 
 
 class Pipeline:
-    """A contract bound to a model. Safe to call from several threads, as the model is."""
+    """A contract bound to a model. As thread-safe as the model."""
 
     def __init__(self, contract: Contract, model: Model) -> None:
         """Bind them.
@@ -48,13 +49,13 @@ class Pipeline:
         self._model = model.answering(read) if isinstance(model, SelectiveModel) else model
 
     def score(self, batch: pa.RecordBatch, rows: Rows | None = None) -> Scored:
-        """Score raw records: the columns of the contract's names, of any Arrow type that fits.
+        """Score raw records: the columns with the contract's names, of any Arrow type that fits.
 
-        ``rows`` (N,) are the records' positions in the source, from 0 unless given. Every record
-        comes back once, as a prediction or as a reject.
+        ``rows`` (N,) are the records' positions in the source, by default from 0. Every record is
+        returned once, as a prediction or as a reject.
 
         Raises:
-            ContractMismatch: the model answered in another shape or type than it promised.
+            ContractMismatch: the model's outputs differ in shape or type from what it declares.
 
         """
         rows = np.arange(batch.num_rows) if rows is None else rows
@@ -74,10 +75,10 @@ class Pipeline:
         return self._answer(*self._decoder.check(keys, columns, rows))
 
     def answers(self, columns: Mapping[str, Array], records: int) -> dict[str, Array] | None:
-        """Answer records that are known to keep the contract, as contiguous columns.
+        """Score records that are known to satisfy the contract, as contiguous columns.
 
-        Returns None where a value does not fit the model, or an answer not the contract: that is
-        described by who scores any records.
+        Returns None if a value does not fit the model, or an output not the contract: the general
+        path of scoring then describes the fault.
 
         Raises:
             ContractMismatch: as :meth:`score`.
@@ -124,7 +125,7 @@ class Pipeline:
         return Scored(Predictions(keys, rows, columns), rejects)
 
     def _predict(self, tensors: Mapping[str, Array], records: int) -> dict[str, Array]:
-        """Ask in slices of bounded size, so that memory does not grow with the batch."""
+        """Predict in slices of bounded size, so that memory does not grow with the batch."""
         given = 0
         for tensor in tensors.values():
             given += tensor.nbytes

@@ -1,7 +1,7 @@
-"""One record at a time: a record as Python values through the one pipeline, its answer as values.
+"""Scores one record at a time: Python values in and out, through the one pipeline.
 
-What a device does, and what the build therefore measures. Refusals have the words of every other
-mode: the pipeline and the model server's reading of tensors say them.
+Devices score this way, so the build measures it. Rejects have the same messages as in every other
+mode: they come from the pipeline and from the model server's parsing of tensors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEYS = np.zeros(1, np.int64)
 
 
 class RecordRefused(ValueError):
-    """A record that does not keep the contract: which field, and why."""
+    """A record that breaks the contract: the field and the reason."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -31,11 +31,11 @@ class RecordRefused(ValueError):
 
 
 class RecordScorer:
-    """A model bound to its contract. Safe to call from several threads, as the model is."""
+    """A model bound to its contract. As thread-safe as the model."""
 
     def __init__(self, contract: Contract, model: Model) -> None:
         """Bind them. Raises ContractMismatch."""
-        # Answers go back to who asked: a record needs no key.
+        # The outputs go straight back to the caller: a record needs no key.
         key = EntityKey(name=contract.entity_key.name, type="int64")
         self._contract = contract
         self._pipeline = Pipeline(contract.model_copy(update={"entity_key": key}), model)
@@ -44,10 +44,10 @@ class RecordScorer:
     def ask(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs for one record: by name, plain Python values.
 
-        The entity key may be in the record; a nullable input may be left out.
+        The entity key may be in the record; a nullable input may be omitted.
 
         Raises:
-            RecordRefused: the record does not keep the contract.
+            RecordRefused: the record breaks the contract.
             ModelError: the model fails on it.
 
         """

@@ -1,13 +1,13 @@
 """One tensor's data, JSON or binary, as a flat numpy array; and arrays as binary tensors.
 
-Owns what the protocol's types look like on the wire. JSON is taken strictly: text is no number,
-true is no number, null is a missing value, and a whole number that the type would round is refused:
-only text tells 16777217 from 16777217.0. Good data is converted by C code in one go; Python looks
-at single values only to say what is wrong with one. No knowledge of requests, no I/O.
+Owns the wire format of the protocol's types. JSON is strict: text is not a number, true is not a
+number, null is a missing value, and an integer that the type would round is rejected: only the text
+distinguishes 16777217 from 16777217.0. Valid data is converted by C code in one call; Python looks
+at single values only to describe what is wrong with one. No knowledge of requests, no I/O.
 
-Large data is converted in slices, because C code keeps the interpreter lock: other threads get
-their turn between two slices. Of a record with several faults only the first is worded, so that a
-bad body costs little more than a good one.
+Large data is converted in slices, because C code keeps the interpreter lock: other threads can run
+between two slices. Only the first fault of a record is described, so that an invalid body costs
+little more than a valid one.
 
 Binary: https://github.com/kserve/open-inference-protocol, extension "binary tensor data": elements
 little-endian in row-major order; BOOL is a byte of 0 or 1; BYTES is a 4-byte length and the bytes.
@@ -32,11 +32,11 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _CODES = {code: np.dtype(f"<{code}") for code in "fdqQ"}
 NOT_PLAIN = (struct.error, OverflowError)
 SLICE = 16_384
-"""Elements that are converted at a time."""
+"""Number of elements that are converted at a time."""
 
 
 class MalformedTensor(Exception):
-    """The data is not a tensor of the shape and type it claims; ``str()`` is the reason."""
+    """The data does not match its declared shape and type; ``str()`` is the reason."""
 
 
 def from_json(
@@ -44,11 +44,11 @@ def from_json(
 ) -> tuple[Array, Faults]:
     """Convert JSON data, flat or nested as ``shape`` (N, …), to the contract's type ``kind``.
 
-    ``plain`` promises that neither true nor false occurs in it. Returns the flat values, and by
-    element what is wrong with the first bad one of each record.
+    ``plain`` guarantees that it contains neither true nor false. Returns the flat values, and by
+    element the first fault of each record.
 
     Raises:
-        MalformedTensor: it is no list, or has another shape.
+        MalformedTensor: it is not a list, or has another shape.
 
     """
     if type(data) is not list:
@@ -75,7 +75,7 @@ def from_json(
 
 
 class _Records:
-    """Which record each element of a slice belongs to."""
+    """Maps each element of a slice to its record."""
 
     __slots__ = ("_size", "_start")
 
@@ -84,7 +84,7 @@ class _Records:
         self._start = start
 
     def first(self, bad: Array) -> list[int]:
-        """Return, of the elements where ``bad`` (M,) is true, the first of each record."""
+        """Return the first element of each record among those where ``bad`` (M,) is true."""
         elements = np.flatnonzero(bad)
         _, firsts = np.unique((elements + self._start) // self._size, return_index=True)
         return [int(at) for at in elements[firsts]]
@@ -110,16 +110,16 @@ def _converted(
     except NOT_PLAIN:
         return _one_by_one(data, kind, nullable, records)
     if code == "d" and not (np.abs(values) < EXACT[kind]).all() and int in set(map(type, data)):
-        # Whole numbers that a float may have rounded.
+        # Integers that a float may have rounded.
         return _one_by_one(data, kind, nullable, records)
     return fit(to, values, records)
 
 
 def packed(code: str, data: list[Any], shape: tuple[int, ...]) -> Array:
-    """Convert numbers (and truth values) by a code of struct, which is faster than numpy at it.
+    """Convert numbers (and booleans) with a struct format code, which is faster than numpy.
 
     Raises:
-        NOT_PLAIN: one of them is something else, or does not fit.
+        NOT_PLAIN: one of them has another type, or does not fit.
 
     """
     raw = struct.pack(f"<{len(data)}{code}", *data)
@@ -129,11 +129,11 @@ def packed(code: str, data: list[Any], shape: tuple[int, ...]) -> Array:
 def fit(to: np.dtype[Any], values: Array, records: _Records | None = None) -> tuple[Array, Faults]:
     """Cast numbers (M,) to the type ``to``; return them, and a fault for each it cannot hold.
 
-    With ``records``, only for the first of each record.
+    With ``records``, returns only the first fault of each record.
     """
     if values.dtype == to:
         return values, {}
-    # False for NaN as well: what is not plainly good is looked at closely.
+    # False for NaN as well, so that it takes the slow path with the detailed checks.
     if to == np.float32 and values.dtype.kind == "f" and np.abs(values).max() <= _FLOAT32_MAX:
         return values.astype(np.float32), {}
     if records is None or to.kind != "f" or values.dtype.kind != "f":
@@ -146,7 +146,7 @@ def from_binary(kind: str, data: memoryview, wanted: int) -> tuple[Array, Faults
     """Read ``wanted`` elements of the contract's type ``kind``; the data is used in place.
 
     Raises:
-        MalformedTensor: it holds more or fewer, or bytes that are no such elements.
+        MalformedTensor: it holds more or fewer, or bytes that are not valid elements.
 
     """
     if kind == "string":
@@ -161,12 +161,12 @@ def from_binary(kind: str, data: memoryview, wanted: int) -> tuple[Array, Faults
             raise MalformedTensor("a BOOL is a byte of 0 or 1")
         return raw.view(np.bool_), {}
     values = np.frombuffer(data, to)
-    # Behind a JSON header of any length elements lie anywhere; models want them aligned.
+    # After a JSON header of arbitrary length, elements may be unaligned; models need them aligned.
     return (values if values.flags.aligned else values.copy()), {}
 
 
 def to_binary(kind: str, values: Array) -> bytes:
-    """Write values as a binary tensor."""
+    """Encode values as a binary tensor."""
     if kind != "string":
         return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
     texts = [text.encode() for text in values.reshape(-1).tolist()]
@@ -187,7 +187,7 @@ def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
 def _one_by_one(
     data: list[Any], kind: str, nullable: bool, records: _Records
 ) -> tuple[Array, Faults]:
-    """Take what can be taken, and say what is wrong with the first bad element of each record."""
+    """Convert the valid elements, and describe the first invalid element of each record."""
     to = np.dtype(kind)
     values: list[float | int] = [0] * len(data)
     faults: Faults = {}
@@ -215,7 +215,7 @@ def _one_by_one(
 def _texts(data: list[Any], records: _Records) -> tuple[Array, Faults]:
     faults: Faults = {}
     if set(map(type, data)) != {str}:
-        # None stays: whether a missing text is accepted, the pipeline says.
+        # None is kept: the pipeline decides whether a missing text is accepted.
         bad = _where(type(value) not in (str, type(None)) for value in data)
         faults = {at: str(judged("string", data[at])[1]) for at in records.first(bad)}
         data = [value if type(value) is str else None for value in data]

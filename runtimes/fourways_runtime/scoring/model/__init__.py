@@ -1,8 +1,8 @@
-"""Loading trained models: one module per format, one small interface for all of them.
+"""Loads trained models: one module per format, one small interface for all of them.
 
-Owns what may be loaded at all. A model file is data from elsewhere: no format here runs code from
-it, each is checked before its library reads it, and what is refused is refused with the fix. The
-libraries are heavy and most are optional, so each is imported when its format is needed.
+Owns what may be loaded at all. A model file is untrusted data: no format here runs code from it,
+each file is checked before its library reads it, and a rejection names the fix. The libraries are
+heavy and most are optional, so each is imported only when its format is needed.
 
 To add a format: a module with its loader, an entry in :data:`FORMATS`, and its name in the API's
 ``ModelFormat``.
@@ -25,18 +25,19 @@ __all__ = ["FORMATS", "LoadRequest", "Model", "Tensor", "load"]
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """A model file and how it is to be loaded."""
+    """A model file and how to load it."""
 
     path: Path
-    """A private copy that nobody else writes to."""
+    """A private copy that no other process writes to."""
 
     reference: ModelReference
     threads: int
-    """Threads that one prediction may use."""
+    """Number of threads that one prediction may use."""
 
     external_root: Path | None = None
-    """The model's own folder at its source, from which an ONNX model with ``allowExternalData``
-    may take weights; it is copied from, never loaded from."""
+    """The model's own folder at its source, which may contain the weights of an ONNX model with
+    ``allowExternalData``; files are copied from it, never loaded from it.
+    """
 
 
 def load(
@@ -45,8 +46,8 @@ def load(
     """Load a model file; the arguments are those of :class:`LoadRequest`.
 
     Raises:
-        ModelNotLoadable: the file is no such model, or it is one we refuse.
-        ConfigError: an extra is missing, or the reference is impossible.
+        ModelNotLoadable: the file is not a model of this format, or it is rejected for safety.
+        ConfigError: an extra is missing, or the reference is invalid.
 
     """
     refuse_other_format(path, reference.format)
@@ -94,4 +95,4 @@ FORMATS: dict[str, Callable[[LoadRequest], Model]] = {
     "lightgbm": _lightgbm,
     "python": _python,
 }
-"""How each format is loaded."""
+"""The loader of each format."""

@@ -1,4 +1,4 @@
-"""Importing a format's library, or saying which extra brings it."""
+"""Imports a format's library, or names the extra that installs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .library_errors import library_error
 
 
 def load_module(name: str, extra: str) -> Any:
-    """Import a module. Raises ConfigError: it is not installed (naming the extra), or broken."""
+    """Import a module. Raises ConfigError if it is not installed (naming the extra), or broken."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -19,5 +19,5 @@ def load_module(name: str, extra: str) -> Any:
             f"{name} is not in this image; install the extra fourways[{extra}]"
         ) from None
     except OSError as error:
-        # A library of the system that it needs, such as LightGBM's OpenMP, is not there.
+        # A system library that it needs, such as LightGBM's OpenMP, is missing.
         raise ConfigError(f"{name} cannot be imported: {library_error(error)}") from None

@@ -1,4 +1,4 @@
-"""Models that pick their columns by name: scikit-learn pipelines with a ColumnTransformer."""
+"""Models that select their columns by name: scikit-learn pipelines with a ColumnTransformer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .matrix_model import output_of
 
 
 class FrameModel:
-    """A model that reads a pandas frame: one input (N,) for each of its columns, by name.
+    """A model that takes a pandas frame: one input (N,) for each of its columns, by name.
 
-    Columns may be numbers or text; the model does not say which, nor what its outputs are.
+    Columns may be numbers or text; the model declares neither their types nor its outputs.
     """
 
     def __init__(
         self, predictors: Mapping[str, Callable[[Any], Any]], columns: Sequence[str]
     ) -> None:
-        """``predictors`` are the outputs by name, ``columns`` the model's own feature names.
+        """Create the model; ``predictors`` by output name, ``columns`` are its own feature names.
 
         Raises:
             ConfigError: pandas is not installed.
@@ -41,7 +41,7 @@ class FrameModel:
         return fewer
 
     def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """Answer a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
+        """Score a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
         try:
             columns = {tensor.name: tensors[tensor.name] for tensor in self.inputs}
         except KeyError as missing:

@@ -1,4 +1,4 @@
-"""What a format's library says when it fails, made fit to show."""
+"""Makes the error messages of a format's library fit to show."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from fourways_api.display import displayed
 
 _MAX_CHARACTERS = 300
 
-# XGBoost begins with the time, LightGBM with its name, both name a source file of their own build.
+# XGBoost begins with the time, LightGBM with its name; both name a source file of their build.
 _NOISE = re.compile(r"^(\[\d\d:\d\d:\d\d\]|\[LightGBM\] \[\w+\])?\s*(/\S+?:\d+:)?\s*")
 
 
 def library_error(error: BaseException) -> str:
     """Return an error's type and the first line of its text, escaped and bounded.
 
-    Only for failures at load, where the library has seen the model's file and made-up rows: the
-    text of a failed prediction may quote a record.
+    Only for failures while loading, when the library has seen only the model's file and synthetic
+    rows: the text of a failed prediction may quote a record.
     """
     lines = [line for line in (_NOISE.sub("", it).strip() for it in _lines(error)) if line]
     name = type(error).__name__
@@ -24,7 +24,7 @@ def library_error(error: BaseException) -> str:
 
 
 def _lines(error: BaseException) -> list[str]:
-    # A library can make str() itself fail, and a text of megabytes is not split.
+    # A library's str() may itself fail, and a text of megabytes must not be split.
     try:
         return str(error)[:10_000].splitlines()
     except Exception:  # noqa: BLE001  (the type alone is better than another failure)

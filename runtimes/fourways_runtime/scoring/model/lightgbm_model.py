@@ -1,4 +1,4 @@
-"""LightGBM models in its text format. Pickles are refused."""
+"""LightGBM models in its text format. Pickles are rejected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_lightgbm(path: Path, *, threads: int) -> MatrixModel:
         raise ModelNotLoadable(refusal) from None
     if text.partition("\n")[0].strip() != "tree":
         raise ModelNotLoadable(refusal)
-    # Its reader takes what is there: a file cut short loads as fewer trees.
+    # LightGBM's reader does not check for the end: a truncated file loads with fewer trees.
     if "\nend of trees" not in text:
         raise ModelNotLoadable("the LightGBM model is cut short")
     try:
@@ -41,5 +41,5 @@ def load_lightgbm(path: Path, *, threads: int) -> MatrixModel:
 
     names = booster.feature_name()
     if all(re.fullmatch(r"Column_\d+", name) for name in names):
-        names = []  # what LightGBM calls the columns of a matrix without names
+        names = []  # LightGBM's default names for the columns of a matrix
     return MatrixModel({"prediction": predict}, features=features, dtype="float64", columns=names)

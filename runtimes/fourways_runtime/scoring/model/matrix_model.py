@@ -1,4 +1,4 @@
-"""Models that read one matrix: what scikit-learn, XGBoost and LightGBM models have in common."""
+"""Models that take one matrix: the common part of scikit-learn, XGBoost and LightGBM models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Predictor = Callable[[Array], Array]
 class MatrixModel:
     """A model with the single input ``X`` of shape (N, features).
 
-    Its outputs are found out by asking it about one row of zeros.
+    Its outputs are determined by scoring one row of zeros.
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class MatrixModel:
         dtype: str,
         columns: Sequence[str] = (),
     ) -> None:
-        """``predictors`` are the outputs by name; ``columns`` the model's own feature names.
+        """Create the model; ``predictors`` by output name, ``columns`` are its own feature names.
 
         Raises:
-            ModelNotLoadable: the model does not answer a row of zeros.
+            ModelNotLoadable: the model fails on a row of zeros.
 
         """
         self._predictors = predictors
@@ -57,7 +57,7 @@ class MatrixModel:
         return fewer
 
     def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """Answer a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
+        """Score a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
         matrix = tensors.get(INPUT)
         if matrix is None:
             raise ContractMismatch(f"the model reads one matrix named {INPUT}")
@@ -75,11 +75,11 @@ class MatrixModel:
 
 
 def output_of(name: str, predict: Callable[[], Array], rows: int) -> Array:
-    """Ask a library for one output (rows, ...). Raises ModelError where it fails."""
+    """Compute one output (rows, ...) with a library. Raises ModelError if it fails."""
     try:
         array = np.asarray(predict())
     except Exception as error:
-        # Its text may quote the records; its type does not.
+        # The text of the error may quote the records; its type does not.
         raise ModelError(f"the model failed: {type(error).__name__}") from error
     if array.ndim == 0 or len(array) != rows:
         raise ModelError(f"the model's {name} has shape {array.shape} for {rows} rows")
@@ -87,13 +87,13 @@ def output_of(name: str, predict: Callable[[], Array], rows: int) -> Array:
 
 
 def not_answering(error: ModelError) -> ModelNotLoadable:
-    """Return the refusal of a model that fails on a row of zeros, with its library's first line."""
+    """Return the error for a model that fails on a row of zeros, with its library's first line."""
     said = str(error) if error.__cause__ is None else library_error(error.__cause__)
     return ModelNotLoadable(f"the model does not answer a row of zeros: {said}")
 
 
 def described_outputs(probe: Mapping[str, Array]) -> tuple[Tensor, ...]:
-    """Return what an answer to one row says about a model's outputs."""
+    """Derive the descriptions of a model's outputs from its outputs for one row."""
     return tuple(
         Tensor(
             name,

@@ -1,4 +1,4 @@
-"""Weights an ONNX model keeps in files beside it: copied to a folder of ours, then read."""
+"""Copies the external weight files of an ONNX model to a private folder before they are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _CHUNK = 1 << 20
 def copy_external(locations: Iterable[str], root: Path, into: Path) -> None:
     """Copy each file from beneath ``root`` to the same place beneath ``into``.
 
-    Raises ModelNotLoadable for a path that leaves the folder, a link, and what is no regular file.
+    Raises ModelNotLoadable for a path that leaves the folder, a link, or anything but a regular
+    file.
     """
     for location in sorted(locations):
         components = tuple(location.split("/"))

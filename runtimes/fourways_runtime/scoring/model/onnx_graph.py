@@ -1,9 +1,9 @@
-"""What an ONNX file refers to, read before onnxruntime sees it.
+"""Reads what an ONNX file refers to, before onnxruntime opens it.
 
-The fields that matter here (weights kept elsewhere, operators, opsets) are described to protobuf,
-which onnxruntime needs anyway, by their numbers in onnx.proto; everything else is skipped as
-unknown. So the file is parsed by the same library and rules as in onnxruntime, and the onnx
-package with its compiled checker stays out of the image.
+The relevant fields (external weights, operators, opsets) are declared to protobuf, which
+onnxruntime needs anyway, by their numbers in onnx.proto; everything else is skipped as unknown. The
+file is thus parsed by the same library and rules as in onnxruntime, and the onnx package with its
+compiled checker stays out of the image.
 Source of the numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
@@ -53,7 +53,7 @@ _SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
     "Entry": {"key": (1, "bytes"), "value": (2, "bytes")},
 }
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
-# An operator that is a file of some accelerator's, named by path.
+# An operator that stands for a file of an accelerator, given by its path.
 _FOREIGN_OPERATORS = frozenset({"EPContext"})
 
 
@@ -62,10 +62,10 @@ class Summary:
     """What a model refers to beyond its own bytes."""
 
     opset: int = 0
-    """Version of the standard operators it is written in."""
+    """Version of the standard operators that it uses."""
 
     external: set[str] = field(default_factory=set)
-    """Paths of files weights are kept in, as written in the model."""
+    """Paths of external weight files, as written in the model."""
 
 
 @cache
@@ -90,7 +90,7 @@ def _model_class() -> type[Any]:
 
 
 def summarise(raw: bytes) -> Summary:
-    """Read what a model refers to. Raises ModelNotLoadable for what is no ONNX or is refused."""
+    """Read what a model refers to. Raises ModelNotLoadable if it is not ONNX or not allowed."""
     model = _model_class()()
     try:
         model.ParseFromString(raw)
@@ -134,7 +134,7 @@ def _check_operator(node: Any, own: set[str]) -> None:
 
 
 def _location(tensor: Any) -> str:
-    # Of a key given twice onnxruntime takes the last.
+    # If a key is repeated, onnxruntime uses the last one.
     entries = {bytes(entry.key): bytes(entry.value) for entry in tensor.external_data}
     try:
         return entries[b"location"].decode()

@@ -1,8 +1,8 @@
 """ONNX models, on onnxruntime's CPU provider.
 
-The file is read once, checked, and those very bytes are loaded: nothing can change in between.
-Weights in other files are refused unless the deployment allows them, and then they come from a
-private copy of the model's own folder.
+The file is read once and checked, and the checked bytes themselves are loaded: nothing can change
+in between. Weights in other files are rejected unless the deployment allows them, and then they
+come from a private copy of the model's own folder.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TYPES = {
 }
 
 _OUTPUT_TYPES = {"float16": "float16"}
-"""Types an output may have beside those of inputs: the contract's type is wider."""
+"""Types that outputs may have in addition to those of inputs: the contract's type is wider."""
 
 
 class OnnxModel:
@@ -58,7 +58,7 @@ class OnnxModel:
         return fewer
 
     def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """Answer a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
+        """Score a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
         try:
             feed = {tensor.name: tensors[tensor.name] for tensor in self.inputs}
         except KeyError as missing:
@@ -73,7 +73,7 @@ class OnnxModel:
 
 
 def load_onnx(path: Path, *, threads: int, external_root: Path | None = None) -> OnnxModel:
-    """Load an ONNX file. ``external_root`` None refuses weights kept in other files.
+    """Load an ONNX file; without ``external_root``, weights in other files are rejected.
 
     Raises ModelNotLoadable.
     """
@@ -90,7 +90,7 @@ def load_onnx(path: Path, *, threads: int, external_root: Path | None = None) ->
         )
     with tempfile.TemporaryDirectory(prefix="fourways-onnx-") as folder:
         copy_external(summary.external, external_root, Path(folder))
-        # A name of our own: none of the copies may take the model's place.
+        # A distinct name, so that none of the copies can replace the model.
         model = Path(folder) / f"{path.name}.fourways-model"
         with model.open("xb") as file:
             file.write(raw)
@@ -102,12 +102,13 @@ def _options(runtime: Any, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-    # Its own log would print what we say in our own words.
+    # Its own log would repeat what our messages say.
     options.log_severity_level = 4
     # Spinning threads burn the CPU quota of a pod while they wait.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # Or bytes that carry the other format's mark are read as that, past our checks.
+    # Otherwise, bytes with the magic number of the ORT format would be read as that format and
+    # bypass our checks.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
 
@@ -135,7 +136,7 @@ def _session(runtime: Any, model: bytes | str, options: Any, summary: Summary) -
 
 
 def _said(error: Exception) -> str:
-    """Return what onnxruntime says, without its source paths and whatever cannot be printed."""
+    """Return onnxruntime's message without its source paths and unprintable characters."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
     text = re.sub(r"(Load model from \S* failed:)?/onnxruntime_src/\S+ ", "", text)
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
@@ -151,7 +152,7 @@ def _input(node: Any) -> Tensor:
 
 def _output(node: Any) -> Tensor:
     kind, fault = _kind(node, "output", _TYPES | _OUTPUT_TYPES)
-    # Refused where a contract reads it: what nobody reads may be of any type.
+    # Rejected only if a contract reads it: an unused output may be of any type.
     return Tensor(node.name, kind, () if fault else _shape(node), unreadable=fault)
 
 

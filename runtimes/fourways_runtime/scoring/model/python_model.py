@@ -1,9 +1,9 @@
-"""A model that is code of the user's, from the user's image: a class with kserve.Model's methods.
+"""A model that is the user's code, from the user's image: a class with kserve.Model's methods.
 
-The class is known by its methods, so kserve itself is not needed here, and is welcome: a subclass
-of ``kserve.Model`` works. KServe hands ``predict`` a dict of JSON (V1) or an InferRequest (V2);
-here it is a dict of numpy arrays by input name, in every mode, and a dict of arrays by output name
-comes back. An InferResponse is accepted too.
+The class is recognised by its methods, so kserve itself is not required; a subclass of
+``kserve.Model`` works too. KServe passes ``predict`` a dict of JSON (V1) or an InferRequest (V2);
+here it receives a dict of numpy arrays by input name, in every mode, and returns a dict of arrays
+by output name. An InferResponse is accepted too.
 
 ``load()`` finds the model file's path in ``self.model_path``. As under KServe, synchronous methods
 are called one at a time, and asynchronous ones share one event loop.
@@ -34,10 +34,10 @@ _V2_TYPES = {"BOOL": "bool", "BYTES": "string", "FP32": "float32", "FP64": "floa
 
 
 class PythonModel:
-    """A model whose methods are the user's.
+    """A model whose methods are the user's code.
 
-    ``inputs`` and ``outputs`` are what its ``get_input_types`` and ``get_output_types`` say, in
-    KServe's form ({"name", "datatype", "shape"}); without them they are empty.
+    ``inputs`` and ``outputs`` are the results of its ``get_input_types`` and ``get_output_types``,
+    in KServe's form ({"name", "datatype", "shape"}); without these methods they are empty.
     """
 
     def __init__(self, instance: Any) -> None:
@@ -49,7 +49,7 @@ class PythonModel:
         self.outputs = _described(instance, "get_output_types")
 
     def load(self) -> None:
-        """Call the user's ``load``. Raises ModelNotLoadable when it fails or says False."""
+        """Call the user's ``load``. Raises ModelNotLoadable when it fails or returns False."""
         method = getattr(self._instance, "load", None)
         if method is None:
             return
@@ -61,7 +61,7 @@ class PythonModel:
             raise ModelNotLoadable("its load() returned False")
 
     def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """Answer a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
+        """Score a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
         value: Any = dict(tensors)
         try:
             for step in ("preprocess", "predict", "postprocess"):
@@ -81,10 +81,10 @@ class PythonModel:
 
 
 def load_python(path: Path, python_class: str) -> PythonModel:
-    """Import MODULE:CLASS, make one, and load it.
+    """Import MODULE:CLASS, create an instance, and load it.
 
     Raises ConfigError if there is no such class with a predict method, ModelNotLoadable if it
-    cannot be made or loaded.
+    cannot be instantiated or loaded.
     """
     module, _, name = python_class.partition(":")
     try:
@@ -112,7 +112,7 @@ def load_python(path: Path, python_class: str) -> PythonModel:
 
 
 def _made(found: type[Any], name: str) -> Any:
-    """Make an instance, with the model's name where its constructor takes one, as kserve's does."""
+    """Create an instance, with the model's name if its constructor takes one, as kserve's does."""
     try:
         inspect.signature(found).bind(name)
     except TypeError:
@@ -122,7 +122,7 @@ def _made(found: type[Any], name: str) -> Any:
 
 def _arrays(value: Any) -> dict[str, Array]:
     if isinstance(value, tuple) and len(value) == 2:
-        # kserve lets a method return its response headers too.
+        # kserve allows a method to return its response headers too.
         value = value[0]
     outputs = getattr(value, "outputs", None)
     if isinstance(outputs, list):

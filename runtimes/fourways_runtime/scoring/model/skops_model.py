@@ -1,9 +1,9 @@
 """scikit-learn models in the skops format.
 
-skops builds only types it trusts; beyond its own list we trust the few in AUDITED_TYPES. The rest
-stays out on purpose: the compiled ``Tree``, ``TreePredictor`` and ``KDTree`` follow indices from
-the file without looking, so a crafted one reads and writes past its arrays. Forests, boosted trees
-and neighbours come as ONNX.
+skops builds only types it trusts; in addition to its own list, we trust the few in AUDITED_TYPES.
+Other types are excluded on purpose: the compiled ``Tree``, ``TreePredictor`` and ``KDTree`` follow
+indices from the file without bounds checks, so a crafted file reads and writes past its arrays.
+Forests, boosted trees and nearest-neighbour models must be converted to ONNX.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .library_errors import library_error
 from .matrix_model import MatrixModel
 
 AUDITED_TYPES = (
-    # Plain Python, of numbers and arrays; a fitted network keeps one and predicts without it.
+    # Plain Python with numbers and arrays; a fitted network keeps one but predicts without it.
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
 )
-"""Types trusted beyond skops' own list, each read for what its state can do."""
+"""Types trusted in addition to skops' own list, each audited for what its state can do."""
 
 _MAX_ENTRIES = 10_000
 # numpy.void(N) and numpy.bytes_(N) allocate N zero bytes: a few hundred bytes of file fill memory.
@@ -34,7 +34,7 @@ _ALLOCATING = frozenset({"void", "bytes_", "bytes"})
 
 
 def load_skops(path: Path, *, threads: int, max_bytes: int) -> MatrixModel | FrameModel:
-    """Load a skops file. ``max_bytes`` bounds what it may unpack to. Raises ModelNotLoadable."""
+    """Load a skops file. ``max_bytes`` limits its unpacked size. Raises ModelNotLoadable."""
     skops = load_module("skops.io", "sklearn")
     _check_archive(path, max_bytes)
     try:
@@ -104,7 +104,8 @@ def _wrap(estimator: Any, threads: int) -> MatrixModel | FrameModel:
     try:
         return MatrixModel(predictors, features=features, dtype="float64", columns=names)
     except ModelNotLoadable:
-        # What picks columns by name, as a ColumnTransformer may, needs a table that has names.
+        # A model that may select columns by name, such as a ColumnTransformer, needs a table with
+        # names.
         if len(names) != features:
             raise
         return FrameModel(predictors, names)

@@ -1,7 +1,7 @@
-"""Recognising a file that is something other than a model of its format, by its first bytes.
+"""Recognises files that are not a model of the declared format, by their first bytes.
 
-A loader can only say that a file is not of its format. Here the common mix-ups get their name and
-the way out; what is not recognised is left to the loader.
+A loader can only report that a file is not of its format. This module names the common mix-ups and
+their fixes; unrecognised files are left to the loader.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PAGE = "the file is a web page, not a model; check the URI"
 
 
 def refuse_other_format(path: Path, wanted: ModelFormat) -> None:
-    """Refuse a file that is recognised as something else. Raises ModelNotLoadable."""
+    """Reject a file that is recognised as another format. Raises ModelNotLoadable."""
     with path.open("rb") as file:
         fault = fault_of(file.read(_FIRST_BYTES), wanted)
     if fault is not None:
@@ -40,13 +40,13 @@ def refuse_other_format(path: Path, wanted: ModelFormat) -> None:
 
 
 def fault_of(first: bytes, wanted: ModelFormat) -> str | None:
-    """Return what a file is by its first bytes, and the fix; None where it may be as wanted.
+    """Return what a file is by its first bytes, and the fix; None if it may be the wanted format.
 
-    ``first`` holds at least 16 bytes of the file, where it has as many.
+    ``first`` holds at least 16 bytes of the file, if it has as many.
     """
     if wanted == "python":
-        return None  # its own code reads the file, whatever it is
-    # A pickle of protocol 2 to 5 begins so; neither a protobuf of ONNX nor the other formats do.
+        return None  # the user's own code reads the file
+    # A pickle of protocol 2 to 5 begins like this; neither ONNX protobufs nor the other formats do.
     if first[:1] == b"\x80" and first[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return _PICKLE.format(format=wanted)
     for mark, fault in _MARKS:

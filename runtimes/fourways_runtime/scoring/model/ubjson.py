@@ -1,8 +1,8 @@
-"""Is a UBJSON file whole? XGBoost's own reader does not ask.
+"""Checks that a UBJSON file is complete, because XGBoost's own reader does not.
 
-Cut short, it takes whatever lies in memory for a length: it crashes, or allocates until the kernel
-kills the process. So the structure is walked first, in the dialect XGBoost writes: int64 lengths,
-and typed arrays with a count.
+On a truncated file, XGBoost takes whatever lies in memory for a length: it crashes, or allocates
+until the kernel kills the process. The structure is therefore walked first, in the dialect XGBoost
+writes: int64 lengths, and typed arrays with a count.
 Source of the format: https://ubjson.org and xgboost's src/common/json.cc
 """
 
@@ -14,7 +14,7 @@ _MAX_DEPTH = 64
 
 
 class Damaged(ValueError):
-    """The bytes are no whole UBJSON document."""
+    """The bytes are not a complete UBJSON document."""
 
 
 class _Reader:
@@ -77,7 +77,7 @@ class _Reader:
             count = self.length()
             if count < 0:
                 raise Damaged
-            # Each value takes a byte at least, so a count that lies ends with the file.
+            # Each value takes at least one byte, so a false count stops at the end of the file.
             for _ in range(count):
                 self.value(depth + 1)
         else:
@@ -87,7 +87,7 @@ class _Reader:
 
 
 def check(raw: bytes) -> None:
-    """Raise Damaged unless ``raw`` is one whole object and nothing else."""
+    """Raise Damaged unless ``raw`` is exactly one complete object."""
     reader = _Reader(raw)
     if reader.peek() != "{":
         raise Damaged

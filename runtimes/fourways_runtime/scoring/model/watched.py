@@ -1,4 +1,4 @@
-"""A model whose every prediction is under the process's watch."""
+"""A model whose predictions are all watched by the process's watchdog."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .base import Model, SelectiveModel
 
 
 class WatchedModel:
-    """A model, with each call noted until it returns."""
+    """A model with each call recorded until it returns."""
 
     def __init__(
         self, model: Model, seconds: float = MODEL_SECONDS, watch: ModelWatch = WATCH
     ) -> None:
-        """``seconds`` is the maximum for a call over a single row."""
+        """Wrap ``model``; ``seconds`` is the maximum for a call with a single row."""
         self._model = model
         self._seconds = seconds
         self._watch = watch
@@ -29,7 +29,7 @@ class WatchedModel:
         return WatchedModel(self._model.answering(outputs), self._seconds, self._watch)
 
     def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """Answer a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
+        """Score a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
         rows = len(next(iter(tensors.values()))) if tensors else 0
         number = self._watch.begin(rows, seconds_for(rows, self._seconds))
         try:

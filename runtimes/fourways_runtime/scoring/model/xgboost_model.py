@@ -1,4 +1,4 @@
-"""XGBoost models in JSON or UBJSON. The old binary format and pickles are refused."""
+"""XGBoost models in JSON or UBJSON. The old binary format and pickles are rejected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_xgboost(path: Path, *, threads: int) -> MatrixModel:
         raise ModelNotLoadable(
             f"xgboost does not load the model, it is damaged or newer ({library_error(error)})"
         ) from error
-    # After early stopping XGBoost's own estimators answer with the best trees, not all of them.
+    # After early stopping, XGBoost's own estimators predict with the best trees, not all of them.
     best = booster.attr("best_iteration")
     trees = (0, int(best) + 1) if best is not None and best.isdecimal() else (0, 0)
 
@@ -51,8 +51,8 @@ def load_xgboost(path: Path, *, threads: int) -> MatrixModel:
 
 
 def _from_copies(xgboost: Any, booster: Any, threads: int) -> Predictor:
-    """Return what predicts from XGBoost's own copy of the matrix, one call at a time."""
-    # XGBoost promises that predictions of several threads are safe for trees only.
+    """Return a predictor that uses XGBoost's own copy of the matrix, one call at a time."""
+    # XGBoost guarantees thread-safe predictions only for trees.
     lock = threading.Lock()
 
     def predict(matrix: Array) -> Array:
