@@ -73,11 +73,11 @@ class Rule:
         return entry | ({"fieldPath": self.field} if self.field else {})
 
     def holds(self, value: Any, old: Any = None) -> bool:
-        """Tell whether ``value`` (plain JSON data) keeps the rule; ``old`` is the stored value."""
+        """Tell whether ``value`` (plain JSON data) satisfies the rule; ``old`` is stored."""
         return self.holds_in(context_of(value, old))
 
     def holds_in(self, context: Context) -> bool:
-        """Tell whether the object of a context keeps the rule."""
+        """Tell whether the object of a context satisfies the rule."""
         return bool(_compiled(self.cel).execute(context))
 
 
