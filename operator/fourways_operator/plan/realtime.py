@@ -69,7 +69,7 @@ def replicas(realtime: Realtime) -> tuple[int, int]:
 def plan(
     deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
-    """Return ServiceAccount, NetworkPolicy, InferenceService and what keeps replicas apart."""
+    """Return ServiceAccount, NetworkPolicy, InferenceService and any disruption budget."""
     realtime = deployment.spec.realtime
     assert realtime is not None  # noqa: S101  (Spec's rule: mode realtime has its block)
     who = worker.Identity(deployment, "realtime")

@@ -64,7 +64,7 @@ def route_secrets(route: Route) -> list[SecretReference | None]:
 def plan(
     deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
-    """Return ServiceAccount, NetworkPolicy, Deployment and what keeps consumers apart."""
+    """Return ServiceAccount, NetworkPolicy, Deployment and any disruption budget."""
     streaming = deployment.spec.streaming
     assert streaming is not None  # noqa: S101  (Spec's rule: mode streaming has its block)
     who = worker.Identity(deployment, "streaming")
