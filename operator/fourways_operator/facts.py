@@ -89,7 +89,7 @@ class Facts:
     """The live Deployment of the namespace's gateway."""
 
     conflicts: tuple[str, ...] = ()
-    """Planned objects, KIND/NAME, whose names objects of other owners have."""
+    """Planned objects, KIND/NAME, whose names are taken by objects of other owners."""
 
     missing: tuple[str, ...] = ()
     """Planned kinds that the cluster does not have."""
