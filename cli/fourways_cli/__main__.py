@@ -1,4 +1,4 @@
-"""``python -m fourways_cli``: the command line, where its script is not on the PATH."""
+"""``python -m fourways_cli``: the command line if its script is not on the PATH."""
 
 from .main import main
 

@@ -1,4 +1,4 @@
-"""The runs of a batch deployment as the gateway reports them, and the outcome of new ones."""
+"""The runs of a batch deployment from the gateway, and the outcome of new ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .targets import Target, TargetError, named
 Json = dict[str, Any]
 POLL_SECONDS = 0.5
 LATEST = 3
-"""How many runs a message about an unknown one names."""
+"""Number of runs that a message about an unknown run lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class DeploymentRuns:
         return found
 
     def existing(self) -> list[Json]:
-        """Return the runs. Raises TargetError where there is neither a run nor a deployment.
+        """Return the runs. Raises TargetError if there is neither a run nor a deployment.
 
-        Runs of a deployment that was deleted are listed as long as the store has them.
+        Runs of a deleted deployment are listed as long as the store has them.
         """
         found = self.runs()
         if not found:
@@ -41,7 +41,7 @@ class DeploymentRuns:
         return found
 
     def difference(self, before: str, after: str) -> Json:
-        """Return how two runs differ."""
+        """Return the differences between two runs."""
         query = urlencode({"from": before, "to": after})
         found: Json = self._get(f"/diff?{query}")["difference"]
         return found
@@ -53,7 +53,7 @@ class DeploymentRuns:
         return found
 
     def progress(self, run: str) -> Json | None:
-        """Return a run's progress; None while the store does not know the run or is away."""
+        """Return a run's progress; None while the store lacks the run or is unavailable."""
         try:
             found: Json = self._get(f"/{quote(run, safe='')}/progress")["progress"]
         except TargetError:
@@ -61,7 +61,7 @@ class DeploymentRuns:
         return found
 
     def latest(self) -> str:
-        """Return the latest run's name. Raises TargetError where there is none."""
+        """Return the latest run's name. Raises TargetError if there is none."""
         found = self.existing()
         if not found:
             raise TargetError(f"the store has no run of {self.name} yet")
@@ -80,14 +80,14 @@ class DeploymentRuns:
                 f"run {run} is published already, so there is nothing to resume: "
                 f"fourways rollback {self.name} {run} makes answers come from it"
             )
-        # A run that failed before it recorded anything is known to the status alone.
+        # A run that failed before it recorded anything is known only from the status.
         last = self.status().get("lastRun") or {}
         known = [str(r["name"]) for r in runs]
         if run not in (*known, last.get("name"), last.get("job")):
             raise TargetError(f"there is no run {run} of {self.name}; {_latest_of(known)}")
 
     def before_current(self) -> str:
-        """Return the run to go back to: the one published before the current one."""
+        """Return the run to roll back to: the one published before the current one."""
         published = [r for r in self.runs() if r["state"] == "published"]
         current = next((r for r in published if r["current"]), None)
         if current is None:
@@ -100,12 +100,12 @@ class DeploymentRuns:
         return str(max(earlier, key=lambda r: r["published_at"])["name"])
 
     def status(self) -> Json:
-        """Return the deployment's status. Raises TargetError where there is no such deployment."""
+        """Return the deployment's status. Raises TargetError if there is no such deployment."""
         found = named(self.target.deployments(self.namespace), self.namespace, self.name)
         return found.get("status") or {}
 
     def require_batch(self) -> None:
-        """Check that the deployment is there and has runs. Raises TargetError."""
+        """Check that the deployment exists and has runs. Raises TargetError."""
         mode = self.status().get("mode")
         if mode is not None and mode != "batch":
             raise TargetError(
@@ -119,7 +119,7 @@ class DeploymentRuns:
         return self._await(lambda status: _ended(status, job), seconds, meanwhile)
 
     def await_rollback(self, job: str, seconds: float) -> Json | None:
-        """Wait until a rollback Job is done; return the run that answers come from then.
+        """Wait until a rollback Job is done; return the run that then serves predictions.
 
         Raises:
             TargetError: the rollback failed.
@@ -152,8 +152,8 @@ class DeploymentRuns:
     def _get(self, path: str) -> Json:
         """Query the gateway about the deployment's runs.
 
-        The gateway knows runs, not deployments: where it knows no such run, an unknown
-        deployment, or one of another mode, is reported as the cause.
+        The gateway knows runs, not deployments: if it does not know the run, a deployment that is
+        unknown or of another mode is reported as the cause.
         """
         try:
             return self.target.gateway(self.namespace, f"/runs/{quote(self.name, safe='')}{path}")

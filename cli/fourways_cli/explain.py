@@ -1,4 +1,4 @@
-"""``fourways explain``: the path through the decision tree, and what would make it another mode."""
+"""``fourways explain``: the path through the decision tree, and how to get another mode."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from .terminal import Branch, Part, print_tree, warn
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why one deployment has its mode."""
+    """The reasons for a deployment's mode."""
 
     title: str
     mode: str | None
     reason: str
     explicit: bool
     by_needs: Choice | None
-    """The tree's choice for the requirements; None where there are none, or they contradict."""
+    """The tree's choice for the requirements; None if they are missing or contradictory."""
     findings: tuple[Finding, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _explanation(path: Path, document: Document) -> Explanation:
 
 
 def _needs(document: Document) -> Requirements | None:
-    """Read the requirements alone, so that they are explained even where the rest is invalid."""
+    """Read only the requirements, to explain them even if the rest is invalid."""
     spec = document.data.get("spec")
     needs = spec.get("requirements") if isinstance(spec, dict) else None
     if not isinstance(needs, dict):

@@ -1,7 +1,7 @@
 """Jobs made from a deployment's CronJob: a run now, a resumed run, a rollback. Pure.
 
-They are what ``kubectl create job --from=cronjob/…`` makes, with as few changes as possible. The
-cluster decides who may do so: whoever has the right to create Jobs in the namespace.
+They are what ``kubectl create job --from=cronjob/…`` creates, with as few changes as possible. The
+cluster decides who may create them: anyone with the right to create Jobs in the namespace.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 def run_job(cron: Json, resume: str | None = None, priority: str | None = None) -> Json:
     """Return the Job of a run; ``resume`` names an earlier run that it resumes.
 
-    ``priority`` is the PriorityClass of its pods; None is the deployment's.
+    ``priority`` is the PriorityClass of its pods; None keeps the deployment's.
     """
     job = _from(cron)
     if priority is not None:
@@ -29,7 +29,7 @@ def run_job(cron: Json, resume: str | None = None, priority: str | None = None) 
 
 
 def rollback_job(cron: Json, run: str) -> Json:
-    """Return the Job that makes answers come from an earlier run again."""
+    """Return the Job that rolls back to an earlier run."""
     job = _from(cron)
     labels = job["metadata"]["labels"]
     labels[ROLLBACK_LABEL] = "true"

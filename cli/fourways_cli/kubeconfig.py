@@ -1,6 +1,6 @@
-"""Logging in to a cluster as kubectl does: kubeconfig, context, and the context's namespace.
+"""Log in to a cluster as kubectl does: kubeconfig, context, and the context's namespace.
 
-Imports the Kubernetes client, an optional dependency, so it is imported where it is needed.
+This module imports the Kubernetes client, an optional dependency, so import it only where needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class NoCluster(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ClusterLogin:
-    """A client of one API server, and the namespace that commands use by default."""
+    """A client of one API server, and the default namespace of commands."""
 
     api: Any
     namespace: str
@@ -43,17 +43,17 @@ class ClusterLogin:
     @property
     def request(self) -> Any:
         """A function for requests of any path: method, path, body and options."""
-        # Its discovery would keep a file in /tmp; nothing here needs it.
+        # The client's discovery would cache a file in /tmp, and nothing here needs it.
         dynamic = DynamicClient(self.api, discoverer=lambda *_: None)  # type: ignore[no-untyped-call]
         return dynamic.request
 
     def plain(self, thing: Any) -> Any:
-        """Return an object of the client as plain data."""
+        """Convert an object of the client to plain data."""
         return self.api.sanitize_for_serialization(thing)
 
 
 def log_in(kubeconfig: Path | None, context: str | None) -> ClusterLogin:
-    """Log in by a kubeconfig; in a pod without one, as the pod's ServiceAccount.
+    """Log in with a kubeconfig; in a pod without one, as the pod's ServiceAccount.
 
     Raises:
         NoCluster: neither can be used.
@@ -70,7 +70,7 @@ def log_in(kubeconfig: Path | None, context: str | None) -> ClusterLogin:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         namespace = _POD_NAMESPACE.read_text().strip()
     except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError) as error:
-        # The client looks into a document of any shape as if it were a kubeconfig.
+        # The client reads a document of any shape as if it were a kubeconfig.
         raise NoCluster(f"the kubeconfig cannot be read: {error}") from None
     return ClusterLogin(client.ApiClient(configuration), namespace)
 

@@ -1,8 +1,8 @@
-"""Reading manifests: valid ModelDeployments of files, or what is wrong with them.
+"""Read manifests: return the valid ModelDeployments of files, or their problems.
 
 A path without a scheme, such as ``uri: model.onnx``, is relative to its file. It becomes a
 ``file://`` URI before the document is validated, so the API types and the operator never see it.
-Where the manifest is meant for a cluster, such a path is refused with the fix.
+In a manifest for a cluster, such a path is refused, with the fix.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ URI_FIELDS = (
     "spec.batch.sink.files.uri",
     "spec.edge.publish",
 )
-"""Every field of a ModelDeployment that holds a URI."""
+"""All fields of a ModelDeployment that contain a URI."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -40,17 +40,17 @@ class Manifest:
 
     file: Path
     document: Document
-    """As written, except that paths without a scheme are file URIs."""
+    """The document as written, except that paths without a scheme are file URIs."""
 
     deployment: ModelDeployment | None
-    """None where it could not be read at all."""
+    """The deployment; None if it could not be read at all."""
 
     findings: tuple[Finding, ...]
     relative: tuple[str, ...]
-    """The fields whose URI is a path without a scheme."""
+    """The fields whose URI was written as a path without a scheme."""
 
     notes: tuple[str, ...] = ()
-    """What is valid and worth knowing, such as runs that a change of clocks skips."""
+    """Valid but worth knowing, such as runs that a clock change skips."""
 
     @property
     def title(self) -> str:
@@ -60,7 +60,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class SkippedObject:
-    """An object of a file that is no ModelDeployment."""
+    """An object of a file that is not a ModelDeployment."""
 
     file: Path
     title: str
@@ -68,7 +68,7 @@ class SkippedObject:
 
 @dataclass(slots=True)
 class ManifestFiles:
-    """What some files hold."""
+    """The contents of some files."""
 
     valid: list[Manifest] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -80,8 +80,8 @@ def read_manifests(
 ) -> ManifestFiles:
     """Read and validate the ModelDeployments of some files.
 
-    ``namespace`` is given to those that name none, as ``kubectl apply -n`` does. ``for_cluster``
-    refuses paths that are relative to the file.
+    ``namespace`` is the namespace of those that name none, as with ``kubectl apply -n``.
+    ``for_cluster`` refuses paths that are relative to the file.
     """
     read = ManifestFiles()
     places: dict[tuple[str, str], str] = {}
@@ -103,7 +103,7 @@ def read_manifests(
 def read_deployments(
     paths: Iterable[Path], *, namespace: str | None = None, for_cluster: bool = False
 ) -> list[ModelDeployment]:
-    """Return the ModelDeployments of some files; exits with 2 and says why if one is invalid."""
+    """Return the ModelDeployments of files; if one is invalid, say why and exit with 2."""
     paths = list(paths)
     read = read_manifests(paths, namespace=namespace, for_cluster=for_cluster)
     print_findings(read.findings)
@@ -132,7 +132,7 @@ def read_manifest(
 
 
 def _folder(path: Path) -> Path:
-    """Return what paths of a file are relative to; for standard input, the working directory."""
+    """Return the base folder of paths in a file; the working directory for standard input."""
     return Path.cwd() if str(path) == "-" else path.resolve().parent
 
 
@@ -148,14 +148,14 @@ def _set_namespace(data: dict[str, Any], namespace: str | None) -> list[Problem]
 
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> dict[str, str]:
-    """Make file URIs of paths without a scheme, in place; return those paths by their field."""
+    """Replace paths without a scheme by file URIs, in place; return the paths by field."""
     found = {}
     for name in URI_FIELDS:
         holder, last = _holder(data, name)
         written = holder.get(last)
         if not (isinstance(written, str) and written) or _SCHEME.match(written):
             continue
-        # Not resolved: the runtime decides about links below the manifest's folder.
+        # Links are not resolved: the runtime decides about links below the manifest's folder.
         path = Path(os.path.normpath(folder / written))
         holder[last] = path.as_uri() + ("/" if written.endswith("/") else "")
         found[name] = written
@@ -171,7 +171,7 @@ def _no_path_here(name: str, written: str) -> Problem:
 
 
 def _holder(data: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
-    """Return the object that a field belongs to, or an empty one, and the field's own name."""
+    """Return the object that contains a field, or an empty one, and the field's own name."""
     *path, last = name.split(".")
     holder: Any = data
     for key in path:
@@ -180,7 +180,7 @@ def _holder(data: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
 
 
 def _given_twice(manifest: Manifest, places: dict[tuple[str, str], str]) -> list[Finding]:
-    """Note where a deployment is; return a finding where one of its name was noted before."""
+    """Record a deployment's place; return a finding if its name was recorded before."""
     metadata = manifest.document.data.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or not isinstance(metadata, dict):

@@ -1,4 +1,4 @@
-"""What validate, explain, plan and up share: files read with their lines, and problems in them."""
+"""Shared code of validate, explain, plan and up: read files, and report problems by line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fourways_api import Document, InvalidSpec, Problem, read_documents
 from .terminal import print_json, print_yaml, warn
 
 FAILED = 1
-"""Exit code of a command that could not be done."""
+"""Exit code of a command that failed."""
 
 INVALID = 2
-"""Exit code of a command given something invalid."""
+"""Exit code of a command with invalid input."""
 
 
 class TextOutput(StrEnum):
@@ -40,7 +40,7 @@ TextOutputOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem and where it is."""
+    """A problem and its place."""
 
     file: str
     document: str
@@ -48,7 +48,7 @@ class Finding:
     problem: Problem
 
     def __str__(self) -> str:
-        """Return the finding as one line, its place in the form that editors can jump to."""
+        """Return the finding on one line, with its place in a form that editors can jump to."""
         place = f"{self.file}:{self.line}" if self.line else self.file
         message = f"{self.problem.fault}; {self.problem.fix}"
         concerns_text = self.problem.field in {"file", f"line {self.line}"}
@@ -61,7 +61,7 @@ class Finding:
 
 
 def read_file(path: Path) -> tuple[list[Document], list[Finding]]:
-    """Return a file's documents (``-`` is standard input), or why there are none."""
+    """Return a file's documents (``-`` is standard input), or the reasons there are none."""
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
         return read_documents(text), []
@@ -74,7 +74,7 @@ def read_file(path: Path) -> tuple[list[Document], list[Finding]]:
 
 
 def findings_of(path: Path, document: Document, problems: Iterable[Problem]) -> list[Finding]:
-    """Give each problem of a document its line."""
+    """Return the problems of a document with their lines."""
     return [
         Finding(str(path), document.title, _line_in(p) or document.line(p.field), p)
         for p in problems
@@ -82,7 +82,7 @@ def findings_of(path: Path, document: Document, problems: Iterable[Problem]) -> 
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
-    """Print findings on standard error, a line each."""
+    """Print findings to standard error, one per line."""
     for finding in findings:
         warn(str(finding))
 
@@ -96,6 +96,6 @@ def print_as(output: TextOutput, data: object) -> None:
 
 
 def _line_in(problem: Problem) -> int | None:
-    """Read the line from a problem of the text itself, whose field is ``line N``."""
+    """Return the line of a problem of the text itself, whose field is ``line N``."""
     word, _, number = problem.field.partition(" ")
     return int(number) if word == "line" and number.isdecimal() else None

@@ -1,6 +1,6 @@
-"""Predictions by entity key, requested as any backend does: by the V2 protocol, at the gateway.
+"""Predictions by entity key, requested as any backend does: from the gateway, by V2.
 
-Where a prediction comes from depends on the mode: a batch run or a stream has stored it, a model
+The mode decides where a prediction comes from: a batch run or a stream has stored it, or a model
 server scores it now, with inputs from the command line or from its database.
 """
 
@@ -17,7 +17,7 @@ from .targets import Target, TargetError, named
 Json = dict[str, Any]
 
 _DATATYPES = {"string": "BYTES", "float32": "FP32", "float64": "FP64"}
-"""Of the V2 protocol, where it does not say the contract's type in capitals."""
+"""V2 datatypes that are not the contract's type in upper case."""
 
 
 NOT_STORED = "the published run has none"
@@ -45,13 +45,13 @@ def predictions(
 ) -> PredictionsByKey:
     """Return a prediction for each key that has one.
 
-    ``inputs`` are values of the contract's inputs, the same for each key; a stored prediction
-    needs none. ``wait_seconds`` is how long to wait for a stream's answer to a new event.
+    ``inputs`` are values of the contract's inputs, the same for all keys; a stored prediction needs
+    none. ``wait_seconds`` is how long to wait for a stream's prediction for a new event.
 
     Raises:
-        TargetError: there is no such deployment, nothing is published, a key is not of the
-            contract's type, or devices answer.
-        InputNotAllowed: inputs for a batch deployment, whose predictions are stored already.
+        TargetError: there is no such deployment, nothing is published, a key does not have the
+            contract's type, or the deployment runs on devices.
+        InputNotAllowed: the deployment is batch, whose predictions are stored already.
 
     """
     document = named(target.deployments(namespace), namespace, name)
@@ -66,7 +66,7 @@ def _each(keys: list[str], query: Callable[[str], Json]) -> PredictionsByKey:
         try:
             found.answers.append(query(key))
         except TargetError as error:
-            # A refusal concerns this key; a server that is away concerns them all.
+            # A refusal concerns only this key; an unavailable server concerns all keys.
             if error.code is None or error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise
             found.missing[key] = str(error)
@@ -102,7 +102,7 @@ def _stored(query: _KeyQuery, keys: list[str]) -> PredictionsByKey:
         try:
             answer = target.gateway(namespace, f"{path}/infer", {"inputs": [body]})
         except TargetError as error:
-            # The gateway names the first of the missing keys; the rest come with the next request.
+            # The gateway names only the first missing key; the next request is for the rest.
             missing = error.document.get("missing")
             known = [key for key in left if typed[key] not in (missing or ())]
             if len(known) == len(left):
@@ -138,7 +138,7 @@ class _KeyQuery:
         return _row(self.name, key, self._infer(key, {}), 0, 1)
 
     def of_stream(self, key: str) -> Json:
-        """Look it up. With inputs, a key without an answer becomes an event to wait for."""
+        """Look up a prediction. With inputs, publish an event if there is none, and wait."""
         patience = {"Prefer": f"wait={self._wait_seconds:.0f}"}
         if self.inputs:
             answer = self._infer(key, patience)
@@ -197,7 +197,7 @@ MODES: Mapping[str, Callable[[_KeyQuery, list[str]], PredictionsByKey]] = {
     "streaming": _streamed,
     "edge": _on_devices,
 }
-"""How each mode is asked for predictions; a mode without an entry is asked as real-time is."""
+"""How to query each mode for predictions; a mode without an entry is queried as real-time."""
 
 
 def _model(name: str) -> str:
@@ -219,7 +219,7 @@ def _flat(value: Any) -> list[Any]:
 
 
 def _row(name: str, key: str, answer: Json, index: int, rows: int) -> Json:
-    """Return one row of a V2 answer."""
+    """Return one row of a V2 response."""
     parameters = answer.get("parameters", {})
     return {
         "deployment": name,
@@ -231,7 +231,7 @@ def _row(name: str, key: str, answer: Json, index: int, rows: int) -> Json:
 
 
 def _cell(output: Json, index: int, rows: int) -> Any:
-    """Return one row of a V2 tensor, whose data are row-major."""
+    """Return one row of a V2 tensor, which is row-major."""
     width = len(output["data"]) // rows
     values = output["data"][index * width : (index + 1) * width]
     return values[0] if len(output["shape"]) == 1 else values

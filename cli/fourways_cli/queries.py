@@ -116,7 +116,7 @@ def predict(
 
 
 def _by_reason(missing: Mapping[str, str]) -> list[str]:
-    """Return the keys of each reason, with it."""
+    """Return one text for each reason, with its keys."""
     keys: dict[str, list[str]] = {}
     for key, reason in missing.items():
         keys.setdefault(reason, []).append(repr(key))
@@ -130,5 +130,5 @@ def _input(text: str) -> tuple[str, object]:
     try:
         return name, orjson.loads(value)
     except ValueError:
-        # A word needs no quotes.
+        # A bare word needs no quotes.
         return name, value

@@ -157,7 +157,7 @@ def rollback(
     scope = open_scope(namespace, state, cluster, kubeconfig, context)
     record = DeploymentRuns(scope.target, scope.namespace, name)
     or_exit(record.require_batch)
-    # The run is named here, so that a Job that is retried does not go back twice.
+    # The run is named here, so that a retried Job does not roll back twice.
     wanted = to or or_exit(record.before_current)
     started = or_exit(lambda: scope.target.rollback(scope.namespace, name, wanted))
     say(f"rollback {started} to run {wanted} started")

@@ -1,4 +1,4 @@
-"""How deployments, runs and predictions are shown to people."""
+"""Display deployments, runs and predictions to people."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Json = dict[str, Any]
 
 
 def conditions_of(status: Json) -> Text:
-    """Return a status as one line: what it is ready for, or what is in the way."""
+    """Return a status on one line: what it is ready for, or what prevents that."""
     conditions = {c["type"]: c for c in status.get("conditions", [])}
-    # By message: one cause may be the message of several conditions.
+    # By message, since one cause may be the message of several conditions.
     lines: dict[str, tuple[str, str]] = {}
     for kind, bad in (("SpecValid", "False"), ("Degraded", "True"), ("Ready", None)):
         condition = conditions.get(kind)
@@ -36,7 +36,7 @@ def conditions_of(status: Json) -> Text:
 def deployments_table(
     documents: list[Json], *, wide: bool = False, namespaces: bool = False
 ) -> Table:
-    """Return a table of deployments, a row each; ``wide`` shows address and model digest too."""
+    """Return a table of deployments, one per row; ``wide`` adds address and model digest."""
     headings: list[Heading | str] = [
         *([Heading("Namespace", copied=True)] if namespaces else []),
         Heading("Name", copied=True),
@@ -77,7 +77,7 @@ def namespace_of(document: Mapping[str, Any]) -> str:
 
 
 def _rows_of(run: Json) -> str:
-    """Return the rows a run published, or how far it is."""
+    """Return the number of rows that a run published, or its progress."""
     progress = run.get("progress")
     if progress is None:
         return str(run.get("rows", ""))
@@ -94,7 +94,7 @@ def _rows_of(run: Json) -> str:
 
 
 def prediction_table(answers: list[Json]) -> Table:
-    """Return a table of predictions, a row each."""
+    """Return a table of predictions, one per row."""
     headings = ("Deployment", Heading("Key", copied=True), "Prediction", "Version", "Computed at")
     return table(
         headings,
@@ -116,10 +116,10 @@ def _value(value: object) -> str:
 
 
 def runs_table(runs: list[Json], *, wide: bool = False) -> Table:
-    """Return a table of runs, a row each; "current" marks the run that answers come from.
+    """Return a table of runs, one per row; "current" marks the run that serves predictions.
 
-    ``wide`` shows version and model digest too. Rows carried over from the run before are a
-    column where there are any incremental runs.
+    ``wide`` adds version and model digest. If there are incremental runs, a column has the rows
+    carried over from the previous run.
     """
     carried = any(run["kind"] != "full" for run in runs)
     headings: list[Heading | str] = [
@@ -154,7 +154,7 @@ def _run(run: Json, wide: bool, carried: bool) -> list[Part]:
 
 
 def difference_table(before: str, after: str, difference: Json) -> Table:
-    """Return what two runs differ in, as a table."""
+    """Return a table of the differences between two runs."""
     common, changed = difference["common"], difference["changed"]
     share = f" ({changed / common:.1%} of {common:,})" if common else ""
     counts = {side: f"{difference[f'only_{side}']:,}" for side in ("before", "after")}

@@ -1,4 +1,4 @@
-"""What the commands that query a target share: their options, and how failures are reported."""
+"""Shared code of the commands that query a target: options, and reports of failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .terminal import warn
 T = TypeVar("T")
 
 LONGEST_WAIT_SECONDS = 7 * 24 * 3600.0
-"""Maximum of every option that waits: the longest deadline a run can have."""
+"""Maximum of all options for waiting: the longest deadline that a run can have."""
 
 
 class ListOutput(StrEnum):
@@ -33,7 +33,7 @@ class ListOutput(StrEnum):
 
 
 class TableOutput(StrEnum):
-    """How an answer that is no list of named objects is printed."""
+    """How a result that is not a list of named objects is printed."""
 
     TABLE = "table"
     JSON = "json"
@@ -41,7 +41,7 @@ class TableOutput(StrEnum):
 
 
 def _finite(value: float | None) -> float | None:
-    # Comparisons with NaN are false, so that a range alone lets it pass.
+    # Comparisons with NaN are false, so a range check alone lets it pass.
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a number of seconds")
     return value
@@ -87,7 +87,7 @@ TableOutputOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where a command acts: a target, and a namespace of it."""
+    """Where a command acts: a target and one of its namespaces."""
 
     target: Target
     namespace: str
@@ -100,9 +100,9 @@ def open_scope(
     kubeconfig: Path | None = None,
     context: str | None = None,
 ) -> Scope:
-    """Return the target and the namespace that the options name; ends the command on failure.
+    """Return the target and namespace that the options name; end the command on failure.
 
-    A command opens one scope: on a cluster each is a login.
+    A command opens only one scope, since on a cluster each one is a login.
     """
     choice = ClusterChoice(cluster, kubeconfig, context)
     target = or_exit(lambda: choose_target(state, choice))
@@ -110,7 +110,7 @@ def open_scope(
 
 
 def or_exit(query: Callable[[], T]) -> T:
-    """Return what a query returns; report its failure and end the command otherwise."""
+    """Return the result of a query; if it fails, report that and end the command."""
     try:
         return query()
     except (TargetError, HostNotRunning) as error:
@@ -118,7 +118,7 @@ def or_exit(query: Callable[[], T]) -> T:
 
 
 def failed(message: str) -> typer.Exit:
-    """Report what could not be done; return the exception that ends the command with 1."""
+    """Report a failure; return the exception that ends the command with 1."""
     warn(message)
     return typer.Exit(FAILED)
 

@@ -1,6 +1,6 @@
-"""Where commands act: the host running here, or a cluster of the kubeconfig.
+"""Where commands act: the host that runs here, or a cluster of the kubeconfig.
 
-Both have the same methods, so that commands need not care which it is.
+Both have the same methods, so commands need not distinguish them.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from .tables import namespace_of
 Json = dict[str, Any]
 TIMEOUT_SECONDS = 30.0
 GATEWAY_WAIT_SECONDS = 25.0
-"""Maximum time that a gateway waits for an answer: less than a request may take."""
+"""Maximum time that a gateway waits for a prediction: less than the request time-out."""
 
 TRIES = 5
 RETRY_SECONDS = 1.0
-"""What the gateway says in Retry-After while a store or a model server is away."""
+"""The gateway's Retry-After while a store or a model server is unavailable."""
 
 NAMED_DEPLOYMENTS = 5
-"""How many deployments a message about an unknown one names."""
+"""Number of deployments that a message about an unknown one lists."""
 
 
 class TargetError(RuntimeError):
-    """A request the target could not answer; the text is for people.
+    """A request that the target could not answer; the text is for people.
 
-    ``code`` is the HTTP status of the refusal and ``document`` its body, where there is one.
+    ``code`` is the HTTP status of the refusal, and ``document`` its body, if there is one.
     """
 
     def __init__(self, message: str, code: int | None = None, document: Json | None = None) -> None:
@@ -51,7 +51,7 @@ class TargetError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ClusterChoice:
-    """Whether to use a cluster, and which: the options of a command."""
+    """The options of a command that choose a cluster."""
 
     cluster: bool = False
     """Use the cluster even if a host runs here."""
@@ -86,7 +86,7 @@ class Target(Protocol):
         ...
 
     def rollback(self, namespace: str, name: str, run: str) -> str:
-        """Start to make answers come from an earlier run again; return the Job's name."""
+        """Start a rollback to an earlier run; return the Job's name."""
         ...
 
     def gateway(
@@ -96,12 +96,12 @@ class Target(Protocol):
         body: Json | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Json:
-        """Send a request to a namespace's gateway: GET, or POST where there is a body."""
+        """Send a request to a namespace's gateway: GET, or POST if there is a body."""
         ...
 
 
 def named(documents: Sequence[Json], namespace: str, name: str) -> Json:
-    """Return the deployment of a name. Raises TargetError, naming those there are."""
+    """Return the deployment with a name. Raises TargetError, listing the existing ones."""
     for document in documents:
         if document["metadata"]["name"] == name:
             return document
@@ -135,14 +135,14 @@ class EmbeddedTarget:
         return namespaces.pop() if len(namespaces) == 1 else "default"
 
     def deployments(self, namespace: str | None) -> list[Json]:
-        """Return what the host serves."""
+        """Return the deployments that the host serves."""
         found: list[Json] = self._status()["deployments"]
         return [d for d in found if namespace in (None, namespace_of(d))]
 
     def run(
         self, namespace: str, name: str, resume: str | None = None, priority: str | None = None
     ) -> str:
-        """Start a run, once it is its turn."""
+        """Start a run when it is its turn."""
         if priority is not None:
             raise TargetError("--priority needs a cluster: `fourways up` has no scheduler")
         return self._start({"do": "run", "namespace": namespace, "name": name, "resume": resume})
@@ -168,7 +168,7 @@ class EmbeddedTarget:
         return _request(self._gateway(namespace) + path, body, headers or {})
 
     def _gateway(self, namespace: str) -> str:
-        """Return the address of a gateway, once the host's own process listens there."""
+        """Return the address of a gateway once the host's own process listens there."""
         for tries_left in reversed(range(TRIES)):
             gateway = self._status()["gateways"].get(namespace)
             if gateway is None:
@@ -186,7 +186,7 @@ class EmbeddedTarget:
 
 
 class ClusterTarget:
-    """A cluster, reached by the kubeconfig as kubectl reaches it."""
+    """A cluster, accessed with the kubeconfig as kubectl does."""
 
     def __init__(self, choice: ClusterChoice) -> None:
         no_host = "" if choice.explicit else "no `fourways up` runs here, and "
@@ -221,11 +221,11 @@ class ClusterTarget:
     def run(
         self, namespace: str, name: str, resume: str | None = None, priority: str | None = None
     ) -> str:
-        """Make a Job from the deployment's CronJob, as `kubectl create job --from` does."""
+        """Create a Job from the deployment's CronJob, as `kubectl create job --from` does."""
         return self._create(jobs.run_job(self._cron(namespace, name), resume, priority))
 
     def rollback(self, namespace: str, name: str, run: str) -> str:
-        """Make a Job that moves answers back."""
+        """Create a Job that rolls back to an earlier run."""
         return self._create(jobs.rollback_job(self._cron(namespace, name), run))
 
     def _cron(self, namespace: str, name: str) -> Json:
@@ -245,7 +245,7 @@ class ClusterTarget:
         body: Json | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Json:
-        """Send a request through the API server, which needs no port to be forwarded."""
+        """Send a request through the API server, without port forwarding."""
         service = f"/api/v1/namespaces/{namespace}/services/{GATEWAY}:http/proxy"
         answer: Json = self._call(
             self._login.request,
@@ -281,11 +281,11 @@ def _request(url: str, body: Json | None, headers: Mapping[str, str]) -> Json:
             time.sleep(RETRY_SECONDS)
         except OSError as error:
             raise TargetError(f"the gateway does not answer: {error}") from None
-    raise AssertionError  # the last try returns or raises
+    raise AssertionError  # the last attempt returns or raises
 
 
 def _refusal(code: int | None, body: bytes | str | None) -> TargetError:
-    """Return the error of a refusal, with the server's own message where it sent one."""
+    """Return the error for a refusal, with the server's own message if it sent one."""
     try:
         document = orjson.loads(body or b"")
         message = str(document.get("error") or document.get("message") or f"HTTP {code}")

@@ -1,9 +1,9 @@
 """The only module that writes to the terminal, so that foreign text is made safe in one place.
 
-Every text passes through ``displayed``: control characters are escaped and lengths bounded. None
-is read as rich's markup, because everything is printed as :class:`rich.text.Text`. A text with a
-style is a pair of text and style. ``tests/unit/test_cli_terminal.py`` checks that no other module
-of the package prints or imports rich's consoles, tables, trees or markup.
+All text passes through ``displayed``, which escapes control characters and limits lengths. None of
+it is parsed as rich's markup, because everything is printed as :class:`rich.text.Text`. A styled
+text is a pair of text and style. ``tests/unit/test_cli_terminal.py`` checks that no other module of
+the package prints or imports rich's consoles, tables, trees or markup.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from fourways_api import dump_yaml
 from fourways_api.display import DISPLAY_LIMIT, displayed, json_displayed
 
 PIPE_WIDTH = 16_384
-"""Columns where the output is no terminal: whatever reads a pipe gets a row on one line."""
+"""Columns if the output is not a terminal: a reader of a pipe gets each row on one line."""
 
 FOLD_WIDTH = 8
-"""Least width of a column that folds."""
+"""Minimum width of a column that folds."""
 
 NAME_LIMIT = 300
-"""Maximum characters of a name; a Kubernetes name has at most 253."""
+"""Maximum number of characters of a name; a Kubernetes name has at most 253."""
 
 Part = str | tuple[str, str] | Text
-"""A text, a text and its style, or what :func:`words` made of some."""
+"""A text, a text with its style, or a result of :func:`words`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A table's column. ``copied`` texts are names other commands take: never cut or wrapped."""
+    """A table's column. ``copied``: names for other commands, which are never cut or wrapped."""
 
     title: str
     copied: bool = False
@@ -45,7 +45,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A node of a tree: its label and what hangs below it."""
+    """A node of a tree: its label and its branches."""
 
     label: tuple[Part, ...]
     branches: list[Branch] = field(default_factory=list)
@@ -63,7 +63,7 @@ def stdout() -> Console:
 
 
 def words(*parts: Part, limit: int = DISPLAY_LIMIT, lines: bool = False) -> Text:
-    """Return texts as one styled line; hidden characters are escaped, markup is not read."""
+    """Join texts to one styled line; escape hidden characters, and do not parse markup."""
     text = Text()
     for part in parts:
         if isinstance(part, Text):
@@ -75,17 +75,17 @@ def words(*parts: Part, limit: int = DISPLAY_LIMIT, lines: bool = False) -> Text
 
 
 def say(*parts: Part) -> None:
-    """Print a line on standard output."""
+    """Print a line to standard output."""
     stdout().print(words(*parts), soft_wrap=True)
 
 
 def warn(*parts: Part) -> None:
-    """Print a line, or a message of several, on standard error."""
+    """Print a message of one or more lines to standard error."""
     Console(stderr=True).print(words(*parts, lines=True), soft_wrap=True)
 
 
 def table(headings: Sequence[Heading | str], rows: Iterable[Sequence[Part]]) -> Table:
-    """Return a table; columns whose texts are not to be copied fold where it is narrow."""
+    """Return a table; in a narrow terminal, columns that are not ``copied`` fold."""
     columns = [h if isinstance(h, Heading) else Heading(h) for h in headings]
     made = Table(box=None)
     cells = [
@@ -99,7 +99,7 @@ def table(headings: Sequence[Heading | str], rows: Iterable[Sequence[Part]]) -> 
     for index, column in enumerate(columns):
         title = words(column.title)
         width = max(title.cell_len, *(row[index].cell_len for row in cells), 0)
-        # rich cuts even what must not wrap, but never below a least width.
+        # rich cuts even columns that must not wrap, but never below their minimum width.
         least_of_column = width if column.copied else min(width, max(title.cell_len, FOLD_WIDTH))
         least += least_of_column + 2
         made.add_column(title, overflow="fold", no_wrap=column.copied, min_width=least_of_column)
@@ -110,7 +110,7 @@ def table(headings: Sequence[Heading | str], rows: Iterable[Sequence[Part]]) -> 
 
 
 def print_table(content: Table) -> None:
-    """Print a table of :func:`table`; one that is too wide even folded runs over the edge."""
+    """Print a table of :func:`table`; one that is too wide even when folded overflows."""
     console = stdout()
     if (content.min_width or 0) > console.width:
         console = _console(content.min_width)
@@ -136,7 +136,7 @@ def print_yaml(*documents: Any) -> None:
 
 
 def print_names(names: Iterable[str]) -> None:
-    """Print a name a line, for other commands."""
+    """Print one name per line, for other commands."""
     for name in names:
         _write(displayed(name, NAME_LIMIT) + "\n")
 

@@ -29,7 +29,7 @@ STATE = Path(".fourways")
 
 _NATS = re.compile(r"nats://[^\s/:]+(:[0-9]{1,5})?(,nats://[^\s/:]+(:[0-9]{1,5})?)*")
 _RUNTIME_PACKAGES = ("numpy", "onnxruntime", "pyarrow", "httptools")
-"""A few packages of the extra ``runtime``: without them no worker starts, and none can say why."""
+"""Packages of the extra ``runtime``: without them no worker starts or can report why."""
 
 
 def up(
@@ -136,12 +136,12 @@ def _introduce(host: Host) -> None:
 
 
 async def _take_up_edits(host: Host, files: list[Path], namespace: str | None) -> None:
-    """Give the host the deployments of the files whenever these were edited."""
+    """Pass the deployments of the files to the host after each edit."""
     if Path("-") in files:
         return  # standard input cannot be read again
     async for _ in edits(files):
         try:
-            # Validation loads libraries the first time: on a thread, so that nothing waits for it.
+            # In a thread, so that nothing waits while the first validation loads its libraries.
             deployments = await asyncio.to_thread(_reread, files, namespace)
         except typer.Exit:
             warn("a manifest was edited and is invalid: what runs is unchanged")

@@ -1,4 +1,4 @@
-"""``fourways validate``: the verdict of API server and operator, before anything is applied."""
+"""``fourways validate``: check as the API server and the operator would, before an apply."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The progress of a run in the terminal: a bar for the whole run, and one for each worker.
 
-Shows only what the store has recorded: rows that would survive a kill at this moment. Where the
-output is no terminal, a line is printed now and then.
+It shows only what the store has recorded: rows that would survive a kill at this moment. If the
+output is not a terminal, it prints a line at intervals.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RunProgressBars:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
-            # Names of workers are foreign text: neither column may read markup.
+            # Names of workers are foreign text: neither column may parse markup.
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[text]}", markup=False),
@@ -53,7 +53,7 @@ class RunProgressBars:
             self._progress.stop()
 
     def show(self, progress: Json | None) -> None:
-        """Show the progress the gateway reports; None, where it reports none, changes nothing."""
+        """Show the progress that the gateway reports; None changes nothing."""
         if progress is None:
             return
         if not self._console.is_terminal:
@@ -65,7 +65,7 @@ class RunProgressBars:
         for worker in workers if len(workers) > 1 else ():
             gone = "" if worker["alive"] else ", gone"
             text = f"{worker['rows']:,} rows, {_rate(worker['rows_per_second'])}{gone}"
-            # Workers take chunks as they go, so that any of them may do up to all rows.
+            # Workers claim chunks as they go, so any of them may score up to all rows.
             self._bar(str(worker["name"]), worker["rows"], total, text)
 
     def _bar(self, name: str, done: int, total: int | None, text: str) -> None:
@@ -83,7 +83,7 @@ class RunProgressBars:
 
 
 def line_of(progress: Json) -> str:
-    """Return a run's progress in one line."""
+    """Return a run's progress on one line."""
     rows, total = progress["rows"], progress["total_rows"]
     of = f" of {total:,}" if total is not None else ""
     parts = [f"{rows:,}{of} rows", _rate(progress["rows_per_second"])]
@@ -97,7 +97,7 @@ def line_of(progress: Json) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time span as people write it: 1h 2m, 3m 4s, 5s."""
+    """Return a duration in readable form: 1h 2m, 3m 4s, 5s."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole % 3600 // 60
     if hours:

@@ -1,7 +1,7 @@
 """The API of Fourways: types, data contract, mode strategy and the CRD made from them.
 
 Owns the single definition of every type. Knows neither Kubernetes clients nor models. A name is
-looked up when it is first asked for: a worker needs a few of the types, and is to start at once.
+imported when it is first used: a worker needs only a few of the types and must start quickly.
 """
 
 from __future__ import annotations
@@ -140,10 +140,11 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import a name's module, and keep all that is offered of it."""
+        """Import a name's module and cache every name that it exports."""
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module = import_module(f".{_HOME[name]}", __name__)
-        # All at once: where a module bears the name of what it offers, the import hides that.
+        # All at once: if a module has the same name as one of its exports, importing the module
+        # would hide that export.
         globals().update({other: getattr(module, other) for other in _HOMES[_HOME[name]].split()})
         return globals()[name]

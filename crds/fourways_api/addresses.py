@@ -1,8 +1,8 @@
 """Addresses in a manifest: URIs of files, tables and folders, and lists of brokers.
 
-One grammar for everybody who reads an address. The field types below carry its rules, which the
-API server and Python evaluate alike; :meth:`Address.parse` and :func:`brokers` take apart whatever
-the rules accept and never raise for it. Code that needs the host, port or claim of an address asks
+One grammar for all readers of addresses. The field types below carry its rules, which the API
+server and Python evaluate identically. :meth:`Address.parse` and :func:`brokers` parse everything
+that the rules accept without raising. Code that needs the host, port or claim of an address calls
 them instead of splitting the text again.
 """
 
@@ -20,7 +20,7 @@ from .base import Rule, Ruled
 # ---------------------------------------------------------------- the grammar
 
 _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-# A name that ends in a number would be read as an IPv4 address, so its last label holds more.
+# A name that ends in a number would be read as an IPv4 address, so the last label must not be one.
 _LAST_LABEL = (
     "[0-9]{0,61}([A-Za-z_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?|[0-9]-[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])"
 )
@@ -28,7 +28,7 @@ _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = f"({_OCTET}[.]){{3}}{_OCTET}"
 _H16 = "[0-9A-Fa-f]{1,4}"
 _LS32 = f"({_H16}:{_H16}|{_IPV4})"
-# RFC 3986, section 3.2.2. A zone is left out: link-local addresses are refused anyway.
+# RFC 3986, section 3.2.2, without zones: link-local addresses are refused anyway.
 _IPV6 = "|".join(
     [
         f"({_H16}:){{6}}{_LS32}",
@@ -68,7 +68,7 @@ NATS_PATTERN = rf"^{_NATS}(,{_NATS})*$"
 
 
 def _matches(pattern: str) -> str:
-    """Return the CEL that a text matches; raw, so that a backslash stays one."""
+    """Return the CEL for "the text matches this pattern", as a raw string to keep backslashes."""
     return f"self.matches(r'{pattern}')"
 
 
@@ -246,7 +246,7 @@ Image = Annotated[
 """A reference to an image, as the kubelet parses it (github.com/distribution/reference)."""
 
 
-# ---------------------------------------------------------------- taking addresses apart
+# ---------------------------------------------------------------- parsing addresses
 
 _HOST_AND_PORT = rf"(?:\[(?P<ipv6>[^\]/?#@]+)\]|(?P<host>[^/?#@:\[\]]+))(?::(?P<port>{PORT}))?"
 _WITH_HOST = re.compile(
@@ -259,12 +259,12 @@ _BROKER = re.compile(rf"(?:(?P<scheme>nats|tls|wss?)://)?{_HOST_AND_PORT}")
 
 
 class InvalidAddress(ValueError):
-    """A text that no rule of this module would have accepted."""
+    """A text that the rules of this module do not accept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address taken apart."""
+    """A parsed address."""
 
     scheme: str
     """``https``, ``pvc``, ``nats`` …; empty for a Kafka broker."""
@@ -273,17 +273,17 @@ class Address:
     """Host (an IPv6 address without its brackets), claim, bucket or container."""
 
     port: int | None
-    """Port, where the address names one."""
+    """Port, or None if the address has none."""
 
     path: str
-    """What follows the authority, as written: path and query."""
+    """Everything after the authority, as written: path and query."""
 
     @classmethod
     def parse(cls, uri: str) -> Address:
-        """Take a URI apart.
+        """Parse a URI.
 
         Raises:
-            InvalidAddress: it is not one that the field types of this module accept.
+            InvalidAddress: the field types of this module would not accept it.
 
         """
         return cls._of(_WITHOUT_HOST.fullmatch(uri) or _WITH_HOST.fullmatch(uri), uri)
@@ -301,10 +301,10 @@ class Address:
 
 
 def brokers(servers: str) -> tuple[Address, ...]:
-    """Take a list of brokers apart: Kafka's ``HOST:PORT`` or NATS's ``nats://HOST:PORT``.
+    """Parse a list of brokers: Kafka's ``HOST:PORT`` or NATS's ``nats://HOST:PORT``.
 
     Raises:
-        InvalidAddress: an item is not one that the field types of this module accept.
+        InvalidAddress: the field types of this module would not accept an item.
 
     """
     return tuple(Address._of(_BROKER.fullmatch(item), item) for item in servers.split(","))

@@ -1,8 +1,8 @@
-"""What every type of the API is built on: one strict model class, and rules written once.
+"""The base of every API type: one strict model class, and rules that are written only once.
 
 A rule is a CEL expression. The API server evaluates it because the CRD generator copies it
-into ``x-kubernetes-validations``; Python evaluates the very same text here. So the command
-line, the embedded host and the API server cannot come to different verdicts about a rule.
+into ``x-kubernetes-validations``; Python evaluates the same text here. So the command line, the
+embedded host and the API server cannot disagree about a rule.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RULES_ERROR = "rules"
 _CONFIG_VARIABLE = "FOURWAYS_CONFIG"
 
 SKIP_RULES = {"skip_rules": True}
-"""Validation context of a document whose rules were kept when it was written: a worker's
+"""Validation context for a document whose rules were checked when it was written: a worker's
 configuration. Evaluating CEL again would cost every pod a second of imports."""
 
 # Not FieldValueDuplicate: the API server prints no message with it.
@@ -44,11 +44,11 @@ RuleReason = Literal["FieldValueInvalid", "FieldValueRequired", "FieldValueForbi
 class Rule:
     """One condition that spans fields of an object.
 
-    ``cel`` sees the object as ``self`` (and the stored one as ``oldSelf`` when it is a
-    transition). ``fault`` says what is wrong, ``fix`` what to do, ``field`` names the field to
-    blame, relative to the object (empty for the object itself). Only what the API server's CEL
-    and the ``cel`` library share may be used: no ``split``, ``sum`` or ``quantity``, and
-    ``size()`` of ASCII text only (one counts characters, the other bytes).
+    In ``cel`` the object is ``self``, and in a transition the stored one is ``oldSelf``. ``fault``
+    says what is wrong, ``fix`` what to do, and ``field`` names the field at fault, relative to the
+    object (empty for the object itself). Use only what the API server's CEL and the ``cel`` library
+    have in common: no ``split``, ``sum`` or ``quantity``, and ``size()`` only of ASCII text (one
+    counts characters, the other bytes).
     """
 
     cel: str
@@ -59,12 +59,12 @@ class Rule:
 
     @property
     def transition(self) -> bool:
-        """True when the rule compares with the stored object, so it only holds on update."""
+        """True when the rule compares with the stored object, so it applies only to updates."""
         return "oldSelf" in self.cel
 
     @property
     def message(self) -> str:
-        """What the API server prints: fault and fix in one line."""
+        """The message that the API server prints: fault and fix on one line."""
         return f"{self.fault}; {self.fix}"
 
     def to_schema(self) -> dict[str, str]:
@@ -73,18 +73,18 @@ class Rule:
         return entry | ({"fieldPath": self.field} if self.field else {})
 
     def holds(self, value: Any, old: Any = None) -> bool:
-        """Tell whether ``value`` (plain JSON data) keeps the rule; ``old`` is the stored one."""
+        """Tell whether ``value`` (plain JSON data) satisfies the rule; ``old`` is stored."""
         return self.holds_in(context_of(value, old))
 
     def holds_in(self, context: Context) -> bool:
-        """Tell whether the object of a context keeps the rule."""
+        """Tell whether the object of a context satisfies the rule."""
         return bool(_compiled(self.cel).execute(context))
 
 
 class Ruled:
-    """Rules of one value, for a field's type: ``Annotated[str, Ruled(...)]``.
+    """Rules for one value, as part of a field's type: ``Annotated[str, Ruled(...)]``.
 
-    A rule's CEL sees the value itself as ``self``, and its ``field`` stays empty.
+    In a rule's CEL the value is ``self``; its ``field`` is empty.
     """
 
     def __init__(self, *rules: Rule) -> None:
@@ -93,7 +93,7 @@ class Ruled:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Check the rules once the value has its type and form."""
+        """Check the rules after the type and format of the value."""
         return core_schema.with_info_after_validator_function(self._keep, handler(source))
 
     def __get_pydantic_json_schema__(
@@ -116,7 +116,7 @@ def _refuse_broken(rules: tuple[Rule, ...], value: Any) -> None:
 
 
 def longer_than_zero(field: str) -> Rule:
-    """Return the rule that a field's duration is a length of time."""
+    """Return the rule that a field's duration is greater than zero."""
     return Rule(
         f"duration(self.{field}) > duration('0s')",
         f"{field} is zero",
@@ -126,13 +126,13 @@ def longer_than_zero(field: str) -> Rule:
 
 
 def no_two_share(items: str, key: str, fault: str, fix: str) -> Rule:
-    """Return the rule that the items of a list differ in a field; the API server merges by it."""
+    """Return the rule that a field, by which the API server merges a list, is unique in it."""
     found = f"self.{items}.all(i, self.{items}.exists_one(j, j.{key} == i.{key}))"
     return Rule(f"!has(self.{items}) || {found}", fault, fix, f".{items}")
 
 
 def context_of(value: Any, old: Any = None) -> Context:
-    """Convert an object to CEL's values, once for all of its rules."""
+    """Convert an object to CEL values, once for all of its rules."""
     from cel.cel import Context
 
     variables = {"self": value} if old is None else {"self": value, "oldSelf": old}
@@ -160,10 +160,10 @@ class ApiModel(BaseModel):
         validate_by_alias=True,
         extra="forbid",
         frozen=True,
-        # A process builds the validators of the types it uses, not of all.
+        # A process builds only the validators of the types that it uses.
         defer_build=True,
-        # Docstrings under fields become the text of `kubectl explain`. A worker explains nothing,
-        # and reading the source of every type again is a quarter of what the types cost its start.
+        # Docstrings under fields become the text of `kubectl explain`. A worker does not need them,
+        # and reading the source of every type again takes a quarter of the types' import time.
         use_attribute_docstrings=_CONFIG_VARIABLE not in os.environ,
         json_schema_extra=_add_rules,
     )
@@ -177,5 +177,5 @@ class ApiModel(BaseModel):
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object as the API server stores it: defaults filled in, absent left out."""
+        """Return the object as the API server stores it: with defaults, without absent fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

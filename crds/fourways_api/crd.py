@@ -1,10 +1,10 @@
-"""The CustomResourceDefinition, made from the types.
+"""The CustomResourceDefinition, generated from the types.
 
-``python -m fourways_api.crd`` writes the checked-in YAML; ``--check`` says whether it is current.
+``python -m fourways_api.crd`` writes the checked-in YAML; ``--check`` tells whether it is current.
 
-pydantic writes JSON Schema; the API server wants a *structural* schema, which is less: no
-``$ref``, no ``anyOf`` with null (a field is optional by not being required), no titles, bounds
-of the old kind. Everything else (rules, list keys, docs, defaults) already travels in the schema.
+pydantic generates JSON Schema. The API server requires a *structural* schema, which is a subset:
+no ``$ref``, no ``anyOf`` with null (a field that is not required is optional), no titles, and
+exclusive bounds in the old form. All else (rules, list keys, docs, defaults) is in the schema.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PRINTER_COLUMNS = (
         0,
     ),
     ("Last Run", "date", ".status.lastRun.startedAt", "Start of the latest run", 0),
-    # Not a date: kubectl prints dates as an age, and calls one in the future <invalid>.
+    # Not a date: kubectl prints a date as an age, and one in the future as <invalid>.
     ("Next Run", "string", ".status.nextRun", "Time of the next scheduled run", 0),
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Reason for Ready", 1),
     ("Age", "date", ".metadata.creationTimestamp", "Time since creation", 0),
@@ -86,7 +86,7 @@ def _column(name: str, kind: str, path: str, description: str, priority: int) ->
 def openapi_schema() -> Schema:
     """Return the structural schema of a ModelDeployment."""
     source = ModelDeployment.model_json_schema(by_alias=True, mode="validation")
-    # These three belong to Kubernetes: it types them, and allows a schema to say no more.
+    # Kubernetes defines these three fields, and a schema may say nothing more about them.
     source["properties"] |= {
         "apiVersion": {"type": "string", "description": "Version of this API."},
         "kind": {"type": "string", "description": f"Always {KIND}."},
@@ -95,7 +95,7 @@ def openapi_schema() -> Schema:
     schema = _structural(source, source["$defs"])
     schema["required"] = ["spec"]
     for rule in schema[RULES_KEYWORD]:
-        # A path must lead into the schema, and metadata has none.
+        # A rule's path must exist in the schema, and metadata has no schema here.
         rule.pop("fieldPath", None)
     return schema
 
@@ -103,9 +103,9 @@ def openapi_schema() -> Schema:
 def _structural(source: Schema, definitions: dict[str, Schema], *, in_list: bool = False) -> Schema:
     """Return a structural schema.
 
-    Inside list items a default is in the description only. The API server would fill it into the
-    stored items, and to kubectl and Argo CD an item with more fields than the manifest's differs:
-    every apply would change the object again. The operator fills the same default in when it reads.
+    Inside list items a default appears only in the description. Otherwise the API server would add
+    it to the stored items. kubectl and Argo CD would then see a difference from the manifest, and
+    every apply would change the object again. The operator adds the same default when it reads.
     """
     source = _inlined(_without_null(source), definitions)
     if in_list and source.get("default") is not None:
@@ -131,7 +131,7 @@ def _structural(source: Schema, definitions: dict[str, Schema], *, in_list: bool
             case "default" if value is None:
                 continue
             case "default" if isinstance(value, dict):
-                # What a field is by default must itself keep the schema, which knows no null.
+                # A default must itself satisfy the schema, which does not allow null.
                 result[keyword] = {n: v for n, v in value.items() if v is not None}
             case _ if keyword in _CARRIED:
                 result[keyword] = value
@@ -166,7 +166,7 @@ _CARRIED = {
 
 
 def _inlined(source: Schema, definitions: dict[str, Schema]) -> Schema:
-    """Replace a ``$ref`` by what it names; what stands beside it (a field's own docs) wins."""
+    """Replace a ``$ref`` by its definition; keys beside it (a field's own docs) take precedence."""
     if "$ref" not in source:
         return source
     beside = {k: v for k, v in source.items() if k != "$ref"}
@@ -185,7 +185,7 @@ def _without_null(source: Schema) -> Schema:
 
 
 def render() -> str:
-    """Return the CRD as the YAML text that is checked in."""
+    """Return the CRD as the checked-in YAML text."""
     head = "# Made from the types by `python -m fourways_api.crd`; do not edit.\n"
     return head + dump_yaml(custom_resource_definition())
 

@@ -1,10 +1,10 @@
-"""Schedules as Kubernetes reads them: which texts are one, and when a run is due next.
+"""Schedules as Kubernetes reads them: which texts are valid, and when the next run is due.
 
-CronJob reads schedules with robfig/cron: five fields, ``?`` for ``*``, names for months and days,
-Sunday is 0 and never 7, no ``L``, ``W`` or ``#``. A line outside that would pass the API server's
-check of our object only to fail when the CronJob is made from it. Other cron libraries read the
-same line otherwise when clocks change, and where ``*/1`` stands beside a weekday, so
-tests/oracle holds this module to the Go module itself.
+CronJob parses schedules with robfig/cron: five fields, ``?`` for ``*``, names for months and days,
+Sunday is 0 and never 7, no ``L``, ``W`` or ``#``. Any other line would pass the API server's check
+of a ModelDeployment and then fail when its CronJob is created. Other cron libraries read the same
+line differently when clocks change, and when ``*/1`` is combined with a weekday. So tests/oracle
+compares this module with the Go module itself.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 
 @dataclass(frozen=True, slots=True)
 class CronSchedule:
-    """A schedule taken apart: what each field matches."""
+    """A parsed schedule: the values that each field matches."""
 
     minutes: frozenset[int]
     hours: frozenset[int]
@@ -62,11 +62,11 @@ class CronSchedule:
     """Sunday is 0."""
 
     either_day: bool
-    """A day matches by its number or by its weekday: neither field holds a star. ``*/1`` is one."""
+    """A match of the day or of the weekday suffices: neither has a star. ``*/1`` counts as one."""
 
     @classmethod
     def parse(cls, text: str) -> CronSchedule:
-        """Read a schedule that fits ``CRON_PATTERN``. Raises ValueError for other texts."""
+        """Parse a schedule that matches ``CRON_PATTERN``. Raises ValueError for other texts."""
         fields = _DESCRIPTORS.get(text, text).split()
         minutes, hours, days, months, weekdays = (
             _field_of(field, *bounds) for field, bounds in zip(fields, _BOUNDS, strict=True)
@@ -91,7 +91,7 @@ class CronSchedule:
 
 
 def _field_of(text: str, low: int, high: int) -> tuple[frozenset[int], bool]:
-    """Return the values of a field, and whether it holds a star."""
+    """Return the values of a field, and whether it contains a star."""
     values: set[int] = set()
     star = False
     for item in text.split(","):
@@ -108,11 +108,11 @@ def _field_of(text: str, low: int, high: int) -> tuple[frozenset[int], bool]:
 
 
 def next_time(schedule: str, time_zone: str, after: datetime) -> datetime | None:
-    """Return when a CronJob starts next after a moment, in UTC; None if not within five years.
+    """Return when a CronJob next starts after a moment, in UTC; None if not within five years.
 
-    The steps are those of ``SpecSchedule.Next`` of robfig/cron v3, with which Kubernetes reads
-    schedules, because what happens when clocks change follows from them: a time that is left out
-    is skipped, a time that comes twice is met twice.
+    The steps are those of ``SpecSchedule.Next`` of robfig/cron v3, which Kubernetes uses, because
+    they determine what happens when clocks change: a time that does not exist is skipped, and a
+    time that occurs twice matches twice.
     """
     plan = CronSchedule.parse(schedule)
     clock = _Clock(zone_of(time_zone), int(after.timestamp()) + 1)
@@ -133,12 +133,12 @@ def next_time(schedule: str, time_zone: str, after: datetime) -> datetime | None
 
 
 _MOST_STEPS = 20_000
-"""Five years of days are 1,830. Where midnight is left out, the original may look for ever."""
+"""Five years have 1,830 days. If midnight does not exist, the original may search for ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One part of a time: does it match, how is it moved on, and at what value is it through?"""
+    """One part of a time: whether it matches, how to advance it, and where it wraps around."""
 
     matches: Callable[[datetime], bool]
     floor: Callable[[], None]
@@ -148,7 +148,7 @@ class _Step:
 
 
 class _Clock:
-    """A moment that moves forward, as Go's time package counts it."""
+    """A moment that moves forward, with the arithmetic of Go's time package."""
 
     def __init__(self, zone: tzinfo, unix: int) -> None:
         self._zone = zone
@@ -157,7 +157,7 @@ class _Clock:
         self._go(unix)
 
     def settle(self, part: _Step) -> bool:
-        """Move on until a part of the time matches; False where all larger ones are due again."""
+        """Advance until a part matches; False if it wrapped: check the larger parts again."""
         while not part.matches(self.local):
             self.steps += 1
             if self.steps > _MOST_STEPS:
@@ -186,19 +186,19 @@ class _Clock:
         self._go(self.unix + seconds)
 
     def add_month(self) -> None:
-        # Days beyond the month's end run over into the next one.
+        # Days beyond the end of the month overflow into the next month.
         years, month = divmod(self.local.month, 12)
         first = self.local.replace(year=self.local.year + years, month=month + 1, day=1)
         self._set(first + timedelta(days=self.local.day - 1))
 
     def add_day(self) -> None:
         self._set(self.local + timedelta(days=1))
-        # Where clocks change at midnight, the day begins an hour off.
+        # If clocks change at midnight, the day begins an hour earlier or later.
         if hour := self.local.hour:
             self.add(3600 * (24 - hour if hour > 12 else -hour))
 
     def _set(self, local: datetime) -> None:
-        """Go to a local time; one that does not exist is taken by the offset that Go takes."""
+        """Set a local time; one that does not exist gets the UTC offset that Go would use."""
         counted = int((local.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds())
         offset = self._offset(counted)
         self._go(counted - self._offset(counted - offset) if offset else counted)
@@ -213,7 +213,7 @@ class _Clock:
 
 
 def schedule_fault(schedule: str, now: datetime | None = None) -> str | None:
-    """Say what is wrong with a line that fits the pattern; None when nothing is."""
+    """Say what is wrong with a line that matches the pattern; None if it is valid."""
     for field in schedule.split():
         for first, last in re.findall(r"(\w+)-(\w+)", field):
             if _number(first) > _number(last):
@@ -224,15 +224,15 @@ def schedule_fault(schedule: str, now: datetime | None = None) -> str | None:
 
 
 def clock_change_notes(schedule: str, time_zone: str, now: datetime) -> list[str]:
-    """Say which runs of the year to come a change of clocks skips or doubles.
+    """Say which runs of the coming year a clock change skips or repeats.
 
-    A schedule of every hour is passed over: it has a run in the hour before and after.
+    An hourly schedule is ignored: it has a run in the hour before and in the hour after.
     """
     plan, notes = CronSchedule.parse(schedule), []
     if len(plan.hours) == 24:
         return []
     for moment, change in _clock_changes(zone_of(time_zone), now):
-        # Of the times that are left out, or that come twice, the first one that is due.
+        # The first due time among those that are skipped or that occur twice.
         lost = change > timedelta(0)
         start = moment if lost else moment + change
         minutes = (start + timedelta(minutes=m) for m in range(int(abs(change) / _MINUTE)))
@@ -251,7 +251,7 @@ _MINUTE = timedelta(minutes=1)
 
 
 def _clock_changes(zone: tzinfo, now: datetime) -> Iterator[tuple[datetime, timedelta]]:
-    """Yield when clocks change within a year: local time just before, and by how much."""
+    """Yield each clock change within a year: the local time just before it, and the shift."""
     none = timedelta(0)
     hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     before = hour.astimezone(zone).utcoffset() or none
@@ -276,12 +276,12 @@ def zone_of(time_zone: str) -> tzinfo:
 
 
 def zone_is_known(zone: str) -> bool:
-    """Tell whether a time zone exists, as far as this machine's zone data can say."""
+    """Tell whether a time zone exists, according to this machine's zone data."""
     zones = _zones()
     return not zones or zone in zones
 
 
 @cache
 def _zones() -> frozenset[str]:
-    """Return the zones of this machine: asking walks its file system."""
+    """Return the zones of this machine; cached, since listing them walks the file system."""
     return frozenset(available_timezones())

@@ -1,11 +1,12 @@
-"""Foreign text made fit to show: bounded, and without characters that steer a terminal.
+"""Make foreign text safe to display: limit its length and escape terminal control characters.
 
-Foreign is whatever the program did not write itself: text of data, models, users, the cluster and
-other services. Such text can hold escape sequences that recolour or overwrite a terminal,
-direction marks that make a line read as another one, and megabytes. It is passed through
-:func:`displayed` wherever people read it, and JSON for programs through :func:`json_displayed`,
-which loses nothing. Knows nothing of consoles: where a library reads markup, its own module must
-see that none is read from foreign text (``fourways_cli.terminal``).
+Foreign text is any text that the program did not write itself: from data, models, users, the
+cluster and other services. It can contain escape sequences that recolour or overwrite a terminal,
+direction marks that make a line read as another one, and it can be megabytes long. All such text
+that people read passes through :func:`displayed`. JSON for programs passes through
+:func:`json_displayed`, which is lossless. This module knows nothing about consoles: a module that
+uses a library with markup must keep that library from parsing foreign text as markup
+(``fourways_cli.terminal``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 
 DISPLAY_LIMIT = 2_000
-"""Maximum characters of one text that is shown."""
+"""Maximum number of characters of one displayed text."""
 
 # Controls (Cc), format characters such as direction marks (Cf), lone surrogates (Cs), and the
 # line and paragraph separators. Written out because ``re`` has no classes of Unicode categories.
@@ -32,9 +33,9 @@ def displayed(value: object, limit: int = DISPLAY_LIMIT, *, lines: bool = False)
 
     Args:
         value: what to show.
-        limit: maximum characters that are kept, at least 1. Of a longer text the beginning and
-            the end are kept, because messages name the cause first and the fix last.
-        lines: keep line breaks as they are.
+        limit: maximum number of characters to keep, at least 1. A longer text loses its middle,
+            because messages name the cause first and the fix last.
+        lines: whether to keep line breaks.
 
     """
     text = bounded(value if isinstance(value, str) else str(value), limit)
@@ -42,7 +43,7 @@ def displayed(value: object, limit: int = DISPLAY_LIMIT, *, lines: bool = False)
 
 
 def bounded(text: str, limit: int = DISPLAY_LIMIT) -> str:
-    """Return a text of at most about ``limit`` characters, saying how much was left out."""
+    """Shorten a text to about ``limit`` characters, stating how many were omitted."""
     if len(text) <= limit:
         return text
     tail = limit // 4
@@ -52,20 +53,20 @@ def bounded(text: str, limit: int = DISPLAY_LIMIT) -> str:
 
 
 def has_hidden(text: str) -> bool:
-    """Tell whether a text holds a character that is not shown as itself, other than newline."""
+    """Tell whether a text contains a character, other than newline, that must be escaped."""
     return _UNSAFE_IN_LINES.search(text) is not None
 
 
 def json_displayed(text: str) -> str:
     r"""Escape hidden characters in a JSON text as ``\uXXXX``; the document stays the same.
 
-    Outside its strings JSON has no such characters but line breaks, so each may be escaped.
+    Outside strings, JSON contains no such characters except line breaks, so each may be escaped.
     """
     return _UNSAFE_IN_LINES.sub(_json_escaped, text)
 
 
 def _escaped(found: re.Match[str]) -> str:
-    # Not repr(): whether that escapes a character depends on Python's version of Unicode.
+    # Not repr(): which characters it escapes depends on Python's Unicode version.
     character = found[0]
     short = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}.get(character)
     code = ord(character)

@@ -1,6 +1,6 @@
-"""Reading YAML files as kubectl reads them, remembering the line of every field.
+"""Read YAML files as kubectl does, and record the line of every field.
 
-Knows nothing of ModelDeployments beyond how to tell one from a Secret.
+Knows nothing about ModelDeployments except how to distinguish one from a Secret.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from .problems import InvalidSpec, Problem
 from .yaml_text import KubectlLoader
 
 MAX_SHOWN = 80
-"""Characters of a value in a message."""
+"""Maximum number of characters of a value in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One object of a file: its data, and where each field stands."""
+    """One object of a file: its data, and the position of each field."""
 
     data: dict[str, Any]
     number: int
-    """Its place in the file, from 1."""
+    """Its position in the file, from 1."""
     node: yaml.Node
     faults: tuple[Problem, ...] = ()
-    """What is wrong with it as YAML: keys given twice."""
+    """YAML errors: duplicate keys."""
 
     @property
     def is_ours(self) -> bool:
-        """True unless the document says that it is another kind of object, such as a Secret."""
+        """True unless the document declares another kind of object, such as a Secret."""
         version, kind = self.data.get("apiVersion"), self.data.get("kind")
         if kind == KIND or (isinstance(version, str) and version.partition("/")[0] == GROUP):
             return True
@@ -41,7 +41,7 @@ class Document:
 
     @property
     def title(self) -> str:
-        """Kind and name, as far as they are there."""
+        """Kind and name, as far as they are present."""
         metadata = self.data.get("metadata")
         name = metadata.get("name") if isinstance(metadata, dict) else None
         return f"{self.data.get('kind') or 'document'} {name or f'number {self.number}'}"
@@ -52,7 +52,7 @@ class Document:
         return line + 1
 
     def text(self, field: str) -> str | None:
-        """Return a single value as the file has it; None for a field that is no single value."""
+        """Return a scalar as written in the file; None for a field that is not a scalar."""
         way = list(self._way_to(field))
         node = way[-1][0]
         found = len(way) == len(_keys(field)) + 1 and isinstance(node, yaml.ScalarNode)
@@ -73,7 +73,7 @@ def _keys(field: str) -> list[str | int]:
 
 
 def read_documents(text: str) -> list[Document]:
-    """Read the YAML (or JSON) documents of a file; the items of a List come one by one.
+    """Read the YAML (or JSON) documents of a file; each item of a List is a document.
 
     Raises:
         InvalidSpec: the text is not YAML, or a document is not an object.
@@ -86,7 +86,7 @@ def load_documents(text: str) -> list[dict[str, Any]]:
     """Read the YAML documents of a file as plain data.
 
     Raises:
-        InvalidSpec: the text is not YAML, a document is not an object, or a key is given twice.
+        InvalidSpec: the text is not YAML, a document is not an object, or a key is duplicated.
 
     """
     documents = read_documents(text)
@@ -97,7 +97,7 @@ def load_documents(text: str) -> list[dict[str, Any]]:
 
 
 class _Loader(KubectlLoader):
-    """Notes keys given twice, which the API server refuses."""
+    """Records duplicate keys, which the API server refuses."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

@@ -1,4 +1,4 @@
-"""Log lines for people: those of the operator and the device agent's commands."""
+"""Log lines for people: of the operator and of the device agent's commands."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from .display import displayed
 
 MESSAGE_LIMIT = 4_000
 TRACEBACK_LIMIT = 16_000
-"""Maximum characters of a message, and of a traceback."""
+"""Maximum number of characters of a message, and of a traceback."""
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 class TextFormatter(logging.Formatter):
-    """Writes a record on one line, bounded and without hidden characters; tracebacks follow it."""
+    """Formats a record as one bounded line without hidden characters, then its traceback."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (of the base class)
         """Return the line."""
         return displayed(super().formatMessage(record), MESSAGE_LIMIT)
 
     def formatException(self, ei: ExcInfo) -> str:  # noqa: N802  (of the base class)
-        """Return a traceback, its line breaks kept."""
+        """Return a traceback with its line breaks."""
         return displayed(super().formatException(ei), TRACEBACK_LIMIT, lines=True)
 
 
 def log_as_text(level: int | str, form: str) -> None:
-    """Send all log records of the process to standard error as lines of this format."""
+    """Write all log records of the process to standard error, in this format."""
     handler = logging.StreamHandler()
     handler.setFormatter(TextFormatter(form))
     logging.basicConfig(level=level, handlers=[handler])

@@ -1,7 +1,7 @@
-"""From a document to a ModelDeployment, or to a list of problems a person can act on.
+"""Turn a document into a ModelDeployment, or into a list of problems a person can act on.
 
-``parse`` judges as the API server judges: the same schema, the same rules. ``check`` adds what a
-schema cannot say. ``check_update`` judges the step from a stored deployment to a new one.
+``parse`` validates as the API server does, with the same schema and rules. ``check`` adds what a
+schema cannot express. ``check_update`` validates the change from a stored deployment to a new one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .wording import path_of, words_for
 
 MAX_CONTRACT_BYTES = MAX_CONFIG_BYTES // 2
 MAX_BLOCK_BYTES = MAX_CONFIG_BYTES // 2 - 8192
-"""Of one mode's settings. The rest is for the model and for what the plan adds."""
+"""Maximum size of one mode's settings. The rest is for the model and what the plan adds."""
 
 MAX_VALUES = 200_000
 """Maximum number of values in one document. YAML aliases can expand a short text endlessly."""
@@ -55,10 +55,10 @@ class InvalidSpec(ValueError):
 
 
 def parse(document: dict[str, Any]) -> ModelDeployment:
-    """Turn a decoded document into a ModelDeployment, judged as the API server judges it.
+    """Turn a decoded document into a ModelDeployment, validated as the API server does.
 
-    A status that makes no sense is left out instead of refused: a spec is not wrong because an
-    operator of another version once wrote its status.
+    An invalid status is ignored instead of refused: a spec is not wrong because an operator of
+    another version wrote its status.
 
     Raises:
         InvalidSpec: with every problem found.
@@ -69,7 +69,7 @@ def parse(document: dict[str, Any]) -> ModelDeployment:
     if errors and all(e["loc"][:1] == ("status",) for e in errors):
         deployment, errors = _validate({k: v for k, v in plain.items() if k != "status"})
     if plain != with_nulls:
-        # The API server drops null before it judges, but it names unknown fields before that.
+        # The API server drops nulls before it validates, but reports unknown fields before that.
         errors += [e for e in _validate(with_nulls)[1] if _is_unknown_null(e)]
     if errors or deployment is None:
         raise InvalidSpec(tuple(p for e in _telling(errors) for p in _problems(e)))
@@ -77,7 +77,7 @@ def parse(document: dict[str, Any]) -> ModelDeployment:
 
 
 def check(deployment: ModelDeployment) -> None:
-    """Check what no schema can say, so that the API server accepts it and the operator does not.
+    """Check what no schema can express: the API server accepts it, but the operator does not.
 
     Raises:
         InvalidSpec: with every problem found.
@@ -89,7 +89,7 @@ def check(deployment: ModelDeployment) -> None:
 
 
 def check_update(old: ModelDeployment, new: ModelDeployment) -> None:
-    """Check that ``new`` may take the place of ``old``: what must not change did not.
+    """Check that ``new`` may replace ``old``: that no immutable field changed.
 
     Raises:
         InvalidSpec: with every problem found.
@@ -100,7 +100,7 @@ def check_update(old: ModelDeployment, new: ModelDeployment) -> None:
         raise InvalidSpec(problems)
 
 
-# ---------------------------------------------------------------- what no schema can say
+# ---------------------------------------------------------------- what no schema can express
 
 
 def _contract_size(spec: Spec) -> Problem | None:
@@ -118,7 +118,7 @@ def _block_sizes(spec: Spec) -> Problem | None:
 
 
 def _too_large(field: str, part: ApiModel, limit: int, fix: str) -> Problem | None:
-    """Refuse what would not fit a worker's environment, where it travels."""
+    """Refuse what does not fit into the environment variable that carries it to a worker."""
     size = len(environment_text(part))
     if size <= limit:
         return None
@@ -152,7 +152,7 @@ _CHECKS: tuple[Callable[[Spec], Problem | None], ...] = (
 
 def _validate(document: Any) -> tuple[ModelDeployment | None, list[ErrorDetails]]:
     try:
-        # Through JSON, so that the strictness is JSON's: 1 is not "1", a list is not a tuple.
+        # Through JSON, for the strictness of JSON: 1 is not "1", and a list is not a tuple.
         return (
             ModelDeployment.model_validate_json(
                 json.dumps(document), strict=True, by_alias=True, by_name=False
@@ -168,7 +168,7 @@ def _is_unknown_null(error: ErrorDetails) -> bool:
 
 
 def _telling(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Leave out what only follows from another error: a list is short of its refused items."""
+    """Omit errors that only follow from others: a list is too short without its refused items."""
     return [
         e
         for e in errors
@@ -208,7 +208,7 @@ def _broken_transitions(old: ApiModel, new: ApiModel, path: str) -> list[Problem
 
 @dataclass(slots=True)
 class _Plain:
-    """Turns decoded YAML into what JSON can carry, as kubectl does on the way to the server."""
+    """Converts decoded YAML to JSON data, as kubectl does before it sends a document."""
 
     nulls: bool
     left: int = MAX_VALUES

@@ -1,6 +1,6 @@
-"""The reference of ModelDeployment, made from the types: every field, its type, default, meaning.
+"""The ModelDeployment reference, generated from the types: fields, types, defaults, meanings.
 
-``python -m fourways_api.reference`` writes docs/reference/modeldeployment.md; ``--check`` says
+``python -m fourways_api.reference`` writes docs/reference/modeldeployment.md; ``--check`` tells
 whether it is current.
 """
 
@@ -59,7 +59,7 @@ def _sections(path: str, schema: Schema) -> Iterator[str]:
 
 
 def _rules(schema: Schema) -> Iterator[Schema]:
-    """Yield an object's rules, and those of its fields that are single values."""
+    """Yield an object's rules, and those of its scalar fields."""
     yield from schema.get(RULES_KEYWORD, ())
     for name, field in schema["properties"].items():
         if "properties" not in field:

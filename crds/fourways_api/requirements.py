@@ -1,7 +1,7 @@
-"""What the users of a model need. ``mode: auto`` selects a mode by it.
+"""What the users of a model need, from which ``mode: auto`` selects a mode.
 
-Needs that exclude each other are refused here, by rules, so that the API server refuses them
-too and the decision tree (``strategy.py``) only ever sees needs that can be met.
+Rules refuse contradictory requirements here, so that the API server refuses them too and the
+decision tree (``strategy.py``) only ever sees requirements that can be met.
 """
 
 from __future__ import annotations

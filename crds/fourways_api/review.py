@@ -1,4 +1,4 @@
-"""The verdict on one document of a file: what kubectl, API server and operator would say to it."""
+"""Validate one document of a file as kubectl, the API server and the operator would."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ METADATA_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A document, the deployment it holds if it could be read, and what is wrong with it."""
+    """A document, its deployment if it could be read, and its problems."""
 
     document: Document
     deployment: ModelDeployment | None
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
-    """What is valid and may still surprise: runs that a change of clocks skips or doubles."""
+    """Valid but possibly surprising: runs that a clock change skips or repeats."""
 
 
 def review(document: Document, now: datetime | None = None) -> Verdict:
-    """Judge one document; ``now`` is the moment from which the notes look a year ahead."""
+    """Validate one document; the notes cover the year from ``now``."""
     problems = document.faults + _unknown_metadata(document)
     deployment = None
     try:
@@ -64,13 +64,13 @@ def _notes(deployment: ModelDeployment, now: datetime) -> tuple[str, ...]:
 
 
 def _as_written(problem: Problem, document: Document) -> Problem:
-    """Name what is to be quoted as the file has it: 1.0, where the value is the number 1."""
+    """Show a value that needs quotes as the file has it: 1.0, although it was read as 1."""
     text = document.text(problem.field) if problem.fix.startswith(f'{QUOTE}"') else None
     return problem if text is None else replace(problem, fix=f'{QUOTE}"{text}"')
 
 
 def _unknown_metadata(document: Document) -> tuple[Problem, ...]:
-    """Name misspelt metadata, here only: a server of tomorrow may add to what an operator reads."""
+    """Report unknown metadata, only here: a future API server may add fields to live objects."""
     metadata = document.data.get("metadata")
     names = set(metadata) - METADATA_FIELDS if isinstance(metadata, dict) else set()
     return tuple(

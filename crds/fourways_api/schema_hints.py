@@ -12,5 +12,5 @@ INT_OR_STRING = "x-kubernetes-int-or-string"
 
 
 def keyed_by(name: str) -> Any:  # pydantic's own Field says Any
-    """Mark a list whose items are told apart by the field ``name``: duplicates are refused."""
+    """Mark a list whose items are identified by the field ``name``: duplicates are refused."""
     return Field(json_schema_extra={LIST_TYPE: "map", LIST_KEYS: [name]})

@@ -1,6 +1,6 @@
-"""``mode: auto``: from what the users need to one of the four modes, and the reason in words.
+"""``mode: auto``: choose one of the four modes from the requirements, and say why.
 
-The decision tree is a list of questions, asked in order. The first yes decides::
+The decision tree is an ordered list of questions. The first yes decides::
 
     offline needed?                                        -> edge
     inputs arrive as events?                               -> streaming
@@ -8,8 +8,8 @@ The decision tree is a list of questions, asked in order. The first yes decides:
     low and bursty traffic that can wait for a cold start? -> realtime, scaled to zero
     otherwise                                              -> realtime
 
-It is pure: the operator, the command line and the embedded host use it alike. :data:`TREE_IN_CEL`
-is the same tree for the API server; a test compares the two.
+It is pure: the operator, the command line and the embedded host share it. :data:`TREE_IN_CEL` is
+the same tree for the API server; a test compares the two.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TREE_IN_CEL: dict[Mode, str] = {
     "realtime": "!self.requirements.offline && self.requirements.arrival != 'Continuous'"
     f" && !({_STALE_IS_FINE_IN_CEL})",
 }
-"""By mode, the condition on a spec under which the tree leads there."""
+"""By mode, the condition on a spec under which the tree chooses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Step:
     answer: bool
     because: str
     mode: Mode
-    """Where a yes leads."""
+    """The mode that a yes leads to."""
     otherwise: str
     """What would have to change for the other answer."""
 
@@ -74,7 +74,7 @@ class Choice:
 
 
 class Contradiction(ValueError):
-    """Settings that cannot be met together; the text names them and the way out."""
+    """Settings that contradict each other; the text names them and the fix."""
 
 
 def choose(needs: Requirements) -> Choice:
@@ -115,7 +115,7 @@ def _events(needs: Requirements) -> Step:
 def _stale_is_fine(needs: Requirements) -> Step:
     scheduled = needs.arrival == "Scheduled"
     known = needs.inputs_known_ahead or scheduled
-    # A schedule without a bound on staleness means: as fresh as the schedule makes it.
+    # A schedule without a limit on staleness accepts whatever staleness the schedule gives.
     stale = seconds(needs.staleness) if needs.staleness else BATCH_MIN_STALENESS * scheduled
     yes = known and stale >= BATCH_MIN_STALENESS
     if yes:

@@ -1,4 +1,4 @@
-"""The scalar types the API is written in, each with the pattern the API server enforces too."""
+"""The scalar types of the API, each with the pattern that the API server also enforces."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 from .addresses import SUBDOMAIN
 from .schema_hints import INT_OR_STRING
 
-# Patterns are read by three engines (Rust here, Go's RE2 in the API server, browsers in editors),
-# so none uses \w or \s, whose reach differs between them, and all are anchored with ^ and $.
+# Three engines read the patterns (Rust here, Go's RE2 in the API server, browsers in editors). So
+# none uses \w or \s, whose meaning differs between them, and all are anchored with ^ and $.
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
 """A Kubernetes object name (RFC 1123 label)."""
@@ -40,23 +40,23 @@ Duration = Annotated[
         max_length=32,
     ),
 ]
-"""A length of time such as ``250ms``, ``90s`` or ``1h30m``. As everywhere in Kubernetes the
-largest unit is the hour: CEL compares such durations, and knows no days."""
+"""A duration such as ``250ms``, ``90s`` or ``1h30m``. As everywhere in Kubernetes, the largest
+unit is the hour: CEL compares such durations and has no days."""
 
 
 class _Cores:
-    """Takes a whole number for its text, here and in the API server's schema."""
+    """Accepts a whole number in place of its text, here and in the API server's schema."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Turn a whole number into text before anything else looks at it."""
+        """Convert a whole number to text before any other validation."""
         return core_schema.no_info_before_validator_function(_whole_number_as_text, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Allow an integer beside the text, within the bounds the text's pattern sets."""
+        """Also allow an integer, within the limits that the pattern of the text sets."""
         text = {k: v for k, v in handler(schema).items() if k != "type"}
         return text | {INT_OR_STRING: True, "minimum": 1, "maximum": 9999}
 
@@ -91,18 +91,18 @@ _MAX_MISSING_TEXT = 128
 
 
 class _MissingValue:
-    """Takes a whole number or a text, here and in the API server's schema."""
+    """Accepts a whole number or a text, here and in the API server's schema."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Judge the value as one field: the errors of a union would name its members."""
+        """Validate the value as one field: the errors of a union would name its members."""
         return core_schema.no_info_plain_validator_function(_missing_value)
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Say what no union can say in a structural schema."""
+        """Write the schema, since a structural schema cannot express the union."""
         return {
             INT_OR_STRING: True,
             "minimum": -_EXACT_IN_FLOAT64,
@@ -127,7 +127,7 @@ def _missing_value(value: object) -> int | str:
 
 
 MissingValue = Annotated[int | str, _MissingValue()]
-"""What a missing value is to a model: ``NaN``, another text, or a whole number."""
+"""How a model represents a missing value: ``NaN``, another text, or a whole number."""
 
 Schedule = Annotated[str, Field(min_length=1, max_length=128)]
 """A five-field cron line, or ``@hourly``, ``@daily`` and so on (see ``cron.py``)."""
@@ -148,7 +148,7 @@ DataType = Literal[
     "float64",
     "string",
 ]
-"""A type of the data contract, named as numpy names it."""
+"""A type of the data contract, with its numpy name."""
 
 KeyType = Literal["string", "int64"]
 

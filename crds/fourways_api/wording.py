@@ -168,7 +168,7 @@ def _how_to_write(kind: str, error: ErrorDetails) -> str:
 
 
 def _pattern_at(location: tuple[int | str, ...]) -> str | None:
-    """Return the pattern of the field at a location, where it has one."""
+    """Return the pattern of the field at a location; None if it has none."""
     *parents, name = (part for part in location if isinstance(part, str))
     model: type[ApiModel] | None = ModelDeployment
     for parent in parents:

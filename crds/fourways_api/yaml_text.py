@@ -1,8 +1,8 @@
-"""YAML as kubectl reads it, in both directions.
+"""Read and write YAML as kubectl does.
 
-YAML 1.1 has dialects, and a value must not be one thing here and another at the API server: to
-kubectl ``1e-5`` is a number, ``2024-01-01`` and ``1:30`` are strings, and ``y`` is true, so a
-field named y is quoted when it is written.
+YAML 1.1 has dialects, and a value must mean the same here and at the API server: to kubectl
+``1e-5`` is a number, ``2024-01-01`` and ``1:30`` are strings, and ``y`` is true. So a field named
+y is quoted when it is written.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _KUBECTL = (
 
 
 class KubectlLoader(yaml.SafeLoader):
-    """PyYAML's loader with kubectl's idea of scalars."""
+    """PyYAML's loader with kubectl's rules for scalars."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either dialect would take for something other than text; writes no aliases."""
+    """Quotes any text that either dialect would not read as text; writes no aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -65,9 +65,9 @@ KubectlLoader.add_constructor(f"{_TAG}float", _construct_float)
 
 
 def dump_yaml(*documents: Any) -> str:
-    """Write documents so that kubectl reads back what was meant.
+    """Write documents so that kubectl reads back the same values.
 
-    A document with characters that steer a terminal is written in ASCII, with escapes for them.
+    A document with terminal control characters is written in ASCII, with these escaped.
     """
     return _joined(map(_dumped, documents))
 

@@ -1,4 +1,4 @@
 """The operator: it watches ModelDeployments and makes the cluster match them.
 
-Deciding (``plan``, ``status``, ``facts``) is pure; acting is ``reconcile`` with ``cluster``.
+Decisions (``plan``, ``status``, ``facts``) are pure; ``reconcile`` acts through ``cluster``.
 """

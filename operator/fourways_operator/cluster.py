@@ -1,9 +1,9 @@
 """The only module that sends requests to the API server, and so the only one that writes.
 
-It owns the verbs (``GRANTS`` is what the chart's RBAC is made from), the field managers, time-outs
-and the turning of HTTP answers into ``errors``. It decides nothing and caches no object: a read
-is a LIST or GET the API server answers from etcd, so what the operator decides by is never older
-than the call. Only which kinds exist is remembered, until the next ``discover``.
+It owns the verbs (the chart's RBAC is generated from ``GRANTS``), the field managers, the time-outs
+and the mapping of HTTP responses to ``errors``. It decides nothing and caches no object: each read
+is a LIST or GET that the API server answers from etcd, so the operator never decides by data older
+than the call. It remembers only which kinds exist, until the next ``discover``.
 """
 
 from __future__ import annotations
@@ -57,18 +57,18 @@ class Grant:
 GRANTS: tuple[Grant, ...] = (
     Grant(GROUP, PLURAL, ("get", "list", "watch")),
     Grant(GROUP, f"{PLURAL}/status", ("patch",)),
-    # An apply of what does not exist yet needs create beside patch.
+    # Applying an object that does not exist yet needs create as well as patch.
     *(
         Grant(k.group, k.plural, ("get", "list", "watch", "create", "patch", "delete"))
         for k in KINDS
     ),
     *(Grant(k.group, k.plural, ("list", "watch")) for k in OBSERVED),
-    # Read where a Job gets no pods: only its events say why.
+    # Read when a Job has no pods: only its events say why.
     Grant("", "events", ("create", "list")),
     # Which installation manages a namespace.
     Grant(LEASE.group, LEASE.plural, ("get", "create", "update")),
 )
-"""Every right the operator uses, and no other. The watching half needs list and watch only."""
+"""Exactly the rights that the operator uses. Watching needs only list and watch."""
 
 
 class Cluster(Protocol):
@@ -77,7 +77,7 @@ class Cluster(Protocol):
     async def list(
         self, kind: Kind, namespace: str | None, labels: Mapping[str, str]
     ) -> tuple[Json, ...]:
-        """Return the objects with these labels; none where the kind does not exist."""
+        """Return the objects with these labels; none if the kind does not exist."""
 
     async def has(self, kind: Kind) -> bool:
         """Tell whether the kind existed at the last ``discover``."""
@@ -86,42 +86,42 @@ class Cluster(Protocol):
         """Return one object, or None."""
 
     async def apply(self, obj: Json, uid: str | None) -> None:
-        """Make an object have these fields.
+        """Apply these fields to an object.
 
-        ``uid`` is that of the live object, which must still exist. None: the object is new, and a
-        field that another manager has set differently in the meantime is a Conflict.
+        ``uid`` is that of the live object, which must still exist. None means that the object is
+        new; a field that another manager has meanwhile set differently is then a Conflict.
         """
 
     async def delete(self, obj: Json) -> None:
-        """Delete this object (by uid). It is no error if it does not exist any more."""
+        """Delete this object (by uid). It is not an error if it no longer exists."""
 
     async def write_status(self, deployment: Json, status: Json) -> None:
-        """Make a deployment's status this one."""
+        """Replace a deployment's status."""
 
     async def emit(self, deployment: Json, event: Event) -> None:
         """Create a Kubernetes event about a deployment."""
 
     async def last_warning(self, obj: Json, reason: str) -> str | None:
-        """Return the message of an object's latest Warning with this reason; None for none."""
+        """Return the message of an object's latest Warning with this reason, or None."""
 
     async def get_lease(self, namespace: str, name: str) -> Json | None:
         """Return a Lease, or None."""
 
     async def write_lease(self, lease: Json) -> None:
-        """Create a Lease; with a resourceVersion, replace that one. Else it is a Conflict."""
+        """Create a Lease, or replace it at its resourceVersion. Otherwise it is a Conflict."""
 
     async def deployments(self) -> tuple[Json, ...]:
         """Return the ModelDeployments of every watched namespace that can be listed.
 
-        Raises the first fault where none can.
+        Raises the first fault if no namespace can be listed.
         """
 
     async def discover(self) -> frozenset[Kind]:
-        """Look which kinds exist; return those the operator uses."""
+        """Discover which kinds exist; return those that the operator uses."""
 
 
 class KubernetesCluster:
-    """A cluster over the Kubernetes API: blocking calls in a bounded pool of threads."""
+    """A cluster behind the Kubernetes API: blocking calls in a bounded thread pool."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class KubernetesCluster:
             except ObjectGone:
                 if rest is not None:
                     raise
-                # The kind went away since it was looked for.
+                # The kind was removed after the last discovery.
                 self._present.pop(kind.api_version, None)
                 return ()
             objects.extend(
@@ -228,7 +228,7 @@ class KubernetesCluster:
                 "delete", _path(kind, meta["namespace"], meta["name"]), "delete", kind, body=body
             )
         except (ObjectGone, Conflict):
-            # Not there, or another object under its name: this one is gone.
+            # Either it does not exist, or its name belongs to another object: it is gone.
             return
 
     async def emit(self, deployment: Json, event: Event) -> None:
@@ -294,7 +294,7 @@ class KubernetesCluster:
         refused = []
         for namespace, found in zip(self._namespaces, lists, strict=True):
             if isinstance(found, Forbidden | ObjectGone):
-                # Its Role goes with it. The other namespaces must not wait for it.
+                # A deleted namespace loses its Role too. The other namespaces must not wait for it.
                 logger.warning("namespace %s is left out: %s", namespace, found)
                 refused.append(found)
             elif isinstance(found, BaseException):
@@ -313,8 +313,8 @@ class KubernetesCluster:
 
     async def _exists(self, kind: Kind) -> bool:
         known = self._present.get(kind.api_version)
-        # The CRD may be deleted and installed again. Without it no gateway has an owner, so that it
-        # is missing is not remembered.
+        # The CRD may be deleted and installed again. Without it no gateway has an owner, so its
+        # absence is not remembered.
         if known is None or (kind == MODEL_DEPLOYMENT and kind.plural not in known):
             path = "/api/v1" if kind.group == "" else f"/apis/{kind.api_version}"
             try:
@@ -353,16 +353,16 @@ class KubernetesCluster:
         return answer
 
     def close(self) -> None:
-        """Release the threads; calls in progress end by their time-outs."""
+        """Release the threads; calls in progress end at their time-outs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def connect(kubeconfig: str | None = None, threads: int = 8) -> Any:
     """Log in as the pod's ServiceAccount, or else by kubeconfig; return a DynamicClient.
 
-    The default for ``kubeconfig`` is the environment's KUBECONFIG, as it was at start.
+    ``kubeconfig`` defaults to the value of KUBECONFIG at the start of the process.
     """
-    # Imported here: it is half of a cold start, and planning and tests do not need it.
+    # Imported here: it takes half of a cold start, and planning and tests do not need it.
     from kubernetes import client, config
     from kubernetes.dynamic import DynamicClient
 
@@ -371,11 +371,11 @@ def connect(kubeconfig: str | None = None, threads: int = 8) -> Any:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
         config.load_kube_config(kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
-    # Retries are decided in one place, the work queue; a time-out here is a time-out.
+    # Only the work queue decides about retries, so a time-out is not retried here.
     configuration.retries = False
     configuration.connection_pool_maxsize = threads
-    # Its own discovery keeps a file in /tmp named after the server's address: a read-only root
-    # cannot write it, and another cluster at the same address would inherit it.
+    # The client's own discovery caches a file in /tmp named after the server's address: it cannot
+    # be written to a read-only root, and another cluster at the same address would read it.
     api = client.ApiClient(configuration)
     return DynamicClient(api, discoverer=lambda *_: None)  # type: ignore[no-untyped-call]
 
@@ -399,10 +399,10 @@ def _event_time(event: Json) -> str:
 def fault_of(
     what: str, status: int, body: str | bytes | None, headers: Mapping[str, str]
 ) -> ApiFault:
-    """Turn an answer that is not 2xx into the fault it stands for.
+    """Convert a response that is not 2xx to the fault it stands for.
 
-    The API server's ``Forbidden`` message names user, verb and resource; all messages are its own
-    words about the operator's own objects, so they are safe to log and to show.
+    The API server's ``Forbidden`` message names user, verb and resource. All messages are the
+    server's own text about the operator's own objects, so they are safe to log and to show.
     """
     message, causes = _status_of(body)
     text = f"{what}: {message or f'HTTP {status}'}"
@@ -414,7 +414,7 @@ def fault_of(
             return ObjectGone(text)
         case 409:
             return Conflict(text)
-        # The answer to an apply to another object of the same name: its uid is immutable.
+        # The response to an apply to another object of the same name: the uid is immutable.
         case 422 if "metadata.uid" in causes:
             return Conflict(text)
         case 401 | 403:

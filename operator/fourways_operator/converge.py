@@ -1,7 +1,7 @@
 """Make live objects match planned ones: delete the excess, then apply what differs.
 
-It knows whose objects may be changed (``Owner``), and goes on with the next object when one is
-refused. What to plan, and what to report of the outcome, is decided elsewhere.
+It knows whose objects it may change (``Owner``), and continues with the next object when one is
+refused. Other modules decide what to plan and what to report of the outcome.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Owner:
     def may_hold(self, obj: Json, wanted: Json) -> bool:
         """Tell whether an object under a wanted name may be written to.
 
-        One of this owner may, even where somebody removed its labels: they are put back. One with
-        our labels and no controller was orphaned on purpose (``--cascade=orphan``): it is adopted
-        again.
+        An object of this owner may, even if somebody removed its labels: they are restored. An
+        object with our labels and without a controller was orphaned on purpose
+        (``--cascade=orphan``) and is adopted again.
         """
         controller = _controller(obj)
         if self.controls(obj) and (self.name or controller is None):
@@ -65,7 +65,7 @@ _OURS = frozenset({MANAGED_BY, DEPLOYMENT_LABEL, COMPONENT_LABEL})
 
 @dataclass(slots=True)
 class ApplyOutcome:
-    """The result of making objects match: writes, and what prevented others."""
+    """The result of a converge: the number of writes, and what prevented others."""
 
     writes: int = 0
     conflicts: list[str] = field(default_factory=list)
@@ -78,7 +78,7 @@ async def converge(
 ) -> ApplyOutcome:
     """Delete what ``owner`` has in ``there`` and does not want, then apply what differs.
 
-    A fault of one object, or one that cannot be written yet, is in the outcome.
+    The outcome contains faults of single objects, and objects that cannot be written yet.
 
     Raises:
         ServerFault: the API server as a whole failed.
@@ -109,7 +109,7 @@ async def _converge_one(
     if not await cluster.has(kind_of(wanted)):
         outcome.missing.add(wanted["kind"])
         return
-    # A list by label does not show what has the name but not the label.
+    # A list by label does not show an object that has the name but not the label.
     found = found or await find_live(cluster, wanted)
     if found is None:
         await cluster.apply(wanted, None)
@@ -119,7 +119,7 @@ async def _converge_one(
     elif not owner.may_hold(found, wanted):
         outcome.conflicts.append(identity_of(found))
     elif JOB.of(wanted) or RAY_JOB.of(wanted):
-        # Neither can be changed; its name says what it does.
+        # Neither can be changed; its name identifies its content.
         return
     elif (first := difference(wanted, found, FIELD_MANAGER)) is not None:
         logger.info("%s/%s: %s", wanted["metadata"]["namespace"], identity_of(wanted), first)
@@ -128,7 +128,7 @@ async def _converge_one(
 
 
 async def find_live(cluster: Cluster, obj: Json) -> Json | None:
-    """Return the live object with the kind and name of a planned one; None for none."""
+    """Return the live object with the kind and name of a planned one, or None."""
     return await cluster.get(kind_of(obj), obj["metadata"]["namespace"], obj["metadata"]["name"])
 
 

@@ -1,15 +1,15 @@
-"""Does the cluster have what is wanted? Decides whether an apply is needed; pure.
+"""Decide whether an apply is needed: whether the cluster differs from the desired state. Pure.
 
-Two questions at once, because a yes to both means that an apply would change nothing:
+It answers two questions. If the answer to both is yes, an apply would change nothing:
 
-* Is everything wanted there? Fields the server or others filled in beside it do not matter.
-* Is everything we once applied still wanted? The server keeps that set in
+* Is every desired field there? Other fields, set by the server or by others, do not matter.
+* Is every field that we once applied still desired? The server keeps that set in
   ``metadata.managedFields`` (FieldsV1 of structured-merge-diff: ``f:`` a field, ``k:`` an item of
   a list merged by key, ``v:`` an item of a set, ``.`` the thing itself, ``{}`` owned whole).
 
-The same record says how the server merges each list, so no table of merge keys is kept here and
-kinds this module never heard of are compared right. No annotation with a hash: a hash says that
-something differs, never what, and lies when others edit the object.
+The same record says how the server merges each list, so this module needs no table of merge keys
+and compares unknown kinds correctly. It uses no annotation with a hash: a hash says only that
+something differs, not what, and is wrong after others have edited the object.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import Any
 from .facts import Json
 
 _IDENTITY = {(): ("apiVersion", "kind"), ("metadata",): ("name", "namespace")}
-"""The object's own name: nobody owns it, and it is how the object was found."""
+"""The object's own name: nobody owns it, and the object was found by it."""
 
 _FILLED_IN = {"apiVersion": "v1", "protocol": "TCP"}
-"""What servers fill in inside values we own whole (fieldRef, ports of a policy). Anything else
-found there beside what is wanted was put there by an earlier apply of ours."""
+"""Defaults that servers set inside values we own as a whole (fieldRef, ports of a policy). Any
+other field found there that is not desired comes from an earlier apply of ours."""
 
 _SUFFIX = {
     **{s: Decimal(1000) ** (n - 3) for n, s in enumerate(("n", "u", "m", "", "k", "M", "G", "T"))},
@@ -41,7 +41,7 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first place where wanted and found differ; None stands for absent."""
+    """The first place where desired and live object differ; None stands for absent."""
 
     path: str
     wanted: Any
@@ -55,7 +55,7 @@ class Difference:
 def difference(
     desired: Json, live: Json, manager: str, subresource: str | None = None
 ) -> Difference | None:
-    """Return what an apply of ``desired`` by ``manager`` would change first; None for nothing."""
+    """Return the first change an apply of ``desired`` by ``manager`` would make, or None."""
     owned = _owned(live, manager, desired["apiVersion"], subresource)
     if owned is None:
         return Difference("metadata.managedFields", f"applied by {manager}", None)
@@ -99,7 +99,7 @@ def _compare_objects(wanted: Json, found: Json, owned: Json, path: Path) -> Diff
         if fields is None:
             if _is_nothing(value):
                 continue
-            # Equal by chance or taken over: unless it is ours, it would linger once unwanted.
+            # Equal by chance or taken over: unless we own it, nobody would remove it later.
             first = _compare_whole(value, found[name], here)
             return first or Difference(_joined(here), f"{_shown(value)} owned", "not owned")
         if (first := _compare(value, found[name], fields, here)) is not None:
@@ -136,12 +136,12 @@ def _compare_keyed(
 
 @lru_cache(maxsize=4096)
 def _decoded(element: str) -> Any:
-    """Return the JSON after ``k:`` or ``v:``; remembered, as few come very often."""
+    """Return the JSON after ``k:`` or ``v:``; cached, since a few values are very frequent."""
     return json.loads(element[2:])
 
 
 def _has_key(item: Any, key: Json) -> bool:
-    """Tell whether an item has a key; a part the item leaves out is a default of the server's."""
+    """Tell whether an item has a key; a part that the item omits is a server default."""
     return isinstance(item, dict) and all(n not in item or item[n] == v for n, v in key.items())
 
 
@@ -159,7 +159,7 @@ def _compare_sets(
 
 
 def _compare_whole(wanted: Any, found: Any, path: Path) -> Difference | None:
-    """Compare what is owned as a whole: nothing may be missing and nothing may be left over."""
+    """Compare a value owned as a whole: no field may be missing, and none may be extra."""
     if type(wanted) is str and wanted == found:
         return None
     if isinstance(wanted, dict) and isinstance(found, dict):
@@ -182,7 +182,7 @@ def _compare_whole(wanted: Any, found: Any, path: Path) -> Difference | None:
 
 
 def _equal(wanted: Any, found: Any, path: Path) -> bool:
-    # In Python True is 1; in JSON it is not.
+    # In Python True == 1; in JSON true is not 1.
     if isinstance(wanted, bool) != isinstance(found, bool):
         return False
     return bool(wanted == found) or (_holds_quantity(path) and _same_amount(wanted, found))
@@ -205,7 +205,7 @@ def _amount(text: str) -> Decimal | None:
 
 
 def _is_nothing(value: Any) -> bool:
-    """Tell whether the server leaves a value out when it stores the object."""
+    """Tell whether the server omits a value when it stores the object."""
     return value is None or (value in ("", [], {}) and not isinstance(value, bool))
 
 

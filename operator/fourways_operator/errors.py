@@ -3,40 +3,40 @@
 ::
 
     OperatorError
-    ├── DependencyNotReady    something must happen first: the text says what is waited for
-    ├── GatewaySilent         a gateway gave no usable answer about runs: nothing waits for it
+    ├── DependencyNotReady    something else must happen first: the text names it
+    ├── GatewaySilent         a gateway gave no usable response about runs: nothing waits for it
     └── ApiFault              the API server did not do what was requested
         ├── ObjectFault       the fault concerns one object: work on the others continues
         │   ├── Conflict      409: the object changed, has another uid, or another manager's field
-        │   ├── ObjectGone    404, 410: object, kind or namespace does not exist (any more)
+        │   ├── ObjectGone    404, 410: object, kind or namespace does not exist, or no longer
         │   ├── Forbidden     403: the text names verb and resource
         │   ├── Invalid       400, 422: the text is the server's message
         │   └── HookFailed    500: an admission webhook does not answer
         └── ServerFault       no other request would succeed now
             ├── Throttled     429, or 503 with Retry-After
-            ├── ApiUnreachable  no answer, or none in time
-            └── ServerError   any other answer
+            ├── ApiUnreachable  no response, or none in time
+            └── ServerError   any other response
 
-An invalid spec is not an error of the operator: ``InvalidSpec`` of the API is an answer. Any other
-exception is a bug: it is logged with its key and its stack, and retried with backoff.
+An invalid spec is not an error of the operator: the API's ``InvalidSpec`` is a regular result. Any
+other exception is a bug: it is logged with its key and its stack, and retried with backoff.
 """
 
 from __future__ import annotations
 
 
 class OperatorError(Exception):
-    """Expected: logged in one line, retried with backoff."""
+    """An expected error: logged on one line, retried with backoff."""
 
     retry_after: float = 0.0
     """Minimum pause in seconds that the server requested."""
 
 
 class DependencyNotReady(OperatorError):
-    """Something must happen first; the text says what is waited for."""
+    """Something else must happen first; the text names it."""
 
 
 class GatewaySilent(OperatorError):
-    """A namespace's gateway does not answer, or its answer cannot be used."""
+    """A namespace's gateway does not respond, or its response cannot be used."""
 
 
 class ApiFault(OperatorError):
@@ -64,11 +64,11 @@ class Invalid(ObjectFault):
 
 
 class HookFailed(ObjectFault):
-    """An admission webhook for the object does not answer."""
+    """An admission webhook for the object does not respond."""
 
 
 NEEDS_ACTION = (Forbidden, Invalid, HookFailed)
-"""Faults that somebody has to act on; the others are transient."""
+"""Faults that need human action; the others are transient."""
 
 
 class ServerFault(ApiFault):
@@ -84,7 +84,7 @@ class Throttled(ServerFault):
 
 
 class ApiUnreachable(ServerFault):
-    """There was no answer, or none in time."""
+    """There was no response, or none in time."""
 
 
 class ServerError(ServerFault):

@@ -1,11 +1,11 @@
-"""From a watch event to the keys that have to be reconciled because of it.
+"""Map a watch event to the keys that must be reconciled because of it.
 
-It maps an object back to the deployments whose status or children depend on it, the inverse of
-what ``reconcile`` observes. It may only leave out work that would find nothing new: it remembers
-the part of an object that a reconcile reads, and drops events that leave that part as it was.
-Without that, each status the operator writes would cause another reconcile, and each new deployment
-would cause one of every other deployment in its namespace, since all of them own the one gateway.
-Forgetting everything is safe, and so is missing an event: the relist adds all keys anyway.
+It maps an object to the deployments whose status or children depend on it: the inverse of what
+``reconcile`` observes. It may drop only events that bring nothing new: it remembers the part of an
+object that a reconcile reads, and drops events that leave that part unchanged. Otherwise each
+status that the operator writes would cause another reconcile, and each new deployment would cause
+one of every other deployment in its namespace, since all of them own the one gateway. It is safe to
+forget everything or to miss an event: the relist adds all keys anyway.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class EventFilter:
         self._gateway_pods: dict[str, dict[str, Routes]] = {}
 
     def keys_of(self, obj: Json, *, gone: bool) -> tuple[Key, ...]:
-        """Return the keys that an object seen concerns; ``gone`` when it was the last."""
+        """Return the keys that an observed object affects; ``gone`` if it was deleted."""
         meta = obj["metadata"]
         namespace, labels = meta.get("namespace", ""), meta.get("labels") or {}
         if obj["kind"] == KIND:
@@ -49,7 +49,7 @@ class EventFilter:
         return ()
 
     def _gateway_of(self, child: Json, namespace: str, gone: bool) -> tuple[Key, ...]:
-        """Return the gateway's key where a change of this child may change a route."""
+        """Return the gateway's key if a change of this child may change a route."""
         record = MODES.get(child["metadata"]["labels"].get(MODE_LABEL))
         view = record.route_depends_on.get(child["kind"]) if record else None
         if view is None:
@@ -57,7 +57,7 @@ class EventFilter:
         return (Key(namespace),) if self._is_new(child, gone, (view(child),)) else ()
 
     def _keys_of_gateway(self, obj: Json, namespace: str, gone: bool) -> tuple[Key, ...]:
-        """Deployments depend on whether their gateway answers, and on its pods' routes."""
+        """Return the affected keys: owners depend on the gateway's availability and routes."""
         if obj["kind"] == POD.kind:
             return self._keys_of_gateway_pod(obj, namespace, gone)
         if obj["kind"] != DEPLOYMENT.kind:
@@ -69,7 +69,7 @@ class EventFilter:
         return (Key(namespace), *(owners if self._is_new(obj, gone, (available,)) else ()))
 
     def _keys_of_gateway_pod(self, pod: Json, namespace: str, gone: bool) -> tuple[Key, ...]:
-        """All owners where the pod fails anew or recovers; else those whose routes changed."""
+        """Return all owners if the pod starts to fail or recovers; else those with new routes."""
         owners = self._gateway_owners.get(namespace, ())
         pods = self._gateway_pods.setdefault(namespace, {})
         before = list(pods.values())
@@ -101,7 +101,7 @@ class EventFilter:
 
 
 def _view_of_deployment(obj: Json) -> Snapshot:
-    """Leave out status, which the operator writes, and metadata that no plan depends on."""
+    """Return what plans depend on: not the status, which the operator writes itself."""
     meta = obj["metadata"]
     return (meta.get("generation"), meta.get("deletionTimestamp"))
 

@@ -1,10 +1,10 @@
 """The Kubernetes events of a deployment: what changed from one status to the next. Pure.
 
-An event is emitted once and deleted by Kubernetes after an hour: news for people, never a record.
-The state is in status.
+An event is emitted once, and Kubernetes deletes it after an hour: it informs people and is not a
+record. The state is in status.
 
-One cause is one event, however many conditions it changes. A Warning means that something is wrong:
-what is usual for a deployment that has just been created or changed is Normal.
+One cause makes one event, however many conditions it changes. A Warning means that something is
+wrong; what is usual for a deployment that was just created or changed is Normal.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from fourways_api.reasons import Reason
 from .facts import Json
 
 _CONDITIONS = ("SpecValid", "Degraded", "Ready", "ModelResolved", "Progressing")
-"""Conditions that events are made of; the first of them names a cause that several have.
+"""Conditions that cause events. If several have the same cause, the first one reports it.
 
-Reconciling and Stalled only repeat the cause of another."""
+Reconciling and Stalled only repeat the cause of another condition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Event:
 def events_of(old: Json | None, new: Json) -> list[Event]:
     """Return an event for each cause of changed conditions, and those of runs.
 
-    A run has an event when it starts (the condition Progressing), at each quarter of its rows, and
-    when it is published or fails.
+    A run causes an event when it starts (the condition Progressing), at each quarter of its rows,
+    and when it is published or fails.
     """
     old = old or {}
     before = {c["type"]: c for c in old.get("conditions", [])}
@@ -46,7 +46,7 @@ def events_of(old: Json | None, new: Json) -> list[Event]:
 
 
 def _of_conditions(before: dict[str, Json], now: dict[str, Json]) -> Iterator[Event]:
-    # A cause that an earlier status named already is not news, whichever condition names it now.
+    # A cause that the earlier status contained is not new, whichever condition has it now.
     causes = {c["reason"] for kind, c in before.items() if not _is_good(kind, c)}
     for kind in _CONDITIONS:
         condition, was = now.get(kind), before.get(kind)
@@ -54,14 +54,14 @@ def _of_conditions(before: dict[str, Json], now: dict[str, Json]) -> Iterator[Ev
             continue
         good = _is_good(kind, condition)
         if good and was is None and kind in ("Progressing", "Degraded", "ModelResolved"):
-            continue  # how every deployment begins
+            continue  # every deployment begins like this
         cause = {condition["reason"], condition["message"]}
         if not good and cause & causes:
             continue
         if not good:
             causes |= cause
         elif kind == "Progressing" and condition["status"] == "False" and cause & causes:
-            continue  # the rollout stopped for a cause that is named already
+            continue  # the cause that stopped the rollout is reported already
         warns = not good and not _is_usual(condition, was)
         yield Event("Warning" if warns else "Normal", condition["reason"], condition["message"])
 
@@ -81,7 +81,7 @@ def _is_good(kind: str, condition: Json) -> bool:
 
 
 def _is_usual(condition: Json, was: Json | None) -> bool:
-    """Tell whether not being ready is usual: after a change, or before the first time."""
+    """Tell whether it is usual not to be ready: after a change, or before the first time."""
     reason = Reason.known(condition["reason"])
     if reason is None or not reason.is_beginning:
         return False
@@ -94,7 +94,7 @@ def _is_usual(condition: Json, was: Json | None) -> bool:
 
 
 def _passed(old: Json, new: Json) -> list[Event]:
-    """Return the event for the last quarter of its rows that a run in progress has passed."""
+    """Return the event for the latest quarter of its rows that a run in progress has passed."""
     was, run = old.get("lastRun") or {}, new.get("lastRun") or {}
     before = _quarters(was) if _attempt(was) == _attempt(run) else 0
     if (now := _quarters(run)) <= before:
@@ -114,12 +114,12 @@ def _passed(old: Json, new: Json) -> list[Event]:
 def _quarters(run: Json) -> int:
     progress = run.get("progress") or {}
     total = progress.get("totalRows")
-    # The fourth quarter is not announced: the run is published or fails then.
+    # The fourth quarter has no event: the run is then published or fails.
     return min(3, int(4 * progress["rows"] / total)) if total else 0
 
 
 def _failed(old: Json, new: Json) -> list[Event]:
-    """Return the event for a run that failed like the one before, which changes no condition."""
+    """Return the event for a run that failed like the previous one: no condition changed."""
     was, run = old.get("lastRun") or {}, new.get("lastRun") or {}
     if run.get("outcome") != "Failed":
         return []
@@ -134,7 +134,7 @@ def _attempt(run: Json) -> tuple[str | None, str | None]:
 
 
 def _published(old: Json, new: Json) -> list[Event]:
-    """Return the event for a run that answers come from now, which changes no condition."""
+    """Return the event for a newly published run: no condition changed."""
     was, run = old.get("lastPublished") or {}, new.get("lastPublished")
     if run is None or _attempt(run) == _attempt(was):
         return []

@@ -12,7 +12,7 @@ from fourways_api import ProgressStatus, RunStatus
 Json = dict[str, Any]
 
 FIELD_MANAGER = "fourways"
-"""Manager of the fields that the operator applies."""
+"""Field manager of the operator's applies."""
 
 
 def rfc3339(moment: datetime) -> str:
@@ -22,7 +22,7 @@ def rfc3339(moment: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of object the operator may own, as the API names it."""
+    """A kind of object that the operator may own, with its names in the API."""
 
     api_version: str
     kind: str
@@ -55,15 +55,15 @@ class OperatorSettings:
     """Port of the prediction store: workloads may connect to it and to what their spec names."""
 
     egress_ports: tuple[int, ...] = ()
-    """More ports workloads may connect to, for object stores and proxies on unusual ones."""
+    """Other ports that workloads may connect to, for object stores and proxies on unusual ports."""
 
     identity: str = ""
-    """Name of the installation, NAMESPACE/RELEASE, by which it holds namespaces."""
+    """Name of the installation, NAMESPACE/RELEASE, under which it holds namespaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreAnswer:
-    """The run that answers come from, as the gateway said ``at`` a moment; None for none."""
+    """The run that served predictions at the time ``at``, according to the gateway, or None."""
 
     at: datetime
     current: RunStatus | None
@@ -89,13 +89,13 @@ class Facts:
     """The live Deployment of the namespace's gateway."""
 
     conflicts: tuple[str, ...] = ()
-    """Planned objects, KIND/NAME, whose names are taken by objects of others."""
+    """Planned objects, KIND/NAME, whose names are taken by objects of other owners."""
 
     missing: tuple[str, ...] = ()
     """Planned kinds that the cluster does not have."""
 
     faults: tuple[str, ...] = ()
-    """Answers of the API server to applies that it refused."""
+    """Error messages of applies that the API server refused."""
 
     gateway_fault: str | None = None
     """Why the API server refused an object of the namespace's gateway."""
@@ -104,16 +104,16 @@ class Facts:
     """Why no objects could be planned from a valid spec."""
 
     refused_pods: Mapping[str, str] = field(default_factory=dict)
-    """By name of a Job: why the API server refuses to create its pods."""
+    """Why the API server refuses to create a Job's pods, by the Job's name."""
 
     progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
-    """By name of a run in progress: how far it is."""
+    """Progress of the runs in progress, by name."""
 
     operator: str = ""
-    """Name of the installation that manages the deployment; empty where it has none."""
+    """Name of the installation that manages the deployment; empty if it has none."""
 
     store: StoreAnswer | None = None
-    """The run in the prediction store that answers come from; None where it is not known."""
+    """The run in the prediction store that serves predictions; None if it is not known."""
 
     now: datetime = field(default_factory=lambda: datetime.min)
 

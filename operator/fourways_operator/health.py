@@ -1,9 +1,9 @@
-"""HTTP endpoints for kubelet and Prometheus: ``/healthz``, ``/readyz``, ``/metrics``.
+"""HTTP endpoints for the kubelet and Prometheus: ``/healthz``, ``/readyz``, ``/metrics``.
 
-It owns a port and a thread. Health is decided by two ages, since a running process proves nothing:
-if all watches have stopped, the last finished relist is too old; if the workers hang, the queue has
-not moved for too long. It runs in a thread of its own, so that it still answers when the event loop
-is stuck.
+It owns a port and a thread. Two ages decide health, since a running process proves nothing: if all
+watches have stopped, the last finished relist is too old; if the workers hang, the queue has not
+moved for too long. It runs in its own thread, so that it still responds when the event loop is
+stuck.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RELISTS_MISSED = 3
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The ages that health is decided by, in seconds; None before the first relist."""
+    """The ages that decide health, in seconds; None before the first relist."""
 
     relist_age: Callable[[], float | None]
     started_ago: Callable[[], float]
@@ -30,7 +30,7 @@ class Health:
     resync_interval: float
 
     def live(self) -> tuple[bool, str]:
-        """Tell whether the process should be kept, and why not."""
+        """Tell whether the process should keep running, and if not, why."""
         limit = RELISTS_MISSED * self.resync_interval
         relisted = self.relist_age()
         age = self.started_ago() if relisted is None else relisted
@@ -41,14 +41,14 @@ class Health:
         return True, "ok"
 
     def ready(self) -> tuple[bool, str]:
-        """Tell whether the operator does its work, and why not."""
+        """Tell whether the operator is doing its work, and if not, why."""
         if self.relist_age() is None:
             return False, "the first relist has not ended"
         return self.live()
 
 
 def serve(port: int, health: Health, registry: CollectorRegistry) -> ThreadingHTTPServer:
-    """Answer on a port (0 picks one) from a thread of its own; close with ``shutdown``."""
+    """Serve on a port (0 picks one) in a separate thread; stop it with ``shutdown``."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10

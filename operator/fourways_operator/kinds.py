@@ -1,4 +1,4 @@
-"""The kinds of objects that the operator plans, and those that it only reads."""
+"""The kinds of objects that the operator plans, and the kinds that it only reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
     Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
 )
-"""Every kind a plan may hold: what is applied, compared, pruned and granted."""
+"""Every kind that a plan may contain. They are applied, compared, pruned and granted."""
 
 OBSERVED: tuple[Kind, ...] = (POD,)
-"""Kinds that the planned objects create by themselves: read for status, never written."""
+"""Kinds that controllers create for planned objects: read for status, never written."""

@@ -62,9 +62,9 @@ class Operator:
     ) -> None:
         """Create the parts; nothing runs yet.
 
-        ``queue`` goes to the WorkQueue; ``watch`` is called with the kinds to watch; ``ask`` asks
-        gateways for the progress of runs, ``ask_runs`` for the runs of a deployment (None: no
-        gateway is asked which run answers come from).
+        ``queue`` is passed to the WorkQueue; ``watch`` is called with the kinds to watch; ``ask``
+        queries gateways for the progress of runs, and ``ask_runs`` for the runs of a deployment
+        (None: no gateway is queried for the run that serves predictions).
         """
         self._cluster = cluster
         self._settings = settings
@@ -112,14 +112,14 @@ class Operator:
         status = result.status if result else None
         self._keep(key, status)
         if result and result.wrote:
-            # The gateway depends on what was written; a watch event may be lost.
+            # The gateway depends on the written objects, and a watch event may be lost.
             self.queue.add(Key(key.namespace))
         if result and result.requeue_after is not None:
             self.queue.add_after(key, result.requeue_after)
         self._note_lack(key, bool(result and result.lacks))
 
     def _keep(self, key: Key, status: Json | None) -> None:
-        """Pass on a deployment's status; None where this operator does not manage it (any more)."""
+        """Pass on a deployment's status, or None if this operator does not manage it."""
         (self._managed.discard if status is None else self._managed.add)(key)
         self._metrics.seen(key, status)
         self._progress.note(key, status)
@@ -127,7 +127,7 @@ class Operator:
             self._published.note(key, status)
 
     def _note_gateway(self, namespace: str, fault: str | None) -> None:
-        """Have a namespace's deployments report why its gateway is refused, or no longer is."""
+        """Let a namespace's deployments report why its gateway is refused; None if it is not."""
         if self._gateway_faults.get(namespace) == fault:
             return
         if fault is None:
@@ -165,7 +165,7 @@ class Operator:
         return kinds
 
     async def run(self) -> None:
-        """Work until stopped."""
+        """Run until stopped."""
         tasks = [asyncio.create_task(self._resync()), asyncio.create_task(self._look_for_kinds())]
         try:
             await self.queue.run()
@@ -177,7 +177,7 @@ class Operator:
                 task.cancel()
 
     def stop(self) -> None:
-        """Finish the reconciles in progress, and end."""
+        """Finish the reconciles in progress, then end."""
         self.queue.stop()
 
     async def _resync(self) -> None:
@@ -196,7 +196,7 @@ class Operator:
             await self._sleep(pause)
 
     async def _look_for_kinds(self) -> None:
-        """Relist soon after a kind that some deployment lacked was installed."""
+        """Relist soon after a kind that a deployment lacked is installed."""
         while True:
             await self._something_lacks.wait()
             await self._sleep(SOON)
@@ -254,7 +254,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def settings_of(options: argparse.Namespace) -> OperatorSettings:
-    """Return the options that plans depend on."""
+    """Return the settings that plans depend on, from the options."""
     defaults = OperatorSettings(runtime_image=options.runtime_image)
     return OperatorSettings(
         runtime_image=options.runtime_image,
@@ -271,7 +271,7 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
 
 
 def options_of(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read flags; each has an environment variable, FOURWAYS_ and its name, as its default."""
+    """Parse the flags; each defaults to the environment variable FOURWAYS_ plus its name."""
     parser = argparse.ArgumentParser("fourways_operator", description=__doc__.split("\n")[0])
 
     def flag(name: str, default: str, kind: Callable[[str], Any], text: str) -> None:
@@ -313,6 +313,6 @@ def main() -> None:
     """Run the operator as a program."""
     options = options_of(sys.argv[1:])
     log_as_text(options.log_level, "%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # kopf logs each failed watch many times, with stacks; ``watches`` logs it once.
+    # kopf logs each failed watch many times with tracebacks; ``watches`` logs it once.
     logging.getLogger("kopf").setLevel(logging.CRITICAL)
     asyncio.run(run(options))

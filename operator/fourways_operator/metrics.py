@@ -1,8 +1,8 @@
 """The operator's own metrics, in the Prometheus text format.
 
-It owns names, labels and buckets, and must not hold anything decisions are made from. The gauges of
-a deployment have its namespace and name as labels: as many series as there are deployments, removed
-with them. No other label is chosen by a tenant.
+It owns names, labels and buckets, and must not hold state that decisions depend on. The gauges of a
+deployment have its namespace and name as labels, so there are as many series as deployments, and
+they are removed together. Tenants choose no other label.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OF_DEPLOYMENT = {
 
 
 class Metrics:
-    """Counters of one operator, in a registry of its own."""
+    """Metrics of one operator, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -74,7 +74,7 @@ class Metrics:
     def measure(
         self, depth: Callable[[], float], delayed: Callable[[], float], age: Callable[[], float]
     ) -> None:
-        """Have gauges read from these functions when they are scraped."""
+        """Register gauges that call these functions when they are scraped."""
         for name, text, function in (
             ("fourways_queue_depth", "Keys that wait for a worker.", depth),
             ("fourways_queue_delayed", "Keys that wait for their next try.", delayed),
@@ -114,7 +114,7 @@ class Metrics:
         if run is None:
             return
         self._last_runs[key] = run
-        # What had ended before this operator looked was counted by the one before it.
+        # The previous operator process counted the runs that had ended before this one started.
         ended = run["outcome"] != "Running"
         if ended and before is not None and _attempt(before) != _attempt(run):
             self._runs.labels(run["outcome"]).inc()

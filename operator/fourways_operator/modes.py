@@ -1,7 +1,7 @@
 """The modes, each registered once: what the operator plans, routes, watches and reports for it.
 
 To add a mode, add its name to ``fourways_api.Mode``, write its modules in ``plan`` and
-``conditions``, and add its record here. Whatever depends on the mode asks this table; a test
+``conditions``, and add its record here. All code that depends on the mode uses this table; a test
 compares it with the API's names.
 """
 
@@ -36,36 +36,36 @@ def _nothing_for_runs(
 
 @dataclass(frozen=True, slots=True)
 class ModeRecord:
-    """What the operator needs to know of a mode.
+    """What the operator needs to know about a mode.
 
-    The functions may raise: who calls them reports that of the deployment concerned.
+    The functions may raise: the caller reports the exception for the deployment concerned.
     """
 
     plan: Callable[[ModelDeployment, OperatorSettings, str | None], Objects]
     """Returns the deployment's own objects; the last argument is the pinned digest."""
 
     view: Callable[[Facts, ModelDeployment, Status], ModeView]
-    """Returns what the mode's conditions are decided by."""
+    """Returns the view that decides the mode's conditions."""
 
     still_serves: Callable[[Facts, Status], bool]
-    """Tells whether what an earlier spec made still serves, where the spec now cannot be read."""
+    """Tells whether the result of an earlier spec still serves if the current one is unreadable."""
 
     plan_runs: Callable[
         [ModelDeployment, OperatorSettings, str | None, Sequence[Json]], Objects
     ] = _nothing_for_runs
-    """Returns what runs in progress, given as Jobs, need beside their Jobs."""
+    """Returns the objects that runs in progress, given as Jobs, need besides their Jobs."""
 
     later_kinds: Callable[[ModelDeployment], tuple[Kind, ...]] = lambda deployment: ()
-    """Returns the kinds that runs will need and that the plan does not contain."""
+    """Returns the kinds that runs will need but the plan does not contain."""
 
     route: Callable[[ModelDeployment, str | None], Route | None] = lambda deployment, url: None
-    """Returns the deployment's route in the gateway; ``url`` is where KServe says it answers."""
+    """Returns the deployment's route in the gateway; ``url`` is the address from KServe."""
 
     may_route: Callable[[ModelDeployment, OperatorSettings, Observed], bool] = lambda *_: True
-    """Tells whether a new route may replace the old one already."""
+    """Tells whether a new route may replace the old one yet."""
 
     keeps_route: bool = False
-    """Whether the old route stays while a new one may not replace it."""
+    """Whether the old route stays until a new one may replace it."""
 
     route_ports: Callable[[Route], set[int]] = lambda route: set()
     """Returns the TCP ports that the gateway connects to for a route."""
@@ -74,7 +74,7 @@ class ModeRecord:
     """Returns the Secrets that the gateway reads for a route."""
 
     route_depends_on: Mapping[str, Callable[[Json], object]] = field(default_factory=dict)
-    """By kind of child: the part of it that the gateway's routes are made from."""
+    """By kind of child: the part of the child that the gateway's routes depend on."""
 
 
 MODES: Mapping[Mode, ModeRecord] = {
@@ -119,7 +119,7 @@ def mode_of(deployment: ModelDeployment) -> ModeRecord:
     """Return the record of a deployment's mode.
 
     Raises:
-        Contradiction: the spec comes to no mode (``check`` says so before).
+        Contradiction: the spec leads to no mode (``check`` reports this earlier).
 
     """
     return MODES[deployment.spec.choice().mode]

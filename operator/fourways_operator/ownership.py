@@ -1,13 +1,13 @@
 """Which installation of the operator manages a namespace: the holder of a Lease there.
 
-Two installations that watch one namespace would undo each other's objects for ever, where their
-settings or versions differ. So an installation takes the Lease ``fourways-operator`` of a namespace
-before it reconciles anything in it, and leaves a namespace alone whose Lease another one holds.
+Two installations with different settings or versions that watch one namespace would overwrite each
+other's objects for ever. So an installation takes the Lease ``fourways-operator`` of a namespace
+before it reconciles anything there, and ignores a namespace whose Lease another installation holds.
 Pods of one installation share its identity, so a rolling update needs no handover.
 
-A Lease that has not been renewed for its duration is taken over. Deleting it hands a namespace over
-at once. Where the operator may not use Leases (it has the rights of an older chart) it goes on
-without one.
+A Lease that was not renewed for its duration is taken over. Deleting it hands a namespace over at
+once. If the operator may not use Leases (it has the rights of an older chart), it continues without
+one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 LEASE_NAME = "fourways-operator"
 RENEWALS = 3
-"""A Lease lasts for so many intervals of its renewal."""
+"""A Lease lasts for this many renewal intervals."""
 
 
 class Ownership:
-    """The Leases of one installation. Belongs to its event loop."""
+    """The Leases of one installation. Use it only in its event loop."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Ownership:
         now: Callable[[], datetime],
         renew_seconds: float = 300.0,
     ) -> None:
-        """``identity`` names the installation; empty: no Lease is used, everything is managed."""
+        """``identity`` names the installation; empty means: use no Lease, manage everything."""
         self._cluster = cluster
         self._identity = identity
         self._now = now
@@ -49,9 +49,9 @@ class Ownership:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def holder_of(self, namespace: str) -> str | None:
-        """Return the other installation that manages a namespace; None where it is this one.
+        """Return the other installation that manages a namespace; None if it is this one.
 
-        Takes or renews the Lease where it is free, this installation's, or expired.
+        Takes or renews the Lease if it is free, expired or this installation's own.
 
         Raises:
             Conflict: another installation has just written the Lease.
@@ -91,14 +91,14 @@ class Ownership:
         try:
             await self._cluster.write_lease(self._lease(namespace, lease))
         except ObjectGone:
-            return None  # the namespace is being deleted: there is nothing to fight over
+            return None  # the namespace is being deleted: there can be no contention
         self._held_since[namespace] = self._now()
         return None
 
     def _lease(self, namespace: str, live: Json | None) -> Json:
         meta: Json = {"name": LEASE_NAME, "namespace": namespace, "labels": {MANAGED_BY: MANAGER}}
         if live is not None:
-            # So that it is refused where somebody else has written in between.
+            # So that the write is refused if somebody else has written in between.
             meta["resourceVersion"] = live["metadata"]["resourceVersion"]
         return {
             "apiVersion": "coordination.k8s.io/v1",

@@ -1,8 +1,8 @@
-"""From ModelDeployments to the objects the cluster should have, whatever their mode. Pure.
+"""Plan the objects that the cluster should have for ModelDeployments of any mode. Pure.
 
-A namespace's gateway is planned from all its deployments together. Each contributes its share on
-its own: one whose share cannot be worked out keeps the route it had, or is left out, and the
-others' gateway and NetworkPolicy are the same as if it were not there.
+A namespace's gateway is planned from all of its deployments together, each of which contributes its
+share. A deployment whose share cannot be computed keeps its previous route or is left out; the
+gateway and NetworkPolicy of the others are the same as if it did not exist.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 def plan(
     deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None = None
 ) -> tuple[Json, ...]:
-    """Return the objects a deployment should have, its owner reference on each.
+    """Return the objects a deployment should have, each with its owner reference.
 
     ``pinned_digest`` is the digest of a model trusted on first use.
 
     Raises:
-        Contradiction: the spec comes to no mode (``check`` says so before).
+        Contradiction: the spec leads to no mode (``check`` reports this earlier).
         ValueError: a value that validation should have refused.
 
     """
@@ -45,12 +45,12 @@ def plan_runs(
     pinned_digest: str | None,
     jobs: Sequence[Json],
 ) -> tuple[Json, ...]:
-    """Return what runs in progress need beside their Jobs, ``jobs``."""
+    """Return the objects that the runs of ``jobs``, all in progress, need besides the Jobs."""
     return mode_of(deployment).plan_runs(deployment, settings, pinned_digest, jobs)
 
 
 def later_kinds(deployment: ModelDeployment) -> tuple[Kind, ...]:
-    """Return the kinds that a deployment's runs will need, and its plan does not hold."""
+    """Return the kinds that a deployment's runs will need but its plan does not contain."""
     return mode_of(deployment).later_kinds(deployment)
 
 
@@ -60,7 +60,7 @@ def plan_gateway(
     settings: OperatorSettings,
     observed: Observed = NOTHING_YET,
 ) -> tuple[Json, ...]:
-    """Return the objects of a namespace's gateway; none where nobody owns it.
+    """Return the objects of a namespace's gateway; none if it has no owner.
 
     ``owners`` are the namespace's live ModelDeployments.
     """
@@ -74,7 +74,7 @@ def plan_gateway(
 
 @lru_cache(maxsize=1024)
 def _require_plan(found: ParsedSpec, settings: OperatorSettings) -> None:
-    """Raise what planning a spec raises: a route must not lead to what is not there."""
+    """Raise what planning the spec raises: a route must not lead to objects never created."""
     if found.spec is not None:
         plan(found.spec, settings)
 
@@ -101,7 +101,7 @@ def _share(route: Route) -> GatewayShare:
 def _isolated(
     document: Json, settings: OperatorSettings, observed: Observed, before: Route | None
 ) -> GatewayShare | None:
-    """Return a deployment's share, whatever its values are."""
+    """Return a deployment's share, whatever values its spec has."""
     name = document["metadata"]["name"]
     try:
         return _current_share(document, settings, observed, before)
@@ -117,11 +117,11 @@ def _isolated(
 def _current_share(
     document: Json, settings: OperatorSettings, observed: Observed, before: Route | None
 ) -> GatewayShare | None:
-    """Return the share of a deployment as its spec is now.
+    """Return the share of a deployment with its current spec.
 
-    It keeps the route it had while its spec is not valid, and while bundles are being built for
-    devices: what serves it is still there. So a claim that does not exist holds up its own
-    deployment's build, and never the gateway that the namespace shares.
+    The deployment keeps its previous route while its spec is invalid and while bundles are being
+    built for devices, since what serves it still exists. So a missing claim holds up only the build
+    of its own deployment, never the gateway that the namespace shares.
     """
     found = parsed_spec(document)
     spec = found.spec

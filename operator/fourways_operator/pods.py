@@ -1,7 +1,7 @@
-"""Why a pod does not work, from its state and its termination message. Pure.
+"""Why a pod has failed, from its state and its termination message. Pure.
 
-A worker's termination message is a ``RunReport``. Where a worker could not write one (killed for
-memory, image missing, volume missing) the message is made from the pod's state.
+A worker's termination message is a ``RunReport``. If a worker could not write one (out of memory,
+image missing, volume missing), the message is made from the pod's state.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CLAIM = "persistentVolumeClaim"
 _IMAGE_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 )
-"""The kubelet alternates between these; for people they mean the same."""
+"""The kubelet alternates between these; to users they mean the same."""
 
 _START_FAILURES = frozenset(
     {Reason.CreateContainerConfigError, Reason.CreateContainerError, Reason.RunContainerError}
@@ -34,9 +34,9 @@ _START_FAILURES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class PodFailure:
-    """Why a pod, or what creates pods, does not work.
+    """Why a pod, or an object that creates pods, has failed.
 
-    ``reason`` is a ``Reason``, or one that an image of another version or a controller gave.
+    ``reason`` is a ``Reason``, or one from a controller or an image of another version.
     """
 
     reason: str
@@ -44,7 +44,7 @@ class PodFailure:
 
 
 def report_of(pod: Json) -> RunReport | None:
-    """Return the report in a pod's termination message, if it is one."""
+    """Return the report in a pod's termination message; None if it contains none."""
     for state in _container_states(pod):
         text = state.get("terminated", {}).get("message", "")
         if text.startswith("{"):
@@ -56,7 +56,7 @@ def report_of(pod: Json) -> RunReport | None:
 
 
 def failure_of(pod: Json) -> PodFailure | None:
-    """Return why a pod does not run, or did not end well; None where it does or did."""
+    """Return why a pod does not run or has failed; None if it runs or has succeeded."""
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return PodFailure(
@@ -87,14 +87,14 @@ def failure_of(pod: Json) -> PodFailure | None:
 
 
 def server_failure_of(pod: Json) -> PodFailure | None:
-    """Return why a pod that should answer does not; None once it answers, whatever it was."""
+    """Return why a server's pod is not ready; None once it is, whatever happened before."""
     return None if is_ready(pod) or is_going(pod) else failure_of(pod)
 
 
 def refused_pods_of(workload: Json) -> PodFailure | None:
     """Return why the API server refuses the pods of a Deployment: a quota, a policy.
 
-    The Deployment's controller repeats the API server's answer in its condition ReplicaFailure.
+    The Deployment controller copies the API server's message to the condition ReplicaFailure.
     """
     for condition in (workload.get("status") or {}).get("conditions") or []:
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
@@ -103,14 +103,14 @@ def refused_pods_of(workload: Json) -> PodFailure | None:
 
 
 def pods_refused(message: str) -> PodFailure:
-    """Return the failure of a workload whose pods the API server refuses, with its answer."""
+    """Return the failure of a workload whose pods the API server refuses with this message."""
     return PodFailure(Reason.PodRefused, _short(f"its pods are refused: {message}"))
 
 
 def slow_start_of(pod: Json, now: datetime) -> PodFailure | None:
-    """Return what a pod waits for without any failure reported, once it has waited for long.
+    """Return what a pod waits for if it has waited for long without a reported failure.
 
-    A volume that cannot be mounted shows in events only, so the volumes are named.
+    A volume that cannot be mounted shows only in events, so the message names the volumes.
     """
     waited = age(pod, now)
     if waited is None or waited < SLOW_START_SECONDS:
@@ -127,7 +127,7 @@ def slow_start_of(pod: Json, now: datetime) -> PodFailure | None:
 
 
 def _mounted(pod: Json) -> list[str]:
-    """Return, in words, the volumes without which a pod does not start."""
+    """Return descriptions of the volumes without which a pod does not start."""
     volumes = pod.get("spec", {}).get("volumes", [])
     claims = [v[_CLAIM]["claimName"] for v in volumes if _CLAIM in v]
     secrets = [v["secret"] for v in volumes if "secret" in v]
@@ -144,7 +144,7 @@ def age(obj: Json, now: datetime) -> float | None:
 
 
 def is_ready(pod: Json) -> bool:
-    """Tell whether a pod answers requests."""
+    """Tell whether a pod is ready for requests."""
     conditions = pod.get("status", {}).get("conditions", [])
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
     return ready and not is_going(pod)
@@ -156,16 +156,16 @@ def is_going(pod: Json) -> bool:
 
 
 def container_of(obj: Json) -> Json:
-    """Return the worker's container of a pod, or of what creates pods; empty if it has none."""
+    """Return the worker's container of a pod or of a pod's creator; empty if there is none."""
     spec = obj.get("spec") or {}
     spec = (spec.get("template") or {}).get("spec") or spec.get("predictor") or spec
     containers: list[Json] = spec.get("containers") or [{}]
-    # Webhooks add containers of their own, even before it.
+    # Webhooks add their own containers, even before the worker's.
     return next((c for c in containers if _config_in(c)), containers[0])
 
 
 def config_text(obj: Json) -> str:
-    """Return the configuration of the worker in a pod, or in what creates pods; else empty."""
+    """Return the worker's configuration in a pod or a pod's creator; empty if there is none."""
     return _config_in(container_of(obj))
 
 
@@ -192,7 +192,7 @@ def _failure_of_exit(ended: Json, report: RunReport | None) -> PodFailure:
             Reason.OOMKilled, "the worker exceeded its memory limit: raise spec.resources.memory"
         )
     if report:
-        # With its line breaks: it may be a table.
+        # Line breaks are kept: the message may be a table.
         reason = known_or(report.reason, Reason.WorkerFailed)
         return PodFailure(reason, shortened(report.message.strip(), MAX_REPORT))
     code = ended.get("exitCode")
@@ -201,7 +201,7 @@ def _failure_of_exit(ended: Json, report: RunReport | None) -> PodFailure:
 
 
 def _container_states(pod: Json) -> list[Json]:
-    """Return the containers' states, what they are now before what they were."""
+    """Return the containers' states, the current ones before the previous ones."""
     statuses = pod.get("status", {}).get("containerStatuses", [])
     return [s[key] for s in statuses for key in ("state", "lastState") if s.get(key)]
 

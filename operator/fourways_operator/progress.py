@@ -1,11 +1,11 @@
-"""The progress of runs: requested from each namespace's gateway, beside the reconciles.
+"""The progress of runs, requested from each namespace's gateway independently of the reconciles.
 
-The operator reads no store and holds no Secret; the gateway has the store open. This module owns
-when a gateway is asked, and its last answers. A reconcile only reads those answers, so a gateway
-that is silent, slow or gives nonsense costs the figures and nothing else.
+The operator reads no store and holds no Secret; the gateway has the store open. This module decides
+when to query a gateway, and owns its last responses. A reconcile only reads those responses, so a
+gateway that is silent, slow or sends invalid data costs the figures and nothing else.
 
-One request per namespace covers all its runs. It is made while a run is in progress there and not
-otherwise, at most every ten seconds, which also limits the writes of status.
+One request per namespace covers all of its runs. It is sent only while a run is in progress there,
+at most every ten seconds, which also limits the writes of status.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ANSWER_SECONDS = 5.0
 MAX_BYTES = 1 << 20
 
 Ask = Callable[[str], Awaitable[bytes]]
-"""Asks a namespace's gateway for its runs under way. Raises GatewaySilent."""
+"""Requests the runs in progress from a namespace's gateway. Raises GatewaySilent."""
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -63,13 +63,13 @@ class _Run(BaseModel):
 
 
 class _Answer(BaseModel):
-    """The part of a gateway's answer that is read: another version may answer more."""
+    """The fields of a gateway's response that are read: another version may send more."""
 
     runs: tuple[_Run, ...]
 
 
 class RunProgressTracker:
-    """The last known progress of runs. Belongs to its event loop."""
+    """The last known progress of runs. Use it only in its event loop."""
 
     def __init__(
         self,
@@ -88,12 +88,12 @@ class RunProgressTracker:
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     def of(self, key: Key) -> dict[str, ProgressStatus]:
-        """Return the progress of a deployment's run, by the run's name; empty if not known."""
+        """Return the progress of a deployment's run, by the run's name; empty if unknown."""
         known = self._known.get(key)
         return {self._at_work[key]: known} if known else {}
 
     def note(self, key: Key, status: Json | None) -> None:
-        """Follow the run that a deployment's status says is in progress; None: it is deleted."""
+        """Follow the run that is in progress by a deployment's status; None if it is deleted."""
         run = _at_work(status or {})
         if self._at_work.get(key) != run:
             self._known.pop(key, None)
@@ -111,7 +111,7 @@ class RunProgressTracker:
             self.note(key, None)
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop all requests."""
         for task in self._asking.values():
             task.cancel()
 
@@ -122,7 +122,7 @@ class RunProgressTracker:
                 self._learn(namespace, _parsed(await self._ask(namespace)))
                 pause, silent = PAUSE, False
             except GatewaySilent as fault:
-                # Once: a gateway may be away for as long as it likes.
+                # Warned about only once: a gateway may be unavailable for a long time.
                 logger.log(logging.DEBUG if silent else logging.WARNING, "%s", fault)
                 pause = min(LONGEST_PAUSE, pause * 2) if silent else PAUSE
                 silent = True
@@ -136,7 +136,7 @@ class RunProgressTracker:
         for run in answer.runs:
             key = Key(namespace, run.deployment)
             if self._at_work.get(key) != run.run:
-                continue  # of a Job that is not there any more, or not the latest
+                continue  # its Job no longer exists or is not the latest
             figures = _figures(run.progress, self._now())
             if not _same(figures, self._known.get(key)):
                 self._known[key] = figures
@@ -144,7 +144,7 @@ class RunProgressTracker:
 
 
 def _at_work(status: Json) -> str | None:
-    """Return the run that status says is in progress: its Job exists and has not ended."""
+    """Return the run in progress by the status: its Job exists and has not ended."""
     run = status.get("lastRun") or {}
     progressing = any(
         c["type"] == "Progressing" and c["status"] == "True" for c in status.get("conditions", ())
@@ -184,7 +184,7 @@ def _figures(reported: _Progress, now: datetime) -> ProgressStatus:
 
 
 def _same(figures: ProgressStatus, before: ProgressStatus | None) -> bool:
-    """Tell whether only the time of the answer differs."""
+    """Tell whether only times differ."""
     moments = {"updated_at": "", "estimated_completion": None}
     return before is not None and (
         figures.model_copy(update=moments) == before.model_copy(update=moments)
@@ -196,17 +196,17 @@ def _rounded(rate: float) -> float:
 
 
 async def ask_gateway(namespace: str) -> bytes:
-    """Ask a namespace's gateway, by its Service's name. Raises GatewaySilent."""
+    """Query a namespace's gateway at its Service's name. Raises GatewaySilent."""
     return await ask(f"http://{GATEWAY}.{namespace}.svc/runs")
 
 
 async def ask(url: str, seconds: float = ANSWER_SECONDS) -> bytes:
-    """Return what is at a URL. Raises GatewaySilent.
+    """Return the response body at a URL. Raises GatewaySilent.
 
-    What answers under the gateway's name is not trusted: the whole exchange takes at most
-    ``seconds``, a redirection is no answer, and an answer that is too long is not read.
+    The server under the gateway's name is not trusted: the whole exchange takes at most
+    ``seconds``, redirects are not followed, and a response that is too long is not read.
     """
-    # A third of a second to import: an operator that follows no run does not pay for it.
+    # Imported here: it takes a third of a second, needed only by an operator that follows a run.
     import aiohttp
 
     try:

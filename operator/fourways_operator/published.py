@@ -1,11 +1,11 @@
-"""Which run answers come from: asks each namespace's gateway, beside the reconciles.
+"""Query each namespace's gateway for the run that serves, independently of the reconciles.
 
-Status remembers the run that was published last. The store may have been emptied or restored since,
-or may hold a run that this status never saw (the deployment was in another mode meanwhile). So the
-gateway is asked for the current run of each batch deployment, once a minute. The operator reads no
-store and holds no Secret. A gateway that does not answer leaves what is known as it is.
+Status remembers the last published run. The store may have been emptied or restored since, or may
+contain a run that this status never showed (the deployment was in another mode meanwhile). So this
+module queries the gateway for the current run of each batch deployment once a minute. The operator
+reads no store and holds no Secret. If a gateway does not respond, the last response stays valid.
 
-It owns when a gateway is asked, and the answers. What they mean is decided in ``conditions.batch``.
+It decides when to query a gateway, and owns the responses. ``conditions.batch`` interprets them.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from .work_queue import Key
 logger = logging.getLogger(__name__)
 
 PAUSE = 60.0
-"""Seconds between two rounds of questions to one gateway."""
+"""Seconds between two rounds of queries to one gateway."""
 
 AskRuns = Callable[[str, str], Awaitable[bytes]]
-"""Asks a namespace's gateway for the runs of a deployment. Raises GatewaySilent."""
+"""Requests the runs of a deployment from a namespace's gateway. Raises GatewaySilent."""
 
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class _Record(BaseModel):
-    """A run in the gateway's answer, as far as it matters here."""
+    """The fields of a run in the gateway's response that matter here."""
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
     version: Annotated[str, Field(max_length=63)]
@@ -53,7 +53,7 @@ class _Runs(BaseModel):
 
 
 class PublishedRunTracker:
-    """The gateways' answers, by deployment. Belongs to its event loop."""
+    """The gateways' responses, by deployment. Use it only in its event loop."""
 
     def __init__(
         self,
@@ -62,23 +62,23 @@ class PublishedRunTracker:
         now: Callable[[], datetime],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """``changed`` is called with a deployment whose status names another run than the store."""
+        """``changed`` is called with a deployment whose status and store name different runs."""
         self._ask = ask_runs
         self._changed = changed
         self._now = now
         self._sleep = sleep
         self._followed: dict[Key, str | None] = {}
-        """By deployment followed: the run that its status says answers come from."""
+        """By followed deployment: the run that serves according to its status."""
 
         self._answers: dict[Key, StoreAnswer] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     def of(self, key: Key) -> StoreAnswer | None:
-        """Return the last answer about a deployment; None where there is none."""
+        """Return the last response about a deployment, or None."""
         return self._answers.get(key)
 
     def note(self, key: Key, status: Json | None) -> None:
-        """Follow a deployment while its status says that it is batch; None: it is deleted."""
+        """Follow a deployment while its status has mode batch; None if it is deleted."""
         if (status or {}).get("mode") != "batch":
             self._followed.pop(key, None)
             self._answers.pop(key, None)
@@ -94,7 +94,7 @@ class PublishedRunTracker:
             self.note(key, None)
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop all requests."""
         for task in self._asking.values():
             task.cancel()
 
@@ -106,7 +106,7 @@ class PublishedRunTracker:
                     self._learn(key, _current(await self._ask(namespace, key.name)))
                 silent = False
             except GatewaySilent as fault:
-                # Logged once: a gateway may be away for as long as it likes.
+                # Logged once at INFO: a gateway may be unavailable for a long time.
                 logger.log(logging.DEBUG if silent else logging.INFO, "%s", fault)
                 silent = True
             except Exception:
@@ -123,7 +123,7 @@ class PublishedRunTracker:
 
 
 def _current(text: bytes) -> RunStatus | None:
-    """Return the run that readers see, of a gateway's answer. Raises GatewaySilent."""
+    """Return the run that readers see from a gateway's response. Raises GatewaySilent."""
     try:
         runs = _Runs.model_validate_json(text).runs
     except ValidationError as error:
@@ -144,5 +144,5 @@ def _current(text: bytes) -> RunStatus | None:
 
 
 async def ask_runs_of(namespace: str, deployment: str) -> bytes:
-    """Ask a namespace's gateway, by its Service's name. Raises GatewaySilent."""
+    """Query a namespace's gateway at its Service's name. Raises GatewaySilent."""
     return await ask(f"http://{GATEWAY}.{namespace}.svc/runs/{deployment}")

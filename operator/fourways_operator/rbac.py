@@ -32,7 +32,7 @@ def render() -> str:
 
 
 def main() -> int:
-    """Write the chart's rules; with --check report whether they are up to date."""
+    """Write the chart's rules; with --check, report whether they are current."""
     text = render()
     if "--check" in sys.argv[1:]:
         if RULES.read_text() == text:

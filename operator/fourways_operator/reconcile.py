@@ -1,17 +1,17 @@
 """Make the cluster match one key: observe, plan, prune, apply, observe, write status.
 
-It owns the order of these steps and nothing else: ``planning`` decides which objects there should
-be, ``status`` what is reported of them, ``difference`` whether an apply would change anything. It
-must never ask what changed: each reconcile reads everything, so a lost or doubled event, a stale
-read or a crash half-way through costs one reconcile, never the outcome.
+It owns only the order of these steps: ``planning`` decides which objects there should be,
+``status`` what is reported of them, ``difference`` whether an apply would change anything. It must
+never depend on what changed: each reconcile reads everything, so a lost or duplicate event, a stale
+read or a crash half-way costs one reconcile and never affects the outcome.
 
 Writes are ordered so that a crash after any of them is harmless: excess objects are deleted first
-(two schedulers must not run one model), children are written before status (status reports what is
-there), status before events (an event may be lost, but is never emitted twice).
+(two schedulers must not run one model), children are written before status (status reports what
+exists), and status before events (an event may be lost, but is never emitted twice).
 
-One deployment's fault stays its own. An exception in planning, or in working out the status, is
-logged with its stack and reported in that deployment's status; it is not retried before something
-changes, since both are pure.
+A fault of one deployment does not affect others. An exception while planning or computing the
+status is logged with its stack and reported in that deployment's status. It is not retried until
+something changes, since both are pure.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ GATEWAY_LABELS = {**OUR_LABELS, COMPONENT_LABEL: "gateway"}
 class ReconcileResult:
     """The result of reconciling a deployment.
 
-    ``wrote``: an object of it was written. ``requeue_after``: seconds after which to look again
-    even if no event comes. ``lacks``: the cluster does not have every kind of object it needs.
+    ``wrote``: an object of it was written. ``requeue_after``: seconds until the next reconcile
+    even without an event. ``lacks``: the cluster lacks a kind of object that it needs.
     """
 
     status: Json
@@ -70,10 +70,10 @@ class ReconcileResult:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What is known of a deployment beside what the API server answers now.
+    """What is known about a deployment besides the current objects in the API server.
 
-    ``progress``: how far its runs in progress are, by the run's name. ``store``: which run answers
-    come from. ``gateway_fault``: why the API server refused an object of the namespace's gateway.
+    ``progress``: the progress of its runs, by the run's name. ``store``: which run serves
+    predictions. ``gateway_fault``: why the API server refused an object of the namespace's gateway.
     """
 
     progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
@@ -91,12 +91,12 @@ async def reconcile(
     now: Callable[[], datetime],
     reported: Reported = NOTHING_REPORTED,
 ) -> ReconcileResult | None:
-    """Make the cluster match a key; return the deployment's status, None where there is none.
+    """Make the cluster match a key; return the result for a deployment, or None without one.
 
-    ``reported`` is what others than the API server, and earlier reconciles, have found out.
+    ``reported`` is what is known from earlier reconciles and from sources besides the API server.
 
     Raises:
-        OperatorError: a dependency or the API server failed; try again later.
+        OperatorError: a dependency or the API server failed; retry later.
 
     """
     if not key.name:
@@ -147,7 +147,7 @@ def _described(error: Exception) -> str:
 
 
 MAX_FAULT = 512
-"""Characters of an exception that status shows."""
+"""Maximum number of characters of an exception in the status."""
 
 
 async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: OperatorSettings) -> None:
@@ -162,7 +162,7 @@ async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: Operato
     wanted = plan_gateway(namespace, owners, settings, observed)
     taken = await _names_taken(cluster, [obj for obj in wanted if identity_of(obj) not in there])
     if taken:
-        # Half a gateway is worse than none. The deployments report the names that are taken.
+        # A partial gateway is worse than none. The deployments report which names are taken.
         raise DependencyNotReady(
             f"the gateway waits for names that objects of others have: {', '.join(taken)}"
         )
@@ -223,8 +223,8 @@ async def _refused_pods(
 ) -> dict[str, str]:
     """Return why the API server refuses pods of Jobs in progress, by the Job's name.
 
-    A Job's status does not say so, only its events do. They are read where a Job has had no pod
-    for so long that something must be wrong, so they are not watched.
+    Only a Job's events say so, not its status. Events are not watched: they are read only when a
+    Job has had no pod for so long that something must be wrong.
     """
     jobs = [child for child in children if JOB.of(child)]
     silent = [
@@ -283,7 +283,7 @@ def _unreadable(deployment: Json, error: Exception) -> Problem:
 
 @lru_cache(maxsize=1024)
 def _planned(found: ParsedSpec, settings: OperatorSettings, pinned: str | None) -> tuple[Json, ...]:
-    """Plan, and see that the gateway's share can be planned too. Pure, so remembered."""
+    """Plan the objects, and check that the gateway's share can be planned. Pure, so cached."""
     assert found.spec is not None  # noqa: S101  (the caller looked)
     share_of(found.spec)
     return plan(found.spec, settings, pinned)
@@ -304,7 +304,7 @@ async def _write_status(cluster: Cluster, deployment: Json, status: Json) -> Non
         try:
             await cluster.emit(deployment, event)
         except ApiFault as fault:
-            # Status says it too.
+            # The status contains the same information.
             logger.warning("event %s is lost: %s", event.reason, fault)
 
 

@@ -1,8 +1,8 @@
 """The runs of a batch deployment, from its Jobs and their pods. Pure.
 
-A worker's termination message is a ``RunReport``; where there is none, the pod's state says what
-happened. A run is published exactly when one of its workers reports so; failures of its other
-workers are reported beside that.
+A worker's termination message is a ``RunReport``; without one, the pod's state says what happened.
+A run is published exactly when one of its workers reports so; failures of its other workers are
+reported in addition.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class RunFacts:
     report: RunReport | None
     failure: PodFailure | None
     waits: bool = False
-    """Whether its Job is suspended: by Kueue until there is room for it, or by hand."""
+    """Whether its Job is suspended: by Kueue until there is capacity, or by hand."""
 
 
 NONE_REFUSED: Mapping[str, str] = {}
@@ -42,7 +42,7 @@ def runs_of(
 ) -> list[RunFacts]:
     """Return the runs, latest first.
 
-    ``refused`` has, by the name of a Job, why the API server refuses its pods.
+    ``refused`` maps the name of a Job to why the API server refuses its pods.
     """
     return [
         run_of(job, own, refused.get(job["metadata"]["name"]))
@@ -54,7 +54,7 @@ def runs_of(
 def rollbacks_of(
     jobs: Iterable[Json], pods: Iterable[Json], refused: Mapping[str, str] = NONE_REFUSED
 ) -> list[RunFacts]:
-    """Return the rollbacks to an earlier run, latest first, each as the run rolled back to."""
+    """Return the rollbacks, latest first, each as the earlier run that it restores."""
     return [
         _rollback_of(job, own, refused.get(job["metadata"]["name"]))
         for job, own in _latest_first(jobs, pods)
@@ -63,7 +63,7 @@ def rollbacks_of(
 
 
 def job_of(pod: Json) -> str:
-    """Return the name of the Job that a pod belongs to, or whose run it is part of; else empty."""
+    """Return the name of the Job that a pod or its run belongs to; empty if there is none."""
     labels = pod["metadata"].get("labels", {})
     return str(labels.get(JOB_LABEL) or labels.get(RUN_LABEL, ""))
 
@@ -89,7 +89,7 @@ def without_pods(jobs: Iterable[Json], pods: Iterable[Json]) -> list[Json]:
 
 
 def run_of(job: Json, pods: Iterable[Json], refused: str | None = None) -> RunFacts:
-    """Return the run of a Job and its pods; ``refused`` is why pods of it cannot be created."""
+    """Return the run of a Job and its pods; ``refused`` is why its pods cannot be created."""
     status = job.get("status", {})
     finished = {c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"}
     latest_first = sorted(
@@ -99,7 +99,7 @@ def run_of(job: Json, pods: Iterable[Json], refused: str | None = None) -> RunFa
     workers = job.get("spec", {}).get("completions") or 1
     failure = _failure_of_workers(latest_first, workers)
     ended = None
-    # The Job's conditions decide: its pods end later, by their grace period.
+    # The Job's conditions decide: its pods end later, within their grace period.
     if done := finished.get("Complete") or finished.get("SuccessCriteriaMet"):
         outcome, failure = "Succeeded", None
         ended = status.get("completionTime") or done.get("lastTransitionTime")
@@ -166,7 +166,7 @@ def _lost(status: Json) -> str | None:
 
 
 def _decisive_report(latest_first: Sequence[Json]) -> RunReport | None:
-    """Return the report of the worker that published the run, or that ended it."""
+    """Return the report of the worker that published the run or caused its end."""
     reports = [r for r in map(report_of, latest_first) if r]
     by_weight = (
         *(r for r in reports if r.outcome == "Succeeded"),
@@ -190,19 +190,19 @@ def _failure_of_workers(latest_first: Sequence[Json], workers: int) -> PodFailur
 
 
 def _is_bystander(text: str) -> bool:
-    """Tell whether a worker ended only since it was told to, mostly as another one failed."""
+    """Tell whether a worker ended only because it was stopped, usually after another failed."""
     reason = Reason.known(text)
     return reason is not None and reason.is_bystander
 
 
 def _disrupted(pod: Json) -> bool:
-    """Tell whether a pod was taken away (a drained node, a preemption): no failure of the run."""
+    """Tell whether a pod was disrupted (node drain, preemption), which is no failure of the run."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in conditions)
 
 
 def _over(pod: Json) -> bool:
-    """Tell whether a Ray cluster's pod is being deleted, as it is at the end of a run."""
+    """Tell whether a Ray cluster's pod is being deleted, as all are at the end of a run."""
     return RUN_LABEL in pod["metadata"].get("labels", {}) and is_going(pod)
 
 

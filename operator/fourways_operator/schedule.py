@@ -1,4 +1,4 @@
-"""When a CronJob is due, and whether a due run was not started. Pure."""
+"""When a CronJob is due, and whether it missed a due run. Pure."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from fourways_api.cron import next_time
 from .facts import FIELD_MANAGER, Json, rfc3339
 
 OVERDUE_SECONDS = 120.0
-"""Time the CronJob controller has to start a run that is due."""
+"""Maximum time for the CronJob controller to start a run that is due."""
 
 
 def next_run(schedule: str, time_zone: str, now: datetime) -> str | None:
-    """Return when a CronJob starts next after ``now``, RFC 3339 in UTC; None if it never does."""
+    """Return when a CronJob next starts after ``now``, RFC 3339 in UTC; None if never."""
     due = next_time(schedule, time_zone, now)
     return rfc3339(due) if due else None
 
 
 def overdue_since(cron_job: Json, ended: datetime | None, now: datetime) -> datetime | None:
-    """Return when the run was due that a live CronJob did not start; None where none is overdue.
+    """Return when the run that a live CronJob failed to start was due; None if none is overdue.
 
-    ``ended`` is when its last run ended: what was due before that was skipped, since one run at a
-    time is allowed. A suspended CronJob, and one whose run is in progress, is not overdue. Neither
-    is what was due before the CronJob last changed: its schedule was another one.
+    ``ended`` is when its last run ended: runs due before that were skipped, since only one run at a
+    time is allowed. A suspended CronJob, and one with a run in progress, is not overdue. Runs due
+    before the CronJob last changed do not count either: the schedule was a different one.
     """
     spec, status = cron_job["spec"], cron_job.get("status") or {}
     if spec.get("suspend") or status.get("active"):

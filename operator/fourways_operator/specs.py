@@ -1,7 +1,7 @@
-"""From a live ModelDeployment to its parsed spec, or to its problems. Pure.
+"""Parse the spec of a live ModelDeployment, or return its problems. Pure.
 
-Only the fields that plans are made from are read, so that a spec is checked once, however often its
-object comes with another status: evaluating the rules of a spec takes tens of milliseconds.
+It reads only the fields that plans depend on. So a spec is checked once, however often its object
+arrives with a new status: evaluating the rules of a spec takes tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class ParsedSpec:
 
 
 def parsed_spec(deployment: Json) -> ParsedSpec:
-    """Return a live deployment's spec when it is valid, and else its problems."""
-    # A status that another version wrote is not a problem of the spec.
+    """Return a live deployment's spec if it is valid, otherwise its problems."""
+    # A status from another version is not a problem of the spec.
     document = {k: v for k, v in deployment.items() if k != "status"}
     meta = deployment["metadata"]
     document["metadata"] = {k: meta[k] for k in Metadata.model_fields if k in meta}

@@ -1,14 +1,14 @@
-"""From facts to a deployment's status. Pure: no client, no clock but the one in facts.
+"""Compute a deployment's status from the facts. Pure: no client, no clock but the one in facts.
 
-Status is output only: nothing is planned from it but the pinned digest, which exists nowhere else.
-What the conditions say is decided in ``conditions``; here they get their generation and times, and
-the two conditions of kstatus, Reconciling and Stalled, are derived from them.
+Status is output only: nothing is planned from it except the pinned digest, which exists nowhere
+else. ``conditions`` decides the content of the conditions; this module adds generation and times,
+and derives the two conditions of kstatus, Reconciling and Stalled, from them.
 
-A condition carries the generation of the spec that it is true of. A spec that is not valid, or from
+A condition carries the generation of the spec that it describes. A spec that is invalid, or from
 which nothing can be planned, changes nothing in the cluster: Ready keeps the generation of the spec
 that still serves, while Degraded and Stalled are True at the new one. So tools that compare
-generations (``kubectl wait``) and tools that read kstatus (Flux, Argo CD) do not take the refused
-update for a success.
+generations (``kubectl wait``) and tools that read kstatus (Flux, Argo CD) do not report the refused
+update as a success.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 REFUSED_PODS_SECONDS = 10.0
-"""Age of a Job without pods at which the API server's refusals are looked for."""
+"""Age in seconds at which a Job without pods is checked for refusals by the API server."""
 
 RECONCILING, STALLED = "Reconciling", "Stalled"
 """Conditions of kstatus. They exist only while they are True."""
@@ -64,8 +64,8 @@ def status_of(
 ) -> Json:
     """Return the status to write.
 
-    ``problems`` are what is wrong with the spec; ``deployment`` is the parsed spec when it is
-    valid. Where nothing could be planned, the status keeps what it said of the last valid spec.
+    ``problems`` are the errors of the spec; ``deployment`` is the parsed spec if it is valid. If
+    nothing could be planned, the status keeps what it said about the last valid spec.
     """
     old = _old_status(facts.deployment)
     if problems or deployment is None:
@@ -98,7 +98,7 @@ def status_of(
 def failed_status(facts: Facts, fault: str) -> Json:
     """Return the status of a deployment whose status could not be determined: a bug.
 
-    It keeps what was said before, at the generations that was true of.
+    It keeps the previous conditions, with their generations.
     """
     old = _old_status(facts.deployment)
     message = f"the state could not be determined: {fault}"
@@ -114,7 +114,7 @@ def failed_status(facts: Facts, fault: str) -> Json:
 
 
 def requeue_after(facts: Facts) -> float | None:
-    """Return in how many seconds the status may change without any event; None for never."""
+    """Return after how many seconds the status may change without an event; None for never."""
     waits = (
         [(SLOW_START_SECONDS, pod) for pod in facts.pods if not is_ready(pod)]
         + [
@@ -139,7 +139,7 @@ def _old_status(deployment: Json) -> Status:
     try:
         return Status.model_validate(deployment.get("status") or {})
     except ValidationError:
-        # Written by another version or by hand. It is output, so it is written anew.
+        # Another version or a person wrote it. It is output, so it is written anew.
         return Status()
 
 
@@ -162,7 +162,7 @@ def _model(view: ModeView) -> ModelStatus:
 
 
 def _unplanned(facts: Facts, old: Status, valid: ConditionResult, why: ConditionResult) -> Json:
-    """Return the status where the spec changed nothing in the cluster, because of ``why``."""
+    """Return the status if, because of ``why``, the spec changed nothing in the cluster."""
     kept = {c.type: c for c in old.conditions if c.type != RECONCILING}
     results = _as_results(kept) | {"SpecValid": valid, "Degraded": why, STALLED: why}
     judged = {"SpecValid", "Degraded", STALLED}
@@ -181,11 +181,11 @@ def _unplanned(facts: Facts, old: Status, valid: ConditionResult, why: Condition
 
 
 _LOST = frozenset({Reason.WaitingForGateway, Reason.NotReady})
-"""Reasons by which the last valid spec's Ready is False for a time."""
+"""Reasons for which Ready of the last valid spec is temporarily False."""
 
 
 def _last_spec_serves(facts: Facts, old: Status, ready: Condition | None) -> ConditionResult | None:
-    """Return Ready of the last valid spec, as far as it shows without it; None: never served."""
+    """Return Ready of the last valid spec, judged without that spec; None if it never served."""
     if ready is None or old.mode is None or not (ready.status == "True" or ready.reason in _LOST):
         return None
     if not gateway_answers(facts):
@@ -201,7 +201,7 @@ def _as_results(conditions: Mapping[str, Condition]) -> dict[str, ConditionResul
 
 
 def _generation_that_serves(results: Mapping[str, ConditionResult], old: Status) -> dict[str, int]:
-    """Return the generation Ready is True of, where what serves is from before the last change."""
+    """Return the generation of Ready if what serves is older than the last change of the spec."""
     before = next((c for c in old.conditions if c.type == "Ready"), None)
     if results["Ready"].status != "True" or before is None or before.status != "True":
         return {}
@@ -209,10 +209,10 @@ def _generation_that_serves(results: Mapping[str, ConditionResult], old: Status)
 
 
 def _kstatus(results: Mapping[str, ConditionResult]) -> dict[str, ConditionResult]:
-    """Return Reconciling or Stalled, where one is True.
+    """Return Reconciling or Stalled, if one is True.
 
     Stalled: somebody has to change the spec or the cluster. Reconciling: the cluster is being
-    brought to what the spec says. A batch run in progress is neither: it changes no object.
+    changed to match the spec. A batch run in progress is neither, as it changes no object.
     """
     bad = [
         result
@@ -248,7 +248,7 @@ def _conditions(
     old: Status,
     facts: Facts,
 ) -> tuple[Condition, ...]:
-    """Return conditions as written; of the facts' generation unless ``generations`` says else."""
+    """Return conditions to write, with the facts' generation unless ``generations`` has another."""
     before = {c.type: c for c in old.conditions}
     return tuple(
         Condition(

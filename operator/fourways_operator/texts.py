@@ -1,4 +1,4 @@
-"""Text that comes from the cluster, from users or from models, made fit to be shown."""
+"""Make text from the cluster, from users or from models safe to display."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def on_one_line(text: object, limit: int) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return text of at most ``limit`` characters, with its line breaks."""
+    """Return text of at most ``limit`` characters, keeping its line breaks."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -1,14 +1,14 @@
-"""Watches the cluster and queues keys: kopf as event source, in a thread of its own.
+"""Watch the cluster and queue keys, with kopf as the event source in its own thread.
 
-It owns the watches: a handler turns an object into keys by the ``EventFilter``. It must never
-write. Only ``on.event`` handlers are registered, so kopf has nothing to remember on an
-object: no finalizer, no annotation, no patch. Posting, peering and scanning are off, so it needs
-list and watch of the kinds named here and nothing else.
+It owns the watches: a handler maps an object to keys with the ``EventFilter``. It must never write.
+Only ``on.event`` handlers are registered, so kopf stores nothing on objects: no finalizer, no
+annotation, no patch. Posting, peering and scanning are off, so it needs only list and watch of the
+kinds named here.
 
-It is a thread, because kopf ends as a whole when one watch fails for good (a kind was removed),
-takes over the signals of the thread it runs in, and kills its process when it cannot stop. Here it
-ends alone and is started again. Nothing is lost by that: watching begins with a list, and the
-operator's own relist comes anyway.
+It runs in a thread, because kopf ends entirely when one watch fails for good (a kind was removed),
+takes over the signals of its thread, and kills its process when it cannot stop. Here only the
+thread ends, and it is started again. Nothing is lost: watching begins with a list, and the
+operator's own relist follows anyway.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
 
 class Watches:
-    """Watches of the kinds named last; each key seen goes to ``add``, on the loop given."""
+    """Watches of the kinds last passed to ``watch``; calls ``add`` with keys on the given loop."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Watches:
         self._stopped: Future[None] = Future()
 
     def watch(self, kinds: frozenset[Kind]) -> None:
-        """Watch these kinds; the same kinds again change nothing."""
+        """Watch these kinds; repeating the same kinds changes nothing."""
         if kinds == self._kinds:
             return
         self.stop()
@@ -60,7 +60,7 @@ class Watches:
             Thread(target=self._run, args=arguments, name="watches", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop the watches. Does not wait: keys that they still add do no harm."""
+        """Stop the watches without waiting: keys that they still add are harmless."""
         if not self._stopped.done():
             self._stopped.set_result(None)
 
@@ -89,7 +89,7 @@ class Watches:
             kopf.on.event(*resource, registry=registry, id=f"see-{kind.plural}")(
                 self._handler(kind)
             )
-        # By default it looks up the user's name, and a pod's user has none.
+        # By default kopf looks up the user's name, and a pod's user has none.
         identity: Any = MANAGER
         await kopf.operator(
             registry=registry,
@@ -103,7 +103,7 @@ class Watches:
 
     def _handler(self, kind: Kind) -> Callable[..., Any]:
         async def see(event: Json, **_: Any) -> None:
-            # Items of a list do not say what they are.
+            # Items of a list do not contain their kind.
             obj = {**event["object"], "kind": kind.kind}
             for key in self._filter.keys_of(obj, gone=event["type"] == "DELETED"):
                 self._loop.call_soon_threadsafe(self._add, key)
@@ -114,12 +114,12 @@ class Watches:
 def _event_of(stopped: Future[None]) -> asyncio.Event:
     """Return an event of the running loop that is set once ``stopped`` is done.
 
-    Given a thread's primitive kopf would wait for it in a thread, and could not end before it.
+    Given a threading primitive, kopf would wait for it in a thread, and could not end before it.
     """
     event, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def tell(_: Future[None]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nothing waits any more
+        with suppress(RuntimeError):  # the loop is closed: nothing is waiting
             loop.call_soon_threadsafe(event.set)
 
     stopped.add_done_callback(tell)
@@ -127,7 +127,7 @@ def _event_of(stopped: Future[None]) -> asyncio.Event:
 
 
 def _log_quietly(loop: asyncio.AbstractEventLoop, context: Json) -> None:
-    """When one watch fails for good, all end with it; ``_run`` logs that once."""
+    """Avoid repeated logs: when one watch fails for good, all end, and ``_run`` logs it once."""
     logger.debug("%s: %s", context.get("message"), context.get("exception"))
 
 
@@ -135,12 +135,12 @@ def _settings(settings: Any) -> Any:
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True
-    # Its last resort is to kill the process; the kubelet decides that, by /healthz.
+    # Its last resort is to kill the process, but the kubelet should decide that, by /healthz.
     settings.process.ultimate_exiting_timeout = None
     settings.networking.connect_timeout = 5.0
     settings.networking.error_backoffs = (1, 2, 3, 5)
-    # A watch without any event for so long is restarted: its connection may be dead.
-    # Whole numbers: the API server parses no others.
+    # A watch that has had no event for this long is restarted: its connection may be dead.
+    # Whole numbers, because the API server parses no others.
     settings.watching.server_timeout = 240
     settings.watching.client_timeout = 300
     return settings

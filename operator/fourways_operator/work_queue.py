@@ -1,8 +1,8 @@
-"""A queue of keys: each key is worked on by one worker at a time.
+"""A queue of keys, each of which at most one worker processes at a time.
 
-It owns when and how often a key is worked on, never what is done. It must not remember why a key
-was added: the work observes everything again each time, so a hundred reasons are one reconcile. A
-key added while it waits is not added again; one added while it is worked on is worked on once more.
+It decides when and how often a key is processed, never what is done. It must not remember why a key
+was added: each reconcile observes everything again, so a hundred reasons need only one. A key that
+is already waiting is not added again; a key added while it is processed is processed once more.
 
 A failure is retried after a random share of a growing pause (full jitter, so that a thousand keys
 that failed together are not retried together). Adding the key skips that pause: something changed,
@@ -37,12 +37,12 @@ class Key:
     name: str = ""
 
     def __str__(self) -> str:
-        """Return the key as people write it."""
+        """Return the key in readable form."""
         return f"{self.namespace}/{self.name or '(gateway)'}"
 
 
 class WorkQueue:
-    """Keys in, calls of ``work`` out. Not thread-safe: it belongs to its event loop."""
+    """Calls ``work`` with the queued keys. Not thread-safe: use it only in its event loop."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class WorkQueue:
         self._random = random
         self._sleep = sleep
         self._on_result = on_result
-        # None wakes a worker that has nothing to do, so that it sees that it should stop.
+        # None wakes an idle worker, so that it notices that it should stop.
         self._ready: asyncio.Queue[Key | None] = asyncio.Queue()
         self._waiting: set[Key] = set()
         self._running: set[Key] = set()
@@ -85,7 +85,7 @@ class WorkQueue:
             self._ready.put_nowait(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
-        """Queue a key in so many seconds, or earlier if it is added earlier."""
+        """Queue a key after this many seconds, or earlier if it is added earlier."""
         due = self._clock() + seconds
         known = self._timers.get(key)
         if key in self._waiting or (known is not None and known[0] <= due):
@@ -96,12 +96,12 @@ class WorkQueue:
 
     async def _fire(self, key: Key, seconds: float) -> None:
         await self._sleep(seconds)
-        # Not cancelled by add: this very task is the timer.
+        # Removed here, so that add does not cancel it: this task is the timer.
         del self._timers[key]
         self.add(key)
 
     async def run(self) -> None:
-        """Work until stopped. Keys being worked on then are finished, waiting keys are dropped."""
+        """Run until stopped; then finish the keys in progress and drop the waiting ones."""
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._workers):
@@ -111,7 +111,7 @@ class WorkQueue:
                 timer.cancel()
 
     def stop(self) -> None:
-        """Start no further key. Dropping the rest is safe: a start reconciles everything."""
+        """Start no more keys. Dropping the rest is safe: the next start reconciles everything."""
         self._stopping = True
         for _ in range(self._workers):
             self._ready.put_nowait(None)
@@ -145,7 +145,7 @@ class WorkQueue:
             self.add_after(key, pause)
             return "retry"
         except Exception:
-            # A bug in the work on one key must not stop the work on the others.
+            # A bug with one key must not stop the processing of the others.
             pause = self._pause(key, 0.0)
             logger.exception("%s: unexpected, please report it; next attempt in %.1f s", key, pause)
             self.add_after(key, pause)
@@ -161,19 +161,19 @@ class WorkQueue:
 
     @property
     def depth(self) -> int:
-        """Keys that wait for a worker."""
+        """Number of keys that wait for a worker."""
         return len(self._waiting)
 
     @property
     def idle(self) -> bool:
-        """Whether no key waits for a worker or is being worked on."""
+        """Whether no key is waiting for a worker or being processed."""
         return not self._waiting and not self._running
 
     @property
     def delayed(self) -> int:
-        """Keys that wait for their timer."""
+        """Number of keys that wait for their timer."""
         return len(self._timers)
 
     def stuck_for(self) -> float:
-        """Return for how many seconds no key was started or ended although there is work."""
+        """Return for how many seconds no key has started or ended although there is work."""
         return 0.0 if self.idle else self._clock() - self._progress

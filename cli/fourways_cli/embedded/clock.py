@@ -1,4 +1,4 @@
-"""The host's clock, and how Kubernetes writes a moment."""
+"""The host's clock, and times in the format of Kubernetes."""
 
 from __future__ import annotations
 

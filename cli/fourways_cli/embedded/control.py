@@ -1,4 +1,4 @@
-"""How other commands talk to a running host: a line of JSON each way, on a Unix socket."""
+"""Communication with a running host: one line of JSON each way, on a Unix socket."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ Json = dict[str, Any]
 
 
 class HostNotRunning(RuntimeError):
-    """No host answers at this state folder."""
+    """No host answers for this state folder."""
 
 
 class RequestRefused(ValueError):
-    """The host cannot do what a command requests; the text is for people."""
+    """The host cannot fulfil a command's request; the text is for people."""
 
 
 def control_path(state: Path) -> Path:
     """Return the socket of the host that holds a state folder.
 
-    A socket's path may be about 100 bytes long, so of two ways to write it the shorter is used.
+    A socket's path may have at most about 100 bytes, so the shorter of two forms is used.
     """
     path = state / "control"
     return min(path.absolute(), Path(os.path.relpath(path)), key=lambda p: len(str(p)))
 
 
 def is_running(state: Path) -> bool:
-    """Return whether a host answers: one that was killed leaves its socket behind."""
+    """Return whether a host answers: a killed host leaves its socket behind."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(control_path(state)))
@@ -44,10 +44,10 @@ def is_running(state: Path) -> bool:
 
 
 def ask(state: Path, question: Json) -> Json:
-    """Send a request to the running host and return its answer, however long that takes.
+    """Send a request to the running host and return its response, without a time limit.
 
     Raises:
-        HostNotRunning: no host answers at this state folder.
+        HostNotRunning: no host answers for this state folder.
 
     """
     with socket.socket(socket.AF_UNIX) as connection:
@@ -63,13 +63,13 @@ def ask(state: Path, question: Json) -> Json:
 
 @asynccontextmanager
 async def answering(state: Path, reply: Callable[[Json], Awaitable[Json]]) -> AsyncIterator[None]:
-    """Answer `fourways run|status|predict`. ``reply`` raises RequestRefused where it must."""
+    """Answer `fourways run|status|predict`. ``reply`` raises RequestRefused to refuse."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
             line = await reader.readline()
             if not line:
-                return  # a command that only looked whether a host runs
+                return  # a command that only checked whether a host runs
             try:
                 answered = await reply(orjson.loads(line))
             except (KeyError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""The Secrets and claims that deployments need, and which of them the host can make itself.
+"""The Secrets and claims that deployments need, and those that the host can create itself.
 
-It makes a key that signs bundles, and a folder for the claim they are published to. The address
-of a database has to be given, and is requested before anything starts.
+It creates a key that signs bundles, and a folder for the claim that they are published to. The user
+must give the addresses of databases; a missing one is reported before anything starts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def check_databases(deployments: Iterable[ModelDeployment], secrets: Mapping[str
 
 
 def _databases(deployment: ModelDeployment) -> Iterator[tuple[str, str, str]]:
-    """Yield the Secret of each database, what it is used for, and the form of its address."""
+    """Yield the Secret of each database, its purpose, and the format of its address."""
     mode, batch = deployment.spec.choice().mode, deployment.spec.batch
     if features := _features(deployment):
         addresses = "postgresql://… or sqlite:///PATH"
@@ -66,7 +66,7 @@ def signing_keys(deployments: Iterable[ModelDeployment], state: Path) -> dict[st
 
 
 def make_signing_key(folder: Path) -> Path:
-    """Write a new EC key and its public key into a folder that has none; return the public one."""
+    """Write a new EC key pair to a folder that has none; return the public key's path."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 

@@ -1,4 +1,4 @@
-"""The host itself: plans the manifests, runs the planned workloads, reports their status."""
+"""The host itself: plan the manifests, run the planned workloads, report their status."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ KEPT_RUNS = 10
 
 
 class RestartNeeded(RuntimeError):
-    """Deployments changed in a way that a running host does not take up; the text says how."""
+    """Deployments changed in a way that needs a restart of the host; the text says how."""
 
 
 @dataclass(slots=True)
 class Managed:
-    """A deployment this host serves."""
+    """A deployment that this host serves."""
 
     deployment: ModelDeployment
-    """As it runs here."""
+    """The deployment as it runs here."""
 
     document: Json
-    """As in its manifest, with its status."""
+    """The document from its manifest, with its status."""
 
     wanted: tuple[Json, ...]
     cron: workloads.LocalCronJob | None
@@ -58,13 +58,13 @@ class Managed:
 
     @property
     def url(self) -> str | None:
-        """The address of its model server, as KServe would report it; None where it has none."""
+        """The address of its model server, as KServe would report it; None if it has none."""
         services = (s for s in self.servers if s.server.planned["kind"] == "InferenceService")
         return next((s.server.url for s in services), None)
 
 
 class Host:
-    """Runs what the plan says as processes under one state folder."""
+    """Runs the planned objects as processes under one state folder."""
 
     def __init__(
         self,
@@ -80,8 +80,8 @@ class Host:
     ) -> None:
         """Plan everything; nothing runs yet.
 
-        ``port`` is the first gateway's; each further namespace has the next one. ``broker`` is
-        the address of a NATS server to use instead of one of the host's own.
+        ``port`` is the port of the first gateway; each further namespace gets the next port.
+        ``broker`` is the address of a NATS server to use instead of the host's own.
 
         Raises:
             SecretNotGiven: a deployment needs a Secret that the host cannot make.
@@ -142,9 +142,9 @@ class Host:
         return planning.plan_gateway(namespace, owners, SETTINGS, Observed(addresses))
 
     async def serve(self, on_start: Callable[[], None] = lambda: None) -> None:
-        """Run until cancelled. Every process this host started has ended afterwards.
+        """Run until cancelled. On return, every process that this host started has ended.
 
-        ``on_start`` is called once nothing is in the way of the gateways.
+        ``on_start`` is called once the state folder and the ports of the gateways are free.
 
         Raises:
             HostBusy: another host holds the state folder.
@@ -153,12 +153,12 @@ class Host:
 
         """
         with held(self._state):
-            # Answers on a port that another program holds would be taken for the gateway's.
+            # Responses on a port that another program holds would be taken for the gateway's.
             for port in self._ports.values():
                 check_free(port)
             self._lay_out()
             on_start()
-            # In this order: the group waits for its tasks before broker and socket close.
+            # In this order, so that the group waits for its tasks before broker and socket close.
             async with (
                 answering(self._state, self._reply),
                 self._with_broker(),
@@ -211,7 +211,7 @@ class Host:
     async def replace(self, deployments: Sequence[ModelDeployment]) -> list[Key]:
         """Run these deployments from now on; return the keys of those that changed.
 
-        What did not change keeps running. Of what changed everything is started again, so a
+        Unchanged deployments keep running. Changed ones are restarted entirely, so a changed
         batch deployment runs once.
 
         Raises:
@@ -276,12 +276,12 @@ class Host:
                 begun.set_exception(RequestRefused(f"{key[1]} changed meanwhile: try again"))
 
         task = self._spawn(key, self._in_turn(key, jobs.run_job(cron.planned, resume), begun))
-        # In a callback: a task that is cancelled before it began runs no code of its own.
+        # In a callback, because a task that is cancelled before it begins runs none of its code.
         task.add_done_callback(refuse)
         return await begun
 
     def start_rollback(self, key: Key, run: str) -> LocalRun:
-        """Start a Job that makes answers come from an earlier run. Raises RequestRefused."""
+        """Start a Job that rolls back to an earlier run. Raises RequestRefused."""
         job = self._job(key, jobs.rollback_job(self._cron(key).planned, run))
         started = self._begin(key, job)
         self._spawn(key, self._see_through(key, started))
@@ -301,7 +301,7 @@ class Host:
         return managed.cron
 
     def _job(self, key: Key, planned: Json) -> workloads.LocalJob:
-        """Give a Job a name that no other here has."""
+        """Give a Job a name that is unique on this host."""
         number = int(self._clock().timestamp())
         taken = {run.name for run in self.managed[key].runs}
         prefix = planned["metadata"]["generateName"]
@@ -312,7 +312,7 @@ class Host:
     async def _in_turn(
         self, key: Key, planned: Json, begun: asyncio.Future[LocalRun] | None = None
     ) -> None:
-        # One run at a time, as the CronJob's concurrencyPolicy says.
+        # One run at a time, as in the CronJob's concurrencyPolicy.
         async with self.managed[key].working:
             run = self._begin(key, self._job(key, planned))
             if begun is not None and not begun.done():
@@ -334,7 +334,7 @@ class Host:
         await self._see_through(key, self._begin(key, job))
 
     async def _schedule(self, key: Key, cron: workloads.LocalCronJob) -> None:
-        """Run once at the start, so that there are predictions, then on schedule."""
+        """Run once at the start, to have predictions at once, then on schedule."""
         while not cron.suspend:
             await self._in_turn(key, jobs.run_job(cron.planned))
             due = next_time(cron.schedule, cron.time_zone, self._clock())
@@ -362,7 +362,7 @@ class Host:
         )
         status = status_of(facts, (), managed.deployment)
         if "address" in status:
-            # In a cluster a backend uses the Service's name instead.
+            # In a cluster, a backend uses the Service's name instead.
             _, _, path = status["address"].partition(".svc/")
             status["address"] = f"{gateway.server.url}/{path}"
         managed.document = {**managed.document, "status": status}

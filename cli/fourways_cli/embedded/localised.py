@@ -6,7 +6,7 @@ from fourways_api import ModelDeployment, Streaming
 
 
 def localised(deployment: ModelDeployment, nats: str | None) -> ModelDeployment:
-    """Return the deployment to plan here.
+    """Return the deployment to plan on this host.
 
     ``nats`` is the address of a NATS server that replaces the manifest's; None leaves sources
     unchanged.

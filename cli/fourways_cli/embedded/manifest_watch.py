@@ -1,4 +1,4 @@
-"""Notices that manifests were edited, by looking at their files now and then."""
+"""Detect edits of manifests by polling their files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Stamp = tuple[int, int, int]
 
 
 async def edits(files: Iterable[Path], poll_seconds: float = POLL_SECONDS) -> AsyncIterator[None]:
-    """Yield each time a file was edited, once all stay as they are for a poll.
+    """Yield after each edit of a file, once all files are unchanged for one poll.
 
-    An editor may write a file in several steps, and may put a new file in its place.
+    An editor may write a file in several steps, or replace it by a new one.
     """
     watched = list(files)
     known = seen = _stamps(watched)

@@ -1,8 +1,8 @@
 """Ports of this machine: whether one is free, and whether a worker listens on its own.
 
-That something answers on a port proves nothing about who answers: another project's host can hold
-it. A worker writes a line to its log when it has bound its port, and no other process can bind it
-from then on; so a host looks for that line before it believes an answer.
+A response on a port does not prove which process sent it: another project's host may hold the
+port. A worker writes a log line when it has bound its port, and from then on no other process can
+bind it. So a host waits for that line before it trusts a response.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ HOST = "127.0.0.1"
 MAX_PORT = 65_535
 
 _LISTENING = frozenset({"listening", "serving"})
-"""Messages of the log line a worker writes once its port is bound."""
+"""Messages of the log line that a worker writes once its port is bound."""
 
 _READ_BYTES = 1 << 20
 
 
 class PortUnavailable(RuntimeError):
-    """A port is in use, or is none; the text says what to do."""
+    """A port is in use or invalid; the text says what to do."""
 
 
 def check_free(port: int) -> None:
-    """Check that a port of loopback can be bound. Raises PortUnavailable."""
+    """Check that a port on loopback can be bound. Raises PortUnavailable."""
     if port > MAX_PORT:
         raise PortUnavailable(
             f"there is no port {port}: each namespace has a gateway on a port of its own, from "
             "--port on; choose a lower --port"
         )
     with socket.socket() as probe:
-        # As servers do, so that connections that ended just now are not in the way.
+        # As servers do, so that recently closed connections do not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -45,14 +45,14 @@ def check_free(port: int) -> None:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nothing listens on now."""
+    """Return a port on loopback that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 class ListeningLog:
-    """A worker's log from now on, read for the line that says that its port is bound."""
+    """Reads a worker's log from now on for the line that says that its port is bound."""
 
     def __init__(self, log: Path, port: int) -> None:
         self._log = log
@@ -61,7 +61,7 @@ class ListeningLog:
         self.listening = False
 
     def look(self) -> bool:
-        """Read what was written since; return whether the worker listens on its port."""
+        """Read the new part of the log; return whether the worker listens on its port."""
         if not self.listening and self._log.exists():
             with self._log.open("rb") as lines:
                 lines.seek(self._read)

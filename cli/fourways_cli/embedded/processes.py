@@ -32,7 +32,7 @@ async def worker(
 async def child(
     command: Sequence[str], environment: Mapping[str, str], log: Path
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a program, its output appended to ``log``.
+    """Run a program and append its output to ``log``.
 
     Leaving the context ends the process: SIGTERM, and SIGKILL after a grace period.
     """
@@ -43,7 +43,7 @@ async def child(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            # Ctrl-C reaches the host only; it ends its children in order.
+            # Ctrl-C reaches only the host, which ends its children in order.
             start_new_session=True,
             preexec_fn=_end_with_host,
         )

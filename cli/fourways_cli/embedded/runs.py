@@ -1,7 +1,7 @@
-"""A Job on this host, a batch run or the build of bundles, described as Kubernetes would.
+"""A Job on this host (a batch run or a build of bundles), described as in Kubernetes.
 
-It is kept as a Job document and the documents of its pods, so that status is decided by the
-operator's own code, from the same facts.
+It is kept as a Job document and the documents of its pods, so that the operator's own code decides
+the status from the same facts.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class LocalRun:
         return "conditions" in self.job["status"]
 
     async def run(self) -> None:
-        """Run to the end: retried as the Job's policy says, within its deadline."""
+        """Run the Job to its end, with the retries of its policy and within its deadline."""
         try:
             async with asyncio.timeout(self._job.deadline_seconds):
                 kind, reason = await self._workers()

@@ -1,7 +1,7 @@
-"""A long-running worker on this host: restarted when it ends, described as Kubernetes would.
+"""A long-running worker on this host: restarted when it ends, described as in Kubernetes.
 
-Its pod is kept as a document, and so is the object it belongs to (Deployment, InferenceService),
-so that status is decided by the operator's own code, from the same facts.
+Its pod is kept as a document, and so is the object it belongs to (Deployment, InferenceService), so
+that the operator's own code decides the status from the same facts.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ ANSWER_SECONDS = 2.0
 
 
 class RunningServer:
-    """One worker, over its restarts. ``pod`` and ``owner`` describe it as the API server would.
+    """One worker, across restarts. ``pod`` and ``owner`` describe it as the API server would.
 
-    It is ready once this very process listens on its port, and answers there.
+    It is ready once its own process listens on its port and answers there.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class RunningServer:
         self._created = stamp(clock)
 
     async def keep(self) -> None:
-        """Keep it running until cancelled; its process has ended then."""
+        """Keep it running until cancelled; on return, its process has ended."""
         pause = FIRST_RESTART_SECONDS
         while True:
             began = asyncio.get_running_loop().time()
             code = await self._life()
             if asyncio.get_running_loop().time() - began > STEADY_SECONDS:
                 pause = FIRST_RESTART_SECONDS
-            # A fault of the model or the spec is still there a second later.
+            # A fault of the model or the spec does not go away within a second.
             if code in TERMINAL_EXIT_CODES:
                 pause = max(pause, POINTLESS_RESTART_SECONDS)
             await asyncio.sleep(pause)
@@ -97,15 +97,15 @@ class RunningServer:
             "finishedAt": stamp(self._clock),
         }
         self._before = {"terminated": terminated}
-        # What the kubelet says of a container that waits to be started again.
+        # The state that the kubelet reports for a container that waits for its restart.
         self._set({"waiting": {"reason": "CrashLoopBackOff"}}, ready=False)
         return code
 
     async def _watch(self, ended: asyncio.Task[int], log: ListeningLog) -> None:
-        """Probe whether it is ready, as the kubelet does, until it ends."""
+        """Probe its readiness, as the kubelet does, until it ends."""
         config = self.server.config
         while not ended.done():
-            # Before it listens itself, an answer would be another program's.
+            # Before it listens itself, a response would be another program's.
             self.listening = log.look()
             ready = self.listening and await answers(
                 config.host, config.port, self.server.ready_path
@@ -119,11 +119,11 @@ class RunningServer:
         self._now, self.ready = now, ready
         self._on_change()
 
-    # ------------------------------------------------------------ what Kubernetes would say
+    # ------------------------------------------------------------ as Kubernetes would report it
 
     @property
     def log(self) -> Path:
-        """The file it writes to."""
+        """The file that it writes to."""
         return self._state / "logs" / f"{self.server.namespace}-{self.server.name}.log"
 
     @property
@@ -206,7 +206,7 @@ async def answers(host: str, port: int, path: str) -> bool:
 
 
 def read(path: Path) -> str:
-    """Return a worker's termination message; empty where it left none."""
+    """Return a worker's termination message; empty if it left none."""
     try:
         return path.read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""The state folder: which host holds it, and where a pod's mounts and the host's own files are.
+"""The state folder: its lock, and the paths of pods' mounts and of the host's own files.
 
 ::
 
@@ -6,7 +6,7 @@
     store/uri store.db      the prediction store's address, and the store
     volumes/CLAIM           a claim: a link to a folder
     secrets/NAME            a Secret: a link to a folder with one file per key
-    bundles/CLAIM keys/NAME claims and keys that were not given, made here
+    bundles/CLAIM keys/NAME claims and keys that were not given, created here
     cache runs logs nats    models, termination messages, logs, the broker's streams
 """
 
@@ -37,7 +37,7 @@ def local_paths(state: Path) -> Paths:
 
 @contextmanager
 def held(state: Path) -> Iterator[None]:
-    """Hold a state folder for one host. Raises HostBusy."""
+    """Hold the lock of a state folder for one host. Raises HostBusy."""
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (state / "lock").open("w") as lock:
         try:
@@ -49,9 +49,9 @@ def held(state: Path) -> Iterator[None]:
 
 
 def lay_out(state: Path, volumes: Mapping[str, Path], secrets: Mapping[str, Path]) -> None:
-    """Create missing folders, and link claims and Secrets to theirs.
+    """Create missing folders, and link claims and Secrets to their folders.
 
-    What is there already is not written again: workers may be reading it.
+    Existing files are not written again: workers may be reading them.
     """
     for folder in ("logs", "runs", "store", "cache", "volumes", "secrets"):
         (state / folder).mkdir(exist_ok=True, mode=0o700)

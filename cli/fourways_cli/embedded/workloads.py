@@ -1,8 +1,8 @@
-"""From planned Kubernetes objects to local processes. Pure.
+"""Translate planned Kubernetes objects to local processes. Pure.
 
-The objects that the operator would apply are read back here, so that a laptop runs what a pod
-would run: the same program, the same arguments, the same configuration document. Only the paths
-and ports in it are this host's. CPU and memory limits are not enforced, and there is one replica.
+It reads the objects that the operator would apply, so that a laptop runs what a pod would run: the
+same program, arguments and configuration document. Only paths and ports in it are this host's. CPU
+and memory limits are not enforced, and there is one replica.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class LocalJob:
     """A Job as this host runs it. ``terminal`` exit codes are not retried."""
 
     planned: Json
-    """The object as planned; of a CronJob, the Job it would make."""
+    """The planned object; for a CronJob, the Job that it would create."""
 
     namespace: str
     name: str
     args: tuple[str, ...]
     config: RuntimeConfig
     workers: int
-    """How many workers share it; the first that succeeds ends it."""
+    """Number of workers that share it; the first that succeeds ends it."""
 
     backoff_limit: int
     """Maximum number of retries of each worker."""
@@ -53,12 +53,12 @@ class LocalJob:
     deadline_seconds: int | None
     terminal: frozenset[int]
     run: str | None
-    """The run it resumes or goes back to; None: a run of its own name."""
+    """The run that it resumes or rolls back to; None for a run with the Job's own name."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalCronJob:
-    """A CronJob as this host runs it: Jobs are made from it."""
+    """A CronJob as this host runs it: the template of Jobs."""
 
     planned: Json
     name: str
@@ -69,7 +69,7 @@ class LocalCronJob:
 
 @dataclass(frozen=True, slots=True)
 class LocalServer:
-    """A worker that runs until it is stopped, and answers on a port."""
+    """A worker that runs until it is stopped and serves on a port."""
 
     planned: Json
     namespace: str
@@ -78,7 +78,7 @@ class LocalServer:
     args: tuple[str, ...]
     config: Listening
     ready_path: str
-    """The path that says whether it is ready."""
+    """The path of its readiness endpoint."""
 
     @property
     def url(self) -> str:
@@ -92,21 +92,21 @@ def cron_jobs(objects: Sequence[Json]) -> list[LocalCronJob]:
 
 
 def jobs(objects: Sequence[Json], paths: Paths) -> list[LocalJob]:
-    """Return the Jobs among planned objects: builds of bundles."""
+    """Return the Jobs among planned objects, which build bundles."""
     return [
         _job(o, o["metadata"]["name"], EdgeConfig, paths) for o in objects if o["kind"] == "Job"
     ]
 
 
 def batch_job(planned: Json, name: str, paths: Paths) -> LocalJob:
-    """Return a Job made from a CronJob, under a name of its own."""
+    """Return a Job made from a CronJob, with its own name."""
     job = _job(planned, name, RuntimeConfig, paths)
-    # There is no KubeRay to make a cluster: the driver starts one on this machine.
+    # There is no KubeRay to create a cluster: the driver starts one on this machine.
     return replace(job, args=("batch",)) if job.args == ("attend",) else job
 
 
 def servers(objects: Sequence[Json], paths: Paths, port: Callable[[], int]) -> list[LocalServer]:
-    """Return the long-running workers among planned objects, each on a port of its own."""
+    """Return the long-running workers among planned objects, each with its own port."""
     found = []
     for planned in objects:
         if planned["kind"] == "InferenceService":
@@ -189,7 +189,7 @@ def _config(container: Json, kind: type[C]) -> C:
 
 
 def values_of(container: Json) -> dict[str, str]:
-    """Return a container's variables, with the references that the kubelet would replace."""
+    """Return a container's variables, with references replaced as the kubelet would."""
     values: dict[str, str] = {}
     for variable in container["env"]:
         if "value" in variable:

@@ -1,4 +1,4 @@
-"""The conditions of a batch deployment, by the runs of its CronJob and the gateway."""
+"""The conditions of a batch deployment, from the runs of its CronJob and the gateway."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from .common import (
 )
 
 KUBERAY_SECONDS = 30.0
-"""After so many seconds without a status, no KubeRay operator is running."""
+"""After this many seconds without a status, no KubeRay operator is running."""
 
 _SETTLING = timedelta(seconds=5)
-"""A run published so shortly before the gateway was asked may be missing in its answer."""
+"""The gateway's response may lack a run that was published this shortly before the request."""
 
 _FAILED = frozenset({"Failed", "ValidationFailed"})
 """States of a RayJob (its jobDeploymentStatus)."""
@@ -62,7 +62,7 @@ class BatchView(ModeView):
 
     @staticmethod
     def still_serves(facts: Facts, old: Status) -> bool:
-        """Tell whether the run published last is still in the store, as far as that is known."""
+        """Tell whether the last published run is still in the store, as far as is known."""
         emptied = facts.store is not None and facts.store.current is None
         return old.last_published is not None and not emptied
 
@@ -120,14 +120,14 @@ class BatchView(ModeView):
 
     @cached_property
     def last_published(self) -> RunStatus | None:
-        """The run that answers come from.
+        """The run that serves predictions.
 
-        Its Job may be deleted; what it published stays. Where the gateway was asked after the run
-        was published, its answer decides: the store may have been emptied, or restored.
+        Its Job may be deleted; what it published stays. If the gateway was queried after the run
+        was published, its response decides: the store may have been emptied or restored.
         """
         done = (r.status for r in (*self.rollbacks, *self.runs) if r.status.outcome == "Succeeded")
         known = [r for r in (*done, self.old.last_published) if r is not None]
-        # RFC 3339 in UTC sorts by time. Of two equal times, the live Job's run comes first.
+        # RFC 3339 in UTC sorts by time. Between equal times, the live Job's run comes first.
         latest = max(known, key=lambda r: r.finished_at or "", default=None)
         store = self.facts.store
         if store is None:
@@ -144,7 +144,7 @@ class BatchView(ModeView):
 
     @property
     def _missing_since(self) -> str | None:
-        """When the last status began to say that the store has no run, RFC 3339."""
+        """Since when the status has said that the store has no run, RFC 3339."""
         ready = next((c for c in self.old.conditions if c.type == "Ready"), None)
         if ready is None or ready.reason != Reason.PredictionsMissing:
             return None
@@ -152,7 +152,7 @@ class BatchView(ModeView):
 
     @property
     def predictions_missing(self) -> bool:
-        """Whether a run was published once, and the store has none now."""
+        """Whether a run was published earlier, but the store has none now."""
         if self.last_published is not None:
             return False
         before = [*self.runs, *self.rollbacks]
@@ -161,7 +161,7 @@ class BatchView(ModeView):
 
     @property
     def version(self) -> str | None:
-        """Version that made the published answers."""
+        """Version of the model that made the published predictions."""
         return self.last_published.version if self.last_published else None
 
     @property
@@ -171,7 +171,7 @@ class BatchView(ModeView):
 
     @property
     def latest_rollback_failed(self) -> RunFacts | None:
-        """The latest rollback, where it failed and no run has started since."""
+        """The latest rollback, if it failed and no run has started since."""
         move = next(iter(self.rollbacks), None)
         if move is None or move.status.outcome != "Failed":
             return None
@@ -196,13 +196,13 @@ class BatchView(ModeView):
             return run
         known = self.facts.progress.get(run.name)
         if known is None and before and (before.name, before.job) == (run.name, run.job):
-            # Until the gateway answers again; the figures carry their time.
+            # Kept until the gateway answers again; the figures carry their time.
             known = before.progress
         return run.model_copy(update={"progress": known})
 
 
 def _ended_unseen(run: RunStatus, deployment: str) -> RunStatus:
-    """Return the last run once its Job is deleted: as failed, where it was still in progress."""
+    """Return the last run after its Job was deleted: as failed if it was still in progress."""
     if run.outcome != "Running":
         return run
     message = (

@@ -1,4 +1,4 @@
-"""The view that checks are made of, their results, and the checks that several modes share."""
+"""The view that checks read, their results, and the checks that several modes share."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class ConditionResult:
 
     status: ConditionStatus
     reason: str
-    """A ``Reason``, or one that KServe, KubeRay or an image of another version gave."""
+    """A ``Reason``, or a reason from KServe, KubeRay or an image of another version."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class ModeView:
-    """The facts as the checks of a mode read them. Each mode has its own."""
+    """The facts in the form that the checks of a mode read. Each mode has its own view."""
 
     deployment: ModelDeployment
     facts: Facts
     old: Status
-    """The last status; empty where it was of another mode."""
+    """The last status; empty if it was of another mode."""
 
     def conditions(self) -> Mapping[str, ConditionChain[Any]]:
         """Return the chain of checks that decides each condition."""
@@ -51,12 +51,12 @@ class ModeView:
 
     @property
     def version(self) -> str | None:
-        """Version of the model that answers."""
+        """Version of the model that serves."""
         raise NotImplementedError
 
     @property
     def serves_spec(self) -> bool:
-        """Whether what answers is what the spec says now, and not what it said before."""
+        """Whether the version that serves is that of the current spec, not of an earlier one."""
         return True
 
     @property
@@ -81,7 +81,7 @@ class ModeView:
 
     @property
     def route(self) -> Route | None:
-        """The route that the gateway should have for it; None where the mode needs none."""
+        """The route that the gateway should have for it; None if the mode needs none."""
         return None
 
     @property
@@ -102,7 +102,7 @@ class ModeView:
 
     @property
     def gateway_failure(self) -> PodFailure | None:
-        """Why a pod of the gateway does not work, or is not created."""
+        """Why a pod of the gateway has failed, or is not created."""
         failing = next((t for t in map(server_failure_of, self.gateway_pods) if t), None)
         gateway = self.facts.gateway
         return failing or (refused_pods_of(gateway) if gateway else None)
@@ -113,7 +113,7 @@ class ModeView:
         return sorted(pods, key=lambda p: str(p["metadata"].get("creationTimestamp")), reverse=True)
 
     def is_current(self, pod: Json) -> bool:
-        """Tell whether a pod does what the spec says now, and not what it said before."""
+        """Tell whether a pod runs the current spec, not an earlier one."""
         wanted = next((o for o in self.facts.wanted if config_text(o)), None)
         if wanted is None:
             return True
@@ -123,7 +123,7 @@ class ModeView:
 
 V = TypeVar("V", bound=ModeView, contravariant=True)
 Check = Callable[[V], ConditionResult | None]
-"""Returns a result where it applies to the view, else None."""
+"""Returns a result if the check applies to the view, else None."""
 
 ConditionChain = tuple[Check[V], ...]
 """The checks of one condition: the first that returns a result decides."""
@@ -133,7 +133,7 @@ def evaluate(view: ModeView) -> dict[str, ConditionResult]:
     """Return the result of each condition's chain.
 
     Raises:
-        StopIteration: a chain's checks all returned None; each ends with one that never does.
+        StopIteration: all checks of a chain returned None; the last one must never do so.
 
     """
     return {
@@ -151,7 +151,7 @@ def constant(status: ConditionStatus, reason: Reason, message: str) -> Check[Mod
 
 
 def name_taken(view: ModeView) -> ConditionResult | None:
-    """An object of somebody else has a name that the deployment needs."""
+    """An object with a different owner has a name that the deployment needs."""
     if not view.facts.conflicts:
         return None
     names = ", ".join(view.facts.conflicts)
@@ -254,13 +254,13 @@ def gateway_rolling(view: ModeView) -> ConditionResult | None:
 
 
 def refused(view: ModeView) -> ConditionResult | None:
-    """The API server refuses an object, or lacks its kind, or a name is taken."""
+    """The API server refuses an object or lacks its kind, or a name is taken."""
     result = name_taken(view) or kind_missing(view) or apply_failed(view)
     return degraded(result)
 
 
 def gateway_degraded(view: ModeView) -> ConditionResult | None:
-    """A pod of the gateway does not work, or the API server refuses an object of it."""
+    """A pod of the gateway has failed, or the API server refuses an object of it."""
     if view.facts.gateway_fault:
         message = f"gateway: {view.facts.gateway_fault}"
         return ConditionResult("True", Reason.ApplyFailed, message)
@@ -271,7 +271,7 @@ def gateway_degraded(view: ModeView) -> ConditionResult | None:
 
 
 def degraded(result: ConditionResult | None) -> ConditionResult | None:
-    """Return a result that says why something is not Ready as one of Degraded."""
+    """Convert a result that explains why Ready is not True to one of Degraded."""
     return replace(result, status="True") if result else None
 
 

@@ -1,4 +1,4 @@
-"""The conditions of an edge deployment, by the Job that builds its bundles, and the gateway."""
+"""The conditions of an edge deployment, from the gateway and the Job that builds its bundles."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ class EdgeView(ModeView):
 
     @property
     def published(self) -> RunReport | None:
-        """The report of the build that published. Its pod may be deleted; the bundles stay."""
+        """The report of the build that published. The bundles outlive its pod."""
         report = self.build.report if self.build else None
         return report if self.outcome == "Succeeded" else None
 
     @property
     def bundles(self) -> tuple[BundleStatus, ...]:
-        """Bundles that devices are served: of this build, or of the last one that succeeded."""
+        """Bundles that devices get: of this build, or of the last one that succeeded."""
         return self.published.bundles if self.published else self.old.bundles
 
     @property
@@ -113,7 +113,7 @@ class EdgeView(ModeView):
 
 
 def _job(facts: Facts) -> Json | None:
-    """Return the Job that the spec asks for now; one of an older spec is about to be deleted."""
+    """Return the Job that the current spec asks for; one of an older spec will be deleted."""
     wanted = next((o["metadata"]["name"] for o in facts.wanted if JOB.of(o)), None)
     builds = [j for j in facts.jobs if _is_build(j) and wanted in (None, j["metadata"]["name"])]
     return max(builds, key=lambda j: str(j["metadata"].get("creationTimestamp")), default=None)
@@ -143,7 +143,7 @@ def _nothing_built(view: EdgeView) -> ConditionResult | None:
 
 
 def _gateway_unaware(view: EdgeView) -> ConditionResult | None:
-    """While another build is in progress the gateway serves what the last one published."""
+    """While another build is in progress, the gateway serves the bundles of the last one."""
     if view.outcome != "Succeeded" and any(r and r.publish for r in view.known_routes):
         return None
     return gateway_unaware(view)

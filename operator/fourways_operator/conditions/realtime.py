@@ -1,4 +1,4 @@
-"""The conditions of a real-time deployment, by its pods, the gateway, and what KServe reports."""
+"""The conditions of a real-time deployment, from its pods, the gateway and KServe's status."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .served import (
 )
 
 KSERVE_SECONDS = 30.0
-"""After so many seconds without a status, no KServe controller is running."""
+"""After this many seconds without a status, no KServe controller is running."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class RealtimeView(ServedView):
         return replicas(realtime)[0] if realtime else 1
 
     def of_service(self, condition: str) -> Json:
-        """Return a condition of the InferenceService; empty when it has none of the name."""
+        """Return the InferenceService's condition of this name; empty if it has none."""
         status = (self.service or {}).get("status") or {}
         found = (c for c in status.get("conditions") or [] if c["type"] == condition)
         return next(found, {})
@@ -130,8 +130,8 @@ def _kserve_silent(view: RealtimeView) -> ConditionResult | None:
 def _no_address(view: RealtimeView) -> ConditionResult | None:
     """KServe has not published an address yet.
 
-    It does so once a predictor pod is ready, and keeps it. Its own conditions are False while it
-    scales up or rolls out; then the pods that are ready answer at the address all the same.
+    It publishes the address once a predictor pod is ready, and keeps it. Its own conditions are
+    False while it scales up or rolls out, but ready pods answer at the address even then.
     """
     if view.url:
         return None

@@ -1,7 +1,7 @@
-"""The conditions of workloads that answer as long as they run: model servers, stream workers.
+"""The conditions of workloads that run permanently: model servers and stream workers.
 
-A new version that does not come up leaves the old one running. So Ready is decided by the pods that
-are ready, whatever their version, and Degraded by the pods of the new version.
+If a new version does not start, the old one keeps running. So the ready pods of any version decide
+Ready, and the pods of the new version decide Degraded.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class ServedView(ModeView):
 
     @cached_property
     def current(self) -> list[Json]:
-        """Its pods that do what the spec says now."""
+        """Its pods that run the current spec."""
         return [pod for pod in self.pods if self.is_current(pod)]
 
     @cached_property
     def ready(self) -> list[Json]:
-        """Its ready pods; first those that do what the spec says now."""
+        """Its ready pods; those that run the current spec come first."""
         ready = [pod for pod in self.pods if is_ready(pod)]
         return sorted(ready, key=lambda pod: pod not in self.current)
 
@@ -75,7 +75,7 @@ class ServedView(ModeView):
 
     @property
     def version(self) -> str | None:
-        """Version of the model in the pods that answer."""
+        """Version of the model in the ready pods."""
         if not self.ready:
             return None
         try:
@@ -86,18 +86,18 @@ class ServedView(ModeView):
 
     @property
     def serves_spec(self) -> bool:
-        """Whether a ready pod does what the spec says now."""
+        """Whether a ready pod runs the current spec."""
         return any(is_ready(pod) for pod in self.current)
 
     @property
     def is_rolled(self) -> bool:
-        """Whether the new version answers in enough pods, and no other version runs."""
+        """Whether enough pods of the new version are ready, and no other version runs."""
         ready = [pod for pod in self.current if is_ready(pod)]
         return len(ready) >= self.replicas and len(self.pods) == len(self.current)
 
     @cached_property
     def failure(self) -> PodFailure | None:
-        """Why the new version does not come up; None while no failure is known."""
+        """Why the new version does not start; None while no failure is known."""
         found = next((t for t in map(server_failure_of, self.current) if t), None)
         return found or self._refused_pods
 
@@ -108,7 +108,7 @@ class ServedView(ModeView):
 
 
 def no_pod_ready(view: ServedView) -> ConditionResult | None:
-    """No pod answers."""
+    """No pod is ready."""
     if view.ready:
         return None
     if view.failure:
@@ -121,7 +121,7 @@ def no_pod_ready(view: ServedView) -> ConditionResult | None:
 
 
 def answers(view: ServedView) -> ConditionResult | None:
-    """A pod answers."""
+    """A pod is ready."""
     message = f"version {view.version} answers"
     wanted = view.deployment.spec.model.version
     if view.failure and view.version != wanted:
@@ -132,7 +132,7 @@ def answers(view: ServedView) -> ConditionResult | None:
 
 
 def stuck(view: ServedView) -> ConditionResult | None:
-    """The new version does not come up, so that the rollout stops."""
+    """The new version does not start, so the rollout has stopped."""
     if not view.failure or view.is_rolled:
         return None
     message = f"the rollout has stopped: {view.failure.message}"
@@ -140,7 +140,7 @@ def stuck(view: ServedView) -> ConditionResult | None:
 
 
 def rolling(view: ServedView) -> ConditionResult | None:
-    """Pods of the new version start, or pods of the old one stop."""
+    """Pods of the new version are starting, or pods of the old one are stopping."""
     if view.is_rolled:
         return None
     ready = sum(is_ready(pod) for pod in view.current)
@@ -150,7 +150,7 @@ def rolling(view: ServedView) -> ConditionResult | None:
 
 
 def does_not_come_up(view: ServedView) -> ConditionResult | None:
-    """A pod that does what the spec says now has failed."""
+    """A pod that runs the current spec has failed."""
     if not view.failure:
         return None
     message = view.failure.message
@@ -163,12 +163,12 @@ def does_not_come_up(view: ServedView) -> ConditionResult | None:
 
 
 def served_model_unusable(view: ServedView) -> ConditionResult | None:
-    """A pod that does what the spec says now reports that the model cannot be used."""
+    """A pod that runs the current spec reports that the model cannot be used."""
     return model_unusable(view.failure)
 
 
 def model_loaded(view: ServedView) -> ConditionResult | None:
-    """A pod answers with the model, so it was fetched, though its digest was not reported."""
+    """A pod serves the model, so it was fetched, although its digest was not reported."""
     if not view.serves_spec:
         return None
     version = view.deployment.spec.model.version
@@ -176,7 +176,7 @@ def model_loaded(view: ServedView) -> ConditionResult | None:
 
 
 def nothing_serves_and_refused(view: ServedView) -> ConditionResult | None:
-    """The API server refused an object, and no earlier pod answers."""
+    """The API server refused an object, and no earlier pod is ready."""
     return None if view.ready else apply_failed(view)
 
 

@@ -1,4 +1,4 @@
-"""The conditions of a streaming deployment, by the pods of its consumers and the gateway."""
+"""The conditions of a streaming deployment, from the pods of its consumers and the gateway."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ class StreamingView(ServedView):
 
     @property
     def replicas(self) -> int:
-        """Number of consumers there should be."""
+        """Desired number of consumers."""
         streaming = self.deployment.spec.streaming
         return replicas(streaming) if streaming else 1

@@ -1,13 +1,13 @@
-"""The batch mode: a CronJob of Indexed Jobs whose workers share a run, and publish it at once.
+"""The batch mode: a CronJob of Indexed Jobs whose workers share a run and publish it atomically.
 
-Under Ray the Job's pod only waits, and the workers are those of a RayJob (:mod:`.ray`).
+Under Ray the Job's pod only waits, and the workers belong to a RayJob (:mod:`.ray`).
 
-A run is one Job, and has its name. Its workers share the rows through the ledger in the store, and
-each of them ends well only once the run is published: so the Job is done with the first that does,
-and a worker that is lost for good leaves its share to the others.
+A run is one Job and has its name. Its workers share the rows through the ledger in the store. Each
+of them succeeds only once the run is published, so the first success completes the Job, and the
+others take over the share of a worker that is lost for good.
 
-A CronJob may start two Jobs for one time, or none. Two are two runs: each is published whole, and
-answers come from the later. After none, answers stay those of the run before until the next.
+A CronJob may start two Jobs for one scheduled time, or none. Two Jobs are two runs: each is
+published as a whole, and the later one serves. After none, the previous run serves until the next.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from . import parts, ray, worker
 CONTAINER = "batch"
 
 RUN_NAME_FIELD = "metadata.labels['batch.kubernetes.io/job-name']"
-"""A run is named after its Job, so that it is the same run whichever pod tries it."""
+"""A run has the name of its Job, so that all pods of the Job work on the same run."""
 
 
 def name_of(deployment: str) -> str:
-    """Return the name of a batch deployment's CronJob and of what stands beside it."""
+    """Return the name of a batch deployment's CronJob and of its other objects."""
     return worker.name_of(deployment, "batch")
 
 
@@ -41,7 +41,7 @@ def plan(
     assert batch is not None  # noqa: S101  (Spec's rule: mode batch has its block)
     who = worker.Identity(deployment, "batch")
     uris = [*_read(deployment, batch), *_written(batch)]
-    # The store's port is the databases' too: the plan cannot see what their Secrets say.
+    # Databases must use the store's port: the plan cannot read the addresses in their Secrets.
     ports = {settings.store_port, *settings.egress_ports, *parts.ports_of(uris)}
     return (
         parts.service_account(who.meta()),
@@ -73,7 +73,7 @@ def plan_runs(
     pinned_digest: str | None,
     jobs: Sequence[Json],
 ) -> tuple[Json, ...]:
-    """Return what runs under way need beside their Jobs; ``jobs`` are those."""
+    """Return the objects that runs in progress need besides ``jobs``, their Jobs."""
     batch = deployment.spec.batch
     assert batch is not None  # noqa: S101  (Spec's rule: mode batch has its block)
     if batch.engine != "Ray":
@@ -84,7 +84,7 @@ def plan_runs(
 
 
 def later_kinds(deployment: ModelDeployment) -> tuple[Kind, ...]:
-    """Return the kinds that runs will need, and the plan does not hold."""
+    """Return the kinds that runs will need but the plan does not contain."""
     batch = deployment.spec.batch
     return (RAY_JOB,) if batch is not None and batch.engine == "Ray" else ()
 
@@ -151,7 +151,7 @@ def _job(
 
 
 def _queue(batch: Batch) -> Json:
-    # Under Ray it is the cluster that is to be admitted.
+    # Under Ray, Kueue admits the cluster instead of the Job.
     if batch.queue_name is None or batch.engine == "Ray":
         return {}
     return {parts.QUEUE_LABEL: batch.queue_name}

@@ -20,15 +20,15 @@ CONTAINER = "edge"
 BACKOFF_LIMIT = 2
 
 BUILD_SECONDS = 7200
-"""Maximum seconds of a build. Its downloads, its calls into the model and its measurements have
-limits of their own; this one ends what hangs elsewhere."""
+"""Maximum seconds of a build. Its downloads, calls into the model and measurements have their own
+limits; this one ends a build that hangs elsewhere."""
 
 COPIES = 4
-"""A build holds the model as fetched, optimised and quantised, and the bundle made of them."""
+"""A build holds the model as fetched, optimised and quantised, and the resulting bundle."""
 
 
 def name_of(deployment: str) -> str:
-    """Return the name of what stands beside an edge deployment's Jobs, and how theirs begin."""
+    """Return the name of an edge deployment's other objects, the prefix of its Jobs' names."""
     return worker.name_of(deployment, "edge")
 
 
@@ -48,7 +48,7 @@ def plan(
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": who.meta(job_name(deployment, settings)),
-            # Not part of what names the Job: another deadline is no reason to build again.
+            # Not part of the hash in the Job's name: a new deadline is no reason to build again.
             "spec": _job(deployment, edge, settings, pinned_digest, who)
             | {"activeDeadlineSeconds": BUILD_SECONDS},
         },
@@ -74,7 +74,7 @@ def route(deployment: ModelDeployment, url: str | None) -> Route | None:
 def _with_inputs(
     features: FeatureLookup | None, deployment: ModelDeployment
 ) -> FeatureLookup | None:
-    """Return the lookup with its inputs named: the gateway does not know the contract."""
+    """Return the lookup with explicit inputs: the gateway does not know the contract."""
     if features is None or features.inputs:
         return features
     names = tuple(field.name for field in deployment.spec.contract.inputs)
@@ -82,7 +82,7 @@ def _with_inputs(
 
 
 def route_ports(route: Route) -> set[int]:
-    """Return the ports the gateway reads bundles at; the feature database's is the store's."""
+    """Return the ports for reading bundles; the feature database uses the store's port."""
     return parts.ports_of([route.publish] if route.publish else [])
 
 
@@ -92,7 +92,7 @@ def route_secrets(route: Route) -> list[SecretReference | None]:
 
 
 def is_built(deployment: ModelDeployment, settings: OperatorSettings, observed: Observed) -> bool:
-    """Tell whether the bundles that the spec asks for are built."""
+    """Tell whether the bundles that the spec asks for have been built."""
     return observed.built is None or job_name(deployment, settings) in observed.built
 
 

@@ -1,7 +1,7 @@
 """The prediction plane of a namespace: one stateless gateway in front of the prediction store.
 
-Every ModelDeployment of its namespace owns it: the garbage collector deletes it with the last of
-them, even without the operator.
+All ModelDeployments of its namespace own it: the garbage collector deletes it with the last one,
+even without the operator.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ PORT = worker.PORT
 IDLE = Resources(cpu="50m", memory="128Mi")
 LIMIT = Resources(cpu="1", memory="256Mi")
 ROUTED_LIMIT = Resources(cpu="1", memory="512Mi")
-"""With routes it also holds clients of brokers, and bundles."""
+"""With routes, the gateway also holds broker clients and bundles."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayShare:
     """What one deployment contributes to its namespace's gateway.
 
-    ``secrets`` are names of Secrets, ``claims`` are ``pvc://`` URIs, both as the route needs them.
+    ``secrets`` are the names of the Secrets, and ``claims`` the ``pvc://`` URIs, that the route
+    needs.
     """
 
     route: Route
@@ -45,8 +46,8 @@ def plan(
 ) -> tuple[Json, ...]:
     """Return the gateway's objects.
 
-    ``owners`` are the namespace's live ModelDeployments, ``shares`` what they contribute, in the
-    order of their names, ``before`` the routes of the live gateway.
+    ``owners`` are the namespace's live ModelDeployments, ``shares`` their contributions in the
+    order of their names, and ``before`` the routes of the live gateway.
     """
     labels = {parts.COMPONENT_LABEL: "gateway"}
     references = sorted(
@@ -76,7 +77,7 @@ def plan(
 
 
 def address(namespace: str, name: str, mode: Mode = "batch") -> str:
-    """Return the address of predictions for backends, or of bundles for devices, in the cluster."""
+    """Return the in-cluster address of predictions for backends, or of bundles for devices."""
     path = f"bundles/{name}/" if mode == "edge" else f"v2/models/{name}/infer"
     return f"http://{parts.GATEWAY}.{namespace}.svc/{path}"
 
@@ -115,8 +116,8 @@ def _deployment(
         idle=IDLE,
         mounts=mounts.mounts,
     )
-    # It is ready as soon as it answers, even with 503 and Retry-After while the store is down:
-    # a gateway that is not in its Service could not answer that.
+    # It is ready as soon as it responds, even with 503 and Retry-After while the store is down:
+    # a gateway outside its Service could not send that response.
     container |= parts.served(PORT, ready="/v2/health/live")
     pod = parts.pod_spec(
         service_account_name=parts.GATEWAY,
@@ -124,7 +125,7 @@ def _deployment(
         volumes=mounts.volumes,
         restart_policy="Always",
     )
-    # The gateway finishes open requests: a notice, then at most twenty seconds.
+    # The gateway finishes open requests: the notice period, then at most twenty seconds.
     pod["terminationGracePeriodSeconds"] = 40
     return {
         "apiVersion": "apps/v1",

@@ -1,6 +1,6 @@
-"""The parts that every mode's objects consist of: names, labels, pods, network policies.
+"""The parts of every mode's objects: names, labels, pods, network policies.
 
-Every pod passes Pod Security ``restricted``, has no API token, a read-only root, and limits.
+Every pod satisfies Pod Security ``restricted`` and has no API token, a read-only root and limits.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ DEPLOYMENT_LABEL = "fourways.dev/deployment"
 COMPONENT_LABEL = "fourways.dev/component"
 MODE_LABEL = "fourways.dev/mode"
 ROLLBACK_LABEL = "fourways.dev/rollback"
-"""On a Job that moves answers back to an earlier run, and is no run itself."""
+"""Label of a Job that rolls back to an earlier run. It is not a run itself."""
 
 RUN_LABEL = "fourways.dev/run"
-"""On the Ray cluster's side of a run: the name of its Job."""
+"""Label of a run's Ray objects: the name of its Job."""
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-"""By which Kueue finds the Jobs it is to admit."""
+"""Label by which Kueue finds the Jobs to admit."""
 
 GATEWAY = "fourways-gateway"
 
@@ -36,13 +36,13 @@ _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[
 _MAX_NAME = 253
 
 USER = 65532
-"""The images' user: distroless' nonroot, which owns no file of the host."""
+"""The user of the images: distroless' nonroot, which owns no files on the host."""
 
 WITHOUT_DOWNTIME = {
     "type": "RollingUpdate",
     "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
 }
-"""A new pod is ready before an old one goes."""
+"""A new pod is ready before an old one is stopped."""
 
 PORTS_OF_SCHEME = {
     "http": (80,),
@@ -73,7 +73,7 @@ def controller_of(deployment: ModelDeployment) -> Json:
 
 
 def owner(name: str, uid: str) -> Json:
-    """Return a plain owner reference: garbage collected when every owner is gone."""
+    """Return a plain owner reference: the object is garbage collected after its last owner."""
     return {"apiVersion": API_VERSION, "kind": KIND, "name": name, "uid": uid}
 
 
@@ -90,7 +90,7 @@ def service_account(meta: Json) -> Json:
 def pod_spec(
     *, service_account_name: str, container: Json, volumes: list[Json], restart_policy: str
 ) -> Json:
-    """Return a pod that Pod Security ``restricted`` admits, around one container."""
+    """Return a pod with one container that Pod Security ``restricted`` admits."""
     return {
         "serviceAccountName": service_account_name,
         "automountServiceAccountToken": False,
@@ -121,8 +121,8 @@ def container(
 ) -> Json:
     """Return the container of a workload: no privileges, read-only root, always with limits.
 
-    ``resources`` is the limit, and the request too unless ``idle`` gives what an idle container
-    takes.
+    ``resources`` is the limit, and also the request unless ``idle`` gives what an idle container
+    needs.
     """
     return {
         "name": name,
@@ -141,7 +141,7 @@ def container(
 
 
 def served(port: int, *, ready: str, every: int = 2, notice_seconds: int = 3) -> Json:
-    """Return what a container that serves HTTP needs in addition: a port, probes, a notice."""
+    """Return what a container that serves HTTP also needs: a port, probes, a notice period."""
     probe = {"path": "/v2/health/live", "port": port}
     fields: Json = {
         "ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}],
@@ -149,7 +149,7 @@ def served(port: int, *, ready: str, every: int = 2, notice_seconds: int = 3) ->
         "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 5},
     }
     if notice_seconds:
-        # Endpoints still contain a pod for some time after it was told to stop.
+        # Endpoints still contain a pod for some time after it receives the signal to stop.
         fields["lifecycle"] = {"preStop": {"sleep": {"seconds": notice_seconds}}}
     return fields
 
@@ -159,27 +159,27 @@ def _amounts(resources: Resources) -> Json:
 
 
 class Mounts:
-    """Collects a pod's volumes and where its container mounts them."""
+    """Collects a pod's volumes and the mounts of its container."""
 
     def __init__(self) -> None:
         self.volumes: list[Json] = []
         self.mounts: list[Json] = []
 
     def scratch(self, name: str, path: str, size: str) -> None:
-        """Add a private writable folder that goes with the pod."""
+        """Add a private writable folder that is deleted with the pod."""
         self._add(name, {"emptyDir": {"sizeLimit": size}}, path)
 
     def store(self, settings: OperatorSettings) -> None:
         """Mount the prediction store's address.
 
-        It is optional, so that the workload can report a missing Secret; without it the pod would
-        not start.
+        The volume is optional, so that the workload can report a missing Secret; otherwise the pod
+        would not start.
         """
         source = {"secret": {"secretName": settings.store_secret, "optional": True}}
         self._add("store", source, STORE_URI_FILE.rpartition("/")[0], read_only=True)
 
     def secrets(self, names: Iterable[str]) -> None:
-        """Mount credential Secrets, one per folder. Raises ValueError for an impossible name."""
+        """Mount credential Secrets, one per folder. Raises ValueError for an invalid name."""
         unique = sorted(set(names))
         check_names(unique)
         for index, name in enumerate(unique):
@@ -190,7 +190,7 @@ class Mounts:
         """Mount the claims that ``pvc://CLAIM/PATH`` URIs name, one per folder.
 
         They are read-only, except for those that ``written`` URIs name. Raises ValueError for an
-        impossible name.
+        invalid name.
         """
         uris, written = list(uris), list(written)
         check_names((), [*uris, *written])
@@ -207,7 +207,7 @@ class Mounts:
             )
 
     def cache(self, size_mib: int) -> None:
-        """Add the private folder a model is downloaded into, and /tmp."""
+        """Add the private folder that a model is downloaded to, and /tmp."""
         self.scratch("cache", CACHE_DIR, f"{size_mib}Mi")
         self.scratch("tmp", "/tmp", "256Mi")  # noqa: S108  (the pod's own)
 
@@ -222,8 +222,8 @@ class Mounts:
 def check_names(secrets: Iterable[str], claim_uris: Iterable[str] = ()) -> None:
     """Refuse names of Secrets and claims that no API server accepts.
 
-    Validation refuses them too. It is repeated here since one such name in the gateway's pod would
-    have the API server refuse the gateway of the whole namespace.
+    Validation refuses them too. The check is repeated here because with one such name in the
+    gateway's pod the API server would refuse the gateway of the whole namespace.
 
     Raises:
         ValueError: the text names the Secret or claim.
@@ -248,16 +248,16 @@ def ports_of(uris: Iterable[str]) -> set[int]:
 def network_policy(
     meta: Json, pods: Json, *, egress_ports: Iterable[int], ingress_port: int | None = None
 ) -> Json:
-    """Return a policy that denies all but DNS, the ports named, and the one served.
+    """Return a policy that denies all but DNS, the named ports, and the served one.
 
-    Policies know addresses, not names: what a workload may reach is bounded by port, and
-    link-local addresses (cloud metadata) are always left out.
+    Policies know addresses, not names, so access is limited by port. Link-local addresses (cloud
+    metadata) are always excluded.
     """
     ports = [{"protocol": "TCP", "port": p} for p in sorted(set(egress_ports))]
     egress: list[Json] = [
         {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
     ]
-    if ports:  # a rule without ports would be one for all of them
+    if ports:  # a rule without ports would allow all ports
         blocks: list[Json] = [
             {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
             {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10"]}},
@@ -279,7 +279,7 @@ def network_policy(
 
 
 def disruption_budget(meta: Json, pods: Json) -> Json:
-    """Return a budget that lets a drained node take one pod at a time."""
+    """Return a budget that lets node drains evict one pod at a time."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",

@@ -1,8 +1,8 @@
 """The Ray side of batch: a KubeRay RayJob beside each Job in progress.
 
-A run is a Job with either engine; under Ray the Job's pod only waits for the state of the run in
+A run is a Job with either engine. Under Ray the Job's pod only waits for the state of the run in
 the store. While the Job is in progress there is a RayJob, whose cluster scores the rows and is
-deleted at the end. Neither can be changed once created: a run ends with the settings it started
+deleted at the end. Neither can be changed once created, so a run keeps the settings that it started
 with.
 """
 
@@ -25,16 +25,16 @@ ATTENDANT = Resources(cpu="250m", memory="512Mi")
 """Resources of the Job's own pod, which waits."""
 
 _HEAD, _HEAD_IDLE = Resources(cpu="1", memory="2Gi"), Resources(cpu="250m", memory="2Gi")
-"""Of the pod with Ray's own services and the driver, which holds neither model nor rows."""
+"""Resources of the pod with Ray's own services and the driver, which holds no model or rows."""
 
 _RAY_MIB = 1024
-"""What Ray takes in each worker's pod, beside the worker: its processes and its object store."""
+"""Memory of Ray itself in each worker's pod: its processes and its object store."""
 
 _OBJECT_STORE_BYTES = 100 * 2**20
-"""Only numbers of chunks go through it."""
+"""Only chunk numbers pass through it."""
 
 _RAY_VERSION = "2.60.0"
-"""KubeRay derives Ray's features from it; an image may have another version, from 2.53 on."""
+"""KubeRay derives Ray's features from it; an image may have any version from 2.53."""
 
 _AGENT_PORT, _DASHBOARD_PORT = 52365, 8265
 _KUBERAY = {"app.kubernetes.io/component": "kuberay-operator"}
@@ -51,7 +51,8 @@ def plan(
 ) -> tuple[Json, ...]:
     """Return RayJob and NetworkPolicy of each of these Jobs.
 
-    ``environment`` is the variable with the workers' configuration, ``mounts`` their volumes.
+    ``environment`` is the variable with the workers' configuration, and ``mounts`` has their
+    volumes.
     """
     mounts.scratch("ray", "/tmp/ray", "2Gi")  # noqa: S108  (the pod's own)
     who = worker.Identity(deployment, "batch")
@@ -65,7 +66,7 @@ def plan(
         objects.append(_policy(meta, labels))
         if batch.queue_name:
             meta = {**meta, "labels": {**meta["labels"], parts.QUEUE_LABEL: batch.queue_name}}
-        # As in its Job, which `fourways run --priority` may have changed.
+        # Taken from the Job, since `fourways run --priority` may have changed it.
         priority = _pod_of(job).get("priorityClassName")
         pods = _Pods(deployment, settings, who, labels, env, mounts, priority)
         objects.append(_ray_job(meta, batch, pods))
@@ -73,7 +74,7 @@ def plan(
 
 
 def run_name(job: Json) -> str:
-    """Return the run a Job works on: one that it resumes, or its own."""
+    """Return the run that a Job works on: one that it resumes, or its own."""
     containers = _pod_of(job).get("containers") or []
     values = (v for c in containers for v in c.get("env") or [] if v["name"] == RUN_VARIABLE)
     resumed = next((v.get("value") for v in values), None)
@@ -86,7 +87,7 @@ def _pod_of(job: Json) -> Json:
 
 
 def _name_of(job: str) -> str:
-    """Return the name of a Job's RayJob: the Job's own, where KubeRay takes it."""
+    """Return the name of a Job's RayJob: the Job's own if KubeRay accepts it."""
     if len(job) <= _LONGEST_NAME and job[0].isalpha() and "." not in job:
         return job
     return f"run-{hashlib.sha256(job.encode()).hexdigest()[:32]}"
@@ -108,7 +109,7 @@ def _ray_job(meta: Json, batch: Batch, pods: _Pods) -> Json:
             "activeDeadlineSeconds": batch.active_deadline_seconds,
             "rayClusterSpec": {
                 "rayVersion": _RAY_VERSION,
-                # Without a token, anybody who reaches the cluster could run code in it.
+                # Without a token, anyone with network access to the cluster could run code in it.
                 "authOptions": {"mode": "token"},
                 "headGroupSpec": {
                     "rayStartParams": {**head, **store},
@@ -130,7 +131,7 @@ def _ray_job(meta: Json, batch: Batch, pods: _Pods) -> Json:
 
 
 class _Pods:
-    """Makes the pods of one run's cluster."""
+    """Builds the pods of one run's cluster."""
 
     def __init__(
         self,
@@ -151,13 +152,13 @@ class _Pods:
         self._mounts = mounts
 
     def worker_resources(self) -> Resources:
-        """Return what a worker's pod takes: the spec's resources, and Ray's own."""
+        """Return the resources of a worker's pod: those of the spec plus Ray's own."""
         own = self.deployment.spec.resources
         mib = -(-worker_memory(own) // 2**20) + _RAY_MIB
         return Resources(cpu=own.cpu, memory=f"{mib}Mi")
 
     def template(self, name: str, resources: Resources, idle: Resources | None = None) -> Json:
-        """Return the pods of a group: KubeRay has them start Ray, not the image's program."""
+        """Return a group's pod template: KubeRay makes it start Ray, not the image's program."""
         container = parts.container(
             name=name,
             image=self.deployment.spec.image or self._settings.ray_image,
@@ -171,7 +172,7 @@ class _Pods:
         probe = {
             "httpGet": {"path": "/api/healthz", "port": _AGENT_PORT},
             "periodSeconds": 5,
-            # Ray's agent answers late on a busy node, and a pod that is stopped loses its chunk.
+            # Ray's agent responds late on a busy node, and a stopped pod loses its chunk.
             "timeoutSeconds": 10,
             "failureThreshold": 24,
         }
@@ -186,7 +187,7 @@ class _Pods:
 
 
 def _policy(meta: Json, labels: Json) -> Json:
-    """Return what a run's pods may do beyond the deployment's: talk to one another."""
+    """Return the additional policy of a run's pods: they may connect to one another."""
     run = {"podSelector": {"matchLabels": labels}}
     dashboard = [{"protocol": "TCP", "port": _DASHBOARD_PORT}]
     kuberay = {"namespaceSelector": {}, "podSelector": {"matchLabels": _KUBERAY}}

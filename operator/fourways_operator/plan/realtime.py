@@ -1,7 +1,7 @@
 """The real-time mode: a KServe InferenceService whose container is our model server.
 
-KServe (Standard mode) makes the Deployment, its Service and, where replicas may vary, its
-HorizontalPodAutoscaler. Labels of the InferenceService come to be labels of all of them.
+KServe (Standard mode) creates the Deployment, its Service and, if replicas may vary, its
+HorizontalPodAutoscaler. It copies the labels of the InferenceService to all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..facts import Json, OperatorSettings
 from . import parts, worker
 
 CONTAINER = "kserve-container"
-"""What KServe calls the container of a predictor, whatever name it is given."""
+"""KServe's name of a predictor's container, whatever name it is given."""
 
 
 def name_of(deployment: str) -> str:
@@ -23,17 +23,17 @@ def name_of(deployment: str) -> str:
 
 
 def predictor_of(deployment: str) -> str:
-    """Return the name of the Deployment and the Service that KServe makes."""
+    """Return the name of the Deployment and the Service that KServe creates."""
     return f"{name_of(deployment)}-predictor"
 
 
 def conventional_url(namespace: str, deployment: str) -> str:
-    """Return the address that KServe will give the model server, before it publishes it."""
+    """Return the address KServe will publish for the model server."""
     return f"http://{predictor_of(deployment)}.{namespace}.svc.cluster.local"
 
 
 MODEL_SERVER_PORTS = frozenset({80, worker.PORT})
-"""Of KServe's Service, and of the pods behind it: policies see both."""
+"""Ports of KServe's Service and of the pods behind it: policies see both."""
 
 
 def route(deployment: ModelDeployment, url: str | None) -> Route | None:
@@ -53,14 +53,14 @@ def route(deployment: ModelDeployment, url: str | None) -> Route | None:
 
 
 def route_ports(route: Route) -> set[int]:
-    """Return the ports the gateway connects to; the feature database's is the store's."""
+    """Return the ports the gateway connects to; the feature database uses the store's."""
     return set(MODEL_SERVER_PORTS)
 
 
 def replicas(realtime: Realtime) -> tuple[int, int]:
     """Return the minimum and maximum number of replicas.
 
-    At least one stays even with ``minReplicas: 0``: nothing would scale it up from zero.
+    The minimum is one even with ``minReplicas: 0``: nothing would scale it up from zero.
     """
     least = max(1, realtime.min_replicas)
     return least, max(least, realtime.max_replicas)
@@ -69,7 +69,7 @@ def replicas(realtime: Realtime) -> tuple[int, int]:
 def plan(
     deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
-    """Return ServiceAccount, NetworkPolicy, InferenceService and what keeps replicas apart."""
+    """Return ServiceAccount, NetworkPolicy, InferenceService and any disruption budget."""
     realtime = deployment.spec.realtime
     assert realtime is not None  # noqa: S101  (Spec's rule: mode realtime has its block)
     who = worker.Identity(deployment, "realtime")
@@ -87,7 +87,7 @@ def plan(
                 **who.meta(),
                 "annotations": {
                     "serving.kserve.io/deploymentMode": "Standard",
-                    # Without an autoscaler KServe sets the replicas itself.
+                    # Without an autoscaler, KServe sets the replicas itself.
                     "serving.kserve.io/autoscalerClass": "hpa" if most > least else "none",
                 },
             },

@@ -1,8 +1,8 @@
-"""The routes in a namespace's gateway: what they depend on, and reading them back. Pure.
+"""The routes in a namespace's gateway: what they depend on, and how to read them back. Pure.
 
-A deployment has a route when its answers are not, or not only, a batch run in the store. Routes
-are part of the gateway's pod template, so they are as old as the pod that reads them, and the
-``GatewayConfig`` in a pod is what that pod does. Each mode makes its own routes.
+A deployment has a route when its predictions do not come only from a batch run in the store. Routes
+are part of the gateway's pod template, so they never change during a pod's life, and the
+``GatewayConfig`` in a pod is what that pod uses. Each mode makes its own routes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .parts import DEPLOYMENT_LABEL
 class Observed:
     """The part of the cluster's state that routes depend on.
 
-    ``addresses``: where each real-time deployment's model server answers, once KServe says it.
-    ``built``: names of the Jobs that succeeded; None where nobody looked. ``before``: the routes
-    in the live gateway's configuration.
+    ``addresses``: the address of each real-time deployment's model server, once KServe has
+    published it. ``built``: names of the Jobs that succeeded; None if they were not observed.
+    ``before``: the routes in the live gateway's configuration.
     """
 
     addresses: Mapping[str, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ NOTHING_YET = Observed()
 def fitting(config: GatewayConfig, before: Sequence[Route]) -> GatewayConfig:
     """Return the configuration with as many of its routes as a pod's environment can hold.
 
-    Those that were there before come first, so that a newcomer never takes an old one's place.
+    Existing routes come first, so that a new route never displaces an old one.
     """
     if _size(config) <= MAX_CONFIG_BYTES:
         return config
@@ -57,7 +57,7 @@ def fitting(config: GatewayConfig, before: Sequence[Route]) -> GatewayConfig:
 
 
 def has_room(config: GatewayConfig, route: Route) -> bool:
-    """Tell whether a gateway with this configuration could take up another route."""
+    """Tell whether a gateway with this configuration has room for another route."""
     others = tuple(r for r in config.routes if r.deployment != route.deployment)
     return _size(config.model_copy(update={"routes": (*others, route)})) <= MAX_CONFIG_BYTES
 
@@ -67,17 +67,17 @@ def _size(document: GatewayConfig | Route) -> int:
 
 
 def config_of(pod: Json) -> GatewayConfig | None:
-    """Return the configuration of a gateway's pod, or of the template of one."""
+    """Return the configuration of a gateway's pod or pod template."""
     text = config_text(pod)
     try:
         return GatewayConfig.model_validate_json(text) if text else None
     except ValidationError:
-        # Written by another version or by hand: it cannot be used.
+        # Another version or a person wrote it: it cannot be used.
         return None
 
 
 def observed_of(services: Iterable[Json], jobs: Iterable[Json], gateway: Json | None) -> Observed:
-    """Return what live InferenceServices, Jobs and the live gateway say."""
+    """Return what routes depend on, from live InferenceServices, Jobs and the live gateway."""
     addresses = {}
     for service in services:
         name = service["metadata"]["labels"].get(DEPLOYMENT_LABEL, "")
@@ -90,7 +90,7 @@ def observed_of(services: Iterable[Json], jobs: Iterable[Json], gateway: Json | 
 
 
 def has_succeeded(job: Json) -> bool:
-    """Tell whether a Job has done what it was to do."""
+    """Tell whether a Job has succeeded."""
     conditions = (job.get("status") or {}).get("conditions") or []
     return any(c["type"] == "Complete" and c["status"] == "True" for c in conditions)
 

@@ -1,4 +1,4 @@
-"""The streaming mode: a Deployment of consumers, fenced from each other by the store."""
+"""The streaming mode: a Deployment of consumers that the store fences from each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONTAINER = "stream"
 
 
 def name_of(deployment: str) -> str:
-    """Return the name of a streaming deployment's Deployment and of what stands beside it."""
+    """Return the name of a streaming deployment's Deployment and of its other objects."""
     return worker.name_of(deployment, "streaming")
 
 
@@ -57,14 +57,14 @@ def route_ports(route: Route) -> set[int]:
 
 
 def route_secrets(route: Route) -> list[SecretReference | None]:
-    """Return the Secret by which the gateway logs in to the broker."""
+    """Return the Secret with which the gateway logs in to the broker."""
     return [credentials_of(route.source)] if route.source else []
 
 
 def plan(
     deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None
 ) -> tuple[Json, ...]:
-    """Return ServiceAccount, NetworkPolicy, Deployment and what keeps consumers apart."""
+    """Return ServiceAccount, NetworkPolicy, Deployment and any disruption budget."""
     streaming = deployment.spec.streaming
     assert streaming is not None  # noqa: S101  (Spec's rule: mode streaming has its block)
     who = worker.Identity(deployment, "streaming")
@@ -111,7 +111,7 @@ def _pod(
     mounts.secrets(worker.secrets(deployment, credentials_of(streaming.source)))
     mounts.claims(worker.model_uris(deployment))
     mounts.cache(deployment.spec.model.max_size_mi_b + 256)
-    # How many consumers there are is left out: scaling them must not restart those that run.
+    # The number of consumers is left out: scaling must not restart the running ones.
     one = streaming.model_copy(update={"min_replicas": 1, "max_replicas": 1})
     config = worker.config(
         StreamConfig, deployment, settings, pinned_digest, streaming=one, port=worker.PORT

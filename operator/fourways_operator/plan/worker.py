@@ -1,4 +1,4 @@
-"""What the workers of every mode have in common: names, their configuration, what they mount."""
+"""What the workers of all modes have in common: names, configuration, mounts."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ PORT = 8080
 """Port of every long-running worker, for health and metrics too."""
 
 GRACE_SECONDS = 40
-"""A notice, then at most twenty seconds to finish what is in progress."""
+"""The notice period, then at most twenty seconds to finish work in progress."""
 
 C = TypeVar("C", bound=RuntimeConfig)
 
 
 def name_of(deployment: str, mode: Mode) -> str:
-    """Return the name of a mode's main object and of what stands beside it."""
+    """Return the name of a mode's main object and of its other objects."""
     return f"{deployment}-{mode}"
 
 
@@ -48,12 +48,12 @@ class Identity:
 
     @property
     def name(self) -> str:
-        """Name of the mode's main object and of what stands beside it."""
+        """Name of the mode's main object and of its other objects."""
         return name_of(self.deployment.metadata.name, self.mode)
 
     @property
     def labels(self) -> Json:
-        """What selects the deployment's pods."""
+        """Labels that select the deployment's pods."""
         return {
             parts.DEPLOYMENT_LABEL: self.deployment.metadata.name,
             parts.MODE_LABEL: self.mode,
@@ -78,7 +78,7 @@ def config(
     pinned_digest: str | None,
     **of_mode: Any,
 ) -> C:
-    """Return a worker's configuration; ``of_mode`` are the settings that only its mode has."""
+    """Return a worker's configuration; ``of_mode`` contains the settings of its mode only."""
     spec = deployment.spec
     namespace, name = deployment.key
     return kind(
@@ -105,7 +105,7 @@ def variable(config: ApiModel) -> Json:
 
 
 def model_uris(deployment: ModelDeployment) -> list[str]:
-    """Return what every worker fetches: the model and its golden vectors."""
+    """Return the URIs that every worker fetches: the model and its golden vectors."""
     golden = deployment.spec.contract.golden_vectors
     return [deployment.spec.model.uri, *([golden.uri] if golden else [])]
 
@@ -131,7 +131,7 @@ def container(
     mounts: parts.Mounts,
     resources: Resources | None = None,
 ) -> Json:
-    """Return a worker's container: the deployment's image, and its resources unless given."""
+    """Return a worker's container: with the deployment's image and, unless given, resources."""
     return parts.container(
         name=name,
         image=deployment.spec.image or settings.runtime_image,
@@ -144,7 +144,7 @@ def container(
 
 
 def serving_pod(who: Identity, container: Json, mounts: parts.Mounts) -> Json:
-    """Return the pod of a long-running worker, with time to stop."""
+    """Return the pod of a long-running worker, with a grace period."""
     pod = parts.pod_spec(
         service_account_name=who.name,
         container=container,
@@ -157,7 +157,7 @@ def serving_pod(who: Identity, container: Json, mounts: parts.Mounts) -> Json:
 def failure_policy(container_name: str) -> Json:
     """Return a Job's policy for failed pods.
 
-    A disruption does not count as a failure; an error that a retry cannot mend ends the Job.
+    A disruption does not count as a failure; an error that no retry can fix ends the Job.
     """
     return {
         "rules": [
