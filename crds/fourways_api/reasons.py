@@ -31,7 +31,7 @@ RUNS = ("batch", "edge")
 
 
 class ReasonKind(Enum):
-    """What a reason means for whoever looks after the deployment."""
+    """What a reason means for the person who operates the deployment."""
 
     NORMAL = "normal"
     """All is well, or work goes on as it should."""

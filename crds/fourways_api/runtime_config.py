@@ -1,4 +1,4 @@
-"""What a workload is told: one JSON document in its environment.
+"""The configuration of each workload: one JSON document in its environment.
 
 It travels inside the pod template, so it is as old as the pod that reads it, a change of it
 rolls the workload, and a Job that is tried again sees what its first try saw. It names files
@@ -85,7 +85,7 @@ class Paths(ApiModel):
 
 
 class RuntimeConfig(ApiModel):
-    """What a worker is told."""
+    """Configuration of a worker."""
 
     namespace: str
     name: str
@@ -137,7 +137,7 @@ class Route(ApiModel):
 
 
 class GatewayConfig(ApiModel):
-    """What a namespace's gateway is told."""
+    """Configuration of a namespace's gateway."""
 
     namespace: str
     routes: tuple[Route, ...] = ()
@@ -148,7 +148,7 @@ class GatewayConfig(ApiModel):
     host: str = "0.0.0.0"  # noqa: S104  (a pod's own network)
     max_body_bytes: int = 16 * 2**20
     max_keys: int = 10_000
-    """Entity keys in one request at the most."""
+    """Maximum number of entity keys in one request."""
 
     store_timeout_seconds: float = 2.0
     paths: Paths = Paths()
@@ -178,7 +178,7 @@ class RunReport(ApiModel):
 
 
 class ServerConfig(RuntimeConfig):
-    """What a model server is told: which model, as every worker, and where it listens."""
+    """Configuration of a model server: the model, as for every worker, and where to listen."""
 
     port: int = 8080
     host: str = "0.0.0.0"  # noqa: S104  (a pod's own network)
@@ -188,11 +188,11 @@ class ServerConfig(RuntimeConfig):
 
     features: FeatureLookup | None = None
     max_batch_rows: Annotated[int, Field(ge=1, le=2**20)] = 1024
-    """Rows the model is given at once at the most, of one request or of several."""
+    """Maximum number of rows that the model scores at once, of one request or several."""
 
 
 class StreamConfig(RuntimeConfig):
-    """What a stream worker is told: which model, which events, and where it says how it does."""
+    """Configuration of a stream worker: the model, the events, and the port of its metrics."""
 
     streaming: Streaming
     port: int = 8080
@@ -204,6 +204,6 @@ class StreamConfig(RuntimeConfig):
 
 
 class EdgeConfig(RuntimeConfig):
-    """What the build of bundles is told."""
+    """Configuration of a bundle build."""
 
     edge: Edge
