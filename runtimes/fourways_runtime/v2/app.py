@@ -17,7 +17,7 @@ from fourways_http import HttpError, Request, Response, Router, json_response
 from fourways_runtime.metrics import exposition
 from fourways_runtime.model_watch import WATCH
 
-from .body import OFF_LOOP_BYTES
+from .body import OFF_LOOP_BYTES, is_compressed
 from .dataplane import LIVE, READY, add_routes, listed
 from .deadline import timeout_of
 from .observed import ServingMetrics
@@ -84,7 +84,7 @@ class ModelServer:
             self._require_model(request)
         if self._reader is None or self._batcher is None:
             raise HttpError(503, _LOADING, _RETRY)
-        timeout, compressed = self._said(request)
+        timeout, compressed = self._header_facts(request)
         if compressed or len(request.body) > OFF_LOOP_BYTES:
             return self._infer_heavy(request, self._reader, self._batcher, timeout)
         inference = self._reader.take(request)
@@ -94,7 +94,7 @@ class ModelServer:
         since = monotonic() - request.waited if request.waited else None
         return self._batcher.ask(inference, since, timeout)
 
-    def _said(self, request: Request) -> tuple[float | None, bool]:
+    def _header_facts(self, request: Request) -> tuple[float | None, bool]:
         """Return the client's time-out, and whether the body is compressed.
 
         The server reuses the header list of heads that it has parsed before, so most requests
@@ -102,8 +102,7 @@ class ModelServer:
         """
         headers = request.headers
         if headers is not self._headers:
-            compressed = request.header(b"content-encoding") is not None
-            self._facts = timeout_of(request), compressed
+            self._facts = timeout_of(request), is_compressed(request)
             self._headers = headers
         return self._facts
 

@@ -26,7 +26,12 @@ _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 47}
 
 def is_heavy(request: Request) -> bool:
     """Return whether reading the body would block the event loop for too long."""
-    return len(request.body) > OFF_LOOP_BYTES or request.header(b"content-encoding") is not None
+    return len(request.body) > OFF_LOOP_BYTES or is_compressed(request)
+
+
+def is_compressed(request: Request) -> bool:
+    """Tell whether the body has a content encoding."""
+    return request.header(b"content-encoding") is not None
 
 
 def split_body(request: Request, max_bytes: int) -> tuple[Any, memoryview | None, bytes]:
