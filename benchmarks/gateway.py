@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,16 +23,10 @@ import orjson
 
 from fourways_api import GatewayConfig, Paths, Route
 from fourways_api.runtime_config import CONFIG_VARIABLE, ServerConfig
+from fourways_cli.embedded.ports import free_port
 from tools.kit.models import LINEAR, linear
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

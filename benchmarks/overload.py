@@ -26,9 +26,10 @@ from onnx import TensorProto, helper
 
 from fourways_api import GatewayConfig, Paths, Route
 from fourways_api.runtime_config import ServerConfig
+from fourways_cli.embedded.ports import free_port
 from tools.kit.models import onnx_bytes
 
-from .gateway import free_port, running
+from .gateway import running
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "overload.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from benchmarks.venvs import python_of
+from fourways_cli.embedded.ports import free_port
 from tools.compiled import overlay
 
 from .work import CONTRACT
@@ -56,7 +56,7 @@ PEERS_MEASURED = (
 def commands(model: Path, scratch: Path) -> dict[str, tuple[list[str], dict[str, str], int]]:
     """Return each server's command, environment and port, by name."""
     found: dict[str, tuple[list[str], dict[str, str], int]] = {}
-    port = _free_port()
+    port = free_port()
     ours = {
         "namespace": "bench",
         "name": "model",
@@ -69,11 +69,11 @@ def commands(model: Path, scratch: Path) -> dict[str, tuple[list[str], dict[str,
     # As in the image, with the hot path compiled.
     config = {"FOURWAYS_CONFIG": json.dumps(ours), "PYTHONPATH": str(overlay())}
     found["fourways"] = [sys.executable, "-m", "fourways_runtime", "serve"], config, port
-    port = _free_port()
+    port = free_port()
     path = {"PYTHONPATH": os.pathsep.join((str(overlay()), str(ROOT)))}
     found["empty"] = [sys.executable, "-m", "benchmarks.serving.empty", str(port)], path, port
     for peer in PEERS_MEASURED:
-        port = _free_port()
+        port = free_port()
         script = str(PEERS / f"{peer.name}_server.py")
         found[peer.name] = [str(peer.python), script, str(model), str(port)], {}, port
     return found
@@ -144,9 +144,3 @@ def _memory(process: int) -> float:
     rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
     line = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
     return int(line.split()[1]) / 1000
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

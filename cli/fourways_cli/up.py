@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import re
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,12 @@ def up(
         typer.Option(help="NAME=FOLDER: a Secret, its keys as files of the folder. Repeatable."),
     ] = None,
     port: Annotated[
-        int, typer.Option(help="Port of the gateway, on loopback.", min=1, max=MAX_PORT)
+        int,
+        typer.Option(
+            help="Port of the gateway, on loopback; further namespaces get the next free ports.",
+            min=1,
+            max=MAX_PORT,
+        ),
     ] = 8080,
     broker: Annotated[
         str | None,
@@ -86,6 +92,9 @@ def up(
     except SecretNotGiven as error:
         warn(str(error))
         raise typer.Exit(INVALID) from None
+    except PortUnavailable as error:
+        warn(str(error))
+        raise typer.Exit(FAILED) from None
     try:
         asyncio.run(_until_stopped(host, files, namespace))
     except (HostBusy, NoBroker, PortUnavailable) as error:
@@ -131,8 +140,12 @@ def _introduce(host: Host) -> None:
             f"Secret {name} was not given: bundles are signed with a key made here; devices verify "
             f"with {folder / PUBLIC_KEY}"
         )
-    for namespace, gateway in host.gateways.items():
-        warn(f"gateway of namespace {namespace}: {gateway.server.url}")
+    _introduce_gateways(host, host.gateways)
+
+
+def _introduce_gateways(host: Host, namespaces: Iterable[str]) -> None:
+    for namespace in sorted(namespaces):
+        warn(f"gateway of namespace {namespace}: {host.gateways[namespace].server.url}")
 
 
 async def _take_up_edits(host: Host, files: list[Path], namespace: str | None) -> None:
@@ -146,6 +159,7 @@ async def _take_up_edits(host: Host, files: list[Path], namespace: str | None) -
         except typer.Exit:
             warn("a manifest was edited and is invalid: what runs is unchanged")
             continue
+        before = set(host.gateways)
         try:
             changed = await host.replace(deployments)
         except RestartNeeded as error:
@@ -155,6 +169,7 @@ async def _take_up_edits(host: Host, files: list[Path], namespace: str | None) -
         else:
             names = ", ".join(name for _, name in changed)
             warn(f"a manifest was edited: {f'restarted {names}' if names else 'nothing changed'}")
+            _introduce_gateways(host, set(host.gateways) - before)
 
 
 def _reread(files: list[Path], namespace: str | None) -> list[ModelDeployment]:

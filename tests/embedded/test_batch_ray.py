@@ -18,12 +18,12 @@ import pytest
 
 from fourways_api import RunReport, RuntimeConfig
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
+from fourways_cli.embedded.ports import free_port
 from fourways_runtime.errors import ModelNotLoadable, TooManyRejects, Unavailable, WorkloadError
 from fourways_runtime.io.store import PublishedRun, open_run_store
 from fourways_runtime.io.store.database import quoted, table
 from fourways_runtime.workloads import batch
 from tests.kit.batch_world import Process, World
-from tests.kit.hosts import free_port
 from tests.kit.waiting import until
 from tools.servers.postgres import Server
 

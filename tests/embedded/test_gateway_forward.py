@@ -19,7 +19,7 @@ import pytest
 
 from fourways_api import GatewayConfig, Paths, Route
 from fourways_api.runtime_config import ServerConfig
-from tests.kit.hosts import free_port
+from fourways_cli.embedded.ports import free_port
 from tests.kit.waiting import until
 from tools.kit.models import LINEAR, linear
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from fourways_cli.embedded.ports import free_port
 from fourways_runtime.model_watch import WATCH
 from fourways_runtime.v2 import app
 from tests.kit.batch_world import World
-from tests.kit.hosts import free_port
 from tests.kit.server_process import started
 from tests.kit.serving_plane import NO_TLS, configure, serving, tensor
 from tools.kit.models import onnx_bytes

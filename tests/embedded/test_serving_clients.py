@@ -14,7 +14,7 @@ from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
 
 from fourways_api.runtime_config import ServerConfig
-from tests.kit.hosts import free_port
+from fourways_cli.embedded.ports import free_port
 from tests.kit.server_process import started
 from tests.kit.serving_plane import MIXED, configure, mixed
 from tools.kit.models import LINEAR, WEIGHTS, linear

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from fourways_api.runtime_config import ServerConfig
-from tests.kit.hosts import free_port
+from fourways_cli.embedded.ports import free_port
 from tests.kit.server_process import started
 from tests.kit.serving_plane import NO_TLS, configure, tensor
 from tests.kit.waiting import until

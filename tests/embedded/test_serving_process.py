@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from fourways_api.runtime_config import ServerConfig
+from fourways_cli.embedded.ports import free_port
 from fourways_runtime.errors import GoldenMismatch, Unavailable
 from fourways_runtime.workloads.serving.loading import load_model
 from fourways_runtime.workloads.serving.shell import serve
-from tests.kit.hosts import free_port
 from tests.kit.server_process import Process, started
 from tests.kit.serving_plane import NO_TLS, configure, tensor
 from tools.kit.models import LINEAR, linear

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from fourways_api import Paths, StreamSource
+from fourways_cli.embedded.ports import free_port
 from fourways_runtime.errors import BrokerUnavailable, ConfigError, EventTooLarge, TopicNotFound
 from fourways_runtime.io.store.streams.stream import EventPosition
 from fourways_runtime.workloads.streaming import open_publisher
-from tests.kit.hosts import free_port
 from tests.kit.stream_rig import NatsServer, nats_server
 from tests.kit.waiting import until_async
 

@@ -12,7 +12,8 @@ import orjson
 import pytest
 
 from fourways_cli.embedded.control import ask
-from tests.kit.hosts import Up, await_settled, free_port, patiently
+from fourways_cli.embedded.ports import free_port
+from tests.kit.hosts import Up, await_settled, patiently
 from tests.kit.waiting import until
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES, SHOP_SECRET, ask_all, tensor
 from tools.installation import ROOT

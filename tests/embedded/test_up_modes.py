@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from fourways_cli.embedded.control import ask
+from fourways_cli.embedded.ports import free_port
 from tests.kit import parity
-from tests.kit.hosts import Up, await_settled, conditions, free_port, patiently
+from tests.kit.hosts import Up, await_settled, conditions, patiently
 from tests.kit.stream_rig import NatsServer
 from tests.kit.waiting import until
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES, SHOP_SECRET

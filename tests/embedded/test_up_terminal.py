@@ -21,7 +21,7 @@ from typing import Any, Self
 import pytest
 from onnx import TensorProto, helper
 
-from tests.kit.hosts import free_port
+from fourways_cli.embedded.ports import free_port
 from tests.kit.waiting import until
 from tools.kit.models import FLOAT, onnx_bytes
 

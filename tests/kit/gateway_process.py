@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from fourways_api import Contract, GatewayConfig, Paths
+from fourways_cli.embedded.ports import free_port
 from fourways_runtime.io.store import Run, open_run_store
 from fourways_runtime.scoring.columns import Predictions
-from tests.kit.hosts import free_port
 from tests.kit.stores import publish as publish_run
 
 CONTRACT = Contract.model_validate(

@@ -1,7 +1,6 @@
 """A `fourways up` of the test's own."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Self
 import httpx
 
 from fourways_cli.embedded.control import HostNotRunning, ask
+from fourways_cli.embedded.ports import free_port
 from tests.kit.waiting import until
 
 
@@ -33,12 +33,6 @@ def patiently(ask: Callable[[], httpx.Response], seconds: float = 30) -> httpx.R
             if time.monotonic() > deadline:
                 raise
         time.sleep(wait)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Up:

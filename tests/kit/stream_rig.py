@@ -23,8 +23,8 @@ import psycopg
 from fourways_api import RunReport
 from fourways_api.base import SKIP_RULES
 from fourways_api.runtime_config import StreamConfig
+from fourways_cli.embedded.ports import free_port
 from fourways_runtime.io.store import open_reader
-from tests.kit.hosts import free_port
 from tests.kit.serving_plane import NO_TLS
 from tests.kit.waiting import until
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ class Workers:
     async def until(self, *names: str) -> None:
         """Wait until exactly these run, and forget who was started."""
         await until_async(
-            lambda: sorted(self.running) == sorted(names), f"exactly {names} run", interval=0.005
+            lambda: sorted(self.running) == sorted(names),
+            lambda: f"exactly {names} run, and not {self.running}",
+            interval=0.005,
         )
 
     def taken(self) -> list[str]:
@@ -94,6 +97,17 @@ async def serving(
         await asyncio.gather(task, return_exceptions=True)
 
 
+@contextmanager
+def taking(port: int) -> Iterator[None]:
+    """Hold a port, unless another process holds it already."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            other.bind(("127.0.0.1", port))
+            other.listen()
+        yield
+
+
 GATEWAY = "fourways-gateway"
 
 
@@ -124,10 +138,14 @@ async def test_a_new_namespace_has_a_gateway_of_its_own(tmp_path: Path, workers:
         (before,) = host.gateways.values()
         await host.replace([churn("a"), churn("a", "team")])
         assert host.gateways["default"] is before
-        team = host.gateways["team"].server.config.port
-        assert team == before.server.config.port + 1
+        first, team = before.server.config.port, host.gateways["team"].server.config.port
+        assert team > first
         await host.replace([churn("a")])
         assert list(host.gateways) == ["default"]
+        await host.replace([churn("a"), churn("a", "team"), churn("a", "other")])
+        ports = {name: gateway.server.config.port for name, gateway in host.gateways.items()}
+        assert ports["team"] == team
+        assert ports["other"] > team
 
 
 async def test_new_streams_need_a_restart_and_change_nothing(
@@ -183,6 +201,21 @@ async def test_a_taken_port_ends_the_host_before_anything_starts(
     assert introduced == []
 
 
+async def test_a_further_gateway_gets_a_port_that_is_free(tmp_path: Path, workers: Workers) -> None:
+    first = free_port()
+    with taking(first + 1):
+        async with serving(tmp_path, churn("a"), churn("a", "team"), port=first) as host:
+            await workers.until("a-batch", "a-batch", GATEWAY, f"team-{GATEWAY}")
+            team = host.gateways["team"].server.config.port
+            assert host.gateways["default"].server.config.port == first
+            assert team > first + 1
+            await host.replace([churn("a")])
+            # While its namespace has no deployment, another program takes its port.
+            with taking(team):
+                await host.replace([churn("a"), churn("a", "team")])
+                assert host.gateways["team"].server.config.port > team
+
+
 async def test_another_program_s_answers_do_not_make_a_worker_ready(
     tmp_path: Path, workers: Workers
 ) -> None:
@@ -194,10 +227,10 @@ async def test_another_program_s_answers_do_not_make_a_worker_ready(
         writer.close()
 
     async with serving(tmp_path, churn("a")) as host:
+        await workers.until("a-batch", GATEWAY)
         (gateway,) = host.gateways.values()
         other = await asyncio.start_server(answer, "127.0.0.1", gateway.server.config.port)
         async with other:
-            await workers.until("a-batch", GATEWAY)
             assert await servers.answers("127.0.0.1", gateway.server.config.port, "/")
             with pytest.raises(AssertionError):
                 await until_async(lambda: gateway.ready, "ready", seconds=0.3)

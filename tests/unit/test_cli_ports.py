@@ -6,15 +6,25 @@ import asyncio
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
+from fourways_cli.embedded import ports
 from fourways_cli.embedded.broker import Broker
 from fourways_cli.embedded.manifest_watch import edits
-from fourways_cli.embedded.ports import HOST, ListeningLog, PortUnavailable, check_free, free_port
+from fourways_cli.embedded.ports import (
+    HOST,
+    GatewayPorts,
+    ListeningLog,
+    PortUnavailable,
+    check_free,
+    free_port,
+)
 
 SECONDS = 10.0
 
@@ -46,9 +56,52 @@ def test_a_free_port_is_free_also_after_it_was_used() -> None:
                 connection.close()
 
 
-def test_there_is_no_port_beyond_the_last() -> None:
-    with pytest.raises(PortUnavailable, match="choose a lower --port"):
-        check_free(65_536)
+def test_no_outgoing_connection_takes_a_free_port() -> None:
+    low, high = map(int, ports.OUTGOING.read_text().split())
+    chosen = [free_port() for _ in range(100)]
+    assert not [port for port in chosen if low <= port <= high]
+    assert len(set(chosen)) == 100
+
+
+@pytest.mark.parametrize(
+    ("outgoing", "lowest"),
+    [("10000\t60999\n", 61_000), ("1024\t65535\n", 10_000), ("nonsense", 10_000), (None, 10_000)],
+)
+def test_any_range_of_outgoing_ports_leaves_free_ones(
+    outgoing: str | None, lowest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "range"
+    if outgoing is not None:
+        file.write_text(outgoing)
+    monkeypatch.setattr(ports, "OUTGOING", file)
+    assert min(free_port() for _ in range(20)) >= lowest
+
+
+def test_two_processes_choose_different_ports() -> None:
+    """Also if both seed the generator with the same number, as test runners do."""
+    code = (
+        "import random; random.seed(0); from fourways_cli.embedded.ports import free_port;"
+        "print(*(free_port() for _ in range(3)))"
+    )
+    said = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(2)]
+    assert not set(said[0].split()) & set(said[1].split())
+
+
+def test_only_the_first_gateway_needs_its_port(taken: int) -> None:
+    with pytest.raises(PortUnavailable, match=f"port {taken} .* another with --port"):
+        GatewayPorts(taken).assign(["a"])
+    gateways = GatewayPorts(taken - 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ports, "check_free", lambda port: None)
+        gateways.assign(["a", "b"])
+    assert gateways["a"] == taken - 1
+    assert gateways["b"] > taken
+
+
+def test_there_is_no_port_beyond_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "check_free", lambda port: None)
+    with pytest.raises(PortUnavailable, match=r"namespace b .* choose a lower --port"):
+        GatewayPorts(65_535).assign(["a", "b"])
 
 
 # ---------------------------------------------------------------- who listens

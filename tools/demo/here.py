@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fourways_cli.embedded.control import HostNotRunning, ask
+from fourways_cli.embedded.ports import free_port
 
 from .device import Device
 from .questions import (
@@ -41,7 +41,7 @@ def main() -> int:
     subprocess.run([sys.executable, EXAMPLES / "prepare.py"], check=True)
     shutil.rmtree(STATE, ignore_errors=True)
     device = Device(STATE / "device", SIGNING_KEY / "public-key.pem")
-    with _host(_free_port()) as url:
+    with _host(free_port()) as url:
         if url is None:
             return 1
         answers = [ask_batch(url), ask_realtime(url), ask_stream(url)]
@@ -95,12 +95,6 @@ def _is_final(conditions: Json) -> bool:
         conditions["Degraded"]["status"] == "True"
         and conditions["Degraded"]["reason"] not in ("WaitingForGateway", "StoreUnavailable")
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

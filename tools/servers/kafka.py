@@ -7,7 +7,6 @@ any number of brokers can run side by side.
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fourways_cli.embedded.ports import free_port
 from tools.cluster import kafka as broker
 from tools.cluster.errors import ClusterError
 
@@ -41,7 +41,7 @@ class Kafka:
             f"{self._files}/lib/*",
         ]
         self._process: subprocess.Popen[bytes] | None = None
-        port, controller = _free_ports(2)
+        port, controller = free_port(), free_port()
         self.bootstrap = f"127.0.0.1:{port}"
         self._settings = folder / "server.properties"
         self._settings.write_text(
@@ -155,14 +155,3 @@ def running(*, heap_mb: int = 256) -> Iterator[Kafka]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

@@ -22,6 +22,7 @@ from typing import Any, Protocol, Self
 import psycopg
 
 from fourways_api.runtime_config import CONFIG_VARIABLE
+from fourways_cli.embedded.ports import free_port
 from tools.servers.kafka import Kafka
 from tools.servers.kafka import running as running_kafka
 from tools.servers.postgres import Server
@@ -87,9 +88,7 @@ class NatsBroker:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
         self._do(self._make)
@@ -332,9 +331,6 @@ class StreamRig:
         (self._folder / "torture_code.py").write_text(_MODEL)
         (self._folder / "model").write_text("none")
         (self._folder / "uri").write_text(self.line.uri(self.store))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
         return {
             "namespace": "torture",
             "name": "stream",
@@ -349,7 +345,7 @@ class StreamRig:
                 "source": self.broker.source(),
                 "microBatch": {"maxEvents": 64, "maxDelay": "5ms"},
             },
-            "port": port,
+            "port": free_port(),
             "host": "127.0.0.1",
             "paths": {
                 "storeUriFile": f"{self._folder}/uri",

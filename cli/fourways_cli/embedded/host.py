@@ -23,7 +23,7 @@ from .broker import Broker, streams_of
 from .clock import Clock, now
 from .control import RequestRefused, answering
 from .localised import localised
-from .ports import check_free, free_port
+from .ports import GatewayPorts, free_port
 from .runs import LocalRun
 from .servers import RunningServer
 from .state import held, lay_out, local_paths
@@ -80,7 +80,8 @@ class Host:
     ) -> None:
         """Plan everything; nothing runs yet.
 
-        ``port`` is the port of the first gateway; each further namespace gets the next port.
+        ``port`` is the port of the first namespace's gateway; each other namespace gets the next
+        free port above it.
         ``broker`` is the address of a NATS server to use instead of the host's own.
 
         Raises:
@@ -101,10 +102,9 @@ class Host:
         self._broker = Broker(state, self._streams) if self._streams and broker is None else None
         self._nats = self._broker.servers if self._broker else broker
         self.managed = {d.key: self._manage(d) for d in deployments}
-        self._ports = {
-            namespace: port + index for index, namespace in enumerate(self._namespaces())
-        }
-        self.gateways = {n: self._gateway(n) for n in self._ports}
+        self._ports = GatewayPorts(port)
+        self.gateways: dict[str, RunningServer] = {}
+        """By namespace, from `on_start` on."""
 
     def _keys_to_make(self, deployments: Iterable[ModelDeployment]) -> dict[str, Path]:
         wanted = given.signing_keys(deployments, self._state)
@@ -144,18 +144,18 @@ class Host:
     async def serve(self, on_start: Callable[[], None] = lambda: None) -> None:
         """Run until cancelled. On return, every process that this host started has ended.
 
-        ``on_start`` is called once the state folder and the ports of the gateways are free.
+        ``on_start`` is called once the state folder is this host's and its gateways have ports.
 
         Raises:
             HostBusy: another host holds the state folder.
-            PortUnavailable: the port of a gateway is in use.
+            PortUnavailable: the port of the first gateway is in use.
             NoBroker: a NATS server is needed, and there is none.
 
         """
         with held(self._state):
             # Responses on a port that another program holds would be taken for the gateway's.
-            for port in self._ports.values():
-                check_free(port)
+            self._ports.assign(self._namespaces())
+            self.gateways = {n: self._gateway(n) for n in self._namespaces()}
             self._lay_out()
             on_start()
             # In this order, so that the group waits for its tasks before broker and socket close.
@@ -216,7 +216,7 @@ class Host:
 
         Raises:
             SecretNotGiven: a deployment needs a Secret that the host cannot make.
-            PortUnavailable: the port of a new namespace's gateway is in use.
+            PortUnavailable: no port is free for the gateway of a new namespace.
             RestartNeeded: the NATS streams of the host's own broker changed.
 
         """
@@ -246,10 +246,7 @@ class Host:
             raise RestartNeeded("the host was still starting")
         if (self._broker or self._nats is None) and streams_of(deployments) != self._streams:
             raise RestartNeeded("the NATS streams changed")
-        for namespace in sorted({d.key[0] for d in deployments} - set(self._ports)):
-            port = max(self._ports.values()) + 1
-            check_free(port)
-            self._ports[namespace] = port
+        self._ports.assign(sorted({d.key[0] for d in deployments} - set(self.gateways)))
 
     def _runs_as(self, key: Key, deployment: ModelDeployment) -> bool:
         managed = self.managed.get(key)

@@ -1,4 +1,8 @@
-"""Ports of this machine: whether one is free, and whether a worker listens on its own.
+"""Ports of this machine: which one to use, and whether a worker listens on its own.
+
+A port for a worker is chosen before the worker binds it. It is chosen at random outside the range
+from which the kernel takes the ports of outgoing connections, so that neither a connection nor
+another process that chooses in the same way is likely to take it in between.
 
 A response on a port does not prove which process sent it: another project's host may hold the
 port. A worker writes a log line when it has bound its port, and from then on no other process can
@@ -7,13 +11,27 @@ bind it. So a host waits for that line before it trusts a response.
 
 from __future__ import annotations
 
+import random
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import orjson
 
 HOST = "127.0.0.1"
 MAX_PORT = 65_535
+
+OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""Where Linux says from which ports outgoing connections get theirs: the lowest and the highest."""
+
+_OUTGOING_ELSEWHERE = (49_152, MAX_PORT)
+"""The range that IANA reserves for it, which other systems use."""
+
+_LOWEST = 10_000
+"""Below this are the default ports of many servers."""
+
+_FEW = 1_000
+"""With fewer ports outside the range, ports inside it are used too."""
 
 _LISTENING = frozenset({"listening", "serving"})
 """Messages of the log line that a worker writes once its port is bound."""
@@ -27,28 +45,99 @@ class PortUnavailable(RuntimeError):
 
 def check_free(port: int) -> None:
     """Check that a port on loopback can be bound. Raises PortUnavailable."""
-    if port > MAX_PORT:
+    try:
+        _bind(port)
+    except OSError as error:
         raise PortUnavailable(
-            f"there is no port {port}: each namespace has a gateway on a port of its own, from "
-            "--port on; choose a lower --port"
-        )
-    with socket.socket() as probe:
-        # As servers do, so that recently closed connections do not block the port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise PortUnavailable(
-                f"port {port} of {HOST} cannot be used ({error.strerror}): "
-                "another program may listen on it; choose another with --port"
-            ) from None
+            f"port {port} of {HOST} cannot be used ({error.strerror}): "
+            "another program may listen on it; choose another with --port"
+        ) from None
+
+
+_chosen: set[int] = set()
+"""What `free_port` has returned in this process: a worker may be about to bind it."""
 
 
 def free_port() -> int:
-    """Return a port on loopback that nothing listens on now."""
+    """Return a port on loopback that nothing listens on, and a different one at each call."""
+    for port in _candidates():
+        if port not in _chosen and _is_free(port):
+            _chosen.add(port)
+            return port
+    raise PortUnavailable(f"no port from {_LOWEST} to {MAX_PORT} of {HOST} is free")
+
+
+class GatewayPorts:
+    """The ports of the gateways of a host: one for each namespace, from --port on."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+        self._ports: dict[str, int] = {}
+
+    def __getitem__(self, namespace: str) -> int:
+        return self._ports[namespace]
+
+    def assign(self, namespaces: Iterable[str]) -> None:
+        """Choose ports for namespaces whose gateways are about to start.
+
+        The first namespace of the host gets ``--port`` itself. Each other gets the next free port
+        above those in use, since only the first port was asked for. A namespace that had a port
+        before keeps it if it is still free.
+
+        Raises:
+            PortUnavailable: ``--port`` is in use, or no port above it is free.
+
+        """
+        for namespace in namespaces:
+            if not self._ports:
+                check_free(self._first)
+                self._ports[namespace] = self._first
+            elif namespace not in self._ports or not _is_free(self._ports[namespace]):
+                self._ports[namespace] = self._next(namespace)
+
+    def _next(self, namespace: str) -> int:
+        above = max(self._ports.values())
+        for port in range(above + 1, MAX_PORT + 1):
+            if port not in _chosen and _is_free(port):
+                return port
+        raise PortUnavailable(
+            f"the gateway of namespace {namespace} needs a port of its own, and none above {above} "
+            "is free: choose a lower --port"
+        )
+
+
+def _candidates() -> list[int]:
+    """Return the ports that a worker may get, from a random one on."""
+    low, high = _outgoing_range()
+    outside = [*range(_LOWEST, low), *range(max(_LOWEST, high + 1), MAX_PORT + 1)]
+    ports = outside if len(outside) >= _FEW else list(range(_LOWEST, MAX_PORT + 1))
+    # From the system's entropy: a test that seeds the generator would repeat another's choices.
+    start = random.SystemRandom().randrange(len(ports))
+    return ports[start:] + ports[:start]
+
+
+def _outgoing_range() -> tuple[int, int]:
+    try:
+        low, high = map(int, OUTGOING.read_text("ascii").split())
+    except (OSError, ValueError):
+        return _OUTGOING_ELSEWHERE
+    return low, high
+
+
+def _is_free(port: int) -> bool:
+    try:
+        _bind(port)
+    except OSError:
+        return False
+    return True
+
+
+def _bind(port: int) -> None:
+    """Bind a port for a moment. Raises OSError if it cannot be bound."""
     with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+        # As servers do, so that recently closed connections do not block the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((HOST, port))
 
 
 class ListeningLog:

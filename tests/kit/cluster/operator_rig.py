@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +14,7 @@ from typing import Any
 
 from kubernetes.dynamic.exceptions import NotFoundError
 
+from fourways_cli.embedded.ports import free_port
 from fourways_operator.cluster import MODEL_DEPLOYMENT, connect
 from fourways_operator.facts import Json, Kind
 from fourways_operator.kinds import KINDS
@@ -223,9 +223,7 @@ def operator(api: Api, namespace: str) -> Iterator[Process]:
 
     Its gateways have no pods, so that nothing but the operator has a say in what is written.
     """
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     popen = subprocess.Popen(
         [
             sys.executable,
