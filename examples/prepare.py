@@ -106,6 +106,7 @@ def prepare_shop(folder: Path, secrets: Path) -> None:
         _replace(script, lambda new: new.write_text(_sql_script(create, values), "utf-8"))
     secret = secrets / "shop-database"
     secret.mkdir(parents=True, exist_ok=True)
+    (secret / "fourways.dev-deployments").write_text("come-back", "utf-8")
     (secret / "uri").write_text(f"sqlite:///{database.resolve()}", "utf-8")
 
 

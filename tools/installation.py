@@ -21,6 +21,7 @@ from pathlib import Path
 
 import orjson
 
+from fourways_api.audience import DEPLOYMENTS_KEY
 from tools.cluster import gobuild, kafka, nats
 from tools.cluster.config import this_checkout
 from tools.cluster.detect import Kind, detect
@@ -159,8 +160,15 @@ class Cluster:
         """Wait for KubeRay's operator; return False if a given cluster has none."""
         return _installed("kuberay")
 
-    def give_secret(self, namespace: str, name: str, files: dict[str, str]) -> None:
-        """Create or replace a Secret; its contents appear in no command line."""
+    def give_secret(
+        self, namespace: str, name: str, files: dict[str, str], deployments: str = ""
+    ) -> None:
+        """Create or replace a Secret; its contents appear in no command line.
+
+        ``deployments`` are the names of the deployments that may use it, separated by commas.
+        """
+        if deployments:
+            files = {DEPLOYMENTS_KEY: deployments, **files}
         document = {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -169,10 +177,10 @@ class Cluster:
         }
         self.kubectl("-n", namespace, "apply", "-f", "-", stdin=orjson.dumps(document).decode())
 
-    def share_store(self, namespace: str, name: str) -> None:
+    def share_store(self, namespace: str, name: str, deployments: str) -> None:
         """Create a Secret of another name with the trial PostgreSQL's connection string."""
         uri = self.get("-n", namespace, "secret", "fourways-store")["data"]["uri"]
-        self.give_secret(namespace, name, {"uri": base64.b64decode(uri).decode()})
+        self.give_secret(namespace, name, {"uri": base64.b64decode(uri).decode()}, deployments)
 
     def sql(self, namespace: str, text: str) -> None:
         """Run SQL in the trial PostgreSQL."""

@@ -11,6 +11,7 @@ from .explain import explain
 from .plan import plan
 from .queries import predict, status
 from .runs import diff, rejects, rollback, run, runs
+from .secrets import secret
 from .terminal import say
 from .up import up
 from .validate import validate
@@ -40,6 +41,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command(epilog=EXIT_CODES)(command)
+app.add_typer(secret, name="secret", epilog=EXIT_CODES)
 
 
 def _version(wanted: bool) -> None:

@@ -25,7 +25,8 @@ class SecretReference(ApiModel):
     """A Secret in the same namespace. Workers mount it; the operator never reads it."""
 
     secret_name: ObjectName
-    """Name of the Secret."""
+    """Name of the Secret. Its keys fourways.dev-deployments and fourways.dev-hosts list who may use
+    it and where it may be sent; fourways secret create writes them."""
 
 
 class ModelReference(ApiModel):

@@ -507,6 +507,15 @@ class Reason(StrEnum):
         "Use an allowed host and scheme, or raise `spec.model.maxSizeMiB`.",
         True,
     )
+    SecretRefused = (
+        "SecretRefused",
+        STALLED,
+        ALL,
+        "A Secret does not list this deployment, or the host that it would be sent to.",
+        "The Secret's owner adds the name to its key `fourways.dev-deployments` or "
+        "`fourways.dev-hosts`; `fourways secret create` writes both.",
+        True,
+    )
     BudgetExceeded = (
         "BudgetExceeded",
         STALLED,

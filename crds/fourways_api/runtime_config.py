@@ -8,7 +8,7 @@ rolls the workload, and a Job that is tried again sees what its first try saw. I
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -82,6 +82,13 @@ class Paths(ApiModel):
     secrets_root: str = SECRETS_ROOT
     cache_dir: str = CACHE_DIR
     termination_log: str = TERMINATION_LOG
+    deployment: Annotated[str, Field(exclude=True)] = ""
+    """Deployment that Secrets are opened for. It is not written: a process takes it from the name
+    or the route in its own configuration."""
+
+    def of(self, deployment: str) -> Paths:
+        """Return the same places, with Secrets opened for this deployment."""
+        return self.model_copy(update={"deployment": deployment})
 
 
 class RuntimeConfig(ApiModel):
@@ -99,6 +106,10 @@ class RuntimeConfig(ApiModel):
     memory_bytes: Annotated[int, Field(ge=1)] = 2**30
     fetch: FetchPolicy = FetchPolicy()
     paths: Paths = Paths()
+
+    def with_own_secrets(self) -> Self:
+        """Return the configuration with paths whose Secrets are opened for its own deployment."""
+        return self.model_copy(update={"paths": self.paths.of(self.name)})
 
 
 class Route(ApiModel):

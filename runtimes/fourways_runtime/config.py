@@ -61,8 +61,11 @@ def _read(kind: type[T], environment: Mapping[str, str]) -> T:
     if not text:
         raise ConfigError(f"{CONFIG_VARIABLE} is not set")
     try:
-        return kind.model_validate_json(text, context=SKIP_RULES)
+        config = kind.model_validate_json(text, context=SKIP_RULES)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "document"
         raise ConfigError(f"{CONFIG_VARIABLE}: {where}: {first['msg']}") from None
+    if isinstance(config, RuntimeConfig):
+        return config.with_own_secrets()
+    return config

@@ -17,6 +17,7 @@
     │   ├── TooManyRejects        more rows rejected than maxRejects allows
     │   └── CheckFailed           it differs from the last run by more than the spec allows
     ├── FetchRefused              the policy forbids it, or it is too large (exit 6, not retried)
+    │   └── SecretRefused         a Secret does not list the deployment or the host
     ├── EventTooLarge             the broker rejects events of this size    (reported to the client)
     ├── BudgetExceeded            no variant of the model fits the device   (exit 7, not retried)
     └── Unavailable               a dependency is not ready: try again      (exit 75, retried)
@@ -130,6 +131,10 @@ class FetchRefused(WorkloadError):
     """The fetch policy forbids the URI, or the body is larger than allowed."""
 
     exit_code = 6
+
+
+class SecretRefused(FetchRefused):
+    """The Secret does not list the deployment, or the host it would be sent to."""
 
 
 class EventTooLarge(WorkloadError):

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
+from fourways_api.audience import EVERY_DEPLOYMENT
 from fourways_operator.facts import Json
 from tests.kit import parity
 from tests.kit.cluster.modes_rig import (
@@ -271,7 +272,7 @@ WRONG = {
 def test_what_is_wrong_is_named(modes: Plant, wrong: str) -> None:
     document, reason, words = WRONG[wrong]
     uri = "postgresql://u:p@no-such-database:5432/shop"
-    modes.cluster.give_secret(NAMESPACE, "elsewhere", {"uri": uri})
+    modes.cluster.give_secret(NAMESPACE, "elsewhere", {"uri": uri}, EVERY_DEPLOYMENT)
     name = f"wrong-{wrong}"
     document = {**document, "metadata": {"name": name}}
     with modes.deployed(document) as timeline:

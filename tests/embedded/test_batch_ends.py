@@ -28,6 +28,7 @@ from fourways_runtime.errors import (
 from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads.batch import BatchRun, chunk_loop
 from tests.kit.batch_world import World
+from tests.kit.secret_files import secret_folder
 from tools.servers.postgres import Server
 
 pytestmark = [
@@ -61,8 +62,7 @@ class Ground:
         }
         if sink is not None:
             self.changes["batch__sink"] = sink
-        (root / "secrets" / "db").mkdir(parents=True)
-        (root / "secrets" / "db" / "uri").write_text(uri)
+        secret_folder(root / "secrets" / "db", uri=uri)
         self.rows = ROWS
         self.base = 0.0
         self.write()

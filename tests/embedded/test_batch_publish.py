@@ -15,6 +15,7 @@ from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads.batch import BatchRun, run_context
 from tests.kit.batch_world import World
 from tests.kit.counted_line import CountedLine
+from tests.kit.secret_files import secret_folder
 from tools.servers.postgres import Server
 
 pytestmark = [
@@ -39,7 +40,7 @@ class Table:
         if kind != "incremental":  # Nothing is built on a run with repeated keys.
             self.keys[GIVES_WAY] = self.keys[AGAIN]
         self.secret = folder / "secrets" / "db" / "uri"
-        self.secret.parent.mkdir(parents=True)
+        secret_folder(self.secret.parent)
         self.at(uri)
         if kind == "table":
             with psycopg.connect(uri, autocommit=True) as connection:

@@ -21,6 +21,7 @@ from fourways_runtime.io.feature_store.coalesced import CoalescedFeatures
 from fourways_runtime.io.feature_store.observed import FeatureMetrics
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import FeatureReader, Row
+from tests.kit.secret_files import secret_folder
 from tests.kit.waiting import turns, until_async
 from tools.servers.postgres import Server
 
@@ -52,8 +53,7 @@ class Database:
         self.uri = uri
         self.paths = Paths(secrets_root=str(root / "secrets"))
         self.secret = root / "secrets" / "crm" / "uri"
-        self.secret.parent.mkdir(parents=True)
-        self.secret.write_text(uri + "\n")
+        secret_folder(self.secret.parent, uri=uri + "\n")
 
     def run(self, *statements: str) -> None:
         if self.uri.startswith("sqlite"):

@@ -15,6 +15,7 @@ from kserve.protocol.infer_type import RequestedOutput
 
 from fourways_api.runtime_config import ServerConfig
 from fourways_cli.embedded.ports import free_port
+from tests.kit.secret_files import secret_folder
 from tests.kit.server_process import started
 from tests.kit.serving_plane import MIXED, configure, mixed
 from tools.kit.models import LINEAR, WEIGHTS, linear
@@ -30,9 +31,7 @@ RECORDS = np.array([[30, 0.1, 1], [31, -2, 2]], np.float32)
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of numbers that looks two inputs up; yields its HOST:PORT."""
     root = tmp_path_factory.mktemp("numbers")
-    secret = root / "secrets" / "crm"
-    secret.mkdir(parents=True)
-    (secret / "uri").write_text(f"sqlite://{root}/crm.db")
+    secret_folder(root / "secrets" / "crm", uri=f"sqlite://{root}/crm.db")
     with sqlite3.connect(root / "crm.db") as connection:
         connection.execute("CREATE TABLE people (id TEXT PRIMARY KEY, age INTEGER, spend REAL)")
         connection.execute("INSERT INTO people VALUES ('ann', 30, 2)")

@@ -13,6 +13,7 @@ import pytest
 
 from fourways_api.runtime_config import ServerConfig
 from fourways_cli.embedded.ports import free_port
+from tests.kit.secret_files import secret_folder
 from tests.kit.server_process import started
 from tests.kit.serving_plane import NO_TLS, configure, tensor
 from tests.kit.waiting import until
@@ -25,9 +26,7 @@ QUESTION = {"inputs": [tensor("id", "BYTES", ["ann"]), tensor("rate", "FP32", [1
 
 
 def configured(root: Path, uri: str, **more: Any) -> ServerConfig:
-    secret = root / "secrets" / "crm"
-    secret.mkdir(parents=True)
-    (secret / "uri").write_text(uri)
+    secret_folder(root / "secrets" / "crm", uri=uri)
     features = {
         "database": {"secretName": "crm"},
         "table": "people",

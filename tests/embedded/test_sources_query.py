@@ -13,6 +13,7 @@ from fourways_runtime.errors import ConfigError, FetchFailed, SourceError
 from fourways_runtime.io.sources import BATCH_ROWS, open_table
 from fourways_runtime.scoring.decode import Decoder
 from fourways_runtime.scoring.splits import Newer, Split
+from tests.kit.secret_files import secret_folder
 from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
@@ -34,8 +35,7 @@ SQL = "SELECT * FROM people -- all of them"
 class Rig:
     def __init__(self, uri: str, folder: Path) -> None:
         self.uri = uri
-        (folder / "db").mkdir()
-        (folder / "db" / "uri").write_text(uri)
+        secret_folder(folder / "db", uri=uri)
         self.paths = Paths(secrets_root=str(folder))
 
     def sql(self, statement: str) -> None:

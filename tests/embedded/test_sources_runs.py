@@ -17,6 +17,7 @@ from fourways_runtime.io.sources import parquet_table
 from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads import batch
 from tests.kit.batch_world import World
+from tests.kit.secret_files import secret_folder
 from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
@@ -30,9 +31,7 @@ IDS = [f"c{n}" for n in range(COUNT)]
 def world(tmp_path: Path, postgres: Server) -> World:
     uri = postgres.database()
     made = World(tmp_path, uri, "ns")
-    secret = tmp_path / "secrets" / "db"
-    secret.mkdir(parents=True)
-    (secret / "uri").write_text(uri)
+    secret_folder(tmp_path / "secrets" / "db", uri=uri)
     return made
 
 

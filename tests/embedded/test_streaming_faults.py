@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.kit.secret_files import secret_folder
 from tests.kit.stream_rig import (
     PATIENCE,
     NatsServer,
@@ -332,8 +333,7 @@ def test_a_stream_that_deletes_events_on_delivery_is_refused(
 def test_a_rotated_password_of_nats_is_read_again_and_a_refused_one_is_named(
     nats: NatsServer, lite: str, tmp_path: Path
 ) -> None:
-    secret = tmp_path / "secrets" / "broker"
-    secret.mkdir(parents=True)
+    secret = secret_folder(tmp_path / "secrets" / "broker")
     (secret / "username").write_text("fourways")
     (secret / "password").write_text("first")
     nats.stop()

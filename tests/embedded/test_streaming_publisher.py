@@ -14,6 +14,7 @@ from fourways_cli.embedded.ports import free_port
 from fourways_runtime.errors import BrokerUnavailable, ConfigError, EventTooLarge, TopicNotFound
 from fourways_runtime.io.store.streams.stream import EventPosition
 from fourways_runtime.workloads.streaming import open_publisher
+from tests.kit.secret_files import secret_folder
 from tests.kit.stream_rig import NatsServer, nats_server
 from tests.kit.waiting import until_async
 
@@ -138,7 +139,7 @@ async def test_events_for_a_mirror_go_to_its_origin(server: NatsServer) -> None:
 
 
 async def test_a_secret_may_not_name_what_it_likes(tmp_path: Path) -> None:
-    (tmp_path / "broker").mkdir()
+    secret_folder(tmp_path / "broker", "*", "a")
     (tmp_path / "broker" / "plugin.library.paths").write_text("/tmp/evil.so")
     for told in (
         {"kafka": {"bootstrapServers": "a:1", "topic": "t"}},

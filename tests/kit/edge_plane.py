@@ -13,6 +13,7 @@ import onnxruntime
 from onnx import helper
 
 from fourways_api.runtime_config import EdgeConfig
+from tests.kit.secret_files import secret_folder
 from tools.kit.models import FLOAT, LINEAR, linear, onnx_bytes
 
 WIDE = 64
@@ -110,8 +111,7 @@ def edge_config(
     (data / "model.onnx").write_bytes(raw if raw is not None else linear())
     vectors = linear_golden() if golden is None else golden
     (data / "golden.jsonl").write_text("".join(json.dumps(it) + "\n" for it in vectors))
-    secret = root / "secrets" / "device-key"
-    secret.mkdir(parents=True, exist_ok=True)
+    secret = secret_folder(root / "secrets" / "device-key")
     (secret / "signing-key.pem").write_bytes(key_pair()[0])
     contract = {
         **(schema or LINEAR),

@@ -23,6 +23,7 @@ from tests.kit.fetch_servers import (
     status,
     whole,
 )
+from tests.kit.secret_files import secret_folder
 
 BODY = bytes(range(256)) * 2000
 
@@ -118,10 +119,7 @@ def get(uri: str, into: Path, digest: str | None = DIGEST, **settings: Any) -> F
 
 
 def secret(folder: Path, **values: str) -> Path:
-    folder.mkdir()
-    for key, value in values.items():
-        (folder / key).write_text(value)
-    return folder
+    return secret_folder(folder, **values)
 
 
 def names(folder: Path) -> list[str]:

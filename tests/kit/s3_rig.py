@@ -10,6 +10,8 @@ from typing import Any
 import boto3
 from moto.server import ThreadedMotoServer
 
+from tests.kit.secret_files import secret_folder
+
 KEY, SECRET, REGION = "key", "secret", "us-east-1"
 
 
@@ -40,7 +42,7 @@ def s3_client(endpoint: str) -> Any:
 
 def s3_secret(folder: Path, endpoint: str) -> Path:
     """Write the Secret's files, one a key, as Kubernetes mounts them."""
-    folder.mkdir(parents=True, exist_ok=True)
+    secret_folder(folder)
     values = {
         "access-key-id": KEY,
         "secret-access-key": SECRET,

@@ -16,6 +16,7 @@ from fourways_api.modes import Sink as SinkSpec
 from fourways_runtime.io.sinks import open_sink
 from fourways_runtime.io.sinks.base import PredictionSink
 from fourways_runtime.scoring.columns import Predictions
+from tests.kit.secret_files import secret_folder
 
 CONTRACT = Contract.model_validate(
     {
@@ -48,8 +49,7 @@ class Rig:
         self.folder = folder / "out"
         self.database = database
         self.paths = Paths(secrets_root=str(folder / "secrets"))
-        (folder / "secrets" / "db").mkdir(parents=True)
-        (folder / "secrets" / "db" / "uri").write_text(database)
+        secret_folder(folder / "secrets" / "db", uri=database)
         if kind in ("Replace", "Upsert"):
             self.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
             self.sql(

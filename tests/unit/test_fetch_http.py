@@ -28,6 +28,7 @@ from tests.kit.fetch_servers import (
     status,
     whole,
 )
+from tests.kit.secret_files import secret_folder
 
 BODY = bytes(range(256)) * 2000
 DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
@@ -277,8 +278,7 @@ def test_the_list_of_hosts_is_exhaustive(tmp_path: Path) -> None:
 
 
 def test_credentials_are_shown_and_reread(tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.mkdir()
+    secret = secret_folder(tmp_path / "secret")
     (secret / "token").write_text("one\n")
     with serving(whole(BODY)) as server:
         get(f"{server.url}/m", tmp_path / "a", credentials=secret)

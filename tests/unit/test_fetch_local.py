@@ -24,6 +24,7 @@ from fourways_runtime.errors import (
     WorkloadError,
 )
 from fourways_runtime.io import fetch as fetching
+from tests.kit.secret_files import secret_folder
 
 BODY = b"model" * 1000
 DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
@@ -187,12 +188,12 @@ def test_time_that_runs_out_ends_a_copy(paths: Paths, tmp_path: Path) -> None:
 
 
 def test_a_secret_not_mounted_yet_is_waited_for(paths: Paths, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="credentials folder"):
+    with pytest.raises(Unavailable, match="the Secret none cannot be read"):
         get("http://127.0.0.1/m", paths, tmp_path / "cache", credentials=tmp_path / "none")
 
 
 def test_half_a_secret_is_a_mistake(paths: Paths, tmp_path: Path) -> None:
-    (tmp_path / "secret").mkdir()
+    secret_folder(tmp_path / "secret")
     (tmp_path / "secret" / "username").write_text("me")
     with pytest.raises(ConfigError, match="both username and password"):
         get("http://127.0.0.1/m", paths, tmp_path / "cache", credentials=tmp_path / "secret")

@@ -13,6 +13,7 @@ import pytest
 
 from fourways_api import EntityKey, FeatureLookup, Route, SecretReference
 from tests.kit.gateway_plane import Running, asking, running
+from tests.kit.secret_files import secret_folder
 
 BLOB = Random(7).randbytes(3_000_000)
 HEX = hashlib.sha256(BLOB).hexdigest()
@@ -174,9 +175,7 @@ async def test_extra_data_by_key(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE rooms (room INTEGER PRIMARY KEY, size REAL, name TEXT)")
         connection.execute("INSERT INTO rooms VALUES (7, 12.5, 'hall'), (8, NULL, 'attic')")
     connection.close()
-    secret = tmp_path / "secrets" / "rooms"
-    secret.mkdir(parents=True)
-    (secret / "uri").write_text(f"sqlite:///{database}")
+    secret_folder(tmp_path / "secrets" / "rooms", uri=f"sqlite:///{database}")
     lookup = FeatureLookup(
         database=SecretReference(secret_name="rooms"),
         table="rooms",

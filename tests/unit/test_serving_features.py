@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fourways_runtime.errors import ConfigError, FeaturesMismatch
+from tests.kit.secret_files import secret_folder
 from tests.kit.serving_plane import MIXED, Serving, configure, mixed, serving, tensor
 from tools.kit.models import LINEAR, linear
 
@@ -27,9 +28,7 @@ class World:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.file = root / "crm.db"
-        secret = root / "secrets" / "crm"
-        secret.mkdir(parents=True)
-        (secret / "uri").write_text(f"sqlite://{self.file}")
+        secret_folder(root / "secrets" / "crm", uri=f"sqlite://{self.file}")
         self.run("CREATE TABLE people (id TEXT PRIMARY KEY, age INTEGER, spend REAL)")
         self.run("INSERT INTO people VALUES ('a', 30, 2), ('b', 40, 4), ('none', NULL, NULL)")
         self.run("INSERT INTO people VALUES ('old', 130, 1), ('odd', 30.5, 1), ('text', 'x', 1)")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fourways_api.audience import EVERY_DEPLOYMENT
 from fourways_cli.embedded.given import PUBLIC_KEY, SIGNING_KEY, make_signing_key
 from tools import brokers
 from tools.cluster.config import this_checkout
@@ -82,10 +83,10 @@ def _give(cluster: Cluster, folder: Path) -> Path:
     cluster.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=claim("fourways-bundles", "256Mi"))
     make_signing_key(folder)
     key = (folder / SIGNING_KEY).read_text("ascii")
-    cluster.give_secret(NAMESPACE, "device-signing", {SIGNING_KEY: key})
+    cluster.give_secret(NAMESPACE, "device-signing", {SIGNING_KEY: key}, EVERY_DEPLOYMENT)
     # The shop's table is in the trial database, so its connection string is the store's.
     cluster.sql(NAMESPACE, (ARTIFACTS / "come-back" / "shop.sql").read_text("utf-8"))
-    cluster.share_store(NAMESPACE, SHOP_SECRET)
+    cluster.share_store(NAMESPACE, SHOP_SECRET, "come-back")
     return folder / PUBLIC_KEY
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pyarrow.parquet as pq
 
+from fourways_api.audience import DEPLOYMENTS_KEY, EVERY_DEPLOYMENT
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 from fourways_runtime.io.store import RunStore, open_run_store
 
@@ -39,6 +40,7 @@ class Rig:
         data.mkdir(parents=True, exist_ok=True)
         secret = folder / "secrets" / "db"
         secret.mkdir(parents=True, exist_ok=True)
+        (secret / DEPLOYMENTS_KEY).write_text(EVERY_DEPLOYMENT)
         (secret / "uri").write_text(store_uri)
         (folder / "uri").write_text(store_uri)
         (data / "model.onnx").write_bytes(model())

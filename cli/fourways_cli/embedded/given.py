@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fourways_api import FeatureLookup, ModelDeployment
+from fourways_api.audience import DEPLOYMENTS_KEY, EVERY_DEPLOYMENT
 
 SIGNING_KEY = "signing-key.pem"
 PUBLIC_KEY = "public-key.pem"
@@ -87,6 +88,8 @@ def make_signing_key(folder: Path) -> Path:
                 serialization.NoEncryption(),
             )
         )
+    # Also for a key that an earlier version made.
+    (folder / DEPLOYMENTS_KEY).write_text(EVERY_DEPLOYMENT)
     return public
 
 

@@ -7,6 +7,8 @@ from urllib.parse import unquote
 
 from fourways_runtime.errors import ConfigError
 
+from .mounted_secret import MountedSecret
+
 URI_KEY = "uri"
 """Key of the Secret."""
 
@@ -32,6 +34,22 @@ def read_secret_uri(file: Path, what: str, where: str = "") -> str:
     if not uri:
         raise ConfigError(f"the URI of {what} is empty: {where}")
     return uri
+
+
+def read_database_uri(secret: MountedSecret, what: str) -> str:
+    """Read the address of a database that a manifest names a Secret for.
+
+    The host is the one in the Secret's own address, so only the deployment must be listed.
+
+    Raises:
+        ConfigError: the Secret or its key is missing, empty or not text.
+        SecretRefused: the Secret does not list the deployment.
+
+    """
+    file = secret.folder / URI_KEY
+    if file.exists():
+        secret.for_deployment()
+    return read_secret_uri(file, what)
 
 
 def sqlite_path(uri: str, what: str) -> Path | None:

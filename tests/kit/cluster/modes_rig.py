@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from fourways_api.audience import EVERY_DEPLOYMENT
 from fourways_cli.embedded.given import PUBLIC_KEY, SIGNING_KEY, make_signing_key
 from fourways_operator.facts import Json
 from tests.kit.cluster.operator_rig import Api
@@ -98,9 +99,9 @@ class Plant:
         kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=claim(BUNDLES, "256Mi"))
         make_signing_key(self._folder)
         private = (self._folder / SIGNING_KEY).read_text("ascii")
-        self.cluster.give_secret(NAMESPACE, SIGNING, {SIGNING_KEY: private})
+        self.cluster.give_secret(NAMESPACE, SIGNING, {SIGNING_KEY: private}, EVERY_DEPLOYMENT)
         self.cluster.sql(NAMESPACE, (ARTIFACTS / "come-back" / "shop.sql").read_text("utf-8"))
-        self.cluster.share_store(NAMESPACE, SHOP_SECRET)
+        self.cluster.share_store(NAMESPACE, SHOP_SECRET, EVERY_DEPLOYMENT)
 
     def remove(self) -> None:
         """Take it all away."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -17,6 +16,9 @@ from confluent_kafka import KafkaError, KafkaException
 from fourways_api import Paths
 from fourways_api.modes import KafkaSource
 from fourways_runtime.errors import BrokerUnavailable, ConfigError, TopicNotFound
+
+from ..mounted_secret import MountedSecret
+from .login import check_listed
 
 PROPERTIES = frozenset(
     {
@@ -93,22 +95,28 @@ def settings(source: KafkaSource, paths: Paths, failure: BrokerFailure) -> dict[
         "allow.auto.create.topics": False,
     }
     if source.credentials is not None:
-        found |= read_secret(Path(paths.secrets_root) / source.credentials.secret_name)
+        found |= read_secret(MountedSecret.of(source.credentials, paths), source)
     return found
 
 
-def read_secret(folder: Path) -> dict[str, str]:
-    """Return the properties in a mounted Secret. Raises ConfigError."""
+def read_secret(secret: MountedSecret, source: KafkaSource) -> dict[str, str]:
+    """Return the properties in a mounted Secret for the brokers of a source.
+
+    Raises:
+        ConfigError: it cannot be read, or contains a property that is not allowed.
+        SecretRefused: it does not list the deployment, or one of the brokers.
+
+    """
     try:
-        files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
-        found = {file.name: file.read_text("utf-8").strip() for file in files if file.is_file()}
+        found = {key: (secret.folder / key).read_text("utf-8").strip() for key in secret.names()}
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not text"
-        raise ConfigError(f"the broker's Secret {folder.name} cannot be read: {why}") from None
+        raise ConfigError(f"the broker's Secret {secret.name} cannot be read: {why}") from None
+    check_listed(secret, source.bootstrap_servers)
     unknown = [name for name in found if name not in PROPERTIES]
     if unknown:
         raise ConfigError(
-            f"the broker's Secret {folder.name} holds {', '.join(unknown)}; it may hold "
+            f"the broker's Secret {secret.name} holds {', '.join(unknown)}; it may hold "
             f"{', '.join(sorted(PROPERTIES))}"
         )
     return found

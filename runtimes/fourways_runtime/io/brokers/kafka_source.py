@@ -12,7 +12,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import starmap
-from pathlib import Path
 from time import monotonic
 
 from confluent_kafka import (
@@ -31,6 +30,7 @@ from fourways_api.modes import KafkaSource
 from fourways_runtime.errors import BrokerUnavailable, TopicNotFound
 from fourways_runtime.retry import Outage
 
+from ..mounted_secret import MountedSecret
 from .kafka_client import (
     BrokerFailure,
     headers_of,
@@ -318,7 +318,7 @@ class KafkaEvents:
         secret = self._source.credentials
         if secret is None:
             return
-        found = read_secret(Path(self._paths.secrets_root) / secret.secret_name)
+        found = read_secret(MountedSecret.of(secret, self._paths), self._source)
         changed = {n for n in found.keys() | self._settings.keys() if n.startswith("sasl.")}
         if all(found.get(name) == self._settings.get(name) for name in changed):
             return

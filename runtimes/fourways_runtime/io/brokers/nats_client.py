@@ -30,6 +30,9 @@ from fourways_runtime.errors import (
     TopicNotFound,
 )
 
+from ..mounted_secret import MountedSecret
+from .login import check_listed
+
 KEY_HEADER = "fourways-key"
 """Header with an event's key, percent-encoded: NATS itself has no keys."""
 
@@ -167,9 +170,11 @@ def _overlap(held: list[str], read: list[str]) -> bool:
 def _credentials(source: NatsSource, paths: Paths) -> dict[str, Any]:
     if source.credentials is None:
         return {}
-    folder = Path(paths.secrets_root) / source.credentials.secret_name
+    secret = MountedSecret.of(source.credentials, paths)
+    folder = secret.folder
     try:
-        files = {file.name for file in folder.iterdir() if not file.name.startswith(".")}
+        files = set(secret.names())
+        check_listed(secret, source.servers, source.DEFAULT_PORT)
         unknown = sorted(files - _NAMES)
         if unknown:
             raise ConfigError(

@@ -8,7 +8,6 @@ queries. Read only. Errors never show a password.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -19,7 +18,8 @@ from fourways_runtime.errors import ConfigError
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import FeatureReader, Row
 
-from ..secret_uri import URI_KEY, read_secret_uri, sqlite_path
+from ..mounted_secret import MountedSecret
+from ..secret_uri import read_database_uri, sqlite_path
 from .base import WHAT, FeatureDatabase, Wanted
 from .coalesced import CoalescedFeatures
 from .observed import FeatureMetrics
@@ -41,11 +41,12 @@ def open_features(
     the columns' types, and lists in SQLite are parsed.
 
     Raises:
+        SecretRefused: the Secret does not list the deployment of ``paths``.
         ConfigError: the Secret has no URI, the URI names no supported database, or the query takes
             no keys.
 
     """
-    file = Path(paths.secrets_root) / lookup.database.secret_name / URI_KEY
+    secret = MountedSecret.of(lookup.database, paths)
     by_name = {field.name: field for field in fields}
     wanted = Wanted(
         lookup.table,
@@ -57,14 +58,14 @@ def open_features(
     )
     if lookup.query is not None and "%(keys)s" not in lookup.query:
         raise ConfigError("the features' query does not use %(keys)s: it would read every entity")
-    return CoalescedFeatures(_source(wanted, file), wanted.timeout, FeatureMetrics(registry))
+    return CoalescedFeatures(_source(wanted, secret), wanted.timeout, FeatureMetrics(registry))
 
 
-def _source(wanted: Wanted, file: Path) -> FeatureDatabase:
-    if (path := sqlite_path(read_secret_uri(file, WHAT), WHAT)) is not None:
+def _source(wanted: Wanted, secret: MountedSecret) -> FeatureDatabase:
+    if (path := sqlite_path(read_database_uri(secret, WHAT), WHAT)) is not None:
         from .sqlite import SqliteSource
 
         return SqliteSource(wanted, path)
     from .postgres import PostgresSource
 
-    return PostgresSource(wanted, lambda: read_secret_uri(file, WHAT))
+    return PostgresSource(wanted, lambda: read_database_uri(secret, WHAT))

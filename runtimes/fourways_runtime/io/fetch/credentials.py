@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fourways_api import Paths
 from fourways_runtime.errors import ConfigError, Unavailable
+
+from ..mounted_secret import MountedSecret
 
 _MAX_BYTES = 1 << 20
 
@@ -15,23 +18,38 @@ _MAX_BYTES = 1 << 20
 class Credentials:
     """The keys of one Secret. Its representation shows the keys and never the values."""
 
-    def __init__(self, values: dict[str, str]) -> None:
+    def __init__(self, values: dict[str, str], secret: MountedSecret | None = None) -> None:
         self._values = values
+        self._secret = secret
 
     @classmethod
-    def read(cls, folder: Path | None) -> Credentials:
-        """Read a mounted Secret, or nothing for None. Raises Unavailable if it is missing."""
+    def read(cls, folder: Path | None, paths: Paths) -> Credentials:
+        """Read a mounted Secret for the deployment of ``paths``, or nothing for None.
+
+        Raises:
+            Unavailable: it is missing.
+            SecretRefused: it does not list the deployment.
+
+        """
         if folder is None:
             return cls({})
-        values: dict[str, str] = {}
+        secret = MountedSecret(folder, paths.deployment)
+        secret.for_deployment()
         try:
-            # The kubelet keeps the files of a Secret in ..data, with links to them.
-            for file in sorted(folder.iterdir()):
-                if not file.name.startswith(".") and file.is_file():
-                    values[file.name] = _text(file)
+            values = {key: _text(folder / key) for key in secret.names()}
         except OSError:
             raise Unavailable(f"the credentials folder {folder.name} cannot be read") from None
-        return cls(values)
+        return cls(values, secret)
+
+    def check_host(self, host: str, port: int | None = None) -> None:
+        """Refuse to be sent to a host that the manifest chose and the Secret does not list.
+
+        Raises:
+            SecretRefused: the Secret does not list it.
+
+        """
+        if self._secret is not None:
+            self._secret.for_host(host, port)
 
     def get(self, key: str) -> str | None:
         """Return the value of a key; None if the Secret does not have it or it is empty."""

@@ -47,11 +47,11 @@ def filesystem(
         case "http" | "https":
             from .http_fs import HttpFile, HttpFileSystem
 
-            file = HttpFile(location, Credentials.read(credentials), policy, clock, sleep)
+            file = HttpFile(location, Credentials.read(credentials, paths), policy, clock, sleep)
             return HttpFileSystem(file), file.name
         case "oci":
             raise FetchRefused(f"{location.shown}: a table is not read from a registry")
         case _:
             from .objects import object_filesystem
 
-            return object_filesystem(location, Credentials.read(credentials), policy)
+            return object_filesystem(location, Credentials.read(credentials, paths), policy)

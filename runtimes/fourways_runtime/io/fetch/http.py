@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from urllib.parse import urlsplit
 
 import httpcore
 import httpx
@@ -45,8 +46,14 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def authorization(credentials: Credentials) -> dict[str, str]:
-    """Return the authorization header: ``token``, or ``username`` and ``password``."""
+def authorization(credentials: Credentials, url: str) -> dict[str, str]:
+    """Return the authorization header: ``token``, or ``username`` and ``password``.
+
+    Raises:
+        SecretRefused: the Secret does not list the host of ``url``, which gets the header.
+
+    """
+    _check_listed(credentials, url)
     credentials.require_any("token", "username", "password")
     if token := credentials.get("token"):
         return {"Authorization": f"Bearer {token}"}
@@ -54,6 +61,12 @@ def authorization(credentials: Credentials) -> dict[str, str]:
         encoded = base64.b64encode(":".join(pair).encode()).decode()
         return {"Authorization": f"Basic {encoded}"}
     return {}
+
+
+def _check_listed(credentials: Credentials, url: str) -> None:
+    parts = urlsplit(url)
+    default = 80 if parts.scheme == "http" else 443
+    credentials.check_host(parts.hostname or "", parts.port or default)
 
 
 @contextmanager
@@ -190,7 +203,7 @@ class HttpSource:
     def __init__(self, location: Location, credentials: Credentials, policy: FetchPolicy) -> None:
         self._location = location
         self._policy = policy
-        self._headers = authorization(credentials)
+        self._headers = authorization(credentials, location.uri)
 
     @contextmanager
     def open(self, offset: int, validator: str | None, deadline: Deadline) -> Iterator[Body]:

@@ -31,7 +31,7 @@ class HttpFile:
         sleep: Sleep,
     ) -> None:
         self._location = location
-        self._headers = authorization(credentials)
+        self._headers = authorization(credentials, location.uri)
         self._policy = policy
         self._clock = clock
         self._sleep = sleep

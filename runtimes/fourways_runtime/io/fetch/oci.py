@@ -182,7 +182,8 @@ class OciSource:
         self._reference = Reference.parse(location)
         self._policy = policy
         self._wanted = wanted
-        self._credentials = authorization(credentials)
+        self._secret = credentials
+        self._credentials = authorization(credentials, location.uri)
         self._authorization: dict[str, str] = {}
         self._layer: Layer | None = None
 
@@ -290,7 +291,9 @@ class OciSource:
         service = {"service": asked["service"]} if "service" in asked else {}
         url = url.copy_merge_params(service | {"scope": scope.split()})
         at = self._at(url, f"{self._shown}: the registry's token service")
-        with get(at, self._credentials, self._policy, deadline) as response:
+        check_host(url.host, self._policy)
+        login = authorization(self._secret, str(url)) if self._credentials else {}
+        with get(at, login, self._policy, deadline) as response:
             check_status(response, at)
             raw = _read(response, MAX_TOKEN_BYTES, at.shown, deadline)
         try:

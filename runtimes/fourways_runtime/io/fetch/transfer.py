@@ -52,8 +52,9 @@ def fetch(
     of a mounted Secret, read again at each call.
 
     Raises FetchRefused (policy, size, links), SourceError (does not exist, no access),
-    DigestMismatch, ConfigError (a missing extra, an incomplete Secret) and FetchFailed (worth a
-    retry: the network, the time, our disk). No message contains a remote body, a query or a secret.
+    DigestMismatch, ConfigError (a missing extra, an incomplete Secret), SecretRefused and
+    FetchFailed (worth a retry: the network, the time, our disk). No message contains a remote
+    body, a query or a secret.
     """
     location = Location.parse(uri)
     check_scheme(location, policy)
@@ -61,7 +62,7 @@ def fetch(
     private_folder(into)
     if digest is not None and (found := _present(into, digest, max_bytes)) is not None:
         return found
-    source = source_of(location, paths, Credentials.read(credentials), policy, digest)
+    source = source_of(location, paths, Credentials.read(credentials, paths), policy, digest)
     with locked_part(into, uri, deadline, sleep) as part:
         if digest is not None and (found := _present(into, digest, max_bytes)) is not None:
             part.discard()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 
@@ -12,7 +11,8 @@ from fourways_api import Paths
 from fourways_api.model import SecretReference
 from fourways_runtime.errors import ConfigError, WorkloadError
 
-from ..secret_uri import POSTGRESQL, URI_KEY, read_secret_uri
+from ..mounted_secret import MountedSecret
+from ..secret_uri import POSTGRESQL, read_database_uri
 from .connection import conninfo, explain, is_unavailable
 
 CONNECT_SECONDS = 10.0
@@ -32,7 +32,7 @@ class UserDatabase:
         full: type[WorkloadError] | None = None,
     ) -> None:
         """Raise ``unavailable`` for external errors, and ``refused`` for errors in the spec."""
-        self._file = Path(paths.secrets_root) / secret.secret_name / URI_KEY
+        self._secret = MountedSecret.of(secret, paths)
         self._what = what
         self._unavailable = unavailable
         self._refused = refused
@@ -46,10 +46,10 @@ class UserDatabase:
             return psycopg.connect(address, client_encoding="utf8")
 
     def _uri(self) -> str:
-        uri = read_secret_uri(self._file, self._what)
+        uri = read_database_uri(self._secret, self._what)
         if not uri.startswith(POSTGRESQL):
             raise ConfigError(
-                f"the URI of {self._what} in Secret {self._file.parent.name} is not postgresql://…"
+                f"the URI of {self._what} in Secret {self._secret.name} is not postgresql://…"
             )
         return uri
 

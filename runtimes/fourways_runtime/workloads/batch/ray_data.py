@@ -133,7 +133,8 @@ class ChunkActor:
         log_as_json()
         # An actor is a process of its own: if it ends, Ray restarts it as often as the spec allows.
         WATCH.start(_end)
-        self._part = _ActorPart(RuntimeConfig.model_validate_json(config, context=SKIP_RULES), run)
+        read = RuntimeConfig.model_validate_json(config, context=SKIP_RULES)
+        self._part = _ActorPart(read.with_own_secrets(), run)
 
     def __call__(self, handed: dict[str, Array]) -> dict[str, Array]:
         """Score chunks by number; ``last`` is the last attempt allowed for each.

@@ -14,14 +14,22 @@ from typing import Any
 from fourways_api import SecretReference
 from fourways_api.runtime_config import Paths
 from fourways_runtime.errors import ConfigError
+from fourways_runtime.io.mounted_secret import MountedSecret
 
 KEY_FILE = "signing-key.pem"
 _MAKE_ONE = "openssl ecparam -name prime256v1 -genkey -noout -out signing-key.pem"
 
 
 def key_file(secret: SecretReference, paths: Paths) -> Path:
-    """Validate the mounted signing key and return its path. Raises ConfigError."""
-    file = Path(paths.secrets_root) / secret.secret_name / KEY_FILE
+    """Validate the mounted signing key and return its path.
+
+    Raises:
+        ConfigError: there is no usable key.
+        SecretRefused: the Secret does not list the deployment.
+
+    """
+    mounted = MountedSecret.of(secret, paths)
+    file = mounted.folder / KEY_FILE
     where = f"edge.signing: the Secret {secret.secret_name}"
     try:
         raw = file.read_bytes()
@@ -29,6 +37,7 @@ def key_file(secret: SecretReference, paths: Paths) -> Path:
         raise ConfigError(
             f"{where} has no readable key {KEY_FILE}; make one: {_MAKE_ONE}"
         ) from None
+    mounted.for_deployment()
     _check_key(raw, f"{where}: {KEY_FILE}")
     return file
 

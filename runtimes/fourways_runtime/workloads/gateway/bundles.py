@@ -109,7 +109,7 @@ class Bundles:
 
             assert route.publish is not None, "edge routes have a folder"  # noqa: S101
             secret = route.publish_credentials
-            paths = self._config.paths
+            paths = self._config.paths.of(route.deployment)
             credentials = Path(paths.secrets_root) / secret.secret_name if secret else None
             opened, path = filesystem(
                 route.publish, credentials=credentials, policy=self._config.fetch, paths=paths

@@ -76,6 +76,9 @@ class ExtraData:
             from fourways_runtime.io.feature_store import open_features
 
             reader = self._readers[deployment] = open_features(
-                features, entity_key, features.inputs, self._config.paths
+                features,
+                entity_key,
+                features.inputs,
+                self._config.paths.of(deployment),
             )
         return reader
