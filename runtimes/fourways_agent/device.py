@@ -78,7 +78,7 @@ class Device:
                 try:
                     self._use(boot(self._store, self._threads))
                 except NoModel as error:
-                    logger.error("the model in memory goes on answering: %s", error)
+                    logger.error("still serving the model in memory: %s", error)
             # Our own start changes the pointer too; a switch in the meantime is picked up next
             # time.
             after = self._store.mark()

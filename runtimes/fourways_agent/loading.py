@@ -76,7 +76,7 @@ def load(bundle: Bundle, threads: int = 1) -> LoadedBundle:
         contract = Contract.model_validate_json(raw, context=SKIP_RULES)
     except ValueError:
         raise BundleRefused(
-            "the bundle's contract is not one this agent knows; update the agent"
+            "this agent does not support the bundle's contract; update the agent"
         ) from None
     with WATCH.doing("loading the model"), WATCH.call(seconds=LOAD_SECONDS):
         model = WatchedModel(load_onnx(bundle.files[layout.MODEL_FILE], threads=threads))
@@ -93,7 +93,9 @@ def _features(bundle: Bundle) -> FeatureLookup | None:
     try:
         return FeatureLookup.model_validate(found | place, context=SKIP_RULES)
     except ValueError:
-        raise BundleRefused("the bundle's features are not ones this agent knows") from None
+        raise BundleRefused(
+            "this agent does not support the bundle's features; update the agent"
+        ) from None
 
 
 def lacks_memory(error: Exception) -> bool:

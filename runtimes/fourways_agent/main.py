@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fourways-agent",
-        description="Fetch signed model bundles and answer from them, offline too.",
+        description="Fetch signed model bundles and serve predictions from them, also offline.",
         epilog="Exit codes: 0 done, 1 a record was rejected (predict), 2 wrong usage, 3 the"
         " bundle was refused or does not work on this device, 4 no model answers, 75 try again.",
     )
@@ -47,9 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, help_text in (
         ("run", _run, "serve on the loopback address and stay up to date"),
         ("update", _update, "fetch the published bundle once"),
-        ("status", _status, "show which model answers, as JSON"),
+        ("status", _status, "show which model is served, as JSON"),
         ("predict", _predict, "score records from a file or stdin, one JSON object per line"),
-        ("retry", _retry, "try bundles again that were given up on this device"),
+        ("retry", _retry, "allow bundles that failed on this device to be tried again"),
         ("forget", _forget, "delete models, settings and the memory of releases"),
     ):
         it = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
@@ -58,11 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("run", "update"):
             it.add_argument("--gateway", help="URL of the gateway")
             it.add_argument("--deployment", help="name of the ModelDeployment")
-            it.add_argument(
-                "--namespace", help="its namespace; default: the one of the first bundle"
-            )
-            it.add_argument("--target", help="name of the target this device is")
-            it.add_argument("--key", help="PEM file with the public keys bundles are signed with")
+            it.add_argument("--namespace", help="its namespace; default: that of the first bundle")
+            it.add_argument("--target", help="name of this device's target")
+            it.add_argument("--key", help="PEM file with the public keys that verify bundles")
         if name == "run":
             it.add_argument("--port", type=int, default=8090, help="port to serve on")
             it.add_argument("--every", default="60s", help="time between updates: 60s, 5m, 1h")
@@ -127,7 +125,7 @@ def _update(store: Store, asked: argparse.Namespace) -> int:
     if result.changed:
         started = check.boot(store.folder)
         if started["digest"] != result.digest:
-            raise ModelUnusable("the new model does not start; the one before goes on answering")
+            raise ModelUnusable("the new model does not start; the previous model is still served")
     print(json.dumps({"updated": result.changed, "digest": result.digest}))
     return 0
 

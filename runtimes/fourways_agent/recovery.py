@@ -105,10 +105,10 @@ def restored(store: Store) -> State:
     try:
         state = store.change(made_again)
     except NoSpace as error:
-        logger.warning("the pointer made again cannot be kept: %s", error)
+        logger.warning("the rebuilt pointer cannot be saved: %s", error)
         state = made_again(state)
     if state.slot is not None:
-        logger.warning("the pointer was made again from slot %s", state.slot)
+        logger.warning("the pointer was rebuilt from slot %s", state.slot)
     return state
 
 

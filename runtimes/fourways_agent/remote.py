@@ -64,7 +64,9 @@ class Remote:
                 if len(raw) > most:
                     raise BundleRefused(f"{name} is longer than {most} bytes")
                 if monotonic() > deadline:
-                    raise GatewayUnreachable(f"the gateway takes longer than {STALL_SECONDS:g} s")
+                    raise GatewayUnreachable(
+                        f"the gateway did not respond within {STALL_SECONDS:g} s"
+                    )
         return raw
 
     def blob(self, wanted: Descriptor) -> bytes:
@@ -123,9 +125,11 @@ class Remote:
                 os.fsync(to.fileno())
         if have > wanted.size:
             files.delete(part)
-            raise BundleRefused(f"blob {wanted.digest}: more than its {wanted.size} bytes came")
+            raise BundleRefused(
+                f"blob {wanted.digest}: more than its {wanted.size} bytes were received"
+            )
         if have != wanted.size:
-            raise GatewayUnreachable(f"the download broke off at {have} of {wanted.size} bytes")
+            raise GatewayUnreachable(f"the download stopped at {have} of {wanted.size} bytes")
 
     @contextmanager
     def _opened(self, name: str, headers: dict[str, str]) -> Iterator[Any]:
@@ -135,7 +139,7 @@ class Remote:
                 yield answer
         except urllib.error.HTTPError as error:
             error.close()
-            raise GatewayUnreachable(f"the gateway answers {error.code} for {name}") from None
+            raise GatewayUnreachable(f"the gateway responded {error.code} for {name}") from None
         except (urllib.error.URLError, http.client.HTTPException, OSError):
             raise GatewayUnreachable("the gateway cannot be reached") from None
 
@@ -144,7 +148,7 @@ def _read(answer: Any) -> bytes:
     try:
         return bytes(answer.read1(CHUNK))
     except (http.client.HTTPException, OSError):
-        raise GatewayUnreachable("the download broke off") from None
+        raise GatewayUnreachable("the download was interrupted") from None
 
 
 def _continues(answer: Any, have: int) -> bool:

@@ -134,10 +134,10 @@ def _start_new(store: Store, state: State, threads: int) -> LoadedBundle:
         if now.pid == os.getpid():
             return _first_answer(store, now, note, threads)
     if now.gave_up(state.digest or ""):
-        logger.error("%s is given up: it crashed %d times", state.digest, MAX_CRASHES)
-        return _way_back(store, state, ModelUnusable("the new model is given up"), threads)
+        logger.error("%s is not started again: it crashed %d times", state.digest, MAX_CRASHES)
+        return _way_back(store, state, ModelUnusable("the new model is not started again"), threads)
     if (now.digest, now.confirmed) == (state.digest, False):
-        fault = ModelUnusable("its starts do not end in this boot of the machine")
+        fault = ModelUnusable("it has not finished starting since the device booted")
         logger.error("%s: %s", state.digest, fault)
         return _way_back(store, state, fault, threads)
     return boot(store, threads)  # another program has started it, or switched
@@ -175,7 +175,7 @@ def _keep(store: Store, how: Callable[[State], State], state: State | None = Non
     try:
         return store.change(how)
     except NoSpace as error:
-        logger.warning("the pointer is not written: %s", error)
+        logger.warning("the pointer cannot be written: %s", error)
         return how(store.read() if state is None else state)
 
 
@@ -227,7 +227,7 @@ def _one_start_at_a_time(store: Store) -> Iterator[None]:
                 f"another program has been starting the new model for {LOCK_SECONDS:g} s"
             ) from None
         except NoSpace as error:
-            logger.warning("the start is not counted: %s", error)
+            logger.warning("the start cannot be counted: %s", error)
         yield
 
 

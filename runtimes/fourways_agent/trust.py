@@ -117,13 +117,13 @@ class TrustedKeys:
             layout.RELEASE_FILE: hashlib.sha256(documents.release).hexdigest(),
         }
         if resources != signed:
-            raise BundleRefused("the signature is not over these documents")
+            raise BundleRefused("the signature does not cover these documents")
         try:
             release = layout.read_release(documents.release)
         except MalformedBundle as error:
             raise BundleRefused(str(error)) from None
         if release.manifest != documents.digest:
-            raise BundleRefused("the release is about another manifest")
+            raise BundleRefused("the release refers to another manifest")
         return release
 
     def _payload(self, raw: bytes) -> bytes:
@@ -140,7 +140,7 @@ class TrustedKeys:
         for key in self._keys:
             if hint in (None, "", _hint(key)) and _signed(key, signature, payload):
                 return payload
-        raise BundleRefused("the signature is not of a key this device trusts")
+        raise BundleRefused("the signature was not made with a key that this device trusts")
 
 
 def _resources(payload: bytes) -> dict[str, str]:

@@ -143,8 +143,8 @@ def _verified(
     older = sequence < state.sequence and digest != state.digest
     if older or (sequence == state.sequence and digest != state.accepted):
         raise BundleRefused(
-            f"release {sequence} is older than release {state.sequence}, which this device has"
-            " had; to go back to an old model, publish it again"
+            f"release {sequence} is older than release {state.sequence}, which this device has "
+            "already accepted; to go back to an old model, publish it again"
         )
     found = layout.read_model_manifest(raw)
     return _Offer(documents, release, published.signature.digest, found)
@@ -211,10 +211,10 @@ def _settled(store: Store) -> State:
         try:
             check.boot(store.folder)
         except TemporaryFailure as error:
-            logger.warning("the model before this one does not start: %s", error)
+            logger.warning("the previous model does not start: %s", error)
             break
         except AgentError as error:
-            logger.warning("the model before this one does not start: %s", error)
+            logger.warning("the previous model does not start: %s", error)
 
     def left(state: State) -> State:
         can_go_back = not state.confirmed and state.previous_slot is not None

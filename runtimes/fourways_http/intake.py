@@ -136,7 +136,7 @@ class Intake:
         """
         old = self._parser
         if old.get_method() == b"CONNECT":
-            self._refuse(HttpError(405, "CONNECT is not answered here"))
+            self._refuse(HttpError(405, "CONNECT is not supported"))
             return
         version = old.get_http_version().encode("ascii")
         head = [b"%b %b HTTP/%b" % (old.get_method(), self.url, version)]
@@ -209,7 +209,7 @@ class Intake:
                     self._stop(HttpError(413, "the request's body is too large"))
             elif name == b"expect":
                 if value.lower() != b"100-continue":
-                    self._stop(HttpError(417, "only 100-continue can be expected"))
+                    self._stop(HttpError(417, "Expect supports only 100-continue"))
                 expects = self._parser.get_http_version() == "1.1"
         if expects:
             self._arrived.append(Arrival(None, True, False, 0))
@@ -233,7 +233,9 @@ class Intake:
         self._held += size
         state.buffered += size
         if state.buffered > state.limits.buffered_bytes:
-            self._stop(HttpError(503, "too much is being received", (b"retry-after: 1",)))
+            self._stop(
+                HttpError(503, "the server is receiving too much data", (b"retry-after: 1",))
+            )
 
     def release(self) -> None:
         """Release the buffered bytes of an unfinished body."""

@@ -64,7 +64,7 @@ class Promise:
             try:
                 self._tell(self._response, self._error)
             except Exception:
-                logger.exception("an answer was not delivered")
+                logger.exception("a response was not delivered")
 
     def __await__(self) -> Generator[Any, None, Response]:
         """Wait as for a future."""

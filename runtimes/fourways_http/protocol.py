@@ -399,7 +399,7 @@ class Connection(asyncio.Protocol):
         while source is not None and left:
             data = await source.read()
             if not data or len(data) > left:
-                raise EOFError("the body is not as long as its head says")
+                raise EOFError("the body's length differs from its Content-Length")
             left -= len(data)
             for start in range(0, len(data), _PIECE):
                 if self._write_deadline != inf:

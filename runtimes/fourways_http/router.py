@@ -67,7 +67,7 @@ class Router:
         handler = route.handlers.get(request.method)
         if handler is None:
             allow = b"allow: " + b", ".join(sorted(route.handlers))
-            raise HttpError(405, "this path does not answer that method", (allow,))
+            raise HttpError(405, "this path does not support that method", (allow,))
         return handler(request)
 
     def _find(self, request: Request) -> HttpRoute:

@@ -71,7 +71,7 @@ class Server:
     @property
     def port(self) -> int:
         """The listening port; if 0 was requested, the one that the system chose."""
-        assert self._listener is not None, "start() comes first"  # noqa: S101
+        assert self._listener is not None, "call start() first"  # noqa: S101
         return int(self._listener.sockets[0].getsockname()[1])
 
     @property

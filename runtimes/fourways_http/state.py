@@ -149,4 +149,4 @@ class ServerState:
 
     def broke_off(self, error: Exception) -> None:
         """Log why a response ended before its declared length."""
-        logger.error("an answer broke off", exc_info=error)
+        logger.error("a response was cut off", exc_info=error)

@@ -218,16 +218,16 @@ def read_model_manifest(raw: bytes) -> dict[str, Descriptor]:
     what = "model manifest"
     document = _object(raw, what)
     if document.get("artifactType") != MODEL:
-        raise MalformedBundle(f"{what}: is of another artifactType")
+        raise MalformedBundle(f"{what}: has another artifactType")
     files: dict[str, Descriptor] = {}
     for layer in _list(document, "layers", what):
         annotations = layer.get("annotations") if isinstance(layer, dict) else None
         name = annotations.get(FILE_PATH) if isinstance(annotations, dict) else None
         if not isinstance(name, str) or name not in MEDIA_TYPES or name in files:
-            raise MalformedBundle(f"{what}: names a file twice, or one that no bundle has")
+            raise MalformedBundle(f"{what}: lists a file twice, or a file that no bundle has")
         files[name] = _descriptor(layer, f"{what}: {name}", 2**40)
         if files[name].media_type != MEDIA_TYPES[name]:
-            raise MalformedBundle(f"{what}: {name} is of another media type")
+            raise MalformedBundle(f"{what}: {name} has another media type")
     if not set(REQUIRED) <= files.keys():
         raise MalformedBundle(f"{what}: lacks one of {', '.join(REQUIRED)}")
     return files
@@ -246,7 +246,7 @@ def read_signature_manifest(raw: bytes, subject: str) -> tuple[Descriptor, Descr
     document = _object(raw, what)
     about = document.get("subject")
     if not isinstance(about, dict) or about.get("digest") != subject:
-        raise MalformedBundle(f"{what}: is about another manifest")
+        raise MalformedBundle(f"{what}: refers to another manifest")
     found = [
         _descriptor(layer, what, MAX_DOCUMENT_BYTES) for layer in _list(document, "layers", what)
     ]
@@ -261,7 +261,7 @@ def read_release(raw: bytes) -> Release:
     deployment, target = document.get("deployment"), document.get("target")
     manifest, sequence = document.get("manifest"), document.get("sequence")
     if not isinstance(deployment, str) or not isinstance(target, str):
-        raise MalformedBundle("release: says not for whom it is")
+        raise MalformedBundle("release: names no deployment and target")
     if not isinstance(manifest, str) or not _DIGEST.fullmatch(manifest):
         raise MalformedBundle("release: names no manifest")
     if type(sequence) is not int or not 0 <= sequence < 2**63:
@@ -294,7 +294,7 @@ def _object(raw: bytes, what: str) -> dict[str, Any]:
 def _list(document: Mapping[str, Any], field: str, what: str) -> list[Any]:
     found = document.get(field)
     if not isinstance(found, list) or len(found) > 64:
-        raise MalformedBundle(f"{what}: {field} is not a short list")
+        raise MalformedBundle(f"{what}: {field} is not a list of at most 64 entries")
     return found
 
 

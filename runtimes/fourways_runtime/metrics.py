@@ -124,7 +124,7 @@ class HttpMetrics(Collector):
         )
         latency = HistogramMetricFamily(
             "fourways_http_request_duration_seconds",
-            "From a request's last byte read to its answer ready.",
+            "From the last byte of a request to its response.",
             labels=("route",),
         )
         for pattern, observer in self._observers.items():

@@ -60,7 +60,7 @@ class ModelCall:
         return ModelHangs(
             f"{self.stage}{': ' if what else ''}{what}; the model has not returned for "
             f"{self.limit:.0f} s; correct the model, or narrow the contract so that such records "
-            "are refused"
+            "are rejected"
         )
 
 

@@ -174,7 +174,7 @@ def failure(error: BaseException, config: object, log: logging.Logger) -> tuple[
         reason, message, code = error.reason, str(error), error.exit_code
         log.error("%s", error, extra={"reason": reason})
     elif isinstance(error, Terminated):
-        message = "stopped before it was done; nothing was published"
+        message = "stopped before it finished; nothing was published"
         reason, code = Reason.Terminated, EXIT_TERMINATED
     elif (missing := missing_library(error)) is not None:
         reason, message, code = Reason.ConfigError, missing, ConfigError.exit_code

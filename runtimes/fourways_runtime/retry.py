@@ -86,7 +86,7 @@ async def await_available(attempt: Callable[[], Awaitable[T]], seconds: float = 
             left = max(0.1, deadline - time.monotonic())
             return await asyncio.wait_for(attempt(), left)
         except TimeoutError:
-            raise last or Unavailable(f"no answer in {seconds:g} s") from None
+            raise last or Unavailable(f"no response in {seconds:g} s") from None
         except Unavailable as error:
             last = error
             outage.failed(error)

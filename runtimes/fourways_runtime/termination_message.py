@@ -25,4 +25,4 @@ def write_report(report: RunReport, file: str) -> None:
     try:
         Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
-        logger.warning("last words not written to %s: %s", file, error.strerror)
+        logger.warning("termination message not written to %s: %s", file, error.strerror)

@@ -235,7 +235,7 @@ WRONG = {
     "truncated": (
         changed(changed(CHURN, "model.uri", TRUNCATED), "model.digest", None),
         "ModelNotLoadable",
-        "cut short",
+        "truncated",
     ),
     "input": (changed(CHURN, "contract.inputs", RENAMED), "ContractMismatch", "order_count"),
     "secret": (

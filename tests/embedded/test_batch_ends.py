@@ -161,7 +161,7 @@ FAULTS = {
     "vanishes": Fault(
         lambda g: g.file(FILES - 1).unlink(),
         SourceError,
-        r"part9.*: is gone; it was there when",
+        r"part9.*: no longer exists; it existed when",
         midway=True,
     ),
     "changes": Fault(grow, SourceError, r"part\d.*: changed while it was read", midway=True),
@@ -197,7 +197,7 @@ FAULTS = {
     "rows poisoned": Fault(
         lambda g: g.write(age=[-1, 999, *[1] * 98]),
         TooManyRejects,
-        r"2 of \d+ rows were refused, maxRejects is 1; the first: row \d+ \(c900\): age: -1 is "
+        r"2 of \d+ rows were rejected, maxRejects is 1; the first: row \d+ \(c900\): age: -1 is "
         r"below 0; row \d+ \(c901\): age: 999 is above 120",
     ),
     "file damaged": Fault(damaged, SourceError, r"part9\.parquet: ", ["Parquet"]),

@@ -220,7 +220,7 @@ def test_a_run_that_is_given_up_ends_for_all_and_begins_anew(
 def test_one_name_is_not_two_runs_at_once(writer: RunStore, namespace: str) -> None:
     with (
         Work.on(writer, a_run(namespace)),
-        pytest.raises(ConfigError, match="run r1 is under way with another model"),
+        pytest.raises(ConfigError, match="run r1 is already in progress with another model"),
     ):
         Work.on(writer, a_run(namespace, version="v2"))
     with Work.on(writer, a_run(namespace, version="v2")) as anew:

@@ -247,7 +247,7 @@ def test_workers_lost_too_often_end_the_run(slow: World, ray_cluster: int) -> No
         os.kill(victim, signal.SIGKILL)
     process.started.wait(timeout=PATIENCE)
     assert process.started.returncode == Unavailable.exit_code
-    assert "the worker was lost at it" in report_of(process).message
+    assert "its worker was lost each time" in report_of(process).message
 
 
 @pytest.mark.parametrize(

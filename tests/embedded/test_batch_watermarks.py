@@ -99,7 +99,7 @@ def test_each_type_tells_new_rows_from_old_run_after_run(
 @pytest.mark.parametrize(
     ("column", "told"),
     [
-        (pa.array([True]), "column at is bool, by which rows cannot be told new from old"),
+        (pa.array([True]), "column at is bool, which cannot be a watermark"),
         (pa.array([dt.time(1)]), "column at is time64[us], by which"),
         (pa.array([dt.timedelta(1)]), "column at is duration[us], by which"),
         (pa.array([[1]]), "column at is list<element: int64>, by which"),
@@ -136,8 +136,8 @@ async def test_what_cannot_be_compared_with_the_last_run_is_scored_whole_and_sai
     kind, scored, message = folder.run()
     assert (kind, scored) == ("full", 2)
     assert message == (
-        "2 rows published, 0 refused; all rows were scored: column at is a time with a zone, and "
-        "the run before ended at '2026-01-01T00:00:00'"
+        "2 rows published, 0 rejected; all rows were scored: column at is a time with a zone, but "
+        "the previous run ended at '2026-01-01T00:00:00'"
     )
     assert folder.run()[:2] == ("watermark", 1)
 
@@ -186,7 +186,7 @@ def test_a_lookback_that_fits_no_text_is_said(folder: Folder) -> None:
 def test_a_watermark_in_the_future_is_said(folder: Folder) -> None:
     ahead = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(days=400)
     folder.put("a", ["a"], pa.array([ahead], pa.timestamp("us", "UTC")))
-    assert "lies in the future: until then no row below it is scored" in folder.run()[2]
+    assert "lies in the future: until then, rows below it are not scored" in folder.run()[2]
 
 
 def test_infinity_and_nan_are_no_watermarks(folder: Folder) -> None:

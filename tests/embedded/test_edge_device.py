@@ -371,7 +371,9 @@ def test_a_key_that_is_not_ours_signs_nothing_for_us(
     ).stdout
     Path(settings.key).write_bytes(public_half(other))
     gateway.asked.clear()
-    with pytest.raises(BundleRefused, match="signature is not of a key this device trusts"):
+    with pytest.raises(
+        BundleRefused, match="signature was not made with a key that this device trusts"
+    ):
         update(store, settings)
     model_blob = publisher.digests()["model.onnx"].partition(":")[2]
     assert not any(model_blob in path for path, _ in gateway.asked), "not even fetched"

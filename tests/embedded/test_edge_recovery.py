@@ -187,7 +187,7 @@ def test_an_unsigned_bundle_in_the_slot_does_not_answer(
     (slot / "signed" / layout.MANIFEST_FILE).write_bytes(manifest)
     (slot / "documents.json").unlink()
     store.change(lambda state: replace(state, digest=layout.digest_of(manifest)))
-    with pytest.raises(NoModel, match="signature is not over these documents"):
+    with pytest.raises(NoModel, match="signature does not cover these documents"):
         Device(store.folder)
     # And signed by a key of the attacker's own: nothing in the slot says which keys count.
     private = subprocess.run(
@@ -196,7 +196,7 @@ def test_an_unsigned_bundle_in_the_slot_does_not_answer(
         capture_output=True,
     ).stdout
     Path(settings.key).write_bytes(public_half(private))
-    with pytest.raises(NoModel, match="not of a key this device trusts"):
+    with pytest.raises(NoModel, match="not made with a key that this device trusts"):
         Device(store.folder)
 
 

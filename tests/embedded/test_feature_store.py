@@ -275,7 +275,7 @@ async def test_a_database_that_hangs_costs_the_budget_and_no_more(server: Databa
     async with server.open("age", query=query, timeout="60ms", registry=registry) as reader:
         await reader.check()
         started = asyncio.get_running_loop().time()
-        with pytest.raises(FeaturesUnavailable, match=r"no answer in 60 ms|statement timeout"):
+        with pytest.raises(FeaturesUnavailable, match=r"no response in 60 ms|statement timeout"):
             await reader.fetch(["a"])
         assert asyncio.get_running_loop().time() - started < 1
     failures = [
@@ -343,7 +343,7 @@ async def test_the_budget_runs_while_a_request_waits_for_its_turn() -> None:
     late += [asyncio.ensure_future(reader.fetch([turn])) for turn in range(2000, 8000)]
     outcomes = await asyncio.gather(*late, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {FeaturesUnavailable}
-    assert {str(outcome) for outcome in outcomes} == {"the feature database: no answer in 50 ms"}
+    assert {str(outcome) for outcome in outcomes} == {"the feature database: no response in 50 ms"}
     await reader.close()
 
 

@@ -169,9 +169,13 @@ def _with(**methods: Any) -> Any:
     [
         (_with(load=_raising(KeyError("secret"))), ModelNotLoadable, r"load\(\) failed: KeyError"),
         (_with(load=lambda self: False), ModelNotLoadable, "returned False"),
-        (_with(__init__=_raising(OSError("secret"))), ModelNotLoadable, "making one failed"),
-        (type("No", (), {}), ConfigError, "no class with a predict"),
-        (len, ConfigError, "no class with a predict"),
+        (
+            _with(__init__=_raising(OSError("secret"))),
+            ModelNotLoadable,
+            "creating an instance failed",
+        ),
+        (type("No", (), {}), ConfigError, "not a class with a predict"),
+        (len, ConfigError, "not a class with a predict"),
         (_with(get_input_types=lambda self: [{"name": 1}]), ModelNotLoadable, "get_input_types"),
     ],
 )
@@ -194,7 +198,7 @@ def test_a_class_that_is_not_there_is_said(name: str, weights: Path) -> None:
     [
         (_raising(ValueError("secret")), "its code failed: ValueError"),
         (lambda self, payload, headers=None: [1, 2], "returned list, not a dict"),
-        (lambda self, payload, headers=None: {"y": [[1], [2, 3]]}, "no array"),
+        (lambda self, payload, headers=None: {"y": [[1], [2, 3]]}, "not an array"),
     ],
 )
 def test_an_answer_that_is_none_is_said(

@@ -136,14 +136,14 @@ KEEPS_OLD = (
 @pytest.mark.parametrize(
     ("write_as", "meddler", "told"),
     [
-        ("Replace", DROPS_B, "it took 1 of 2 rows, .*trigger no_b"),
-        ("Upsert", DROPS_B, "it took 1 of 2 rows, .*trigger no_b"),
+        ("Replace", DROPS_B, "it accepted 1 of 2 rows, .*trigger no_b"),
+        ("Upsert", DROPS_B, "it accepted 1 of 2 rows, .*trigger no_b"),
         (
             "Replace",
             "CREATE RULE away AS ON INSERT TO t WHERE NEW.id = 'b' DO INSTEAD NOTHING",
-            "it took 1 of 2 rows, .*rule away",
+            "it accepted 1 of 2 rows, .*rule away",
         ),
-        ("Replace", KEEPS_OLD, "it holds 3 rows after all were replaced by 2, .*trigger kept"),
+        ("Replace", KEEPS_OLD, "it holds 3 rows after they were replaced by 2, .*trigger kept"),
     ],
 )
 def test_what_a_table_took_is_counted(

@@ -112,7 +112,7 @@ def test_repeated_keys_are_rejects_wherever_predictions_go(
     where = {"uri": "pvc://data/table.parquet"}
     told = []
     for name, to in (("elsewhere", sink), ("store", None)):
-        with pytest.raises(TooManyRejects, match="3 of 500 rows were refused"):
+        with pytest.raises(TooManyRejects, match="3 of 500 rows were rejected"):
             run(world, where, "few", batch__sink=to, batch__maxRejects="2")
         done = run(world, where, name, batch__sink=to, batch__maxRejects="3")
         assert (done.rows, done.rejects) == (COUNT - 3, 3)

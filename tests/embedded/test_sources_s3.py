@@ -185,7 +185,7 @@ def test_an_object_that_changes_under_a_run_is_named(store: Store, form: str) ->
     with pytest.raises(SourceError, match="changed while it was read"):
         list(store.open("t", form).read(split))
     store.client.delete_object(Bucket="tables", Key=f"t/{name}")
-    with pytest.raises(SourceError, match="is gone; it was there when the run began"):
+    with pytest.raises(SourceError, match="no longer exists; it existed when the run started"):
         list(store.open("t", form).read(split))
 
 

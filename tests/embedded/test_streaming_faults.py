@@ -133,7 +133,7 @@ def test_lag_age_and_readiness_are_true_while_the_store_is_locked(
         seconds=20 * PATIENCE,
     )
     until(lambda: not worker.ready(), "the worker is not ready", seconds=10 * PATIENCE)
-    assert "has not answered for" in worker.readiness()
+    assert "has not responded for" in worker.readiness()
     lock.execute("ROLLBACK")
     lock.close()
     answered(lite, *keys)
@@ -216,7 +216,7 @@ def test_a_store_that_stands_still_for_a_while_loses_and_doubles_nothing(
     try:
         send(nats, *(f"k{at}" for at in range(300)))
         until(
-            lambda: "has not answered for" in worker.readiness(),
+            lambda: "has not responded for" in worker.readiness(),
             "the worker is not ready",
             seconds=15 * PATIENCE,
         )
@@ -245,7 +245,7 @@ def test_a_stream_made_anew_under_a_worker_is_read_from_its_start(
     answered(lite, "a", *keys)
     ready(worker)
     assert worker.metric("fourways_stream_source_changes_total") == 1
-    assert "deleted and made anew" in worker.log.read_text()
+    assert "deleted and recreated" in worker.log.read_text()
     assert worker.stop() == 0
 
 

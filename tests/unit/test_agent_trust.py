@@ -140,7 +140,7 @@ def test_any_key_of_a_file_counts_so_that_keys_can_be_rotated(tmp_path: Path) ->
 
 def test_a_release_about_another_manifest_is_refused(tmp_path: Path) -> None:
     documents = signed(tmp_path, about=b"another")
-    with pytest.raises(BundleRefused, match="about another manifest"):
+    with pytest.raises(BundleRefused, match="refers to another manifest"):
         TrustedKeys.parse(key_pair()[1]).verify(documents)
 
 

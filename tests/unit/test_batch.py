@@ -76,9 +76,9 @@ async def test_rejects_within_the_limit_are_left_out_and_counted(each_world: Wor
     [
         (
             "0",
-            "1 of 4 rows were refused, maxRejects is 0; the first: row 1 (c1): age: -3 is below 0",
+            "1 of 4 rows were rejected, maxRejects is 0; the first: row 1 (c1): age: -3 is below 0",
         ),
-        ("24.9%", "1 of 4 rows were refused, maxRejects is 24.9%"),
+        ("24.9%", "1 of 4 rows were rejected, maxRejects is 24.9%"),
     ],
 )
 async def test_too_many_rejects_leave_the_run_before_in_place(
@@ -118,7 +118,7 @@ async def test_a_table_without_rows_never_replaces_good_predictions(world: World
     with pytest.raises(SourceError, match="the source has no rows"):
         world.run("r2")
     world.table(id=["a"], age=[-1], spend=[0.0])
-    with pytest.raises(TooManyRejects, match="every row was refused"):
+    with pytest.raises(TooManyRejects, match="every row was rejected"):
         world.run("r2", batch__maxRejects="100%")
     assert await world.rows("c0") == {"c0": {"y": 1.0}}
 
@@ -233,7 +233,7 @@ async def test_the_command_publishes_and_leaves_its_last_words(world: World) -> 
     assert code == 0
     assert report == RunReport(
         outcome="Succeeded",
-        message="4 rows published, 0 refused",
+        message="4 rows published, 0 rejected",
         rows=4,
         rejects=0,
         digest=report.digest,

@@ -91,7 +91,9 @@ def test_a_store_that_is_away_is_waited_for(world: World) -> None:
 
 
 def test_where_nobody_comes_the_job_ends(world: World) -> None:
-    with pytest.raises(Unavailable, match="no worker of the Ray cluster was at the run for 600 s"):
+    with pytest.raises(
+        Unavailable, match="no worker of the Ray cluster has worked on the run for 600 s"
+    ):
         wait(world)
 
 

@@ -71,7 +71,7 @@ def _layer(**change: Any) -> dict[str, Any]:
     ],
 )
 def test_a_file_name_no_bundle_has_is_refused(name: Any) -> None:
-    with pytest.raises(MalformedBundle, match="names a file"):
+    with pytest.raises(MalformedBundle, match="lists a file"):
         layout.read_model_manifest(
             layout.encode(_layer(annotations={"org.cncf.model.filepath": name}))
         )

@@ -50,7 +50,7 @@ def test_a_public_key_does_not_sign(tmp_path: Path) -> None:
     config = edge_config(tmp_path)
     key = tmp_path / "secrets" / "device-key" / "signing-key.pem"
     key.write_bytes(public_half(key.read_bytes()))
-    with pytest.raises(ConfigError, match="no private key"):
+    with pytest.raises(ConfigError, match="not a private key"):
         build(config)
 
 

@@ -91,7 +91,7 @@ def test_a_broken_download_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_a_download_of_a_dead_worker_goes_on_where_it_stopped(tmp_path: Path) -> None:
     with serving(broken(BODY, 300_000)) as server:
-        with pytest.raises(FetchFailed, match=r"broke off|bytes came"):
+        with pytest.raises(FetchFailed, match=r"connection was lost|bytes were received"):
             get(f"{server.url}/m", tmp_path)
         asked = len(server.requests)
         server.answers = [ranged(BODY)]
@@ -194,7 +194,7 @@ def test_a_body_longer_than_promised_is_cut_there(tmp_path: Path) -> None:
 def test_a_compressed_body_is_refused_unopened(tmp_path: Path) -> None:
     bomb = whole(gzip.compress(b"\0" * 10_000_000), Content_Encoding="gzip")
     with serving(bomb) as server:
-        with pytest.raises(FetchRefused, match="compresses"):
+        with pytest.raises(FetchRefused, match="compressed the response"):
             get(f"{server.url}/m", tmp_path)
         assert server.requests[0]["accept-encoding"] == "identity"
 
@@ -265,13 +265,13 @@ def test_a_name_that_leads_to_a_metadata_address_is_refused(
         ]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    with pytest.raises(FetchRefused, match=r"models\.example\.com is at a link-local"):
+    with pytest.raises(FetchRefused, match=r"models\.example\.com has a link-local"):
         get("http://models.example.com/m", tmp_path)
 
 
 def test_the_list_of_hosts_is_exhaustive(tmp_path: Path) -> None:
     with serving(whole(BODY)) as server:
-        with pytest.raises(FetchRefused, match="does not name the host"):
+        with pytest.raises(FetchRefused, match="does not allow the host"):
             get(f"{server.url}/m", tmp_path, hosts=("models.example.com", "*.127.0.0.1"))
         assert server.requests == []
         assert get(f"{server.url}/m", tmp_path, hosts=("127.0.0.1",)).digest == DIGEST
@@ -306,7 +306,7 @@ def test_nothing_of_the_environment_is_used(
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("ftp://host/m", "is no scheme we read"),
+        ("ftp://host/m", "is not a supported scheme"),
         ("http:///m", "names no host"),
         ("http://me:pw@host/m", "put them into a Secret"),
         ("http://host:99999999/m", "host and port"),
@@ -335,7 +335,7 @@ def test_a_scheme_the_policy_leaves_out_is_refused(tmp_path: Path) -> None:
 def test_a_port_nobody_listens_at_is_a_failure_that_may_pass(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        with pytest.raises(FetchFailed, match="does not take connections"):
+        with pytest.raises(FetchFailed, match="does not accept connections"):
             get(f"http://127.0.0.1:{taken.getsockname()[1]}/m", tmp_path)
 
 

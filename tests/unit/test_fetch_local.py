@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_no_half_file(paths: Paths, tmp_path: Path) -> None:
 def test_a_folder_of_somebody_else_is_not_used(paths: Paths, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "cache").symlink_to(tmp_path / "real")
-    with pytest.raises(ConfigError, match="no folder of ours"):
+    with pytest.raises(ConfigError, match="belongs to another user"):
         get("pvc://models/m.onnx", paths, tmp_path / "cache")
 
 

@@ -108,7 +108,7 @@ def test_loopback_is_judged_by_the_whole_name() -> None:
 
 def test_the_list_of_hosts_names_the_registry(tmp_path: Path) -> None:
     with registry() as remote:
-        with pytest.raises(FetchRefused, match="does not name the host"):
+        with pytest.raises(FetchRefused, match="does not allow the host"):
             get(remote.reference(), tmp_path, hosts=("registry.example.com",))
         assert remote.server.requests == []
 
@@ -157,7 +157,11 @@ def test_an_index_is_refused_with_the_fix(document: bytes, tmp_path: Path) -> No
         (b"{", SourceError, "cannot be read"),
         (b"[" * 100_000, SourceError, "cannot be read"),
         (b"[]", SourceError, "cannot be read"),
-        (manifest(layer(), mediaType="application/json"), FetchRefused, "no OCI image manifest"),
+        (
+            manifest(layer(), mediaType="application/json"),
+            FetchRefused,
+            "not an OCI image manifest",
+        ),
         (manifest(), FetchRefused, "has 0 layers"),
         (manifest(layers={}), FetchRefused, "has 0 layers"),
         (manifest("x"), SourceError, "lacks mediaType"),
@@ -166,8 +170,8 @@ def test_an_index_is_refused_with_the_fix(document: bytes, tmp_path: Path) -> No
         (manifest(layer(size=-1)), SourceError, "lacks mediaType"),
         (manifest(layer(size=True)), SourceError, "lacks mediaType"),
         (manifest(layer(mediaType=None)), SourceError, "lacks mediaType"),
-        (manifest(layer(), layer()), FetchRefused, "2 layers of weights; push one model"),
-        (manifest(layer("a/b"), layer("a/c")), FetchRefused, "2 layers and none of them"),
+        (manifest(layer(), layer()), FetchRefused, "2 layers that hold weights; push one model"),
+        (manifest(layer("a/b"), layer("a/c")), FetchRefused, "2 layers, none of which"),
         (manifest(layer(size=11 << 20)), DigestMismatch, "not the 11534336"),
     ],
 )
@@ -207,7 +211,7 @@ def test_the_weights_are_chosen(layers: list[Any], tmp_path: Path) -> None:
 )
 def test_a_packed_model_is_refused_with_the_fix(media_type: str, tmp_path: Path) -> None:
     with registry(manifest=manifest(layer(media_type))) as remote:
-        with pytest.raises(FetchRefused, match=f"push the weights raw: {WEIGHT}"):
+        with pytest.raises(FetchRefused, match=f"push the raw weights as {WEIGHT}"):
             get(remote.reference(), tmp_path)
         assert remote.asked("/blobs/") == []
 

@@ -51,7 +51,10 @@ def test_a_range_that_breaks_is_asked_for_again() -> None:
 
 @pytest.mark.parametrize("answer", [whole(BODY), broken(BODY, 10)])
 def test_a_server_without_ranges_is_told_of(answer: Any) -> None:
-    with serving(answer) as server, pytest.raises(SourceError, match="does not answer ranges"):
+    with (
+        serving(answer) as server,
+        pytest.raises(SourceError, match="does not support range requests"),
+    ):
         read(f"{server.url}/t.parquet")
 
 
@@ -67,7 +70,7 @@ def test_the_policy_holds_for_tables() -> None:
     with serving(redirect("http://169.254.169.254/t")) as server:
         with pytest.raises(FetchRefused, match="redirect"):
             read(f"{server.url}/t.parquet")
-        with pytest.raises(FetchRefused, match="does not name the host"):
+        with pytest.raises(FetchRefused, match="does not allow the host"):
             read(f"{server.url}/t.parquet", hosts=("example.com",))
     with pytest.raises(FetchRefused, match="registry"):
         read("oci://example.com/t:1")

@@ -226,7 +226,7 @@ async def test_half_an_answer_is_none(tmp_path: Path, broken: bytes) -> None:
         upstream.script = answer
         got = await plane.client.post(INFER, content=b"{}")
         assert (got.status_code, got.headers["retry-after"]) == (503, "1")
-        assert got.json() == {"error": "the model server does not answer"}
+        assert got.json() == {"error": "the model server does not respond"}
         upstream.script = echo
         assert (await plane.infer("score", {}))[0] == 200
 
@@ -266,7 +266,7 @@ async def test_a_request_that_ends_its_model_server_is_not_sent_to_the_next(
 
         upstream.script = ends
         status, told = await plane.infer("score", {})
-        assert (status, told) == (503, {"error": "the model server does not answer"})
+        assert (status, told) == (503, {"error": "the model server does not respond"})
         assert len(upstream.heads) == 1
 
 
@@ -278,7 +278,7 @@ async def test_too_late_is_504(tmp_path: Path) -> None:
     async with forwarding(tmp_path, seconds=0.3) as (plane, upstream):
         upstream.script = answer
         status, told = await plane.infer("score", {})
-        assert (status, told) == (504, {"error": "the model server did not answer within 0.3 s"})
+        assert (status, told) == (504, {"error": "the model server did not respond within 0.3 s"})
         upstream.hold.set()
         assert (await plane.infer("score", {}))[0] == 200
 

@@ -53,7 +53,7 @@ async def test_who_asks_for_a_refused_event_is_told_the_reason(
     assert (await location(plane)).status_code == 202
     identity = refuse(plane, broker, 0, attempts=2)
     told = {
-        "error": f"the event was refused: {WHY}",
+        "error": f"the event was rejected: {WHY}",
         "deployment": "sensor",
         "key": "c1",
         "id": identity,
@@ -191,7 +191,7 @@ async def test_of_several_keys_the_refused_are_named(both: tuple[Running, Broker
     held = asyncio.ensure_future(post(plane, body, prefer="wait=30"))
     ids = [refuse(plane, broker, 0), refuse(plane, broker, 2)]
     told = {
-        "error": f"the events of 2 of 4 keys were refused, the first for: {WHY}",
+        "error": f"the events of 2 of 4 keys were rejected; the first reason: {WHY}",
         "deployment": "sensor",
         "refused": [
             {"key": key, "id": identity, "reason": WHY, "attempts": 1}

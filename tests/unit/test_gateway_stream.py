@@ -205,7 +205,7 @@ async def test_broker_down_is_503_and_forgotten(both: tuple[Running, Broker]) ->
     broker.down = True
     got = await post(plane, tensors("c1"), idempotency_key="k")
     assert (got.status_code, got.headers["retry-after"]) == (503, "1")
-    assert got.json() == {"error": "the broker does not take events now"}
+    assert got.json() == {"error": "the broker does not accept events now"}
     assert (await plane.get("/predictions/sensor/c1"))[0] == 404
     broker.down = False
     assert (await post(plane, tensors("c1"), idempotency_key="k")).status_code == 202

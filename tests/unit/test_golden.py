@@ -64,11 +64,11 @@ def test_answers_within_the_tolerance_agree(tmp_path: Path) -> None:
         ([vector(1, y=1), vector("a", y=1)], 'vector 1: x: "a" is of another type'),
         ([vector(1, z=1)], "line 1 of the golden file: the contract's outputs have no z"),
         ([{"inputs": {"q": 1}, "outputs": {"y": 1}}], "the contract's inputs have no q"),
-        ([vector(1)], "line 1 of the golden file knows no output"),
+        ([vector(1)], "line 1 of the golden file has no output"),
         ([vector(1, y=1), b"{"], "line 2 of the golden file is not JSON"),
         ([b'{"inputs": {}}'], 'is not {"inputs"'),
         ([b"[1]"], 'is not {"inputs"'),
-        ([b" "], "holds no vectors"),
+        ([b" "], "contains no vectors"),
     ],
 )
 def test_what_differs_is_told_field_by_field(tmp_path: Path, lines: Any, told: str) -> None:

@@ -236,7 +236,7 @@ def test_one_tensor_gives_a_column_a_label_and_a_confidence() -> None:
             np.array([0, 1, 7, -1]),
             {"type": "string", "categories": ["n", "y"]},
             ["n", "y"],
-            ["y: 7 is no index of 2 labels", "y: -1 is no index of 2 labels"],
+            ["y: 7 is not an index of 2 labels", "y: -1 is not an index of 2 labels"],
         ),
         (
             np.array(["n", "q"], object),
@@ -248,7 +248,7 @@ def test_one_tensor_gives_a_column_a_label_and_a_confidence() -> None:
             np.array(["ok", "a\0b"], object),
             {"type": "string"},
             ["ok"],
-            ["y: is text no database stores"],
+            ["y: is text that a database cannot store"],
         ),
         (
             np.array([[1, np.nan], [2, 1]]),
@@ -340,7 +340,7 @@ def test_a_model_whose_parts_do_not_fit_together_is_found_out() -> None:
         return {"z" if last else "y": np.zeros(len(tensors["x"]), np.float32)}
 
     count = MODEL_INPUT_BYTES // X_ROW_BYTES + 1
-    with pytest.raises(ContractMismatch, match="one part of a batch to the next"):
+    with pytest.raises(ContractMismatch, match="different parts of a batch"):
         score(Function((X,), (Y,), moody), contract(), a=[0.0] * count, b=[0] * count)
 
 

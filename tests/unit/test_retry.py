@@ -69,5 +69,5 @@ def test_an_outage_lasts_from_its_first_failure_and_ends_with_a_success() -> Non
 async def test_an_attempt_that_hangs_counts_too() -> None:
     import asyncio
 
-    with pytest.raises(Unavailable, match=r"no answer in 0\.05 s"):
+    with pytest.raises(Unavailable, match=r"no response in 0\.05 s"):
         await await_available(asyncio.Event().wait, 0.05)

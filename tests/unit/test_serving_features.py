@@ -167,7 +167,7 @@ async def test_a_database_that_went_away(world: World) -> None:
             assert answer.status_code == status, answer.text
             if status == 503:
                 assert answer.headers["retry-after"] == "1"
-                assert answer.json()["error"].startswith("the feature database does not answer")
+                assert answer.json()["error"].startswith("the feature database did not respond")
             else:
                 assert scores(answer) == [8.125, 8.125]
                 assert answer.json()["parameters"] == {"features": "defaults"}

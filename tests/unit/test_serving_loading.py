@@ -99,7 +99,7 @@ def test_a_model_that_answers_no_record_of_the_contract_is_not_served(tmp_path: 
         "inputs": [{"name": "i", "type": "int64", "range": {"min": 50}}],
         "outputs": [{"name": "y", "type": "float32"}],
     }
-    with pytest.raises(ModelNotLoadable, match="does not answer a record the contract allows"):
+    with pytest.raises(ModelNotLoadable, match="fails on a record that the contract allows"):
         load_model(configure(tmp_path, broken, contract))
 
 

@@ -136,7 +136,7 @@ async def test_values_of_other_types(
             "age",
             {"shape": [9], "data": [1] * 9},
             "inputs[0].shape",
-            "holds 9 rows, at most 8 are answered at once",
+            "holds 9 rows, at most 8 are allowed in a request",
         ),
         (
             "rate",
@@ -191,7 +191,7 @@ async def test_tensors(
         ({"outputs": {}}, "outputs", "must be a list of at most 256 outputs"),
         ({"outputs": [{}]}, "outputs[0].name", "must be a string"),
         ({"outputs": [{"name": "y"}]}, "outputs[0].name", "is not an output; there are: score"),
-        ({"outputs": [{"name": "score"}] * 2}, "outputs[1].name", "is asked for twice"),
+        ({"outputs": [{"name": "score"}] * 2}, "outputs[1].name", "is requested twice"),
         (
             {"outputs": [{"name": "score", "parameters": {"binary_data": 1}}]},
             "outputs[0].parameters.binary_data",

@@ -139,7 +139,7 @@ def test_the_last_file_of_many_is_checked_before_the_first_is_read(tmp_path: Pat
 def test_what_is_not_there_is_named(tmp_path: Path, form: str) -> None:
     with pytest.raises(SourceError, match="no such file"):
         table(tmp_path / "gone", form)
-    with pytest.raises(SourceError, match="no file is named so"):
+    with pytest.raises(SourceError, match="no file has this name"):
         table(f"file://{tmp_path}/*.gone", form)
     (tmp_path / "notes.txt").touch()
     with pytest.raises(SourceError, match=r"no file that ends with \.\w+; there is notes\.txt"):
@@ -226,11 +226,11 @@ def test_a_bad_cell_or_a_ragged_row_costs_its_row_and_not_the_run(
     }
     assert told == [
         "1: age: 'old' is not a whole number",
-        "2: row: 2 cells where 4 belong",
-        "4: row: 6 cells where 4 belong",
+        "2: row: 2 cells instead of 4",
+        "4: row: 6 cells instead of 4",
         "6: plan: missing",
         "7: age: missing",
-        "9: row: 5 cells where 4 belong",
+        "9: row: 5 cells instead of 4",
     ]
 
 
@@ -303,7 +303,7 @@ def test_rows_that_a_quote_swallows_are_not_one_bad_row(
     tmp_path: Path, rows: str, row: int, name: str
 ) -> None:
     path = csv(tmp_path, "id,age,plan\nk0,0,p\nk1,1,p\n" + rows, name)
-    with pytest.raises(SourceError, match=rf"{name}: line {row + 2}: a quote opens there"):
+    with pytest.raises(SourceError, match=rf"{name}: line {row + 2}: the quote that opens there"):
         decoded(path)
 
 
@@ -327,7 +327,7 @@ def test_a_block_of_zeros_is_damage_and_not_one_bad_row(tmp_path: Path, form: st
     else:
         path, rows = tmp_path / "t.jsonl", b'{"id":"k","age":0,"plan":"p"}\n' * 2
     path.write_bytes(rows + bytes(4096) + rows)
-    with pytest.raises(SourceError, match="line 3 holds NUL bytes: the file is damaged"):
+    with pytest.raises(SourceError, match="line 3 contains NUL bytes: the file is damaged"):
         list(table(path, form).chunks())
 
 
@@ -350,7 +350,7 @@ def test_a_row_longer_than_a_block_is_named(
 ) -> None:
     monkeypatch.setattr(csv_table, "BLOCK_BYTES", 1000)
     body = "id,age,plan\n" + '"k0,0,p\n' + "k1,1,p\n" * 500
-    with pytest.raises(SourceError, match="longer than 1000 bytes; does a quote open"):
+    with pytest.raises(SourceError, match="longer than 1000 bytes; check for a quote"):
         decoded(csv(tmp_path, body))
 
 
@@ -362,7 +362,7 @@ def quotes(text: str, size: int) -> str | None:
             check.feed(text[start : start + size].encode())
         check.end()
     except SourceError as error:
-        return str(error).partition(": a quote")[0]
+        return str(error).partition(": the quote")[0]
     return None
 
 

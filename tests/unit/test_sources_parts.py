@@ -119,7 +119,9 @@ def test_files_that_differ_and_a_kind_that_changed_are_named(tmp_path: Path) -> 
     with pytest.raises(SourceError, match=r"column at, .*, is a number in a\.csv and a time in b"):
         opened(tmp_path, "CSV", more=("at",)).splits(0)
     other.unlink()
-    with pytest.raises(SourceError, match="is a number, and the run before ended at '2026-01-01'"):
+    with pytest.raises(
+        SourceError, match="is a number, but the previous run ended at '2026-01-01'"
+    ):
         read(opened(tmp_path, "CSV", more=("at",)), "2026-01-01")
 
 

@@ -52,7 +52,7 @@ def last_run(facts: Facts) -> dict:
 
 
 PUBLISHED = ended(0, outcome="Succeeded", rows=10, rejects=1, digest=DIGEST, version="2")
-STOPPED = ended(143, outcome="Failed", reason="Terminated", message="stopped before it was done")
+STOPPED = ended(143, outcome="Failed", reason="Terminated", message="stopped before it finished")
 BAD_MODEL = ended(3, outcome="Failed", reason="DigestMismatch", message="not the same bytes")
 
 

@@ -76,11 +76,11 @@ def test_a_call_that_hangs_is_a_problem_and_ends_the_worker_after_a_minute(rig: 
     rig.seconds += 4
     assert rig.ledger.problem() == ""
     rig.seconds += 2
-    assert rig.ledger.problem() == "the prediction store has not answered for 6 s"
+    assert rig.ledger.problem() == "the prediction store has not responded for 6 s"
     rig.ledger.ping()  # It does not wait behind the call that hangs.
     rig.ledger.watch()
     rig.seconds += 55
-    with pytest.raises(StoreUnavailable, match="not answered for 61 s"):
+    with pytest.raises(StoreUnavailable, match="not responded for 61 s"):
         rig.ledger.watch()
     rig.store.answers.set()
     asking.join(10)

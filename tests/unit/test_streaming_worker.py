@@ -364,7 +364,7 @@ def failing(rig: Rig, error: StoreUnavailable, times: int) -> list[Failing]:
 
 
 def test_a_commit_that_fails_is_repeated_though_no_further_event_comes(rig: Rig) -> None:
-    failing(rig, StoreUnavailable("the connection broke"), 1)
+    failing(rig, StoreUnavailable("the connection was lost"), 1)
     left = rig.work(Memory([1.0], []))
     assert left[0] == Position(1, 0)
     assert rig.answers() == {"0-0": 2.0}

@@ -49,7 +49,7 @@ def read_vectors(path: Path, contract: Contract) -> tuple[Vector, ...]:
         if line.strip():
             vectors.append(_vector(line, number, contract))
     if not vectors:
-        raise GoldenMismatch("the golden file holds no vectors")
+        raise GoldenMismatch("the golden file contains no vectors")
     return tuple(vectors)
 
 
@@ -129,7 +129,7 @@ def _vector(line: bytes, number: int, contract: Contract) -> Vector:
                     f"line {number} of the golden file: the contract's {side} have no {name}"
                 )
     if not vector.outputs:
-        raise GoldenMismatch(f"line {number} of the golden file knows no output")
+        raise GoldenMismatch(f"line {number} of the golden file has no output")
     return vector
 
 

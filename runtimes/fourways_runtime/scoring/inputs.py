@@ -123,7 +123,7 @@ def bind_inputs(fields: Sequence[InputField], tensors: Sequence[Tensor]) -> tupl
             groups.setdefault(field.tensor or field.name, []).append(field)
         if set(groups) != set(by_name):
             raise _disagree(
-                fields, tensors, "name each of the model's inputs as some field's tensor"
+                fields, tensors, "name each of the model's inputs in the tensor of a field"
             )
         return tuple(_feed(by_name[name], members) for name, members in groups.items())
     for known in (str, _comparable):
@@ -188,7 +188,7 @@ def _feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
         if tensor.shape[0] is not None:
             raise ContractMismatch(
                 f"the model's input {described(tensor)} takes batches of {tensor.shape[0]} only; "
-                "export it with a free first dimension"
+                "export it with a dynamic first dimension"
             )
         shape = fitted(shape or (), tensor.shape[1:])
     if shape is None or (len(fields) > 1 and len(shape) != 1):

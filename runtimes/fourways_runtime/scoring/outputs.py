@@ -120,7 +120,7 @@ class Reading:
             elif allowed is not None and text not in allowed:
                 faults[at] = f"{shown(text)} is not one of {len(allowed)} labels"
             elif "\0" in text or (not text.isprintable() and not _encodes(text)):
-                faults[at] = "is text no database stores"
+                faults[at] = "is text that a database cannot store"
         return texts, faults
 
 
@@ -175,7 +175,7 @@ def _labels(flat: Array, categories: tuple[str, ...]) -> tuple[Array, Faults]:
     faults |= _not_finite(flat)
     outside = (index < 0) | (index >= len(categories))
     for at in np.flatnonzero(outside).tolist():
-        faults.setdefault(at, f"{shown(flat[at])} is no index of {len(categories)} labels")
+        faults.setdefault(at, f"{shown(flat[at])} is not an index of {len(categories)} labels")
     return labels[np.where(outside, len(categories), index)], faults
 
 

@@ -140,7 +140,7 @@ class Pipeline:
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         except (KeyError, ValueError):
             raise ContractMismatch(
-                "the model answers in other outputs or shapes from one part of a batch to the next"
+                "the model returns different outputs or shapes for different parts of a batch"
             ) from None
 
 

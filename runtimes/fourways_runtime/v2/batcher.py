@@ -375,4 +375,4 @@ class Batcher:
 
 def _left() -> HttpError:
     """Return the error for a request whose client has disconnected; nobody reads it."""
-    return HttpError(499, "the client has left")
+    return HttpError(499, "the client has disconnected")

@@ -74,5 +74,5 @@ def _uncompressed(request: Request, max_bytes: int) -> bytes:
     if len(body) > max_bytes:
         raise HttpError(413, "the request's body is too large when uncompressed")
     if not unpacker.eof:
-        raise HttpError(400, f"the body is not whole: its {encoding.decode('ascii')} data ends")
+        raise HttpError(400, f"the body is truncated: its {encoding.decode('ascii')} data ends")
     return body

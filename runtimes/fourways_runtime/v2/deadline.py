@@ -27,11 +27,13 @@ def timeout_of(request: Request) -> float | None:
     for name, value in request.headers:
         size = len(name)
         if size == len(HEADER) and name.lower() == HEADER:
-            return _seconds(value.strip(), 1.0, "X-Request-Timeout", "seconds above 0, as 0.25")
+            return _seconds(
+                value.strip(), 1.0, "X-Request-Timeout", "seconds above 0, such as 0.25"
+            )
         if size == len(_GRPC) and name.lower() == _GRPC:
             text = value.strip()
             unit = _UNITS.get(text[-1:], 0.0)
-            return _seconds(text[:-1], unit, "grpc-timeout", "a number and a unit, as 250m")
+            return _seconds(text[:-1], unit, "grpc-timeout", "a number and a unit, such as 250m")
     return None
 
 

@@ -82,7 +82,7 @@ class FeatureEnricher:
         except FeaturesUnavailable as error:
             if self._fail:
                 # The error's own message may name hosts, so it only goes to the log.
-                text = "the feature database does not answer in time: try again"
+                text = "the feature database did not respond in time: try again"
                 raise overloaded(text) from error
             source = DEFAULTS
         rows = [found.get(key, _NOTHING) for key in keys]

@@ -15,11 +15,11 @@ class ServingMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         requests = PlainCounter(
-            "fourways_inference_requests", "Requests given to the model.", registry
+            "fourways_inference_requests", "Requests passed to the model.", registry
         )
-        rows = PlainCounter("fourways_inference_rows", "Rows given to the model.", registry)
+        rows = PlainCounter("fourways_inference_rows", "Rows passed to the model.", registry)
         failures = Counter(
-            "fourways_inference_failures", "Requests the model failed on.", registry=registry
+            "fourways_inference_failures", "Requests that the model failed on.", registry=registry
         )
         rejected = Counter(
             "fourways_inference_rejected",
@@ -28,17 +28,17 @@ class ServingMetrics:
         )
         model_faults = Counter(
             "fourways_model_bad_rows",
-            "Rows whose answer by the model breaks the contract: NaN, infinite, out of range.",
+            "Rows whose prediction breaks the contract: NaN, infinite, out of range.",
             registry=registry,
         )
         feature_faults = Counter(
             "fourways_feature_faults",
-            "Requests refused for a value of the feature database that breaks the contract.",
+            "Requests rejected for a value of the feature database that breaks the contract.",
             registry=registry,
         )
         timed_out = Counter(
             "fourways_inference_timeouts",
-            "Requests refused because their answer took too long.",
+            "Requests rejected because their response took too long.",
             registry=registry,
         )
         batch_requests = PlainHistogram(
@@ -49,7 +49,7 @@ class ServingMetrics:
         )
         seconds = PlainHistogram(
             "fourways_model_seconds",
-            "From a batch's tensors to its answers: checks, features, model.",
+            "From a batch's tensors to its predictions: checks, features, model.",
             LATENCY_BUCKETS,
             registry,
         )
@@ -67,7 +67,7 @@ class ServingMetrics:
         self._requests, self._rows = requests.inc, rows.inc
         self._batch_requests, self._batch_rows = batch_requests.observe, batch_rows.observe
         ready = self._ready = Gauge(
-            "fourways_model_ready", "1 once the model answers.", registry=registry
+            "fourways_model_ready", "1 once the model is ready.", registry=registry
         )
         ready.set(0)
 

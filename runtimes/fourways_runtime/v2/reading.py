@@ -159,7 +159,9 @@ class TensorReading:
         if rows < 1:
             raise refuse(f"{at}.shape", "holds no rows")
         if rows > most:
-            raise refuse(f"{at}.shape", f"holds {rows} rows, at most {most} are answered at once")
+            raise refuse(
+                f"{at}.shape", f"holds {rows} rows, at most {most} are allowed in a request"
+            )
         if not first and rows != self.rows:
             raise refuse(f"{at}.shape", f"holds {rows} rows, the tensors before it {self.rows}")
         self.rows = rows
@@ -234,7 +236,7 @@ class TensorReading:
             if fault:
                 raise refuse(f"{at}[{index}]", fault)
         if reader.keyed != "optional" and len(keys) > 1 and len(set(keys)) != len(keys):
-            raise refuse(at, "a key is asked for twice")
+            raise refuse(at, "a key is requested twice")
         self.keys = keys
 
     def _note(self, name: str, faults: Faults) -> None:

@@ -262,7 +262,7 @@ class RequestReader:
                 known = ", ".join(self._outputs)[:256]
                 raise refuse(f"{at}.name", f"is not an output; there are: {known}")
             if name in asked:
-                raise refuse(f"{at}.name", "is asked for twice")
+                raise refuse(f"{at}.name", "is requested twice")
             own = _object(output.get("parameters"), f"{at}.parameters")
             asked[name] = _truth(own, "binary_data", f"{at}.parameters", binary)
         return tuple(asked.items())

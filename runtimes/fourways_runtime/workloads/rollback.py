@@ -49,7 +49,7 @@ def roll_back(store: RunStore, config: RuntimeConfig, run: str) -> RunReport:
     ours = seen if seen is not None and seen.name == name else None
     return RunReport(
         outcome="Succeeded",
-        message=f"answers come from run {name} again",
+        message=f"predictions come from run {name} again",
         run=name,
         rows=ours.rows if ours else 0,
         rejects=ours.rejects if ours else 0,

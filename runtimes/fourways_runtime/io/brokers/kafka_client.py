@@ -145,7 +145,8 @@ def look_up(client: Any, source: KafkaSource, failure: BrokerFailure, seconds: f
 def missing(source: KafkaSource) -> TopicNotFound:
     """Return the error for a topic that does not exist."""
     return TopicNotFound(
-        f"Kafka at {source.bootstrap_servers} has no topic {source.topic}, or hides it; create it"
+        f"Kafka at {source.bootstrap_servers} has no topic {source.topic}, or this login may not "
+        "see it; create it"
     )
 
 

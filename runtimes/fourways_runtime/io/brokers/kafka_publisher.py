@@ -66,7 +66,7 @@ class KafkaPublisher:
             raise self._error(error.args[0], len(value)) from None
         except BufferError:
             raise BrokerUnavailable(
-                f"Kafka at {self._source.bootstrap_servers} takes events too slowly"
+                f"Kafka at {self._source.bootstrap_servers} accepts events too slowly"
             ) from None
         try:
             # Normally message.timeout.ms applies, unless the polling thread has ended.

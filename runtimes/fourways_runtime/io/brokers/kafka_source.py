@@ -264,7 +264,7 @@ class KafkaEvents:
     def _raise_findings(self) -> None:
         if self._replaced:
             topic = self._source.topic
-            raise SourceReplaced(f"the Kafka topic {topic} was deleted and made anew")
+            raise SourceReplaced(f"the Kafka topic {topic} was deleted and recreated")
         if self._gone is not None:
             raise self._gone
 
@@ -344,7 +344,7 @@ class KafkaEvents:
             try:
                 self._consumer.commit(offsets=self._places(self._passed), asynchronous=True)
             except KafkaException as error:
-                _log.info("offsets were not told to the broker: %s", error)
+                _log.info("offsets were not committed to the broker: %s", error)
             self._passed = {}
 
     def _places(self, positions: Mapping[int, int]) -> list[TopicPartition]:

@@ -238,7 +238,7 @@ class NatsEvents:
             self._found = error
 
     def _replaced(self) -> SourceReplaced:
-        return SourceReplaced(f"the NATS stream {self._source.stream} was deleted and made anew")
+        return SourceReplaced(f"the NATS stream {self._source.stream} was deleted and recreated")
 
     def _identity(self, info: StreamInfo) -> str:
         source = self._source

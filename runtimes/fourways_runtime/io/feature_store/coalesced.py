@@ -138,7 +138,7 @@ class CoalescedFeatures:
         if batch in self._queue:
             self._queue.remove(batch)
         self._metrics.timed_out()
-        text = f"the feature database: no answer in {self._timeout * 1000:g} ms"
+        text = f"the feature database: no response in {self._timeout * 1000:g} ms"
         self._note(text)
         self._fail(batch, FeaturesUnavailable(text))
         if batch.task is not None:
@@ -160,5 +160,5 @@ class CoalescedFeatures:
         if fault is not None and not self._failing:
             logger.warning("features: %s", fault)
         elif fault is None and self._failing:
-            logger.info("the feature database answers again")
+            logger.info("the feature database is available again")
         self._failing = fault is not None

@@ -16,18 +16,20 @@ class FeatureMetrics:
             "fourways_feature_lookups", "Queries sent to the feature database.", registry=registry
         )
         entities = Counter(
-            "fourways_feature_entities", "Entities looked up, each once a query.", registry=registry
+            "fourways_feature_entities",
+            "Entities looked up; each counts once per query.",
+            registry=registry,
         )
         misses = Counter("fourways_feature_misses", "Entities without a row.", registry=registry)
         failures = Counter(
             "fourways_feature_failures",
-            "Lookups without an answer in time.",
+            "Lookups that timed out.",
             ("reason",),
             registry=registry,
         )
         seconds = Histogram(
             "fourways_feature_seconds",
-            "From the first request of a lookup to its answer.",
+            "From the first request of a lookup to its result.",
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )

@@ -84,4 +84,6 @@ def _text(file: Path) -> str:
             raise ValueError
         return raw.decode().strip()
     except ValueError:
-        raise ConfigError(f"the credentials key {file.name} is no text of a sane length") from None
+        raise ConfigError(
+            f"the credentials key {file.name} is not UTF-8 text of a plausible length"
+        ) from None

@@ -50,7 +50,7 @@ def filesystem(
             file = HttpFile(location, Credentials.read(credentials, paths), policy, clock, sleep)
             return HttpFileSystem(file), file.name
         case "oci":
-            raise FetchRefused(f"{location.shown}: a table is not read from a registry")
+            raise FetchRefused(f"{location.shown}: a table cannot be read from a registry")
         case _:
             from .objects import object_filesystem
 

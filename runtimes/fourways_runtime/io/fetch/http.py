@@ -108,7 +108,7 @@ def _url(text: str) -> httpx.URL:
     try:
         return httpx.URL(text).copy_with(fragment=None)
     except (httpx.InvalidURL, ValueError):
-        raise FetchRefused("the URI is no URL we can read") from None
+        raise FetchRefused("the URI is not a valid URL") from None
 
 
 def _raw(url: httpx.URL) -> httpcore.URL:
@@ -124,7 +124,7 @@ def _target(url: httpx.URL, response: httpcore.Response, location: Location) -> 
     try:
         return url.join(to).copy_with(fragment=None)
     except (httpx.InvalidURL, ValueError):
-        raise FetchRefused(f"{location.shown}: a redirect to something that is no URL") from None
+        raise FetchRefused(f"{location.shown}: a redirect to an invalid URL") from None
 
 
 def header(response: httpcore.Response, name: str) -> str | None:
@@ -140,12 +140,12 @@ def _translated(location: Location) -> Iterator[None]:
     try:
         yield
     except httpcore.TimeoutException:
-        raise Interrupted(f"{location.shown}: no answer in time") from None
+        raise Interrupted(f"{location.shown}: no response in time") from None
     except httpcore.UnsupportedProtocol:
-        raise FetchRefused(f"{location.shown}: is no URL we can read") from None
+        raise FetchRefused(f"{location.shown}: is not a valid URL") from None
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         # Errors of connections have our text or the transport's; protocol errors have the peer's.
-        said = str(error) if isinstance(error, httpcore.ConnectError) else "connection broke off"
+        said = str(error) if isinstance(error, httpcore.ConnectError) else "the connection was lost"
         raise Interrupted(f"{location.shown}: {said}") from None
 
 
@@ -183,13 +183,13 @@ def body_of(response: httpcore.Response, location: Location, offset: int) -> Bod
     check_status(response, location)
     if (header(response, "content-encoding") or "identity").lower() != "identity":
         raise FetchRefused(
-            f"{location.shown}: the server compresses what it was asked to send as it is"
+            f"{location.shown}: the server compressed the response although it was asked not to"
         )
     start = 0
     if response.status == 206:
         found = content_range(response)
         if found is None or found[0] != offset:
-            raise SourceError(f"{location.shown}: the server sends a part not asked for")
+            raise SourceError(f"{location.shown}: the server sent a range that was not requested")
         start, total = found
     else:
         length = header(response, "content-length")

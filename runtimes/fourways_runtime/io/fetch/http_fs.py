@@ -58,7 +58,8 @@ class HttpFile:
             found = content_range(response)
             if response.status != 206 or found is None or found[0] != start or found[1] is None:
                 raise SourceError(
-                    f"{shown}: the server does not answer ranges; put the table on a volume"
+                    f"{shown}: the server does not support range requests; put the table on a "
+                    "volume"
                     " or into an object store"
                 )
             version = (found[1], strong_tag(response))
@@ -71,9 +72,9 @@ class HttpFile:
                 deadline.remaining()
                 body += chunk
                 if len(body) > expected:
-                    raise FetchRefused(f"{shown}: the server sends more than was asked for")
+                    raise FetchRefused(f"{shown}: the server sent more than the requested range")
         if len(body) != expected:
-            raise Interrupted(f"{shown}: a range came short")
+            raise Interrupted(f"{shown}: the response is shorter than the requested range")
         return bytes(body)
 
 

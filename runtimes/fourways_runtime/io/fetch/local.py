@@ -38,7 +38,7 @@ def locate(location: Location, paths: Paths) -> tuple[Path, tuple[str, ...]]:
             raise FetchRefused(f"{location.shown}: write pvc://CLAIM/PATH")
         return Path(paths.volumes_root) / location.authority, components
     if location.authority not in ("", "localhost"):
-        raise FetchRefused(f"{location.shown}: write file:///PATH; other hosts are not read")
+        raise FetchRefused(f"{location.shown}: write file:///PATH; other hosts are not supported")
     return Path("/"), components
 
 

@@ -41,7 +41,7 @@ class Location:
         scheme = scheme.lower()
         if not separator or scheme not in SCHEMES:
             raise FetchRefused(
-                f"{scheme[:16]!r} is no scheme we read; write one of {', '.join(SCHEMES)}"
+                f"{scheme[:16]!r} is not a supported scheme; use one of {', '.join(SCHEMES)}"
             )
         if any(ord(character) < 0x21 or character == "\x7f" for character in uri):
             raise FetchRefused("the URI holds a space or a control character; percent-encode it")
@@ -95,4 +95,4 @@ def check_host(host: str, policy: FetchPolicy) -> None:
         name = allowed.lower()
         if wanted == name or (name.startswith("*.") and wanted.endswith(name[1:])):
             return
-    raise FetchRefused(f"the policy does not name the host {host}")
+    raise FetchRefused(f"the policy does not allow the host {host}")

@@ -48,7 +48,9 @@ def check_address(text: str, host: str) -> None:
     address = ipaddress.ip_address(text.partition("%")[0])
     for candidate in (address, _embedded(address)):
         if candidate.is_link_local or candidate.is_multicast or candidate in _METADATA:
-            raise FetchRefused(f"{host} is at a link-local or metadata address; we never go there")
+            raise FetchRefused(
+                f"{host} has a link-local or metadata address, which is never contacted"
+            )
 
 
 class GuardedStream(httpcore.NetworkStream):
@@ -107,7 +109,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            raise httpcore.ConnectError(f"{host} is not known to the resolver") from None
+            raise httpcore.ConnectError(f"{host} cannot be resolved") from None
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         for address in addresses:
             check_address(address, host)
@@ -119,5 +121,5 @@ class GuardedBackend(httpcore.NetworkBackend):
                     address, port, limit, local_address, socket_options
                 )
                 return GuardedStream(stream, self._deadline)
-            failure = httpcore.ConnectError(f"{host} does not take connections")
+            failure = httpcore.ConnectError(f"{host} does not accept connections")
         raise failure

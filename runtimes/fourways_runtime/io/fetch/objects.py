@@ -56,7 +56,7 @@ def _load(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise ConfigError(
-            f"{extra}:// needs a package this image lacks; install fourways[{extra}]"
+            f"{extra}:// needs a package that this image lacks; install fourways[{extra}]"
         ) from None
 
 
@@ -66,7 +66,7 @@ def _check_endpoint(url: str, policy: FetchPolicy) -> None:
     except ValueError:
         host = None
     if not host or urlsplit(url).scheme not in ("http", "https"):
-        raise ConfigError("the endpoint of the object store is no http or https URL")
+        raise ConfigError("the endpoint of the object store is not an http or https URL")
     check_host(host, policy)
     try:
         ipaddress.ip_address(host)
@@ -123,7 +123,7 @@ def _gs(credentials: Credentials, policy: FetchPolicy) -> Any:
         try:
             token = json.loads(key)
         except ValueError:
-            raise ConfigError("the credentials key key.json is no JSON") from None
+            raise ConfigError("the credentials key key.json is not JSON") from None
     endpoint = "https://storage.googleapis.com"
     _check_endpoint(endpoint, policy)
     return module.GCSFileSystem(token=token, endpoint_url=endpoint, **_UNCACHED)
@@ -214,7 +214,7 @@ def translated(location: Location) -> Iterator[None]:
             raise FetchFailed(f"{location.shown}: the session token has expired") from None
         raise SourceError(f"{location.shown}: access denied; check the credentials") from None
     except TimeoutError:
-        raise Interrupted(f"{location.shown}: the object store did not answer in time") from None
+        raise Interrupted(f"{location.shown}: the object store did not respond in time") from None
     except (AssertionError, AttributeError, NameError, TypeError, UnicodeError):
         raise  # A bug of ours or invalid bytes: a store's error never has this type.
     except Exception as error:  # noqa: BLE001  (each backend has its own error classes)
@@ -275,7 +275,9 @@ class ObjectSource:
             end = min(start + CHUNK, size)
             chunk = self._call(self._filesystem.cat_file, deadline, start=start, end=end)
             if len(chunk) != end - start:
-                raise Interrupted(f"{self._location.shown}: a range came short")
+                raise Interrupted(
+                    f"{self._location.shown}: the response is shorter than the requested range"
+                )
             yield chunk
             start = end
         # Ranges of two versions would make a file that never existed.

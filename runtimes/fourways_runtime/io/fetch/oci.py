@@ -75,7 +75,7 @@ class Reference:
         try:
             registry = httpx.URL(scheme=scheme, host=location.authority, port=port, path="/v2/")
         except (httpx.InvalidURL, ValueError):
-            raise FetchRefused("the URI is no URL we can read") from None
+            raise FetchRefused("the URI is not a valid URL") from None
         return cls(registry, found[1], found[2] or "latest", found[3])
 
     def manifest(self) -> httpx.URL:
@@ -120,7 +120,7 @@ def read_manifest(raw: bytes, content_type: str | None, shown: str) -> dict[str,
             " oci://HOST/REPOSITORY@sha256:HEX"
         )
     if kind != _MANIFEST:
-        raise FetchRefused(f"{shown}: is no OCI image manifest; push it as {_MANIFEST}")
+        raise FetchRefused(f"{shown}: is not an OCI image manifest; push it as {_MANIFEST}")
     return manifest
 
 
@@ -139,13 +139,13 @@ def model_layer(manifest: dict[str, Any], shown: str) -> Layer:
     ]
     candidates = weights or layers
     if len(candidates) != 1:
-        what = "layers of weights" if weights else "layers and none of them of weights"
+        what = "layers that hold weights" if weights else "layers, none of which holds weights"
         raise FetchRefused(
-            f"{shown}: the manifest has {len(candidates)} {what}; push one model a manifest,"
+            f"{shown}: the manifest has {len(candidates)} {what}; push one model per manifest,"
             f" as one layer of {_RAW}"
         )
     if not _PACKED.isdisjoint(re.split(r"[./+-]", candidates[0].media_type.lower())):
-        raise FetchRefused(f"{shown}: the model is packed; push the weights raw: {_RAW}")
+        raise FetchRefused(f"{shown}: the model is an archive; push the raw weights as {_RAW}")
     return candidates[0]
 
 
@@ -285,8 +285,8 @@ class OciSource:
         except (httpx.InvalidURL, ValueError):
             url = httpx.URL("")
         if not url.host:
-            raise SourceError(f"{self._shown}: the registry names no token service we can read")
-        self._check_secure(url, "takes tokens from")
+            raise SourceError(f"{self._shown}: the registry names no valid token service")
+        self._check_secure(url, "gets tokens from")
         scope = asked.get("scope") or f"repository:{self._reference.repository}:pull"
         service = {"service": asked["service"]} if "service" in asked else {}
         url = url.copy_merge_params(service | {"scope": scope.split()})
@@ -302,7 +302,7 @@ class OciSource:
         except (ValueError, RecursionError, AttributeError):
             token = None
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-            raise SourceError(f"{at.shown}: gives no token we can read")
+            raise SourceError(f"{at.shown}: returned no valid token")
         return {"Authorization": f"Bearer {token}"}
 
     def _check_secure(self, url: httpx.URL, does: str) -> None:
@@ -310,7 +310,7 @@ class OciSource:
         on_this_machine = self._reference.registry.scheme == "http" and is_loopback(url.host)
         if url.scheme != "https" and not (url.scheme == "http" and on_this_machine):
             raise FetchRefused(
-                f"{self._shown}: the registry {does} {url.host} without TLS; it has to be https"
+                f"{self._shown}: the registry {does} {url.host} without TLS; https is required"
             )
 
     def _at(self, url: httpx.URL, shown: str | None = None) -> Location:

@@ -42,7 +42,9 @@ def private_folder(into: Path) -> None:
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = into.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            raise ConfigError(f"{into} is no folder of ours; name one beneath it that may be made")
+            raise ConfigError(
+                f"{into} belongs to another user; name a folder in it that can be created"
+            )
         if status.st_mode & 0o077:
             into.chmod(0o700)
 

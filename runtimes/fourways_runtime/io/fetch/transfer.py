@@ -114,7 +114,7 @@ def _download(
             part.discard()
             raise
         if body.total is not None and part.size != body.total:
-            raise Interrupted(f"{location.shown}: {part.size} of {body.total} bytes came")
+            raise Interrupted(f"{location.shown}: {part.size} of {body.total} bytes were received")
     _verify(part, digest or body.digest, location, resumed=resumed)
     return Fetched(part.publish(into), part.digest, part.size)
 
@@ -133,6 +133,6 @@ def _verify(
     part.restart(None)
     if resumed:
         # A partial file that survived a crash may be torn: only a whole download is conclusive.
-        raise Interrupted(f"{location.shown}: the two halves do not make the file")
+        raise Interrupted(f"{location.shown}: the resumed download is damaged")
     part.discard()
     raise DigestMismatch(f"{location.shown}: the file is {got}, not {digest}")

@@ -106,7 +106,7 @@ def _fixed(column: Column, data: Array, at: Array, lengths: Array, missing: Arra
     form = np.dtype(_FORMS[column.kind][0])
     there = ~missing
     if (lengths[there] != form.itemsize).any():
-        raise SourceError(f"column {column.name} is not {column.kind} any more")
+        raise SourceError(f"column {column.name} is no longer {column.kind}")
     values = np.zeros(len(at), form)
     raw = data[at[there][:, None] + np.arange(form.itemsize)]
     values[there] = raw.view(form)[:, 0] if len(raw) else raw.reshape(-1).view(form)

@@ -64,7 +64,7 @@ class Line:
             result = self._raw.get_result()
             if result is None:
                 if self._raw.status == ConnStatus.BAD:
-                    raise psycopg.OperationalError("the connection broke")
+                    raise psycopg.OperationalError("the connection was lost")
             elif result.status == ExecStatus.PIPELINE_SYNC:
                 # Not earlier: the server answers a statement before it commits it.
                 return wrong
@@ -102,5 +102,5 @@ class Line:
         if result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
             return None
         if self._raw.status == ConnStatus.BAD:
-            return psycopg.OperationalError("the connection broke")
+            return psycopg.OperationalError("the connection was lost")
         return psycopg.errors.error_from_result(result)

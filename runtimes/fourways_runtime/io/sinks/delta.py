@@ -94,7 +94,9 @@ class DeltaSink:
                     break
             time.sleep(0.1)
         else:
-            raise SinkUnavailable(f"{self._place.shown}: others commit to the table all the time")
+            raise SinkUnavailable(
+                f"{self._place.shown}: other writers kept committing to the table"
+            )
         self.discard()
 
     def _table(self, folder: str) -> Any:
@@ -122,7 +124,7 @@ class DeltaSink:
             listed = ", ".join(metadata.partition_columns)
             raise ConfigError(f"{shown}: the table is partitioned by {listed}; use another folder")
         if str(metadata.configuration.get("delta.appendOnly", "false")).lower() == "true":
-            raise ConfigError(f"{shown}: the table may only be appended to; use another folder")
+            raise ConfigError(f"{shown}: the table is append-only; use another folder")
         features = set(table.protocol().writer_features or ())
         if unknown := sorted(features - _HARMLESS):
             raise ConfigError(f"{shown}: the table uses {', '.join(unknown)}: not supported")

@@ -131,7 +131,9 @@ class PostgresTableSink:
             self._find(connection)
             told = self._comment(connection)
             if told is None:
-                raise SinkUnavailable(f"{self._spec.table}: what the run wrote is gone")
+                raise SinkUnavailable(
+                    f"{self._spec.table}: the rows that the run wrote no longer exist"
+                )
             published = told.get("published") == marked(receipts)
             if not published:
                 self._keep_only(connection, receipts)
@@ -217,10 +219,10 @@ class PostgresTableSink:
             ConfigError: it does not; the transaction must be rolled back.
 
         """
-        told = f"it took {taken} of {expected} rows"
+        told = f"it accepted {taken} of {expected} rows"
         if taken == expected and self._spec.write == "Replace":
             ((there,),) = self._run(connection, "SELECT count(*) FROM {into}").fetchall()
-            told = f"it holds {there} rows after all were replaced by {expected}"
+            told = f"it holds {there} rows after they were replaced by {expected}"
             taken = int(there)
         if taken != expected:
             names = meddlers(connection, self._target)
@@ -271,7 +273,8 @@ class PostgresTableSink:
         if found is None or found[0] != expected:
             there = found[0] if found else 0
             raise SinkUnavailable(
-                f"{self._spec.table}: {there} of {expected} rows written aside are there"
+                f"{self._spec.table}: the staging table holds {there} of the {expected} rows "
+                "written"
             )
 
     # ------------------------------------------------------------ the staging table
@@ -338,7 +341,7 @@ class PostgresTableSink:
                     self._connection, (self._target, (*self._target[:-1], self._aside))
                 )
                 raise SinkUnavailable(
-                    f"{self._spec.table}: a lock was not given within {LOCK_SECONDS} s; {held}"
+                    f"{self._spec.table}: no lock was granted within {LOCK_SECONDS} s; {held}"
                 ) from None
 
 

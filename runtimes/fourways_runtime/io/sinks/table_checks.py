@@ -65,7 +65,7 @@ def check_table(
     shown = ".".join(target)
     found = connection.execute(_TABLE, (_quoted(target),)).fetchone()
     if found is None:
-        raise ConfigError(f"sink.table: there is no table {shown}, or it may not be seen")
+        raise ConfigError(f"sink.table: there is no table {shown}, or this user may not see it")
     oid, schema, kind, *rights, referenced, secured = found
     rows = {row[0]: row[1:] for row in connection.execute(_COLUMNS, (oid,)).fetchall()}
     unique = connection.execute(_UNIQUE, (oid, into[0])).fetchone() is not None
@@ -86,7 +86,7 @@ def _table_faults(
 ) -> Iterator[str]:
     named = kind.decode() if isinstance(kind, bytes) else kind
     if named not in ("r", "p"):
-        yield "it is no table"
+        yield "it is not a table"
     if referenced and not upsert:
         yield "other tables refer to its rows, which Replace would delete; use Upsert"
     if secured and not upsert:
@@ -99,7 +99,7 @@ def _table_faults(
 def _missing_rights(schema: str, rights: list[bool], *, upsert: bool) -> Iterator[str]:
     create, insert, delete, update, select = rights
     if not create:
-        yield f"the right CREATE on the schema {schema} is missing, for the table aside"
+        yield f"the right CREATE on the schema {schema} is missing; the staging table needs it"
     if not insert:
         yield "the right INSERT is missing"
     if not delete and not upsert:
@@ -176,7 +176,7 @@ def lock_holders(connection: psycopg.Connection, tables: Sequence[Sequence[str]]
         f"{table} is held by process {pid} ({', '.join(filter(None, (program, user)))}; {mode})"
         for table, mode, pid, user, program in found
     ]
-    return "; ".join(told)[:600] or "whoever held it has let go by now"
+    return "; ".join(told)[:600] or "the lock has been released since"
 
 
 def _quoted(table: Sequence[str]) -> str:

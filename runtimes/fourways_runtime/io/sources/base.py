@@ -92,7 +92,7 @@ def check_more(columns: tuple[str, ...], found: list[str], file: str) -> None:
     """Check that the columns required besides the contract's exist. Raises SourceError."""
     for name in columns:
         if name not in found:
-            raise SourceError(f"{file}: column {name} is missing, which tells what is new")
+            raise SourceError(f"{file}: column {name} is missing; the watermark is read from it")
 
 
 def _missing(name: str, found: list[str], file: str) -> str:

@@ -109,8 +109,8 @@ class QuoteCheck:
 
     def _swallowed(self, line: int) -> SourceError:
         return SourceError(
-            f"{self._file}: line {line}: a quote opens there and does not close in its cell, so "
-            "the rows behind it cannot be told apart; close it, or double it within a text"
+            f"{self._file}: line {line}: the quote that opens there is not closed in its cell, so "
+            "the rows after it cannot be separated; close it, or double it inside the text"
         )
 
 

@@ -118,14 +118,15 @@ def _bounded_rows(file: str) -> Iterator[None]:
         if "straddling" not in str(error):
             raise
         raise SourceError(
-            f"{file}: a row is longer than {BLOCK_BYTES} bytes; does a quote open and not close?"
+            f"{file}: a row is longer than {BLOCK_BYTES} bytes; check for a quote that is not "
+            "closed"
         ) from None
 
 
 def _open(files: Files, split: Split, columns: tuple[str, ...], bad: dict[int, str]) -> Any:
     def note(row: Any) -> Literal["skip"]:
         # Arrow counts records from 1, including the header.
-        bad[row.number - 2] = f"{row.actual_columns} cells where {row.expected_columns} belong"
+        bad[row.number - 2] = f"{row.actual_columns} cells instead of {row.expected_columns}"
         return "skip"
 
     stream = files.open_text(split.detail["path"])

@@ -75,7 +75,7 @@ def deltalake() -> Any:
         import deltalake as library
     except ImportError:
         raise ConfigError(
-            "a Delta table needs a package this image lacks; install fourways[delta]"
+            "a Delta table needs a package that this image lacks; install fourways[delta]"
         ) from None
     return library
 
@@ -149,11 +149,11 @@ def _parts(folder: str, path: str, shown: str, filters: Filter) -> tuple[TableFi
             continue
         name = unquote(action["path"])
         if "://" in name or name.startswith("/") or ".." in name.split("/"):
-            raise SourceError(f"{shown}: the table's files are elsewhere; copy the table")
+            raise SourceError(f"{shown}: the table's files are outside its folder; copy the table")
         fixed = absent | {column: _text(value) for column, value in values.items()}
         found.append(TableFile(f"{path.rstrip('/')}/{name}", fixed))
     if not found:
-        which = f" where {', '.join(filters)} is as asked" if filters else ""
+        which = f" that match the filter by {', '.join(filters)}" if filters else ""
         raise SourceError(f"{shown}: the table has no rows{which}")
     return tuple(sorted(found, key=lambda part: part.path))
 

@@ -236,7 +236,9 @@ class Files:
         except SourceError as error:
             if "access denied" in str(error):
                 raise
-            raise SourceError(f"{split.file}: is gone; it was there when the run began") from None
+            raise SourceError(
+                f"{split.file}: no longer exists; it existed when the run started"
+            ) from None
         if found != split.fingerprint:
             raise SourceError(f"{split.file}: changed while it was read")
 
@@ -304,7 +306,7 @@ def _listed(
             if entry["type"] == "file" and not _is_hidden(name, path)
         }
         if not found:
-            raise SourceError(f"{location.shown}: no file is named so{_where(filters)}")
+            raise SourceError(f"{location.shown}: no file has this name{_where(filters)}")
         return found
     info = backend.info(path)
     if info["type"] != "directory":

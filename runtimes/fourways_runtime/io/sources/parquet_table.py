@@ -270,7 +270,7 @@ def _other_format(filesystem: Any, path: str) -> str | None:
     elif path.lower().endswith(SUFFIXES["CSV"]) or any(c in lines[0] for c in ",;\t"):
         known = "CSV"
     if known is None or "\0" in lines[0]:
-        return "it is not a Parquet file; set the source's format to what it is"
+        return "it is not a Parquet file; set the source's format to the right one"
     return f"it is not a Parquet file, and looks like {known}; set the source's format: {known}"
 
 
@@ -333,8 +333,8 @@ def _kind(column: str, schema: Any, file: str) -> str:
     kind = kind_of_type(found)
     if kind is None:
         raise SourceError(
-            f"{file}: column {column} is {found}, by which rows cannot be told new from old; "
-            "convert it to a whole number, a float, a decimal, text, a date or a timestamp"
+            f"{file}: column {column} is {found}, which cannot be a watermark; convert it to a "
+            "whole number, a float, a decimal, text, a date or a timestamp"
         )
     return kind
 

@@ -65,7 +65,7 @@ def kept(parts: tuple[TableFile, ...], filters: Filter, shown: str) -> tuple[Tab
             if column not in part.constants:
                 raise SourceError(
                     f"{shown}: {PurePosixPath(part.path).name} is in no folder {column}=VALUE, "
-                    "by which the filter chooses"
+                    "which the filter needs"
                 )
         parts = tuple(p for p in parts if (p.constants[column] or NULL) in values)
         if not parts:

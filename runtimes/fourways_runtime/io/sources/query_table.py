@@ -172,8 +172,8 @@ class QueryTable:
             ordered = _kind(by_name[name])
             if ordered is None:
                 raise SourceError(
-                    f"{WHERE}: column {name} is {by_name[name]}, by which rows cannot be told "
-                    "new from old; convert it to bigint, double precision, text or a time"
+                    f"{WHERE}: column {name} is {by_name[name]}, which cannot be a watermark; "
+                    "convert it to bigint, double precision, text or a time"
                 )
             self._kinds[name] = ordered
         by = self._split_by

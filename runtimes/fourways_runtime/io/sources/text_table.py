@@ -17,9 +17,7 @@ NUL_RUN = b"\0\0"
 """Bytes that no text contains, but a file that lost a block or was not written to its end does. The
 number of rows there is unknown, so the whole file is rejected."""
 
-HOLDS_NUL = (
-    "holds NUL bytes: the file is damaged or is not UTF-8 text; write the file again as UTF-8"
-)
+HOLDS_NUL = "contains NUL bytes: the file is damaged or is not UTF-8 text; save it as UTF-8"
 
 
 class TextTable(ABC):

@@ -72,7 +72,7 @@ def why_incomparable(column: str, kind: str | None, value: Any) -> str | None:
         fits = moment is not None and zoned == (kind == ZONED)
     if fits:
         return None
-    return f"column {column} is a {kind}, and the run before ended at {shown(value)}"
+    return f"column {column} is a {kind}, but the previous run ended at {shown(value)}"
 
 
 def lowered(value: Any, lookback: str) -> Any:
@@ -173,7 +173,7 @@ def agreed(column: str, kinds: Iterable[tuple[str, str | None]]) -> str | None:
         if kind != known[0][1]:
             raise SourceError(
                 f"column {column}, which tells what is new, is a {known[0][1]} in {known[0][0]} "
-                f"and a {kind} in {file}; write it alike in both"
+                f"and a {kind} in {file}; use one type in both"
             )
     return known[0][1] if known else None
 
@@ -210,7 +210,7 @@ def sifted(chunk: Chunk, column: str, kind: str | None, newer: Newer | None, fil
             kept &= ~older(values, newer.value)
         except pa.ArrowException:
             raise SourceError(
-                f"{file}: column {column} is a {kind}, and the run before ended at "
+                f"{file}: column {column} is a {kind}, but the previous run ended at "
                 f"{shown(newer.value)}; run once without incremental"
             ) from None
     if kept.all():
@@ -232,7 +232,7 @@ def _typed(cells: Cells, kind: str | None, told: str) -> tuple[Cells, Faults]:
             return pa.nulls(len(texts), pa.float64()), {}
         raise SourceError(
             f"{told} has no value in the first rows, so whether it is a number, a time or a text "
-            "is not known; put rows that have one first"
+            "is unknown; put rows that have one first"
         )
     values = _cast(texts, kind)
     if values is not None:

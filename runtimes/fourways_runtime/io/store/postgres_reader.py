@@ -113,7 +113,7 @@ class PostgresReader:
                         found.update(dict.fromkeys(meant[row[1]], answer))
                 return Lookup(target.run, found)
             self._targets.pop(whose, None)
-        raise StoreUnavailable("the prediction store: the published run moved while it was read")
+        raise StoreUnavailable("the prediction store: the published run changed while it was read")
 
     async def _find(self, whose: tuple[str, str]) -> _Target | None:
         rows = await self._query(_POINTER + " AND p.deployment = %s", whose)
@@ -137,7 +137,7 @@ class PostgresReader:
                 letters = refused(rows) if places else {}
                 return LiveLookup(target.contract, target.answers(rows, keys), letters)
             self._streams.pop(whose, None)
-        raise StoreUnavailable("the prediction store: the stream's table moved while it was read")
+        raise StoreUnavailable("the prediction store: the stream's table changed while it was read")
 
     async def _find_stream(self, whose: tuple[str, str]) -> LiveTarget | None:
         rows = await self._query(STREAM, whose)
@@ -179,7 +179,7 @@ class PostgresReader:
             raise
         if not done:
             task.cancel()
-            raise StoreUnavailable(f"the prediction store: no answer in {self._timeout:g} s")
+            raise StoreUnavailable(f"the prediction store: no response in {self._timeout:g} s")
         return task.result()
 
     def _told(self, error: psycopg.Error) -> str:

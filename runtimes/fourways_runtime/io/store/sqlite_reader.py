@@ -148,7 +148,7 @@ class SqliteReader:
             return await asyncio.wait_for(future, self._timeout)
         except TimeoutError:
             raise StoreUnavailable(
-                f"the prediction store: no answer in {self._timeout:g} s"
+                f"the prediction store: no response in {self._timeout:g} s"
             ) from None
 
     def _connect(self) -> sqlite3.Connection:

@@ -18,7 +18,7 @@ from .matrix_model import MatrixModel
 def load_lightgbm(path: Path, *, threads: int) -> MatrixModel:
     """Load a model saved by ``Booster.save_model``. Raises ModelNotLoadable."""
     lightgbm = load_module("lightgbm", "lightgbm")
-    refusal = "the file is no LightGBM text model; save it with booster_.save_model('model.txt')"
+    refusal = "the file is not a LightGBM text model; save it with booster_.save_model('model.txt')"
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -27,13 +27,14 @@ def load_lightgbm(path: Path, *, threads: int) -> MatrixModel:
         raise ModelNotLoadable(refusal)
     # LightGBM's reader does not check for the end: a truncated file loads with fewer trees.
     if "\nend of trees" not in text:
-        raise ModelNotLoadable("the LightGBM model is cut short")
+        raise ModelNotLoadable("the LightGBM model is truncated")
     try:
         booster = lightgbm.Booster(model_str=text)
         features = booster.num_feature()
     except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
         raise ModelNotLoadable(
-            f"lightgbm does not load the model, it is damaged or newer ({library_error(error)})"
+            "lightgbm cannot load the model: it is damaged, or saved by a newer version "
+            f"({library_error(error)})"
         ) from error
 
     def predict(matrix: Array) -> Array:

@@ -89,7 +89,7 @@ def output_of(name: str, predict: Callable[[], Array], rows: int) -> Array:
 def not_answering(error: ModelError) -> ModelNotLoadable:
     """Return the error for a model that fails on a row of zeros, with its library's first line."""
     said = str(error) if error.__cause__ is None else library_error(error.__cause__)
-    return ModelNotLoadable(f"the model does not answer a row of zeros: {said}")
+    return ModelNotLoadable(f"the model fails on a row of zeros: {said}")
 
 
 def described_outputs(probe: Mapping[str, Array]) -> tuple[Tensor, ...]:

@@ -95,7 +95,7 @@ def summarise(raw: bytes) -> Summary:
     try:
         model.ParseFromString(raw)
     except message.DecodeError:
-        raise ModelNotLoadable("the file is not ONNX, or it is cut short") from None
+        raise ModelNotLoadable("the file is not ONNX, or it is truncated") from None
     if not model.HasField("graph") or not model.opset_import:
         raise ModelNotLoadable("the file is not an ONNX model: it has no graph and opset")
     own = {function.domain.decode("utf-8", "replace") for function in model.functions}

@@ -67,7 +67,7 @@ class OnnxModel:
             values = self._session.run(self._names, feed)
         except Exception as error:  # noqa: BLE001  (onnxruntime's errors share no base but this)
             if type(error).__name__ == "InvalidArgument":
-                raise ContractMismatch(f"the model refused its inputs: {_said(error)}") from None
+                raise ContractMismatch(f"the model rejected its inputs: {_said(error)}") from None
             raise ModelError(f"the model failed: {_said(error)}") from None
         return dict(zip(self._names, values, strict=True))
 
@@ -122,7 +122,7 @@ def _session(runtime: Any, model: bytes | str, options: Any, summary: Summary) -
             limit = re.search(r"till opset (\d+)", said)
             until = f" up to {limit[1]}" if limit else ""
             raise ModelNotLoadable(
-                f"the model is of opset {summary.opset}; this runtime reads opsets{until}:"
+                f"the model has opset {summary.opset}; this runtime supports opsets{until}:"
                 " export it with an older one"
             ) from None
         locale = re.search(r"Failed to construct locale with name:\s*([\w.@-]{1,40})", said)
@@ -132,7 +132,7 @@ def _session(runtime: Any, model: bytes | str, options: Any, summary: Summary) -
                 f" runs (the project's images have en_US.UTF-8): install it, or export the model"
                 " with another locale"
             ) from None
-        raise ModelNotLoadable(f"onnxruntime does not load the model: {said}") from None
+        raise ModelNotLoadable(f"onnxruntime cannot load the model: {said}") from None
 
 
 def _said(error: Exception) -> str:

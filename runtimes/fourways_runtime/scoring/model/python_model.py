@@ -98,13 +98,13 @@ def load_python(path: Path, python_class: str) -> PythonModel:
             f"{python_class}: importing it failed: {type(error).__name__}"
         ) from error
     if not isinstance(found, type) or not callable(getattr(found, "predict", None)):
-        raise ConfigError(f"{python_class}: is no class with a predict method")
+        raise ConfigError(f"{python_class}: is not a class with a predict method")
     try:
         instance = _made(found, name)
         instance.model_path = str(path)
     except Exception as error:
         raise ModelNotLoadable(
-            f"{python_class}: making one failed: {type(error).__name__}"
+            f"{python_class}: creating an instance failed: {type(error).__name__}"
         ) from error
     model = PythonModel(instance)
     model.load()
@@ -134,7 +134,7 @@ def _arrays(value: Any) -> dict[str, Array]:
     try:
         return {str(name): _array(array) for name, array in value.items()}
     except (ValueError, TypeError):
-        raise ModelError("its predict returned something that is no array") from None
+        raise ModelError("its predict returned something that is not an array") from None
 
 
 def _array(value: Any) -> Array:

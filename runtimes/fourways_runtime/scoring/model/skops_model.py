@@ -41,7 +41,7 @@ def load_skops(path: Path, *, threads: int, max_bytes: int) -> MatrixModel | Fra
         untrusted = set(skops.get_untrusted_types(file=path)) - set(AUDITED_TYPES)
     except Exception as error:
         raise ModelNotLoadable(
-            f"the file is no skops model, or it is damaged ({library_error(error)})"
+            f"the file is not a skops model, or it is damaged ({library_error(error)})"
         ) from error
     if untrusted:
         shown = displayed(", ".join(sorted(untrusted)), 300)
@@ -52,8 +52,8 @@ def load_skops(path: Path, *, threads: int, max_bytes: int) -> MatrixModel | Fra
         estimator = skops.load(path, trusted=list(AUDITED_TYPES))
     except Exception as error:
         raise ModelNotLoadable(
-            f"skops does not load the model ({library_error(error)}); was it saved with another"
-            " scikit-learn?"
+            f"skops does not load the model ({library_error(error)}); check that it was saved "
+            "with this version of scikit-learn"
         ) from error
     return _wrap(estimator, threads)
 
@@ -70,7 +70,7 @@ def _check_archive(path: Path, max_bytes: int) -> None:
                 )
             schema = json.loads(archive.read("schema.json"))
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, RecursionError):
-        raise ModelNotLoadable("the file is no skops model, or it is damaged") from None
+        raise ModelNotLoadable("the file is not a skops model, or it is damaged") from None
     _check_arrays(schema)
 
 
@@ -90,7 +90,7 @@ def _check_arrays(schema: Any) -> None:
 def _wrap(estimator: Any, threads: int) -> MatrixModel | FrameModel:
     features = getattr(estimator, "n_features_in_", None)
     if not isinstance(features, int) or features < 1 or not hasattr(estimator, "predict"):
-        raise ModelNotLoadable("the file holds no fitted estimator that predicts")
+        raise ModelNotLoadable("the file contains no fitted estimator that predicts")
     parallel = {
         name: threads
         for name in estimator.get_params()

@@ -29,7 +29,8 @@ def load_xgboost(path: Path, *, threads: int) -> MatrixModel:
         features = booster.num_features()
     except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
         raise ModelNotLoadable(
-            f"xgboost does not load the model, it is damaged or newer ({library_error(error)})"
+            "xgboost cannot load the model: it is damaged, or saved by a newer version "
+            f"({library_error(error)})"
         ) from error
     # After early stopping, XGBoost's own estimators predict with the best trees, not all of them.
     best = booster.attr("best_iteration")
@@ -67,7 +68,8 @@ def _check(raw: bytes) -> None:
     # Both formats are one object; the old binary has "binf" or a C struct here, a pickle \x80.
     if not raw.startswith(b"{"):
         raise ModelNotLoadable(
-            "the file is no XGBoost model in JSON or UBJSON; save it with save_model('model.ubj')"
+            "the file is not an XGBoost model in JSON or UBJSON; save it with "
+            "save_model('model.ubj')"
         )
     try:
         # A key's length follows in UBJSON, a quote or white space in JSON.
@@ -76,4 +78,4 @@ def _check(raw: bytes) -> None:
         else:
             json.loads(raw)
     except (ValueError, RecursionError):
-        raise ModelNotLoadable("the XGBoost model is damaged or cut short") from None
+        raise ModelNotLoadable("the XGBoost model is damaged or truncated") from None

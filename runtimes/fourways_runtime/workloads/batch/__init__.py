@@ -64,7 +64,7 @@ def open_run(config: RuntimeConfig, name: str) -> BatchRun:
 
 def succeeded(published: PublishedRun | RunRecord, notes: Sequence[str] = ()) -> RunReport:
     """Return the report of a published run."""
-    told = f"{published.rows} rows published, {published.rejects} refused"
+    told = f"{published.rows} rows published, {published.rejects} rejected"
     return RunReport(
         outcome="Succeeded",
         message="; ".join([told, *notes]),

@@ -37,25 +37,25 @@ def why_full(spec: Incremental | None, run: Run, contract: str, base: Base | Non
     if base is None:
         return "nothing is published yet"
     if (base.version, base.digest) != (run.version, run.digest):
-        return "the model is another one"
+        return "the model has changed"
     if base.contract != contract:
         return "the contract has changed"
     if (base.watermark_column, base.row_hash) != (spec.watermark, spec.row_hash):
-        return "changes are found in another way than before"
+        return "changes are detected in another way than before"
     if spec.watermark is not None and base.watermark is None:
-        return "the published run has seen no watermark"
+        return "the published run has no watermark"
     if spec.row_hash and not base.sections:
         return "the published run did not record its rows' hashes"
     if base.duplicates:
         # The row that lost to a repeated key would look new and replace the unchanged winner.
-        return "the published run met repeated keys"
+        return "the published run contained repeated keys"
     if spec.lookback is not None and lowered(base.watermark, spec.lookback) is None:
         return (
             f"lookback {spec.lookback} cannot be taken from the watermark {shown(base.watermark)}: "
             "a number needs a number, a time a duration"
         )
     if spec.full_every is not None and base.since_full + 1 >= spec.full_every:
-        return f"every {spec.full_every} runs all is scored"
+        return f"every {spec.full_every} runs, all rows are scored"
     return None
 
 

@@ -220,8 +220,8 @@ def _taken(ledger: RunLedger, handed: dict[int, int]) -> Iterator[Claim]:
             continue
         if claim.attempt > last:
             raise Unavailable(
-                f"chunk {number} was begun {claim.attempt - 1} times, and each time the worker "
-                "was lost at it: is there memory enough? (resources.memory)"
+                f"chunk {number} was started {claim.attempt - 1} times, and its worker was lost "
+                "each time: check that it has enough memory (spec.resources.memory)"
             )
         yield claim
 
@@ -257,7 +257,7 @@ def _cluster(cpus: int, backoff_limit: int) -> Iterator[None]:
         with _own_signals():
             ray.init(configure_logging=False, log_to_driver=False, **here)
     except Exception as error:  # noqa: BLE001  (where Ray does not start in time it raises just that)
-        raise Unavailable(f"no Ray cluster answers: {error}") from None
+        raise Unavailable(f"no Ray cluster responds: {error}") from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_consecutive_actor_init_deaths = backoff_limit

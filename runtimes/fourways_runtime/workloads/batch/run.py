@@ -166,7 +166,8 @@ class BatchRun:
         highest = ledger.watermark()
         if lies_ahead(highest, datetime.now(UTC)):
             self.notes.append(
-                f"the watermark {highest} lies in the future: until then no row below it is scored"
+                f"the watermark {highest} lies in the future: until then, rows below it are not "
+                "scored"
             )
             context.log("watermark in the future", watermark=highest)
 
@@ -179,4 +180,4 @@ class BatchRun:
             limit.exceeded(sealed.rejects, sealed.read), limit, sealed.rejects, sealed.read
         )
         if sealed.rows == 0:
-            raise TooManyRejects(f"every row was refused; {context.refusals()}")
+            raise TooManyRejects(f"every row was rejected; {context.refusals()}")

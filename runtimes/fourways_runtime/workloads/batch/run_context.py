@@ -235,7 +235,7 @@ class RunContext:
             sink.discard()
         except WorkloadError as error:
             # The run that deletes this one's record tries again.
-            self.log("not cleared up", error=str(error))
+            self.log("cleanup failed", error=str(error))
 
     def forget(self, run: str) -> None:
         """Delete what an abandoned run has left in the sink. Raises WorkloadError."""
@@ -259,8 +259,8 @@ class RunContext:
         if exceeded:
             self.progress.rejects = max(self.progress.rejects, rejects)
             raise TooManyRejects(
-                f"{rejects} of {rows} rows were refused, "
-                f"maxRejects is {limit.text}; {self.refusals()}"
+                f"{rejects} of {rows} rows were rejected, maxRejects is {limit.text}; "
+                f"{self.refusals()}"
             )
 
     def refusals(self) -> str:

@@ -91,8 +91,8 @@ def wait_for_run(
                 raise last
             if now() - heard > patience:
                 raise last or Unavailable(
-                    f"no worker of the Ray cluster was at the run for {patience:g} s: "
-                    "what do the events of its RayJob say? (kubectl get events)"
+                    f"no worker of the Ray cluster has worked on the run for {patience:g} s: "
+                    "see the events of its RayJob (kubectl get events)"
                 )
             sleep(LOOK_SECONDS)
 

@@ -89,8 +89,8 @@ def _golden(config: EdgeConfig) -> GoldenVectors:
     golden = config.contract.golden_vectors
     if golden is None:
         raise ConfigError(
-            "contract.goldenVectors is not set: a bundle is measured by it, and a device that"
-            " receives one tests itself by it"
+            "contract.goldenVectors is not set: the build measures a bundle with it, and devices "
+            "verify a bundle with it"
         )
     return golden
 
@@ -140,7 +140,7 @@ def _measured(
     rows = []
     for variant, make in variants.MAKERS.items():
         try:
-            with WATCH.doing(f"making the variant {variant}"), WATCH.call(seconds=LOAD_SECONDS):
+            with WATCH.doing(f"creating the variant {variant}"), WATCH.call(seconds=LOAD_SECONDS):
                 made[variant] = make(model, folder)
             size = made[variant].stat().st_size + others
             result = measured(

@@ -51,11 +51,11 @@ def _check_key(raw: bytes, where: str) -> None:
     try:
         key = load_pem_private_key(raw, None)
     except TypeError:
-        raise ConfigError(f"{where} is encrypted; store it in the Secret without") from None
+        raise ConfigError(f"{where} is encrypted; store it in the Secret unencrypted") from None
     except Exception:  # noqa: BLE001  (its errors quote what they read: the key)
-        raise ConfigError(f"{where} is no private key in PEM; make one: {_MAKE_ONE}") from None
+        raise ConfigError(f"{where} is not a private key in PEM; make one: {_MAKE_ONE}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
-        raise ConfigError(f"{where} is no P-256 key; make one: {_MAKE_ONE}")
+        raise ConfigError(f"{where} is not a P-256 key; make one: {_MAKE_ONE}")
 
 
 def sign(folder: Path, key: Path, to: Path) -> bytes:

@@ -42,7 +42,7 @@ def check_whole(model: Path) -> None:
     """Reject a model whose weights are in other files. Raises ConfigError, ModelNotLoadable."""
     if summarise(model.read_bytes()).external:
         raise ConfigError(
-            "model: a bundle holds the model as one file, and this one keeps weights in others;"
+            "model: a bundle holds the model as one file, but this model keeps weights in others;"
             " export it as one file"
         )
 
@@ -87,7 +87,7 @@ def int8(model: Path, into: Path) -> Path:
     try:
         return _optimised(quantised, into / "int8.onnx", "ORT_ENABLE_EXTENDED")
     except ModelNotLoadable as error:
-        raise Skipped(f"the quantised model does not load: {error}") from None
+        raise Skipped(f"the quantised model cannot be loaded: {error}") from None
 
 
 MAKERS: dict[str, Callable[[Path, Path], Path]] = {"fp32": fp32, "int8": int8}
@@ -107,7 +107,7 @@ def _optimised(model: Path, to: Path, level: str) -> Path:
         runtime.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         logger.warning("optimisation failed", exc_info=error)
-        raise ModelNotLoadable("onnxruntime does not optimise the model; see the log") from None
+        raise ModelNotLoadable("onnxruntime cannot optimise the model; see the log") from None
     return to
 
 

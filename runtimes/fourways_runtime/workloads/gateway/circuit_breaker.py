@@ -68,11 +68,11 @@ class StoreCircuitBreaker:
         self._complaint = ""
         self._errors = Counter(
             "fourways_store_errors",
-            "Questions to the prediction store that failed.",
+            "Queries to the prediction store that failed.",
             registry=registry,
         )
         gauge = Gauge(
-            "fourways_store_up", "1 while the prediction store answers.", registry=registry
+            "fourways_store_up", "1 while the prediction store is available.", registry=registry
         )
         gauge.set_function(lambda: float(self._up))
 
@@ -157,7 +157,7 @@ class StoreCircuitBreaker:
             async with asyncio.timeout_at(self._loop_time(deadline)):
                 return await question
         except TimeoutError:
-            raise StoreUnavailable("the prediction store did not answer in time") from None
+            raise StoreUnavailable("the prediction store did not respond in time") from None
 
     @staticmethod
     def _loop_time(deadline: float) -> float:
@@ -167,7 +167,7 @@ class StoreCircuitBreaker:
 
     def _failed(self, error: StoreUnavailable) -> None:
         if self._up:
-            logger.warning("the prediction store does not answer: %s", error)
+            logger.warning("the prediction store does not respond: %s", error)
         self._up = False
         self._wake.set()
 
@@ -184,10 +184,10 @@ class StoreCircuitBreaker:
             return self._up
         if answers:
             if not self._up:
-                logger.info("the prediction store answers")
+                logger.info("the prediction store is available")
             self._confirmed = monotonic()
         elif self._up:
-            logger.warning("the prediction store does not answer")
+            logger.warning("the prediction store does not respond")
             self._wake.set()
         self._up = answers
         return answers
@@ -219,7 +219,7 @@ class StoreCircuitBreaker:
             try:
                 await self._look()
             except Exception:
-                logger.exception("watching the prediction store failed; going on")
+                logger.exception("watching the prediction store failed; continuing")
 
     async def _look(self) -> None:
         address = self._read_address()
@@ -246,7 +246,7 @@ class StoreCircuitBreaker:
             return
         answers = await self._answers(reader)
         if self._up and not answers:
-            self._complain("the store at the new address does not answer; keeping the present one")
+            self._complain("the store at the new address does not respond; keeping the current one")
             await reader.close()
             return
         old, self._reader, self._address = self._reader, reader, address
@@ -254,7 +254,7 @@ class StoreCircuitBreaker:
         self._complaint = ""
         if answers:
             self._confirmed = monotonic()
-        logger.info("took the prediction store's address", extra={"answers": answers})
+        logger.info("switched to the prediction store's new address", extra={"answers": answers})
         if old is not None:
             task = asyncio.create_task(self._retire(old))
             self._retiring.add(task)

@@ -39,7 +39,7 @@ class ExtraData:
         """Answer ``/features/NAME/KEY?inputs=a,b``; without ``inputs``, return all of them."""
         features, entity_key = route.features, route.entity_key
         if features is None or entity_key is None:
-            raise HttpError(404, f"{route.deployment} offers devices no inputs")
+            raise HttpError(404, f"{route.deployment} offers no inputs to devices")
         key = read_key(request.params["key"], entity_key)
         asked = request.query.get("inputs")
         names = tuple(dict.fromkeys(asked.split(","))) if asked else features.inputs

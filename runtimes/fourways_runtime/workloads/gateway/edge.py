@@ -83,7 +83,7 @@ class DeviceHandler:
         """Reject the request with an explanation."""
         name = self._route.deployment
         raise HttpError(
-            404, f"{name} is answered by its devices; bundles for them are at /bundles/{name}/"
+            404, f"{name} is served by its devices; bundles for them are at /bundles/{name}/"
         )
 
     prediction = metadata = model_ready = infer

@@ -1,6 +1,6 @@
 """Real-time deployments: forwards requests to the model server.
 
-Owns the choice of what is forwarded, and the response if the model server does not answer. Bodies
+Owns the choice of what is forwarded, and the response if the model server does not respond. Bodies
 are forwarded byte for byte; only the client and the model server interpret them.
 """
 
@@ -177,17 +177,17 @@ class RealtimeHandler:
         if monotonic() >= self._quiet_until:
             self._quiet_until = monotonic() + QUIET_SECONDS
             told = {"deployment": self._name, "because": f"{type(error).__name__} {error}".strip()}
-            logger.warning("the model server does not answer", extra=told)
+            logger.warning("the model server does not respond", extra=told)
         match error:
             case TimedOut():
                 seconds = self._route.timeout_seconds
-                return HttpError(504, f"the model server did not answer within {seconds:g} s")
+                return HttpError(504, f"the model server did not respond within {seconds:g} s")
             case TooManyWaiting():
                 return HttpError(503, "too many requests wait for the model server", RETRY)
             case TooLarge():
-                return HttpError(502, "the model server's answer is too large")
+                return HttpError(502, "the model server's response is too large")
             case _:
-                return HttpError(503, "the model server does not answer", RETRY)
+                return HttpError(503, "the model server does not respond", RETRY)
 
 
 def _passed_without_id(answer: OriginAnswer) -> Response:
@@ -205,7 +205,7 @@ def _passed(answer: OriginAnswer) -> Response:
 
 
 def _unusable() -> HttpError:
-    return HttpError(502, "the model server's answer cannot be understood")
+    return HttpError(502, "the model server's response is invalid")
 
 
 def _first(output: dict[str, Any]) -> Any:

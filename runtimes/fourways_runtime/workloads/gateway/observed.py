@@ -51,7 +51,7 @@ class GatewayMetrics:
         )
         self._latency = Histogram(
             "fourways_gateway_request_duration_seconds",
-            "From a request's last byte read to its answer ready.",
+            "From the last byte of a request to its response.",
             ("deployment", "mode"),
             buckets=LATENCY_BUCKETS,
             registry=registry,

@@ -15,7 +15,7 @@ from fourways_runtime.scoring.columns import Key
 
 from . import v2
 
-FAILED = f"{MODEL}it failed on this event; the dead letter has its words"
+FAILED = f"{MODEL}it failed on this event; the dead letter has the error"
 
 
 def refusal(
@@ -29,8 +29,8 @@ def refusal(
     first = told[0]["reason"]
     more: dict[str, Any] = {"deployment": deployment}
     if of == 1:
-        return HttpError(422, f"the event was refused: {first}", applied, **more, **told[0])
-    text = f"the events of {len(told)} of {of} keys were refused, the first for: {first}"
+        return HttpError(422, f"the event was rejected: {first}", applied, **more, **told[0])
+    text = f"the events of {len(told)} of {of} keys were rejected; the first reason: {first}"
     return HttpError(422, text, applied, **more, refused=told[: v2.MAX_MISSING_NAMED])
 
 

@@ -16,15 +16,15 @@ from fourways_runtime.io.store.runs.record import RunProgress
 LOOK_SECONDS = 10.0
 
 _FIGURES: dict[str, tuple[str, Callable[[RunProgress], float]]] = {
-    "fourways_run_rows": ("Rows recorded of the run under way.", lambda p: p.rows),
-    "fourways_run_rejects": ("Rows refused of the run under way.", lambda p: p.rejects),
-    "fourways_run_rows_per_second": ("Speed of the run under way.", lambda p: p.rows_per_second),
+    "fourways_run_rows": ("Rows recorded by the run in progress.", lambda p: p.rows),
+    "fourways_run_rejects": ("Rows rejected by the run in progress.", lambda p: p.rejects),
+    "fourways_run_rows_per_second": ("Speed of the run in progress.", lambda p: p.rows_per_second),
     "fourways_run_seconds_left": (
-        "Time the run under way is expected to take yet; NaN where that is not known.",
+        "Expected remaining time of the run in progress; NaN where that is not known.",
         lambda p: float("nan") if p.eta_seconds is None else p.eta_seconds,
     ),
     "fourways_run_workers": (
-        "Workers alive of the run under way.",
+        "Live workers of the run in progress.",
         lambda p: sum(worker.alive for worker in p.workers),
     ),
 }

@@ -86,7 +86,7 @@ class Runs:
         except HttpError:
             pass  # the store is down: the next update may succeed
         except Exception:
-            logger.exception("looking at runs failed; going on")
+            logger.exception("reading the runs failed; continuing")
 
     def _progresses(self, history: RunStore) -> UnderWay:
         # The store lists runs in start order, so the latest run of a deployment wins.
@@ -139,7 +139,7 @@ class Runs:
 
     async def _ask(self, question: Callable[[RunStore], T]) -> T:
         if self._asked_now >= AT_ONCE:
-            raise HttpError(503, "others ask about runs just now: try again", RETRY)
+            raise HttpError(503, "too many requests about runs: try again", RETRY)
         self._asked_now += 1
         asking = asyncio.ensure_future(in_thread(lambda: self._asked(question), "runs"))
         asking.add_done_callback(self._done)
@@ -147,12 +147,12 @@ class Runs:
             # After a time-out the query continues until the store has answered it.
             return await asyncio.wait_for(asyncio.shield(asking), self._seconds)
         except TimeoutError:
-            raise HttpError(503, f"no answer in {self._seconds:g} s: try again", RETRY) from None
+            raise HttpError(503, f"no response in {self._seconds:g} s: try again", RETRY) from None
         except ConfigError as error:
             raise HttpError(404, str(error)) from None
         except StoreUnavailable as error:
             # The reason may contain an address, so it only goes to the log.
-            logger.warning("asking about runs failed: %s", error)
+            logger.warning("reading runs failed: %s", error)
             raise HttpError(503, "the prediction store is not available", RETRY) from None
 
     def _done(self, asking: asyncio.Future[Any]) -> None:
@@ -173,7 +173,7 @@ class Runs:
 
 def _run(name: str) -> str:
     if not RUN_NAME.fullmatch(name):
-        raise HttpError(404, f"{name[:63]!r} is no name of a run")
+        raise HttpError(404, f"{name[:63]!r} is not a name of a run")
     return name
 
 
@@ -181,5 +181,5 @@ def _limit(text: str | None) -> int:
     if text is None:
         return _REJECTS
     if not (text.isdecimal() and len(text) < 9 and 1 <= int(text) <= MAX_REJECTS):
-        raise HttpError(400, f"limit is a number from 1 to {MAX_REJECTS}")
+        raise HttpError(400, f"limit must be a number from 1 to {MAX_REJECTS}")
     return int(text)

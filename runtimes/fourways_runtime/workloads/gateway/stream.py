@@ -207,7 +207,7 @@ class StreamHandler:
 
     async def _describe(self) -> _StreamView:
         await self._stored([], [])
-        assert self._view is not None, "the store said what the stream is"  # noqa: S101
+        assert self._view is not None, "the store has described the stream"  # noqa: S101
         return self._view
 
     def _stored(
@@ -322,7 +322,7 @@ class StreamHandler:
                 error,
                 extra={"deployment": self._name, "reason": reason},
             )
-            raise HttpError(503, "the broker does not take events now", RETRY) from None
+            raise HttpError(503, "the broker does not accept events now", RETRY) from None
 
     def _opened(self) -> Publisher:
         if self._publisher is None:

@@ -87,10 +87,10 @@ def _warm_up(config: ServerConfig, scorer: RequestScorer) -> list[tuple[int, flo
     except ModelError as error:
         if config.contract.golden_vectors is None:
             raise ModelNotLoadable(
-                f"the model does not answer a record the contract allows: {error};"
+                f"the model fails on a record that the contract allows: {error};"
                 " narrow the contract, or give golden vectors"
             ) from None
-        logger.warning("the model does not answer a made-up record: %s", error)
+        logger.warning("the model fails on a generated record: %s", error)
     return measured
 
 

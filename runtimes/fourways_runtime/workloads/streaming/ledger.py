@@ -196,4 +196,4 @@ class StreamLedger:
 
 
 def _hangs(seconds: float) -> str:
-    return f"the prediction store has not answered for {seconds:.0f} s"
+    return f"the prediction store has not responded for {seconds:.0f} s"

@@ -93,7 +93,7 @@ class StreamMonitor:
                 self.look()
             except Exception:  # noqa: BLE001  (logged; the figures of one look are missing)
                 if not self._ended.is_set():
-                    _log.exception("the monitor failed; it goes on")
+                    _log.exception("the monitor failed; continuing")
 
     def _show(self) -> None:
         now = self._now()

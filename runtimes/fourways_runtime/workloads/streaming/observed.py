@@ -32,13 +32,13 @@ class StreamMetrics:
         )
         self._resets = Counter(
             "fourways_stream_resets",
-            "Times the worker began again at the store's positions: another worker moved them, or "
+            "Times the worker restarted from the store's positions: another worker moved them, or "
             "the store was unavailable.",
             registry=registry,
         )
         self._source_changes = Counter(
             "fourways_stream_source_changes",
-            "Times the topic or stream was made anew, or restored to an older state.",
+            "Times the topic or stream was recreated, or restored to an older state.",
             registry=registry,
         )
         stages = Histogram(

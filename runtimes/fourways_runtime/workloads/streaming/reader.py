@@ -210,7 +210,7 @@ class SourceReader:
             try:
                 events = self._source.poll(self._most, wait, self._gather)
             except PositionsOutOfRange as error:
-                _log.warning("the source cannot be read on: %s", error)
+                _log.warning("reading the source failed: %s", error)
                 self._put(OutOfRange(self._round))
                 events = None
             quiet = events is None

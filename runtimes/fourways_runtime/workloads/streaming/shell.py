@@ -83,7 +83,7 @@ async def serve(config: StreamConfig) -> None:
     done, _ = await asyncio.wait((working,), timeout=_STOP_SECONDS)
     await server.drain(0, 0.2)
     if not done:
-        logger.warning("cut off: a batch takes longer than there is time")
+        logger.warning("stopped: a batch takes longer than the time left")
     elif not working.cancelled():
         working.result()
     logger.info("stopped")

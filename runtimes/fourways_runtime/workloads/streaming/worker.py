@@ -37,7 +37,7 @@ _DIED_OVER = 2
 """Minimum number of attempts before an event counts as the one that kills workers: its first
 attempt may have been in a batch with the event that does."""
 
-_WAYS_TO_DIE = "it crashed, ran out of memory, or the model never came back"
+_WAYS_TO_DIE = "it crashed, ran out of memory, or the model never returned"
 
 _CLOSE_SECONDS = 10.0
 _SHOW_SECONDS = 1.0
@@ -142,7 +142,7 @@ class StreamWorker:
                     case Wake():
                         pass
             except Fenced:
-                self._reset("Fenced", "another worker has moved a partition on")
+                self._reset("Fenced", "another worker has advanced a partition")
             except StoreUnavailable as error:
                 self._ledger.check_writes(error)
                 self._reset(error.reason, str(error))
@@ -202,7 +202,7 @@ class StreamWorker:
         """Drop what is in flight and restart at the store's positions after a pause."""
         self._failures += 1
         pause = min(_LAST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 1, 8))
-        logger.warning("beginning again in %.2g s: %s", pause, why, extra={"reason": reason})
+        logger.warning("restarting in %.2g s: %s", pause, why, extra={"reason": reason})
         self._committer.reset()
         # A store that can be read but not written must not be queried in a tight loop.
         self._stop.wait(pause)
@@ -242,7 +242,7 @@ class StreamWorker:
         try:
             outcome = self._score(events)
         except Exception as error:  # noqa: BLE001  (whose fault it is shows one by one)
-            logger.warning("scoring a batch one by one: %s", error)
+            logger.warning("scoring the events of a batch individually: %s", error)
             self._one_by_one(events)
             return
         self._metrics.scored(perf_counter() - started)

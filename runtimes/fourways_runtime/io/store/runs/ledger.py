@@ -223,8 +223,8 @@ class RunLedger:
     def _abandon(self, run_id: int, state: str) -> None:
         if state != "failed" and self.alive(run_id):
             raise ConfigError(
-                f"run {self.run.name} is under way with another model, contract or source; "
-                "give the new run a name of its own"
+                f"run {self.run.name} is already in progress with another model, contract or "
+                "source; give the new run another name"
             )
         self.control.change("DELETE FROM @runs WHERE id = ?", (run_id,))
 

@@ -390,7 +390,7 @@ class PostgresStream:
 
 def _broke() -> StoreUnavailable:
     """Return the error for statements that were in flight: their outcome is unknown."""
-    return StoreUnavailable("the prediction store: the connection broke before the answer")
+    return StoreUnavailable("the prediction store: the connection was lost before the response")
 
 
 def _moves(moves: Sequence[Move], attempts: int) -> list[bytes]:
