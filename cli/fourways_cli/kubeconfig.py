@@ -41,6 +41,11 @@ class ClusterLogin:
         return client.BatchV1Api(self.api)
 
     @property
+    def core(self) -> Any:
+        """The API of Secrets and ServiceAccounts."""
+        return client.CoreV1Api(self.api)
+
+    @property
     def request(self) -> Any:
         """A function for requests of any path: method, path, body and options."""
         # The client's discovery would cache a file in /tmp, and nothing here needs it.

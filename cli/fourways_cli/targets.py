@@ -5,6 +5,8 @@ Both have the same methods, so commands need not distinguish them.
 
 from __future__ import annotations
 
+import base64
+import os
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +19,7 @@ from typing import Any, Protocol
 import orjson
 
 from fourways_api import API_VERSION, PLURAL
+from fourways_api.callers import GatewayAccess
 from fourways_operator.plan.batch import name_of
 from fourways_operator.plan.parts import GATEWAY
 
@@ -35,6 +38,14 @@ RETRY_SECONDS = 1.0
 
 NAMED_DEPLOYMENTS = 5
 """Number of deployments that a message about an unknown one lists."""
+
+
+API_KEY_VARIABLE = "FOURWAYS_API_KEY"
+"""Environment variable with the API key that gateways are asked with."""
+
+FORWARDED_AUTHORIZATION = "X-Fourways-Authorization"
+TOKEN_SECONDS = 600
+"""Validity of a token requested for one command: the minimum that the API server allows."""
 
 
 class TargetError(RuntimeError):
@@ -200,6 +211,7 @@ class ClusterTarget:
             self._login = kubeconfig.log_in(choice.kubeconfig, choice.context)
         except kubeconfig.NoCluster as error:
             raise TargetError(f"{no_host}no cluster can be reached: {error}") from None
+        self._tokens: dict[str, str] = {}
         self._errors = kubeconfig.ApiException
         self._unreachable = kubeconfig.Unreachable
 
@@ -245,17 +257,80 @@ class ClusterTarget:
         body: Json | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Json:
-        """Send a request through the API server, without port forwarding."""
+        """Send a request through the API server, without port forwarding.
+
+        If the gateway asks for credentials and $FOURWAYS_API_KEY is not set, a token of the
+        gateway's own ServiceAccount is requested: whoever may create one may ask everything.
+        """
+        token = self._tokens.get(namespace) or os.environ.get(API_KEY_VARIABLE)
+        try:
+            return self._proxied(namespace, path, body, headers, token)
+        except TargetError as error:
+            if error.code != HTTPStatus.UNAUTHORIZED or token is not None:
+                raise
+        token = self._tokens[namespace] = self._token(namespace)
+        return self._proxied(namespace, path, body, headers, token)
+
+    def _proxied(
+        self,
+        namespace: str,
+        path: str,
+        body: Json | None,
+        headers: Mapping[str, str] | None,
+        token: str | None,
+    ) -> Json:
         service = f"/api/v1/namespaces/{namespace}/services/{GATEWAY}:http/proxy"
+        # The API server's proxy consumes `Authorization`, so the token travels under another name.
+        credentials = {FORWARDED_AUTHORIZATION: f"Bearer {token}"} if token else {}
         answer: Json = self._call(
             self._login.request,
             "post" if body else "get",
             service + path,
             body=body,
-            header_params=dict(headers or {}),
+            header_params={**credentials, **(headers or {})},
             serializer=lambda _, data: data,
         )
         return answer
+
+    def _token(self, namespace: str) -> str:
+        spec = {"audiences": [GatewayAccess().audience], "expirationSeconds": TOKEN_SECONDS}
+        try:
+            made = self._call(
+                self._login.core.create_namespaced_service_account_token,
+                GATEWAY,
+                namespace,
+                {"spec": spec},
+            )
+        except TargetError as error:
+            raise TargetError(
+                f"the gateway needs credentials: set {API_KEY_VARIABLE}, or get the right to "
+                f"create tokens of ServiceAccount {GATEWAY} ({error})",
+                error.code,
+            ) from None
+        return str(made.status.token)
+
+    def secret(self, namespace: str, name: str) -> dict[str, str] | None:
+        """Return the data of a Secret, each value in base64; None if there is none."""
+        try:
+            found = self._call(self._login.core.read_namespaced_secret, name, namespace)
+        except TargetError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        return dict(found.data or {})
+
+    def write_secret(self, namespace: str, name: str, data: Mapping[str, str | None]) -> None:
+        """Set keys of a Secret, or remove those that are None; create it if there is none."""
+        core, text = self._login.core, {k: v for k, v in data.items() if v is not None}
+        if self.secret(namespace, name) is None:
+            metadata = {"name": name, "namespace": namespace}
+            secret = {"metadata": metadata, "type": "Opaque", "stringData": text}
+            self._call(core.create_namespaced_secret, namespace, secret)
+            return
+        encoded = {
+            k: None if v is None else base64.b64encode(v.encode()).decode() for k, v in data.items()
+        }
+        self._call(core.patch_namespaced_secret, name, namespace, {"data": encoded})
 
     def _call(self, function: Any, *args: Any, **options: Any) -> Any:
         try:
@@ -268,7 +343,9 @@ class ClusterTarget:
 
 def _request(url: str, body: Json | None, headers: Mapping[str, str]) -> Json:
     data = None if body is None else orjson.dumps(body)
-    headers = {"Content-Type": "application/json", **headers}
+    key = os.environ.get(API_KEY_VARIABLE)
+    credentials = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = {"Content-Type": "application/json", **credentials, **headers}
     request = urllib.request.Request(url, data, headers)  # noqa: S310  (our gateway)
     for tries_left in reversed(range(TRIES)):
         try:

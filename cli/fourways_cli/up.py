@@ -59,6 +59,13 @@ def up(
             metavar="nats://HOST:PORT",
         ),
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of API keys, written by `fourways keys create --folder`. The gateway then "
+            "refuses requests without one; by default every program here may ask."
+        ),
+    ] = None,
     namespace: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +94,7 @@ def up(
             secrets=secrets,
             port=port,
             broker=broker,
+            keys=keys,
             on_change=lambda key: shown.show(host, key),
         )
     except SecretNotGiven as error:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from .base import ApiModel
+from .callers import CallerPolicy
 from .contract import Contract, EntityKey
 from .deployment import BundleStatus
 from .model import ModelReference, SecretReference
@@ -162,6 +163,14 @@ class GatewayConfig(ApiModel):
     """Maximum number of entity keys in one request."""
 
     store_timeout_seconds: float = 2.0
+    callers: CallerPolicy | None = None
+    """Who may send requests; None: everybody."""
+
+    tls_dir: str | None = None
+    """Folder with the certificate, ``tls.crt`` and ``tls.key``; None: plain HTTP only."""
+
+    tls_port: int = 8443
+
     paths: Paths = Paths()
 
 

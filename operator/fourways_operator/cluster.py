@@ -311,6 +311,13 @@ class KubernetesCluster:
         kinds = (MODEL_DEPLOYMENT, *KINDS, *OBSERVED)
         return frozenset([kind for kind in kinds if await self._exists(kind)])
 
+    async def read(self, path: str) -> Json:
+        """Return a document of the API server that belongs to no kind. Raises ApiFault."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._threads, lambda: self._request("get", path, f"get {path}", {})
+        )
+
     async def _exists(self, kind: Kind) -> bool:
         known = self._present.get(kind.api_version)
         # The CRD may be deleted and installed again. Without it no gateway has an owner, so its

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fourways_api import ProgressStatus, RunStatus
+from fourways_api.callers import ClusterIssuer, GatewayAccess
 
 Json = dict[str, Any]
 
@@ -59,6 +60,18 @@ class OperatorSettings:
 
     identity: str = ""
     """Name of the installation, NAMESPACE/RELEASE, under which it holds namespaces."""
+
+    access: GatewayAccess | None = None
+    """Who may send requests to gateways; None: everybody."""
+
+    cluster_issuer: ClusterIssuer | None = None
+    """Vouches for ServiceAccounts; None: their tokens cannot be verified."""
+
+    subject: str = ""
+    """Subject of the operator's own token, which asks gateways about runs."""
+
+    gateway_tls_secret: str = ""
+    """Secret with the gateways' certificate in each namespace; empty: no TLS."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,16 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fourways_api.callers import GatewayAccess
 from fourways_api.log_text import log_as_text
 
 from .cluster import MODEL_DEPLOYMENT, Cluster, KubernetesCluster, connect
+from .cluster_issuer import ClusterIssuerWatch, read_cluster_issuer
 from .errors import NEEDS_ACTION, ApiFault
 from .facts import Json, Kind, OperatorSettings
 from .health import Health, serve
@@ -80,6 +83,7 @@ class Operator:
         self._managed: set[Key] = set()
         self._gateway_faults: dict[str, str] = {}
         self._something_lacks = asyncio.Event()
+        self._relist_now = asyncio.Event()
         self.queue = WorkQueue(
             self._work, clock=clock, sleep=sleep, on_result=self._metrics.reconciled, **queue
         )
@@ -164,6 +168,11 @@ class Operator:
         self._relisted = self._clock()
         return kinds
 
+    def use(self, settings: OperatorSettings) -> None:
+        """Plan with other settings from now on, beginning with a relist."""
+        self._settings = settings
+        self._relist_now.set()
+
     async def run(self) -> None:
         """Run until stopped."""
         tasks = [asyncio.create_task(self._resync()), asyncio.create_task(self._look_for_kinds())]
@@ -193,7 +202,20 @@ class Operator:
             except Exception:
                 logger.exception("relist: unexpected, please report it")
                 pause = min(pause, SOON)
-            await self._sleep(pause)
+            await self._pause(pause)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, or until another relist is asked for."""
+        waits = [
+            asyncio.ensure_future(self._sleep(seconds)),
+            asyncio.ensure_future(self._relist_now.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        self._relist_now.clear()
 
     async def _look_for_kinds(self) -> None:
         """Relist soon after a kind that a deployment lacked is installed."""
@@ -216,9 +238,12 @@ async def run(options: argparse.Namespace) -> None:
     namespaces: tuple[str, ...] = options.namespaces
     cluster = KubernetesCluster(connect(), namespaces, counted=metrics.wrote)
     watches = Watches(namespaces, lambda key: operator.queue.add(key), loop)
+    settings = settings_of(options)
+    if settings.access is not None:
+        settings = replace(settings, cluster_issuer=await read_cluster_issuer(cluster.read))
     operator = Operator(
         cluster,
-        settings_of(options),
+        settings,
         metrics,
         resync_interval=options.resync_interval,
         watch=watches.watch,
@@ -234,6 +259,13 @@ async def run(options: argparse.Namespace) -> None:
     )
     server = serve(options.port, health, metrics.registry)
     task = asyncio.create_task(operator.run())
+    issuers = ClusterIssuerWatch(
+        cluster.read,
+        lambda found: operator.use(replace(settings, cluster_issuer=found)),
+        asyncio.sleep,
+        settings.cluster_issuer,
+    )
+    following = asyncio.create_task(issuers.run()) if settings.access is not None else None
 
     def stop() -> None:
         logger.info("stopping")
@@ -248,6 +280,8 @@ async def run(options: argparse.Namespace) -> None:
     try:
         await task
     finally:
+        if following is not None:
+            following.cancel()
         watches.stop()
         server.shutdown()
         cluster.close()
@@ -267,6 +301,9 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         store_port=options.store_port,
         identity=options.identity,
         egress_ports=tuple(int(port) for port in options.egress_ports),
+        access=options.gateway_auth,
+        gateway_tls_secret=options.gateway_tls_secret,
+        subject=options.subject,
     )
 
 
@@ -287,6 +324,11 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("gateway-replicas", "1", int, "replicas of each namespace's gateway")
     flag("allowed-hosts", "", _words, "hosts workloads may fetch from; empty for all")
     flag("allowed-schemes", "", _words, "URI schemes workloads may fetch from; empty for all")
+    flag(
+        "gateway-auth", "", _access, "who may ask gateways, as JSON; empty: everybody"
+    )
+    flag("gateway-tls-secret", "", str, "Secret with the gateways' certificate; empty: no TLS")
+    flag("subject", "", str, "subject of the operator's own token, which gateways accept")
     flag("identity", "", str, "name of this installation, by which it holds namespaces")
     flag("namespaces", _own_namespace(), _namespaces, "namespaces to watch; * for all")
     flag("resync-interval", "300", float, "seconds between relists")
@@ -298,6 +340,10 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _access(text: str) -> GatewayAccess | None:
+    return GatewayAccess.model_validate_json(text) if text.strip() else None
 
 
 def _namespaces(text: str) -> tuple[str, ...]:

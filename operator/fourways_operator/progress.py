@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 PAUSE, LONGEST_PAUSE = 10.0, 160.0
 ANSWER_SECONDS = 5.0
 MAX_BYTES = 1 << 20
+TOKEN_FILE = Path("/var/run/secrets/fourways.dev/token")
+"""The operator's token for gateways: bound to their audience, useless to the API server."""
 
 Ask = Callable[[str], Awaitable[bytes]]
 """Requests the runs in progress from a namespace's gateway. Raises GatewaySilent."""
@@ -200,6 +203,15 @@ async def ask_gateway(namespace: str) -> bytes:
     return await ask(f"http://{GATEWAY}.{namespace}.svc/runs")
 
 
+def _credentials() -> dict[str, str]:
+    """Return the operator's own token for gateways; the kubelet renews it, so it is read again."""
+    try:
+        token = TOKEN_FILE.read_text(encoding="ascii").strip()
+    except OSError:
+        return {}  # gateways are asked without credentials
+    return {"Authorization": f"Bearer {token}"}
+
+
 async def ask(url: str, seconds: float = ANSWER_SECONDS) -> bytes:
     """Return the response body at a URL. Raises GatewaySilent.
 
@@ -214,7 +226,7 @@ async def ask(url: str, seconds: float = ANSWER_SECONDS) -> bytes:
             aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=seconds), auto_decompress=False
             ) as session,
-            session.get(url, allow_redirects=False) as answer,
+            session.get(url, allow_redirects=False, headers=_credentials()) as answer,
         ):
             if answer.status != 200:
                 raise GatewaySilent(f"{url}: HTTP {answer.status}")

@@ -28,6 +28,7 @@ class Request:
     __slots__ = (
         "_id",
         "body",
+        "caller",
         "echo",
         "headers",
         "method",
@@ -50,6 +51,7 @@ class Request:
         self.route: HttpRoute | None = None
         self.echo: bytes | None = None  # the response header line that repeats the client's id
         self.waited = 0.0  # seconds it may have waited to be read
+        self.caller = ""  # name of the authenticated caller, where requests are authenticated
         self._id: str | None = None
 
     def header(self, name: bytes) -> bytes | None:

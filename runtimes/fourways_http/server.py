@@ -11,10 +11,12 @@ import logging
 import resource
 import signal
 import socket
+import ssl
 from math import inf
 from time import monotonic
 
 from .limits import Limits
+from .loopback import LoopbackOnly, is_loopback
 from .message import Handler, Request
 from .protocol import Connection
 from .state import Observe, ServerState
@@ -46,10 +48,11 @@ class Server:
         self.state = ServerState(app, limits, observe or _observe_nothing, most, monotonic())
         self._empty = asyncio.Event()
         self.state.on_empty = self._empty.set
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._beat: asyncio.TimerHandle | None = None
         self._beat_due = self._late = 0.0
+        self._on_loopback = False
         shortest = min(
             limits.idle_seconds,
             limits.header_seconds,
@@ -61,7 +64,10 @@ class Server:
 
     def replace(self, app: Handler, observe: Observe) -> None:
         """Use another application from now on; requests in flight keep theirs."""
-        self.state.app, self.state.observe = app, observe
+        self.state.app, self.state.observe = self._admitted(app), observe
+
+    def _admitted(self, app: Handler) -> Handler:
+        return LoopbackOnly(app) if self._on_loopback else app
 
     @property
     def draining(self) -> bool:
@@ -70,24 +76,33 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The listening port; if 0 was requested, the one that the system chose."""
-        assert self._listener is not None, "call start() first"  # noqa: S101
-        return int(self._listener.sockets[0].getsockname()[1])
+        """The first listening port; if 0 was requested, the one that the system chose."""
+        assert self._listeners, "call start() first"  # noqa: S101
+        return int(self._listeners[0].sockets[0].getsockname()[1])
 
     @property
     def connections(self) -> int:
         """Number of open connections."""
         return len(self.state.connections)
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen. Raises OSError if the address is taken."""
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """Listen, with TLS if there is a context. Raises OSError if the address is taken.
+
+        On a loopback address, requests sent by web pages are refused. A server may listen on
+        further ports of the same host.
+        """
         self._loop = asyncio.get_running_loop()
         self.state.tick(monotonic())
-        self._listener = await self._loop.create_server(
-            lambda: Connection(self.state), host, port, backlog=1024, reuse_address=True
+        listener = await self._loop.create_server(
+            lambda: Connection(self.state), host, port, backlog=1024, reuse_address=True, ssl=tls
         )
-        for listening in self._listener.sockets:
+        for listening in listener.sockets:
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._listeners.append(listener)
+        if len(self._listeners) > 1:
+            return
+        self._on_loopback = is_loopback(host)
+        self.state.app = self._admitted(self.state.app)
         self._schedule()
         self._measure_lag()
 
@@ -105,8 +120,8 @@ class Server:
         if notice_seconds > 0:
             hurry = hurry or asyncio.Event()
             await _wait(hurry, notice_seconds)
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         for connection in list(self.state.connections):
             connection.close_if_idle()
         if self.state.connections:

@@ -27,6 +27,8 @@ from .model_watch import WATCH
 from .termination_message import write_report
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from prometheus_client import CollectorRegistry
 
     from fourways_http import Server
@@ -98,10 +100,10 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
-async def listen(server: Server, host: str, port: int) -> None:
-    """Start listening. Raises Unavailable if the port is taken."""
+async def listen(server: Server, host: str, port: int, tls: SSLContext | None = None) -> None:
+    """Start listening, with TLS if there is a context. Raises Unavailable if the port is taken."""
     try:
-        await server.start(host, port)
+        await server.start(host, port, tls)
     except OSError as error:
         raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror}") from None
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from fourways_api import GatewayConfig, Mode, Resources, Route
+from fourways_api.callers import CALLERS_DIR, TLS_DIR
 
 from ..facts import Json, OperatorSettings
-from . import parts, worker
+from . import callers, parts, worker
 from .routes import fitting
 
 PORT = worker.PORT
@@ -60,15 +61,19 @@ def plan(
         port=PORT,
         routes=tuple(share.route for share in shares),
         fetch=worker.fetch_policy(settings),
+        callers=callers.policy(namespace, settings),
+        tls_dir=TLS_DIR if settings.gateway_tls_secret else None,
     )
     config = fitting(config, before)
     kept = {route.deployment for route in config.routes}
     shares = [share for share in shares if share.route.deployment in kept]
     ports = {settings.store_port, *settings.egress_ports, *(p for s in shares for p in s.ports)}
+    ports |= callers.ports(settings)
+    served = {PORT, config.tls_port} if config.tls_dir else {PORT}
     objects = [
         parts.service_account(meta()),
-        parts.network_policy(meta(), labels, egress_ports=ports, ingress_port=PORT),
-        _service(meta(), labels),
+        parts.network_policy(meta(), labels, egress_ports=ports, ingress_ports=served),
+        _service(meta(), labels, config),
         _deployment(meta(), labels, settings, config, shares),
     ]
     if settings.gateway_replicas > 1:
@@ -82,14 +87,18 @@ def address(namespace: str, name: str, mode: Mode = "batch") -> str:
     return f"http://{parts.GATEWAY}.{namespace}.svc/{path}"
 
 
-def _service(meta: Json, labels: Json) -> Json:
+def _service(meta: Json, labels: Json, config: GatewayConfig) -> Json:
+    ports = [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": PORT}]
+    if config.tls_dir is not None:
+        tls = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.tls_port}
+        ports.append(tls)
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": meta,
         "spec": {
             "selector": labels,
-            "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": PORT}],
+            "ports": ports,
         },
     }
 
@@ -105,6 +114,10 @@ def _deployment(
     mounts.store(settings)
     mounts.secrets(name for share in shares for name in share.secrets)
     mounts.claims(uri for share in shares for uri in share.claims)
+    if settings.access is not None:
+        mounts.secret("callers", settings.access.keys_secret, CALLERS_DIR)
+    if settings.gateway_tls_secret:
+        mounts.secret("tls", settings.gateway_tls_secret, TLS_DIR, optional=False)
     mounts.scratch("tmp", "/tmp", "64Mi")  # noqa: S108  (the pod's own)
     container = parts.container(
         name="gateway",
@@ -119,6 +132,9 @@ def _deployment(
     # It is ready as soon as it responds, even with 503 and Retry-After while the store is down:
     # a gateway outside its Service could not send that response.
     container |= parts.served(PORT, ready="/v2/health/live")
+    if config.tls_dir is not None:
+        tls = {"name": "https", "containerPort": config.tls_port, "protocol": "TCP"}
+        container["ports"] = [*container["ports"], tls]
     pod = parts.pod_spec(
         service_account_name=parts.GATEWAY,
         container=container,

@@ -175,8 +175,12 @@ class Mounts:
         The volume is optional, so that the workload can report a missing Secret; otherwise the pod
         would not start.
         """
-        source = {"secret": {"secretName": settings.store_secret, "optional": True}}
-        self._add("store", source, STORE_URI_FILE.rpartition("/")[0], read_only=True)
+        self.secret("store", settings.store_secret, STORE_URI_FILE.rpartition("/")[0])
+
+    def secret(self, name: str, secret: str, path: str, *, optional: bool = True) -> None:
+        """Mount one Secret as a folder. If it is optional, the pod starts without it."""
+        source = {"secret": {"secretName": secret, "optional": optional}}
+        self._add(name, source, path, read_only=True)
 
     def secrets(self, names: Iterable[str]) -> None:
         """Mount credential Secrets, one per folder. Raises ValueError for an invalid name."""
@@ -246,9 +250,9 @@ def ports_of(uris: Iterable[str]) -> set[int]:
 
 
 def network_policy(
-    meta: Json, pods: Json, *, egress_ports: Iterable[int], ingress_port: int | None = None
+    meta: Json, pods: Json, *, egress_ports: Iterable[int], ingress_ports: Iterable[int] = ()
 ) -> Json:
-    """Return a policy that denies all but DNS, the named ports, and the served one.
+    """Return a policy that denies all but DNS, the named ports, and the served ones.
 
     Policies know addresses, not names, so access is limited by port. Link-local addresses (cloud
     metadata) are always excluded.
@@ -268,8 +272,9 @@ def network_policy(
         "policyTypes": ["Ingress", "Egress"],
         "egress": egress,
     }
-    if ingress_port is not None:
-        spec["ingress"] = [{"ports": [{"protocol": "TCP", "port": ingress_port}]}]
+    served = [{"protocol": "TCP", "port": port} for port in sorted(set(ingress_ports))]
+    if served:
+        spec["ingress"] = [{"ports": served}]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -15,11 +15,13 @@ from prometheus_client import CollectorRegistry, Gauge
 from fourways_api import GatewayConfig, Route
 from fourways_http import HttpError, Request, Response, Router, json_response
 from fourways_http.message import Answer
+from fourways_runtime.callers.guard import CallerGuard
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.streams.stream import LiveLookup
 from fourways_runtime.metrics import exposition
 from fourways_runtime.v2.dataplane import READY, add_routes, listed
 
+from .access import ACCESS
 from .batch import BatchHandler
 from .circuit_breaker import StoreCircuitBreaker
 from .coalescer import LookupCoalescer
@@ -55,6 +57,7 @@ class Gateway:
         self._batch = BatchHandler(config, link, registry)
         self._live = LookupCoalescer[LiveLookup | None](link.live, link.timeout, config.namespace)
         self._routes = {route.deployment: route for route in config.routes}
+        self._guard = CallerGuard(config.callers, registry) if config.callers else None
         self._edge = EdgeHandlers(config)
         self._runs = Runs(config.namespace, open_history, registry)
         parts = SharedParts(
@@ -85,6 +88,9 @@ class Gateway:
         add_routes(router, self, "deployment")
         self._edge.add_to(router)
         self._runs.add_to(router)
+        if self._guard is not None:
+            self._guard.protect(router, ACCESS)
+            self._guard.start()
         return router
 
     async def connect(self) -> None:
@@ -94,6 +100,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Cancel everything in progress."""
+        if self._guard is not None:
+            await self._guard.close()
         for mode in self._modes.values():
             await mode.close()
         await self._edge.close()

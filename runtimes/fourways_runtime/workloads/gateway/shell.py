@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from fourways_api import GatewayConfig, Route
 from fourways_http import Limits, Server, run_until_signal
+from fourways_runtime.callers.certificate import Certificate
 from fourways_runtime.config import read_gateway_config
 from fourways_runtime.memory import share_of_memory
-from fourways_runtime.process import listen, new_registry, run_server
+from fourways_runtime.process import in_thread, listen, new_registry, run_server
 
 from .app import Gateway
 from .circuit_breaker import OpenReader, StoreCircuitBreaker
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 _LIMITS = Limits(buffered_bytes=share_of_memory(0.375, 192 * 2**20))
 """The rest of the memory is for the process itself, and for the copy made while assembling a
 body."""
+
+_CERTIFICATE_SECONDS = 5.0
+"""Time between two looks at the mounted certificate."""
 
 logger = logging.getLogger("fourways.gateway")
 
@@ -44,9 +49,13 @@ async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
         config.paths.store_uri_file, open_reader, config.store_timeout_seconds, registry
     )
     await link.start()
+    certificate = Certificate(Path(config.tls_dir)) if config.tls_dir else None
     server, gateway = build(config, link, registry)
+    following = asyncio.ensure_future(_follow(certificate)) if certificate else None
     try:
         await listen(server, config.host, config.port)
+        if certificate is not None:
+            await listen(server, config.host, config.tls_port, certificate.context)
         running = asyncio.ensure_future(run_until_signal(server))
         await asyncio.sleep(0)  # a signal may follow the log line below: install handlers first
         logger.info("serving", extra={"port": server.port, "namespace": config.namespace})
@@ -54,9 +63,17 @@ async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
         answered = await running
         connecting.cancel()
     finally:
+        if following is not None:
+            following.cancel()
         await gateway.close()
         await link.close()
     logger.info("stopped", extra={"all_answered": answered})
+
+
+async def _follow(certificate: Certificate) -> None:
+    while True:
+        await asyncio.sleep(_CERTIFICATE_SECONDS)
+        await in_thread(certificate.reread, "certificate")
 
 
 def build(

@@ -1,0 +1,36 @@
+"""What a caller must be allowed to do for each of the gateway's paths.
+
+A path that is missing here keeps the gateway from starting, so that none is served unguarded.
+"""
+
+from __future__ import annotations
+
+from fourways_runtime.callers.guard import Access
+
+ACCESS: Access = {
+    # Probes carry no credentials, and say only whether the gateway works.
+    (b"GET", "/v2/health/live"): None,
+    (b"GET", "/v2/health/ready"): None,
+    (b"GET", "/v2"): None,
+    (b"GET", "/"): "read",
+    (b"GET", "/metrics"): "metrics",
+    (b"GET", "/v2/models"): "read",
+    (b"POST", "/v2/repository/index"): "read",
+    (b"GET", "/predictions/{deployment}/{key}"): "predict",
+    (b"GET", "/v2/models/{deployment}"): "read",
+    (b"GET", "/v2/models/{deployment}/ready"): "read",
+    (b"POST", "/v2/models/{deployment}/infer"): "predict",
+    (b"GET", "/v2/models/{deployment}/versions/{version}"): "read",
+    (b"GET", "/v2/models/{deployment}/versions/{version}/ready"): "read",
+    (b"POST", "/v2/models/{deployment}/versions/{version}/infer"): "predict",
+    (b"GET", "/runs"): "read",
+    (b"GET", "/runs/{deployment}"): "read",
+    (b"GET", "/runs/{deployment}/diff"): "read",
+    (b"GET", "/runs/{deployment}/{run}/progress"): "read",
+    (b"GET", "/runs/{deployment}/{run}/rejects"): "rejects",
+    (b"GET", "/bundles/{deployment}"): "bundles",
+    (b"GET", "/bundles/{deployment}/"): "bundles",
+    (b"GET", "/bundles/{deployment}/{target}/{file}"): "bundles",
+    (b"GET", "/bundles/{deployment}/{target}/blobs/sha256/{digest}"): "bundles",
+    (b"GET", "/features/{deployment}/{key}"): "features",
+}
