@@ -103,9 +103,7 @@ class KeySecret:
 
     def write(self, caller: str, record: str | None) -> None:
         """Replace or remove a record; the Secret is created if there is none."""
-        or_exit(
-            lambda: self._target.write_secret(self._namespace, self._name, {caller: record})
-        )
+        or_exit(lambda: self._target.write_secret(self._namespace, self._name, {caller: record}))
 
 
 @keys.command()

@@ -60,7 +60,7 @@ class ApiKeyRecord(ApiModel):
     """Time from which the keys are refused; None: never."""
 
 
-class Grant(ApiModel):
+class ScopeGrant(ApiModel):
     """Scopes for tokens by their subject."""
 
     subject: Annotated[str, Field(min_length=1, max_length=512)]
@@ -88,7 +88,7 @@ class TokenIssuer(ApiModel):
     scopes_claim: Annotated[str, Field(max_length=256)] | None = None
     """Claim that lists scopes: an array, or words separated by blanks. Others are ignored."""
 
-    grants: tuple[Grant, ...] = ()
+    grants: tuple[ScopeGrant, ...] = ()
 
     rules = (
         Rule(

@@ -324,9 +324,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("gateway-replicas", "1", int, "replicas of each namespace's gateway")
     flag("allowed-hosts", "", _words, "hosts workloads may fetch from; empty for all")
     flag("allowed-schemes", "", _words, "URI schemes workloads may fetch from; empty for all")
-    flag(
-        "gateway-auth", "", _access, "who may ask gateways, as JSON; empty: everybody"
-    )
+    flag("gateway-auth", "", _access, "who may ask gateways, as JSON; empty: everybody")
     flag("gateway-tls-secret", "", str, "Secret with the gateways' certificate; empty: no TLS")
     flag("subject", "", str, "subject of the operator's own token, which gateways accept")
     flag("identity", "", str, "name of this installation, by which it holds namespaces")

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from prometheus_client import CollectorRegistry
 
-from fourways_api.callers import VERBS, CallerPolicy, Grant, TokenIssuer
+from fourways_api.callers import VERBS, CallerPolicy, ScopeGrant, TokenIssuer
 from fourways_http import Response, Router
 from fourways_runtime.callers.api_keys import new_key
 from fourways_runtime.callers.caller import RequestRate, Scopes
@@ -261,7 +261,7 @@ class Provider:
         return jwt.encode(told, self.key, "ES256", headers={"kid": self.key_id})
 
     def config(self, **more: Any) -> TokenIssuer:
-        grants = (Grant(subject="u1", scopes=("predict:churn",)),)
+        grants = (ScopeGrant(subject="u1", scopes=("predict:churn",)),)
         settings = {"audience": "fourways", "jwks": self.jwks(), "grants": grants}
         return TokenIssuer(issuer=self.issuer, **(settings | more))
 
@@ -315,7 +315,7 @@ async def test_scopes_come_from_a_claim_and_from_grants_by_subject(
 ) -> None:
     config = provider.config(
         scopes_claim="scope",
-        grants=(Grant(subject="system:serviceaccount:shop:*", scopes=("read:*",)),),
+        grants=(ScopeGrant(subject="system:serviceaccount:shop:*", scopes=("read:*",)),),
     )
     async with running(tmp_path, callers=keys.policy(issuers=(config,))) as plane:
         claimed = provider.token(scope="openid predict:churn fly:*")

@@ -75,6 +75,7 @@ class Host:
         secrets: dict[str, Path],
         port: int,
         broker: str | None = None,
+        keys: Path | None = None,
         clock: Clock = now,
         on_change: Callable[[Key], None] = lambda _: None,
     ) -> None:
@@ -82,7 +83,8 @@ class Host:
 
         ``port`` is the port of the first namespace's gateway; each other namespace gets the next
         free port above it.
-        ``broker`` is the address of a NATS server to use instead of the host's own.
+        ``broker`` is the address of a NATS server to use instead of the host's own. ``keys`` is the
+        folder of the API keys that the gateways ask for; None: every program here may ask.
 
         Raises:
             SecretNotGiven: a deployment needs a Secret that the host cannot make.
@@ -90,6 +92,7 @@ class Host:
         """
         given.check_databases(deployments, secrets)
         self._state = state
+        self._keys = keys
         self._clock = clock
         self._on_change = on_change
         self._tasks: asyncio.TaskGroup | None = None
@@ -132,7 +135,9 @@ class Host:
 
     def _gateway(self, namespace: str) -> RunningServer:
         planned = self._plan_gateway(namespace)
-        server = workloads.gateway(planned, local_paths(self._state), self._ports[namespace])
+        server = workloads.gateway(
+            planned, local_paths(self._state), self._ports[namespace], self._keys
+        )
         return RunningServer(server, self._state, self._clock, partial(self._changed, namespace))
 
     def _plan_gateway(self, namespace: str) -> tuple[Json, ...]:

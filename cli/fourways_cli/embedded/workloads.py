@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
@@ -22,6 +23,7 @@ from fourways_api import (
     ServerConfig,
     StreamConfig,
 )
+from fourways_api.callers import CallerPolicy
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 
 from .ports import HOST
@@ -120,12 +122,21 @@ def servers(objects: Sequence[Json], paths: Paths, port: Callable[[], int]) -> l
     return found
 
 
-def gateway(objects: Sequence[Json], paths: Paths, port: int) -> LocalServer:
-    """Return the gateway among a namespace's planned gateway objects, on loopback."""
+def gateway(
+    objects: Sequence[Json], paths: Paths, port: int, keys: Path | None = None
+) -> LocalServer:
+    """Return the gateway among a namespace's planned gateway objects, on loopback.
+
+    ``keys`` is the folder of the API keys that it asks for; None: it asks for none.
+    """
     planned = next(o for o in objects if o["kind"] == "Deployment")
     template = planned["spec"]["template"]
     labels = template["metadata"]["labels"]
-    return _server(planned, template["spec"], labels, GatewayConfig, paths, port)
+    server = _server(planned, template["spec"], labels, GatewayConfig, paths, port)
+    if keys is None:
+        return server
+    callers = CallerPolicy(keys_dir=str(keys.absolute()))
+    return replace(server, config=server.config.model_copy(update={"callers": callers}))
 
 
 def _server(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from fourways_api.callers import CallerPolicy, Grant, ServiceAccountGrant, TokenIssuer
+from fourways_api.callers import CallerPolicy, ScopeGrant, ServiceAccountGrant, TokenIssuer
 
 from ..facts import OperatorSettings
 from . import parts
@@ -20,9 +20,9 @@ def policy(namespace: str, settings: OperatorSettings) -> CallerPolicy | None:
         grants = [_granted(namespace, grant) for grant in access.service_accounts]
         # Whoever may create tokens of the gateway's own ServiceAccount administers the namespace:
         # this is how `fourways` shows that it may ask everything.
-        grants.append(Grant(subject=_subject(namespace, parts.GATEWAY), scopes=("*:*",)))
+        grants.append(ScopeGrant(subject=_subject(namespace, parts.GATEWAY), scopes=("*:*",)))
         if settings.subject:
-            grants.append(Grant(subject=settings.subject, scopes=("read:*",)))
+            grants.append(ScopeGrant(subject=settings.subject, scopes=("read:*",)))
         cluster = TokenIssuer(
             issuer=settings.cluster_issuer.issuer,
             audience=access.audience,
@@ -39,8 +39,8 @@ def ports(settings: OperatorSettings) -> set[int]:
     return {urlsplit(one.jwks_uri).port or 443 for one in issuers if one.jwks_uri is not None}
 
 
-def _granted(namespace: str, grant: ServiceAccountGrant) -> Grant:
-    return Grant(
+def _granted(namespace: str, grant: ServiceAccountGrant) -> ScopeGrant:
+    return ScopeGrant(
         subject=_subject(grant.namespace or namespace, grant.name),
         scopes=grant.scopes,
         requests_per_second=grant.requests_per_second,

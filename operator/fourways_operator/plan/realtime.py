@@ -79,7 +79,9 @@ def plan(
     least, most = replicas(realtime)
     objects = [
         parts.service_account(who.meta()),
-        parts.network_policy(who.meta(), who.labels, egress_ports=ports, ingress_ports=(worker.PORT,)),
+        parts.network_policy(
+            who.meta(), who.labels, egress_ports=ports, ingress_ports=(worker.PORT,)
+        ),
         {
             "apiVersion": "serving.kserve.io/v1beta1",
             "kind": "InferenceService",

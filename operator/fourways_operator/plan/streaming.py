@@ -77,7 +77,9 @@ def plan(
     count = replicas(streaming)
     objects = [
         parts.service_account(who.meta()),
-        parts.network_policy(who.meta(), who.labels, egress_ports=ports, ingress_ports=(worker.PORT,)),
+        parts.network_policy(
+            who.meta(), who.labels, egress_ports=ports, ingress_ports=(worker.PORT,)
+        ),
         {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
