@@ -177,6 +177,11 @@ class Cluster:
         }
         self.kubectl("-n", namespace, "apply", "-f", "-", stdin=orjson.dumps(document).decode())
 
+    def gateway_token(self, namespace: str, account: str = "fourways-gateway") -> str:
+        """Return a token of a ServiceAccount for the namespace's gateway."""
+        options = ("--audience", "fourways", "--duration", "1h")
+        return self.kubectl("-n", namespace, "create", "token", account, *options).strip()
+
     def share_store(self, namespace: str, name: str, deployments: str) -> None:
         """Create a Secret of another name with the trial PostgreSQL's connection string."""
         uri = self.get("-n", namespace, "secret", "fourways-store")["data"]["uri"]

@@ -5,17 +5,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import yaml
 
+from fourways_cli.targets import API_KEY_VARIABLE
 from tools.demo.questions import ARTIFACTS, EXAMPLES, ask_all
 from tools.installation import CHART, Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 NAMESPACE = "fw-test-install"
+API_KEYS: dict[str, str] = {}
 NAMES = ("churn", "file-type", "recommendations", "sales-forecast", "segmentation")
 
 
@@ -26,6 +29,10 @@ def installed(cluster_with_images: Cluster) -> Iterator[Cluster]:
     cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=90s")
     cluster.make_namespace(NAMESPACE)
     cluster.install(NAMESPACE)
+    # Before the gateway is there, so that the kubelet mounts the Secret at once.
+    API_KEYS["shop"] = fourways(
+        cluster, "keys", "create", "shop", "--scope", "predict:churn", cluster_flag=False
+    ).split()[-1]
     cluster.fill_claim(NAMESPACE, ARTIFACTS)
     yield cluster
     cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false", "--ignore-not-found")
@@ -45,8 +52,9 @@ def serving(installed: Cluster) -> Cluster:
     return installed
 
 
-def fourways(cluster: Cluster, *args: str) -> str:
-    command = [sys.executable, "-m", "fourways_cli", *args, "-n", NAMESPACE, "--cluster"]
+def fourways(cluster: Cluster, *args: str, cluster_flag: bool = True) -> str:
+    command = [sys.executable, "-m", "fourways_cli", *args, "-n", NAMESPACE]
+    command += ["--cluster"] if cluster_flag else []
     environment = cluster.environment() | {"COLUMNS": "250"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -93,18 +101,52 @@ def test_kubectl_shows_what_people_ask_first(serving: Cluster) -> None:
     assert table[1].split()[:4] == ["churn", "batch", "True", "1.0.0"]
 
 
-def test_the_gateway_answers_with_real_predictions(serving: Cluster) -> None:
+def test_the_gateway_answers_with_real_predictions(
+    serving: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = serving.gateway_token(NAMESPACE)
+    monkeypatch.setenv(API_KEY_VARIABLE, token)
     with serving.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
         answers = dict(ask_all(url))
         assert set(answers) == set(NAMES)
         assert all(0 <= p <= 1 for p in answers["churn"]["outputs"][0]["data"])
-        missing = httpx.get(f"{url}/predictions/churn/no-such-customer", trust_env=False)
-        assert missing.status_code == 404
+        assert status_of(url, "/predictions/churn/no-such-customer", token) == 404
+
+
+def test_who_may_ask_the_gateway(serving: Cluster) -> None:
+    owner, pod = (serving.gateway_token(NAMESPACE, a) for a in ("fourways-gateway", "default"))
+    other = serving.kubectl("-n", NAMESPACE, "create", "token", "default").strip()
+    with serving.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
+        asked = "/v2/models/churn"
+        assert status_of(url, "/v2/health/live", None) == 200
+        for path in (asked, "/runs", "/metrics", "/runs/churn"):
+            assert status_of(url, path, None) == 401, path
+            assert status_of(url, path, other) == 401, "a token for the API server"
+            assert status_of(url, path, owner) == 200, path
+        assert status_of(url, asked, pod) == 200
+        assert status_of(url, "/metrics", pod) == 403
+        key = API_KEYS["shop"]
+        assert status_of(url, "/predictions/churn/nobody", key) == 404
+        assert status_of(url, "/predictions/segmentation/nobody", key) == 403
+        assert status_of(url, asked, key) == 403
+
+
+def status_of(url: str, path: str, token: str | None) -> int:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return httpx.get(f"{url}{path}", headers=headers, trust_env=False).status_code
+
+
+def churn_answer(cluster: Cluster) -> dict[str, Any]:
+    """Return an answer with the keys asked for, asked with an API key."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(API_KEY_VARIABLE, API_KEYS["shop"])
+        with cluster.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
+            ((_, answer),) = ask_all(url, only="churn")
+    return answer
 
 
 def test_predict_asks_through_the_api_server(serving: Cluster) -> None:
-    with serving.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
-        ((_, answer),) = ask_all(url, only="churn")
+    answer = churn_answer(serving)
     assert "churn_probability" in fourways(serving, "predict", "churn", str(answer["keys"][0]))
 
 
@@ -177,8 +219,7 @@ def test_an_upgrade_keeps_password_and_predictions(serving: Cluster) -> None:
         "--timeout=60s",
         "--for=jsonpath={.status.readyReplicas}=2",
     )
-    with serving.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
-        assert dict(ask_all(url, only="churn"))
+    assert churn_answer(serving)["keys"]
 
 
 def test_uninstall_leaves_serving_and_deployments_in_place(serving: Cluster) -> None:

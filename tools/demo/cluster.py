@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fourways_api.audience import EVERY_DEPLOYMENT
 from fourways_cli.embedded.given import PUBLIC_KEY, SIGNING_KEY, make_signing_key
+from fourways_cli.targets import API_KEY_VARIABLE
 from tools import brokers
 from tools.cluster.config import this_checkout
 from tools.cluster.detect import Kind, detect
@@ -53,12 +54,14 @@ def main() -> int:
     cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=90s")
     cluster.make_namespace(NAMESPACE)
     console.print(f"$ helm install fourways charts/fourways -n {NAMESPACE}")
-    cluster.install(NAMESPACE)
+    # Devices fetch their bundles without credentials here; backends show a token.
+    cluster.install(NAMESPACE, "--set", "gateway.auth.anonymous={bundles:*,features:*}")
     with tempfile.TemporaryDirectory() as folder:
         key = _give(cluster, Path(folder))
         modes = _apply(cluster)
         console.print(f"$ kubectl -n {NAMESPACE} get modeldeployments")
         print(cluster.kubectl("-n", NAMESPACE, "get", "modeldeployments"))
+        os.environ[API_KEY_VARIABLE] = cluster.gateway_token(NAMESPACE, "default")
         with cluster.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
             show(_answers(url, modes, Device(Path(folder, "device"), key)))
     console.print(f"done in {time.monotonic() - started:.0f} s; make cluster-down removes it")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
 from rich.table import Column, Table
+
+from fourways_cli.targets import API_KEY_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -187,7 +190,9 @@ def tensor(name: str, datatype: str, data: list[Any], shape: list[int] | None = 
 
 
 def _client(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, timeout=WAIT_SECONDS + 10, trust_env=False)
+    key = os.environ.get(API_KEY_VARIABLE)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.Client(base_url=url, timeout=WAIT_SECONDS + 10, trust_env=False, headers=headers)
 
 
 def _ask(client: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
