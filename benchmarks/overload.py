@@ -88,7 +88,7 @@ class Load:
         self._timeout = timeout_seconds
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._request = (
-            b"POST /v2/models/heavy/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
+            b"POST /v2/models/heavy/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
             % (len(BODY), BODY)
         )
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .api_keys import key
 from .explain import explain
-from .keys import keys
 from .plan import plan
 from .queries import predict, status
 from .runs import diff, rejects, rollback, run, runs
@@ -43,7 +43,7 @@ COMMANDS = (
 for command in COMMANDS:
     app.command(epilog=EXIT_CODES)(command)
 app.add_typer(secret, name="secret", epilog=EXIT_CODES)
-app.add_typer(keys, epilog=EXIT_CODES)
+app.add_typer(key, epilog=EXIT_CODES)
 
 
 def _version(wanted: bool) -> None:

@@ -62,7 +62,7 @@ def up(
     keys: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of API keys, written by `fourways keys create --folder`. The gateway then "
+            help="Folder of API keys, written by `fourways key create --folder`. The gateway then "
             "refuses requests without one; by default every program here may ask."
         ),
     ] = None,

@@ -31,7 +31,7 @@ def installed(cluster_with_images: Cluster) -> Iterator[Cluster]:
     cluster.install(NAMESPACE)
     # Before the gateway is there, so that the kubelet mounts the Secret at once.
     API_KEYS["shop"] = fourways(
-        cluster, "keys", "create", "shop", "--scope", "predict:churn", cluster_flag=False
+        cluster, "key", "create", "shop", "--scope", "predict:churn", cluster_flag=False
     ).split()[-1]
     cluster.fill_claim(NAMESPACE, ARTIFACTS)
     yield cluster

@@ -238,7 +238,7 @@ async def test_what_arrives_together_is_scored_together(tmp_path: Path) -> None:
 async def test_one_tick_is_one_batch(plane: Serving) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", plane.server.port)
     body = json.dumps({"inputs": one(3)}).encode()
-    head = b"POST /v2/models/churn/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST /v2/models/churn/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
     writer.write((head % len(body) + body) * 8)
     for _ in range(8):
         async with asyncio.timeout(5):

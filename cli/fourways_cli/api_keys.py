@@ -1,4 +1,4 @@
-"""``fourways keys``: the API keys of callers, in a Secret of the cluster or in a folder."""
+"""``fourways key``: the API keys of callers, in a Secret of the cluster or in a folder."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from .target_command import (
 from .targets import ClusterChoice, ClusterTarget
 from .terminal import say, warn
 
-keys = typer.Typer(
-    name="keys",
+key = typer.Typer(
+    name="key",
     help="Create, list and revoke the API keys of callers.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -106,7 +106,7 @@ class KeySecret:
         or_exit(lambda: self._target.write_secret(self._namespace, self._name, {caller: record}))
 
 
-@keys.command()
+@key.command()
 def create(
     caller: Annotated[str, typer.Argument(help="Name of the caller, such as shop-backend.")],
     scope: Annotated[
@@ -141,10 +141,10 @@ def create(
     before = store.read().get(caller)
     if before is not None and not add:
         raise failed(
-            f"{caller} has a key already: --add creates a second one, `fourways keys revoke "
+            f"{caller} has a key already: --add creates a second one, `fourways key revoke "
             f"{caller}` ends all"
         )
-    key, digest = new_key(caller)
+    made, digest = new_key(caller)
     record = ApiKeyRecord(
         sha256=(digest, *(_parsed(caller, before).sha256 if before else ())),
         scopes=tuple(scope),
@@ -153,10 +153,10 @@ def create(
     )
     store.write(caller, record.model_dump_json(by_alias=True, exclude_none=True))
     warn(f"Send it as `Authorization: Bearer KEY`; it cannot be shown again. Key of {caller}:")
-    say(key)
+    say(made)
 
 
-@keys.command(name="list")
+@key.command(name="list")
 def list_keys(
     folder: FolderOption = None,
     secret: SecretOption = SECRET,
@@ -178,7 +178,7 @@ def list_keys(
         say(f"{displayed(caller)}  {' '.join(record.scopes)}{rate}{until}{many}")
 
 
-@keys.command()
+@key.command()
 def revoke(
     caller: Annotated[str, typer.Argument(help="Name of the caller.")],
     folder: FolderOption = None,

@@ -1,4 +1,4 @@
-"""`fourways keys`: API keys in a folder, as `fourways up --keys` reads them."""
+"""`fourways key`: API keys in a folder, as `fourways up --keys` reads them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fourways_runtime.callers.api_keys import ApiKeys
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["keys", *arguments])
+    return CliRunner().invoke(app, ["key", *arguments])
 
 
 def create(folder: Path, caller: str, *more: str) -> str:
