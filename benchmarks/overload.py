@@ -88,8 +88,8 @@ class Load:
         self._timeout = timeout_seconds
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._request = (
-            b"POST /v2/models/heavy/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(BODY), BODY)
+            b"POST /v2/models/heavy/infer HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
         )
 
     async def at_rate(self, rate: float, seconds: float) -> dict[str, float]:
