@@ -457,6 +457,13 @@ class Reason(StrEnum):
         "The source or a file is missing, unreadable, or does not have the contract's columns.",
         "Correct the source or the URI, or `spec.contract`.",
     )
+    QueryRefused = (
+        "QueryRefused",
+        FAILURE,
+        ("batch",),
+        "The source's SQL is not a single statement that only reads.",
+        "Write a single `SELECT` in `spec.batch.source.query.sql`.",
+    )
     TopicNotFound = (
         "TopicNotFound",
         STALLED,

@@ -16,7 +16,7 @@ from .cluster import Cluster, kind_of
 from .difference import difference
 from .errors import DependencyNotReady, ObjectFault, OperatorError
 from .facts import FIELD_MANAGER, Json
-from .kinds import JOB, RAY_JOB
+from .kinds import GUARDS, JOB, RAY_JOB
 from .plan.parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, MANAGED_BY
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,10 @@ async def converge(
 ) -> ApplyOutcome:
     """Delete what ``owner`` has in ``there`` and does not want, then apply what differs.
 
+    Guards (ServiceAccount, NetworkPolicy) are applied first and deleted last. If one cannot be
+    applied, or somebody else has its name, nothing that it guards is created or changed: a pod
+    would run with somebody's identity, or without its fence.
+
     The outcome contains faults of single objects, and objects that cannot be written yet.
 
     Raises:
@@ -87,7 +91,7 @@ async def converge(
     outcome = ApplyOutcome()
     names = {identity_of(obj) for obj in wanted}
     kept = {}
-    for obj in there:
+    for obj in sorted(there, key=is_guard):
         excess = owner.controls(obj) and identity_of(obj) not in names
         if (excess or owner.outlived(obj)) and not is_going(obj):
             logger.info("%s/%s: deleting it", obj["metadata"]["namespace"], identity_of(obj))
@@ -95,12 +99,22 @@ async def converge(
             outcome.writes += 1
         elif not excess and not owner.outlived(obj):
             kept[identity_of(obj)] = obj
-    for obj in wanted:
-        try:
-            await _converge_one(cluster, obj, kept.get(identity_of(obj)), owner, outcome)
-        except (ObjectFault, DependencyNotReady) as fault:
-            outcome.faults.append(fault)
+    for guards in (True, False):
+        for obj in wanted:
+            if is_guard(obj) is not guards:
+                continue
+            try:
+                await _converge_one(cluster, obj, kept.get(identity_of(obj)), owner, outcome)
+            except (ObjectFault, DependencyNotReady) as fault:
+                outcome.faults.append(fault)
+        if outcome.faults or outcome.conflicts or outcome.missing:
+            break
     return outcome
+
+
+def is_guard(obj: Json) -> bool:
+    """Tell whether an object limits what pods may do: it comes before them, and goes after."""
+    return any(kind.of(obj) for kind in GUARDS)
 
 
 async def _converge_one(

@@ -13,6 +13,9 @@ POD = Kind("v1", "Pod", "pods")
 EVENT = Kind("v1", "Event", "events")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
+SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
+NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+
 KINDS: tuple[Kind, ...] = (
     CRON_JOB,
     DEPLOYMENT,
@@ -20,11 +23,14 @@ KINDS: tuple[Kind, ...] = (
     JOB,
     RAY_JOB,
     Kind("v1", "Service", "services"),
-    Kind("v1", "ServiceAccount", "serviceaccounts"),
-    Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+    SERVICE_ACCOUNT,
+    NETWORK_POLICY,
     Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
 )
 """Every kind that a plan may contain. They are applied, compared, pruned and granted."""
+
+GUARDS: tuple[Kind, ...] = (SERVICE_ACCOUNT, NETWORK_POLICY)
+"""Kinds that limit what a workload's pods may do: whose name they run under, and where they go."""
 
 OBSERVED: tuple[Kind, ...] = (POD,)
 """Kinds that controllers create for planned objects: read for status, never written."""

@@ -12,6 +12,7 @@
     │   └── GoldenMismatch        the model does not reproduce its golden vectors
     ├── SourceError               the table is missing or has other columns  (exit 4, not retried)
     │   ├── TopicNotFound
+    │   ├── QueryRefused          the SQL is not one statement that only reads
     │   └── RetentionLosesEvents  the stream deletes events before they are scored
     ├── NotPublishable            the run must not be published              (exit 5, not retried)
     │   ├── TooManyRejects        more rows rejected than maxRejects allows
@@ -111,6 +112,10 @@ class TopicNotFound(SourceError):
 
 class RetentionLosesEvents(SourceError):
     """The broker's stream deletes events as soon as they are delivered, before they are scored."""
+
+
+class QueryRefused(SourceError):
+    """The source's SQL is not a single statement that only reads."""
 
 
 class NotPublishable(WorkloadError):

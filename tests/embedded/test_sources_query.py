@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import psycopg
 import pytest
 
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
-from fourways_runtime.errors import ConfigError, FetchFailed, SourceError
+from fourways_runtime.errors import ConfigError, FetchFailed, QueryRefused, SourceError
 from fourways_runtime.io.sources import BATCH_ROWS, open_table
 from fourways_runtime.scoring.decode import Decoder
 from fourways_runtime.scoring.splits import Newer, Split
@@ -183,7 +184,7 @@ def test_a_time_reads_as_one(rig: Rig) -> None:
             SQL.replace("*", "id, age, worth, plan, old, exact, pair"),
             "column n is missing; splitBy needs a whole number",
         ),
-        ("SELEC", "the source database: syntax error"),
+        ("SELEC", "PostgreSQL can prepare (syntax error"),
         ("SELECT * FROM gone", 'relation "gone" does not exist'),
         ("DELETE FROM people RETURNING *", "the source database: "),
     ],
@@ -268,3 +269,95 @@ def test_numeric_keeps_every_digit_and_is_judged_as_everywhere(
         assert [reject.reason for reject in rejects] == [told]
     else:
         assert records.columns["x"].tolist() == [told]
+
+
+HONEST = "SELECT n, id, age, worth, plan, old, exact, pair FROM people"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        HONEST + ") AS q LIMIT 0; COMMIT; BEGIN READ WRITE; UPDATE people SET worth = 999;"  # noqa: S608
+        " COMMIT; BEGIN; SELECT * FROM (" + HONEST,
+        HONEST + ") AS q LIMIT 0; ROLLBACK; DELETE FROM people; SELECT * FROM (" + HONEST,  # noqa: S608
+        HONEST + "; DELETE FROM people",  # noqa: S608
+        HONEST + ") AS q --",
+        HONEST + ") TO STDOUT; DELETE FROM people; COPY (" + HONEST,  # noqa: S608
+        HONEST + " /*",
+        HONEST + " WHERE plan = $$",
+        HONEST + " WHERE id = $1",
+        "COMMIT",
+        "SET ROLE postgres",
+        "COPY people TO PROGRAM 'touch /tmp/x'",
+        "DELETE FROM people",
+        " ; ",
+    ],
+)
+@pytest.mark.parametrize("by", ["n", None])
+def test_a_query_is_one_statement(rig: Rig, query: str, by: str | None) -> None:
+    people(rig, "generate_series(1, 3)")
+    with pytest.raises(QueryRefused, match="write a single SELECT"):
+        rig.open(query, by).splits(10)
+    assert untouched(rig)
+
+
+def untouched(rig: Rig) -> bool:
+    with psycopg.connect(rig.uri) as connection:
+        found = connection.execute("SELECT count(*), sum(worth) FROM people").fetchone()
+    return found == (3, 3.0)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "WITH d AS (DELETE FROM people RETURNING *) SELECT * FROM d",
+        "DELETE FROM people RETURNING *",
+        "UPDATE people SET worth = 999 RETURNING *",
+        HONEST + " FOR UPDATE",
+        HONEST + " WHERE set_config('transaction_read_only', 'off', true) = 'off'",
+    ],
+)
+def test_a_query_only_reads(rig: Rig, query: str) -> None:
+    people(rig, "generate_series(1, 3)")
+    with pytest.raises(SourceError):  # noqa: PT012  (some are refused when they are described)
+        table = rig.open(query)
+        keys(table, table.splits(10))
+    assert untouched(rig)
+
+
+def test_a_write_is_not_tried_again(rig: Rig) -> None:
+    people(rig, "generate_series(1, 3)")
+    does = "'DELETE FROM people; SELECT 1'"
+    rig.sql("CREATE OR REPLACE FUNCTION spoil() RETURNS int LANGUAGE sql AS " + does)
+    table = rig.open(HONEST + " WHERE spoil() = 1", None)
+    splits = table.splits(10)
+    with pytest.raises(QueryRefused, match="read-only transaction; only queries that read"):
+        keys(table, splits)
+
+
+def test_what_a_read_only_transaction_permits_is_rolled_back(rig: Rig) -> None:
+    """PostgreSQL 15 creates large objects in it."""
+    people(rig, "generate_series(1, 3)")
+    table = rig.open(HONEST + " WHERE lo_create(0) > 0", None)
+    with suppress(SourceError):
+        keys(table, table.splits(10))
+    with psycopg.connect(rig.uri) as connection:
+        count = "SELECT count(*) FROM pg_largeobject_metadata"
+        assert connection.execute(count).fetchone() == (0,)
+
+
+def test_a_setting_of_the_session_changes_nothing(rig: Rig) -> None:
+    """With the setting off, a backslash would hide the quote after it."""
+    people(rig, "generate_series(1, 3)")
+    off = "set_config('standard_conforming_strings', 'off', false)"
+    hidden = r"'\\' || ') AS q; DELETE FROM people; --'"
+    table = rig.open(HONEST + " WHERE " + off + " <> " + hidden)
+    assert len(keys(table, table.splits(1))) == 3
+    assert untouched(rig)
+
+
+@pytest.mark.parametrize("query", [HONEST + ";", HONEST + " ; ", "TABLE people", SQL])
+def test_honest_queries_are_run(rig: Rig, query: str) -> None:
+    people(rig, "generate_series(1, 3)")
+    table = rig.open(query)
+    assert len(keys(table, table.splits(1))) == 3

@@ -9,7 +9,7 @@ import psycopg
 
 from fourways_api import Paths
 from fourways_api.model import SecretReference
-from fourways_runtime.errors import ConfigError, WorkloadError
+from fourways_runtime.errors import ConfigError, QueryRefused, WorkloadError
 
 from ..mounted_secret import MountedSecret
 from ..secret_uri import POSTGRESQL, read_database_uri
@@ -30,8 +30,13 @@ class UserDatabase:
         unavailable: type[WorkloadError],
         refused: type[WorkloadError],
         full: type[WorkloadError] | None = None,
+        writes: bool = True,
     ) -> None:
-        """Raise ``unavailable`` for external errors, and ``refused`` for errors in the spec."""
+        """Raise ``unavailable`` for external errors, and ``refused`` for errors in the spec.
+
+        Without ``writes``, sessions are read-only, and an attempt to write is an error in the spec.
+        """
+        self._writes = writes
         self._secret = MountedSecret.of(secret, paths)
         self._what = what
         self._unavailable = unavailable
@@ -43,7 +48,10 @@ class UserDatabase:
         uri = self._uri()
         with self.translated():
             address = conninfo(uri, CONNECT_SECONDS, self._what)
-            return psycopg.connect(address, client_encoding="utf8")
+            connection = psycopg.connect(address, client_encoding="utf8")
+        if not self._writes:
+            connection.read_only = True
+        return connection
 
     def _uri(self) -> str:
         uri = read_database_uri(self._secret, self._what)
@@ -65,6 +73,8 @@ class UserDatabase:
                 text = f"{self._what}: {type(error).__name__}"
             if isinstance(error, psycopg.errors.DiskFull):
                 raise self._full(text) from None
+            if not self._writes and isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                raise QueryRefused(f"{text}; only queries that read are run") from None
             denied = isinstance(
                 error, psycopg.errors.InsufficientPrivilege | psycopg.errors.InvalidSchemaName
             )

@@ -12,6 +12,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from ..postgres.user_query import UserQuery
+
 _BUCKETS_PER_RANGE = 64
 _MOST_BUCKETS = 65_536
 _TOO_MANY = 4
@@ -51,12 +53,14 @@ class KeyRange:
 
 
 def cut(
-    connection: psycopg.Connection, source: sql.Composable, column: str, rows: int
+    connection: psycopg.Connection, source: UserQuery, column: str, rows: int
 ) -> list[KeyRange]:
-    """Cut the rows of ``source`` (``FROM … AS q``) into ranges of about ``rows`` rows."""
+    """Cut the rows of a query into ranges of about ``rows`` rows."""
     name = sql.Identifier("q", column)
-    query = sql.SQL("SELECT count(*), count({0}), min({0}), max({0}) {1}").format(name, source)
-    ((total, keyed, low, high),) = connection.execute(query).fetchall()
+    query = sql.SQL("SELECT count(*), count({0}), min({0}), max({0}) {1}").format(
+        name, source.source
+    )
+    ((total, keyed, low, high),) = source.rows(connection, query).fetchall()
     ranges = []
     if keyed:
         ranges = _cut(connection, source, name, (int(low), int(high), int(keyed)), max(rows, 1), 0)
@@ -67,7 +71,7 @@ def cut(
 
 def _cut(
     connection: psycopg.Connection,
-    source: sql.Composable,
+    source: UserQuery,
     name: sql.Composable,
     whole: tuple[int, int, int],
     rows: int,
@@ -82,10 +86,10 @@ def _cut(
     query = sql.SQL(
         "SELECT floor(({0}::numeric - {1}) / {2})::int, count(*) {3} WHERE {4} "
         "GROUP BY 1 ORDER BY 1"
-    ).format(name, low, width, source, KeyRange(low, high, total).condition(name))
+    ).format(name, low, width, source.source, KeyRange(low, high, total).condition(name))
     found: list[KeyRange] = []
     begin, count = low, 0
-    for bucket, some in connection.execute(query).fetchall():
+    for bucket, some in source.rows(connection, query).fetchall():
         edge = low + int(bucket) * width
         end = min(edge + width - 1, high)
         if count and count + some > rows:

@@ -7,8 +7,9 @@ whose ``splitBy`` does not change is read exactly once if it exists throughout t
 beyond the highest value at the start of the run belong to the next run. Omit ``splitBy`` if all
 rows must come from one snapshot.
 
-Sessions are read-only. Columns and types are checked before the first row, and again by each
-worker.
+Sessions are read-only and end with a rollback, and the query is one statement
+(:mod:`..postgres.user_query`). Columns and types are checked before the first row, and again by
+each worker.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from fourways_runtime.scoring.splits import Newer, Section, Split
 
 from ..postgres.copy_out import FIXED, HEADER_BYTES, TRAILER, Column, Unpacker
 from ..postgres.user_database import UserDatabase
+from ..postgres.user_query import UserQuery
 from . import BATCH_BYTES, rows_at_once
 from .base import SPLIT_ROWS, Chunk, check_more, check_names, wanted
 from .key_ranges import KeyRange, cut
@@ -67,16 +69,14 @@ class QueryTable:
         self._limits = rows_at_once(contract, batch_bytes), batch_bytes
         self._names = tuple(dict.fromkeys((*wanted(contract), *more)))
         self._split_by = query.split_by
-        # On a line of its own: a comment at the query's end must not swallow what follows.
-        self._from = sql.SQL("FROM (\n{}\n) AS q").format(
-            sql.SQL(query.sql.strip().removesuffix(";"))  # SQL of the user
-        )
+        self._query = UserQuery(query.sql, WHERE)
         self._database = UserDatabase(
             query.database,
             paths,
             "the source database",
             unavailable=FetchFailed,
             refused=SourceError,
+            writes=False,
         )
         self._connection: psycopg.Connection | None = None
 
@@ -87,7 +87,7 @@ class QueryTable:
             mark = _fingerprint(types)
             if self._split_by is None:
                 return [Split(0, WHERE, {}, None, mark, 0)]
-            ranges = cut(connection, self._from, self._split_by, rows)
+            ranges = cut(connection, self._query, self._split_by, rows)
         self.total_rows = sum(each.rows for each in ranges)
         found = []
         first = 0
@@ -104,7 +104,8 @@ class QueryTable:
             if _fingerprint(types) != split.fingerprint:
                 raise SourceError(f"{split.file}: changed while it was read: {_diff(types, split)}")
             columns = [Column(name, self._sent(types[name])) for name in self._names]
-            statement = self._statement(columns, types, split, newer)
+            copy = self._statement(columns, types, split, newer)
+            statement = self._query.checked(connection, copy)
             position = split.start
             for batch in _batches(connection, statement, Unpacker(columns), *self._limits):
                 yield Chunk(batch, np.arange(position, position + batch.num_rows))
@@ -129,7 +130,7 @@ class QueryTable:
     def _snapshot(self) -> Iterator[psycopg.Connection]:
         connection = self._connected()
         try:
-            with self._database.translated(), connection.transaction():
+            with self._database.translated(), connection.transaction(force_rollback=True):
                 yield connection
         except BaseException:
             connection.close()
@@ -142,7 +143,6 @@ class QueryTable:
             self._database.connect, CONNECT_SECONDS, pause=RETRY_SECONDS
         )
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
-        connection.read_only = True
         self._connection = connection
         return connection
 
@@ -150,7 +150,8 @@ class QueryTable:
 
     def _described(self, connection: psycopg.Connection) -> dict[str, str]:
         """Return the type of each required column, checked against the contract."""
-        cursor = connection.execute(sql.SQL("SELECT * {} LIMIT 0").format(self._from))
+        every = sql.SQL("SELECT * {} LIMIT 0").format(self._query.source)
+        cursor = self._query.rows(connection, every)
         described = cursor.description or []
         names = [column.name for column in described]
         check_names(self._contract, names, WHERE)
@@ -209,13 +210,13 @@ class QueryTable:
             sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
         )
         return sql.SQL("COPY (SELECT {} {}{}{}) TO STDOUT (FORMAT binary)").format(
-            listed, self._from, where, order
+            listed, self._query.source, where, order
         )
 
 
 def _batches(
     connection: psycopg.Connection,
-    statement: sql.Composed,
+    statement: bytes,
     unpacker: Unpacker,
     most_rows: int,
     most_bytes: int,
@@ -223,7 +224,7 @@ def _batches(
     """Run a COPY and decode its rows at the level of libpq: a cursor costs 4 µs per row."""
     server = connection.pgconn
     try:
-        _expect(server.exec_(statement.as_bytes(connection)), pq.ExecStatus.COPY_OUT)
+        _expect(server.exec_params(statement, None), pq.ExecStatus.COPY_OUT)
         rows: list[Any] = []
         skipped, held = HEADER_BYTES, 0
         while True:
