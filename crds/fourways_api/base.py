@@ -109,10 +109,20 @@ class Ruled:
 
 
 def _refuse_broken(rules: tuple[Rule, ...], value: Any) -> None:
-    context = context_of(value)
-    broken = [r for r in rules if not r.transition and not r.holds_in(context)]
+    # The same few texts come again with every deployment and every look at one.
+    broken = _broken_by_text(rules, value) if isinstance(value, str) else _broken(rules, value)
     if broken:
-        raise PydanticCustomError(RULES_ERROR, "breaks a rule", {"broken": broken})
+        raise PydanticCustomError(RULES_ERROR, "breaks a rule", {"broken": list(broken)})
+
+
+def _broken(rules: tuple[Rule, ...], value: Any) -> tuple[Rule, ...]:
+    context = context_of(value)
+    return tuple(r for r in rules if not r.transition and not r.holds_in(context))
+
+
+@lru_cache(maxsize=1024)
+def _broken_by_text(rules: tuple[Rule, ...], text: str) -> tuple[Rule, ...]:
+    return _broken(rules, text)
 
 
 def longer_than_zero(field: str) -> Rule:

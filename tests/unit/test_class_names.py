@@ -2,19 +2,16 @@
 
 import ast
 from collections import defaultdict
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("crds", "operator", "runtimes", "cli")
+from tests.kit.source import ROOT, production, statements
 
 
 def _classes() -> dict[str, list[str]]:
     places = defaultdict(list)
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ClassDef):
-                    places[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    for path, text in production().items():
+        for node in statements(ast.parse(text)):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}")
     return places
 
 

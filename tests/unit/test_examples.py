@@ -6,16 +6,8 @@ with as little code as possible between them and onnxruntime.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import shutil
-import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import closing
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +19,9 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 import pytest
 
-from fourways_api import ModelDeployment, check, load_documents, parse
+from fourways_api import check, load_documents
+from tests.kit.examples import EXAMPLES, deployment, digest, located, vectors
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-CLAIM = "pvc://fourways-examples/"
 MODES = {
     "churn": "batch",
     "segmentation": "batch",
@@ -55,36 +46,6 @@ TRAINED = (
     "water-flow",
 )
 COMMITTED_LIMIT = 300_000
-MAGIKA_MODEL = "magika/models/standard_v3_3/model.onnx"
-
-
-def deployment(name: str) -> ModelDeployment:
-    (document,) = load_documents((EXAMPLES / f"{name}.yaml").read_text("utf-8"))
-    return parse(document)
-
-
-def located(uri: str) -> Path:
-    """Return the file a URI stands for on this machine; magika's model from its package."""
-    file = EXAMPLES / "artifacts" / uri.removeprefix(CLAIM)
-    made = uri.endswith("file-type/model.onnx")
-    return magika_model() if made and not file.is_file() else file
-
-
-def magika_model() -> Path:
-    try:
-        return Path(str(distribution("magika").locate_file(MAGIKA_MODEL)))
-    except PackageNotFoundError:
-        pytest.skip("the package magika is not installed")
-
-
-def digest(file: Path) -> str:
-    return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
-
-
-def vectors(name: str) -> list[dict[str, dict[str, Any]]]:
-    golden = deployment(name).spec.contract.golden_vectors
-    assert golden is not None
-    return [json.loads(line) for line in located(golden.uri).read_text("utf-8").splitlines()]
 
 
 def test_every_manifest_is_listed() -> None:
@@ -307,69 +268,3 @@ def test_committed_files_are_small() -> None:
     }
     assert max(sizes.values()) < COMMITTED_LIMIT
     assert sum(sizes.values()) < 1_000_000
-
-
-def prepare(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(EXAMPLES / "prepare.py"), "--artifacts", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is committed, completed."""
-    magika_model()  # skips without the package
-    folder = tmp_path_factory.mktemp("examples") / "artifacts"
-    for example in (EXAMPLES / "artifacts").iterdir():
-        made = ["shop.*", "golden.parquet"]
-        made += ["model.onnx", "source.parquet"] if example.name == "file-type" else []
-        shutil.copytree(example, folder / example.name, ignore=shutil.ignore_patterns(*made))
-    done = prepare(folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-def test_prepare_completes_the_folder_and_is_idempotent(prepared: Path) -> None:
-    files = [path for path in prepared.rglob("*") if path.is_file()]
-    made = {path: digest(path) for path in files}
-    table = pq.read_table(prepared / "file-type/source.parquet")
-    assert table.num_rows > 100
-    assert {len(content) for content in table["content"].to_pylist()} == {2048}
-
-    assert prepare(prepared).returncode == 0
-    assert made == {path: digest(path) for path in files}
-
-
-def test_prepare_makes_the_shop_s_database_and_its_secret(prepared: Path) -> None:
-    uri = (prepared.parent / "secrets/shop-database/uri").read_text("utf-8")
-    assert uri.startswith("sqlite:///")
-    script = (prepared / "come-back/shop.sql").read_text("utf-8")
-    with (
-        closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as given,
-        closing(sqlite3.connect(":memory:")) as told,
-    ):
-        told.executescript(script)
-        rows = [
-            sorted(database.execute("SELECT * FROM customer_history"), key=lambda row: row[0])
-            for database in (given, told)
-        ]
-    assert rows[0] == rows[1]
-    assert len(rows[0]) == 2357
-
-
-def test_prepare_makes_a_table_of_churn_s_golden_vectors(prepared: Path) -> None:
-    rows = pq.read_table(prepared / "churn/golden.parquet").to_pylist()
-    assert [row.pop("customer_id") for row in rows] == [f"golden-{i:02}" for i in range(20)]
-    assert rows == [vector["inputs"] for vector in vectors("churn")]
-
-
-def test_prepare_names_a_file_that_is_not_the_pinned_one(tmp_path: Path) -> None:
-    magika_model()
-    folder = tmp_path / "artifacts"
-    shutil.copytree(EXAMPLES / "artifacts", folder)
-    with (folder / "churn/model.onnx").open("ab") as file:
-        file.write(b"x")
-
-    done = prepare(folder)
-    assert done.returncode == 1
-    assert "churn/model.onnx" in done.stderr
-    assert "churn.yaml pins" in done.stderr

@@ -28,9 +28,9 @@ from fourways_operator.planning import plan_gateway
 from fourways_operator.status import status_of
 from tests.bad_manifests.cases import change, good
 from tests.kit.planned import SETTINGS, containers, planned
+from tests.kit.source import ROOT, production
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 FIELDS: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "fields.yaml").read_text())
 
 BLOCKS: dict[str, Any] = {
@@ -157,6 +157,6 @@ def _without_configurations(objects: tuple[Json, ...]) -> tuple[Json, ...]:
 @cache
 def attributes_read_by_workers() -> frozenset[str]:
     """Return the names of all attributes that the runtime's code reads."""
-    files = (ROOT / "runtimes").rglob("*.py")
-    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text())))
+    texts = (text for path, text in production().items() if path.is_relative_to(ROOT / "runtimes"))
+    nodes = (node for text in texts for node in ast.walk(ast.parse(text)))
     return frozenset(n.attr for n in nodes if isinstance(n, ast.Attribute))

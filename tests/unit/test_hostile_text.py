@@ -20,7 +20,6 @@ from fourways_api import (
     InvalidSpec,
     ModelDeployment,
     Paths,
-    Problem,
     RuntimeConfig,
     ServerConfig,
     StreamConfig,
@@ -171,22 +170,17 @@ def accepted(texts: dict[str, Any]) -> tuple[ModelDeployment, set[str]]:
         document = copy.deepcopy(MANIFEST)
         for field, value in left.items():
             change(document, field, value)
-        problems = problems_of(document)
-        if not problems:
-            return parse(document), refused
-        wrong = {f for f in left for p in problems if p.field.startswith(f)}
-        assert wrong, problems
-        refused |= wrong
-        left = {field: value for field, value in left.items() if field not in wrong}
-
-
-def problems_of(document: Json) -> tuple[Problem, ...]:
-    """Return what is wrong with a manifest."""
-    try:
-        check(parse(document))
-    except InvalidSpec as refusal:
-        return refusal.problems
-    return ()
+        try:
+            deployment = parse(document)
+            check(deployment)
+        except InvalidSpec as refusal:
+            wrong = {f for f in left for p in refusal.problems if p.field.startswith(f)}
+            if not wrong:
+                raise
+            refused |= wrong
+            left = {field: value for field, value in left.items() if field not in wrong}
+        else:
+            return deployment, refused
 
 
 # ---------------------------------------------------------------- the layers

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -105,34 +101,6 @@ def test_another_missing_module_stays_an_internal_error() -> None:
     assert missing_library(ValueError()) is None
     report, code = failure(ModuleNotFoundError("m", name="user_code"), None, logging.getLogger("t"))
     assert (report.reason, code) == ("InternalError", 1)
-
-
-@pytest.mark.parametrize("mode", ["batch", "stream", "serve"])
-def test_a_worker_without_its_libraries_leaves_a_message(mode: str, tmp_path: Path) -> None:
-    """The library is hidden from a real process, which then cannot import its mode."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Hide:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in ('numpy', 'pyarrow', 'httptools'):\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Hide())\n"
-    )
-    message = tmp_path / "message.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "fourways_runtime", mode],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(tmp_path),
-            "FOURWAYS_CONFIG": json.dumps({"paths": {"terminationLog": str(message)}}),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    report = json.loads(message.read_text())
-    assert done.returncode in {2, ConfigError.exit_code}, done.stderr
-    assert "pip install 'fourways[runtime]'" in report["message"], report
 
 
 def test_the_worker_s_configuration_has_its_path_where_it_is_read() -> None:

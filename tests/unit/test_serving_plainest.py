@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +79,3 @@ async def test_a_promise_tells_at_once_and_can_be_awaited() -> None:
     broken.set_exception(ValueError("no"))
     with pytest.raises(ValueError, match="no"):
         await broken
-
-
-def test_numpy_is_told_before_it_is_imported_and_only_where_nobody_chose() -> None:
-    program = (
-        "import os, sys; from fourways_runtime.v2.simd import VARIABLE, prefer_narrow_loops;"
-        "assert 'numpy' not in sys.modules; told = prefer_narrow_loops();"
-        "assert told == (VARIABLE in os.environ); import numpy;"
-        "assert (numpy.arange(3) * 2).tolist() == [0, 2, 4]; assert not prefer_narrow_loops()"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

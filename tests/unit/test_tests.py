@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.source import ROOT, statements
 from tests.kit.waiting import until, until_async
 
-ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 MODULES = sorted(TESTS.rglob("*.py"))
 HELPER = TESTS / "kit" / "waiting.py"
@@ -52,7 +52,7 @@ SLEEPS = {
 def imports(module: Path) -> Iterator[str]:
     """Yield the full names of what a module imports, wherever in it."""
     package = module.relative_to(ROOT).with_suffix("").parts[:-1]
-    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+    for node in statements(ast.parse(module.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -74,10 +74,13 @@ def sleeps(module: Path) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
             yield from visit(child, function)
 
-    tree = ast.parse(module.read_text("utf-8"))
+    text = module.read_text("utf-8")
+    if "sleep" not in text:
+        return
+    tree = ast.parse(text)
     names = {
         alias.asname or alias.name
-        for node in ast.walk(tree)
+        for node in statements(tree)
         if isinstance(node, ast.ImportFrom) and node.module in ("time", "asyncio")
         for alias in node.names
         if alias.name == "sleep"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pydantic import ValidationError
 
@@ -69,8 +70,14 @@ def _size(document: GatewayConfig | Route) -> int:
 def config_of(pod: Json) -> GatewayConfig | None:
     """Return the configuration of a gateway's pod or pod template."""
     text = config_text(pod)
+    return _parsed(text) if text else None
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> GatewayConfig | None:
+    """Parse a text once: every reconcile reads the live gateway's, which rarely changes."""
     try:
-        return GatewayConfig.model_validate_json(text) if text else None
+        return GatewayConfig.model_validate_json(text)
     except ValidationError:
         # Another version or a person wrote it: it cannot be used.
         return None

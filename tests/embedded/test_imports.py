@@ -1,4 +1,4 @@
-"""What a device does not import: pandas, however it is installed, and nothing of a workload."""
+"""What a process does not import: pandas, and libraries that it does not use."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from fourways_api import Contract
-from fourways_api.base import SKIP_RULES
-from fourways_runtime.scoring.decode import Decoder
+pytestmark = pytest.mark.embedded
 
 ASKED = """
 import json, sys
@@ -75,35 +72,23 @@ def test_a_record_is_answered_without_importing_pandas(tmp_path: Path) -> None:
     assert answers[3].startswith("t: ")
 
 
-@pytest.mark.parametrize("nullable", [True, False])
-@pytest.mark.parametrize("categories", [None, ["a", "é"]])
-def test_few_texts_and_many_are_judged_alike(nullable: bool, categories: list[str] | None) -> None:
-    field = {"name": "t", "type": "string", "nullable": nullable}
-    if categories is not None:
-        field["categories"] = categories
-    contract = Contract.model_validate(
-        {
-            "entityKey": {"name": "id", "type": "int64"},
-            "inputs": [field],
-            "outputs": [{"name": "y", "type": "float32"}],
-        },
-        context=SKIP_RULES,
+def test_importing_the_models_and_the_fetcher_loads_none_of_the_heavy_libraries() -> None:
+    heavy = "onnxruntime skops sklearn xgboost lightgbm kserve s3fs gcsfs adlfs aiohttp google"
+    program = (
+        "import sys, fourways_runtime.scoring.model, fourways_runtime.io.fetch;"
+        f"print([name for name in '{heavy}'.split() if name in sys.modules])"
     )
-    texts = ["a", "é", "", None, "\0", "x" * 100, "\ud800", np.str_("a"), b"a", 7, float("nan")]
-    decoder = Decoder(contract)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
-    def judged(values: list[Any]) -> list[tuple[int, str]]:
-        cells = np.empty(len(values), object)
-        cells[:] = values
-        keys = np.arange(len(values))
-        records, rejects = decoder.check(keys, {"t": cells}, keys)
-        found = {
-            int(row): repr(text)
-            for row, text in zip(records.rows, records.columns["t"], strict=True)
-        }
-        return sorted((found | {it.row: it.reason for it in rejects}).items())
 
-    # A text at a time, and all of them among a hundred.
-    alone = [judged([text])[0][1] for text in texts]
-    among = [said for _, said in judged([*texts, *["a"] * 100])][: len(texts)]
-    assert alone == among
+def test_numpy_is_told_before_it_is_imported_and_only_where_nobody_chose() -> None:
+    program = (
+        "import os, sys; from fourways_runtime.v2.simd import VARIABLE, prefer_narrow_loops;"
+        "assert 'numpy' not in sys.modules; told = prefer_narrow_loops();"
+        "assert told == (VARIABLE in os.environ); import numpy;"
+        "assert (numpy.arange(3) * 2).tolist() == [0, 2, 4]; assert not prefer_narrow_loops()"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

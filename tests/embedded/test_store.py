@@ -25,6 +25,8 @@ from tests.kit.stores import (
     tables_of,
 )
 
+pytestmark = pytest.mark.embedded
+
 
 async def test_what_is_published_is_found_under_the_keys_as_asked(
     uri: str, writer: RunStore, namespace: str

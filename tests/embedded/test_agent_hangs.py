@@ -6,6 +6,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.embedded
+
 HANGS = """
 import sys, threading
 from fourways_agent import check

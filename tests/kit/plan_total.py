@@ -1,0 +1,52 @@
+"""Plans and describes random manifests, as the operator does; the caller says how many."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+
+from fourways_api import InvalidSpec, check, parse
+from fourways_api.runtime_config import MAX_CONFIG_BYTES
+from fourways_operator.facts import Facts
+from fourways_operator.planning import plan_gateway
+from fourways_operator.status import status_of
+from tests.bad_manifests.generate import manifests
+from tests.kit.planned import SETTINGS, containers, planned
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def judged(document: dict[str, Any]) -> bool:
+    """Plan a manifest if it is valid, and describe it; tell whether it was."""
+    document["metadata"] = {**document["metadata"], "uid": "u", "generation": 1}
+    try:
+        deployment = parse(document)
+        check(deployment)
+    except InvalidSpec as refusal:
+        problems = refusal.problems
+        assert problems
+        assert all(p.field and p.fault and p.fix for p in problems)
+        facts = Facts(document, now=NOW)
+        assert status_of(facts, problems)["conditions"]
+        return False
+    objects = (*planned(deployment), *plan_gateway("default", [document], SETTINGS))
+    for container in containers(objects):
+        assert all(len(e.get("value", "")) <= MAX_CONFIG_BYTES for e in container["env"])
+    facts = Facts(document, wanted=objects, now=NOW)
+    assert status_of(facts, deployment=deployment)["conditions"]
+    return True
+
+
+def judge_manifests(count: int) -> None:
+    """Judge random manifests, of which enough must be valid and enough must not."""
+    seen = {True: 0, False: 0}
+
+    @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(manifests())
+    def judge(document: dict[str, Any]) -> None:
+        seen[judged(document)] += 1
+
+    judge()
+    assert min(seen.values()) >= count // 20, f"one-sided: {seen}"
