@@ -14,8 +14,8 @@ import pytest
 from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads.batch import BatchRun, run_context
 from tests.kit.batch_world import World
-from tests.kit.counted_line import CountedLine
 from tests.kit.secret_files import secret_folder
+from tools.servers.cut_line import CutLine, at_number
 from tools.servers.postgres import Server
 
 pytestmark = [
@@ -111,7 +111,7 @@ async def test_a_line_cut_at_any_statement_of_publishing_shows_old_or_new(
     while not went_through:
         version += 1
         table.write(version)
-        with CountedLine(postgres, version, forward=forward) as line:
+        with CutLine(postgres, at_number(version), forward=forward) as line:
             table.at(line.uri(uri))
             await _run(table, line, version)
             went_through = not line.cut.is_set()
@@ -130,14 +130,14 @@ async def test_a_line_cut_at_any_statement_of_publishing_shows_old_or_new(
     assert version > 15, "publishing takes more statements than that"
 
 
-async def _run(table: Table, line: CountedLine, version: int) -> None:
+async def _run(table: Table, line: CutLine, version: int) -> None:
     run = table.run(f"r{version}")
     original = run.context.log
 
     def log(stage: str, **details: Any) -> None:
         original(stage, **details)
         if stage == "scored":
-            line.armed.set()
+            line.arm()
         if stage == "store unavailable":
             seen = asyncio.run(table.seen(version - 1, version))
             assert seen in (table.answers(version - 1), table.answers(version)), (

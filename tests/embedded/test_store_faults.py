@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from fourways_runtime.io.store import (
 )
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.streams.stream import Fenced, Move, Position
-from tests.kit.postgres import CutLine, postgres_server
+from tests.kit.postgres import postgres_server
 from tests.kit.stores import (
     Work,
     a_run,
@@ -41,6 +41,7 @@ from tests.kit.stores import (
     tables_of,
 )
 from tests.kit.waiting import until_async
+from tools.servers.cut_line import CutLine, at_words
 from tools.servers.postgres import Server
 
 FORK = multiprocessing.get_context("fork")
@@ -61,15 +62,8 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def line(request: pytest.FixtureRequest) -> Iterator[Callable[..., CutLine]]:
     """Make lines to the server that are cut at chosen words."""
     server: Server = request.getfixturevalue("postgres")
-    lines: list[CutLine] = []
-
-    def make(words: bytes, **how: Any) -> CutLine:
-        lines.append(CutLine(server, words, **how))
-        return lines[-1]
-
-    yield make
-    for made in lines:
-        made.close()
+    with ExitStack() as stack:
+        yield lambda words, **how: stack.enter_context(CutLine(server, at_words(words), **how))
 
 
 STAGES = ["begun", "claimed", "written", "recorded", "sealed", "published"]
@@ -164,11 +158,11 @@ async def test_a_line_cut_at_the_commit_is_resolved_by_the_next_try(
     writer = open_run_store(uri)
     publish(writer, a_run(name, "r1"), predictions([1]))
     through = line(b"COMMIT", forward=forward)
-    cut_writer = open_run_store(through.uri)
+    cut_writer = open_run_store(through.uri(uri))
     run = Work.on(cut_writer, a_run(name, "r2"))
     run.record(predictions([1], 7))
     run.seal()
-    through.armed.set()
+    through.arm()
     with pytest.raises(StoreUnavailable) as error:
         run.publish()
     assert "s3cret" not in str(error.value)
@@ -209,10 +203,10 @@ async def test_a_worker_killed_within_the_commit_leaves_old_or_new(
         b"COMMIT", forward=forward, then=lambda: os.kill(worker.pid or 0, signal.SIGKILL)
     )
     ours, theirs = FORK.Pipe()
-    worker = FORK.Process(target=_publish_through, args=(through.uri, name, theirs))
+    worker = FORK.Process(target=_publish_through, args=(through.uri(postgres.uri()), name, theirs))
     worker.start()
     assert ours.recv() == "sealed"
-    through.armed.set()
+    through.arm()
     ours.send("go")
     worker.join(WAIT)
     assert worker.exitcode == -signal.SIGKILL
@@ -397,15 +391,13 @@ async def test_a_line_cut_at_a_streams_commit_leaves_all_of_it_or_nothing(
 ) -> None:
     stream = StreamDeclaration(f"stream-{forward}", "churn", "v1", "sha256:0", contract(), "topic")
     through = line(b"commit01", forward=forward)
-    writer = open_stream_writer(through.uri, stream)
+    writer = open_stream_writer(through.uri(postgres.uri()), stream)
     writer.begin({0: 0})
     commit(writer, [Move(0, 0, 1)], predictions([1]))
-    through.armed.set()
+    through.arm()
     with pytest.raises(StoreUnavailable) as error:
         commit(writer, [Move(0, 1, 3)], predictions([1, 2], 100))
     assert "s3cret" not in str(error.value)
-    through.armed.clear()
-    through.cut.clear()
 
     assert writer.positions({0: 0}) == {0: Position(3 if forward else 1, 1)}
     if forward:
@@ -427,10 +419,10 @@ def test_a_line_cut_with_two_batches_under_way_answers_for_each_of_them(
 ) -> None:
     stream = StreamDeclaration("two", "churn", "v1", "sha256:0", contract(), "topic")
     through = line(b"commit01", forward=False)
-    writer = open_stream_writer(through.uri, stream)
+    writer = open_stream_writer(through.uri(postgres.uri()), stream)
     writer.begin({0: 0})
     commit(writer, [Move(0, 0, 1)], predictions([1]))
-    through.armed.set()
+    through.arm()
     under_way = 0
     with suppress(StoreUnavailable):  # The second may come too late even to be sent.
         for at in (1, 2):
@@ -440,8 +432,6 @@ def test_a_line_cut_with_two_batches_under_way_answers_for_each_of_them(
     for _ in range(under_way):
         with pytest.raises(StoreUnavailable):
             writer.receive()
-    through.armed.clear()
-    through.cut.clear()
     assert writer.positions({0: 0}) == {0: Position(1, 1)}
     commit(writer, [Move(0, 1, 2)], predictions([1], 100))
     assert writer.positions({0: 0}) == {0: Position(2, 1)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from fourways_http import Server as HttpServer
 from fourways_runtime.io.store import RunStore, open_run_store
 from tests.kit.batch_world import World
+from tests.kit.http_plane import Gate, http_server
 from tests.kit.postgres import postgres_server
 from tests.kit.stream_rig import PARTITIONS
 from tools.servers.postgres import Server
@@ -112,3 +114,16 @@ def topic(broker: Any) -> str:
     made = admin.create_topics([NewTopic(name, PARTITIONS, 1)])
     made[name].result(30)
     return name
+
+
+@pytest.fixture
+async def gate() -> Gate:
+    """An HTTP application that the test holds up."""
+    return Gate()
+
+
+@pytest.fixture
+async def server(gate: Gate) -> AsyncIterator[HttpServer]:
+    """The server of that application, on a real socket."""
+    async with http_server(gate) as started:
+        yield started

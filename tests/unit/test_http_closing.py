@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from fourways_http import Limits, Promise, Response, Router, Server
-from tests.kit.http_plane import BIG, Gate, connected, get, http_server, reset
+from tests.kit.http_plane import BIG, Gate, connected, get, reset
 from tests.kit.waiting import until_async
-
-
-@pytest.fixture
-async def gate() -> Gate:
-    return Gate()
-
-
-@pytest.fixture
-async def server(gate: Gate) -> AsyncIterator[Server]:
-    async with http_server(gate) as server:
-        yield server
 
 
 async def test_a_client_that_leaves_gives_up_a_future_and_abandons_a_promise() -> None:

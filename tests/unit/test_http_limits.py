@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 import uvloop
 
 from fourways_http import Limits, Request, Response, Router, Server
-from tests.kit.http_plane import FAST, Gate, connected, get, http_server, reset
+from tests.kit.http_plane import FAST, Gate, connected, get, reset
 from tests.kit.waiting import turns, until_async
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
@@ -20,17 +19,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_polic
 @pytest.fixture
 def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
     return uvloop.EventLoopPolicy()
-
-
-@pytest.fixture
-async def gate() -> Gate:
-    return Gate()
-
-
-@pytest.fixture
-async def server(gate: Gate) -> AsyncIterator[Server]:
-    async with http_server(gate) as server:
-        yield server
 
 
 REFUSED = [

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 import uvloop
 
 from fourways_http import Server
-from tests.kit.http_plane import BIG, FAST, Gate, connected, get, http_server, post
+from tests.kit.http_plane import BIG, FAST, Gate, connected, get, post
 from tests.kit.waiting import turns, until_async
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
@@ -18,17 +17,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_polic
 @pytest.fixture
 def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
     return uvloop.EventLoopPolicy()
-
-
-@pytest.fixture
-async def gate() -> Gate:
-    return Gate()
-
-
-@pytest.fixture
-async def server(gate: Gate) -> AsyncIterator[Server]:
-    async with http_server(gate) as server:
-        yield server
 
 
 async def test_keeps_alive_and_counts_its_connections(server: Server) -> None:

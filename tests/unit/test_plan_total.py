@@ -1,7 +1,7 @@
 """Plan and status take every spec that validation accepts: neither ever raises for one.
 
 An exception there would cost every deployment of the namespace, because the gateway's objects are
-planned for all of them together. The embedded suite asks for ten times as many.
+planned for all of them together. The embedded suite asks for five times as many.
 """
 
 from __future__ import annotations

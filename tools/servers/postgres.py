@@ -55,9 +55,9 @@ class Server:
         """The folder of its files."""
         return self.folder / "data"
 
-    def uri(self, database: str = "postgres", folder: Path | None = None) -> str:
-        """Return a database's URI; ``folder`` holds another socket that leads to the server."""
-        return f"postgresql://tester:s3cret@/{database}?host={folder or self.folder}"
+    def uri(self, database: str = "postgres") -> str:
+        """Return a database's URI."""
+        return f"postgresql://tester:s3cret@/{database}?host={self.folder}"
 
     def start(self) -> None:
         """Start it and wait until it accepts connections."""

@@ -102,7 +102,7 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
     elif what == "pause":
         rig.pause_store(plan.pause)
     else:
-        rig.line.cut()
+        rig.line.arm()
     ended = time.monotonic()
     if loading.ident is not None:
         loading.join()
@@ -111,7 +111,7 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
     if not busy or len(rig.sent) < before + plan.events:
         rig.send(1)
     rig.settle()
-    if what == "cut" and not rig.line.was_cut.wait(30):
+    if what == "cut" and not rig.line.cut.wait(30):
         raise Stuck("the line was not cut")
     return time.monotonic() - ended
 

@@ -23,12 +23,11 @@ import psycopg
 
 from fourways_api.runtime_config import CONFIG_VARIABLE
 from fourways_cli.embedded.ports import free_port
+from tools.servers.cut_line import CutLine
 from tools.servers.kafka import Kafka
 from tools.servers.kafka import running as running_kafka
 from tools.servers.postgres import Server
 from tools.servers.postgres import running as running_postgres
-
-from .cut_line import CutLine
 
 NAME = "events"
 _MODEL = """
