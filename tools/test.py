@@ -17,7 +17,8 @@ from tools.installation import IMAGES, ROOT, Cluster, build_images, cluster_up
 
 SUITES = {
     "unit and transitions": ("-n", "2", "--dist", "loadfile", "unit", "transitions", "golden"),
-    "embedded": ("-n", "2", "--dist", "loadfile", "embedded"),
+    # In the order of tests/embedded/conftest.py: the long ones first.
+    "embedded": ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "embedded"),
 }
 
 

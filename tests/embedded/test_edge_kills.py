@@ -17,10 +17,11 @@ from fourways_agent.start import MAX_CRASHES
 from fourways_agent.state import Store
 from fourways_agent.update import update
 from tests.kit.edge_rig import RECORD, Publisher, device, gateway_of
+from tests.kit.kills import LONG_KILLS
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(600)]
 
-KILLS = 50
+KILLS = LONG_KILLS or 12
 ANSWERS = {"v1": {"score": 30.0}, "v2": {"score": 60.0}}
 
 # Everything but the two processes that only look: what is killed here is what writes.

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.kills import LONG_KILLS
 from tests.kit.stream_rig import (
     PARTITIONS,
     PATIENCE,
@@ -25,8 +26,8 @@ from tools.servers.postgres import Server
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(900)]
 
-EVENTS = 20_000
-KILLS = 10
+KILLS = LONG_KILLS or 4
+EVENTS = 2_000 * KILLS
 NUMBERS = count()
 
 
@@ -81,7 +82,7 @@ def count_writes(store: str) -> None:
         connection.execute(COUNTED.format(table=table).encode())
 
 
-def test_workers_killed_ten_times_lose_nothing_and_double_nothing(
+def test_killed_workers_lose_nothing_and_double_nothing(
     broker: Any,
     topic: str,
     postgres: Server,
