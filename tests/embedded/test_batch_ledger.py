@@ -152,7 +152,7 @@ def test_the_chunks_of_a_worker_that_is_gone_are_taken_at_once(two: tuple[Work, 
     assert other.ledger.claim() is None
     one.ledger.control.close()  # As when the process dies: nothing is given back.
     # The server notices the end of the connection, and frees its locks, a moment later.
-    first = until(other.ledger.claim, "the chunks are free", seconds=5)
+    first = until(other.ledger.claim, "the chunks are free")
     assert [first.number, *(other.claim().number for _ in range(2))] == [0, 1, 2]
 
 

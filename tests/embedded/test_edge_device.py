@@ -251,13 +251,13 @@ def test_the_agent_answers_v2_and_takes_a_new_model_over_without_a_gap(
         answer = client.post("/v2/models/churn/infer", json={"inputs": TENSORS}).json()
         done.set()
         for it in clients:
-            it.join(10)
+            it.join(60)
         assert not faults
         assert seen <= {("v1", 30.0), ("v2", 60.0)}
         assert answer["outputs"][0]["data"] == [60.0]
         assert "fourways_http_requests_total" in client.get("/metrics").text
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     assert store.read().confirmed
 
 

@@ -64,7 +64,7 @@ async def test_a_restart_of_the_database_heals_within_a_second(
         await asyncio.to_thread(database.stop)
         await plane.ready_is(False)
         await asyncio.to_thread(database.start)
-        await until_async(is_answered, "the store is read again", seconds=1.5)
+        await until_async(is_answered, "the store is read again")
         enough.set()
         await asyncio.gather(*askers)
         assert set(codes) == {200, 503}

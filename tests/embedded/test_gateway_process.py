@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
-import threading
 from pathlib import Path
 
 import httpx
@@ -15,6 +13,7 @@ from fourways_api import GatewayConfig
 from fourways_runtime.errors import Unavailable
 from fourways_runtime.io.store import open_reader
 from fourways_runtime.workloads.gateway.shell import serve
+from tests.kit.drain import drained
 from tests.kit.gateway_process import gateway, publish, start
 
 pytestmark = pytest.mark.embedded
@@ -38,34 +37,13 @@ def test_answers_from_a_real_store_and_drains_without_failing_a_request(tmp_path
         assert httpx.get(f"{running.url}/predictions/churn/1").json()["run"] == "run-2"
         assert httpx.get(f"{running.url}/predictions/churn/7").status_code == 404
 
-        stopped = threading.Event()
-        faults: list[str] = []
-        answered = [0]
-
-        def ask() -> None:
-            with httpx.Client(base_url=running.url) as client:
-                leaving = False
-                while not leaving:
-                    try:
-                        answer = client.get("/predictions/churn/1")
-                    except httpx.HTTPError as error:
-                        faults.append(repr(error))
-                        return
-                    if answer.status_code != 200:
-                        faults.append(answer.text)
-                    # Who is told to leave goes elsewhere: whoever balances load has heard by now.
-                    leaving = answer.headers.get("connection") == "close"
-                    answered[0] += 1
-                    if answered[0] == 100:
-                        stopped.set()
-
-        clients = [threading.Thread(target=ask) for _ in range(4)]
-        for client in clients:
-            client.start()
-        assert stopped.wait(10)
-        running.process.send_signal(signal.SIGTERM)
-        for client in clients:
-            client.join(10)
+        faults = drained(
+            running.process,
+            running.url,
+            lambda client: client.get("/predictions/churn/1"),
+            lambda answer: answer.status_code == 200,
+            after=100,
+        )
         assert faults == []
         assert running.end() == 0
     assert running.log[-1]["message"] == "stopped"

@@ -40,7 +40,7 @@ def test_the_first_process_of_a_container_ends_when_told_to() -> None:
         children = f"/proc/{first.pid}/task/{first.pid}/children"
         with open(children, encoding="ascii") as file:
             os.kill(int(file.read().split()[0]), signal.SIGTERM)
-        assert first.wait(10) == 128 + signal.SIGTERM
+        assert first.wait(20) == 128 + signal.SIGTERM
     finally:
         first.kill()
 

@@ -19,6 +19,7 @@ from fourways_cli.embedded.ports import free_port
 from fourways_runtime.errors import GoldenMismatch, Unavailable
 from fourways_runtime.workloads.serving.loading import load_model
 from fourways_runtime.workloads.serving.shell import serve
+from tests.kit.drain import drained as asked_until_drained
 from tests.kit.server_process import Process, started
 from tests.kit.serving_plane import NO_TLS, configure, tensor
 from tools.kit.models import LINEAR, linear
@@ -37,36 +38,15 @@ def configured(root: Path, **more: Any) -> ServerConfig:
 
 
 def drained(running: Process) -> list[str]:
-    """Ask from several clients, send SIGTERM meanwhile; return what went wrong."""
-    stopped = threading.Event()
-    faults: list[str] = []
-    answered = [0]
-
-    def ask() -> None:
-        with httpx.Client(base_url=running.url, verify=NO_TLS) as client:
-            leaving = False
-            while not leaving:
-                try:
-                    answer = client.post("/v2/models/churn/infer", json={"inputs": RECORD})
-                except httpx.HTTPError as error:
-                    faults.append(repr(error))
-                    return
-                if answer.status_code != 200 or answer.json()["outputs"][0]["data"] != [11.125]:
-                    faults.append(answer.text)
-                # Who is told to leave goes elsewhere: whoever balances load has heard by now.
-                leaving = answer.headers.get("connection") == "close"
-                answered[0] += 1
-                if answered[0] == 50:
-                    stopped.set()
-
-    clients = [threading.Thread(target=ask) for _ in range(4)]
-    for client in clients:
-        client.start()
-    assert stopped.wait(10)
-    running.process.send_signal(signal.SIGTERM)
-    for client in clients:
-        client.join(10)
-    return faults
+    return asked_until_drained(
+        running.process,
+        running.url,
+        lambda client: client.post("/v2/models/churn/infer", json={"inputs": RECORD}),
+        lambda answer: (
+            answer.status_code == 200 and answer.json()["outputs"][0]["data"] == [11.125]
+        ),
+        after=50,
+    )
 
 
 def test_lives_at_once_is_ready_when_it_answers_and_drains_without_failing_a_request(

@@ -306,7 +306,6 @@ async def test_a_rotated_secret_needs_no_restart(postgres: Server, tmp_path: Pat
     await until_async(
         lambda: reader.lookup("n", "churn", [1]),
         "the new address is read",
-        seconds=5,
         ignoring=StoreUnavailable,
     )
     await reader.close()

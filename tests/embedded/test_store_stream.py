@@ -406,7 +406,7 @@ def test_one_worker_leads_and_the_next_follows_when_it_is_gone(open_stream: Open
     assert open_stream(source="another").lead()
     first.close()
     # The server notices a closed connection in its own time.
-    until(second.lead, "the second worker leads", seconds=5)
+    until(second.lead, "the second worker leads")
 
 
 def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first(

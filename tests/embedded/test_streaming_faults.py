@@ -6,12 +6,11 @@ between two events, and to what it has looked up before.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +26,18 @@ from tests.kit.stream_rig import (
     ask,
     configure,
     dead_letters,
-    nats_server,
     stands,
 )
 from tests.kit.waiting import until
 from tools.servers.postgres import Server
-from tools.servers.postgres import running as running_postgres
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def nats(tmp_path: Path) -> Iterator[NatsServer]:
-    folder = tmp_path / "nats"
-    folder.mkdir()
-    with nats_server(folder) as server:
-        server.make_stream("S", "s")
-        yield server
+def nats(own_nats: NatsServer) -> NatsServer:
+    own_nats.make_stream("S", "s")
+    return own_nats
 
 
 @pytest.fixture
@@ -51,28 +45,12 @@ def lite(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/store.db"
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[Server]:
-    """A server that the test may stop, pause and set up."""
-    with running_postgres() as server:
-        yield server
-
-
 def source(server: NatsServer, stream: str = "S", subject: str = "s") -> dict[str, Any]:
     return {"nats": {"servers": server.url, "stream": stream, "subject": subject}}
 
 
 def send(server: NatsServer, *keys: str, subject: str = "s") -> None:
-    async def work(jetstream: Any) -> None:
-        for start in range(0, len(keys), 256):
-            await asyncio.gather(
-                *(
-                    jetstream.publish(subject, json.dumps({"id": key, "x": len(key)}).encode())
-                    for key in keys[start : start + 256]
-                )
-            )
-
-    server.do(work)
+    server.publish((subject, json.dumps({"id": key, "x": len(key)}).encode(), None) for key in keys)
 
 
 def answered(store: str, *keys: str) -> None:
@@ -96,16 +74,16 @@ def ready(worker: WorkerProcess) -> None:
 
 
 def test_an_event_after_postgresql_was_restarted_while_the_stream_was_quiet(
-    nats: NatsServer, own_postgres: Server, tmp_path: Path
+    nats: NatsServer, own_server: Server, tmp_path: Path
 ) -> None:
-    store = own_postgres.database()
+    store = own_server.database()
     worker = WorkerProcess(tmp_path, configure(tmp_path, store, source(nats)))
     send(nats, "a")
     answered(store, "a")
-    own_postgres.stop()
+    own_server.stop()
     until(lambda: not worker.ready(), "an idle worker notices it", seconds=15 * PATIENCE)
     assert "the prediction store" in worker.readiness()
-    own_postgres.start()
+    own_server.start()
     send(nats, "bb")
     answered(store, "a", "bb")
     ready(worker)
@@ -173,12 +151,12 @@ def test_a_store_without_room_is_named_and_is_not_asked_in_a_tight_loop(
 
 
 def test_a_rotated_password_of_the_store_is_read_again_and_a_refused_one_is_named(
-    nats: NatsServer, own_postgres: Server, tmp_path: Path
+    nats: NatsServer, own_server: Server, tmp_path: Path
 ) -> None:
-    admin = own_postgres.database()
+    admin = own_server.database()
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute("CREATE ROLE app LOGIN SUPERUSER PASSWORD 'first'")
-        rules = own_postgres.data / "pg_hba.conf"
+        rules = own_server.data / "pg_hba.conf"
         rules.write_text("local all app scram-sha-256\nlocal all all trust\n")
         connection.execute("SELECT pg_reload_conf()")
     store = admin.replace("tester:s3cret", "app:first")
@@ -204,9 +182,9 @@ def test_a_rotated_password_of_the_store_is_read_again_and_a_refused_one_is_name
 
 
 def test_a_store_that_stands_still_for_a_while_loses_and_doubles_nothing(
-    nats: NatsServer, own_postgres: Server, tmp_path: Path
+    nats: NatsServer, own_server: Server, tmp_path: Path
 ) -> None:
-    store = own_postgres.database()
+    store = own_server.database()
     worker = WorkerProcess(tmp_path, configure(tmp_path, store, source(nats)))
     send(nats, "a")
     answered(store, "a")

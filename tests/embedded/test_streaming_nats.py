@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from tests.kit.stream_rig import (
     ask,
     configure,
     dead_letters,
-    nats_server,
     stands,
 )
 from tests.kit.waiting import until
@@ -28,12 +25,9 @@ pytestmark = [pytest.mark.embedded, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
-def nats(tmp_path: Path) -> Iterator[NatsServer]:
-    folder = tmp_path / "nats"
-    folder.mkdir()
-    with nats_server(folder) as server:
-        server.make_stream("SENSORS", "sensors.>", "other")
-        yield server
+def nats(own_nats: NatsServer) -> NatsServer:
+    own_nats.make_stream("SENSORS", "sensors.>", "other")
+    return own_nats
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
@@ -54,17 +48,14 @@ def event(key: str, x: float) -> bytes:
 
 def send(server: NatsServer, events: list[tuple[str, bytes]], other: int = 0) -> None:
     """Publish events by key; between them, some of another subject leave gaps."""
-
-    async def work(jetstream: Any) -> None:
-        for start in range(0, len(events), 256):
-            waits = [
-                jetstream.publish("sensors.a", value, headers={"fourways-key": key})
-                for key, value in events[start : start + 256]
-            ]
-            waits += [jetstream.publish("other", b"-") for _ in range(other)]
-            await asyncio.gather(*waits)
-
-    server.do(work)
+    server.publish(
+        message
+        for start in range(0, len(events), 256)
+        for message in (
+            *(("sensors.a", v, {"fourways-key": key}) for key, v in events[start : start + 256]),
+            *(("other", b"-", None) for _ in range(other)),
+        )
+    )
 
 
 def last(server: NatsServer) -> int:

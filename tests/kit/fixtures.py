@@ -14,9 +14,11 @@ import pytest
 from fourways_http import Server as HttpServer
 from fourways_runtime.io.store import RunStore, open_run_store
 from tests.kit.batch_world import World
+from tests.kit.gateway_plane import Running
+from tests.kit.gateway_streams import Broker, streaming
 from tests.kit.http_plane import Gate, http_server
 from tests.kit.postgres import postgres_server
-from tests.kit.stream_rig import PARTITIONS
+from tests.kit.stream_rig import PARTITIONS, NatsServer, nats_server
 from tools.servers.postgres import Server
 
 NUMBERS = count()
@@ -127,3 +129,19 @@ async def server(gate: Gate) -> AsyncIterator[HttpServer]:
     """The server of that application, on a real socket."""
     async with http_server(gate) as started:
         yield started
+
+
+@pytest.fixture
+async def both(tmp_path: Path) -> AsyncIterator[tuple[Running, Broker]]:
+    """A gateway in front of a streaming deployment, and its broker."""
+    async with streaming(tmp_path) as both:
+        yield both
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
+    """A NATS server that the test may stop and start; it has no stream."""
+    folder = tmp_path / "nats"
+    folder.mkdir()
+    with nats_server(folder) as server:
+        yield server

@@ -228,7 +228,7 @@ def raw_infer(body: Any, deployment: str = "churn") -> bytes:
 
 async def raw_answer(reader: asyncio.StreamReader) -> Any:
     """Read one answer's JSON."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         head = await reader.readuntil(b"\r\n\r\n")
         size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
         return orjson.loads(await reader.readexactly(size))

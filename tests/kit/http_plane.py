@@ -84,13 +84,13 @@ class Client:
         return int(lines[0].split()[1]), headers
 
     async def answer(self) -> tuple[int, dict[bytes, bytes], bytes]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             status, headers = await self.head()
             return status, headers, await self.reader.readexactly(int(headers[b"content-length"]))
 
     async def ended(self) -> bytes:
         """Wait for the server to close; return what came before."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             try:
                 return await self.reader.read()
             except ConnectionResetError:

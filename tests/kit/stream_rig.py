@@ -12,8 +12,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,18 @@ class NatsServer:
                 await client.close()
 
         return asyncio.run(run())
+
+    def publish(self, messages: Iterable[tuple[str, bytes, dict[str, str] | None]]) -> None:
+        """Publish messages in order (subject, body, headers), some hundred at a time."""
+        left = iter(messages)
+
+        async def work(jetstream: Any) -> None:
+            while some := list(islice(left, 256)):
+                await asyncio.gather(
+                    *(jetstream.publish(at, body, headers=headers) for at, body, headers in some)
+                )
+
+        self.do(work)
 
     def make_stream(self, name: str, *subjects: str) -> None:
         self.do(lambda jetstream: jetstream.add_stream(name=name, subjects=list(subjects)))

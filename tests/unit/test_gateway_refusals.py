@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,6 @@ from tests.kit.gateway_streams import (
 from tests.kit.waiting import until_async
 
 WHY = "score: the model answered NaN"
-
-
-@pytest.fixture
-async def both(tmp_path: Path) -> AsyncIterator[tuple[Running, Broker]]:
-    async with streaming(tmp_path) as both:
-        yield both
 
 
 def refuse(plane: Running, broker: Broker, at: int, why: str = WHY, attempts: int = 1) -> str:

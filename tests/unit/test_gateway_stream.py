@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ from tests.kit.gateway_streams import (
     tensors,
 )
 from tests.kit.waiting import until_async
-
-
-@pytest.fixture
-async def both(tmp_path: Path) -> AsyncIterator[tuple[Running, Broker]]:
-    async with streaming(tmp_path) as both:
-        yield both
 
 
 async def test_fresh_answers_come_from_the_store(both: tuple[Running, Broker]) -> None:

@@ -15,7 +15,7 @@ from fourways_operator import progress as module
 from fourways_operator.errors import GatewaySilent
 from fourways_operator.progress import LONGEST_PAUSE, PAUSE, RunProgressTracker, ask
 from fourways_operator.work_queue import Key
-from tests.kit.waiting import turns
+from tests.kit.asked_gateway import AskedGateway
 
 NOW = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 KEY = Key("shop", "churn")
@@ -51,39 +51,10 @@ def told(run: str = "churn-1", **figures: Any) -> bytes:
     return orjson.dumps({"runs": [{"deployment": "churn", "run": run, "progress": progress}]})
 
 
-class Gateway:
-    """Answers the operator's questions in turn, the last answer again and again.
-
-    Time passes when a test says so: ``pauses`` are the waits that were asked for.
-    """
-
+class Gateway(AskedGateway):
     def __init__(self, *answers: bytes | Exception) -> None:
-        self.answers = list(answers)
-        self.asked = 0
-        self.pauses: list[float] = []
-        self.changed: list[Key] = []
-        self._tick = asyncio.Semaphore(0)
-        self.progress = RunProgressTracker(self.ask, self.changed.append, lambda: NOW, self._sleep)
-
-    async def ask(self, namespace: str) -> bytes:
-        assert namespace == "shop"
-        self.asked += 1
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def _sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        await self._tick.acquire()
-
-    async def pass_time(self) -> None:
-        """Let the present wait end, and whatever follows come to its next."""
-        self._tick.release()
-        await self.settle()
-
-    async def settle(self) -> None:
-        await turns(10)
+        super().__init__(*answers)
+        self.progress = RunProgressTracker(self.ask, self.changed.append, lambda: NOW, self.sleep)
 
 
 async def followed(*answers: bytes | Exception) -> Gateway:
@@ -98,7 +69,7 @@ async def test_nobody_is_asked_while_nothing_runs() -> None:
     for status in (None, {}, running(outcome="Succeeded"), running(progressing="False")):
         gateway.progress.note(KEY, status)
     await gateway.settle()
-    assert (gateway.asked, gateway.progress.of(KEY)) == (0, {})
+    assert (gateway.asked, gateway.progress.of(KEY)) == ([], {})
 
 
 async def test_what_the_gateway_tells_is_known_and_said_once() -> None:
@@ -117,7 +88,7 @@ async def test_what_the_gateway_tells_is_known_and_said_once() -> None:
     }
     assert gateway.changed == [KEY]
     await gateway.pass_time()
-    assert gateway.asked == 2
+    assert gateway.asked == [("shop",)] * 2
     assert gateway.changed == [KEY]  # the same again is no news
 
 
@@ -127,7 +98,7 @@ async def test_one_question_at_a_time_a_namespace_however_often_it_is_noted() ->
         gateway.progress.note(KEY, running())
         gateway.progress.note(Key("shop", "other"), running("other-1"))
         await gateway.settle()
-    assert (gateway.asked, gateway.pauses) == (1, [PAUSE])
+    assert (gateway.asked, gateway.pauses) == ([("shop",)], [PAUSE])
     await gateway.pass_time()
     assert gateway.progress.of(KEY)["churn-1"].rows == 6_000
     assert gateway.pauses == [PAUSE, PAUSE]
@@ -138,10 +109,10 @@ async def test_a_run_that_ended_is_asked_about_no_more() -> None:
     gateway.progress.note(KEY, running(outcome="Succeeded", progressing="False"))
     assert gateway.progress.of(KEY) == {}
     await gateway.pass_time()
-    assert gateway.asked == 1
+    assert gateway.asked == [("shop",)]
     gateway.progress.note(KEY, running("churn-2"))  # and the next one is
     await gateway.settle()
-    assert gateway.asked == 2
+    assert gateway.asked == [("shop",)] * 2
     assert gateway.progress.of(KEY) == {}  # the gateway speaks of the old one still
 
 
@@ -150,7 +121,7 @@ async def test_a_deployment_that_is_gone_is_forgotten() -> None:
     gateway.progress.forget_all_but({Key("shop", "other")})
     assert gateway.progress.of(KEY) == {}
     await gateway.pass_time()
-    assert gateway.asked == 1
+    assert gateway.asked == [("shop",)]
 
 
 NONSENSE = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,8 +15,8 @@ from fourways_operator.facts import Json, StoreAnswer
 from fourways_operator.published import PAUSE, PublishedRunTracker
 from fourways_operator.work_queue import Key
 from tests.kit import status_facts as batch
+from tests.kit.asked_gateway import AskedGateway
 from tests.kit.status_facts import by_type, later, status_at
-from tests.kit.waiting import turns
 
 NOW = batch.NOW
 KEY = Key("demo", "m")
@@ -111,35 +110,14 @@ def batch_status(run: str | None = None) -> Json:
     return {"mode": "batch"} | ({"lastPublished": {"name": run}} if run else {})
 
 
-class Gateway:
-    """Gives its answers in turn, the last again and again. Time passes when a test says so."""
-
+class Gateway(AskedGateway):
     def __init__(self, *answers: bytes | Exception) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, str]] = []
-        self.changed: list[Key] = []
-        self.pauses: list[float] = []
-        self._tick = asyncio.Semaphore(0)
-        self.tracker = PublishedRunTracker(self.ask, self.changed.append, lambda: NOW, self._sleep)
-
-    async def ask(self, namespace: str, deployment: str) -> bytes:
-        self.asked.append((namespace, deployment))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def _sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        await self._tick.acquire()
-
-    async def pass_time(self) -> None:
-        self._tick.release()
-        await turns(10)
+        super().__init__(*answers)
+        self.tracker = PublishedRunTracker(self.ask, self.changed.append, lambda: NOW, self.sleep)
 
     async def note(self, status: Json | None) -> None:
         self.tracker.note(KEY, status)
-        await turns(10)
+        await self.settle()
 
 
 async def test_the_current_run_is_learnt_and_news_where_status_names_another() -> None:
