@@ -78,7 +78,7 @@ class DeploymentRuns:
         if any(r["name"] == run and r["state"] == "published" for r in runs):
             raise TargetError(
                 f"run {run} is published already, so there is nothing to resume: "
-                f"fourways rollback {self.name} {run} makes answers come from it"
+                f"fourways rollback {self.name} {run} serves it again"
             )
         # A run that failed before it recorded anything is known only from the status.
         last = self.status().get("lastRun") or {}

@@ -110,7 +110,7 @@ def _tree(explanation: Explanation) -> Branch:
             other: Part = "the same" if same else (choice.mode, "bold")
             _add_path(tree.add("mode auto would choose ", other, ":"), choice)
         else:
-            tree.add("mode auto would need requirements to decide by")
+            tree.add("mode auto would need spec.requirements")
     elif choice:
         _add_path(tree, choice)
     for finding in explanation.findings:

@@ -75,8 +75,8 @@ def _each(keys: list[str], query: Callable[[str], Json]) -> PredictionsByKey:
 
 def _on_devices(query: _KeyQuery, keys: list[str]) -> PredictionsByKey:
     raise TargetError(
-        f"{query.name} is an edge deployment: its devices answer, from bundles that "
-        f"/bundles/{query.name}/ of the gateway serves"
+        f"{query.name} is an edge deployment: its devices serve predictions, from the "
+        f"bundles at /bundles/{query.name}/ of the gateway"
     )
 
 
@@ -85,8 +85,8 @@ def _stored(query: _KeyQuery, keys: list[str]) -> PredictionsByKey:
     target, namespace, name = query.target, query.namespace, query.name
     if query.inputs:
         raise InputNotAllowed(
-            f"--input: {name} is a batch deployment, which answers stored predictions by key "
-            "alone; leave --input out"
+            f"--input: {name} is a batch deployment, which returns stored predictions by key; "
+            "remove --input"
         )
     path = _model(name)
     (tensor,) = target.gateway(namespace, path)["inputs"]
@@ -144,7 +144,8 @@ class _KeyQuery:
             answer = self._infer(key, patience)
             if "outputs" not in answer:
                 raise TargetError(
-                    "published as an event, not answered yet: try again later", HTTPStatus.ACCEPTED
+                    "published as an event, without a prediction yet: try again later",
+                    HTTPStatus.ACCEPTED,
                 )
             return _row(self.name, key, answer, 0, 1)
         path = f"/predictions/{quote(self.name, safe='')}/{quote(key, safe='')}"

@@ -78,7 +78,7 @@ def predict(
     ] = None,
     wait: Annotated[
         float,
-        wait_option("Seconds to wait for the answer to a new event.", GATEWAY_WAIT_SECONDS),
+        wait_option("Seconds to wait for the prediction for a new event.", GATEWAY_WAIT_SECONDS),
     ] = 5.0,
     namespace: NamespaceOption = None,
     output: TableOutputOption = TableOutput.TABLE,

@@ -141,7 +141,7 @@ def rollback(
     name: NameArgument,
     to: Annotated[
         str | None,
-        typer.Argument(metavar="RUN", help="The run to go back to; default: the one before."),
+        typer.Argument(metavar="RUN", help="The run to go back to; default: the previous one."),
     ] = None,
     wait: Annotated[float, wait_option("Seconds to wait for the end (0 = don't wait).")] = 120.0,
     namespace: NamespaceOption = None,
@@ -165,7 +165,7 @@ def rollback(
         return
     if or_exit(lambda: record.await_rollback(started, wait)) is None:
         raise failed(f"rollback {started} did not end within {wait:g} s; it continues")
-    say(f"answers come from run {wanted}")
+    say(f"predictions come from run {wanted}")
 
 
 def rejects(

@@ -200,7 +200,7 @@ class ClusterTarget:
     """A cluster, accessed with the kubeconfig as kubectl does."""
 
     def __init__(self, choice: ClusterChoice) -> None:
-        no_host = "" if choice.explicit else "no `fourways up` runs here, and "
+        no_host = "" if choice.explicit else "no `fourways up` is running here, and "
         try:
             from . import kubeconfig
         except ImportError:

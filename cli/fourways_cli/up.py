@@ -173,7 +173,7 @@ async def _take_up_edits(host: Host, files: list[Path], namespace: str | None) -
         except RestartNeeded as error:
             warn(f"a manifest was edited: {error}; stop `fourways up` and start it again")
         except (SecretNotGiven, PortUnavailable) as error:
-            warn(f"a manifest was edited, and cannot be run: {error}; what runs is unchanged")
+            warn(f"a manifest was edited and cannot be run: {error}; what runs is unchanged")
         else:
             names = ", ".join(name for _, name in changed)
             warn(f"a manifest was edited: {f'restarted {names}' if names else 'nothing changed'}")

@@ -121,7 +121,7 @@ class Reason(StrEnum):
         "SpecInvalid",
         STALLED,
         ALL,
-        "The spec is not valid; what the last valid spec made goes on as it is.",
+        "The spec is not valid; the objects of the last valid spec are kept unchanged.",
         "See the condition SpecValid.",
     )
     PlanFailed = (
@@ -129,7 +129,7 @@ class Reason(StrEnum):
         STALLED,
         ALL,
         "No objects could be planned from the spec. Other deployments are not affected.",
-        "Correct the value that the message quotes, and report it: validation should refuse it.",
+        "Correct the value that the message quotes, and report it: validation should reject it.",
     )
     StatusFailed = (
         "StatusFailed",
@@ -170,7 +170,7 @@ class Reason(StrEnum):
         "ApplyFailed",
         FAILURE,
         ALL,
-        "The API server refused an object; the message quotes its answer.",
+        "The API server rejected an object; the message quotes its response.",
         "Correct what the message names: a quota, a policy, an admission webhook, or RBAC.",
     )
 
@@ -179,10 +179,15 @@ class Reason(StrEnum):
     AsExpected = "AsExpected", NORMAL, ALL, "No problem is known."
     Idle = "Idle", NORMAL, ALL, "No rollout, run or build is in progress."
     Resolved = "Resolved", NORMAL, ALL, "The digest of the model is known."
-    Loaded = "Loaded", NORMAL, SERVED, "The model is loaded and answers; its digest is not known."
+    Loaded = (
+        "Loaded",
+        NORMAL,
+        SERVED,
+        "The model is loaded and serves predictions; its digest is not known.",
+    )
     NotFetchedYet = "NotFetchedYet", BEGINNING, ALL, "No worker has fetched the model yet."
     Published = "Published", NORMAL, RUNS, "Predictions or bundles are published and served."
-    Answering = "Answering", NORMAL, SERVED, "At least one ready pod answers."
+    Answering = "Answering", NORMAL, SERVED, "At least one ready pod serves predictions."
     RollingOut = "RollingOut", RECONCILING, SERVED, "Pods of a new version are being started."
     GatewayRolling = (
         "GatewayRolling",
@@ -192,7 +197,7 @@ class Reason(StrEnum):
     )
     RunInProgress = "RunInProgress", NORMAL, ("batch",), "A run is in progress."
     RunProgress = "RunProgress", NORMAL, ("batch",), "A run has scored another quarter."
-    RunPublished = "RunPublished", NORMAL, ("batch",), "Answers come from this run now."
+    RunPublished = "RunPublished", NORMAL, ("batch",), "Predictions come from this run now."
     BuildInProgress = "BuildInProgress", RECONCILING, ("edge",), "Bundles are being built."
 
     # ------------------------------------------------------------ not ready yet
@@ -201,8 +206,8 @@ class Reason(StrEnum):
         "WaitingForGateway",
         RECONCILING,
         ALL,
-        "The namespace's gateway does not answer, or does not have the deployment's route yet.",
-        "If it stays: `kubectl describe deployment fourways-gateway`.",
+        "The namespace's gateway does not respond, or does not have the deployment's route yet.",
+        "If this persists: `kubectl describe deployment fourways-gateway`.",
     )
     GatewayFull = (
         "GatewayFull",
@@ -251,14 +256,14 @@ class Reason(StrEnum):
         RECONCILING,
         ALL,
         "A pod runs and is not ready: it loads the model, or waits for a dependency.",
-        "If it stays: read the pod's log.",
+        "If this persists: read the pod's log.",
     )
     PodNotStarted = (
         "PodNotStarted",
         RECONCILING,
         SERVED,
         "A pod waits for a volume, a Secret or its image.",
-        "If it stays: `kubectl describe pod` names the volume or image.",
+        "If this persists: `kubectl describe pod` names the volume or image.",
     )
 
     # ------------------------------------------------------------ pods and controllers
@@ -317,7 +322,7 @@ class Reason(StrEnum):
         "WorkerEnded",
         FAILURE,
         ALL,
-        "A worker exits again and again without a termination message.",
+        "A worker exits repeatedly without a termination message.",
         "Read the pod's log.",
     )
     WorkerFailed = (
@@ -339,7 +344,7 @@ class Reason(StrEnum):
         FAILURE,
         ("realtime",),
         "KServe reports that the predictor failed.",
-        "Correct what the message, which is KServe's, names.",
+        "Correct what KServe's message names.",
     )
     KubeRaySilent = (
         "KubeRaySilent",
@@ -353,7 +358,7 @@ class Reason(StrEnum):
         FAILURE,
         ("batch",),
         "KubeRay reports that the RayJob failed.",
-        "Correct what the message, which is KubeRay's, names.",
+        "Correct what KubeRay's message names.",
     )
     JobFailed = "JobFailed", FAILURE, RUNS, "A Job failed without a known cause.", "See its events."
     RunFailed = (
@@ -489,7 +494,7 @@ class Reason(StrEnum):
         "NotPublishable",
         FAILURE,
         ("batch",),
-        "The results of a run may not be published; those of the run before stay.",
+        "The results of a run may not be published; those of the previous run stay published.",
         "See the message.",
     )
     TooManyRejects = (
@@ -535,7 +540,7 @@ class Reason(StrEnum):
         TRANSIENT,
         ALL,
         "A dependency is not available; the worker retries.",
-        "If it stays: restore the dependency that the message names.",
+        "If this persists: restore the dependency that the message names.",
     )
     FetchFailed = (
         "FetchFailed",
@@ -598,7 +603,7 @@ class Reason(StrEnum):
         "Terminated",
         TRANSIENT,
         ALL,
-        "A worker was told to stop before it was done. Nothing was published.",
+        "A worker was told to stop before it finished. Nothing was published.",
         NOTHING,
         False,
         True,
@@ -607,7 +612,7 @@ class Reason(StrEnum):
         "InternalError",
         FAILURE,
         ALL,
-        "An error that was not foreseen; the log has the details.",
+        "An unexpected error; the log has the details.",
         "Report it, with the log.",
     )
 

@@ -139,5 +139,5 @@ def _published(old: Json, new: Json) -> list[Event]:
     if run is None or _attempt(run) == _attempt(was):
         return []
     figures = f"{run.get('rows', 0)} rows, {run.get('rejects', 0)} rejected"
-    message = f"answers come from run {run['name']} ({figures})"
+    message = f"predictions come from run {run['name']} ({figures})"
     return [Event("Normal", Reason.RunPublished, message)]

@@ -226,9 +226,9 @@ class Operator:
                 if await self._cluster.discover() != self._kinds:
                     await self.relist()
             except ApiFault as fault:
-                logger.warning("looking for kinds: %s", fault)
+                logger.warning("discovering kinds: %s", fault)
             except Exception:
-                logger.exception("looking for kinds: unexpected, please report it")
+                logger.exception("discovering kinds: unexpected, please report it")
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -319,15 +319,17 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("ray-image", "fourways/ray:latest", str, "image of Ray clusters")
     flag("store-secret", "fourways-store", str, "Secret with the prediction store's address")
     flag("store-port", "5432", int, "port of the prediction store")
-    flag("egress-ports", "", _words, "more ports workloads may connect to")
+    flag("egress-ports", "", _words, "additional ports that workloads may connect to")
     flag("image-pull-policy", "IfNotPresent", str, "pull policy of the workloads' image")
     flag("gateway-replicas", "1", int, "replicas of each namespace's gateway")
-    flag("allowed-hosts", "", _words, "hosts workloads may fetch from; empty for all")
-    flag("allowed-schemes", "", _words, "URI schemes workloads may fetch from; empty for all")
-    flag("gateway-auth", "", _access, "who may ask gateways, as JSON; empty: everybody")
+    flag("allowed-hosts", "", _words, "hosts that workloads may fetch from; empty for all")
+    flag("allowed-schemes", "", _words, "URI schemes that workloads may fetch from; empty for all")
+    flag(
+        "gateway-auth", "", _access, "who may send requests to gateways, as JSON; empty: everybody"
+    )
     flag("gateway-tls-secret", "", str, "Secret with the gateways' certificate; empty: no TLS")
     flag("subject", "", str, "subject of the operator's own token, which gateways accept")
-    flag("identity", "", str, "name of this installation, by which it holds namespaces")
+    flag("identity", "", str, "name of this installation, under which it holds namespaces")
     flag("namespaces", _own_namespace(), _namespaces, "namespaces to watch; * for all")
     flag("resync-interval", "300", float, "seconds between relists")
     flag("workers", "4", int, "number of concurrent reconciles")

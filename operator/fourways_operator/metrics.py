@@ -17,8 +17,8 @@ from .facts import Json
 from .work_queue import Key, Result
 
 _OF_DEPLOYMENT = {
-    "ready": "1 while the deployment answers (condition Ready).",
-    "stale": "1 while it answers from before the last change of its spec, or a run is overdue.",
+    "ready": "1 while the deployment serves predictions (condition Ready).",
+    "stale": "1 while it serves a state older than its spec, or a run is overdue.",
     "failed": "1 while something is wrong with it (condition Degraded or Stalled).",
 }
 """Gauges of each deployment: fourways_deployment_NAME."""
@@ -33,7 +33,7 @@ class Metrics:
             "fourways_reconciles", "Reconciles by result.", ["result"], registry=self.registry
         )
         self._retries = Counter(
-            "fourways_retries", "Reconciles to be tried again.", registry=self.registry
+            "fourways_retries", "Reconciles that will be retried.", registry=self.registry
         )
         self._seconds = Histogram(
             "fourways_reconcile_seconds",
@@ -77,7 +77,7 @@ class Metrics:
         """Register gauges that call these functions when they are scraped."""
         for name, text, function in (
             ("fourways_queue_depth", "Keys that wait for a worker.", depth),
-            ("fourways_queue_delayed", "Keys that wait for their next try.", delayed),
+            ("fourways_queue_delayed", "Keys that wait for a retry.", delayed),
             ("fourways_relist_age_seconds", "Age of the last finished relist.", age),
         ):
             Gauge(name, text, registry=self.registry).set_function(function)

@@ -118,7 +118,7 @@ class Ownership:
         self._held_since.pop(namespace, None)
         if self._others.get(namespace) != other:
             self._others[namespace] = other
-            logger.warning("namespace %s is managed by %s: leaving it alone", namespace, other)
+            logger.warning("namespace %s is managed by %s: ignoring it", namespace, other)
 
 
 def _moment(text: object) -> datetime | None:

@@ -81,7 +81,7 @@ def failure_of(pod: Json) -> PodFailure | None:
     if _waits_for(pod) == "CrashLoopBackOff":
         return PodFailure(
             Reason.WorkerEnded,
-            "the worker exits again and again without a termination message; see its log",
+            "the worker exits repeatedly without a termination message; see its log",
         )
     return None
 
@@ -104,7 +104,7 @@ def refused_pods_of(workload: Json) -> PodFailure | None:
 
 def pods_refused(message: str) -> PodFailure:
     """Return the failure of a workload whose pods the API server refuses with this message."""
-    return PodFailure(Reason.PodRefused, _short(f"its pods are refused: {message}"))
+    return PodFailure(Reason.PodRefused, _short(f"its pods are rejected: {message}"))
 
 
 def slow_start_of(pod: Json, now: datetime) -> PodFailure | None:

@@ -164,7 +164,7 @@ async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: Operato
     if taken:
         # A partial gateway is worse than none. The deployments report which names are taken.
         raise DependencyNotReady(
-            f"the gateway waits for names that objects of others have: {', '.join(taken)}"
+            f"the gateway waits for names that belong to objects of others: {', '.join(taken)}"
         )
     outcome = await converge(cluster, wanted, tuple(there.values()), Owner())
     if outcome.faults:

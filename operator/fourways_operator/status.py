@@ -74,7 +74,7 @@ def status_of(
         return _unplanned(facts, old, valid, ConditionResult("True", Reason.SpecInvalid, message))
     valid = ConditionResult("True", Reason.Valid, "the spec is valid")
     if facts.plan_fault is not None:
-        message = f"nothing can be planned from the spec: {facts.plan_fault}"
+        message = f"the spec cannot be planned: {facts.plan_fault}"
         return _unplanned(facts, old, valid, ConditionResult("True", Reason.PlanFailed, message))
     choice = deployment.spec.choice()
     # The last status of another mode does not apply to this one.
@@ -191,9 +191,11 @@ def _last_spec_serves(facts: Facts, old: Status, ready: Condition | None) -> Con
     if not gateway_answers(facts):
         return ConditionResult("False", Reason.WaitingForGateway, "waiting for the gateway")
     if not MODES[old.mode].still_serves(facts, old):
-        message = "what the last valid spec made does not answer"
+        message = "the objects of the last valid spec do not serve predictions"
         return ConditionResult("False", Reason.NotReady, message)
-    return ConditionResult("True", Reason.Answering, "what the last valid spec made answers")
+    return ConditionResult(
+        "True", Reason.Answering, "the objects of the last valid spec serve predictions"
+    )
 
 
 def _as_results(conditions: Mapping[str, Condition]) -> dict[str, ConditionResult]:

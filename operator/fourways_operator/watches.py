@@ -70,7 +70,7 @@ class Watches:
             try:
                 asyncio.run(self._watch(kinds, stopped))
             except Exception as error:  # noqa: BLE001  (kopf may end with any)
-                logger.warning("watching failed: %s; again in %g s", error, pause)
+                logger.warning("watching failed: %s; retrying in %g s", error, pause)
             wait([stopped], timeout=pause)
             pause = min(LONGEST_PAUSE, pause * 2)
 

@@ -280,7 +280,7 @@ def test_predict_answers_in_the_way_of_each_mode(up: Up, tmp_path: Path) -> None
     # It is stored now: the key alone finds it.
     (again,) = orjson.loads(up.fourways("predict", "water-flow", "2030-01-01T05Z", "-o", "json"))
     assert again["outputs"] == said["outputs"]
-    assert "devices answer" in up.refused("predict", "parity-edge", "golden-00")
+    assert "devices serve predictions" in up.refused("predict", "parity-edge", "golden-00")
     assert "only batch deployments have runs" in up.refused("run", "come-back")
 
 

@@ -194,7 +194,7 @@ def test_a_second_project_on_the_port_ends_at_once(project: Project, tmp_path: P
         assert "gateway of namespace" not in second.said()
         answered = second.run("predict", "price", "k1")
         assert answered.returncode == 1
-        assert "no `fourways up` runs here" in answered.stderr
+        assert "no `fourways up` is running here" in answered.stderr
     assert "o_x=1" in project.run("predict", "price", "k1").stdout
 
 

@@ -52,7 +52,7 @@ def test_an_explicit_mode_and_what_auto_would_have_chosen() -> None:
     assert "batch because spec.mode selects it" in result.stdout
     assert "mode auto would choose edge" in result.stdout
     assert "mode auto would choose the same" in run("everything").stdout
-    assert "mode auto would need requirements" in run("smallest").stdout
+    assert "mode auto would need spec.requirements" in run("smallest").stdout
 
 
 def test_a_contradiction_is_named_with_the_way_out() -> None:

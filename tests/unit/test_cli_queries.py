@@ -174,7 +174,7 @@ def test_an_event_without_an_answer_costs_no_other_key_its_answer(
     done = fourways("predict", "water", "1", "2", "--input", "x=7")
     assert done.exit_code == 1
     assert "y=2" in done.stdout
-    assert "'1' (published as an event, not answered yet: try again later)" in done.stderr
+    assert "'1' (published as an event, without a prediction yet: try again later)" in done.stderr
 
 
 def test_a_server_that_is_away_ends_the_command(

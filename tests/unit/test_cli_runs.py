@@ -312,7 +312,7 @@ def test_a_rollback_goes_to_the_run_before_by_name(target: MemoryTarget) -> None
     said = fourways("rollback", "m")
     assert said.exit_code == 0, said.output
     assert target.started == [("rollback", "m-1")]
-    assert "answers come from run m-1" in said.output
+    assert "predictions come from run m-1" in said.output
 
 
 def test_a_rollback_to_a_named_run_needs_no_gateway(target: MemoryTarget) -> None:

@@ -64,7 +64,7 @@ def test_a_run_published_after_the_gateway_was_asked_counts() -> None:
 def test_an_older_run_that_was_restored_is_what_answers_come_from() -> None:
     status = status_at(replace(batch.facts(batch.GOOD_RUN), store=answered(STORED)))
     assert status["lastPublished"]["name"] == "m-0"
-    assert by_type(status)["Ready"]["message"] == "answers come from run m-0 (7 rows)"
+    assert by_type(status)["Ready"]["message"] == "predictions come from run m-0 (7 rows)"
 
 
 def test_the_same_run_keeps_what_its_job_says_of_it() -> None:

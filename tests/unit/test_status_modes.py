@@ -38,10 +38,10 @@ def test_it_is_ready_when_a_pod_answers_and_the_gateway_leads_there(mode: str) -
     found = facts(document, pod(document, ready=True))
     assert said(found) == {
         "SpecValid": "True Valid: the spec is valid",
-        "Ready": "True Answering: version 1 answers",
+        "Ready": "True Answering: version 1 serves predictions",
         "Progressing": "False Idle: nothing is in progress",
         "Degraded": "False AsExpected: no problem is known",
-        "ModelResolved": "True Loaded: version 1 is loaded and answers",
+        "ModelResolved": "True Loaded: version 1 is loaded and serves predictions",
     }
     told = status(found)
     assert told["model"] == {"version": "1"}
@@ -64,7 +64,7 @@ TROUBLES = [
     (failed("DigestMismatch", "other bytes"), "DigestMismatch", "other bytes"),
     (failed("ModelNotLoadable", "cut short"), "ModelNotLoadable", "cut short"),
     (failed("TopicNotFound", "no topic t"), "TopicNotFound", "no topic t"),
-    ({"waiting": {"reason": "CrashLoopBackOff"}}, "WorkerEnded", "again and again"),
+    ({"waiting": {"reason": "CrashLoopBackOff"}}, "WorkerEnded", "repeatedly"),
     (
         {"waiting": {"reason": "CreateContainerConfigError", "message": "no Secret"}},
         "CreateContainerConfigError",
@@ -103,13 +103,15 @@ def test_a_broken_new_version_leaves_the_old_one_ready(mode: str) -> None:
     found = facts(new, broken, pod(old, ready=True), known=old)
     assert said(found) == {
         "SpecValid": "True Valid: the spec is valid",
-        "Ready": "True Answering: version 1 answers; version 2 does not come up: other bytes",
+        "Ready": (
+            "True Answering: version 1 serves predictions; version 2 does not start: other bytes"
+        ),
         "Progressing": "False DigestMismatch: the rollout has stopped: other bytes",
-        "Degraded": "True DigestMismatch: version 2 does not come up: other bytes;"
-        " version 1 answers",
+        "Degraded": "True DigestMismatch: version 2 does not start: other bytes;"
+        " version 1 serves predictions",
         "ModelResolved": "False DigestMismatch: other bytes",
-        "Stalled": "True DigestMismatch: version 2 does not come up: other bytes;"
-        " version 1 answers",
+        "Stalled": "True DigestMismatch: version 2 does not start: other bytes;"
+        " version 1 serves predictions",
     }
     assert status(found)["model"]["version"] == "1"
 
@@ -127,7 +129,7 @@ def test_what_ailed_the_old_version_is_not_held_against_the_new(mode: str) -> No
 def test_a_rollout_is_progress_until_the_old_pods_are_gone(mode: str) -> None:
     old, new = deployment(mode, "1"), deployment(mode, "2")
     both = facts(new, pod(new, ready=True), pod(old, ready=True))
-    assert said(both)["Ready"] == "True Answering: version 2 answers"
+    assert said(both)["Ready"] == "True Answering: version 2 serves predictions"
     assert said(both)["Progressing"].startswith("True RollingOut")
     going = pod(old, ready=True, deletionTimestamp=before(1))
     assert said(facts(new, pod(new, ready=True), going))["Progressing"].startswith("False Idle")
@@ -206,7 +208,7 @@ def test_what_keeps_pods_from_being_made_is_named() -> None:
     refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: small"}
     live["status"] = {"conditions": [refused]}
     found = said(facts(document, children=(live,)))
-    assert found["Ready"] == "False PodRefused: its pods are refused: exceeded quota: small"
+    assert found["Ready"] == "False PodRefused: its pods are rejected: exceeded quota: small"
 
 
 def test_no_replica_is_one_and_it_says_so() -> None:

@@ -204,10 +204,10 @@ def test_each_published_run_and_each_rollback_is_an_event() -> None:
     first, second = told(GOOD_RUN), told(BAD_RUN, GOOD_RUN)
     back = told(rollback("Complete", MOVED), BAD_RUN, GOOD_RUN)
     assert [e.message for e in events_of(first, second)] == [
-        "answers come from run m-2 (3 rows, 0 rejected)"
+        "predictions come from run m-2 (3 rows, 0 rejected)"
     ]
     assert [e.message for e in events_of(second, back)] == [
-        "answers come from run m-1 (10 rows, 1 rejected)"
+        "predictions come from run m-1 (10 rows, 1 rejected)"
     ]
     assert events_of(back, back) == []
 

@@ -27,7 +27,7 @@ def detect(checkout: Checkout) -> Kind:
     if docker_engine():
         return Kind.KIND
     if reason := _local_is_impossible():
-        raise CannotHaveCluster(f"no Docker engine answers, and {reason}")
+        raise CannotHaveCluster(f"no Docker engine responds, and {reason}")
     return Kind.LOCAL
 
 

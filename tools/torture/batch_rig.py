@@ -84,7 +84,7 @@ class Rig:
         try:
             return (self.folder / f"last-words-{index}").read_text()[:500]
         except OSError:
-            return "no last words"
+            return "no termination message"
 
     def outcome(self, run: str) -> Outcome:
         """Return a published run's predictions, sorted by key, and its rejects, by position."""

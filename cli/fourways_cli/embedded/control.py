@@ -54,7 +54,7 @@ def ask(state: Path, question: Json) -> Json:
         try:
             connection.connect(str(control_path(state)))
         except OSError:
-            raise HostNotRunning(f"no `fourways up` runs at {state}") from None
+            raise HostNotRunning(f"no `fourways up` is running at {state}") from None
         connection.sendall(orjson.dumps(question) + b"\n")
         with connection.makefile("rb") as lines:
             answer: Json = orjson.loads(lines.readline() or b'{"error": "the host ended"}')

@@ -278,7 +278,7 @@ def _ready(view: BatchView) -> ConditionResult | None:
     run = view.last_published
     assert run is not None  # noqa: S101  (checked before)
     return ConditionResult(
-        "True", Reason.Published, f"answers come from run {run.name} ({run.rows} rows)"
+        "True", Reason.Published, f"predictions come from run {run.name} ({run.rows} rows)"
     )
 
 

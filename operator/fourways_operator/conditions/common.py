@@ -169,13 +169,13 @@ def kind_missing(view: ModeView) -> ConditionResult | None:
     if "InferenceService" in view.facts.missing:
         message = (
             "the cluster has no InferenceServices: install KServe 0.20 or later in Standard mode "
-            "(see docs/modes/realtime.md); this deployment then continues by itself"
+            "(see docs/modes/realtime.md); this deployment then continues automatically"
         )
         return ConditionResult("False", Reason.KServeMissing, message)
     if "RayJob" in view.facts.missing:
         message = (
             "the cluster has no RayJobs: install KubeRay 1.6 or later (see docs/modes/batch.md), "
-            "or set batch.engine to Jobs; this deployment then continues by itself"
+            "or set batch.engine to Jobs; this deployment then continues automatically"
         )
         return ConditionResult("False", Reason.KubeRayMissing, message)
     kinds = ", ".join(view.facts.missing)

@@ -122,10 +122,10 @@ def no_pod_ready(view: ServedView) -> ConditionResult | None:
 
 def answers(view: ServedView) -> ConditionResult | None:
     """A pod is ready."""
-    message = f"version {view.version} answers"
+    message = f"version {view.version} serves predictions"
     wanted = view.deployment.spec.model.version
     if view.failure and view.version != wanted:
-        message += f"; version {wanted} does not come up: {view.failure.message}"
+        message += f"; version {wanted} does not start: {view.failure.message}"
     elif view.failure and not view.serves_spec:
         message += f" with its earlier settings; the new ones fail: {view.failure.message}"
     return ConditionResult("True", Reason.Answering, message)
@@ -156,9 +156,12 @@ def does_not_come_up(view: ServedView) -> ConditionResult | None:
     message = view.failure.message
     version = view.deployment.spec.model.version
     if view.ready and view.version != version:
-        message = f"version {version} does not come up: {message}; version {view.version} answers"
+        message = (
+            f"version {version} does not start: {message}; "
+            f"version {view.version} serves predictions"
+        )
     elif view.ready:
-        message = f"a pod of version {version} does not work: {message}; another answers"
+        message = f"a pod of version {version} does not work: {message}; another serves predictions"
     return ConditionResult("True", view.failure.reason, message)
 
 
@@ -172,7 +175,9 @@ def model_loaded(view: ServedView) -> ConditionResult | None:
     if not view.serves_spec:
         return None
     version = view.deployment.spec.model.version
-    return ConditionResult("True", Reason.Loaded, f"version {version} is loaded and answers")
+    return ConditionResult(
+        "True", Reason.Loaded, f"version {version} is loaded and serves predictions"
+    )
 
 
 def nothing_serves_and_refused(view: ServedView) -> ConditionResult | None:
