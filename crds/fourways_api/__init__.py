@@ -44,10 +44,12 @@ if TYPE_CHECKING:
         FetchPolicy,
         GatewayConfig,
         Paths,
+        PurgeConfig,
         Route,
         RunReport,
         RuntimeConfig,
         ServerConfig,
+        StoredData,
         StreamConfig,
     )
     from .strategy import Choice, Contradiction, Mode, Step, choose
@@ -87,6 +89,7 @@ __all__ = [
     "Paths",
     "Problem",
     "ProgressStatus",
+    "PurgeConfig",
     "Range",
     "Realtime",
     "Requirements",
@@ -101,6 +104,7 @@ __all__ = [
     "Spec",
     "Status",
     "Step",
+    "StoredData",
     "StreamConfig",
     "StreamSource",
     "Streaming",
@@ -130,8 +134,8 @@ _HOMES = {
     "problems": "InvalidSpec Problem check check_update parse",
     "requirements": "Requirements",
     "review": "Verdict review",
-    "runtime_config": "EdgeConfig FetchPolicy GatewayConfig Paths Route RunReport RuntimeConfig"
-    " ServerConfig StreamConfig",
+    "runtime_config": "EdgeConfig FetchPolicy GatewayConfig Paths PurgeConfig Route RunReport"
+    " RuntimeConfig ServerConfig StoredData StreamConfig",
     "strategy": "Choice Contradiction Mode Step choose",
     "yaml_text": "dump_yaml",
 }

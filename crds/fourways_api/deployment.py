@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from .addresses import Image
 from .base import ApiModel, Rule
@@ -21,6 +22,10 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "ModelDeployment"
 PLURAL = "modeldeployments"
+
+CONTINUES = f"{GROUP}/continues"
+"""Annotation with the uid of a former deployment of the same name, whose data in the prediction
+store this one continues: after a restore into another cluster, or after a deletion by mistake."""
 
 MAX_NAME = 43
 """A CronJob's name has at most 52 characters; suffixes such as -realtime need the rest."""
@@ -79,6 +84,11 @@ class Spec(ApiModel):
 
     resources: Resources = Resources()
     """CPU and memory of each worker."""
+
+    deletion_policy: Literal["Retain", "Delete"] = "Retain"
+    """What happens to predictions, runs, rejects and dead letters in the prediction store when the
+    deployment is deleted. They are never served again, not even to a new deployment of the same
+    name. Retain keeps them until fourways purge removes them; Delete removes them with a Job."""
 
     image: Image | None = None
     """Image of the workers. Required for models of format python. Default: the Fourways runtime."""
@@ -176,6 +186,20 @@ class Metadata(ApiModel):
     generation: int = 0
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _continues_a_uid(self) -> Metadata:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.annotations.get(CONTINUES, "a")):
+            raise ValueError(
+                f"annotations: {CONTINUES} is not a uid; set it to the uid of a former deployment "
+                "of this name, or remove it"
+            )
+        return self
+
+    @property
+    def data_uid(self) -> str:
+        """The uid to which the deployment's data in the prediction store belongs."""
+        return self.annotations.get(CONTINUES, self.uid)
 
 
 MAX_CONDITION_MESSAGE = 4096

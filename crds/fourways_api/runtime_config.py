@@ -97,6 +97,10 @@ class RuntimeConfig(ApiModel):
 
     namespace: str
     name: str
+    uid: str = ""
+    """To whom predictions belong: the deployment's uid, or the one it continues. Empty: to the
+    name."""
+
     model: ModelReference
     digest: Digest | None = None
     """Digest the model must have: the spec's, or the one pinned at its first download."""
@@ -152,6 +156,9 @@ class GatewayConfig(ApiModel):
     """Configuration of a namespace's gateway."""
 
     namespace: str
+    owners: dict[str, str] | None = None
+    """The uid of each deployment that is answered for, by name. None: rows are answered by name."""
+
     routes: tuple[Route, ...] = ()
     fetch: FetchPolicy = FetchPolicy()
     """Where bundles may be read from."""
@@ -172,6 +179,25 @@ class GatewayConfig(ApiModel):
     tls_port: int = 8443
 
     paths: Paths = Paths()
+
+
+class StoredData(ApiModel):
+    """What the prediction store holds of one uid of a deployment."""
+
+    uid: Annotated[str, Field(max_length=64)]
+    """Empty for rows of a version that knew no uids."""
+
+    since: Annotated[str, Field(max_length=40)] = ""
+    """When the uid was first seen; empty if that is not known."""
+
+    runs: int = 0
+    rows: int = 0
+    """Predictions of published runs."""
+
+    live: int = 0
+    """Predictions of a stream."""
+
+    dead_letters: int = 0
 
 
 class RunReport(ApiModel):
@@ -195,6 +221,9 @@ class RunReport(ApiModel):
     version: Annotated[str, Field(max_length=63)] | None = None
     bundles: tuple[BundleStatus, ...] = ()
     """What was published for devices (edge)."""
+
+    stored: tuple[StoredData, ...] = ()
+    """What the store holds, by uid (purge)."""
 
 
 class ServerConfig(RuntimeConfig):
@@ -221,6 +250,17 @@ class StreamConfig(RuntimeConfig):
     host: str = "0.0.0.0"  # noqa: S104  (a pod's own network)
     model_seconds: Annotated[float, Field(gt=0)] = 60.0
     """How long the model may take over one event; over many, longer. Then the worker ends."""
+
+
+class PurgeConfig(ApiModel):
+    """Configuration of a purge, which removes data of deleted deployments from the store."""
+
+    namespace: str
+    name: str
+    uids: tuple[str, ...] = ()
+    """The uids whose data is removed. Without any, nothing is: the report lists what there is."""
+
+    paths: Paths = Paths()
 
 
 class EdgeConfig(RuntimeConfig):

@@ -110,8 +110,8 @@ class Cluster(Protocol):
     async def write_lease(self, lease: Json) -> None:
         """Create a Lease, or replace it at its resourceVersion. Otherwise it is a Conflict."""
 
-    async def deployments(self) -> tuple[Json, ...]:
-        """Return the ModelDeployments of every watched namespace that can be listed.
+    async def everywhere(self, kind: Kind, labels: Mapping[str, str]) -> tuple[Json, ...]:
+        """Return the objects with these labels in every watched namespace that can be listed.
 
         Raises the first fault if no namespace can be listed.
         """
@@ -285,10 +285,10 @@ class KubernetesCluster:
             path = _path(LEASE, meta["namespace"])
             await self._call("post", path, "create", LEASE, body=lease)
 
-    async def deployments(self) -> tuple[Json, ...]:
+    async def everywhere(self, kind: Kind, labels: Mapping[str, str]) -> tuple[Json, ...]:
         """See Cluster."""
         lists = await asyncio.gather(
-            *(self.list(MODEL_DEPLOYMENT, namespace, {}) for namespace in self._namespaces),
+            *(self.list(kind, namespace, labels) for namespace in self._namespaces),
             return_exceptions=True,
         )
         refused = []

@@ -108,7 +108,11 @@ def _view_of_deployment(obj: Json) -> Snapshot:
 
 def _routes_of(pod: Json) -> Routes:
     config = config_of(pod)
-    return {r.deployment: r.model_dump_json() for r in config.routes} if config else {}
+    if config is None:
+        return {}
+    routes = {r.deployment: r.model_dump_json() for r in config.routes}
+    names = routes.keys() | (config.owners or {})
+    return {name: f"{(config.owners or {}).get(name)} {routes.get(name)}" for name in names}
 
 
 def _known(pods: list[Routes], name: str) -> set[str | None]:

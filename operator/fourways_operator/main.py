@@ -28,10 +28,13 @@ from .cluster_issuer import ClusterIssuerWatch, read_cluster_issuer
 from .errors import NEEDS_ACTION, ApiFault
 from .facts import Json, Kind, OperatorSettings
 from .health import Health, serve
+from .kinds import JOB
 from .metrics import Metrics
 from .ownership import Ownership
+from .plan.parts import DEPLOYMENT_LABEL
 from .progress import Ask, RunProgressTracker, ask_gateway
 from .published import AskRuns, PublishedRunTracker, ask_runs_of
+from .purges import PURGES
 from .reconcile import Reported, reconcile
 from .watches import Watches
 from .work_queue import Key, WorkQueue
@@ -154,11 +157,14 @@ class Operator:
         """Queue every deployment and gateway; return the kinds that exist."""
         kinds = self._kinds = await self._cluster.discover()
         self._watch(kinds)
-        found = await self._cluster.deployments()
+        found = await self._cluster.everywhere(MODEL_DEPLOYMENT, {})
         names = [(d["metadata"]["namespace"], d["metadata"]["name"]) for d in found]
         keys = frozenset(Key(namespace, name) for namespace, name in names)
         for key in sorted(keys | {Key(namespace) for namespace, _ in names}):
             self.queue.add(key)
+        for job in await self._cluster.everywhere(JOB, PURGES):
+            meta = job["metadata"]
+            self.queue.add(Key(meta["namespace"], meta["labels"][DEPLOYMENT_LABEL]))
         self._metrics.forget_all_but(keys)
         self._progress.forget_all_but(keys)
         if self._published:

@@ -2,7 +2,8 @@
 
 A namespace's gateway is planned from all of its deployments together, each of which contributes its
 share. A deployment whose share cannot be computed keeps its previous route or is left out; the
-gateway and NetworkPolicy of the others are the same as if it did not exist.
+routes and the NetworkPolicy of the others are the same as if it did not exist. Its uid stays in the
+gateway's configuration: what the store already has of it goes on being answered.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from fourways_api import ModelDeployment, Route
 
 from .facts import Json, Kind, OperatorSettings
 from .modes import MODES, mode_of
-from .plan import gateway
+from .plan import gateway, purge
 from .plan.gateway import GatewayShare
 from .plan.parts import check_names
 from .plan.routes import NOTHING_YET, Observed
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 def plan(
     deployment: ModelDeployment, settings: OperatorSettings, pinned_digest: str | None = None
 ) -> tuple[Json, ...]:
-    """Return the objects a deployment should have, each with its owner reference.
+    """Return the objects a deployment should have, each with its owner reference but a purge.
 
     ``pinned_digest`` is the digest of a model trusted on first use.
 
@@ -36,7 +37,9 @@ def plan(
         ValueError: a value that validation should have refused.
 
     """
-    return mode_of(deployment).plan(deployment, settings, pinned_digest)
+    objects = mode_of(deployment).plan(deployment, settings, pinned_digest)
+    job = purge.plan(deployment, settings)
+    return (*objects, job) if job else objects
 
 
 def plan_runs(
@@ -69,7 +72,8 @@ def plan_gateway(
     before = {route.deployment: route for route in observed.before}
     by_name = sorted(owners, key=lambda owner: str(owner["metadata"]["name"]))
     shares = [_isolated(o, settings, observed, before.get(o["metadata"]["name"])) for o in by_name]
-    return gateway.plan(namespace, owners, settings, [s for s in shares if s], observed.before)
+    known = {*before, *observed.before_owners}
+    return gateway.plan(namespace, owners, settings, [s for s in shares if s], known)
 
 
 @lru_cache(maxsize=1024)

@@ -28,7 +28,7 @@ from fourways_api import ModelDeployment, Problem, ProgressStatus
 from .cluster import MODEL_DEPLOYMENT, STATUS_MANAGER, Cluster
 from .converge import ApplyOutcome, Owner, converge, find_live, has_labels, identity_of, is_going
 from .difference import difference
-from .errors import NEEDS_ACTION, ApiFault, DependencyNotReady
+from .errors import NEEDS_ACTION, ApiFault, DependencyNotReady, OperatorError
 from .events import events_of
 from .facts import Facts, Json, OperatorSettings, StoreAnswer
 from .kinds import DEPLOYMENT, INFERENCE_SERVICE, JOB, KINDS, POD
@@ -36,6 +36,7 @@ from .plan.parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, GATEWAY, MANAGED_BY, 
 from .plan.routes import observed_of
 from .planning import later_kinds, plan, plan_gateway, plan_runs, share_of
 from .pods import age
+from .purges import PURGES, is_purge, settle
 from .runs import is_under_way, without_pods
 from .specs import ParsedSpec, parsed_spec
 from .status import (
@@ -104,18 +105,25 @@ async def reconcile(
         return None
     deployment = await cluster.get(MODEL_DEPLOYMENT, key.namespace, key.name)
     if deployment is None or is_going(deployment):
-        # Its children are garbage collected by their owner reference.
+        # Its children are garbage collected by their owner reference. What has none starts now.
+        if deployment is None:
+            labels = {**PURGES, DEPLOYMENT_LABEL: key.name}
+            waiting = await cluster.list(JOB, key.namespace, labels)
+            _raise_first(await settle(cluster, settings, waiting, None))
         return None
-    children = await _children(cluster, deployment)
+    children, purges = await _children(cluster, deployment)
     intent = _intent_of(deployment, settings, children)
     outcome = ApplyOutcome()
     if intent.spec is not None and intent.fault is None:
-        outcome = await converge(cluster, intent.wanted, children, _owner_of(deployment))
+        outcome = await converge(
+            cluster, intent.wanted, (*children, *purges), _owner_of(deployment)
+        )
         for kind in later_kinds(intent.spec):
             if not await cluster.has(kind):
                 outcome.missing.add(kind.kind)
+        outcome.faults += await settle(cluster, settings, purges, intent.spec)
         if outcome.writes:
-            children = await _children(cluster, deployment)
+            children, _ = await _children(cluster, deployment)
     facts = await _observe(
         cluster,
         deployment,
@@ -128,8 +136,7 @@ async def reconcile(
     )
     status = _status_of(facts, intent)
     await _write_status(cluster, deployment, status)
-    if outcome.faults:
-        raise outcome.faults[0]
+    _raise_first(outcome.faults)
     return ReconcileResult(status, outcome.writes > 0, requeue_after(facts), bool(outcome.missing))
 
 
@@ -167,17 +174,26 @@ async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: Operato
             f"the gateway waits for names that belong to objects of others: {', '.join(taken)}"
         )
     outcome = await converge(cluster, wanted, tuple(there.values()), Owner())
-    if outcome.faults:
-        raise outcome.faults[0]
+    _raise_first(outcome.faults)
 
 
 # ---------------------------------------------------------------- observing
 
 
-async def _children(cluster: Cluster, deployment: Json) -> tuple[Json, ...]:
+async def _children(
+    cluster: Cluster, deployment: Json
+) -> tuple[tuple[Json, ...], tuple[Json, ...]]:
+    """Return its objects, and apart from them the Jobs that remove data."""
     namespace, labels = deployment["metadata"]["namespace"], _labels_of(deployment)
     lists = await asyncio.gather(*(cluster.list(kind, namespace, labels) for kind in KINDS))
-    return tuple(obj for objects in lists for obj in objects)
+    found = [obj for objects in lists for obj in objects]
+    children = tuple(obj for obj in found if not is_purge(obj))
+    return children, tuple(obj for obj in found if is_purge(obj))
+
+
+def _raise_first(faults: Sequence[OperatorError]) -> None:
+    if faults:
+        raise faults[0]
 
 
 async def _observe(

@@ -18,6 +18,7 @@ MODES = {
     "batch": "batch",
     "attend": "batch.wait_for_run",
     "rollback": "rollback",
+    "purge": "purge",
     "gateway": "gateway",
     "serve": "serving",
     "stream": "streaming",

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from fourways_api import ApiModel, GatewayConfig, RuntimeConfig
+from fourways_api import ApiModel, GatewayConfig, PurgeConfig, RuntimeConfig
 from fourways_api.base import SKIP_RULES
 from fourways_api.runtime_config import (
     CONFIG_VARIABLE,
@@ -46,6 +46,11 @@ def read_stream_config(environment: Mapping[str, str] = os.environ) -> StreamCon
 def read_edge_config(environment: Mapping[str, str] = os.environ) -> EdgeConfig:
     """Return a bundle build's configuration. Raises ConfigError."""
     return _read(EdgeConfig, environment)
+
+
+def read_purge_config(environment: Mapping[str, str] = os.environ) -> PurgeConfig:
+    """Return a purge's configuration. Raises ConfigError."""
+    return _read(PurgeConfig, environment)
 
 
 def read_run(environment: Mapping[str, str] = os.environ) -> str:

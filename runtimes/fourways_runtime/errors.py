@@ -25,6 +25,7 @@
         ├── FetchFailed
         ├── StoreUnavailable
         │   ├── StoreFull
+        │   ├── StoreReadOnly
         │   └── SinkUnavailable
         ├── BrokerUnavailable
         ├── FeaturesUnavailable
@@ -170,6 +171,10 @@ class StoreUnavailable(Unavailable):
 
 class StoreFull(StoreUnavailable):
     """The prediction store has no room left."""
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The prediction store does not allow this login, or this server, to write."""
 
 
 class SinkUnavailable(StoreUnavailable):

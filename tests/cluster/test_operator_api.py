@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from fourways_api import ModelDeployment, parse
-from fourways_operator.cluster import FIELD_MANAGER, GRANTS, Grant, KubernetesCluster
+from fourways_operator.cluster import (
+    FIELD_MANAGER,
+    GRANTS,
+    MODEL_DEPLOYMENT,
+    Grant,
+    KubernetesCluster,
+)
 from fourways_operator.difference import difference
 from fourways_operator.errors import (
     ApiUnreachable,
@@ -278,7 +284,7 @@ def test_the_grants_are_enough(api: Api, cluster: object, namespace: str) -> Non
     asyncio.run(_reconcile(real, namespace))
     assert "CronJob/churn-batch" not in api.ours(namespace)
     assert any(write.startswith("delete") for write in real.writes)
-    assert asyncio.run(real.deployments())
+    assert asyncio.run(real.everywhere(MODEL_DEPLOYMENT, {}))
 
 
 def test_a_lease_is_created_respected_and_taken_over(

@@ -149,8 +149,8 @@ class FakeCluster:
             version = str(self._clock)
             self.leases[name] = {**lease, "metadata": {**meta, "resourceVersion": version}}
 
-    async def deployments(self) -> tuple[Json, ...]:
-        return await self.list(MODEL_DEPLOYMENT, None, {})
+    async def everywhere(self, kind: Kind, labels: Mapping[str, str]) -> tuple[Json, ...]:
+        return await self.list(kind, None, labels)
 
     async def discover(self) -> frozenset[Kind]:
         kinds = (MODEL_DEPLOYMENT, *KINDS, *OBSERVED)

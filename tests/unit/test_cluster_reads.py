@@ -48,7 +48,7 @@ def path(namespace: str) -> str:
 def names(server: Server, *namespaces: str) -> list[str]:
     cluster = KubernetesCluster(server, namespaces)
     try:
-        found = asyncio.run(cluster.deployments())
+        found = asyncio.run(cluster.everywhere(MODEL_DEPLOYMENT, {}))
     finally:
         cluster.close()
     return [obj["metadata"]["name"] for obj in found]

@@ -96,7 +96,9 @@ def cron_jobs(objects: Sequence[Json]) -> list[LocalCronJob]:
 def jobs(objects: Sequence[Json], paths: Paths) -> list[LocalJob]:
     """Return the Jobs among planned objects, which build bundles."""
     return [
-        _job(o, o["metadata"]["name"], EdgeConfig, paths) for o in objects if o["kind"] == "Job"
+        _job(o, o["metadata"]["name"], EdgeConfig, paths)
+        for o in objects
+        if o["kind"] == "Job" and not o["spec"].get("suspend")
     ]
 
 

@@ -94,11 +94,23 @@ class ModeView:
     @property
     def known_routes(self) -> list[Route | None]:
         """The deployment's route in each ready pod of the gateway."""
-        return [
-            _route_in(config_of(pod), self.deployment.metadata.name)
-            for pod in self.gateway_pods
-            if is_ready(pod) and container_of(pod)
-        ]
+        name = self.deployment.metadata.name
+        return [_route_in(config, name) for config in self._gateway_configs]
+
+    @property
+    def is_known_to_gateway(self) -> bool:
+        """Whether every ready pod of the gateway answers for this deployment, not a former one.
+
+        A pod of a version that knew no uids answers for any deployment of the name.
+        """
+        meta = self.deployment.metadata
+        owners = [c.owners for c in self._gateway_configs if c and c.owners is not None]
+        return all(known.get(meta.name) == meta.data_uid for known in owners)
+
+    @property
+    def _gateway_configs(self) -> list[GatewayConfig | None]:
+        ready = [pod for pod in self.gateway_pods if is_ready(pod) and container_of(pod)]
+        return [config_of(pod) for pod in ready]
 
     @property
     def gateway_failure(self) -> PodFailure | None:
@@ -208,7 +220,7 @@ def gateway_unaware(view: ModeView) -> ConditionResult | None:
     A route that differs only in its version or a time limit leads to the same place.
     """
     wanted = view.route
-    if all(_leads_alike(known, wanted) for known in view.known_routes):
+    if view.is_known_to_gateway and all(_leads_alike(r, wanted) for r in view.known_routes):
         return None
     return _gateway_full(view) or _waits_for_gateway(
         view, "waiting for the gateway to load the route"
@@ -216,13 +228,13 @@ def gateway_unaware(view: ModeView) -> ConditionResult | None:
 
 
 def _gateway_full(view: ModeView) -> ConditionResult | None:
-    gateway, route = view.facts.gateway, view.route
+    gateway, meta = view.facts.gateway, view.deployment.metadata
     config = config_of(gateway) if gateway else None
-    if config is None or route is None or has_room(config, route):
+    if config is None or has_room(config, meta.name, meta.data_uid, view.route):
         return None
     message = (
         f"the gateway of namespace {config.namespace} has no room for more than its "
-        f"{len(config.routes)} deployments: put this one into another namespace"
+        f"{len(config.owners or config.routes)} deployments: put this one into another namespace"
     )
     return ConditionResult("False", Reason.GatewayFull, message)
 

@@ -102,7 +102,14 @@ def _environment(
     deployment: ModelDeployment, batch: Batch, settings: OperatorSettings, pinned_digest: str | None
 ) -> Json:
     return worker.variable(
-        worker.config(RuntimeConfig, deployment, settings, pinned_digest, batch=batch)
+        worker.config(
+            RuntimeConfig,
+            deployment,
+            settings,
+            pinned_digest,
+            uid=deployment.metadata.data_uid,
+            batch=batch,
+        )
     )
 
 

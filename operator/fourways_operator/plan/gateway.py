@@ -6,11 +6,13 @@ even without the operator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fourways_api import GatewayConfig, Mode, Resources, Route
+from pydantic import ValidationError
+
+from fourways_api import GatewayConfig, Metadata, Mode, Resources, Route
 from fourways_api.callers import CALLERS_DIR, TLS_DIR
 
 from ..facts import Json, OperatorSettings
@@ -43,12 +45,12 @@ def plan(
     owners: Sequence[Json],
     settings: OperatorSettings,
     shares: Sequence[GatewayShare],
-    before: Sequence[Route] = (),
+    known: Collection[str] = (),
 ) -> tuple[Json, ...]:
     """Return the gateway's objects.
 
     ``owners`` are the namespace's live ModelDeployments, ``shares`` their contributions in the
-    order of their names, and ``before`` the routes of the live gateway.
+    order of their names, and ``known`` the names of those that the live gateway serves.
     """
     labels = {parts.COMPONENT_LABEL: "gateway"}
     references = sorted(
@@ -58,13 +60,14 @@ def plan(
     meta = partial(parts.metadata, namespace, parts.GATEWAY, labels, references)
     config = GatewayConfig(
         namespace=namespace,
+        owners=_uids(owners),
         port=PORT,
         routes=tuple(share.route for share in shares),
         fetch=worker.fetch_policy(settings),
         callers=callers.policy(namespace, settings),
         tls_dir=TLS_DIR if settings.gateway_tls_secret else None,
     )
-    config = fitting(config, before)
+    config = fitting(config, known)
     kept = {route.deployment for route in config.routes}
     shares = [share for share in shares if share.route.deployment in kept]
     ports = {settings.store_port, *settings.egress_ports, *(p for s in shares for p in s.ports)}
@@ -79,6 +82,18 @@ def plan(
     if settings.gateway_replicas > 1:
         objects.append(parts.disruption_budget(meta(), labels))
     return tuple(objects)
+
+
+def _uids(owners: Sequence[Json]) -> dict[str, str]:
+    """Return the uid to which each deployment's data belongs, by name."""
+    uids = {}
+    for owner in sorted(owners, key=lambda o: str(o["metadata"]["name"])):
+        meta = owner["metadata"]
+        try:
+            uids[meta["name"]] = Metadata.model_validate(meta).data_uid
+        except ValidationError:  # Its own status says what is wrong. The data stays its own.
+            uids[meta["name"]] = str(meta.get("uid", ""))
+    return uids
 
 
 def address(namespace: str, name: str, mode: Mode = "batch") -> str:

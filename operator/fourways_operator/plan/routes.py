@@ -7,7 +7,7 @@ are part of the gateway's pod template, so they never change during a pod's life
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -28,39 +28,55 @@ class Observed:
 
     ``addresses``: the address of each real-time deployment's model server, once KServe has
     published it. ``built``: names of the Jobs that succeeded; None if they were not observed.
-    ``before``: the routes in the live gateway's configuration.
+    ``before``: the routes in the live gateway's configuration; ``before_owners``: the names of the
+    deployments that it answers for.
     """
 
     addresses: Mapping[str, str] = field(default_factory=dict)
     built: frozenset[str] | None = None
     before: tuple[Route, ...] = ()
+    before_owners: frozenset[str] = frozenset()
 
 
 NOTHING_YET = Observed()
 
 
-def fitting(config: GatewayConfig, before: Sequence[Route]) -> GatewayConfig:
-    """Return the configuration with as many of its routes as a pod's environment can hold.
+def fitting(config: GatewayConfig, known: Collection[str]) -> GatewayConfig:
+    """Return the configuration for as many deployments as a pod's environment can hold.
 
-    Existing routes come first, so that a new route never displaces an old one.
+    ``known`` are the names in the present one. They come first, so that a new deployment never
+    displaces an old one.
     """
     if _size(config) <= MAX_CONFIG_BYTES:
         return config
-    known = {route.deployment for route in before}
-    size = _size(config.model_copy(update={"routes": ()}))
-    kept = []
-    for route in sorted(config.routes, key=lambda r: (r.deployment not in known, r.deployment)):
-        size += _size(route) + len(",")
+    routes = {route.deployment: route for route in config.routes}
+    owners = config.owners or {}
+    size = _size(config.model_copy(update={"routes": (), "owners": {}}))
+    kept = set()
+    for name in sorted(routes.keys() | owners, key=lambda n: (n not in known, n)):
+        route = routes.get(name)
+        size += _entry_size(name, owners.get(name), route)
         if size > MAX_CONFIG_BYTES:
             break
-        kept.append(route)
-    return config.model_copy(update={"routes": tuple(sorted(kept, key=lambda r: r.deployment))})
+        kept.add(name)
+    fit = {
+        "routes": tuple(route for name, route in sorted(routes.items()) if name in kept),
+        "owners": {name: uid for name, uid in owners.items() if name in kept},
+    }
+    return config.model_copy(update=fit)
 
 
-def has_room(config: GatewayConfig, route: Route) -> bool:
-    """Tell whether a gateway with this configuration has room for another route."""
-    others = tuple(r for r in config.routes if r.deployment != route.deployment)
-    return _size(config.model_copy(update={"routes": (*others, route)})) <= MAX_CONFIG_BYTES
+def has_room(config: GatewayConfig, name: str, uid: str, route: Route | None) -> bool:
+    """Tell whether a gateway with this configuration has room for another deployment."""
+    others = tuple(r for r in config.routes if r.deployment != name)
+    owners = {n: u for n, u in (config.owners or {}).items() if n != name}
+    alone = config.model_copy(update={"routes": others, "owners": owners})
+    return _size(alone) + _entry_size(name, uid, route) <= MAX_CONFIG_BYTES
+
+
+def _entry_size(name: str, uid: str | None, route: Route | None) -> int:
+    size = _size(route) + len(",") if route else 0
+    return size + (len(f'"{name}":"{uid}",') if uid is not None else 0)
 
 
 def _size(document: GatewayConfig | Route) -> int:
@@ -93,7 +109,9 @@ def observed_of(services: Iterable[Json], jobs: Iterable[Json], gateway: Json | 
             addresses[name] = url
     built = frozenset(job["metadata"]["name"] for job in jobs if has_succeeded(job))
     config = config_of(gateway) if gateway else None
-    return Observed(addresses, built, config.routes if config else ())
+    if config is None:
+        return Observed(addresses, built)
+    return Observed(addresses, built, config.routes, frozenset(config.owners or ()))
 
 
 def has_succeeded(job: Json) -> bool:

@@ -116,7 +116,13 @@ def _pod(
     # The number of consumers is left out: scaling must not restart the running ones.
     one = streaming.model_copy(update={"min_replicas": 1, "max_replicas": 1})
     config = worker.config(
-        StreamConfig, deployment, settings, pinned_digest, streaming=one, port=worker.PORT
+        StreamConfig,
+        deployment,
+        settings,
+        pinned_digest,
+        uid=deployment.metadata.data_uid,
+        streaming=one,
+        port=worker.PORT,
     )
     container = worker.container(
         deployment,

@@ -24,9 +24,9 @@ def main() -> int:
 
 
 def _work(config: RuntimeConfig) -> RunReport:
-    from fourways_runtime.io.store import open_run_store, read_uri
+    from fourways_runtime.io.store import open_run_store, owners_of, read_uri
 
-    store = open_run_store(read_uri(config.paths.store_uri_file))
+    store = open_run_store(read_uri(config.paths.store_uri_file), owners_of(config))
     try:
         return roll_back(store, config, read_run())
     finally:

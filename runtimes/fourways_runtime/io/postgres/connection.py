@@ -11,11 +11,17 @@ from urllib.parse import quote, unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from fourways_runtime.errors import ConfigError, StoreFull, StoreUnavailable
+from fourways_runtime.errors import ConfigError, StoreFull, StoreReadOnly, StoreUnavailable
 
 _LOGIN_REFUSED = re.compile(
     r"authentication failed|no pg_hba\.conf entry|no password supplied|role .* does not exist"
     r"|is not permitted to log in"
+)
+
+_KINDS: tuple[tuple[type[psycopg.Error], type[StoreUnavailable]], ...] = (
+    (psycopg.errors.DiskFull, StoreFull),
+    (psycopg.errors.InsufficientPrivilege, StoreReadOnly),
+    (psycopg.errors.ReadOnlySqlTransaction, StoreReadOnly),
 )
 
 
@@ -74,8 +80,9 @@ def translated(uri: str) -> Iterator[None]:
             raise
         if is_login_refused(error):
             raise _login_refused(error, uri) from None
-        full = isinstance(error, psycopg.errors.DiskFull)
-        kind = StoreFull if full else StoreUnavailable
+        kind = next(
+            (ours for theirs, ours in _KINDS if isinstance(error, theirs)), StoreUnavailable
+        )
         raise kind(f"the prediction store: {explain(error, uri)}") from None
 
 

@@ -1,6 +1,8 @@
 """The tables of the prediction store, written once for both databases.
 
 * ``schema_version``: one row, for migrations;
+* ``owners``: which uid of a deployment has which key; the column ``deployment`` of all other tables
+  holds that key (:mod:`.owners`);
 * ``runs``: one row per run, with its contract and the name of its own table;
 * ``published``: the run that readers see, one row per deployment. Publishing moves it forward, and
   a rollback moves it back;
@@ -71,6 +73,11 @@ def create_tables(dialect: Dialect) -> str:
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS @schema_version (only_row {flag}, version integer NOT NULL);
+CREATE TABLE IF NOT EXISTS @owners (
+    namespace text NOT NULL, deployment text NOT NULL, uid text NOT NULL, key text,
+    claimed_at {time} NOT NULL DEFAULT {now}, purged_at {time},
+    PRIMARY KEY (namespace, deployment, uid));
+CREATE UNIQUE INDEX IF NOT EXISTS owners_key ON @owners (namespace, key);
 CREATE TABLE IF NOT EXISTS @runs (
     id {serial},
     namespace text NOT NULL, deployment text NOT NULL, name text NOT NULL,

@@ -24,16 +24,21 @@ from ..postgres.connection import conninfo, explain, is_unavailable
 from ..postgres.pool import NoConnectionError, ReadOnlyPool, configure_read_only
 from . import layout
 from .base import Lookup, PublishedRun
-from .streams.postgres_live import STREAM, LiveTarget, refused, whole
+from .owners import NO_OWNERS, Owners, claimed
+from .streams.postgres_live import POSTGRES_KEY, STREAM, LiveTarget, refused, whole
 from .streams.stream import EventPosition, LiveLookup
 
 MAX_CONNECTIONS = 8
 MAX_WAITING = 10_000
 
 _TRIES = 3
-_POINTER = f"""SELECT r.id, r.namespace, r.deployment, r.table_name, {layout.RUN_COLUMNS}
+_POINTER = f"""SELECT r.id, r.deployment, r.table_name, {layout.RUN_COLUMNS}
     FROM fourways.published p JOIN fourways.runs r ON r.id = p.run_id
     WHERE p.namespace = %s"""  # noqa: S608
+_OWNERS = "SELECT key, deployment, uid FROM fourways.owners WHERE namespace = %s"
+_LOOKUP = f"""SELECT p.run_id, {{}} FROM fourways.published p
+    LEFT JOIN {{}} t ON t.{{}} = ANY(%s::{{}})
+    WHERE p.namespace = %s AND p.deployment = {POSTGRES_KEY}"""  # noqa: S608
 _GONE = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 T = TypeVar("T")
 
@@ -53,8 +58,10 @@ class _Target:
 class PostgresReader:
     """The store as the gateway sees it; see :class:`.reader.StoreReader`."""
 
-    def __init__(self, uri: Callable[[], str], timeout: float) -> None:
+    def __init__(self, uri: Callable[[], str], timeout: float, owners: Owners = NO_OWNERS) -> None:
         self._uri = uri
+        self._owners = owners
+        self._claimed = not owners.uids
         self._timeout = timeout
         self._pool = ReadOnlyPool(
             lambda: conninfo(uri(), timeout),
@@ -74,7 +81,13 @@ class PostgresReader:
     async def deployments(self, namespace: str) -> list[tuple[str, PublishedRun]]:
         """Return the deployments with a published run."""
         rows = await self._within(self._query(_POINTER + " ORDER BY r.deployment", (namespace,)))
-        return [(row[2], layout.published_run(row[4:])) for row in rows or []]
+        if namespace != self._owners.namespace:
+            return [(row[1], layout.published_run(row[3:])) for row in rows or []]
+        owners = await self._within(self._query(_OWNERS, (namespace,)))
+        names = self._owners.names(owners or [])
+        return sorted(
+            (names[row[1]], layout.published_run(row[3:])) for row in rows or [] if row[1] in names
+        )
 
     async def live(
         self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
@@ -85,9 +98,16 @@ class PostgresReader:
     async def ready(self) -> bool:
         """Tell whether the store answers."""
         try:
+            if not self._claimed:
+                self._claimed = await self._within(asyncio.to_thread(self._claim))
             return await self._within(self._query("SELECT 1", ())) is not None
         except StoreUnavailable:
             return False
+
+    def _claim(self) -> bool:
+        from .postgres_database import PostgresDatabase
+
+        return claimed(lambda: PostgresDatabase(self._uri()), self._owners)
 
     async def close(self) -> None:
         """Close the pool."""
@@ -102,7 +122,8 @@ class PostgresReader:
             if target is None:
                 return None
             meant = asked(target.run.contract.entity_key.type, keys)
-            rows = await self._query(target.statement, (list(meant), *whose))
+            values = (list(meant), whose[0], *self._owners.values(*whose))
+            rows = await self._query(target.statement, values)
             # No rows: nothing is published any more. A different id or a missing table: the pointer
             # has moved.
             if rows and rows[0][0] == target.id:
@@ -116,21 +137,23 @@ class PostgresReader:
         raise StoreUnavailable("the prediction store: the published run changed while it was read")
 
     async def _find(self, whose: tuple[str, str]) -> _Target | None:
-        rows = await self._query(_POINTER + " AND p.deployment = %s", whose)
+        values = (whose[0], *self._owners.values(*whose))
+        rows = await self._query(f"{_POINTER} AND p.deployment = {POSTGRES_KEY}", values)
         if not rows:
             return None
-        target = _target(rows[0][0], rows[0][3], layout.published_run(rows[0][4:]))
+        target = _target(rows[0][0], rows[0][2], layout.published_run(rows[0][3:]))
         self._targets[whose] = target
         return target
 
     async def _live(
         self, whose: tuple[str, str], keys: list[Key], places: Sequence[EventPosition]
     ) -> LiveLookup | None:
+        key = (whose[0], *self._owners.values(*whose))
         for _ in range(_TRIES):
             target = self._streams.get(whose) or await self._find_stream(whose)
             if target is None:
                 return None
-            rows = await self._query(*target.asking(keys, places, whose))
+            rows = await self._query(*target.asking(keys, places, key))
             # As with runs: a different revision or a missing table means that the contract has
             # changed.
             if rows and rows[0][0] == target.revision:
@@ -140,7 +163,7 @@ class PostgresReader:
         raise StoreUnavailable("the prediction store: the stream's table changed while it was read")
 
     async def _find_stream(self, whose: tuple[str, str]) -> LiveTarget | None:
-        rows = await self._query(STREAM, whose)
+        rows = await self._query(STREAM, (whose[0], *self._owners.values(*whose)))
         if not rows:
             return None
         target = self._streams[whose] = LiveTarget.of(*rows[0])
@@ -192,10 +215,7 @@ class PostgresReader:
 def _target(run_id: int, table: str, run: PublishedRun) -> _Target:
     key, *outputs = layout.columns(run.contract)
     listed = [sql.SQL("t.{}").format(sql.Identifier(c.identifier)) for c in (key, *outputs)]
-    statement = sql.SQL(
-        "SELECT p.run_id, {} FROM fourways.published p "
-        "LEFT JOIN {} t ON t.{} = ANY(%s::{}) WHERE p.namespace = %s AND p.deployment = %s"
-    ).format(
+    statement = sql.SQL(_LOOKUP).format(
         sql.SQL(", ").join(listed),
         sql.Identifier("fourways", table),
         sql.Identifier(key.identifier),

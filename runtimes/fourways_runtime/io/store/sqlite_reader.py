@@ -25,18 +25,20 @@ from fourways_runtime.scoring.keys import asked
 
 from . import layout
 from .base import Lookup, PublishedRun
+from .owners import KEY, NO_OWNERS, Owners, claimed
 from .sqlite import quoted, translated, value
 from .streams import live
 from .streams.stream import DeadLetterReason, EventPosition, LiveAnswer, LiveLookup
 
 THREADS = 4
-_STREAM = "SELECT table_name, contract FROM streams WHERE namespace = ? AND deployment = ?"
-LETTERS = """SELECT d.partition, d.position, d.headers, d.reason, d.attempts
+_KEY = KEY.replace("@", "")
+_STREAM = f"SELECT table_name, contract FROM streams WHERE namespace = ? AND deployment = {_KEY}"  # noqa: S608
+LETTERS = f"""SELECT d.partition, d.position, d.headers, d.reason, d.attempts
     FROM streams s CROSS JOIN json_each(?) e CROSS JOIN dead_letters d
-    WHERE s.namespace = ? AND s.deployment = ?
+    WHERE s.namespace = ? AND s.deployment = {_KEY}
     AND d.namespace = s.namespace AND d.deployment = s.deployment AND d.source = s.source
     AND d.partition = json_extract(e.value, '$[0]')
-    AND d.position = json_extract(e.value, '$[1]')"""
+    AND d.position = json_extract(e.value, '$[1]')"""  # noqa: S608
 _POINTER = f"""SELECT r.id, r.deployment, r.table_name, {layout.RUN_COLUMNS}
     FROM published p JOIN runs r ON r.id = p.run_id WHERE p.namespace = ?"""  # noqa: S608
 T = TypeVar("T")
@@ -45,8 +47,10 @@ T = TypeVar("T")
 class SqliteReader:
     """The store as the gateway sees it; see :class:`.reader.StoreReader`."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, path: Path, timeout: float, owners: Owners = NO_OWNERS) -> None:
         self._path = path
+        self._owners = owners
+        self._claimed = not owners.uids
         self._timeout = timeout
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
         self._local = threading.local()
@@ -61,8 +65,17 @@ class SqliteReader:
         """Return the deployments with a published run."""
 
         def ask(connection: sqlite3.Connection) -> list[tuple[str, PublishedRun]]:
-            rows = connection.execute(_POINTER + " ORDER BY r.deployment", (namespace,))
-            return [(row[1], layout.published_run(row[3:])) for row in rows.fetchall()]
+            rows = connection.execute(_POINTER + " ORDER BY r.deployment", (namespace,)).fetchall()
+            if namespace != self._owners.namespace:
+                return [(row[1], layout.published_run(row[3:])) for row in rows]
+            names = self._owners.names(
+                connection.execute(
+                    "SELECT key, deployment, uid FROM owners WHERE namespace = ?", (namespace,)
+                )
+            )
+            return sorted(
+                (names[row[1]], layout.published_run(row[3:])) for row in rows if row[1] in names
+            )
 
         return await self._within(ask, [])
 
@@ -70,15 +83,24 @@ class SqliteReader:
         self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
     ) -> LiveLookup | None:
         """Look up keys in a stream's predictions; None if no worker of it has ever started."""
-        whose = (namespace, deployment)
+        whose = (namespace, *self._owners.values(namespace, deployment))
         return await self._within(lambda c: self._live(c, whose, keys, places), None)
 
     async def ready(self) -> bool:
         """Tell whether the store answers."""
         try:
+            if not self._claimed:
+                self._claimed = await asyncio.to_thread(self._claim)
             return await self._within(lambda c: bool(c.execute("SELECT 1").fetchone()), True)
         except StoreUnavailable:
             return False
+
+    def _claim(self) -> bool:
+        if not self._path.exists():
+            return False  # The first worker creates the store, and claims its own uid.
+        from .sqlite_database import SqliteDatabase
+
+        return claimed(lambda: SqliteDatabase(self._path), self._owners)
 
     async def close(self) -> None:
         """Stop the threads and close their connections."""
@@ -90,7 +112,8 @@ class SqliteReader:
         connection.execute("BEGIN")
         try:
             pointer = connection.execute(
-                _POINTER + " AND p.deployment = ?", (namespace, deployment)
+                f"{_POINTER} AND p.deployment = {_KEY}",
+                (namespace, *self._owners.values(namespace, deployment)),
             ).fetchone()
             if pointer is None:
                 return None
@@ -104,7 +127,7 @@ class SqliteReader:
     def _live(
         self,
         connection: sqlite3.Connection,
-        whose: tuple[str, str],
+        whose: tuple[str | None, ...],
         keys: list[Key],
         places: Sequence[EventPosition],
     ) -> LiveLookup | None:
@@ -201,7 +224,7 @@ def _answers(
 
 
 def _refused(
-    connection: sqlite3.Connection, whose: tuple[str, str], places: Sequence[EventPosition]
+    connection: sqlite3.Connection, whose: tuple[str | None, ...], places: Sequence[EventPosition]
 ) -> dict[EventPosition, DeadLetterReason]:
     rows = connection.execute(
         LETTERS, (orjson.dumps([list(place) for place in places]).decode(), *whose)

@@ -59,9 +59,9 @@ _OBJECT_STORE_BYTES = 80 * 2**20
 
 
 def _open_ledger(context: RunContext, until: ExitStack) -> RunLedger:
-    from fourways_runtime.io.store import open_run_store, read_uri
+    from fourways_runtime.io.store import open_run_store, owners_of, read_uri
 
-    store = open_run_store(read_uri(context.config.paths.store_uri_file))
+    store = open_run_store(read_uri(context.config.paths.store_uri_file), owners_of(context.config))
     until.callback(store.close)
     return until.enter_context(store.ledger(context.new_run(), context.settings(), worker()))
 

@@ -82,9 +82,11 @@ class BatchRun:
 
     def _attempt(self) -> PublishedRun:
         context = self.context
-        from fourways_runtime.io.store import open_run_store, read_uri
+        from fourways_runtime.io.store import open_run_store, owners_of, read_uri
 
-        store = open_run_store(read_uri(context.config.paths.store_uri_file))
+        store = open_run_store(
+            read_uri(context.config.paths.store_uri_file), owners_of(context.config)
+        )
         try:
             while True:
                 done = store.finished(context.config.namespace, context.config.name, context.name)

@@ -38,10 +38,12 @@ def main() -> int:
 
 
 def _work(config: RuntimeConfig) -> RunReport:
-    from fourways_runtime.io.store import open_run_store, read_uri
+    from fourways_runtime.io.store import open_run_store, owners_of, read_uri
 
     return wait_for_run(
-        lambda: open_run_store(read_uri(config.paths.store_uri_file)), config, read_run()
+        lambda: open_run_store(read_uri(config.paths.store_uri_file), owners_of(config)),
+        config,
+        read_run(),
     )
 
 

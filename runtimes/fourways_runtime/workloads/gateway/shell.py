@@ -39,7 +39,7 @@ logger = logging.getLogger("fourways.gateway")
 
 def main() -> int:
     """Serve until a signal; exit with a code from ``fourways_runtime.errors``."""
-    run_server(read_gateway_config, lambda config: serve(config, _open_reader()), logger)
+    run_server(read_gateway_config, lambda config: serve(config, _open_reader(config)), logger)
 
 
 async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
@@ -111,14 +111,17 @@ def _publisher_of(config: GatewayConfig) -> OpenPublisher:
 def _history_of(config: GatewayConfig) -> OpenRunStore:
     def opened() -> RunStore:
         # Drivers are loaded only where needed. Secrets are rotated, so the address is re-read.
-        from fourways_runtime.io.store import open_run_store, read_uri
+        from fourways_runtime.io.store import open_run_store, owners_of_all, read_uri
 
-        return open_run_store(read_uri(config.paths.store_uri_file), read_only=True)
+        return open_run_store(
+            read_uri(config.paths.store_uri_file), owners_of_all(config), read_only=True
+        )
 
     return opened
 
 
-def _open_reader() -> OpenReader:
-    from fourways_runtime.io.store import open_reader  # drivers are loaded only where needed
+def _open_reader(config: GatewayConfig) -> OpenReader:
+    # Drivers are loaded only where needed.
+    from fourways_runtime.io.store import open_reader, owners_of_all
 
-    return open_reader
+    return lambda address, timeout: open_reader(address, timeout, owners_of_all(config))

@@ -165,7 +165,12 @@ class Shell:
     async def _connect(self, prepared: Prepared) -> tuple[EventSource, StreamWriter]:
         """Connect to the broker and then the store; the worker needs both."""
         from fourways_runtime.io.brokers.registry import new_source
-        from fourways_runtime.io.store import StreamDeclaration, open_stream_writer, read_uri
+        from fourways_runtime.io.store import (
+            StreamDeclaration,
+            open_stream_writer,
+            owners_of,
+            read_uri,
+        )
 
         config = self._config
         read_uri(config.paths.store_uri_file)  # If missing, fail before waiting for the broker.
@@ -186,7 +191,8 @@ class Shell:
             return read_uri(config.paths.store_uri_file)
 
         writer = await await_available(
-            lambda: in_thread(lambda: open_stream_writer(uri, stream), "store"), START_SECONDS
+            lambda: in_thread(lambda: open_stream_writer(uri, stream, owners_of(config)), "store"),
+            START_SECONDS,
         )
         return source, writer
 

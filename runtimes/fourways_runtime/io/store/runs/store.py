@@ -7,6 +7,7 @@ what is read here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from fourways_runtime.scoring.columns import Reject
 from .. import layout
 from ..base import PublishedRun, Run
 from ..database import Database, TableMissing, quoted, table
+from ..owners import NO_OWNERS, Owners, claim, key_of
 from .ledger import RunLedger, RunSettings
 from .publish import move
 from .record import RunDifference, RunProgress, RunRecord, Shift, WorkerProgress
@@ -57,32 +59,42 @@ class RunStore:
     Every call may raise StoreUnavailable, and ConfigError for a run that does not exist.
     """
 
-    def __init__(self, database: Database, *, read_only: bool = False) -> None:
-        """``read_only``: nothing is created or changed; a store without tables has no runs."""
+    def __init__(
+        self, database: Database, owners: Owners = NO_OWNERS, *, read_only: bool = False
+    ) -> None:
+        """``read_only``: nothing is created or changed; a store without tables has no runs.
+
+        ``owners``: only the runs of these uids are seen and written.
+        """
         self.database = database
+        self._owners = owners
         self._read_only = read_only
 
     def ledger(self, run: Run, settings: RunSettings, worker: str) -> RunLedger:
         """Open a worker's part in a run, on its own connections."""
-        return RunLedger(self.database.second(), run, settings, worker)
+        _, key = self._whose(run.namespace, run.deployment)
+        return RunLedger(self.database.second(), replace(run, deployment=key), settings, worker)
 
     def finished(self, namespace: str, deployment: str, run: str) -> PublishedRun | None:
         """Return the run if it was published, whether or not readers still see it."""
-        return self._one(_FIND, (namespace, deployment, run))
+        return self._one(_FIND, (*self._whose(namespace, deployment), run))
 
     def published(self, namespace: str, deployment: str) -> PublishedRun | None:
         """Return the run that readers see now."""
-        return self._one(_PUBLISHED, (namespace, deployment))
+        return self._one(_PUBLISHED, self._whose(namespace, deployment))
 
     def under_way(self, namespace: str) -> list[tuple[str, str]]:
         """Return the unfinished runs of a namespace, as deployment and name."""
-        found = self._rows(_UNDER_WAY, (namespace,))
-        return [(deployment, name) for deployment, name in found]
+        found = [(str(key), str(run)) for key, run in self._rows(_UNDER_WAY, (namespace,))]
+        if namespace != self._owners.namespace or not found:
+            return found
+        names = {self._whose(namespace, name)[1]: name for name in self._owners.uids}
+        return [(names[key], run) for key, run in found if key in names]
 
     def runs(self, namespace: str, deployment: str) -> list[RunRecord]:
         """List a deployment's runs, latest first."""
         found = []
-        for row in self._rows(_RUNS, (namespace, deployment)):
+        for row in self._rows(_RUNS, self._whose(namespace, deployment)):
             name, state, ledger, version, digest, started, published, rows, rejects, current = row[
                 :10
             ]
@@ -190,9 +202,10 @@ class RunStore:
             ConfigError: there is no such run, or it was never published.
 
         """
-        with self.database.transaction(f"{namespace}\0{deployment}"):
+        whose = self._whose(namespace, deployment)
+        with self.database.transaction("\0".join(whose)):
             if run is None:
-                found = self._rows(_BEFORE, (namespace, deployment))
+                found = self._rows(_BEFORE, whose)
                 if not found:
                     raise ConfigError(f"the store has no earlier run of {deployment}")
                 run_id, run = found[0]
@@ -200,14 +213,26 @@ class RunStore:
                 run_id, view, _, state = self._run(namespace, deployment, run)
                 if state != "published" or not view:
                     raise ConfigError(f"run {run} of {deployment} was never published in the store")
-            move(self.database, namespace, deployment, run_id)
+            move(self.database, *whose, run_id)
             return str(run)
 
     def _run(self, namespace: str, deployment: str, name: str) -> tuple[Any, ...]:
-        found = self._rows(_RUN, (namespace, deployment, name))
+        found = self._rows(_RUN, (*self._whose(namespace, deployment), name))
         if not found:
             raise ConfigError(f"the store has no run {name} of {deployment}")
         return found[0]
+
+    def _whose(self, namespace: str, deployment: str) -> tuple[str, str]:
+        """Return namespace and key of a deployment's rows; a key without rows if it has none."""
+        uid = self._owners.uid(namespace, deployment)
+        if not uid:
+            return namespace, "" if uid is None else deployment
+        if not self._read_only:
+            return namespace, claim(self.database, namespace, deployment, uid)
+        try:
+            return namespace, key_of(self.database, namespace, deployment, uid) or ""
+        except TableMissing:
+            return namespace, ""
 
     def _one(self, query: str, values: tuple[str, ...]) -> PublishedRun | None:
         found = self._rows(query, values)

@@ -21,15 +21,18 @@ from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.keys import asked
 
 from .. import layout
+from ..owners import KEY
 from . import live
 from .stream import DeadLetterReason, EventPosition, LiveAnswer
 
-STREAM = """SELECT revision, table_name, contract FROM fourways.streams
-    WHERE namespace = %s AND deployment = %s"""
+POSTGRES_KEY = KEY.replace("@", "fourways.").replace("?", "%s")
+STREAM = f"""SELECT revision, table_name, contract FROM fourways.streams
+    WHERE namespace = %s AND deployment = {POSTGRES_KEY}"""  # noqa: S608
 _SELECT = """SELECT s.revision, t.{computed_at}, m.version, m.digest, {columns}{more}
     FROM fourways.streams s
     LEFT JOIN ({table} t JOIN fourways.models m ON m.id = t.{model}) ON t.{key} = ANY(%s::{kind}[])
-    WHERE s.namespace = %s AND s.deployment = %s"""
+    WHERE s.namespace = %s AND s.deployment = """
+_SELECT += POSTGRES_KEY
 _NO_LETTER = ", NULL::integer, NULL::bigint, NULL::text, NULL::text, NULL::integer"
 _LETTERS = """ UNION ALL SELECT s.revision, NULL, NULL, NULL, {columns},
         d.partition, d.position, d.headers, d.reason, d.attempts
@@ -37,7 +40,8 @@ _LETTERS = """ UNION ALL SELECT s.revision, NULL, NULL, NULL, {columns},
     CROSS JOIN unnest(%s::integer[], %s::bigint[]) AS e (partition, position)
     JOIN fourways.dead_letters d ON d.namespace = s.namespace AND d.deployment = s.deployment
         AND d.source = s.source AND d.partition = e.partition AND d.position = e.position
-    WHERE s.namespace = %s AND s.deployment = %s"""
+    WHERE s.namespace = %s AND s.deployment = """
+_LETTERS += POSTGRES_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class LiveTarget:
         return cls(revision, loaded, columns, select(""), with_letters)
 
     def asking(
-        self, keys: Iterable[Key], places: Sequence[EventPosition], whose: tuple[str, str]
+        self, keys: Iterable[Key], places: Sequence[EventPosition], whose: tuple[str | None, ...]
     ) -> tuple[sql.Composed, tuple[Any, ...]]:
         """Return the statement that looks up these keys and events, and its parameters."""
         values = (list(self.meant(keys)), *whose)
