@@ -7,9 +7,13 @@ cluster decides who may create them: anyone with the right to create Jobs in the
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
+from fourways_api import PurgeConfig
 from fourways_api.runtime_config import RUN_VARIABLE
+from fourways_operator.facts import OperatorSettings
+from fourways_operator.plan import purge
 from fourways_operator.plan.parts import QUEUE_LABEL, ROLLBACK_LABEL
 
 Json = dict[str, Any]
@@ -38,6 +42,31 @@ def rollback_job(cron: Json, run: str) -> Json:
     job["spec"] |= {"completions": 1, "parallelism": 1}
     _container(job)["args"] = ["rollback"]
     _name_run(job, run)
+    return job
+
+
+class NoImage(ValueError):
+    """A Job's image is not known; the text says how to give it."""
+
+
+def purge_job(
+    config: PurgeConfig, gateway: Json | None, image: str | None, secret: str | None
+) -> Json:
+    """Return the Job that lists or removes what the store holds of a name.
+
+    Image and store Secret are those of ``gateway``, the pod template of the namespace's gateway,
+    unless given. Raises NoImage.
+    """
+    pod = gateway["spec"] if gateway else {"containers": [{}], "volumes": []}
+    image = image or pod["containers"][0].get("image")
+    if not image:
+        raise NoImage("the namespace has no gateway to take the image from: give --image")
+    secrets = [v["secret"]["secretName"] for v in pod["volumes"] if v["name"] == "store"]
+    settings = OperatorSettings(runtime_image=image)
+    settings = replace(settings, store_secret=secret or next(iter(secrets), settings.store_secret))
+    job = purge.job(config, image, settings)
+    del job["metadata"]["name"]
+    job["metadata"]["generateName"] = f"{config.name}-purge-"
     return job
 
 

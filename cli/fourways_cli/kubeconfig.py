@@ -42,8 +42,13 @@ class ClusterLogin:
 
     @property
     def core(self) -> Any:
-        """The API of Secrets and ServiceAccounts."""
+        """The API of pods, Secrets and ServiceAccounts."""
         return client.CoreV1Api(self.api)
+
+    @property
+    def apps(self) -> Any:
+        """The API of Deployments."""
+        return client.AppsV1Api(self.api)
 
     @property
     def request(self) -> Any:

@@ -10,6 +10,7 @@ import typer
 from .api_keys import key
 from .explain import explain
 from .plan import plan
+from .purge import purge
 from .queries import predict, status
 from .runs import diff, rejects, rollback, run, runs
 from .secrets import secret
@@ -37,6 +38,7 @@ COMMANDS = (
     diff,
     rollback,
     rejects,
+    purge,
     predict,
     status,
 )

@@ -185,6 +185,21 @@ def rejects_table(rejects: list[Json]) -> Table:
     )
 
 
+def stored_table(stored: list[Json]) -> Table:
+    """Return a table of what the store holds, by uid."""
+    return table(
+        (Heading("Uid", copied=True), "Since", "Runs", "Predictions", "Of streams", "Dead letters"),
+        [
+            (
+                data["uid"] or "none",
+                _moment(data.get("since", "")),
+                *(f"{data.get(key, 0):,}" for key in ("runs", "rows", "live", "deadLetters")),
+            )
+            for data in stored
+        ],
+    )
+
+
 def _mean(value: float | None) -> str:
     return "" if value is None else _value(value)
 

@@ -11,17 +11,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
 
-from fourways_api import API_VERSION, PLURAL
+from fourways_api import API_VERSION, PLURAL, Metadata, PurgeConfig
 from fourways_api.callers import GatewayAccess
 from fourways_operator.plan.batch import name_of
 from fourways_operator.plan.parts import GATEWAY
+from fourways_operator.pods import report_of
 
 from . import jobs
 from .embedded.control import ask, is_running
@@ -79,6 +80,27 @@ class ClusterChoice:
         return self.cluster or self.kubeconfig is not None or self.context is not None
 
 
+@dataclass(frozen=True, slots=True)
+class PurgeRequest:
+    """What to remove; without ``uids``, only what there is is listed."""
+
+    namespace: str
+    name: str
+    uids: tuple[str, ...] = ()
+    image: str | None = None
+    """None: the image of the namespace's gateway."""
+
+    store_secret: str | None = None
+    """None: the Secret of the namespace's gateway."""
+
+    wait: float = 120.0
+    """Maximum seconds that the Job may take."""
+
+    def removing(self, uids: tuple[str, ...]) -> PurgeRequest:
+        """Return the request that removes these uids' data."""
+        return replace(self, uids=uids)
+
+
 class Target(Protocol):
     """Where ModelDeployments live."""
 
@@ -98,6 +120,14 @@ class Target(Protocol):
 
     def rollback(self, namespace: str, name: str, run: str) -> str:
         """Start a rollback to an earlier run; return the Job's name."""
+        ...
+
+    def data_uid(self, namespace: str, name: str) -> str | None:
+        """Return the uid to which a deployment's data belongs; None if there is no deployment."""
+        ...
+
+    def purge(self, request: PurgeRequest) -> list[Json]:
+        """Remove data of a name from the store, or list it; return it by uid."""
         ...
 
     def gateway(
@@ -161,6 +191,20 @@ class EmbeddedTarget:
     def rollback(self, namespace: str, name: str, run: str) -> str:
         """Start a rollback."""
         return self._start({"do": "rollback", "namespace": namespace, "name": name, "run": run})
+
+    def data_uid(self, namespace: str, name: str) -> str | None:
+        """Return the uid of a deployment that the host serves."""
+        uids: dict[str, str] = self._status()["uids"]
+        return uids.get(f"{namespace}/{name}")
+
+    def purge(self, request: PurgeRequest) -> list[Json]:
+        """Let the host run a purge."""
+        names = {"namespace": request.namespace, "name": request.name, "uids": list(request.uids)}
+        answer = ask(self._state, {"do": "purge", **names})
+        if "error" in answer:
+            raise TargetError(answer["error"])
+        stored: list[Json] = answer["stored"]
+        return stored
 
     def _start(self, request: Json) -> str:
         answer = ask(self._state, request)
@@ -239,6 +283,58 @@ class ClusterTarget:
     def rollback(self, namespace: str, name: str, run: str) -> str:
         """Create a Job that rolls back to an earlier run."""
         return self._create(jobs.rollback_job(self._cron(namespace, name), run))
+
+    def data_uid(self, namespace: str, name: str) -> str | None:
+        """Return the uid to which the data of a ModelDeployment belongs."""
+        for document in self.deployments(namespace):
+            if document["metadata"]["name"] == name:
+                return Metadata.model_validate(document["metadata"]).data_uid
+        return None
+
+    def purge(self, request: PurgeRequest) -> list[Json]:
+        """Create the Job, wait for its end, and return what it reports."""
+        namespace = request.namespace
+        config = PurgeConfig(namespace=namespace, name=request.name, uids=request.uids)
+        template = self._gateway_pod(namespace)
+        try:
+            job = jobs.purge_job(config, template, request.image, request.store_secret)
+        except jobs.NoImage as error:
+            raise TargetError(str(error)) from None
+        name = self._create(job)
+        deadline = time.monotonic() + request.wait
+        while time.monotonic() < deadline:
+            read = self._call(self._login.batch.read_namespaced_job, name, namespace)
+            conditions = self._login.plain(read).get("status", {}).get("conditions") or []
+            if any(
+                c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions
+            ):
+                return self._stored(namespace, name)
+            time.sleep(RETRY_SECONDS)
+        raise TargetError(f"Job {name} did not end within {request.wait:g} s; it continues")
+
+    def _stored(self, namespace: str, job: str) -> list[Json]:
+        pods = self._call(
+            self._login.core.list_namespaced_pod,
+            namespace,
+            label_selector=f"batch.kubernetes.io/job-name={job}",
+        )
+        reports = [r for pod in self._login.plain(pods)["items"] if (r := report_of(pod))]
+        done = next((r for r in reports if r.outcome == "Succeeded"), None)
+        if done is None:
+            why = reports[-1].message if reports else "see its events"
+            raise TargetError(f"Job {job} failed: {why}")
+        return [data.to_json() for data in done.stored]
+
+    def _gateway_pod(self, namespace: str) -> Json | None:
+        """Return the pod template of the namespace's gateway, if it has one."""
+        try:
+            found = self._call(self._login.apps.read_namespaced_deployment, GATEWAY, namespace)
+        except TargetError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        template: Json = self._login.plain(found)["spec"]["template"]
+        return template
 
     def _cron(self, namespace: str, name: str) -> Json:
         cron = self._call(self._login.batch.read_namespaced_cron_job, name_of(name), namespace)
@@ -375,6 +471,7 @@ __all__ = [
     "ClusterChoice",
     "ClusterTarget",
     "EmbeddedTarget",
+    "PurgeRequest",
     "Target",
     "TargetError",
     "choose_target",

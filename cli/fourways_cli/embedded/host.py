@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from fourways_api import ModelDeployment
+from fourways_api import ModelDeployment, PurgeConfig
 from fourways_api.cron import next_time
 from fourways_operator import planning
 from fourways_operator.facts import Facts, OperatorSettings
+from fourways_operator.plan import purge as purging
 from fourways_operator.plan.routes import Observed
 from fourways_operator.status import status_of
 
@@ -27,6 +30,9 @@ from .ports import GatewayPorts, free_port
 from .runs import LocalRun
 from .servers import RunningServer
 from .state import held, lay_out, local_paths
+from .uids import DeploymentUids
+
+logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -104,6 +110,8 @@ class Host:
         self._streams = streams_of(deployments)
         self._broker = Broker(state, self._streams) if self._streams and broker is None else None
         self._nats = self._broker.servers if self._broker else broker
+        self._uids = DeploymentUids(state)
+        self._purges = count(1)
         self.managed = {d.key: self._manage(d) for d in deployments}
         self._ports = GatewayPorts(port)
         self.gateways: dict[str, RunningServer] = {}
@@ -117,7 +125,7 @@ class Host:
         return sorted({namespace for namespace, _ in self.managed})
 
     def _manage(self, deployment: ModelDeployment) -> Managed:
-        here = localised(deployment, self._nats)
+        here = self._here(deployment)
         objects, paths = planning.plan(here, SETTINGS), local_paths(self._state)
         crons = workloads.cron_jobs(objects)
         changed = partial(self._on_change, deployment.key)
@@ -132,6 +140,9 @@ class Host:
                 for server in workloads.servers(objects, paths, free_port)
             ],
         )
+
+    def _here(self, deployment: ModelDeployment) -> ModelDeployment:
+        return localised(self._uids.given(deployment), self._nats)
 
     def _gateway(self, namespace: str) -> RunningServer:
         planned = self._plan_gateway(namespace)
@@ -231,6 +242,7 @@ class Host:
         gone = [key for key in self.managed if key not in wanted]
         for key in (*gone, *new):
             await _cancelled(self._work.pop(key, set()))
+        doomed = [k for k in gone if self.managed[k].deployment.spec.deletion_policy == "Delete"]
         ended = {k: [r for r in m.runs if r.ended] for k, m in self.managed.items()}
         self.managed = {
             key: self._manage(d) if key in new else self.managed[key] for key, d in wanted.items()
@@ -243,6 +255,8 @@ class Host:
         await self._replace_gateways()
         for key in new:
             self._start(key)
+        for key in doomed:
+            self._spawn(key, self._purge_logged(key))
         return sorted({*new, *gone})
 
     def _check(self, deployments: Sequence[ModelDeployment]) -> None:
@@ -255,7 +269,7 @@ class Host:
 
     def _runs_as(self, key: Key, deployment: ModelDeployment) -> bool:
         managed = self.managed.get(key)
-        return managed is not None and managed.deployment == localised(deployment, self._nats)
+        return managed is not None and managed.deployment == self._here(deployment)
 
     async def _replace_gateways(self) -> None:
         before, namespaces = self.gateways, self._namespaces()
@@ -288,6 +302,41 @@ class Host:
         started = self._begin(key, job)
         self._spawn(key, self._see_through(key, started))
         return started
+
+    async def purge(self, key: Key, uids: Sequence[str]) -> list[Json]:
+        """Remove the data of these uids of a name; return it. Without uids, list what there is.
+
+        Raises:
+            RequestRefused: a uid is that of a deployment that runs here, or the store failed.
+
+        """
+        if key in self.managed and self.data_uid(key) in uids:
+            raise RequestRefused(f"{key[1]} runs here: its data cannot be removed")
+        current = self._uids.of(key)
+        config = PurgeConfig(namespace=key[0], name=key[1], uids=tuple(uids))
+        planned = purging.job(config, SETTINGS.runtime_image, SETTINGS)
+        number = next(self._purges)
+        job = workloads.purge_job(planned, f"{key[1]}-purge-{number}", local_paths(self._state))
+        run = LocalRun(job, self._state, self._clock)
+        await run.run()
+        report = run.report
+        if report is None or report.outcome != "Succeeded":
+            why = report.message if report else f"see {run.log}"
+            raise RequestRefused(f"the data of {key[1]} was not read or removed: {why}")
+        if current in uids:
+            self._uids.renew(key)
+        return [data.to_json() for data in report.stored]
+
+    def data_uid(self, key: Key) -> str | None:
+        """Return the uid to which the data of a deployment that runs here belongs."""
+        managed = self.managed.get(key)
+        return managed.deployment.metadata.data_uid if managed else None
+
+    async def _purge_logged(self, key: Key) -> None:
+        try:
+            await self.purge(key, [self._uids.of(key)])
+        except RequestRefused as error:
+            logger.warning("%s", error)
 
     def _cron(self, key: Key) -> workloads.LocalCronJob:
         managed = self.managed.get(key)
@@ -384,6 +433,8 @@ class Host:
             case "rollback":
                 run = self.start_rollback(key, question["run"])
                 return {"run": run.name, "log": str(run.log)}
+            case "purge":
+                return {"stored": await self.purge(key, question["uids"])}
         return {
             "gateways": {
                 namespace: {
@@ -393,6 +444,7 @@ class Host:
                 }
                 for namespace, gateway in self.gateways.items()
             },
+            "uids": {"/".join(k): self.data_uid(k) for k in self.managed},
             "deployments": [
                 {**m.document, "status": self.status(k)} for k, m in self.managed.items()
             ],

@@ -10,8 +10,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from fourways_api import RunReport
 from fourways_api.reasons import Reason
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
+from fourways_operator.pods import report_of
 
 from .clock import Clock, now, stamp
 from .processes import worker
@@ -49,6 +51,12 @@ class LocalRun:
     def log(self) -> Path:
         """The file its workers write to."""
         return self._state / "logs" / f"{self.name}.log"
+
+    @property
+    def report(self) -> RunReport | None:
+        """What its last worker reported."""
+        reports = (report_of(pod) for pod in reversed(self.pods))
+        return next((report for report in reports if report), None)
 
     @property
     def ended(self) -> bool:

@@ -19,6 +19,7 @@ from fourways_api import (
     EdgeConfig,
     GatewayConfig,
     Paths,
+    PurgeConfig,
     RuntimeConfig,
     ServerConfig,
     StreamConfig,
@@ -30,7 +31,7 @@ from .ports import HOST
 
 Json = dict[str, Any]
 Listening = ServerConfig | StreamConfig | GatewayConfig
-C = TypeVar("C", RuntimeConfig, ServerConfig, StreamConfig, EdgeConfig, GatewayConfig)
+C = TypeVar("C", RuntimeConfig, ServerConfig, StreamConfig, EdgeConfig, GatewayConfig, PurgeConfig)
 
 READY = "/v2/health/ready"
 
@@ -45,7 +46,7 @@ class LocalJob:
     namespace: str
     name: str
     args: tuple[str, ...]
-    config: RuntimeConfig
+    config: RuntimeConfig | PurgeConfig
     workers: int
     """Number of workers that share it; the first that succeeds ends it."""
 
@@ -107,6 +108,11 @@ def batch_job(planned: Json, name: str, paths: Paths) -> LocalJob:
     job = _job(planned, name, RuntimeConfig, paths)
     # There is no KubeRay to create a cluster: the driver starts one on this machine.
     return replace(job, args=("batch",)) if job.args == ("attend",) else job
+
+
+def purge_job(planned: Json, name: str, paths: Paths) -> LocalJob:
+    """Return a Job that lists or removes data in the store, with its own name."""
+    return _job(planned, name, PurgeConfig, paths)
 
 
 def servers(objects: Sequence[Json], paths: Paths, port: Callable[[], int]) -> list[LocalServer]:
@@ -182,7 +188,7 @@ def _job(planned: Json, name: str, kind: type[C], paths: Paths) -> LocalJob:
     }
     tries = "backoffLimitPerIndex" if spec.get("completionMode") == "Indexed" else "backoffLimit"
     config = _config(container, kind).model_copy(update={"paths": paths})
-    assert isinstance(config, RuntimeConfig)  # noqa: S101  (the kinds this is called with)
+    assert isinstance(config, RuntimeConfig | PurgeConfig)  # noqa: S101  (the kinds this is called with)
     return LocalJob(
         planned=planned,
         namespace=planned["metadata"]["namespace"],
@@ -219,6 +225,6 @@ def _expanded(value: str, earlier: Mapping[str, str]) -> str:
     return re.sub(r"\$\$|\$\(([^)]*)\)", replacement, value)
 
 
-def document(config: RuntimeConfig | GatewayConfig) -> str:
+def document(config: RuntimeConfig | GatewayConfig | PurgeConfig) -> str:
     """Return a configuration as JSON, in the form that the process reads."""
     return orjson.dumps(config.to_json()).decode()
