@@ -557,6 +557,13 @@ class Reason(StrEnum):
         "The prediction store cannot be reached, or refuses the login.",
         "Check PostgreSQL and the store's Secret.",
     )
+    StoreReadOnly = (
+        "StoreReadOnly",
+        TRANSIENT,
+        ALL,
+        "The prediction store lets nobody, or not this login, write.",
+        "Grant the login the right to write, or name the primary server in the store's Secret.",
+    )
     StoreFull = (
         "StoreFull",
         TRANSIENT,

@@ -181,6 +181,8 @@ class Host:
                 asyncio.TaskGroup() as tasks,
             ):
                 self._tasks = tasks
+                # A group without tasks ends, and while deployments are replaced none may be left.
+                tasks.create_task(asyncio.Event().wait())
                 for namespace in self.gateways:
                     self._start_gateway(namespace)
                 for key in self.managed:
