@@ -24,6 +24,7 @@ from fourways_runtime.io.store import (
     open_stream_writer,
 )
 from fourways_runtime.io.store.layout import SCHEMA_VERSION
+from fourways_runtime.io.store.owners import NO_OWNERS
 from fourways_runtime.io.store.sqlite_reader import LETTERS
 from fourways_runtime.io.store.streams.postgres_live import STREAM, LiveTarget
 from fourways_runtime.io.store.streams.stream import (
@@ -345,11 +346,12 @@ async def test_dead_letters_are_found_by_their_table_s_key(
     open_stream: Open,
 ) -> None:
     writer = open_stream()
+    whose = (namespace, *NO_OWNERS.values(namespace, "anomaly"))
     writer.begin({0: 0})
     commit(writer, [Move(0, 0, 5000)], predictions([]), [letter(at) for at in range(5000)])
     if uri.startswith("sqlite"):
         lite = sqlite3.connect(uri.removeprefix("sqlite:///"))
-        plan = lite.execute(f"EXPLAIN QUERY PLAN {LETTERS}", ("[[0, 7]]", namespace, "anomaly"))
+        plan = lite.execute(f"EXPLAIN QUERY PLAN {LETTERS}", ("[[0, 7]]", *whose))
         told = " ".join(str(row[3]) for row in plan)
         lite.close()
         assert "SEARCH d USING INDEX" in told
@@ -357,9 +359,9 @@ async def test_dead_letters_are_found_by_their_table_s_key(
         return
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("ANALYZE fourways.dead_letters")
-        row = connection.execute(STREAM, (namespace, "anomaly")).fetchone()
+        row = connection.execute(STREAM, whose).fetchone()
         assert row is not None
-        asking = LiveTarget.of(*row).asking([1], [EventPosition(0, 7)], (namespace, "anomaly"))
+        asking = LiveTarget.of(*row).asking([1], [EventPosition(0, 7)], whose)
         plan = connection.execute(sql.SQL("EXPLAIN ") + asking[0], asking[1]).fetchall()
         told = "\n".join(line for (line,) in plan)
         assert "using dead_letters_pkey" in told
