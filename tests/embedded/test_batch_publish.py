@@ -136,7 +136,8 @@ async def _run(table: Table, line: CutLine, version: int) -> None:
 
     def log(stage: str, **details: Any) -> None:
         original(stage, **details)
-        if stage == "scored":
+        # The next attempt says so too.
+        if stage == "scored" and not line.cut.is_set():
             line.arm()
         if stage == "store unavailable":
             seen = asyncio.run(table.seen(version - 1, version))
