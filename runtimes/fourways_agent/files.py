@@ -1,7 +1,7 @@
-"""Files that survive a power cut at any moment: write aside, sync, rename, sync the folder.
+"""The state folder on the disk: files that survive a power cut, locks, and errors as words.
 
-Every step that changes the disk first calls :data:`before`, so that tests can end the process at
-each step. Nothing else in this package writes to the disk.
+Writes go through :class:`fourways_runtime.folder_writer.FolderWriter`, as for output folders.
+Nothing else in this package writes to the disk, except the cache of device features, a database.
 """
 
 from __future__ import annotations
@@ -10,68 +10,46 @@ import fcntl
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
+from fourways_runtime.folder_writer import FolderWriter
+
 from .errors import Busy, NoSpace
-
-
-def _nothing(step: str) -> None:
-    pass
-
 
 _LOCK_EVERY = 0.05
 
-before: Callable[[str], None] = _nothing
-"""Called before each change of the disk, with its description."""
+
+class StateFolder(FolderWriter):
+    """A folder of the device's state, which only this user can read. Raises NoSpace."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, access="private", one_writer=True)
+
+    def translated(self) -> AbstractContextManager[None]:
+        """Translate errors as :func:`disk` does."""
+        return disk()
 
 
 def write(file: Path, raw: bytes) -> None:
-    """Replace a file atomically. Raises NoSpace."""
-    aside = file.with_name(f"{file.name}.new")
-    with disk():
-        before(f"write {file.name}")
-        with aside.open("wb") as to:
-            to.write(raw)
-            to.flush()
-            before(f"sync {file.name}")
-            os.fsync(to.fileno())
-        rename(aside, file)
+    """Replace a file atomically; its folder exists. Raises NoSpace."""
+    StateFolder(file.parent).put(file.name, raw)
 
 
 def rename(aside: Path, file: Path) -> None:
-    """Rename a finished file to its final name, durably."""
-    before(f"rename {file.name}")
-    os.replace(aside, file)
-    before(f"sync folder of {file.name}")
-    sync_folder(file.parent)
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents, accessible only to the current user."""
-    with disk():
-        before(f"make {folder.name}")
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Rename a finished file to its final name in the same folder, durably. Raises NoSpace."""
+    StateFolder(file.parent).rename(aside.name, file.name)
 
 
 def delete(path: Path) -> None:
-    """Delete a file, or a folder with its contents, if it exists."""
-    before(f"delete {path.name}")
+    """Delete a file, or a folder with its contents, if it exists. Raises NoSpace."""
+    parent = StateFolder(path.parent)
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        parent.remove(path.name)
     else:
-        path.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the directory entries of a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        parent.delete(path.name)
 
 
 def free_bytes(folder: Path) -> int:

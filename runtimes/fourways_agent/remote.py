@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import re
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from fourways_runtime import folder_writer
 from fourways_runtime.bundle_layout import Descriptor, blob_name, digest_of
 
 from . import files
@@ -93,8 +93,7 @@ class Remote:
             if _digest(part) != wanted.digest:
                 files.delete(part)
                 raise BundleRefused(f"blob {wanted.digest}: its content does not have this digest")
-        with files.disk():
-            files.rename(part, file)
+        files.rename(part, file)
 
     def _fetch(self, wanted: Descriptor, part: Path) -> None:
         have = _size(part)
@@ -112,17 +111,13 @@ class Remote:
 
     @staticmethod
     def _write(answer: Any, wanted: Descriptor, part: Path, have: int, deadline: float) -> None:
-        with files.disk():
-            files.before(f"open {part.name}")
-            with part.open("ab" if have else "wb") as to:
-                while have <= wanted.size and (chunk := _read(answer)):
-                    have += len(chunk)
-                    if monotonic() > deadline:
-                        raise GatewayUnreachable("the download is too slow")
-                    files.before(f"write {part.name}")
+        with files.StateFolder(part.parent).resume(part.name, at=have) as to:
+            while have <= wanted.size and (chunk := _read(answer)):
+                have += len(chunk)
+                if monotonic() > deadline:
+                    raise GatewayUnreachable("the download is too slow")
+                with folder_writer.on_change(f"write {part.name}"):
                     to.write(chunk)
-                to.flush()
-                os.fsync(to.fileno())
         if have > wanted.size:
             files.delete(part)
             raise BundleRefused(

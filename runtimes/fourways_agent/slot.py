@@ -56,7 +56,8 @@ def write_documents(slot: Path, documents: Documents) -> None:
     If the process ends in between, a reader finds one release's documents or the other's, never a
     mixture.
     """
-    files.make_folder(slot / "signed")
+    parent = files.StateFolder(slot.parent.parent)
+    parent.make(f"{slot.parent.name}/{slot.name}/signed")
     files.write(slot / DOCUMENTS_FILE, documents.encode())
     files.write(slot / "signed" / layout.MANIFEST_FILE, documents.manifest)
     files.write(slot / "signed" / layout.RELEASE_FILE, documents.release)

@@ -241,9 +241,9 @@ def _crash_note(note: Path) -> Iterator[None]:
         yield
         return
     try:
-        files.before(f"open {note.name}")
-        to = note.open("wb")
-    except OSError:
+        files.write(note, b"")
+        to = note.open("r+b")
+    except (NoSpace, OSError):
         yield
         return
     with to:
@@ -263,6 +263,6 @@ def _taken(note: Path) -> bool:
     try:
         crashed = note.read_bytes().startswith(b"Fatal Python error")
         files.delete(note)
-    except OSError:
+    except (NoSpace, OSError):
         return False
     return crashed

@@ -226,7 +226,8 @@ class Store:
 
     def prepare(self) -> None:
         """Create the folder. Raises NoSpace."""
-        files.make_folder(self.folder)
+        with files.disk():
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def slot(self, name: str) -> Path:
         """Return a slot's folder."""
@@ -268,8 +269,9 @@ class Store:
 
     def remember(self, settings: DeviceSettings) -> None:
         """Save the settings, for commands that are given fewer options."""
-        if settings != self.settings() or not self._settings.is_whole():
-            self._settings.write(asdict(settings))
+        with files.locked(self.folder / "state.lock", wait=True):
+            if settings != self.settings() or not self._settings.is_whole():
+                self._settings.write(asdict(settings))
 
     def needs_settings(self) -> DeviceSettings:
         """Return the settings. Raises AgentConfigError if there are none."""

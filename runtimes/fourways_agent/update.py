@@ -231,7 +231,7 @@ def _fetch(remote: Remote, offer: _Offer, store: Store, slot: Path) -> None:
     # Check before the slot stops being the fallback: a full disk must cost nothing.
     _check_room(store, wanted, leftovers)
     store.change(lambda state: replace(state, previous_slot=None, previous_digest=None))
-    files.make_folder(slot / "files")
+    files.StateFolder(store.folder).make(f"{slot.relative_to(store.folder)}/files")
     for file in leftovers:
         files.delete(file)
     try:

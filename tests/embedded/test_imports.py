@@ -41,6 +41,38 @@ assert sys.meta_path == before
 """
 
 
+LOADED = """
+import ast, importlib, json, pkgutil, sys
+from pathlib import Path
+import fourways_agent
+before = list(sys.meta_path)
+for module in pkgutil.iter_modules(fourways_agent.__path__):
+    if module.name != "__main__":
+        importlib.import_module(f"fourways_agent.{module.name}")
+for file in Path(fourways_agent.__path__[0]).glob("*.py"):
+    for node in ast.walk(ast.parse(file.read_text())):  # imports inside functions too
+        if isinstance(node, ast.ImportFrom) and not node.level and "fourways" in node.module:
+            importlib.import_module(node.module)
+assert sys.meta_path == before
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_nothing_of_io_and_workloads_is_loaded_in_the_agents_process() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert told.returncode == 0, told.stderr
+    loaded = json.loads(told.stdout)
+    ours = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("fourways_")}
+    assert "fourways_runtime.v2" in ours
+    assert not ours & {"fourways_runtime.io", "fourways_runtime.workloads"}
+    libraries = {name.split(".")[0] for name in loaded}
+    ours_too = {"fourways_cli", "fourways_operator"}
+    assert not libraries & ours_too
+    assert not libraries & {"psycopg", "fsspec", "httpx", "httpcore", "aiokafka", "nats", "pandas"}
+
+
 def test_a_record_is_answered_without_importing_pandas(tmp_path: Path) -> None:
     (tmp_path / "pandas.py").write_text("raise SystemExit('pandas is imported')\n")
     kinds = {"f": "float32", "i": "int32", "b": "bool", "t": "string", "c": "string"}

@@ -214,7 +214,7 @@ def _broken_at(
 
     with monkeypatch.context() as patch:
         for name in ("rename", "unlink", "rmdir"):
-            patch.setattr(f"fourways_runtime.io.folders.local_folder.os.{name}", counted(name))
+            patch.setattr(f"fourways_runtime.folder_writer.os.{name}", counted(name))
         try:
             sink.publish(receipts)
         except (SinkUnavailable, InterruptedError):

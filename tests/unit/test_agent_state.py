@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fourways_agent.remote import Remote
 from fourways_agent.sealed import SealedDocument
 from fourways_agent.start import MAX_CRASHES, MAX_STARTS, begun, failed
 from fourways_agent.state import DeviceSettings, GivenUp, State, Store
+from fourways_runtime import folder_writer
 from fourways_runtime.errors import ModelNotLoadable
 
 OLD = State(slot="a", digest="sha256:old", confirmed=True, sequence=5, accepted="sha256:old")
@@ -196,12 +198,13 @@ def test_the_process_ends_between_any_two_steps_and_the_pointer_is_whole(
     for step in range(10):
         left = [step]
 
-        def end(what: str, left: list[int] = left) -> None:
+        def end(what: str, left: list[int] = left) -> AbstractContextManager[None]:
             if left[0] == 0:
                 raise KeyboardInterrupt
             left[0] -= 1
+            return nullcontext()
 
-        monkeypatch.setattr(files, "before", end)
+        monkeypatch.setattr(folder_writer, "on_change", end)
         try:
             store.change(lambda state: NEW)
         except KeyboardInterrupt:

@@ -1,23 +1,18 @@
-"""A device in forked processes: signed releases without a build, a gateway without a network.
+"""A device without a build and without a network: signed releases, a gateway that is a folder.
 
 Nothing of the agent is replaced but what would start an interpreter or a network for each of some
-thousand states: the gateway is a folder, and the checks of the agent are forked. Power is cut by
-killing the process group of all programs before a change of the disk (:data:`files.before`), after
-which the file that was being written may be torn, as a disk that lost its cache leaves it.
+thousand states: the gateway is a folder, and the agent's checks run in the process that wants them.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
+import logging
 import os
-import random
-import signal
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from io import BytesIO
+from contextlib import contextmanager, redirect_stdout
+from io import BytesIO, StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from onnx import helper
 
-from fourways_agent import check, files, start
+from fourways_agent import check, start
 from fourways_agent import update as updating
 from fourways_agent.errors import GatewayUnreachable
 from fourways_agent.remote import Remote
@@ -161,113 +156,60 @@ def answer(state: Path) -> float:
     return float(found["score"])
 
 
-def in_fork(work: Callable[[], Any], boot: str) -> tuple[str, Any]:
-    """Run work in a forked program of the device; return its outcome.
+Outcome = tuple[str, Any]
+"""``("ok", result)`` or ``("error", [class, message])``."""
 
-    That is ``("ok", result)``, ``("error", [class, message])`` or ``("killed", signal)``.
-    """
+
+def outcome(work: Callable[[], Any]) -> Outcome:
+    """Run a program of the device in this process; return how it ended."""
+    try:
+        return "ok", work()
+    except Exception as error:  # noqa: BLE001  (told to the caller, whatever it is)
+        return "error", [type(error).__name__, str(error)]
+
+
+def forked(work: Callable[[], Any]) -> tuple[int, int]:
+    """Run work in a fork of this process; return where to read its result, and its pid."""
     reading, writing = os.pipe()
     pid = os.fork()
-    if pid == 0:
+    if pid:
+        os.close(writing)
+        return reading, pid
+    code = 1
+    try:
         os.close(reading)
-        outcome: tuple[str, Any]
-        try:
-            _prepare(boot)
-            outcome = ("ok", work())
-        except Exception as error:  # noqa: BLE001  (told to the parent, whatever it is)
-            traceback.print_exc()
-            outcome = ("error", [type(error).__name__, str(error)])
         with os.fdopen(writing, "w") as to:
-            json.dump(outcome, to)
-        os._exit(0)
-    os.close(writing)
+            json.dump([work()], to)
+        code = 0
+    except BaseException:  # noqa: BLE001  (the fork must not return to its caller)
+        traceback.print_exc()
+    os._exit(code)
+
+
+def result(reading: int, pid: int) -> Any:
+    """Return the result of a fork: a list of one, or None if it was killed or raised."""
     with os.fdopen(reading) as found:
         text = found.read()
     _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        return "killed", os.WTERMSIG(status)
-    kind, result = json.loads(text)
-    return kind, result
+    return None if status else json.loads(text)
 
 
-def cut(programs: Sequence[Callable[[], Any]], step: int, state: Path, boot: str) -> bool:
-    """Run programs at once and cut the power before the given change of the disk.
-
-    Returns whether there was such a change; where there was none, the programs have ended.
-    """
-    alive, held = os.pipe()
-    leader = os.fork()
-    if leader == 0:
-        os.setpgid(0, 0)
-        os.close(alive)
-        _prepare(boot)
-        _cut_before(step, state)
-        children = [_program(work) for work in programs]
-        for child in children:
-            os.waitpid(child, 0)
-        os._exit(0)
-    os.close(held)
-    # At its end once the last program is gone: all of them hold the other end.
-    while os.read(alive, 1):
-        pass
-    os.close(alive)
-    _, status = os.waitpid(leader, 0)
-    return os.WIFSIGNALED(status)
-
-
-def _program(work: Callable[[], Any]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        with suppress(Exception):  # refused or not, it is the disk that is looked at
-            work()
-        os._exit(0)
-    return pid
-
-
-def _prepare(boot: str) -> None:
+def prepare(boot: str) -> None:
+    """Make this process a program of the device, in a boot of its machine."""
     import faulthandler
 
     faulthandler.disable()  # pytest has its own
+    logging.disable(logging.CRITICAL)
     start.boot_id = lambda: boot
-    forked = SimpleNamespace(run=_forked_check, TimeoutExpired=TimeoutError)
     vars(updating)["Remote"] = FolderRemote
-    vars(check)["subprocess"] = forked
+    here = SimpleNamespace(run=_checked_here, TimeoutExpired=TimeoutError)
+    vars(check)["subprocess"] = here
+    vars(check)["WATCH"] = SimpleNamespace(start=lambda hung: None)  # one thread for each check
 
 
-def _forked_check(command: Sequence[str], **options: Any) -> Any:
-    """Do a check of the agent in a fork, instead of in an interpreter of its own."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(writing, 1)
-        sys.stdout = os.fdopen(1, "w", closefd=False)
-        check.main(command[4:])
-        sys.stdout.flush()
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answer_of_it:
-        text = answer_of_it.read()
-    _, status = os.waitpid(pid, 0)
-    return SimpleNamespace(returncode=os.waitstatus_to_exitcode(status), stdout=text, stderr="")
-
-
-def _cut_before(step: int, state: Path) -> None:
-    left = mmap.mmap(-1, 8)  # shared by all programs
-    left[:] = step.to_bytes(8, "little")
-
-    def count(what: str) -> None:
-        now = int.from_bytes(left[:], "little") - 1
-        left[:] = max(now, 0).to_bytes(8, "little")
-        if now == 0:
-            _tear(state, what)
-            os.killpg(0, signal.SIGKILL)
-
-    files.before = count
-
-
-def _tear(state: Path, what: str) -> None:
-    """Leave half of a file that was not synced yet."""
-    name = what.rpartition(" ")[2]
-    for file in (*state.rglob(f"{name}.new"), *state.rglob(f"{name}*.part")):
-        if file.is_file():
-            os.truncate(file, random.randint(0, file.stat().st_size))  # noqa: S311
+def _checked_here(command: Sequence[str], **options: Any) -> Any:
+    """Do a check of the agent in this process, instead of in an interpreter of its own."""
+    told = StringIO()
+    with redirect_stdout(told):
+        code = check.main(command[4:])
+    return SimpleNamespace(returncode=code, stdout=told.getvalue(), stderr="")
