@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import base64
 import os
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
@@ -23,17 +22,20 @@ from fourways_api.callers import GatewayAccess
 from fourways_operator.plan.batch import name_of
 from fourways_operator.plan.parts import GATEWAY
 from fourways_operator.pods import report_of
+from fourways_runtime.errors import Unavailable
+from fourways_runtime.retry import retry_until_available
 
 from . import jobs
 from .embedded.control import ask, is_running
 from .tables import namespace_of
 
 Json = dict[str, Any]
+T = TypeVar("T")
 TIMEOUT_SECONDS = 30.0
 GATEWAY_WAIT_SECONDS = 25.0
 """Maximum time that a gateway waits for a prediction: less than the request time-out."""
 
-TRIES = 5
+PATIENCE_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 """The gateway's Retry-After while a store or a model server is unavailable."""
 
@@ -224,17 +226,19 @@ class EmbeddedTarget:
 
     def _gateway(self, namespace: str) -> str:
         """Return the address of a gateway once the host's own process listens there."""
-        for tries_left in reversed(range(TRIES)):
+
+        def look() -> str:
             gateway = self._status()["gateways"].get(namespace)
             if gateway is None:
                 raise TargetError(f"no gateway for namespace {namespace} here")
-            if gateway["listening"]:
-                return str(gateway["url"])
-            if tries_left:
-                time.sleep(RETRY_SECONDS)
-        raise TargetError(
-            f"the gateway of namespace {namespace} is not running: see its log, {gateway['log']}"
-        )
+            if not gateway["listening"]:
+                raise Unavailable(
+                    f"the gateway of namespace {namespace} is not running:"
+                    f" see its log, {gateway['log']}"
+                )
+            return str(gateway["url"])
+
+        return _patiently(look)
 
     def _status(self) -> Json:
         return ask(self._state, {"do": "status"})
@@ -443,18 +447,31 @@ def _request(url: str, body: Json | None, headers: Mapping[str, str]) -> Json:
     credentials = {"Authorization": f"Bearer {key}"} if key else {}
     headers = {"Content-Type": "application/json", **credentials, **headers}
     request = urllib.request.Request(url, data, headers)  # noqa: S310  (our gateway)
-    for tries_left in reversed(range(TRIES)):
+
+    def send() -> Json:
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
                 answer: Json = orjson.loads(response.read())
                 return answer
         except urllib.error.HTTPError as error:
-            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or not tries_left:
-                raise _refusal(error.code, error.read()) from None
-            time.sleep(RETRY_SECONDS)
+            refusal = _refusal(error.code, error.read())
+            if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+                raise Unavailable(str(refusal)) from refusal
+            raise refusal from None
         except OSError as error:
             raise TargetError(f"the gateway does not answer: {error}") from None
-    raise AssertionError  # the last attempt returns or raises
+
+    return _patiently(send)
+
+
+def _patiently(attempt: Callable[[], T]) -> T:
+    """Retry what is unavailable for some seconds: a gateway restarts that fast."""
+    try:
+        return retry_until_available(attempt, PATIENCE_SECONDS, pause=RETRY_SECONDS)
+    except Unavailable as error:
+        if isinstance(error.__cause__, TargetError):
+            raise error.__cause__ from None
+        raise TargetError(str(error)) from None
 
 
 def _refusal(code: int | None, body: bytes | str | None) -> TargetError:

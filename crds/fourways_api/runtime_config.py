@@ -267,3 +267,5 @@ class EdgeConfig(RuntimeConfig):
     """Configuration of a bundle build."""
 
     edge: Edge
+    cluster: str | None = None
+    """Name of the cluster, which the signed release carries; None: the installation has none."""

@@ -73,6 +73,9 @@ class OperatorSettings:
     gateway_tls_secret: str = ""
     """Secret with the gateways' certificate in each namespace; empty: no TLS."""
 
+    cluster_name: str = ""
+    """Name of the cluster in the signed releases of device bundles; empty: they name none."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoreAnswer:

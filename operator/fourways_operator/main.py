@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -20,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fourways_api.addresses import SUBDOMAIN
 from fourways_api.callers import GatewayAccess
 from fourways_api.log_text import log_as_text
 
@@ -306,6 +308,7 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         allowed_schemes=options.allowed_schemes or defaults.allowed_schemes,
         store_port=options.store_port,
         identity=options.identity,
+        cluster_name=options.cluster_name,
         egress_ports=tuple(int(port) for port in options.egress_ports),
         access=options.gateway_auth,
         gateway_tls_secret=options.gateway_tls_secret,
@@ -336,12 +339,19 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("gateway-tls-secret", "", str, "Secret with the gateways' certificate; empty: no TLS")
     flag("subject", "", str, "subject of the operator's own token, which gateways accept")
     flag("identity", "", str, "name of this installation, under which it holds namespaces")
+    flag("cluster-name", "", _cluster, "name of this cluster, which device bundles are signed for")
     flag("namespaces", _own_namespace(), _namespaces, "namespaces to watch; * for all")
     flag("resync-interval", "300", float, "seconds between relists")
     flag("workers", "4", int, "number of concurrent reconciles")
     flag("port", "8081", int, "port of /healthz, /readyz and /metrics")
     flag("log-level", "INFO", str.upper, "DEBUG, INFO, WARNING or ERROR")
     return parser.parse_args(arguments)
+
+
+def _cluster(text: str) -> str:
+    if text and not re.fullmatch(SUBDOMAIN, text):
+        raise argparse.ArgumentTypeError("must be a name: a-z, 0-9, hyphens and dots")
+    return text
 
 
 def _words(text: str) -> tuple[str, ...]:

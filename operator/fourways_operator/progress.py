@@ -20,6 +20,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, ValidationError
 
 from fourways_api import MAX_WORKERS_TOLD, ProgressStatus, WorkerStatus
+from fourways_api.backoff import Backoff
 
 from .errors import GatewaySilent
 from .facts import Json, rfc3339
@@ -119,16 +120,16 @@ class RunProgressTracker:
             task.cancel()
 
     async def _follow(self, namespace: str) -> None:
-        pause, silent = PAUSE, False
+        backoff, silent = Backoff(PAUSE, LONGEST_PAUSE), False
         while any(key.namespace == namespace for key in self._at_work):
             try:
                 self._learn(namespace, _parsed(await self._ask(namespace)))
                 pause, silent = PAUSE, False
+                backoff.reset()
             except GatewaySilent as fault:
                 # Warned about only once: a gateway may be unavailable for a long time.
                 logger.log(logging.DEBUG if silent else logging.WARNING, "%s", fault)
-                pause = min(LONGEST_PAUSE, pause * 2) if silent else PAUSE
-                silent = True
+                pause, silent = backoff.pause(), True
             except Exception:
                 logger.exception("progress of %s: unexpected, please report it", namespace)
                 pause = LONGEST_PAUSE

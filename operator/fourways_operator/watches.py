@@ -19,7 +19,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from threading import Thread
+from time import monotonic
 from typing import Any
+
+from fourways_api.backoff import Backoff
 
 from .cluster import MODEL_DEPLOYMENT
 from .event_filter import EventFilter
@@ -65,14 +68,22 @@ class Watches:
             self._stopped.set_result(None)
 
     def _run(self, kinds: frozenset[Kind], stopped: Future[None]) -> None:
-        pause = FIRST_PAUSE
+        """Watch until stopped: the operator is useless without, so no failure is the last one."""
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while not stopped.done():
+            began = monotonic()
+            said = "the watches ended"
             try:
                 asyncio.run(self._watch(kinds, stopped))
             except Exception as error:  # noqa: BLE001  (kopf may end with any)
-                logger.warning("watching failed: %s; retrying in %g s", error, pause)
+                said = f"watching failed: {error}"
+            if stopped.done():
+                return
+            if monotonic() - began > LONGEST_PAUSE:
+                backoff.reset()
+            pause = backoff.pause()
+            logger.warning("%s; retrying in %g s", said, pause)
             wait([stopped], timeout=pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _watch(self, kinds: frozenset[Kind], stopped: Future[None]) -> None:
         # Imported here, as it takes a second.

@@ -6,7 +6,8 @@ is already waiting is not added again; a key added while it is processed is proc
 
 A failure is retried after a random share of a growing pause (full jitter, so that a thousand keys
 that failed together are not retried together). Adding the key skips that pause: something changed,
-so the next attempt may succeed.
+so the next attempt may succeed. Nothing ends the attempts: a key is retried as long as its
+deployment exists, so this loop has the pauses of :mod:`fourways_api.backoff` and no deadline.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from fourways_api.backoff import Backoff
 
 from .errors import OperatorError
 
@@ -67,7 +70,7 @@ class WorkQueue:
         self._waiting: set[Key] = set()
         self._running: set[Key] = set()
         self._again: set[Key] = set()
-        self._failures: dict[Key, int] = {}
+        self._backoffs: dict[Key, Backoff] = {}
         self._timers: dict[Key, tuple[float, asyncio.Task[None]]] = {}
         self._stopping = False
         self._progress = clock()
@@ -150,14 +153,15 @@ class WorkQueue:
             logger.exception("%s: unexpected, please report it; next attempt in %.1f s", key, pause)
             self.add_after(key, pause)
             return "bug"
-        self._failures.pop(key, None)
+        self._backoffs.pop(key, None)
         return "done"
 
     def _pause(self, key: Key, at_least: float) -> float:
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        longest = min(LONGEST_PAUSE, BASE_PAUSE * 2.0 ** min(failures, 30))
-        return max(at_least, self._random() * longest)
+        backoff = self._backoffs.get(key)
+        if backoff is None:
+            backoff = Backoff.jittered(BASE_PAUSE, LONGEST_PAUSE, self._random)
+            self._backoffs[key] = backoff
+        return backoff.pause(at_least)
 
     @property
     def depth(self) -> int:

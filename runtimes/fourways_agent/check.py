@@ -20,6 +20,7 @@ from fourways_runtime.errors import ModelHangs
 from fourways_runtime.model_watch import WATCH
 
 from .errors import AgentError, ModelUnusable, TemporaryFailure
+from .model_calls import ended
 from .slot import open_bundle
 from .trust import TrustedKeys
 
@@ -132,7 +133,7 @@ def main(arguments: Sequence[str]) -> int:
     except AgentError as error:
         answer = {"refused": str(error)}
     print(json.dumps(answer))
-    return 0
+    return ended(0)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fourways_api.display import displayed
+from fourways_runtime.errors import ModelHangs
+
 from .errors import NoModel
 from .features import Features
 from .loading import LoadedBundle
+from .model_calls import CALLS
 from .start import boot
 from .state import Store
 
@@ -58,6 +62,8 @@ class Device:
         Raises:
             fourways_runtime.scoring.single.RecordRefused: a ValueError with the field and the
                 reason.
+            fourways_runtime.errors.ModelHangs: the model does not return for this record. Others
+                are answered, until several have hung: then the program has to be started again.
 
         """
         if self._store.mark() != self._mark:
@@ -65,7 +71,12 @@ class Device:
         loaded, features = self._now
         if features is not None:
             record = features.completed(record)
-        return loaded.scorer.ask(record)
+        try:
+            return CALLS.run(lambda: loaded.scorer.ask(record))
+        except ModelHangs as error:
+            key = loaded.contract.entity_key.name
+            about = f"{key} {record[key]!r}" if key in record else f"a record without {key}"
+            raise ModelHangs(f"{displayed(about)}: {error}") from None
 
     def _follow(self) -> None:
         """Start the bundle the pointer names now; keep the one in memory if it does not start."""

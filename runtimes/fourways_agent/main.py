@@ -13,11 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from fourways_api.addresses import SUBDOMAIN
 from fourways_api.display import displayed
 from fourways_api.log_text import log_as_text
+from fourways_runtime.errors import WorkloadError
 
 from . import files
 from .errors import AgentConfigError, AgentError, ModelUnusable
+from .model_calls import ended
 from .state import DeviceSettings, State, Store
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -30,10 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_as_text(logging.WARNING, "%(message)s")
     store = Store(Path(asked.state))
     try:
-        return int(asked.command(store, asked))
-    except AgentError as error:
-        print(f"fourways-agent: {displayed(error)}", file=sys.stderr)
-        return error.exit_code
+        code = int(asked.command(store, asked))
+    except (AgentError, WorkloadError) as error:
+        reason = f"{error.reason}: " if isinstance(error, WorkloadError) else ""
+        print(f"fourways-agent: {reason}{displayed(error)}", file=sys.stderr)
+        code = error.exit_code
+    return ended(code)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
             it.add_argument("--gateway", help="URL of the gateway")
             it.add_argument("--deployment", help="name of the ModelDeployment")
             it.add_argument("--namespace", help="its namespace; default: that of the first bundle")
+            it.add_argument("--cluster", help="its cluster; default: the first that a bundle names")
             it.add_argument("--target", help="name of this device's target")
             it.add_argument("--key", help="PEM file with the public keys that verify bundles")
         if name == "run":
@@ -82,11 +88,16 @@ def _settings(store: Store, asked: argparse.Namespace) -> DeviceSettings:
             f"{', '.join(missing)} must be given: this device does not know them yet"
         )
     given["namespace"] = asked.namespace or (before.namespace if before else "")
+    given["cluster"] = asked.cluster or (before.cluster if before else "")
     for name in ("deployment", "target", "namespace"):
         if given[name] and not _NAME.fullmatch(given[name]):
             raise AgentConfigError(
                 f"--{name} must be a name as in the manifest: a-z, 0-9 and hyphens"
             )
+    if given["cluster"] and not re.fullmatch(SUBDOMAIN, given["cluster"]):
+        raise AgentConfigError(
+            "--cluster must be the chart's clusterName: a-z, 0-9, hyphens and dots"
+        )
     given["key"] = os.path.abspath(given["key"])
     settings = DeviceSettings(**given)
     if asked.key is None and before is not None:
@@ -103,17 +114,12 @@ def _run(store: Store, asked: argparse.Namespace) -> int:
     if every is None or not int(every[1]):
         raise AgentConfigError("--every must be a time such as 60s, 5m or 1h")
     settings = _settings(store, asked)
-    from fourways_runtime.errors import WorkloadError
     from fourways_runtime.logs import log_as_json
 
     from .serve import run
 
     log_as_json()
-    try:
-        run(store, settings, asked.port, float(every[1]) * _UNITS[every[2]])
-    except WorkloadError as error:
-        print(f"fourways-agent: {displayed(error)}", file=sys.stderr)
-        return error.exit_code
+    run(store, settings, asked.port, float(every[1]) * _UNITS[every[2]])
     return 0
 
 
@@ -146,6 +152,7 @@ def _status(store: Store, asked: argparse.Namespace) -> int:
     shown |= about
     if settings is not None:
         shown |= {
+            "cluster": settings.cluster or state.cluster or None,
             "namespace": settings.namespace or state.namespace or None,
             "deployment": settings.deployment,
             "target": settings.target,

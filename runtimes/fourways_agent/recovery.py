@@ -134,7 +134,7 @@ def repoint(store: Store, damaged: State) -> None:
 def _rebuilt(state: State, slots: Sequence[WholeSlot], newest: Release | None) -> State:
     """Return the state that points to the newest usable slot, with the other as the fallback."""
     if newest is not None and newest.sequence > state.sequence:
-        state = state.seen(newest.sequence, newest.manifest, newest.namespace)
+        state = state.seen(newest)
     for it in reversed([it for it in slots if not state.gave_up(it.bundle.digest)]):
         state = state.pointed(it.name, it.bundle.digest)
     return state

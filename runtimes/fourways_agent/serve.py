@@ -14,13 +14,15 @@ import random
 from fourways_api.runtime_config import ServerConfig
 from fourways_http import HttpError, Request, Response, Server, json_response, run_until_signal
 from fourways_runtime import bundle_layout as layout
-from fourways_runtime.errors import WorkloadError
+from fourways_runtime.errors import ModelHangs, WorkloadError
 from fourways_runtime.metrics import HttpMetrics
-from fourways_runtime.process import in_thread, listen, loop_factory, new_registry
+from fourways_runtime.model_watch import WATCH
+from fourways_runtime.process import in_thread, leave, listen, loop_factory, new_registry
 from fourways_runtime.v2.app import ModelServer
 
 from .errors import AgentError
 from .loading import LoadedBundle
+from .model_calls import CALLS
 from .recovery import restored
 from .start import boot
 from .state import DeviceSettings, Store
@@ -102,7 +104,7 @@ class Agent:
         app = ModelServer(config, registry, lambda: self.server.draining)
         contract, lookup = config.contract, loaded.features
         names = [tensor.name for tensor in loaded.model.inputs]
-        figures = await in_thread(loaded.self_test, "self-test")
+        figures = await in_thread(lambda: CALLS.run(loaded.self_test), "self-test")
         batcher = Batcher(
             RequestScorer(contract, loaded.model, MAX_ROWS),
             Renderer(config.name, config.model.version, contract),
@@ -147,7 +149,17 @@ def _config(settings: DeviceSettings, loaded: LoadedBundle) -> ServerConfig:
     )
 
 
+def _hung(error: ModelHangs) -> None:
+    """End the process, because a call does not return; whoever started the agent starts it again.
+
+    Calls while a model is started are bounded instead: then the previous model serves.
+    """
+    logger.error("%s", error, extra={"reason": error.reason})
+    leave(error.exit_code)
+
+
 def run(store: Store, settings: DeviceSettings, port: int, every: float) -> None:
     """Serve until a signal stops the process. Raises TemporaryFailure if the port is taken."""
+    WATCH.start(_hung)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(Agent(store, settings, every).run(port))

@@ -28,8 +28,9 @@ from fourways_runtime.errors import WorkloadError
 from . import files
 from .errors import AgentError, BundleRefused, Busy, ModelUnusable, NoModel, NoSpace
 from .loading import LoadedBundle, lacks_memory, load
+from .model_calls import CALLS
 from .recovery import repoint, restored, slot_faults, trusted_keys, whole_slots
-from .slot import open_bundle
+from .slot import Bundle, open_bundle
 from .state import State, Store
 
 logger = logging.getLogger("fourways.agent")
@@ -100,7 +101,7 @@ def boot(store: Store, threads: int = 1) -> LoadedBundle:
         return _start_new(store, state, threads)
     try:
         loaded = _opened(store, state, threads)
-        loaded.proof()
+        CALLS.run(loaded.proof)
     except (AgentError, WorkloadError) as error:
         logger.error("the model in slot %s does not start: %s", state.slot, error)
         if is_damage(error):
@@ -147,7 +148,7 @@ def _first_answer(store: Store, state: State, note: Path, threads: int) -> Loade
     try:
         with _crash_note(note):
             loaded = _opened(store, state, threads)
-            loaded.self_test()
+            CALLS.run(loaded.self_test)
     except (AgentError, WorkloadError) as error:
         fault: Exception = error
         logger.error("the new model in slot %s does not start: %s", state.slot, fault)
@@ -182,7 +183,11 @@ def _keep(store: Store, how: Callable[[State], State], state: State | None = Non
 def _opened(store: Store, state: State, threads: int) -> LoadedBundle:
     assert state.slot is not None  # noqa: S101  (callers have looked)
     bundle = open_bundle(store.slot(state.slot), trusted_keys(store), state.digest)
-    return load(bundle, threads)
+    return _loaded(bundle, threads)
+
+
+def _loaded(bundle: Bundle, threads: int) -> LoadedBundle:
+    return CALLS.run(lambda: load(bundle, threads))
 
 
 def _way_back(store: Store, state: State, error: Exception, threads: int) -> LoadedBundle:
@@ -203,8 +208,8 @@ def _way_back(store: Store, state: State, error: Exception, threads: int) -> Loa
         if (it.name, it.bundle.digest) == (state.slot, state.digest):
             continue
         try:
-            loaded = load(it.bundle, threads)
-            loaded.proof()
+            loaded = _loaded(it.bundle, threads)
+            CALLS.run(loaded.proof)
         except (AgentError, WorkloadError) as second:
             faults.append(str(second))
             continue

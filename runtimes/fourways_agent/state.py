@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from fourways_runtime.bundle_layout import MalformedBundle
+from fourways_runtime.bundle_layout import MalformedBundle, Release
 
 from . import files
 from .errors import AgentConfigError
@@ -81,6 +81,9 @@ class State:
     namespace: str = ""
     """Namespace of that release; once known, bundles of other namespaces are rejected."""
 
+    cluster: str = ""
+    """Cluster of that release; once known, bundles of other clusters are rejected."""
+
     verified: str | None = None
     """Digest of the last verified signature manifest."""
 
@@ -96,11 +99,12 @@ class State:
         others = (it for it in self.bad if it.digest != digest)
         return replace(self, bad=(*others, GivenUp(digest, self.sequence))[-_REMEMBERED:])
 
-    def seen(self, sequence: int, manifest: str, namespace: str) -> State:
+    def seen(self, release: Release) -> State:
         """Return the state after a release was verified; an older one changes nothing.
 
         A newer release of a rejected bundle lifts the rejection.
         """
+        sequence, manifest = release.sequence, release.manifest
         if sequence < self.sequence:
             return self
         kept = (it for it in self.bad if it.digest != manifest or it.sequence >= sequence)
@@ -108,7 +112,8 @@ class State:
             self,
             sequence=sequence,
             accepted=manifest,
-            namespace=namespace or self.namespace,
+            namespace=release.namespace or self.namespace,
+            cluster=release.cluster or self.cluster,
             bad=tuple(kept),
         )
 
@@ -188,6 +193,9 @@ class DeviceSettings:
 
     namespace: str = ""
     """Namespace of the deployment; empty: that of the first release."""
+
+    cluster: str = ""
+    """Name of its cluster; empty: that of the first release that names one."""
 
     key_pem: str = ""
     """Content of that file when it was last read, for when it is unreadable."""

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fourways_api.display import displayed
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor, MalformedBundle, Release
 
@@ -78,7 +79,8 @@ def update(store: Store, settings: DeviceSettings) -> UpdateResult:
             published = layout.read_index(
                 remote.document(layout.INDEX_FILE, layout.MAX_DOCUMENT_BYTES)
             )
-            if published.signature.digest == state.verified and _is_done(state, published):
+            known = published.signature.digest == state.verified and _is_for(settings, state)
+            if known and _is_done(state, published):
                 _repair(store, state, keys)
                 return UpdateResult(False, published.model.digest)
             offer = _verified(settings, keys, remote, published, state)
@@ -100,7 +102,12 @@ def _remembered(store: Store, keys: TrustedKeys) -> State:
     state, newest = restored(store), newest_release(store, keys)
     if newest is None or newest.sequence <= state.sequence:
         return store.change(lambda now: now)  # repairs a damaged copy
-    return store.change(lambda now: now.seen(newest.sequence, newest.manifest, newest.namespace))
+    return store.change(lambda now: now.seen(newest))
+
+
+def _is_for(settings: DeviceSettings, state: State) -> bool:
+    """Return whether the release that was verified last is what the settings ask for now."""
+    return settings.namespace in ("", state.namespace) and settings.cluster in ("", state.cluster)
 
 
 def _is_done(state: State, published: layout.PublishedBundle) -> bool:
@@ -157,12 +164,15 @@ def _check_receiver(release: Release, settings: DeviceSettings, state: State) ->
             f"the bundle is for {release.target} of {release.deployment}, and this device is"
             f" {settings.target} of {settings.deployment}"
         )
-    namespace = settings.namespace or state.namespace
-    if namespace and release.namespace != namespace:
-        raise BundleRefused(
-            f"the bundle is of namespace {release.namespace or '(none)'}, and this device takes"
-            f" bundles of namespace {namespace}; to move the device, give --namespace"
-        )
+    for what, its, ours in (
+        ("namespace", release.namespace, settings.namespace or state.namespace),
+        ("cluster", release.cluster, settings.cluster or state.cluster),
+    ):
+        if ours and its != ours:
+            raise BundleRefused(
+                f"the bundle is of {what} {displayed(its) or '(none)'}, and this device takes"
+                f" bundles of {what} {ours}; to move the device, give --{what}"
+            )
 
 
 def _accepted(store: Store, offer: _Offer) -> State:
@@ -172,8 +182,7 @@ def _accepted(store: Store, offer: _Offer) -> State:
     def seen(state: State) -> State:
         if release.sequence < state.sequence:
             return state
-        after = state.seen(release.sequence, offer.digest, release.namespace)
-        return replace(after, verified=offer.signature)
+        return replace(state.seen(release), verified=offer.signature)
 
     if release.sequence >= store.read().sequence:
         store.keep_newest(offer.documents)

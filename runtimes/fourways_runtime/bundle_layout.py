@@ -115,10 +115,13 @@ class Release:
     namespace: str = ""
     """Namespace of the deployment; empty in releases signed before this field existed."""
 
+    cluster: str = ""
+    """Name of its cluster; empty if the installation sets none, or in older releases."""
+
     def to_json(self) -> dict[str, Any]:
         """Return the document. Devices ignore unknown fields."""
-        namespace = {"namespace": self.namespace} if self.namespace else {}
-        return namespace | {
+        named = {"cluster": self.cluster, "namespace": self.namespace}
+        return {name: value for name, value in named.items() if value} | {
             "deployment": self.deployment,
             "target": self.target,
             "manifest": self.manifest,
@@ -266,10 +269,10 @@ def read_release(raw: bytes) -> Release:
         raise MalformedBundle("release: names no manifest")
     if type(sequence) is not int or not 0 <= sequence < 2**63:
         raise MalformedBundle("release: has no sequence")
-    namespace = document.get("namespace", "")
-    if not isinstance(namespace, str):
-        raise MalformedBundle("release: its namespace is not text")
-    return Release(deployment, target, manifest, sequence, namespace)
+    namespace, cluster = document.get("namespace", ""), document.get("cluster", "")
+    if not isinstance(namespace, str) or not isinstance(cluster, str):
+        raise MalformedBundle("release: its namespace or its cluster is not text")
+    return Release(deployment, target, manifest, sequence, namespace, cluster)
 
 
 def loads(raw: bytes) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class ModelCall:
     rows: int
     since: float
     limit: float
+    thread: int = 0
+    """The thread it runs on, if another one waits for it no longer than this; else 0."""
 
     def hangs(self) -> ModelHangs:
         """Return the error that names the stage and what the call works on."""
@@ -106,23 +108,39 @@ class ModelWatch:
         stage, about = getattr(self._doing, "what", None) or _SCORING
         number = next(self._numbers)
         limit = seconds * (len(self._calls) + 1)
-        self._calls[number] = ModelCall(stage, about, rows, self._now(), limit)
+        thread = getattr(self._doing, "thread", 0)
+        self._calls[number] = ModelCall(stage, about, rows, self._now(), limit, thread)
         return number
 
     def end(self, number: int) -> None:
         """Record that a call has returned, or failed."""
-        del self._calls[number]
+        self._calls.pop(number, None)
 
     def longest(self) -> float:
-        """Return the age in seconds of the oldest call in progress; 0 if there is none."""
-        since = [call.since for call in tuple(self._calls.values())]
+        """Return the age in seconds of the oldest call that is not bound; 0 if there is none."""
+        since = [call.since for call in tuple(self._calls.values()) if not call.thread]
         return self._now() - min(since) if since else 0.0
 
-    def overdue(self) -> ModelCall | None:
-        """Return a call that has exceeded its time, or None."""
+    def bound_this_thread(self) -> None:
+        """Leave the calls of this thread to who waits for them, by :meth:`overdue`."""
+        self._doing.thread = threading.get_ident()
+
+    def overdue(self, thread: int = 0) -> ModelCall | None:
+        """Return a call that has exceeded its time, or None.
+
+        ``thread``: one that is bound (:meth:`bound_this_thread`); 0: any that is not.
+        """
         now = self._now()
-        late = (call for call in tuple(self._calls.values()) if now - call.since > call.limit)
-        return next(late, None)
+        for call in tuple(self._calls.values()):
+            if call.thread == thread and now - call.since > call.limit:
+                return call
+        return None
+
+    def abandon(self, call: ModelCall) -> None:
+        """Stop watching a call that nobody waits for any more."""
+        for number, it in tuple(self._calls.items()):
+            if it is call:
+                self._calls.pop(number, None)
 
     def start(self, hung: Callable[[ModelHangs], object]) -> None:
         """Start the watchdog thread; it calls ``hung`` once, on that thread."""

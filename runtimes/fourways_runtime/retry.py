@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from .errors import Unavailable
+from .errors import Unavailable, WorkloadError
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Outage:
         self.since: float | None = None
         """When it began, by ``now``; None if there is no outage."""
 
-    def failed(self, error: Unavailable) -> None:
+    def failed(self, error: WorkloadError) -> None:
         """Record a failed attempt. Raises ``error`` if the outage has lasted too long."""
         now = self._now()
         if self.since is None:

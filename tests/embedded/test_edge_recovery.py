@@ -244,6 +244,42 @@ def test_a_bundle_of_another_namespace_is_refused(
     assert update(store, moved).version == "v6"
 
 
+def test_a_bundle_of_another_cluster_is_refused(
+    tmp_path: Path, publisher: Publisher, gateway: Gateway
+) -> None:
+    store, settings = device(tmp_path, gateway)
+    publisher.publish(1)
+    update(store, settings)
+    # The installation gets a name: the same bundle, signed anew, and from now on this cluster only.
+    publisher.publish(1, cluster="berlin-1")
+    assert not update(store, settings).changed
+    assert store.read().cluster == "berlin-1"
+    for other in ("berlin-2", None):
+        publisher.publish(2, cluster=other)
+        with pytest.raises(BundleRefused, match=r"of cluster .*takes bundles of cluster berlin-1"):
+            update(store, settings)
+    assert answer(store) == 30.0
+    publisher.publish(3, cluster="berlin-2")
+    assert update(store, replace(settings, cluster="berlin-2")).version == "v3"
+    assert store.read().cluster == "berlin-2"
+    # A device that is told its cluster takes no bundle without one, not even as its first.
+    new, _ = device(tmp_path, gateway, "new")
+    publisher.publish(4)
+    with pytest.raises(BundleRefused, match=r"of cluster \(none\)"):
+        update(new, replace(settings, cluster="berlin-2"))
+
+
+def test_a_device_that_is_moved_judges_the_release_it_has_again(
+    tmp_path: Path, publisher: Publisher, gateway: Gateway
+) -> None:
+    store, settings = device(tmp_path, gateway)
+    publisher.publish(1, cluster="berlin-1")
+    update(store, settings)
+    assert not update(store, settings).changed
+    with pytest.raises(BundleRefused, match="to move the device, give --cluster"):
+        update(store, replace(settings, cluster="berlin-2"))
+
+
 def test_programs_that_follow_an_update_at_once_start_it_one_by_one(
     tmp_path: Path, publisher: Publisher, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,63 +13,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from fourways_cli.embedded.ports import free_port
 from fourways_runtime.model_watch import WATCH
 from fourways_runtime.v2 import app
 from tests.kit.batch_world import World
+from tests.kit.hanging_model import trap
 from tests.kit.server_process import started
 from tests.kit.serving_plane import NO_TLS, configure, serving, tensor
-from tools.kit.models import onnx_bytes
-
-FLOAT = TensorProto.FLOAT
 
 pytestmark = pytest.mark.embedded
-
-
-def trap(limit: float) -> bytes:
-    """Answer x, and never return where an x of the batch reaches the limit."""
-
-    def value(name: str, kind: int, shape: list[Any]) -> Any:
-        return helper.make_tensor_value_info(name, kind, shape)
-
-    answers = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["o1"])], "a", [], [value("o1", FLOAT, ["N", 1])]
-    )
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["ci"], ["co"]),
-            helper.make_node("Identity", ["xi"], ["xo"]),
-        ],
-        "b",
-        [
-            value("i", TensorProto.INT64, []),
-            value("ci", TensorProto.BOOL, []),
-            value("xi", FLOAT, ["N", 1]),
-        ],
-        [value("co", TensorProto.BOOL, []), value("xo", FLOAT, ["N", 1])],
-    )
-    endless = helper.make_graph(
-        [helper.make_node("Loop", ["n", "c", "x"], ["o2"], body=body)],
-        "e",
-        [],
-        [value("o2", FLOAT, ["N", 1])],
-    )
-    return onnx_bytes(
-        [
-            helper.make_node("ReduceMax", ["x"], ["highest"], keepdims=0),
-            helper.make_node("Less", ["highest", "limit"], ["good"]),
-            helper.make_node("If", ["good"], ["y"], then_branch=answers, else_branch=endless),
-        ],
-        [("x", FLOAT, ["N", 1])],
-        [("y", FLOAT, ["N", 1])],
-        [
-            ("n", np.array(2**62, np.int64)),
-            ("c", np.array(True)),
-            ("limit", np.array(limit, np.float32)),
-        ],
-    )
 
 
 SCHEMA: dict[str, Any] = {

@@ -17,6 +17,7 @@ from fourways_agent.sealed import SealedDocument
 from fourways_agent.start import MAX_CRASHES, MAX_STARTS, begun, failed
 from fourways_agent.state import DeviceSettings, GivenUp, State, Store
 from fourways_runtime import folder_writer
+from fourways_runtime.bundle_layout import Release
 from fourways_runtime.errors import ModelNotLoadable
 
 OLD = State(slot="a", digest="sha256:old", confirmed=True, sequence=5, accepted="sha256:old")
@@ -43,6 +44,10 @@ def test_what_was_given_up_is_not_forgotten_and_its_release_stays_the_newest() -
     assert (state.bad, state.sequence) == ((GivenUp("sha256:new", 6),), 6)
 
 
+def release(sequence: int, manifest: str) -> Release:
+    return Release("churn", "door", manifest, sequence)
+
+
 def test_what_the_disk_lost_may_be_fetched_again() -> None:
     state = replace(NEW, confirmed=True).fallen_back(bad=False)
     assert (state.slot, state.bad, state.accepted) == ("a", (), "sha256:new")
@@ -63,10 +68,10 @@ def test_the_list_of_what_does_not_work_is_bounded() -> None:
 
 def test_a_newer_release_of_a_bundle_that_was_given_up_clears_that() -> None:
     state = NEW.fallen_back(bad=True)
-    assert state.seen(6, "sha256:new", "").gave_up("sha256:new"), "the very same release"
-    assert not state.seen(7, "sha256:new", "").gave_up("sha256:new")
-    assert state.seen(7, "sha256:third", "").gave_up("sha256:new")
-    assert state.seen(5, "sha256:new", "") == state, "an older one changes nothing"
+    assert state.seen(release(6, "sha256:new")).gave_up("sha256:new"), "the very same release"
+    assert not state.seen(release(7, "sha256:new")).gave_up("sha256:new")
+    assert state.seen(release(7, "sha256:third")).gave_up("sha256:new")
+    assert state.seen(release(5, "sha256:new")) == state, "an older one changes nothing"
 
 
 def starts(state: State, boots: list[str], *, crashed: bool = False) -> State:

@@ -23,11 +23,16 @@ def budget(**more: Any) -> Budget:
     )
 
 
+def target(limits: Budget | None = None, variant: str | None = None) -> EdgeTarget:
+    told = {"name": "door", "budget": (limits or budget()).to_json(), "variant": variant}
+    return EdgeTarget.model_validate(told)
+
+
 SKIPPED = Row("int8", skipped="nothing to quantise")
 
 
 def chosen(rows: list[Row], limits: Budget | None = None, published: str | None = None) -> str:
-    choice = winner(rows, limits or budget(), published)
+    choice = winner(rows, target(limits), published)
     return "none" if choice is None else choice.row.variant
 
 
@@ -44,12 +49,26 @@ def test_of_two_about_as_fast_the_smaller_wins_whichever_was_faster_this_time() 
 
 def test_the_variant_published_before_is_kept_while_it_fits() -> None:
     rows = [row("fp32", p50=4), row("int8", p50=1)]
-    choice = winner(rows, budget(), "fp32")
+    choice = winner(rows, target(), "fp32")
     assert choice is not None
     assert (choice.row.variant, "published before" in choice.reason) == ("fp32", True)
     assert chosen(rows, budget(latencyMs=2), "fp32") == "int8", "it no longer fits"
     assert chosen([SKIPPED, rows[0]], published="int8") == "fp32", "it is not made any more"
     assert chosen(rows, published="of another version") == "int8"
+
+
+def test_a_target_that_names_its_variant_gets_no_other() -> None:
+    rows = [row("fp32", p50=4), row("int8", p50=1)]
+    choice = winner(rows, target(variant="fp32"), "int8")
+    assert choice is not None
+    assert (choice.row.variant, choice.reason) == ("fp32", "the variant that the target names")
+    slow = target(budget(latencyMs=2), "fp32")
+    assert winner(rows, slow) is None
+    told = verdict(rows, [slow]).splitlines()[-1]
+    assert told.startswith("target door (variant fp32, size 4 MiB")
+    assert told.endswith("fp32 fails latency"), "the other variant is not mentioned"
+    none = verdict([row("fp32"), SKIPPED], [target(variant="int8")]).splitlines()[-1]
+    assert none.endswith("int8 was left out; set another variant, or none")
 
 
 @pytest.mark.parametrize(
@@ -72,16 +91,14 @@ def test_a_variant_past_the_budget_is_not_taken_however_fast(
 
 
 def test_a_variant_left_out_never_wins() -> None:
-    assert winner([SKIPPED], budget()) is None
+    assert winner([SKIPPED], target()) is None
     fp32 = row("fp32")
     assert chosen([fp32, SKIPPED]) == "fp32"
 
 
 def test_the_verdict_shows_what_was_measured_and_what_each_target_refuses() -> None:
-    target = EdgeTarget.model_validate(
-        {"name": "door", "budget": {"sizeMiB": 1, "memoryMiB": 64, "latencyMs": 5}}
-    )
-    told = verdict([row("fp32", size=2.5, memory=99.5, p50=1.25), SKIPPED], [target])
+    tight = target(budget(sizeMiB=1, memoryMiB=64))
+    told = verdict([row("fp32", size=2.5, memory=99.5, p50=1.25), SKIPPED], [tight])
     assert told.splitlines() == [
         "no variant fits; nothing was published",
         "variant  size MiB  memory MiB  p50 ms  p99 ms  load ms  agreement",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fourways_api import RunReport
+from fourways_api.backoff import Backoff
 from fourways_api.reasons import Reason
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 from fourways_operator.pods import report_of
@@ -23,7 +24,7 @@ from .workloads import LocalJob, document
 Json = dict[str, Any]
 
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
-FIRST_RETRY_SECONDS = 1.0
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 360.0
 _LOST = "Lost"
 
 
@@ -88,9 +89,10 @@ class LocalRun:
         return "Failed", Reason.FailedIndexes if indexed else Reason.BackoffLimitExceeded
 
     async def _worker(self, index: int) -> tuple[str, str]:
+        backoff = Backoff(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         for attempt in range(self._job.backoff_limit + 1):
             if attempt:
-                await asyncio.sleep(FIRST_RETRY_SECONDS * 2 ** (attempt - 1))
+                await asyncio.sleep(backoff.pause())
             code = await self._attempt(index, attempt)
             if code == 0:
                 return "Complete", ""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fourways_api.backoff import Backoff
 from fourways_api.runtime_config import CONFIG_VARIABLE, TERMINAL_EXIT_CODES
 
 from .clock import Clock, now, stamp
@@ -59,17 +60,17 @@ class RunningServer:
 
     async def keep(self) -> None:
         """Keep it running until cancelled; on return, its process has ended."""
-        pause = FIRST_RESTART_SECONDS
+        soon = Backoff(FIRST_RESTART_SECONDS, LONGEST_RESTART_SECONDS)
+        # A fault of the model or the spec does not go away within a second.
+        pointless = Backoff(POINTLESS_RESTART_SECONDS, LONGEST_RESTART_SECONDS)
         while True:
             began = asyncio.get_running_loop().time()
             code = await self._life()
             if asyncio.get_running_loop().time() - began > STEADY_SECONDS:
-                pause = FIRST_RESTART_SECONDS
-            # A fault of the model or the spec does not go away within a second.
-            if code in TERMINAL_EXIT_CODES:
-                pause = max(pause, POINTLESS_RESTART_SECONDS)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_RESTART_SECONDS)
+                soon.reset()
+                pointless.reset()
+            backoff = pointless if code in TERMINAL_EXIT_CODES else soon
+            await asyncio.sleep(backoff.pause())
             self._restarts += 1
 
     async def _life(self) -> int:

@@ -42,6 +42,10 @@ class EdgeTarget(ApiModel):
     budget: Budget
     """Resources that the device has for the bundle."""
 
+    variant: Literal["fp32", "int8"] | None = None
+    """Variant of the model to publish. If it is not set, the build chooses one that fits the
+    budget, and keeps it for the same model."""
+
 
 class Edge(ApiModel):
     """Build a signed bundle with which devices answer offline."""

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from typing import TypeVar
 
-from fourways_api import EdgeConfig, FeatureLookup, ModelDeployment, Route, SecretReference
+from fourways_api import (
+    ApiModel,
+    Contract,
+    EdgeConfig,
+    FeatureLookup,
+    ModelDeployment,
+    Route,
+    SecretReference,
+)
 from fourways_api.modes import Edge
 
 from ..facts import Json, OperatorSettings
 from . import parts, worker
 from .routes import Observed
+
+FieldT = TypeVar("FieldT", bound=ApiModel)
 
 CONTAINER = "edge"
 BACKOFF_LIMIT = 2
@@ -108,6 +119,18 @@ def job_name(deployment: ModelDeployment, settings: OperatorSettings) -> str:
     return f"{who.name}-{sha256(spec.encode()).hexdigest()[:8]}"
 
 
+def _without_descriptions(contract: Contract) -> Contract:
+    def plain(field: FieldT) -> FieldT:
+        return field.model_copy(update={"description": None})
+
+    return contract.model_copy(
+        update={
+            "inputs": tuple(map(plain, contract.inputs)),
+            "outputs": tuple(map(plain, contract.outputs)),
+        }
+    )
+
+
 def _job(
     deployment: ModelDeployment,
     edge: Edge,
@@ -119,7 +142,16 @@ def _job(
     mounts.secrets(worker.secrets(deployment, edge.signing, edge.credentials))
     mounts.claims(worker.model_uris(deployment), written=[edge.publish])
     mounts.cache(deployment.spec.model.max_size_mi_b * COPIES + 256)
-    config = worker.config(EdgeConfig, deployment, settings, pinned_digest, edge=edge)
+    config = worker.config(
+        EdgeConfig,
+        deployment,
+        settings,
+        pinned_digest,
+        edge=edge.model_copy(update={"description": None}),
+        cluster=settings.cluster_name or None,
+    )
+    # The bundle holds the contract. Text for people is left out: a new one is no new build.
+    config = config.model_copy(update={"contract": _without_descriptions(config.contract)})
     container = worker.container(
         deployment,
         settings,

@@ -19,6 +19,7 @@ from fourways_runtime.config import read_config, read_run
 from fourways_runtime.errors import ConfigError, StoreUnavailable, Unavailable, WorkloadError
 from fourways_runtime.io.store.runs.ledger import Failure
 from fourways_runtime.process import run_job
+from fourways_runtime.retry import Outage
 
 from . import succeeded
 from .claims import as_error
@@ -57,6 +58,9 @@ def wait_for_run(
 ) -> RunReport:
     """Wait until a run is published; return its report.
 
+    This is no retry of one call, so it only uses the patience of :mod:`fourways_runtime.retry`: the
+    outage lasts while no worker is at the run, also while the store says nothing about it.
+
     Raises:
         WorkloadError: The run failed; this is its recorded error.
         Unavailable: No worker has worked on the run for ``startingDeadlineSeconds``.
@@ -65,12 +69,13 @@ def wait_for_run(
     if config.batch is None:
         raise ConfigError("the configuration has no batch settings")
     patience = float(config.batch.starting_deadline_seconds)
-    heard = now()
+    outage = Outage(patience, now)
     looked, earlier = False, None
     last: WorkloadError | None = None
     with ExitStack() as opened:
         store: RunStore | None = None
         while True:
+            worked_on = False
             try:
                 if store is None:
                     store = open_store()
@@ -84,17 +89,20 @@ def wait_for_run(
                     looked, earlier = True, failed and failed.started_at
                 if failed is not None:
                     last = as_error(Failure(failed.reason, failed.message, 0))
-                elif _is_worked_on(store, config, run):
-                    heard = now()
+                elif worked_on := _is_worked_on(store, config, run):
+                    outage.ended()
             except StoreUnavailable as error:
                 failed, last, store = None, error, None
                 opened.close()
             if last is not None and failed is not None and failed.started_at != earlier:
                 raise last
-            if now() - heard > patience:
-                raise last or Unavailable(
-                    f"no worker of the Ray cluster has worked on the run for {patience:g} s: "
-                    "see the events of its RayJob (kubectl get events)"
+            if not worked_on:
+                outage.failed(
+                    last
+                    or Unavailable(
+                        f"no worker of the Ray cluster has worked on the run for {patience:g} s: "
+                        "see the events of its RayJob (kubectl get events)"
+                    )
                 )
             sleep(LOOK_SECONDS)
 

@@ -170,7 +170,7 @@ def _chosen(config: EdgeConfig, rows: Sequence[Row], source: str) -> list[_Winne
     found, without = [], []
     for target in config.edge.targets:
         place = _place(config, target)
-        choice = judge.winner(rows, target.budget, published_variant(place, source))
+        choice = judge.winner(rows, target, published_variant(place, source))
         if choice is None:
             without.append(target)
         else:
@@ -264,7 +264,13 @@ def _signature(
     clock: Clock,
 ) -> Descriptor:
     release = next_release(
-        place, config.name, target.name, manifest.digest, clock, namespace=config.namespace
+        place,
+        config.name,
+        target.name,
+        manifest.digest,
+        clock,
+        namespace=config.namespace,
+        cluster=config.cluster or "",
     )
     told = layout.encode(release.to_json())
     folder = staged.folder / "signed"

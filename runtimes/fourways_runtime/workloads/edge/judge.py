@@ -66,21 +66,26 @@ class VariantChoice:
 
 
 def winner(
-    rows: Sequence[Row], budget: Budget, published: str | None = None
+    rows: Sequence[Row], target: EdgeTarget, published: str | None = None
 ) -> VariantChoice | None:
     """Return the variant for a target, or None if none fits its budget.
 
-    ``published`` is the variant last published for the same source model. It is kept as long as it
-    fits, so that the same inputs give the same bundle despite measurement noise. Otherwise, the
-    smallest of the variants within the margin of the fastest wins.
+    A target that names its variant takes no other. ``published`` is the variant last published for
+    the same source model. It is kept as long as it fits, so that the same inputs give the same
+    bundle despite measurement noise. Otherwise, the smallest of the variants within the margin of
+    the fastest wins.
     """
     fitting = [
         (row.measured.p50_ms, row)
         for row in rows
-        if row.measured is not None and not excess(row, budget)
+        if row.measured is not None
+        and not excess(row, target.budget)
+        and target.variant in (None, row.variant)
     ]
     if not fitting:
         return None
+    if target.variant is not None:
+        return VariantChoice(fitting[0][1], "the variant that the target names")
     for _, row in fitting:
         if row.variant == published:
             return VariantChoice(row, "published before for this source, and still fits the budget")
@@ -132,10 +137,19 @@ def verdict(rows: Sequence[Row], targets: Sequence[EdgeTarget]) -> str:
             f"size {budget.size_mi_b} MiB, memory {budget.memory_mi_b} MiB, "
             f"latency {budget.latency_ms:g} ms, agreement {budget.min_agreement:g}"
         )
+        if target.variant is not None:
+            limits = f"variant {target.variant}, {limits}"
         past = "; ".join(
             f"{row.variant} fails {', '.join(excess(row, budget))}"
             for row in rows
-            if row.measured is not None
+            if row.measured is not None and target.variant in (None, row.variant)
         )
-        told.append(f"target {target.name} ({limits}): {past or 'no variant was measured'}")
+        told.append(f"target {target.name} ({limits}): {past or _unmeasured(rows, target)}")
     return "no variant fits; nothing was published\n" + "\n".join(told)
+
+
+def _unmeasured(rows: Sequence[Row], target: EdgeTarget) -> str:
+    for row in rows:
+        if row.variant == target.variant:
+            return f"{row.variant} was left out; set another variant, or none"
+    return "no variant was measured"

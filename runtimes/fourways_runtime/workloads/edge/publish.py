@@ -9,7 +9,7 @@ complete release stays published, and repeating the same publication completes i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fourways_runtime import bundle_layout as layout
@@ -50,26 +50,30 @@ def next_release(
     clock: Callable[[], float],
     *,
     namespace: str = "",
+    cluster: str = "",
 ) -> Release:
     """Return the release of a manifest: the published one if it is unchanged, otherwise a new one.
 
-    The sequence number is the time in seconds since 1970, and greater than the last one: even if
-    the folder was lost, no device mistakes the next release for an older one. Raises PublishFailed.
+    A release that names another namespace or cluster than the published one is a new one. The
+    sequence number is the time in seconds since 1970, and greater than the last one: even if the
+    folder was lost, no device mistakes the next release for an older one. Raises PublishFailed.
     """
     last = published_release(folder)
-    if last is not None and not _is_ours(last, namespace, deployment, target):
-        last = None  # the folder previously belonged to another series
-    if last is not None and (last.manifest, last.namespace) == (manifest, namespace):
-        return last
-    sequence = max(int(clock()), last.sequence + 1 if last is not None else 0)
-    return Release(deployment, target, manifest, sequence, namespace)
+    wanted = Release(deployment, target, manifest, int(clock()), namespace, cluster)
+    # Otherwise the folder previously belonged to another series.
+    if last is not None and _is_same_series(last, wanted):
+        if replace(wanted, sequence=last.sequence) == last:
+            return last
+        return replace(wanted, sequence=max(wanted.sequence, last.sequence + 1))
+    return wanted
 
 
-def _is_ours(last: Release, namespace: str, deployment: str, target: str) -> bool:
-    """Tell whether a release belongs to this series; older builds did not record the namespace."""
-    return (last.deployment, last.target) == (deployment, target) and last.namespace in (
-        "",
-        namespace,
+def _is_same_series(last: Release, new: Release) -> bool:
+    """Tell whether a release precedes another; older builds recorded no namespace and cluster."""
+    return (
+        (last.deployment, last.target) == (new.deployment, new.target)
+        and last.namespace in ("", new.namespace)
+        and last.cluster in ("", new.cluster)
     )
 
 

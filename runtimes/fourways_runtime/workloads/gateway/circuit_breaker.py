@@ -5,6 +5,10 @@ opened for it, and the circuit breaker. While the store is down no request waits
 fail at once, and a single probe, a few times per second, detects when it is back. A new address is
 adopted once its store answers, or at once if the current store does not answer. A typing error in a
 rotated Secret therefore does not take a working gateway down.
+
+The probing has neither an end nor growing pauses, unlike the loops of
+:mod:`fourways_runtime.retry`: the gateway outlives any outage and must notice within a quarter of a
+second that the store is back, and no request waits for it.
 """
 
 from __future__ import annotations

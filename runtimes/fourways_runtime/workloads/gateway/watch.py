@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import chain
 
+from fourways_api.backoff import Backoff
 from fourways_http import HttpError
 from fourways_runtime.io.store.streams.stream import LiveAnswer
 from fourways_runtime.scoring.columns import Key
@@ -61,7 +62,7 @@ class AnswerWatch:
         self._draining = draining
         self._awaited: dict[Key, list[_Waiter]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._pause = FIRST_PAUSE
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, growth=GROWTH)
 
     async def wait(
         self, asked: Mapping[Key, PublishedEvent | None], seconds: float, patient: bool
@@ -79,7 +80,7 @@ class AnswerWatch:
             return {}
         for key in waiter.left:
             self._awaited.setdefault(key, []).append(waiter)
-        self._pause = FIRST_PAUSE
+        self._backoff.reset()
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._run())
         try:
@@ -109,8 +110,7 @@ class AnswerWatch:
 
     async def _run(self) -> None:
         while self._awaited:
-            await asyncio.sleep(self._pause)
-            self._pause = min(self._pause * GROWTH, LONGEST_PAUSE)
+            await asyncio.sleep(self._backoff.pause())
             if self._draining():
                 self._let_go()
                 return

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterable
 from time import perf_counter
 
+from fourways_api.backoff import Backoff
 from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.errors import StoreUnavailable, WorkloadError
 from fourways_runtime.io.brokers.source import Events, EventSource, SourceReplaced
@@ -75,7 +76,7 @@ class StreamWorker:
         self._committer = Committer(ledger, self._written, self._reader.wake)
         self._monitor = StreamMonitor(source, ledger, metrics, self._progress)
         self._round = 0
-        self._failures = 0
+        self._backoff = Backoff(_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS)
         """Number of restarts since the last successful write."""
 
         self._partitions: dict[int, PartitionState] = {}
@@ -200,8 +201,7 @@ class StreamWorker:
 
     def _reset(self, reason: str, why: str) -> None:
         """Drop what is in flight and restart at the store's positions after a pause."""
-        self._failures += 1
-        pause = min(_LAST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 1, 8))
+        pause = self._backoff.pause()
         logger.warning("restarting in %.2g s: %s", pause, why, extra={"reason": reason})
         self._committer.reset()
         # A store that can be read but not written must not be queried in a tight loop.
@@ -330,7 +330,7 @@ class StreamWorker:
     def _written(self, batch: EventBatch, took: float) -> None:
         self._metrics.written(took)
         self._metrics.done(len(batch), len(batch.dead))
-        self._failures = 0
+        self._backoff.reset()
         for move in batch.moves:
             state = self._partitions.get(move.partition)
             if state is not None:
