@@ -21,7 +21,7 @@ from fourways_runtime.errors import WorkloadError
 from . import files
 from .errors import AgentConfigError, AgentError, ModelUnusable
 from .model_calls import ended
-from .state import DeviceSettings, State, Store
+from .state import DeviceSettings, Store
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -137,43 +137,11 @@ def _update(store: Store, asked: argparse.Namespace) -> int:
 
 
 def _status(store: Store, asked: argparse.Namespace) -> int:
-    state, settings = store.read(), store.settings()
-    shown: dict[str, Any] = {
-        "slot": state.slot,
-        "digest": state.digest,
-        "confirmed": state.confirmed,
-        "crashes": state.crashes,
-        "boots": state.boots,
-        "sequence": state.sequence if state.sequence >= 0 else None,
-        "fallback": state.previous_digest,
-        "givenUp": [it.digest for it in state.bad],
-    }
-    about, code = _about_the_slot(store, state)
-    shown |= about
-    if settings is not None:
-        shown |= {
-            "cluster": settings.cluster or state.cluster or None,
-            "namespace": settings.namespace or state.namespace or None,
-            "deployment": settings.deployment,
-            "target": settings.target,
-            "gateway": settings.gateway,
-        }
+    from .status import status_of
+
+    shown, code = status_of(store)
     print(json.dumps(shown, indent=2))
     return code
-
-
-def _about_the_slot(store: Store, state: State) -> tuple[dict[str, Any], int]:
-    """Return what to show about the active slot, and the exit code."""
-    from .recovery import trusted_keys
-    from .slot import open_bundle
-
-    if state.slot is None or state.digest is None:
-        return {}, 0
-    try:
-        bundle = open_bundle(store.slot(state.slot), trusted_keys(store), state.digest)
-    except AgentError as error:
-        return {"fault": str(error)}, error.exit_code
-    return {"version": bundle.version, "variant": bundle.variant}, 0
 
 
 def _predict(store: Store, asked: argparse.Namespace) -> int:

@@ -326,8 +326,44 @@ def test_a_slot_that_is_damaged_shows_in_the_status(
     file.write_bytes(b"")
     assert main(["status", "--state", str(store.folder)]) == 3
     shown = json.loads(capsys.readouterr().out)
-    assert shown["fault"] == "the slot's model.onnx is damaged"
+    assert shown["fault"] == "slot a: the slot's model.onnx is damaged"
+    assert shown["nextStart"] == "finds no usable model; fourways-agent update fetches one"
     assert (shown["deployment"], shown["sequence"]) == ("churn", publisher.now)
+
+
+def test_status_says_what_the_next_start_does_and_changes_nothing(
+    tmp_path: Path, publisher: Publisher, gateway: Gateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, settings = device(tmp_path, gateway)
+
+    def status() -> tuple[int, dict[str, Any]]:
+        before = {file: file.read_bytes() for file in store.folder.rglob("*") if file.is_file()}
+        code = main(["status", "--state", str(store.folder)])
+        after = {file: file.read_bytes() for file in store.folder.rglob("*") if file.is_file()}
+        assert before == after
+        return code, json.loads(capsys.readouterr().out)
+
+    assert status()[0] == 0
+    for version in (1, 2):
+        publisher.publish(version)
+        update(store, settings)
+        assert answer(store) == 30.0 * version
+    code, shown = status()
+    assert (code, shown["version"], shown["slots"]["a"]["version"]) == (0, "v2", "v1")
+    (store.slot("b") / "files" / layout.MODEL_FILE).unlink()
+    code, shown = status()
+    assert (code, shown["nextStart"]) == (3, "uses slot a")
+    assert shown["slots"]["b"] == {"fault": "the slot's model.onnx is damaged"}
+    for name in ("state.json", "state.copy.json"):
+        (store.folder / name).write_bytes(b"")
+    code, shown = status()
+    assert (code, shown["fault"]) == (3, "the pointer names no slot")
+    assert shown["nextStart"] == "uses slot a"
+    for name in ("settings.json", "settings.copy.json"):
+        (store.folder / name).unlink()
+    code, shown = status()
+    assert code == 4
+    assert "run fourways-agent update with --gateway" in shown["fault"]
 
 
 def test_retry_brings_a_bundle_back_that_was_given_up(
