@@ -35,8 +35,8 @@ class BoundedCalls:
 
     def _renew(self) -> None:
         self._pid = os.getpid()
-        self._idle: deque[_Worker] = deque()
-        self._left_behind: set[_Worker] = set()
+        self._idle: deque[_CallThread] = deque()
+        self._left_behind: set[_CallThread] = set()
 
     def run(self, work: Callable[[], T]) -> T:
         """Return the result of ``work``, which calls the model.
@@ -56,7 +56,7 @@ class BoundedCalls:
         try:
             worker = self._idle.pop()
         except IndexError:
-            worker = _Worker(self._watch, self._returned)
+            worker = _CallThread(self._watch, self._returned)
         answer: Future[T] = Future()
         worker.inbox.put((answer, work))
         while True:
@@ -76,15 +76,15 @@ class BoundedCalls:
         """Whether a call has not returned yet that nobody waits for any more."""
         return bool(self._left_behind)
 
-    def _returned(self, worker: _Worker) -> None:
+    def _returned(self, worker: _CallThread) -> None:
         self._left_behind.discard(worker)
         self._idle.append(worker)
 
 
-class _Worker:
+class _CallThread:
     """A thread that does one piece of work at a time."""
 
-    def __init__(self, watch: ModelWatch, returned: Callable[[_Worker], None]) -> None:
+    def __init__(self, watch: ModelWatch, returned: Callable[[_CallThread], None]) -> None:
         self.inbox: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._watch = watch
         self._returned = returned

@@ -36,6 +36,7 @@ from . import device_rig as rig
 from .device_states import Damage, damages, fingerprint, record, torn
 
 MAX_PROGRAMS = 6
+MAX_CUTS = 4
 STATES = 5000
 BATCH = 40
 
@@ -67,8 +68,8 @@ class Series:
     damage: tuple[str, Damage] | None = None
     """What was done to its files before."""
 
-    cut_before: tuple[str, ...] = ()
-    """Programs during which the power was cut once before, at any change."""
+    cut_before: tuple[tuple[str, ...], ...] = ()
+    """Programs during which the power was cut before, each time at any change."""
 
     seed: int = 0
     """Varies the order in which programs come to the disk, and what is torn."""
@@ -77,7 +78,7 @@ class Series:
     def name(self) -> str:
         """What happens, in words."""
         damaged = self.damage[0] if self.damage else ""
-        parts = (damaged, *(" + ".join(it) for it in (self.cut_before, self.programs) if it))
+        parts = (damaged, *(" + ".join(it) for it in (*self.cut_before, self.programs) if it))
         return f"{self.situation.name}: {', cut, then '.join(it for it in parts if it)}"
 
 
@@ -156,16 +157,17 @@ def states(world: World, series: Series, work: Path) -> Iterator[DiskState]:
     if series.damage is not None:
         series.damage[1](base)
     needed = must_answer(series.situation, base)
-    offered = [int(it.split()[1]) for it in series.cut_before + series.programs if " " in it]
+    ran = [name for programs in (*series.cut_before, series.programs) for name in programs]
+    offered = [int(it.split()[1]) for it in ran if " " in it]
     allowed = frozenset(10.0 * it for it in (*series.situation.versions.values(), *offered))
 
     def state(name: str, folder: Path) -> DiskState:
         told = f"{series.name}{name}"
         return DiskState(told, folder, series.situation.had, allowed, needed)
 
-    if series.cut_before:
-        programs = [world.program(name, base) for name in series.cut_before]
-        cut = luck.choice(record(programs, base, work / "first", series.seed))
+    for at, names in enumerate(series.cut_before):
+        programs = [world.program(name, base) for name in names]
+        cut = luck.choice(record(programs, base, work / f"before-{at}", series.seed + at))
         shutil.rmtree(base)
         cut.folder.rename(base)
     if not series.programs:
@@ -252,6 +254,11 @@ def all_series(world: World, seed: int) -> Iterator[Series]:
     for count in range(1, MAX_PROGRAMS + 1):
         for name in ("first, not started", "second, not started"):
             yield Series(at[name], ("start",) * count, seed=seed + count)
+    for cuts in range(1, MAX_CUTS + 1):
+        for name in ("first, not started", "second, not started"):
+            for many in (1, MAX_PROGRAMS):
+                before = (("start",) * many,) * cuts
+                yield Series(at[name], ("start",), cut_before=before, seed=seed + cuts)
     for name in ("first", "second", "second, not started"):
         for others in range(MAX_PROGRAMS):
             yield Series(at[name], ("update 3", *["start"] * others), seed=seed + others)
@@ -267,7 +274,8 @@ def _drawn(world: World, luck: random.Random, hurt: dict[str, list[tuple[str, Da
     name = luck.choice(list(hurt))
     starts = ("start",) * luck.randint(0, MAX_PROGRAMS)
     programs = luck.choice([("update 3", *starts[1:]), starts or ("update 3",)])
-    before = luck.choice([(), ("update 3",), ("start",), ("update 3", "start")])
+    kinds = [("update 3",), ("start",), ("update 3", "start"), ("start",) * 3]
+    before = tuple(luck.choice(kinds) for _ in range(luck.randint(0, MAX_CUTS)))
     damage = luck.choice([None, luck.choice(hurt[name])])
     return Series(world.situations[name], programs, damage, before, luck.randrange(2**31))
 

@@ -120,7 +120,10 @@ def torn(snapshot: Snapshot, luck: random.Random) -> list[tuple[str, Damage]]:
 
 
 def damages(folder: Path) -> Iterator[tuple[str, Damage]]:
-    """Yield each file deleted, emptied, truncated, and exchanged with each other file."""
+    """Yield each file deleted, emptied, truncated, changed, and exchanged with each other file.
+
+    Also both copies of a document deleted or emptied.
+    """
     names = sorted(
         str(it.relative_to(folder))
         for it in folder.rglob("*")
@@ -132,6 +135,12 @@ def damages(folder: Path) -> Iterator[tuple[str, Damage]]:
         for length in sorted({0, 1, size // 4, size // 2, size - 1} - {size, -1}):
             yield f"{name} truncated to {length}", partial(truncate, name, length)
         yield f"{name} with a flipped bit", partial(_flip, name)
+    for one in names:
+        other = one.replace(".json", ".copy.json")
+        if other in names:
+            yield f"{one} and {other} deleted", partial(_both, _delete, one, other)
+            emptied = partial(_both, partial(_truncated, 0), one, other)
+            yield f"{one} and {other} emptied", emptied
     for at, one in enumerate(names):
         for other in names[at + 1 :]:
             yield f"{one} and {other} exchanged", partial(_exchange, one, other)
@@ -144,6 +153,15 @@ def truncate(name: str, length: int, state: Path) -> None:
 
 def _delete(name: str, state: Path) -> None:
     (state / name).unlink()
+
+
+def _truncated(length: int, name: str, state: Path) -> None:
+    truncate(name, length, state)
+
+
+def _both(how: Callable[[str, Path], None], one: str, other: str, state: Path) -> None:
+    how(one, state)
+    how(other, state)
 
 
 def _flip(name: str, state: Path) -> None:
