@@ -137,7 +137,7 @@ def damages(folder: Path) -> Iterator[tuple[str, Damage]]:
         yield f"{name} with a flipped bit", partial(_flip, name)
     for one in names:
         other = one.replace(".json", ".copy.json")
-        if other in names:
+        if other != one and other in names:
             yield f"{one} and {other} deleted", partial(_both, _delete, one, other)
             emptied = partial(_both, partial(_truncated, 0), one, other)
             yield f"{one} and {other} emptied", emptied
