@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -45,7 +48,31 @@ _REFUSED = (
     KafkaError._AUTHENTICATION,
 )
 
+_REPEAT_SECONDS = 10.0
+"""librdkafka logs each failed attempt to connect; the same failure is logged this often."""
+
 _log = logging.getLogger("fourways.kafka")
+
+
+class _Repeats(logging.Filter):
+    """Drops messages that were logged a moment ago, but for their figures in parentheses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to log a message."""
+        text, now = record.getMessage().partition("(after")[0], monotonic()
+        if now - self._logged.get(text, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
+            return False
+        if len(self._logged) > 100:
+            self._logged.clear()
+        self._logged[text] = now
+        return True
+
+
+_log.addFilter(_Repeats())
 
 
 class BrokerFailure:
@@ -120,6 +147,23 @@ def read_secret(secret: MountedSecret, source: KafkaSource) -> dict[str, str]:
             f"{', '.join(sorted(PROPERTIES))}"
         )
     return found
+
+
+def member_id(folder: Path, name: str) -> str:
+    """Return the id of a worker as a member of its consumer group, kept in a file of ``folder``.
+
+    The folder lasts as long as the pod: a restarted container is the same member. A host name would
+    not do, since two machines can have the same one.
+    """
+    file = folder / name
+    with suppress(OSError, UnicodeDecodeError):
+        if found := file.read_text("utf-8").strip():
+            return found
+    made = f"fourways-{uuid4().hex}"
+    with suppress(OSError):  # Without the file, a restarted worker waits for its old session.
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(made, "utf-8")
+    return made
 
 
 def look_up(client: Any, source: KafkaSource, failure: BrokerFailure, seconds: float) -> Any:

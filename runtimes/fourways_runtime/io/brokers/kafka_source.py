@@ -47,6 +47,7 @@ from .source import (
     Events,
     Headers,
     LogBounds,
+    MembershipLost,
     PartitionListener,
     PositionsOutOfRange,
     SourceReplaced,
@@ -59,11 +60,14 @@ _RECONNECT_SECONDS = 1.0
 """Seconds between two attempts to reach a broker that is unavailable."""
 
 _ASK_SECONDS = 2.0
+_LEAVE_SECONDS = 2.0
 
 _OUT_OF_RANGE = (
     KafkaError._AUTO_OFFSET_RESET,
     KafkaError.OFFSET_OUT_OF_RANGE,
 )
+
+_FENCED = (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
 
 _log = logging.getLogger("fourways.kafka")
 
@@ -73,8 +77,10 @@ class KafkaEvents:
 
     identity = ""
 
-    def __init__(self, source: KafkaSource, paths: Paths, group: str) -> None:
+    def __init__(self, source: KafkaSource, paths: Paths, group: str, member: str) -> None:
+        """``member``: unique among the group's workers, and the same after a restart."""
         self._source = source
+        self._member = member
         self._paths = paths
         self._broker_failure = BrokerFailure()
         self._settings = settings(source, paths, self._broker_failure)
@@ -83,7 +89,7 @@ class KafkaEvents:
         self._passed: dict[int, int] = {}
         self._told = self._looked = monotonic()
         self._failure: BaseException | None = None
-        self._replaced = False
+        self._replaced = self._fenced = False
         self._absent = Outage(ABSENT_SECONDS)
         self._gone: TopicNotFound | None = None
 
@@ -93,6 +99,9 @@ class KafkaEvents:
             self._settings
             | {
                 "group.id": self._group,
+                # A static member is taken back at once after an outage of the broker or a restart
+                # of the container; otherwise the group waits for the session of its predecessor.
+                "group.instance.id": self._member,
                 "enable.auto.commit": False,
                 # A position that is not in the log must be investigated, not replaced.
                 "auto.offset.reset": "error",
@@ -243,8 +252,14 @@ class KafkaEvents:
         return str(unavailable(error, self._source, self._broker_failure))
 
     def close(self) -> None:
-        """Leave the group."""
-        self._tell()
+        """Leave the group, unless this worker joins it again at once."""
+        if not (self._replaced or self._fenced):
+            self._tell()
+            # A static member leaves only when it unsubscribes.
+            self._consumer.unsubscribe()
+            deadline = monotonic() + _LEAVE_SECONDS
+            while self._consumer.assignment() and monotonic() < deadline:
+                self._consumer.poll(0.05)
         self._consumer.close()
 
     def _topic_id(self, seconds: float) -> object:
@@ -281,6 +296,10 @@ class KafkaEvents:
     def _judge(self, message: Message, error: KafkaError | None) -> None:
         if error is None:
             return
+        if error.fatal() or error.code() in _FENCED:
+            # Such as a commit that waited through an outage and came after the member's return.
+            self._fenced = True
+            raise MembershipLost(f"Kafka ended this member of the group: {error.str()}")
         if error.code() in _OUT_OF_RANGE:
             with suppress(BrokerUnavailable):  # The bounds are requested next, with retries.
                 self.check()
@@ -294,7 +313,7 @@ class KafkaEvents:
     def _look(self) -> None:
         """Do the periodic work: commit offsets and reconnect."""
         now = monotonic()
-        if now - self._told > _TELL_SECONDS:
+        if now - self._told > _TELL_SECONDS and self._broker_failure.since is None:
             self._told = now
             self._tell()
         if self._broker_failure.since is not None and now - self._looked > _RECONNECT_SECONDS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fourways_api import Paths, StreamSource
@@ -52,10 +53,14 @@ def open_publisher(source: StreamSource, paths: Paths) -> Publisher:
 
 
 def _kafka_source(settings: Any, config: StreamConfig) -> EventSource:
+    from .kafka_client import member_id
     from .kafka_source import KafkaEvents
 
     group = settings.consumer_group or f"fourways-{config.namespace}-{config.name}"
-    return KafkaEvents(settings, config.paths, group)
+    # Workers of one embedded host share the cache, but not the port.
+    name = f"{config.namespace}-{config.name}-{config.port}"
+    member = member_id(Path(config.paths.cache_dir) / "members", name)
+    return KafkaEvents(settings, config.paths, group, member)
 
 
 def _kafka_publisher(settings: Any, paths: Paths) -> Publisher:

@@ -25,8 +25,16 @@ ABSENT_SECONDS = 10.0
 """Seconds that a running worker waits for a topic or stream that is gone: it may be recreated."""
 
 
-class SourceReplaced(Exception):
+class SourceEnded(Exception):
+    """The source cannot be read any more; the worker must open a new one."""
+
+
+class SourceReplaced(SourceEnded):
     """The topic or stream was deleted and recreated: the positions belong to the old one."""
+
+
+class MembershipLost(SourceEnded):
+    """The broker dropped this consumer from its group; the positions are still valid."""
 
 
 class PositionsOutOfRange(Exception):
@@ -138,6 +146,7 @@ class EventSource(Protocol):
             TopicNotFound: the topic is gone and was not recreated.
             RetentionLosesEvents: its settings were changed to ones that lose events.
             SourceReplaced: the topic was recreated.
+            MembershipLost: the broker does not accept this consumer any more.
             PositionsOutOfRange: seek to positions within the bounds.
 
         """

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from fourways_api.runtime_config import StreamConfig
 from fourways_http import HttpError, Limits, Request, Response, Router, Server, json_response
 from fourways_runtime.config import read_stream_config
-from fourways_runtime.io.brokers.source import SourceReplaced
+from fourways_runtime.io.brokers.source import SourceEnded, SourceReplaced
 from fourways_runtime.metrics import HttpMetrics, exposition
 from fourways_runtime.process import (
     in_thread,
@@ -140,7 +140,9 @@ class Shell:
             except SourceReplaced as error:
                 logger.warning("%s: its events are read from the oldest", error)
                 metrics.source_changed()
-                self._worker = None
+            except SourceEnded as error:
+                logger.warning("%s: the worker opens the source again", error)
+            self._worker = None
 
     async def watch(self) -> None:
         """Watch the store forever; the model has its own watchdog. Raises StoreUnavailable."""

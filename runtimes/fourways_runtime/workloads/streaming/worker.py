@@ -17,7 +17,7 @@ from time import perf_counter
 from fourways_api.backoff import Backoff
 from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.errors import StoreUnavailable, WorkloadError
-from fourways_runtime.io.brokers.source import Events, EventSource, SourceReplaced
+from fourways_runtime.io.brokers.source import Events, EventSource, SourceEnded
 from fourways_runtime.io.store.streams.stream import DIED, MODEL, Fenced, Move
 from fourways_runtime.model_watch import WATCH
 
@@ -104,7 +104,7 @@ class StreamWorker:
         """Work until stopped, and finish what is in flight before returning.
 
         Raises:
-            SourceReplaced: The topic or stream was recreated. Everything read is written.
+            SourceEnded: The source must be opened anew. Everything read is written.
             WorkloadError: The source or the store has been unavailable for too long.
 
         """
@@ -154,7 +154,7 @@ class StreamWorker:
 
     def _end(self, error: Exception | None) -> None:
         """Finish writing what is in flight, unless the source itself failed; raise ``error``."""
-        if error is not None and not isinstance(error, SourceReplaced):
+        if error is not None and not isinstance(error, SourceEnded):
             raise error
         self._committer.settle()
         if error is not None:
