@@ -481,7 +481,7 @@ class Reason(StrEnum):
         STALLED,
         ("streaming",),
         "The broker's stream deletes events as soon as they are delivered, before they are scored.",
-        "Use a stream with limits retention, or a mirror of this one with limits retention.",
+        "Set the stream's retention to limits; make a work queue anew with it.",
     )
     EventTooLarge = (
         "EventTooLarge",

@@ -299,6 +299,8 @@ def test_a_mirror_is_read_and_a_stream_with_sources(
 def test_a_stream_that_deletes_events_on_delivery_is_refused(
     nats: NatsServer, lite: str, tmp_path: Path, retention: str
 ) -> None:
+    from nats.js.api import RetentionPolicy, StreamConfig, StreamSource
+
     nats.do(lambda jetstream: jetstream.add_stream(name="R", subjects=["r"], retention=retention))
     worker = WorkerProcess(tmp_path, configure(tmp_path, lite, source(nats, "R", "r")))
     assert worker.ended(25) == 4
@@ -306,6 +308,26 @@ def test_a_stream_that_deletes_events_on_delivery_is_refused(
     assert words.reason == "RetentionLosesEvents"
     assert f"the stream R has the retention {retention}" in words.message
     assert "Set its retention to limits" in words.message
+    # What the message advises works: a stream with limits, and a queue for the other readers.
+    kept = StreamConfig(name="R", subjects=["r"], retention=RetentionPolicy.LIMITS)
+    if retention == "workqueue":
+        nats.do(lambda jetstream: jetstream.delete_stream("R"))
+        nats.do(lambda jetstream: jetstream.add_stream(kept))
+    else:
+        nats.do(lambda jetstream: jetstream.update_stream(kept))
+    queue = StreamConfig(
+        name="Q", sources=[StreamSource(name="R")], retention=RetentionPolicy.WORK_QUEUE
+    )
+    nats.do(lambda jetstream: jetstream.add_stream(queue))
+    worker.start()
+    send(nats, "a", subject="r")
+    answered(lite, "a")
+
+    async def queued(jetstream: Any) -> int:
+        return int((await jetstream.stream_info("Q")).state.messages)
+
+    until(lambda: nats.do(queued) == 1, "the queue has the event", seconds=20 * PATIENCE)
+    assert worker.stop() == 0
 
 
 def test_a_rotated_password_of_nats_is_read_again_and_a_refused_one_is_named(

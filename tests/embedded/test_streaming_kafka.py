@@ -6,6 +6,7 @@ import json
 import random
 from itertools import count
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -175,3 +176,78 @@ def test_a_topic_that_is_not_there_is_told_in_time(broker: Any, tmp_path: Path) 
     words = worker.last_words()
     assert (words.reason, words.outcome) == ("TopicNotFound", "Failed")
     assert "no topic none" in words.message
+
+
+def test_an_outage_longer_than_the_session_ends_without_a_wait_for_the_old_member(
+    broker: Any, topic: str, tmp_path: Path
+) -> None:
+    store = f"sqlite:///{tmp_path}/store.db"
+    worker = WorkerProcess(tmp_path, configure(tmp_path, store, source(broker, topic)))
+    send(broker, topic, [("a", event("a", 1))])
+    until(lambda: sum(stands(store).values()) == 1, "a is scored", seconds=30 * PATIENCE)
+    broker.kill()
+    try:
+        until(
+            lambda: "session timed out" in worker.log.read_text(),
+            "the worker's session in the group ends",
+            seconds=20 * PATIENCE,
+        )
+    finally:
+        broker.start()
+    send(broker, topic, [("b", event("b", 1))])
+    back = monotonic()
+    until(lambda: sum(stands(store).values()) == 2, "b is scored", seconds=30 * PATIENCE)
+    assert monotonic() - back < 5  # The group would keep its old member for six seconds.
+    assert worker.stop() == 0
+    assert worker.log.read_text().count("Connection refused") < 60  # Tens a second, unfiltered.
+
+
+def test_a_rotated_login_is_read_again_and_a_refused_one_is_named(
+    broker: Any, topic: str, tmp_path: Path
+) -> None:
+    broker.set_password("app", "first")
+    broker.set_password("app", "third", bits=512)
+    secret = tmp_path / "secrets" / "broker"
+    secret.mkdir(parents=True)
+    for name, text in {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "SCRAM-SHA-256",
+        "sasl.username": "app",
+        "sasl.password": "first",
+    }.items():
+        (secret / name).write_text(text)
+    told = source(broker, topic)
+    told["kafka"] |= {"bootstrapServers": broker.scram, "credentials": {"secretName": "broker"}}
+    store = f"sqlite:///{tmp_path}/store.db"
+    worker = WorkerProcess(tmp_path, configure(tmp_path, store, told))
+
+    def scored(count: int) -> None:
+        send(broker, topic, [(f"k{count}", event(f"k{count}", 1))])
+        until(
+            lambda: sum(stands(store).values()) == count,
+            lambda: f"{count} events are scored; {worker.readiness()}",
+            seconds=30 * PATIENCE,
+        )
+
+    def refused() -> None:
+        until(
+            lambda: "refuses the login in the Secret broker" in worker.readiness(),
+            worker.readiness,
+            seconds=20 * PATIENCE,
+        )
+
+    scored(1)
+    broker.set_password("app", "second")
+    refused()
+    assert "first" not in worker.readiness()
+    (secret / "sasl.password").write_text("second")
+    scored(2)
+    broker.set_password("app", "unknown")
+    refused()
+    # More than user and password: the worker opens the source anew.
+    (secret / "sasl.password").write_text("third")
+    (secret / "sasl.mechanism").write_text("SCRAM-SHA-512")
+    scored(3)
+    until(worker.ready, "the worker is ready", seconds=20 * PATIENCE)
+    assert worker.stop() == 0
+    assert dead_letters(store) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,45 @@ async def test_an_event_that_the_broker_does_not_take_is_refused_with_the_limit(
             await publisher.publish(b"k", b"x" * size, {})
         assert await publisher.publish(b"k", b"x" * 100, {}) is not None
         await publisher.close()
+
+
+async def test_a_rotated_login_of_kafka_is_read_again_and_a_refused_one_is_named(
+    broker: Any, topic: str, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(broker.set_password, "gate", "first")
+    secret = tmp_path / "broker"
+    secret.mkdir()
+    for name, text in {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "SCRAM-SHA-256",
+        "sasl.username": "gate",
+        "sasl.password": "first",
+    }.items():
+        (secret / name).write_text(text)
+    told = {"bootstrapServers": broker.scram, "topic": topic}
+    kafka = {**told, "credentials": {"secretName": "broker"}}
+    publisher = open_publisher(
+        StreamSource.model_validate({"kafka": kafka}), Paths(secrets_root=str(tmp_path))
+    )
+
+    async def published() -> bool:
+        return await publisher.publish(b"k", b"{}", {}) is not None
+
+    async def refused() -> bool:
+        with suppress(BrokerUnavailable):
+            return not await published()
+        return True
+
+    assert await published()
+    await asyncio.to_thread(broker.set_password, "gate", "second")
+    await until_async(refused, "the broker refuses the old login", seconds=60)
+    with pytest.raises(BrokerUnavailable, match="refuses the login in the Secret broker"):
+        await published()
+    (secret / "sasl.password").write_text("second")
+    await until_async(
+        published, "the new login is accepted", seconds=30, ignoring=BrokerUnavailable
+    )
+    await publisher.close()
 
 
 async def test_events_for_a_mirror_go_to_its_origin(server: NatsServer) -> None:

@@ -22,6 +22,17 @@ from tools.cluster.errors import ClusterError
 _START_SECONDS = 90.0
 """Seconds to wait for the start. An idle machine needs five; a busy one with two cores took
 twenty."""
+_SCRAM = """\
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_PLAINTEXT
+listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512
+"""
+_LOGIN_MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+_SCRAM += "".join(
+    f"listener.name.scram.scram-sha-{bits}.sasl.jaas.config={_LOGIN_MODULE}\n"
+    # Connections log in again this often, so that a changed password is noticed.
+    f"listener.name.scram.scram-sha-{bits}.connections.max.reauth.ms=3000\n"
+    for bits in (256, 512)
+)
 _CLUSTER_ID = "Zm91cndheXMtbG9jYWwtMQ"
 
 
@@ -41,13 +52,18 @@ class Kafka:
             f"{self._files}/lib/*",
         ]
         self._process: subprocess.Popen[bytes] | None = None
-        port, controller = free_port(), free_port()
+        port, controller, scram = free_port(), free_port(), free_port()
         self.bootstrap = f"127.0.0.1:{port}"
+        self.scram = f"127.0.0.1:{scram}"
+        """Address for clients that log in with SCRAM; :meth:`set_password` makes users."""
+
         self._settings = folder / "server.properties"
         self._settings.write_text(
             (self._files / "server.properties").read_text()
-            + f"listeners=BROKER://{self.bootstrap},CONTROLLER://127.0.0.1:{controller}\n"
-            + f"advertised.listeners=BROKER://{self.bootstrap}\n"
+            + f"listeners=BROKER://{self.bootstrap},SCRAM://{self.scram},"
+            + f"CONTROLLER://127.0.0.1:{controller}\n"
+            + f"advertised.listeners=BROKER://{self.bootstrap},SCRAM://{self.scram}\n"
+            + _SCRAM
             + f"controller.quorum.voters=1@127.0.0.1:{controller}\n"
             + f"log.dirs={folder / 'log'}\n"
         )
@@ -106,6 +122,21 @@ class Kafka:
 
         admin = self.admin()  # Keep a reference: without it the response never arrives.
         admin.create_topics([NewTopic(name, partitions, 1)])[name].result(30)
+
+    def set_password(self, user: str, password: str, bits: int = 256) -> None:
+        """Create a user of the SCRAM listener, or change its password for one mechanism."""
+        from confluent_kafka.admin import (  # type: ignore[attr-defined]
+            ScramCredentialInfo,
+            ScramMechanism,
+            UserScramCredentialUpsertion,
+        )
+
+        mechanism = getattr(ScramMechanism, f"SCRAM_SHA_{bits}")
+        login = UserScramCredentialUpsertion(
+            user, ScramCredentialInfo(mechanism, 4096), password.encode()
+        )
+        admin = self.admin()
+        admin.alter_user_scram_credentials([login])[user].result(30)
 
     def admin(self) -> Any:
         """A client that manages topics and groups."""

@@ -32,6 +32,7 @@ from fourways_runtime.retry import Outage
 
 from ..mounted_secret import MountedSecret
 from .kafka_client import (
+    PROPERTIES,
     BrokerFailure,
     headers_of,
     is_absent,
@@ -47,9 +48,9 @@ from .source import (
     Events,
     Headers,
     LogBounds,
-    MembershipLost,
     PartitionListener,
     PositionsOutOfRange,
+    SourceEnded,
     SourceReplaced,
 )
 
@@ -89,7 +90,8 @@ class KafkaEvents:
         self._passed: dict[int, int] = {}
         self._told = self._looked = monotonic()
         self._failure: BaseException | None = None
-        self._replaced = self._fenced = False
+        self._replaced = False
+        self._rejoins = False
         self._absent = Outage(ABSENT_SECONDS)
         self._gone: TopicNotFound | None = None
 
@@ -253,7 +255,7 @@ class KafkaEvents:
 
     def close(self) -> None:
         """Leave the group, unless this worker joins it again at once."""
-        if not (self._replaced or self._fenced):
+        if not (self._replaced or self._rejoins):
             self._tell()
             # A static member leaves only when it unsubscribes.
             self._consumer.unsubscribe()
@@ -298,8 +300,8 @@ class KafkaEvents:
             return
         if error.fatal() or error.code() in _FENCED:
             # Such as a commit that waited through an outage and came after the member's return.
-            self._fenced = True
-            raise MembershipLost(f"Kafka ended this member of the group: {error.str()}")
+            self._rejoins = True
+            raise SourceEnded(f"Kafka ended this member of the group: {error.str()}")
         if error.code() in _OUT_OF_RANGE:
             with suppress(BrokerUnavailable):  # The bounds are requested next, with retries.
                 self.check()
@@ -316,7 +318,9 @@ class KafkaEvents:
         if now - self._told > _TELL_SECONDS and self._broker_failure.since is None:
             self._told = now
             self._tell()
-        if self._broker_failure.since is not None and now - self._looked > _RECONNECT_SECONDS:
+        failure = self._broker_failure
+        away = failure.since is not None or failure.login_refused
+        if away and now - self._looked > _RECONNECT_SECONDS:
             self._looked = now
             self._reach(now)
 
@@ -333,20 +337,23 @@ class KafkaEvents:
                 raise
 
     def _read_login(self) -> None:
-        """Read user and password from the Secret again; other properties are read only at start."""
+        """Read the Secret again. Raises SourceEnded if more than user and password has changed."""
         secret = self._source.credentials
         if secret is None:
             return
         found = read_secret(MountedSecret.of(secret, self._paths), self._source)
-        changed = {n for n in found.keys() | self._settings.keys() if n.startswith("sasl.")}
-        if all(found.get(name) == self._settings.get(name) for name in changed):
+        names = (found.keys() | self._settings.keys()) & PROPERTIES
+        changed = {name for name in names if found.get(name) != self._settings.get(name)}
+        if not changed:
             return
+        _log.warning("the login in the Secret %s has changed", secret.secret_name)
         user, password = found.get("sasl.username"), found.get("sasl.password")
-        if user is not None and password is not None:
-            _log.warning("the login in the Secret %s has changed", secret.secret_name)
-            for client in (self._consumer, self._admin):
-                client.set_sasl_credentials(user, password)
-            self._settings |= {"sasl.username": user, "sasl.password": password}
+        if user is None or password is None or changed - {"sasl.username", "sasl.password"}:
+            self._rejoins = True
+            raise SourceEnded(f"the Secret {secret.secret_name} has changed")
+        for client in (self._consumer, self._admin):
+            client.set_sasl_credentials(user, password)
+        self._settings |= {"sasl.username": user, "sasl.password": password}
 
     def _unavailable(self, error: KafkaException) -> BrokerUnavailable:
         found = unavailable(error, self._source, self._broker_failure)

@@ -121,7 +121,8 @@ def check_retention(source: NatsSource, info: StreamInfo) -> None:
     raise RetentionLosesEvents(
         f"the stream {source.stream} has the retention {getattr(retention, 'value', retention)}: "
         "its events are deleted on delivery, and a worker that dies loses those it has not scored. "
-        "Set its retention to limits, or read a mirror of it that has limits"
+        "Set its retention to limits (NATS cannot change that of a work queue: make the stream "
+        "anew). Readers that need a queue can have one with this stream as its source"
     )
 
 

@@ -26,15 +26,11 @@ ABSENT_SECONDS = 10.0
 
 
 class SourceEnded(Exception):
-    """The source cannot be read any more; the worker must open a new one."""
+    """This source cannot be read any more; the worker must open a new one at the same positions."""
 
 
 class SourceReplaced(SourceEnded):
     """The topic or stream was deleted and recreated: the positions belong to the old one."""
-
-
-class MembershipLost(SourceEnded):
-    """The broker dropped this consumer from its group; the positions are still valid."""
 
 
 class PositionsOutOfRange(Exception):
@@ -146,7 +142,7 @@ class EventSource(Protocol):
             TopicNotFound: the topic is gone and was not recreated.
             RetentionLosesEvents: its settings were changed to ones that lose events.
             SourceReplaced: the topic was recreated.
-            MembershipLost: the broker does not accept this consumer any more.
+            SourceEnded: the broker does not accept this client any more, or its Secret changed.
             PositionsOutOfRange: seek to positions within the bounds.
 
         """
