@@ -1,6 +1,7 @@
 """Disturb a stream worker's broker and store, under load and while it is quiet; count every write.
 
-``python -m tools.torture.stream [--short] [--broker B] [--times N] [--pause SECONDS]``
+``python -m tools.torture.stream [--short] [--broker B] [--times N] [--pause SECONDS]
+[--only WHAT]``
 
 Each disturbance comes once amid a stream of events, and once while there are none, with one event
 after it:
@@ -9,6 +10,8 @@ after it:
 * broker: it is killed and started again;
 * cut: the connection to the store is cut after a commit, before its reply;
 * pause: all processes of PostgreSQL stand still for a while;
+* full: PostgreSQL refuses each write of predictions for want of room (SQLSTATE 53100) until the
+  worker has backed off for a while;
 * remake: the topic or stream is deleted and made anew, once all its events have answers.
 
 No event may be lost or scored twice, and none may become a dead letter. The seconds from the end of
@@ -22,14 +25,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .stream_rig import StreamRig, Stuck
 
 _EVENTS = 2000
-DISTURBANCES = ("store", "broker", "cut", "pause", "remake")
+_FULL_SECONDS = 10.0
+DISTURBANCES = ("store", "broker", "cut", "pause", "full", "remake")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Plan:
     times: int = 10
     pause: float = 20.0
     events: int = _EVENTS
+    only: Sequence[str] = DISTURBANCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ def run(plan: Plan, say: Callable[[str], None] = lambda line: None) -> Result:
         rig.send(100)
         rig.settle()
         for number in range(plan.times):
-            for what in DISTURBANCES:
+            for what in plan.only:
                 for busy in (True, False):
                     seconds = _disturb(rig, plan, what, busy)
                     name = f"{what}, {'under load' if busy else 'while quiet'}"
@@ -101,6 +106,10 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
         rig.broker.restart()
     elif what == "pause":
         rig.pause_store(plan.pause)
+    elif what == "full":
+        if not busy:
+            rig.send(1)  # Only a write finds that there is no room.
+        rig.fill_store(_FULL_SECONDS)
     else:
         rig.line.arm()
     ended = time.monotonic()
@@ -123,10 +132,13 @@ def main() -> int:
     parser.add_argument("--broker", choices=("nats", "kafka"), action="append")
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--pause", type=float, default=20.0)
+    parser.add_argument("--only", choices=DISTURBANCES, action="append")
     given = parser.parse_args()
     bad = 0
     for broker in given.broker or ("nats", "kafka"):
-        plan = Plan(broker, 1, 8.0) if given.short else Plan(broker, given.times, given.pause)
+        plan = Plan(broker, given.times, given.pause, only=given.only or DISTURBANCES)
+        if given.short:
+            plan = replace(plan, times=1, pause=8.0)
         print(
             f"{broker}: each disturbance {plan.times} times, under load and while quiet", flush=True
         )

@@ -51,8 +51,14 @@ _CONTRACT = {
 }
 _COUNT = """
 CREATE TABLE seen (id text, y double precision);
+CREATE TABLE room (left_over boolean);
+INSERT INTO room VALUES (true);
 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN INSERT INTO seen VALUES (NEW.id, NEW.y); RETURN NEW; END $$;
+BEGIN
+IF NOT (SELECT left_over FROM room) THEN
+    RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';
+END IF;
+INSERT INTO seen VALUES (NEW.id, NEW.y); RETURN NEW; END $$;
 CREATE TRIGGER note AFTER INSERT OR UPDATE ON fourways.{table}
 FOR EACH ROW EXECUTE FUNCTION note();
 """
@@ -299,6 +305,18 @@ class StreamRig:
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
+
+    def fill_store(self, seconds: float) -> None:
+        """Leave PostgreSQL no room for predictions for a while."""
+        self._set_room(False)
+        try:
+            time.sleep(seconds)
+        finally:
+            self._set_room(True)
+
+    def _set_room(self, left_over: bool) -> None:
+        with psycopg.connect(self.store, autocommit=True) as connection:
+            connection.execute("UPDATE room SET left_over = %s", (left_over,))
 
     def revive(self) -> None:
         """Start the worker if it has ended, as a kubelet does."""
