@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fourways_api import Paths
+from fourways_api.modes import NatsSource
+from fourways_runtime.io.brokers.nats_source import NatsEvents
 from tests.kit.stream_rig import (
     PATIENCE,
     NatsServer,
@@ -220,3 +226,43 @@ def test_what_is_missing_at_the_start_is_told_in_time(
     assert words.reason == reason
     assert said in words.message
     assert "s3cret" not in words.message
+
+
+class Leader:
+    """The listener of a source that reads from the start."""
+
+    def assigned(self, partitions: Sequence[int]) -> dict[int, int]:
+        return dict.fromkeys(partitions, 1)
+
+    def revoked(self, partitions: Sequence[int]) -> None: ...
+
+    def leads(self) -> bool:
+        return True
+
+
+def test_a_poll_returns_no_more_events_than_were_asked_for(nats: NatsServer) -> None:
+    events = NatsEvents(NatsSource.model_validate(source(nats)["nats"]), Paths())
+    events.open(10)
+    events.start(Leader())
+    count = 2000
+
+    async def work(jetstream: Any) -> None:
+        for _ in range(0, count, 10):  # Some come while a poll waits, some between two polls.
+            await asyncio.gather(*(jetstream.publish("sensors.a", b"-") for _ in range(10)))
+
+    sending = threading.Thread(target=nats.do, args=(work,))
+    sending.start()
+    sizes, positions = [], []
+
+    def read() -> bool:
+        found = events.poll(4, 0.01, 0.001)
+        if found is not None:
+            sizes.append(len(found))
+            positions.extend(found.positions)
+        return len(positions) == count
+
+    until(read, lambda: f"{count} events, not {len(positions)}", seconds=60, interval=0.0)
+    sending.join()
+    events.close()
+    assert max(sizes) <= 4
+    assert positions == list(range(1, count + 1))

@@ -383,6 +383,18 @@ def test_a_store_that_takes_no_writes_is_asked_less_and_less_often(rig: Rig) -> 
     rig.end()
 
 
+def test_writes_that_fail_while_events_are_scored_alone_are_not_deaths(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fourways_runtime.workloads.streaming.worker._LAST_PAUSE_SECONDS", 0.001)
+    failing(rig, StoreFull("no room"), 9)
+    # The model fails on the fourth event, so the others are scored alone too.
+    assert rig.work(Memory([1, 2, 3, 13], [])) == {0: Position(4, 0), 1: Position(0, 0)}
+    assert rig.answers() == {"0-0": 2.0, "0-1": 4.0, "0-2": 6.0}
+    ((_, position, attempts, reason, _),) = rig.letters()
+    assert (position, attempts, reason) == (3, 3, "model: thirteen")
+
+
 def test_positions_that_the_log_has_not_are_looked_up_again(rig: Rig) -> None:
     source = Memory(range(20, 24), [])
     rig.start(source)

@@ -83,6 +83,9 @@ class NatsEvents:
         self._number = 0
         """Number of the last event delivered to our consumer."""
 
+        self._late: list[Msg] = []
+        """Messages of our subscription that came after the request that they answer had ended."""
+
         self._heard = 0.0
         self._away: float | None = None
         self._why = ""
@@ -270,14 +273,16 @@ class NatsEvents:
         if self._client is not None and not self._client.is_connected:
             raise nats.errors.ConnectionClosedError  # A fetch would wait in vain.
         subscription = self._subscription or await self._subscribed()
-        messages: list[Msg] = []
+        # A request that timed out may be answered later: a fetch returns more than it asked for.
+        messages, self._late = self._late[:most], self._late[most:]
         try:
-            if wait:
+            if wait and not messages:
                 messages = await subscription.fetch(1, wait)
             if most > len(messages):
                 messages += await subscription.fetch(most - len(messages), max(gather, 0.001))
         except TimeoutError:
             pass
+        messages, self._late = messages[:most], messages[most:] + self._late
         good = []
         for message in messages:
             about = message.metadata
@@ -321,6 +326,7 @@ class NatsEvents:
         )
         self._consumer = made.name
         self._number = 0
+        self._late = []
         self._heard = monotonic()
         self._subscription = await jetstream.pull_subscribe_bind(
             consumer=made.name, stream=self._source.stream

@@ -24,6 +24,12 @@ class PartitionState:
     counted_before: bool = False
     """Whether it may have counted one before the worker's last reset."""
 
+    begun: int = 0
+    """How many attempts this worker has counted at ``begun_at``. It survived them, whatever
+    happened to the writes."""
+
+    begun_at: int = -1
+
     isolating: int = 0
     """How many more events to score individually."""
 
@@ -32,6 +38,20 @@ class PartitionState:
 
     in_flight: deque[tuple[int, float]] = field(default_factory=deque)
     """The first position of each batch in flight, and when that event was published."""
+
+    def begin(self) -> int:
+        """Note that an attempt is counted at the next position; return those before it."""
+        before = self.survived(self.next, self.counted)
+        self.begun_at, self.begun = self.next, before + 1
+        self.counted = True
+        return before
+
+    def survived(self, position: int, counted: bool) -> int:
+        """Return how many of a position's attempts are this worker's own.
+
+        ``counted``: whether it may have counted one there with the commit that led to it.
+        """
+        return self.begun if self.begun_at == position else int(counted)
 
     def note(self, position: int, published: float | None) -> None:
         """Note that events from ``position`` on are in flight."""

@@ -171,8 +171,11 @@ class StreamWorker:
         for partition, found in item.positions.items():
             state = PartitionState(found.next, written=found.next)
             before = known.get(partition)
-            if found.attempts == 1 and before is not None and before.counted_before:
-                state.counted = True  # No worker died: the attempt is this worker's own.
+            own = 0 if before is None else before.survived(found.next, before.counted_before)
+            if own:
+                state.begun, state.begun_at = own, found.next
+            if 0 < found.attempts <= own:
+                state.counted = True  # No worker died: the attempts are this worker's own.
             elif found.attempts:
                 state.isolating = self._stretch
             self._partitions[partition] = state
@@ -215,6 +218,8 @@ class StreamWorker:
             partition: PartitionState(
                 NOT_HELD,
                 counted_before=state.counted or state.counted_before,
+                begun=state.begun,
+                begun_at=state.begun_at,
                 written=state.written,
             )
             for partition, state in self._partitions.items()
@@ -237,7 +242,7 @@ class StreamWorker:
             self._committer.settle()
             self._ledger.begin(begin)
             for partition in begin:
-                states[partition].counted = True
+                states[partition].begin()
         started = perf_counter()
         try:
             outcome = self._score(events)
@@ -295,10 +300,13 @@ class StreamWorker:
         start = state.next
         self._note(event, (partition,))
         outcome, reason, attempts = self._empty, "", 0
+        survived = 0  # Attempts whose writes failed, before this call.
         first = True
         while True:
             attempts = self._ledger.begin({partition: start})[partition]
-            state.counted = True
+            before = state.begin()
+            survived = before if first else survived
+            attempts -= survived
             if first and attempts > max(self._attempts, _DIED_OVER):
                 reason = f"{DIED} {attempts - 1} times: {_WAYS_TO_DIE}"
                 attempts -= 1
