@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.kit.kills import LONG_KILLS
+from tests.kit.secret_files import secret_folder
 from tests.kit.stream_rig import (
     PARTITIONS,
     PATIENCE,
@@ -207,8 +208,7 @@ def test_a_rotated_login_is_read_again_and_a_refused_one_is_named(
 ) -> None:
     broker.set_password("app", "first")
     broker.set_password("app", "third", bits=512)
-    secret = tmp_path / "secrets" / "broker"
-    secret.mkdir(parents=True)
+    secret = secret_folder(tmp_path / "secrets" / "broker")
     for name, text in {
         "security.protocol": "SASL_PLAINTEXT",
         "sasl.mechanism": "SCRAM-SHA-256",

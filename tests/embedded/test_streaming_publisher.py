@@ -125,8 +125,7 @@ async def test_a_rotated_login_of_kafka_is_read_again_and_a_refused_one_is_named
     broker: Any, topic: str, tmp_path: Path
 ) -> None:
     await asyncio.to_thread(broker.set_password, "gate", "first")
-    secret = tmp_path / "broker"
-    secret.mkdir()
+    secret = secret_folder(tmp_path / "broker")
     for name, text in {
         "security.protocol": "SASL_PLAINTEXT",
         "sasl.mechanism": "SCRAM-SHA-256",
