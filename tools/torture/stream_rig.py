@@ -106,14 +106,15 @@ class NatsBroker:
         """Publish events; the server drops what it has by its id."""
 
         async def work(jetstream: Any) -> None:
-            await asyncio.gather(
-                *(
-                    jetstream.publish(
-                        NAME, _value(key, x), headers={"Nats-Msg-Id": key}, timeout=10
+            for first in range(0, len(events), 200):
+                await asyncio.gather(
+                    *(
+                        jetstream.publish(
+                            NAME, _value(key, x), headers={"Nats-Msg-Id": key}, timeout=10
+                        )
+                        for key, x in events[first : first + 200]
                     )
-                    for key, x in events
                 )
-            )
 
         self._do(work)
 
@@ -261,8 +262,7 @@ class StreamRig:
         start = len(self.sent)
         events = [(f"k{at}", float(at)) for at in range(start, start + count)]
         self.sent.update(events)
-        for first in range(0, count, 200):
-            self.broker.send(events[first : first + 200])
+        self.broker.send(events)
 
     def settle(self) -> None:
         """Wait until every event sent has an answer."""
