@@ -20,6 +20,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -44,6 +45,11 @@ IDLE_SECONDS = 30.0
 
 CONNECT_SECONDS = 1.0
 """Timeout for connecting to one address."""
+
+HOLD_SECONDS = 2.0
+"""How long requests are held while an origin that has never been reached cannot be."""
+
+HOLD_PAUSE_SECONDS = 0.05
 
 _ADDRESSES = 3
 _FAST, _SLOW = 0.05, 5.0
@@ -114,6 +120,8 @@ class Pool:
         self._active = False  # a request was sent since the last sweep
         self._fast = False
         self._closed = False
+        self._never_reached = True
+        self._hold_until: float | None = None
         self._tick = max(0.01, min(_FAST, timeout_seconds / 10))
 
     @property
@@ -278,15 +286,32 @@ class Pool:
         try:
             exchange = await self._opened()
         except (OSError, TimeoutError) as error:
-            if self._waiting:
+            if self._waiting and not await self._held():
                 self._fail(self._waiting.popleft(), OriginUnreachable(type(error).__name__))
             return
+        self._never_reached = False
         self._open.add(exchange)
         job = self._next(self.loop.time()) if not self._closed else None
         if job is not None:
             exchange.start(job)
         else:
             self.release(exchange)
+
+    async def _held(self) -> bool:
+        """Wait a moment, and return whether the request that has waited longest may wait on.
+
+        A name may not resolve, or a new Service not be programmed on every node, for about a second
+        after its first server is ready. No request was sent, so another attempt repeats nothing.
+        """
+        now = self.loop.time()
+        if self._hold_until is None:
+            self._hold_until = now + HOLD_SECONDS
+        if not self._never_reached or now >= self._hold_until:
+            return False
+        await asyncio.sleep(HOLD_PAUSE_SECONDS)
+        deadline = self._waiting[0].deadline if self._waiting else inf
+        # Rather too early than after the deadline, which would be taken for a slow server.
+        return self.loop.time() + 3 * HOLD_PAUSE_SECONDS < deadline
 
     async def _opened(self) -> Exchange:
         """Connect to one of the name's addresses, in random order to spread the load."""

@@ -25,6 +25,7 @@ from fourways_runtime.io.store import (
     open_reader,
     open_run_store,
     open_stream_writer,
+    postgres_database,
 )
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.streams.stream import Fenced, Move, Position
@@ -290,6 +291,20 @@ async def test_a_server_that_hangs_is_unavailable_within_the_timeout(
             await reader.lookup("n", "churn", [1])
     blocker.close()
     await reader.close()
+    writer.close()
+
+
+def test_who_holds_a_lock_on_the_store_is_named(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_database, "LOCK_SECONDS", 1)
+    uri = postgres.database()
+    writer = open_run_store(uri)
+    with psycopg.connect(uri, application_name="pg_dump") as blocker:
+        blocker.execute("LOCK TABLE fourways.runs IN SHARE MODE")
+        with pytest.raises(StoreUnavailable, match=r"timeout; runs is held by .*pg_dump.*Share"):
+            publish(writer, a_run("n"), predictions([1]))
+    publish(writer, a_run("n"), predictions([1]))
     writer.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from fourways_http import (
     TimedOut,
     TooLarge,
     TooManyWaiting,
+    client,
 )
 from fourways_http import exchange as exchanges
 from tests.kit.waiting import until_async
@@ -180,3 +182,52 @@ def test_an_origin_taken_apart() -> None:
     assert (origin.host, origin.port, origin.secure) == ("::1", 8443, True)
     assert (origin.authority, origin.prefix) == (b"[::1]:8443", b"/a/b")
     assert Origin.parse("http://x").port == 80
+
+
+@asynccontextmanager
+async def _not_yet_reached(seconds: float) -> AsyncIterator[tuple[Pool, Other, int]]:
+    other = Other()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    pool = Pool(Origin.parse(f"http://127.0.0.1:{port}/base/"), seconds, lambda error: error)
+    try:
+        yield pool, other, port
+    finally:
+        await pool.close()
+        await other.server.drain(0, 1)
+
+
+async def test_requests_are_held_while_a_new_origin_is_not_reached_yet() -> None:
+    async with _not_yet_reached(5.0) as (pool, other, port):
+        held = [ask(pool) for _ in range(3)]
+        done, _ = await asyncio.wait(held, timeout=0.3)
+        assert not done
+        await other.server.start("127.0.0.1", port)
+        assert [answer.status for answer in await asyncio.gather(*held)] == [200] * 3
+        assert other.asked == 3
+
+
+async def test_an_origin_that_was_reached_is_not_waited_for() -> None:
+    async with _not_yet_reached(5.0) as (pool, other, port):
+        await other.server.start("127.0.0.1", port)
+        await ask(pool)
+        await other.server.drain(0, 1)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(OriginUnreachable):
+            await ask(pool)
+        assert asyncio.get_running_loop().time() - began < client.HOLD_SECONDS / 2
+
+
+async def test_a_held_request_fails_as_unreachable_before_its_deadline() -> None:
+    async with _not_yet_reached(0.5) as (pool, _, _):
+        with pytest.raises(OriginUnreachable):
+            await ask(pool)
+
+
+async def test_requests_are_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "HOLD_SECONDS", 0.2)
+    async with _not_yet_reached(30.0) as (pool, _, _):
+        for _ in range(2):
+            with pytest.raises(OriginUnreachable):
+                await asyncio.wait_for(ask(pool), 5)

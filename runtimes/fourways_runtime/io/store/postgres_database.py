@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 
+from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.scoring.columns import Array, Keys, Reject
 
 from ..postgres import copy_in as pgcopy
@@ -40,6 +41,17 @@ _RELATIONS = """
     ORDER BY c.relkind DESC, c.relname"""
 
 
+_HOLDERS = """
+    SELECT DISTINCT c.relname, l.mode, a.pid, a.application_name, a.usename
+    FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+    JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE n.nspname = 'fourways' AND l.granted AND a.application_name <> 'fourways'
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    ORDER BY 1, 3 LIMIT 5"""
+LOCK_SECONDS = 60
+"""How long a statement waits for a lock on a table; the error then names who holds it."""
+
+
 class PostgresDatabase:
     """One connection."""
 
@@ -53,6 +65,7 @@ class PostgresDatabase:
         with translated(uri):
             self._connection = psycopg.connect(conninfo(uri, CONNECT_SECONDS), autocommit=True)
             try:
+                self._connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
                 if read_only:
                     self._connection.execute("SET default_transaction_read_only = on")
                 elif not made:
@@ -83,7 +96,10 @@ class PostgresDatabase:
     def _transaction(self, lock: str) -> Iterator[None]:
         with self._translated(), self._connection.transaction():
             if lock:
+                # Another worker may hold it for as long as it lists a large source.
+                self._connection.execute("SET LOCAL lock_timeout = 0")
                 self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number(lock),))
+                self._connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
             yield
 
     def time(self, moment: datetime) -> Any:
@@ -185,6 +201,20 @@ class PostgresDatabase:
         """Close the connection."""
         self._connection.close()
 
+    def _holders(self) -> str:
+        """Return who holds locks on the store's tables, asked on a connection of its own."""
+        address = conninfo(self._uri, CONNECT_SECONDS)
+        try:
+            with psycopg.connect(address, autocommit=True) as connection:
+                found = connection.execute(_HOLDERS).fetchall()
+        except psycopg.Error as error:
+            return f"who holds it could not be asked: {type(error).__name__}"
+        told = [
+            f"{table} is held by process {pid} ({', '.join(filter(None, (program, user)))}; {mode})"
+            for table, mode, pid, program, user in found
+        ]
+        return "; ".join(told)[:600] or "the lock has been released since"
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -192,6 +222,11 @@ class PostgresDatabase:
                 yield
         except psycopg.errors.UniqueViolation:
             raise Duplicates from None
+        except StoreUnavailable as error:
+            if isinstance(error.__context__, psycopg.errors.LockNotAvailable):
+                held = self._holders()
+                raise StoreUnavailable(f"{error}; {held}") from None
+            raise
         except (psycopg.errors.UndefinedTable, psycopg.errors.ForeignKeyViolation):
             raise TableMissing from None
 
