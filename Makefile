@@ -5,7 +5,7 @@ RUN := $(PYTHON) -m
 .PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
   format setup bench-operator bench-serving bench-overload bench-streaming bench-batch torture-batch \
   torture-batch-short torture-batch-cluster torture-device torture-device-short torture-kills \
-  torture-stream
+  torture-requests torture-stream
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -80,6 +80,9 @@ torture-device: setup ## Cut a device's power and damage its files, in some thou
 torture-kills: setup ## Kill device agents and stream workers at random moments, 50 and 10 times
 	@FOURWAYS_KILLS=50 $(RUN) pytest -q tests/embedded/test_edge_kills.py
 	@FOURWAYS_KILLS=10 $(RUN) pytest -q tests/embedded/test_streaming_kafka.py
+
+torture-requests: setup ## Send servers 100,000 damaged bodies and 10,000 damaged requests
+	@$(RUN) tools.torture.requests
 
 torture-device-short: setup ## The same with a few states of each kind
 	@$(RUN) tools.torture.device --short

@@ -64,6 +64,7 @@ class Intake:
         "_head_bytes",
         "_headers",
         "_held",
+        "_hosts",
         "_parser",
         "_refusal",
         "_saw_connection",
@@ -106,6 +107,7 @@ class Intake:
         self._chunks: list[bytes] | None = None
         self._size = 0
         self._special = False
+        self._hosts = 0
         self._saw_connection = False
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -191,14 +193,25 @@ class Intake:
             self._special = True
         elif size == 10 and name.lower() == b"connection":
             self._saw_connection = True
+        elif size == 4 and name.lower() == b"host":
+            self._hosts += 1
 
     def on_headers_complete(self) -> None:
-        """Reject a body that is too large before it is sent; handle Expect."""
+        """Reject a body that is too large before it is sent; check Host; handle Expect."""
         self.phase = BODY
         self._fragment = self._head_bytes = 0
         self.deadline = self._state.body_deadline
+        if self._hosts != 1:
+            self._check_host()
         if self._special and not self._parser.should_upgrade():
             self._check_head()
+
+    def _check_host(self) -> None:
+        """Refuse what RFC 9112 (3.2) refuses: no Host in HTTP/1.1, or more than one."""
+        if self._hosts:
+            self._stop(HttpError(400, "the request has more than one Host header"))
+        if self._parser.get_http_version() == "1.1":
+            self._stop(HttpError(400, "the request has no Host header"))
 
     def _check_head(self) -> None:
         expects = False

@@ -83,19 +83,19 @@ async def check(folder: Path, store: str, source: dict[str, Any], scored: int) -
         got = await one.post(13, prefer="wait=30")
         told = got.json()
         assert (got.status_code, told["key"], told["reason"], told["attempts"]) == (
-            422,
+            500,
             "k",
             FAILED,
             3,
         )
-        assert await one.get("/predictions/anomaly/k") == (422, told)
+        assert await one.get("/predictions/anomaly/k") == (500, told)
         assert (await one.post(13)).json() == told
 
         assert (await two.get("/predictions/anomaly/k"))[0] == 404
         assert (await two.post(13)).status_code == 202
 
         async def is_told() -> bool:
-            return await two.get("/predictions/anomaly/k") == (422, told)
+            return await two.get("/predictions/anomaly/k") == (500, told)
 
         await until_async(is_told, "the refusal is known", seconds=60)
         why = "model: its code failed: ValueError"

@@ -222,8 +222,8 @@ async def running(folder: Path, **config: Any) -> AsyncIterator[Running]:
 def raw_infer(body: Any, deployment: str = "churn") -> bytes:
     """Return an inference request as bytes, for sending many at once."""
     content = orjson.dumps(body)
-    head = f"POST /v2/models/{deployment}/infer HTTP/1.1\r\nContent-Length: {len(content)}"
-    return head.encode() + b"\r\n\r\n" + content
+    start = f"POST /v2/models/{deployment}/infer HTTP/1.1\r\nHost: localhost"
+    return f"{start}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 async def raw_answer(reader: asyncio.StreamReader) -> Any:

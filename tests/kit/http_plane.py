@@ -109,7 +109,8 @@ async def connected(server: Server) -> AsyncIterator[Client]:
 
 
 def get(path: str, *headers: str, version: str = "1.1", method: str = "GET") -> bytes:
-    return "\r\n".join((f"{method} {path} HTTP/{version}", *headers, "", "")).encode()
+    start = f"{method} {path} HTTP/{version}"
+    return "\r\n".join((start, "Host: localhost", *headers, "", "")).encode()
 
 
 def post(body: bytes, *headers: str) -> bytes:

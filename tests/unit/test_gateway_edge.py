@@ -202,3 +202,5 @@ async def test_extra_data_by_key(tmp_path: Path) -> None:
         assert (await plane.get("/features/vad/seven"))[0] == 400
         status, told = await plane.get("/features/away/7")
         assert (status, told["error"]) == (503, "the feature database is not available")
+        counted = 'fourways_gateway_faults_total{deployment="away",party="features"} 1.0'
+        assert counted in (await plane.client.get("/metrics")).text

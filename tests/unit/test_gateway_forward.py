@@ -155,6 +155,25 @@ async def test_metadata_readiness_and_errors_are_the_model_servers(tmp_path: Pat
         assert (await plane.infer("churn", asking("c1")))[0] == 200  # batch goes on beside it
 
 
+async def test_the_party_at_fault_is_counted(tmp_path: Path) -> None:
+    async def answer(upstream: Upstream, head: bytes, body: bytes) -> bytes:
+        party = orjson.loads(body)["party"]
+        return said(b"{}", f"x-fourways-fault: {party}", status="502 Bad Gateway")
+
+    async with forwarding(tmp_path) as (plane, upstream):
+        upstream.script = answer
+        for party in ("features", "features", "model", "somebody-else"):
+            assert (await plane.infer("score", {"party": party}))[0] == 502
+        text = (await plane.client.get("/metrics")).text
+        counted = [
+            line for line in text.splitlines() if line.startswith("fourways_gateway_faults_total")
+        ]
+        assert sorted(counted) == [
+            'fourways_gateway_faults_total{deployment="score",party="features"} 2.0',
+            'fourways_gateway_faults_total{deployment="score",party="model"} 1.0',
+        ]
+
+
 async def test_connections_are_kept_and_bounded(tmp_path: Path) -> None:
     async with forwarding(tmp_path) as (plane, upstream):
         for _ in range(20):

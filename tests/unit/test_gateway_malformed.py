@@ -105,8 +105,8 @@ async def test_a_body_too_large_and_one_compressed(tmp_path: Path) -> None:
 def damaged(chance: random.Random) -> bytes:
     """Return a request with one to four things more wrong at random places of its bytes."""
     body = orjson.dumps(chance.choice(WRONG[3:-2])[0])
-    head = f"POST /v2/models/churn/infer HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    data = bytearray(head + body)
+    start = "POST /v2/models/churn/infer HTTP/1.1\r\nHost: localhost\r\n"
+    data = bytearray(f"{start}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     for _ in range(chance.randint(1, 4)):
         place = chance.randrange(len(data))
         kind = chance.randrange(4)

@@ -25,6 +25,7 @@ from tests.kit.gateway_streams import (
 from tests.kit.waiting import until_async
 
 WHY = "score: the model answered NaN"
+"""The model's fault: 500."""
 
 
 def refuse(plane: Running, broker: Broker, at: int, why: str = WHY, attempts: int = 1) -> str:
@@ -60,7 +61,7 @@ async def test_who_asks_for_a_refused_event_is_told_the_reason(
         await post(plane, tensors("c1"), prefer="wait=30"),
         await location(plane, prefer="wait=30"),
     ):
-        assert (got.status_code, got.json()) == (422, told)
+        assert (got.status_code, got.json()) == (500, told)
         assert "retry-after" not in got.headers
     assert len(broker.events) == 1
     # What is known is not asked for again.
@@ -71,7 +72,7 @@ async def test_a_repeated_question_finds_out_by_itself(both: tuple[Running, Brok
     plane, broker = both
     await post(plane, tensors("c1"))
     refuse(plane, broker, 0)
-    assert (await post(plane, tensors("c1"))).status_code == 422
+    assert (await post(plane, tensors("c1"))).status_code == 500
 
 
 async def test_who_is_held_is_told_at_once(both: tuple[Running, Broker]) -> None:
@@ -85,7 +86,7 @@ async def test_who_is_held_is_told_at_once(both: tuple[Running, Broker]) -> None
     refuse(plane, broker, 0)
     async with asyncio.timeout(20):
         got = [await each for each in (held[first == "c2"], held[2])]
-    assert [(each.status_code, each.json()["key"]) for each in got] == [(422, first)] * 2
+    assert [(each.status_code, each.json()["key"]) for each in got] == [(500, first)] * 2
     assert got[0].headers["preference-applied"] == "wait=30"
     other = held[first == "c1"]
     assert not other.done()
@@ -100,13 +101,13 @@ async def test_only_the_question_s_own_event_counts(both: tuple[Running, Broker]
     await published(broker, 1)
     await post(plane, old)
     refuse(plane, broker, 1)
-    assert (await post(plane, old)).status_code == 422
+    assert (await post(plane, old)).status_code == 500
     newer = tensors("c1", x=[3.5])
     accepted = await post(plane, newer)
     assert accepted.status_code == 202
     pending = await location(plane)
     assert (pending.status_code, pending.json()["id"]) == (202, accepted.json()["id"])
-    assert (await post(plane, old)).status_code == 422
+    assert (await post(plane, old)).status_code == 500
     assert not held.done()
     # An answer of the key is one to all of its questions.
     rows(plane)["c1"] = stored(0.5)
@@ -122,7 +123,7 @@ async def test_an_older_question_of_the_key_is_found_refused(both: tuple[Running
     for body in (old, new):
         await post(plane, body)
     refuse(plane, broker, 0)
-    assert (await post(plane, old)).status_code == 422
+    assert (await post(plane, old)).status_code == 500
     assert (await location(plane)).status_code == 202
 
 
@@ -133,7 +134,7 @@ async def test_another_event_at_its_place_is_not_its_own(both: tuple[Running, Br
         plane.store.letters[EventPosition(0, 0)] = DeadLetterReason(identity, WHY, 1)
         assert (await location(plane)).status_code == 202
     refuse(plane, broker, 0)
-    assert (await location(plane)).status_code == 422
+    assert (await location(plane)).status_code == 500
 
 
 async def test_a_key_given_again_later_is_not_judged_by_its_first_event(tmp_path: Path) -> None:
@@ -145,14 +146,14 @@ async def test_a_key_given_again_later_is_not_judged_by_its_first_event(tmp_path
         broker.places.clear()  # the broker, too, has forgotten the id by now
         assert (await post(plane, tensors("c1"), idempotency_key="mine")).status_code == 202
         assert len(broker.events) == 2
-        assert (await location(plane)).status_code != 422
+        assert (await location(plane)).status_code != 500
 
 
 async def test_who_knows_better_asks_under_another_key(both: tuple[Running, Broker]) -> None:
     plane, broker = both
     await post(plane, tensors("c1"), idempotency_key="one")
     refuse(plane, broker, 0)
-    assert (await post(plane, tensors("c1"), idempotency_key="one")).status_code == 422
+    assert (await post(plane, tensors("c1"), idempotency_key="one")).status_code == 500
     assert (await post(plane, tensors("c1"), idempotency_key="two")).status_code == 202
     assert (await location(plane)).json()["id"] == "two"
 
@@ -170,7 +171,7 @@ async def test_another_gateway_learns_of_it_from_a_broker_that_drops_duplicates(
         assert (await location(other)).status_code == 404
         assert (await post(other, tensors("c1"))).status_code == 202
         got = await location(other)
-        assert (got.status_code, got.json()["id"]) == (422, identity)
+        assert (got.status_code, got.json()["id"]) == (500, identity)
         assert len(broker.events) == 1
 
 
@@ -191,7 +192,7 @@ async def test_of_several_keys_the_refused_are_named(both: tuple[Running, Broker
             for key, identity in zip(("c1", "c4"), ids, strict=True)
         ],
     }
-    assert ((await held).status_code, (await held).json()) == (422, told)
+    assert ((await held).status_code, (await held).json()) == (500, told)
     assert (await post(plane, body)).json() == told
     looks = len(plane.store.asked)
     await until_async(lambda: len(plane.store.asked) >= looks + 3, "three looks more")
@@ -250,3 +251,25 @@ async def test_dead_letters_are_asked_for_where_an_answer_is_awaited_and_nowhere
     assert plane.store.asked_places == [EventPosition(0, 0)] * 2
     assert len(plane.store.asked) == asked + 4
     assert len(broker.events) == 1
+
+
+@pytest.mark.parametrize(
+    ("why", "status"),
+    [
+        (WHY, 500),
+        ("model: RuntimeError: secret words", 500),
+        ("score: 7 is above 5", 500),
+        ("temperature: 'a' is not a number", 422),
+    ],
+)
+async def test_the_status_and_the_count_say_whose_fault_it_is(
+    both: tuple[Running, Broker], why: str, status: int
+) -> None:
+    plane, broker = both
+    await post(plane, tensors("c1"))
+    refuse(plane, broker, 0, why=why)
+    got = await location(plane)
+    assert got.status_code == status
+    assert got.headers.get("x-fourways-fault") == ("model" if status == 500 else None)
+    counted = 'fourways_gateway_faults_total{deployment="sensor",party="model"} 1.0'
+    assert (counted in (await plane.client.get("/metrics")).text) == (status == 500)

@@ -19,7 +19,7 @@ async def test_a_client_that_leaves_gives_up_a_future_and_abandons_a_promise() -
     server = Server(router)
     await server.start("127.0.0.1", 0)
     async with connected(server) as client:
-        body = b"content-length: 5\r\n\r\n12345"
+        body = b"host: localhost\r\ncontent-length: 5\r\n\r\n12345"
         client.send(b"POST /promise HTTP/1.1\r\n" + body + b"POST /future HTTP/1.1\r\n" + body)
         await until_async(lambda: server.state.buffered == 10, "the server knows")
         reset(client)
@@ -63,7 +63,9 @@ async def test_bodies_and_answers_stay_on_account_until_the_client_has_them() ->
     router.add("GET", "/", lambda request: Response(b"ok"))
     server = Server(router, Limits(buffered_bytes=150_000))
     await server.start("127.0.0.1", 0)
-    post = b"POST /echo HTTP/1.1\r\ncontent-length: 100000\r\n\r\n" + b"a" * 100_000
+    post = (
+        b"POST /echo HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n" + b"a" * 100_000
+    )
     async with connected(server) as one, connected(server) as other:
         one.send(post)
         await until_async(lambda: server.state.buffered == 100_000, "the server knows")

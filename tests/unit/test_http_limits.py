@@ -25,6 +25,9 @@ REFUSED = [
     (b"\x16\x03\x01\x02\x00\x01\x00", 400),
     (b"GET / HTTP/1.1\r\nA : b\r\n\r\n", 400),
     (b"GET / HTTP/1.1\nHost: x\n\n", 400),
+    (b"GET / HTTP/1.1\r\n\r\n", 400),
+    (b"POST /echo HTTP/1.1\r\nContent-Length: 1\r\n\r\na", 400),
+    (get("/", "host: y"), 400),
     (get("/" + "a" * 600), 414),
     (get("/", "A: " + "a" * 3000), 431),
     (get("/", *["a: b"] * 21), 431),
@@ -48,6 +51,12 @@ REFUSED = [
         431,
     ),
 ]
+
+
+async def test_http_1_0_needs_no_host(server: Server) -> None:
+    async with connected(server) as client:
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        assert (await client.answer())[0] == 200
 
 
 @pytest.mark.parametrize(("data", "status"), REFUSED)

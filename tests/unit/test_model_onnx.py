@@ -11,11 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from fourways_api import Contract
 from fourways_api.model import ModelReference
 from fourways_runtime.errors import ContractMismatch, ModelError, ModelNotLoadable
 from fourways_runtime.scoring import model as models
 from fourways_runtime.scoring.model import Tensor, onnx_graph
 from fourways_runtime.scoring.model.onnx_model import OnnxModel
+from fourways_runtime.scoring.pipeline import Pipeline
 
 WEIGHTS = np.array([3.0, 4.0], np.float32)
 
@@ -126,10 +128,30 @@ def test_what_is_no_model_for_us_is_said(raw: bytes, said: str, tmp_path: Path) 
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_half_precision_is_refused_with_the_fix(tmp_path: Path) -> None:
+def test_half_precision_is_rounded_at_the_model_and_nowhere_else(tmp_path: Path) -> None:
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
-    with pytest.raises(ModelNotLoadable, match="float16; cast it"):
-        load(bytes_of(build(nodes=nodes, kind=TensorProto.FLOAT16)), tmp_path)
+    model = load(bytes_of(build(nodes=nodes, kind=TensorProto.FLOAT16)), tmp_path)
+    assert model.inputs == (Tensor("x", "float16", (None, 2)),)
+    field = {"type": "float32", "shape": [2]}
+    spec = Contract.model_validate(
+        {
+            "entityKey": {"name": "id", "type": "int64"},
+            "inputs": [{"name": "x", **field}],
+            "outputs": [{"name": "y", **field}],
+        }
+    )
+    given = np.array([[0.1, -2], [65504, 1], [70000, 1]], np.float32)
+    scored = Pipeline(spec, model).score_columns(np.arange(3), {"x": given})
+    answers = scored.predictions.columns["y"]
+    assert answers.dtype == np.float32
+    np.testing.assert_array_equal(answers, given[:2].astype(np.float16).astype(np.float32))
+    assert [str(one) for one in scored.rejects] == ["x: element [0]: 70000 does not fit float16"]
+
+
+def test_bfloat16_is_refused_with_the_fix(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    with pytest.raises(ModelNotLoadable, match="bfloat16; cast it"):
+        load(bytes_of(build(nodes=nodes, kind=TensorProto.BFLOAT16)), tmp_path)
 
 
 def test_inputs_that_do_not_fit_are_told_from_a_model_that_fails(tmp_path: Path) -> None:

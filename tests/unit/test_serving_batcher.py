@@ -17,6 +17,7 @@ from fourways_runtime.v2.batcher import Batcher
 from fourways_runtime.v2.observed import ServingMetrics
 from fourways_runtime.v2.request import InferenceRequest
 from fourways_runtime.v2.scorer import RequestOutcome, ScoredPart
+from tests.kit.waiting import turns
 
 
 def request(rows: int = 1, name: str | None = None) -> InferenceRequest:
@@ -115,10 +116,41 @@ def test_no_time_is_expected_to_be_negative(measured: list[tuple[int, float]]) -
 async def test_what_cannot_be_answered_in_time_is_refused_when_it_comes(make: Make) -> None:
     model = Model(0.01)
     batcher = make(model, warm_up=[(1, 0.01)])
-    taken = [promise for _ in range(200) if (promise := asked(batcher, request())) is not None]
-    assert 20 <= len(taken) <= 50  # 0.5 s at 10 ms each
-    statuses = [await status(promise) for promise in taken]
-    assert statuses.count(200) >= 0.8 * len(taken)
+    promises = [asked(batcher, request(1, str(n))) for n in range(200)]
+    await turns(1)
+    open_ = [promise for promise in promises if promise is not None and not promise.done()]
+    assert 20 <= len(open_) <= 50  # 0.5 s at 10 ms each
+    assert open_ == promises[-len(open_) :], "the newest have most time left"
+    statuses = [await status(promise) for promise in open_]
+    assert statuses.count(200) >= 0.8 * len(open_)
+    assert asked(batcher, request(60)) is not None, "one that is alone is scored"
+    assert asked(batcher, request(60)) is None, "it has no time left, and nothing makes room"
+
+
+async def test_a_request_that_waits_is_not_rejected_for_one_with_less_time(make: Make) -> None:
+    model = Model()
+    batcher = make(model, warm_up=[(1, 0.01)] * 50, timeout=2.0)
+    first = await held(batcher, model)
+    waiting = batcher.ask(request(100))
+    assert asked(batcher, request(10), timeout=0.9) is None
+    newer = batcher.ask(request(100))
+    await turns(1)
+    assert (waiting.done(), newer.done()) == (True, False)
+    model.hold.set()
+    assert [await status(promise) for promise in (first, waiting, newer)] == [200, 503, 200]
+
+
+async def test_past_saturation_the_newest_are_scored_first(make: Make) -> None:
+    model = Model()
+    batcher = make(model, warm_up=[(1, 0.01)] * 50, timeout=2.0)
+    first = await held(batcher, model)
+    old = batcher.ask(request(40, "old"), timeout=0.8)
+    promises = [batcher.ask(request(40, str(n))) for n in range(5)]
+    model.hold.set()
+    assert await status(first) == 200
+    assert [await status(promise) for promise in (old, promises[0])] == [503] * 2
+    assert await status(promises[-1]) == 200
+    assert model.batches[1][-2:] == ["3", "4"], "in the order they came, without the oldest"
 
 
 async def test_a_batch_holds_what_fits_the_time_of_its_first(make: Make) -> None:
@@ -178,7 +210,7 @@ async def test_batches_run_on_the_event_loop_once_real_ones_were_quick(make: Mak
 
 async def test_one_batch_that_takes_long_is_enough(make: Make) -> None:
     model = Model()
-    batcher = make(model, warm_up=[(1, 0.00001)], proven=True)
+    batcher = make(model, warm_up=[(1, 0.00001)] * 50, proven=True)
     assert await status(batcher.ask(request())) == 200
     model.seconds = 0.25
     for _ in range(2):

@@ -128,8 +128,31 @@ async def test_looked_up_values_keep_the_contract(world: World) -> None:
             answer = await plane.infer(tensor("id", "BYTES", ["a", key]), RATE)
             assert refused(answer) == (status, told)
             assert answer.json()["rows"][0]["key"] == key
+            fault = "features" if status == 502 else None
+            assert answer.headers.get("x-fourways-fault") == fault
         assert await plane.metric("fourways_feature_misses_total") == 1
         assert await plane.metric("fourways_feature_faults_total") == 4
+
+
+async def test_a_partial_request_loses_only_the_rows_whose_lookup_fails(world: World) -> None:
+    async with world.serve() as plane:
+        keys = tensor("id", "BYTES", ["a", "nobody", "odd", "old", "b", "a"])
+        rate = tensor("rate", "FP32", [1, 1, 1, 1, 1, "x"])
+        answer = await plane.infer(keys, rate, parameters={"partial": True})
+        assert scores(answer) == [11.125, 12.125]
+        told = answer.json()["parameters"]
+        assert (told["rows"], told["bad_rows"], told["features"]) == ([0, 4], 4, "looked up")
+        assert [(one["row"], one["field"], one["reason"]) for one in told["errors"]] == [
+            (1, "age", "missing: not in the feature database, key 'nobody'"),
+            (2, "age", "30.5 is not a whole number (the feature database, key 'odd')"),
+            (3, "age", "130 is above 120"),
+            (5, "rate", "'x' is not a number"),
+        ]
+        for key, status in (("nobody", 400), ("odd", 502), ("old", 502)):
+            only = tensor("id", "BYTES", [key])
+            one = tensor("rate", "FP32", [1])
+            answer = await plane.infer(only, one, parameters={"partial": True})
+            assert answer.status_code == status, "none is good"
 
 
 async def test_metadata_name_the_key_and_what_the_database_fills_in(world: World) -> None:

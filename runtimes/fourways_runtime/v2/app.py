@@ -20,6 +20,7 @@ from fourways_runtime.model_watch import WATCH
 from .body import OFF_LOOP_BYTES, is_compressed
 from .dataplane import LIVE, READY, add_routes, listed
 from .deadline import timeout_of
+from .faults import FeatureFault
 from .observed import ServingMetrics
 from .off_loop import off_loop
 from .protocol import DATATYPES
@@ -134,9 +135,8 @@ class ModelServer:
     ) -> InferenceRequest:
         try:
             return await enricher.complete(inference)
-        except HttpError as error:
-            if error.response.status == 502:  # the database holds an invalid value
-                self.metrics.feature_faults()
+        except FeatureFault:
+            self.metrics.feature_faults()
             raise
 
     def metadata(self, request: Request) -> Response:

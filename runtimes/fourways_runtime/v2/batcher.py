@@ -5,8 +5,12 @@ arrived in one turn of the loop. Limits are set by time, estimated from measured
 
 * A batch holds what can be scored before the earliest deadline of its requests, up to a maximum
   number of rows.
-* A request that cannot be answered before its deadline is rejected on arrival, with 503; one that
-  turns out later to be impossible to answer in time is rejected before it is scored.
+* A request that cannot be answered before its deadline even if it is next is rejected on arrival,
+  with 503; one that turns out later to be impossible to answer in time is rejected before it is
+  scored.
+* If there is no time for all that wait, the oldest are rejected first: the newest have most time
+  left, so more of them can be scored together, and a large batch costs less per row. As long as
+  two batches can score all of them in time, the oldest are scored first.
 * A quick batch runs on the event loop, any other on a worker thread, so that the loop keeps
   answering probes. Only real batches show what is quick, because the synthetic records of the
   warm-up may take a different path through the model. The first batches therefore run on the
@@ -146,7 +150,7 @@ class Batcher:
         within = self._timeout if timeout is None else min(timeout, self._timeout)
         due = (now if since is None else since) + within
         rows = inference.rows
-        if self._under_way and self._is_too_much(rows, due - now, now):
+        if self._under_way and not self._has_room(rows, due, now):
             self._metrics.rejected()
             raise overloaded("too many requests wait for the model: try again")
         promise = Promise()
@@ -161,17 +165,28 @@ class Batcher:
         """Shut down the worker thread."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _is_too_much(self, rows: int, left: float, now: float) -> bool:
-        """Return whether the work ahead leaves no time for a request of so many rows."""
-        if len(self._waiting) >= self._max_waiting or self._rows >= self._most_rows:
-            return True
-        if left == inf:
+    def _has_room(self, rows: int, due: float, now: float) -> bool:
+        """Return whether a request of so many rows can be answered in time.
+
+        Rejects requests that have waited longer, if that makes room for it.
+        """
+        waiting = self._waiting
+        if len(waiting) >= self._max_waiting or self._rows >= self._most_rows:
             return False
-        ahead = self._times.seconds(self._rows + rows)
-        if self._done_at:
-            # A batch that is overdue may need as long again.
-            ahead += abs(self._done_at - now)
-        return ahead > left * _SAFETY
+        if due == inf:
+            return True
+        # A batch that is overdue may need as long again.
+        left = (due - now) * _SAFETY - (abs(self._done_at - now) if self._done_at else 0.0)
+        if self._times.seconds(self._rows + rows) <= left:
+            return True
+        if self._times.seconds(rows) > left:
+            return False
+        while waiting and self._times.seconds(self._rows + rows) > left:
+            if waiting[0].due >= due:
+                return False
+            # Later, because the answer may go to a connection that is being read right now.
+            self._loop.call_soon(self._refuse_late, self._pop(), now)
+        return True
 
     # ---- batches
 
@@ -187,7 +202,7 @@ class Batcher:
             outcomes = self._scorer.score([one.inference for one in batch])
             seconds = perf_counter() - started
             self._ran_here(rows, seconds)
-            self._deliver(batch, outcomes, rows, seconds)
+            self._deliver(batch, outcomes, seconds)
             self._again()
             return
         self._done_at = monotonic() + self._times.seconds(rows)
@@ -217,9 +232,10 @@ class Batcher:
             return
         outcomes, seconds, computed = done.result()
         self._quick.note(rows, computed)
+        self._times.note(rows, seconds)
         if self._probation:
             self._probation -= 1
-        self._deliver(batch, outcomes, rows, seconds)
+        self._deliver(batch, outcomes, seconds)
         self._again()
 
     def _again(self) -> None:
@@ -230,6 +246,11 @@ class Batcher:
     def _next(self, now: float) -> tuple[list[_Waiting], int]:
         """Take the next batch from the queue, and reject what can no longer be answered."""
         waiting = self._waiting
+        everything = self._all(now)
+        if everything:
+            return everything, sum([one.rows for one in everything])
+        if not self._in_turn(now):
+            return self._newest(now)
         batch: list[_Waiting] = []
         doubtful: list[_Waiting] = []
         rows, first_due = 0, inf
@@ -252,6 +273,70 @@ class Batcher:
         for one in doubtful:
             waiting.append(one)
             self._rows += one.rows
+        return batch, rows
+
+    def _all(self, now: float) -> list[_Waiting]:
+        """Take the whole queue if it is one batch that can be scored in time; else nothing."""
+        waiting, first_due = self._waiting, inf
+        for one in waiting:
+            if one.promise.abandoned or one.promise.half_closed:
+                return []
+            if one.due < first_due:
+                first_due = one.due
+        if self._rows > self._max_rows or not self._fits(self._rows, first_due - now):
+            return []
+        everything = list(waiting)
+        waiting.clear()
+        self._rows = 0
+        return everything
+
+    def _in_turn(self, now: float) -> bool:
+        """Return whether all that wait can be scored in time in two batches, the oldest first."""
+        rows, first_due, start = 0, inf, now
+        for one in self._waiting:
+            together, due = rows + one.rows, min(first_due, one.due)
+            if not self._fits(together, due - start):
+                if start > now:
+                    return False
+                start = now + self._times.seconds(rows)
+                together, due = one.rows, one.due
+                if not self._fits(together, due - start):
+                    return False
+            rows, first_due = together, due
+        return True
+
+    def _newest(self, now: float) -> tuple[list[_Waiting], int]:
+        """Take as many of the newest requests as can be scored before the oldest of them is due.
+
+        Rejects those that could not be scored after this batch. The others go on waiting.
+        """
+        waiting = self._waiting
+        batch: list[_Waiting] = []
+        rows, first_due = 0, inf
+        while waiting:
+            one = waiting[-1]
+            together, due = rows + one.rows, min(first_due, one.due)
+            fits = together <= self._max_rows and self._fits(together, due - now)
+            if batch and not fits:
+                break
+            waiting.pop()
+            self._rows -= one.rows
+            if one.promise.abandoned:
+                one.promise.set_exception(_left())
+            elif one.due <= now or (not fits and waiting):
+                self._refuse_late(one, now)
+            else:
+                batch.append(one)
+                rows, first_due = together, due
+        batch.reverse()
+        done = now + self._times.seconds(rows)
+        for _ in range(len(waiting)):
+            one = self._pop()
+            if self._fits(one.rows, one.due - done):
+                waiting.append(one)
+                self._rows += one.rows
+            else:
+                self._refuse_late(one, now)
         return batch, rows
 
     def _pop(self) -> _Waiting:
@@ -288,6 +373,7 @@ class Batcher:
 
     def _ran_here(self, rows: int, seconds: float) -> None:
         self._quick.note(rows, min(seconds, _SLOW))
+        self._times.note(rows, seconds)
         if seconds < _SLOW:
             self._slow_in_a_row = 0
             return
@@ -326,9 +412,8 @@ class Batcher:
     # ---- answers
 
     def _deliver(
-        self, batch: list[_Waiting], outcomes: list[RequestOutcome], rows: int, seconds: float
+        self, batch: list[_Waiting], outcomes: list[RequestOutcome], seconds: float
     ) -> None:
-        self._times.note(rows, seconds)
         self._metrics.scored(seconds)
         for one, outcome in zip(batch, outcomes, strict=True):
             promise = one.promise

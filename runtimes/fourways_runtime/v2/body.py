@@ -43,7 +43,7 @@ def split_body(request: Request, max_bytes: int) -> tuple[Any, memoryview | None
     length = request.header(BINARY_HEADER)
     if length is None:
         try:
-            return orjson.loads(body), None, body
+            return _loads(body), None, body
         except orjson.JSONDecodeError as error:
             raise HttpError(400, f"the body is not JSON: {error}") from None
     digits = length.strip()
@@ -52,10 +52,18 @@ def split_body(request: Request, max_bytes: int) -> tuple[Any, memoryview | None
         raise refuse(where, f"must be a number of bytes, at most the body's {len(body)}")
     end = int(digits)
     try:
-        header = orjson.loads(body[:end])
+        header = _loads(body[:end])
     except orjson.JSONDecodeError as error:
         raise HttpError(400, f"the first {end} bytes of the body are not JSON: {error}") from None
     return header, memoryview(body)[end:], body
+
+
+def _loads(text: bytes) -> Any:
+    if len(text) <= OFF_LOOP_BYTES:
+        return orjson.loads(text)
+    from .sliced_json import loads  # imports numpy, which the gateway of batch runs does without
+
+    return loads(text)
 
 
 def _uncompressed(request: Request, max_bytes: int) -> bytes:

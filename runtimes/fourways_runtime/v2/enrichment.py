@@ -24,7 +24,6 @@ from fourways_runtime.scoring.features import FeatureReader, Row
 
 from .faults import FeatureFault
 from .request import InferenceRequest
-from .scorer import overloaded
 
 _MISSING = "missing: "
 LOOKED_UP = "looked up"
@@ -66,12 +65,12 @@ class FeatureEnricher:
         await self._reader.close()
 
     async def complete(self, inference: InferenceRequest) -> InferenceRequest:
-        """Return the request with all its inputs.
+        """Return the request with all its inputs; if it is partial, without the rows that fail.
 
         Raises:
-            HttpError: 503 if the database does not answer and ``onTimeout`` is ``Fail``; 400 if it
-                has nothing for a key.
-            FeatureFault: the database has a value that the contract does not allow.
+            HttpError: 400 if the database has nothing for a key.
+            FeatureFault: the database has a value that the contract does not allow (502), or does
+                not answer and ``onTimeout`` is ``Fail`` (503).
 
         """
         keys: list[Key] = inference.keys or []
@@ -83,7 +82,7 @@ class FeatureEnricher:
             if self._fail:
                 # The error's own message may name hosts, so it only goes to the log.
                 text = "the feature database did not respond in time: try again"
-                raise overloaded(text) from error
+                raise FeatureFault(text, {}, 503) from error
             source = DEFAULTS
         rows = [found.get(key, _NOTHING) for key in keys]
         columns = dict(inference.columns)
@@ -92,13 +91,19 @@ class FeatureEnricher:
             columns[name], faults = self._column(self._fields[name], rows)
             for row, reason in faults.items():
                 bad.setdefault(row, (name, self._told(reason, keys[row])))
+        looked_up = inference.missing
+        complete = replace(
+            inference, columns=columns, missing=(), features=source, looked_up=looked_up
+        )
         if bad:
             wrong = [(row, *bad[row]) for row in sorted(bad)]
+            if inference.partial and len(bad) < inference.rows:
+                return complete.without(wrong)
+            wrong = [(inference.position(row), name, reason) for row, name, reason in wrong]
             if any(reason.startswith(_MISSING) for _, _, reason in wrong):
                 raise inference.refuse(wrong)  # the database does not know the client's keys
             raise FeatureFault(*inference.described(wrong))
-        looked_up = inference.missing
-        return replace(inference, columns=columns, missing=(), features=source, looked_up=looked_up)
+        return complete
 
     def _column(self, field: InputField, rows: Sequence[Row]) -> tuple[Array, Faults]:
         """Return the input's values (rows, *shape) and faults by row."""

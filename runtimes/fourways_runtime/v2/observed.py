@@ -33,7 +33,7 @@ class ServingMetrics:
         )
         feature_faults = Counter(
             "fourways_feature_faults",
-            "Requests rejected for a value of the feature database that breaks the contract.",
+            "Requests that failed because the feature database was silent, or its value invalid.",
             registry=registry,
         )
         timed_out = Counter(

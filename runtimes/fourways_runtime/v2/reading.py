@@ -237,7 +237,7 @@ class TensorReading:
                 raise refuse(f"{at}[{index}]", fault)
         if reader.keyed != "optional" and len(keys) > 1 and len(set(keys)) != len(keys):
             raise refuse(at, "a key is requested twice")
-        self.keys = keys
+        self.keys = list(keys)
 
     def _note(self, name: str, faults: Faults) -> None:
         for row, reason in faults.items():

@@ -32,6 +32,7 @@ from fourways_runtime.scoring.columns import Array
 from .body import OFF_LOOP_BYTES, split_body
 from .protocol import DATATYPES, KEY_ALIAS, MAX_OUTPUTS, read_envelope, refuse
 from .reading import TensorReading
+from .sliced_json import release
 
 COMBINED = "input"
 """Name of a single tensor that holds all inputs as its columns."""
@@ -141,19 +142,24 @@ class InferenceRequest:
         first = {"field": field, "reason": reason, "row": row}
         return f"{field}: {reason} (row {row})", {**first, "rows": told, "bad_rows": len(bad)}
 
+    def position(self, row: int) -> int:
+        """Return the position in the request of a row kept here."""
+        return row if self.given is None else self.given[row]
+
     def without(self, bad: Sequence[BadRow]) -> InferenceRequest:
-        """Return the request without its bad rows, which ``bad`` then lists."""
+        """Return the request without some of the rows here, which its ``bad`` then lists too."""
         good = np.ones(self.rows, bool)
         good[[row for row, _, _ in bad]] = False
-        given = tuple(np.flatnonzero(good).tolist())
+        kept = np.flatnonzero(good).tolist()
+        more = [(self.position(row), name, reason) for row, name, reason in bad]
         return replace(
             self,
-            rows=len(given),
-            keys=None if self.keys is None else [self.keys[at] for at in given],
+            rows=len(kept),
+            keys=None if self.keys is None else [self.keys[at] for at in kept],
             block=None if self.block is None else self.block[good],
             columns={name: values[good] for name, values in self.columns.items()},
-            bad=tuple(bad),
-            given=given,
+            bad=tuple(sorted([*self.bad, *more])),
+            given=tuple(self.position(row) for row in kept),
         )
 
     def told(self, bad: BadRow) -> dict[str, Any]:
@@ -218,6 +224,13 @@ class RequestReader:
     def read(self, request: Request) -> InferenceRequest:
         """Read a request. Raises HttpError 400, 413 or 415, naming the field."""
         header, binary, raw = split_body(request, self._max_body_bytes)
+        try:
+            return self._read(header, binary, raw)
+        finally:
+            if len(raw) > OFF_LOOP_BYTES:
+                release(header)
+
+    def _read(self, header: Any, binary: memoryview | None, raw: bytes) -> InferenceRequest:
         body, identity = read_envelope(header, self.form)
         reading = TensorReading(self, binary, _no_truths(raw))
         reading.inputs(body["inputs"])

@@ -114,8 +114,7 @@ class RequestScorer:
         for reject in sorted(scored.rejects, key=lambda reject: reject.row):
             at = bisect_right(ends, reject.row)
             row = reject.row - (ends[at] - inferences[at].rows)
-            given = inferences[at].given
-            row = row if given is None else given[row]
+            row = inferences[at].position(row)
             bad.setdefault(at, []).append((row, reject.field, reject.reason))
         stops = np.searchsorted(answers.rows, ends).tolist()
         texts: dict[str, list[bytes]] = {}

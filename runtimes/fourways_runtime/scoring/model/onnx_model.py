@@ -33,13 +33,14 @@ _TYPES = {
     "uint16": "uint16",
     "uint32": "uint32",
     "uint64": "uint64",
+    "float16": "float16",
     "float": "float32",
     "double": "float64",
     "string": "string",
 }
-
-_OUTPUT_TYPES = {"float16": "float16"}
-"""Types that outputs may have in addition to those of inputs: the contract's type is wider."""
+"""numpy's names of onnxruntime's types. numpy has no bfloat16. The contract's types include no
+float16 either: its fields are wider, and are rounded to what the model takes.
+"""
 
 
 class OnnxModel:
@@ -144,19 +145,19 @@ def _said(error: Exception) -> str:
 
 
 def _input(node: Any) -> Tensor:
-    kind, fault = _kind(node, "input", _TYPES)
+    kind, fault = _kind(node, "input")
     if fault:
         raise ModelNotLoadable(fault)
     return Tensor(node.name, kind, _shape(node))
 
 
 def _output(node: Any) -> Tensor:
-    kind, fault = _kind(node, "output", _TYPES | _OUTPUT_TYPES)
+    kind, fault = _kind(node, "output")
     # Rejected only if a contract reads it: an unused output may be of any type.
     return Tensor(node.name, kind, () if fault else _shape(node), unreadable=fault)
 
 
-def _kind(node: Any, side: str, types: Mapping[str, str]) -> tuple[str, str]:
+def _kind(node: Any, side: str) -> tuple[str, str]:
     """Return numpy's name of a tensor's type, and why it cannot be used, or an empty text."""
     name = displayed(node.name, 80)
     kind = re.fullmatch(r"tensor\((\w+)\)", node.type)
@@ -165,12 +166,12 @@ def _kind(node: Any, side: str, types: Mapping[str, str]) -> tuple[str, str]:
             f"the model's {side} {name} is {displayed(node.type, 80)}, not a tensor;"
             " for scikit-learn classifiers export with zipmap=False"
         )
-    if kind[1] not in types:
+    if kind[1] not in _TYPES:
         return "", (
             f"the model's {side} {name} is of type {kind[1]}; cast it to one of"
-            f" {', '.join(types.values())}"
+            f" {', '.join(_TYPES.values())}"
         )
-    return types[kind[1]], ""
+    return _TYPES[kind[1]], ""
 
 
 def _shape(node: Any) -> tuple[int | None, ...]:

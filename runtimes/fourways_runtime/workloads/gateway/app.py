@@ -58,11 +58,12 @@ class Gateway:
         self._live = LookupCoalescer[LiveLookup | None](link.live, link.timeout, config.namespace)
         self._routes = {route.deployment: route for route in config.routes}
         self._guard = CallerGuard(config.callers, registry) if config.callers else None
-        self._edge = EdgeHandlers(config)
+        self._edge = EdgeHandlers(config, self.metrics.faults)
         self._runs = Runs(config.namespace, open_history, registry)
         parts = SharedParts(
             config,
             self.metrics.upstream,
+            self.metrics.faults,
             self._live,
             stream_counters(registry),
             open_publisher,

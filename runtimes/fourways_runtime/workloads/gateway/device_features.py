@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from prometheus_client import Counter
+
 from fourways_api import EntityKey, GatewayConfig, Route
 from fourways_api.modes import FeatureLookup
 from fourways_http import HttpError, Request, Response, json_response
 from fourways_runtime.errors import WorkloadError
+from fourways_runtime.v2.faults import FEATURES, FeatureFault
 from fourways_runtime.v2.protocol import read_key, refuse
 
-from .mode import RETRY
 from .views import rfc3339_now
 
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ logger = logging.getLogger("fourways.gateway.features")
 class ExtraData:
     """The feature databases of the routes, each opened at its first request."""
 
-    def __init__(self, config: GatewayConfig) -> None:
+    def __init__(self, config: GatewayConfig, faults: Counter) -> None:
         self._config = config
+        self._faults = faults
         self._readers: dict[str, FeatureReader] = {}
 
     async def close(self) -> None:
@@ -55,7 +58,8 @@ class ExtraData:
             # The reason may contain an address, so it only goes to the log.
             told = {"deployment": route.deployment, "reason": error.reason}
             logger.warning("features cannot be read: %s", error, extra=told)
-            raise HttpError(503, "the feature database is not available", RETRY) from None
+            self._faults.labels(route.deployment, FEATURES.decode()).inc()
+            raise FeatureFault("the feature database is not available", {}, 503) from None
         if found is None:
             text = "the feature database has no such key"
             raise HttpError(404, text, deployment=route.deployment, key=key)

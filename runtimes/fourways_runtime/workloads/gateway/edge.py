@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from prometheus_client import Counter
+
 from fourways_api import GatewayConfig, Route
 from fourways_http import HttpError, Request, Response, Router
 
@@ -18,10 +20,10 @@ from .mode import deployment_of
 class EdgeHandlers:
     """The parts that all edge deployments share."""
 
-    def __init__(self, config: GatewayConfig) -> None:
+    def __init__(self, config: GatewayConfig, faults: Counter) -> None:
         self._routes = {r.deployment: r for r in config.routes if r.mode == "edge"}
         self._bundles = Bundles(config)
-        self._extra_data = ExtraData(config)
+        self._extra_data = ExtraData(config, faults)
 
     def add_to(self, router: Router) -> None:
         """Add the routes that devices use."""

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from fourways_api import EntityKey, Route
 from fourways_http import (
@@ -32,6 +32,7 @@ from fourways_http import (
     json_response,
 )
 from fourways_runtime.v2.deadline import timeout_of
+from fourways_runtime.v2.faults import FAULT_HEADER, FEATURES, MODEL
 from fourways_runtime.v2.protocol import DATATYPES, KEY_ALIAS, read_key
 
 from .mode import RETRY, links
@@ -68,8 +69,9 @@ _STATUSES = frozenset(status.value for status in HTTPStatus if status >= 200)
 class RealtimeHandler:
     """Answers requests for one deployment through its model server, on the running event loop."""
 
-    def __init__(self, route: Route, connections: Gauge) -> None:
+    def __init__(self, route: Route, connections: Gauge, faults: Counter) -> None:
         self._route = route
+        self._faults = faults
         name = self._name = route.deployment
         self._base = f"/v2/models/{name}".encode()
         self._pool: Pool | None = None
@@ -119,7 +121,7 @@ class RealtimeHandler:
             for header in request.headers
             if len(header[0]) in _LENGTHS and header[0].lower() in _PASSED
         ]
-        then = _passed if request.echo is None else _passed_without_id
+        then = self._passed if request.echo is None else self._passed_without_id
         within = timeout_of(request)
         if request.waited:
             # The time it waited before it was read is already spent, so the model server gets less.
@@ -139,7 +141,7 @@ class RealtimeHandler:
 
         def then(answer: OriginAnswer) -> Response:
             if answer.status != 200:
-                return _passed(answer)
+                return self._passed(answer)
             return self._prediction(key, answer)
 
         return self._reached().ask(
@@ -168,6 +170,22 @@ class RealtimeHandler:
             }
         )
 
+    def _passed_without_id(self, answer: OriginAnswer) -> Response:
+        """Forward a response without its request id, because the connection adds the id itself."""
+        answer.headers = [header for header in answer.headers if header[0] != b"x-request-id"]
+        return self._passed(answer)
+
+    def _passed(self, answer: OriginAnswer) -> Response:
+        if answer.status not in _STATUSES:
+            raise _unusable()
+        if answer.status >= 500:
+            for name, party in answer.headers:
+                if name == FAULT_HEADER and party in (MODEL, FEATURES):
+                    self._faults.labels(self._name, party.decode()).inc()
+        headers = tuple(b"%b: %b" % header for header in answer.headers if header[0] not in _OWN)
+        kind = answer.content_type or b"application/octet-stream"
+        return Response(answer.body, answer.status, kind, headers)
+
     def _reached(self) -> Pool:
         if self._pool is None:
             raise HttpError(503, "the model server has no address yet", RETRY)
@@ -188,20 +206,6 @@ class RealtimeHandler:
                 return HttpError(502, "the model server's response is too large")
             case _:
                 return HttpError(503, "the model server does not respond", RETRY)
-
-
-def _passed_without_id(answer: OriginAnswer) -> Response:
-    """Forward a response without its request id, because the connection adds the id itself."""
-    answer.headers = [header for header in answer.headers if header[0] != b"x-request-id"]
-    return _passed(answer)
-
-
-def _passed(answer: OriginAnswer) -> Response:
-    if answer.status not in _STATUSES:
-        raise _unusable()
-    headers = tuple(b"%b: %b" % header for header in answer.headers if header[0] not in _OWN)
-    kind = answer.content_type or b"application/octet-stream"
-    return Response(answer.body, answer.status, kind, headers)
 
 
 def _unusable() -> HttpError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from fourways_api import GatewayConfig, Route
 from fourways_runtime.io.store.streams.stream import LiveLookup
@@ -30,6 +30,9 @@ class SharedParts:
     upstream: Gauge
     """Open connections to model servers, by deployment."""
 
+    faults: Counter
+    """Failed requests, by deployment and the party at fault."""
+
     live: LookupCoalescer[LiveLookup | None]
     counters: Callable[[str], DeploymentCounters]
     open_publisher: OpenPublisher
@@ -46,7 +49,7 @@ class GatewayMode:
 
 
 def _realtime(route: Route, parts: SharedParts) -> Mode:
-    return RealtimeHandler(route, parts.upstream)
+    return RealtimeHandler(route, parts.upstream, parts.faults)
 
 
 def _streaming(route: Route, parts: SharedParts) -> Mode:
@@ -55,6 +58,7 @@ def _streaming(route: Route, parts: SharedParts) -> Mode:
         parts.config,
         parts.live,
         parts.counters(route.deployment),
+        parts.faults,
         parts.open_publisher,
         parts.draining,
     )

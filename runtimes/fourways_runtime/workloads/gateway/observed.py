@@ -56,6 +56,12 @@ class GatewayMetrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        self.faults = Counter(
+            "fourways_gateway_faults",
+            "Failed requests that are not the client's fault: model or features.",
+            ("deployment", "party"),
+            registry=registry,
+        )
         self.upstream = Gauge(
             "fourways_upstream_connections",
             "Open connections to a deployment's model server.",

@@ -1,9 +1,10 @@
 """Streaming deployments: serves fresh predictions from the store, publishes events for the rest.
 
 A request without a fresh prediction becomes an event. Owns the responses: 200 with the age of the
-prediction, 202 with the place where it will be, 422 if the event became a dead letter, 404 if there
-is neither a prediction nor inputs to make one from. The store holds the stream's predictions and
-its contract; the gateway keeps only what it needs to read the next request.
+prediction, 202 with the place where it will be, 422 if the event became a dead letter (500 if the
+model is at fault), 404 if there is neither a prediction nor inputs to make one from. The store
+holds the stream's predictions and its contract; the gateway keeps only what it needs to read the
+next request.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+from prometheus_client import Counter
 
 from fourways_api import Contract, GatewayConfig, Route
 from fourways_http import HttpError, Request, Response, json_response
@@ -37,7 +40,7 @@ from . import v2
 from .accepted import Accepted, PublishedEvent
 from .coalescer import LookupCoalescer
 from .mode import RETRY, hold_version, links
-from .refusals import refusal
+from .refusals import Refusals
 from .views import DeploymentCounters, age_seconds, rfc3339
 from .watch import AnswerWatch
 
@@ -77,6 +80,7 @@ class StreamHandler:
         config: GatewayConfig,
         lookups: LookupCoalescer[LiveLookup | None],
         counters: DeploymentCounters,
+        faults: Counter,
         open_publisher: OpenPublisher,
         draining: Callable[[], bool],
     ) -> None:
@@ -92,6 +96,7 @@ class StreamHandler:
         self._publisher: Publisher | None = None
         self._publishing = asyncio.Semaphore(MAX_PUBLISHING)
         self._view: _StreamView | None = None
+        self._refusals = Refusals(route.deployment, faults)
         self._accepted = Accepted(route.freshness_seconds)
         self._watch = AnswerWatch(lambda keys, asked: self._fresh(keys, None, asked), draining)
 
@@ -369,12 +374,13 @@ class StreamHandler:
     def _tell_refused(
         self, events: Mapping[Key, PublishedEvent], of: int, applied: tuple[bytes, ...]
     ) -> None:
-        """Raise HttpError 422 if any of these events became a dead letter."""
+        """Raise HttpError 422, or 500 for the model's faults, if any became a dead letter."""
         refused: dict[Key, DeadLetterReason] = {
             key: event.refused for key, event in events.items() if event.refused is not None
         }
         if refused:
-            raise refusal(self._name, refused, of, applied)
+            contract = self._view.contract if self._view else None
+            raise self._refusals.error(refused, of, applied, contract)
 
     def _location(self, key: Key) -> str:
         return f"/predictions/{self._name}/{quote(str(key), safe='')}"
