@@ -97,7 +97,8 @@ PIECES = (
     b"GET /a HTTP/1.1\r\nhost: localhost\r\n\r\n",
     b"HEAD /a HTTP/1.1\r\nhost: localhost\r\n\r\n",
     b"GET /later HTTP/1.1\r\nhost: localhost\r\nconnection: keep-alive\r\n\r\n",
-    b"POST /a HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+    + b"3\r\nabc\r\n0\r\n\r\n",
     b"POST /a HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n"
     + b"abc",
     b"GET /a HTTP/1.0\r\nhost: localhost\r\n\r\n",
