@@ -5,7 +5,7 @@ RUN := $(PYTHON) -m
 .PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
   format setup bench-operator bench-serving bench-overload bench-streaming bench-batch torture-batch \
   torture-batch-short torture-batch-cluster torture-device torture-device-short torture-kills \
-  torture-requests torture-stream
+  torture-requests torture-stream torture-security
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -70,6 +70,10 @@ torture-batch-short: setup ## The same with a few repetitions each
 
 torture-stream: setup ## Disturb broker and store of a stream worker, 10 times each, loaded and quiet
 	@$(RUN) tools.torture.stream
+
+torture-security: setup ## What the author of a deployment must not reach: every way is refused, by name
+	@.venv/bin/pytest -q -n0 tests/unit/test_secret_audience.py tests/unit/test_author_limits.py \
+	  tests/unit/test_cli_secrets.py tests/transitions/test_guards.py tests/embedded/test_sources_query.py
 
 torture-batch-cluster: cluster ## The same on the cluster: kill containers, delete pods
 	@$(RUN) tools.torture.cluster

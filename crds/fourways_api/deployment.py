@@ -91,7 +91,8 @@ class Spec(ApiModel):
     name. Retain keeps them until fourways purge removes them; Delete removes them with a Job."""
 
     image: Image | None = None
-    """Image of the workers. Required for models of format python. Default: the Fourways runtime."""
+    """Image of the workers, for models of format python only. It must match one of the patterns in
+    the chart's images.allowed."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *(
@@ -141,6 +142,12 @@ class Spec(ApiModel):
             "set image",
             ".image",
             "FieldValueRequired",
+        ),
+        Rule(
+            "!has(self.image) || self.model.format == 'python'",
+            "only a model of format python has an image of its own",
+            "remove image: the Fourways runtime runs this format",
+            ".image",
         ),
         *(
             Rule(

@@ -68,8 +68,9 @@ class FetchPolicy(ApiModel):
     schemes: tuple[str, ...] = ("file", "pvc", "http", "https", "s3", "gs", "az", "oci")
     """URI schemes allowed."""
 
-    hosts: tuple[str, ...] = ()
-    """Hosts allowed (`*.example.com` for subdomains); empty: every host that is not link-local."""
+    hosts: tuple[str, ...] = ("*",)
+    """Hosts that URIs, brokers and databases may name: HOST, `*.example.com` for subdomains, `*`
+    for all; empty: none. Addresses of metadata services are never reached."""
 
     timeout_seconds: float = 600.0
     """A download that takes longer is given up."""

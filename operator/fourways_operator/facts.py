@@ -50,10 +50,34 @@ class OperatorSettings:
     store_secret: str = "fourways-store"  # noqa: S105  (a name)
     image_pull_policy: str = "IfNotPresent"
     gateway_replicas: int = 1
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ("*",)
+    """Hosts that workloads may connect to; ``*``: all. None: nothing by name."""
+
+    allowed_images: tuple[str, ...] | None = None
+    """Patterns of images that specs may name; None: all. ``*`` stands for any characters but ``/``,
+    ``**`` for any."""
+
     allowed_schemes: tuple[str, ...] = ("file", "pvc", "http", "https", "s3", "gs", "az", "oci")
     store_port: int = 5432
     """Port of the prediction store: workloads may connect to it and to what their spec names."""
+
+    egress_networks: tuple[str, ...] = ("0.0.0.0/0", "::/0")
+    """Networks that workloads may connect to, without the forbidden ones."""
+
+    dns_peers: str = (
+        '[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},'
+        ' "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]'
+    )
+    """Peers of a NetworkPolicy that answer DNS, as JSON."""
+
+    gateway_peers: str = (
+        '[{"namespaceSelector": {}}, {"ipBlock": {"cidr": "0.0.0.0/0"}},'
+        ' {"ipBlock": {"cidr": "::/0"}}]'
+    )
+    """Peers that may connect to gateways, besides the operator, as JSON."""
+
+    metrics_peers: str = "[]"
+    """Peers that may connect to model servers and stream workers, for metrics, as JSON."""
 
     egress_ports: tuple[int, ...] = ()
     """Other ports that workloads may connect to, for object stores and proxies on unusual ports."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import re
@@ -297,7 +298,6 @@ async def run(options: argparse.Namespace) -> None:
 
 def settings_of(options: argparse.Namespace) -> OperatorSettings:
     """Return the settings that plans depend on, from the options."""
-    defaults = OperatorSettings(runtime_image=options.runtime_image)
     return OperatorSettings(
         runtime_image=options.runtime_image,
         ray_image=options.ray_image,
@@ -305,7 +305,12 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         image_pull_policy=options.image_pull_policy,
         gateway_replicas=options.gateway_replicas,
         allowed_hosts=options.allowed_hosts,
-        allowed_schemes=options.allowed_schemes or defaults.allowed_schemes,
+        allowed_schemes=tuple(s for s in options.allowed_schemes if s != "file"),
+        allowed_images=options.allowed_images,
+        egress_networks=options.egress_networks,
+        dns_peers=options.dns_peers,
+        gateway_peers=options.gateway_peers,
+        metrics_peers=options.metrics_peers,
         store_port=options.store_port,
         identity=options.identity,
         cluster_name=options.cluster_name,
@@ -320,6 +325,10 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the flags; each defaults to the environment variable FOURWAYS_ plus its name."""
     parser = argparse.ArgumentParser("fourways_operator", description=__doc__.split("\n")[0])
 
+    defaults = OperatorSettings(runtime_image="")
+    schemes = ",".join(s for s in defaults.allowed_schemes if s != "file")
+    networks = ",".join(defaults.egress_networks)
+
     def flag(name: str, default: str, kind: Callable[[str], Any], text: str) -> None:
         value = os.environ.get("FOURWAYS_" + name.upper().replace("-", "_"), default)
         parser.add_argument(f"--{name}", default=value, type=kind, help=f"{text} ({value or '-'})")
@@ -331,11 +340,14 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("egress-ports", "", _words, "additional ports that workloads may connect to")
     flag("image-pull-policy", "IfNotPresent", str, "pull policy of the workloads' image")
     flag("gateway-replicas", "1", int, "replicas of each namespace's gateway")
-    flag("allowed-hosts", "", _words, "hosts that workloads may fetch from; empty for all")
-    flag("allowed-schemes", "", _words, "URI schemes that workloads may fetch from; empty for all")
-    flag(
-        "gateway-auth", "", _access, "who may send requests to gateways, as JSON; empty: everybody"
-    )
+    flag("allowed-hosts", "*", _words, "hosts workloads may connect to; * for all")
+    flag("allowed-schemes", schemes, _words, "URI schemes workloads may fetch from, never file")
+    flag("allowed-images", "", _words, "patterns of images that specs may name; empty for none")
+    flag("egress-networks", networks, _words, "networks (CIDR) that workloads may connect to")
+    flag("dns-peers", defaults.dns_peers, _json, "peers of a NetworkPolicy that answer DNS")
+    flag("gateway-peers", defaults.gateway_peers, _json, "peers that may connect to gateways")
+    flag("metrics-peers", "[]", _json, "peers that may read metrics of model servers and workers")
+    flag("gateway-auth", "", _access, "who may send requests to gateways, as JSON")
     flag("gateway-tls-secret", "", str, "Secret with the gateways' certificate; empty: no TLS")
     flag("subject", "", str, "subject of the operator's own token, which gateways accept")
     flag("identity", "", str, "name of this installation, under which it holds namespaces")
@@ -356,6 +368,13 @@ def _cluster(text: str) -> str:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _json(text: str) -> str:
+    """Return the text of a JSON list. Raises ValueError."""
+    if not isinstance(json.loads(text), list):
+        raise ValueError("not a list")
+    return text
 
 
 def _access(text: str) -> GatewayAccess | None:

@@ -15,12 +15,13 @@ from functools import lru_cache
 from fourways_api import ModelDeployment, Route
 
 from .facts import Json, Kind, OperatorSettings
+from .installation import admitted_spec
 from .modes import MODES, mode_of
 from .plan import gateway, purge
 from .plan.gateway import GatewayShare
 from .plan.parts import check_names
 from .plan.routes import NOTHING_YET, Observed
-from .specs import ParsedSpec, parsed_spec
+from .specs import ParsedSpec
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _current_share(
     built for devices, since what serves it still exists. So a missing claim holds up only the build
     of its own deployment, never the gateway that the namespace shares.
     """
-    found = parsed_spec(document)
+    found = admitted_spec(document, settings)
     spec = found.spec
     if spec is None:
         return _share(before) if before else None

@@ -31,6 +31,7 @@ from .difference import difference
 from .errors import NEEDS_ACTION, ApiFault, DependencyNotReady, OperatorError
 from .events import events_of
 from .facts import Facts, Json, OperatorSettings, StoreAnswer
+from .installation import admitted_spec
 from .kinds import DEPLOYMENT, INFERENCE_SERVICE, JOB, KINDS, POD
 from .plan.parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, GATEWAY, MANAGED_BY, MANAGER
 from .plan.routes import observed_of
@@ -38,7 +39,7 @@ from .planning import later_kinds, plan, plan_gateway, plan_runs, share_of
 from .pods import age
 from .purges import PURGES, is_purge, settle
 from .runs import is_under_way, without_pods
-from .specs import ParsedSpec, parsed_spec
+from .specs import ParsedSpec
 from .status import (
     REFUSED_PODS_SECONDS,
     failed_status,
@@ -275,7 +276,7 @@ class Intent:
 
 def _intent_of(deployment: Json, settings: OperatorSettings, children: Sequence[Json]) -> Intent:
     try:
-        found = parsed_spec(deployment)
+        found = admitted_spec(deployment, settings)
         if found.spec is None:
             return Intent(None, found.problems)
     except Exception as error:  # noqa: BLE001  (logged with its stack, and reported)

@@ -113,7 +113,7 @@ def registry(**settings: Any) -> Iterator[Registry]:
 
 
 def get(uri: str, into: Path, digest: str | None = DIGEST, **settings: Any) -> Fetched:
-    policy = FetchPolicy(timeout_seconds=10.0, hosts=settings.pop("hosts", ()))
+    policy = FetchPolicy(timeout_seconds=10.0, hosts=settings.pop("hosts", ("*",)))
     arguments: dict[str, Any] = {"max_bytes": 10 << 20, "paths": Paths(), "sleep": lambda _: None}
     return fetching.fetch(uri, into=into, digest=digest, policy=policy, **(arguments | settings))
 

@@ -36,7 +36,7 @@ DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 
 def get(uri: str, into: Path, digest: str | None = DIGEST, **settings: Any) -> Fetched:
     policy = FetchPolicy(
-        timeout_seconds=settings.pop("timeout", 10.0), hosts=settings.pop("hosts", ())
+        timeout_seconds=settings.pop("timeout", 10.0), hosts=settings.pop("hosts", ("*",))
     )
     arguments: dict[str, Any] = {"max_bytes": 10 << 20, "paths": Paths(), "sleep": lambda _: None}
     return fetching.fetch(uri, into=into, digest=digest, policy=policy, **(arguments | settings))

@@ -149,6 +149,7 @@ def test_a_database_is_opened_for_the_listed_deployments(tmp_path: Path) -> None
         "the source database",
         unavailable=FetchFailed,
         refused=SourceError,
+        policy=FetchPolicy(),
     )
     with pytest.raises(SecretRefused, match="not for the deployment mine"):
         database.connect()

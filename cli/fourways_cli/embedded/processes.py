@@ -23,7 +23,7 @@ async def worker(
     args: Sequence[str], environment: Mapping[str, str], log: Path
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run ``python -m fourways_runtime ARGS`` as a child."""
-    command = [sys.executable, "-m", "fourways_runtime", *args]
+    command = [sys.executable, "-P", "-m", "fourways_runtime", *args]
     async with child(command, environment, log) as process:
         yield process
 

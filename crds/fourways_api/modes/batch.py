@@ -272,6 +272,12 @@ class Batch(ApiModel):
             ".schedule",
         ),
         Rule(
+            "!has(self.priorityClassName) || !self.priorityClassName.startsWith('system-')",
+            "PriorityClasses that begin with system- are Kubernetes' own",
+            "use a PriorityClass of your cluster",
+            ".priorityClassName",
+        ),
+        Rule(
             "!has(self.incremental) || !has(self.sink)",
             "incremental runs need the prediction store",
             "remove incremental or sink",

@@ -20,7 +20,7 @@ from fourways_api.runtime_config import RUN_VARIABLE
 
 from ..facts import Json, Kind, OperatorSettings
 from ..kinds import RAY_JOB
-from . import parts, ray, worker
+from . import network, parts, ray, worker
 
 CONTAINER = "batch"
 
@@ -45,7 +45,7 @@ def plan(
     ports = {settings.store_port, *settings.egress_ports, *parts.ports_of(uris)}
     return (
         parts.service_account(who.meta()),
-        parts.network_policy(who.meta(), who.labels, egress_ports=ports),
+        network.network_policy(who.meta(), who.labels, settings, egress_ports=ports),
         {
             "apiVersion": "batch/v1",
             "kind": "CronJob",

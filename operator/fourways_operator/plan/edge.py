@@ -22,7 +22,7 @@ from fourways_api import (
 from fourways_api.modes import Edge
 
 from ..facts import Json, OperatorSettings
-from . import parts, worker
+from . import network, parts, worker
 from .routes import Observed
 
 FieldT = TypeVar("FieldT", bound=ApiModel)
@@ -54,7 +54,7 @@ def plan(
     ports = {*settings.egress_ports, *parts.ports_of(uris)}
     return (
         parts.service_account(who.meta()),
-        parts.network_policy(who.meta(), who.labels, egress_ports=ports),
+        network.network_policy(who.meta(), who.labels, settings, egress_ports=ports),
         {
             "apiVersion": "batch/v1",
             "kind": "Job",

@@ -16,7 +16,7 @@ from fourways_api import GatewayConfig, Metadata, Mode, Resources, Route
 from fourways_api.callers import CALLERS_DIR, TLS_DIR
 
 from ..facts import Json, OperatorSettings
-from . import callers, parts, worker
+from . import callers, network, parts, worker
 from .routes import fitting
 
 PORT = worker.PORT
@@ -75,7 +75,14 @@ def plan(
     served = {PORT, config.tls_port} if config.tls_dir else {PORT}
     objects = [
         parts.service_account(meta()),
-        parts.network_policy(meta(), labels, egress_ports=ports, ingress_ports=served),
+        network.network_policy(
+            meta(),
+            labels,
+            settings,
+            egress_ports=ports,
+            ingress_ports=served,
+            callers=network.callers_of_gateway(settings),
+        ),
         _service(meta(), labels, config),
         _deployment(meta(), labels, settings, config, shares),
     ]

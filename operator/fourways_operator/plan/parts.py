@@ -249,40 +249,6 @@ def ports_of(uris: Iterable[str]) -> set[int]:
     return ports
 
 
-def network_policy(
-    meta: Json, pods: Json, *, egress_ports: Iterable[int], ingress_ports: Iterable[int] = ()
-) -> Json:
-    """Return a policy that denies all but DNS, the named ports, and the served ones.
-
-    Policies know addresses, not names, so access is limited by port. Link-local addresses (cloud
-    metadata) are always excluded.
-    """
-    ports = [{"protocol": "TCP", "port": p} for p in sorted(set(egress_ports))]
-    egress: list[Json] = [
-        {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
-    ]
-    if ports:  # a rule without ports would allow all ports
-        blocks: list[Json] = [
-            {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
-            {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10"]}},
-        ]
-        egress.append({"to": blocks, "ports": ports})
-    spec: Json = {
-        "podSelector": {"matchLabels": pods},
-        "policyTypes": ["Ingress", "Egress"],
-        "egress": egress,
-    }
-    served = [{"protocol": "TCP", "port": port} for port in sorted(set(ingress_ports))]
-    if served:
-        spec["ingress"] = [{"ports": served}]
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": meta,
-        "spec": spec,
-    }
-
-
 def disruption_budget(meta: Json, pods: Json) -> Json:
     """Return a budget that lets node drains evict one pod at a time."""
     return {

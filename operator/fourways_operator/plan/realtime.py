@@ -11,7 +11,7 @@ from fourways_api.modes import Realtime
 from fourways_api.values import seconds
 
 from ..facts import Json, OperatorSettings
-from . import parts, worker
+from . import network, parts, worker
 
 CONTAINER = "kserve-container"
 """KServe's name of a predictor's container, whatever name it is given."""
@@ -79,8 +79,13 @@ def plan(
     least, most = replicas(realtime)
     objects = [
         parts.service_account(who.meta()),
-        parts.network_policy(
-            who.meta(), who.labels, egress_ports=ports, ingress_ports=(worker.PORT,)
+        network.network_policy(
+            who.meta(),
+            who.labels,
+            settings,
+            egress_ports=ports,
+            ingress_ports=(worker.PORT,),
+            callers=network.callers_of_servers(settings),
         ),
         {
             "apiVersion": "serving.kserve.io/v1beta1",

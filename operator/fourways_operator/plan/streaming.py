@@ -9,7 +9,7 @@ from fourways_api.modes import Streaming
 from fourways_api.values import seconds
 
 from ..facts import Json, OperatorSettings
-from . import parts, worker
+from . import network, parts, worker
 
 CONTAINER = "stream"
 
@@ -77,8 +77,13 @@ def plan(
     count = replicas(streaming)
     objects = [
         parts.service_account(who.meta()),
-        parts.network_policy(
-            who.meta(), who.labels, egress_ports=ports, ingress_ports=(worker.PORT,)
+        network.network_policy(
+            who.meta(),
+            who.labels,
+            settings,
+            egress_ports=ports,
+            ingress_ports=(worker.PORT,),
+            callers=network.callers_of_workers(settings),
         ),
         {
             "apiVersion": "apps/v1",

@@ -7,14 +7,16 @@ is imported only when it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from fourways_api import Paths, StreamSource
+from fourways_api import FetchPolicy, Paths, StreamSource
 from fourways_api.runtime_config import StreamConfig
 
+from ..fetch.location import check_host
 from .publisher import Publisher
 from .source import EventSource
 
@@ -33,6 +35,16 @@ class BrokerKind:
     """Make a publisher from the broker's settings; it connects when it is first used."""
 
 
+EVERY_HOST = FetchPolicy()
+
+
+def check_servers(servers: Iterable[str], policy: FetchPolicy) -> None:
+    """Check that a policy allows every broker of a list. Raises FetchRefused."""
+    for server in servers:
+        host = urlsplit(server if "://" in server else f"//{server}").hostname or server
+        check_host(host, policy)
+
+
 BROKERS: dict[str, BrokerKind] = {}
 
 
@@ -42,13 +54,27 @@ def register(broker: BrokerKind) -> None:
 
 
 def new_source(config: StreamConfig) -> EventSource:
-    """Return the source for a configuration, not connected yet."""
+    """Return the source for a configuration, not connected yet.
+
+    Raises:
+        FetchRefused: the policy does not allow one of the brokers.
+
+    """
     source = config.streaming.source
+    check_servers(source.broker().addresses(), config.fetch)
     return BROKERS[source.broker_name()].open_source(source.broker(), config)
 
 
-def open_publisher(source: StreamSource, paths: Paths) -> Publisher:
-    """Return a publisher; it connects when it is first used."""
+def open_publisher(
+    source: StreamSource, paths: Paths, policy: FetchPolicy = EVERY_HOST
+) -> Publisher:
+    """Return a publisher; it connects when it is first used.
+
+    Raises:
+        FetchRefused: the policy does not allow one of the brokers.
+
+    """
+    check_servers(source.broker().addresses(), policy)
     return BROKERS[source.broker_name()].open_publisher(source.broker(), paths)
 
 

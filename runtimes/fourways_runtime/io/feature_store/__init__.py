@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
 
-from fourways_api import EntityKey, InputField, Paths
+from fourways_api import EntityKey, FetchPolicy, InputField, Paths
 from fourways_api.modes import FeatureLookup
 from fourways_api.values import seconds
 from fourways_runtime.errors import ConfigError
@@ -34,6 +34,7 @@ def open_features(
     paths: Paths,
     registry: CollectorRegistry | None = None,
     fields: Sequence[InputField] = (),
+    policy: FetchPolicy = FetchPolicy(),  # noqa: B008  (frozen)
 ) -> FeatureReader:
     """Return a reader of ``inputs`` on the running event loop; it connects on first use.
 
@@ -58,14 +59,23 @@ def open_features(
     )
     if lookup.query is not None and "%(keys)s" not in lookup.query:
         raise ConfigError("the features' query does not use %(keys)s: it would read every entity")
-    return CoalescedFeatures(_source(wanted, secret), wanted.timeout, FeatureMetrics(registry))
+    return CoalescedFeatures(
+        _source(wanted, secret, policy), wanted.timeout, FeatureMetrics(registry)
+    )
 
 
-def _source(wanted: Wanted, secret: MountedSecret) -> FeatureDatabase:
+def _source(wanted: Wanted, secret: MountedSecret, policy: FetchPolicy) -> FeatureDatabase:
     if (path := sqlite_path(read_database_uri(secret, WHAT), WHAT)) is not None:
         from .sqlite import SqliteSource
 
         return SqliteSource(wanted, path)
+    from ..postgres.connection import check_hosts
     from .postgres import PostgresSource
 
-    return PostgresSource(wanted, lambda: read_database_uri(secret, WHAT))
+    def uri() -> str:
+        found = read_database_uri(secret, WHAT)
+        check_hosts(found, policy, WHAT)
+        return found
+
+    uri()  # What is refused is refused now, not at the first request.
+    return PostgresSource(wanted, uri)

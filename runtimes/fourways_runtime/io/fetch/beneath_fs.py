@@ -19,11 +19,15 @@ class BeneathFileSystem(AbstractFileSystem):  # type: ignore[misc]
     protocol = "beneath"
     cachable = False
 
-    def __init__(self, root: Path, shown: str) -> None:
-        """Read beneath ``root``, which messages call ``shown``."""
+    def __init__(self, root: Path, shown: str, closed: tuple[tuple[str, ...], ...] = ()) -> None:
+        """Read beneath ``root``, which messages call ``shown``.
+
+        ``closed`` are folders, as components beneath the root, that are neither opened nor listed.
+        """
         super().__init__()
         self._root = root
         self._shown = shown
+        self._closed = closed
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -34,7 +38,12 @@ class BeneathFileSystem(AbstractFileSystem):  # type: ignore[misc]
         shown = f"{self._shown}/{'/'.join(components)}"
         if ".." in components:
             raise FetchRefused(f"{shown}: the path leaves its folder with ..")
+        if self._is_closed(components):
+            raise FetchRefused(f"{shown}: the folders of Secrets and of the store are no source")
         return open_beneath(self._root, components, shown)
+
+    def _is_closed(self, components: tuple[str, ...]) -> bool:
+        return any(components[: len(closed)] == closed for closed in self._closed)
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         """Return name, size (bytes), type and mtime (seconds since the epoch) of a path."""
@@ -55,7 +64,8 @@ class BeneathFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 entries = [
                     _entry(f"{name}/{child}" if name else child, status)
                     for child in sorted(os.listdir(handle))
-                    if _is_plain(status := os.lstat(child, dir_fd=handle))
+                    if not self._is_closed((*_parts(name), child))
+                    and _is_plain(status := os.lstat(child, dir_fd=handle))
                 ]
         finally:
             os.close(handle)
@@ -71,6 +81,10 @@ class BeneathFileSystem(AbstractFileSystem):  # type: ignore[misc]
             os.close(handle)
             raise
         return os.fdopen(handle, "rb")
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.split("/") if part not in ("", "."))
 
 
 def _is_plain(status: os.stat_result) -> bool:

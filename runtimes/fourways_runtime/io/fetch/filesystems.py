@@ -11,7 +11,7 @@ from fourways_runtime.errors import FetchRefused
 
 from .beneath_fs import BeneathFileSystem
 from .credentials import Credentials
-from .local import locate
+from .local import closed_folders, locate
 from .location import Location, check_scheme
 from .retry import Sleep
 from .source import Clock
@@ -43,7 +43,8 @@ def filesystem(
         case "file" | "pvc":
             root, components = locate(location, paths)
             shown = f"{location.scheme}://{location.authority}"
-            return BeneathFileSystem(root, shown), "/".join(components)
+            closed = closed_folders(paths) if location.scheme == "file" else ()
+            return BeneathFileSystem(root, shown, closed), "/".join(components)
         case "http" | "https":
             from .http_fs import HttpFile, HttpFileSystem
 

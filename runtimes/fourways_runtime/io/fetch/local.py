@@ -25,6 +25,15 @@ CHUNK = 1 << 20
 _CLAIM = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
+def closed_folders(paths: Paths) -> tuple[tuple[str, ...], ...]:
+    """Return the folders, as components beneath /, that no URI may name: mounts of Secrets."""
+    return tuple(
+        folder.parts[1:]
+        for folder in (Path(paths.secrets_root), Path(paths.store_uri_file).parent)
+        if len(folder.parts) > 1
+    )
+
+
 def locate(location: Location, paths: Paths) -> tuple[Path, tuple[str, ...]]:
     """Return the folder that a local URI must not leave, and the components beneath it.
 
@@ -37,6 +46,11 @@ def locate(location: Location, paths: Paths) -> tuple[Path, tuple[str, ...]]:
         if not _CLAIM.fullmatch(location.authority):
             raise FetchRefused(f"{location.shown}: write pvc://CLAIM/PATH")
         return Path(paths.volumes_root) / location.authority, components
+    for closed in closed_folders(paths):
+        if components[: len(closed)] == closed:
+            raise FetchRefused(
+                f"{location.shown}: the folders of Secrets and of the store's address are no source"
+            )
     if location.authority not in ("", "localhost"):
         raise FetchRefused(f"{location.shown}: write file:///PATH; other hosts are not supported")
     return Path("/"), components

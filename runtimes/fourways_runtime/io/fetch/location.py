@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from glob import escape
 from urllib.parse import unquote, urlsplit
 
+from fourways_api.audience import host_is_listed
 from fourways_api.runtime_config import FetchPolicy
 from fourways_runtime.errors import FetchRefused
 
@@ -88,11 +89,6 @@ def check_scheme(location: Location, policy: FetchPolicy) -> None:
 
 def check_host(host: str, policy: FetchPolicy) -> None:
     """Reject a host that the policy does not list. ``*.example.com`` means its subdomains only."""
-    if not policy.hosts:
+    if "*" in policy.hosts or host_is_listed(host, None, policy.hosts):
         return
-    wanted = host.lower().rstrip(".")
-    for allowed in policy.hosts:
-        name = allowed.lower()
-        if wanted == name or (name.startswith("*.") and wanted.endswith(name[1:])):
-            return
     raise FetchRefused(f"the policy does not allow the host {host}")

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpcore
 
+from fourways_api.hosts import is_forbidden
 from fourways_runtime.errors import FetchRefused
 
 from .source import Deadline
@@ -24,33 +25,11 @@ from .source import Deadline
 _STALL_SECONDS = 30.0
 """A peer that is silent for this long is abandoned, even if the fetch has time left."""
 
-_METADATA = frozenset(
-    ipaddress.ip_address(address)
-    # Metadata services that are not link-local: AWS over IPv6, Alibaba, Azure's host.
-    for address in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")
-)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def _embedded(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 address embeds, or the address itself."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
-            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        return address.ipv4_mapped or address.sixtofour or address
-    return address
-
 
 def check_address(text: str, host: str) -> None:
     """Reject link-local, metadata and multicast addresses; ``host`` is the name for the message."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    for candidate in (address, _embedded(address)):
-        if candidate.is_link_local or candidate.is_multicast or candidate in _METADATA:
-            raise FetchRefused(
-                f"{host} has a link-local or metadata address, which is never contacted"
-            )
+    if is_forbidden(ipaddress.ip_address(text.partition("%")[0])):
+        raise FetchRefused(f"{host} has a link-local or metadata address, which is never contacted")
 
 
 class GuardedStream(httpcore.NetworkStream):

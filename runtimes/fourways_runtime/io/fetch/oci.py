@@ -237,7 +237,7 @@ class OciSource:
 
     def _store(self, url: httpx.URL) -> Location:
         """Return the location to which a registry redirects, if the policy allows that host."""
-        if not self._policy.hosts:
+        if "*" in self._policy.hosts:
             raise FetchRefused(
                 f"{self._shown}: the registry redirects to another host, {url.host}; no other host"
                 " is followed unless the allowed hosts name it, and the registry"

@@ -11,7 +11,10 @@ from urllib.parse import quote, unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from fourways_api import FetchPolicy
 from fourways_runtime.errors import ConfigError, StoreFull, StoreReadOnly, StoreUnavailable
+
+from ..fetch.location import check_host
 
 _LOGIN_REFUSED = re.compile(
     r"authentication failed|no pg_hba\.conf entry|no password supplied|role .* does not exist"
@@ -48,6 +51,23 @@ def conninfo(uri: str, timeout: float, what: str = "the prediction store") -> st
         return make_conninfo(uri, **{k: v for k, v in defaults.items() if k not in given})
     except psycopg.ProgrammingError:
         raise ConfigError(f"the URI of {what} is not a PostgreSQL URI") from None
+
+
+def check_hosts(uri: str, policy: FetchPolicy, what: str) -> None:
+    """Check that a policy allows every host of a connection string; sockets are on this host.
+
+    Raises:
+        FetchRefused: it does not allow one of them.
+
+    """
+    try:
+        given = conninfo_to_dict(uri)
+    except psycopg.ProgrammingError:
+        raise ConfigError(f"the URI of {what} is not a PostgreSQL URI") from None
+    for part in ("host", "hostaddr"):
+        for host in str(given.get(part) or "").split(","):
+            if host and not host.startswith(("/", "@")):
+                check_host(host, policy)
 
 
 def explain(error: Exception, uri: str) -> str:

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import psycopg
 
-from fourways_api import Paths
+from fourways_api import FetchPolicy, Paths
 from fourways_api.model import SecretReference
 from fourways_runtime.errors import ConfigError, QueryRefused, WorkloadError
 
 from ..mounted_secret import MountedSecret
 from ..secret_uri import POSTGRESQL, read_database_uri
-from .connection import conninfo, explain, is_unavailable
+from .connection import check_hosts, conninfo, explain, is_unavailable
 
 CONNECT_SECONDS = 10.0
 
@@ -31,12 +31,14 @@ class UserDatabase:
         refused: type[WorkloadError],
         full: type[WorkloadError] | None = None,
         writes: bool = True,
+        policy: FetchPolicy,
     ) -> None:
         """Raise ``unavailable`` for external errors, and ``refused`` for errors in the spec.
 
         Without ``writes``, sessions are read-only, and an attempt to write is an error in the spec.
         """
         self._writes = writes
+        self._policy = policy
         self._secret = MountedSecret.of(secret, paths)
         self._what = what
         self._unavailable = unavailable
@@ -46,6 +48,7 @@ class UserDatabase:
     def connect(self) -> psycopg.Connection:
         """Connect; the address is read again, because the Secret may have been rotated."""
         uri = self._uri()
+        check_hosts(uri, self._policy, self._what)
         with self.translated():
             address = conninfo(uri, CONNECT_SECONDS, self._what)
             connection = psycopg.connect(address, client_encoding="utf8")

@@ -38,7 +38,7 @@ def open_sink(
     if sink.table is not None:
         from .table import PostgresTableSink
 
-        return PostgresTableSink(sink.table, contract, run, paths)
+        return PostgresTableSink(sink.table, contract, run, paths, policy)
     if sink.files is None:
         raise ConfigError("the sink names neither files nor a table")
     from ..folders import open_folder

@@ -24,7 +24,7 @@ import orjson
 import psycopg
 from psycopg import sql
 
-from fourways_api import Contract, Paths
+from fourways_api import Contract, FetchPolicy, Paths
 from fourways_api.modes import TableSink as TableSpec
 from fourways_runtime.errors import ConfigError, SinkUnavailable, StoreFull
 from fourways_runtime.scoring.columns import Keys, Predictions, Reject
@@ -52,7 +52,9 @@ LEFT_DAYS = 8
 class PostgresTableSink:
     """See :class:`.base.PredictionSink`."""
 
-    def __init__(self, spec: TableSpec, contract: Contract, run: str, paths: Paths) -> None:
+    def __init__(
+        self, spec: TableSpec, contract: Contract, run: str, paths: Paths, policy: FetchPolicy
+    ) -> None:
         self._spec = spec
         self._columns = columns(contract)
         mapped = {each.output: each.column for each in spec.columns}
@@ -73,6 +75,7 @@ class PostgresTableSink:
             unavailable=SinkUnavailable,
             refused=ConfigError,
             full=StoreFull,
+            policy=policy,
         )
         self._connection: psycopg.Connection | None = None
         self._staging = (CHUNK, ATTEMPT, ROW, *self._columns)

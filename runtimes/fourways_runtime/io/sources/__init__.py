@@ -57,7 +57,7 @@ def open_table(
     if source.query is not None:
         from .query_table import QueryTable
 
-        return QueryTable(source.query, contract, paths, more, batch_bytes)
+        return QueryTable(source.query, contract, paths, more, batch_bytes, policy)
     return FORMATS[source.format](TableRequest(source, contract, policy, paths, more, batch_bytes))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,6 +13,9 @@ from fourways_api import Contract
 from fourways_runtime.errors import SourceError
 from fourways_runtime.scoring.columns import Reject, Rows
 from fourways_runtime.scoring.splits import Newer, Section, Split
+
+_NAME = re.compile(r"[^\W\d][\w $/-]{0,39}")
+"""What messages quote as the name of a column."""
 
 SPLIT_ROWS = 131_072
 """Default number of rows per split."""
@@ -95,8 +99,15 @@ def check_more(columns: tuple[str, ...], found: list[str], file: str) -> None:
             raise SourceError(f"{file}: column {name} is missing; the watermark is read from it")
 
 
+def _named(column: str) -> str:
+    """Return a column's name for a message, if it is one: the first line may be anything."""
+    if _NAME.fullmatch(column):
+        return column
+    return f"(a text of {len(column)} characters)"
+
+
 def _missing(name: str, found: list[str], file: str) -> str:
-    listed = ", ".join(found[:50]) + (", …" if len(found) > 50 else "")
+    listed = ", ".join(map(_named, found[:50])) + (", …" if len(found) > 50 else "")
     return f"{file}: column {name} is missing; the file has {listed or 'none'}"
 
 

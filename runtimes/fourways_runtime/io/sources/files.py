@@ -7,6 +7,7 @@ demand: a worker that receives the list of its files does not need it.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -259,6 +260,10 @@ class Files:
                 raise
 
 
+_QUOTED = re.compile(r"(Expected \d+ columns, got \d+|invalid value): .*|(?<=invalid value) '.*")
+"""A row or a cell in an error of Arrow."""
+
+
 def _fingerprint(info: Mapping[str, Any]) -> str:
     mark = next((info[name] for name in _MARKS if info.get(name) is not None), "")
     return f"{info.get('size')}-{str(mark).strip(chr(34))}"
@@ -340,6 +345,8 @@ def _hides(part: str) -> bool:
 def _is_hidden(name: str, pattern: str) -> bool:
     """Tell whether a file that a glob finds is hidden and not named explicitly by the pattern."""
     segments = pattern.strip("/").split("/")
+    if any(s.startswith(".") for s in segments if any(mark in s for mark in "*?[")):
+        return True  # a name with a dot is spelt out or not read
     if any(_hides(segment) for segment in segments if any(mark in segment for mark in "*?[")):
         return False
     spelt_out = {segment for segment in segments if _hides(segment)}
@@ -354,5 +361,6 @@ def _where(filters: Filter) -> str:
 
 
 def _line(error: Exception) -> str:
-    """Return the first line of an Arrow error: the rest may quote the data."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+    """Return the first line of an Arrow error without the data that it quotes."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return _QUOTED.sub(r"\1", line)[:200]

@@ -24,7 +24,7 @@ import pyarrow as pa
 from psycopg import IsolationLevel, pq, sql
 from psycopg.postgres import types as pg_types
 
-from fourways_api import Contract, Paths
+from fourways_api import Contract, FetchPolicy, Paths
 from fourways_api.modes import SourceQuery
 from fourways_runtime.errors import FetchFailed, SourceError
 from fourways_runtime.retry import retry_until_available
@@ -59,6 +59,7 @@ class QueryTable:
         paths: Paths,
         more: tuple[str, ...] = (),
         batch_bytes: int = BATCH_BYTES,
+        policy: FetchPolicy = FetchPolicy(),  # noqa: B008  (frozen)
     ) -> None:
         self.total_rows: int | None = None
         self._contract = contract
@@ -77,6 +78,7 @@ class QueryTable:
             unavailable=FetchFailed,
             refused=SourceError,
             writes=False,
+            policy=policy,
         )
         self._connection: psycopg.Connection | None = None
 

@@ -84,5 +84,6 @@ class ExtraData:
                 entity_key,
                 features.inputs,
                 self._config.paths.of(deployment),
+                policy=self._config.fetch,
             )
         return reader

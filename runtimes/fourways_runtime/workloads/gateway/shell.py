@@ -103,7 +103,7 @@ def _publisher_of(config: GatewayConfig) -> OpenPublisher:
         from ..streaming import open_publisher  # broker clients are loaded only where needed
 
         assert route.source is not None, "streaming routes have a source"  # noqa: S101
-        return open_publisher(route.source, config.paths.of(route.deployment))
+        return open_publisher(route.source, config.paths.of(route.deployment), config.fetch)
 
     return opened
 

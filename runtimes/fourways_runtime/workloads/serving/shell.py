@@ -111,6 +111,7 @@ async def _enricher(config: ServerConfig, registry: CollectorRegistry) -> Featur
         config.paths,
         registry,
         config.contract.inputs,
+        config.fetch,
     )
     enricher = FeatureEnricher(config.contract, config.features, reader)
     await await_available(reader.check)

@@ -1,0 +1,96 @@
+"""What the installation refuses in a spec that is valid by itself. Pure.
+
+The CRD's rules do not know the values of the chart: which images, schemes and Secrets the admin
+lets authors of deployments use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fourways_api import ModelDeployment, Problem
+from fourways_api.addresses import Address, InvalidAddress
+
+from .facts import Json, OperatorSettings
+from .specs import ParsedSpec, parsed_spec
+
+_URIS = frozenset({"uri", "publish"})
+
+
+def admitted_spec(document: Json, settings: OperatorSettings) -> ParsedSpec:
+    """Return a live deployment's spec if it is valid and the installation admits it."""
+    found = parsed_spec(document)
+    if found.spec is None:
+        return found
+    problems = refusals(found.spec, settings)
+    return ParsedSpec(None, problems) if problems else found
+
+
+def refusals(deployment: ModelDeployment, settings: OperatorSettings) -> tuple[Problem, ...]:
+    """Return why the installation does not admit a spec; empty if it does."""
+    spec = deployment.spec.to_json()
+    return (
+        *_image(spec.get("image"), settings),
+        *(
+            Problem(
+                f"spec.{path}",
+                f"{name} is the Secret of the prediction store, which no spec may name",
+                "make a Secret of its own for this use: fourways secret create",
+            )
+            for path, name in _fields(spec, frozenset({"secretName"}))
+            if name == settings.store_secret
+        ),
+        *(
+            Problem(
+                f"spec.{path}",
+                f"the installation allows no {scheme} URIs",
+                f"use one of {', '.join(settings.allowed_schemes) or 'no scheme'}",
+            )
+            for path, uri in _fields(spec, _URIS)
+            if (scheme := _scheme(uri)) not in (None, *settings.allowed_schemes)
+        ),
+    )
+
+
+def _image(image: str | None, settings: OperatorSettings) -> Iterator[Problem]:
+    allowed = settings.allowed_images
+    if image is None or allowed is None or any(_matches(image, one) for one in allowed):
+        return
+    yield Problem(
+        "spec.image",
+        "the installation does not allow this image",
+        f"use an image of {', '.join(allowed)}"
+        if allowed
+        else "ask the cluster's admin to list it in the chart's images.allowed",
+    )
+
+
+def _matches(image: str, pattern: str) -> bool:
+    parts = (
+        ".*" if part == "**" else "[^/]*" if part == "*" else re.escape(part)
+        for part in re.split(r"(\*\*|\*)", pattern)
+    )
+    return re.fullmatch("".join(parts), image) is not None
+
+
+def _scheme(uri: str) -> str | None:
+    try:
+        return Address.parse(uri).scheme
+    except InvalidAddress:
+        return None
+
+
+def _fields(node: Any, names: frozenset[str], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield path and text of each field with one of these names."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            where = f"{path}.{name}" if path else name
+            if name in names and isinstance(value, str):
+                yield where, value
+            else:
+                yield from _fields(value, names, where)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _fields(value, names, f"{path}[{index}]")
