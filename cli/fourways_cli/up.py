@@ -20,7 +20,7 @@ from .embedded.given import PUBLIC_KEY, SecretNotGiven
 from .embedded.host import Host, Key, RestartNeeded
 from .embedded.manifest_watch import edits
 from .embedded.ports import MAX_PORT, PortUnavailable
-from .embedded.state import HostBusy
+from .embedded.state import HostBusy, StateNotPrivate
 from .manifests import read_deployments
 from .output import FAILED, INVALID
 from .tables import conditions_of
@@ -105,7 +105,7 @@ def up(
         raise typer.Exit(FAILED) from None
     try:
         asyncio.run(_until_stopped(host, files, namespace))
-    except (HostBusy, NoBroker, PortUnavailable) as error:
+    except (HostBusy, StateNotPrivate, NoBroker, PortUnavailable) as error:
         warn(str(error))
         raise typer.Exit(FAILED) from None
     except OSError as error:

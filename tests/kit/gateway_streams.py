@@ -95,9 +95,11 @@ def tensors(*keys: str, **change: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def streaming(folder: Path, route: Route = ROUTE) -> AsyncIterator[tuple[Running, Broker]]:
+async def streaming(
+    folder: Path, route: Route = ROUTE, **config: Any
+) -> AsyncIterator[tuple[Running, Broker]]:
     broker = Broker()
-    async with running(folder, routes=(route,), publisher=broker) as plane:
+    async with running(folder, routes=(route,), publisher=broker, **config) as plane:
         plane.store.streams["sensor"] = CONTRACT
         plane.store.live_rows["sensor"] = {}
         yield plane, broker

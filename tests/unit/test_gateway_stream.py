@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
+from fourways_api.callers import CallerPolicy
+from fourways_runtime.callers.api_keys import new_key
 from fourways_runtime.errors import EventTooLarge
 from tests.kit.gateway_plane import DIGEST, Running, asking
 from tests.kit.gateway_streams import (
@@ -47,16 +49,18 @@ async def test_a_miss_with_inputs_becomes_an_event(both: tuple[Running, Broker])
     plane, broker = both
     got = await post(plane, tensors("a/ b"), idempotency_key="once-1")
     assert got.status_code == 202
+    identity = got.json()["id"]
     assert got.json() == {
         "deployment": "sensor",
         "key": "a/ b",
         "status": "accepted",
-        "id": "once-1",
+        "id": identity,
     }
+    assert identity.startswith("fourways-")
     assert got.headers["location"] == "/predictions/sensor/a%2F%20b"
     assert got.headers["retry-after"] == "1"
     event = {"customer": "a/ b", "x": 1.5, "n": 0, "word": "ä", "pair": [0.5, 2.0]}
-    assert broker.events == [(b"a/ b", event, {"ce-id": b"once-1"})]
+    assert broker.events == [(b"a/ b", event, {"ce-id": identity.encode()})]
     pending = await plane.client.get(got.headers["location"])
     assert (pending.status_code, pending.json()["status"]) == (202, "pending")
     rows(plane)["a/ b"] = stored(0.5)
@@ -95,6 +99,42 @@ async def test_equal_questions_are_joined(both: tuple[Running, Broker]) -> None:
     for _ in range(2):
         await post(plane, tensors("c1", x=[3.5]), idempotency_key="mine")
     assert len(broker.events) == 3
+
+
+async def test_an_idempotency_key_holds_for_one_request(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    first = await post(plane, tensors("c1"), idempotency_key="order-1")
+    assert first.status_code == 202
+    for other in (tensors("c2"), tensors("c1", x=[9.5]), tensors("c1", "c2")):
+        got = await post(plane, other, idempotency_key="order-1")
+        assert got.status_code == 422
+        assert "Idempotency-Key" in got.json()["error"]
+    again = await post(plane, tensors("c1"), idempotency_key="order-1")
+    assert again.json()["id"] == first.json()["id"]
+    assert len(broker.events) == 1
+
+
+async def test_callers_do_not_share_idempotency_keys(tmp_path: Path) -> None:
+    folder = tmp_path / "callers"
+    folder.mkdir()
+    keys = {}
+    for name in ("one", "two"):
+        keys[name], digest = new_key(name)
+        record = {"sha256": [digest], "scopes": ["predict:*"]}
+        (folder / name).write_text(orjson.dumps(record).decode())
+    policy = CallerPolicy(keys_dir=str(folder))
+    async with streaming(tmp_path, ROUTE, callers=policy) as (plane, broker):
+        ids = set()
+        for name, key in (("one", "c1"), ("two", "c2"), ("two", "c2")):
+            got = await post(
+                plane,
+                tensors(key),
+                idempotency_key="order-1",
+                authorization=f"Bearer {keys[name]}",
+            )
+            assert got.status_code == 202
+            ids.add(got.json()["id"])
+        assert len(ids) == len(broker.events) == 2
 
 
 async def test_prefer_wait_holds_until_the_answer_is_there(both: tuple[Running, Broker]) -> None:

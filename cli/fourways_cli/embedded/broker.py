@@ -19,6 +19,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from fourways_api import ModelDeployment
+from fourways_api.audience import DEPLOYMENTS_KEY, EVERY_DEPLOYMENT, HOSTS_KEY
 
 from .ports import HOST, free_port
 from .processes import child
@@ -53,8 +54,14 @@ class Broker:
         self._log = state / "logs" / "nats.log"
         self._streams = streams
         self._port = free_port()
+        self._token = secrets.token_urlsafe(32)
         self.name = f"fourways-{secrets.token_hex(8)}"
         """The server's unique name, by which a response on the port is recognised as its own."""
+
+    @property
+    def secret(self) -> Path:
+        """The folder of the Secret with the server's login, which is new at each start."""
+        return self._folder / "login"
 
     @property
     def servers(self) -> str:
@@ -69,8 +76,12 @@ class Broker:
             NoBroker: the server is not installed, or does not start.
 
         """
-        self._folder.mkdir(exist_ok=True, mode=0o700)
-        self._config.write_text(self._settings(), "utf-8")
+        for folder in (self._folder, self.secret):
+            folder.mkdir(exist_ok=True, mode=0o700)
+        _write_privately(self._config, self._settings())
+        _write_privately(self.secret / "token", self._token)
+        _write_privately(self.secret / DEPLOYMENTS_KEY, EVERY_DEPLOYMENT)
+        _write_privately(self.secret / HOSTS_KEY, f"{HOST}:{self._port}")
         async with self._process() as process:
             await self._make_streams(process)
             keeping = asyncio.create_task(self._keep(process))
@@ -97,6 +108,8 @@ class Broker:
             {
                 "server_name": self.name,
                 "listen": f"{HOST}:{self._port}",
+                # Any user of this machine can find the port; only the host's workers may connect.
+                "authorization": {"token": self._token},
                 "jetstream": {"store_dir": str((self._folder / "data").absolute())},
             }
         )
@@ -107,7 +120,7 @@ class Broker:
         from nats.js.api import StreamConfig
         from nats.js.errors import NotFoundError
 
-        client = await nats.connect(self.servers, connect_timeout=5)
+        client = await nats.connect(self.servers, token=self._token, connect_timeout=5)
         try:
             jetstream = client.jetstream()
             for name, subjects in self._streams.items():
@@ -142,6 +155,12 @@ class Broker:
                 return self.name.encode() in await reader.readline()
         except (OSError, ValueError):
             return False
+
+
+def _write_privately(file: Path, text: str) -> None:
+    file.touch(mode=0o600)
+    file.chmod(0o600)
+    file.write_text(text, "utf-8")
 
 
 def _program() -> str:

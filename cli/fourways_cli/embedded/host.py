@@ -29,7 +29,7 @@ from .localised import localised
 from .ports import GatewayPorts, free_port
 from .runs import LocalRun
 from .servers import RunningServer
-from .state import held, lay_out, local_paths
+from .state import BROKER_SECRET, held, lay_out, local_paths
 from .uids import DeploymentUids
 
 logger = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ class Host:
         self._nats = self._broker.servers if self._broker else broker
         self._uids = DeploymentUids(state)
         self._purges = count(1)
+        self._login = BROKER_SECRET if self._broker else None
         self.managed = {d.key: self._manage(d) for d in deployments}
         self._ports = GatewayPorts(port)
         self.gateways: dict[str, RunningServer] = {}
@@ -191,7 +192,8 @@ class Host:
     def _lay_out(self) -> None:
         for folder in self.made_keys.values():
             given.make_signing_key(folder)
-        lay_out(self._state, self._volumes, self.made_keys | self._secrets)
+        login = {BROKER_SECRET: self._broker.secret} if self._broker else {}
+        lay_out(self._state, self._volumes, self.made_keys | self._secrets | login)
 
     @asynccontextmanager
     async def _with_broker(self) -> AsyncIterator[None]:

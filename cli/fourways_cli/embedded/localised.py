@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from fourways_api import ModelDeployment, Streaming
+from fourways_api import ModelDeployment, SecretReference, Streaming
 
 
-def localised(deployment: ModelDeployment, nats: str | None) -> ModelDeployment:
+def localised(
+    deployment: ModelDeployment, nats: str | None, secret: str | None = None
+) -> ModelDeployment:
     """Return the deployment to plan on this host.
 
-    ``nats`` is the address of a NATS server that replaces the manifest's; None leaves sources
-    unchanged.
+    ``nats`` is the address of a NATS server that replaces the manifest's, and ``secret`` the name
+    of the Secret with its login; with None as the address, sources stay unchanged.
     """
     spec = deployment.spec
     one = {"min_replicas": 1, "max_replicas": 1}
     settings = {
         "realtime": spec.realtime.model_copy(update=one) if spec.realtime else None,
-        "streaming": _streaming(spec.streaming, nats).model_copy(update=one)
+        "streaming": _streaming(spec.streaming, nats, secret).model_copy(update=one)
         if spec.streaming
         else None,
     }
     return deployment.model_copy(update={"spec": spec.model_copy(update=settings)})
 
 
-def _streaming(streaming: Streaming, nats: str | None) -> Streaming:
+def _streaming(streaming: Streaming, nats: str | None, secret: str | None) -> Streaming:
     if nats is None or streaming.source.nats is None:
         return streaming
-    # The host's own server needs no credentials.
-    nats_source = streaming.source.nats.model_copy(update={"servers": nats, "credentials": None})
+    login = None if secret is None else SecretReference(secret_name=secret)
+    nats_source = streaming.source.nats.model_copy(update={"servers": nats, "credentials": login})
     source = streaming.source.model_copy(update={"nats": nats_source})
     return streaming.model_copy(update={"source": source})

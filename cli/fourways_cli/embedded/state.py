@@ -13,15 +13,23 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from fourways_api import Paths
 
+BROKER_SECRET = "fourways-host-broker"  # noqa: S105
+"""Name of the Secret with the login of the host's own broker."""
+
 
 class HostBusy(RuntimeError):
     """Another host holds the state folder."""
+
+
+class StateNotPrivate(RuntimeError):
+    """The state folder belongs to another user; the text says what to do."""
 
 
 def local_paths(state: Path) -> Paths:
@@ -37,8 +45,16 @@ def local_paths(state: Path) -> Paths:
 
 @contextmanager
 def held(state: Path) -> Iterator[None]:
-    """Hold the lock of a state folder for one host. Raises HostBusy."""
+    """Hold the lock of a state folder for one host. Raises HostBusy or StateNotPrivate.
+
+    The folder holds keys, predictions and the control socket, so only its owner may enter it.
+    """
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    status = state.stat()
+    if status.st_uid != os.geteuid():
+        raise StateNotPrivate(f"{state} belongs to another user: choose another --state")
+    if status.st_mode & 0o077:
+        state.chmod(0o700)
     with (state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import monotonic
 
+from fourways_http import HttpError
 from fourways_runtime.io.store.streams.stream import DeadLetterReason, EventPosition
 from fourways_runtime.scoring.columns import Key
 
@@ -59,9 +60,27 @@ class Accepted:
         self._most = most
         self._questions: OrderedDict[str, PublishedEvent] = OrderedDict()
         self._by_key: dict[Key, list[PublishedEvent]] = {}
+        self._bound: OrderedDict[tuple[str, bytes], tuple[bytes, float]] = OrderedDict()
+        """The payload's digest of each idempotency key, and when the key may be reused."""
 
     def __len__(self) -> int:
         return len(self._questions)
+
+    def bind(self, owned: tuple[str, bytes], payload: bytes) -> None:
+        """Bind a caller's idempotency key to what it was sent with.
+
+        Raises HttpError 422 if it is bound to another payload, as
+        draft-ietf-httpapi-idempotency-key-header says.
+        """
+        now = monotonic()
+        while self._bound:
+            first = next(iter(self._bound))
+            if self._bound[first][1] >= now and len(self._bound) < self._most:
+                break
+            del self._bound[first]
+        known = self._bound.setdefault(owned, (payload, now + self._seconds))
+        if known[0] != payload:
+            raise HttpError(422, "this Idempotency-Key was sent before with another request")
 
     def newest(self, key: Key) -> PublishedEvent | None:
         """Return the newest event of a key that is in progress or was refused."""

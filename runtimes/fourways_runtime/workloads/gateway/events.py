@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,18 +69,39 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
-def given_id(request: Request) -> str | None:
-    """Return the client's ``Idempotency-Key``. Raises HttpError 400 if it is invalid."""
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's ``Idempotency-Key``: another client's key of the same text is another key."""
+
+    caller: str
+    text: bytes
+    payload: bytes
+    """Digest of the request that the key came with."""
+
+
+def idempotency_key(request: Request) -> IdempotencyKey | None:
+    """Return a request's key, None if it has none. Raises HttpError 400 if it is invalid."""
     given = request.header(b"idempotency-key")
     if given is None:
         return None
     if not _ID.fullmatch(given):
         raise refuse("Idempotency-Key", "must be 1 to 255 printable ASCII characters")
-    return given.decode("ascii")
+    return IdempotencyKey(request.caller, given, hashlib.sha256(request.body).digest())
 
 
-def made_id(deployment: str, event: bytes, epoch: int | None = None) -> str:
-    """Return the id of an event: equal events (of one epoch, if given) have the same id."""
+def made_id(
+    deployment: str, event: bytes, epoch: int | None = None, key: IdempotencyKey | None = None
+) -> str:
+    """Return the id of an event: equal events have the same id.
+
+    They are told apart by ``epoch`` and by ``key``, if given. The prefix keeps ids of gateways
+    apart from those of other producers: a broker that drops events with a known id must not drop a
+    producer's event because of a request, nor the reverse.
+    """
     when = b"" if epoch is None else b"%d" % epoch
-    text = b"%b\0%b\0%b" % (deployment.encode(), when, event)
-    return hashlib.sha256(text).hexdigest()[:32]
+    whose = b"" if key is None else b"%b\0%b" % (key.caller.encode(), key.text)
+    parts = (deployment.encode(), when, whose, event)
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(b"%d:" % len(part) + part)
+    return "fourways-" + digest.hexdigest()[:32]

@@ -46,7 +46,7 @@ from .watch import AnswerWatch
 
 if TYPE_CHECKING:
     from ..streaming import Publisher
-    from .events import EventReader
+    from .events import EventReader, IdempotencyKey
 
 logger = logging.getLogger("fourways.gateway.stream")
 
@@ -273,11 +273,13 @@ class StreamHandler:
         if not events:
             known = {key: self._accepted.newest(key) for key in missing}
             return {key: event for key, event in known.items() if event is not None}
-        from .events import given_id
+        from .events import idempotency_key
 
-        given = given_id(request)
+        given = idempotency_key(request)
+        if given is not None:
+            self._accepted.bind((given.caller, given.text), given.payload)
         outcomes = await asyncio.gather(
-            *(self._publish_once(key, event, given, len(events)) for key, event in events.items()),
+            *(self._publish_once(key, event, given) for key, event in events.items()),
             return_exceptions=True,
         )
         published = {}
@@ -296,16 +298,14 @@ class StreamHandler:
         return await off_loop(make, inference, missing)
 
     async def _publish_once(
-        self, key: Key, event: bytes, given: str | None, of: int
+        self, key: Key, event: bytes, given: IdempotencyKey | None
     ) -> PublishedEvent:
         from .events import made_id
 
-        question = made_id(self._name, event)
+        question = made_id(self._name, event, key=given)
         # A broker drops recent duplicates. It must not drop a repetition after the freshness ends.
         epoch = int(time() / self._route.freshness_seconds)
-        identity = made_id(self._name, event, epoch)
-        if given is not None:
-            question = identity = given if of == 1 else f"{given}.{question}"
+        identity = made_id(self._name, event, epoch) if given is None else question
         headers = {ID_HEADER: identity.encode()}
         return await self._accepted.once(
             question, identity, key, lambda: self._publish(str(key).encode(), event, headers)
