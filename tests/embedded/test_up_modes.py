@@ -1,9 +1,11 @@
 """Each mode under `fourways up`: wrong things are named, dead workers come back, none is left."""
 
+import asyncio
 import copy
 import hashlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nats
+import nats.errors
 import orjson
 import pytest
 import yaml
@@ -282,6 +286,43 @@ def test_predict_answers_in_the_way_of_each_mode(up: Up, tmp_path: Path) -> None
     assert again["outputs"] == said["outputs"]
     assert "devices serve predictions" in up.refused("predict", "parity-edge", "golden-00")
     assert "only batch deployments have runs" in up.refused("run", "come-back")
+
+
+# ---------------------------------------------------------------- for whom
+
+
+async def test_what_the_host_opens_is_for_its_own_programs(up: Up, tmp_path: Path) -> None:
+    up.state.mkdir()
+    up.state.chmod(0o777)
+    keys = tmp_path / "keys"
+    made = ["key", "create", "me", "--scope", "predict:*", "--folder", str(keys)]
+    created = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "fourways_cli", *made],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    key = {"Authorization": f"Bearer {created.stdout.split()[-1]}"}
+    up.start(write(tmp_path, churn("streaming")), keys=keys)
+    await_settled(up.state)
+    assert stat.S_IMODE(up.state.stat().st_mode) == 0o700
+    config = up.state / "nats" / "server.conf"
+    assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    listening = orjson.loads(config.read_bytes())["listen"]
+    with pytest.raises(nats.errors.Error):
+        await nats.connect(f"nats://{listening}", allow_reconnect=False, connect_timeout=2)
+    path = f"{up.url}/v2/models/parity-streaming/infer"
+    vector_key, vector = next(iter(parity.vectors().items()))
+    question = parity.question(vector_key, vector["inputs"])
+    async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
+        assert (await http.post(path, json=question)).status_code == 401
+        foreign = {**key, "Host": "rebind.example"}
+        assert (await http.post(path, json=question, headers=foreign)).status_code == 403
+        page = {**key, "Origin": "https://evil.example"}
+        assert (await http.post(path, json=question, headers=page)).status_code == 403
+        waits = {**key, "Prefer": "wait=20"}
+        assert (await http.post(path, json=question, headers=waits)).status_code == 200
 
 
 # ---------------------------------------------------------------- looking

@@ -57,12 +57,19 @@ class Up:
         if self.url:
             self.stop()
 
-    def start(self, *manifests: Path, port: int | None = None, broker: str | None = None) -> None:
+    def start(
+        self,
+        *manifests: Path,
+        port: int | None = None,
+        broker: str | None = None,
+        keys: Path | None = None,
+    ) -> None:
         port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         volumes = [a for n, p in self._volumes.items() for a in ("--volume", f"{n}={p}")]
         secrets = [a for n, p in self._secrets.items() for a in ("--secret", f"{n}={p}")]
         brokers = ["--broker", broker] if broker else []
+        callers = ["--keys", str(keys)] if keys else []
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -77,6 +84,7 @@ class Up:
                 *volumes,
                 *secrets,
                 *brokers,
+                *callers,
             ],
             stderr=subprocess.PIPE,
             text=True,
