@@ -143,7 +143,7 @@ class Host:
         )
 
     def _here(self, deployment: ModelDeployment) -> ModelDeployment:
-        return localised(self._uids.given(deployment), self._nats)
+        return localised(self._uids.given(deployment), self._nats, self._login)
 
     def _gateway(self, namespace: str) -> RunningServer:
         planned = self._plan_gateway(namespace)

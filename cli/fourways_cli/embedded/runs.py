@@ -51,7 +51,7 @@ class LocalRun:
     @property
     def log(self) -> Path:
         """The file its workers write to."""
-        return self._state / "logs" / f"{self.name}.log"
+        return self._state / "logs" / f"{self._job.namespace}-{self.name}.log"
 
     @property
     def report(self) -> RunReport | None:
@@ -104,7 +104,7 @@ class LocalRun:
 
     async def _attempt(self, index: int, attempt: int) -> int:
         pod = f"{self.name}-{index}-{attempt}"
-        termination = self._state / "runs" / f"{pod}.json"
+        termination = self._state / "runs" / f"{self._job.namespace}-{pod}.json"
         termination.unlink(missing_ok=True)
         config = self._job.config
         paths = config.paths.model_copy(update={"termination_log": str(termination)})
