@@ -205,7 +205,7 @@ async def test_a_further_gateway_gets_a_port_that_is_free(tmp_path: Path, worker
     first = free_port()
     with taking(first + 1):
         async with serving(tmp_path, churn("a"), churn("a", "team"), port=first) as host:
-            await workers.until("a-batch", "a-batch", GATEWAY, f"team-{GATEWAY}")
+            await workers.until("a-batch", "team-a-batch", GATEWAY, f"team-{GATEWAY}")
             team = host.gateways["team"].server.config.port
             assert host.gateways["default"].server.config.port == first
             assert team > first + 1
