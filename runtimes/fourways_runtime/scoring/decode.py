@@ -307,6 +307,11 @@ def _from_values(field: InputField, parsed: list[Any]) -> tuple[Array, Faults]:
     return values, faults
 
 
+def shape_fault(field: InputField, value: Any) -> str | None:
+    """Say why a JSON value does not have the shape of a field; None if it has."""
+    return _laid_flat(field, value, [])
+
+
 def _laid_flat(field: InputField, value: Any, into: list[Any]) -> str | None:
     """Collect the elements of a list, nested as the field's shape or flat; return the fault."""
     if value is None:

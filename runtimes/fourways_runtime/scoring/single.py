@@ -15,6 +15,7 @@ from fourways_api import Contract, EntityKey, InputField
 from fourways_runtime.scoring.tensors import MalformedTensor, from_json
 
 from .columns import Array
+from .decode import shape_fault
 from .model.base import Model
 from .pipeline import Pipeline
 
@@ -73,7 +74,7 @@ def _column(field: InputField, record: Mapping[str, Any]) -> Array:
     try:
         flat, faults = from_json(field.type, field.nullable, [value], shape, plain=False)
     except MalformedTensor as error:
-        raise RecordRefused(field.name, str(error)) from None
+        raise RecordRefused(field.name, shape_fault(field, value) or str(error)) from None
     if faults:
         raise RecordRefused(field.name, next(iter(faults.values())))
     return flat.reshape(shape)

@@ -21,6 +21,7 @@ import pyarrow.csv as csv
 
 from fourways_runtime.errors import SourceError
 from fourways_runtime.scoring.columns import Reject, Rows
+from fourways_runtime.scoring.literals import BYTE_ORDER_MARK
 from fourways_runtime.scoring.splits import Split
 
 from .base import Absent, Chunk, check_more, completed
@@ -32,6 +33,9 @@ from .watermarks import kind_of
 
 BLOCK_BYTES = 4 * 2**20
 """Bytes parsed at once, and so the maximum length of a row."""
+
+_NOTHING = "Empty CSV file"
+"""What Arrow says of a file without a line that ends."""
 
 
 class CsvTable(TextTable):
@@ -70,7 +74,8 @@ class CsvTable(TextTable):
         if column in fixed:
             return kind_of(pa.array([fixed[column]], pa.string()))
         with self._files.reading(split.file), _bounded_rows(split.file):
-            batch = _next(_open(self._files, split, (column,), {}))
+            checked = CheckedFile(self._files.open_text(split.detail["path"]), split.file)
+            batch = _next(_open(checked, (column,), {}))
         return None if batch is None else kind_of(batch.column(0))
 
     def _file(self, split: Split, first: int) -> Iterator[Chunk]:
@@ -78,18 +83,27 @@ class CsvTable(TextTable):
         fixed = split.detail["constants"]
         columns = tuple(name for name in self._columns if name not in fixed)
         with self._files.reading(split.file), _bounded_rows(split.file):
-            reader = _open(self._files, split, columns, bad)
-        done = first
+            checked = CheckedFile(self._files.open_text(split.detail["path"]), split.file)
+            try:
+                reader = _open(checked, columns, bad)
+            except pa.ArrowInvalid as error:
+                if _NOTHING not in str(error):
+                    raise
+                return
+        done, batches = first, 0
         while True:
-            with self._files.reading(split.file), _bounded_rows(split.file):
+            with self._files.reading(split.file), _bounded_rows(split.file, checked):
                 batch = _next(reader)
             if batch is None:
+                checked.finish()
                 break
             for start in range(0, batch.num_rows, self._rows):
                 part = batch.slice(start, self._rows)
                 rows, rejects = _numbered(part.num_rows, done, first, bad)
                 yield Chunk(completed(part, self._columns, fixed), rows, rejects)
                 done = int(rows[-1]) + 1
+            batches += 1
+            checked.parsed(batches, done - first + 1)
         if bad:
             rows, rejects = _numbered(0, done, first, bad)
             yield Chunk(_nothing(self._columns), rows, rejects)
@@ -110,27 +124,27 @@ def _numbered(count: int, done: int, first: int, bad: dict[int, str]) -> tuple[R
 
 
 @contextmanager
-def _bounded_rows(file: str) -> Iterator[None]:
+def _bounded_rows(file: str, checked: CheckedFile | None = None) -> Iterator[None]:
     """Add the possible cause to the error for a row that is too long."""
     try:
         yield
     except pa.ArrowInvalid as error:
         if "straddling" not in str(error):
             raise
+        if checked is not None:
+            checked.follow()  # It may know the line in which a quote opens.
         raise SourceError(
             f"{file}: a row is longer than {BLOCK_BYTES} bytes; check for a quote that is not "
             "closed"
         ) from None
 
 
-def _open(files: Files, split: Split, columns: tuple[str, ...], bad: dict[int, str]) -> Any:
+def _open(checked: Any, columns: tuple[str, ...], bad: dict[int, str]) -> Any:
     def note(row: Any) -> Literal["skip"]:
         # Arrow counts records from 1, including the header.
         bad[row.number - 2] = f"{row.actual_columns} cells instead of {row.expected_columns}"
         return "skip"
 
-    stream = files.open_text(split.detail["path"])
-    checked: Any = CheckedFile(stream, split.file)
     return csv.open_csv(
         checked,
         read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
@@ -152,20 +166,28 @@ def _next(reader: Any) -> Any:
         return None
 
 
+def _reader(stream: Any) -> Any:
+    return csv.open_csv(
+        stream,
+        read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+        parse_options=csv.ParseOptions(
+            newlines_in_values=True, invalid_row_handler=lambda row: "skip"
+        ),
+    )
+
+
 def _header(files: Files, path: str, told: str) -> list[str] | None:
     """Return the names in the first row; None if the file is empty. Raises SourceError."""
     try:
-        reader = csv.open_csv(
-            files.open_text(path),
-            read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
-            parse_options=csv.ParseOptions(
-                newlines_in_values=True, invalid_row_handler=lambda row: "skip"
-            ),
-        )
+        reader = _reader(files.open_text(path))
     except pa.ArrowInvalid as error:
-        if "Empty CSV file" in str(error):
+        if _NOTHING not in str(error):
+            raise
+        # Arrow also says this of a single line without an end, which may be no CSV at all.
+        line: bytes = files.open_text(path).read(BLOCK_BYTES)
+        if not line.removeprefix(BYTE_ORDER_MARK).strip():
             return None
-        raise
+        reader = _reader(pa.BufferReader(line + b"\n"))
     with reader:
         try:
             return list(reader.schema.names)

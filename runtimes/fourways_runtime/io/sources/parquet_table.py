@@ -30,6 +30,7 @@ from .watermarks import DETAIL, constant_kind, kind_of_type, older, parsed, why_
 
 _arrow: Any = pa
 _concat = _arrow.concat_batches  # The type stub does not contain it.
+_options: Any = ds.ParquetFragmentScanOptions  # Its stub lacks an option.
 _READAHEAD = 4
 _MARK = b"PAR1"
 """First bytes of every Parquet file."""
@@ -68,8 +69,10 @@ class ParquetTable:
         self._batch_bytes = batch_bytes
         self._columns = list(dict.fromkeys((*wanted(contract), *more)))
         self._form = ds.ParquetFileFormat(
-            default_fragment_scan_options=ds.ParquetFragmentScanOptions(
-                use_buffered_stream=True, pre_buffer=False
+            default_fragment_scan_options=_options(
+                use_buffered_stream=True,
+                pre_buffer=False,
+                arrow_extensions_enabled=True,  # UUIDs of writers without Arrow's schema
             )
         )
         self._last: tuple[str, Any] | None = None
