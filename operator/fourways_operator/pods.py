@@ -6,6 +6,7 @@ image missing, volume missing), the message is made from the pod's state.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,6 +33,12 @@ _START_FAILURES = frozenset(
 )
 
 
+_FRAME = re.compile(r'^  File (".*", line \d+ in .*)$', re.MULTILINE)
+"""A frame of a stack as :mod:`faulthandler` writes it, which differs from that of a traceback."""
+
+_WATCHED = '/scoring/model/watched.py", line '
+
+
 @dataclass(frozen=True, slots=True)
 class PodFailure:
     """Why a pod, or an object that creates pods, has failed.
@@ -52,7 +59,28 @@ def report_of(pod: Json) -> RunReport | None:
                 return RunReport.model_validate_json(text)
             except ValueError:
                 return None
+        if _FRAME.search(text):
+            return _held_report(text)
     return None
+
+
+def _held_report(text: str) -> RunReport:
+    """Read the stacks that a worker's watchdog left: the interpreter lock was never released.
+
+    Kubernetes keeps only the end of a long message. The thread that called the model is the one
+    with the watched call; if it was cut off, the last one, which is the main thread.
+    """
+    threads = [part for part in text.split("\nThread ") if _FRAME.search(part)]
+    calling = [part for part in threads if _WATCHED in part] or threads[-1:]
+    where = _FRAME.findall(calling[0])[0]
+    return RunReport(
+        outcome="Failed",
+        reason=Reason.ModelHangs,
+        message=_short(
+            f"a library holds Python's lock and has not returned from {where}; correct the model, "
+            "or narrow the contract so that such records are refused"
+        ),
+    )
 
 
 def failure_of(pod: Json) -> PodFailure | None:

@@ -4,13 +4,16 @@ Loading, warm-up, golden vectors and scoring go through it in every mode: a mode
 forever on one record without raising an error. What happens then is up to the process
 (:mod:`.process` ends it with ``ModelHangs``); this module only records which calls run since when.
 The watchdog has its own thread, because a model may hang on the thread of the event loop. A library
-that hangs while it holds the interpreter lock also stops this thread and every other response of
-the process: in that case the liveness probe or the Job's deadline ends it.
+that hangs while it holds the interpreter lock also stops this thread. For that case it keeps a
+timer of :mod:`faulthandler` running, which needs no lock: once the timer is not wound up again, it
+writes the stacks of Python as the process's termination message, and ends the process.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,8 +31,17 @@ MODEL_SECONDS = 20.0
 ALIKE = 64
 """Number of rows for which a call gets another MODEL_SECONDS."""
 
+PATIENCE = 100.0
+"""How many times longer than measured a call with many rows may take."""
+
 LOOK_SECONDS = 0.5
 """Time between two checks."""
+
+HELD_SECONDS = 60.0
+"""How long the interpreter lock may be held, or longer while a call may take longer."""
+
+_WIND_SECONDS = 5.0
+"""Time between two starts of the timer for a held lock."""
 
 _SCORING = ("scoring", "")
 
@@ -73,6 +85,13 @@ class ModelWatch:
         self._now = now
         self._calls: dict[int, ModelCall] = {}
         self._numbers = itertools.count()
+        self._measured: dict[int, float] = {}
+        """The most seconds per row of calls with more than ALIKE rows, by the length in bits of
+        the number of rows: a call with few rows says little about one with many."""
+
+        self._held: int | None = None
+        """The file for the stacks of a process whose interpreter lock is held."""
+
         self._doing = threading.local()
         self._thread: threading.Thread | None = None
 
@@ -94,6 +113,8 @@ class ModelWatch:
         waiting for each other, so each gets the time of all of them.
         """
         number = self.begin(rows, seconds_for(rows) if seconds is None else seconds)
+        if seconds is not None:
+            self._wind()  # It may hold the lock longer than the timer expects.
         try:
             yield
         finally:
@@ -107,6 +128,8 @@ class ModelWatch:
         """
         stage, about = getattr(self._doing, "what", None) or _SCORING
         number = next(self._numbers)
+        if rows > ALIKE and self._measured:
+            seconds = min(seconds, self._seconds_measured(rows, seconds))
         limit = seconds * (len(self._calls) + 1)
         thread = getattr(self._doing, "thread", 0)
         self._calls[number] = ModelCall(stage, about, rows, self._now(), limit, thread)
@@ -114,7 +137,25 @@ class ModelWatch:
 
     def end(self, number: int) -> None:
         """Record that a call has returned, or failed."""
-        self._calls.pop(number, None)
+        call = self._calls.pop(number, None)
+        if call is not None and call.rows > ALIKE:
+            size, each = call.rows.bit_length(), (self._now() - call.since) / call.rows
+            self._measured[size] = max(each, self._measured.get(size, 0.0))
+
+    @property
+    def measured(self) -> bool:
+        """Tell whether a call with many rows has returned."""
+        return bool(self._measured)
+
+    def _seconds_measured(self, rows: int, seconds: float) -> float:
+        """Return the maximum for many rows by the measured calls of the next smaller size.
+
+        One slow call of a busy machine does not condemn the next: a call always gets the time of a
+        single row, and :data:`PATIENCE` times what was measured.
+        """
+        sizes = [size for size in tuple(self._measured) if size <= rows.bit_length()]
+        each = self._measured[max(sizes)] if sizes else max(self._measured.values())
+        return seconds / (1 + rows / ALIKE) + PATIENCE * rows * each
 
     def longest(self) -> float:
         """Return the age in seconds of the oldest call that is not bound; 0 if there is none."""
@@ -142,8 +183,15 @@ class ModelWatch:
             if it is call:
                 self._calls.pop(number, None)
 
-    def start(self, hung: Callable[[ModelHangs], object]) -> None:
-        """Start the watchdog thread; it calls ``hung`` once, on that thread."""
+    def start(self, hung: Callable[[ModelHangs], object], held: int | None = None) -> None:
+        """Start the watchdog thread; it calls ``hung`` once, on that thread.
+
+        ``held`` is the file to which the stacks are written if the interpreter lock is held (a
+        descriptor); by default the standard error.
+        """
+        if held is None and sys.__stderr__ is not None:
+            held = sys.__stderr__.fileno()
+        self._held = held
         self._thread = threading.Thread(
             target=self._look, args=(hung,), name="model-watch", daemon=True
         )
@@ -151,12 +199,28 @@ class ModelWatch:
 
     def _look(self, hung: Callable[[ModelHangs], object]) -> None:
         pause = threading.Event()
+        wound = 0.0
         while True:
             call = self.overdue()
             if call is not None:
+                if self._held is not None:
+                    faulthandler.cancel_dump_traceback_later()
+                self._held = None
                 hung(call.hangs())
                 return
+            if monotonic() - wound >= _WIND_SECONDS:
+                wound = monotonic()
+                self._wind()
             pause.wait(LOOK_SECONDS)
+
+    def _wind(self) -> None:
+        """Start the timer for a held lock again, for as long as the calls in progress may take."""
+        if self._held is None:
+            return
+        now = self._now()
+        left = (call.since + call.limit - now for call in tuple(self._calls.values()))
+        seconds = max(HELD_SECONDS, *left, 0.0) + _WIND_SECONDS
+        faulthandler.dump_traceback_later(seconds, exit=True, file=self._held)
 
 
 WATCH = ModelWatch()

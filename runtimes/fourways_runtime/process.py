@@ -207,7 +207,15 @@ def _end_where_the_model_hangs(
         write_report(completed(report), config.paths.termination_log)
         leave(code)
 
-    WATCH.start(hung)
+    WATCH.start(hung, _opened(config.paths.termination_log))
+
+
+def _opened(file: str) -> int | None:
+    """Open the termination message for the watchdog; None if it cannot be written."""
+    try:
+        return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError:
+        return None  # The report's writer says so at the end.
 
 
 def leave(code: int) -> NoReturn:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import queue
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fourways_operator.pods import report_of
 from fourways_runtime.errors import ModelHangs
-from fourways_runtime.model_watch import ALIKE, MODEL_SECONDS, ModelWatch, seconds_for
+from fourways_runtime.model_watch import (
+    ALIKE,
+    MODEL_SECONDS,
+    PATIENCE,
+    ModelWatch,
+    seconds_for,
+)
 from fourways_runtime.scoring.model import Tensor
 from fourways_runtime.scoring.model.watched import WatchedModel
 from tests.kit.models import Function
@@ -116,3 +126,79 @@ def test_a_watched_model_is_watched_for_as_long_as_it_answers() -> None:
     assert seen == [("scoring", 3)]
     assert watch.longest() == 0
     assert model.answering(["y"]).outputs == tensors[1]
+
+
+def test_a_measured_call_bounds_later_ones_of_its_size_and_above() -> None:
+    clock = Clock()
+    watch = ModelWatch(clock)
+    rows = 16_384
+    with watch.call(ALIKE):
+        clock.now += 5
+    assert not watch.measured
+    with watch.call(128):
+        clock.now += 0.128
+    with watch.call(rows):
+        (call,) = watch._calls.values()
+        assert call.limit == pytest.approx(MODEL_SECONDS + PATIENCE * rows * 0.001)
+        clock.now += rows * 0.0001
+    with watch.call(rows):
+        (call,) = watch._calls.values()
+        assert call.limit == pytest.approx(MODEL_SECONDS + PATIENCE * rows * 0.0001)
+    with watch.call(1):
+        (call,) = watch._calls.values()
+        assert call.limit == seconds_for(1)
+
+
+def test_a_measured_limit_is_never_above_the_one_by_rows() -> None:
+    clock = Clock()
+    watch = ModelWatch(clock)
+    with watch.call(100):
+        clock.now += 40
+    with watch.call(200):
+        (call,) = watch._calls.values()
+        assert call.limit == seconds_for(200)
+
+
+def test_the_first_large_call_is_measured_by_its_first_rows() -> None:
+    sizes: list[int] = []
+
+    def answer(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        sizes.append(len(tensors["x"]))
+        return {"y": tensors["x"] * 2}
+
+    tensors = (Tensor("x", "float32", (None,)),), (Tensor("y", "float32", (None,)),)
+    model = WatchedModel(Function(*tensors, answer), watch=ModelWatch())
+    x = np.arange(1000, dtype=np.float32)
+    for _ in range(2):
+        assert np.array_equal(model.predict({"x": x})["y"], x * 2)
+    assert sizes == [128, 872, 1000]
+
+
+HOLDS_THE_LOCK = """
+import os, re, sys
+from fourways_runtime import model_watch
+
+model_watch.HELD_SECONDS, model_watch._WIND_SECONDS = 1.0, 0.2
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+model_watch.WATCH.start(print, file)
+
+def predict():
+    with model_watch.WATCH.call(1):
+        re.match(r"(a+)+$", "a" * 60 + "b")
+
+predict()
+"""
+
+
+def test_a_library_that_holds_the_lock_ends_the_process_and_is_named(tmp_path: Path) -> None:
+    told = tmp_path / "termination"
+    ended = subprocess.run(
+        [sys.executable, "-c", HOLDS_THE_LOCK, str(told)], timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    state = {"terminated": {"message": told.read_text()[-4096:]}}
+    report = report_of({"status": {"containerStatuses": [{"state": state}]}})
+    assert report is not None
+    assert report.reason == "ModelHangs"
+    assert report.message.startswith("a library holds Python's lock and has not returned from ")
+    assert "in match; correct the model" in report.message

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
-from fourways_runtime.model_watch import MODEL_SECONDS, WATCH, ModelWatch, seconds_for
+import numpy as np
+
+from fourways_runtime.model_watch import ALIKE, MODEL_SECONDS, WATCH, ModelWatch, seconds_for
 
 from ..columns import Array
 from .base import Model, SelectiveModel
+
+FIRST_ROWS = 2 * ALIKE
+"""Rows of a process's first call with many rows: they measure the time per row."""
 
 
 class WatchedModel:
@@ -31,6 +37,20 @@ class WatchedModel:
     def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Score a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
         rows = len(next(iter(tensors.values()))) if tensors else 0
+        if rows > 2 * FIRST_ROWS and not self._watch.measured:
+            # A few rows show how long a full batch may take.
+            parts = [
+                self._call({name: values[part] for name, values in tensors.items()}, count)
+                for part, count in (
+                    (slice(FIRST_ROWS), FIRST_ROWS),
+                    (slice(FIRST_ROWS, None), rows - FIRST_ROWS),
+                )
+            ]
+            with suppress(ValueError, TypeError):
+                return {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
+        return self._call(tensors, rows)
+
+    def _call(self, tensors: Mapping[str, Array], rows: int) -> dict[str, Array]:
         number = self._watch.begin(rows, seconds_for(rows, self._seconds))
         try:
             return self._model.predict(tensors)
