@@ -107,6 +107,7 @@ def test_every_type_comes_through(rig: Rig) -> None:
         "generate_series(-9223372036854775807, 9223372036854775000, 18446744073709551)",
         "(SELECT power(2, n % 60)::bigint + n FROM generate_series(1, 1000) n)",
         "(SELECT 7::bigint FROM generate_series(1, 50))",
+        "(SELECT CASE WHEN n % 20 = 0 THEN n ELSE 7 END FROM generate_series(1, 1000) n)",
         "(SELECT CASE WHEN n % 3 = 0 THEN NULL ELSE n END FROM generate_series(1, 100) n)",
     ],
 )
@@ -126,6 +127,17 @@ def test_ranges_cover_every_row_once_however_keys_lie(rig: Rig, values: str, row
     if values == "generate_series(1, 1000)":
         assert max(split.rows for split in splits) <= rows
     assert max(split.rows for split in splits) <= max(4 * rows, 50)
+
+
+def test_one_value_with_most_rows_is_cut_by_the_entity_key(rig: Rig) -> None:
+    people(rig, "generate_series(1, 1000)")
+    query = "SELECT *, CASE WHEN n % 20 = 0 THEN n ELSE 7 END AS uneven FROM people"
+    table = rig.open(query, by="uneven")
+    splits = table.splits(50)
+    found = [keys(table, [split]) for split in splits]
+    assert sorted(key for part in found for key in part) == sorted(f"k{n}" for n in range(1, 1001))
+    assert max(map(len, found)) < 100
+    assert any(", part 2 of " in split.file for split in splits)
 
 
 def test_another_worker_reads_its_range_and_rows_added_since_are_the_next_runs(rig: Rig) -> None:

@@ -16,6 +16,7 @@ from fourways_runtime.errors import SourceError, TooManyRejects
 from fourways_runtime.io.sources import parquet_table
 from fourways_runtime.io.store import open_run_store
 from fourways_runtime.workloads import batch
+from fourways_runtime.workloads.batch import BatchRun, succeeded
 from tests.kit.batch_world import World
 from tests.kit.secret_files import secret_folder
 from tools.servers.postgres import Server
@@ -74,6 +75,22 @@ def run(world: World, where: dict[str, Any], name: str = "r1", **changes: Any) -
 async def test_every_source_comes_to_the_same_predictions(world: World, kind: str) -> None:
     done = run(world, source(world, kind))
     assert (done.rows, done.rejects) == (COUNT, 0)
+    found = await world.rows("c0", "c499")
+    assert {key: row["y"] for key, row in found.items()} == {"c0": 1.0, "c499": 2 * 49.5}
+
+
+async def test_rows_of_one_value_are_divided_and_the_run_says_so(world: World) -> None:
+    where = source(world, "query")
+    where["query"]["sql"] = "SELECT *, CASE WHEN n % 20 = 0 THEN n ELSE 7 END AS uneven FROM t"
+    where["query"]["splitBy"] = "uneven"
+    small = world.config(
+        batch__source=where,
+        paths__secretsRoot=str(world.root / "secrets"),
+        memoryBytes=8 * 20 * (8 * 3 + 64),
+    )
+    run = BatchRun(small, "r1")
+    message = succeeded(run.execute(), run.notes).message
+    assert message.startswith(f"{COUNT} rows published, 0 rejected; splitBy is skewed: one value")
     found = await world.rows("c0", "c499")
     assert {key: row["y"] for key, row in found.items()} == {"c0": 1.0, "c499": 2 * 49.5}
 

@@ -41,6 +41,9 @@ class Moody:
     def __init__(self, endpoint: str) -> None:
         self.requests: Counter[str] = Counter()
         self.refuse: Callable[[str, str], Answer | None] = lambda method, path: None
+        self.only: str | None = None
+        """The one access key whose token has not expired."""
+
         upstream = urlsplit(endpoint)
         outer = self
 
@@ -50,6 +53,8 @@ class Moody:
             def handle_one(self) -> None:
                 outer.requests[self.command] += 1
                 answer = outer.refuse(self.command, self.path)
+                if outer.only and f"={outer.only}/" not in self.headers.get("Authorization", ""):
+                    answer = (400, "ExpiredToken")
                 if answer is None:
                     status, headers, body = self.forward()
                 else:
@@ -123,6 +128,21 @@ class Store:
         for chunk in self.open(path, form).chunks():
             keys += chunk.batch.column("id").to_pylist()
         return [key.decode() if isinstance(key, bytes) else key for key in keys]
+
+
+def test_a_rotated_secret_is_read_by_a_table_that_is_open(store: Store, tmp_path: Path) -> None:
+    store.put("t/1.parquet", ["a"])
+    store.put("t/2.parquet", ["b"])
+    table = store.open("t")
+    first, second = table.splits(10)
+    (chunk,) = table.read(first)
+    assert chunk.batch.column("id").to_pylist() == ["a"]
+    store.moody.only = "newer"
+    with pytest.raises(FetchFailed, match="the session token has expired"):
+        list(table.read(second))
+    (tmp_path / "secrets" / "s3" / "access-key-id").write_text("newer")
+    (chunk,) = table.read(second)
+    assert chunk.batch.column("id").to_pylist() == ["b"]
 
 
 @pytest.mark.parametrize(

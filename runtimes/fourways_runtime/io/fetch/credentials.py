@@ -15,6 +15,17 @@ from ..mounted_secret import MountedSecret
 _MAX_BYTES = 1 << 20
 
 
+def secret_state(folder: Path | None) -> tuple[tuple[str, int, int], ...]:
+    """Return what changes when a mounted Secret is rotated; empty if there is none."""
+    if folder is None:
+        return ()
+    try:
+        files = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
+    except OSError:
+        return ()  # It is being replaced, or gone: whoever reads it says so.
+    return tuple((name, found.st_mtime_ns, found.st_size) for name, found in files)
+
+
 class Credentials:
     """The keys of one Secret. Its representation shows the keys and never the values."""
 

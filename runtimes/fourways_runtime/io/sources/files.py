@@ -25,6 +25,7 @@ from fourways_runtime.errors import SourceError, WorkloadError
 from fourways_runtime.scoring.splits import Split
 
 from ..fetch import filesystem
+from ..fetch.credentials import secret_state
 from ..fetch.location import Location
 from ..fetch.objects import open_known, translated
 from .partitions import Filter, TableFile, constants, expanded, found_files, kept
@@ -108,15 +109,24 @@ class Files:
     """The files of one table, in the order they are read."""
 
     def __init__(
-        self, location: Location, backend: Any, find: Callable[[], tuple[TableFile, ...]]
+        self,
+        location: Location,
+        backend: Any,
+        find: Callable[[], tuple[TableFile, ...]],
+        renewed: Callable[[], Any] = lambda: None,
     ) -> None:
-        """Read from an fsspec filesystem; ``find`` lists the files on demand."""
+        """Read from an fsspec filesystem; ``find`` lists the files on demand.
+
+        ``renewed`` returns another filesystem if the credentials have changed, or None.
+        """
         self.location = location
         self.backend = backend
         self._known: dict[str, tuple[int, str]] = {}
         """Size and tag of the objects that are read with If-Match."""
 
-        self.filesystem: Any = pafs.PyFileSystem(_Handler(backend, self._known))
+        self._handler = _Handler(backend, self._known)
+        self.filesystem: Any = pafs.PyFileSystem(self._handler)
+        self._renewed = renewed
         self._find = find
         self.compressed: set[str] = set()
         """Text files that turned out to be compressed."""
@@ -219,6 +229,8 @@ class Files:
             SourceError: the file is gone or has changed.
 
         """
+        if (backend := self._renewed()) is not None:
+            self.backend = self._handler.fs = backend
         conditional = self._expect(path, split.fingerprint)
         if not conditional:
             self._check(path, split)
@@ -274,15 +286,39 @@ def open_backend(
 ) -> tuple[Location, Any, str]:
     """Return the location of a table, an fsspec filesystem for it, and the path in it."""
     location = Location.parse(source.uri or "")
-    secret = None
-    if source.credentials is not None:
-        secret = Path(paths.secrets_root) / source.credentials.secret_name
+    secret = _secret(source, paths)
     backend, path = filesystem(source.uri or "", credentials=secret, policy=policy, paths=paths)
     return location, backend, path
 
 
+def renewal(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Callable[[], Any]:
+    """Return a function that opens a table's filesystem again if its Secret was rotated since.
+
+    It returns None if not. A worker calls it before each split, so that a run outlives its tokens.
+    """
+    secret = _secret(source, paths)
+    state = secret_state(secret)
+
+    def renewed() -> Any:
+        nonlocal state
+        found = secret_state(secret)
+        if found in (state, ()):
+            return None
+        state = found
+        return open_backend(source, policy=policy, paths=paths)[1]
+
+    return renewed
+
+
+def _secret(source: BatchSource, paths: Paths) -> Path | None:
+    if source.credentials is None:
+        return None
+    return Path(paths.secrets_root) / source.credentials.secret_name
+
+
 def find_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Files:
     """Return a table's files by name, without hidden ones (whose names begin with . or _)."""
+    renewed = renewal(source, policy=policy, paths=paths)
     location, backend, path = open_backend(source, policy=policy, paths=paths)
     filters = {each.column: frozenset(each.values) for each in source.filter}
 
@@ -291,7 +327,7 @@ def find_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Fil
         parts = tuple(TableFile(name, constants(name), info) for name, info in found.items())
         return kept(parts, filters, location.shown)
 
-    return Files(location, backend, find)
+    return Files(location, backend, find, renewed)
 
 
 def _listed(

@@ -1,12 +1,14 @@
 """Ranges of an integer column that each hold about the same number of rows.
 
 Rows are counted in buckets of equal width, in one pass over the query, with another pass if keys
-are so unevenly distributed that one bucket holds far too many: no sort, and no index needed.
+are so unevenly distributed that one bucket holds far too many: no sort, and no index needed. If a
+single value holds far too many rows, these are cut further by a hash of the entity key; rows with
+one key stay together.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -29,27 +31,49 @@ class KeyRange:
     low: int | None
     high: int | None
     rows: int
+    part: int = 0
+    parts: int = 1
+    """Into how many parts the rows of one value are cut by a hash of the entity key."""
 
     @classmethod
     def of(cls, detail: dict[str, Any]) -> KeyRange:
         """Read a range from its serialized form."""
-        return cls(detail["from"], detail["to"], 0)
+        return cls(detail["from"], detail["to"], 0, detail.get("part", 0), detail.get("parts", 1))
 
     def detail(self) -> dict[str, Any]:
         """Serialize the range."""
-        return {"from": self.low, "to": self.high}
+        cut = {"part": self.part, "parts": self.parts} if self.parts > 1 else {}
+        return {"from": self.low, "to": self.high} | cut
 
     def told(self, column: str) -> str:
         """Return its name for messages."""
+        part = f", part {self.part + 1} of {self.parts}" if self.parts > 1 else ""
         if self.low is None:
-            return f"no {column}"
-        return f"{column} {self.low} to {self.high}"
+            return f"no {column}{part}"
+        return f"{column} {self.low} to {self.high}{part}"
 
-    def condition(self, column: sql.Composable) -> sql.Composed:
-        """Return the SQL condition for its rows."""
+    def condition(self, column: sql.Composable, key: sql.Composable) -> sql.Composed:
+        """Return the SQL condition for its rows; ``key`` is the column of the entity key."""
         if self.low is None:
-            return sql.SQL("{} IS NULL").format(column)
-        return sql.SQL("{} BETWEEN {} AND {}").format(column, self.low, self.high)
+            rows = sql.SQL("{} IS NULL").format(column)
+        else:
+            rows = sql.SQL("{} BETWEEN {} AND {}").format(column, self.low, self.high)
+        if self.parts == 1:
+            return rows
+        return sql.SQL(
+            "{} AND mod(hashtext(coalesce({}::text, ''))::bigint & 2147483647, {}) = {}"
+        ).format(rows, key, self.parts, self.part)
+
+    def divided(self, rows: int) -> list[KeyRange]:
+        """Cut the range by the hash into parts of about ``rows`` rows, if it is far larger."""
+        if self.rows <= _TOO_MANY * rows:
+            return [self]
+        parts = -(-self.rows // rows)
+        each, more = divmod(self.rows, parts)
+        return [
+            replace(self, rows=each + (part < more), part=part, parts=parts)
+            for part in range(parts)
+        ]
 
 
 def cut(
@@ -66,7 +90,7 @@ def cut(
         ranges = _cut(connection, source, name, (int(low), int(high), int(keyed)), max(rows, 1), 0)
     if total > keyed:
         ranges.append(KeyRange(None, None, int(total - keyed)))
-    return ranges
+    return [part for each in ranges for part in each.divided(max(rows, 1))]
 
 
 def _cut(
@@ -86,7 +110,7 @@ def _cut(
     query = sql.SQL(
         "SELECT floor(({0}::numeric - {1}) / {2})::int, count(*) {3} WHERE {4} "
         "GROUP BY 1 ORDER BY 1"
-    ).format(name, low, width, source.source, KeyRange(low, high, total).condition(name))
+    ).format(name, low, width, source.source, KeyRange(low, high, total).condition(name, name))
     found: list[KeyRange] = []
     begin, count = low, 0
     for bucket, some in source.rows(connection, query).fetchall():

@@ -199,7 +199,8 @@ class QueryTable:
         order: sql.Composable = sql.SQL("")
         if split.detail and self._split_by is not None:
             by = sql.Identifier("q", self._split_by)
-            conditions.append(KeyRange.of(split.detail).condition(by))
+            key = sql.Identifier("q", self._contract.entity_key.name)
+            conditions.append(KeyRange.of(split.detail).condition(by, key))
             order = sql.SQL(" ORDER BY {}").format(by)
         if newer is not None:
             # A text literal has no type of its own: PostgreSQL parses it as the column's type.

@@ -160,11 +160,18 @@ class BatchRun:
         return published
 
     def _note(self, ledger: RunLedger) -> None:
-        """Note anything unusual about an incremental run."""
+        """Note anything unusual about the run."""
         context = self.context
         from fourways_runtime.io.sources.watermarks import lies_ahead
 
         self.notes = [] if ledger.because is None else [f"all rows were scored: {ledger.because}"]
+        if (part := ledger.divided()) is not None:
+            self.notes.append(
+                "splitBy is skewed: one value has far more rows than a chunk, and they were cut by "
+                f"the entity key ({part}); each part searches all of them, so choose a column with "
+                "more values"
+            )
+            context.log("splitBy is skewed", chunk=part)
         highest = ledger.watermark()
         if lies_ahead(highest, datetime.now(UTC)):
             self.notes.append(

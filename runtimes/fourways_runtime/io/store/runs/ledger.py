@@ -353,6 +353,14 @@ class RunLedger:
 
     # ------------------------------------------------------------ sharing
 
+    def divided(self) -> str | None:
+        """Return the name of a chunk that is only a part of one value's rows; None without one."""
+        found = self.control.rows(
+            "SELECT split FROM @chunks WHERE run_id = ? AND split LIKE ? LIMIT 1",
+            (self.run_id, '%"parts":%'),
+        )
+        return None if not found else str(orjson.loads(found[0][0])["file"])
+
     def claim(self) -> Claim | None:
         """Claim the next chunk that no worker holds; None if there is none now."""
         return self._claim("state = 'todo'", ()) or self._orphan()
