@@ -75,6 +75,10 @@ torture-security: setup ## What the author of a deployment must not reach: every
 	@.venv/bin/pytest -q -n0 tests/unit/test_secret_audience.py tests/unit/test_author_limits.py \
 	  tests/unit/test_cli_secrets.py tests/transitions/test_guards.py tests/embedded/test_sources_query.py
 
+.PHONY: torture-tables
+torture-tables: setup ## Read some 700 tables of 24 writers, in batch and as events
+	@$(RUN) tools.torture.tables
+
 torture-batch-cluster: cluster ## The same on the cluster: kill containers, delete pods
 	@$(RUN) tools.torture.cluster
 
