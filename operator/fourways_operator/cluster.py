@@ -1,15 +1,15 @@
 """The only module that sends requests to the API server, and so the only one that writes.
 
-It owns the verbs (the chart's RBAC is generated from ``GRANTS``), the field managers, the time-outs
-and the mapping of HTTP responses to ``errors``. It decides nothing and caches no object: each read
-is a LIST or GET that the API server answers from etcd, so the operator never decides by data older
-than the call. It remembers only which kinds exist, until the next ``discover``.
+It owns the verbs (the chart's RBAC is generated from ``GRANTS``), the field managers and the
+time-outs; ``api_faults`` maps HTTP responses to ``errors``. It decides nothing and caches no
+object: each read is a LIST or GET that the API server answers from etcd, so the operator never
+decides by data older than the call. It remembers only which kinds exist, until the next
+``discover``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,17 +19,8 @@ from typing import Any, Protocol
 
 from fourways_api import API_VERSION, GROUP, KIND, PLURAL
 
-from .errors import (
-    ApiFault,
-    ApiUnreachable,
-    Conflict,
-    Forbidden,
-    HookFailed,
-    Invalid,
-    ObjectGone,
-    ServerError,
-    Throttled,
-)
+from .api_faults import fault_of
+from .errors import ApiUnreachable, Conflict, Forbidden, ObjectGone
 from .events import Event
 from .facts import FIELD_MANAGER, Json, Kind, rfc3339
 from .kinds import EVENT, KINDS, LEASE, OBSERVED
@@ -401,55 +392,3 @@ def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
 
 def _event_time(event: Json) -> str:
     return str(event.get("lastTimestamp") or event.get("eventTime") or "")
-
-
-def fault_of(
-    what: str, status: int, body: str | bytes | None, headers: Mapping[str, str]
-) -> ApiFault:
-    """Convert a response that is not 2xx to the fault it stands for.
-
-    The API server's ``Forbidden`` message names user, verb and resource. All messages are the
-    server's own text about the operator's own objects, so they are safe to log and to show.
-    """
-    message, causes = _status_of(body)
-    text = f"{what}: {message or f'HTTP {status}'}"
-    after = _seconds(headers)
-    match status:
-        case 404 | 410:
-            return ObjectGone(text)
-        case 403 if "NamespaceTerminating" in causes:
-            return ObjectGone(text)
-        case 409:
-            return Conflict(text)
-        # The response to an apply to another object of the same name: the uid is immutable.
-        case 422 if "metadata.uid" in causes:
-            return Conflict(text)
-        case 401 | 403:
-            return Forbidden(text)
-        case 400 | 422:
-            return Invalid(text)
-        case 500 if "failed calling webhook" in message:
-            return HookFailed(text)
-        case 429:
-            return Throttled(text, after or 1.0)
-        case 503 if after is not None:
-            return Throttled(text, after)
-        case 0:
-            return ApiUnreachable(text)
-        case _:
-            return ServerError(text)
-
-
-def _status_of(body: str | bytes | None) -> tuple[str, tuple[str, ...]]:
-    try:
-        status = json.loads(body or "{}")
-        causes = (status.get("details") or {}).get("causes") or []
-        words = (str(c.get(key)) for c in causes for key in ("reason", "field"))
-        return str(status.get("message", "")), tuple(words)
-    except (ValueError, AttributeError):
-        return "", ()
-
-
-def _seconds(headers: Mapping[str, str]) -> float | None:
-    value = {k.lower(): v for k, v in headers.items()}.get("retry-after", "")
-    return float(value) if value.isdigit() else None

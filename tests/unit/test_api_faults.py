@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from fourways_operator import errors
-from fourways_operator.cluster import fault_of
+from fourways_operator.api_faults import fault_of
 
 KSERVE_AWAY = (
     'Internal error occurred: failed calling webhook "inferenceservice.kserve-webhook-server'
