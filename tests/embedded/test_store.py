@@ -11,7 +11,7 @@ import pytest
 
 from fourways_runtime.errors import ConfigError, StoreUnavailable
 from fourways_runtime.io.store import RunStore, open_reader, open_run_store, read_uri
-from fourways_runtime.io.store.runs.ledger import RunSettings
+from fourways_runtime.io.store.runs.plan import RunSettings
 from fourways_runtime.scoring.columns import Reject
 from tests.kit.stores import (
     Work,

@@ -13,7 +13,8 @@ from fourways_api import Contract
 from fourways_runtime.io.store import PublishedRun, Run, RunStore, StreamWriter, open_reader
 from fourways_runtime.io.store.runs import publish as publishing
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
-from fourways_runtime.io.store.runs.ledger import Claim, Plan, RunLedger, RunSettings
+from fourways_runtime.io.store.runs.ledger import RunLedger
+from fourways_runtime.io.store.runs.plan import Claim, Plan, RunSettings
 from fourways_runtime.io.store.runs.publish import Sealed
 from fourways_runtime.io.store.streams.stream import DeadLetter, Move
 from fourways_runtime.scoring.columns import Key, Predictions, Reject

@@ -10,7 +10,8 @@ import pytest
 from fourways_api import RunReport
 from fourways_runtime.errors import GoldenMismatch, StoreUnavailable, Unavailable
 from fourways_runtime.io.store import Run, RunStore, open_run_store
-from fourways_runtime.io.store.runs.ledger import RunLedger, RunSettings
+from fourways_runtime.io.store.runs.ledger import RunLedger
+from fourways_runtime.io.store.runs.plan import RunSettings
 from fourways_runtime.workloads.batch.wait_for_run import wait_for_run
 from tests.kit.batch_world import World
 

@@ -13,7 +13,8 @@ from .prefetch import overlapped
 
 if TYPE_CHECKING:
     from fourways_runtime.io.sinks.base import PredictionSink
-    from fourways_runtime.io.store.runs.ledger import Claim, RunLedger
+    from fourways_runtime.io.store.runs.ledger import RunLedger
+    from fourways_runtime.io.store.runs.plan import Claim
 
     from .incremental import Changes
     from .run_context import RunContext

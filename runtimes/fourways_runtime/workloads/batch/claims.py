@@ -16,7 +16,8 @@ import numpy as np
 from fourways_runtime import errors
 from fourways_runtime.errors import StoreUnavailable, WorkloadError
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
-from fourways_runtime.io.store.runs.ledger import LEASE_SECONDS, Claim, Failure, RunLedger
+from fourways_runtime.io.store.runs.ledger import LEASE_SECONDS, RunLedger
+from fourways_runtime.io.store.runs.plan import Claim, Failure
 from fourways_runtime.model_watch import WATCH
 from fourways_runtime.scoring.columns import Array, Reject, Scored
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fourways_api.modes import Incremental
     from fourways_runtime.io.sources.base import Chunk
     from fourways_runtime.io.store.base import Run
-    from fourways_runtime.io.store.runs.ledger import Base
+    from fourways_runtime.io.store.runs.plan import Base
 
 
 def why_full(spec: Incremental | None, run: Run, contract: str, base: Base | None) -> str | None:

@@ -31,7 +31,7 @@ from fourways_runtime.errors import (
     Unavailable,
     WorkloadError,
 )
-from fourways_runtime.io.store.runs.ledger import Failure
+from fourways_runtime.io.store.runs.plan import Failure
 from fourways_runtime.logs import log_as_json
 from fourways_runtime.model_watch import WATCH
 from fourways_runtime.process import leave
@@ -43,7 +43,8 @@ from .run_context import RunContext
 
 if TYPE_CHECKING:
     from fourways_runtime.io.sinks.base import PredictionSink
-    from fourways_runtime.io.store.runs.ledger import Claim, RunLedger
+    from fourways_runtime.io.store.runs.ledger import RunLedger
+    from fourways_runtime.io.store.runs.plan import Claim
     from fourways_runtime.scoring.columns import Array
 
 logger = logging.getLogger("fourways.batch")

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from fourways_runtime.io.sinks.base import PredictionSink
     from fourways_runtime.io.sources.base import Table
     from fourways_runtime.io.store import Run
-    from fourways_runtime.io.store.runs.ledger import Base, Plan, RunLedger, RunSettings, Totals
+    from fourways_runtime.io.store.runs.ledger import RunLedger
+    from fourways_runtime.io.store.runs.plan import Base, Plan, RunSettings, Totals
     from fourways_runtime.scoring.pipeline import Pipeline
 
     from .incremental import Changes
@@ -128,7 +129,7 @@ class RunContext:
 
     def settings(self) -> RunSettings:
         """Return the run's settings, which decide what the next run may carry over."""
-        from fourways_runtime.io.store.runs.ledger import RunSettings
+        from fourways_runtime.io.store.runs.plan import RunSettings
 
         spec = self.batch.incremental
         document = [
@@ -149,7 +150,7 @@ class RunContext:
     def plan(self, table: Table, base: Base | None) -> Plan:
         """Plan the run: its chunks, and the rows it need not score. Raises WorkloadError."""
         from fourways_runtime.io.store.layout import dump_contract
-        from fourways_runtime.io.store.runs.ledger import Plan
+        from fourways_runtime.io.store.runs.plan import Plan
 
         from .incremental import since, why_full
 

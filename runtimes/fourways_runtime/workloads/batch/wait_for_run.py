@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from fourways_api import RunReport, RuntimeConfig
 from fourways_runtime.config import read_config, read_run
 from fourways_runtime.errors import ConfigError, StoreUnavailable, Unavailable, WorkloadError
-from fourways_runtime.io.store.runs.ledger import Failure
+from fourways_runtime.io.store.runs.plan import Failure
 from fourways_runtime.process import run_job
 from fourways_runtime.retry import Outage
 

@@ -16,7 +16,8 @@ from fourways_runtime.scoring.columns import Array
 
 from .. import layout
 from ..database import Database, quoted, table
-from .ledger import Base, RunLedger
+from .ledger import RunLedger
+from .plan import Base
 
 LAYERED_SHARE = 0.1
 """Maximum size of the layered rows as a share of the table beneath; above it, all are copied."""

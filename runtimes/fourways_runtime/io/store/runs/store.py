@@ -18,7 +18,8 @@ from .. import layout
 from ..base import PublishedRun, Run
 from ..database import Database, TableMissing, quoted, table
 from ..owners import NO_OWNERS, Owners, claim, key_of
-from .ledger import RunLedger, RunSettings
+from .ledger import RunLedger
+from .plan import RunSettings
 from .publish import move
 from .record import RunDifference, RunProgress, RunRecord, Shift, WorkerProgress
 
