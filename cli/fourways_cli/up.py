@@ -17,7 +17,8 @@ from fourways_api import ModelDeployment
 
 from .embedded.broker import NoBroker
 from .embedded.given import PUBLIC_KEY, SecretNotGiven
-from .embedded.host import Host, Key, RestartNeeded
+from .embedded.host import Host, RestartNeeded
+from .embedded.managed import Key
 from .embedded.manifest_watch import edits
 from .embedded.ports import MAX_PORT, PortUnavailable
 from .embedded.state import HostBusy, StateNotPrivate

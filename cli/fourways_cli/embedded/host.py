@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,10 +14,9 @@ from typing import Any
 from fourways_api import ModelDeployment, PurgeConfig
 from fourways_api.cron import next_time
 from fourways_operator import planning
-from fourways_operator.facts import Facts, OperatorSettings
+from fourways_operator.facts import OperatorSettings
 from fourways_operator.plan import purge as purging
 from fourways_operator.plan.routes import Observed
-from fourways_operator.status import status_of
 
 from .. import jobs
 from . import given, workloads
@@ -26,6 +24,7 @@ from .broker import Broker, streams_of
 from .clock import Clock, now
 from .control import RequestRefused, answering
 from .localised import localised
+from .managed import Json, Key, Managed
 from .ports import GatewayPorts, free_port
 from .runs import LocalRun
 from .servers import RunningServer
@@ -34,39 +33,11 @@ from .uids import DeploymentUids
 
 logger = logging.getLogger(__name__)
 
-Json = dict[str, Any]
-Key = tuple[str, str]
-
 SETTINGS = OperatorSettings(runtime_image="fourways-runtime")
-KEPT_RUNS = 10
 
 
 class RestartNeeded(RuntimeError):
     """Deployments changed in a way that needs a restart of the host; the text says how."""
-
-
-@dataclass(slots=True)
-class Managed:
-    """A deployment that this host serves."""
-
-    deployment: ModelDeployment
-    """The deployment as it runs here."""
-
-    document: Json
-    """The document from its manifest, with its status."""
-
-    wanted: tuple[Json, ...]
-    cron: workloads.LocalCronJob | None
-    builds: list[workloads.LocalJob]
-    servers: list[RunningServer]
-    runs: list[LocalRun] = field(default_factory=list)
-    working: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def url(self) -> str | None:
-        """The address of its model server, as KServe would report it; None if it has none."""
-        services = (s for s in self.servers if s.server.planned["kind"] == "InferenceService")
-        return next((s.server.url for s in services), None)
 
 
 class Host:
@@ -346,23 +317,12 @@ class Host:
         managed = self.managed.get(key)
         if managed is None:
             raise RequestRefused(f"no ModelDeployment {key[1]} in namespace {key[0]}")
-        if managed.cron is None:
-            mode = managed.deployment.spec.choice().mode
-            if mode == "batch":
-                raise RequestRefused(f"{key[1]} has no runs: `fourways status` says why")
-            raise RequestRefused(
-                f"{key[1]} is a {mode} deployment: only batch deployments have runs"
-            )
-        return managed.cron
+        return managed.cron_job()
 
     def _job(self, key: Key, planned: Json) -> workloads.LocalJob:
-        """Give a Job a name that is unique on this host."""
-        number = int(self._clock().timestamp())
-        taken = {run.name for run in self.managed[key].runs}
         prefix = planned["metadata"]["generateName"]
-        while f"{prefix}{number}" in taken:
-            number += 1
-        return workloads.batch_job(planned, f"{prefix}{number}", local_paths(self._state))
+        name = self.managed[key].name_for_run(prefix, self._clock())
+        return workloads.batch_job(planned, name, local_paths(self._state))
 
     async def _in_turn(
         self, key: Key, planned: Json, begun: asyncio.Future[LocalRun] | None = None
@@ -375,9 +335,8 @@ class Host:
             await self._see_through(key, run)
 
     def _begin(self, key: Key, job: workloads.LocalJob) -> LocalRun:
-        managed = self.managed[key]
         run = LocalRun(job, self._state, self._clock)
-        managed.runs = [run, *managed.runs[: KEPT_RUNS - 1]]
+        self.managed[key].add(run)
         return run
 
     async def _see_through(self, key: Key, run: LocalRun) -> None:
@@ -401,27 +360,7 @@ class Host:
 
     def status(self, key: Key) -> Json:
         """Return a deployment's status, decided by the operator's own code."""
-        managed = self.managed[key]
-        gateway = self.gateways[key[0]]
-        facts = Facts(
-            deployment=managed.document,
-            wanted=managed.wanted,
-            children=(*(s.owner for s in managed.servers), *(r.job for r in managed.runs)),
-            pods=(
-                *(p for r in managed.runs for p in r.pods),
-                *(s.pod for s in managed.servers),
-                gateway.pod,
-            ),
-            gateway=gateway.owner,
-            now=self._clock(),
-        )
-        status = status_of(facts, (), managed.deployment)
-        if "address" in status:
-            # In a cluster, a backend uses the Service's name instead.
-            _, _, path = status["address"].partition(".svc/")
-            status["address"] = f"{gateway.server.url}/{path}"
-        managed.document = {**managed.document, "status": status}
-        return status
+        return self.managed[key].status(self.gateways[key[0]], self._clock())
 
     def _changed(self, namespace: str) -> None:
         for key in self.managed:

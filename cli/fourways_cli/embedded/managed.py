@@ -1,0 +1,90 @@
+"""One deployment that the host serves: what is planned for it, its runs, its status."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from fourways_api import ModelDeployment
+from fourways_operator.facts import Facts
+from fourways_operator.status import status_of
+
+from . import workloads
+from .control import RequestRefused
+from .runs import LocalRun
+from .servers import RunningServer
+
+Json = dict[str, Any]
+Key = tuple[str, str]
+"""Namespace and name."""
+
+KEPT_RUNS = 10
+
+
+@dataclass(slots=True)
+class Managed:
+    """A deployment that this host serves."""
+
+    deployment: ModelDeployment
+    """The deployment as it runs here."""
+
+    document: Json
+    """The document from its manifest, with its status."""
+
+    wanted: tuple[Json, ...]
+    cron: workloads.LocalCronJob | None
+    builds: list[workloads.LocalJob]
+    servers: list[RunningServer]
+    runs: list[LocalRun] = field(default_factory=list)
+    working: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def url(self) -> str | None:
+        """The address of its model server, as KServe would report it; None if it has none."""
+        services = (s for s in self.servers if s.server.planned["kind"] == "InferenceService")
+        return next((s.server.url for s in services), None)
+
+    def cron_job(self) -> workloads.LocalCronJob:
+        """Return what its runs are made from. Raises RequestRefused: it has no runs."""
+        if self.cron is None:
+            name, mode = self.deployment.metadata.name, self.deployment.spec.choice().mode
+            if mode == "batch":
+                raise RequestRefused(f"{name} has no runs: `fourways status` says why")
+            raise RequestRefused(f"{name} is a {mode} deployment: only batch deployments have runs")
+        return self.cron
+
+    def name_for_run(self, prefix: str, now: datetime) -> str:
+        """Return a name for a new run that is unique on this host."""
+        number = int(now.timestamp())
+        taken = {run.name for run in self.runs}
+        while f"{prefix}{number}" in taken:
+            number += 1
+        return f"{prefix}{number}"
+
+    def add(self, run: LocalRun) -> None:
+        """Put a run before the earlier ones; the oldest are forgotten."""
+        self.runs = [run, *self.runs[: KEPT_RUNS - 1]]
+
+    def status(self, gateway: RunningServer, now: datetime) -> Json:
+        """Return its status, decided by the operator's own code, and keep it in the document."""
+        facts = Facts(
+            deployment=self.document,
+            wanted=self.wanted,
+            children=(*(s.owner for s in self.servers), *(r.job for r in self.runs)),
+            pods=(
+                *(p for r in self.runs for p in r.pods),
+                *(s.pod for s in self.servers),
+                gateway.pod,
+            ),
+            gateway=gateway.owner,
+            now=now,
+        )
+        status = status_of(facts, (), self.deployment)
+        if "address" in status:
+            # In a cluster, a backend uses the Service's name instead.
+            _, _, path = status["address"].partition(".svc/")
+            status["address"] = f"{gateway.server.url}/{path}"
+        self.document = {**self.document, "status": status}
+        return status
