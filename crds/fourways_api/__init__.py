@@ -16,20 +16,12 @@ if TYPE_CHECKING:
         API_VERSION,
         GROUP,
         KIND,
-        MAX_WORKERS_TOLD,
         PLURAL,
         VERSION,
-        BundleStatus,
-        Condition,
         Metadata,
         ModelDeployment,
-        ModelStatus,
-        ProgressStatus,
         Resources,
-        RunStatus,
         Spec,
-        Status,
-        WorkerStatus,
         worker_memory,
         worker_threads,
     )
@@ -51,6 +43,16 @@ if TYPE_CHECKING:
         ServerConfig,
         StoredData,
         StreamConfig,
+    )
+    from .status import (
+        MAX_WORKERS_TOLD,
+        BundleStatus,
+        Condition,
+        ModelStatus,
+        ProgressStatus,
+        RunStatus,
+        Status,
+        WorkerStatus,
     )
     from .strategy import Choice, Contradiction, Mode, Step, choose
     from .yaml_text import dump_yaml
@@ -125,9 +127,8 @@ __all__ = [
 _HOMES = {
     "base": "ApiModel Rule",
     "contract": "Contract EntityKey GoldenVectors InputField OutputField Range",
-    "deployment": "API_VERSION GROUP KIND MAX_WORKERS_TOLD PLURAL VERSION BundleStatus Condition"
-    " Metadata ModelDeployment ModelStatus ProgressStatus Resources RunStatus Spec Status"
-    " WorkerStatus worker_memory worker_threads",
+    "deployment": "API_VERSION GROUP KIND PLURAL VERSION Metadata ModelDeployment Resources Spec"
+    " worker_memory worker_threads",
     "documents": "Document load_documents read_documents",
     "model": "ModelReference SecretReference",
     "modes": "Batch BatchSource Edge FeatureLookup Realtime Streaming StreamSource",
@@ -136,6 +137,8 @@ _HOMES = {
     "review": "Verdict review",
     "runtime_config": "EdgeConfig FetchPolicy GatewayConfig Paths PurgeConfig Route RunReport"
     " RuntimeConfig ServerConfig StoredData StreamConfig",
+    "status": "MAX_WORKERS_TOLD BundleStatus Condition ModelStatus ProgressStatus RunStatus Status"
+    " WorkerStatus",
     "strategy": "Choice Contradiction Mode Step choose",
     "yaml_text": "dump_yaml",
 }

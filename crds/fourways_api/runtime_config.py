@@ -15,10 +15,10 @@ from pydantic import Field
 from .base import ApiModel
 from .callers import CallerPolicy
 from .contract import Contract, EntityKey
-from .deployment import BundleStatus
 from .model import ModelReference, SecretReference
 from .modes import Batch, Edge, FeatureLookup, Streaming, StreamSource
 from .reasons import MAX_REASON
+from .status import BundleStatus
 from .values import Digest
 
 CONFIG_VARIABLE = "FOURWAYS_CONFIG"

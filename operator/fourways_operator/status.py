@@ -19,8 +19,8 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from fourways_api import ModelDeployment, ModelStatus, Problem, Status
-from fourways_api.deployment import MAX_CONDITION_MESSAGE, Condition
 from fourways_api.reasons import Reason
+from fourways_api.status import MAX_CONDITION_MESSAGE, Condition
 from fourways_api.values import LOCAL_SCHEMES, scheme
 
 from .conditions.batch import KUBERAY_SECONDS

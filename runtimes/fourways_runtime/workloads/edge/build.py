@@ -20,9 +20,9 @@ from typing import Any
 import orjson
 
 from fourways_api import Contract, GoldenVectors, RunReport
-from fourways_api.deployment import BundleStatus
 from fourways_api.modes import EdgeTarget
 from fourways_api.runtime_config import EdgeConfig
+from fourways_api.status import BundleStatus
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor
 from fourways_runtime.errors import BudgetExceeded, ConfigError

@@ -1,0 +1,197 @@
+"""The status of a ModelDeployment: what the operator observed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .base import ApiModel
+from .schema_hints import keyed_by
+
+MAX_CONDITION_MESSAGE = 4096
+
+
+class Condition(ApiModel):
+    """One aspect of the deployment's state, in the form of Kubernetes conditions."""
+
+    type: Annotated[str, Field(max_length=63)]
+    """Type of the condition."""
+
+    status: Literal["True", "False", "Unknown"]
+    """Status of the condition."""
+
+    observed_generation: int = 0
+    """Generation of the spec that the condition describes."""
+
+    last_transition_time: Annotated[str, Field(max_length=32)]
+    """Time at which the status of the condition last changed, RFC 3339."""
+
+    reason: Annotated[str, Field(max_length=128)]
+    """Reason for the status, in one word for programs (docs/reference/reasons.md)."""
+
+    message: Annotated[str, Field(max_length=MAX_CONDITION_MESSAGE)]
+    """Details for people."""
+
+
+class ModelStatus(ApiModel):
+    """The model that was resolved."""
+
+    version: Annotated[str, Field(max_length=63)] | None = None
+    """Version of the model that serves predictions."""
+
+    digest: Annotated[str, Field(max_length=71)] | None = None
+    """sha256 digest of the model, from the spec or pinned at the first download."""
+
+    uri: Annotated[str, Field(max_length=2048)] | None = None
+    """URI for which the digest was pinned."""
+
+
+MAX_WORKERS_TOLD = 32
+
+
+class WorkerStatus(ApiModel):
+    """Progress of one worker."""
+
+    name: Annotated[str, Field(max_length=253)]
+    """The worker's host, and its index where there are several. One tried again is another."""
+
+    rows: Annotated[int, Field(ge=0)]
+    """Number of rows recorded."""
+
+    rejects: Annotated[int, Field(ge=0)]
+    """Number of rows rejected."""
+
+    rows_per_second: Annotated[float, Field(ge=0)]
+    """Average speed since the worker started."""
+
+    alive: bool
+    """Whether the worker still reports to the store."""
+
+
+class ProgressStatus(ApiModel):
+    """Progress of a run: what the store has recorded, as reported by the namespace's gateway."""
+
+    rows: Annotated[int, Field(ge=0)]
+    """Number of rows recorded in the store. They are kept if the run is interrupted."""
+
+    total_rows: Annotated[int, Field(ge=0)] | None = None
+    """Total number of rows, if known before the end."""
+
+    rejects: Annotated[int, Field(ge=0)]
+    """Number of rows rejected."""
+
+    rows_per_second: Annotated[float, Field(ge=0)]
+    """Average speed of all workers since the first one started."""
+
+    estimated_completion: Annotated[str, Field(max_length=32)] | None = None
+    """Estimated time at which all rows are recorded, RFC 3339."""
+
+    workers: Annotated[tuple[WorkerStatus, ...], Field(max_length=MAX_WORKERS_TOLD)] = ()
+    """Progress of each worker; the first 32 workers only."""
+
+    updated_at: Annotated[str, Field(max_length=32)]
+    """Time at which these figures last changed, RFC 3339."""
+
+
+class RunStatus(ApiModel):
+    """One run of a batch deployment."""
+
+    name: Annotated[str, Field(max_length=253)]
+    """Name of the run, which is the name of its first Job."""
+
+    job: Annotated[str, Field(max_length=253)] | None = None
+    """Job that resumed the run or rolled back to it, if that is another Job."""
+
+    outcome: Literal["Running", "Succeeded", "Failed"]
+    """Outcome of the run."""
+
+    started_at: Annotated[str, Field(max_length=32)] | None = None
+    """Start time, RFC 3339."""
+
+    finished_at: Annotated[str, Field(max_length=32)] | None = None
+    """End time, RFC 3339. After a rollback: when the run became current again."""
+
+    workers: Annotated[str, Field(max_length=15)] | None = None
+    """Active and total number of workers, such as 2/3, while the run is in progress."""
+
+    progress: ProgressStatus | None = None
+    """Progress of the run, while it is in progress."""
+
+    version: Annotated[str, Field(max_length=63)] | None = None
+    """Version of the model that scored the rows."""
+
+    rows: int | None = None
+    """Number of rows published."""
+
+    rejects: int | None = None
+    """Number of rows rejected."""
+
+    message: Annotated[str, Field(max_length=4096)] | None = None
+    """Why the run failed, or other details."""
+
+
+class BundleStatus(ApiModel):
+    """Bundle built for one kind of device."""
+
+    target: Annotated[str, Field(max_length=63)]
+    """Name of the kind of device."""
+
+    digest: Annotated[str, Field(max_length=71)]
+    """sha256 of the bundle's manifest."""
+
+    variant: Annotated[str, Field(max_length=63)]
+    """Variant of the model that performed best within the budget: fp32 or int8."""
+
+    size_mi_b: Annotated[float, Field(ge=0, alias="sizeMiB")]
+    """Size of the bundle."""
+
+    memory_mi_b: Annotated[float, Field(ge=0, alias="memoryMiB")]
+    """Measured peak memory."""
+
+    latency_ms: Annotated[float, Field(ge=0)]
+    """Measured median time of one prediction."""
+
+    agreement: Annotated[float, Field(ge=0, le=1)]
+    """Share of golden vectors for which the variant agrees with the original model."""
+
+
+class Status(ApiModel):
+    """Observed state, written by the operator."""
+
+    observed_generation: int = 0
+    """Generation of the spec that this status describes."""
+
+    operator: Annotated[str, Field(max_length=317)] | None = None
+    """Installation of the operator that manages it: NAMESPACE/RELEASE."""
+
+    mode: Literal["batch", "realtime", "streaming", "edge"] | None = None
+    """Mode that the spec selects."""
+
+    mode_reason: Annotated[str, Field(max_length=1024)] | None = None
+    """Why this mode was selected."""
+
+    model: ModelStatus | None = None
+    """The model that was resolved."""
+
+    last_run: RunStatus | None = None
+    """Latest run (mode batch)."""
+
+    last_published: RunStatus | None = None
+    """Run that serves predictions: the latest published run, or the run rolled back to (mode
+    batch)."""
+
+    next_run: Annotated[str, Field(max_length=32)] | None = None
+    """Time of the next scheduled run (mode batch), RFC 3339. Kubernetes skips a time that a change
+    of clocks leaves out, and runs twice at a time that occurs twice."""
+
+    bundles: Annotated[tuple[BundleStatus, ...], Field(max_length=16), keyed_by("target")] = ()
+    """Bundles that are served to devices (mode edge)."""
+
+    address: Annotated[str, Field(max_length=512)] | None = None
+    """URL inside the cluster that serves predictions to backends, or bundles to devices (mode
+    edge)."""
+
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16), keyed_by("type")] = ()
+    """Ready, Progressing, Degraded, SpecValid, ModelResolved; Reconciling and Stalled while they
+    are True."""
