@@ -9,7 +9,6 @@ before the previous one is answered, so the server proceeds without waiting for 
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,15 +20,23 @@ from psycopg.pq.abc import PGresult
 
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.postgres import arrays as pgarray
-from fourways_runtime.io.postgres import copy_in as pgcopy
 from fourways_runtime.io.postgres.connection import conninfo, explain, lock_number, translated
 from fourways_runtime.io.postgres.pipelined import Line
-from fourways_runtime.io.table_columns import TableColumn
 from fourways_runtime.scoring.columns import Key, Predictions
 
 from .. import layout
 from ..postgres_schema import ensure_schema
 from . import live
+from .postgres_statements import (
+    BEGIN,
+    DECLARE,
+    MODEL,
+    ORPHANS,
+    POSITIONS,
+    RELEASE,
+    STILL_OURS,
+    StreamStatements,
+)
 from .stream import DeadLetter, Fenced, Move, Position, StreamDeclaration
 
 CONNECT_SECONDS = 5.0
@@ -37,64 +44,6 @@ STATEMENT_SECONDS = 30
 """Statement time-out: a longer statement may wait for a lock that is never released."""
 
 _log = logging.getLogger(__name__)
-
-_OURS = "namespace = {namespace} AND deployment = {deployment} AND source = {source}"
-# Not 1/0: a constant would fail when the statement is planned.
-_ALL_OF = "1 / (CASE WHEN (SELECT count(*) FROM {which}) = cardinality($1) THEN 1 ELSE 0 END)"
-_DECLARE = """
-    INSERT INTO fourways.streams AS s (namespace, deployment, version, digest, contract, source,
-        table_name) VALUES ({namespace}, {deployment}, %s, %s, %s, {source}, {name})
-    ON CONFLICT (namespace, deployment) DO UPDATE SET version = excluded.version,
-        digest = excluded.digest, contract = excluded.contract, source = excluded.source,
-        table_name = excluded.table_name, started_at = now(),
-        revision = s.revision + (s.contract <> excluded.contract)::integer"""
-_MODEL = """
-    INSERT INTO fourways.models AS m (version, digest) VALUES (%s, %s)
-    ON CONFLICT (version, digest) DO UPDATE SET version = m.version RETURNING id"""
-_ORPHANS = """
-    SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = 'fourways' AND c.relkind = 'r' AND c.relname ~ '^live_[0-9a-f]{24}$'
-    AND NOT EXISTS (SELECT FROM fourways.streams s WHERE s.table_name = c.relname)"""
-_STILL_OURS = """SELECT FROM fourways.streams s WHERE s.namespace = {namespace}
-    AND s.deployment = {deployment} AND s.table_name = {name}"""
-_POSITIONS = f"SELECT partition, next, tries FROM fourways.positions WHERE {_OURS}"  # noqa: S608
-_BEGIN = f"""
-    WITH begun AS (
-        INSERT INTO fourways.positions AS p (namespace, deployment, source, partition, next, tries)
-        SELECT {{namespace}}, {{deployment}}, {{source}}, held.partition, held.next, 1
-        FROM unnest($1::integer[], $2::bigint[]) AS held (partition, next)
-        ON CONFLICT (namespace, deployment, source, partition)
-        DO UPDATE SET tries = p.tries + 1 WHERE p.next = excluded.next
-        RETURNING p.partition, p.tries)
-    SELECT partition, tries, {_ALL_OF.format(which="begun")} FROM begun
-    UNION ALL SELECT -1, 0, {_ALL_OF.format(which="begun")}"""  # noqa: S608
-_RELEASE = f"""
-    UPDATE fourways.positions p SET tries = p.tries - 1
-    FROM unnest($1::integer[], $2::bigint[]) AS held (partition, next)
-    WHERE {_OURS} AND p.partition = held.partition AND p.next = held.next
-    AND p.tries > 0"""  # noqa: S608
-_MOVED = f"""
-    WITH moved AS (
-        UPDATE fourways.positions p SET next = move.stop, tries = $4::integer
-        FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS move (partition, start, stop)
-        WHERE {_OURS} AND p.partition = move.partition AND p.next = move.start
-        AND EXISTS ({_STILL_OURS})
-        RETURNING 1)"""  # noqa: S608
-_LETTERS = """,
-    letters AS (
-        INSERT INTO fourways.dead_letters (namespace, deployment, source, partition, position, key,
-            value, headers, attempts, reason)
-        SELECT {namespace}, {deployment}, {source}, dead.* FROM unnest($5::integer[], $6::bigint[],
-            $7::bytea[], $8::bytea[], $9::text[], $10::integer[], $11::text[]) AS dead
-        ON CONFLICT DO NOTHING)"""
-_ANSWERS = """,
-    answers AS (
-        INSERT INTO {table} AS live ({columns}, {computed_at}, {model})
-        SELECT {values}, now(), {id}::integer FROM unnest({arrays}) WITH ORDINALITY AS row ({names})
-        ON CONFLICT ({key}) DO UPDATE SET {updates})"""
-_DELETED = ", deleted AS (DELETE FROM {table} WHERE {key} = ANY({keys}))"
-_MOVE_ALL = f" SELECT {_ALL_OF.format(which='moved')}"
-_LETTER_PARAMETERS = 7
 
 
 class PostgresStream:
@@ -105,13 +54,7 @@ class PostgresStream:
         self._uri = ""
         self._stream = stream
         self._columns = layout.columns(stream.contract)
-        self._table = live.table_name(stream)
-        self._known: dict[str, sql.Composable] = {
-            "namespace": sql.Literal(stream.namespace),
-            "deployment": sql.Literal(stream.deployment),
-            "source": sql.Literal(stream.source),
-            "name": sql.Literal(self._table),
-        }
+        self._statements = StreamStatements(stream, self._columns)
         self._line: Line | None = None
         self._come: deque[Exception | None] = deque()
         """Outcomes that arrived and have not been returned yet."""
@@ -125,18 +68,18 @@ class PostgresStream:
         """Return the positions of partitions, without counting an attempt."""
         with self._connected() as line:
             connection = line.free()
-            if not connection.execute(self._sql(_STILL_OURS)).fetchall():
+            if not connection.execute(self._statements.filled(STILL_OURS)).fetchall():
                 raise StoreUnavailable(
                     f"a worker with other outputs has taken over {self._stream.deployment}"
                 )
-            found = connection.execute(self._sql(_POSITIONS)).fetchall()
+            found = connection.execute(self._statements.filled(POSITIONS)).fetchall()
         stand = {partition: Position(at, attempts) for partition, at, attempts in found}
         return {p: stand.get(p) or Position(start, 0) for p, start in partitions.items()}
 
     def begin(self, held: Mapping[int, int]) -> dict[int, int]:
         """Durably count an attempt at the held positions; return the attempts by partition."""
         with self._connected() as line:
-            result = self._ask(line, b"begin", _BEGIN, _held(held))
+            result = self._ask(line, b"begin", BEGIN, _held(held))
             return {
                 int(result.get_value(row, 0) or b""): int(result.get_value(row, 1) or b"")
                 for row in range(result.ntuples - 1)
@@ -165,7 +108,7 @@ class PostgresStream:
             line = self._opened()
             if not line.knows(name):
                 self._settle(line)
-                line.prepare(name, self._statement(*parts))
+                line.prepare(name, self._statements.write(*parts, self._model))
             line.send(name, values)
 
     def receive(self) -> None:
@@ -185,7 +128,7 @@ class PostgresStream:
         with self._connected() as line:
             name = b"commit000"
             if not line.knows(name):
-                line.prepare(name, self._statement(False, False, False))
+                line.prepare(name, self._statements.write(False, False, False, self._model))
             line.ask(name, values)
 
     def ping(self) -> None:
@@ -196,7 +139,7 @@ class PostgresStream:
     def release(self, held: Mapping[int, int]) -> None:
         """Take back the attempt counted for partitions over which no worker died."""
         with self._connected() as line:
-            self._ask(line, b"release", _RELEASE, _held(held))
+            self._ask(line, b"release", RELEASE, _held(held))
 
     def lead(self) -> bool:
         """Acquire or keep the leadership of this stream."""
@@ -280,89 +223,22 @@ class PostgresStream:
         stream = self._stream
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number("streams"),))
-            connection.execute(self._create())
+            connection.execute(self._statements.create())
             told = (stream.version, stream.digest)
-            connection.execute(self._sql(_DECLARE), (*told, layout.dump_contract(stream.contract)))
-            row = connection.execute(_MODEL, told).fetchone()
+            connection.execute(
+                self._statements.filled(DECLARE), (*told, layout.dump_contract(stream.contract))
+            )
+            row = connection.execute(MODEL, told).fetchone()
         self._model = int(row[0]) if row else 0
         try:
             with connection.transaction():
                 # An active worker holds its old table for a moment; the next worker tries again.
                 connection.execute("SET LOCAL lock_timeout = '1s'")
-                for (name,) in connection.execute(_ORPHANS).fetchall():
+                for (name,) in connection.execute(ORPHANS).fetchall():
                     table = sql.Identifier("fourways", name)
                     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
         except psycopg.Error as error:
             _log.warning("old live tables were not dropped: %s", explain(error, self._uri))
-
-    def _create(self) -> sql.Composed:
-        key = self._columns[0]
-        defined = [
-            sql.SQL("{} {} NOT NULL{}").format(
-                sql.Identifier(column.identifier),
-                sql.SQL(_stored(column)),
-                # Bytewise order: such an index survives a collation upgrade.
-                sql.SQL(' COLLATE "C"' if column is key and column.kind == "string" else ""),
-            )
-            for column in self._columns
-        ]
-        return sql.SQL(
-            "CREATE TABLE IF NOT EXISTS {} ({}, {} timestamptz NOT NULL, {} integer NOT NULL, "
-            "PRIMARY KEY ({})) WITH (fillfactor = 80)"
-        ).format(
-            sql.Identifier("fourways", self._table),
-            sql.SQL(", ").join(defined),
-            sql.Identifier(live.COMPUTED_AT),
-            sql.Identifier(live.MODEL),
-            sql.Identifier(key.identifier),
-        )
-
-    def _sql(self, text: str) -> sql.Composed:
-        return sql.SQL(text).format(**self._known)
-
-    def _statement(self, letters: bool, answers: bool, deleted: bool) -> sql.Composed:
-        parts = [self._sql(_MOVED)]
-        parts += [self._sql(_LETTERS)] if letters else []
-        first = 5 + _LETTER_PARAMETERS * letters
-        parts += [self._upsert(first)] if answers else []
-        parts += [self._gone(first + len(self._columns) * answers)] if deleted else []
-        return sql.Composed([*parts, self._sql(_MOVE_ALL)])
-
-    def _upsert(self, first: int) -> sql.Composed:
-        """Return the upsert; parameters start at ``first``, plain columns before shaped ones."""
-        plain = [column for column in self._columns if not column.shape]
-        wide = [column for column in self._columns if column.shape]
-        comma = sql.SQL(", ")
-        arrays = [f"${first + at}::{pgcopy.TYPES[c.kind].sql}[]" for at, c in enumerate(plain)]
-        values: list[sql.Composable] = [sql.Identifier("row", f"c{at}") for at in range(len(plain))]
-        for at, column in enumerate(wide, first + len(plain)):
-            kind, size = pgcopy.TYPES[column.kind].sql, math.prod(column.shape)
-            cut = f"(${at}::{kind}[])[(row.n - 1) * {size} + 1 : row.n * {size}]"
-            values.append(sql.SQL(cut))
-        key, *outputs = [sql.Identifier(column.identifier) for column in (*plain, *wide)]
-        system = [sql.Identifier(live.COMPUTED_AT), sql.Identifier(live.MODEL)]
-        return sql.SQL(_ANSWERS).format(
-            table=sql.Identifier("fourways", self._table),
-            columns=comma.join([key, *outputs]),
-            computed_at=system[0],
-            model=system[1],
-            values=comma.join(values),
-            id=sql.Literal(self._model),
-            arrays=sql.SQL(", ".join(arrays)),
-            names=sql.SQL(", ".join([*(f"c{at}" for at in range(len(plain))), "n"])),
-            key=key,
-            updates=comma.join(
-                sql.SQL("{} = excluded.{}").format(name, name) for name in (*outputs, *system)
-            ),
-        )
-
-    def _gone(self, parameter: int) -> sql.Composed:
-        key = self._columns[0]
-        return sql.SQL(_DELETED).format(
-            table=sql.Identifier("fourways", self._table),
-            key=sql.Identifier(key.identifier),
-            keys=sql.SQL(f"${parameter}::{pgcopy.TYPES[key.kind].sql}[]"),
-        )
 
     def _keys(self, keys: Sequence[Key]) -> bytes:
         key = self._columns[0]
@@ -384,7 +260,7 @@ class PostgresStream:
 
     def _ask(self, line: Line, name: bytes, statement: str, values: Sequence[bytes]) -> PGresult:
         if not line.knows(name):
-            line.prepare(name, self._sql(statement))
+            line.prepare(name, self._statements.filled(statement))
         return line.ask(name, values)
 
 
@@ -419,7 +295,3 @@ def _letters(dead: Sequence[DeadLetter]) -> list[bytes]:
         pgarray.numbers("int32", [letter.attempts for letter in dead]),
         pgarray.texts([live.storable(letter.reason) for letter in dead]),
     ]
-
-
-def _stored(column: TableColumn) -> str:
-    return pgcopy.TYPES[column.kind].sql + ("[]" if column.shape else "")
