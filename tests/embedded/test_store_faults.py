@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,15 @@ from psycopg_pool.base import AttemptWithBackoff
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.postgres.connection import explain
 from fourways_runtime.io.store import (
-    StreamDeclaration,
     open_reader,
     open_run_store,
-    open_stream_writer,
     postgres_database,
 )
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
-from fourways_runtime.io.store.streams.stream import Fenced, Move, Position
 from tests.kit.postgres import postgres_server
 from tests.kit.stores import (
     Work,
     a_run,
-    commit,
-    contract,
     look,
     predictions,
     publish,
@@ -42,7 +36,7 @@ from tests.kit.stores import (
     tables_of,
 )
 from tests.kit.waiting import until_async
-from tools.servers.cut_line import CutLine, at_words
+from tools.servers.cut_line import CutLine
 from tools.servers.postgres import Server
 
 FORK = multiprocessing.get_context("fork")
@@ -57,14 +51,6 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/store.db"
     server: Server = request.getfixturevalue("postgres")
     return server.database()
-
-
-@pytest.fixture
-def line(request: pytest.FixtureRequest) -> Iterator[Callable[..., CutLine]]:
-    """Make lines to the server that are cut at chosen words."""
-    server: Server = request.getfixturevalue("postgres")
-    with ExitStack() as stack:
-        yield lambda words, **how: stack.enter_context(CutLine(server, at_words(words), **how))
 
 
 STAGES = ["begun", "claimed", "written", "recorded", "sealed", "published"]
@@ -151,14 +137,14 @@ def _await_unlocked(uri: str) -> None:
 @pytest.mark.parametrize("forward", [False, True], ids=["before the commit", "after the commit"])
 async def test_a_line_cut_at_the_commit_is_resolved_by_the_next_try(
     postgres: Server,
-    line: Callable[..., CutLine],
+    cut_line: Callable[..., CutLine],
     forward: bool,
 ) -> None:
     name = f"cut-{forward}"
     uri = postgres.uri()
     writer = open_run_store(uri)
     publish(writer, a_run(name, "r1"), predictions([1]))
-    through = line(b"COMMIT", forward=forward)
+    through = cut_line(b"COMMIT", forward=forward)
     cut_writer = open_run_store(through.uri(uri))
     run = Work.on(cut_writer, a_run(name, "r2"))
     run.record(predictions([1], 7))
@@ -193,14 +179,14 @@ def _publish_through(uri: str, name: str, ready: Any) -> None:
 @pytest.mark.parametrize("forward", [False, True], ids=["before the commit", "after the commit"])
 async def test_a_worker_killed_within_the_commit_leaves_old_or_new(
     postgres: Server,
-    line: Callable[..., CutLine],
+    cut_line: Callable[..., CutLine],
     forward: bool,
 ) -> None:
     name = f"kill-{forward}"
     uri = postgres.uri()
     writer = open_run_store(uri)
     publish(writer, a_run(name, "r1"), predictions([1]))
-    through = line(
+    through = cut_line(
         b"COMMIT", forward=forward, then=lambda: os.kill(worker.pid or 0, signal.SIGKILL)
     )
     ours, theirs = FORK.Pipe()
@@ -395,75 +381,3 @@ def test_sqlite_leaves_no_files_behind(tmp_path: Path) -> None:
     Work.on(writer, a_run("n", "r2")).__exit__()
     writer.close()
     assert [file.name for file in tmp_path.iterdir()] == ["store.db"]
-
-
-@pytest.mark.parametrize("forward", [False, True], ids=["before the commit", "after the commit"])
-async def test_a_line_cut_at_a_streams_commit_leaves_all_of_it_or_nothing(
-    postgres: Server,
-    line: Callable[..., CutLine],
-    forward: bool,
-) -> None:
-    stream = StreamDeclaration(f"stream-{forward}", "churn", "v1", "sha256:0", contract(), "topic")
-    through = line(b"commit01", forward=forward)
-    writer = open_stream_writer(through.uri(postgres.uri()), stream)
-    writer.begin({0: 0})
-    commit(writer, [Move(0, 0, 1)], predictions([1]))
-    through.arm()
-    with pytest.raises(StoreUnavailable) as error:
-        commit(writer, [Move(0, 1, 3)], predictions([1, 2], 100))
-    assert "s3cret" not in str(error.value)
-
-    assert writer.positions({0: 0}) == {0: Position(3 if forward else 1, 1)}
-    if forward:
-        with pytest.raises(Fenced):
-            commit(writer, [Move(0, 1, 3)], predictions([1, 2], 100))
-    else:
-        commit(writer, [Move(0, 1, 3)], predictions([1, 2], 100))
-    writer.close()
-    reader = open_reader(postgres.uri(), 5.0)
-    found = await reader.live(stream.namespace, "churn", [1, 2])
-    await reader.close()
-    assert found is not None
-    assert {k: a.outputs for k, a in found.answers.items()} == {1: {"y": 100.0}, 2: {"y": 101.0}}
-
-
-def test_a_line_cut_with_two_batches_under_way_answers_for_each_of_them(
-    postgres: Server,
-    line: Callable[..., CutLine],
-) -> None:
-    stream = StreamDeclaration("two", "churn", "v1", "sha256:0", contract(), "topic")
-    through = line(b"commit01", forward=False)
-    writer = open_stream_writer(through.uri(postgres.uri()), stream)
-    writer.begin({0: 0})
-    commit(writer, [Move(0, 0, 1)], predictions([1]))
-    through.arm()
-    under_way = 0
-    with suppress(StoreUnavailable):  # The second may come too late even to be sent.
-        for at in (1, 2):
-            writer.send([Move(0, at, at + 1)], predictions([at]))
-            under_way += 1
-    through.cut.wait(10)
-    for _ in range(under_way):
-        with pytest.raises(StoreUnavailable):
-            writer.receive()
-    assert writer.positions({0: 0}) == {0: Position(1, 1)}
-    commit(writer, [Move(0, 1, 2)], predictions([1], 100))
-    assert writer.positions({0: 0}) == {0: Position(2, 1)}
-    writer.close()
-
-
-def test_a_stream_writer_goes_on_when_the_server_is_back(own_server: Server) -> None:
-    stream = StreamDeclaration("n", "churn", "v1", "sha256:0", contract(), "topic")
-    uri = own_server.database()
-    writer = open_stream_writer(uri, stream)
-    writer.begin({0: 0})
-    own_server.stop()
-    with pytest.raises(StoreUnavailable):
-        commit(writer, [Move(0, 0, 1)], predictions([1]))
-    with pytest.raises(StoreUnavailable):
-        writer.positions({0: 0})
-    own_server.start()
-    assert writer.positions({0: 0}) == {0: Position(0, 1)}
-    commit(writer, [Move(0, 0, 1)], predictions([1]))
-    assert writer.lead()
-    writer.close()

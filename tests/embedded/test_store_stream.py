@@ -2,110 +2,48 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
-from psycopg import sql
 
-from fourways_api import Contract
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store import (
     StreamDeclaration,
-    StreamWriter,
     open_reader,
     open_run_store,
     open_stream_writer,
 )
 from fourways_runtime.io.store.layout import SCHEMA_VERSION
-from fourways_runtime.io.store.owners import NO_OWNERS
-from fourways_runtime.io.store.sqlite_reader import LETTERS
-from fourways_runtime.io.store.streams.postgres_live import STREAM, LiveTarget
 from fourways_runtime.io.store.streams.stream import (
-    DeadLetter,
-    DeadLetterReason,
-    EventPosition,
     Fenced,
     Move,
     Position,
 )
-from tests.kit.stores import commit, contract, predictions
+from tests.kit.stores import OpenStream, commit, contract, letter, look_live, predictions, query
 from tests.kit.waiting import until
 from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
 
-Open = Callable[..., StreamWriter]
-
-
-@pytest.fixture
-def open_stream(uri: str, namespace: str) -> Iterator[Open]:
-    opened: list[StreamWriter] = []
-
-    def make(spec: Contract | None = None, **more: Any) -> StreamWriter:
-        told = {"version": "v1", "digest": "sha256:1", "source": "topic", **more}
-        stream = StreamDeclaration(namespace, "anomaly", contract=spec or contract(), **told)
-        opened.append(open_stream_writer(uri, stream))
-        return opened[-1]
-
-    yield make
-    for writer in opened:
-        writer.close()
-
-
-async def live(uri: str, namespace: str, keys: list[Any], *places: EventPosition) -> Any:
-    reader = open_reader(uri, 5.0)
-    try:
-        return await reader.live(namespace, "anomaly", keys, places)
-    finally:
-        await reader.close()
-
-
-def query(uri: str, statement: str) -> list[tuple[Any, ...]]:
-    if uri.startswith("sqlite"):
-        statement = statement.replace("fourways.", "")
-        lite = sqlite3.connect(uri.removeprefix("sqlite:///"))
-        rows = lite.execute(statement).fetchall()
-        lite.commit()
-        lite.close()
-        return rows
-    with psycopg.connect(uri, autocommit=True) as connection:
-        cursor = connection.execute(statement.encode())
-        return cursor.fetchall() if cursor.description else []
-
-
-def letter(position: int, **more: Any) -> DeadLetter:
-    told: dict[str, Any] = {
-        "partition": 0,
-        "key": b"k",
-        "value": b"\xff\0{",
-        "attempts": 1,
-        "reason": "x: bad \0 text",
-        "headers": (("ce-id", b"1"), ("raw", b"\xff")),
-    }
-    return DeadLetter(position=position, **(told | more))
-
 
 async def test_an_answer_is_there_when_its_position_has_passed(
     uri: str,
     namespace: str,
-    open_stream: Open,
+    open_stream: OpenStream,
 ) -> None:
-    assert await live(uri, namespace, [1]) is None
+    assert await look_live(uri, namespace, [1]) is None
     writer = open_stream()
-    found = await live(uri, namespace, [1])
+    found = await look_live(uri, namespace, [1])
     assert (found.contract, found.answers) == (contract(), {})
     assert writer.positions({0: 5, 1: 7}) == {0: Position(5, 0), 1: Position(7, 0)}
     assert writer.begin({0: 5, 1: 7}) == {0: 1, 1: 1}
     commit(writer, [Move(0, 5, 8)], predictions([1, 2, 1]))
     assert writer.positions({0: 0, 1: 0}) == {0: Position(8, 1), 1: Position(7, 1)}
-    found = await live(uri, namespace, [1, "2", 3, "x"])
+    found = await look_live(uri, namespace, [1, "2", 3, "x"])
     assert {key: dict(answer.outputs) for key, answer in found.answers.items()} == {
         1: {"y": 2.0},
         "2": {"y": 1.0},
@@ -119,21 +57,21 @@ async def test_an_answer_is_there_when_its_position_has_passed(
 async def test_of_two_answers_the_later_row_counts_in_whatever_order_they_come(
     uri: str,
     namespace: str,
-    open_stream: Open,
+    open_stream: OpenStream,
 ) -> None:
     writer = open_stream()
     writer.begin({0: 0})
     answers = predictions([9, 9, 4], y=[1.0, 2.0, 3.0])
     shuffled = type(answers)(answers.keys, np.array([7, 3, 5]), answers.columns)
     commit(writer, [Move(0, 0, 8)], shuffled)
-    found = await live(uri, namespace, [9, 4])
+    found = await look_live(uri, namespace, [9, 4])
     assert [found.answers[key].outputs["y"] for key in (9, 4)] == [1.0, 3.0]
 
 
 async def test_every_type_and_shape_comes_back(
     uri: str,
     namespace: str,
-    open_stream: Open,
+    open_stream: OpenStream,
 ) -> None:
     kinds: dict[str, list[Any]] = {
         "bool": [True, False],
@@ -166,7 +104,7 @@ async def test_every_type_and_shape_comes_back(
     writer = open_stream(spec)
     writer.begin({0: 0})
     commit(writer, [Move(0, 0, 2)], predictions(["a", "ü"], **columns))
-    found = await live(uri, namespace, ["a", "ü"])
+    found = await look_live(uri, namespace, ["a", "ü"])
     assert found.contract == spec
     assert found.answers["a"].outputs == expected[0] | {"xmin": 1}
     assert found.answers["ü"].outputs == expected[1] | {"xmin": 2}
@@ -175,7 +113,7 @@ async def test_every_type_and_shape_comes_back(
 async def test_a_worker_that_was_overtaken_writes_nothing_at_all(
     uri: str,
     namespace: str,
-    open_stream: Open,
+    open_stream: OpenStream,
 ) -> None:
     first, second = open_stream(), open_stream()
     first.begin({0: 0, 1: 0})
@@ -188,7 +126,7 @@ async def test_a_worker_that_was_overtaken_writes_nothing_at_all(
     with pytest.raises(Fenced):
         first.begin({1: 0, 0: 0})
     assert first.positions({0: 0, 1: 0}) == {0: Position(3, 1), 1: Position(0, 1)}
-    found = await live(uri, namespace, [1, 5])
+    found = await look_live(uri, namespace, [1, 5])
     assert {key: answer.outputs for key, answer in found.answers.items()} == {1: {"y": 0.0}}
     assert query(uri, f"SELECT 1 FROM fourways.dead_letters WHERE namespace = '{namespace}'") == []  # noqa: S608
     commit(first, [Move(0, 3, 4)], predictions([2]))
@@ -219,14 +157,14 @@ async def test_what_is_sent_ahead_is_done_in_order_and_refused_with_what_it_foll
             writer.receive()
     writer.receive()
     assert writer.positions({0: 0, 1: 0}) == {0: Position(7, 1), 1: Position(1, 1)}
-    found = await live(postgres.uri(), "ahead", [1, 2, 3, 4])
+    found = await look_live(postgres.uri(), "ahead", [1, 2, 3, 4])
     answers = {key: answer.outputs["y"] for key, answer in found.answers.items()}
     assert answers == {1: 10.0, 2: 20.0, 3: 30.0, 4: 60.0}
     for each in (writer, other):
         each.close()
 
 
-def test_of_workers_that_race_for_one_position_one_wins(open_stream: Open) -> None:
+def test_of_workers_that_race_for_one_position_one_wins(open_stream: OpenStream) -> None:
     writers = [open_stream() for _ in range(3)]
     writers[0].begin({0: 0})
     won: list[int] = []
@@ -248,7 +186,7 @@ def test_of_workers_that_race_for_one_position_one_wins(open_stream: Open) -> No
     assert sorted(won) == list(range(at))
 
 
-def test_tries_are_counted_taken_back_and_begun_anew(open_stream: Open) -> None:
+def test_tries_are_counted_taken_back_and_begun_anew(open_stream: OpenStream) -> None:
     writer = open_stream()
     assert writer.begin({0: 4}) == {0: 1}
     writer.release({0: 4})
@@ -261,117 +199,10 @@ def test_tries_are_counted_taken_back_and_begun_anew(open_stream: Open) -> None:
     assert open_stream(source="another").positions({0: 0}) == {0: Position(0, 0)}
 
 
-def test_dead_letters_are_kept_whole(uri: str, namespace: str, open_stream: Open) -> None:
-    writer = open_stream()
-    writer.begin({0: 0})
-    commit(writer, [Move(0, 0, 1)], predictions([]), [letter(0)])
-    bare = letter(1, key=None, value=None, headers=(), attempts=3)
-    commit(writer, [Move(0, 1, 3)], predictions([1]), [bare, letter(2)])
-    rows = query(
-        uri,
-        "SELECT source, partition, position, key, value, headers, attempts, reason "  # noqa: S608
-        f"FROM fourways.dead_letters WHERE namespace = '{namespace}' ORDER BY position",
-    )
-    headers = '[["ce-id","1"],["raw",{"base64":"/w=="}]]'
-    assert rows == [
-        ("topic", 0, 0, b"k", b"\xff\0{", headers, 1, "x: bad \\0 text"),
-        ("topic", 0, 1, None, None, "[]", 3, "x: bad \\0 text"),
-        ("topic", 0, 2, b"k", b"\xff\0{", headers, 1, "x: bad \\0 text"),
-    ]
-
-
-async def test_dead_letters_are_found_by_place_beside_the_answers(
-    uri: str,
-    namespace: str,
-    open_stream: Open,
-) -> None:
-    spec = contract({"name": "y", "type": "float64"}, {"name": "v", "type": "uint64", "shape": [2]})
-    writer = open_stream(spec)
-    writer.begin({0: 0, 1: 0})
-    far = 2**62
-    bare = letter(1, headers=(), attempts=3)
-    twice = letter(2, headers=(("ce-id", b"a"), ("ce-id", b"b")))
-    bytewise = letter(far, partition=1, headers=(("ce-id", b"\xff"),))
-    answers = predictions([7], y=[0.5], v=np.array([[1, 2**64 - 1]], np.uint64))
-    commit(
-        writer, [Move(0, 0, 3), Move(1, 0, far + 1)], answers, [letter(0), bare, twice, bytewise]
-    )
-    places = [
-        EventPosition(0, 0),
-        EventPosition(0, 1),
-        EventPosition(0, 2),
-        EventPosition(1, far),
-        EventPosition(1, 0),
-        EventPosition(0, 99),
-    ]
-    found = await live(uri, namespace, [7, 8], *places)
-    why = "x: bad \\0 text"
-    assert found.refused == {
-        EventPosition(0, 0): DeadLetterReason("1", why, 1),
-        EventPosition(0, 1): DeadLetterReason(None, why, 3),
-        EventPosition(0, 2): DeadLetterReason("b", why, 1),
-        EventPosition(1, far): DeadLetterReason(None, why, 1),
-    }
-    assert {key: each.outputs for key, each in found.answers.items()} == {
-        7: {"y": 0.5, "v": [1, 2**64 - 1]}
-    }
-    found = await live(uri, namespace, [], EventPosition(0, 1))
-    assert (found.answers, list(found.refused)) == ({}, [EventPosition(0, 1)])
-    assert (await live(uri, namespace, [7])).refused == {}
-    # A stream made anew counts from the start: what is there now is another event.
-    open_stream(spec, source="another")
-    assert (await live(uri, namespace, [7], *places)).refused == {}
-
-
-async def test_readers_follow_to_other_outputs_while_they_ask_for_dead_letters(
-    uri: str,
-    namespace: str,
-    open_stream: Open,
-) -> None:
-    writer = open_stream()
-    writer.begin({0: 0})
-    commit(writer, [Move(0, 0, 1)], predictions([]), [letter(0)])
-    reader = open_reader(uri, 5.0)
-    for spec in (contract(), contract({"name": "z", "type": "string", "shape": [2]})):
-        open_stream(spec)
-        found = await reader.live(namespace, "anomaly", [1], [EventPosition(0, 0)])
-        assert found is not None
-        assert (found.contract, list(found.refused)) == (spec, [EventPosition(0, 0)])
-    await reader.close()
-
-
-async def test_dead_letters_are_found_by_their_table_s_key(
-    uri: str,
-    namespace: str,
-    open_stream: Open,
-) -> None:
-    writer = open_stream()
-    whose = (namespace, *NO_OWNERS.values(namespace, "anomaly"))
-    writer.begin({0: 0})
-    commit(writer, [Move(0, 0, 5000)], predictions([]), [letter(at) for at in range(5000)])
-    if uri.startswith("sqlite"):
-        lite = sqlite3.connect(uri.removeprefix("sqlite:///"))
-        plan = lite.execute(f"EXPLAIN QUERY PLAN {LETTERS}", ("[[0, 7]]", *whose))
-        told = " ".join(str(row[3]) for row in plan)
-        lite.close()
-        assert "SEARCH d USING INDEX" in told
-        assert "partition=? AND position=?" in told
-        return
-    with psycopg.connect(uri, autocommit=True) as connection:
-        connection.execute("ANALYZE fourways.dead_letters")
-        row = connection.execute(STREAM, whose).fetchone()
-        assert row is not None
-        asking = LiveTarget.of(*row).asking([1], [EventPosition(0, 7)], whose)
-        plan = connection.execute(sql.SQL("EXPLAIN ") + asking[0], asking[1]).fetchall()
-        told = "\n".join(line for (line,) in plan)
-        assert "using dead_letters_pkey" in told
-        assert "Seq Scan on dead_letters" not in told
-
-
 async def test_other_outputs_get_a_table_of_their_own_and_readers_follow(
     uri: str,
     namespace: str,
-    open_stream: Open,
+    open_stream: OpenStream,
 ) -> None:
     old = open_stream()
     old.begin({0: 0})
@@ -400,7 +231,7 @@ async def test_other_outputs_get_a_table_of_their_own_and_readers_follow(
     await reader.close()
 
 
-def test_one_worker_leads_and_the_next_follows_when_it_is_gone(open_stream: Open) -> None:
+def test_one_worker_leads_and_the_next_follows_when_it_is_gone(open_stream: OpenStream) -> None:
     first, second = open_stream(), open_stream()
     assert first.lead()
     assert first.lead()
@@ -445,24 +276,24 @@ def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first(
 
 
 async def test_a_tombstone_deletes_an_answer_with_the_position(
-    uri: str, namespace: str, open_stream: Open
+    uri: str, namespace: str, open_stream: OpenStream
 ) -> None:
     writer = open_stream()
     writer.begin({0: 0})
     commit(writer, [Move(0, 0, 3)], predictions([1, 2, 3]))
     writer.send([Move(0, 3, 5)], predictions([2]), (), [1, 9])
     writer.receive()
-    assert list((await live(uri, namespace, [1, 2, 3])).answers) == [2, 3]
+    assert list((await look_live(uri, namespace, [1, 2, 3])).answers) == [2, 3]
     writer.send([Move(0, 5, 6)], predictions([]), [letter(5)], [3], attempts=0)
     writer.receive()
-    assert list((await live(uri, namespace, [1, 2, 3])).answers) == [2]
+    assert list((await look_live(uri, namespace, [1, 2, 3])).answers) == [2]
     assert writer.positions({0: 0}) == {0: Position(6, 0)}
     with pytest.raises(Fenced):
         commit(writer, [Move(0, 5, 7)], predictions([]), deleted=[2])
-    assert list((await live(uri, namespace, [1, 2, 3])).answers) == [2]
+    assert list((await look_live(uri, namespace, [1, 2, 3])).answers) == [2]
 
 
-def test_a_position_is_moved_back_only_from_where_it_is(open_stream: Open) -> None:
+def test_a_position_is_moved_back_only_from_where_it_is(open_stream: OpenStream) -> None:
     writer = open_stream()
     writer.begin({0: 8, 1: 3})
     writer.ping()

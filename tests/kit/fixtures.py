@@ -11,14 +11,24 @@ from typing import Any
 
 import pytest
 
+from fourways_api import Contract
 from fourways_http import Server as HttpServer
-from fourways_runtime.io.store import RunStore, open_run_store
+from fourways_runtime.io.store import (
+    RunStore,
+    StreamDeclaration,
+    StreamWriter,
+    open_run_store,
+    open_stream_writer,
+)
 from tests.kit.batch_world import World
+from tests.kit.callers import Keys
 from tests.kit.gateway_plane import Running
 from tests.kit.gateway_streams import Broker, streaming
 from tests.kit.http_plane import Gate, http_server
 from tests.kit.postgres import postgres_server
+from tests.kit.stores import OpenStream, contract
 from tests.kit.stream_rig import PARTITIONS, NatsServer, nats_server
+from tools.servers.cut_line import CutLine, at_words
 from tools.servers.postgres import Server
 
 NUMBERS = count()
@@ -54,6 +64,21 @@ def namespace() -> str:
 
 
 @pytest.fixture
+def open_stream(uri: str, namespace: str) -> Iterator[OpenStream]:
+    opened: list[StreamWriter] = []
+
+    def make(spec: Contract | None = None, **more: Any) -> StreamWriter:
+        told = {"version": "v1", "digest": "sha256:1", "source": "topic", **more}
+        stream = StreamDeclaration(namespace, "anomaly", contract=spec or contract(), **told)
+        opened.append(open_stream_writer(uri, stream))
+        return opened[-1]
+
+    yield make
+    for writer in opened:
+        writer.close()
+
+
+@pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path, f"sqlite:///{tmp_path}/store.db", "n")
 
@@ -86,6 +111,14 @@ def disk() -> Iterator[Callable[..., Callable[[str], None]]]:
             return grow
 
         yield mounted
+
+
+@pytest.fixture
+def cut_line(request: pytest.FixtureRequest) -> Iterator[Callable[..., CutLine]]:
+    """Make lines to the server that are cut at chosen words."""
+    server: Server = request.getfixturevalue("postgres")
+    with ExitStack() as stack:
+        yield lambda words, **how: stack.enter_context(CutLine(server, at_words(words), **how))
 
 
 @pytest.fixture
@@ -145,3 +178,9 @@ def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
     folder.mkdir()
     with nats_server(folder) as server:
         yield server
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    """The folder of a gateway's API keys."""
+    return Keys(tmp_path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import psycopg
 
 from fourways_api import Contract
 from fourways_runtime.io.store import PublishedRun, Run, RunStore, StreamWriter, open_reader
@@ -16,9 +18,12 @@ from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.runs.ledger import RunLedger
 from fourways_runtime.io.store.runs.plan import Claim, Plan, RunSettings
 from fourways_runtime.io.store.runs.publish import Sealed
-from fourways_runtime.io.store.streams.stream import DeadLetter, Move
+from fourways_runtime.io.store.streams.stream import DeadLetter, EventPosition, Move
 from fourways_runtime.scoring.columns import Key, Predictions, Reject
 from fourways_runtime.scoring.splits import Split
+
+OpenStream = Callable[..., StreamWriter]
+"""Opens a writer of stream "anomaly", with other outputs or another source if they are given."""
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -151,3 +156,36 @@ def tables_of(uri: str) -> set[str]:
 def runs_of(uri: str, namespace: str) -> list[str]:
     query = "SELECT name FROM {0}runs WHERE namespace = '{1}' ORDER BY id"
     return [row[0] for row in ask(uri, query, namespace)]
+
+
+async def look_live(uri: str, namespace: str, keys: list[Any], *places: EventPosition) -> Any:
+    reader = open_reader(uri, 5.0)
+    try:
+        return await reader.live(namespace, "anomaly", keys, places)
+    finally:
+        await reader.close()
+
+
+def letter(position: int, **more: Any) -> DeadLetter:
+    told: dict[str, Any] = {
+        "partition": 0,
+        "key": b"k",
+        "value": b"\xff\0{",
+        "attempts": 1,
+        "reason": "x: bad \0 text",
+        "headers": (("ce-id", b"1"), ("raw", b"\xff")),
+    }
+    return DeadLetter(position=position, **(told | more))
+
+
+def query(uri: str, statement: str) -> list[tuple[Any, ...]]:
+    if uri.startswith("sqlite"):
+        statement = statement.replace("fourways.", "")
+        lite = sqlite3.connect(uri.removeprefix("sqlite:///"))
+        rows = lite.execute(statement).fetchall()
+        lite.commit()
+        lite.close()
+        return rows
+    with psycopg.connect(uri, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []

@@ -10,51 +10,24 @@ events that are lost or doubled.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from fourways_operator.cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MANAGER
-from fourways_operator.errors import ApiFault, Conflict, Invalid, ObjectGone
+from fourways_operator.errors import Conflict, Invalid, ObjectGone
 from fourways_operator.events import Event
 from fourways_operator.facts import Json, Kind
 from fourways_operator.kinds import KINDS, OBSERVED
 
 from . import server_side_apply as ssa
+from .defaults import fill_in_defaults
+from .faults import Faults, Killed
 
 Ident = tuple[str, str, str]
 """Kind, namespace and name."""
 
 
-class Killed(BaseException):
-    """The operator's process died here."""
-
-
 class Impossible(AssertionError):
     """A test asked for a state that no API server would hold."""
-
-
-@dataclass
-class Faults:
-    """What is to go wrong. Writes and reads are counted from 0."""
-
-    kill_before: int | None = None
-    kill_after: int | None = None
-    answers: dict[int, ApiFault] = field(default_factory=dict)
-    """The Nth write is refused with this, and not done."""
-
-    lost_answers: dict[int, ApiFault] = field(default_factory=dict)
-    """The Nth write is done, and answered with this."""
-
-    stale_reads: frozenset[int] = frozenset()
-    """The Nth read tells of the state as it was before the last change by hand."""
-
-    read_answers: dict[int, ApiFault] = field(default_factory=dict)
-    """The Nth read is answered with this."""
-
-    lost_events: frozenset[int] = frozenset()
-    doubled_events: frozenset[int] = frozenset()
-    delayed_events: frozenset[int] = frozenset()
-    """The Nth watch event comes after the one that follows it."""
 
 
 class FakeCluster:
@@ -274,7 +247,7 @@ class FakeCluster:
         for path in sorted(unwanted, key=len):
             ssa.remove(new, path)
         owned[mine] = fields
-        _fill_in_defaults(new)
+        fill_in_defaults(new)
         if new["kind"] == "Job" and not self.builds_take_time:
             new["status"] = _DONE
         _refuse_impossible(new)
@@ -418,73 +391,3 @@ def _refuse_impossible(obj: Json) -> None:
         raise Invalid(f"{_ident(obj)}: an owner has no uid")
     if obj["kind"] == "ModelDeployment" and "spec" not in obj:
         raise Impossible(f"{_ident(obj)}: the CRD requires a spec")
-
-
-def _fill_in_defaults(obj: Json) -> None:
-    """Put beside what was applied what the API server puts there."""
-    spec = obj.get("spec", {})
-    match obj["kind"]:
-        case "CronJob":
-            template = spec["jobTemplate"]["spec"]
-            _default_pod(template["template"]["spec"])
-            _default_job(template)
-        case "Deployment":
-            _default_pod(spec["template"]["spec"])
-            spec.setdefault("revisionHistoryLimit", 10)
-            spec.setdefault("progressDeadlineSeconds", 600)
-        case "Job":
-            _default_pod(spec["template"]["spec"])
-            _default_job(spec)
-            spec.setdefault(
-                "selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}
-            )
-            obj.setdefault("status", {})
-        case "InferenceService":
-            _as_kserve_leaves_it(obj)
-        case "Service":
-            obj["spec"] = {"type": "ClusterIP", "clusterIP": "10.0.0.1", **spec}
-    if obj["kind"] in ("CronJob", "Deployment"):
-        obj.setdefault("status", {"availableReplicas": 1})
-
-
-def _as_kserve_leaves_it(obj: Json) -> None:
-    """Put there what KServe 0.20's webhook and controller write into an InferenceService."""
-    name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
-    obj["metadata"].setdefault("finalizers", ["inferenceservice.finalizers"])
-    container = obj["spec"]["predictor"]["containers"][0]
-    container["name"] = "kserve-container"
-    # The webhook writes amounts as Go does.
-    for amounts in container["resources"].values():
-        amounts["cpu"] = {"1": "1", "0.5": "500m"}[amounts["cpu"]]
-    obj["spec"]["predictor"]["deploymentStrategy"].setdefault("rollingUpdate", {})
-    ready = [{"type": kind, "status": "True"} for kind in ("PredictorReady", "Ready")]
-    url = f"http://{name}-predictor.{namespace}.svc.cluster.local"
-    obj.setdefault("status", {"address": {"url": url}, "conditions": ready})
-
-
-def _default_job(spec: Json) -> None:
-    per_index = "backoffLimitPerIndex" in spec
-    defaults = {
-        "completions": 1,
-        "parallelism": 1,
-        "completionMode": "NonIndexed",
-        "suspend": False,
-        "backoffLimit": 2**31 - 1 if per_index else 6,
-        "podReplacementPolicy": "Failed",
-        "manualSelector": False,
-    }
-    for name, value in defaults.items():
-        spec.setdefault(name, value)
-
-
-def _default_pod(pod: Json) -> None:
-    pod.setdefault("dnsPolicy", "ClusterFirst")
-    pod.setdefault("terminationGracePeriodSeconds", 30)
-    for volume in pod.get("volumes", []):
-        if "secret" in volume:
-            volume["secret"].setdefault("defaultMode", 420)
-    for container in pod["containers"]:
-        container.setdefault("terminationMessagePath", "/dev/termination-log")
-        for variable in container.get("env", []):
-            if "valueFrom" in variable:
-                variable["valueFrom"]["fieldRef"].setdefault("apiVersion", "v1")

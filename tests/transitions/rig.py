@@ -15,7 +15,8 @@ from fourways_operator.main import Operator
 from fourways_operator.progress import Ask
 from tests.kit.waiting import turns
 
-from .fake_cluster import FakeCluster, Killed
+from .fake_cluster import FakeCluster
+from .faults import Killed
 
 SETTINGS = OperatorSettings(runtime_image="registry.example/fourways:1")
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

@@ -15,7 +15,8 @@ from fourways_operator.plan.routes import config_of
 from fourways_operator.pods import config_text
 
 from .changes import apply, deployment
-from .fake_cluster import FakeCluster, Faults
+from .fake_cluster import FakeCluster
+from .faults import Faults
 from .rig import NAMESPACE, Step, play, second_look
 
 KIND = "ModelDeployment"

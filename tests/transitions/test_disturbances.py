@@ -11,7 +11,8 @@ from fourways_operator.errors import Conflict, ServerError, Throttled
 from fourways_operator.facts import Json
 
 from .changes import CHANGES
-from .fake_cluster import FakeCluster, Faults
+from .fake_cluster import FakeCluster
+from .faults import Faults
 from .rig import play, state_of
 
 EVERY_CHANGE = pytest.mark.parametrize("change", CHANGES)

@@ -14,7 +14,8 @@ from fourways_operator.plan.routes import config_of
 from tests.kit.waiting import turns
 
 from .changes import BLOCKS, SECOND, apply, delete, in_mode
-from .fake_cluster import FakeCluster, Faults
+from .fake_cluster import FakeCluster
+from .faults import Faults
 from .rig import NAMESPACE, Rig, Step, play, second_look, state_of
 
 MAIN = {
