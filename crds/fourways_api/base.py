@@ -8,8 +8,11 @@ embedded host and the API server cannot disagree about a rule.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -143,17 +146,35 @@ def no_two_share(items: str, key: str, fault: str, fix: str) -> Rule:
 
 def context_of(value: Any, old: Any = None) -> Context:
     """Convert an object to CEL values, once for all of its rules."""
-    from cel.cel import Context
-
     variables = {"self": value} if old is None else {"self": value, "oldSelf": old}
-    return Context(variables=variables)
+    context: Context = _cel().Context(variables=variables)
+    return context
 
 
 @lru_cache(maxsize=512)
 def _compiled(expression: str) -> Program:
-    import cel
+    program: Program = _cel().compile(expression)
+    return program
 
-    return cel.compile(expression)
+
+@lru_cache(maxsize=1)
+def _cel() -> ModuleType:
+    """Return the library without its command line.
+
+    The library imports its command line, whose terminal libraries are most of its import time, so
+    an empty module takes that one's place meanwhile. Who imports ``cel.cli`` later gets the real
+    one.
+    """
+    if "cel" in sys.modules:
+        return import_module("cel")
+    command_line = "cel.cli"
+    sys.modules[command_line] = ModuleType(command_line)
+    try:
+        library = import_module("cel")
+    finally:
+        sys.modules.pop(command_line, None)
+    vars(library).pop("cli", None)
+    return library
 
 
 def _add_rules(schema: dict[str, Any], model: type[ApiModel]) -> None:
