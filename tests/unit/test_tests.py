@@ -23,7 +23,7 @@ SLEEPS = {
     "unit/test_batch_prefetch.py::score": "items that take different times to score",
     "unit/test_progress.py::trickling": "a server that sends slowly",
     "unit/test_serving_loading.py::predict": "a model that is slow",
-    "unit/test_streaming_worker.py::poll": "a broker without events, which takes time to say so",
+    "kit/stream_worker.py::poll": "a broker without events, which takes time to say so",
     "unit/test_brokers.py::poll": "a source without events waits for one",
     "unit/test_gateway_forward.py::answer": "a server whose answer comes in pieces",
     "unit/test_http_limits.py::test_dripping_bytes_does_not_buy_time": "a client that sends slowly",
