@@ -115,7 +115,7 @@ async def test_bodies_and_the_headers_that_matter_pass_both_ways(tmp_path: Path)
                 "content-type": "application/octet-stream",
                 "inference-header-content-length": "7",
                 "x-request-id": "mine",
-                "host": "evil.example",
+                "host": "localhost:1",
                 "authorization": "Bearer secret",
                 "te": "trailers",
             },
@@ -130,7 +130,7 @@ async def test_bodies_and_the_headers_that_matter_pass_both_ways(tmp_path: Path)
         for passed in ("inference-header-content-length: 7", "x-request-id: mine"):
             assert passed in head
         assert f"host: localhost:{upstream.port}\r\n" in head
-        for kept in ("evil", "secret", "te:", "user-agent"):
+        for kept in ("localhost:1\r", "secret", "te:", "user-agent"):
             assert kept not in head
 
 
