@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -102,7 +103,8 @@ class Features:
             f"{quote(str(key), safe='')}?{urlencode({'inputs': ','.join(self._inputs)})}"
         )
         try:
-            with self._opener.open(url, timeout=BUDGET_SECONDS) as answer:
+            request = urllib.request.Request(url, headers=settings.credentials())  # noqa: S310
+            with self._opener.open(request, timeout=BUDGET_SECONDS) as answer:
                 found = json.loads(answer.read(_MAX_BYTES))["features"]
             return {name: found[name] for name in self._inputs if found.get(name) is not None}
         except urllib.error.HTTPError as error:

@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
             it.add_argument("--cluster", help="its cluster; default: the first that a bundle names")
             it.add_argument("--target", help="name of this device's target")
             it.add_argument("--key", help="PEM file with the public keys that verify bundles")
+            it.add_argument("--api-key-file", help="file with this device's API key, if it has one")
         if name == "run":
             it.add_argument("--port", type=int, default=8090, help="port to serve on")
             it.add_argument("--every", default="60s", help="time between updates: 60s, 5m, 1h")
@@ -87,6 +88,8 @@ def _settings(store: Store, asked: argparse.Namespace) -> DeviceSettings:
         raise AgentConfigError(
             f"{', '.join(missing)} must be given: this device does not know them yet"
         )
+    api_key_file = asked.api_key_file or (before.api_key_file if before else "")
+    given["api_key_file"] = os.path.abspath(api_key_file) if api_key_file else ""
     given["namespace"] = asked.namespace or (before.namespace if before else "")
     given["cluster"] = asked.cluster or (before.cluster if before else "")
     for name in ("deployment", "target", "namespace"):
@@ -100,6 +103,8 @@ def _settings(store: Store, asked: argparse.Namespace) -> DeviceSettings:
         )
     given["key"] = os.path.abspath(given["key"])
     settings = DeviceSettings(**given)
+    if asked.api_key_file and not settings.credentials():
+        raise AgentConfigError("--api-key-file: the file cannot be read")
     if asked.key is None and before is not None:
         settings = replace(settings, key_pem=before.key_pem)
     _, pem = settings.read_keys()

@@ -12,7 +12,7 @@ import http.client
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -45,14 +45,24 @@ def opener() -> urllib.request.OpenerDirector:
 class Remote:
     """The folder of one deployment's bundles for one kind of device."""
 
-    def __init__(self, gateway: str, deployment: str, target: str) -> None:
-        """Check the address. Raises AgentConfigError if it is not an http or https URL."""
+    def __init__(
+        self,
+        gateway: str,
+        deployment: str,
+        target: str,
+        credentials: Callable[[], dict[str, str]] = dict,
+    ) -> None:
+        """Check the address. ``credentials`` returns the header that identifies this device.
+
+        Raises AgentConfigError if the address is not an http or https URL.
+        """
         if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", gateway):
             raise AgentConfigError(
                 "--gateway must be an http or https URL, such as http://gateway:8080"
             )
         self._base = f"{gateway.rstrip('/')}/bundles/{deployment}/{target}"
         self._opener = opener()
+        self._credentials = credentials
 
     def document(self, name: str, most: int) -> bytes:
         """Return a small file. Raises BundleRefused if it is too long, GatewayUnreachable."""
@@ -128,12 +138,19 @@ class Remote:
 
     @contextmanager
     def _opened(self, name: str, headers: dict[str, str]) -> Iterator[Any]:
-        request = urllib.request.Request(f"{self._base}/{name}", headers=headers)  # noqa: S310
+        request = urllib.request.Request(
+            f"{self._base}/{name}", headers=self._credentials() | headers
+        )
         try:
             with self._opener.open(request, timeout=STALL_SECONDS) as answer:
                 yield answer
         except urllib.error.HTTPError as error:
             error.close()
+            if error.code in (401, 403):
+                raise GatewayUnreachable(
+                    f"the gateway refuses this device ({error.code}): give it a key with "
+                    "--api-key-file, with the scopes bundles and features"
+                ) from None
             raise GatewayUnreachable(f"the gateway responded {error.code} for {name}") from None
         except (urllib.error.URLError, http.client.HTTPException, OSError):
             raise GatewayUnreachable("the gateway cannot be reached") from None

@@ -200,6 +200,22 @@ class DeviceSettings:
     key_pem: str = ""
     """Content of that file when it was last read, for when it is unreadable."""
 
+    api_key_file: str = ""
+    """Path of the file with this device's API key for the gateway; empty: it needs none."""
+
+    def credentials(self) -> dict[str, str]:
+        """Return the header that identifies this device; the file is read each time.
+
+        Empty without a file, and while it cannot be read: the gateway then refuses the request.
+        """
+        if not self.api_key_file:
+            return {}
+        try:
+            key = Path(self.api_key_file).read_text("ascii").strip()
+        except (OSError, ValueError):
+            return {}
+        return {"Authorization": f"Bearer {key}"}
+
     def read_keys(self) -> tuple[TrustedKeys, str]:
         """Return the keys and their PEM; the remembered ones if the file is unusable.
 

@@ -73,7 +73,9 @@ def update(store: Store, settings: DeviceSettings) -> UpdateResult:
         keys, pem = settings.read_keys()
         settings = replace(settings, key_pem=pem)
         store.remember(settings)
-        remote = Remote(settings.gateway, settings.deployment, settings.target)
+        remote = Remote(
+            settings.gateway, settings.deployment, settings.target, settings.credentials
+        )
         state = _remembered(store, keys)
         try:
             published = layout.read_index(
