@@ -94,7 +94,8 @@ def test_what_cannot_be_planned_any_more_goes_on_as_it_was(
     cluster = _settled(in_mode("streaming", "bad"))
     before = {k: v for k, v in cluster.objects.items() if k[0] != "ModelDeployment"}
     _break(monkeypatch, "streaming", "plan")
-    cluster = asyncio.run(play(cluster, [in_mode("streaming", "bad", image="team/other:1")]))
+    model = {"uri": "pvc://models/churn.onnx", "version": "2"}
+    cluster = asyncio.run(play(cluster, [in_mode("streaming", "bad", model=model)]))
     after = {k: v for k, v in cluster.objects.items() if k[0] != "ModelDeployment"}
     assert after == before
     assert _conditions(cluster)["Stalled"]["reason"] == "PlanFailed"
