@@ -483,6 +483,13 @@ class Reason(StrEnum):
         "The broker's stream deletes events as soon as they are delivered, before they are scored.",
         "Set the stream's retention to limits; make a work queue anew with it.",
     )
+    EventsExpired = (
+        "EventsExpired",
+        FAILURE,
+        ("streaming",),
+        "The broker's retention deleted events before they were scored, in the last ten minutes.",
+        "Add consumers (`streaming.minReplicas`), or lengthen the retention. The events are lost.",
+    )
     EventTooLarge = (
         "EventTooLarge",
         FAILURE,

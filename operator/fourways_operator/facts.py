@@ -9,6 +9,7 @@ from typing import Any
 
 from fourways_api import ProgressStatus, RunStatus
 from fourways_api.callers import ClusterIssuer, GatewayAccess
+from fourways_api.worker_faults import WorkerFaults
 
 Json = dict[str, Any]
 
@@ -148,6 +149,9 @@ class Facts:
 
     progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
     """Progress of the runs in progress, by name."""
+
+    worker_faults: Mapping[str, WorkerFaults] = field(default_factory=dict)
+    """What running workers report about themselves, by the pod's name."""
 
     operator: str = ""
     """Name of the installation that manages the deployment; empty if it has none."""

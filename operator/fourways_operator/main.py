@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,7 @@ from .purges import PURGES
 from .reconcile import Reported, reconcile
 from .watches import Watches
 from .work_queue import Key, WorkQueue
+from .worker_faults import NO_WORKERS, AskWorker, WorkerFaultTracker, ask_worker
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +68,15 @@ class Operator:
         watch: Callable[[frozenset[Kind]], None] = lambda kinds: None,
         ask: Ask = ask_gateway,
         ask_runs: AskRuns | None = None,
+        ask_worker: AskWorker | None = None,
         **queue: Any,
     ) -> None:
         """Create the parts; nothing runs yet.
 
         ``queue`` is passed to the WorkQueue; ``watch`` is called with the kinds to watch; ``ask``
         queries gateways for the progress of runs, and ``ask_runs`` for the runs of a deployment
-        (None: no gateway is queried for the run that serves predictions).
+        (None: no gateway is queried for the run that serves predictions). ``ask_worker`` queries a
+        worker for its faults (None: no worker is queried).
         """
         self._cluster = cluster
         self._settings = settings
@@ -98,6 +101,9 @@ class Operator:
         self._published = (
             PublishedRunTracker(ask_runs, self.queue.add, now, sleep) if ask_runs else None
         )
+        self._worker_faults = (
+            WorkerFaultTracker(ask_worker, self.queue.add, sleep) if ask_worker else None
+        )
         self._metrics.measure(
             lambda: self.queue.depth, lambda: self.queue.delayed, lambda: self.relist_age() or 0.0
         )
@@ -110,6 +116,7 @@ class Operator:
             self._progress.of(key),
             self._published.of(key) if self._published else None,
             self._gateway_faults.get(key.namespace),
+            self._worker_faults.of(key) if self._worker_faults else {},
         )
         try:
             result = await reconcile(key, self._cluster, self._settings, self._now, reported)
@@ -120,7 +127,7 @@ class Operator:
         if not key.name:
             self._note_gateway(key.namespace, None)
         status = result.status if result else None
-        self._keep(key, status)
+        self._keep(key, status, result.workers if result else NO_WORKERS)
         if result and result.wrote:
             # The gateway depends on the written objects, and a watch event may be lost.
             self.queue.add(Key(key.namespace))
@@ -128,13 +135,15 @@ class Operator:
             self.queue.add_after(key, result.requeue_after)
         self._note_lack(key, bool(result and result.lacks))
 
-    def _keep(self, key: Key, status: Json | None) -> None:
+    def _keep(self, key: Key, status: Json | None, workers: Mapping[str, str] = NO_WORKERS) -> None:
         """Pass on a deployment's status, or None if this operator does not manage it."""
         (self._managed.discard if status is None else self._managed.add)(key)
         self._metrics.seen(key, status)
         self._progress.note(key, status)
         if self._published:
             self._published.note(key, status)
+        if self._worker_faults:
+            self._worker_faults.note(key, workers)
 
     def _note_gateway(self, namespace: str, fault: str | None) -> None:
         """Let a namespace's deployments report why its gateway is refused; None if it is not."""
@@ -172,6 +181,8 @@ class Operator:
         self._progress.forget_all_but(keys)
         if self._published:
             self._published.forget_all_but(keys)
+        if self._worker_faults:
+            self._worker_faults.forget_all_but(keys)
         self._lacking &= keys
         self._managed &= keys
         self._relisted = self._clock()
@@ -191,6 +202,8 @@ class Operator:
             self._progress.stop()
             if self._published:
                 self._published.stop()
+            if self._worker_faults:
+                self._worker_faults.stop()
             for task in tasks:
                 task.cancel()
 
@@ -257,6 +270,7 @@ async def run(options: argparse.Namespace) -> None:
         resync_interval=options.resync_interval,
         watch=watches.watch,
         ask_runs=ask_runs_of,
+        ask_worker=ask_worker,
         workers=options.workers,
     )
     started = time.monotonic()

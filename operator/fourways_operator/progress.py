@@ -213,7 +213,11 @@ def _credentials() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def ask(url: str, seconds: float = ANSWER_SECONDS) -> bytes:
+async def ask(
+    url: str,
+    seconds: float = ANSWER_SECONDS,
+    credentials: Callable[[], dict[str, str]] = _credentials,
+) -> bytes:
     """Return the response body at a URL. Raises GatewaySilent.
 
     The server under the gateway's name is not trusted: the whole exchange takes at most
@@ -227,7 +231,7 @@ async def ask(url: str, seconds: float = ANSWER_SECONDS) -> bytes:
             aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=seconds), auto_decompress=False
             ) as session,
-            session.get(url, allow_redirects=False, headers=_credentials()) as answer,
+            session.get(url, allow_redirects=False, headers=credentials()) as answer,
         ):
             if answer.status != 200:
                 raise GatewaySilent(f"{url}: HTTP {answer.status}")

@@ -24,6 +24,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from fourways_api import ModelDeployment, Problem, ProgressStatus
+from fourways_api.worker_faults import WorkerFaults
 
 from .cluster import MODEL_DEPLOYMENT, STATUS_MANAGER, Cluster
 from .converge import ApplyOutcome, Owner, converge, find_live, has_labels, identity_of, is_going
@@ -49,6 +50,7 @@ from .status import (
 )
 from .texts import on_one_line
 from .work_queue import Key
+from .worker_faults import urls_of_workers
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +64,14 @@ class ReconcileResult:
 
     ``wrote``: an object of it was written. ``requeue_after``: seconds until the next reconcile
     even without an event. ``lacks``: the cluster lacks a kind of object that it needs.
+    ``workers``: where its running workers report their faults, by the pod's name.
     """
 
     status: Json
     wrote: bool = False
     requeue_after: float | None = None
     lacks: bool = False
+    workers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +80,13 @@ class Reported:
 
     ``progress``: the progress of its runs, by the run's name. ``store``: which run serves
     predictions. ``gateway_fault``: why the API server refused an object of the namespace's gateway.
+    ``worker_faults``: what its running workers report, by the pod's name.
     """
 
     progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
     store: StoreAnswer | None = None
     gateway_fault: str | None = None
+    worker_faults: Mapping[str, WorkerFaults] = field(default_factory=dict)
 
 
 NOTHING_REPORTED = Reported()
@@ -138,7 +144,13 @@ async def reconcile(
     status = _status_of(facts, intent)
     await _write_status(cluster, deployment, status)
     _raise_first(outcome.faults)
-    return ReconcileResult(status, outcome.writes > 0, requeue_after(facts), bool(outcome.missing))
+    return ReconcileResult(
+        status,
+        outcome.writes > 0,
+        requeue_after(facts),
+        bool(outcome.missing),
+        urls_of_workers(intent.spec, facts.pods),
+    )
 
 
 def _status_of(facts: Facts, intent: Intent) -> Json:
@@ -228,6 +240,7 @@ async def _observe(
         plan_fault=intent.fault,
         refused_pods=await _refused_pods(cluster, children, pods, now),
         progress=reported.progress,
+        worker_faults=reported.worker_faults,
         operator=settings.identity,
         store=reported.store,
         gateway_fault=reported.gateway_fault,

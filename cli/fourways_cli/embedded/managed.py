@@ -79,6 +79,7 @@ class Managed:
                 gateway.pod,
             ),
             gateway=gateway.owner,
+            worker_faults={s.pod["metadata"]["name"]: s.faults for s in self.servers},
             now=now,
         )
         status = status_of(facts, (), self.deployment)

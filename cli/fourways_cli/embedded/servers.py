@@ -15,6 +15,7 @@ from typing import Any
 
 from fourways_api.backoff import Backoff
 from fourways_api.runtime_config import CONFIG_VARIABLE, TERMINAL_EXIT_CODES
+from fourways_api.worker_faults import FAULTS_PATH, WorkerFaults
 
 from .clock import Clock, now, stamp
 from .ports import ListeningLog
@@ -32,6 +33,11 @@ STEADY_SECONDS = 60.0
 STARTING_POLL_SECONDS = 0.05
 POLL_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
+MAX_ANSWER = 1 << 16
+"""Bytes of a response that are read."""
+
+REPORTING = ("serve", "stream")
+"""Programs that report their faults while they run."""
 
 
 class RunningServer:
@@ -50,6 +56,9 @@ class RunningServer:
         self.server = server
         self.ready = False
         self.listening = False
+        self.faults = WorkerFaults()
+        """What it reports about itself while it runs."""
+
         self._state = state
         self._clock = clock
         self._on_change = on_change
@@ -90,6 +99,7 @@ class RunningServer:
                 code = await ended
         finally:
             self.listening = False
+            self.faults = WorkerFaults()
         terminated = {
             "exitCode": exit_code(code),
             "reason": _reason(code),
@@ -111,10 +121,22 @@ class RunningServer:
             ready = self.listening and await answers(
                 config.host, config.port, self.server.ready_path
             )
-            if ready != self.ready:
+            faults = await self._faults() if self.listening else WorkerFaults()
+            if (ready, faults) != (self.ready, self.faults):
+                self.faults = faults
                 self._set(self._now, ready=ready)
             wait = POLL_SECONDS if self.ready else STARTING_POLL_SECONDS
             await asyncio.wait([ended], timeout=wait)
+
+    async def _faults(self) -> WorkerFaults:
+        config = self.server.config
+        if not self.server.args or self.server.args[0] not in REPORTING:
+            return WorkerFaults()
+        try:
+            body = await fetched(config.host, config.port, FAULTS_PATH)
+            return WorkerFaults.model_validate_json(body)
+        except (OSError, TimeoutError, ValueError):
+            return self.faults  # it may be busy: the last answer stays valid
 
     def _set(self, now: Json, *, ready: bool) -> None:
         self._now, self.ready = now, ready
@@ -197,13 +219,32 @@ class RunningServer:
 async def answers(host: str, port: int, path: str) -> bool:
     """Return whether an HTTP server answers 200 for a path, within two seconds."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            reader, writer = await asyncio.open_connection(host, port)
-            with contextlib.closing(writer):
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-                return b" 200 " in await reader.readline()
-    except (OSError, TimeoutError):
+        await fetched(host, port, path)
+    except (OSError, TimeoutError, ValueError):
         return False
+    return True
+
+
+async def fetched(host: str, port: int, path: str) -> bytes:
+    """Return the body that an HTTP server answers with 200 for a path, within two seconds.
+
+    Raises:
+        OSError or TimeoutError: there is no answer.
+        ValueError: it has another status, or is too long.
+
+    """
+    async with asyncio.timeout(ANSWER_SECONDS):
+        reader, writer = await asyncio.open_connection(host, port)
+        with contextlib.closing(writer):
+            head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode())
+            answer = await reader.read(MAX_ANSWER)
+            while part := await reader.read(MAX_ANSWER - len(answer)):
+                answer += part
+    top, _, body = answer.partition(b"\r\n\r\n")
+    if b" 200 " not in top.split(b"\r\n", 1)[0]:
+        raise ValueError(f"{path}: another status than 200")
+    return body
 
 
 def read(path: Path) -> str:

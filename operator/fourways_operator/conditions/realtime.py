@@ -13,7 +13,7 @@ from ..facts import Facts, Json
 from ..kinds import INFERENCE_SERVICE
 from ..plan.realtime import name_of, replicas, route
 from ..plan.routes import address_of
-from ..pods import MAX_MESSAGE, age
+from ..pods import MAX_MESSAGE, PodFailure, age
 from ..texts import on_one_line
 from .common import (
     ConditionChain,
@@ -35,6 +35,7 @@ from .served import (
     does_not_come_up,
     no_pod_ready,
     nothing_serves_and_refused,
+    worker_degrades,
 )
 
 KSERVE_SECONDS = 30.0
@@ -60,6 +61,7 @@ class RealtimeView(ServedView):
                 _kserve_silent,
                 _failed_in_kserve,
                 no_pod_ready,
+                _no_features,
                 _no_address,
                 gateway_missing,
                 gateway_unaware,
@@ -70,6 +72,7 @@ class RealtimeView(ServedView):
                 refused,
                 _kserve_degrades,
                 does_not_come_up,
+                worker_degrades,
                 gateway_degraded,
                 nothing_wrong,
             ),
@@ -148,6 +151,28 @@ def _failed_in_kserve(view: RealtimeView) -> ConditionResult | None:
     reason = known_or(condition.get("reason"), Reason.KServeFailed)
     message = on_one_line(condition["message"], MAX_MESSAGE)
     return ConditionResult("False", reason, f"KServe: {message}")
+
+
+def _no_features(view: RealtimeView) -> ConditionResult | None:
+    """No ready model server gets features, and requests that need them are refused.
+
+    With ``onTimeout: UseDefaults`` these requests are answered, with the defaults.
+    """
+    realtime = view.deployment.spec.realtime
+    features = realtime.features if realtime else None
+    if features is None or features.on_timeout != "Fail":
+        return None
+    found = [_feature_fault(view, pod) for pod in view.ready]
+    fault = next(iter(found), None)
+    if fault is None or not all(found):
+        return None
+    message = f"requests that leave inputs out are refused: {fault.message}"
+    return ConditionResult("False", fault.reason, message)
+
+
+def _feature_fault(view: RealtimeView, pod: Json) -> PodFailure | None:
+    faults = (f for f in view.faults_of(pod) if f.reason == Reason.FeaturesUnavailable)
+    return next(faults, None)
 
 
 def _answers(view: RealtimeView) -> ConditionResult | None:

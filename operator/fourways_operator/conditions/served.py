@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fourways_api import Status
-from fourways_api.reasons import Reason
+from fourways_api.reasons import Reason, known_or
 
 from ..facts import Facts, Json
 from ..kinds import DEPLOYMENT
 from ..plan.parts import MODE_LABEL
 from ..pods import (
+    MAX_MESSAGE,
     PodFailure,
     config_text,
     is_going,
@@ -25,6 +26,7 @@ from ..pods import (
     server_failure_of,
     slow_start_of,
 )
+from ..texts import on_one_line
 from .common import (
     ConditionChain,
     ConditionResult,
@@ -97,9 +99,29 @@ class ServedView(ModeView):
 
     @cached_property
     def failure(self) -> PodFailure | None:
-        """Why the new version does not start; None while no failure is known."""
-        found = next((t for t in map(server_failure_of, self.current) if t), None)
-        return found or self._refused_pods
+        """Why the new version does not start; None while no failure is known.
+
+        What a running worker reports now comes before what ended an earlier container of its pod.
+        """
+        waiting = (pod for pod in self.current if not is_ready(pod))
+        found = (next(iter(self.faults_of(pod)), None) or server_failure_of(pod) for pod in waiting)
+        return next((t for t in found if t), None) or self._refused_pods
+
+    @cached_property
+    def worker_faults(self) -> list[PodFailure]:
+        """What its running workers report now; those of the current spec come first."""
+        pods = sorted(self.pods, key=lambda pod: pod not in self.current)
+        return [fault for pod in pods for fault in self.faults_of(pod)]
+
+    def faults_of(self, pod: Json) -> list[PodFailure]:
+        """What a running worker reports now."""
+        found = self.facts.worker_faults.get(pod["metadata"].get("name", ""))
+        return [
+            PodFailure(
+                known_or(fault.reason, Reason.WorkerFailed), on_one_line(fault.message, MAX_MESSAGE)
+            )
+            for fault in (found.faults if found else ())
+        ]
 
     @property
     def _refused_pods(self) -> PodFailure | None:
@@ -111,8 +133,9 @@ def no_pod_ready(view: ServedView) -> ConditionResult | None:
     """No pod is ready."""
     if view.ready:
         return None
-    if view.failure:
-        return ConditionResult("False", view.failure.reason, view.failure.message)
+    failure = view.failure or next(iter(view.worker_faults), None)
+    if failure:
+        return ConditionResult("False", failure.reason, failure.message)
     slow = next((t for t in (slow_start_of(p, view.facts.now) for p in view.current) if t), None)
     if slow:
         return ConditionResult("False", slow.reason, slow.message)
@@ -135,7 +158,10 @@ def stuck(view: ServedView) -> ConditionResult | None:
     """The new version does not start, so the rollout has stopped."""
     if not view.failure or view.is_rolled:
         return None
-    message = f"the rollout has stopped: {view.failure.message}"
+    if view.worker_faults and len(view.pods) == len(view.current):
+        message = f"{_ready_pods(view)}: {view.failure.message}"  # it came up, and failed later
+    else:
+        message = f"the rollout has stopped: {view.failure.message}"
     return ConditionResult("False", view.failure.reason, message)
 
 
@@ -143,10 +169,13 @@ def rolling(view: ServedView) -> ConditionResult | None:
     """Pods of the new version are starting, or pods of the old one are stopping."""
     if view.is_rolled:
         return None
+    return ConditionResult("True", Reason.RollingOut, _ready_pods(view))
+
+
+def _ready_pods(view: ServedView) -> str:
     ready = sum(is_ready(pod) for pod in view.current)
     version = view.deployment.spec.model.version
-    message = f"version {version} is ready in {ready} of {view.replicas} pods"
-    return ConditionResult("True", Reason.RollingOut, message)
+    return f"version {version} is ready in {ready} of {view.replicas} pods"
 
 
 def does_not_come_up(view: ServedView) -> ConditionResult | None:
@@ -163,6 +192,12 @@ def does_not_come_up(view: ServedView) -> ConditionResult | None:
     elif view.ready:
         message = f"a pod of version {version} does not work: {message}; another serves predictions"
     return ConditionResult("True", view.failure.reason, message)
+
+
+def worker_degrades(view: ServedView) -> ConditionResult | None:
+    """A running worker reports a fault."""
+    fault = next(iter(view.worker_faults), None)
+    return ConditionResult("True", fault.reason, fault.message) if fault else None
 
 
 def served_model_unusable(view: ServedView) -> ConditionResult | None:

@@ -27,6 +27,7 @@ from .served import (
     does_not_come_up,
     no_pod_ready,
     nothing_serves_and_refused,
+    worker_degrades,
 )
 
 
@@ -52,7 +53,13 @@ class StreamingView(ServedView):
                 answers,
             ),
             "Progressing": PROGRESSING,
-            "Degraded": (refused, does_not_come_up, gateway_degraded, nothing_wrong),
+            "Degraded": (
+                refused,
+                does_not_come_up,
+                worker_degrades,
+                gateway_degraded,
+                nothing_wrong,
+            ),
             "ModelResolved": MODEL_RESOLVED,
         }
 

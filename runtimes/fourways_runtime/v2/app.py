@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from prometheus_client import CollectorRegistry
 
 from fourways_api import InputField, OutputField
+from fourways_api.reasons import Reason
 from fourways_api.runtime_config import ServerConfig
+from fourways_api.worker_faults import FAULTS_PATH, WorkerFault, WorkerFaults, worker_fault
 from fourways_http import HttpError, Request, Response, Router, json_response
 from fourways_runtime.metrics import exposition
 from fourways_runtime.model_watch import WATCH
@@ -56,6 +58,7 @@ class ModelServer:
         self.metrics = ServingMetrics(registry)
         self._headers: list[tuple[bytes, bytes]] | None = None
         self._facts: tuple[float | None, bool] = None, False
+        self._feature_fault: Callable[[], WorkerFault | None] = lambda: None
 
     def use(
         self, reader: RequestTemplates, batcher: Batcher, enricher: FeatureEnricher | None = None
@@ -63,6 +66,10 @@ class ModelServer:
         """Start serving with these parts."""
         self._reader, self._batcher, self._enricher = reader, batcher, enricher
         self.metrics.ready()
+
+    def report_features(self, fault: Callable[[], WorkerFault | None]) -> None:
+        """List what ``fault`` returns among the server's faults."""
+        self._feature_fault = fault
 
     async def close(self) -> None:
         """Shut down the worker thread and close the feature database."""
@@ -75,6 +82,7 @@ class ModelServer:
         """Return the router with all paths."""
         router = Router()
         router.add("GET", "/metrics", lambda request: exposition(self._registry))
+        router.add("GET", FAULTS_PATH, lambda request: self._faults())
         # Also under the model's own name, because a path without a parameter is matched faster.
         add_routes(router, self, "model", self._config.name, live=_live)
         return router
@@ -183,6 +191,12 @@ class ModelServer:
         if stuck := self._stuck():
             return json_response({"ready": False, "reason": stuck}, 503, _RETRY)
         return READY
+
+    def _faults(self) -> Response:
+        stuck = self._stuck()
+        hang = worker_fault(Reason.ModelHangs, stuck) if stuck else None
+        found = tuple(fault for fault in (hang, self._feature_fault()) if fault)
+        return json_response(WorkerFaults(faults=found).model_dump())
 
     def _stuck(self) -> str:
         """Return why the model does not return at present; an empty string if it does."""

@@ -22,9 +22,10 @@ from ..mounted_secret import MountedSecret
 from ..secret_uri import read_database_uri, sqlite_path
 from .base import WHAT, FeatureDatabase, Wanted
 from .coalesced import CoalescedFeatures
+from .monitor import FeatureMonitor
 from .observed import FeatureMetrics
 
-__all__ = ["FeatureReader", "Key", "Row", "open_features"]
+__all__ = ["FeatureMonitor", "FeatureReader", "Key", "Row", "open_features"]
 
 
 def open_features(
@@ -35,7 +36,7 @@ def open_features(
     registry: CollectorRegistry | None = None,
     fields: Sequence[InputField] = (),
     policy: FetchPolicy = FetchPolicy(),  # noqa: B008  (frozen)
-) -> FeatureReader:
+) -> CoalescedFeatures:
     """Return a reader of ``inputs`` on the running event loop; it connects on first use.
 
     ``fields`` are the contract's fields. If they are given, :meth:`FeatureReader.check` also checks

@@ -58,6 +58,8 @@ class CoalescedFeatures:
         self._pump_due = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._failing = False
+        self.answered = 0
+        """Number of lookups that the database has answered."""
 
     async def fetch(self, keys: Sequence[Key]) -> Found:
         """Return the rows of ``keys``, and possibly of others. Raises FeaturesUnavailable."""
@@ -83,6 +85,10 @@ class CoalescedFeatures:
     async def check(self) -> None:
         """Connect and check the columns."""
         await self._source.check()
+
+    async def ping(self) -> None:
+        """Look up nothing. Raises FeaturesUnavailable, or another WorkloadError."""
+        await self._source.query([])
 
     async def close(self) -> None:
         """Cancel queries in progress and disconnect."""
@@ -124,6 +130,7 @@ class CoalescedFeatures:
             self._fail(batch, error)
         else:
             self._note(None)
+            self.answered += 1
             misses = sum(key not in found for key in batch.keys)
             self._metrics.answered(misses, perf_counter() - batch.asked_at)
             self._end(batch)

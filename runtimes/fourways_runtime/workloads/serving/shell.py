@@ -6,11 +6,13 @@ import asyncio
 import gc
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from fourways_api.runtime_config import ServerConfig
+from fourways_api.worker_faults import WorkerFault, worker_fault
 from fourways_http import Limits, Server, run_until_signal
 from fourways_runtime.config import read_server_config
 from fourways_runtime.memory import share_of_memory
@@ -21,6 +23,7 @@ from fourways_runtime.v2.app import ModelServer
 from fourways_runtime.v2.simd import prefer_narrow_loops
 
 if TYPE_CHECKING:
+    from fourways_runtime.io.feature_store import FeatureMonitor
     from fourways_runtime.v2.enrichment import FeatureEnricher
 
     from .loading import Loaded
@@ -60,6 +63,7 @@ async def serve(config: ServerConfig) -> None:
         await server.drain(0, _FAILED_LOAD_GRACE)
         await loading
     all_answered = await running
+    loading.cancel()
     await app.close()
     logger.info("stopped", extra={"all_answered": all_answered})
 
@@ -75,9 +79,9 @@ def build(
 
 
 async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorRegistry) -> None:
-    """Load the model on a thread of its own, then start serving it."""
-    loaded, enricher = await asyncio.gather(
-        in_thread(lambda: _load(config), "load"), _enricher(config, registry)
+    """Load the model on a thread of its own, serve it, and watch the feature database."""
+    loaded, features = await asyncio.gather(
+        in_thread(lambda: _load(config), "load"), _features(config, registry)
     )
     from fourways_runtime.v2.batcher import Batcher
 
@@ -90,17 +94,28 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
         row_values=loaded.renderer.row_values,
         timeout=config.timeout_seconds,
     )
+    enricher, monitor = features or (None, None)
     app.use(loaded.reader, batcher, enricher)
     gc.collect()
     gc.freeze()  # these objects stay, so the collector need not scan them again and again
     logger.info("serving", extra={"model": config.name, "digest": loaded.digest})
+    if monitor is not None:
+        app.report_features(partial(_feature_fault, monitor))
+        await monitor.run()
 
 
-async def _enricher(config: ServerConfig, registry: CollectorRegistry) -> FeatureEnricher | None:
+def _feature_fault(monitor: FeatureMonitor) -> WorkerFault | None:
+    fault = monitor.fault
+    return worker_fault(fault.reason, fault) if fault else None
+
+
+async def _features(
+    config: ServerConfig, registry: CollectorRegistry
+) -> tuple[FeatureEnricher, FeatureMonitor] | None:
     """Connect to the feature database, if there is one. Raises WorkloadError."""
     if config.features is None:
         return None
-    from fourways_runtime.io.feature_store import open_features
+    from fourways_runtime.io.feature_store import FeatureMonitor, open_features
     from fourways_runtime.v2.enrichment import FeatureEnricher, covered
 
     inputs = covered(config.features, config.contract)
@@ -116,7 +131,7 @@ async def _enricher(config: ServerConfig, registry: CollectorRegistry) -> Featur
     enricher = FeatureEnricher(config.contract, config.features, reader)
     await await_available(reader.check)
     logger.info("features checked", extra={"inputs": len(inputs)})
-    return enricher
+    return enricher, FeatureMonitor(reader, config.features.database.secret_name)
 
 
 def _load(config: ServerConfig) -> Loaded:

@@ -65,11 +65,16 @@ class StreamLedger:
 
     def problem(self) -> str:
         """Return why the store cannot be used now, or an empty string."""
+        fault = self.fault()
+        return str(fault) if fault else ""
+
+    def fault(self) -> StoreUnavailable | None:
+        """Return the error for which the store cannot be used now, or None."""
         if self._error is not None:
-            return str(self._error)
+            return self._error
         called = self._called
         waited = 0.0 if called is None else self._now() - called
-        return _hangs(waited) if waited > HUNG_SECONDS else ""
+        return StoreUnavailable(_hangs(waited)) if waited > HUNG_SECONDS else None
 
     def watch(self) -> None:
         """Check from another thread whether the store has been unavailable for too long.

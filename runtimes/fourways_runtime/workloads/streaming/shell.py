@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 from fourways_api.runtime_config import StreamConfig
+from fourways_api.worker_faults import FAULTS_PATH, WorkerFaults
 from fourways_http import HttpError, Limits, Request, Response, Router, Server, json_response
 from fourways_runtime.config import read_stream_config
 from fourways_runtime.io.brokers.source import SourceEnded, SourceReplaced
@@ -115,6 +116,7 @@ class Shell:
         router.add("GET", "/metrics", lambda request: exposition(self._registry))
         router.add("GET", "/v2/health/live", lambda request: _LIVE)
         router.add("GET", "/v2/health/ready", self._ready)
+        router.add("GET", FAULTS_PATH, self._faults)
         return router
 
     async def work(self) -> None:
@@ -158,6 +160,10 @@ class Shell:
             raise HttpError(503, problem, (b"retry-after: 1",))
         warnings = self._worker.warnings()
         return json_response({"ready": True, **({"warnings": warnings} if warnings else {})})
+
+    def _faults(self, request: Request) -> Response:
+        found = self._worker.faults() if self._worker else ()
+        return json_response(WorkerFaults(faults=found).model_dump())
 
     def _prepare(self) -> Prepared:
         from ..prepare import prepare

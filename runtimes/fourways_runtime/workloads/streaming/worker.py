@@ -15,7 +15,9 @@ from collections.abc import Iterable
 from time import perf_counter
 
 from fourways_api.backoff import Backoff
+from fourways_api.reasons import Reason
 from fourways_api.runtime_config import StreamConfig
+from fourways_api.worker_faults import WorkerFault, worker_fault
 from fourways_runtime.errors import StoreUnavailable, WorkloadError
 from fourways_runtime.io.brokers.source import Events, EventSource, SourceEnded
 from fourways_runtime.io.store.streams.stream import DIED, MODEL, Fenced, Move
@@ -86,6 +88,17 @@ class StreamWorker:
     def problem(self) -> str:
         """Return why events cannot be read or predictions written now, or an empty string."""
         return self._ledger.problem() or self._source.problem()
+
+    def faults(self) -> tuple[WorkerFault, ...]:
+        """Return what is wrong now, the most important first."""
+        found = []
+        if store := self._ledger.fault():
+            found.append(worker_fault(store.reason, store))
+        if source := self._source.problem():
+            found.append(worker_fault(Reason.BrokerUnavailable, source))
+        if lost := self._changes.recently_expired():
+            found.append(worker_fault(Reason.EventsExpired, lost))
+        return tuple(found)
 
     def warnings(self) -> list[str]:
         """Return what was lost or read again because the source changed, newest last."""
