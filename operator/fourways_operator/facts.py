@@ -153,6 +153,9 @@ class Facts:
     worker_faults: Mapping[str, WorkerFaults] = field(default_factory=dict)
     """What running workers report about themselves, by the pod's name."""
 
+    unheard: frozenset[str] = frozenset()
+    """Names of the pods that were asked for their faults and have not answered yet."""
+
     operator: str = ""
     """Name of the installation that manages the deployment; empty if it has none."""
 

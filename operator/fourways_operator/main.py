@@ -117,6 +117,7 @@ class Operator:
             self._published.of(key) if self._published else None,
             self._gateway_faults.get(key.namespace),
             self._worker_faults.of(key) if self._worker_faults else {},
+            self._worker_faults is not None,
         )
         try:
             result = await reconcile(key, self._cluster, self._settings, self._now, reported)

@@ -50,7 +50,7 @@ from .status import (
 )
 from .texts import on_one_line
 from .work_queue import Key
-from .worker_faults import urls_of_workers
+from .worker_faults import NO_WORKERS, urls_of_workers
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +80,15 @@ class Reported:
 
     ``progress``: the progress of its runs, by the run's name. ``store``: which run serves
     predictions. ``gateway_fault``: why the API server refused an object of the namespace's gateway.
-    ``worker_faults``: what its running workers report, by the pod's name.
+    ``worker_faults``: what its running workers report, by the pod's name. ``asks_workers``: whether
+    workers are asked at all.
     """
 
     progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
     store: StoreAnswer | None = None
     gateway_fault: str | None = None
     worker_faults: Mapping[str, WorkerFaults] = field(default_factory=dict)
+    asks_workers: bool = False
 
 
 NOTHING_REPORTED = Reported()
@@ -228,6 +230,7 @@ async def _observe(
     taken: tuple[str, ...] = ()
     if not gateway:
         taken = await _names_taken(cluster, plan_gateway(namespace, [deployment], settings))
+    workers = urls_of_workers(intent.spec, pods) if reported.asks_workers else NO_WORKERS
     return Facts(
         deployment=deployment,
         wanted=intent.wanted,
@@ -241,6 +244,7 @@ async def _observe(
         refused_pods=await _refused_pods(cluster, children, pods, now),
         progress=reported.progress,
         worker_faults=reported.worker_faults,
+        unheard=frozenset(workers.keys() - reported.worker_faults.keys()),
         operator=settings.identity,
         store=reported.store,
         gateway_fault=reported.gateway_fault,

@@ -67,14 +67,14 @@ class WorkerFaultTracker:
         self._sleep = sleep
         self._workers: dict[Key, Mapping[str, str]] = {}
         self._known: dict[Key, dict[str, WorkerFaults]] = {}
-        """By deployment and pod; pods without a fault are left out."""
+        """By deployment and pod; pods that have not answered yet are left out."""
 
         self._silent: dict[tuple[Key, str], int] = {}
         self._room = asyncio.Semaphore(MAX_AT_ONCE)
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     def of(self, key: Key) -> dict[str, WorkerFaults]:
-        """Return the faults of a deployment's workers, by pod."""
+        """Return the faults of a deployment's workers that have answered, by pod."""
         return dict(self._known.get(key, {}))
 
     def note(self, key: Key, workers: Mapping[str, str]) -> None:
@@ -133,11 +133,7 @@ class WorkerFaultTracker:
             self._silent.pop((key, pod), None)
         if self._workers.get(key, NO_WORKERS).get(pod) != url:
             return  # the pod no longer exists
-        known = self._known.setdefault(key, {})
-        if found.faults:
-            known[pod] = found
-        else:
-            known.pop(pod, None)
+        self._known.setdefault(key, {})[pod] = found
 
 
 def urls_of_workers(deployment: ModelDeployment | None, pods: Sequence[Json]) -> Mapping[str, str]:

@@ -74,6 +74,42 @@ def test_answers_before_during_and_after_an_outage(tmp_path: Path, own_server: S
         assert "fourways_feature_misses_total 0.0" in metrics
 
 
+def test_a_login_that_is_refused_is_a_fault_until_it_is_taken_again(
+    tmp_path: Path, own_server: Server
+) -> None:
+    uri = filled(own_server)
+    own = uri.replace("tester:", "reader:")
+    with psycopg.connect(uri, autocommit=True) as owner:
+        owner.execute("CREATE ROLE reader LOGIN PASSWORD 's3cret'")
+        owner.execute("GRANT SELECT ON people TO reader")
+        with (
+            started(tmp_path, configured(tmp_path, own)) as running,
+            httpx.Client(base_url=running.url, verify=NO_TLS, timeout=20) as client,
+        ):
+
+            def faults() -> list[dict[str, str]]:
+                found: list[dict[str, str]] = client.get("/faults").json()["faults"]
+                return found
+
+            running.until("serving")
+            assert faults() == []
+            begun = monotonic()
+            owner.execute("ALTER ROLE reader NOLOGIN")
+            owner.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'"
+            )
+            until(lambda: faults() != [], "the fault is listed, though nobody asks for features")
+            assert monotonic() - begun < 6
+            (fault,) = faults()
+            assert fault["reason"] == "FeaturesUnavailable"
+            assert "not permitted to log in" in fault["message"]
+            assert fault["message"].endswith("(Secret crm)")
+            assert "s3cret" not in fault["message"]
+            assert client.get("/v2/health/ready").status_code == 200
+            owner.execute("ALTER ROLE reader LOGIN")
+            until(lambda: faults() == [], "the fault has gone")
+
+
 def test_a_database_that_never_comes_is_named_in_the_last_words(tmp_path: Path) -> None:
     uri = f"postgresql://ann:s3cret@/crm?host={tmp_path}"
     begun = monotonic()

@@ -4,12 +4,16 @@ import asyncio
 import copy
 import hashlib
 import os
+import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -23,6 +27,7 @@ from fourways_cli.embedded.control import ask
 from fourways_cli.embedded.ports import free_port
 from tests.kit import parity
 from tests.kit.hosts import Up, await_settled, conditions, patiently
+from tests.kit.secret_files import secret_folder
 from tests.kit.stream_rig import NatsServer
 from tests.kit.waiting import until
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES, SHOP_SECRET
@@ -140,6 +145,34 @@ def test_wrong_features_are_named(up: Up, tmp_path: Path) -> None:
     assert said["no-table"]["Degraded"]["reason"] == "FeaturesMismatch", said
     assert "customers" in said["no-table"]["Degraded"]["message"]
     assert said["no-database"]["Degraded"]["reason"] == "FeaturesUnavailable", said
+
+
+def test_features_that_can_no_longer_be_read_end_ready_until_they_can(
+    up: Up, tmp_path: Path
+) -> None:
+    document = come_back()
+    database = tmp_path / "shop.db"
+    shutil.copy(EXAMPLES / "artifacts" / "come-back" / "shop.db", database)
+    secret_folder(tmp_path / "nowhere", uri=f"sqlite:///{database}")
+    document["spec"]["realtime"]["features"]["database"]["secretName"] = "nowhere"
+    up.start(write(tmp_path, document))
+    name = document["metadata"]["name"]
+    assert await_settled(up.state, 60)[name]["Ready"]["status"] == "True"
+
+    def said(kind: str) -> str:
+        (found,) = ask(up.state, {"do": "status"})["deployments"]
+        condition = conditions(found)[kind]
+        return f"{condition['status']} {condition['reason']}"
+
+    begun = monotonic()
+    with closing(sqlite3.connect(database, isolation_level=None)) as shop:
+        shop.execute("ALTER TABLE customer_history RENAME TO elsewhere")
+        until(lambda: said("Ready") == "False FeaturesUnavailable", "Ready names the cause")
+        assert said("Degraded") == "True FeaturesUnavailable"
+        assert monotonic() - begun < 10
+        shop.execute("ALTER TABLE elsewhere RENAME TO customer_history")
+    until(lambda: said("Ready") == "True Answering", "it is Ready again by itself")
+    assert said("Degraded") == "False AsExpected"
 
 
 def test_a_feature_database_nobody_gave_is_asked_for(tmp_path: Path) -> None:

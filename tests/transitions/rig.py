@@ -13,6 +13,7 @@ from fourways_operator.event_filter import EventFilter
 from fourways_operator.facts import Json, OperatorSettings
 from fourways_operator.main import Operator
 from fourways_operator.progress import Ask
+from fourways_operator.worker_faults import AskWorker
 from tests.kit.waiting import turns
 
 from .fake_cluster import FakeCluster
@@ -40,10 +41,12 @@ class Rig:
         ask: Ask = _silent,
         *,
         settings: OperatorSettings = SETTINGS,
+        ask_worker: AskWorker | None = None,
         now: Callable[[], datetime] = lambda: NOW,
     ) -> None:
         self.cluster = cluster
         self._ask = ask
+        self._ask_worker = ask_worker
         self._settings = settings
         self._now = now
         self.deaths = 0
@@ -59,6 +62,7 @@ class Rig:
             random=lambda: 0.0,
             sleep=_no_time,
             ask=self._ask,
+            ask_worker=self._ask_worker,
         )
         queue, event_filter = self.operator.queue, EventFilter()
         self._listener = lambda obj, gone: [

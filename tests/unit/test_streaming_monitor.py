@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from fourways_runtime.errors import BrokerUnavailable
 from fourways_runtime.workloads.streaming.monitor import PartitionProgress, StreamMonitor
 from fourways_runtime.workloads.streaming.observed import StreamMetrics
-from fourways_runtime.workloads.streaming.source_changes import SourceChanges
+from fourways_runtime.workloads.streaming.source_changes import EXPIRED_SECONDS, SourceChanges
 
 
 class Source:
@@ -105,6 +105,22 @@ def test_what_retention_deleted_is_counted_once() -> None:
             "0 to 0 of partition 1",
         )
     ]
+
+
+def test_a_loss_is_told_for_a_while_after_the_last_one() -> None:
+    seconds = 1000.0
+    changes = SourceChanges(StreamMetrics(CollectorRegistry()), lambda: seconds)
+    assert changes.recently_expired() == ""
+    changes.expired(0, 5, 25)
+    seconds += EXPIRED_SECONDS
+    changes.expired(0, 25, 1030)
+    assert changes.recently_expired().endswith("; 1,025 positions lost so far")
+    seconds += EXPIRED_SECONDS
+    assert "25 to 1029 of partition 0" in changes.recently_expired()
+    seconds += 1
+    assert changes.recently_expired() == ""
+    changes.expired(0, 1030, 1031)
+    assert changes.recently_expired().endswith("; 1 positions lost so far")
 
 
 def test_a_restored_log_is_reported() -> None:

@@ -148,8 +148,10 @@ def test_a_store_that_takes_no_writes_is_asked_less_and_less_often(rig: Rig) -> 
     source = Memory(range(20, 30), [])
     rig.start(source)
     until(lambda: rig.worker.problem() == "no room", "the worker is not ready")
+    assert [(f.reason, f.message) for f in rig.worker.faults()] == [("StoreFull", "no room")]
     until(lambda: rig.positions()[0].next == 10, "10 events are done", interval=0.005)
     assert rig.worker.problem() == ""
+    assert rig.worker.faults() == ()
     # Once at the start, and after each of the failures: of the two batches in flight one counts.
     assert stores[0].asked <= 5
     rig.end()
@@ -205,6 +207,9 @@ def test_events_that_retention_deleted_are_counted_and_the_rest_is_read(rig: Rig
     until(lambda: rig.positions()[0].next == 6, "6 events are done", interval=0.005)
     (warning,) = rig.worker.warnings()
     assert "deleted the positions 1 to 3 of partition 0" in warning
+    (fault,) = rig.worker.faults()
+    assert fault.reason == "EventsExpired"
+    assert fault.message == f"{warning}; 3 positions lost so far"
     rig.end()
     assert sorted(rig.answers()) == ["0-4", "0-5"]
 

@@ -20,6 +20,7 @@ from fourways_operator.work_queue import Key
 from fourways_operator.worker_faults import (
     MAX_ASKED,
     MAX_SILENCE,
+    NOTHING_WRONG,
     PAUSE,
     WorkerFaultTracker,
     urls_of_workers,
@@ -108,6 +109,21 @@ def test_a_pod_that_is_gone_says_nothing() -> None:
     document = deployment("streaming")
     found = said(judged(document, pod(document, ready=True), other=faults("StoreFull")))
     assert found["Degraded"].startswith("False AsExpected")
+
+
+@pytest.mark.parametrize("mode", ["realtime", "streaming"])
+def test_until_a_worker_is_heard_the_last_word_counts(mode: str) -> None:
+    document = with_features() if mode == "realtime" else deployment(mode)
+    reason = "FeaturesUnavailable" if mode == "realtime" else "EventsExpired"
+    ill = judged(document, pod(document, ready=True), p=faults(reason))
+    restarted = replace(
+        ill,
+        deployment={**document, "status": status(ill)},
+        worker_faults={},
+        unheard=frozenset({"p"}),
+    )
+    assert said(restarted) == said(ill)
+    assert said(replace(restarted, unheard=frozenset()))["Degraded"].startswith("False")
 
 
 def test_what_a_worker_says_is_made_safe() -> None:
@@ -211,7 +227,7 @@ async def test_a_fault_is_news_once_and_so_is_its_end() -> None:
     await worker.pass_time()
     assert worker.changed == [KEY], "nothing new"
     await worker.pass_time()
-    assert (worker.tracker.of(KEY), worker.changed) == ({}, [KEY, KEY])
+    assert (worker.tracker.of(KEY), worker.changed) == ({"p": NOTHING_WRONG}, [KEY, KEY])
     worker.tracker.stop()
 
 
@@ -227,7 +243,7 @@ async def test_a_worker_that_does_not_answer_keeps_its_fault_for_a_while(
         await worker.pass_time()
         assert worker.tracker.of(KEY) == {"p": FULL}
     await worker.pass_time()
-    assert (worker.tracker.of(KEY), worker.changed) == ({}, [KEY, KEY])
+    assert (worker.tracker.of(KEY), worker.changed) == ({"p": NOTHING_WRONG}, [KEY, KEY])
     worker.tracker.stop()
 
 

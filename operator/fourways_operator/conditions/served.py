@@ -39,6 +39,19 @@ from .common import (
     model_unusable,
 )
 
+REPORTED = frozenset(
+    {
+        Reason.FeaturesUnavailable,
+        Reason.StoreUnavailable,
+        Reason.StoreFull,
+        Reason.StoreReadOnly,
+        Reason.BrokerUnavailable,
+        Reason.EventsExpired,
+        Reason.ModelHangs,
+    }
+)
+"""The reasons that workers report while they run."""
+
 
 @dataclass(frozen=True)
 class ServedView(ModeView):
@@ -114,14 +127,26 @@ class ServedView(ModeView):
         return [fault for pod in pods for fault in self.faults_of(pod)]
 
     def faults_of(self, pod: Json) -> list[PodFailure]:
-        """What a running worker reports now."""
-        found = self.facts.worker_faults.get(pod["metadata"].get("name", ""))
+        """What a running worker reports now; before its first answer, what the status has."""
+        name = pod["metadata"].get("name", "")
+        if name in self.facts.unheard:
+            return self._last_faults
+        found = self.facts.worker_faults.get(name)
         return [
             PodFailure(
                 known_or(fault.reason, Reason.WorkerFailed), on_one_line(fault.message, MAX_MESSAGE)
             )
             for fault in (found.faults if found else ())
         ]
+
+    @cached_property
+    def _last_faults(self) -> list[PodFailure]:
+        """The fault of a worker in the last status.
+
+        Otherwise a restart of the operator would report each fault as gone, and then as new.
+        """
+        last = (c for c in self.old.conditions if (c.type, c.status) == ("Degraded", "True"))
+        return [PodFailure(c.reason, c.message) for c in last if c.reason in REPORTED]
 
     @property
     def _refused_pods(self) -> PodFailure | None:

@@ -17,8 +17,8 @@ from .base import WHAT
 from .coalesced import CoalescedFeatures
 
 LOOK_SECONDS = 1.0
-PROBE_SECONDS = 2.0
-"""Maximum time of a check."""
+PROBE_SECONDS = 1.0
+"""Maximum time of an empty lookup, and of the connection that shows why it failed."""
 
 FAILURES = 2
 """Number of consecutive failed checks that make a fault."""
@@ -81,7 +81,9 @@ class FeatureMonitor:
         except FeaturesUnavailable as cause:
             error = cause
         except WorkloadError:
-            pass  # the columns are not the cause
+            pass  # it answers, and refuses the lookup: the first error says why
+        else:
+            return  # it answers: the pool will connect again
         if self._features.answered != answered:
             return  # a request was answered meanwhile: the next look decides
         self._error = FeaturesUnavailable(f"{error} (Secret {self._secret})")

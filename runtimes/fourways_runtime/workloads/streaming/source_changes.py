@@ -49,7 +49,7 @@ class SourceChanges:
         last = self._last_loss
         if last is None or self._now() - last.at > EXPIRED_SECONDS:
             return ""
-        return f"{last.text}; {last.positions:,} positions are lost so far"
+        return f"{last.text}; {last.positions:,} positions lost so far"
 
     def expired(self, partition: int, first: int, end: int) -> None:
         """Record that retention deleted the positions from ``first`` up to ``end``."""
