@@ -119,7 +119,9 @@ def job_name(deployment: ModelDeployment, settings: OperatorSettings) -> str:
     return f"{who.name}-{sha256(spec.encode()).hexdigest()[:8]}"
 
 
-def _without_descriptions(contract: Contract) -> Contract:
+def without_descriptions(contract: Contract) -> Contract:
+    """Return a contract as a bundle has it: a new description must not build it again."""
+
     def plain(field: FieldT) -> FieldT:
         return field.model_copy(update={"description": None})
 
@@ -151,7 +153,7 @@ def _job(
         cluster=settings.cluster_name or None,
     )
     # The bundle holds the contract. Text for people is left out: a new one is no new build.
-    config = config.model_copy(update={"contract": _without_descriptions(config.contract)})
+    config = config.model_copy(update={"contract": without_descriptions(config.contract)})
     container = worker.container(
         deployment,
         settings,
