@@ -243,6 +243,9 @@ def compare(deployment: ModelDeployment, config: str) -> None:
     elif mode == "streaming":
         assert spec.streaming
         assert told.streaming.source == spec.streaming.source
+    elif mode == "edge":
+        assert spec.edge
+        assert told.edge == spec.edge.model_copy(update={"description": None})
     else:
         assert getattr(told, mode) == getattr(spec, mode)
 
