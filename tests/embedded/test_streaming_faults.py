@@ -175,7 +175,7 @@ def test_a_rotated_password_of_the_store_is_read_again_and_a_refused_one_is_name
     )
     assert "first" not in worker.readiness()
     send(nats, "bb")
-    (tmp_path / "uri").write_text(store.replace("first", "second"))
+    (tmp_path / "store-secret" / "uri").write_text(store.replace("first", "second"))
     answered(admin, "a", "bb")
     ready(worker)
     assert worker.stop() == 0
@@ -270,6 +270,9 @@ def test_what_the_retention_of_a_stream_deletes_unread_is_counted_and_told(
     ready(worker)
     assert worker.metric("fourways_stream_expired_events_total") == 6
     assert "deleted the positions 2 to 7 of partition 0" in worker.readiness()
+    (fault,) = worker.faults()
+    assert fault["reason"] == "EventsExpired"
+    assert "deleted the positions 2 to 7 of partition 0" in fault["message"]
     assert worker.stop() == 0
 
 

@@ -151,7 +151,9 @@ def configure(root: Path, store: str, source: dict[str, Any], **streaming: Any) 
     """Return a worker's configuration, its model and its Secret written to ``root``."""
     (root / "users_code.py").write_text(MODEL)
     (root / "model").write_text("none")
-    (root / "uri").write_text(store)
+    # A model is not read from the folder of the store's address.
+    (root / "store-secret").mkdir(exist_ok=True)
+    (root / "store-secret" / "uri").write_text(store)
     document = {
         "namespace": "n",
         "name": "anomaly",
@@ -170,7 +172,7 @@ def configure(root: Path, store: str, source: dict[str, Any], **streaming: Any) 
         "port": free_port(),
         "host": "127.0.0.1",
         "paths": {
-            "storeUriFile": f"{root}/uri",
+            "storeUriFile": f"{root}/store-secret/uri",
             "secretsRoot": f"{root}/secrets",
             "cacheDir": f"{root}/cache",
             "terminationLog": f"{root}/last-words",
@@ -235,6 +237,13 @@ class WorkerProcess:
     def readiness(self) -> str:
         """Return what it says of its readiness, or why it is not ready."""
         return httpx.get(f"{self.url}/v2/health/ready", verify=NO_TLS).text
+
+    def faults(self) -> list[dict[str, str]]:
+        """Return the faults that it lists."""
+        found: list[dict[str, str]] = httpx.get(f"{self.url}/faults", verify=NO_TLS).json()[
+            "faults"
+        ]
+        return found
 
     def metric(self, name: str) -> float:
         """Return the sum of a metric's samples."""
