@@ -304,9 +304,11 @@ class KubernetesCluster:
 
     async def read(self, path: str) -> Json:
         """Return a document of the API server that belongs to no kind. Raises ApiFault."""
+        # The key set has a media type of its own, and the API server offers no other: 406.
+        headers = {"header_params": {"Accept": "application/json, */*"}}
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
-            self._threads, lambda: self._request("get", path, f"get {path}", {})
+            self._threads, lambda: self._request("get", path, f"get {path}", headers)
         )
 
     async def _exists(self, kind: Kind) -> bool:
