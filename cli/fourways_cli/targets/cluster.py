@@ -181,13 +181,20 @@ class ClusterTarget:
         return answer
 
     def _token(self, namespace: str) -> str:
-        spec = {"audiences": [GatewayAccess().audience], "expirationSeconds": TOKEN_SECONDS}
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {
+                "audiences": [GatewayAccess().audience],
+                "expirationSeconds": TOKEN_SECONDS,
+            },
+        }
         try:
             made = self._call(
                 self._login.core.create_namespaced_service_account_token,
                 GATEWAY,
                 namespace,
-                {"spec": spec},
+                request,
             )
         except TargetError as error:
             raise TargetError(
