@@ -123,7 +123,8 @@ async def serving(
         max_waiting=max_waiting,
         timeout=config.timeout_seconds,
     )
-    app.use(loaded.reader, batcher, await shell._enricher(config, registry))
+    enricher, _ = await shell._features(config, registry) or (None, None)
+    app.use(loaded.reader, batcher, enricher)
     limits = httpx.Limits(max_connections=64)
     async with httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{server.port}", limits=limits, verify=NO_TLS
