@@ -107,12 +107,16 @@ def test_egress_is_narrowed_to_the_admin_s_networks() -> None:
     assert not passes(none, "10.1.2.3", 443)
 
 
-def test_model_servers_answer_the_gateway_only() -> None:
-    found = policies(replace(SETTINGS, identity="ops/fourways"))
-    (server,) = found["churn-realtime"]["ingress"]
+def test_workers_answer_the_gateway_and_the_operator_only() -> None:
+    settings = replace(SETTINGS, identity="ops/fourways")
+    (server,) = policies(settings)["churn-realtime"]["ingress"]
     labels = {"app.kubernetes.io/managed-by": "fourways", "fourways.dev/component": "gateway"}
-    assert server["from"] == [{"podSelector": {"matchLabels": labels}}]
-    assert "ingress" not in policies(mode="streaming")["churn-streaming"]
+    gateway, operator = server["from"]
+    assert gateway == {"podSelector": {"matchLabels": labels}}
+    named = operator["namespaceSelector"]["matchLabels"]
+    assert named == {"kubernetes.io/metadata.name": "ops"}
+    (stream,) = policies(settings, mode="streaming")["churn-streaming"]["ingress"]
+    assert stream["from"] == [operator]
 
 
 @pytest.mark.parametrize(("peers", "count"), [("[]", 1), ('[{"podSelector": {}}]', 2)])

@@ -63,14 +63,17 @@ def callers_of_gateway(settings: OperatorSettings) -> list[Json]:
 
 
 def callers_of_servers(settings: OperatorSettings) -> list[Json]:
-    """Return who may connect to a model server: the gateway, and what reads metrics."""
+    """Return who may connect to a model server: the gateway, and who asks workers."""
     gateway = {parts.MANAGED_BY: parts.MANAGER, parts.COMPONENT_LABEL: "gateway"}
     return [{"podSelector": {"matchLabels": gateway}}, *callers_of_workers(settings)]
 
 
 def callers_of_workers(settings: OperatorSettings) -> list[Json]:
-    """Return who may connect to a stream worker's port: what reads metrics."""
-    return _peers(settings.metrics_peers)
+    """Return who may connect to a worker's port: what reads metrics, and the operator.
+
+    The operator asks running workers for their faults.
+    """
+    return [*_peers(settings.metrics_peers), *_operator(settings)]
 
 
 def _operator(settings: OperatorSettings) -> list[Json]:
