@@ -86,10 +86,11 @@ class OperatorSettings:
     identity: str = ""
     """Name of the installation, NAMESPACE/RELEASE, under which it holds namespaces."""
 
-    access: GatewayAccess | None = None
+    # Key sets are dictionaries, so these two do not count in the hash by which plans are cached.
+    access: GatewayAccess | None = field(default=None, hash=False)
     """Who may send requests to gateways; None: everybody."""
 
-    cluster_issuer: ClusterIssuer | None = None
+    cluster_issuer: ClusterIssuer | None = field(default=None, hash=False)
     """Vouches for ServiceAccounts; None: their tokens cannot be verified."""
 
     subject: str = ""

@@ -97,6 +97,13 @@ def test_tls_adds_a_port_to_service_pod_and_policy() -> None:
     assert "https" not in str(planned(OPEN)["Service"])
 
 
+def test_plans_are_cached_by_settings_with_key_sets() -> None:
+    provider = TokenIssuer(issuer="i", audience="a", jwks={"keys": [{"kid": "b"}]})
+    with_jwks = replace(GUARDED, access=GatewayAccess(issuers=(provider,)))
+    assert hash(with_jwks) == hash(replace(with_jwks))
+    assert with_jwks != GUARDED
+
+
 def test_the_charts_text_becomes_settings() -> None:
     text = (
         '{"keysSecret": "mine", "audience": "a", "serviceAccounts": [], "issuers": [],'
