@@ -76,7 +76,7 @@ def main() -> None:
         ports = free_port(), free_port()
         direct, through = (f"http://127.0.0.1:{port}" for port in ports)
         paths = Paths(
-            store_uri_file=f"{folder}/uri",
+            store_uri_file=f"{folder}/store-secret/uri",
             cache_dir=f"{folder}/cache",
             termination_log=f"{folder}/log",
         )

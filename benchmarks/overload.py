@@ -170,9 +170,9 @@ def _measure(folder: Path, model: bytes, timeout: float, seconds: float) -> list
     paths = Paths(
         cache_dir=str(where / "cache"),
         termination_log=str(where / "words"),
-        store_uri_file=str(where / "store"),
+        store_uri_file=str(where / "store-secret" / "uri"),
     )
-    (where / "store").write_text(f"sqlite:///{where}/store.db")
+    (where / "store-secret" / "uri").write_text(f"sqlite:///{where}/store.db")
     serve = ServerConfig.model_validate(
         {
             "namespace": "bench",

@@ -170,7 +170,8 @@ def worker(bootstrap: str, store: str, size: int, options: argparse.Namespace) -
     with tempfile.TemporaryDirectory(prefix="fourways-bench-") as folder:
         root = Path(folder)
         (root / "model.onnx").write_bytes(forest())
-        (root / "uri").write_text(store)
+        (root / "store-secret").mkdir(exist_ok=True)
+        (root / "store-secret" / "uri").write_text(store)
         kafka = {"bootstrapServers": bootstrap, "topic": TOPIC, "consumerGroup": root.name}
         document = {
             "namespace": "bench",
@@ -184,7 +185,7 @@ def worker(bootstrap: str, store: str, size: int, options: argparse.Namespace) -
             "port": 0,
             "host": "127.0.0.1",
             "paths": {
-                "storeUriFile": f"{root}/uri",
+                "storeUriFile": f"{root}/store-secret/uri",
                 "cacheDir": f"{root}/cache",
                 "terminationLog": f"{root}/last-words",
             },

@@ -97,7 +97,8 @@ class Runs:
         self._model = model
         self._store = store
         folder.mkdir(parents=True)
-        (folder / "uri").write_text(store)
+        (folder / "store-secret").mkdir(exist_ok=True)
+        (folder / "store-secret" / "uri").write_text(store)
         self._number = 0
 
     def run(self, table: Path, *, cores: tuple[int, ...] = (0,), **batch: Any) -> Seen:
@@ -143,7 +144,7 @@ class Runs:
             "model": {"uri": self._model.as_uri(), "version": "v1"},
             "batch": {"schedule": "@daily", "source": {"uri": table.as_uri()}, **batch},
             "paths": {
-                "storeUriFile": str(self._folder / "uri"),
+                "storeUriFile": str(self._folder / "store-secret" / "uri"),
                 "cacheDir": str(self._folder / f"cache-{run}-{index}"),
                 "terminationLog": str(self._folder / f"words-{index}"),
             },

@@ -91,7 +91,7 @@ def test_a_source_that_vanishes_half_way_is_named(tortured: Plant) -> None:
                 timeline.mark("gone")
                 tortured.said("vanishing", "Degraded", WITHIN, status="True", reason="SourceError")
                 timeline.mark("SourceError said after")
-            assert ".parquet: is gone" in tortured.message("vanishing", "Degraded")
+            assert ".parquet: no longer exists" in tortured.message("vanishing", "Degraded")
         timeline.tell()
     finally:
         kubectl("-n", NAMESPACE, "delete", "pod", "thief", "--wait=false")

@@ -151,7 +151,7 @@ async def test_a_full_sqlite_file_is_named(tmp_path: Path, monkeypatch: pytest.M
     ("harm", "told"),
     [
         (lambda world: grow(world, 9), "changed while it was read"),
-        (lambda world: world.file("table.parquet").unlink(), "is gone"),
+        (lambda world: world.file("table.parquet").unlink(), "no longer exists"),
     ],
     ids=["changes", "vanishes"],
 )

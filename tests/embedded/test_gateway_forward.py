@@ -43,7 +43,7 @@ class Plane:
         self.url = f"http://127.0.0.1:{port}"
         self.model_url = f"http://127.0.0.1:{self.model_port}"
         self.paths = Paths(
-            store_uri_file=str(folder / "uri"),
+            store_uri_file=str(folder / "store-secret" / "uri"),
             cache_dir=str(folder / "cache"),
             termination_log=str(folder / "words"),
         )

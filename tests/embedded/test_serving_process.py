@@ -122,7 +122,9 @@ def test_sigterm_while_loading_ends_at_once(tmp_path: Path) -> None:
             running.until("listening")
             running.process.send_signal(signal.SIGTERM)
             assert running.end() == 0
-    assert not (tmp_path / "last-words").exists()
+    # The file may be open for the stacks of a hang, and is empty then.
+    last_words = tmp_path / "last-words"
+    assert not last_words.exists() or not last_words.read_text()
 
 
 def test_a_model_of_another_digest(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_partitions_of_a_bucket_are_read_and_a_changed_object_is_noticed(
     with pytest.raises(SourceError, match=r"part-1\.parquet: changed while it was read"):
         keys(source(paths, "s3://tables/in"), splits)
     client.delete_object(Bucket="tables", Key="in/day=1/part-0.parquet")
-    with pytest.raises(SourceError, match=r"part-0\.parquet: is gone"):
+    with pytest.raises(SourceError, match=r"part-0\.parquet: no longer exists"):
         keys(source(paths, "s3://tables/in"), splits)
 
 

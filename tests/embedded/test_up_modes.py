@@ -23,6 +23,7 @@ import orjson
 import pytest
 import yaml
 
+from fourways_api.audience import DEPLOYMENTS_KEY, EVERY_DEPLOYMENT
 from fourways_cli.embedded.control import ask
 from fourways_cli.embedded.ports import free_port
 from tests.kit import parity
@@ -52,6 +53,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
     nowhere = tmp_path / "nowhere"
     nowhere.mkdir()
     (nowhere / "uri").write_text(f"sqlite:///{tmp_path / 'no-such.db'}")
+    (nowhere / DEPLOYMENTS_KEY).write_text(EVERY_DEPLOYMENT)
     with Up(
         tmp_path / "state",
         volumes={CLAIM: ARTIFACTS, "broken": broken},

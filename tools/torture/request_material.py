@@ -57,9 +57,9 @@ def servers_of(folder: Path) -> tuple[list[Target], dict[str, tuple[str, str, st
     paths = Paths(
         cache_dir=str(folder / "cache"),
         termination_log=str(folder / "words"),
-        store_uri_file=str(folder / "store"),
+        store_uri_file=str(folder / "store-secret" / "uri"),
     )
-    (folder / "store").write_text(f"sqlite:///{folder}/store.db")
+    (folder / "store-secret" / "uri").write_text(f"sqlite:///{folder}/store.db")
     echo = onnx_bytes(
         [helper.make_node("Identity", [name], [f"{name}_out"]) for name in _KINDS],
         [(name, *kind) for name, kind in _KINDS.items()],

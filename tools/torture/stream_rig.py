@@ -347,7 +347,8 @@ class StreamRig:
     def _config(self) -> dict[str, Any]:
         (self._folder / "torture_code.py").write_text(_MODEL)
         (self._folder / "model").write_text("none")
-        (self._folder / "uri").write_text(self.line.uri(self.store))
+        (self._folder / "store-secret").mkdir(exist_ok=True)
+        (self._folder / "store-secret" / "uri").write_text(self.line.uri(self.store))
         return {
             "namespace": "torture",
             "name": "stream",
@@ -365,7 +366,7 @@ class StreamRig:
             "port": free_port(),
             "host": "127.0.0.1",
             "paths": {
-                "storeUriFile": f"{self._folder}/uri",
+                "storeUriFile": f"{self._folder}/store-secret/uri",
                 "secretsRoot": f"{self._folder}/secrets",
                 "cacheDir": f"{self._folder}/cache",
                 "terminationLog": f"{self._folder}/last-words",
