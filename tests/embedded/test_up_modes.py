@@ -49,7 +49,8 @@ def _examples_complete() -> None:
 def up(tmp_path: Path) -> Iterator[Up]:
     broken = tmp_path / "broken"
     broken.mkdir()
-    shop = EXAMPLES / "secrets" / SHOP_SECRET
+    shop = shutil.copytree(EXAMPLES / "secrets" / SHOP_SECRET, tmp_path / "shop")
+    (shop / DEPLOYMENTS_KEY).write_text(EVERY_DEPLOYMENT)
     nowhere = tmp_path / "nowhere"
     nowhere.mkdir()
     (nowhere / "uri").write_text(f"sqlite:///{tmp_path / 'no-such.db'}")
