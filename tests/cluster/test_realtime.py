@@ -178,8 +178,8 @@ def test_a_broken_new_version_leaves_the_old_one_serving(served: Plant, messagin
     try:
         served.apply(changed(changed(come_back(), "model.version", "2"), "model.digest", NO_DIGEST))
         served.said("come-back", "Degraded", reason="DigestMismatch")
-        assert "version 1.0.0 answers" in served.message("come-back", "Degraded")
-        assert "version 1.0.0 answers" in served.message("come-back", "Ready")
+        assert "version 1.0.0 serves predictions" in served.message("come-back", "Degraded")
+        assert "version 1.0.0 serves predictions" in served.message("come-back", "Ready")
         served.apply(changed(come_back(), "model.version", "3"))
         served.said("come-back", "Progressing", 60, status="False", reason="Idle")
         served.said("come-back", "Degraded", status="False")
@@ -257,11 +257,6 @@ WRONG = {
         changed(CHURN, "model.uri", "pvc://fourways-examples/churn/none.onnx"),
         "SourceError",
         "churn/none.onnx",
-    ),
-    "image": (
-        changed(CHURN, "image", "localhost/no-such-image:1"),
-        "ImageUnavailable",
-        "no-such-image",
     ),
     "memory": (changed(CHURN, "resources.memory", "48Mi"), "OOMKilled", "resources.memory"),
     "room": (changed(CHURN, "resources.cpu", "64"), "Unschedulable", "cpu"),
