@@ -172,6 +172,7 @@ def _measure(folder: Path, model: bytes, timeout: float, seconds: float) -> list
         termination_log=str(where / "words"),
         store_uri_file=str(where / "store-secret" / "uri"),
     )
+    (where / "store-secret").mkdir(exist_ok=True)
     (where / "store-secret" / "uri").write_text(f"sqlite:///{where}/store.db")
     serve = ServerConfig.model_validate(
         {

@@ -59,6 +59,8 @@ def servers_of(folder: Path) -> tuple[list[Target], dict[str, tuple[str, str, st
         termination_log=str(folder / "words"),
         store_uri_file=str(folder / "store-secret" / "uri"),
     )
+    # A model is not read from the folder of the store's address.
+    (folder / "store-secret").mkdir(exist_ok=True)
     (folder / "store-secret" / "uri").write_text(f"sqlite:///{folder}/store.db")
     echo = onnx_bytes(
         [helper.make_node("Identity", [name], [f"{name}_out"]) for name in _KINDS],
