@@ -119,12 +119,9 @@ class ClusterTarget:
 
     def _gateway_pod(self, namespace: str) -> Json | None:
         """Return the pod template of the namespace's gateway, if it has one."""
-        try:
-            found = self._call(self._login.apps.read_namespaced_deployment, GATEWAY, namespace)
-        except TargetError as error:
-            if error.code == HTTPStatus.NOT_FOUND:
-                return None
-            raise
+        found = self._if_there(self._login.apps.read_namespaced_deployment, GATEWAY, namespace)
+        if found is None:
+            return None
         template: Json = self._login.plain(found)["spec"]["template"]
         return template
 
@@ -206,13 +203,8 @@ class ClusterTarget:
 
     def secret(self, namespace: str, name: str) -> dict[str, str] | None:
         """Return the data of a Secret, each value in base64; None if there is none."""
-        try:
-            found = self._call(self._login.core.read_namespaced_secret, name, namespace)
-        except TargetError as error:
-            if error.code == HTTPStatus.NOT_FOUND:
-                return None
-            raise
-        return dict(found.data or {})
+        found = self._if_there(self._login.core.read_namespaced_secret, name, namespace)
+        return None if found is None else dict(found.data or {})
 
     def write_secret(self, namespace: str, name: str, data: Mapping[str, str | None]) -> None:
         """Set keys of a Secret, or remove those that are None; create it if there is none."""
@@ -226,6 +218,15 @@ class ClusterTarget:
             k: None if v is None else base64.b64encode(v.encode()).decode() for k, v in data.items()
         }
         self._call(core.patch_namespaced_secret, name, namespace, {"data": encoded})
+
+    def _if_there(self, read: Any, name: str, namespace: str) -> Any:
+        """Return an object, None if there is none."""
+        try:
+            return self._call(read, name, namespace)
+        except TargetError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                return None
+            raise
 
     def _call(self, function: Any, *args: Any, **options: Any) -> Any:
         try:

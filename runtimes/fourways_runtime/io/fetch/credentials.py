@@ -9,21 +9,21 @@ from pathlib import Path
 
 from fourways_api import Paths
 from fourways_runtime.errors import ConfigError, Unavailable
+from fourways_runtime.mounted import FileState, state_of
 
 from ..mounted_secret import MountedSecret
 
 _MAX_BYTES = 1 << 20
 
 
-def secret_state(folder: Path | None) -> tuple[tuple[str, int, int], ...]:
+def secret_state(folder: Path | None) -> tuple[FileState, ...]:
     """Return what changes when a mounted Secret is rotated; empty if there is none."""
     if folder is None:
         return ()
     try:
-        files = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
+        return state_of(file for file in folder.iterdir() if file.is_file())
     except OSError:
         return ()  # It is being replaced, or gone: whoever reads it says so.
-    return tuple((name, found.st_mtime_ns, found.st_size) for name, found in files)
 
 
 class Credentials:
