@@ -12,12 +12,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
 from fourways_api.audience import EVERY_DEPLOYMENT
 from fourways_cli.embedded.given import PUBLIC_KEY, SIGNING_KEY, make_signing_key
 from fourways_operator.facts import Json
+from fourways_operator.plan.parts import DEPLOYMENT_LABEL
+from fourways_operator.plan.purge import PURGE_LABEL
 from tests.kit.cluster.operator_rig import Api
 from tests.kit.cluster.told import tell
 from tests.kit.waiting import until
@@ -173,8 +176,9 @@ class Plant:
         )
 
     def pods(self, name: str) -> list[Json]:
-        """Return the pods of a deployment."""
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=fourways.dev/deployment%3D{name}"
+        """Return the pods of a deployment. The pod that purges its data outlives it: left out."""
+        selector = quote(f"{DEPLOYMENT_LABEL}={name},!{PURGE_LABEL}")
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector={selector}"
         items: list[Json] = self.get(path)["items"]
         return items
 

@@ -26,10 +26,9 @@ def run(plant: Plant) -> None:
     """Start a batch run now, as `fourways run` does."""
     kubectl = plant.cluster.kubectl
     kubectl("-n", NAMESPACE, "wait", "--for=create", f"cronjob/{NAME}-batch", "--timeout=30s")
-    made = kubectl("-n", NAMESPACE, "get", "jobs", "-o", "name").split()
-    kubectl(
-        "-n", NAMESPACE, "create", "job", f"{NAME}-run-{len(made)}", f"--from=cronjob/{NAME}-batch"
-    )
+    jobs = kubectl("-n", NAMESPACE, "get", "jobs", "-o", "name").split()
+    runs = sum(job.startswith(f"job.batch/{NAME}-run-") for job in jobs)
+    kubectl("-n", NAMESPACE, "create", "job", f"{NAME}-run-{runs}", f"--from=cronjob/{NAME}-batch")
 
 
 def ask_batch(plant: Plant) -> dict[str, Json]:
