@@ -20,6 +20,7 @@ from .target_command import (
     KubeconfigOption,
     NamespaceOption,
     failed,
+    given,
     invalid,
     or_exit,
 )
@@ -106,8 +107,25 @@ class KeySecret:
         or_exit(lambda: self._target.write_secret(self._namespace, self._name, {caller: record}))
 
 
+def open_keys(
+    folder: FolderOption = None,
+    secret: SecretOption = SECRET,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> KeyStore:
+    """Return the records that the options name; end the command on failure."""
+    if folder is not None:
+        return KeyFolder(folder)
+    choice = ClusterChoice(cluster=True, kubeconfig=kubeconfig, context=context)
+    target = or_exit(lambda: ClusterTarget(choice))
+    return KeySecret(target, namespace or or_exit(target.default_namespace), secret)
+
+
 @key.command()
+@given(open_keys)
 def create(
+    store: KeyStore,
     caller: Annotated[str, typer.Argument(help="Name of the caller, such as shop-backend.")],
     scope: Annotated[
         list[str],
@@ -126,18 +144,12 @@ def create(
     add: Annotated[
         bool, typer.Option("--add", help="Keep the caller's earlier keys, to replace one.")
     ] = False,
-    folder: FolderOption = None,
-    secret: SecretOption = SECRET,
-    namespace: NamespaceOption = None,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
 ) -> None:
     """Create an API key and print it. It is stored nowhere: only its digest is."""
     if not CALLER_NAME.fullmatch(caller):
         raise invalid(f"{displayed(caller)}: a caller's name has lower-case letters, digits and -")
     for one in scope:
         _check_scope(one)
-    store = _store(folder, secret, namespace, kubeconfig, context)
     before = store.read().get(caller)
     if before is not None and not add:
         raise failed(
@@ -157,15 +169,12 @@ def create(
 
 
 @key.command(name="list")
+@given(open_keys)
 def list_keys(
-    folder: FolderOption = None,
-    secret: SecretOption = SECRET,
-    namespace: NamespaceOption = None,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
+    store: KeyStore,
 ) -> None:
     """List callers, their number of keys, scopes, rate and expiry. Keys are not stored."""
-    found = _store(folder, secret, namespace, kubeconfig, context).read()
+    found = store.read()
     for caller, text in sorted(found.items()):
         try:
             record = ApiKeyRecord.model_validate_json(text)
@@ -179,16 +188,12 @@ def list_keys(
 
 
 @key.command()
+@given(open_keys)
 def revoke(
+    store: KeyStore,
     caller: Annotated[str, typer.Argument(help="Name of the caller.")],
-    folder: FolderOption = None,
-    secret: SecretOption = SECRET,
-    namespace: NamespaceOption = None,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
 ) -> None:
     """Revoke all keys of a caller. Gateways refuse them once the kubelet has updated the Secret."""
-    store = _store(folder, secret, namespace, kubeconfig, context)
     if caller not in store.read():
         raise failed(f"there is no caller {displayed(caller)}")
     store.write(caller, None)
@@ -210,17 +215,3 @@ def _parsed(caller: str, text: str) -> ApiKeyRecord:
         raise failed(
             f"the stored record of {caller} is not valid: revoke it, then create a key"
         ) from None
-
-
-def _store(
-    folder: Path | None,
-    secret: str,
-    namespace: str | None,
-    kubeconfig: Path | None,
-    context: str | None,
-) -> KeyStore:
-    if folder is not None:
-        return KeyFolder(folder)
-    choice = ClusterChoice(cluster=True, kubeconfig=kubeconfig, context=context)
-    target = or_exit(lambda: ClusterTarget(choice))
-    return KeySecret(target, namespace or or_exit(target.default_namespace), secret)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .tables import stored_table
 from .target_command import (
-    ClusterOption,
-    ContextOption,
-    KubeconfigOption,
-    StateOption,
     TableOutput,
     TableOutputOption,
+    given,
     invalid,
-    open_scope,
+    open_target,
     or_exit,
+    print_result,
     wait_option,
 )
-from .targets import Json, PurgeRequest
-from .terminal import print_json, print_table, print_yaml, say
-from .up import STATE
+from .targets import Json, PurgeRequest, Target
+from .terminal import say
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
+@given(open_target)
 def purge(
+    target: Target,
     deployment: Annotated[
         str,
         typer.Argument(metavar="NAMESPACE/NAME", help="A deployment, which may no longer exist."),
@@ -50,10 +52,6 @@ def purge(
     ] = None,
     wait: Annotated[float, wait_option("Seconds to wait for the Job.")] = 120.0,
     output: TableOutputOption = TableOutput.TABLE,
-    state: StateOption = STATE,
-    cluster: ClusterOption = False,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
 ) -> None:
     """List, and with --yes remove, what the store holds of deleted deployments of a name.
 
@@ -63,26 +61,19 @@ def purge(
     namespace, slash, name = deployment.partition("/")
     if not (namespace and slash and name) or "/" in name:
         raise invalid(f"{deployment!r} is not NAMESPACE/NAME, such as shop/churn")
-    scope = open_scope(namespace, state, cluster, kubeconfig, context)
     request = PurgeRequest(namespace, name, (), image, store_secret, wait)
-    kept = or_exit(lambda: scope.target.data_uid(namespace, name))
-    found = or_exit(lambda: scope.target.purge(request))
+    kept = or_exit(lambda: target.data_uid(namespace, name))
+    found = or_exit(lambda: target.purge(request))
     doomed = [d for d in found if d["uid"] != kept and (not uid or d["uid"] in uid)]
     if doomed and yes:
         uids = tuple(str(data["uid"]) for data in doomed)
-        or_exit(lambda: scope.target.purge(request.removing(uids)))
-    _show(doomed, output)
+        or_exit(lambda: target.purge(request.removing(uids)))
+    print_result(doomed, output, lambda: _shown(doomed, deployment))
     if output is TableOutput.TABLE and doomed:
         say("removed" if yes else "nothing was removed: repeat with --yes to remove this")
-    elif output is TableOutput.TABLE:
-        say(f"the store holds nothing of deleted deployments of {deployment}")
 
 
-def _show(doomed: list[Json], output: TableOutput) -> None:
-    match output:
-        case TableOutput.JSON:
-            print_json(doomed)
-        case TableOutput.YAML:
-            print_yaml(doomed)
-        case _ if doomed:
-            print_table(stored_table(doomed))
+def _shown(doomed: list[Json], deployment: str) -> Table | str:
+    if doomed:
+        return stored_table(doomed)
+    return f"the store holds nothing of deleted deployments of {deployment}"

@@ -11,16 +11,13 @@ import typer
 from .predictions import InputNotAllowed, predictions
 from .tables import deployments_table, prediction_table
 from .target_command import (
-    ClusterOption,
-    ContextOption,
-    KubeconfigOption,
     ListOutput,
     ListOutputOption,
-    NamespaceOption,
-    StateOption,
+    Scope,
     TableOutput,
     TableOutputOption,
     failed,
+    given,
     invalid,
     open_scope,
     or_exit,
@@ -28,25 +25,20 @@ from .target_command import (
 )
 from .targets import GATEWAY_WAIT_SECONDS, named
 from .terminal import print_json, print_names, print_table, print_yaml, say
-from .up import STATE
 
 
+@given(open_scope)
 def status(
+    scope: Scope,
     name: Annotated[str | None, typer.Argument(help="One deployment; all by default.")] = None,
-    namespace: NamespaceOption = None,
     all_namespaces: Annotated[
         bool, typer.Option("--all-namespaces", "-A", help="The deployments of all namespaces.")
     ] = False,
     output: ListOutputOption = ListOutput.TABLE,
-    state: StateOption = STATE,
-    cluster: ClusterOption = False,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
 ) -> None:
     """Show deployments, whether they are ready, and what is in the way."""
     if all_namespaces and name is not None:
         raise invalid("a deployment is named within one namespace: use -n instead of -A")
-    scope = open_scope(namespace, state, cluster, kubeconfig, context)
     wanted = None if all_namespaces else scope.namespace
     documents = or_exit(lambda: scope.target.deployments(wanted))
     if name is not None:
@@ -65,7 +57,27 @@ def status(
             print_table(deployments_table(documents, wide=wide, namespaces=all_namespaces))
 
 
+def _input(text: str) -> tuple[str, object]:
+    name, _, value = text.partition("=")
+    try:
+        return name, orjson.loads(value)
+    except ValueError:
+        # A bare word needs no quotes.
+        return name, value
+
+
+def _check_inputs(texts: list[str] | None) -> list[str] | None:
+    """Refuse what is not NAME=VALUE before a target is opened."""
+    for text in texts or ():
+        name, equals, _ = text.partition("=")
+        if not (name and equals):
+            raise invalid(f"--input {text}: write NAME=VALUE")
+    return texts
+
+
+@given(open_scope)
 def predict(
+    scope: Scope,
     name: Annotated[str, typer.Argument(help="A deployment.")],
     keys: Annotated[list[str], typer.Argument(help="Entity keys.")],
     given: Annotated[
@@ -74,18 +86,14 @@ def predict(
             "--input",
             help="NAME=VALUE of an input of the contract, VALUE as JSON. Repeatable. Real-time and "
             "streaming deployments only.",
+            callback=_check_inputs,
         ),
     ] = None,
     wait: Annotated[
         float,
         wait_option("Seconds to wait for the prediction for a new event.", GATEWAY_WAIT_SECONDS),
     ] = 5.0,
-    namespace: NamespaceOption = None,
     output: TableOutputOption = TableOutput.TABLE,
-    state: StateOption = STATE,
-    cluster: ClusterOption = False,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
 ) -> None:
     """Fetch predictions by entity key, as a backend does: from the gateway.
 
@@ -94,7 +102,6 @@ def predict(
     event where no answer is stored. Keys without a prediction are named, and the exit code is 1.
     """
     inputs = dict(_input(text) for text in given or [])
-    scope = open_scope(namespace, state, cluster, kubeconfig, context)
     try:
         found = or_exit(
             lambda: predictions(scope.target, scope.namespace, name, keys, inputs, wait)
@@ -121,14 +128,3 @@ def _by_reason(missing: Mapping[str, str]) -> list[str]:
     for key, reason in missing.items():
         keys.setdefault(reason, []).append(repr(key))
     return [f"{', '.join(each)} ({reason})" for reason, each in keys.items()]
-
-
-def _input(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise invalid(f"--input {text}: write NAME=VALUE")
-    try:
-        return name, orjson.loads(value)
-    except ValueError:
-        # A bare word needs no quotes.
-        return name, value

@@ -10,29 +10,28 @@ from .deployment_runs import DeploymentRuns
 from .tables import difference_table, rejects_table, runs_table
 from .target_command import (
     LONGEST_WAIT_SECONDS,
-    ClusterOption,
-    ContextOption,
-    KubeconfigOption,
     ListOutput,
     ListOutputOption,
-    NamespaceOption,
-    StateOption,
+    Scope,
     TableOutput,
     TableOutputOption,
     failed,
+    given,
     open_scope,
     or_exit,
+    print_result,
     wait_option,
 )
 from .terminal import print_json, print_names, print_table, print_yaml, say, stdout
-from .up import STATE
 from .watch import RunProgressBars
 
 NameArgument = Annotated[str, typer.Argument(help="A batch deployment.")]
 WAIT_SECONDS = 600.0
 
 
+@given(open_scope)
 def run(
+    scope: Scope,
     name: NameArgument,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show the progress.")] = False,
     resume: Annotated[
@@ -54,15 +53,9 @@ def run(
             "Seconds to wait for the end (default 600; no limit with --watch; 0 = don't wait)."
         ),
     ] = None,
-    namespace: NamespaceOption = None,
-    state: StateOption = STATE,
-    cluster: ClusterOption = False,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
 ) -> None:
     """Run a batch deployment now."""
     seconds = wait if wait is not None else LONGEST_WAIT_SECONDS if watch else WAIT_SECONDS
-    scope = open_scope(namespace, state, cluster, kubeconfig, context)
     record = DeploymentRuns(scope.target, scope.namespace, name)
     or_exit(record.require_batch)
     if resume is not None:
@@ -88,17 +81,13 @@ def run(
         raise failed(last.get("message", ""))
 
 
+@given(open_scope)
 def runs(
+    scope: Scope,
     name: NameArgument,
-    namespace: NamespaceOption = None,
     output: ListOutputOption = ListOutput.TABLE,
-    state: StateOption = STATE,
-    cluster: ClusterOption = False,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
 ) -> None:
     """List the runs in the store, the latest first."""
-    scope = open_scope(namespace, state, cluster, kubeconfig, context)
     found = or_exit(DeploymentRuns(scope.target, scope.namespace, name).existing)
     match output:
         case ListOutput.JSON:
@@ -113,48 +102,34 @@ def runs(
             print_table(runs_table(found, wide=output is ListOutput.WIDE))
 
 
+@given(open_scope)
 def diff(
+    scope: Scope,
     name: NameArgument,
     before: Annotated[str, typer.Argument(help="A run.")],
     after: Annotated[str, typer.Argument(help="Another run.")],
-    namespace: NamespaceOption = None,
     output: TableOutputOption = TableOutput.TABLE,
-    state: StateOption = STATE,
-    cluster: ClusterOption = False,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
 ) -> None:
     """Compare the predictions of two runs, by entity key."""
-    scope = open_scope(namespace, state, cluster, kubeconfig, context)
     record = DeploymentRuns(scope.target, scope.namespace, name)
     found = or_exit(lambda: record.difference(before, after))
-    match output:
-        case TableOutput.JSON:
-            print_json(found)
-        case TableOutput.YAML:
-            print_yaml(found)
-        case _:
-            print_table(difference_table(before, after, found))
+    print_result(found, output, lambda: difference_table(before, after, found))
 
 
+@given(open_scope)
 def rollback(
+    scope: Scope,
     name: NameArgument,
     to: Annotated[
         str | None,
         typer.Argument(metavar="RUN", help="The run to go back to; default: the previous one."),
     ] = None,
     wait: Annotated[float, wait_option("Seconds to wait for the end (0 = don't wait).")] = 120.0,
-    namespace: NamespaceOption = None,
-    state: StateOption = STATE,
-    cluster: ClusterOption = False,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
 ) -> None:
     """Make answers come from an earlier run again. Nothing is scored; the next run publishes anew.
 
     On a cluster this creates a Job, so it needs the right to create Jobs in the namespace.
     """
-    scope = open_scope(namespace, state, cluster, kubeconfig, context)
     record = DeploymentRuns(scope.target, scope.namespace, name)
     or_exit(record.require_batch)
     # The run is named here, so that a retried Job does not roll back twice.
@@ -168,30 +143,19 @@ def rollback(
     say(f"predictions come from run {wanted}")
 
 
+@given(open_scope)
 def rejects(
+    scope: Scope,
     name: NameArgument,
     of: Annotated[
         str | None, typer.Argument(metavar="RUN", help="A run; default: the latest.")
     ] = None,
     limit: Annotated[int, typer.Option(help="Maximum rows to show.", min=1, max=10_000)] = 20,
-    namespace: NamespaceOption = None,
     output: TableOutputOption = TableOutput.TABLE,
-    state: StateOption = STATE,
-    cluster: ClusterOption = False,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
 ) -> None:
     """Show the rows a run rejected: which, in which field, and why."""
-    scope = open_scope(namespace, state, cluster, kubeconfig, context)
     record = DeploymentRuns(scope.target, scope.namespace, name)
     run_name = of or or_exit(record.latest)
     found = or_exit(lambda: record.rejects(run_name, limit))
-    match output:
-        case TableOutput.JSON:
-            print_json(found)
-        case TableOutput.YAML:
-            print_yaml(found)
-        case _ if not found:
-            say(f"run {run_name} rejected no rows")
-        case _:
-            print_table(rejects_table(found))
+    none = f"run {run_name} rejected no rows"
+    print_result(found, output, lambda: rejects_table(found) if found else none)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
 
 from .embedded.control import HostNotRunning
 from .output import FAILED, INVALID
 from .targets import ClusterChoice, Target, TargetError, choose_target
-from .terminal import warn
+from .terminal import print_json, print_table, print_yaml, say, warn
+from .up import STATE
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 LONGEST_WAIT_SECONDS = 7 * 24 * 3600.0
 """Maximum of all options for waiting: the longest deadline that a run can have."""
@@ -93,20 +100,73 @@ class Scope:
     namespace: str
 
 
+def given(
+    opener: Callable[..., T],
+) -> Callable[[Callable[Concatenate[T, P], None]], Callable[..., None]]:
+    """Return a decorator that gives a command what ``opener`` returns as its first argument.
+
+    The options of ``opener`` follow the command's own, so that all commands have the same ones.
+    """
+    options = inspect.signature(opener, eval_str=True).parameters
+
+    def decorated(command: Callable[Concatenate[T, P], None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        _, *own = signature.parameters.values()
+
+        @functools.wraps(command)
+        def opened(**values: Any) -> None:
+            argument = opener(**{name: values.pop(name) for name in options})
+            # Typer passes every argument by name, which ParamSpec cannot say.
+            command(argument, **values)  # type: ignore[call-arg]
+
+        # Typer reads a command's options from its signature.
+        opened.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*own, *options.values()]
+        )
+        return opened
+
+    return decorated
+
+
+def open_target(
+    state: StateOption = STATE,
+    cluster: ClusterOption = False,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> Target:
+    """Return the target that the options name; end the command on failure."""
+    choice = ClusterChoice(cluster, kubeconfig, context)
+    return or_exit(lambda: choose_target(state, choice))
+
+
 def open_scope(
-    namespace: str | None,
-    state: Path,
-    cluster: bool,
-    kubeconfig: Path | None = None,
-    context: str | None = None,
+    namespace: NamespaceOption = None,
+    state: StateOption = STATE,
+    cluster: ClusterOption = False,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
 ) -> Scope:
     """Return the target and namespace that the options name; end the command on failure.
 
     A command opens only one scope, since on a cluster each one is a login.
     """
-    choice = ClusterChoice(cluster, kubeconfig, context)
-    target = or_exit(lambda: choose_target(state, choice))
+    target = open_target(state, cluster, kubeconfig, context)
     return Scope(target, namespace or or_exit(target.default_namespace))
+
+
+def print_result(found: Any, output: TableOutput, table: Callable[[], Table | str]) -> None:
+    """Print a result as JSON, as YAML, or for people: a table, or a sentence instead."""
+    match output:
+        case TableOutput.JSON:
+            print_json(found)
+        case TableOutput.YAML:
+            print_yaml(found)
+        case _:
+            shown = table()
+            if isinstance(shown, str):
+                say(shown)
+            else:
+                print_table(shown)
 
 
 def or_exit(query: Callable[[], T]) -> T:
