@@ -22,6 +22,7 @@ from fourways_runtime.io.store.streams.stream import (
     Fenced,
     Move,
     Position,
+    QuestionAnswer,
 )
 from tests.kit.stores import OpenStream, commit, contract, letter, look_live, predictions, query
 from tests.kit.waiting import until
@@ -291,6 +292,65 @@ async def test_a_tombstone_deletes_an_answer_with_the_position(
     with pytest.raises(Fenced):
         commit(writer, [Move(0, 5, 7)], predictions([]), deleted=[2])
     assert list((await look_live(uri, namespace, [1, 2, 3])).answers) == [2]
+
+
+def answer(question: bytes, key: int, y: float) -> QuestionAnswer:
+    return QuestionAnswer(question, str(key), f'{{"y":{y}}}')
+
+
+async def test_answers_are_kept_by_question_beside_the_newest_of_the_key(
+    uri: str, namespace: str, open_stream: OpenStream
+) -> None:
+    writer = open_stream()
+    writer.begin({0: 0})
+    one, two, three = b"1" * 16, b"2" * 16, b"3" * 16
+    asked = [answer(one, 1, 0.5), answer(two, 1, 0.75)]
+    commit(writer, [Move(0, 0, 2)], predictions([1, 1], y=[0.5, 0.75]), answered=asked)
+    found = await look_live(uri, namespace, [one, 1, two, three])
+    told = {key: answered.outputs["y"] for key, answered in found.answers.items()}
+    assert told == {one: 0.5, two: 0.75, 1: 0.75}
+    assert found.answers[one].digest == found.answers[1].digest == "sha256:1"
+    assert abs(datetime.now(UTC) - found.answers[one].computed_at) < timedelta(minutes=1)
+    only = await look_live(uri, namespace, [two])
+    assert (list(only.answers), only.contract) == ([two], contract())
+    # An answer is replaced, dead letters and tombstones come in the same statement.
+    asked = [answer(one, 1, 0.25), answer(three, 3, 3.0)]
+    commit(writer, [Move(0, 2, 6)], predictions([1, 3], y=[0.25, 3.0]), [letter(4)], [9], 1, asked)
+    found = await look_live(uri, namespace, [one, two, three])
+    assert [found.answers[each].outputs["y"] for each in (one, two, three)] == [0.25, 0.75, 3.0]
+    commit(writer, [Move(0, 6, 7)], predictions([]), deleted=[1])
+    assert list((await look_live(uri, namespace, [one, two, three, 1, 3])).answers) == [3, three]
+    with pytest.raises(Fenced):
+        commit(writer, [Move(0, 6, 8)], predictions([5]), answered=[answer(one, 5, 5.0)])
+    assert list((await look_live(uri, namespace, [one])).answers) == []
+
+
+async def test_answers_by_question_are_kept_while_they_are_fresh(uri: str, namespace: str) -> None:
+    told = (namespace, "anomaly", "v1", "sha256:1", contract(), "topic")
+    old, new = b"o" * 16, b"n" * 16
+    for freshness, kept in ((60.0, [old, new]), (0.0, [new])):
+        writer = open_stream_writer(uri, StreamDeclaration(*told, freshness_seconds=freshness))
+        (position,) = writer.positions({0: 0}).values()
+        writer.begin({0: position.next})
+        at = position.next
+        commit(writer, [Move(0, at, at + 1)], predictions([1]), answered=[answer(old, 1, 1.0)])
+        commit(writer, [Move(0, at + 1, at + 2)], predictions([1]), answered=[answer(new, 1, 2.0)])
+        assert list((await look_live(uri, namespace, [old, new])).answers) == kept
+        writer.close()
+
+
+async def test_answers_with_other_outputs_are_not_kept(
+    uri: str, namespace: str, open_stream: OpenStream
+) -> None:
+    question = b"q" * 16
+    writer = open_stream()
+    writer.begin({0: 0})
+    commit(writer, [Move(0, 0, 1)], predictions([1]), answered=[answer(question, 1, 1.0)])
+    open_stream()  # the same outputs
+    assert list((await look_live(uri, namespace, [question])).answers) == [question]
+    open_stream(contract({"name": "z", "type": "int32"}))
+    found = await look_live(uri, namespace, [question])
+    assert (found.answers, found.contract.outputs[0].name) == ({}, "z")
 
 
 def test_a_position_is_moved_back_only_from_where_it_is(open_stream: OpenStream) -> None:

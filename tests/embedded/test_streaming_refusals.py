@@ -103,8 +103,10 @@ async def check(folder: Path, store: str, source: dict[str, Any], scored: int) -
 
         got = await one.post(5, prefer="wait=30")
         assert (got.status_code, got.json()["outputs"][0]["data"]) == (200, [11])
-        for each in (one, two):
-            assert (await each.post(13)).status_code == 200
+        for each in (one, two):  # another question of the key is still refused
+            assert (await each.get("/predictions/anomaly/k"))[0] == 200
+            assert (await each.post(5)).status_code == 200
+            assert (await each.post(13)).status_code == 500
     assert await asyncio.to_thread(worker.stop) == 0
 
 

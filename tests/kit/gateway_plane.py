@@ -18,6 +18,7 @@ from fourways_http import Limits
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.base import Lookup, PublishedRun
 from fourways_runtime.io.store.streams.stream import (
+    Asked,
     DeadLetterReason,
     EventPosition,
     LiveAnswer,
@@ -63,9 +64,9 @@ class MemoryStore:
         }
         self.rows["churn"]["ä/ b%2F"] = {"score": 9.0, "label": "odd", "ok": True}
         self.streams: dict[str, Contract] = {}
-        self.live_rows: dict[str, dict[Key, LiveAnswer]] = {}
+        self.live_rows: dict[str, dict[Asked, LiveAnswer]] = {}
         self.letters: dict[EventPosition, DeadLetterReason] = {}
-        self.asked: list[tuple[str, list[Key]]] = []
+        self.asked: list[tuple[str, list[Any]]] = []
         self.asked_places: list[EventPosition] = []
         self.probes = 0
         self.down = self.closed = False
@@ -92,7 +93,11 @@ class MemoryStore:
         return Lookup(found, {key: rows[key] for key in keys if key in rows})
 
     async def live(
-        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
+        self,
+        namespace: str,
+        deployment: str,
+        keys: list[Asked],
+        places: Sequence[EventPosition] = (),
     ) -> LiveLookup | None:
         self.asked.append((deployment, list(keys)))
         self.asked_places += places

@@ -13,8 +13,12 @@ import orjson
 
 from fourways_api import Contract, Route
 from fourways_runtime.errors import BrokerUnavailable
-from fourways_runtime.io.store.streams.stream import EventPosition, LiveAnswer
-from fourways_runtime.scoring.columns import Key
+from fourways_runtime.io.store.streams.stream import (
+    QUESTION_HEADER,
+    Asked,
+    EventPosition,
+    LiveAnswer,
+)
 from tests.kit.gateway_plane import DIGEST, Running, asking, running
 from tests.kit.waiting import until_async
 
@@ -106,8 +110,17 @@ async def streaming(
     assert broker.closed or not broker.events
 
 
-def rows(plane: Running) -> dict[Key, LiveAnswer]:
+def rows(plane: Running) -> dict[Asked, LiveAnswer]:
     return plane.store.live_rows["sensor"]
+
+
+def answer(
+    plane: Running, event: tuple[bytes, Any, dict[str, bytes]], answered: LiveAnswer
+) -> None:
+    """Answer an event as a worker does: for its question, and as the newest of its key."""
+    key, _, headers = event
+    rows(plane)[bytes.fromhex(headers[QUESTION_HEADER].decode())] = answered
+    rows(plane)[key.decode()] = answered
 
 
 async def post(plane: Running, body: Any, **headers: str) -> Any:

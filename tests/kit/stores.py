@@ -18,7 +18,12 @@ from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.runs.ledger import RunLedger
 from fourways_runtime.io.store.runs.plan import Claim, Plan, RunSettings
 from fourways_runtime.io.store.runs.publish import Sealed
-from fourways_runtime.io.store.streams.stream import DeadLetter, EventPosition, Move
+from fourways_runtime.io.store.streams.stream import (
+    DeadLetter,
+    EventPosition,
+    Move,
+    QuestionAnswer,
+)
 from fourways_runtime.scoring.columns import Key, Predictions, Reject
 from fourways_runtime.scoring.splits import Split
 
@@ -62,9 +67,10 @@ def commit(
     dead: Sequence[DeadLetter] = (),
     deleted: Sequence[Key] = (),
     attempts: int = 1,
+    answered: Sequence[QuestionAnswer] = (),
 ) -> None:
     """Write a stream's answers, and wait until that is done."""
-    writer.send(moves, answers, dead, deleted, attempts=attempts)
+    writer.send(moves, answers, dead, deleted, answered, attempts=attempts)
     writer.receive()
 
 

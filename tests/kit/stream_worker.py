@@ -99,6 +99,7 @@ class Memory:
         self.closed = False
         self.oldest = self.away = 0
         self.key_of: dict[tuple[int, int], bytes] = {}
+        self.question_of: dict[tuple[int, int], bytes] = {}
         self.once: Exception | None = None
         """What the next poll raises."""
 
@@ -133,7 +134,10 @@ class Memory:
         found = [self.values[p][at] for p, at in places]
         values = [None if value is None else b'{"x": %r}' % value for value in found]
         partitions, positions = zip(*places, strict=True)
-        return Events(partitions, positions, keys, values, lambda at: (("n", b"%d" % at),))
+        asked = {at: self.question_of.get(place, b"") for at, place in enumerate(places)}
+        questions = {at: question for at, question in asked.items() if question}
+        headers = lambda at: (("n", b"%d" % at),)  # noqa: E731
+        return Events(partitions, positions, keys, values, headers, asked=lambda: questions)
 
     def idle(self, seconds: float) -> None: ...
 
@@ -225,14 +229,17 @@ class Rig:
         assert not self.thread.is_alive()
         return self.positions()
 
-    def answers(self) -> dict[str, float]:
+    def answers(self, *questions: bytes) -> dict[str, float]:
         async def look() -> dict[str, float]:
             reader = open_reader(self.uri, 5.0)
             keys: list[Any] = [f"{p}-{at}" for p in range(2) for at in range(50)]
-            found = await reader.live("n", "d", keys)
+            found = await reader.live("n", "d", [*keys, *questions])
             await reader.close()
             assert found is not None
-            return {str(key): answer.outputs["y"] for key, answer in found.answers.items()}
+            return {
+                key.decode() if isinstance(key, bytes) else str(key): answer.outputs["y"]
+                for key, answer in found.answers.items()
+            }
 
         return asyncio.run(look())
 

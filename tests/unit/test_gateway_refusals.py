@@ -14,6 +14,7 @@ from tests.kit.gateway_plane import Running, asking
 from tests.kit.gateway_streams import (
     ROUTE,
     Broker,
+    answer,
     gone,
     post,
     published,
@@ -90,7 +91,7 @@ async def test_who_is_held_is_told_at_once(both: tuple[Running, Broker]) -> None
     assert got[0].headers["preference-applied"] == "wait=30"
     other = held[first == "c1"]
     assert not other.done()
-    rows(plane).update({"c1": stored(0.5), "c2": stored(0.5)})
+    answer(plane, broker.events[1], stored(0.5))
     assert (await other).status_code == 200
 
 
@@ -109,10 +110,12 @@ async def test_only_the_question_s_own_event_counts(both: tuple[Running, Broker]
     assert (pending.status_code, pending.json()["id"]) == (202, accepted.json()["id"])
     assert (await post(plane, old)).status_code == 500
     assert not held.done()
-    # An answer of the key is one to all of its questions.
-    rows(plane)["c1"] = stored(0.5)
-    for got in (await held, await post(plane, old), await post(plane, newer)):
-        assert got.status_code == 200
+    # An answer of the key is one to its own question.
+    answer(plane, broker.events[0], stored(0.5))
+    assert (await held).status_code == 200
+    assert (await post(plane, new)).status_code == 200
+    assert (await post(plane, old)).status_code == 500
+    assert (await post(plane, newer)).status_code == 202
     assert (await location(plane)).status_code == 200
     assert len(broker.events) == 3
 
@@ -178,13 +181,14 @@ async def test_another_gateway_learns_of_it_from_a_broker_that_drops_duplicates(
 
 async def test_of_several_keys_the_refused_are_named(both: tuple[Running, Broker]) -> None:
     plane, broker = both
-    rows(plane)["c2"] = stored(0.5)
+    await post(plane, tensors("c2", n=[1]))
+    answer(plane, broker.events[0], stored(0.5))
     body = tensors("c1", "c2", "c3", "c4")
     assert (await post(plane, body)).status_code == 202
     allow = {**body, "parameters": {"allow_missing": True}}
     patient = asyncio.ensure_future(post(plane, allow, prefer="wait=30"))
     held = asyncio.ensure_future(post(plane, body, prefer="wait=30"))
-    ids = [refuse(plane, broker, 0), refuse(plane, broker, 2)]
+    ids = [refuse(plane, broker, 1), refuse(plane, broker, 3)]
     told = {
         "error": f"the events of 2 of 4 keys were rejected; the first reason: {WHY}",
         "deployment": "sensor",
@@ -198,10 +202,10 @@ async def test_of_several_keys_the_refused_are_named(both: tuple[Running, Broker
     looks = len(plane.store.asked)
     await until_async(lambda: len(plane.store.asked) >= looks + 3, "three looks more")
     assert not patient.done()
-    rows(plane)["c3"] = stored(0.25)
+    answer(plane, broker.events[2], stored(0.25))
     got = await patient
     assert (got.status_code, got.json()["outputs"][-1]["data"]) == (200, [False, True, True, False])
-    assert len(broker.events) == 3
+    assert len(broker.events) == 4
 
 
 @pytest.mark.parametrize(
@@ -239,18 +243,19 @@ async def test_dead_letters_are_asked_for_where_an_answer_is_awaited_and_nowhere
 ) -> None:
     plane, broker = both
     rows(plane)["c1"] = stored(0.5)
-    await post(plane, tensors("c1", "c2"))
+    where = (await post(plane, tensors("c2"))).headers["location"]
     assert (await location(plane, "c1")).status_code == 200
     assert plane.store.asked_places == []
     asked = len(plane.store.asked)
-    assert (await location(plane, "c2")).status_code == 202
+    assert (await plane.client.get(where)).status_code == 202
     assert plane.store.asked_places == [EventPosition(0, 0)]
-    rows(plane)["c2"] = stored(0.5)
+    answer(plane, broker.events[0], stored(0.5))
     for _ in range(3):
+        assert (await plane.client.get(where)).status_code == 200
         assert (await location(plane, "c2")).status_code == 200
     # With the last look that found it unanswered, and in the same question as its key.
     assert plane.store.asked_places == [EventPosition(0, 0)] * 2
-    assert len(plane.store.asked) == asked + 4
+    assert len(plane.store.asked) == asked + 7
     assert len(broker.events) == 1
 
 

@@ -17,6 +17,7 @@ from tests.kit.gateway_streams import (
     CONTRACT,
     ROUTE,
     Broker,
+    answer,
     gone,
     post,
     published,
@@ -31,18 +32,70 @@ from tests.kit.waiting import until_async
 async def test_fresh_answers_come_from_the_store(both: tuple[Running, Broker]) -> None:
     plane, broker = both
     rows(plane).update({"c1": stored(0.5, age=2), "c2": stored(0.25, age=30)})
-    for body in (asking("c2", "c1", id="q"), tensors("c2", "c1")):
-        status, answer = await plane.infer("sensor", body)
-        assert status == 200
-        parameters = answer["parameters"]
-        assert [output["data"] for output in answer["outputs"]] == [[0.25, 0.5], ["ok", "ok"]]
-        assert (answer["model_version"], parameters["digest"]) == ("4", DIGEST)
-        assert parameters["age_seconds"] == pytest.approx(30, abs=5)
-    status, answer = await plane.get("/predictions/sensor/c1")
+    status, told = await plane.infer("sensor", asking("c2", "c1", id="q"))
     assert status == 200
-    assert answer["outputs"] == {"score": 0.5, "label": "ok"}
-    assert answer["age_seconds"] == pytest.approx(2, abs=5)
+    parameters = told["parameters"]
+    assert [output["data"] for output in told["outputs"]] == [[0.25, 0.5], ["ok", "ok"]]
+    assert (told["model_version"], parameters["digest"]) == ("4", DIGEST)
+    assert parameters["age_seconds"] == pytest.approx(30, abs=5)
+    status, told = await plane.get("/predictions/sensor/c1")
+    assert status == 200
+    assert told["outputs"] == {"score": 0.5, "label": "ok"}
+    assert told["age_seconds"] == pytest.approx(2, abs=5)
     assert broker.events == []
+
+
+async def test_an_answer_is_given_to_the_same_key_and_inputs_only(
+    both: tuple[Running, Broker],
+) -> None:
+    plane, broker = both
+    rows(plane)["c1"] = stored(0.125)  # a producer's event: with which inputs, nobody knows
+    mine, others = tensors("c1"), tensors("c1", x=[2.5])
+    locations = []
+    for body in (mine, others):
+        got = await post(plane, body)
+        assert got.status_code == 202
+        locations.append(got.headers["location"])
+    assert len(set(locations)) == len(broker.events) == 2
+    for at, score in enumerate((0.5, 0.75)):
+        answer(plane, broker.events[at], stored(score))
+    for body, location, score in zip((mine, others), locations, (0.5, 0.75), strict=True):
+        got = await post(plane, body)
+        assert (got.status_code, got.json()["outputs"][0]["data"]) == (200, [score])
+        assert (await plane.get(location))[1]["outputs"]["score"] == score
+    # The same question in other words: numbers as text would be refused, whole numbers are equal.
+    spelled = {**mine, "id": "again", "inputs": mine["inputs"][::-1]}
+    assert (await plane.infer("sensor", spelled))[1]["outputs"][0]["data"] == [0.5]
+    # A key alone gets the newest, whoever asked for it.
+    assert (await plane.get("/predictions/sensor/c1"))[1]["outputs"]["score"] == 0.75
+    assert (await plane.infer("sensor", asking("c1")))[1]["outputs"][0]["data"] == [0.75]
+    assert len(broker.events) == 2
+    assert (await plane.get("/predictions/sensor/c1?question=nonsense"))[0] == 400
+
+
+async def test_who_waits_for_one_key_with_other_inputs_gets_his_own(
+    both: tuple[Running, Broker],
+) -> None:
+    plane, broker = both
+    asked = [
+        asyncio.ensure_future(post(plane, tensors("c1", x=[float(n)]), prefer="wait=10"))
+        for n in range(8)
+    ]
+    await published(broker, 8)
+    for event in broker.events[::-1]:
+        answer(plane, event, stored(event[1]["x"]))
+    for n, each in enumerate(asked):
+        assert (await each).json()["outputs"][0]["data"] == [float(n)]
+
+
+async def test_a_request_with_keys_of_its_own_and_of_others(both: tuple[Running, Broker]) -> None:
+    plane, broker = both
+    await post(plane, tensors("c1", "c2"))
+    answer(plane, broker.events[0], stored(0.5))
+    allow = {**tensors("c1", "c2", x=[1.5, 3.0]), "parameters": {"allow_missing": True}}
+    _, told = await plane.infer("sensor", allow)
+    assert told["outputs"][-1]["data"] == [True, False]
+    assert [event[1]["x"] for event in broker.events] == [1.5, 1.5, 3.0]
 
 
 async def test_a_miss_with_inputs_becomes_an_event(both: tuple[Running, Broker]) -> None:
@@ -57,30 +110,31 @@ async def test_a_miss_with_inputs_becomes_an_event(both: tuple[Running, Broker])
         "id": identity,
     }
     assert identity.startswith("fourways-")
-    assert got.headers["location"] == "/predictions/sensor/a%2F%20b"
+    question = broker.events[0][2]["fourways-question"].decode()
+    assert got.headers["location"] == f"/predictions/sensor/a%2F%20b?question={question}"
     assert got.headers["retry-after"] == "1"
     event = {"customer": "a/ b", "x": 1.5, "n": 0, "word": "ä", "pair": [0.5, 2.0]}
-    assert broker.events == [(b"a/ b", event, {"ce-id": identity.encode()})]
+    headers = {"ce-id": identity.encode(), "fourways-question": question.encode()}
+    assert broker.events == [(b"a/ b", event, headers)]
     pending = await plane.client.get(got.headers["location"])
     assert (pending.status_code, pending.json()["status"]) == (202, "pending")
-    rows(plane)["a/ b"] = stored(0.5)
+    answer(plane, broker.events[0], stored(0.5))
     assert (await plane.client.get(got.headers["location"])).json()["outputs"]["score"] == 0.5
 
 
 async def test_several_keys_publish_only_what_is_missing(both: tuple[Running, Broker]) -> None:
     plane, broker = both
-    rows(plane)["c2"] = stored(0.5)
+    await post(plane, tensors("c2", n=[1]))
+    answer(plane, broker.events.pop(), stored(0.5))
     got = await post(plane, tensors("c1", "c2", "c3"))
     assert got.status_code == 202
     assert got.headers["location"] == "/v2/models/sensor/infer"
-    assert [(each["key"], each["location"]) for each in got.json()["predictions"]] == [
-        ("c1", "/predictions/sensor/c1"),
-        ("c3", "/predictions/sensor/c3"),
-    ]
+    told = [(each["key"], each["location"].split("?")[0]) for each in got.json()["predictions"]]
+    assert told == [("c1", "/predictions/sensor/c1"), ("c3", "/predictions/sensor/c3")]
     assert [(key, event["n"]) for key, event, _ in broker.events] == [(b"c1", 0), (b"c3", 2)]
     allow = {**tensors("c1", "c2", "c3"), "parameters": {"allow_missing": True}}
-    status, answer = await plane.infer("sensor", allow)
-    assert (status, answer["outputs"][-1]["data"]) == (200, [False, True, False])
+    status, answered = await plane.infer("sensor", allow)
+    assert (status, answered["outputs"][-1]["data"]) == (200, [False, True, False])
     assert len(broker.events) == 2
 
 
@@ -147,14 +201,17 @@ async def test_prefer_wait_holds_until_the_answer_is_there(both: tuple[Running, 
     plane.store.asked.clear()
     await asyncio.sleep(0.1)
     assert 0 < len(plane.store.asked) < 15  # one look for all of them
-    rows(plane).update({f"c{n}": stored(n) for n in range(30)})
+    by_key = {event[0]: event for event in broker.events}
+    for n in range(30):
+        answer(plane, by_key[b"c%d" % n], stored(n))
     for n, each in enumerate(asked):
         got = await each
         assert got.status_code == 200
         assert got.headers["preference-applied"] == "wait=10"
         assert got.json()["outputs"][0]["data"] == [n]
     got = await post(plane, tensors("late"), prefer="wait=1")
-    assert (got.status_code, got.headers["location"]) == (202, "/predictions/sensor/late")
+    assert got.status_code == 202
+    assert got.headers["location"].startswith("/predictions/sensor/late?question=")
     held = asyncio.ensure_future(
         plane.client.get("/predictions/sensor/late", headers={"prefer": "wait=100"})
     )

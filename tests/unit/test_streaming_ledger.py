@@ -58,7 +58,7 @@ class Rig:
 
     def send(self) -> None:
         nothing: Any = ()
-        self.ledger.send(nothing, nothing, nothing, nothing, 1)
+        self.ledger.send(nothing, nothing, nothing, nothing, nothing, 1)
 
 
 @pytest.fixture

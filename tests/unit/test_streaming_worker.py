@@ -38,6 +38,26 @@ def test_all_is_answered_and_a_healthy_stop_leaves_no_try(rig: Rig) -> None:
     assert rig.failure is None
 
 
+def test_of_two_requests_for_one_key_in_one_batch_each_has_its_answer(rig: Rig) -> None:
+    source = Memory([1, 2, 3, 13], [])
+    for at, question in enumerate((b"first", b"second", b"", b"refused")):
+        source.key_of[0, at] = b"0-0"
+        source.question_of[0, at] = question
+    rig.work(source, maxAttempts=1)  # the last one fails: all are scored one by one
+    asked = (b"first", b"second", b"refused")
+    assert rig.answers(*asked) == {"first": 2.0, "second": 4.0, "0-0": 6.0}
+
+
+def test_the_answers_of_requests_in_a_batch_are_kept_by_question(rig: Rig) -> None:
+    source = Memory([1, 2, 3], [])
+    for at, question in enumerate((b"first", b"second", b"first")):
+        source.key_of[0, at] = b"0-0"
+        source.question_of[0, at] = question
+    rig.work(source)
+    assert rig.model.given == [[1, 2, 3]]
+    assert rig.answers(b"first", b"second") == {"first": 6.0, "second": 4.0, "0-0": 6.0}
+
+
 def test_where_the_model_fails_the_batch_is_scored_one_by_one(rig: Rig) -> None:
     left = rig.work(Memory([1, 2, 13, 4, 5], []), maxAttempts=2)
     assert left[0] == Position(5, 0)

@@ -52,6 +52,7 @@ from .source import (
     PositionsOutOfRange,
     SourceEnded,
     SourceReplaced,
+    question_in,
 )
 
 _TELL_SECONDS = 5.0
@@ -181,6 +182,7 @@ class KafkaEvents:
             [message.value() for message in messages],
             lambda at: _headers(messages[at]),
             lambda at: _time(messages[at]),
+            lambda: _asked(messages),
         )
 
     def idle(self, seconds: float) -> None:
@@ -380,6 +382,15 @@ class KafkaEvents:
 
 def _headers(message: Message) -> Headers:
     return headers_of(message.headers())
+
+
+def _asked(messages: Sequence[Message]) -> dict[int, bytes]:
+    found = {}
+    for at, message in enumerate(messages):
+        headers = message.headers()
+        if headers and (digest := question_in(headers_of(headers))) is not None:
+            found[at] = digest
+    return found
 
 
 def _time(message: Message) -> float | None:

@@ -47,6 +47,7 @@ from .source import (
     PartitionListener,
     PositionsOutOfRange,
     SourceReplaced,
+    question_in,
 )
 
 _ASK_SECONDS = 5.0
@@ -361,7 +362,16 @@ def _events(messages: list[Msg]) -> Events:
         [message.data for message in messages],
         lambda at: _headers(messages[at]),
         lambda at: messages[at].metadata.timestamp.timestamp(),
+        lambda: _asked(messages),
     )
+
+
+def _asked(messages: list[Msg]) -> dict[int, bytes]:
+    found = {}
+    for at, message in enumerate(messages):
+        if message.headers and (digest := question_in(_headers(message))) is not None:
+            found[at] = digest
+    return found
 
 
 def _headers(message: Msg) -> Headers:

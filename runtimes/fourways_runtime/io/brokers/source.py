@@ -14,9 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from ..store.streams.stream import DeadLetter
+from ..store.streams.stream import QUESTION_HEADER, DeadLetter
 
 Headers = tuple[tuple[str, bytes], ...]
+
+QUESTION_DIGITS = 32
+"""Number of hexadecimal digits of a request's digest; a header of another length is none."""
 
 OUTAGE_SECONDS = 60.0
 """Seconds that a running worker waits for a broker or a store that is unavailable."""
@@ -61,11 +64,16 @@ class Events:
     time: Callable[[int], float | None] = lambda at: None
     """When the event at an index was published (s since 1970), if the broker reports it."""
 
+    asked: Callable[[], Mapping[int, bytes]] = dict
+    """The digests of the requests that gateways published events for, by index."""
+
     def __len__(self) -> int:
         return len(self.values)
 
     def chosen(self, indices: Sequence[int]) -> Events:
         """Return some of the events."""
+        asked = self.asked()
+        digests = {new: asked[old] for new, old in enumerate(indices) if old in asked}
         return Events(
             [self.partitions[at] for at in indices],
             [self.positions[at] for at in indices],
@@ -73,6 +81,7 @@ class Events:
             [self.values[at] for at in indices],
             lambda at: self.headers(indices[at]),
             lambda at: self.time(indices[at]),
+            lambda: digests,
         )
 
     def dead(self, at: int, reason: str, attempts: int) -> DeadLetter:
@@ -86,6 +95,17 @@ class Events:
             attempts,
             reason,
         )
+
+
+def question_in(headers: Headers) -> bytes | None:
+    """Return the digest of the request that a gateway published an event for, if it is one."""
+    for name, value in headers:
+        if name == QUESTION_HEADER and value is not None and len(value) == QUESTION_DIGITS:
+            try:
+                return bytes.fromhex(value.decode("ascii"))
+            except ValueError:
+                return None
+    return None
 
 
 class PartitionListener(Protocol):

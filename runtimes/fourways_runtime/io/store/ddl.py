@@ -18,7 +18,8 @@
 * ``models``: the version and digest that the model numbers in live rows refer to;
 * ``positions``: the position of each partition of a stream's source;
 * ``dead_letters``: events that will not be scored;
-* ``live_<hash>``: the predictions of one stream, one row per entity key.
+* ``live_<hash>``: the predictions of one stream, one row per entity key;
+* ``answers``: a stream's predictions for the inputs of requests, one row per key and inputs.
 
 ``@`` in front of a name stands for the schema, if there is one; the names in braces are what the
 databases spell differently (:class:`Dialect`). The ledger's times are seconds since 1970 by the
@@ -113,6 +114,12 @@ CREATE TABLE IF NOT EXISTS @dead_letters (
     headers text NOT NULL, attempts integer NOT NULL, reason text NOT NULL,
     died_at {time} NOT NULL DEFAULT {now},
     PRIMARY KEY (namespace, deployment, source, partition, position));
+CREATE TABLE IF NOT EXISTS @answers (
+    namespace text NOT NULL, deployment text NOT NULL, question {bytes} NOT NULL,
+    key text NOT NULL, outputs text NOT NULL, model bigint NOT NULL, computed_at {time} NOT NULL,
+    PRIMARY KEY (namespace, deployment, question)){updated};
+CREATE INDEX IF NOT EXISTS answers_key ON @answers (namespace, deployment, key);
+CREATE INDEX IF NOT EXISTS answers_age ON @answers (namespace, deployment, computed_at);
 CREATE TABLE IF NOT EXISTS @ledgers (
     run_id bigint PRIMARY KEY REFERENCES @runs (id) ON DELETE CASCADE,
     state text NOT NULL DEFAULT 'new' CHECK (state IN ('new', 'open', 'sealed', 'failed')),

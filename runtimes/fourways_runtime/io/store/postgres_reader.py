@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import psycopg
@@ -25,8 +25,16 @@ from ..postgres.pool import NoConnectionError, ReadOnlyPool, configure_read_only
 from . import layout
 from .base import Lookup, PublishedRun
 from .owners import NO_OWNERS, Owners, claimed
-from .streams.postgres_live import POSTGRES_KEY, STREAM, LiveTarget, refused, whole
-from .streams.stream import EventPosition, LiveLookup
+from .streams.postgres_live import (
+    POSTGRES_KEY,
+    QUESTIONS,
+    STREAM,
+    LiveTarget,
+    answers,
+    refused,
+    whole,
+)
+from .streams.stream import Asked, EventPosition, LiveLookup
 
 MAX_CONNECTIONS = 8
 MAX_WAITING = 10_000
@@ -90,9 +98,13 @@ class PostgresReader:
         )
 
     async def live(
-        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
+        self,
+        namespace: str,
+        deployment: str,
+        keys: list[Asked],
+        places: Sequence[EventPosition] = (),
     ) -> LiveLookup | None:
-        """Look up keys in a stream's predictions; None if no worker of it has ever started."""
+        """Look up keys and questions in a stream's predictions; None if it never had a worker."""
         return await self._within(self._live((namespace, deployment), keys, places))
 
     async def ready(self) -> bool:
@@ -146,19 +158,31 @@ class PostgresReader:
         return target
 
     async def _live(
-        self, whose: tuple[str, str], keys: list[Key], places: Sequence[EventPosition]
+        self, whose: tuple[str, str], asked: list[Asked], places: Sequence[EventPosition]
     ) -> LiveLookup | None:
         key = (whose[0], *self._owners.values(*whose))
+        keys = [each for each in asked if not isinstance(each, bytes)]
+        questions = [each for each in asked if isinstance(each, bytes)]
+        by_key = bool(keys or places or not questions)
         for _ in range(_TRIES):
             target = self._streams.get(whose) or await self._find_stream(whose)
             if target is None:
                 return None
-            rows = await self._query(*target.asking(keys, places, key))
             # As with runs: a different revision or a missing table means that the contract has
             # changed.
+            lookup = LiveLookup(target.contract, {})
+            rows = await self._query(*target.asking(keys, places, key)) if by_key else None
             if rows and rows[0][0] == target.revision:
                 letters = refused(rows) if places else {}
-                return LiveLookup(target.contract, target.answers(rows, keys), letters)
+                lookup = LiveLookup(target.contract, target.answers(rows, keys), letters)
+            elif by_key:
+                self._streams.pop(whose, None)
+                continue
+            if not questions:
+                return lookup
+            rows = await self._query(QUESTIONS, (questions, *key))
+            if rows and rows[0][0] == target.revision:
+                return replace(lookup, answers={**lookup.answers, **answers(rows)})
             self._streams.pop(whose, None)
         raise StoreUnavailable("the prediction store: the stream's table changed while it was read")
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from fourways_runtime.scoring.columns import Key
 
 from .base import Lookup, PublishedRun
-from .streams.stream import EventPosition, LiveLookup
+from .streams.stream import Asked, EventPosition, LiveLookup
 
 
 class StoreReader(Protocol):
@@ -28,13 +28,17 @@ class StoreReader(Protocol):
         ...
 
     async def live(
-        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
+        self,
+        namespace: str,
+        deployment: str,
+        keys: list[Asked],
+        places: Sequence[EventPosition] = (),
     ) -> LiveLookup | None:
-        """Look up keys in a stream's predictions; None if no worker of it has ever started.
+        """Look up keys and questions in a stream's predictions; None if it never had a worker.
 
         Keys are given in the contract's key type or as text; predictions are returned under the
-        keys as given. ``places`` are events for which the same round trip checks whether they
-        became dead letters. Raises StoreUnavailable within the reader's time-out.
+        keys and questions as given. ``places`` are events for which the same round trip checks
+        whether they became dead letters. Raises StoreUnavailable within the reader's time-out.
         """
         ...
 

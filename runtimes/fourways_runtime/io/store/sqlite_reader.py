@@ -28,7 +28,7 @@ from .base import Lookup, PublishedRun
 from .owners import KEY, NO_OWNERS, Owners, claimed
 from .sqlite import quoted, translated, value
 from .streams import live
-from .streams.stream import DeadLetterReason, EventPosition, LiveAnswer, LiveLookup
+from .streams.stream import Asked, DeadLetterReason, EventPosition, LiveAnswer, LiveLookup
 
 THREADS = 4
 _KEY = KEY.replace("@", "")
@@ -39,6 +39,9 @@ LETTERS = f"""SELECT d.partition, d.position, d.headers, d.reason, d.attempts
     AND d.namespace = s.namespace AND d.deployment = s.deployment AND d.source = s.source
     AND d.partition = json_extract(e.value, '$[0]')
     AND d.position = json_extract(e.value, '$[1]')"""  # noqa: S608
+_QUESTION = f"""SELECT a.question, a.outputs, a.computed_at, m.version, m.digest
+    FROM answers a JOIN models m ON m.id = a.model
+    WHERE a.namespace = ? AND a.deployment = {_KEY} AND a.question = ?"""  # noqa: S608
 _POINTER = f"""SELECT r.id, r.deployment, r.table_name, {layout.RUN_COLUMNS}
     FROM published p JOIN runs r ON r.id = p.run_id WHERE p.namespace = ?"""  # noqa: S608
 T = TypeVar("T")
@@ -80,9 +83,13 @@ class SqliteReader:
         return await self._within(ask, [])
 
     async def live(
-        self, namespace: str, deployment: str, keys: list[Key], places: Sequence[EventPosition] = ()
+        self,
+        namespace: str,
+        deployment: str,
+        keys: list[Asked],
+        places: Sequence[EventPosition] = (),
     ) -> LiveLookup | None:
-        """Look up keys in a stream's predictions; None if no worker of it has ever started."""
+        """Look up keys and questions in a stream's predictions; None if it never had a worker."""
         whose = (namespace, *self._owners.values(namespace, deployment))
         return await self._within(lambda c: self._live(c, whose, keys, places), None)
 
@@ -128,9 +135,11 @@ class SqliteReader:
         self,
         connection: sqlite3.Connection,
         whose: tuple[str | None, ...],
-        keys: list[Key],
+        asked: list[Asked],
         places: Sequence[EventPosition],
     ) -> LiveLookup | None:
+        keys = [each for each in asked if not isinstance(each, bytes)]
+        questions = [each for each in asked if isinstance(each, bytes)]
         connection.execute("BEGIN")
         try:
             pointer = connection.execute(_STREAM, whose).fetchone()
@@ -141,6 +150,7 @@ class SqliteReader:
                 self._contracts[text] = layout.load_contract(text)
             contract = self._contracts[text]
             answers = _answers(connection, table, contract, keys)
+            answers |= _by_question(connection, whose, questions)
             letters = _refused(connection, whose, places) if places else {}
             return LiveLookup(contract, answers, letters)
         finally:
@@ -204,7 +214,7 @@ def _rows(
 
 def _answers(
     connection: sqlite3.Connection, table: str, contract: Contract, keys: list[Key]
-) -> dict[Key, LiveAnswer]:
+) -> dict[Asked, LiveAnswer]:
     key, *outputs = layout.columns(contract)
     meant = asked(key.kind, keys)
     names = [column.identifier for column in (key, *outputs)]
@@ -215,11 +225,24 @@ def _answers(
         "(SELECT value FROM json_each(?))",
         (orjson.dumps(list(meant)).decode(),),
     )
-    found: dict[Key, LiveAnswer] = {}
+    found: dict[Asked, LiveAnswer] = {}
     for stored, *values, at, version, digest in rows:
         told = {c.name: _whole(c, cell) for c, cell in zip(outputs, values, strict=True)}
         answer = LiveAnswer(told, datetime.fromisoformat(at), version, digest)
         found.update(dict.fromkeys(meant[stored], answer))
+    return found
+
+
+def _by_question(
+    connection: sqlite3.Connection, whose: tuple[str | None, ...], questions: list[bytes]
+) -> dict[Asked, LiveAnswer]:
+    found: dict[Asked, LiveAnswer] = {}
+    for asked_question in questions:
+        for question, outputs, at, *model in connection.execute(
+            _QUESTION, (*whose, asked_question)
+        ):
+            computed_at = datetime.fromisoformat(at)
+            found[question] = LiveAnswer(orjson.loads(outputs), computed_at, *model)
     return found
 
 

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import monotonic
 
 from fourways_http import HttpError
-from fourways_runtime.io.store.streams.stream import DeadLetterReason, EventPosition
+from fourways_runtime.io.store.streams.stream import Asked, DeadLetterReason, EventPosition
 from fourways_runtime.scoring.columns import Key
 
 MAX_ACCEPTED = 65_536
@@ -28,13 +28,21 @@ _LOOKED_AFTER = 8
 class PublishedEvent:
     """A request that was published, and what is known of its event."""
 
-    __slots__ = ("expires", "id", "key", "place", "refused", "taken")
+    __slots__ = ("expires", "id", "key", "place", "question", "refused", "taken")
 
     def __init__(
-        self, identity: str, key: Key, expires: float, taken: asyncio.Future[EventPosition | None]
+        self,
+        identity: str,
+        key: Key,
+        question: bytes,
+        expires: float,
+        taken: asyncio.Future[EventPosition | None],
     ) -> None:
         self.id = identity
         self.key = key
+        self.question = question
+        """The digest of the key and inputs."""
+
         self.expires = expires
         self.taken = taken
         """Done when the broker has accepted the event."""
@@ -58,13 +66,15 @@ class Accepted:
         """``seconds``: how long a request counts as in progress."""
         self._seconds = seconds
         self._most = most
-        self._questions: OrderedDict[str, PublishedEvent] = OrderedDict()
-        self._by_key: dict[Key, list[PublishedEvent]] = {}
+        self._known: OrderedDict[str, PublishedEvent] = OrderedDict()
+        self._by: dict[Asked, list[PublishedEvent]] = {}
+        """The events of each key and of each question, oldest first."""
+
         self._bound: OrderedDict[tuple[str, bytes], tuple[bytes, float]] = OrderedDict()
         """The payload's digest of each idempotency key, and when the key may be reused."""
 
     def __len__(self) -> int:
-        return len(self._questions)
+        return len(self._known)
 
     def bind(self, owned: tuple[str, bytes], payload: bytes) -> None:
         """Bind a caller's idempotency key to what it was sent with.
@@ -82,42 +92,48 @@ class Accepted:
         if known[0] != payload:
             raise HttpError(422, "this Idempotency-Key was sent before with another request")
 
-    def newest(self, key: Key) -> PublishedEvent | None:
-        """Return the newest event of a key that is in progress or was refused."""
-        for question in reversed(self._by_key.get(key, ())):
-            if question.taken.done():
-                return question if question.expires >= monotonic() else None
+    def newest(self, asked: Asked) -> PublishedEvent | None:
+        """Return the newest event of a key or question that is in progress or was refused."""
+        for event in reversed(self._by.get(asked, ())):
+            if event.taken.done():
+                return event if event.expires >= monotonic() else None
         return None
 
-    def unanswered(self, keys: Iterable[Key]) -> list[PublishedEvent]:
-        """Return the events of these keys that may have become dead letters."""
-        if not self._by_key:
+    def unanswered(self, asked: Iterable[Asked]) -> list[PublishedEvent]:
+        """Return the events of these keys and questions that may have become dead letters."""
+        if not self._by:
             return []
         return [
-            question
-            for key in keys
-            for question in self._by_key.get(key, ())[-_LOOKED_AFTER:]
-            if question.place is not None
+            event
+            for each in asked
+            for event in self._by.get(each, ())[-_LOOKED_AFTER:]
+            if event.place is not None
         ]
 
-    def answered(self, key: Key) -> None:
-        """Stop checking a key's events for dead letters: its prediction takes precedence."""
-        for question in self._by_key.get(key, ()):
-            question.place = None
+    def answered(self, asked: Asked) -> None:
+        """Stop checking a question's events for dead letters: its prediction takes precedence.
+
+        The prediction of a key may be that for other inputs, so it says nothing of an event.
+        """
+        if isinstance(asked, bytes):
+            for event in self._by.get(asked, ()):
+                event.place = None
 
     async def once(
         self,
-        question: str,
+        same: str,
         identity: str,
         key: Key,
+        question: bytes,
         publish: Callable[[], Awaitable[EventPosition | None]],
     ) -> PublishedEvent:
         """Publish an event unless the same one is in progress or was refused; return that one.
 
-        Concurrent callers wait for the same outcome. Raises what publishing raises.
+        Events are the same if their ``same`` is. Concurrent callers wait for the same outcome.
+        Raises what publishing raises.
         """
         self._prune()
-        known = self._questions.get(question)
+        known = self._known.get(same)
         if known is not None:
             # A refusal stays valid as long as a prediction would. The same model would refuse the
             # same inputs again, and an event that kills workers would kill as many again. A broker
@@ -126,35 +142,37 @@ class Accepted:
             await asyncio.shield(known.taken)
             return known
         taken = asyncio.ensure_future(publish())
-        new = PublishedEvent(identity, key, monotonic() + self._seconds, taken)
-        self._questions[question] = new
-        self._by_key.setdefault(key, []).append(new)
-        taken.add_done_callback(lambda done: self._settle(question, new, done))
+        new = PublishedEvent(identity, key, question, monotonic() + self._seconds, taken)
+        self._known[same] = new
+        for asked in (key, question):
+            self._by.setdefault(asked, []).append(new)
+        taken.add_done_callback(lambda done: self._settle(same, new, done))
         # The client may disconnect meanwhile; the event is published all the same.
         await asyncio.shield(taken)
         return new
 
     def _prune(self) -> None:
         now = monotonic()
-        while self._questions:
-            question, oldest = next(iter(self._questions.items()))
-            if oldest.expires >= now and len(self._questions) < self._most:
+        while self._known:
+            same, oldest = next(iter(self._known.items()))
+            if oldest.expires >= now and len(self._known) < self._most:
                 return
-            self._forget(question)
+            self._forget(same)
 
     def _settle(
-        self, question: str, new: PublishedEvent, done: asyncio.Future[EventPosition | None]
+        self, same: str, new: PublishedEvent, done: asyncio.Future[EventPosition | None]
     ) -> None:
         if done.cancelled() or done.exception() is not None:
-            self._forget(question)
+            self._forget(same)
         else:
             new.place = done.result()
 
-    def _forget(self, question: str) -> None:
-        gone = self._questions.pop(question, None)
+    def _forget(self, same: str) -> None:
+        gone = self._known.pop(same, None)
         if gone is None:
             return
-        of_key = self._by_key[gone.key]
-        of_key.remove(gone)
-        if not of_key:
-            del self._by_key[gone.key]
+        for asked in (gone.key, gone.question):
+            events = self._by[asked]
+            events.remove(gone)
+            if not events:
+                del self._by[asked]

@@ -17,15 +17,14 @@ from typing import Any, Generic, TypeVar
 
 from fourways_http import HttpError
 from fourways_runtime.errors import StoreUnavailable
-from fourways_runtime.io.store.streams.stream import EventPosition
-from fourways_runtime.scoring.columns import Key
+from fourways_runtime.io.store.streams.stream import Asked, EventPosition
 
 L = TypeVar("L")
 R = TypeVar("R")
 
-Look = Callable[[str, str, list[Key], list[EventPosition], float], Awaitable[L]]
-"""Looks up keys of a deployment in a namespace, and the outcomes of the events at these positions.
-The last argument is the maximum time in seconds."""
+Look = Callable[[str, str, list[Any], list[EventPosition], float], Awaitable[L]]
+"""Looks up keys (of a stream also questions) of a deployment in a namespace, and the outcomes of
+the events at these positions. The last argument is the maximum time in seconds."""
 
 RETRY = (b"retry-after: 1",)
 
@@ -43,7 +42,7 @@ MAX_WAITING = 8192
 class _LookupBatch(Generic[L]):
     deployment: str
     asked_at: float
-    keys: dict[Key, None] = field(default_factory=dict)
+    keys: dict[Asked, None] = field(default_factory=dict)
     places: dict[EventPosition, None] = field(default_factory=dict)
     waiters: list[tuple[asyncio.Future[Any], Callable[[L], Any]]] = field(default_factory=list)
 
@@ -65,7 +64,7 @@ class LookupCoalescer(Generic[L]):
     def ask(
         self,
         deployment: str,
-        keys: Sequence[Key],
+        keys: Sequence[Asked],
         then: Callable[[L], R],
         places: Sequence[EventPosition] = (),
     ) -> asyncio.Future[R]:

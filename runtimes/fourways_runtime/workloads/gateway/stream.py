@@ -1,17 +1,17 @@
 """Streaming deployments: serves fresh predictions from the store, publishes events for the rest.
 
-A request without a fresh prediction becomes an event. Owns the responses: 200 with the age of the
-prediction, 202 with the place where it will be, 422 if the event became a dead letter (500 if the
-model is at fault), 404 if there is neither a prediction nor inputs to make one from. The store
-holds the stream's predictions and its contract; the gateway keeps only what it needs to read the
-next request.
+A request without a fresh prediction becomes an event. A request with inputs gets the prediction for
+those inputs, and a request with a key only the newest prediction of the key. Owns the responses:
+200 with the age of the prediction, 202 with the place where it will be, 422 if the event became a
+dead letter (500 if the model is at fault), 404 if there is neither a prediction nor inputs to make
+one from. The store holds the stream's predictions and its contract; the gateway keeps only what it
+needs to read the next request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from time import time
@@ -25,6 +25,8 @@ from fourways_http import HttpError, Request, Response, json_response
 from fourways_runtime.errors import EventTooLarge, WorkloadError
 from fourways_runtime.io.store.streams.stream import (
     ID_HEADER,
+    QUESTION_HEADER,
+    Asked,
     DeadLetterReason,
     EventPosition,
     LiveAnswer,
@@ -40,9 +42,10 @@ from . import v2
 from .accepted import Accepted, PublishedEvent
 from .coalescer import LookupCoalescer
 from .mode import RETRY, hold_version, links
+from .questions import by_key, question_of, read_question
 from .refusals import Refusals
 from .views import DeploymentCounters, age_seconds, rfc3339
-from .watch import AnswerWatch
+from .watch import AnswerWatch, preferred_wait
 
 if TYPE_CHECKING:
     from ..streaming import Publisher
@@ -50,14 +53,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fourways.gateway.stream")
 
-MAX_WAIT_SECONDS = 30
 PUBLISH_SECONDS = 5.0
 MAX_PUBLISHING = 256
 """Maximum events of one stream being published at the same time."""
 
 OpenPublisher = Callable[[Route], "Publisher"]
-
-_WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})", re.IGNORECASE)
 
 
 class _StreamView:
@@ -132,7 +132,9 @@ class StreamHandler:
         inference = await off_loop(read, request) if is_heavy(request) else read(request)
         keys = inference.keys or []
         outputs = view.outputs.selected(inference)
-        found = await self._fresh(keys, request.params.get("version"))
+        events = await self._events(view, inference, keys)
+        asked = {key: question_of(event) for key, event in events.items()} if events else {}
+        found = await self._found(keys, asked, request.params.get("version"))
         if self._view is not view:
             raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
         missing = [key for key in keys if key not in found]
@@ -141,11 +143,12 @@ class StreamHandler:
         applied: tuple[bytes, ...] = ()
         published: dict[Key, PublishedEvent] = {}
         if missing:
-            published = await self._promise(request, view, inference, missing)
+            published = await self._promise(request, events, missing)
             if len(published) == len(missing):
                 patient = inference.allow_missing
-                arrived, applied = await self._hold(request, published, patient)
-                found |= arrived
+                awaited = {asked.get(key, key): event for key, event in published.items()}
+                arrived, applied = await self._hold(request, awaited, patient)
+                found |= by_key(missing, asked, arrived)
         if len(found) < len(keys) and not inference.allow_missing:
             left = {key: event for key, event in published.items() if key not in found}
             self._tell_refused(left, len(keys), applied)
@@ -165,24 +168,25 @@ class StreamHandler:
         """Answer a request for one key."""
         view = self._view or await self._describe()
         key = read_key(request.params["key"], view.contract.entity_key)
-        stored = (await self._stored([key], self._accepted.unanswered([key]))).get(key)
+        asked: Asked = read_question(request.query) or key
+        stored = (await self._stored([asked], self._accepted.unanswered([asked]))).get(asked)
         if self._view is not view:
             raise HttpError(503, "the deployment was replaced just now: try again", RETRY)
         self._counters.keys.inc()
         applied: tuple[bytes, ...] = ()
         answer = stored if stored is not None and self._is_fresh(stored) else None
         if answer is not None:
-            self._accepted.answered(key)
+            self._accepted.answered(asked)
         else:
             self._counters.misses.inc()
-            arrived, applied = await self._hold(request, {key: self._accepted.newest(key)})
-            answer = arrived.get(key)
+            arrived, applied = await self._hold(request, {asked: self._accepted.newest(asked)})
+            answer = arrived.get(asked)
         who: dict[str, Any] = {"deployment": self._name, "key": key}
         if answer is not None:
             outputs = view.outputs.ordered(answer.outputs)
             told = {**who, "version": answer.version, **_provenance(answer), "outputs": outputs}
             return json_response(told, 200, applied)
-        event = self._accepted.newest(key)
+        event = self._accepted.newest(asked)
         if event is not None:
             self._tell_refused({key: event}, 1, applied)
             return self._promised({key: event}, True, applied, "pending")
@@ -216,11 +220,11 @@ class StreamHandler:
         return self._view
 
     def _stored(
-        self, keys: Sequence[Key], events: Sequence[PublishedEvent]
-    ) -> Awaitable[Mapping[Key, LiveAnswer]]:
-        """Look up keys, and mark the events that are dead letters."""
+        self, keys: Sequence[Asked], events: Sequence[PublishedEvent]
+    ) -> Awaitable[Mapping[Asked, LiveAnswer]]:
+        """Look up keys and questions, and mark the events that are dead letters."""
 
-        def seen(lookup: LiveLookup | None) -> Mapping[Key, LiveAnswer]:
+        def seen(lookup: LiveLookup | None) -> Mapping[Asked, LiveAnswer]:
             answers = self._seen(lookup)
             if lookup is not None and lookup.refused:
                 for event in events:
@@ -230,7 +234,7 @@ class StreamHandler:
         places = [event.place for event in events if event.place is not None]
         return self._lookups.ask(self._name, keys, seen if places else self._seen, places)
 
-    def _seen(self, lookup: LiveLookup | None) -> Mapping[Key, LiveAnswer]:
+    def _seen(self, lookup: LiveLookup | None) -> Mapping[Asked, LiveAnswer]:
         if lookup is None:
             self._view = None
             raise HttpError(503, "no worker of this stream has started yet", RETRY)
@@ -241,12 +245,19 @@ class StreamHandler:
             self._view = _StreamView(lookup.contract, self._max_keys, self._max_body_bytes)
         return lookup.answers
 
+    async def _found(
+        self, keys: Sequence[Key], asked: Mapping[Key, bytes], version: str | None
+    ) -> dict[Key, LiveAnswer]:
+        """Return fresh predictions by key: for the questions ``asked``, or else for the keys."""
+        fresh = await self._fresh([asked.get(key, key) for key in keys], version)
+        return by_key(keys, asked, fresh)
+
     async def _fresh(
         self,
-        keys: Sequence[Key],
+        keys: Sequence[Asked],
         version: str | None,
         events: Sequence[PublishedEvent] | None = None,
-    ) -> dict[Key, LiveAnswer]:
+    ) -> dict[Asked, LiveAnswer]:
         if events is None:
             events = self._accepted.unanswered(keys)
         stored = await self._stored(keys, events)
@@ -266,10 +277,9 @@ class StreamHandler:
     # ---- from a request to an event
 
     async def _promise(
-        self, request: Request, view: _StreamView, inference: InferenceRequest, missing: list[Key]
+        self, request: Request, events: Mapping[Key, bytes], missing: list[Key]
     ) -> dict[Key, PublishedEvent]:
         """Publish events for the missing keys, unless published before; return the known events."""
-        events = await self._events(view, inference, missing)
         if not events:
             known = {key: self._accepted.newest(key) for key in missing}
             return {key: event for key, event in known.items() if event is not None}
@@ -279,36 +289,42 @@ class StreamHandler:
         if given is not None:
             self._accepted.bind((given.caller, given.text), given.payload)
         outcomes = await asyncio.gather(
-            *(self._publish_once(key, event, given) for key, event in events.items()),
+            *(self._publish_once(key, events[key], given) for key in missing),
             return_exceptions=True,
         )
         published = {}
-        for key, outcome in zip(events, outcomes, strict=True):
+        for key, outcome in zip(missing, outcomes, strict=True):
             if isinstance(outcome, BaseException):
                 raise outcome
             published[key] = outcome
         return published
 
     async def _events(
-        self, view: _StreamView, inference: InferenceRequest, missing: list[Key]
+        self, view: _StreamView, inference: InferenceRequest, keys: list[Key]
     ) -> dict[Key, bytes]:
+        """Return the events of a request's keys; none if it has no inputs. Raises HttpError 400."""
         make = view.reader.events
-        if len(missing) * len(view.contract.inputs) <= v2.LARGE_ANSWER and not inference.is_large:
-            return make(inference, missing)
-        return await off_loop(make, inference, missing)
+        if len(keys) * len(view.contract.inputs) <= v2.LARGE_ANSWER and not inference.is_large:
+            return make(inference, keys)
+        return await off_loop(make, inference, keys)
 
     async def _publish_once(
         self, key: Key, event: bytes, given: IdempotencyKey | None
     ) -> PublishedEvent:
         from .events import made_id
 
-        question = made_id(self._name, event, key=given)
+        same = made_id(self._name, event, key=given)
         # A broker drops recent duplicates. It must not drop a repetition after the freshness ends.
         epoch = int(time() / self._route.freshness_seconds)
-        identity = made_id(self._name, event, epoch) if given is None else question
-        headers = {ID_HEADER: identity.encode()}
+        identity = made_id(self._name, event, epoch) if given is None else same
+        question = question_of(event)
+        headers = {ID_HEADER: identity.encode(), QUESTION_HEADER: question.hex().encode()}
         return await self._accepted.once(
-            question, identity, key, lambda: self._publish(str(key).encode(), event, headers)
+            same,
+            identity,
+            key,
+            question,
+            lambda: self._publish(str(key).encode(), event, headers),
         )
 
     async def _publish(
@@ -337,8 +353,8 @@ class StreamHandler:
     # ---- waiting and 202 responses
 
     async def _hold(
-        self, request: Request, asked: Mapping[Key, PublishedEvent | None], patient: bool = False
-    ) -> tuple[dict[Key, LiveAnswer], tuple[bytes, ...]]:
+        self, request: Request, asked: Mapping[Asked, PublishedEvent | None], patient: bool = False
+    ) -> tuple[dict[Asked, LiveAnswer], tuple[bytes, ...]]:
         """Wait as long as the client prefers; return the predictions and the header to confirm it.
 
         The first refused event ends the wait, unless ``patient``.
@@ -358,7 +374,7 @@ class StreamHandler:
     ) -> Response:
         told: dict[str, Any] = {"deployment": self._name}
         promised = [
-            {"key": key, "id": event.id, "location": self._location(key)}
+            {"key": key, "id": event.id, "location": self._location(event)}
             for key, event in events.items()
         ]
         if single:
@@ -382,22 +398,15 @@ class StreamHandler:
             contract = self._view.contract if self._view else None
             raise self._refusals.error(refused, of, applied, contract)
 
-    def _location(self, key: Key) -> str:
-        return f"/predictions/{self._name}/{quote(str(key), safe='')}"
+    def _location(self, event: PublishedEvent) -> str:
+        key = quote(str(event.key), safe="")
+        return f"/predictions/{self._name}/{key}?question={event.question.hex()}"
 
     def _nothing(
         self, view: _StreamView, inference: InferenceRequest, found: Mapping[Key, LiveAnswer]
     ) -> HttpError:
         names = [view.contract.entity_key.name, *(field.name for field in view.contract.inputs)]
         return v2.no_prediction(inference, found, send=names)
-
-
-def preferred_wait(request: Request) -> int | None:
-    """Return the seconds of ``Prefer: wait=N`` (RFC 7240), at most 30; None without one."""
-    for name, value in request.headers:
-        if len(name) == 6 and name.lower() == b"prefer" and (found := _WAIT.search(value)):
-            return min(int(found[1]), MAX_WAIT_SECONDS) or None
-    return None
 
 
 def _provenance(answer: LiveAnswer) -> dict[str, Any]:

@@ -6,45 +6,51 @@ Owns the polling interval. A burst of waiting requests polls the store no more o
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import chain
 
 from fourways_api.backoff import Backoff
-from fourways_http import HttpError
-from fourways_runtime.io.store.streams.stream import LiveAnswer
-from fourways_runtime.scoring.columns import Key
+from fourways_http import HttpError, Request
+from fourways_runtime.io.store.streams.stream import Asked, LiveAnswer
 
 from .accepted import PublishedEvent
 
+MAX_WAIT_SECONDS = 30
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.01, 0.1, 1.5
 MAX_KEYS = 10_000
-"""Maximum keys waited for at the same time; beyond it, requests do not wait."""
+"""Maximum keys and questions waited for at the same time; beyond it, requests do not wait."""
 
-Look = Callable[[list[Key], list[PublishedEvent]], Awaitable[Mapping[Key, LiveAnswer]]]
+_WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})", re.IGNORECASE)
+
+Look = Callable[[list[Asked], list[PublishedEvent]], Awaitable[Mapping[Asked, LiveAnswer]]]
 """Looks up predictions, and marks the events that became dead letters."""
 
 
 class _Waiter:
-    """A request waiting for keys. Unless it is patient, the first dead letter ends the wait."""
+    """A request waiting for predictions. Unless patient, the first dead letter ends the wait."""
 
     __slots__ = ("answers", "asked", "done", "left", "patient")
 
     def __init__(
-        self, asked: Mapping[Key, PublishedEvent | None], patient: bool, done: asyncio.Future[None]
+        self,
+        asked: Mapping[Asked, PublishedEvent | None],
+        patient: bool,
+        done: asyncio.Future[None],
     ) -> None:
         self.asked = asked
         self.patient = patient
         self.done = done
-        self.answers: dict[Key, LiveAnswer] = {}
-        self.left = {key for key, question in asked.items() if not _is_refused(question)}
+        self.answers: dict[Asked, LiveAnswer] = {}
+        self.left = {each for each, event in asked.items() if not _is_refused(event)}
         if not self.left or (len(self.left) < len(asked) and not patient):
             self.let_go()
 
-    def tell(self, key: Key, answer: LiveAnswer | None) -> None:
+    def tell(self, asked: Asked, answer: LiveAnswer | None) -> None:
         """Record an answer, or that there will be none."""
-        self.left.discard(key)
+        self.left.discard(asked)
         if answer is not None:
-            self.answers[key] = answer
+            self.answers[asked] = answer
         if not self.left or (answer is None and not self.patient):
             self.let_go()
 
@@ -55,22 +61,22 @@ class _Waiter:
 
 
 class AnswerWatch:
-    """Polls for the keys of one deployment that requests wait for."""
+    """Polls for the predictions of one deployment that requests wait for."""
 
     def __init__(self, look: Look, draining: Callable[[], bool]) -> None:
         self._look = look
         self._draining = draining
-        self._awaited: dict[Key, list[_Waiter]] = {}
+        self._awaited: dict[Asked, list[_Waiter]] = {}
         self._task: asyncio.Task[None] | None = None
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, growth=GROWTH)
 
     async def wait(
-        self, asked: Mapping[Key, PublishedEvent | None], seconds: float, patient: bool
-    ) -> dict[Key, LiveAnswer]:
-        """Wait for all of these keys, for at most ``seconds``; return the answers found.
+        self, asked: Mapping[Asked, PublishedEvent | None], seconds: float, patient: bool
+    ) -> dict[Asked, LiveAnswer]:
+        """Wait for all of these predictions, for at most ``seconds``; return those found.
 
-        The wait ends early if a key's event is refused. If ``patient``, it continues for the
-        other keys.
+        The wait ends early if the event of one is refused. If ``patient``, it continues for the
+        others.
         """
         if self._draining() or len(self._awaited) + len(asked) > MAX_KEYS:
             return {}
@@ -78,16 +84,16 @@ class AnswerWatch:
         waiter = _Waiter(asked, patient, loop.create_future())
         if waiter.done.done():
             return {}
-        for key in waiter.left:
-            self._awaited.setdefault(key, []).append(waiter)
+        for each in waiter.left:
+            self._awaited.setdefault(each, []).append(waiter)
         self._backoff.reset()
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._run())
         try:
             await asyncio.wait({waiter.done}, timeout=seconds)
         finally:
-            for key in asked:
-                self._leave(key, waiter)
+            for each in asked:
+                self._leave(each, waiter)
         return waiter.answers
 
     def close(self) -> None:
@@ -96,12 +102,12 @@ class AnswerWatch:
             self._task.cancel()
         self._let_go()
 
-    def _leave(self, key: Key, waiter: _Waiter) -> None:
-        waiting = self._awaited.get(key)
+    def _leave(self, asked: Asked, waiter: _Waiter) -> None:
+        waiting = self._awaited.get(asked)
         if waiting is not None and waiter in waiting:
             waiting.remove(waiter)
             if not waiting:
-                del self._awaited[key]
+                del self._awaited[asked]
 
     def _let_go(self) -> None:
         for waiter in chain.from_iterable(self._awaited.values()):
@@ -119,29 +125,38 @@ class AnswerWatch:
                 found = await self._look(list(self._awaited), asked)
             except HttpError:
                 continue  # the store is down; each request's own time limit still ends its wait
-            for key, answer in found.items():
-                for waiter in self._awaited.pop(key, ()):
-                    waiter.tell(key, answer)
-            for question in asked:
-                if question.refused is not None:
-                    self._refused(question)
+            for each, answer in found.items():
+                for waiter in self._awaited.pop(each, ()):
+                    waiter.tell(each, answer)
+            for event in asked:
+                if event.refused is not None:
+                    self._refused(event)
 
     def _asked(self) -> list[PublishedEvent]:
         asked: dict[PublishedEvent, None] = {}
-        for key, waiting in self._awaited.items():
+        for each, waiting in self._awaited.items():
             for waiter in waiting:
-                question = waiter.asked[key]
-                if question is not None:
-                    asked[question] = None
+                event = waiter.asked[each]
+                if event is not None:
+                    asked[event] = None
         return list(asked)
 
-    def _refused(self, question: PublishedEvent) -> None:
+    def _refused(self, event: PublishedEvent) -> None:
         """Notify the requests waiting for this event, but not those with another for its key."""
-        for waiter in tuple(self._awaited.get(question.key, ())):
-            if waiter.asked[question.key] is question:
-                self._leave(question.key, waiter)
-                waiter.tell(question.key, None)
+        for each in (event.question, event.key):
+            for waiter in tuple(self._awaited.get(each, ())):
+                if waiter.asked[each] is event:
+                    self._leave(each, waiter)
+                    waiter.tell(each, None)
 
 
-def _is_refused(question: PublishedEvent | None) -> bool:
-    return question is not None and question.refused is not None
+def _is_refused(event: PublishedEvent | None) -> bool:
+    return event is not None and event.refused is not None
+
+
+def preferred_wait(request: Request) -> int | None:
+    """Return the seconds of ``Prefer: wait=N`` (RFC 7240), at most 30; None without one."""
+    for name, value in request.headers:
+        if len(name) == 6 and name.lower() == b"prefer" and (found := _WAIT.search(value)):
+            return min(int(found[1]), MAX_WAIT_SECONDS) or None
+    return None

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
-from fourways_runtime.io.store.streams.stream import DeadLetter, Move
+from fourways_runtime.io.store.streams.stream import DeadLetter, Move, QuestionAnswer
 from fourways_runtime.scoring.columns import Key, Predictions
 
 from .ledger import StreamLedger
@@ -36,6 +36,9 @@ class EventBatch:
     dead: Sequence[DeadLetter]
     deleted: Sequence[Key] = ()
     """Keys whose stored prediction is to be deleted; none of them is in ``predictions``."""
+
+    answered: Sequence[QuestionAnswer] = ()
+    """Those of the predictions that answer requests."""
 
     attempts: int = 1
 
@@ -137,7 +140,12 @@ class Committer:
         if batch is not None:
             started = perf_counter()
             self._ledger.send(
-                batch.moves, batch.predictions, batch.dead, batch.deleted, batch.attempts
+                batch.moves,
+                batch.predictions,
+                batch.dead,
+                batch.deleted,
+                batch.answered,
+                batch.attempts,
             )
             self._sent.append((batch, started))
             return

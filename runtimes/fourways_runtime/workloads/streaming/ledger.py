@@ -19,7 +19,13 @@ from typing import TypeVar
 
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.brokers.source import OUTAGE_SECONDS
-from fourways_runtime.io.store.streams.stream import DeadLetter, Move, Position, StreamWriter
+from fourways_runtime.io.store.streams.stream import (
+    DeadLetter,
+    Move,
+    Position,
+    QuestionAnswer,
+    StreamWriter,
+)
 from fourways_runtime.retry import Outage, retry_until_available
 from fourways_runtime.scoring.columns import Key, Predictions
 
@@ -132,11 +138,14 @@ class StreamLedger:
         predictions: Predictions,
         dead: Sequence[DeadLetter],
         deleted: Sequence[Key],
+        answered: Sequence[QuestionAnswer],
         attempts: int,
     ) -> None:
         """Start to write predictions and move positions; see StreamWriter."""
         self._once(
-            lambda: self._writer.send(moves, predictions, dead, deleted, attempts=attempts),
+            lambda: self._writer.send(
+                moves, predictions, dead, deleted, answered, attempts=attempts
+            ),
             writes=True,
         )
 

@@ -10,7 +10,7 @@ no store.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from fourways_api import Contract, InputField
 from fourways_runtime.io.brokers.source import Events
+from fourways_runtime.io.store.streams.stream import QuestionAnswer
 from fourways_runtime.scoring.cells import numpy_type
 from fourways_runtime.scoring.columns import Array, Key, Predictions
 from fourways_runtime.scoring.dense import DenseBatch, packer
@@ -63,6 +64,29 @@ def _are_numbers(cells: list[Any], block: Array) -> bool:
     if bool in {type(cells[at]) for at in np.flatnonzero(odd).tolist()}:
         return False
     return int not in {type(cells[at]) for at in np.flatnonzero(large).tolist()}
+
+
+def answers_by_question(
+    asked: Mapping[int, bytes], predictions: Predictions
+) -> list[QuestionAnswer]:
+    """Return the predictions that answer requests; ``asked`` are the digests by event's index.
+
+    Of two events for one request, the later counts.
+    """
+    if not asked:
+        return []
+    found = {}
+    for at, row in enumerate(predictions.rows.tolist()):
+        question = asked.get(row)
+        if question is not None:
+            outputs = {name: _plain(column[at]) for name, column in predictions.columns.items()}
+            text = orjson.dumps(outputs).decode()
+            found[question] = QuestionAnswer(question, str(predictions.keys[at]), text)
+    return list(found.values())
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 class EventScorer:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 from fourways_api.runtime_config import StreamConfig
+from fourways_api.values import seconds
 from fourways_api.worker_faults import FAULTS_PATH, WorkerFaults
 from fourways_http import HttpError, Limits, Request, Response, Router, Server, json_response
 from fourways_runtime.config import read_stream_config
@@ -186,6 +187,7 @@ class Shell:
         await await_available(
             lambda: in_thread(lambda: source.open(CONNECT_SECONDS), "open"), START_SECONDS
         )
+        freshness = seconds(config.streaming.freshness)
         stream = StreamDeclaration(
             config.namespace,
             config.name,
@@ -193,6 +195,7 @@ class Shell:
             prepared.digest,
             config.contract,
             source.identity,
+            freshness,
         )
 
         def uri() -> str:

@@ -29,7 +29,7 @@ from .monitor import PartitionProgress, StreamMonitor
 from .observed import StreamMetrics
 from .partition_state import NOT_HELD, PartitionState
 from .reader import Assigned, BatchRead, Ended, OutOfRange, Revoked, SourceReader, Wake
-from .scoring import EventScorer, ScoredEvents
+from .scoring import EventScorer, ScoredEvents, answers_by_question
 from .source_changes import SourceChanges
 
 IN_FLIGHT = SENT + 2
@@ -267,7 +267,8 @@ class StreamWorker:
         dead = [events.dead(at, why, 1) for at, why in sorted(outcome.refusals.items())]
         moves = [Move(p, states[p].next, last + 1) for p, last in ends.items()]
         self._note(events, ends)
-        self._committer.put(EventBatch(moves, outcome.predictions, dead, outcome.deleted))
+        answered = answers_by_question(events.asked(), outcome.predictions)
+        self._committer.put(EventBatch(moves, outcome.predictions, dead, outcome.deleted, answered))
         for move in moves:
             states[move.partition].next = move.end
 
@@ -341,6 +342,7 @@ class StreamWorker:
             outcome.predictions,
             dead,
             outcome.deleted,
+            answers_by_question(event.asked(), outcome.predictions),
             attempts=0,  # Leave no counted attempt: the next event is not in flight.
         )
         self._committer.put(batch)

@@ -1,7 +1,7 @@
 """Reads a stream's live table in PostgreSQL: pointer and rows in one statement.
 
 If dead letters are requested too, they are additional rows of that statement, found by the full
-primary key of their table.
+primary key of their table. Predictions by question come from a statement of their own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import UTC
 from decimal import Decimal
 from typing import Any, Self
 
+import orjson
 from psycopg import sql
 
 from fourways_api import Contract
@@ -23,7 +24,7 @@ from fourways_runtime.scoring.keys import asked
 from .. import layout
 from ..owners import KEY
 from . import live
-from .stream import DeadLetterReason, EventPosition, LiveAnswer
+from .stream import Asked, DeadLetterReason, EventPosition, LiveAnswer
 
 POSTGRES_KEY = KEY.replace("@", "fourways.").replace("?", "%s")
 STREAM = f"""SELECT revision, table_name, contract FROM fourways.streams
@@ -42,6 +43,12 @@ _LETTERS = """ UNION ALL SELECT s.revision, NULL, NULL, NULL, {columns},
         AND d.source = s.source AND d.partition = e.partition AND d.position = e.position
     WHERE s.namespace = %s AND s.deployment = """
 _LETTERS += POSTGRES_KEY
+QUESTIONS = f"""SELECT s.revision, a.question, a.outputs, a.computed_at, m.version, m.digest
+    FROM fourways.streams s
+    LEFT JOIN (fourways.answers a JOIN fourways.models m ON m.id = a.model)
+        ON a.namespace = s.namespace AND a.deployment = s.deployment
+        AND a.question = ANY(%s::bytea[])
+    WHERE s.namespace = %s AND s.deployment = {POSTGRES_KEY}"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +97,10 @@ class LiveTarget:
         """Group the given keys by their typed value."""
         return asked(self.columns[0].kind, keys)
 
-    def answers(self, rows: list[tuple[Any, ...]], keys: Iterable[Key]) -> dict[Key, LiveAnswer]:
+    def answers(self, rows: list[tuple[Any, ...]], keys: Iterable[Key]) -> dict[Asked, LiveAnswer]:
         """Return the predictions in the statement's rows, under the keys as given."""
         meant = self.meant(keys)
-        found: dict[Key, LiveAnswer] = {}
+        found: dict[Asked, LiveAnswer] = {}
         end = 4 + len(self.columns)
         for row in rows:
             _, computed_at, version, digest, key = row[:5]
@@ -104,6 +111,17 @@ class LiveTarget:
             answer = LiveAnswer(told, computed_at.astimezone(UTC), version, digest)
             found.update(dict.fromkeys(meant[key], answer))
         return found
+
+
+def answers(rows: list[tuple[Any, ...]]) -> dict[Asked, LiveAnswer]:
+    """Return the predictions in the rows of :data:`QUESTIONS`, by question."""
+    return {
+        bytes(question): LiveAnswer(
+            orjson.loads(outputs), computed_at.astimezone(UTC), version, digest
+        )
+        for _, question, outputs, computed_at, version, digest in rows
+        if question is not None
+    }
 
 
 def refused(rows: list[tuple[Any, ...]]) -> dict[EventPosition, DeadLetterReason]:

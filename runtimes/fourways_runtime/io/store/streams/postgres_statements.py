@@ -67,9 +67,33 @@ _ANSWERS = """,
         INSERT INTO {table} AS live ({columns}, {computed_at}, {model})
         SELECT {values}, now(), {id}::integer FROM unnest({arrays}) WITH ORDINALITY AS row ({names})
         ON CONFLICT ({key}) DO UPDATE SET {updates})"""
-_DELETED = ", deleted AS (DELETE FROM {table} WHERE {key} = ANY({keys}))"
+# Expired rows go a bounded number at a time; those that another worker writes are left to it.
+_ANSWERED = """,
+    answered AS (
+        INSERT INTO fourways.answers
+            (namespace, deployment, question, key, outputs, model, computed_at)
+        SELECT {namespace}, {deployment}, row.*, {id}::integer, now()
+        FROM unnest({questions}, {keys}, {outputs}) AS row
+        ON CONFLICT (namespace, deployment, question) DO UPDATE SET key = excluded.key,
+            outputs = excluded.outputs, model = excluded.model, computed_at = excluded.computed_at),
+    expired AS (
+        DELETE FROM fourways.answers WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM fourways.answers
+            WHERE namespace = {namespace} AND deployment = {deployment}
+            AND computed_at < now() - make_interval(secs => {freshness})
+            AND question <> ALL ({questions}) LIMIT 1000 FOR UPDATE SKIP LOCKED)))"""
+_DELETED = """,
+    deleted AS (DELETE FROM {table} WHERE {key} = ANY({keys})),
+    forgotten AS (
+        DELETE FROM fourways.answers WHERE namespace = {namespace} AND deployment = {deployment}
+        AND key = ANY({keys}::text[]))"""
+OTHER_ANSWERS = """
+    DELETE FROM fourways.answers WHERE namespace = {namespace} AND deployment = {deployment}
+    AND NOT EXISTS (SELECT FROM fourways.streams s WHERE s.namespace = {namespace}
+        AND s.deployment = {deployment} AND s.table_name = {name})"""
 _MOVE_ALL = f" SELECT {_ALL_OF.format(which='moved')}"
 _LETTER_PARAMETERS = 7
+_ANSWERED_PARAMETERS = 3
 
 
 class StreamStatements:
@@ -83,6 +107,7 @@ class StreamStatements:
             "deployment": sql.Literal(stream.deployment),
             "source": sql.Literal(stream.source),
             "name": sql.Literal(self._table),
+            "freshness": sql.Literal(stream.freshness_seconds),
         }
 
     def create(self) -> sql.Composed:
@@ -112,18 +137,22 @@ class StreamStatements:
         """Return a statement of this module with the stream's names in it."""
         return sql.SQL(text).format(**self._known)
 
-    def write(self, letters: bool, answers: bool, deleted: bool, model: int) -> sql.Composed:
+    def write(
+        self, letters: bool, answers: bool, deleted: bool, answered: bool, model: int
+    ) -> sql.Composed:
         """Return the statement that moves positions, with the parts that a batch needs.
 
         Its parameters are three arrays of the moves and the attempts, then those of the dead
-        letters, of the predictions (plain columns before shaped ones) and of the deleted keys.
-        ``model`` is the id of the model that answered.
+        letters, of the predictions (plain columns before shaped ones), of the answered questions
+        and of the deleted keys. ``model`` is the id of the model that answered.
         """
         parts = [self.filled(_MOVED)]
         parts += [self.filled(_LETTERS)] if letters else []
         first = 5 + _LETTER_PARAMETERS * letters
         parts += [self._upsert(first, model)] if answers else []
-        parts += [self._gone(first + len(self._columns) * answers)] if deleted else []
+        first += len(self._columns) * answers
+        parts += [self._by_question(first, model)] if answered else []
+        parts += [self._gone(first + _ANSWERED_PARAMETERS * answered)] if deleted else []
         return sql.Composed([*parts, self.filled(_MOVE_ALL)])
 
     def _upsert(self, first: int, model: int) -> sql.Composed:
@@ -154,9 +183,19 @@ class StreamStatements:
             ),
         )
 
+    def _by_question(self, first: int, model: int) -> sql.Composed:
+        return sql.SQL(_ANSWERED).format(
+            questions=sql.SQL(f"${first}::bytea[]"),
+            keys=sql.SQL(f"${first + 1}::text[]"),
+            outputs=sql.SQL(f"${first + 2}::text[]"),
+            id=sql.Literal(model),
+            **self._known,
+        )
+
     def _gone(self, parameter: int) -> sql.Composed:
         key = self._columns[0]
         return sql.SQL(_DELETED).format(
+            **self._known,
             table=sql.Identifier("fourways", self._table),
             key=sql.Identifier(key.identifier),
             keys=sql.SQL(f"${parameter}::{pgcopy.TYPES[key.kind].sql}[]"),

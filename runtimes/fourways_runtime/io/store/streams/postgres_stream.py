@@ -32,12 +32,13 @@ from .postgres_statements import (
     DECLARE,
     MODEL,
     ORPHANS,
+    OTHER_ANSWERS,
     POSITIONS,
     RELEASE,
     STILL_OURS,
     StreamStatements,
 )
-from .stream import DeadLetter, Fenced, Move, Position, StreamDeclaration
+from .stream import DeadLetter, Fenced, Move, Position, QuestionAnswer, StreamDeclaration
 
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30
@@ -91,6 +92,7 @@ class PostgresStream:
         predictions: Predictions,
         dead: Sequence[DeadLetter] = (),
         deleted: Sequence[Key] = (),
+        answered: Sequence[QuestionAnswer] = (),
         *,
         attempts: int = 1,
     ) -> None:
@@ -100,10 +102,12 @@ class PostgresStream:
             values += _letters(dead)
         if len(predictions):
             values += self._answers(predictions)
+        if answered:
+            values += _answered(answered)
         if deleted:
             values.append(self._keys(deleted))
-        parts = (bool(dead), bool(len(predictions)), bool(deleted))
-        name = b"commit%d%d%d" % parts
+        parts = (bool(dead), bool(len(predictions)), bool(deleted), bool(answered))
+        name = b"commit%d%d%d%d" % parts
         with self._translated():
             line = self._opened()
             if not line.knows(name):
@@ -126,9 +130,9 @@ class PostgresStream:
         """Move one position without events."""
         values = _moves([move], 0)
         with self._connected() as line:
-            name = b"commit000"
+            name = b"commit0000"
             if not line.knows(name):
-                line.prepare(name, self._statements.write(False, False, False, self._model))
+                line.prepare(name, self._statements.write(False, False, False, False, self._model))
             line.ask(name, values)
 
     def ping(self) -> None:
@@ -225,6 +229,7 @@ class PostgresStream:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number("streams"),))
             connection.execute(self._statements.create())
             told = (stream.version, stream.digest)
+            connection.execute(self._statements.filled(OTHER_ANSWERS))
             connection.execute(
                 self._statements.filled(DECLARE), (*told, layout.dump_contract(stream.contract))
             )
@@ -282,6 +287,14 @@ def _held(held: Mapping[int, int]) -> list[bytes]:
     return [
         pgarray.numbers("int32", list(held)),
         pgarray.numbers("int64", list(held.values())),
+    ]
+
+
+def _answered(answers: Sequence[QuestionAnswer]) -> list[bytes]:
+    return [
+        pgarray.blobs(answer.question for answer in answers),
+        pgarray.texts([answer.key for answer in answers]),
+        pgarray.texts([answer.outputs for answer in answers]),
     ]
 
 

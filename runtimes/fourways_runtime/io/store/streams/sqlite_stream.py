@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fourways_runtime.errors import StoreUnavailable
@@ -20,7 +20,7 @@ from fourways_runtime.scoring.columns import Key, Predictions
 from .. import layout
 from ..sqlite import cells, connect, quoted, sql_type, transaction, translated
 from . import live
-from .stream import DeadLetter, Fenced, Move, Position, StreamDeclaration
+from .stream import DeadLetter, Fenced, Move, Position, QuestionAnswer, StreamDeclaration
 
 _OURS = "namespace = ? AND deployment = ? AND source = ?"
 _DECLARE = """
@@ -47,6 +47,17 @@ _MOVE = f"""UPDATE positions SET next = ?, tries = ?
 _LETTER = """INSERT INTO dead_letters (namespace, deployment, source, partition, position, key,
     value, headers, attempts, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING"""
+
+_ANSWERED = """
+    INSERT INTO answers (namespace, deployment, model, computed_at, question, key, outputs)
+    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, deployment, question) DO UPDATE
+    SET key = excluded.key, outputs = excluded.outputs, model = excluded.model,
+        computed_at = excluded.computed_at"""
+_EXPIRED = "DELETE FROM answers WHERE namespace = ? AND deployment = ? AND computed_at < ?"
+_FORGOTTEN = "DELETE FROM answers WHERE namespace = ? AND deployment = ? AND key = ?"
+_OTHER_ANSWERS = """
+    DELETE FROM answers WHERE namespace = ? AND deployment = ? AND NOT EXISTS
+    (SELECT 1 FROM streams WHERE namespace = ? AND deployment = ? AND table_name = ?)"""
 
 
 class SqliteStream:
@@ -109,6 +120,7 @@ class SqliteStream:
         predictions: Predictions,
         dead: Sequence[DeadLetter] = (),
         deleted: Sequence[Key] = (),
+        answered: Sequence[QuestionAnswer] = (),
         *,
         attempts: int = 1,
     ) -> None:
@@ -117,8 +129,10 @@ class SqliteStream:
         outputs = self._columns[1:]
         values = [predictions.keys[chosen].tolist()]
         values += [cells(c, live.flat(c, predictions.columns[c.name][chosen])) for c in outputs]
-        now = datetime.now(UTC).isoformat()
+        moment = datetime.now(UTC)
+        now = moment.isoformat()
         values += [[now] * len(chosen), [self._model] * len(chosen)]
+        stream = self._ours[:2]
         with self._all_or_nothing():
             if not self._still_ours():
                 raise Fenced
@@ -127,6 +141,14 @@ class SqliteStream:
             self._connection.executemany(self._delete, ((key,) for key in deleted))
             self._connection.executemany(self._upsert, zip(*values, strict=True))
             self._connection.executemany(_LETTER, (self._letter(letter) for letter in dead))
+            self._connection.executemany(_FORGOTTEN, ((*stream, str(key)) for key in deleted))
+            if answered:
+                expired = moment - timedelta(seconds=self._stream.freshness_seconds)
+                self._connection.execute(_EXPIRED, (*stream, expired.isoformat()))
+                common = (*stream, self._model, now)
+                self._connection.executemany(
+                    _ANSWERED, ((*common, a.question, a.key, a.outputs) for a in answered)
+                )
 
     def receive(self) -> None:
         """Return at once: what was sent is already committed."""
@@ -204,6 +226,7 @@ class SqliteStream:
             )
             told = (stream.version, stream.digest)
             contract = layout.dump_contract(stream.contract)
+            connection.execute(_OTHER_ANSWERS, (*self._ours[:2], *self._ours[:2], self._table))
             connection.execute(_DECLARE, (*self._ours, *told, contract, self._table))
             (self._model,) = connection.execute(_MODEL, told).fetchone()
             for (name,) in connection.execute(_ORPHANS).fetchall():

@@ -9,6 +9,10 @@ every rebalance.
 A position is moved only from where the worker believes it to be. A worker that has lost its
 partition to another moves nothing and writes nothing; its call raises :class:`Fenced`.
 
+An event that a gateway published for a request has the digest of the request's key and inputs, its
+*question*. The prediction is also kept by question, for as long as it is fresh: requests with
+inputs are answered from there, so none gets the prediction for other inputs.
+
 ``attempts`` counts how often scoring was started from a partition's current position (the column is
 ``tries``). A worker at full speed leaves 1 behind with each commit, for the batch that it has
 already started; an orderly stop takes it back. So an attempt found there means that a worker died
@@ -27,6 +31,13 @@ from fourways_runtime.scoring.columns import Key, Predictions
 
 ID_HEADER = "ce-id"
 """Name of the header with an event's id, as in CloudEvents."""
+
+QUESTION_HEADER = "fourways-question"
+"""Name of the header with the digest of the key and inputs that a gateway was asked with, in
+hexadecimal digits."""
+
+Asked = Key | bytes
+"""What is looked up: an entity key, for its newest prediction, or the digest of a question."""
 
 MODEL = "model: "
 """Prefix of a dead letter's reason if no value of the event is at fault."""
@@ -50,6 +61,9 @@ class StreamDeclaration:
     contract: Contract
     source: str
     """The broker and its topic or stream that the positions refer to: a new one starts over."""
+
+    freshness_seconds: float = 300.0
+    """How long predictions are kept by question."""
 
 
 class EventPosition(NamedTuple):
@@ -89,6 +103,18 @@ class DeadLetter:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class QuestionAnswer:
+    """A prediction for the key and inputs of one request."""
+
+    question: bytes
+    """The digest of the key and inputs."""
+
+    key: str
+    outputs: str
+    """A JSON object: the outputs by name, arrays as nested lists."""
+
+
 class StreamWriter(Protocol):
     """The store as a stream worker sees it (blocking, one call at a time).
 
@@ -119,12 +145,14 @@ class StreamWriter(Protocol):
         predictions: Predictions,
         dead: Sequence[DeadLetter] = (),
         deleted: Sequence[Key] = (),
+        answered: Sequence[QuestionAnswer] = (),
         *,
         attempts: int = 1,
     ) -> None:
         """Start writing predictions and dead letters and moving the positions, all or nothing.
 
         The predictions of the keys ``deleted`` are deleted; none of them may be in ``predictions``.
+        ``answered`` are those of the predictions that are kept by question as well, one each.
 
         The write is complete once :meth:`receive` returns; call it once for each ``send`` that
         returned. Of two predictions for one key, the one with the higher ``rows`` counts. The new
@@ -187,9 +215,9 @@ class DeadLetterReason:
 
 @dataclass(frozen=True, slots=True)
 class LiveLookup:
-    """The result of a lookup by keys: the stream's contract, and a prediction per key found."""
+    """The result of a lookup: the stream's contract, and a prediction per key or question found."""
 
     contract: Contract
-    answers: Mapping[Key, LiveAnswer]
+    answers: Mapping[Asked, LiveAnswer]
     refused: Mapping[EventPosition, DeadLetterReason] = field(default_factory=dict)
     """Those of the requested events that are dead letters of the stream's current source."""
