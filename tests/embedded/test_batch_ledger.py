@@ -16,6 +16,7 @@ from fourways_runtime.io.store.runs.publish import alone
 from fourways_runtime.scoring.columns import Reject
 from tests.kit.stores import Work, a_run, ask, look, predictions, publish, rejects_of
 from tests.kit.waiting import until
+from tools.servers.postgres import Server
 
 pytestmark = pytest.mark.embedded
 
@@ -131,6 +132,29 @@ def test_the_first_to_record_a_chunk_counts(
         assert chunk.done(2) is (at == first)
     totals = one.ledger.totals()
     assert (totals.done, totals.rows, totals.rejects) == (1, 2, 1)
+
+
+def test_a_worker_that_hangs_before_it_commits_does_not_keep_its_chunk(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "LEASE_SECONDS", -1.0)
+    store = open_run_store(postgres.database())
+    try:
+        with Work.on(store, a_run("n")) as hung, Work.on(store, a_run("n")) as other:
+            chunk = ChunkRecord(hung.ledger, hung.claim().number)
+            chunk.write(predictions([1]))
+            with monkeypatch.context() as patch:
+                patch.setattr(chunk, "_end", lambda: None)
+                assert chunk.done(1)
+            assert other.ledger.claim() is None, "its record is locked"
+            taken = until(other.ledger.claim, "the chunk is free", seconds=60)
+            second = ChunkRecord(other.ledger, taken.number)
+            second.write(predictions([1], 7))
+            assert second.done(1)
+            with pytest.raises(StoreUnavailable):
+                hung.ledger.data.rows("SELECT 1")
+    finally:
+        store.close()
 
 
 def test_a_renewed_claim_is_not_taken(

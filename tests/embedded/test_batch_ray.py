@@ -1,4 +1,4 @@
-"""Runs under Ray Data, on a real Ray cluster of this machine: the same rows as by Jobs."""
+"""Runs under Ray, on a real Ray cluster of this machine: the same rows as by Jobs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fourways_runtime.errors import ModelNotLoadable, TooManyRejects, Unavailabl
 from fourways_runtime.io.store import PublishedRun, open_run_store
 from fourways_runtime.io.store.database import quoted, table
 from fourways_runtime.workloads import batch
+from fourways_runtime.workloads.batch import ray_engine
 from tests.kit.batch_world import Process, World
 from tests.kit.waiting import until
 from tools.servers.postgres import Server
@@ -178,7 +180,7 @@ def actors(of: int) -> list[int]:
     while ahead:
         pid = ahead.pop()
         ahead += children.get(pid, [])
-        if names.get(pid, "").startswith("ray::MapWorker"):
+        if names.get(pid, "").startswith("ray::RayWorker"):
             found.append(pid)
     return found
 
@@ -220,6 +222,45 @@ def test_a_killed_worker_costs_its_chunk_and_no_more(slow: World, ray_cluster: i
     assert len(after) == CHUNKS
 
 
+def test_the_chunk_of_a_hung_worker_is_scored_by_another(slow: World, ray_cluster: int) -> None:
+    run(slow, "jobs")
+    process = driver(slow)
+    recorded(slow, at_least=3)
+    victims = actors(ray_cluster)
+    os.kill(victims[0], signal.SIGSTOP)
+    try:
+        before = recorded(slow)
+        assert len(before) < CHUNKS
+        assert report_of(process).rows == ROWS - 2
+    finally:
+        process.started.kill()
+    until(
+        lambda: victims[0] not in actors(ray_cluster), "the hung worker is gone", seconds=PATIENCE
+    )
+    assert outcome(slow, "r1") == outcome(slow, "jobs")
+    after = recorded(slow)
+    assert {number: after[number] for number in before} == before
+
+
+def test_the_only_worker_that_hangs_is_replaced(
+    slow: World, ray_cluster: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "LATE_SECONDS", 5.0)
+    stopped: list[int] = []
+
+    def stop_the_worker() -> None:
+        recorded(slow, at_least=3)
+        stopped.extend(actors(ray_cluster))
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    thread = threading.Thread(target=stop_the_worker)
+    thread.start()
+    assert run(slow, "r1", **UNDER_RAY | {"batch__workers": 1}).rows == ROWS - 2
+    thread.join()
+    assert len(stopped) == 1
+    assert outcome(slow, "r1")[0]
+
+
 def test_a_killed_driver_is_gone_on_with(slow: World) -> None:
     run(slow, "jobs")
     process = driver(slow)
@@ -247,7 +288,9 @@ def test_workers_lost_too_often_end_the_run(slow: World, ray_cluster: int) -> No
         os.kill(victim, signal.SIGKILL)
     process.started.wait(timeout=PATIENCE)
     assert process.started.returncode == Unavailable.exit_code
-    assert "its worker was lost each time" in report_of(process).message
+    message = report_of(process).message
+    assert "a worker was lost, and no chunk was recorded meanwhile" in message
+    assert "spec.resources.memory" in message
 
 
 @pytest.mark.parametrize(

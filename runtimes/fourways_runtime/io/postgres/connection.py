@@ -86,7 +86,8 @@ def is_unavailable(error: psycopg.Error) -> bool:
         | psycopg.InterfaceError
         | psycopg.errors.InsufficientPrivilege
         | psycopg.errors.ReadOnlySqlTransaction
-        | psycopg.errors.InvalidSchemaName,
+        | psycopg.errors.InvalidSchemaName
+        | psycopg.errors.IdleInTransactionSessionTimeout,
     )
 
 

@@ -2,7 +2,8 @@
 
 Statements are written once for both: ``@`` before a table's name stands for the schema, ``?`` for a
 value, ``:now`` for the database's time, ``:skip`` for skipping rows that others have locked,
-``:rowid`` for a row's physical location, and ``:each(?)`` for the numbers of an array. Names are
+``:rowid`` for a row's physical location, ``:each(?)`` for the numbers of an array, and ``:brief``
+at the end of a condition for a transaction that a hung worker keeps open only briefly. Names are
 quoted by :func:`quoted`.
 """
 

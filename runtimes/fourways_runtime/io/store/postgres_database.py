@@ -52,6 +52,11 @@ LOCK_SECONDS = 60
 """How long a statement waits for a lock on a table; the error then names who holds it."""
 
 
+RECORD_SECONDS = 10
+"""How long the record of a chunk may wait for its COMMIT. A worker that hangs between the two would
+keep the row locked, and no other could claim the chunk."""
+
+
 class PostgresDatabase:
     """One connection."""
 
@@ -231,11 +236,17 @@ class PostgresDatabase:
             raise TableMissing from None
 
 
+_BRIEF = (
+    f"AND set_config('idle_in_transaction_session_timeout', '{RECORD_SECONDS}s', true) IS NOT NULL"
+)
+
+
 @lru_cache(maxsize=256)
 def _spelt(query: str) -> bytes:
     """Return a statement as psycopg takes it. It consists only of our own names and keywords."""
     text = query.replace("%", "%%").replace("?", "%s").replace("@", "fourways.")
     text = text.replace(":each(%s)", "(SELECT unnest(%s::bigint[]))")
+    text = text.replace(":brief", _BRIEF)
     text = text.replace(":now", "extract(epoch FROM clock_timestamp())::double precision")
     return text.replace(":skip", "FOR UPDATE SKIP LOCKED").replace(":rowid", "ctid").encode()
 

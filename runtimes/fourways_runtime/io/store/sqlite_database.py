@@ -173,7 +173,7 @@ class SqliteDatabase:
 def _spelt(query: str) -> str:
     text = query.replace(":each(?)", "(SELECT value FROM json_each(?))").replace("@", "")
     text = text.replace(":now", "((julianday('now') - 2440587.5) * 86400.0)")
-    return text.replace(":skip", "").replace(":rowid", "rowid")
+    return text.replace(":skip", "").replace(":brief", "").replace(":rowid", "rowid")
 
 
 def _locked(file: Path) -> int | None:

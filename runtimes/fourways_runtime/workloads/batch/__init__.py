@@ -4,7 +4,7 @@ Several workers share a run through its ledger. :mod:`.run` is one worker's part
 :mod:`.engine` decides which processes score the chunks, :mod:`.run_context` holds each process's
 state of the run, :mod:`.claims` handles claimed chunks, :mod:`.prefetch` overlaps reading, scoring
 and writing, :mod:`.incremental` finds the rows that need no scoring, and :mod:`.checks` holds the
-checks before publication. On a Ray cluster, :mod:`.ray_data` distributes the run and
+checks before publication. On a Ray cluster, :mod:`.ray_engine` distributes the run and
 :mod:`.wait_for_run` waits for it. Whichever process dies, and whenever, readers see either the
 previous run or this one, always complete.
 """
@@ -56,7 +56,7 @@ def main() -> int:
 def open_run(config: RuntimeConfig, name: str) -> BatchRun:
     """Return a run on the engine that its deployment configures. Raises ConfigError."""
     if config.batch is not None and config.batch.engine == "Ray":
-        from .ray_data import RayEngine
+        from .ray_engine import RayEngine
 
         return BatchRun(config, name, RayEngine())
     return BatchRun(config, name)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .incremental import Changes
     from .run_context import RunContext
 
-_SAY_SECONDS = 2.0
+SAY_SECONDS = 2.0
+"""Time between two logs of the progress."""
 
 
 def score_chunks(
@@ -56,6 +57,6 @@ def score_chunks(
             totals = ledger.totals()
             exceeded = limit.surely_exceeded(totals.rejects)
             context.judge(exceeded, limit, totals.rejects, totals.rows)
-            if time.monotonic() - said > _SAY_SECONDS:
+            if time.monotonic() - said > SAY_SECONDS:
                 said = time.monotonic()
                 context.log_progress(ledger, totals)

@@ -89,7 +89,7 @@ class ChunkRecord:
             recorded = self._data.change(
                 "UPDATE @chunks SET state = 'done', done_at = :now, owner = ?, rows = ?, "
                 "predictions = ?, rejects = ?, watermark = ?, receipt = ? "
-                "WHERE run_id = ? AND number = ? AND state <> 'done'",
+                "WHERE run_id = ? AND number = ? AND state <> 'done' :brief",
                 values,
             )
             if recorded != 1:

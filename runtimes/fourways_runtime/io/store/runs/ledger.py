@@ -284,9 +284,15 @@ class RunLedger:
         )
         return [(int(number), int(attempts)) for number, attempts in found]
 
-    def take(self, number: int) -> Claim | None:
-        """Claim this chunk, whoever holds it; None if it is already recorded."""
-        return self._claim("state <> 'done' AND number = ?", (number,))
+    def late(self) -> list[str]:
+        """Return the names of the workers that have not renewed the lease of a claim."""
+        found = self.control.rows(
+            "SELECT DISTINCT w.name FROM @chunks c JOIN @workers w ON w.run_id = c.run_id "
+            "AND w.owner = c.owner WHERE c.run_id = ? AND c.state = 'claimed' "
+            "AND c.lease_until < :now",
+            (self.run_id,),
+        )
+        return [str(name) for (name,) in found]
 
     def _orphan(self) -> Claim | None:
         """Claim a chunk whose worker is gone or whose lease has expired."""
