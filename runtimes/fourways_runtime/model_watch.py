@@ -16,7 +16,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
@@ -43,7 +43,15 @@ HELD_SECONDS = 60.0
 _WIND_SECONDS = 5.0
 """Time between two starts of the timer for a held lock."""
 
-_SCORING = ("scoring", "")
+_NOTE_SECONDS = 3.0
+"""How long the note of a call that hangs may take before the process ends."""
+
+
+def _nothing() -> None:
+    pass
+
+
+_SCORING = ("scoring", "", _nothing)
 
 
 def seconds_for(rows: int, model_seconds: float = MODEL_SECONDS) -> float:
@@ -66,6 +74,9 @@ class ModelCall:
     limit: float
     thread: int = 0
     """The thread it runs on, if another one waits for it no longer than this; else 0."""
+
+    note: Callable[[], object] = _nothing
+    """What to do before the process ends because of it."""
 
     def hangs(self) -> ModelHangs:
         """Return the error that names the stage and what the call works on."""
@@ -96,14 +107,25 @@ class ModelWatch:
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def doing(self, stage: str, about: str = "") -> Iterator[None]:
-        """Set the stage of this thread's calls until the context ends."""
+    def doing(
+        self, stage: str, about: str = "", note: Callable[[], object] = _nothing
+    ) -> Iterator[None]:
+        """Set the stage of this thread's calls until the context ends.
+
+        ``note`` is called on another thread if one of them hangs, before the process ends; it must
+        not call the model.
+        """
         before = getattr(self._doing, "what", None)
-        self._doing.what = (stage, about)
+        self._doing.what = (stage, about, note)
         try:
             yield
         finally:
             self._doing.what = before
+
+    def at(self, about: str) -> AbstractContextManager[None]:
+        """Set what this thread's calls work on, within the stage."""
+        stage, _, note = getattr(self._doing, "what", None) or _SCORING
+        return self.doing(stage, about, note)
 
     @contextmanager
     def call(self, rows: int = 0, seconds: float | None = None) -> Iterator[None]:
@@ -126,13 +148,13 @@ class ModelWatch:
         A context manager costs two microseconds, which is noticeable for a request with a single
         row.
         """
-        stage, about = getattr(self._doing, "what", None) or _SCORING
+        stage, about, note = getattr(self._doing, "what", None) or _SCORING
         number = next(self._numbers)
         if rows > ALIKE and self._measured:
             seconds = min(seconds, self._seconds_measured(rows, seconds))
         limit = seconds * (len(self._calls) + 1)
         thread = getattr(self._doing, "thread", 0)
-        self._calls[number] = ModelCall(stage, about, rows, self._now(), limit, thread)
+        self._calls[number] = ModelCall(stage, about, rows, self._now(), limit, thread, note)
         return number
 
     def end(self, number: int) -> None:
@@ -206,6 +228,9 @@ class ModelWatch:
                 if self._held is not None:
                     faulthandler.cancel_dump_traceback_later()
                 self._held = None
+                noting = threading.Thread(target=call.note, name="model-hangs", daemon=True)
+                noting.start()
+                noting.join(_NOTE_SECONDS)
                 hung(call.hangs())
                 return
             if monotonic() - wound >= _WIND_SECONDS:

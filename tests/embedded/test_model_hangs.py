@@ -21,6 +21,7 @@ from tests.kit.batch_world import World
 from tests.kit.hanging_model import trap
 from tests.kit.server_process import started
 from tests.kit.serving_plane import NO_TLS, configure, serving, tensor
+from tests.kit.stores import rejects_of
 
 pytestmark = pytest.mark.embedded
 
@@ -68,17 +69,26 @@ def test_a_model_that_never_returns_while_it_is_loaded_is_named_with_the_stage(
     assert words.message.startswith(f"{stage}: 1 row; the model has not returned")
 
 
-def test_a_batch_run_names_chunk_and_rows_and_no_key(tmp_path: Path) -> None:
+def test_a_batch_run_finds_the_row_at_which_the_model_hangs_and_goes_on_without_it(
+    tmp_path: Path,
+) -> None:
     world = World(tmp_path, f"sqlite:///{tmp_path}/store.db", "shop")
     world.file("model.onnx").write_bytes(trap(100))
-    world.table(id=["anna", "bert"], x=np.array([1, 1000], np.float32))
-    running = world.process(world.config(contract=SCHEMA))
-    code, report, _ = running.end()
-    assert (code, report.reason) == (75, "ModelHangs")
-    assert report.message.startswith(
-        "scoring: 2 rows of chunk 0 (attempt 1), rows 0 to 1 of the source; the model"
-    )
-    assert "bert" not in report.message
+    world.table(id=["anna", "bert", "cora"], x=np.array([1, 1000, 3], np.float32))
+    config = world.config(contract=SCHEMA, batch__maxRejects="1")
+    for rows, where in (
+        ("3 rows", "chunk 0 (attempt 1), rows 0 to 2 of the source"),
+        ("1 row", "chunk 0 (attempt 2), row 1 of the source"),
+    ):
+        code, report, _ = world.process(config).end()
+        assert (code, report.reason) == (75, "ModelHangs")
+        assert report.message.startswith(f"scoring: {rows} of {where}; the model has not returned")
+        assert "bert" not in report.message, "status shows no key"
+    code, report, _ = world.process(config).end()
+    assert (code, report.rows, report.rejects) == (0, 2, 1)
+    assert rejects_of(world.uri, "shop") == [
+        (1, "bert", "row", "the model does not return for this row")
+    ]
 
 
 async def test_probes_say_that_the_model_does_not_return(

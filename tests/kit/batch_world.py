@@ -101,7 +101,7 @@ class World:
     def process(self, config: RuntimeConfig | str, **environment: str) -> Process:
         text = config if isinstance(config, str) else json.dumps(config.to_json())
         # As in the image, which has no pandas: pyarrow would spend a second on importing it.
-        (self.root / "image").mkdir()
+        (self.root / "image").mkdir(exist_ok=True)
         (self.root / "image" / "pandas.py").write_text("raise ImportError")
         environment["PYTHONPATH"] = str(self.root / "image")
         started = subprocess.Popen(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fourways_operator.pods import report_of
+from fourways_runtime import model_watch
 from fourways_runtime.errors import ModelHangs
 from fourways_runtime.model_watch import (
     ALIKE,
@@ -202,3 +203,28 @@ def test_a_library_that_holds_the_lock_ends_the_process_and_is_named(tmp_path: P
     assert report.reason == "ModelHangs"
     assert report.message.startswith("a library holds Python's lock and has not returned from ")
     assert "in match; correct the model" in report.message
+
+
+def test_what_a_call_works_on_is_named_within_its_stage_and_noted_once_it_hangs() -> None:
+    hung: queue.Queue[object] = queue.Queue()
+    watch = ModelWatch(Clock())
+    with (
+        watch.doing("checking the golden vectors", note=lambda: hung.put("noted")),
+        watch.at("vector 3"),
+        watch.call(1, seconds=-1),
+    ):
+        watch.start(hung.put)
+        assert hung.get(timeout=30) == "noted"
+        error = hung.get(timeout=30)
+    assert str(error).startswith("checking the golden vectors: 1 row of vector 3; the model has")
+
+
+def test_a_note_that_does_not_return_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_watch, "_NOTE_SECONDS", 0.01)
+    hung: queue.Queue[object] = queue.Queue()
+    never = threading.Event()
+    watch = ModelWatch(Clock())
+    with watch.doing("scoring", note=never.wait), watch.call(1, seconds=-1):
+        watch.start(hung.put)
+        assert isinstance(hung.get(timeout=30), ModelHangs)
+    never.set()

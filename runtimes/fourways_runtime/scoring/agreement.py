@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from fourways_api import GoldenVectors
 from fourways_runtime.errors import ModelError
+from fourways_runtime.model_watch import WATCH
 
 from .golden import Vector, compare
 from .single import RecordRefused, RecordScorer
@@ -24,7 +25,8 @@ def differences(
 
 def _difference(scorer: RecordScorer, vector: Vector, at: int, golden: GoldenVectors) -> str | None:
     try:
-        answer = scorer.ask(vector.inputs)
+        with WATCH.at(f"vector {at}"):
+            answer = scorer.ask(vector.inputs)
     except (ModelError, RecordRefused) as error:
         return f"vector {at}: {error}"
     for name, expected in vector.outputs.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,10 +33,21 @@ class Split:
     first: int | None = None
     """Position of its first row in the table, if known."""
 
+    hung: Sequence[Sequence[int]] = ()
+    """Positions between which a model did not return, first and last; the workers add them. Where
+    both are equal, the row is known."""
+
     @property
     def start(self) -> int:
         """First position of its rows: in the table, or else beyond those of every earlier split."""
         return self.number << 32 if self.first is None else self.first
+
+    def told(self, first: int, last: int) -> str:
+        """Say for people where rows are, by their first and last position."""
+        whole = self.first is not None
+        first, last = (at if whole else at - self.start for at in (first, last))
+        rows = f"row {first}" if first == last else f"rows {first} to {last}"
+        return f"{rows} of {'the source' if whole else self.file}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def score_chunks(
     with closing(
         overlapped(
             pieces(claims, context.table(), changes),
-            scorer(context.pipeline(), changes),
+            scorer(context.pipeline(), changes, ledger),
             recorder.write,
             context.config.threads,
             watch,

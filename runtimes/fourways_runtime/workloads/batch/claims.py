@@ -18,8 +18,9 @@ from fourways_runtime.errors import StoreUnavailable, WorkloadError
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.runs.ledger import LEASE_SECONDS, RunLedger
 from fourways_runtime.io.store.runs.plan import Claim, Failure
-from fourways_runtime.model_watch import WATCH
 from fourways_runtime.scoring.columns import Array, Reject, Scored
+
+from . import careful
 
 if TYPE_CHECKING:
     from fourways_runtime.io.sinks.base import PredictionSink, SinkChunk
@@ -102,7 +103,9 @@ def pieces(claims: Iterator[Claim], table: Table, changes: Changes) -> Iterator[
         yield Piece(claim)
 
 
-def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], PieceResult]:
+def scorer(
+    pipeline: Pipeline, changes: Changes, ledger: RunLedger
+) -> Callable[[Piece], PieceResult]:
     """Return a function that scores a piece. It is safe to call from several threads."""
 
     def score(piece: Piece) -> PieceResult:
@@ -110,8 +113,7 @@ def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], PieceResul
         if chunk is None:
             return PieceResult(piece)
         told = changes.tell(chunk)
-        with WATCH.doing("scoring", _named(piece.claim, told.rows)):
-            scored = pipeline.score(told.batch, told.rows)
+        scored = careful.score_rows(pipeline, ledger, piece.claim, told.batch, told.rows)
         hashes = None
         if told.hashes is not None:
             at = np.searchsorted(told.rows, scored.predictions.rows)
@@ -122,12 +124,6 @@ def scorer(pipeline: Pipeline, changes: Changes) -> Callable[[Piece], PieceResul
         )
 
     return score
-
-
-def _named(claim: Claim, rows: Array) -> str:
-    """Name a piece in an error, by position and not by key: status must not contain record data."""
-    between = f", rows {rows[0]} to {rows[-1]} of the source" if len(rows) else ""
-    return f"chunk {claim.number} (attempt {claim.attempt}){between}"
 
 
 class Recorder:

@@ -344,6 +344,18 @@ class RunLedger:
             (LEASE_SECONDS, self.run_id, self.owner),
         )
 
+    def note_hang(self, number: int, first: int, last: int) -> None:
+        """Note between which positions of a chunk the model hangs, for who claims it next."""
+        for (text,) in self.control.rows(
+            "SELECT split FROM @chunks WHERE run_id = ? AND number = ?", (self.run_id, number)
+        ):
+            split = orjson.loads(text)
+            split["hung"] = [*split.get("hung", ()), [first, last]]
+            self.control.change(
+                "UPDATE @chunks SET split = ? WHERE run_id = ? AND number = ? AND state <> 'done'",
+                (orjson.dumps(split).decode(), self.run_id, number),
+            )
+
     def receipts(self) -> dict[int, str]:
         """Return the receipt of each recorded chunk, by number."""
         return dict(
