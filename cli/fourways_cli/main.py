@@ -9,6 +9,7 @@ import typer
 
 from .api_keys import key
 from .explain import explain
+from .init import init
 from .plan import plan
 from .purge import purge
 from .queries import predict, status
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
+    init,
     validate,
     explain,
     plan,

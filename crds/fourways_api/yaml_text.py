@@ -72,6 +72,27 @@ def dump_yaml(*documents: Any) -> str:
     return _joined(map(_dumped, documents))
 
 
+def flow_yaml(value: Any) -> str:
+    """Write a value on one line, as :func:`dump_yaml` would write it: a scalar, ``[…]``, ``{…}``.
+
+    A value with terminal control characters is written in ASCII, with these escaped.
+    """
+    text = _in_flow(value, allow_unicode=True)
+    return _in_flow(value, allow_unicode=False) if has_hidden(text) else text
+
+
+def _in_flow(value: Any, *, allow_unicode: bool) -> str:
+    text: str = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        default_flow_style=True,
+        width=float("inf"),
+        allow_unicode=allow_unicode,
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def _dumped(document: Any) -> str:
     text = _written(document, allow_unicode=True)
     return _written(document, allow_unicode=False) if has_hidden(text) else text

@@ -67,7 +67,9 @@ def test_a_toy_of_each_is_loaded_read_and_scored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
-        models.FORMATS, "toy", lambda request: ToyModel(float(request.path.read_text()))
+        models.FORMATS,
+        "toy",
+        models.Format(lambda request: ToyModel(float(request.path.read_text()))),
     )
     monkeypatch.setitem(
         sources.FORMATS,

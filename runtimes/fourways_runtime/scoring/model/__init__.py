@@ -5,7 +5,8 @@ each file is checked before its library reads it, and a rejection names the fix.
 heavy and most are optional, so each is imported only when its format is needed.
 
 To add a format: a module with its loader, an entry in :data:`FORMATS`, and its name in the API's
-``ModelFormat``.
+``ModelFormat``. What ``fourways init`` asks of a format (how its files begin, what they say about
+their data) is in the same two places.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from fourways_api.model import ModelReference
 from fourways_runtime.errors import ConfigError
 
 from .base import Model, Tensor
+from .hints import Hints
 from .sniff import refuse_other_format
 
-__all__ = ["FORMATS", "LoadRequest", "Model", "Tensor", "load"]
+__all__ = ["FORMATS", "Format", "LoadRequest", "Model", "Tensor", "load"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def load(
 
     """
     refuse_other_format(path, reference.format)
-    return FORMATS[reference.format](LoadRequest(path, reference, threads, external_root))
+    return FORMATS[reference.format].load(LoadRequest(path, reference, threads, external_root))
 
 
 def _onnx(request: LoadRequest) -> Model:
@@ -88,11 +90,53 @@ def _python(request: LoadRequest) -> Model:
     return load_python(request.path, request.reference.python_class)
 
 
-FORMATS: dict[str, Callable[[LoadRequest], Model]] = {
-    "onnx": _onnx,
-    "skops": _skops,
-    "xgboost": _xgboost,
-    "lightgbm": _lightgbm,
-    "python": _python,
+def _onnx_hints(request: LoadRequest) -> Hints:
+    from .onnx_hints import onnx_hints
+
+    return onnx_hints(request.path.read_bytes())
+
+
+def _skops_hints(request: LoadRequest) -> Hints:
+    from .skops_model import skops_hints
+
+    return skops_hints(request.path, max_bytes=request.reference.max_size_mi_b << 20)
+
+
+def _xgboost_hints(request: LoadRequest) -> Hints:
+    from .xgboost_model import xgboost_hints
+
+    return xgboost_hints(request.path)
+
+
+def _lightgbm_hints(request: LoadRequest) -> Hints:
+    from .lightgbm_model import lightgbm_hints
+
+    return lightgbm_hints(request.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What a format can do."""
+
+    load: Callable[[LoadRequest], Model]
+
+    recognises: Callable[[bytes], bool] = lambda _: False
+    """Whether a file that begins with these bytes is of this format."""
+
+    hints: Callable[[LoadRequest], Hints] = lambda _: Hints()
+    """What a file says about its data; called after it was loaded."""
+
+
+FORMATS: dict[str, Format] = {
+    # The first field of every ONNX file is its version of the format (field 1, a varint).
+    "onnx": Format(_onnx, lambda first: first[:1] == b"\x08", _onnx_hints),
+    "skops": Format(_skops, lambda first: first.startswith(b"PK\x03\x04"), _skops_hints),
+    "xgboost": Format(
+        _xgboost, lambda first: first[:1] == b"{" and b"learner" in first, _xgboost_hints
+    ),
+    "lightgbm": Format(
+        _lightgbm, lambda first: first.partition(b"\n")[0].strip() == b"tree", _lightgbm_hints
+    ),
+    "python": Format(_python),
 }
-"""The loader of each format."""
+"""Each format by its name in the API."""

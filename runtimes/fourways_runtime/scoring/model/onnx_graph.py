@@ -18,8 +18,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 
 from fourways_runtime.errors import ModelNotLoadable
 
-# message: {field: (number, type)}; a capital type is a message, * is repeated.
-_SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
+Schema = dict[str, dict[str, tuple[int, str]]]
+"""``{message: {field: (number, type)}}``; a capital type is a message, ``*`` is repeated."""
+
+_SCHEMA: Schema = {
     "Model": {
         "ir_version": (1, "int64"),
         "graph": (7, "Graph"),
@@ -68,25 +70,30 @@ class Summary:
     """Paths of external weight files, as written in the model."""
 
 
-@cache
-def _model_class() -> type[Any]:
+def message_class(package: str, schema: Schema) -> type[Any]:
+    """Return the protobuf class of the message ``Model`` of a schema; ``package`` is its own."""
     file = descriptor_pb2.FileDescriptorProto(
-        name="fourways/onnx_subset.proto", package="fourways.onnx", syntax="proto2"
+        name=f"{package.replace('.', '/')}.proto", package=package, syntax="proto2"
     )
     kinds = descriptor_pb2.FieldDescriptorProto
-    for name, fields in _SCHEMA.items():
+    for name, fields in schema.items():
         described = file.message_type.add(name=name)
         for key, (number, written) in fields.items():
             repeated, kind = written.startswith("*"), written.lstrip("*")
             added = described.field.add(name=key, number=number)
             added.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
-            if kind in _SCHEMA:
-                added.type, added.type_name = kinds.TYPE_MESSAGE, f".fourways.onnx.{kind}"
+            if kind in schema:
+                added.type, added.type_name = kinds.TYPE_MESSAGE, f".{package}.{kind}"
             else:
                 added.type = kinds.TYPE_BYTES if kind == "bytes" else kinds.TYPE_INT64
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("fourways.onnx.Model"))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.Model"))
+
+
+@cache
+def _model_class() -> type[Any]:
+    return message_class("fourways.onnx", _SCHEMA)
 
 
 def summarise(raw: bytes) -> Summary:

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fourways_api.display import displayed
 from fourways_runtime.errors import ModelNotLoadable
 
 from .extras import load_module
 from .frame_model import FrameModel
+from .hints import Hints, texts
 from .library_errors import library_error
 from .matrix_model import MatrixModel
 
@@ -35,6 +39,36 @@ _ALLOCATING = frozenset({"void", "bytes_", "bytes"})
 
 def load_skops(path: Path, *, threads: int, max_bytes: int) -> MatrixModel | FrameModel:
     """Load a skops file. ``max_bytes`` limits its unpacked size. Raises ModelNotLoadable."""
+    return _wrap(_estimator(path, max_bytes), threads)
+
+
+def skops_hints(path: Path, *, max_bytes: int) -> Hints:
+    """Read the classes of a skops model, and the categories of its encoders by column name."""
+    estimator = _estimator(path, max_bytes)
+    categories: dict[str, tuple[str, ...]] = {}
+    for step in _steps(estimator):
+        names, known = getattr(step, "feature_names_in_", None), getattr(step, "categories_", None)
+        if names is None or not isinstance(known, list):
+            continue
+        for name, values in zip(names, known, strict=False):
+            kind = getattr(values, "dtype", None)
+            if kind is not None and kind.kind in "OU":
+                categories[str(name)] = texts(values.tolist())
+    classes = getattr(estimator, "classes_", None)
+    labels = texts(classes.tolist()) if isinstance(classes, np.ndarray) else ()
+    return Hints(labels=labels, categories=categories, notes=(type(estimator).__name__,))
+
+
+def _steps(estimator: Any) -> Iterator[Any]:
+    """Yield an estimator and everything that it is composed of."""
+    yield estimator
+    for _, step in getattr(estimator, "steps", ()):
+        yield from _steps(step)
+    for _, step, _ in getattr(estimator, "transformers_", ()):
+        yield from _steps(step)
+
+
+def _estimator(path: Path, max_bytes: int) -> Any:
     skops = load_module("skops.io", "sklearn")
     _check_archive(path, max_bytes)
     try:
@@ -47,15 +81,15 @@ def load_skops(path: Path, *, threads: int, max_bytes: int) -> MatrixModel | Fra
         shown = displayed(", ".join(sorted(untrusted)), 300)
         raise ModelNotLoadable(
             f"the model holds types that are not trusted: {shown}; export it as ONNX"
+            " (fourways convert)"
         )
     try:
-        estimator = skops.load(path, trusted=list(AUDITED_TYPES))
+        return skops.load(path, trusted=list(AUDITED_TYPES))
     except Exception as error:
         raise ModelNotLoadable(
             f"skops does not load the model ({library_error(error)}); check that it was saved "
             "with this version of scikit-learn"
         ) from error
-    return _wrap(estimator, threads)
 
 
 def _check_archive(path: Path, max_bytes: int) -> None:

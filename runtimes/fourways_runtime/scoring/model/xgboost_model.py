@@ -14,6 +14,7 @@ from fourways_runtime.errors import ModelNotLoadable
 from ..columns import Array
 from . import ubjson
 from .extras import load_module
+from .hints import Hints
 from .library_errors import library_error
 from .matrix_model import MatrixModel, Predictor
 
@@ -49,6 +50,19 @@ def load_xgboost(path: Path, *, threads: int) -> MatrixModel:
         dtype="float32",
         columns=booster.feature_names or (),
     )
+
+
+def xgboost_hints(path: Path) -> Hints:
+    """Read objective and coded columns of a model that loads."""
+    xgboost = load_module("xgboost", "xgboost")
+    booster = xgboost.Booster(model_file=bytearray(path.read_bytes()))
+    learner = json.loads(booster.save_config())["learner"]
+    notes = [f"objective {learner['objective']['name']}"]
+    names, kinds = booster.feature_names or (), booster.feature_types or ()
+    for name, kind in zip(names, kinds, strict=False):
+        if kind == "c":
+            notes.append(f"{name} is a code: the position of the category in training")
+    return Hints(notes=tuple(notes))
 
 
 def _from_copies(xgboost: Any, booster: Any, threads: int) -> Predictor:

@@ -1,0 +1,86 @@
+"""Finds the model that a path means: a file, an MLflow folder, or the only model in a folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fourways_api.deployment import MAX_NAME
+from fourways_runtime.errors import ModelNotLoadable, WorkloadError
+from fourways_runtime.scoring.model.description import Description, describe, recognised
+
+from .errors import NoManifest
+from .mlflow_folder import read_mlflow
+from .sample import Sample
+
+_MAX_FILES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model that was loaded, and what stands beside it."""
+
+    description: Description
+    name: str
+    """A name for the deployment."""
+
+    columns: tuple[str, ...] = ()
+    """Names of the columns that a signature gives."""
+
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Types of the columns that a signature gives."""
+
+    example: Sample | None = None
+    """An input example."""
+
+
+def find_model(path: Path) -> ModelSource:
+    """Load the model of a file or folder. Raises NoManifest."""
+    name = deployment_name(path)
+    try:
+        if not path.is_dir():
+            return ModelSource(_describe(path), name)
+        if (path / "MLmodel").exists():
+            found = read_mlflow(path)
+            described = _describe(found.file)
+            return ModelSource(described, name, found.columns, found.kinds, found.example)
+        return ModelSource(_describe(_only_model(path)), name)
+    except WorkloadError as error:
+        raise NoManifest(f"{path}: {error}") from None
+    except OSError as error:
+        raise NoManifest(f"{path} cannot be read: {error.strerror}") from None
+
+
+def deployment_name(path: Path) -> str:
+    """Make a valid name from a file's or folder's name."""
+    stem = re.sub(r"[^a-z0-9]+", "-", path.resolve().name.partition(".")[0].lower()).strip("-")
+    stem = stem if stem[:1].isalpha() else f"model-{stem}".strip("-")
+    return stem[:MAX_NAME].strip("-")
+
+
+def _describe(path: Path) -> Description:
+    return describe(path, max_bytes=max(2048, 4 * (path.stat().st_size >> 20)) << 20)
+
+
+def _only_model(folder: Path) -> Path:
+    """Return the only file of a folder that is a model of a known format."""
+    files = sorted(each for each in folder.iterdir() if each.is_file())[:_MAX_FILES]
+    found = []
+    faults = []
+    for file in files:
+        try:
+            recognised(file)
+        except ModelNotLoadable as error:
+            faults.append(f"{file.name}: {error}")
+        else:
+            found.append(file)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(file.name for file in found[:10])
+        raise NoManifest(f"{folder} holds several models ({names}); give one of these files")
+    if len(files) == 1:
+        raise NoManifest(f"{folder}: {faults[0]}")
+    raise NoManifest(f"{folder} holds no model file and no MLmodel; give the model's file")

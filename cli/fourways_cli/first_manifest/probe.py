@@ -1,0 +1,167 @@
+"""Asks the model: which outputs it has, whether it copes with missing values, golden vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from fourways_api import Contract
+from fourways_runtime.errors import ModelError, WorkloadError
+from fourways_runtime.scoring.columns import Array, Columns, Records
+from fourways_runtime.scoring.decode import Decoder
+from fourways_runtime.scoring.inputs import bind_inputs
+from fourways_runtime.scoring.model.base import Model
+from fourways_runtime.scoring.pipeline import Pipeline
+from fourways_runtime.workloads.serving.loading import example
+
+from .errors import NoManifest
+from .inputs import DraftInputs
+from .sample import Sample
+
+GOLDEN = 20
+"""Number of golden vectors."""
+
+_ROWS = 1_000
+_SIZES = (1, 2, 8, 16, 32, 64, 128, 224, 256, 299, 512)
+"""Sizes that are tried for a dimension that the model leaves free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the model answered to some records, and these records."""
+
+    tensors: dict[str, Array]
+    records: int
+    columns: Columns
+
+
+def ask(draft: DraftInputs, model: Model, sample: Sample | None) -> Answers:
+    """Score rows of the sample, or made-up ones. May change the draft's fields to what works.
+
+    Raises:
+        NoManifest: the model takes none of them.
+
+    """
+    if sample is not None and all(each.column for each in draft.fields):
+        return _ask_with_sample(draft, model, sample)
+    return _ask_with_examples(draft, model)
+
+
+def golden_vectors(
+    contract: Contract, model: Model, sample: Sample | None, draft: DraftInputs
+) -> bytes:
+    """Return golden vectors as JSON Lines: rows of the sample, and the model's own outputs.
+
+    Raises:
+        NoManifest: no row has outputs that the contract accepts.
+
+    """
+    if sample is None:
+        return b""
+    records = _records(contract, draft, sample)
+    keys = np.asarray([str(at) for at in range(len(records))], dtype=object)
+    if contract.entity_key.type == "int64":
+        keys = np.arange(len(records))
+    scored = Pipeline(contract, model).score_columns(keys, records.columns)
+    found = scored.predictions
+    if not len(found):
+        first = scored.rejects[0]
+        raise NoManifest(f"no row of the sample can be scored: {first}")
+    chosen = np.unique(np.linspace(0, len(found) - 1, GOLDEN).astype(int))
+    lines = []
+    for at in chosen.tolist():
+        row = int(found.rows[at])
+        inputs = {name: _plain(values[row]) for name, values in records.columns.items()}
+        outputs = {name: _plain(values[at]) for name, values in found.columns.items()}
+        lines.append(orjson.dumps({"inputs": inputs, "outputs": outputs}))
+    return b"\n".join(lines) + b"\n"
+
+
+def _ask_with_sample(draft: DraftInputs, model: Model, sample: Sample) -> Answers:
+    contract = _contract(draft)
+    records = _records(contract, draft, sample)
+    try:
+        return _predict(contract, model, records.columns, len(records))
+    except ModelError as error:
+        if not any(each.nullable for each in draft.fields):
+            raise NoManifest(f"the model fails on the sample: {error}") from None
+    for each in draft.fields:
+        if each.nullable:
+            each.nullable = False
+            each.comment += " The model fails on missing values: rows with one are rejected."
+            each.comment = each.comment.strip()
+    return _ask_with_sample(draft, model, sample)
+
+
+def _ask_with_examples(draft: DraftInputs, model: Model) -> Answers:
+    free = [each for each in draft.fields if None in each.shape]
+    shapes = [each.shape for each in free]
+    fault = ""
+    for size in _SIZES if free else (1,):
+        for each, shape in zip(free, shapes, strict=True):
+            each.shape = tuple(size if dim is None else dim for dim in shape)
+        contract = _contract(draft)
+        columns = {
+            each.name: np.repeat(example(each)[np.newaxis], 2, axis=0) for each in contract.inputs
+        }
+        try:
+            answers = _predict(contract, model, columns, 2)
+        except WorkloadError as error:
+            fault = fault or str(error)
+            continue
+        for each in free:
+            each.comment = "The model leaves sizes of the shape free: set the one that you send."
+        return answers
+    raise NoManifest(f"the model fails on a made-up record: {fault}; give --sample TABLE")
+
+
+def _contract(draft: DraftInputs) -> Contract:
+    """Return a contract with these inputs; its output is never read."""
+    return Contract.model_validate(
+        {
+            "entityKey": {"name": draft.key_name, "type": draft.key_type},
+            "inputs": [each.spec() for each in draft.fields],
+            "outputs": [{"name": "unread_output", "type": "float32"}],
+        }
+    )
+
+
+def _predict(contract: Contract, model: Model, columns: Columns, records: int) -> Answers:
+    tensors = {}
+    for feed in bind_inputs(contract.inputs, model.inputs):
+        tensors[feed.name], _ = feed.fill(columns, records)
+    found = model.predict(tensors)
+    return Answers({name: np.asarray(each) for name, each in found.items()}, records, columns)
+
+
+def _records(contract: Contract, draft: DraftInputs, sample: Sample) -> Records:
+    """Decode rows of the sample under the contract, as a batch run does."""
+    table = sample.table
+    step = max(1, len(table) // _ROWS)
+    some = table.take(np.arange(0, len(table), step)[:_ROWS])
+    columns: dict[str, Any] = {
+        each.name: some.column(each.column).combine_chunks() for each in draft.fields if each.column
+    }
+    keys: Sequence[Any] = range(len(some))
+    columns[contract.entity_key.name] = pa.array(
+        keys if contract.entity_key.type == "int64" else list(map(str, keys))
+    )
+    batch = pa.RecordBatch.from_pydict(columns)
+    records, rejects = Decoder(contract).decode(batch, np.arange(len(some)))
+    if not len(records):
+        raise NoManifest(f"no row of the sample fits the model: {rejects[0]}")
+    return records
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; a missing number is null."""
+    if isinstance(value, np.ndarray):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and value != value else value

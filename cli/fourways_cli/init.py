@@ -1,0 +1,123 @@
+"""``fourways init``: write the first manifest of a model file."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .output import FAILED, INVALID
+from .terminal import say, warn
+
+if TYPE_CHECKING:
+    from .first_manifest.draft import Draft
+
+_NEEDED = ("numpy", "onnxruntime", "pyarrow", "google.protobuf")
+
+
+class InitMode(StrEnum):
+    """The modes that a manifest can be written for."""
+
+    BATCH = "batch"
+    REALTIME = "realtime"
+    STREAMING = "streaming"
+    EDGE = "edge"
+
+
+SampleOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--sample",
+        help="Parquet or CSV table with rows that the model scores: gives key, ranges, categories "
+        "and golden vectors.",
+        metavar="TABLE",
+    ),
+]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Model file (ONNX, skops, XGBoost JSON or UBJSON, LightGBM text), a folder with one, "
+        "or an MLflow model folder.",
+        metavar="FILE|FOLDER",
+    ),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option(help="Name of the deployment. Default: made from the file's name.", metavar="N"),
+]
+
+
+def init(
+    model: ModelArgument,
+    sample: SampleOption = None,
+    mode: Annotated[
+        InitMode, typer.Option(help="Mode to write settings for.", case_sensitive=False)
+    ] = InitMode.REALTIME,
+    name: NameOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="Manifest to write. Default: NAME.yaml here.", metavar="PATH"
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+) -> None:
+    """Write a manifest for a model file, which runs as it is and says what to decide.
+
+    Inputs, outputs, types, shapes and names are read from the model; entity key, ranges and
+    categories from the sample, whose rows are scored as golden vectors. Model files are data: a
+    pickle or joblib file is recognised and never opened.
+    """
+    draft = drafted(model, sample=sample, mode=mode, name=name, manifest=out)
+    existing = draft.existing()
+    if existing and not force:
+        warn(f"{', '.join(map(str, existing))} exists; give --force, -o PATH or --name N")
+        raise typer.Exit(FAILED)
+    try:
+        draft.write()
+    except OSError as error:
+        warn(f"cannot write {draft.manifest}: {error.strerror or error}")
+        raise typer.Exit(FAILED) from None
+    for note in draft.notes:
+        warn(f"note: {note}")
+    say(
+        f"{draft.manifest}: {_counted(draft.inputs, 'input')},"
+        f" {_counted(draft.outputs, 'output')}, mode {mode}"
+    )
+    for path in draft.beside:
+        say(f"{path}: written beside it")
+    say(f"next: fourways up {draft.manifest}")
+
+
+def drafted(
+    model: Path,
+    *,
+    sample: Path | None,
+    mode: InitMode = InitMode.REALTIME,
+    name: str | None,
+    manifest: Path | None,
+) -> Draft:
+    """Make the first manifest of a model; if there can be none, say why and exit with 2."""
+    missing = [each for each in _NEEDED if importlib.util.find_spec(each) is None]
+    if missing:
+        warn(f"reading a model needs {', '.join(missing)}: pip install 'fourways[runtime]'")
+        raise typer.Exit(FAILED)
+    from .first_manifest.draft import make_draft
+    from .first_manifest.errors import NoManifest
+
+    try:
+        with warnings.catch_warnings():
+            # scikit-learn warns that columns come without names: they do, in every mode.
+            warnings.simplefilter("ignore")
+            return make_draft(model, manifest=manifest, sample=sample, mode=mode.value, name=name)
+    except NoManifest as error:
+        warn(str(error))
+        raise typer.Exit(INVALID) from None
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
