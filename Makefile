@@ -71,9 +71,10 @@ torture-batch-short: setup ## The same with a few repetitions each
 torture-stream: setup ## Disturb broker and store of a stream worker, 10 times each, loaded and quiet
 	@$(RUN) tools.torture.stream
 
-torture-security: setup ## What the author of a deployment must not reach: every way is refused, by name
+torture-security: setup ## What authors of deployments must not reach, and callers without permission
 	@.venv/bin/pytest -q -n0 tests/unit/test_secret_audience.py tests/unit/test_author_limits.py \
 	  tests/unit/test_cli_secrets.py tests/transitions/test_guards.py tests/embedded/test_sources_query.py
+	@$(RUN) tools.torture.callers
 
 .PHONY: torture-tables
 torture-tables: setup ## Read some 700 tables of 24 writers, in batch and as events

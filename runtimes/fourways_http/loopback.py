@@ -3,7 +3,9 @@
 A server on loopback is reached by every program here, and so by every page that a browser shows. A
 page cannot choose the ``Host`` that its browser sends, nor hide its ``Origin``: a name that a
 stranger's DNS points at 127.0.0.1 (DNS rebinding) and a form or script of another site are
-recognised by these two.
+recognised by these two. An image, a script or a frame is asked for without an ``Origin``; the page
+cannot read it, but sees whether it loads, and so which deployments and keys there are. Browsers say
+in ``Sec-Fetch-Site`` whose page asks.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 from .message import Answer, Handler, HttpError, Request
 
 _MAX_KNOWN = 256
+_OTHERS = "requests of other sites' pages are refused here"
 
 
 def is_loopback(host: str) -> bool:
@@ -34,7 +37,8 @@ class LoopbackOnly:
         self._known: dict[bytes, bool] = {}
 
     def __call__(self, request: Request) -> Answer:
-        """Answer the request. Raises HttpError 403 for a foreign Host or Origin."""
+        """Answer the request. Raises HttpError 403 for a foreign Host, Origin or page."""
+        foreign = own = False
         for name, value in request.headers:
             size = len(name)
             if size == 4 and name.lower() == b"host":
@@ -42,8 +46,15 @@ class LoopbackOnly:
                     raise HttpError(
                         403, "on this address only localhost and loopback addresses are valid hosts"
                     )
-            elif size == 6 and name.lower() == b"origin" and not self._is_own(value, value):
-                raise HttpError(403, "requests of other sites' pages are refused here")
+            elif size == 6 and name.lower() == b"origin":
+                if not self._is_own(value, value):
+                    raise HttpError(403, _OTHERS)
+                own = True
+            elif size == 14 and name.lower() == b"sec-fetch-site":
+                foreign = value == b"cross-site"
+        # To a browser, localhost and 127.0.0.1 are two sites: an Origin of this machine decides.
+        if foreign and not own:
+            raise HttpError(403, _OTHERS)
         return self._app(request)
 
     def _is_own(self, text: bytes, url: bytes) -> bool:

@@ -21,6 +21,7 @@ from fourways_runtime.io.store import (
     open_stream_writer,
 )
 from tests.kit.batch_world import World
+from tests.kit.browser import browser as chromium_browser
 from tests.kit.callers import Keys
 from tests.kit.gateway_plane import Running
 from tests.kit.gateway_streams import Broker, streaming
@@ -126,6 +127,13 @@ def own_server() -> Iterator[Server]:
     """A PostgreSQL server that the test may stop and start."""
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser without a window; see tests/kit/browser.py."""
+    with chromium_browser() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

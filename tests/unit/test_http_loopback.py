@@ -67,6 +67,26 @@ async def test_origins(url: str, origin: str, status: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        # An image or a script of a page: it has no Origin.
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        # Typed by the user, or no browser.
+        ({"Sec-Fetch-Site": "none"}, 200),
+        # A page of http://localhost:3000 that asks http://127.0.0.1:8080.
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost:3000"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://localhost:3000", "Host": "rebind.example"}, 403),
+    ],
+)
+async def test_what_pages_load(url: str, headers: dict[str, str], status: int) -> None:
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(url, headers=headers)).status_code == status
+
+
+@pytest.mark.parametrize(
     ("host", "own"),
     [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("x", False)],
 )
