@@ -490,6 +490,13 @@ class Reason(StrEnum):
         "The broker's retention deleted events before they were scored, in the last ten minutes.",
         "Add consumers (`streaming.minReplicas`), or lengthen the retention. The events are lost.",
     )
+    StreamLags = (
+        "StreamLags",
+        FAILURE,
+        ("streaming",),
+        "An event has waited for its prediction for longer than `streaming.maxLag`.",
+        "Add consumers (`streaming.minReplicas`), or correct what holds them up.",
+    )
     EventTooLarge = (
         "EventTooLarge",
         FAILURE,

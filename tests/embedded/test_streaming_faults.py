@@ -94,10 +94,11 @@ def test_an_event_after_postgresql_was_restarted_while_the_stream_was_quiet(
 def test_lag_age_and_readiness_are_true_while_the_store_is_locked(
     nats: NatsServer, lite: str, tmp_path: Path
 ) -> None:
-    worker = WorkerProcess(tmp_path, configure(tmp_path, lite, source(nats)))
+    worker = WorkerProcess(tmp_path, configure(tmp_path, lite, source(nats), maxLag="3s"))
     send(nats, "a")
     answered(lite, "a")
     until(lambda: worker.metric("fourways_stream_lag{") == 0, "no lag")
+    assert worker.faults() == []
     lock = sqlite3.connect(lite.removeprefix("sqlite:///"), isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     keys = [f"k{at}" for at in range(1000)]
@@ -112,6 +113,7 @@ def test_lag_age_and_readiness_are_true_while_the_store_is_locked(
     )
     until(lambda: not worker.ready(), "the worker is not ready", seconds=10 * PATIENCE)
     assert "has not responded for" in worker.readiness()
+    assert [fault["reason"] for fault in worker.faults()] == ["StoreUnavailable", "StreamLags"]
     lock.execute("ROLLBACK")
     lock.close()
     answered(lite, *keys)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from fourways_runtime.errors import BrokerUnavailable
-from fourways_runtime.workloads.streaming.monitor import PartitionProgress, StreamMonitor
+from fourways_runtime.workloads.streaming import monitor
+from fourways_runtime.workloads.streaming.monitor import (
+    PartitionProgress,
+    StreamMonitor,
+    lag_told,
+)
 from fourways_runtime.workloads.streaming.observed import StreamMetrics
 from fourways_runtime.workloads.streaming.source_changes import EXPIRED_SECONDS, SourceChanges
+from tests.kit.waiting import until
 
 
 class Source:
@@ -45,16 +53,23 @@ class Rig:
         self.seconds = 5000.0
         self.progress = {0: PartitionProgress(10, None)}
         self.registry = CollectorRegistry()
+        self.metrics = StreamMetrics(self.registry)
+        self.build()
+
+    def build(self) -> None:
         source: Any = self.source
         ledger: Any = self.ledger
-        self.metrics = StreamMetrics(self.registry)
         self.monitor = StreamMonitor(
             source, ledger, self.metrics, lambda: self.progress, lambda: self.seconds
         )
 
     def look(self) -> tuple[float | None, float | None]:
-        """Return lag of partition 0, and the age of the oldest event."""
+        """Look once, and return what it shows."""
         self.monitor.look()
+        return self.sample()
+
+    def sample(self) -> tuple[float | None, float | None]:
+        """Return lag of partition 0, and the age of the oldest event."""
         return (
             self.registry.get_sample_value("fourways_stream_lag", {"partition": "0"}),
             self.registry.get_sample_value("fourways_stream_oldest_event_seconds"),
@@ -75,7 +90,53 @@ def test_lag_and_age_grow_while_nothing_is_written() -> None:
     rig.progress = {0: PartitionProgress(2010, None)}
     rig.seconds += 7
     assert rig.look() == (0, 0)
-    assert rig.ledger.pings == rig.source.checked == 6
+    assert rig.source.checked == 6
+
+
+def test_the_oldest_event_that_waits_for_too_long_is_told_while_nothing_moves() -> None:
+    rig = Rig()
+    rig.seconds += 3600  # a quiet hour
+    rig.look()
+    assert rig.monitor.late(300) == 0
+    rig.source.end = {0: 11}
+    rig.look()
+    rig.seconds += 301
+    # Also while the monitor's own thread waits, as for a broker that hangs.
+    assert rig.monitor.late(300) == 301
+    rig.progress = {0: PartitionProgress(11, None)}
+    rig.look()
+    assert rig.monitor.late(300) == 301, "it flickers between batches"
+    rig.seconds += 11
+    assert rig.monitor.late(300) == 0
+
+
+def test_a_lag_is_told_in_words_that_change_seldom() -> None:
+    told = [lag_told(float(waited), "5m") for waited in range(301, 2400)]
+    assert [text.split(" (")[0].rpartition(" than ")[2] for text in dict.fromkeys(told)] == [
+        "300 s",
+        "600 s",
+        "1200 s",
+    ]
+
+
+def test_a_store_that_hangs_does_not_stop_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "LOOK_SECONDS", 0.01)
+    rig = Rig()
+    let_go = threading.Event()
+    asked = threading.Event()
+
+    def ping() -> None:
+        asked.set()
+        let_go.wait(60)
+
+    monkeypatch.setattr(rig.ledger, "ping", ping)
+    rig.build()
+    rig.monitor.start()
+    assert asked.wait(30)
+    rig.source.end = {0: 15}
+    until(lambda: rig.sample()[0] == 5, "the lag shows")
+    rig.monitor.finish(10)
+    let_go.set()
 
 
 def test_with_the_broker_away_the_last_known_lag_stands_and_its_age_grows() -> None:

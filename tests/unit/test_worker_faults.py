@@ -87,12 +87,11 @@ def test_what_a_worker_that_is_not_ready_says_comes_before_its_last_words(reason
     assert found["Reconciling"].startswith(f"True {reason}")
 
 
-def test_lost_events_degrade_a_worker_that_goes_on() -> None:
+@pytest.mark.parametrize("reason", ["EventsExpired", "StreamLags"])
+def test_lost_or_late_events_degrade_a_worker_that_goes_on(reason: str) -> None:
     document = deployment("streaming")
-    found = said(
-        judged(document, pod(document, ready=True), p=faults("EventsExpired", "positions 3 to 9"))
-    )
-    assert found["Degraded"] == "True EventsExpired: positions 3 to 9"
+    found = said(judged(document, pod(document, ready=True), p=faults(reason, "positions 3 to 9")))
+    assert found["Degraded"] == f"True {reason}: positions 3 to 9"
     assert found["Ready"] == "True Answering: version 1 serves predictions"
     assert "Stalled" not in found
 

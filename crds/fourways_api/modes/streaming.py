@@ -123,6 +123,10 @@ class Streaming(ApiModel):
     freshness: Duration = "5m"
     """Maximum age of a stored answer. An older answer is treated as missing."""
 
+    max_lag: Duration = "5m"
+    """Maximum time that an event waits for its prediction. While an older event has none, Degraded
+    is True with StreamLags."""
+
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     """Number of consumers. One is kept even with 0: scaling to zero is not available yet."""
 
@@ -132,6 +136,7 @@ class Streaming(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         longer_than_zero("freshness"),
+        longer_than_zero("maxLag"),
         Rule(
             "self.minReplicas <= self.maxReplicas",
             "minReplicas is above maxReplicas",

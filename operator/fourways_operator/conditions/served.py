@@ -47,6 +47,7 @@ REPORTED = frozenset(
         Reason.StoreReadOnly,
         Reason.BrokerUnavailable,
         Reason.EventsExpired,
+        Reason.StreamLags,
         Reason.ModelHangs,
     }
 )

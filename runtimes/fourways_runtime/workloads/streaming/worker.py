@@ -17,6 +17,7 @@ from time import perf_counter
 from fourways_api.backoff import Backoff
 from fourways_api.reasons import Reason
 from fourways_api.runtime_config import StreamConfig
+from fourways_api.values import seconds
 from fourways_api.worker_faults import WorkerFault, worker_fault
 from fourways_runtime.errors import StoreUnavailable, WorkloadError
 from fourways_runtime.io.brokers.source import Events, EventSource, SourceEnded
@@ -25,7 +26,7 @@ from fourways_runtime.model_watch import WATCH
 
 from .committer import SENT, Committer, EventBatch
 from .ledger import StreamLedger
-from .monitor import PartitionProgress, StreamMonitor
+from .monitor import PartitionProgress, StreamMonitor, lag_told
 from .observed import StreamMetrics
 from .partition_state import NOT_HELD, PartitionState
 from .reader import Assigned, BatchRead, Ended, OutOfRange, Revoked, SourceReader, Wake
@@ -72,6 +73,7 @@ class StreamWorker:
         self._metrics = metrics
         self._stop = stop
         self._attempts = streaming.max_attempts
+        self._max_lag = streaming.max_lag
         self._stretch = streaming.micro_batch.max_events * IN_FLIGHT
         self._changes = SourceChanges(metrics)
         self._reader = SourceReader(source, ledger, streaming.micro_batch, self._changes, stop)
@@ -98,6 +100,8 @@ class StreamWorker:
             found.append(worker_fault(Reason.BrokerUnavailable, source))
         if lost := self._changes.recently_expired():
             found.append(worker_fault(Reason.EventsExpired, lost))
+        if waited := self._monitor.late(seconds(self._max_lag)):
+            found.append(worker_fault(Reason.StreamLags, lag_told(waited, self._max_lag)))
         return tuple(found)
 
     def warnings(self) -> list[str]:
