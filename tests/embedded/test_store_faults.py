@@ -20,15 +20,21 @@ from psycopg_pool.base import AttemptWithBackoff
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.postgres.connection import explain
 from fourways_runtime.io.store import (
+    StreamDeclaration,
     open_reader,
     open_run_store,
+    open_stream_writer,
     postgres_database,
 )
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
+from fourways_runtime.io.store.streams import postgres_stream
+from fourways_runtime.io.store.streams.stream import Move
 from tests.kit.postgres import postgres_server
 from tests.kit.stores import (
     Work,
     a_run,
+    commit,
+    contract,
     look,
     predictions,
     publish,
@@ -291,6 +297,35 @@ def test_who_holds_a_lock_on_the_store_is_named(
         with pytest.raises(StoreUnavailable, match=r"timeout; runs is held by .*pg_dump.*Share"):
             publish(writer, a_run("n"), predictions([1]))
     publish(writer, a_run("n"), predictions([1]))
+    writer.close()
+
+
+@pytest.mark.parametrize("lock", ["live", "streams", "positions"])
+def test_who_holds_a_lock_that_a_stream_waits_for_is_named(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch, lock: str
+) -> None:
+    monkeypatch.setattr(postgres_stream, "LOCK_SECONDS", 1)
+    uri = postgres.database()
+    stream = StreamDeclaration("n", "anomaly", "v1", "sha256:0", contract(), "memory")
+    writer = open_stream_writer(lambda: uri, stream)
+    writer.begin({0: 0})
+
+    def write() -> None:
+        commit(writer, [Move(0, 0, 1)], predictions([1]))
+
+    def declare() -> None:
+        open_stream_writer(lambda: uri, stream).close()
+
+    with psycopg.connect(uri, application_name="pg_dump") as blocker:
+        tables = blocker.execute(
+            "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
+            "WHERE nspname = 'fourways' AND relkind = 'r'"
+        ).fetchall()
+        table = next(name for (name,) in tables if name.startswith(lock))
+        blocker.execute(f"LOCK TABLE fourways.{table} IN SHARE MODE")
+        with pytest.raises(StoreUnavailable, match=rf"timeout; {table} is held by .*pg_dump"):
+            (declare if lock == "streams" else write)()
+    write()
     writer.close()
 
 

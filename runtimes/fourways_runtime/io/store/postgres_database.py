@@ -14,11 +14,11 @@ from typing import Any
 
 import psycopg
 
-from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.scoring.columns import Array, Keys, Reject
 
 from ..postgres import copy_in as pgcopy
-from ..postgres.connection import conninfo, lock_number, translated
+from ..postgres.connection import conninfo, lock_number
+from ..postgres.store_locks import lock_waits_translated
 from ..table_columns import TableColumn
 from .database import Duplicates, TableMissing, quoted
 from .postgres_schema import ensure_schema
@@ -41,16 +41,12 @@ _RELATIONS = """
     ORDER BY c.relkind DESC, c.relname"""
 
 
-_HOLDERS = """
-    SELECT DISTINCT c.relname, l.mode, a.pid, a.application_name, a.usename
-    FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
-    JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_stat_activity a ON a.pid = l.pid
-    WHERE n.nspname = 'fourways' AND l.granted AND a.application_name <> 'fourways'
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    ORDER BY 1, 3 LIMIT 5"""
 LOCK_SECONDS = 60
 """How long a statement waits for a lock on a table; the error then names who holds it."""
 
+
+LISTING_SECONDS = 1800
+"""The same for a lock that a worker may hold while it lists a source: one that hangs ends."""
 
 RECORD_SECONDS = 10
 """How long the record of a chunk may wait for its COMMIT. A worker that hangs between the two would
@@ -67,7 +63,7 @@ class PostgresDatabase:
     def __init__(self, uri: str, *, made: bool = False, read_only: bool = False) -> None:
         """``made``: the tables are known to exist. ``read_only``: they are not created."""
         self._uri = uri
-        with translated(uri):
+        with lock_waits_translated(uri):
             self._connection = psycopg.connect(conninfo(uri, CONNECT_SECONDS), autocommit=True)
             try:
                 self._connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
@@ -102,7 +98,7 @@ class PostgresDatabase:
         with self._translated(), self._connection.transaction():
             if lock:
                 # Another worker may hold it for as long as it lists a large source.
-                self._connection.execute("SET LOCAL lock_timeout = 0")
+                self._connection.execute(f"SET LOCAL lock_timeout = '{LISTING_SECONDS}s'")
                 self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number(lock),))
                 self._connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
             yield
@@ -206,32 +202,13 @@ class PostgresDatabase:
         """Close the connection."""
         self._connection.close()
 
-    def _holders(self) -> str:
-        """Return who holds locks on the store's tables, asked on a connection of its own."""
-        address = conninfo(self._uri, CONNECT_SECONDS)
-        try:
-            with psycopg.connect(address, autocommit=True) as connection:
-                found = connection.execute(_HOLDERS).fetchall()
-        except psycopg.Error as error:
-            return f"who holds it could not be asked: {type(error).__name__}"
-        told = [
-            f"{table} is held by process {pid} ({', '.join(filter(None, (program, user)))}; {mode})"
-            for table, mode, pid, program, user in found
-        ]
-        return "; ".join(told)[:600] or "the lock has been released since"
-
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
-            with translated(self._uri):
+            with lock_waits_translated(self._uri):
                 yield
         except psycopg.errors.UniqueViolation:
             raise Duplicates from None
-        except StoreUnavailable as error:
-            if isinstance(error.__context__, psycopg.errors.LockNotAvailable):
-                held = self._holders()
-                raise StoreUnavailable(f"{error}; {held}") from None
-            raise
         except (psycopg.errors.UndefinedTable, psycopg.errors.ForeignKeyViolation):
             raise TableMissing from None
 

@@ -20,8 +20,9 @@ from psycopg.pq.abc import PGresult
 
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.postgres import arrays as pgarray
-from fourways_runtime.io.postgres.connection import conninfo, explain, lock_number, translated
+from fourways_runtime.io.postgres.connection import conninfo, explain, lock_number
 from fourways_runtime.io.postgres.pipelined import Line
+from fourways_runtime.io.postgres.store_locks import lock_waits_translated
 from fourways_runtime.scoring.columns import Key, Predictions
 
 from .. import layout
@@ -42,7 +43,10 @@ from .stream import DeadLetter, Fenced, Move, Position, QuestionAnswer, StreamDe
 
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30
-"""Statement time-out: a longer statement may wait for a lock that is never released."""
+"""Statement time-out."""
+
+LOCK_SECONDS = 10
+"""How long a statement waits for a lock; the error then names who holds it."""
 
 _log = logging.getLogger(__name__)
 
@@ -193,7 +197,7 @@ class PostgresStream:
     def _translated(self) -> Iterator[None]:
         """Translate external errors into ours; a connection that had one is not used again."""
         try:
-            with translated(self._uri):
+            with lock_waits_translated(self._uri):
                 yield
         except psycopg.errors.DivisionByZero:
             raise Fenced from None
@@ -206,14 +210,15 @@ class PostgresStream:
     def _connect(self) -> psycopg.Connection:
         self._leading = False
         self._uri = self._read_uri()  # Read each time, so that a rotated Secret needs no restart.
-        with translated(self._uri):
+        with lock_waits_translated(self._uri):
             return self._prepared(conninfo(self._uri, CONNECT_SECONDS))
 
     def _prepared(self, address: str) -> psycopg.Connection:
         connection = psycopg.connect(address, autocommit=True)
         try:
             connection.execute(
-                sql.SQL("SET statement_timeout = {}").format(sql.Literal(STATEMENT_SECONDS * 1000))
+                f"SET statement_timeout = '{STATEMENT_SECONDS}s'; "
+                f"SET lock_timeout = '{LOCK_SECONDS}s'"
             )
             ensure_schema(connection)
             if not self._model:
