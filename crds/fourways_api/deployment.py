@@ -54,6 +54,17 @@ class Resources(ApiModel):
     """Memory limit, such as 512Mi or 1.5Gi. A worker that exceeds it is killed."""
 
 
+_OTHER_SECRETS_OF_A_BUILD = {
+    "model.credentials": "!has(self.model.credentials)",
+    "contract.goldenVectors.credentials": "!has(self.contract.goldenVectors)"
+    " || !has(self.contract.goldenVectors.credentials)",
+    "edge.credentials": "!has(self.edge.credentials)",
+    "edge.features.database": "!has(self.edge.features)",
+}
+"""Where an edge deployment names Secrets besides the signing key's: the place, and a rule that none
+is there."""
+
+
 class Spec(ApiModel):
     """Desired state."""
 
@@ -135,6 +146,16 @@ class Spec(ApiModel):
             "devices run ONNX models only",
             "export the model to ONNX",
             ".model.format",
+        ),
+        *(
+            Rule(
+                f"!has(self.edge) || {absent} || self.{place}.secretName"
+                " != self.edge.signing.secretName",
+                "the Secret with the signing key is used for something else as well",
+                "sign with a Secret of its own, so that the key is mounted nowhere else",
+                f".{place}.secretName",
+            )
+            for place, absent in _OTHER_SECRETS_OF_A_BUILD.items()
         ),
         Rule(
             "has(self.image) || self.model.format != 'python'",

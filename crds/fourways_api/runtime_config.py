@@ -43,6 +43,9 @@ SECRETS_ROOT = "/etc/fourways/secrets"
 CACHE_DIR = "/var/cache/fourways"
 """Private folder a workload downloads its model into."""
 
+UNSIGNED = "unsigned"
+"""Folder in the private folder in which a build leaves bundles for the signing."""
+
 TERMINATION_LOG = "/dev/termination-log"
 """File whose text the kubelet reports as the pod's last words."""
 

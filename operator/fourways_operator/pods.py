@@ -91,7 +91,7 @@ def failure_of(pod: Json) -> PodFailure | None:
                 Reason.Unschedulable,
                 _short(f"no node accepts the pod: {condition.get('message', '')}"),
             )
-    for status in pod.get("status", {}).get("containerStatuses", []):
+    for status in _statuses(pod):
         waiting = status.get("state", {}).get("waiting", {})
         reason = waiting.get("reason")
         if reason in _IMAGE_FAILURES:
@@ -230,8 +230,13 @@ def _failure_of_exit(ended: Json, report: RunReport | None) -> PodFailure:
 
 def _container_states(pod: Json) -> list[Json]:
     """Return the containers' states, the current ones before the previous ones."""
-    statuses = pod.get("status", {}).get("containerStatuses", [])
-    return [s[key] for s in statuses for key in ("state", "lastState") if s.get(key)]
+    return [s[key] for s in _statuses(pod) for key in ("state", "lastState") if s.get(key)]
+
+
+def _statuses(pod: Json) -> list[Json]:
+    """Return the containers' statuses; those that run first come last, as they say less."""
+    status = pod.get("status") or {}
+    return [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
 
 
 def _short(text: str) -> str:

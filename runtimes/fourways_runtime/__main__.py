@@ -23,6 +23,7 @@ MODES = {
     "serve": "serving",
     "stream": "streaming",
     "edge-build": "edge",
+    "edge-sign": "edge.sign",
 }
 
 

@@ -50,11 +50,13 @@ MEDIA_TYPES = {
 
 REQUIRED = (MODEL_FILE, CONTRACT_FILE, GOLDEN_FILE)
 
+TITLE_NOTE = "org.opencontainers.image.title"
 VERSION_NOTE = "org.opencontainers.image.version"
+TARGET_NOTE = "dev.fourways.edge.target"
 VARIANT_NOTE = "dev.fourways.edge.variant"
 SOURCE_NOTE = "dev.fourways.edge.source"
 AGREEMENT_NOTE = "dev.fourways.edge.agreement"
-"""Annotations of a model manifest that devices and the next build read."""
+"""Annotations of a model manifest that devices, the signing and the next build read."""
 
 MANIFEST_FILE = "manifest.json"
 RELEASE_FILE = "release.json"

@@ -24,12 +24,12 @@ from fourways_runtime.scoring.model.onnx_model import load_onnx
 from fourways_runtime.scoring.single import RecordScorer
 from fourways_runtime.workloads.edge import build as building
 from fourways_runtime.workloads.edge import variants
-from fourways_runtime.workloads.edge.build import build
 from fourways_runtime.workloads.edge.judge import MIB, Measured
 from tests.kit.edge_plane import (
     MATRIX,
     ROOMY,
     blob,
+    built_and_signed,
     document,
     edge_config,
     key_pair,
@@ -82,9 +82,11 @@ def test_the_job_publishes_what_a_device_can_use_and_says_so_in_its_last_words(
     raw = matrix()
     config = edge_config(tmp_path, raw, MATRIX, matrix_golden(raw), tolerance=0.2)
     environment = {**os.environ, "FOURWAYS_CONFIG": json.dumps(config.to_json())}
-    command = [sys.executable, "-m", "fourways_runtime", "edge-build"]
-    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    for step in ("edge-build", "edge-sign"):
+        assert not published(tmp_path).exists()
+        command = [sys.executable, "-m", "fourways_runtime", step]
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     report = RunReport.model_validate_json((tmp_path / "last-words").read_text())
     bundle = report.bundles[0]
     folder = published(tmp_path)
@@ -117,7 +119,7 @@ def test_the_same_inputs_are_the_same_manifest_wherever_they_are_built(tmp_path:
         root = tmp_path / name
         # So tight that integers never agree: which of two good ones is faster, chance decides.
         config = edge_config(root, raw, MATRIX, matrix_golden(raw), tolerance=1e-5)
-        bundle = build(config).bundles[0]
+        bundle = built_and_signed(config).bundles[0]
         assert bundle.variant == "fp32"
         digests.add(bundle.digest)
         model = root / "volumes" / "data" / "model.onnx"
@@ -137,7 +139,7 @@ def test_another_measurement_of_the_same_model_does_not_change_the_bundle(
         )
         raw = matrix(seed)
         config = edge_config(tmp_path, raw, MATRIX, matrix_golden(raw), tolerance=0.2)
-        found = build(config).bundles[0]
+        found = built_and_signed(config).bundles[0]
         return found.variant, found.digest
 
     first = built(1, fp32=1.0, int8=2.0)
@@ -183,7 +185,7 @@ def test_a_real_model_answers_on_a_device_as_its_golden_vectors_say(
     tmp_path: Path, name: str
 ) -> None:
     config = real_config(tmp_path, name)
-    bundle = build(config).bundles[0]
+    bundle = built_and_signed(config).bundles[0]
     assert bundle.agreement == 1.0
     if name == "churn":
         _, int8 = report_of(published(tmp_path))["variants"]

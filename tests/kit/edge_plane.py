@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ import numpy as np
 import onnxruntime
 from onnx import helper
 
+from fourways_api import RunReport
 from fourways_api.runtime_config import EdgeConfig
+from fourways_runtime.workloads.edge.build import build
+from fourways_runtime.workloads.edge.sign import sign_bundles
 from tests.kit.secret_files import secret_folder
 from tools.kit.models import FLOAT, LINEAR, linear, onnx_bytes
 
@@ -153,3 +158,9 @@ def document(folder: Path, digest: str) -> dict[str, Any]:
 
 def blob(folder: Path, digest: str) -> Path:
     return folder / "blobs" / digest.replace(":", "/")
+
+
+def built_and_signed(config: EdgeConfig, clock: Callable[[], float] = time.time) -> RunReport:
+    """Build, sign and publish, as the two containers of the Job do one after the other."""
+    assert build(config).bundles == ()
+    return sign_bundles(config, clock)

@@ -19,7 +19,7 @@ from fourways_agent.state import DeviceSettings, Store
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.workloads.edge import build as building
 from fourways_runtime.workloads.edge.judge import MIB, Measured
-from tests.kit.edge_plane import edge_config, key_pair, published
+from tests.kit.edge_plane import built_and_signed, edge_config, key_pair, published
 from tools.kit.models import FLOAT, LINEAR, onnx_bytes
 
 RECORD = {"age": 30, "spend": 2, "rate": 1}
@@ -86,7 +86,7 @@ class Publisher:
             **more,
         )
         with unmeasured():
-            return building.build(config, lambda: self.now).bundles[0].digest
+            return built_and_signed(config, lambda: self.now).bundles[0].digest
 
     def index(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / layout.INDEX_FILE).read_bytes())

@@ -95,7 +95,7 @@ def test_an_embedded_build_is_the_planned_job() -> None:
     (build,) = workloads.jobs(objects, Paths())
     (planned,) = (o for o in objects if o["kind"] == "Job")
     assert build.name == planned["metadata"]["name"]
-    assert build.args == ("edge-build",)
+    assert (build.before, build.args) == ((("edge-build",),), ("edge-sign",))
     assert isinstance(build.config, EdgeConfig)
     assert build.config.edge == deployment.spec.edge
     assert build.deadline_seconds == 7200

@@ -11,6 +11,7 @@ from fourways_runtime.config import read_edge_config
 from fourways_runtime.errors import ConfigError, GoldenMismatch
 from fourways_runtime.workloads.edge import variants
 from fourways_runtime.workloads.edge.build import build
+from fourways_runtime.workloads.edge.sign import sign_bundles
 from tests.kit.edge_plane import edge_config, linear_golden, public_half
 from tools.kit.models import LINEAR
 
@@ -42,7 +43,7 @@ def test_a_key_that_is_none_is_told_with_the_command_that_makes_one(
     if content is not None:
         key.write_bytes(content)
     with pytest.raises(ConfigError, match=r"device-key.*signing-key\.pem.*openssl") as caught:
-        build(config)
+        sign_bundles(config)
     assert "secret" not in str(caught.value)
 
 
@@ -51,7 +52,7 @@ def test_a_public_key_does_not_sign(tmp_path: Path) -> None:
     key = tmp_path / "secrets" / "device-key" / "signing-key.pem"
     key.write_bytes(public_half(key.read_bytes()))
     with pytest.raises(ConfigError, match="not a private key"):
-        build(config)
+        sign_bundles(config)
 
 
 def test_a_model_that_misses_its_golden_vectors_is_not_even_measured(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from fourways_api import parse
-from fourways_api.runtime_config import CONFIG_VARIABLE
+from fourways_api.runtime_config import CONFIG_VARIABLE, SECRETS_ROOT, VOLUMES_ROOT
 from fourways_operator import planning
 from fourways_operator.plan.edge import job_name
 from tests.bad_manifests.cases import change, good
@@ -35,15 +35,55 @@ def test_the_cluster_of_the_installation_goes_into_the_build() -> None:
     deployment = parse(manifest())
     named = replace(SETTINGS, cluster_name="berlin-1")
     assert job_name(deployment, named) != job_name(deployment, SETTINGS)
-    (told,) = (
+    told, same = (
         json.loads(variable["value"])
         for container in containers(planning.plan(deployment, named))
         for variable in container["env"]
         if variable["name"] == CONFIG_VARIABLE
     )
     assert told["cluster"] == "berlin-1"
+    assert same == told
 
 
 def test_without_a_name_the_build_is_told_none() -> None:
-    (container,) = containers(planned(parse(manifest())))
-    assert all("cluster" not in str(variable["value"]) for variable in container["env"])
+    both = containers(planned(parse(manifest())))
+    assert [container["name"] for container in both] == ["build", "edge"]
+    for container in both:
+        assert all("cluster" not in str(variable["value"]) for variable in container["env"])
+
+
+def mounts(container: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+
+
+def test_the_key_is_where_no_model_is_parsed() -> None:
+    document = manifest(
+        spec__model__uri="pvc://models/m.onnx",
+        spec__model__credentials={"secretName": "models"},
+        spec__edge__publish="pvc://bundles/all",
+        spec__edge__credentials={"secretName": "bundles"},
+        spec__edge__signing={"secretName": "key"},
+    )
+    build, sign = containers(planned(parse(document)))
+    secrets, claims = SECRETS_ROOT, VOLUMES_ROOT
+    assert (build["args"], sign["args"]) == (["edge-build"], ["edge-sign"])
+    at = mounts(build)
+    assert {path for path in at if path.startswith(secrets)} == {
+        f"{secrets}/bundles",
+        f"{secrets}/models",
+    }
+    # Only who signs writes what devices read.
+    assert all(at[f"{claims}/{claim}"]["readOnly"] for claim in ("models", "bundles"))
+    at = mounts(sign)
+    unsigned = at.pop("/var/cache/fourways/unsigned")
+    assert (unsigned["readOnly"], unsigned["subPath"]) == (True, "unsigned")
+    assert at.keys() == {f"{secrets}/key", f"{secrets}/bundles", f"{claims}/bundles", "/tmp"}
+    assert "readOnly" not in at[f"{claims}/bundles"]
+    assert at["/tmp"]["name"] != mounts(build)["/tmp"]["name"]
+
+
+def test_an_error_that_no_retry_fixes_ends_the_job_in_either_container() -> None:
+    (job,) = (o for o in planned(parse(manifest())) if o["kind"] == "Job")
+    rules = job["spec"]["podFailurePolicy"]["rules"]
+    ends = [rule["onExitCodes"]["containerName"] for rule in rules if rule["action"] == "FailJob"]
+    assert ends == ["build", "edge"]

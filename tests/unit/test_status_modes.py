@@ -10,7 +10,7 @@ import pytest
 from fourways_api import Problem
 from fourways_operator.facts import Facts, Json
 from fourways_operator.plan import routes
-from fourways_operator.pods import config_text
+from fourways_operator.pods import config_text, failure_of, report_of
 from fourways_operator.status import requeue_after
 from tests.kit.mode_facts import (
     DIGEST,
@@ -362,3 +362,24 @@ def test_an_invalid_edit_leaves_what_answers_ready() -> None:
     found = said(facts(raw, pod(document, ready=True)), Problem("spec.mode", "no", "use batch"))
     assert found["Ready"].startswith("True Answering")
     assert found["SpecValid"].startswith("False Invalid")
+
+
+def test_a_failure_of_the_container_that_runs_first_is_named_from_its_own_words() -> None:
+    message = '{"outcome": "Failed", "reason": "BudgetExceeded", "message": "no variant fits"}'
+    first = {"state": {"terminated": {"exitCode": 7, "message": message}}}
+    second = {"state": {"waiting": {"reason": "PodInitializing"}}}
+    status = {"containerStatuses": [second], "initContainerStatuses": [first]}
+    found = failure_of({"metadata": {}, "status": status})
+    assert found is not None
+    assert (found.reason, found.message) == ("BudgetExceeded", "no variant fits")
+    # The last words of a pod that succeeded are those of the container that ended it.
+    built = '{"outcome": "Succeeded", "message": "built"}'
+    published = '{"outcome": "Succeeded", "message": "published"}'
+    states = [
+        {"state": {"terminated": {"exitCode": 0, "message": it}}} for it in (built, published)
+    ]
+    pod = {"metadata": {}, "status": {"containerStatuses": states[1:]}}
+    pod["status"]["initContainerStatuses"] = states[:1]
+    report = report_of(pod)
+    assert report is not None
+    assert report.message == "published"

@@ -104,6 +104,23 @@ class LocalRun:
 
     async def _attempt(self, index: int, attempt: int) -> int:
         pod = f"{self.name}-{index}-{attempt}"
+        started = self._stamp()
+        status = self.job["status"]
+        status["active"] += 1
+        ended: list[Json] = []
+        try:
+            for args in (*self._job.before, self._job.args):
+                code, message = await self._process(args, pod, index)
+                ended.append({"exitCode": exit_code(code), "message": message})
+                if code:
+                    break
+        finally:
+            status["active"] -= 1
+        self.pods.append(self._pod(pod, index, f"{started}-{attempt:04}", code, ended))
+        return code
+
+    async def _process(self, args: tuple[str, ...], pod: str, index: int) -> tuple[int, str]:
+        """Run one process of a pod; return its exit code and its termination message."""
         termination = self._state / "runs" / f"{self._job.namespace}-{pod}.json"
         termination.unlink(missing_ok=True)
         config = self._job.config
@@ -113,20 +130,14 @@ class LocalRun:
             RUN_VARIABLE: self._job.run or self.name,
             INDEX_VARIABLE: str(index),
         }
-        started = self._stamp()
-        status = self.job["status"]
-        status["active"] += 1
-        try:
-            async with worker(self._job.args, environment, self.log) as process:
-                code = await process.wait()
-        finally:
-            status["active"] -= 1
-        self.pods.append(self._pod(pod, index, f"{started}-{attempt:04}", code, read(termination)))
-        return code
+        async with worker(args, environment, self.log) as process:
+            code = await process.wait()
+        return code, read(termination)
 
-    def _pod(self, name: str, index: int, created: str, code: int, message: str) -> Json:
+    def _pod(self, name: str, index: int, created: str, code: int, ended: list[Json]) -> Json:
         template = self._job.planned["spec"]["template"]
-        terminated = {"exitCode": exit_code(code), "message": message}
+        states: list[Json] = [{"state": {"terminated": each}} for each in ended]
+        first = len(self._job.before)
         return {
             "metadata": {
                 "name": name,
@@ -140,7 +151,8 @@ class LocalRun:
             "spec": template["spec"],
             "status": {
                 "phase": "Failed" if code else "Succeeded",
-                "containerStatuses": [{"state": {"terminated": terminated}}],
+                "initContainerStatuses": states[:first],
+                "containerStatuses": states[first:] or [{"state": {}}],
             },
         }
 

@@ -45,6 +45,9 @@ class LocalJob:
 
     namespace: str
     name: str
+    before: tuple[tuple[str, ...], ...]
+    """The arguments of the processes that run to their ends first, as init containers do."""
+
     args: tuple[str, ...]
     config: RuntimeConfig | PurgeConfig
     workers: int
@@ -193,6 +196,9 @@ def _job(planned: Json, name: str, kind: type[C], paths: Paths) -> LocalJob:
         planned=planned,
         namespace=planned["metadata"]["namespace"],
         name=name,
+        before=tuple(
+            tuple(first["args"]) for first in spec["template"]["spec"].get("initContainers", ())
+        ),
         args=tuple(container["args"]),
         config=config,
         workers=spec.get("completions", 1),

@@ -1,5 +1,8 @@
 """The edge mode: a Job that builds, signs and publishes a bundle for each kind of device.
 
+Its pod has two containers, one after the other: the first parses the model and has no key; the
+second has the key, signs what the first wrote, and publishes it.
+
 A Job's template cannot be changed, so its name contains a hash of what it does: another build is
 another Job, and the old one is deleted. Published bundles stay where they are.
 """
@@ -19,7 +22,9 @@ from fourways_api import (
     Route,
     SecretReference,
 )
+from fourways_api.addresses import claims as claims_of
 from fourways_api.modes import Edge
+from fourways_api.runtime_config import CACHE_DIR, SECRETS_ROOT, UNSIGNED, VOLUMES_ROOT
 
 from ..facts import Json, OperatorSettings
 from . import network, parts, worker
@@ -27,15 +32,17 @@ from .routes import Observed
 
 FieldT = TypeVar("FieldT", bound=ApiModel)
 
-CONTAINER = "edge"
+BUILD, SIGN = "build", "edge"
+"""Names of the containers."""
+
 BACKOFF_LIMIT = 2
 
 BUILD_SECONDS = 7200
 """Maximum seconds of a build. Its downloads, calls into the model and measurements have their own
 limits; this one ends a build that hangs elsewhere."""
 
-COPIES = 4
-"""A build holds the model as fetched, optimised and quantised, and the resulting bundle."""
+COPIES = 5
+"""A build holds the model as fetched, optimised and quantised, and both in bundles."""
 
 
 def name_of(deployment: str) -> str:
@@ -154,24 +161,55 @@ def _job(
     )
     # The bundle holds the contract. Text for people is left out: a new one is no new build.
     config = config.model_copy(update={"contract": without_descriptions(config.contract)})
-    container = worker.container(
-        deployment,
-        settings,
-        name=CONTAINER,
-        args=["edge-build"],
-        env=[worker.variable(config)],
-        mounts=mounts,
-    )
+    build, sign = _mounts_of_each(mounts, edge)
+
+    def container(name: str, args: str, of_it: parts.Mounts) -> Json:
+        return worker.container(
+            deployment,
+            settings,
+            name=name,
+            args=[args],
+            env=[worker.variable(config)],
+            mounts=of_it,
+        )
+
     return {
         "backoffLimit": BACKOFF_LIMIT,
-        "podFailurePolicy": worker.failure_policy(CONTAINER),
+        "podFailurePolicy": worker.failure_policy(BUILD, SIGN),
         "template": {
             "metadata": {"labels": who.pod_labels},
             "spec": parts.pod_spec(
                 service_account_name=who.name,
-                container=container,
-                volumes=mounts.volumes,
+                before=[container(BUILD, "edge-build", build)],
+                container=container(SIGN, "edge-sign", sign),
+                volumes=[*mounts.volumes, *sign.volumes],
                 restart_policy="Never",
             ),
         },
     }
+
+
+def _mounts_of_each(mounts: parts.Mounts, edge: Edge) -> tuple[parts.Mounts, parts.Mounts]:
+    """Return the mounts of the build, without the key and read-only, and those of the signing."""
+    key = f"{SECRETS_ROOT}/{edge.signing.secret_name}"
+    credentials = edge.credentials
+    written = {f"{VOLUMES_ROOT}/{claim}" for claim in claims_of([edge.publish])}
+    signs = {key, *written, *([f"{SECRETS_ROOT}/{credentials.secret_name}"] if credentials else [])}
+    build = parts.Mounts(
+        mounts=[
+            {**mount, "readOnly": True} if mount["mountPath"] in written else mount
+            for mount in mounts.mounts
+            if mount["mountPath"] != key
+        ]
+    )
+    sign = parts.Mounts(mounts=[m for m in mounts.mounts if m["mountPath"] in signs])
+    sign.mounts.append(
+        {
+            "name": "cache",
+            "mountPath": f"{CACHE_DIR}/{UNSIGNED}",
+            "subPath": UNSIGNED,
+            "readOnly": True,
+        }
+    )
+    sign.scratch("sign-tmp", "/tmp", "64Mi")  # noqa: S108  (the container's own)
+    return build, sign

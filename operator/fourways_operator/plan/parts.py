@@ -88,9 +88,17 @@ def service_account(meta: Json) -> Json:
 
 
 def pod_spec(
-    *, service_account_name: str, container: Json, volumes: list[Json], restart_policy: str
+    *,
+    service_account_name: str,
+    container: Json,
+    volumes: list[Json],
+    restart_policy: str,
+    before: Sequence[Json] = (),
 ) -> Json:
-    """Return a pod with one container that Pod Security ``restricted`` admits."""
+    """Return a pod with one container that Pod Security ``restricted`` admits.
+
+    The containers ``before`` run to their ends first, one after the other.
+    """
     return {
         "serviceAccountName": service_account_name,
         "automountServiceAccountToken": False,
@@ -103,6 +111,7 @@ def pod_spec(
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        **({"initContainers": list(before)} if before else {}),
         "containers": [container],
         "volumes": volumes,
     }
@@ -161,9 +170,9 @@ def _amounts(resources: Resources) -> Json:
 class Mounts:
     """Collects a pod's volumes and the mounts of its container."""
 
-    def __init__(self) -> None:
-        self.volumes: list[Json] = []
-        self.mounts: list[Json] = []
+    def __init__(self, volumes: Iterable[Json] = (), mounts: Iterable[Json] = ()) -> None:
+        self.volumes = list(volumes)
+        self.mounts = list(mounts)
 
     def scratch(self, name: str, path: str, size: str) -> None:
         """Add a private writable folder that is deleted with the pod."""

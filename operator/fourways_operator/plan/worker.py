@@ -154,7 +154,7 @@ def serving_pod(who: Identity, container: Json, mounts: parts.Mounts) -> Json:
     return {**pod, "terminationGracePeriodSeconds": GRACE_SECONDS}
 
 
-def failure_policy(container_name: str) -> Json:
+def failure_policy(*container_names: str) -> Json:
     """Return a Job's policy for failed pods.
 
     A disruption does not count as a failure; an error that no retry can fix ends the Job.
@@ -165,13 +165,16 @@ def failure_policy(container_name: str) -> Json:
                 "action": "Ignore",
                 "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
             },
-            {
-                "action": "FailJob",
-                "onExitCodes": {
-                    "containerName": container_name,
-                    "operator": "In",
-                    "values": list(TERMINAL_EXIT_CODES),
-                },
-            },
+            *(
+                {
+                    "action": "FailJob",
+                    "onExitCodes": {
+                        "containerName": name,
+                        "operator": "In",
+                        "values": list(TERMINAL_EXIT_CODES),
+                    },
+                }
+                for name in container_names
+            ),
         ]
     }

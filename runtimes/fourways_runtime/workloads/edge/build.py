@@ -1,8 +1,9 @@
-"""The build: from a model's reference to a signed bundle for each target, or nothing.
+"""The build: from a model's reference to an unsigned bundle for each target, or nothing.
 
 Owns the order: fetch and check the model as every shell does, make variants, measure each, choose
-one for every target, and publish only once each target has a winner. Intermediate files are in a
-private folder that is deleted afterwards.
+one for every target, and hand over only once each target has a winner. Intermediate files are in a
+private folder that is deleted afterwards. Whatever parses the model runs here, and neither the key
+nor a right to publish is needed: :mod:`.sign` has them.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,6 @@ from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor
 from fourways_runtime.errors import BudgetExceeded, ConfigError
 from fourways_runtime.io.fetch.part import disk_errors
-from fourways_runtime.io.folders import PUBLISH_ERRORS, OutputFolder, open_folder
 from fourways_runtime.model_watch import LOAD_SECONDS, WATCH
 from fourways_runtime.scoring.golden import Vector
 
@@ -35,26 +34,22 @@ from ..prepare import fetch_golden, fetch_model, prepare
 from . import judge, variants
 from .judge import MIB, Row, VariantChoice
 from .measure import NotMeasured, measured
-from .publish import Staged, next_release, publish, published_variant
-from .signing import key_file, sign
+from .publish import Staged, place_of, published_variant
+from .unsigned import UnsignedBundle, UnsignedBundles, emptied, hand_over
 from .variants import Skipped
 
 logger = logging.getLogger("fourways.edge")
 
-Clock = Callable[[], float]
 
-
-def build(config: EdgeConfig, clock: Clock = time.time) -> RunReport:
-    """Build and publish a bundle for each target.
+def build(config: EdgeConfig) -> RunReport:
+    """Build a bundle for each target and hand it over to the signing.
 
     Raises:
         WorkloadError: The build failed; the error names the cause, and BudgetExceeded contains the
-            table of measurements. Nothing was published, except that with PublishFailed some of the
-            targets may have been.
+            table of measurements. Nothing was handed over.
 
     """
     golden = _golden(config)
-    key = key_file(config.edge.signing, config.paths)
     # Rejects a model that does not reproduce its golden vectors before any work goes into it.
     digest = prepare(config).digest
     model = fetch_model(config).path
@@ -66,17 +61,19 @@ def build(config: EdgeConfig, clock: Clock = time.time) -> RunReport:
             (folder / name).write_bytes(raw)
         made, rows = _measured(config, model, folder, sum(map(len, files.values())))
         logger.info("measured\n%s", judge.table(rows))
+        chosen = _chosen(config, rows, digest)
+        unsigned = emptied(config)
         bundles = [
-            _publish(config, it, made[it.choice.row.variant], files, key, digest, rows, clock)
-            for it in _chosen(config, rows, digest)
+            _staged(config, it, made[it.choice.row.variant], files, unsigned, digest, rows)
+            for it in chosen
         ]
-    told = ", ".join(f"{bundle.target}: {bundle.variant}" for bundle in bundles)
+        hand_over(unsigned, UnsignedBundles(source=digest, bundles=tuple(bundles)))
+    told = ", ".join(f"{it.status.target}: {it.status.variant}" for it in bundles)
     return RunReport(
         outcome="Succeeded",
-        message=f"published {told}",
+        message=f"built {told}",
         digest=digest,
         version=config.model.version,
-        bundles=tuple(bundles),
     )
 
 
@@ -161,7 +158,6 @@ class _Winner:
     """The variant chosen for a target, and the folder it is published in."""
 
     target: EdgeTarget
-    place: OutputFolder
     choice: VariantChoice
 
 
@@ -169,53 +165,34 @@ def _chosen(config: EdgeConfig, rows: Sequence[Row], source: str) -> list[_Winne
     """Return each target's winner. Raises BudgetExceeded if a target has none."""
     found, without = [], []
     for target in config.edge.targets:
-        place = _place(config, target)
+        place = place_of(config, target.name)
         choice = judge.winner(rows, target, published_variant(place, source))
         if choice is None:
             without.append(target)
         else:
-            found.append(_Winner(target, place, choice))
+            found.append(_Winner(target, choice))
     if without:
         raise BudgetExceeded(judge.verdict(rows, without))
     return found
 
 
-def _place(config: EdgeConfig, target: EdgeTarget) -> OutputFolder:
-    edge, credentials = config.edge, config.edge.credentials
-    return open_folder(
-        f"{edge.publish.rstrip('/')}/{config.name}/{target.name}",
-        secret=Path(config.paths.secrets_root) / credentials.secret_name if credentials else None,
-        policy=config.fetch,
-        paths=config.paths,
-        errors=PUBLISH_ERRORS,
-        public=True,
-    )
-
-
-def _publish(
+def _staged(
     config: EdgeConfig,
     winner: _Winner,
     model: Path,
     files: dict[str, bytes],
-    key: Path,
+    folder: Path,
     source: str,
     rows: Sequence[Row],
-    clock: Clock,
-) -> BundleStatus:
-    target, place, row = winner.target, winner.place, winner.choice.row
-    with tempfile.TemporaryDirectory(prefix="bundle-", dir=model.parent) as folder:
-        staged = Staged(Path(folder))
-        contents = {layout.MODEL_FILE: model.read_bytes(), **files}
-        manifest, raw = _model_manifest(config, target, row, contents, source, staged)
-        signature = _signature(config, target, manifest, raw, key, staged, place, clock)
-        report = _report(manifest, target, winner.choice, rows, staged)
-        index = layout.index(
-            manifest, config.model.version, {layout.SIGSTORE: signature, layout.REPORT: report}
-        )
-        publish(place, staged, layout.encode(index))
-    logger.info("published", extra={"target": target.name, "digest": manifest.digest})
+) -> UnsignedBundle:
+    """Write a bundle's files into the folder of unsigned bundles."""
+    target, row = winner.target, winner.choice.row
+    staged = Staged(folder)
+    contents = {layout.MODEL_FILE: model.read_bytes(), **files}
+    manifest = _model_manifest(config, target, row, contents, source, staged)
+    report = _report(manifest, target, winner.choice, rows, staged)
     assert row.measured is not None  # noqa: S101  (a winner was measured)
-    return BundleStatus(
+    status = BundleStatus(
         target=target.name,
         digest=manifest.digest,
         variant=row.variant,
@@ -224,6 +201,7 @@ def _publish(
         latency_ms=round(row.measured.p50_ms, 4),
         agreement=row.measured.agreement,
     )
+    return UnsignedBundle(status=status, report=report.digest, blobs=tuple(staged.blobs))
 
 
 def _model_manifest(
@@ -233,14 +211,14 @@ def _model_manifest(
     contents: dict[str, bytes],
     source: str,
     staged: Staged,
-) -> tuple[Descriptor, bytes]:
+) -> Descriptor:
     files = {name: staged.add(layout.MEDIA_TYPES[name], raw) for name, raw in contents.items()}
     name, version = config.name, config.model.version
     told = layout.model_config(name, version, row.variant, files)
     annotations = {
-        "org.opencontainers.image.title": name,
+        layout.TITLE_NOTE: name,
         layout.VERSION_NOTE: version,
-        "dev.fourways.edge.target": target.name,
+        layout.TARGET_NOTE: target.name,
         "dev.fourways.edge.platform": target.platform,
         layout.VARIANT_NOTE: row.variant,
         layout.SOURCE_NOTE: source,
@@ -249,38 +227,8 @@ def _model_manifest(
         layout.AGREEMENT_NOTE: f"{target.budget.min_agreement:g}",
     }
     described = staged.add(layout.MODEL_CONFIG, layout.encode(told))
-    raw = layout.encode(layout.model_manifest(described, files, annotations))
-    return staged.add(layout.MANIFEST, raw), raw
-
-
-def _signature(
-    config: EdgeConfig,
-    target: EdgeTarget,
-    manifest: Descriptor,
-    raw: bytes,
-    key: Path,
-    staged: Staged,
-    place: OutputFolder,
-    clock: Clock,
-) -> Descriptor:
-    release = next_release(
-        place,
-        config.name,
-        target.name,
-        manifest.digest,
-        clock,
-        namespace=config.namespace,
-        cluster=config.cluster or "",
-    )
-    told = layout.encode(release.to_json())
-    folder = staged.folder / "signed"
-    folder.mkdir()
-    (folder / layout.MANIFEST_FILE).write_bytes(raw)
-    (folder / layout.RELEASE_FILE).write_bytes(told)
-    bundle = staged.add(layout.SIGSTORE, sign(folder, key, staged.folder / layout.SIGNATURE_FILE))
-    staged.add(layout.EMPTY, b"{}")
-    described = layout.referrer(layout.SIGSTORE, manifest, bundle, staged.add(layout.RELEASE, told))
-    return staged.add(layout.MANIFEST, layout.encode(described))
+    manifest = layout.model_manifest(described, files, annotations)
+    return staged.add(layout.MANIFEST, layout.encode(manifest))
 
 
 def _report(

@@ -12,12 +12,26 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fourways_api.runtime_config import EdgeConfig
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor, MalformedBundle, Release
-from fourways_runtime.io.folders import OutputFolder
+from fourways_runtime.io.folders import PUBLISH_ERRORS, OutputFolder, open_folder
 
 PREVIOUS_FILE = "previous.json"
 _BLOBS = "blobs/sha256"
+
+
+def place_of(config: EdgeConfig, target: str) -> OutputFolder:
+    """Return the folder that a target's bundles are published in."""
+    edge, credentials = config.edge, config.edge.credentials
+    return open_folder(
+        f"{edge.publish.rstrip('/')}/{config.name}/{target}",
+        secret=Path(config.paths.secrets_root) / credentials.secret_name if credentials else None,
+        policy=config.fetch,
+        paths=config.paths,
+        errors=PUBLISH_ERRORS,
+        public=True,
+    )
 
 
 @dataclass(slots=True)
