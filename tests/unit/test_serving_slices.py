@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+from contextlib import suppress
+from time import thread_time
 from typing import Any
 
 import orjson
 import pytest
 
 from fourways_runtime.v2 import sliced_json
+from fourways_runtime.v2.off_loop import off_loop
 
 
 @pytest.fixture(autouse=True)
@@ -98,13 +102,53 @@ def test_texts_that_are_hard_to_cut(text: bytes) -> None:
     same(text)
 
 
-def test_a_released_value_is_empty_at_every_depth() -> None:
-    value = {"a": [[1, 2], {"b": list(range(40_000))}], "c": 1}
-    inner = value["a"]
-    assert isinstance(inner, list)
-    nested = inner[1]["b"]
+def test_a_released_value_has_no_large_list_at_any_depth() -> None:
+    deep: list[Any] = list(range(40_000))
+    wide: dict[str, Any] = {str(n): [n] for n in range(40_000)}
+    value = {"a": [[1, 2], {"b": [[deep]]}], "c": wide, "d": [[[n]] for n in range(40_000)]}
+    many = value["d"]
     sliced_json.release(value)
-    assert (value, inner, nested) == ({}, [], [])
+    assert (deep, wide, many) == ([], {}, [])
+
+
+@pytest.mark.parametrize("element", [b"[1.5]", b"[[1]]", b'{"a":1}', b"[{},[[]]]"])
+def test_to_release_many_small_lists_takes_about_as_long_as_to_parse_them(element: bytes) -> None:
+    text = b"[" + b",".join([element] * 200_000) + b"]"
+    gc.disable()
+    try:
+        started = thread_time()
+        value = orjson.loads(text)
+        parsed = thread_time()
+        sliced_json.release(value)
+        assert thread_time() - parsed < 6 * (parsed - started)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("end", [b"]}]}", b",,]}]}"])
+async def test_no_garbage_is_looked_for_while_a_large_body_is_read(
+    monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    """A collector's look at millions of parsed lists would hold the interpreter lock."""
+    monkeypatch.undo()
+    rows = b",".join([b"[1.5]"] * 200_000)
+    text = b'{"inputs":[{"name":"x","data":[%b%b' % (rows, end)
+    looks: list[str] = []
+
+    def seen(phase: str, told: dict[str, int]) -> None:
+        looks.append(phase)
+
+    def read() -> None:
+        gc.callbacks.append(seen)
+        try:
+            sliced_json.release(sliced_json.loads(text))
+        finally:
+            gc.callbacks.remove(seen)
+
+    with suppress(orjson.JSONDecodeError):
+        await off_loop(read)
+    assert not looks
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("end", [b"]}]}", b",,]}]}"])

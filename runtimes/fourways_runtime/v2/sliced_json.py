@@ -25,6 +25,11 @@ SLICE = 64 * 1024
 _RELEASED = 16_384
 """Elements that are released at a time."""
 
+_SMALL = 16
+"""Elements of a list that is released as a whole."""
+
+_CONTAINERS = frozenset({list, dict})
+
 _BEFORE, _AFTER = f"before-{secrets.token_hex(8)}", f"after-{secrets.token_hex(8)}"
 _OPEN = {"[": b"[", "{": b'{"%b":' % _BEFORE.encode()}
 _FIRST = {"[": b'["%b",' % _BEFORE.encode(), "{": b'{"%b":0,' % _BEFORE.encode()}
@@ -66,20 +71,33 @@ def _joined(text: bytes, path: list[Any]) -> Any:
 
 
 def release(value: Any) -> None:
-    """Empty a parsed value's lists and objects bit by bit.
+    """Empty a parsed value's large lists and objects bit by bit.
 
-    To free millions of numbers at once would hold the interpreter lock for as long.
+    To free millions of numbers at once would hold the interpreter lock for as long. Small ones are
+    freed together, without what they contain.
     """
-    left = [value]
+    left = [value] if type(value) in _CONTAINERS else []
     while left:
-        one = left.pop()
-        if type(one) is dict:
-            left += [each for each in one.values() if type(each) in (list, dict)]
-            one.clear()
-        while type(one) is list and one:
-            tail = one[-_RELEASED:]
-            del one[-_RELEASED:]
-            left += [each for each in tail if type(each) in (list, dict)]
+        some = left[-_RELEASED:]
+        del left[-_RELEASED:]
+        for each in [each for each in some if len(each) > _SMALL]:
+            part: Any
+            if type(each) is dict:
+                part = list(each.values())
+                each.clear()
+                left.append(part)
+                continue
+            part = each[-_RELEASED:]
+            del each[-_RELEASED:]
+            left.append(each)
+            left += [inner for inner in part if type(inner) in _CONTAINERS]
+        left += [
+            inner
+            for each in some
+            if len(each) <= _SMALL
+            for inner in (each if type(each) is list else each.values())
+            if type(inner) in _CONTAINERS
+        ]
 
 
 def _is_utf8(text: bytes) -> bool:
