@@ -59,13 +59,18 @@ class Simulation(asyncio.SelectorEventLoop):
         self.call_later(took, lambda: done.set_result((outcomes, took, took)))
         return done
 
+    async def until(self, when: float) -> None:
+        passed = self.create_future()
+        self.call_at(when, passed.set_result, None)
+        await passed
+
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
         return [(0, 0, 0, "", (host, port))]
 
     async def create_connection(  # type: ignore[override]
         self, made: Any, host: Any, port: Any, **options: Any
     ) -> Any:
-        await asyncio.sleep(2 * NETWORK)
+        await self.until(self.time() + 2 * NETWORK)
         protocol = made()
         transport = self.servers[port](protocol)
         protocol.connection_made(transport)
@@ -195,6 +200,7 @@ async def through_gateway(rate: float, limit: float) -> float:
 
 async def at_rate(rate: float, limit: float, ask: Callable[[], Coroutine[Any, Any, bool]]) -> float:
     loop = asyncio.get_running_loop()
+    assert isinstance(loop, Simulation)
     good, began = 0, loop.time()
     tasks = []
 
@@ -205,7 +211,7 @@ async def at_rate(rate: float, limit: float, ask: Callable[[], Coroutine[Any, An
         good += answered and loop.time() - sent <= limit
 
     for n in range(int(rate * SECONDS)):
-        await asyncio.sleep(began + n / rate - loop.time())
+        await loop.until(began + n / rate)
         tasks.append(asyncio.ensure_future(one()))
     await asyncio.gather(*tasks)
     return good / SECONDS
