@@ -209,6 +209,8 @@ class HttpRoute:
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
-        self.names = tuple(part[1:-1] for part in pattern.split("/") if part.startswith("{"))
+        self.names = tuple(
+            part[1:].partition("}")[0] for part in pattern.split("/") if part.startswith("{")
+        )
         self.handlers: dict[bytes, Handler] = {}
         self.observer: Any = None

@@ -19,11 +19,14 @@ _MAX_KNOWN_BYTES = 256
 
 
 class _Node:
-    __slots__ = ("children", "param", "route")
+    __slots__ = ("actions", "children", "param", "route")
 
     def __init__(self) -> None:
         self.children: dict[bytes, _Node] = {}
         self.param: _Node | None = None
+        self.actions: dict[bytes, _Node] = {}
+        """Parameters followed by a colon and a word, as in ``{model}:predict``, by that word."""
+
         self.route: HttpRoute | None = None
 
 
@@ -48,7 +51,9 @@ class Router:
     def _route(self, pattern: str) -> HttpRoute:
         node = self._root
         for part in pattern.encode("ascii").split(b"/")[1:]:
-            if part.startswith(b"{"):
+            if part.startswith(b"{") and b"}:" in part:
+                node = node.actions.setdefault(part.partition(b"}:")[2], _Node())
+            elif part.startswith(b"{"):
                 node.param = node.param or _Node()
                 node = node.param
             else:
@@ -90,6 +95,11 @@ class Router:
         values: list[bytes] = []
         for part in path.split(b"/")[1:]:
             below = node.children.get(part)
+            if below is None and node.actions and b":" in part:
+                named, _, action = part.rpartition(b":")
+                below = node.actions.get(action)
+                if below is not None:
+                    values.append(named)
             if below is None:
                 below = node.param
                 if below is None:

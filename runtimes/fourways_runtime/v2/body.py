@@ -18,6 +18,9 @@ from .protocol import refuse
 OFF_LOOP_BYTES = 100 * 1024
 """Bodies above this size, and compressed ones, are read on a thread: see :func:`is_heavy`."""
 
+MAX_BODY_BYTES = 16 * 2**20
+"""Maximum size of a compressed body once decompressed, unless the server sets another."""
+
 BINARY_HEADER = b"inference-header-content-length"
 """Number of bytes of JSON in a body; binary tensors follow them."""
 

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from fourways_http import Request, Response, Router, json_response
 from fourways_http.message import Answer
 
+from . import v1
+
 LIVE = json_response({"live": True})
 READY = json_response({"ready": True})
 _VERSION = "/versions/{version}"
@@ -64,9 +66,10 @@ def add_routes(
     *names: str,
     live: Callable[[Request], Response] = lambda request: LIVE,
 ) -> None:
-    """Add the protocol's paths. ``parameter`` is the path parameter for the model's name.
+    """Add the paths of both versions of the protocol.
 
-    The models in ``names`` also get paths without a parameter, which are faster to match.
+    ``parameter`` is the path parameter for the model's name. The models in ``names`` also get paths
+    without a parameter, which are faster to match.
     ``live`` answers the liveness probe.
     """
     router.add("GET", "/v2", lambda request: server_metadata(plane.extensions))
@@ -78,6 +81,13 @@ def add_routes(
         ("GET", "", plane.metadata),
         ("GET", "/ready", plane.model_ready),
         ("POST", "/infer", plane.infer),
+    )
+    router.add("GET", "/v1/models", plane.models)
+    router.add("GET", f"/v1/models/{{{parameter}}}", plane.model_ready)
+    router.add(
+        "POST",
+        f"/v1/models/{{{parameter}}}:predict",
+        lambda request: v1.predict(plane.metadata, plane.infer, request),
     )
     for name, versions in product((f"{{{parameter}}}", *names), ("", _VERSION)):
         for method, what, handler in asked:

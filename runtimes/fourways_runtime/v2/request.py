@@ -29,16 +29,13 @@ from fourways_api import Contract, EntityKey, InputField
 from fourways_http import HttpError, Request
 from fourways_runtime.scoring.columns import Array
 
-from .body import OFF_LOOP_BYTES, split_body
+from .body import MAX_BODY_BYTES, OFF_LOOP_BYTES, split_body
 from .protocol import DATATYPES, KEY_ALIAS, MAX_OUTPUTS, read_envelope, refuse
 from .reading import TensorReading
 from .sliced_json import release
 
 COMBINED = "input"
 """Name of a single tensor that holds all inputs as its columns."""
-
-MAX_BODY_BYTES = 16 * 2**20
-"""Maximum size of a compressed body once decompressed, unless the server sets another."""
 
 _TOLD_ROWS = 10
 _EXAMPLE_INPUTS = 6

@@ -1,0 +1,172 @@
+"""Version 1 of the protocol (``:predict``), for clients that were written for it.
+
+Owns the conversion of its requests and responses to those of version 2, which every mode answers.
+What an instance holds is read from the model's metadata, so all modes convert alike. This is a
+plain path: a request is parsed twice.
+
+A request is ``{"instances": [...]}``, one instance for each row: an object by the names of inputs,
+a list in the order of the metadata, or the bare value of a model with one input. Instead,
+``inputs`` may hold an object of columns. The response is ``{"predictions": [...]}``, or
+``{"outputs": ...}`` for ``inputs``. A row of a model with one output is that output's value,
+otherwise an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from fourways_http import HttpError, Request, Response, json_response
+from fourways_http.message import Answer, Handler
+
+from .body import MAX_BODY_BYTES, OFF_LOOP_BYTES, is_heavy, split_body
+from .off_loop import off_loop
+from .protocol import KEY_ALIAS, refuse
+
+FORM = '{"instances": [{"NAME": VALUE}]}'
+_FIELDS = frozenset({"id", "inputs", "instances", "parameters", "signature_name"})
+_KEPT = frozenset({b"authorization", b"prefer", b"traceparent", b"tracestate", b"x-request-id"})
+_KEPT |= {b"grpc-timeout", b"idempotency-key", b"x-request-timeout"}
+
+
+async def predict(metadata: Handler, infer: Handler, request: Request) -> Response:
+    """Answer a request of version 1 with version 2's handlers of a model. Raises HttpError."""
+    inputs = _parsed(await _awaited(metadata(request)))["inputs"]
+    heavy = is_heavy(request)
+    made = await off_loop(_converted, request, inputs) if heavy else _converted(request, inputs)
+    body, columns = made
+    asked = Request(b"POST", request.target, _headers(request), body)
+    asked.params, asked.route, asked.echo = request.params, request.route, request.echo
+    asked.waited, asked.caller = request.waited, request.caller
+    answer = await _awaited(infer(asked))
+    if answer.status != 200:
+        return answer
+    if len(answer.body) > OFF_LOOP_BYTES:
+        return await off_loop(_predictions, answer, columns)
+    return _predictions(answer, columns)
+
+
+async def _awaited(answer: Answer) -> Response:
+    return answer if isinstance(answer, Response) else await answer
+
+
+def _parsed(answer: Response) -> Any:
+    if answer.status != 200:
+        error = HttpError(answer.status, "")
+        error.response = answer
+        raise error
+    return orjson.loads(answer.body)
+
+
+def _headers(request: Request) -> list[tuple[bytes, bytes]]:
+    return [header for header in request.headers if header[0].lower() in _KEPT]
+
+
+# ---- requests
+
+
+def _converted(request: Request, inputs: Sequence[dict[str, Any]]) -> tuple[bytes, bool]:
+    """Return the body of version 2, and whether the request holds columns."""
+    body, binary, _ = split_body(request, MAX_BODY_BYTES)
+    if binary is not None or not isinstance(body, dict):
+        raise refuse("body", f"must be a JSON object: {FORM}")
+    if not body.keys() <= _FIELDS:
+        unknown = sorted(body.keys() - _FIELDS)[0][:63]
+        raise refuse(unknown, f"is not a field of version 1 of the protocol; send {FORM}")
+    columns = "inputs" in body
+    if columns == ("instances" in body):
+        raise refuse("instances", f"send either instances or inputs: {FORM}")
+    rows = _rows_of(body["inputs"]) if columns else body["instances"]
+    if not isinstance(rows, list) or not rows:
+        raise refuse("instances", f"must be a list of at least one row: {FORM}")
+    told: dict[str, Any] = {"inputs": _tensors(rows, inputs)}
+    told |= {name: body[name] for name in ("id", "parameters") if body.get(name) is not None}
+    return orjson.dumps(told), columns
+
+
+def _rows_of(columns: Any) -> Any:
+    """Return columns as rows; a list is taken as rows already."""
+    if not isinstance(columns, dict):
+        return columns
+    if not all(isinstance(values, list) for values in columns.values()):
+        raise refuse("inputs", 'must be an object of columns: {"NAME": [VALUE, ...]}')
+    if len({len(values) for values in columns.values()}) > 1:
+        raise refuse("inputs", "the columns must have the same number of rows")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _tensors(rows: list[Any], inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tensors of version 2: each input that at least one row has."""
+    known = {one["name"]: one for one in inputs}
+    if KEY_ALIAS not in known:
+        known[KEY_ALIAS] = {"name": KEY_ALIAS, "datatype": None, "shape": [-1]}
+    found: dict[str, list[Any]] = {}
+    for at, instance in enumerate(rows):
+        for name, value in _named(instance, at, inputs).items():
+            if name not in known:
+                names = ", ".join(one["name"] for one in inputs)[:256]
+                raise refuse(f"instances[{at}].{name[:63]}", f"is not an input; there are: {names}")
+            column = found.get(name)
+            if column is None:
+                column = found[name] = [None] * len(rows)
+            column[at] = value
+    return [_tensor(known[name], values) for name, values in found.items()]
+
+
+def _named(instance: Any, at: int, inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a row's values by the names of their inputs."""
+    if isinstance(instance, dict):
+        return instance
+    own = [one for one in inputs if not _is_key(one)] or list(inputs)
+    if len(own) == 1 and (not isinstance(instance, list) or len(own[0]["shape"]) > 1):
+        return {own[0]["name"]: instance}
+    if isinstance(instance, list):
+        for some in (own, list(inputs)):
+            if len(some) == len(instance):
+                return {one["name"]: value for one, value in zip(some, instance, strict=True)}
+    names = ", ".join(one["name"] for one in own)[:256]
+    raise refuse(f"instances[{at}]", f"must be an object, or a list of {len(own)} values: {names}")
+
+
+def _is_key(described: dict[str, Any]) -> bool:
+    return bool((described.get("parameters") or {}).get("entity_key"))
+
+
+def _tensor(described: dict[str, Any], values: list[Any]) -> dict[str, Any]:
+    whole = all(type(value) is int for value in values)
+    return {
+        "name": described["name"],
+        "datatype": described["datatype"] or ("INT64" if whole else "BYTES"),
+        "shape": [len(values), *described["shape"][1:]],
+        "data": values,
+    }
+
+
+# ---- responses
+
+
+def _predictions(answer: Response, columns: bool) -> Response:
+    told = orjson.loads(answer.body)
+    outputs = {one["name"]: _by_row(one) for one in told["outputs"]}
+    single = len(outputs) == 1
+    shown: Any
+    if columns:
+        shown = {"outputs": next(iter(outputs.values())) if single else outputs}
+    elif single:
+        shown = {"predictions": next(iter(outputs.values()))}
+    else:
+        rows = zip(*outputs.values(), strict=True)
+        shown = {"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]}
+    if "id" in told:
+        shown["id"] = told["id"]
+    return json_response(shown, 200, answer.headers)
+
+
+def _by_row(output: dict[str, Any]) -> list[Any]:
+    """Return the rows of an output, nested according to its shape."""
+    values: list[Any] = output["data"]
+    for size in reversed(output["shape"][1:]):
+        values = [values[start : start + size] for start in range(0, len(values), size)]
+    return values

@@ -1,0 +1,101 @@
+"""Version 1 of the protocol: the same answers as version 2, from a model and from the store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.gateway_plane import running
+from tests.kit.serving_plane import MIXED, Serving, configure, mixed, serving, tensor
+from tools.kit.models import LINEAR, linear
+
+PATH = "/v1/models/churn:predict"
+ROWS = [{"age": 33, "spend": 0.5, "rate": 1.5}, {"age": 120, "spend": -2.5, "rate": 2.0}]
+
+
+@pytest.fixture
+async def plane(tmp_path: Path) -> AsyncIterator[Serving]:
+    async with serving(configure(tmp_path, linear(), LINEAR)) as plane:
+        yield plane
+
+
+async def predictions(plane: Serving, body: Any, field: str = "predictions") -> Any:
+    answer = await plane.client.post(PATH, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()[field]
+
+
+async def by_version_2(plane: Serving) -> Any:
+    answer = await plane.infer(
+        tensor("age", "INT32", [row["age"] for row in ROWS]),
+        tensor("spend", "FP32", [row["spend"] for row in ROWS]),
+        tensor("rate", "FP32", [row["rate"] for row in ROWS]),
+    )
+    return answer.json()["outputs"][0]["data"]
+
+
+async def test_instances_by_name_and_in_order_equal_version_2(plane: Serving) -> None:
+    expected = await by_version_2(plane)
+    assert await predictions(plane, {"instances": ROWS}) == expected
+    described = (await plane.client.get("/v2/models/churn")).json()["inputs"]
+    order = [one["name"] for one in described]
+    listed = [[row[name] for name in order] for row in ROWS]
+    assert await predictions(plane, {"instances": listed}) == expected
+    columns = {name: [row[name] for row in ROWS] for name in order}
+    assert await predictions(plane, {"inputs": columns}, "outputs") == expected
+
+
+async def test_outputs_by_name_keep_their_shape(tmp_path: Path) -> None:
+    row = {"word": "ü", "flag": True, "big": 2**64 - 1, "grid": [[1.0, 2.0], [3.0, 4.0]]}
+    async with serving(configure(tmp_path, mixed(), MIXED)) as plane:
+        (answer,) = await predictions(plane, {"instances": [row]})
+    assert answer == {f"{name}_out": value for name, value in row.items()}
+
+
+async def test_it_tells_whether_the_model_is_ready(plane: Serving) -> None:
+    answer = await plane.client.get("/v1/models/churn")
+    assert (answer.status_code, answer.json()) == (200, {"name": "churn", "ready": True})
+    assert (await plane.client.get("/v1/models")).json() == {"models": ["churn"]}
+    for path in ("/v1/models/other:predict", "/v1/models/churn:explain", "/v1/models/churn"):
+        assert (await plane.client.post(path, json={"instances": ROWS})).status_code in (404, 405)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ([], "body"),
+        ({}, "instances"),
+        ({"instances": []}, "instances"),
+        ({"instances": {"age": 1}}, "instances"),
+        ({"instances": ROWS, "inputs": {}}, "instances"),
+        ({"instances": [{"agee": 1}]}, "instances[0].agee"),
+        ({"instances": [[1, 2]]}, "instances[0]"),
+        ({"instances": [7]}, "instances[0]"),
+        ({"inputs": {"age": 1}}, "inputs"),
+        ({"inputs": {"age": [1], "spend": [1, 2]}}, "inputs"),
+        ({"instances": [ROWS[0], {"age": 1}]}, "spend"),
+        ({"instances": [{**ROWS[0], "age": 121}]}, "age"),
+        ({"instances": [{**ROWS[0], "age": "x"}]}, "age"),
+        ({"rows": []}, "rows"),
+    ],
+)
+async def test_a_bad_request_is_refused_by_field(plane: Serving, body: Any, field: str) -> None:
+    answer = await plane.client.post(PATH, json=body)
+    assert answer.status_code == 400
+    assert field in answer.json()["field"]
+    assert answer.json()["error"]
+
+
+async def test_stored_predictions_are_answered_by_key(tmp_path: Path) -> None:
+    async with running(tmp_path) as gateway:
+        client = gateway.client
+        for instance in ("c1", ["c1"], {"entity_key": "c1"}):
+            answer = await client.post(PATH, json={"instances": [instance]})
+            assert answer.json()["predictions"] == [{"score": 0.25, "label": "l1", "ok": False}]
+        missing = await client.post(PATH, json={"instances": ["c1", "nobody"]})
+        assert (missing.status_code, missing.json()["missing"]) == (404, ["nobody"])
+        many = await client.post("/v1/models/none:predict", json={"instances": ["c1"]})
+        assert many.status_code == 404
