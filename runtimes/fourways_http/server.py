@@ -13,11 +13,11 @@ import signal
 import socket
 import ssl
 from math import inf
-from time import monotonic
+from time import monotonic, perf_counter
 
 from .limits import Limits
 from .loopback import LoopbackOnly, is_loopback
-from .message import Handler, Request
+from .message import Handler, HttpError, Request, Response
 from .protocol import Connection
 from .state import Observe, ServerState
 
@@ -134,6 +134,25 @@ class Server:
             if timer is not None:
                 timer.cancel()
         return not left
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request that arrived in another way, with the same limits and observers."""
+        state, size, started = self.state, len(request.body), perf_counter()
+        request.waited = state.lag
+        state.buffered += size
+        try:
+            if size > state.limits.body_bytes:
+                raise HttpError(413, "the request's body is too large")
+            if state.buffered > state.limits.buffered_bytes:
+                raise HttpError(503, "the server is receiving too much data", (b"retry-after: 1",))
+            answer = state.app(request)
+            response = answer if isinstance(answer, Response) else await answer
+        except Exception as error:  # noqa: BLE001  (the client gets a 500, the log the rest)
+            response = state.failed(request, error)
+        finally:
+            state.buffered -= size
+        state.observe(request, response.status, started)
+        return response
 
     def _measure_lag(self) -> None:
         """Measure how late a timer fires: a request may have waited that long before it was read.

@@ -1,0 +1,282 @@
+"""The gRPC server: listens, passes each call to a handler of HTTP requests, and maps statuses.
+
+Each call becomes a request on the path that HTTP clients use, so callers, limits, metrics,
+time-outs and modes are the same. Owns the mapping of statuses and metadata, and the limits of the
+transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import grpc
+import orjson
+from grpc import aio
+
+from fourways_http import HttpError, Request, Response
+from fourways_runtime.errors import ConfigError, Unavailable
+from fourways_runtime.mounted import state_of
+from fourways_runtime.v2.body import BINARY_HEADER, OFF_LOOP_BYTES
+from fourways_runtime.v2.off_loop import off_loop
+
+from .conversion import binary_request, infer_response
+from .messages import SERVICE, message
+
+logger = logging.getLogger("fourways.grpc")
+
+MAX_MESSAGE_BYTES = 4 * 2**20
+"""gRPC's own default. Messages count as buffered bytes once they have arrived, not before."""
+
+MAX_CALLS = 256
+"""Calls at a time; beyond: RESOURCE_EXHAUSTED. Bounds the messages that are still arriving."""
+
+MAX_PREFER_SECONDS = 30
+_MARGIN_SECONDS = 0.05
+"""Time of a call that is left for its response."""
+
+_PASSED = frozenset(
+    {
+        "authorization",
+        "baggage",
+        "idempotency-key",
+        "prefer",
+        "traceparent",
+        "tracestate",
+        "x-fourways-authorization",
+        "x-request-id",
+    }
+)
+_CODES = {
+    202: grpc.StatusCode.DEADLINE_EXCEEDED,
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.ABORTED,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    502: grpc.StatusCode.UNAVAILABLE,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_MAX_DETAILS = 2048
+
+Answerer = Callable[[Request], Awaitable[Response]]
+"""Answers a request as an HTTP server would; raises nothing."""
+
+
+class GrpcListener:
+    """A gRPC server of one application, on the running event loop."""
+
+    def __init__(self, answer: Answerer) -> None:
+        self._answer = answer
+        self._server = aio.server(
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", 32 * 1024),
+                ("grpc.so_reuseport", 0),  # a taken port is an error
+            ],
+            maximum_concurrent_rpcs=MAX_CALLS,
+        )
+        self._server.add_generic_rpc_handlers((self._handlers(),))
+
+    async def start(self, host: str, port: int, tls_dir: Path | None = None) -> int:
+        """Listen, with the certificate of a folder if there is one; return the port.
+
+        Raises Unavailable if the port is taken, ConfigError if the certificate cannot be used.
+        """
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            if tls_dir is None:
+                bound = self._server.add_insecure_port(address)
+            else:
+                bound = self._server.add_secure_port(address, _credentials(tls_dir))
+        except RuntimeError:
+            raise Unavailable(f"cannot listen on {host}:{port}: is the port taken?") from None
+        await self._server.start()
+        return int(bound)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Accept no more calls; those in progress have a grace period."""
+        await self._server.stop(grace_seconds)
+
+    def _handlers(self) -> grpc.GenericRpcHandler:
+        calls = {
+            "ServerLive": self._server_live,
+            "ServerReady": self._server_ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._model_infer,
+            "RepositoryIndex": self._repository_index,
+        }
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                name: grpc.unary_unary_rpc_method_handler(
+                    _reporting(call),
+                    request_deserializer=message(f"{name}Request").FromString,
+                    response_serializer=message(f"{name}Response").SerializeToString,
+                )
+                for name, call in calls.items()
+            },
+        )
+
+    # ---- calls
+
+    async def _server_live(self, asked: Any, context: Any) -> Any:
+        answer = await self._get(context, "/v2/health/live")
+        return message("ServerLiveResponse")(live=answer.status == 200)
+
+    async def _server_ready(self, asked: Any, context: Any) -> Any:
+        answer = await self._get(context, "/v2/health/ready")
+        return message("ServerReadyResponse")(ready=answer.status == 200)
+
+    async def _model_ready(self, asked: Any, context: Any) -> Any:
+        answer = await self._get(context, _path(asked.name, asked.version) + "/ready")
+        if answer.status not in (200, 503):
+            raise _Refused(answer)
+        return message("ModelReadyResponse")(ready=answer.status == 200)
+
+    async def _server_metadata(self, asked: Any, context: Any) -> Any:
+        told = _json(await self._get(context, "/v2"))
+        return message("ServerMetadataResponse")(**told)
+
+    async def _model_metadata(self, asked: Any, context: Any) -> Any:
+        told = _json(await self._get(context, _path(asked.name, asked.version)))
+        tensors = message("ModelMetadataResponse.TensorMetadata")
+
+        def described(kind: str) -> list[Any]:
+            return [tensors(**{k: v for k, v in one.items() if k in _TENSOR}) for one in told[kind]]
+
+        return message("ModelMetadataResponse")(
+            name=told["name"],
+            versions=told["versions"],
+            platform=told["platform"],
+            inputs=described("inputs"),
+            outputs=described("outputs"),
+        )
+
+    async def _repository_index(self, asked: Any, context: Any) -> Any:
+        answer = await self._answer(_request(context, b"POST", "/v2/repository/index"))
+        found = [one for one in _json(answer) if not asked.ready or one["state"] == "READY"]
+        return message("RepositoryIndexResponse")(models=found)
+
+    async def _model_infer(self, asked: Any, context: Any) -> Any:
+        heavy = asked.ByteSize() > OFF_LOOP_BYTES
+        made = await off_loop(binary_request, asked) if heavy else binary_request(asked)
+        length, body = made
+        path = _path(asked.model_name, asked.model_version) + "/infer"
+        request = _request(context, b"POST", path, body)
+        request.headers.append((BINARY_HEADER, b"%d" % length))
+        answer = await self._answer(request)
+        if answer.status != 200:
+            raise _Refused(answer)
+        typed = not asked.raw_input_contents
+        if len(answer.body) > OFF_LOOP_BYTES:
+            return await off_loop(infer_response, answer, typed)
+        return infer_response(answer, typed)
+
+    async def _get(self, context: Any, path: str) -> Response:
+        return await self._answer(_request(context, b"GET", path))
+
+
+class _Refused(Exception):
+    """A response that is not a 200."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+_TENSOR = frozenset({"name", "datatype", "shape"})
+
+
+def _reporting(
+    call: Callable[[Any, Any], Awaitable[Any]],
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    """Return a call that ends with the status of the response it was refused with."""
+
+    async def reported(asked: Any, context: Any) -> Any:
+        try:
+            return await call(asked, context)
+        except (_Refused, HttpError) as refused:
+            code, details = _status(refused.response)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            logger.exception("call failed")
+            code, details = grpc.StatusCode.INTERNAL, "internal error"
+        return await context.abort(code, details)
+
+    return reported
+
+
+def _status(answer: Response) -> tuple[grpc.StatusCode, str]:
+    try:
+        told = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        told = {}
+    details = told.get("error") if isinstance(told, dict) else None
+    if answer.status == 202:
+        details = "the event was accepted, and its prediction is not there yet"
+    fallback = f"the response's status is {answer.status}"
+    code = _CODES.get(answer.status, grpc.StatusCode.INTERNAL)
+    return code, str(details or fallback)[:_MAX_DETAILS]
+
+
+def _json(answer: Response) -> Any:
+    if answer.status != 200:
+        raise _Refused(answer)
+    return orjson.loads(answer.body)
+
+
+def _path(name: str, version: str) -> str:
+    path = f"/v2/models/{quote(name, safe='')}"
+    return f"{path}/versions/{quote(version, safe='')}" if version else path
+
+
+def _request(context: Any, method: bytes, path: str, body: bytes = b"") -> Request:
+    headers = [
+        (name.encode("ascii"), value.encode("latin-1") if isinstance(value, str) else value)
+        for name, value in context.invocation_metadata() or ()
+        if name in _PASSED
+    ]
+    left = context.time_remaining()
+    if left is not None:
+        left = max(0.0, left - _MARGIN_SECONDS)
+        headers.append((b"grpc-timeout", b"%dm" % (left * 1000)))
+        if not any(name == b"prefer" for name, _ in headers):
+            headers.append((b"prefer", b"wait=%d" % min(left, MAX_PREFER_SECONDS)))
+    return Request(method, path.encode("ascii"), headers, body)
+
+
+def _credentials(folder: Path) -> grpc.ServerCredentials:
+    """Return credentials that follow the mounted certificate. Raises ConfigError."""
+    files = folder / "tls.crt", folder / "tls.key"
+    state: object = None
+
+    def current() -> Any:
+        """Return the certificate if it has changed; the earlier one stays if it cannot be read."""
+        nonlocal state
+        now = state_of(files)
+        if now == state:
+            return None
+        try:
+            pair = files[1].read_bytes(), files[0].read_bytes()
+        except OSError:
+            return None
+        state = now
+        return grpc.ssl_server_certificate_configuration([pair])
+
+    first = current()
+    if first is None:
+        raise ConfigError(f"there is no certificate in {folder}: it needs tls.crt and tls.key")
+    return grpc.dynamic_ssl_server_credentials(first, current, require_client_authentication=False)
