@@ -53,6 +53,15 @@ def up(
             max=MAX_PORT,
         ),
     ] = 8080,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of the gateway for the protocol over gRPC, on loopback; by default it is "
+            "not served.",
+            min=1,
+            max=MAX_PORT,
+        ),
+    ] = None,
     broker: Annotated[
         str | None,
         typer.Option(
@@ -94,6 +103,7 @@ def up(
             volumes=volumes,
             secrets=secrets,
             port=port,
+            grpc_port=grpc_port,
             broker=broker,
             keys=keys,
             on_change=lambda key: shown.show(host, key),

@@ -181,6 +181,8 @@ class GatewayConfig(ApiModel):
     """Folder with the certificate, ``tls.crt`` and ``tls.key``; None: plain HTTP only."""
 
     tls_port: int = 8443
+    grpc_port: int | None = None
+    """Port of the protocol over gRPC, with the certificate if there is one; None: not served."""
 
     paths: Paths = Paths()
 
@@ -238,6 +240,9 @@ class ServerConfig(RuntimeConfig):
     max_body_bytes: int = 16 * 2**20
     timeout_seconds: Annotated[float, Field(gt=0)] = 1.0
     """A request that takes longer is refused."""
+
+    grpc_port: int | None = None
+    """Port of the protocol over gRPC; None: not served."""
 
     features: FeatureLookup | None = None
     max_batch_rows: Annotated[int, Field(ge=1, le=2**20)] = 1024

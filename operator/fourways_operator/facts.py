@@ -99,6 +99,9 @@ class OperatorSettings:
     gateway_tls_secret: str = ""
     """Secret with the gateways' certificate in each namespace; empty: no TLS."""
 
+    gateway_grpc: bool = False
+    """Whether gateways also serve the protocol over gRPC."""
+
     cluster_name: str = ""
     """Name of the cluster in the signed releases of device bundles; empty: they name none."""
 

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 
+from fourways_cli.embedded.ports import free_port
 from tests.kit import parity
 from tests.kit.hosts import Up, await_settled, patiently
 from tools.demo.device import Device
 from tools.demo.questions import ARTIFACTS, CLAIM, EXAMPLES
 
 pytestmark = pytest.mark.embedded
+
+GRPC_PORT = free_port()
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     manifest = folder / "all.yaml"
     manifest.write_text(yaml.safe_dump_all(parity.documents().values()))
     with Up(folder / "state", volumes={CLAIM: ARTIFACTS}) as host:
-        host.start(manifest)
+        host.start(manifest, grpc_port=GRPC_PORT)
         said = await_settled(host.state, 100)
         assert {n: c["Ready"]["status"] for n, c in said.items()} == dict.fromkeys(
             (f"parity-{mode}" for mode in parity.MODES), "True"
@@ -76,6 +80,36 @@ def test_streaming(client: httpx.Client) -> None:
         assert answer.status_code == 200, answer.text
         answers[key] = answer.json()["outputs"]
     assert parity.disagreements(answers) == []
+
+
+@pytest.mark.parametrize("mode", ["batch", "realtime", "streaming"])
+def test_version_1_and_grpc_answer_as_version_2(client: httpx.Client, mode: str) -> None:
+    """In this order: the streaming test above has its answers stored."""
+    triton = pytest.importorskip("tritonclient.grpc")
+    name, key = f"parity-{mode}", "golden-00"
+    inputs = parity.question(key, parity.vectors()[key]["inputs"])["inputs"]
+    inputs = inputs[:1] if mode == "batch" else inputs
+    expected = parity.row(
+        asked(client, "POST", f"/v2/models/{name}/infer", json={"inputs": inputs}).json()
+    )
+    instance = {one["name"]: one["data"][0] for one in inputs}
+    answer = asked(client, "POST", f"/v1/models/{name}:predict", json={"instances": [instance]})
+    (prediction,) = answer.json()["predictions"]
+    assert prediction == (expected if len(expected) > 1 else next(iter(expected.values())))
+    tensors = []
+    for one in inputs:
+        tensors.append(triton.InferInput(one["name"], one["shape"], one["datatype"]))
+        kind = {"FP32": np.float32, "INT32": np.int32}.get(one["datatype"], object)
+        tensors[-1].set_data_from_numpy(np.array(one["data"], kind))
+    with triton.InferenceServerClient(f"127.0.0.1:{GRPC_PORT}") as calls:
+        assert calls.is_server_ready()
+        assert calls.is_model_ready(name)
+        assert calls.get_model_metadata(name).name == name
+        assert name in {model.name for model in calls.get_model_repository_index().models}
+        found = calls.infer(name, tensors)
+    for output, value in expected.items():
+        (got,) = found.as_numpy(output).tolist()
+        assert got == (value.encode() if isinstance(value, str) else np.float32(value))
 
 
 def test_edge(up: Up, tmp_path: Path) -> None:

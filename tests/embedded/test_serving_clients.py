@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,41 @@ def test_triton_errors(numbers: str, binary: bool) -> None:
 
 
 # ---------------------------------------------------------------- KServe's
+
+
+# In a process of its own: its messages and those of Triton's client have the same names.
+_CALLS = """
+import asyncio, sys
+import numpy as np
+from kserve import InferenceGRPCClient, InferInput, InferRequest
+
+async def main(address):
+    client = InferenceGRPCClient(address)
+    assert await client.is_server_live() and await client.is_server_ready()
+    assert await client.is_model_ready("churn")
+    records = np.array([[30, 0.1, 1], [31, -2, 2]], np.float32)
+    whole = InferInput("x", [2, 3], "FP32")
+    whole.set_data_from_numpy(records, binary_data=sys.argv[2] == "binary")
+    answer = await client.infer(InferRequest("churn", [whole], request_id="r"))
+    print(answer.id, answer.model_version, *answer.outputs[0].as_numpy().tolist())
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["typed", "binary"])
+def test_kserve_grpc(tmp_path: Path, kind: str) -> None:
+    config = configure(tmp_path, linear(), LINEAR, port=free_port(), grpcPort=free_port())
+    address = f"127.0.0.1:{config.grpc_port}"
+    with started(tmp_path, config) as running:
+        running.until("serving")
+        done = subprocess.run(
+            [sys.executable, "-c", _CALLS, address, kind], capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr
+    identity, version, *scores = done.stdout.split()
+    assert (identity, version) == ("r", "v1")
+    np.testing.assert_allclose(np.array(scores, float), (RECORDS @ WEIGHTS).reshape(-1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])

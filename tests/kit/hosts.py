@@ -63,6 +63,7 @@ class Up:
         port: int | None = None,
         broker: str | None = None,
         keys: Path | None = None,
+        grpc_port: int | None = None,
     ) -> None:
         port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -70,6 +71,7 @@ class Up:
         secrets = [a for n, p in self._secrets.items() for a in ("--secret", f"{n}={p}")]
         brokers = ["--broker", broker] if broker else []
         callers = ["--keys", str(keys)] if keys else []
+        grpc = ["--grpc-port", str(grpc_port)] if grpc_port else []
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -85,6 +87,7 @@ class Up:
                 *secrets,
                 *brokers,
                 *callers,
+                *grpc,
             ],
             stderr=subprocess.PIPE,
             text=True,

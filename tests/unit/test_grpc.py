@@ -41,7 +41,7 @@ async def calling(answer: Any) -> AsyncIterator[Any]:
             return await stub(request, metadata=metadata, timeout=seconds)
 
         yield call
-    await listener.stop(1)
+    await listener.stop()
 
 
 @pytest.fixture
@@ -210,5 +210,5 @@ async def test_a_taken_port_is_named() -> None:
     port = await first.start("127.0.0.1", 0)
     with pytest.raises(Unavailable, match=f"cannot listen on 127.0.0.1:{port}"):
         await second.start("127.0.0.1", port)
-    await first.stop(0)
-    await second.stop(0)
+    await first.stop()
+    await second.stop()

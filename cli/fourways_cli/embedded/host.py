@@ -53,13 +53,14 @@ class Host:
         port: int,
         broker: str | None = None,
         keys: Path | None = None,
+        grpc_port: int | None = None,
         clock: Clock = now,
         on_change: Callable[[Key], None] = lambda _: None,
     ) -> None:
         """Plan everything; nothing runs yet.
 
         ``port`` is the port of the first namespace's gateway; each other namespace gets the next
-        free port above it.
+        free port above it. ``grpc_port`` is the same for gRPC; None: gRPC is not served.
         ``broker`` is the address of a NATS server to use instead of the host's own. ``keys`` is the
         folder of the API keys that the gateways ask for; None: every program here may ask.
 
@@ -86,6 +87,7 @@ class Host:
         self._login = BROKER_SECRET if self._broker else None
         self.managed = {d.key: self._manage(d) for d in deployments}
         self._ports = GatewayPorts(port)
+        self._grpc_ports = GatewayPorts(grpc_port, "--grpc-port") if grpc_port else None
         self.gateways: dict[str, RunningServer] = {}
         """By namespace, from `on_start` on."""
 
@@ -119,7 +121,11 @@ class Host:
     def _gateway(self, namespace: str) -> RunningServer:
         planned = self._plan_gateway(namespace)
         server = workloads.gateway(
-            planned, local_paths(self._state), self._ports[namespace], self._keys
+            planned,
+            local_paths(self._state),
+            self._ports[namespace],
+            self._keys,
+            self._grpc_ports[namespace] if self._grpc_ports else None,
         )
         return RunningServer(server, self._state, self._clock, partial(self._changed, namespace))
 
@@ -142,7 +148,7 @@ class Host:
         """
         with held(self._state):
             # Responses on a port that another program holds would be taken for the gateway's.
-            self._ports.assign(self._namespaces())
+            self._assign_ports(self._namespaces())
             self.gateways = {n: self._gateway(n) for n in self._namespaces()}
             self._lay_out()
             on_start()
@@ -240,7 +246,12 @@ class Host:
             raise RestartNeeded("the host was still starting")
         if (self._broker or self._nats is None) and streams_of(deployments) != self._streams:
             raise RestartNeeded("the NATS streams changed")
-        self._ports.assign(sorted({d.key[0] for d in deployments} - set(self.gateways)))
+        self._assign_ports(sorted({d.key[0] for d in deployments} - set(self.gateways)))
+
+    def _assign_ports(self, namespaces: Sequence[str]) -> None:
+        for ports in (self._ports, self._grpc_ports):
+            if ports is not None:
+                ports.assign(namespaces)
 
     def _runs_as(self, key: Key, deployment: ModelDeployment) -> bool:
         managed = self.managed.get(key)

@@ -43,14 +43,14 @@ class PortUnavailable(RuntimeError):
     """A port is in use or invalid; the text says what to do."""
 
 
-def check_free(port: int) -> None:
+def check_free(port: int, option: str = "--port") -> None:
     """Check that a port on loopback can be bound. Raises PortUnavailable."""
     try:
         _bind(port)
     except OSError as error:
         raise PortUnavailable(
             f"port {port} of {HOST} cannot be used ({error.strerror}): "
-            "another program may listen on it; choose another with --port"
+            f"another program may listen on it; choose another with {option}"
         ) from None
 
 
@@ -68,10 +68,11 @@ def free_port() -> int:
 
 
 class GatewayPorts:
-    """The ports of the gateways of a host: one for each namespace, from --port on."""
+    """The ports of the gateways of a host: one for each namespace, from the option's on."""
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, first: int, option: str = "--port") -> None:
         self._first = first
+        self._option = option
         self._ports: dict[str, int] = {}
 
     def __getitem__(self, namespace: str) -> int:
@@ -80,17 +81,17 @@ class GatewayPorts:
     def assign(self, namespaces: Iterable[str]) -> None:
         """Choose ports for namespaces whose gateways are about to start.
 
-        The first namespace of the host gets ``--port`` itself. Each other gets the next free port
-        above those in use, since only the first port was asked for. A namespace that had a port
-        before keeps it if it is still free.
+        The first namespace of the host gets the option's port itself. Each other gets the next
+        free port above those in use, since only the first port was asked for. A namespace that had
+        a port before keeps it if it is still free.
 
         Raises:
-            PortUnavailable: ``--port`` is in use, or no port above it is free.
+            PortUnavailable: the option's port is in use, or no port above it is free.
 
         """
         for namespace in namespaces:
             if not self._ports:
-                check_free(self._first)
+                check_free(self._first, self._option)
                 self._ports[namespace] = self._first
             elif namespace not in self._ports or not _is_free(self._ports[namespace]):
                 self._ports[namespace] = self._next(namespace)
@@ -102,7 +103,7 @@ class GatewayPorts:
                 return port
         raise PortUnavailable(
             f"the gateway of namespace {namespace} needs a port of its own, and none above {above} "
-            "is free: choose a lower --port"
+            f"is free: choose a lower {self._option}"
         )
 
 

@@ -134,7 +134,11 @@ def servers(objects: Sequence[Json], paths: Paths, port: Callable[[], int]) -> l
 
 
 def gateway(
-    objects: Sequence[Json], paths: Paths, port: int, keys: Path | None = None
+    objects: Sequence[Json],
+    paths: Paths,
+    port: int,
+    keys: Path | None = None,
+    grpc_port: int | None = None,
 ) -> LocalServer:
     """Return the gateway among a namespace's planned gateway objects, on loopback.
 
@@ -144,10 +148,9 @@ def gateway(
     template = planned["spec"]["template"]
     labels = template["metadata"]["labels"]
     server = _server(planned, template["spec"], labels, GatewayConfig, paths, port)
-    if keys is None:
-        return server
-    callers = CallerPolicy(keys_dir=str(keys.absolute()))
-    return replace(server, config=server.config.model_copy(update={"callers": callers}))
+    callers = None if keys is None else CallerPolicy(keys_dir=str(keys.absolute()))
+    own = {"callers": callers, "grpc_port": grpc_port}
+    return replace(server, config=server.config.model_copy(update=own))
 
 
 def _server(

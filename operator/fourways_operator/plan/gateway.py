@@ -6,7 +6,7 @@ even without the operator.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from . import callers, network, parts, worker
 from .routes import fitting
 
 PORT = worker.PORT
+GRPC_PORT = 9000
 IDLE = Resources(cpu="50m", memory="128Mi")
 LIMIT = Resources(cpu="1", memory="256Mi")
 ROUTED_LIMIT = Resources(cpu="1", memory="512Mi")
@@ -66,13 +67,14 @@ def plan(
         fetch=worker.fetch_policy(settings),
         callers=callers.policy(namespace, settings),
         tls_dir=TLS_DIR if settings.gateway_tls_secret else None,
+        grpc_port=GRPC_PORT if settings.gateway_grpc else None,
     )
     config = fitting(config, known)
     kept = {route.deployment for route in config.routes}
     shares = [share for share in shares if share.route.deployment in kept]
     ports = {settings.store_port, *settings.egress_ports, *(p for s in shares for p in s.ports)}
     ports |= callers.ports(settings)
-    served = {PORT, config.tls_port} if config.tls_dir else {PORT}
+    listening = _listening(config)
     objects = [
         parts.service_account(meta()),
         network.network_policy(
@@ -80,11 +82,11 @@ def plan(
             labels,
             settings,
             egress_ports=ports,
-            ingress_ports=served,
+            ingress_ports=set(listening.values()),
             callers=network.callers_of_gateway(settings),
         ),
-        _service(meta(), labels, config),
-        _deployment(meta(), labels, settings, config, shares),
+        _service(meta(), labels, listening),
+        _deployment(meta(), labels, settings, config, shares, listening),
     ]
     if settings.gateway_replicas > 1:
         objects.append(parts.disruption_budget(meta(), labels))
@@ -109,11 +111,24 @@ def address(namespace: str, name: str, mode: Mode = "batch") -> str:
     return f"http://{parts.GATEWAY}.{namespace}.svc/{path}"
 
 
-def _service(meta: Json, labels: Json, config: GatewayConfig) -> Json:
-    ports = [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": PORT}]
+def _listening(config: GatewayConfig) -> dict[str, int]:
+    """Return the ports of the gateway's container by name."""
+    ports = {"http": PORT}
     if config.tls_dir is not None:
-        tls = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.tls_port}
-        ports.append(tls)
+        ports["https"] = config.tls_port
+    if config.grpc_port is not None:
+        ports["grpc"] = config.grpc_port
+    return ports
+
+
+_SERVICE_PORTS = {"http": 80, "https": 443, "grpc": GRPC_PORT}
+
+
+def _service(meta: Json, labels: Json, listening: Mapping[str, int]) -> Json:
+    ports = [
+        {"name": name, "port": _SERVICE_PORTS[name], "protocol": "TCP", "targetPort": port}
+        for name, port in listening.items()
+    ]
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -131,6 +146,7 @@ def _deployment(
     settings: OperatorSettings,
     config: GatewayConfig,
     shares: Sequence[GatewayShare],
+    listening: Mapping[str, int],
 ) -> Json:
     mounts = parts.Mounts()
     mounts.store(settings)
@@ -154,9 +170,9 @@ def _deployment(
     # It is ready as soon as it responds, even with 503 and Retry-After while the store is down:
     # a gateway outside its Service could not send that response.
     container |= parts.served(PORT, ready="/v2/health/live")
-    if config.tls_dir is not None:
-        tls = {"name": "https", "containerPort": config.tls_port, "protocol": "TCP"}
-        container["ports"] = [*container["ports"], tls]
+    container["ports"] = [
+        {"name": name, "containerPort": port, "protocol": "TCP"} for name, port in listening.items()
+    ]
     pod = parts.pod_spec(
         service_account_name=parts.GATEWAY,
         container=container,

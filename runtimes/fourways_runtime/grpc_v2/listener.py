@@ -35,6 +35,9 @@ MAX_MESSAGE_BYTES = 4 * 2**20
 MAX_CALLS = 256
 """Calls at a time; beyond: RESOURCE_EXHAUSTED. Bounds the messages that are still arriving."""
 
+GRACE_SECONDS = 2.0
+"""Time for calls in progress, after the requests over HTTP have been answered."""
+
 MAX_PREFER_SECONDS = 30
 _MARGIN_SECONDS = 0.05
 """Time of a call that is left for its response."""
@@ -103,9 +106,9 @@ class GrpcListener:
         await self._server.start()
         return int(bound)
 
-    async def stop(self, grace_seconds: float) -> None:
-        """Accept no more calls; those in progress have a grace period."""
-        await self._server.stop(grace_seconds)
+    async def stop(self) -> None:
+        """Stop accepting calls, and wait a moment for those in progress."""
+        await self._server.stop(GRACE_SECONDS)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         calls = {

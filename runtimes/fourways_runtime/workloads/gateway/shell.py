@@ -14,6 +14,7 @@ from fourways_api import GatewayConfig, Route
 from fourways_http import Limits, Server, run_until_signal
 from fourways_runtime.callers.certificate import Certificate
 from fourways_runtime.config import read_gateway_config
+from fourways_runtime.grpc_v2 import listen_grpc
 from fourways_runtime.memory import share_of_memory
 from fourways_runtime.process import in_thread, listen, new_registry, run_server
 
@@ -56,12 +57,14 @@ async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
         await listen(server, config.host, config.port)
         if certificate is not None:
             await listen(server, config.host, config.tls_port, certificate.context)
+        grpc = await listen_grpc(server, config.host, config.grpc_port, config.tls_dir)
         running = asyncio.ensure_future(run_until_signal(server))
         await asyncio.sleep(0)  # a signal may follow the log line below: install handlers first
         logger.info("serving", extra={"port": server.port, "namespace": config.namespace})
         connecting = asyncio.ensure_future(gateway.connect())
         answered = await running
         connecting.cancel()
+        await grpc.stop()
     finally:
         if following is not None:
             following.cancel()

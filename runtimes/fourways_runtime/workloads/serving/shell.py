@@ -15,6 +15,7 @@ from fourways_api.runtime_config import ServerConfig
 from fourways_api.worker_faults import WorkerFault, worker_fault
 from fourways_http import Limits, Server, run_until_signal
 from fourways_runtime.config import read_server_config
+from fourways_runtime.grpc_v2 import listen_grpc
 from fourways_runtime.memory import share_of_memory
 from fourways_runtime.metrics import HttpMetrics
 from fourways_runtime.process import in_thread, listen, new_registry, run_server
@@ -53,6 +54,7 @@ async def serve(config: ServerConfig) -> None:
     registry = new_registry()
     server, app = build(config, registry)
     await listen(server, config.host, config.port)
+    grpc = await listen_grpc(server, config.host, config.grpc_port)
     running = asyncio.ensure_future(run_until_signal(server))
     await asyncio.sleep(0)  # a signal may follow the log line below: install handlers first
     logger.info("listening", extra={"port": server.port, "namespace": config.namespace})
@@ -64,6 +66,7 @@ async def serve(config: ServerConfig) -> None:
         await loading
     all_answered = await running
     loading.cancel()
+    await grpc.stop()
     await app.close()
     logger.info("stopped", extra={"all_answered": all_answered})
 
