@@ -71,7 +71,7 @@ async def test_it_tells_whether_the_model_is_ready(plane: Serving) -> None:
         ({"instances": []}, "instances"),
         ({"instances": {"age": 1}}, "instances"),
         ({"instances": ROWS, "inputs": {}}, "instances"),
-        ({"instances": [{"agee": 1}]}, "instances[0].agee"),
+        ({"instances": [{"agee": 1}]}, "inputs[0].name"),
         ({"instances": [[1, 2]]}, "instances[0]"),
         ({"instances": [7]}, "instances[0]"),
         ({"inputs": {"age": 1}}, "inputs"),

@@ -23,7 +23,7 @@ from fourways_http.message import Answer, Handler
 
 from .body import MAX_BODY_BYTES, OFF_LOOP_BYTES, is_heavy, split_body
 from .off_loop import off_loop
-from .protocol import KEY_ALIAS, refuse
+from .protocol import refuse
 
 FORM = '{"instances": [{"NAME": VALUE}]}'
 _FIELDS = frozenset({"id", "inputs", "instances", "parameters", "signature_name"})
@@ -100,19 +100,15 @@ def _rows_of(columns: Any) -> Any:
 def _tensors(rows: list[Any], inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the tensors of version 2: each input that at least one row has."""
     known = {one["name"]: one for one in inputs}
-    if KEY_ALIAS not in known:
-        known[KEY_ALIAS] = {"name": KEY_ALIAS, "datatype": None, "shape": [-1]}
     found: dict[str, list[Any]] = {}
     for at, instance in enumerate(rows):
         for name, value in _named(instance, at, inputs).items():
-            if name not in known:
-                names = ", ".join(one["name"] for one in inputs)[:256]
-                raise refuse(f"instances[{at}].{name[:63]}", f"is not an input; there are: {names}")
             column = found.get(name)
             if column is None:
                 column = found[name] = [None] * len(rows)
             column[at] = value
-    return [_tensor(known[name], values) for name, values in found.items()]
+    # The entity key may be sent where the metadata does not list it; version 2 knows its name.
+    return [_tensor(name, known.get(name), values) for name, values in found.items()]
 
 
 def _named(instance: Any, at: int, inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -134,11 +130,13 @@ def _is_key(described: dict[str, Any]) -> bool:
     return bool((described.get("parameters") or {}).get("entity_key"))
 
 
-def _tensor(described: dict[str, Any], values: list[Any]) -> dict[str, Any]:
-    whole = all(type(value) is int for value in values)
+def _tensor(name: str, described: dict[str, Any] | None, values: list[Any]) -> dict[str, Any]:
+    if described is None:
+        whole = all(type(value) is int for value in values)
+        described = {"datatype": "INT64" if whole else "BYTES", "shape": [-1]}
     return {
-        "name": described["name"],
-        "datatype": described["datatype"] or ("INT64" if whole else "BYTES"),
+        "name": name,
+        "datatype": described["datatype"],
         "shape": [len(values), *described["shape"][1:]],
         "data": values,
     }
