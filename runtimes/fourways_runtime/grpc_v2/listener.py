@@ -145,7 +145,7 @@ class GrpcListener:
     async def _model_ready(self, asked: Any, context: Any) -> Any:
         answer = await self._get(context, _path(asked.name, asked.version) + "/ready")
         if answer.status not in (200, 503):
-            raise _Refused(answer)
+            raise _CallRefused(answer)
         return message("ModelReadyResponse")(ready=answer.status == 200)
 
     async def _server_metadata(self, asked: Any, context: Any) -> Any:
@@ -181,7 +181,7 @@ class GrpcListener:
         request.headers.append((BINARY_HEADER, b"%d" % length))
         answer = await self._answer(request)
         if answer.status != 200:
-            raise _Refused(answer)
+            raise _CallRefused(answer)
         typed = not asked.raw_input_contents
         if len(answer.body) > OFF_LOOP_BYTES:
             return await off_loop(infer_response, answer, typed)
@@ -191,7 +191,7 @@ class GrpcListener:
         return await self._answer(_request(context, b"GET", path))
 
 
-class _Refused(Exception):
+class _CallRefused(Exception):
     """A response that is not a 200."""
 
     def __init__(self, response: Response) -> None:
@@ -210,7 +210,7 @@ def _reporting(
     async def reported(asked: Any, context: Any) -> Any:
         try:
             return await call(asked, context)
-        except (_Refused, HttpError) as refused:
+        except (_CallRefused, HttpError) as refused:
             code, details = _status(refused.response)
         except asyncio.CancelledError:
             raise
@@ -237,7 +237,7 @@ def _status(answer: Response) -> tuple[grpc.StatusCode, str]:
 
 def _json(answer: Response) -> Any:
     if answer.status != 200:
-        raise _Refused(answer)
+        raise _CallRefused(answer)
     return orjson.loads(answer.body)
 
 
