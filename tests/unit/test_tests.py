@@ -22,8 +22,6 @@ SLEEPS = {
     "kit/hosts.py::patiently": "waits as long as the server's Retry-After asks for",
     "unit/test_batch_prefetch.py::score": "items that take different times to score",
     "unit/test_progress.py::trickling": "a server that sends slowly",
-    "unit/test_serving_goodput.py::at_rate": "requests of a given rate, in simulated time",
-    "unit/test_serving_goodput.py::create_connection": "a network's latency, in simulated time",
     "unit/test_serving_loading.py::predict": "a model that is slow",
     "kit/stream_worker.py::poll": "a broker without events, which takes time to say so",
     "unit/test_brokers.py::poll": "a source without events waits for one",
