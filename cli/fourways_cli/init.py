@@ -99,7 +99,7 @@ def drafted(
     sample: Path | None,
     mode: InitMode = InitMode.REALTIME,
     name: str | None,
-    manifest: Path | None,
+    manifest: Path | None = None,
 ) -> Draft:
     """Make the first manifest of a model; if there can be none, say why and exit with 2."""
     missing = [each for each in _NEEDED if importlib.util.find_spec(each) is None]

@@ -15,6 +15,7 @@ from .purge import purge
 from .queries import predict, status
 from .runs import diff, rejects, rollback, run, runs
 from .secrets import secret
+from .serve import serve
 from .terminal import say
 from .up import up
 from .validate import validate
@@ -34,6 +35,7 @@ COMMANDS = (
     validate,
     explain,
     plan,
+    serve,
     up,
     run,
     runs,

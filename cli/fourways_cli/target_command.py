@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVa
 import typer
 
 from .embedded.control import HostNotRunning
+from .hosting import STATE
 from .output import FAILED, INVALID
 from .targets import ClusterChoice, Target, TargetError, choose_target
 from .terminal import print_json, print_table, print_yaml, say, warn
-from .up import STATE
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import importlib.util
 import re
-import signal
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fourways_api import ModelDeployment
-
-from .embedded.broker import NoBroker
-from .embedded.given import PUBLIC_KEY, SecretNotGiven
-from .embedded.host import Host, RestartNeeded
-from .embedded.managed import Key
-from .embedded.manifest_watch import edits
-from .embedded.ports import MAX_PORT, PortUnavailable
-from .embedded.state import HostBusy, StateNotPrivate
+from .embedded.ports import MAX_PORT
+from .hosting import STATE, check_runtime, run_host
 from .manifests import read_deployments
-from .output import FAILED, INVALID
-from .tables import conditions_of
+from .output import INVALID
 from .terminal import warn
 
-STATE = Path(".fourways")
-
 _NATS = re.compile(r"nats://[^\s/:]+(:[0-9]{1,5})?(,nats://[^\s/:]+(:[0-9]{1,5})?)*")
-_RUNTIME_PACKAGES = ("numpy", "onnxruntime", "pyarrow", "httptools")
-"""Packages of the extra ``runtime``: without them no worker starts or can report why."""
 
 
 def up(
@@ -90,119 +73,23 @@ def up(
     Ctrl-C ends everything; predictions, events and bundles stay in the state folder.
     """
     deployments = read_deployments(files, namespace=namespace)
-    _check_runtime()
+    check_runtime()
     if broker is not None and not _NATS.fullmatch(broker):
         warn(f"--broker {broker}: write nats://HOST:PORT")
         raise typer.Exit(INVALID)
     volumes, secrets = _pairs(volume, "--volume"), _pairs(secret, "--secret")
-    shown = _Shown()
-    try:
-        host = Host(
-            deployments,
-            state,
-            volumes=volumes,
-            secrets=secrets,
-            port=port,
-            grpc_port=grpc_port,
-            broker=broker,
-            keys=keys,
-            on_change=lambda key: shown.show(host, key),
-        )
-    except SecretNotGiven as error:
-        warn(str(error))
-        raise typer.Exit(INVALID) from None
-    except PortUnavailable as error:
-        warn(str(error))
-        raise typer.Exit(FAILED) from None
-    try:
-        asyncio.run(_until_stopped(host, files, namespace))
-    except (HostBusy, StateNotPrivate, NoBroker, PortUnavailable) as error:
-        warn(str(error))
-        raise typer.Exit(FAILED) from None
-    except OSError as error:
-        warn(f"cannot run with the state folder {state}: {error}")
-        raise typer.Exit(FAILED) from None
-
-
-class _Shown:
-    """Prints a deployment's state when it changes."""
-
-    def __init__(self) -> None:
-        self._last: dict[Key, str] = {}
-
-    def show(self, host: Host, key: Key) -> None:
-        if key not in host.managed:
-            return
-        conditions = conditions_of(host.status(key))
-        if self._last.get(key) != conditions.plain:
-            self._last[key] = conditions.plain
-            warn((key[1], "bold"), "  ", conditions)
-
-
-async def _until_stopped(host: Host, files: list[Path], namespace: str | None) -> None:
-    serving = asyncio.ensure_future(host.serve(lambda: _introduce(host)))
-    watching = asyncio.ensure_future(_take_up_edits(host, files, namespace))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, serving.cancel)
-    try:
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-
-
-def _introduce(host: Host) -> None:
-    for name, folder in host.made_keys.items():
-        warn(
-            f"Secret {name} was not given: bundles are signed with a key made here; devices verify "
-            f"with {folder / PUBLIC_KEY}"
-        )
-    _introduce_gateways(host, host.gateways)
-
-
-def _introduce_gateways(host: Host, namespaces: Iterable[str]) -> None:
-    for namespace in sorted(namespaces):
-        warn(f"gateway of namespace {namespace}: {host.gateways[namespace].server.url}")
-
-
-async def _take_up_edits(host: Host, files: list[Path], namespace: str | None) -> None:
-    """Pass the deployments of the files to the host after each edit."""
-    if Path("-") in files:
-        return  # standard input cannot be read again
-    async for _ in edits(files):
-        try:
-            # In a thread, so that nothing waits while the first validation loads its libraries.
-            deployments = await asyncio.to_thread(_reread, files, namespace)
-        except typer.Exit:
-            warn("a manifest was edited and is invalid: what runs is unchanged")
-            continue
-        before = set(host.gateways)
-        try:
-            changed = await host.replace(deployments)
-        except RestartNeeded as error:
-            warn(f"a manifest was edited: {error}; stop `fourways up` and start it again")
-        except (SecretNotGiven, PortUnavailable) as error:
-            warn(f"a manifest was edited and cannot be run: {error}; what runs is unchanged")
-        else:
-            names = ", ".join(name for _, name in changed)
-            warn(f"a manifest was edited: {f'restarted {names}' if names else 'nothing changed'}")
-            _introduce_gateways(host, set(host.gateways) - before)
-
-
-def _reread(files: list[Path], namespace: str | None) -> list[ModelDeployment]:
-    return read_deployments(files, namespace=namespace)
-
-
-def _check_runtime() -> None:
-    missing = [name for name in _RUNTIME_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        warn(
-            f"`fourways up` runs the workloads here and needs {', '.join(missing)}: "
-            "pip install 'fourways[runtime]'"
-        )
-        raise typer.Exit(FAILED)
+    run_host(
+        files,
+        deployments,
+        state,
+        volumes=volumes,
+        secrets=secrets,
+        port=port,
+        grpc_port=grpc_port,
+        broker=broker,
+        keys=keys,
+        namespace=namespace,
+    )
 
 
 def _pairs(values: list[str] | None, option: str) -> dict[str, Path]:

@@ -23,8 +23,8 @@ from .errors import NoManifest
 from .inputs import DraftInputs, draft_inputs
 from .manifest_text import ManifestMode, Written, manifest_text
 from .model_source import ModelSource, find_model
-from .outputs import DraftOutput, draft_outputs
-from .probe import ask, golden_vectors
+from .outputs import draft_outputs
+from .probe import ask, golden_vectors, request_of
 from .sample import Sample, read_sample, table_batches
 
 _LARGE_MIB = 1024
@@ -45,6 +45,12 @@ class Draft:
 
     notes: tuple[str, ...]
     """What a person should know besides the comments."""
+
+    request: dict[str, Any]
+    """An inference request (V2) with one record."""
+
+    watched: tuple[Path, ...]
+    """The files that it was made from."""
 
     def existing(self) -> list[Path]:
         """Return the files that would be overwritten."""
@@ -131,8 +137,17 @@ def _drafted(
         )
     )
     _check(manifest, text)
-    decisions = tuple(notes) + tuple(inputs.decisions)
-    return Draft(manifest, text, name, len(inputs.fields), len(outputs), beside, decisions)
+    return Draft(
+        manifest,
+        text,
+        name,
+        len(inputs.fields),
+        len(outputs),
+        beside,
+        notes=(*notes, *inputs.decisions),
+        request=request_of(contract, answers),
+        watched=(described.path, *([sample.path] if sample and sample.path else [])),
+    )
 
 
 def _origin(source: ModelSource, sample: Sample | None) -> str:
@@ -268,6 +283,3 @@ def _replace(path: Path, writer: Callable[[Path], None]) -> None:
         os.replace(made, path)
     finally:
         Path(made).unlink(missing_ok=True)
-
-
-__all__ = ["Draft", "DraftOutput", "digest_of", "make_draft"]

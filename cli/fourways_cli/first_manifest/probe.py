@@ -17,6 +17,7 @@ from fourways_runtime.scoring.decode import Decoder
 from fourways_runtime.scoring.inputs import bind_inputs
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
+from fourways_runtime.v2.protocol import DATATYPES
 from fourways_runtime.workloads.serving.loading import example
 
 from .errors import NoManifest
@@ -80,6 +81,24 @@ def golden_vectors(
         outputs = {name: _plain(values[at]) for name, values in found.columns.items()}
         lines.append(orjson.dumps({"inputs": inputs, "outputs": outputs}))
     return b"\n".join(lines) + b"\n"
+
+
+def request_of(contract: Contract, answers: Answers) -> dict[str, Any]:
+    """Return an inference request of the Open Inference Protocol V2 with the first record.
+
+    A nullable input whose value is missing is left out.
+    """
+    tensors = []
+    for each in contract.inputs:
+        value = _plain(answers.columns[each.name][0])
+        if value is None or (each.nullable and value == ""):
+            continue
+        data = np.asarray(answers.columns[each.name][0]).reshape(-1).tolist()
+        shape = [1, *each.shape]
+        tensors.append(
+            {"name": each.name, "datatype": DATATYPES[each.type], "shape": shape, "data": data}
+        )
+    return {"inputs": tensors}
 
 
 def _ask_with_sample(draft: DraftInputs, model: Model, sample: Sample) -> Answers:
