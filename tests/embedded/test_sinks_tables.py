@@ -121,6 +121,28 @@ def test_a_database_that_is_away_is_worth_another_try(tmp_path: Path, database: 
     assert "s3cret" not in str(error.value)
 
 
+def test_a_rotated_secret_is_read_again_and_a_refused_login_is_named(
+    tmp_path: Path, database: str
+) -> None:
+    rig = Rig("Replace", tmp_path, database)
+    sink = rig.open()
+    secret = tmp_path / "secrets" / "db" / "uri"
+    good = secret.read_text()
+    secret.write_text(good.replace("tester:s3cret", "nobody:s3cret"))
+    rig.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with pytest.raises(SinkUnavailable):
+        sink.begin()  # the connection is gone
+    with pytest.raises(SinkUnavailable, match="refuses the login in the Secret db: ") as error:
+        sink.begin()
+    assert "s3cret" not in str(error.value)
+    secret.write_text(good)
+    sink.begin()
+    sink.close()
+
+
 DROPS_B = (
     "CREATE OR REPLACE FUNCTION drop_b() RETURNS trigger LANGUAGE plpgsql AS "
     "$$ BEGIN IF NEW.id = 'b' THEN RETURN NULL; END IF; RETURN NEW; END $$; "

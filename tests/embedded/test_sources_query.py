@@ -71,6 +71,25 @@ def people(rig: Rig, values: str) -> None:
     rig.sql(f"INSERT INTO people SELECT {columns}, {changed} FROM {values} AS v (n)")  # noqa: S608
 
 
+def test_a_rotated_secret_is_read_again_and_a_refused_login_is_named(rig: Rig) -> None:
+    people(rig, "generate_series(1, 10)")
+    table = rig.open()
+    table.splits(1000)
+    secret = Path(rig.paths.secrets_root) / "db" / "uri"
+    secret.write_text(rig.uri.replace("tester:s3cret", "nobody:s3cret"))
+    rig.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with pytest.raises(FetchFailed):
+        table.splits(1000)  # the connection is gone
+    with pytest.raises(FetchFailed, match=r"refuses the login in the Secret db: .*nobody") as error:
+        table.splits(1000)
+    assert "s3cret" not in str(error.value)
+    secret.write_text(rig.uri)
+    assert table.splits(1000)
+
+
 def keys(table: Any, splits: list[Split], newer: Newer | None = None) -> list[str]:
     return [
         key.decode()

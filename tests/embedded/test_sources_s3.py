@@ -18,9 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
-from fourways_runtime.errors import ConfigError, FetchFailed, SourceError
+from fourways_api.modes import Sink
+from fourways_runtime.errors import ConfigError, FetchFailed, SinkUnavailable, SourceError
+from fourways_runtime.io.sinks import open_sink
 from fourways_runtime.io.sources import open_table
 from tests.kit.s3_rig import s3_client, s3_secret, s3_server
+from tests.kit.stores import predictions
 
 pytestmark = pytest.mark.embedded
 
@@ -69,11 +72,12 @@ class Moody:
                 if self.command != "HEAD":
                     self.wfile.write(body)
 
-            do_GET = do_HEAD = handle_one  # noqa: N815
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815
 
             def forward(self) -> tuple[int, dict[str, str], bytes]:
                 there = http.client.HTTPConnection(upstream.hostname or "", upstream.port)
-                there.request(self.command, self.path, headers=dict(self.headers.items()))
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                there.request(self.command, self.path, body, dict(self.headers.items()))
                 answer = there.getresponse()
                 body = answer.read()
                 left_out = {"transfer-encoding", "connection"}
@@ -138,11 +142,30 @@ def test_a_rotated_secret_is_read_by_a_table_that_is_open(store: Store, tmp_path
     (chunk,) = table.read(first)
     assert chunk.batch.column("id").to_pylist() == ["a"]
     store.moody.only = "newer"
-    with pytest.raises(FetchFailed, match="the session token has expired"):
+    with pytest.raises(FetchFailed, match="the session token in the Secret s3 has expired"):
         list(table.read(second))
     (tmp_path / "secrets" / "s3" / "access-key-id").write_text("newer")
     (chunk,) = table.read(second)
     assert chunk.batch.column("id").to_pylist() == ["b"]
+
+
+def test_a_rotated_secret_is_read_by_a_sink_that_is_open(store: Store, tmp_path: Path) -> None:
+    spec = {"files": {"uri": "s3://tables/out", "credentials": {"secretName": "s3"}}}
+    policy = FetchPolicy(timeout_seconds=20)
+    made = Sink.model_validate(spec)
+    sink = open_sink(made, CONTRACT, "r1", policy=policy, paths=store.paths)
+    sink.begin()
+    store.moody.only = "newer"
+    chunk = sink.chunk(0, 1)
+    chunk.write(predictions(["a"]))
+    with pytest.raises(SinkUnavailable, match="the session token in the Secret s3 has expired"):
+        chunk.finish()
+    (tmp_path / "secrets" / "s3" / "access-key-id").write_text("newer")
+    chunk = sink.chunk(0, 2)
+    chunk.write(predictions(["a"]))
+    sink.publish({0: chunk.finish()})
+    listed = store.client.list_objects_v2(Bucket="tables", Prefix="out/run=r1/part-")
+    assert listed["KeyCount"] == 1
 
 
 @pytest.mark.parametrize(
@@ -212,10 +235,12 @@ def test_an_object_that_changes_under_a_run_is_named(store: Store, form: str) ->
 @pytest.mark.parametrize(
     ("answer", "error", "told"),
     [
-        ((400, "ExpiredToken"), FetchFailed, "the session token has expired"),
+        ((400, "ExpiredToken"), FetchFailed, "the session token in the Secret s3 has expired"),
         ((301, "PermanentRedirect"), ConfigError, "in another region; set region in its Secret"),
         ((400, "AuthorizationHeaderMalformed"), ConfigError, "in another region"),
-        ((403, "InvalidAccessKeyId"), SourceError, "access denied; check the credentials"),
+        ((403, "AccessDenied"), SourceError, "access denied; check the credentials in the Secret"),
+        ((403, "InvalidAccessKeyId"), FetchFailed, "refuses the login in the Secret s3"),
+        ((403, "SignatureDoesNotMatch"), FetchFailed, "refuses the login in the Secret s3"),
     ],
 )
 def test_a_refusal_is_blamed_on_the_right_party(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,12 +12,23 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
+from fourways_api import BatchSource, Contract
 from fourways_api.runtime_config import FetchPolicy, Paths
-from fourways_runtime.errors import FetchRefused, SourceError
+from fourways_runtime.errors import FetchFailed, FetchRefused, SourceError
 from fourways_runtime.io import fetch
+from fourways_runtime.io.sources import open_table
 from tests.kit.fetch_servers import broken, ranged, redirect, serving, status, whole
+from tests.kit.secret_files import secret_folder
 
 TABLE = pa.table({"id": list(range(1000)), "x": [float(n) for n in range(1000)]})
+
+CONTRACT = Contract.model_validate(
+    {
+        "entityKey": {"name": "id", "type": "int64"},
+        "inputs": [{"name": "x", "type": "float64"}],
+        "outputs": [{"name": "y", "type": "float64"}],
+    }
+)
 
 
 def _parquet() -> bytes:
@@ -74,3 +87,27 @@ def test_the_policy_holds_for_tables() -> None:
             read(f"{server.url}/t.parquet", hosts=("example.com",))
     with pytest.raises(FetchRefused, match="registry"):
         read("oci://example.com/t:1")
+
+
+def test_a_refused_login_is_named_and_a_rotated_secret_read_again(tmp_path: Path) -> None:
+    secret = secret_folder(tmp_path / "web", token="old")
+    valid = ["old"]
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        good = handler.headers.get("Authorization") == f"Bearer {valid[0]}"
+        (ranged(BODY) if good else status(401))(handler)
+
+    with serving(answer) as server:
+        told = {"uri": f"{server.url}/t.parquet", "credentials": {"secretName": "web"}}
+        table = open_table(
+            BatchSource.model_validate(told),
+            CONTRACT,
+            policy=FetchPolicy(timeout_seconds=5.0),
+            paths=Paths(secrets_root=str(tmp_path)),
+        )
+        (split,) = table.splits(10_000)
+        valid[0] = "newer"
+        with pytest.raises(FetchFailed, match="refuses the login in the Secret web"):
+            list(table.read(split))
+        (secret / "token").write_text("newer")
+        assert sum(chunk.batch.num_rows for chunk in table.read(split)) == TABLE.num_rows

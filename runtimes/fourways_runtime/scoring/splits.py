@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -33,7 +32,7 @@ class Split:
     first: int | None = None
     """Position of its first row in the table, if known."""
 
-    hung: Sequence[Sequence[int]] = ()
+    hung: list[list[int]] = field(default_factory=list)
     """Positions between which a model did not return, first and last; the workers add them. Where
     both are equal, the row is known."""
 

@@ -26,6 +26,22 @@ def secret_state(folder: Path | None) -> tuple[FileState, ...]:
         return ()  # It is being replaced, or gone: whoever reads it says so.
 
 
+class SecretWatch:
+    """Tells whether a mounted Secret was rotated since it was last asked."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._state = secret_state(folder)
+
+    def rotated(self) -> bool:
+        """Tell whether the files differ from those of the last call; False while they are away."""
+        found = secret_state(self._folder)
+        if found in (self._state, ()):
+            return False
+        self._state = found
+        return True
+
+
 class Credentials:
     """The keys of one Secret. Its representation shows the keys and never the values."""
 
@@ -51,6 +67,11 @@ class Credentials:
         except OSError:
             raise Unavailable(f"the credentials folder {folder.name} cannot be read") from None
         return cls(values, secret)
+
+    @property
+    def secret_name(self) -> str:
+        """Name of the Secret; empty without one."""
+        return "" if self._secret is None else self._secret.name
 
     def check_host(self, host: str, port: int | None = None) -> None:
         """Refuse to be sent to a host that the manifest chose and the Secret does not list.

@@ -19,7 +19,7 @@ import httpcore
 import httpx
 
 from fourways_api.runtime_config import FetchPolicy
-from fourways_runtime.errors import FetchRefused, SourceError
+from fourways_runtime.errors import FetchFailed, FetchRefused, SourceError
 
 from .credentials import Credentials
 from .location import Location, check_host
@@ -149,13 +149,19 @@ def _translated(location: Location) -> Iterator[None]:
         raise Interrupted(f"{location.shown}: {said}") from None
 
 
-def check_status(response: httpcore.Response, location: Location) -> None:
-    """Accept 200 and 206; distinguish transient errors from permanent ones."""
+def check_status(response: httpcore.Response, location: Location, secret: str = "") -> None:
+    """Accept 200 and 206; distinguish transient errors from permanent ones.
+
+    ``secret`` is the name of the Secret whose credentials were sent. A refused login may be that of
+    a Secret that was rotated and is read again by a retry.
+    """
     status = response.status
     if status in (200, 206):
         return
     if status >= 500 or status in _PASSING:
         raise Interrupted(f"{location.shown}: the server answered {status}")
+    if status == 401 and secret:
+        raise FetchFailed(f"{location.shown}: the server refuses the login in the Secret {secret}")
     hints = {401: "; give credentials", 403: "; check the credentials", 404: "; check the path"}
     raise SourceError(f"{location.shown}: the server answered {status}{hints.get(status, '')}")
 
@@ -174,13 +180,13 @@ def strong_tag(response: httpcore.Response) -> str | None:
     return tag if tag and tag.startswith('"') and len(tag) <= 1024 else None
 
 
-def body_of(response: httpcore.Response, location: Location, offset: int) -> Body:
+def body_of(response: httpcore.Response, location: Location, offset: int, secret: str = "") -> Body:
     """Return the body of a response: the file from ``offset`` on for a 206, else the whole file.
 
     Raises the errors of :func:`check_status`, FetchRefused for a compressed body and SourceError
     for a range that was not requested.
     """
-    check_status(response, location)
+    check_status(response, location, secret)
     if (header(response, "content-encoding") or "identity").lower() != "identity":
         raise FetchRefused(
             f"{location.shown}: the server compressed the response although it was asked not to"
@@ -204,6 +210,7 @@ class HttpSource:
         self._location = location
         self._policy = policy
         self._headers = authorization(credentials, location.uri)
+        self._secret = credentials.secret_name
 
     @contextmanager
     def open(self, offset: int, validator: str | None, deadline: Deadline) -> Iterator[Body]:
@@ -217,7 +224,7 @@ class HttpSource:
                 with self.open(0, None, deadline) as whole:
                     yield whole
                 return
-            yield body_of(response, self._location, offset)
+            yield body_of(response, self._location, offset, self._secret)
 
     def _continues(self, response: httpcore.Response, offset: int, validator: str | None) -> bool:
         """Tell whether a response is usable: the rest of the same version, or all of another."""

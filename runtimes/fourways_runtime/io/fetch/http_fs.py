@@ -32,6 +32,7 @@ class HttpFile:
     ) -> None:
         self._location = location
         self._headers = authorization(credentials, location.uri)
+        self._secret = credentials.secret_name
         self._policy = policy
         self._clock = clock
         self._sleep = sleep
@@ -54,7 +55,7 @@ class HttpFile:
         headers = self._headers | {"Range": f"bytes={start}-{end - 1}"}
         shown = self._location.shown
         with get(self._location, headers, self._policy, deadline) as response:
-            check_status(response, self._location)
+            check_status(response, self._location, self._secret)
             found = content_range(response)
             if response.status != 206 or found is None or found[0] != start or found[1] is None:
                 raise SourceError(

@@ -199,9 +199,26 @@ def open_known(filesystem: Any, path: str, size: int, tag: str) -> Any:
     return file._fetch_range(0, size) if size <= SMALL_BYTES else file
 
 
+_LOGIN_REFUSED = frozenset({"InvalidAccessKeyId", "InvalidSecurity", "SignatureDoesNotMatch"})
+
+
+def login_fault(error: BaseException, secret: str) -> str | None:
+    """Say that the store refuses a login, which a retry may read anew; None for other errors.
+
+    ``secret`` is the name of the Secret with the credentials; empty without one.
+    """
+    code, whose = _answer(error)[0], f" in the Secret {secret}" if secret else ""
+    if code in _EXPIRED or code == "InvalidToken":
+        return f"the session token{whose} has expired"
+    return f"the object store refuses the login{whose}" if code in _LOGIN_REFUSED else None
+
+
 @contextmanager
-def translated(location: Location) -> Iterator[None]:
-    """Translate the backends' errors into ours, without their texts, which quote bodies."""
+def translated(location: Location, secret: str = "") -> Iterator[None]:
+    """Translate the backends' errors into ours, without their texts, which quote bodies.
+
+    ``secret`` is the name of the Secret with the credentials.
+    """
     try:
         yield
     except WorkloadError:
@@ -209,10 +226,11 @@ def translated(location: Location) -> Iterator[None]:
     except FileNotFoundError:
         raise SourceError(f"{location.shown}: there is no such object") from None
     except PermissionError as error:
-        if _answer(error)[0] in _EXPIRED:
-            # A retry reads the Secret again.
-            raise FetchFailed(f"{location.shown}: the session token has expired") from None
-        raise SourceError(f"{location.shown}: access denied; check the credentials") from None
+        if (fault := login_fault(error, secret)) is not None:
+            raise FetchFailed(f"{location.shown}: {fault}") from None
+        whose = f" in the Secret {secret}" if secret else ""
+        text = f"{location.shown}: access denied; check the credentials{whose}"
+        raise SourceError(text) from None
     except TimeoutError:
         raise Interrupted(f"{location.shown}: the object store did not respond in time") from None
     except (AssertionError, AttributeError, NameError, TypeError, UnicodeError):
@@ -220,9 +238,9 @@ def translated(location: Location) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001  (each backend has its own error classes)
         if (refusal := _refusal(error)) is not None:
             raise FetchRefused(str(refusal)) from None
+        if (fault := login_fault(error, secret)) is not None:
+            raise FetchFailed(f"{location.shown}: {fault}") from None
         code, status = _answer(error)
-        if code in _EXPIRED or code == "InvalidToken":
-            raise FetchFailed(f"{location.shown}: the session token has expired") from None
         if code in _ELSEWHERE or status == 301:
             raise ConfigError(
                 f"{location.shown}: the bucket is in another region; set region in its Secret"

@@ -7,11 +7,13 @@ Policy and credentials come from the fetcher.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fourways_api import FetchPolicy, Paths
 from fourways_runtime.errors import FetchRefused
 
 from ..fetch import filesystem
+from ..fetch.credentials import SecretWatch
 from ..fetch.local import locate
 from ..fetch.location import Location, check_scheme
 from .bucket_folder import BucketFolder
@@ -52,8 +54,20 @@ def open_folder(
     if location.scheme not in ("file", "pvc", "s3", "gs", "az"):
         text = "write to a folder (file, pvc) or a bucket (s3, gs, az)"
         raise FetchRefused(f"{location.shown}: nothing can be written there; {text}")
-    backend, path = filesystem(location.uri, credentials=secret, policy=policy, paths=paths)
+    watch = SecretWatch(secret)
+
+    def opened() -> tuple[Any, str]:
+        return filesystem(location.uri, credentials=secret, policy=policy, paths=paths)
+
+    backend, path = opened()
     if location.scheme in ("file", "pvc"):
         root, components = locate(location, paths)
         return LocalFolder(location.shown, backend, path, root, components, errors, public=public)
-    return BucketFolder(location.shown, backend, path, errors)
+    return BucketFolder(
+        location.shown,
+        backend,
+        path,
+        errors,
+        lambda: opened()[0] if watch.rotated() else None,
+        secret.name if secret else "",
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,15 +13,33 @@ from .folder import FolderErrors
 class BucketFolder:
     """A prefix that is written through fsspec."""
 
-    def __init__(self, shown: str, backend: Any, path: str, errors: FolderErrors) -> None:
+    def __init__(
+        self,
+        shown: str,
+        backend: Any,
+        path: str,
+        errors: FolderErrors,
+        renewed: Callable[[], Any] = lambda: None,
+        secret: str = "",
+    ) -> None:
+        """``renewed`` returns another filesystem if the credentials have changed, or None."""
         self.shown = shown
-        self.backend = backend
+        self._backend = backend
+        self._renewed = renewed
+        self._secret = secret
         self.path = path.rstrip("/")
         self._errors = errors
 
+    @property
+    def backend(self) -> Any:
+        """The filesystem, with the present credentials."""
+        if (backend := self._renewed()) is not None:
+            self._backend = backend
+        return self._backend
+
     def translated(self) -> AbstractContextManager[None]:
         """Translate errors of reads and writes into the folder's errors."""
-        return self._errors.translated(self.shown)
+        return self._errors.translated(self.shown, self._secret)
 
     def _at(self, name: str) -> str:
         return f"{self.path}/{name}" if name else self.path

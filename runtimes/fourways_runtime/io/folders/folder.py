@@ -21,6 +21,8 @@ from fourways_runtime.errors import (
     WorkloadError,
 )
 
+from ..fetch.objects import login_fault
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -35,8 +37,11 @@ class FolderErrors:
     link: type[WorkloadError]
 
     @contextmanager
-    def translated(self, shown: str) -> Iterator[None]:
-        """Translate write errors into these, without the backend's texts, which quote bodies."""
+    def translated(self, shown: str, secret: str = "") -> Iterator[None]:
+        """Translate write errors into these, without the backend's texts, which quote bodies.
+
+        ``secret`` is the name of the Secret with the folder's credentials.
+        """
         try:
             yield
         except (SourceError, FetchFailed) as error:
@@ -44,16 +49,21 @@ class FolderErrors:
         except WorkloadError:
             raise
         except OSError as error:
+            if (fault := login_fault(error, secret)) is not None:
+                raise self.unavailable(f"{shown}: {fault}") from None
             said = (os.strerror(error.errno) if error.errno else type(error).__name__).lower()
             if error.errno in _FULL:
                 raise self.full(f"{shown}: {said}") from None
             if error.errno in _DENIED or isinstance(error, PermissionError):
-                raise self.denied(f"{shown}: writing is not allowed ({said})") from None
+                whose = f" to the login in the Secret {secret}" if secret else ""
+                raise self.denied(f"{shown}: writing is not allowed{whose} ({said})") from None
             if error.errno == errno.ELOOP:
                 text = f"{shown}: a component of the path is a link; write the real path"
                 raise self.link(text) from None
             raise self.unavailable(f"{shown}: {said}") from None
         except Exception as error:  # noqa: BLE001  (each backend has a tree of its own)
+            if (fault := login_fault(error, secret)) is not None:
+                raise self.unavailable(f"{shown}: {fault}") from None
             text = f"{shown}: writing failed ({type(error).__name__})"
             raise self.unavailable(text) from None
 
@@ -71,8 +81,10 @@ class OutputFolder(Protocol):
     shown: str
     """Its URI, for messages; never a credential."""
 
-    backend: Any
-    """An fsspec filesystem that reads here."""
+    @property
+    def backend(self) -> Any:
+        """An fsspec filesystem that reads here."""
+        ...
 
     path: str
     """The folder's path in it."""

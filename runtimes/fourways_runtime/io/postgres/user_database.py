@@ -13,7 +13,7 @@ from fourways_runtime.errors import ConfigError, QueryRefused, WorkloadError
 
 from ..mounted_secret import MountedSecret
 from ..secret_uri import POSTGRESQL, read_database_uri
-from .connection import check_hosts, conninfo, explain, is_unavailable
+from .connection import check_hosts, conninfo, explain, is_login_refused, is_unavailable
 
 CONNECT_SECONDS = 10.0
 
@@ -74,6 +74,11 @@ class UserDatabase:
                 text = f"{self._what}: {explain(error, self._uri())}"
             except ConfigError:
                 text = f"{self._what}: {type(error).__name__}"
+            if is_login_refused(error):
+                refused = text.removeprefix(f"{self._what}: ")
+                raise self._unavailable(
+                    f"{self._what} refuses the login in the Secret {self._secret.name}: {refused}"
+                ) from None
             if isinstance(error, psycopg.errors.DiskFull):
                 raise self._full(text) from None
             if not self._writes and isinstance(error, psycopg.errors.ReadOnlySqlTransaction):

@@ -22,7 +22,7 @@ import pyarrow as pa
 from fourways_api import BatchSource, FetchPolicy, Paths
 from fourways_runtime.errors import ConfigError, SourceError
 
-from .files import Files, open_backend, renewal
+from .files import Files, open_backend, renewal, secret_name
 from .partitions import NULL, Filter, TableFile, kept
 
 LOG = "_delta_log"
@@ -58,7 +58,7 @@ def delta_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Fi
     renewed = renewal(source, policy=policy, paths=paths)
     location, backend, path = open_backend(source, policy=policy, paths=paths)
     filters = {each.column: frozenset(each.values) for each in source.filter}
-    files = Files(location, backend, lambda: ())
+    files = Files(location, backend, lambda: (), secret=secret_name(source))
 
     def find() -> tuple[TableFile, ...]:
         with tempfile.TemporaryDirectory(prefix="fourways-delta-") as folder:
@@ -66,8 +66,7 @@ def delta_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Fi
             with files.reading(location.shown):
                 return kept(_parts(folder, path, location.shown, filters), filters, location.shown)
 
-    files = Files(location, backend, find, renewed)
-    return files
+    return Files(location, backend, find, renewed, secret_name(source))
 
 
 def deltalake() -> Any:

@@ -25,7 +25,7 @@ from fourways_runtime.errors import SourceError, WorkloadError
 from fourways_runtime.scoring.splits import Split
 
 from ..fetch import filesystem
-from ..fetch.credentials import secret_state
+from ..fetch.credentials import SecretWatch
 from ..fetch.location import Location
 from ..fetch.objects import open_known, translated
 from .partitions import Filter, TableFile, constants, expanded, found_files, kept
@@ -114,11 +114,14 @@ class Files:
         backend: Any,
         find: Callable[[], tuple[TableFile, ...]],
         renewed: Callable[[], Any] = lambda: None,
+        secret: str = "",
     ) -> None:
         """Read from an fsspec filesystem; ``find`` lists the files on demand.
 
-        ``renewed`` returns another filesystem if the credentials have changed, or None.
+        ``renewed`` returns another filesystem if the credentials have changed, or None; ``secret``
+        is the name of their Secret.
         """
+        self._secret = secret
         self.location = location
         self.backend = backend
         self._known: dict[str, tuple[int, str]] = {}
@@ -134,7 +137,7 @@ class Files:
     @cached_property
     def parts(self) -> tuple[TableFile, ...]:
         """All files. Raises SourceError, FetchFailed."""
-        with translated(self.location):
+        with translated(self.location, self._secret):
             return self._find()
 
     @property
@@ -157,7 +160,7 @@ class Files:
 
     def fingerprint(self, path: str) -> str:
         """Request the mark that identifies the state of a file: its size, and its tag or time."""
-        with translated(self.location):
+        with translated(self.location, self._secret):
             return _fingerprint(self.backend.info(path))
 
     def _expect(self, path: str, mark: str) -> bool:
@@ -258,7 +261,7 @@ class Files:
     @contextmanager
     def reading(self, name: str) -> Iterator[None]:
         """Translate the errors of reading into our own, with the name of the file."""
-        with translated(self.location):
+        with translated(self.location, self._secret):
             try:
                 yield
             except WorkloadError:
@@ -296,18 +299,17 @@ def renewal(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Callab
 
     It returns None if not. A worker calls it before each split, so that a run outlives its tokens.
     """
-    secret = _secret(source, paths)
-    state = secret_state(secret)
+    watch = SecretWatch(_secret(source, paths))
 
     def renewed() -> Any:
-        nonlocal state
-        found = secret_state(secret)
-        if found in (state, ()):
-            return None
-        state = found
-        return open_backend(source, policy=policy, paths=paths)[1]
+        return open_backend(source, policy=policy, paths=paths)[1] if watch.rotated() else None
 
     return renewed
+
+
+def secret_name(source: BatchSource) -> str:
+    """Return the name of the Secret of a table's credentials; empty without one."""
+    return source.credentials.secret_name if source.credentials else ""
 
 
 def _secret(source: BatchSource, paths: Paths) -> Path | None:
@@ -327,7 +329,7 @@ def find_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Fil
         parts = tuple(TableFile(name, constants(name), info) for name, info in found.items())
         return kept(parts, filters, location.shown)
 
-    return Files(location, backend, find, renewed)
+    return Files(location, backend, find, renewed, secret_name(source))
 
 
 def _listed(

@@ -37,7 +37,7 @@ def score_rows(
     parts = []
     for start, end in _parts(claim, rows):
         some, at = batch.slice(start, end - start), rows[start:end]
-        if [int(at[0])] * 2 in list(map(list, claim.split.hung)):
+        if [int(at[0])] * 2 in claim.split.hung:
             key = some.column(pipeline.contract.entity_key.name)[0].as_py()
             told = None if key is None else str(key)
             nothing = _watched(pipeline, ledger, claim, some.slice(0, 0), at[:0])
