@@ -16,6 +16,7 @@ from .queries import predict, status
 from .runs import diff, rejects, rollback, run, runs
 from .secrets import secret
 from .serve import serve
+from .store import store
 from .terminal import say
 from .up import up
 from .validate import validate
@@ -50,6 +51,7 @@ for command in COMMANDS:
     app.command(epilog=EXIT_CODES)(command)
 app.add_typer(secret, name="secret", epilog=EXIT_CODES)
 app.add_typer(key, epilog=EXIT_CODES)
+app.add_typer(store, name="store", epilog=EXIT_CODES)
 
 
 def _version(wanted: bool) -> None:

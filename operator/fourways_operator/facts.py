@@ -49,6 +49,9 @@ class OperatorSettings:
     """The runtime image with Ray, for Ray clusters."""
 
     store_secret: str = "fourways-store"  # noqa: S105  (a name)
+    gateway_store_secret: str | None = None
+    """Secret with the address that gateways read the store by; None: the workers'."""
+
     image_pull_policy: str = "IfNotPresent"
     gateway_replicas: int = 1
     allowed_hosts: tuple[str, ...] = ("*",)

@@ -40,7 +40,7 @@ def refusals(deployment: ModelDeployment, settings: OperatorSettings) -> tuple[P
                 "make a Secret of its own for this use: fourways secret create",
             )
             for path, name in _fields(spec, frozenset({"secretName"}))
-            if name == settings.store_secret
+            if name in (settings.store_secret, settings.gateway_store_secret)
         ),
         *(
             Problem(

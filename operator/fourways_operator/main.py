@@ -317,6 +317,7 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         runtime_image=options.runtime_image,
         ray_image=options.ray_image,
         store_secret=options.store_secret,
+        gateway_store_secret=options.gateway_store_secret or None,
         image_pull_policy=options.image_pull_policy,
         gateway_replicas=options.gateway_replicas,
         allowed_hosts=options.allowed_hosts,
@@ -352,6 +353,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("runtime-image", "fourways/runtime:latest", str, "image of the workloads")
     flag("ray-image", "fourways/ray:latest", str, "image of Ray clusters")
     flag("store-secret", "fourways-store", str, "Secret with the prediction store's address")
+    flag("gateway-store-secret", "", str, "Secret with the address that gateways read the store by")
     flag("store-port", "5432", int, "port of the prediction store")
     flag("egress-ports", "", _words, "additional ports that workloads may connect to")
     flag("image-pull-policy", "IfNotPresent", str, "pull policy of the workloads' image")

@@ -145,6 +145,16 @@ def churn_answer(cluster: Cluster) -> dict[str, Any]:
     return answer
 
 
+def test_the_trial_role_is_no_superuser(serving: Cluster) -> None:
+    asked = (
+        "SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = 'fourways'"
+    )
+    pod = ("-n", NAMESPACE, "exec", "fourways-trial-postgresql-0", "--", "psql", "-Atq")
+    assert serving.kubectl(*pod, "-U", "fourways", "-d", "fourways", "-c", asked).strip() == "f"
+    owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'fourways'"
+    assert serving.kubectl(*pod, "-U", "postgres", "-c", owner).strip() == "fourways"
+
+
 def test_predict_asks_through_the_api_server(serving: Cluster) -> None:
     answer = churn_answer(serving)
     assert "churn_probability" in fourways(serving, "predict", "churn", str(answer["keys"][0]))

@@ -190,11 +190,34 @@ def test_images_are_those_that_the_admin_lists(
 
 
 def test_the_secret_of_the_store_is_nobody_s() -> None:
-    doc = deployment("churn")
-    doc["spec"]["model"]["credentials"] = {"secretName": SETTINGS.store_secret}
-    (problem,) = admitted_spec(doc, SETTINGS).problems
-    assert problem.field == "spec.model.credentials.secretName"
-    assert "prediction store" in str(problem)
+    settings = replace(SETTINGS, gateway_store_secret="fourways-store-gateway")
+    for name in ("fourways-store", "fourways-store-gateway"):
+        doc = deployment("churn")
+        doc["spec"]["model"]["credentials"] = {"secretName": name}
+        (problem,) = admitted_spec(doc, settings).problems
+        assert problem.field == "spec.model.credentials.secretName"
+        assert "prediction store" in str(problem)
+
+
+def stores_of(objects: Any) -> set[str]:
+    """Return the Secrets that the pods of planned objects mount as the store's address."""
+    match objects:
+        case {"name": "store", "secret": {"secretName": name}}:
+            return {name}
+        case dict():
+            return stores_of(list(objects.values()))
+        case list() | tuple():
+            return {name for each in objects for name in stores_of(each)}
+    return set()
+
+
+def test_gateways_read_the_store_by_an_address_of_their_own() -> None:
+    settings = replace(SETTINGS, gateway_store_secret="reading")
+    one = admitted_spec(deployment("churn"), settings).deployment
+    assert one is not None
+    for given, read in ((settings, "reading"), (SETTINGS, "fourways-store")):
+        assert stores_of(plan(one, given)) == {"fourways-store"}
+        assert stores_of(plan_gateway("shop", [one], given)) == {read}
 
 
 def test_a_cluster_reads_no_files_of_its_own() -> None:

@@ -149,7 +149,7 @@ def _deployment(
     listening: Mapping[str, int],
 ) -> Json:
     mounts = parts.Mounts()
-    mounts.store(settings)
+    mounts.store(settings, reads=True)
     mounts.secrets(name for share in shares for name in share.secrets)
     mounts.claims(uri for share in shares for uri in share.claims)
     if settings.access is not None:

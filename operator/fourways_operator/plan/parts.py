@@ -178,13 +178,14 @@ class Mounts:
         """Add a private writable folder that is deleted with the pod."""
         self._add(name, {"emptyDir": {"sizeLimit": size}}, path)
 
-    def store(self, settings: OperatorSettings) -> None:
-        """Mount the prediction store's address.
+    def store(self, settings: OperatorSettings, *, reads: bool = False) -> None:
+        """Mount the prediction store's address; ``reads``: the one for reading, if there is one.
 
         The volume is optional, so that the workload can report a missing Secret; otherwise the pod
         would not start.
         """
-        self.secret("store", settings.store_secret, STORE_URI_FILE.rpartition("/")[0])
+        secret = (settings.gateway_store_secret if reads else None) or settings.store_secret
+        self.secret("store", secret, STORE_URI_FILE.rpartition("/")[0])
 
     def secret(self, name: str, secret: str, path: str, *, optional: bool = True) -> None:
         """Mount one Secret as a folder. If it is optional, the pod starts without it."""

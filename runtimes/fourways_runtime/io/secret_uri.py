@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from fourways_runtime.errors import ConfigError
 
@@ -11,6 +11,9 @@ from .mounted_secret import MountedSecret
 
 URI_KEY = "uri"
 """Key of the Secret."""
+
+AUTHORITY_KEY = "ca.crt"
+"""Key of the certificate of an authority, as cert-manager names it."""
 
 POSTGRESQL = ("postgresql://", "postgres://")
 _SQLITE = "sqlite:///"
@@ -33,7 +36,19 @@ def read_secret_uri(file: Path, what: str, where: str = "") -> str:
         raise ConfigError(f"the URI of {what} cannot be read from {where}: {why}") from None
     if not uri:
         raise ConfigError(f"the URI of {what} is empty: {where}")
-    return uri
+    return _verified(uri, file.with_name(AUTHORITY_KEY))
+
+
+def _verified(uri: str, authority: Path) -> str:
+    """Return the address with the authority beside it, if there is one, by which the server's
+    certificate and name are verified unless the address says otherwise.
+    """
+    if not uri.startswith(POSTGRESQL) or not authority.exists():
+        return uri
+    given = {name for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
+    wanted = {"sslmode": "verify-full", "sslrootcert": str(authority)}
+    added = urlencode({name: value for name, value in wanted.items() if name not in given})
+    return f"{uri}{'&' if '?' in uri else '?'}{added}" if added else uri
 
 
 def read_database_uri(secret: MountedSecret, what: str) -> str:

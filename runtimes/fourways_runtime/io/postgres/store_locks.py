@@ -16,7 +16,7 @@ _HOLDERS = """
     SELECT DISTINCT c.relname, l.mode, a.pid, a.application_name, a.usename
     FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
     JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_stat_activity a ON a.pid = l.pid
-    WHERE n.nspname = 'fourways' AND l.granted AND a.application_name <> 'fourways'
+    WHERE n.nspname = 'fourways' AND l.granted AND a.application_name IS DISTINCT FROM 'fourways'
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     ORDER BY 1, 3 LIMIT 5"""
 

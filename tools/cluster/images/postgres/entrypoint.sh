@@ -30,6 +30,10 @@ make_cluster() {
   if [ "$database" != postgres ]; then
     echo "CREATE DATABASE \"$database\";" | postgres --single -D "$new" postgres > /dev/null
   fi
+  for script in /docker-entrypoint-initdb.d/*.sql; do
+    # One statement a line, as single-user mode reads them.
+    [ ! -r "$script" ] || postgres --single -D "$new" "$database" < "$script" > /dev/null
+  done
   version=$new/PG_VERSION
   find "$new" -mindepth 1 -maxdepth 1 ! -path "$version" -exec mv {} "$PGDATA/" \;
   mv "$version" "$PGDATA/"
