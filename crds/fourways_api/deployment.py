@@ -259,6 +259,14 @@ class ModelDeployment(ApiModel):
         """Namespace and name."""
         return self.metadata.namespace, self.metadata.name
 
+    def to_yaml(self) -> str:
+        """Return a manifest with the fields that were given."""
+        from .yaml_text import dump_yaml
+
+        return dump_yaml(
+            self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+        )
+
 
 def worker_threads(resources: Resources) -> int:
     """Return how many onnxruntime threads a worker runs: one per whole core, at least one."""

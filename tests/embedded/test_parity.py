@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from fourways import Client, Prediction
 from fourways_cli.embedded.ports import free_port
 from tests.kit import parity
 from tests.kit.hosts import Up, await_settled, patiently
@@ -110,6 +111,29 @@ def test_version_1_and_grpc_answer_as_version_2(client: httpx.Client, mode: str)
     for output, value in expected.items():
         (got,) = found.as_numpy(output).tolist()
         assert got == (value.encode() if isinstance(value, str) else np.float32(value))
+
+
+def test_the_python_client_in_every_mode(up: Up) -> None:
+    """Its own keys for the stream, so that nothing is stored for them."""
+    name = "parity-streaming"
+    with Client(up.url) as client:
+        stored = client.predict_many("parity-batch", keys=list(parity.vectors()))
+        scored = client.predict_many(
+            "parity-realtime", [v["inputs"] for v in parity.vectors().values()]
+        )
+        events = {
+            key: client.submit(name, vector["inputs"], key=f"client-{key}")
+            for key, vector in parity.vectors().items()
+        }
+        streamed = {
+            key: event if isinstance(event, Prediction) else client.wait(event, 20)
+            for key, event in events.items()
+        }
+    found = {key: dict(one.outputs) for key, one in streamed.items()}
+    assert parity.disagreements(found) == []
+    for answers in (stored, scored):
+        by_key = dict(zip(parity.vectors(), (dict(one.outputs) for one in answers), strict=True))
+        assert parity.disagreements(by_key) == []
 
 
 def test_edge(up: Up, tmp_path: Path) -> None:
