@@ -46,7 +46,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   [ -x .venv/bin/python ] || .tools/bin/uv venv --quiet --python "$python" .venv
   case $what in
     demo) set -- --editable '.[runtime,nats,edge]' --group demo ;;
-    dev) set -- --editable '.[operator,runtime,s3,gs,az,delta,sklearn,xgboost,lightgbm,kserve,kafka,nats,ray,edge]' --group demo --group dev --group servers --group clients ;;
+    dev) set -- --editable '.[operator,runtime,s3,gs,az,delta,sklearn,xgboost,lightgbm,convert,kserve,kafka,nats,ray,edge]' --group demo --group dev --group servers --group clients ;;
     train) set -- --editable '.[runtime]' --group demo --group train ;;
     *) fail "what to set up? demo, dev or train" ;;
   esac

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .api_keys import key
+from .convert import convert
 from .explain import explain
 from .init import init
 from .plan import plan
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     init,
+    convert,
     validate,
     explain,
     plan,

@@ -53,6 +53,16 @@ def find_model(path: Path) -> ModelSource:
         raise NoManifest(f"{path} cannot be read: {error.strerror}") from None
 
 
+def model_file(path: Path) -> tuple[Path, Sample | None]:
+    """Return the model's file of a path, and an example beside it. Raises NoManifest."""
+    if not path.is_dir():
+        return path, None
+    if (path / "MLmodel").exists():
+        found = read_mlflow(path)
+        return found.file, found.example
+    return _only_model(path), None
+
+
 def deployment_name(path: Path) -> str:
     """Make a valid name from a file's or folder's name."""
     stem = re.sub(r"[^a-z0-9]+", "-", path.resolve().name.partition(".")[0].lower()).strip("-")

@@ -41,15 +41,17 @@ class Answers:
     columns: Columns
 
 
-def ask(draft: DraftInputs, model: Model, sample: Sample | None) -> Answers:
+def ask(draft: DraftInputs, model: Model, sample: Sample | None, *, rows: int = _ROWS) -> Answers:
     """Score rows of the sample, or made-up ones. May change the draft's fields to what works.
+
+    ``rows`` is the maximum number of rows.
 
     Raises:
         NoManifest: the model takes none of them.
 
     """
     if sample is not None and all(each.column for each in draft.fields):
-        return _ask_with_sample(draft, model, sample)
+        return _ask_with_sample(draft, model, sample, rows)
     return _ask_with_examples(draft, model)
 
 
@@ -101,9 +103,9 @@ def request_of(contract: Contract, answers: Answers) -> dict[str, Any]:
     return {"inputs": tensors}
 
 
-def _ask_with_sample(draft: DraftInputs, model: Model, sample: Sample) -> Answers:
+def _ask_with_sample(draft: DraftInputs, model: Model, sample: Sample, rows: int) -> Answers:
     contract = _contract(draft)
-    records = _records(contract, draft, sample)
+    records = _records(contract, draft, sample, rows)
     try:
         return _predict(contract, model, records.columns, len(records))
     except ModelError as error:
@@ -114,7 +116,7 @@ def _ask_with_sample(draft: DraftInputs, model: Model, sample: Sample) -> Answer
             each.nullable = False
             each.comment += " The model fails on missing values: rows with one are rejected."
             each.comment = each.comment.strip()
-    return _ask_with_sample(draft, model, sample)
+    return _ask_with_sample(draft, model, sample, rows)
 
 
 def _ask_with_examples(draft: DraftInputs, model: Model) -> Answers:
@@ -158,11 +160,11 @@ def _predict(contract: Contract, model: Model, columns: Columns, records: int) -
     return Answers({name: np.asarray(each) for name, each in found.items()}, records, columns)
 
 
-def _records(contract: Contract, draft: DraftInputs, sample: Sample) -> Records:
+def _records(contract: Contract, draft: DraftInputs, sample: Sample, rows: int = _ROWS) -> Records:
     """Decode rows of the sample under the contract, as a batch run does."""
     table = sample.table
-    step = max(1, len(table) // _ROWS)
-    some = table.take(np.arange(0, len(table), step)[:_ROWS])
+    step = max(1, len(table) // rows)
+    some = table.take(np.arange(0, len(table), step)[:rows])
     columns: dict[str, Any] = {
         each.name: some.column(each.column).combine_chunks() for each in draft.fields if each.column
     }

@@ -8,9 +8,11 @@ come from a private copy of the model's own folder.
 from __future__ import annotations
 
 import copy
+import json
 import re
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,12 +45,21 @@ float16 either: its fields are wider, and are rounded to what the model takes.
 """
 
 
+COLUMNS_KEY = "fourways.columns"
+"""Key of the metadata with the names of the columns of a model's only input, as a JSON list."""
+
+
+def columns_text(columns: Sequence[str]) -> str:
+    """Write the names of columns as the metadata holds them."""
+    return json.dumps(list(columns))
+
+
 class OnnxModel:
     """An ONNX model in an onnxruntime session."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self.inputs = tuple(map(_input, session.get_inputs()))
+        self.inputs = _named(tuple(map(_input, session.get_inputs())), session)
         self.outputs = tuple(map(_output, session.get_outputs()))
         self._names = [tensor.name for tensor in self.outputs if not tensor.unreadable]
 
@@ -71,6 +82,20 @@ class OnnxModel:
                 raise ContractMismatch(f"the model rejected its inputs: {_said(error)}") from None
             raise ModelError(f"the model failed: {_said(error)}") from None
         return dict(zip(self._names, values, strict=True))
+
+
+def _named(inputs: tuple[Tensor, ...], session: Any) -> tuple[Tensor, ...]:
+    """Give the only input, if it is a matrix, the names of its columns from the metadata."""
+    if len(inputs) != 1 or len(inputs[0].shape) != 2:
+        return inputs
+    text = session.get_modelmeta().custom_metadata_map.get(COLUMNS_KEY)
+    try:
+        columns = json.loads(text) if text else []
+    except (ValueError, RecursionError):
+        return inputs
+    if not isinstance(columns, list) or len(columns) != inputs[0].shape[1]:
+        return inputs
+    return (replace(inputs[0], columns=tuple(map(str, columns))),)
 
 
 def load_onnx(path: Path, *, threads: int, external_root: Path | None = None) -> OnnxModel:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,12 @@ _ALLOCATING = frozenset({"void", "bytes_", "bytes"})
 
 def load_skops(path: Path, *, threads: int, max_bytes: int) -> MatrixModel | FrameModel:
     """Load a skops file. ``max_bytes`` limits its unpacked size. Raises ModelNotLoadable."""
-    return _wrap(_estimator(path, max_bytes), threads)
+    return model_of(load_estimator(path, max_bytes), threads)
 
 
 def skops_hints(path: Path, *, max_bytes: int) -> Hints:
     """Read the classes of a skops model, and the categories of its encoders by column name."""
-    estimator = _estimator(path, max_bytes)
+    estimator = load_estimator(path, max_bytes)
     categories: dict[str, tuple[str, ...]] = {}
     for step in _steps(estimator):
         names, known = getattr(step, "feature_names_in_", None), getattr(step, "categories_", None)
@@ -68,11 +68,17 @@ def _steps(estimator: Any) -> Iterator[Any]:
         yield from _steps(step)
 
 
-def _estimator(path: Path, max_bytes: int) -> Any:
+def load_estimator(path: Path, max_bytes: int, *, trusted: Collection[str] = AUDITED_TYPES) -> Any:
+    """Load what a skops file holds, if it holds only skops' own and the ``trusted`` types.
+
+    Raises:
+        ModelNotLoadable: it holds others, is damaged, or unpacks to more than ``max_bytes``.
+
+    """
     skops = load_module("skops.io", "sklearn")
     _check_archive(path, max_bytes)
     try:
-        untrusted = set(skops.get_untrusted_types(file=path)) - set(AUDITED_TYPES)
+        untrusted = set(skops.get_untrusted_types(file=path)) - set(trusted)
     except Exception as error:
         raise ModelNotLoadable(
             f"the file is not a skops model, or it is damaged ({library_error(error)})"
@@ -84,7 +90,7 @@ def _estimator(path: Path, max_bytes: int) -> Any:
             " (fourways convert)"
         )
     try:
-        return skops.load(path, trusted=list(AUDITED_TYPES))
+        return skops.load(path, trusted=list(trusted))
     except Exception as error:
         raise ModelNotLoadable(
             f"skops does not load the model ({library_error(error)}); check that it was saved "
@@ -121,7 +127,8 @@ def _check_arrays(schema: Any) -> None:
             waiting.extend(node)
 
 
-def _wrap(estimator: Any, threads: int) -> MatrixModel | FrameModel:
+def model_of(estimator: Any, threads: int) -> MatrixModel | FrameModel:
+    """Return a fitted estimator as a model. Raises ModelNotLoadable if it does not predict."""
     features = getattr(estimator, "n_features_in_", None)
     if not isinstance(features, int) or features < 1 or not hasattr(estimator, "predict"):
         raise ModelNotLoadable("the file contains no fitted estimator that predicts")
