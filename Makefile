@@ -73,7 +73,9 @@ torture-stream: setup ## Disturb broker and store of a stream worker, 10 times e
 
 torture-security: setup ## What authors of deployments must not reach, and callers without permission
 	@.venv/bin/pytest -q -n0 tests/unit/test_secret_audience.py tests/unit/test_author_limits.py \
-	  tests/unit/test_cli_secrets.py tests/unit/test_edge_sign.py tests/transitions/test_guards.py \
+	  tests/unit/test_cli_secrets.py tests/unit/test_edge_sign.py \
+	  tests/unit/test_agent_gateway.py tests/unit/test_agent_features.py tests/unit/test_gateway_stream.py \
+	  tests/unit/test_database_addresses.py tests/embedded/test_store_roles.py tests/transitions/test_guards.py \
 	  tests/embedded/test_sources_query.py
 	@$(RUN) tools.torture.callers
 

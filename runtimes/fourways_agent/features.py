@@ -1,8 +1,9 @@
 """Device features by entity key: from the gateway while online, else its last response.
 
 Owns what a device remembers about entities: a small database in the state folder, newest entries
-only. A request to the gateway has a short timeout, and after a failed one the device sends none for
-a while, so that a missing network does not slow it down.
+only. The values are not signed, so they are held to the contract before they are used or kept, and
+kept ones are used up to an age only. A request to the gateway has a short timeout, and after a
+failed one the device sends none for a while, so that a missing network does not slow it down.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import sqlite3
 import threading
 import time
@@ -23,6 +25,7 @@ from urllib.parse import quote, urlencode
 
 from fourways_api import Contract
 from fourways_api.modes import FeatureLookup
+from fourways_runtime.scoring.single import FieldChecks
 
 from .remote import opener
 from .state import Store
@@ -31,6 +34,7 @@ logger = logging.getLogger("fourways.agent")
 
 BUDGET_SECONDS = 0.5
 PAUSE_SECONDS = 5.0
+_UNITS = {"s": 1, "m": 60, "h": 3600}
 KEPT = 10_000
 """Maximum number of remembered entities."""
 
@@ -38,6 +42,15 @@ _MAX_BYTES = 2**20
 _TABLE = "create table if not exists seen (key text primary key, told text, at real)"
 
 Key = str | int
+
+
+_MAX_AGE = 86_400.0
+
+
+def seconds_of(text: str) -> float | None:
+    """Return the seconds of a time such as ``60s``, ``5m`` or ``1h``; None if it is none."""
+    found = re.fullmatch(r"(\d{1,6})([smh])", text)
+    return float(found[1]) * _UNITS[found[2]] if found else None
 
 
 class Features:
@@ -55,7 +68,10 @@ class Features:
             else (it.text if it.number is None else it.number)
             for it in lookup.defaults
         }
-        self._opener = opener()
+        settings = self._settings
+        self._opener = opener(settings.ca_file if settings else "")
+        self._checks = FieldChecks(contract)
+        self._max_age = seconds_of(settings.features_max_age if settings else "") or _MAX_AGE
         self._asked_again = 0.0
         self._lock = threading.Lock()
 
@@ -81,7 +97,8 @@ class Features:
             self._keep(key, told)
             return told
         last = self.last(key)
-        return {} if last is None else last[0]
+        # A clock that was set back says nothing of the age.
+        return {} if last is None or abs(last[1]) > self._max_age else last[0]
 
     def last(self, key: Key) -> tuple[dict[str, Any], float] | None:
         """Return the gateway's last response for an entity and its age in seconds, or None."""
@@ -106,7 +123,8 @@ class Features:
             request = urllib.request.Request(url, headers=settings.credentials())  # noqa: S310
             with self._opener.open(request, timeout=BUDGET_SECONDS) as answer:
                 found = json.loads(answer.read(_MAX_BYTES))["features"]
-            return {name: found[name] for name in self._inputs if found.get(name) is not None}
+            told = {name: found[name] for name in self._inputs if found.get(name) is not None}
+            return told if self._holds(told) else None
         except urllib.error.HTTPError as error:
             if error.code == 404 and _names_the_key(error):
                 return {}
@@ -114,6 +132,14 @@ class Features:
             pass
         self._asked_again = time.monotonic() + PAUSE_SECONDS
         return None
+
+    def _holds(self, told: Mapping[str, Any]) -> bool:
+        """Return whether all values satisfy the contract. Their texts are not logged."""
+        for name, value in told.items():
+            if not self._checks.hold(name, value):
+                logger.warning("the gateway's value of %s breaks the contract: not used", name)
+                return False
+        return True
 
     def _keep(self, key: Key, told: Mapping[str, Any]) -> None:
         try:

@@ -20,10 +20,11 @@ from fourways_runtime.errors import WorkloadError
 
 from . import files
 from .errors import AgentConfigError, AgentError, ModelUnusable
+from .features import seconds_of
 from .model_calls import ended
+from .remote import check_address, opener
 from .state import DeviceSettings, Store
 
-_UNITS = {"s": 1, "m": 60, "h": 3600}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
@@ -68,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
             it.add_argument("--target", help="name of this device's target")
             it.add_argument("--key", help="PEM file with the public keys that verify bundles")
             it.add_argument("--api-key-file", help="file with this device's API key, if it has one")
+            it.add_argument("--ca-file", help="PEM file: the gateway's certificate must be from it")
+            it.add_argument("--insecure", action="store_true", help="allow a gateway without TLS")
+            it.add_argument(
+                "--features-max-age",
+                help="age from which inputs that the gateway returned are not used; default: 24h",
+            )
         if name == "run":
             it.add_argument("--port", type=int, default=8090, help="port to serve on")
             it.add_argument("--every", default="60s", help="time between updates: 60s, 5m, 1h")
@@ -102,12 +109,24 @@ def _settings(store: Store, asked: argparse.Namespace) -> DeviceSettings:
             "--cluster must be the chart's clusterName: a-z, 0-9, hyphens and dots"
         )
     given["key"] = os.path.abspath(given["key"])
+    ca_file = asked.ca_file or (before.ca_file if before else "")
+    given["ca_file"] = os.path.abspath(ca_file) if ca_file else ""
+    given["insecure"] = "yes" if asked.insecure else (before.insecure if before else "")
+    if asked.features_max_age:
+        _seconds(asked.features_max_age, "--features-max-age")
+        given["features_max_age"] = asked.features_max_age
+    elif before:
+        given["features_max_age"] = before.features_max_age
     settings = DeviceSettings(**given)
     if asked.api_key_file and not settings.credentials():
         raise AgentConfigError("--api-key-file: the file cannot be read")
     if asked.key is None and before is not None:
         settings = replace(settings, key_pem=before.key_pem)
     _, pem = settings.read_keys()
+    # An address that an earlier version of the agent remembered goes on being asked.
+    if before is None or given["gateway"] != before.gateway:
+        check_address(given["gateway"], insecure=bool(given["insecure"]))
+    opener(given["ca_file"])
     store.prepare()
     settings = replace(settings, key_pem=pem)
     store.remember(settings)
@@ -115,17 +134,22 @@ def _settings(store: Store, asked: argparse.Namespace) -> DeviceSettings:
 
 
 def _run(store: Store, asked: argparse.Namespace) -> int:
-    every = re.fullmatch(r"(\d{1,6})([smh])", asked.every)
-    if every is None or not int(every[1]):
-        raise AgentConfigError("--every must be a time such as 60s, 5m or 1h")
+    every = _seconds(asked.every, "--every")
     settings = _settings(store, asked)
     from fourways_runtime.logs import log_as_json
 
     from .serve import run
 
     log_as_json()
-    run(store, settings, asked.port, float(every[1]) * _UNITS[every[2]])
+    run(store, settings, asked.port, every)
     return 0
+
+
+def _seconds(text: str, option: str) -> float:
+    found = seconds_of(text)
+    if not found:
+        raise AgentConfigError(f"{option} must be a time such as 60s, 5m or 1h")
+    return found
 
 
 def _update(store: Store, asked: argparse.Namespace) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import ipaddress
 import re
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 from fourways_runtime import folder_writer
 from fourways_runtime.bundle_layout import Descriptor, blob_name, digest_of
@@ -37,9 +40,45 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def opener() -> urllib.request.OpenerDirector:
-    """Return a URL opener that follows no redirects."""
-    return urllib.request.build_opener(_NoRedirect)
+def opener(ca_file: str = "") -> urllib.request.OpenerDirector:
+    """Return a URL opener that follows no redirects.
+
+    ``ca_file``: only servers with a certificate from these authorities are asked. Raises
+    AgentConfigError if the file cannot be read.
+    """
+    if not ca_file:
+        return urllib.request.build_opener(_NoRedirect)
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ValueError):
+        raise AgentConfigError("--ca-file: the file has no certificates that can be read") from None
+    return urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=context))
+
+
+def check_address(gateway: str, *, insecure: bool) -> None:
+    """Check a gateway's address. Raises AgentConfigError.
+
+    Without TLS, whoever is between device and gateway reads the device's key and the entity keys it
+    asks for, and decides the values of device features, which are not signed.
+    """
+    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", gateway):
+        raise AgentConfigError(
+            "--gateway must be an https URL, such as https://gateway.example.com"
+        )
+    if gateway.startswith("http:") and not insecure and not _is_loopback(gateway):
+        raise AgentConfigError(
+            "--gateway must be an https URL; --insecure allows http, where the network can read "
+            "this device's API key and change the inputs that the gateway returns (bundles are "
+            "verified in either case)"
+        )
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Remote:
@@ -51,17 +90,16 @@ class Remote:
         deployment: str,
         target: str,
         credentials: Callable[[], dict[str, str]] = dict,
+        ca_file: str = "",
     ) -> None:
         """Check the address. ``credentials`` returns the header that identifies this device.
 
-        Raises AgentConfigError if the address is not an http or https URL.
+        Raises AgentConfigError if the address is not an http or https URL, or the authorities
+        cannot be read.
         """
-        if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", gateway):
-            raise AgentConfigError(
-                "--gateway must be an http or https URL, such as http://gateway:8080"
-            )
+        check_address(gateway, insecure=True)
         self._base = f"{gateway.rstrip('/')}/bundles/{deployment}/{target}"
-        self._opener = opener()
+        self._opener = opener(ca_file)
         self._credentials = credentials
 
     def document(self, name: str, most: int) -> bytes:

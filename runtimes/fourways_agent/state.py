@@ -203,6 +203,16 @@ class DeviceSettings:
     api_key_file: str = ""
     """Path of the file with this device's API key for the gateway; empty: it needs none."""
 
+    ca_file: str = ""
+    """Path of the file with the authorities that the gateway's certificate must be from, PEM;
+    empty: those of this machine."""
+
+    insecure: str = ""
+    """Not empty: this device may ask a gateway without TLS."""
+
+    features_max_age: str = "24h"
+    """Age from which a device feature that the gateway returned is not used any more."""
+
     def credentials(self) -> dict[str, str]:
         """Return the header that identifies this device; the file is read each time.
 

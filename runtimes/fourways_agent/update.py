@@ -74,7 +74,11 @@ def update(store: Store, settings: DeviceSettings) -> UpdateResult:
         settings = replace(settings, key_pem=pem)
         store.remember(settings)
         remote = Remote(
-            settings.gateway, settings.deployment, settings.target, settings.credentials
+            settings.gateway,
+            settings.deployment,
+            settings.target,
+            settings.credentials,
+            settings.ca_file,
         )
         state = _remembered(store, keys)
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ CONTRACT = Contract.model_validate(
         "entityKey": {"name": "id"},
         "inputs": [
             {"name": "age", "type": "int32"},
-            {"name": "spend", "type": "float32"},
+            {"name": "spend", "type": "float32", "range": {"min": 0, "max": 100}},
             {"name": "member", "type": "bool"},
         ],
         "outputs": [{"name": "score", "type": "float32"}],
@@ -156,3 +158,55 @@ async def test_the_model_server_gets_each_entity_once(gateway: Gateway, features
     assert await reader.fetch(["a", "b", "a"]) == {"a": {"spend": 2}, "b": {"spend": 2}}
     assert len(gateway.asked) == 2
     await reader.close()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"spend": 101},
+        {"spend": -1, "member": True},
+        {"spend": "2.5"},
+        {"spend": [2.5]},
+        {"spend": True},
+        {"spend": 1e39},
+        {"member": 2},
+        {"member": "yes", "spend": 2},
+    ],
+)
+def test_what_breaks_the_contract_is_neither_used_nor_kept(
+    gateway: Gateway,
+    features: Features,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    told: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    gateway.told(spend=2.5, member=False)
+    features.of("known")
+    gateway.told(**told)
+    assert features.of("known") == {"spend": 2.5, "member": False}, "the last good answer holds"
+    assert features.completed({"id": "new", "age": 3}) == {"id": "new", "age": 3, "member": True}
+    assert features.last("new") is None
+    logged = caplog.text.replace("127.0.0.1", "")
+    assert "breaks the contract" in logged
+    assert not any(str(value) in logged for value in told.values() if value not in (2, True))
+
+
+def test_what_is_kept_is_used_up_to_an_age(
+    gateway: Gateway, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    settings = store.settings()
+    assert settings is not None
+    store.remember(replace(settings, features_max_age="1h"))
+    features = Features(store, CONTRACT, LOOKUP)
+    gateway.told(spend=2.5)
+    features.of("a")
+    gateway.status = 503
+    for minutes, known in ((59, True), (61, False), (-61, False), (-59, True)):
+        now = time.time() + minutes * 60
+        monkeypatch.setattr(module.time, "time", lambda now=now: now)
+        assert (features.of("a") == {"spend": 2.5}) is known
+        assert features.last("a") is not None, "it is forgotten only when others come"
+        monkeypatch.undo()
+        monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)

@@ -15,7 +15,7 @@ from fourways_api import Contract, EntityKey, InputField
 from fourways_runtime.scoring.tensors import MalformedTensor, from_json
 
 from .columns import Array
-from .decode import shape_fault
+from .decode import Decoder, shape_fault
 from .model.base import Model
 from .pipeline import Pipeline
 
@@ -61,6 +61,32 @@ class RecordScorer:
             raise RecordRefused(scored.rejects[0].field, scored.rejects[0].reason)
         answers = scored.predictions.columns
         return {name: _plain(values[0]) for name, values in answers.items()}
+
+
+class FieldChecks:
+    """Tells of single values whether they satisfy a contract's inputs."""
+
+    def __init__(self, contract: Contract) -> None:
+        key = EntityKey(name=contract.entity_key.name, type="int64")
+        self._fields = {
+            field.name: (
+                field,
+                Decoder(contract.model_copy(update={"entity_key": key, "inputs": (field,)})),
+            )
+            for field in contract.inputs
+        }
+
+    def hold(self, name: str, value: Any) -> bool:
+        """Return whether a value satisfies the input of this name; False if there is none."""
+        found = self._fields.get(name)
+        if found is None:
+            return False
+        field, decoder = found
+        try:
+            columns = {name: _column(field, {name: value})}
+        except RecordRefused:
+            return False
+        return not decoder.check(_KEYS, columns, np.arange(1))[1]
 
 
 def _column(field: InputField, record: Mapping[str, Any]) -> Array:
