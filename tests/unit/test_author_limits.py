@@ -213,11 +213,13 @@ def stores_of(objects: Any) -> set[str]:
 
 def test_gateways_read_the_store_by_an_address_of_their_own() -> None:
     settings = replace(SETTINGS, gateway_store_secret="reading")
-    one = admitted_spec(deployment("churn"), settings).deployment
+    document = deployment("churn")
+    document["metadata"]["uid"] = "u"
+    one = admitted_spec(document, settings).spec
     assert one is not None
     for given, read in ((settings, "reading"), (SETTINGS, "fourways-store")):
         assert stores_of(plan(one, given)) == {"fourways-store"}
-        assert stores_of(plan_gateway("shop", [one], given)) == {read}
+        assert stores_of(plan_gateway("shop", [document], given)) == {read}
 
 
 def test_a_cluster_reads_no_files_of_its_own() -> None:
