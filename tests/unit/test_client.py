@@ -34,7 +34,7 @@ ROWS = [{"age": 33, "spend": 0.5, "rate": 1.5}, {"age": 120, "spend": -2.5, "rat
 
 @pytest.fixture
 async def model(tmp_path: Path) -> AsyncIterator[Serving]:
-    async with serving(configure(tmp_path, linear(), LINEAR)) as plane:
+    async with serving(configure(tmp_path, linear(), LINEAR, timeoutSeconds=30)) as plane:
         yield plane
 
 

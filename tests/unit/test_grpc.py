@@ -46,7 +46,7 @@ async def calling(answer: Any) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def plane(tmp_path: Path) -> AsyncIterator[Serving]:
-    async with serving(configure(tmp_path, linear(), LINEAR)) as plane:
+    async with serving(configure(tmp_path, linear(), LINEAR, timeoutSeconds=30)) as plane:
         yield plane
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from prometheus_client import CollectorRegistry
 
@@ -170,6 +170,18 @@ class ModelServer:
                 "outputs": [_described(field) for field in contract.outputs],
             }
         )
+
+    def openapi(self, request: Request) -> Response:
+        """Describe the model's paths and types as an OpenAPI document."""
+        from .openapi import document
+
+        self._require_model(request)
+        config = self._config
+        looked_up: tuple[str, ...] = ()
+        if config.features is not None:
+            looked_up = config.features.inputs or tuple(f.name for f in config.contract.inputs)
+        asked: Literal["both", "inputs"] = "both" if looked_up else "inputs"
+        return document(config.name, config.model.version, config.contract, asked, looked_up)
 
     def model_ready(self, request: Request) -> Response:
         """Return whether the model is ready."""

@@ -33,6 +33,10 @@ class ModelPlane(Protocol):
         """Describe the model: its inputs, outputs and entity key."""
         ...
 
+    def openapi(self, request: Request) -> Answer:
+        """Describe the deployment's paths and types as an OpenAPI document."""
+        ...
+
     def model_ready(self, request: Request) -> Answer:
         """Return whether the model is ready."""
         ...
@@ -80,6 +84,7 @@ def add_routes(
     asked = (
         ("GET", "", plane.metadata),
         ("GET", "/ready", plane.model_ready),
+        ("GET", "/openapi.json", plane.openapi),
         ("POST", "/infer", plane.infer),
     )
     router.add("GET", "/v1/models", plane.models)

@@ -123,6 +123,10 @@ class Gateway:
         """Describe a deployment as a model."""
         return self._of(request).metadata(request)
 
+    def openapi(self, request: Request) -> Answer:
+        """Describe a deployment's paths and types as an OpenAPI document."""
+        return self._of(request).openapi(request)
+
     def model_ready(self, request: Request) -> Answer:
         """Return whether a deployment is ready."""
         return self._of(request).model_ready(request)

@@ -20,6 +20,7 @@ from fourways_runtime.io.store.base import Lookup, PublishedRun
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.v2.body import is_heavy
 from fourways_runtime.v2.off_loop import off_loop
+from fourways_runtime.v2.openapi import document
 from fourways_runtime.v2.protocol import read_key
 from fourways_runtime.v2.request import InferenceRequest, RequestReader
 
@@ -170,6 +171,11 @@ class BatchHandler:
         run = (await self._of_version(request)).run
         name = request.params["deployment"]
         return json_response(v2.metadata(name, run.version, "fourways_batch", run.contract))
+
+    async def openapi(self, request: Request) -> Response:
+        """Describe the deployment's paths and types as an OpenAPI document."""
+        run = (await self._of_version(request)).run
+        return document(request.params["deployment"], run.version, run.contract, "key")
 
     async def model_ready(self, request: Request) -> Response:
         """Answer 200 if a run is published."""

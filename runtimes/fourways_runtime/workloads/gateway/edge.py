@@ -88,4 +88,4 @@ class DeviceHandler:
             404, f"{name} is served by its devices; bundles for them are at /bundles/{name}/"
         )
 
-    prediction = metadata = model_ready = infer
+    prediction = metadata = openapi = model_ready = infer

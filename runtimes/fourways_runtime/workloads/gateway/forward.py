@@ -105,6 +105,10 @@ class RealtimeHandler:
         """Forward a request for the model's metadata."""
         return self._pass(b"GET", request, b"")
 
+    def openapi(self, request: Request) -> asyncio.Future[Response]:
+        """Forward a request for the OpenAPI document."""
+        return self._pass(b"GET", request, b"/openapi.json")
+
     def model_ready(self, request: Request) -> asyncio.Future[Response]:
         """Forward a readiness request."""
         return self._pass(b"GET", request, b"/ready")

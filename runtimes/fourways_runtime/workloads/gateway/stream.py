@@ -35,6 +35,7 @@ from fourways_runtime.io.store.streams.stream import (
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.v2.body import is_heavy
 from fourways_runtime.v2.off_loop import off_loop
+from fourways_runtime.v2.openapi import document
 from fourways_runtime.v2.protocol import KEY_ALIAS, read_key
 from fourways_runtime.v2.request import InferenceRequest
 
@@ -205,6 +206,12 @@ class StreamHandler:
                 self._name, self._route.version, "fourways_streaming", view.contract, inputs=True
             )
         )
+
+    async def openapi(self, request: Request) -> Response:
+        """Describe the stream's paths and types as an OpenAPI document."""
+        hold_version(request, self._route)
+        view = await self._describe()
+        return document(self._name, self._route.version, view.contract, "both")
 
     async def model_ready(self, request: Request) -> Response:
         """Answer 200 if a worker has started."""

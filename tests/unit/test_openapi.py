@@ -1,0 +1,62 @@
+"""The OpenAPI document of a deployment: valid, as strict as the contract, its examples work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import openapi_spec_validator
+import pytest
+
+from tests.kit.gateway_plane import running
+from tests.kit.serving_plane import MIXED, configure, mixed, serving
+from tools.kit.models import LINEAR, linear
+
+
+def judged(document: dict[str, Any], schema: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator({**document, "$ref": f"#/components/schemas/{schema}"})
+
+
+@pytest.mark.parametrize(("raw", "contract"), [(linear(), LINEAR), (mixed(), MIXED)])
+async def test_the_examples_are_answered(
+    tmp_path: Path, raw: bytes, contract: dict[str, Any]
+) -> None:
+    async with serving(configure(tmp_path, raw, contract, timeoutSeconds=30)) as plane:
+        document = (await plane.client.get("/v2/models/churn/openapi.json")).json()
+        openapi_spec_validator.validate(document)
+        for path, methods in document["paths"].items():
+            content = methods["post"]["requestBody"]["content"]["application/json"]
+            answer = await plane.client.post(path, json=content["example"])
+            assert answer.status_code == 200, answer.text
+            schema = methods["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+            judged(document, schema["$ref"].rpartition("/")[2]).validate(answer.json())
+
+
+async def test_the_schema_refuses_what_the_server_refuses(tmp_path: Path) -> None:
+    good = {"age": 33, "spend": 0.5, "rate": 1.5}
+    async with serving(configure(tmp_path, linear(), LINEAR, timeoutSeconds=30)) as plane:
+        document = (await plane.client.get("/v2/models/churn/openapi.json")).json()
+        record = judged(document, "Record")
+        record.validate(good)
+        for change in ({"age": 121}, {"age": "x"}, {"age": None}, {"age": 1.5}, {"agee": 1}):
+            bad = {**good, **change}
+            assert not record.is_valid(bad)
+            answer = await plane.client.post("/v1/models/churn:predict", json={"instances": [bad]})
+            assert answer.status_code == 400, bad
+        assert not record.is_valid({"age": 1})
+
+
+async def test_a_batch_deployment_is_asked_by_key(tmp_path: Path) -> None:
+    async with running(tmp_path) as gateway:
+        status, document = await gateway.get("/v2/models/churn/openapi.json")
+        assert status == 200
+        openapi_spec_validator.validate(document)
+        assert document["info"]["version"] == "7"
+        assert list(document["components"]["schemas"]["Record"]["properties"]) == ["customer"]
+        status, found = await gateway.get("/predictions/churn/c1")
+        lookup = document["paths"]["/predictions/churn/{key}"]["get"]
+        schema = lookup["responses"]["200"]["content"]["application/json"]["schema"]
+        whole = {**document, **schema}
+        jsonschema.Draft202012Validator(whole).validate(found)
+        assert (await gateway.get("/v2/models/none/openapi.json"))[0] == 404
