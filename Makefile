@@ -43,6 +43,10 @@ verify: setup ## Check format, lint, types, layers, and that generated files are
 	@.venv/bin/lint-imports
 	@$(RUN) tools.generated verify
 
+.PHONY: audit
+audit: setup ## Look for known vulnerabilities of the locked packages, at PyPI
+	@.venv/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
+
 format: setup ## Format the code and apply automatic fixes
 	@$(PYTHON) -m ruff format --quiet .
 	@$(PYTHON) -m ruff check --fix --quiet .

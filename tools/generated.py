@@ -5,6 +5,7 @@ The lock file has versions and hashes and no index addresses, so that it works w
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,9 @@ GENERATORS = (
 )
 """Modules that write their file, or with --check report whether it is up to date."""
 
+BUILDER_LOCK = ROOT / "runtimes" / "images" / "builder.lock"
+"""The lock's entry of uv alone, in the form that pip installs it from: uv installs the rest."""
+
 PACKAGED = {
     ROOT / "crds" / "fourways.dev_modeldeployments.yaml": ROOT / "charts/fourways/files/crd.yaml"
 }
@@ -32,6 +36,7 @@ def update() -> int:
         subprocess.run([sys.executable, "-m", module], check=True, cwd=ROOT)
     for source, copy in PACKAGED.items():
         copy.write_text(kept(source.read_text()))
+    BUILDER_LOCK.write_text(entry_of("uv", LOCK.read_text()))
     return 0
 
 
@@ -47,6 +52,8 @@ def verify(offline: bool) -> int:
         for source, copy in PACKAGED.items()
         if not copy.exists() or copy.read_text() != kept(source.read_text())
     ]
+    if BUILDER_LOCK.read_text() != entry_of("uv", LOCK.read_text()):
+        stale.append(str(BUILDER_LOCK.relative_to(ROOT)))
     if not offline and not lock_is_current():
         stale.append("requirements.lock (make update-lock)")
     for name in stale:
@@ -61,9 +68,17 @@ def kept(crd: str) -> str:
     )
 
 
+def entry_of(name: str, lock: str) -> str:
+    """Return one package's entry of a lock file, with its hashes."""
+    found = re.search(rf"^{name}==.*\n(?: {{4}}.*\n)*", lock, re.MULTILINE)
+    if found is None:
+        raise LookupError(f"requirements.lock has no {name}")
+    return found[0]
+
+
 def compile_lock(into: Path, *options: str) -> None:
     """Resolve the project's dependencies into a lock file."""
-    groups = ("clients", "demo", "dev", "servers", "train")
+    groups = ("build", "clients", "demo", "dev", "image", "servers", "train")
     subprocess.run(
         [
             ROOT / ".tools/bin/uv",
@@ -114,6 +129,7 @@ def main() -> int:
             return verify("--offline" in options)
         case ["lock", *_]:
             compile_lock(LOCK, "--upgrade")
+            BUILDER_LOCK.write_text(entry_of("uv", LOCK.read_text()))
             return 0
         case _:
             print(

@@ -4,7 +4,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 what=$1
-UV_VERSION=0.13.8
+BUILDER_LOCK=runtimes/images/builder.lock
+UV_VERSION=$(sed -n 's/^uv==\([^ ]*\).*/\1/p' $BUILDER_LOCK)
 
 fail() { echo "setup: $1" >&2; exit 1; }
 
@@ -23,15 +24,15 @@ bring_uv() {
   [ "$(.tools/bin/uv --version 2>/dev/null | cut -d' ' -f2)" = "$UV_VERSION" ] && return
   rm -rf .tools
   if "$python" -m venv .tools 2>/dev/null; then
-    .tools/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+    .tools/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $BUILDER_LOCK
   elif "$python" -m pip --version >/dev/null 2>&1; then
     # Debian's python3 lacks parts of venv; pip alone can install uv too.
     rm -rf .tools
-    "$python" -m pip install --quiet --disable-pip-version-check --target .tools "uv==$UV_VERSION"
+    "$python" -m pip install --quiet --disable-pip-version-check --target .tools --require-hashes -r $BUILDER_LOCK
   elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null
     rm -rf .tools && "$python" -m venv .tools
-    .tools/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+    .tools/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $BUILDER_LOCK
   else
     fail "python3 has neither venv nor pip: install the package python3-venv"
   fi
@@ -45,11 +46,16 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   export UV_PYTHON_DOWNLOADS=never
   [ -x .venv/bin/python ] || .tools/bin/uv venv --quiet --python "$python" .venv
   case $what in
-    demo) set -- --editable '.[runtime,nats,edge]' --group demo ;;
-    dev) set -- --editable '.[operator,runtime,s3,gs,az,delta,sklearn,xgboost,lightgbm,convert,kserve,kafka,nats,ray,edge]' --group demo --group dev --group servers --group clients ;;
-    train) set -- --editable '.[runtime]' --group demo --group train ;;
+    demo) extras="runtime nats edge" groups="demo" ;;
+    dev)
+      extras="operator runtime s3 gs az delta sklearn xgboost lightgbm convert kserve kafka nats ray edge"
+      groups="demo dev servers clients" ;;
+    train) extras="runtime" groups="demo train" ;;
     *) fail "what to set up? demo, dev or train" ;;
   esac
-  .tools/bin/uv pip install --quiet --python .venv/bin/python --constraints requirements.lock "$@"
+  set -- --quiet --python .venv/bin/python --constraints requirements.lock --build-constraints requirements.lock
+  .tools/bin/uv pip install "$@" --require-hashes -r pyproject.toml \
+    $(printf -- '--extra %s ' $extras) $(printf -- '--group %s ' $groups)
+  .tools/bin/uv pip install "$@" --no-deps --editable .
   echo "$wanted" > "$stamp"
 fi
