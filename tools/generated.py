@@ -78,7 +78,7 @@ def entry_of(name: str, lock: str) -> str:
 
 def compile_lock(into: Path, *options: str) -> None:
     """Resolve the project's dependencies into a lock file."""
-    groups = ("build", "clients", "demo", "dev", "image", "servers", "train")
+    groups = ("build", "clients", "compiler", "demo", "dev", "image", "servers", "train")
     subprocess.run(
         [
             ROOT / ".tools/bin/uv",
