@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from onnx import helper
+from prometheus_client import CollectorRegistry
 
 from fourways_api import Contract
+from fourways_api.worker_faults import FAULTS_PATH
+from fourways_http import Request, Response
 from fourways_runtime.errors import ModelNotLoadable
+from fourways_runtime.model_watch import WATCH
 from fourways_runtime.scoring import model as models
+from fourways_runtime.v2 import app
+from fourways_runtime.v2.app import ModelServer
 from fourways_runtime.workloads import prepare
 from fourways_runtime.workloads.serving.loading import example, load_model
 from tests.kit.serving_plane import configure, serving, tensor
@@ -118,3 +125,23 @@ def test_made_up_records_keep_the_contract() -> None:
         }
     ).inputs
     assert [example(field).tolist() for field in fields] == [3, [-1.5, -1.5], "x", -2, False]
+
+
+def test_a_model_that_loads_for_long_is_no_model_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large file may take minutes to load; the stage has a limit of its own."""
+    monkeypatch.setattr(app, "STUCK_SECONDS", -1)
+    config = configure(tmp_path, linear(), LINEAR).model_copy(update={"timeout_seconds": -1.0})
+    server = ModelServer(config, CollectorRegistry(), lambda: False)
+    asked = Request(b"GET", FAULTS_PATH.encode(), [], b"")
+
+    def faults() -> list[str]:
+        answer = server.router()(asked)
+        assert isinstance(answer, Response)
+        return [fault["reason"] for fault in orjson.loads(answer.body)["faults"]]
+
+    with WATCH.call(seconds=300):
+        assert faults() == []
+    with WATCH.call(seconds=-1):
+        assert faults() == ["ModelHangs"]

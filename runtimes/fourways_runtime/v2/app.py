@@ -211,7 +211,12 @@ class ModelServer:
         return json_response(WorkerFaults(faults=found).model_dump())
 
     def _stuck(self) -> str:
-        """Return why the model does not return at present; an empty string if it does."""
+        """Return why the model does not return at present; an empty string if it does.
+
+        While the model loads, only the limit of that stage counts.
+        """
+        if self._batcher is None and WATCH.overdue() is None:
+            return ""
         seconds = WATCH.longest()
         if seconds <= max(STUCK_SECONDS, 2 * self._config.timeout_seconds):
             return ""
