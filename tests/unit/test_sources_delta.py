@@ -9,9 +9,12 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from fourways_api import Contract
 from fourways_runtime.errors import SourceError
+from fourways_runtime.io.fetch.location import Location
+from fourways_runtime.io.sources import delta as delta_module
 from tests.kit.table_files import keys, opened, parquet
 
 deltalake = pytest.importorskip("deltalake")
@@ -43,6 +46,38 @@ def test_a_delta_table_is_the_files_of_its_newest_version(tmp_path: Path) -> Non
     )
     with pytest.raises(SourceError, match="no longer exists; it existed when the run started"):
         keys(opened(tmp_path / "t", "Delta"), splits)
+
+
+def test_the_files_of_a_table_in_a_bucket_are_listed_and_not_asked_for_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = ["1"] * 6 + ["2"] * 6
+    for at, day in enumerate(days):
+        delta(tmp_path / "t", [f"k{at}"], columns={"day": [day]}, partition_by=["day"])
+    asked: list[str] = []
+
+    class Bucket(LocalFileSystem):  # type: ignore[misc]
+        cachable = False
+
+        def info(self, path: str, **how: Any) -> Any:
+            asked.append(str(path))
+            return super().info(path, **how)
+
+        def ls(self, path: str, detail: bool = False, **how: Any) -> Any:
+            before = len(asked)
+            listed = super().ls(path, detail, **how)
+            asked[before:] = ["listed"]
+            return listed
+
+    opened_bucket = Location.parse("gs://bucket/t"), Bucket(), str(tmp_path / "t")
+    monkeypatch.setattr(delta_module, "open_backend", lambda *_, **__: opened_bucket)
+    table = opened("gs://bucket/t", "Delta")
+    splits = table.splits(10)
+    assert sorted(asked) == ["listed"] * 3, "the log and two folders"
+    assert len(keys(table, splits)) == len(days)
+    Path(splits[0].detail["path"]).unlink()
+    with pytest.raises(SourceError, match="no longer exists; it existed when the run started"):
+        keys(opened("gs://bucket/t", "Delta"), splits[:1])
 
 
 def test_partitions_of_a_delta_table_are_chosen_and_are_columns(tmp_path: Path) -> None:

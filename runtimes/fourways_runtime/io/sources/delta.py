@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,7 +25,7 @@ import pyarrow as pa
 from fourways_api import BatchSource, FetchPolicy, Paths
 from fourways_runtime.errors import ConfigError, SourceError
 
-from .files import Files, open_backend, renewal, secret_name
+from .files import FILES_AT_ONCE, Files, open_backend, renewal, secret_name
 from .partitions import NULL, Filter, TableFile, kept
 
 LOG = "_delta_log"
@@ -64,7 +67,9 @@ def delta_files(source: BatchSource, *, policy: FetchPolicy, paths: Paths) -> Fi
         with tempfile.TemporaryDirectory(prefix="fourways-delta-") as folder:
             copy_log(backend, path, Path(folder), location.shown)
             with files.reading(location.shown):
-                return kept(_parts(folder, path, location.shown, filters), filters, location.shown)
+                parts = _parts(folder, path, location.shown, filters)
+                chosen = kept(parts, filters, location.shown)
+                return chosen if files.local else _with_entries(backend, chosen)
 
     return Files(location, backend, find, renewed, secret_name(source))
 
@@ -156,6 +161,20 @@ def _parts(folder: str, path: str, shown: str, filters: Filter) -> tuple[TableFi
         which = f" that match the filter by {', '.join(filters)}" if filters else ""
         raise SourceError(f"{shown}: the table has no rows{which}")
     return tuple(sorted(found, key=lambda part: part.path))
+
+
+def _with_entries(backend: Any, parts: tuple[TableFile, ...]) -> tuple[TableFile, ...]:
+    """Add to files their entries in the listings of their folders.
+
+    The log does not hold the tags of the files. One request lists a thousand of them, instead of
+    one for each. A file that is not listed is asked for, and said to be gone, when it is read.
+    """
+    folders = Counter(part.path.rpartition("/")[0] for part in parts)
+    several = [folder for folder, files in folders.items() if files > 1]
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        listings = pool.map(lambda folder: backend.ls(folder, detail=True), several)
+        entries = {str(entry["name"]): entry for listed in listings for entry in listed}
+    return tuple(replace(part, info=entries.get(part.path)) for part in parts)
 
 
 def _check_features(table: Any, shown: str) -> None:

@@ -47,7 +47,7 @@ _TAGGED = ("s3", "gs", "az")
 _CONDITIONAL = ("s3",)
 """Schemes where a read can be made conditional on a tag (If-Match)."""
 
-_FILES_AT_ONCE = 16
+FILES_AT_ONCE = 16
 """Files inspected in parallel when each needs a round trip."""
 
 _MAGIC: dict[bytes, Any] = {
@@ -191,7 +191,7 @@ class Files:
         """Inspect every file, in order; several in parallel if each needs a round trip."""
         if self.local or len(self.parts) == 1:
             return [look(part) for part in self.parts]
-        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             return list(pool.map(look, self.parts))
 
     def content(self, path: str, split: Split, ranges: Sequence[tuple[int, int]]) -> str | None:
