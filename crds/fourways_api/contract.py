@@ -17,8 +17,9 @@ from .values import DataType, Digest, FieldName, KeyType, MissingValue, Text
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=1, le=1_048_576)], ...], Field(max_length=4)]
-Category = Annotated[str, Field(max_length=128)]
-Categories = Annotated[tuple[Category, ...], Field(min_length=1, max_length=10_000)]
+MAX_LABELS, MAX_LABEL_CHARACTERS = 10_000, 128
+Category = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS)]
+Categories = Annotated[tuple[Category, ...], Field(min_length=1, max_length=MAX_LABELS)]
 """The size of the whole contract is bounded too: it travels in a worker's environment."""
 
 TensorName = Annotated[str, Field(min_length=1, max_length=253)]
@@ -213,6 +214,19 @@ class GoldenVectors(ApiModel):
     )
 
 
+class LabelFile(ApiModel):
+    """Labels by index, in a file: for outputs of type string that have no categories."""
+
+    uri: FileUri
+    """URI of a text file in UTF-8 with one label per line. The first line is the label of 0."""
+
+    digest: Digest
+    """sha256 digest of the file."""
+
+    credentials: SecretReference | None = None
+    """Secret with the credentials for the URI."""
+
+
 class Contract(ApiModel):
     """Inputs and outputs of the model, and the key that identifies an entity."""
 
@@ -227,6 +241,9 @@ class Contract(ApiModel):
     ]
     """Outputs of the model."""
 
+    labels: LabelFile | None = None
+    """Labels by index, in a file: for outputs of type string that have no categories."""
+
     golden_vectors: GoldenVectors | None = None
     """Known inputs with their expected outputs. A model is verified with them before it is used."""
 
@@ -240,6 +257,12 @@ class Contract(ApiModel):
             "an output has the entity key's name",
             "rename the output",
             ".outputs",
+        ),
+        Rule(
+            "!has(self.labels) || self.outputs.exists(f, f.type == 'string' && !has(f.categories))",
+            "labels are given, and no output takes them",
+            "set the type of an output to string, without categories, or remove labels",
+            ".labels",
         ),
         Rule(
             "self.inputs.all(f, has(f.tensor)) || !self.inputs.exists(f, has(f.tensor))",

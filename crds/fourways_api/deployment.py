@@ -58,6 +58,8 @@ _OTHER_SECRETS_OF_A_BUILD = {
     "model.credentials": "!has(self.model.credentials)",
     "contract.goldenVectors.credentials": "!has(self.contract.goldenVectors)"
     " || !has(self.contract.goldenVectors.credentials)",
+    "contract.labels.credentials": "!has(self.contract.labels)"
+    " || !has(self.contract.labels.credentials)",
     "edge.credentials": "!has(self.edge.credentials)",
     "edge.features.database": "!has(self.edge.features)",
 }

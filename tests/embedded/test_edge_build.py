@@ -149,6 +149,27 @@ def test_another_measurement_of_the_same_model_does_not_change_the_bundle(
     assert built(2, fp32=2.0, int8=1.0)[0] == "int8", "another model is judged anew"
 
 
+def test_labels_of_a_file_are_in_the_bundle_as_those_of_a_manifest(tmp_path: Path) -> None:
+    raw = matrix()
+    label, best = MATRIX["outputs"]
+    listed = label["categories"]
+    text = "\n".join(listed)
+    beside = {
+        "outputs": [{name: label[name] for name in label if name != "categories"}, best],
+        "labels": {
+            "uri": "pvc://data/labels.txt",
+            "digest": layout.digest_of(text.encode()),
+        },
+    }
+    digests = []
+    for name, schema in (("manifest", MATRIX), ("file", MATRIX | beside)):
+        root = tmp_path / name
+        config = edge_config(root, raw, schema, matrix_golden(raw), tolerance=1e-5)
+        (root / "volumes" / "data" / "labels.txt").write_text(text)
+        digests.append(built_and_signed(config).bundles[0].digest)
+    assert digests[0] == digests[1]
+
+
 def test_a_budget_that_nothing_fits_publishes_nothing_and_shows_the_table(tmp_path: Path) -> None:
     raw = matrix()
     config = edge_config(

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_api.modes import Sink
@@ -210,6 +211,28 @@ def test_small_objects_cost_two_requests_each(store: Store) -> None:
     # Once for its footer and once for its rows; and a few to find out what t is.
     assert sum(store.moody.requests.values()) <= 2 * len(names) + 6
     assert store.moody.requests["HEAD"] <= 2
+
+
+def test_the_files_of_a_delta_table_are_listed_and_not_asked_for_one_by_one(
+    store: Store, tmp_path: Path
+) -> None:
+    names = [f"{n:02}" for n in range(20)]
+    for name in names:
+        rows = pa.table({"id": [name], "x": [1.0], "day": ["1" if name < "10" else "2"]})
+        write_deltalake(tmp_path / "d", rows, mode="append", partition_by=["day"])
+    for file in (tmp_path / "d").rglob("*.*"):
+        key = f"d/{file.relative_to(tmp_path / 'd')}"
+        store.client.put_object(Bucket="tables", Key=key, Body=file.read_bytes())
+    store.moody.requests.clear()
+    assert sorted(store.keys("d", "Delta")) == names
+    commits = len(names)
+    # Each commit and each file is read, and the file is one small object.
+    assert store.moody.requests["HEAD"] <= commits + 2
+    table = store.open("d", "Delta")
+    splits = table.splits(100)
+    store.client.delete_object(Bucket="tables", Key=splits[0].detail["path"].partition("/")[2])
+    with pytest.raises(SourceError, match=r"no longer exists|no such object"):
+        list(table.read(splits[0]))
 
 
 @pytest.mark.parametrize("form", ["Parquet", "CSV", "JSONLines"])

@@ -39,6 +39,12 @@ BLOCKS: dict[str, Any] = {
         "signing": {"secretName": "k"},
         "publish": "s3://b/a",
     },
+    "LABELLED": [{"name": "label", "type": "string"}],
+    "LABELS": {
+        "uri": "pvc://models/labels.txt",
+        "digest": f"sha256:{'0' * 64}",
+        "credentials": {"secretName": "s"},
+    },
     "GOLDEN": {"uri": "file:///g.jsonl"},
     "STREAM": {"source": {"kafka": {"bootstrapServers": "k:9092", "topic": "t"}}},
     "QUERY": {"query": {"database": {"secretName": "d"}, "sql": "select 1"}},

@@ -63,12 +63,14 @@ def test_what_is_no_list_of_brokers_is_refused(text: str) -> None:
 
 MODEL, TABLE, FOLDER = "spec.model.uri", "spec.batch.source.uri", "spec.batch.sink.files.uri"
 GOLDEN, PUBLISH = "spec.contract.goldenVectors.uri", "spec.edge.publish"
+LABELS = "spec.contract.labels.uri"
 KAFKA = "spec.streaming.source.kafka.bootstrapServers"
 NATS = "spec.streaming.source.nats.servers"
 FIELDS = {
     MODEL: "batch",
     TABLE: "batch",
     FOLDER: "batch",
+    LABELS: "realtime",
     GOLDEN: "edge",
     PUBLISH: "edge",
     KAFKA: "kafka",
@@ -85,6 +87,9 @@ def with_address(field: str, text: str) -> dict[str, Any]:
     change(document, "spec.model.digest", DIGEST)
     if field == GOLDEN:
         change(document, "spec.contract.goldenVectors.digest", DIGEST)
+    if field == LABELS:
+        change(document, "spec.contract.labels.digest", DIGEST)
+        change(document, "spec.contract.outputs", [{"name": "label", "type": "string"}])
     document["metadata"] |= {"uid": "u", "generation": 1}
     return document
 

@@ -105,17 +105,18 @@ def variable(config: ApiModel) -> Json:
 
 
 def model_uris(deployment: ModelDeployment) -> list[str]:
-    """Return the URIs that every worker fetches: the model and its golden vectors."""
-    golden = deployment.spec.contract.golden_vectors
-    return [deployment.spec.model.uri, *([golden.uri] if golden else [])]
+    """Return the URIs that every worker fetches: the model, its labels and golden vectors."""
+    contract = deployment.spec.contract
+    beside = (contract.labels, contract.golden_vectors)
+    return [deployment.spec.model.uri, *(each.uri for each in beside if each)]
 
 
 def secrets(deployment: ModelDeployment, *of_mode: SecretReference | None) -> list[str]:
-    """Return the Secrets a worker reads: the model's, the golden vectors', and its mode's."""
-    golden = deployment.spec.contract.golden_vectors
+    """Return the Secrets a worker reads: the model's, that of the files beside it, its mode's."""
+    contract = deployment.spec.contract
     references = (
         deployment.spec.model.credentials,
-        golden.credentials if golden else None,
+        *(each.credentials for each in (contract.labels, contract.golden_vectors) if each),
         *of_mode,
     )
     return [r.secret_name for r in references if r]

@@ -159,6 +159,12 @@ def _check_output(field: OutputField, tensor: Tensor) -> None:
         width = sizes[-1] if sizes else 0
         if width is not None and (field.column or 0) >= width:
             raise ContractMismatch(_misfit(field, tensor.name, described(tensor)))
+        labels = field.categories
+        if width is not None and field.reduce == "ArgMax" and labels and len(labels) != width:
+            raise ContractMismatch(
+                f"output {field.name}: {len(labels):,} labels for the {width:,} classes of tensor "
+                f"{tensor.name}; give one label for each class, in the model's order"
+            )
         sizes = sizes[:-1]
     if not _may_fit(sizes, field.shape):
         raise ContractMismatch(_misfit(field, tensor.name, described(tensor)))

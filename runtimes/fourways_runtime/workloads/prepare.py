@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fourways_api import GoldenVectors, ModelReference, RuntimeConfig, SecretReference
+from fourways_api import Contract, GoldenVectors, ModelReference, RuntimeConfig, SecretReference
 from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.io.fetch import Fetched, fetch, resolve
 from fourways_runtime.model_watch import LOAD_SECONDS, MODEL_SECONDS, WATCH
 from fourways_runtime.scoring.golden import MAX_BYTES, Vector, check_vectors, read_vectors
+from fourways_runtime.scoring.labels import MAX_BYTES as MAX_LABEL_BYTES
+from fourways_runtime.scoring.labels import read_labels, with_labels
 from fourways_runtime.scoring.model import load
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.model.watched import WatchedModel
@@ -31,6 +33,8 @@ class Prepared:
 
     model: Model
     pipeline: Pipeline
+    """Its contract has all labels, also those of a file."""
+
     digest: str
 
 
@@ -58,7 +62,8 @@ def prepare(
         loaded = load(file.path, reference, threads=threads or config.threads, external_root=root)
     seconds = config.model_seconds if isinstance(config, StreamConfig) else MODEL_SECONDS
     model = WatchedModel(loaded, seconds)
-    pipeline = Pipeline(config.contract, model)
+    contract = labelled(config)
+    pipeline = Pipeline(contract, model)
     logger.info("model loaded", extra={"digest": file.digest, "version": reference.version})
     golden = config.contract.golden_vectors
     if golden is not None:
@@ -74,6 +79,15 @@ def fetch_model(config: RuntimeConfig) -> Fetched:
     model = config.model
     digest = config.digest or model.digest
     return _fetch(config, model.uri, digest, model.max_size_mi_b * 2**20, model.credentials)
+
+
+def labelled(config: RuntimeConfig) -> Contract:
+    """Return the contract, with its labels if they are in a file. Raises WorkloadError."""
+    labels = config.contract.labels
+    if labels is None:
+        return config.contract
+    file = _fetch(config, labels.uri, labels.digest, MAX_LABEL_BYTES, labels.credentials)
+    return with_labels(config.contract, read_labels(file.path))
 
 
 def fetch_golden(config: RuntimeConfig, golden: GoldenVectors) -> tuple[Vector, ...]:

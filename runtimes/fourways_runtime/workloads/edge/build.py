@@ -51,7 +51,10 @@ def build(config: EdgeConfig) -> RunReport:
     """
     golden = _golden(config)
     # Rejects a model that does not reproduce its golden vectors before any work goes into it.
-    digest = prepare(config).digest
+    prepared = prepare(config)
+    digest = prepared.digest
+    # A bundle contains the labels, also those of a file.
+    config = config.model_copy(update={"contract": prepared.pipeline.contract})
     model = fetch_model(config).path
     variants.check_whole(model)
     vectors = fetch_golden(config, golden)

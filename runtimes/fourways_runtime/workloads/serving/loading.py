@@ -52,10 +52,9 @@ class Loaded:
 
 def load_model(config: ServerConfig) -> Loaded:
     """Fetch, load, check and warm up the model. Raises WorkloadError, naming the cause."""
-    contract = config.contract
-    left_out = covered(config.features, contract)
+    left_out = covered(config.features, config.contract)
     prepared = prepare(config)
-    model = prepared.model
+    model, contract = prepared.model, prepared.pipeline.contract
     scorer = RequestScorer(contract, model, config.max_batch_rows)
     with WATCH.doing("warming up"):
         warm_up = _warm_up(config, scorer)

@@ -123,12 +123,9 @@ class Shell:
     async def work(self) -> None:
         """Start the worker and run it until stopped. Raises WorkloadError."""
         from .observed import StreamMetrics
-        from .scoring import EventScorer
 
-        config = self._config
         prepared = await in_thread(self._prepare, "load")
-        most = config.streaming.micro_batch.max_events
-        scorer = EventScorer(config.contract, prepared.model, prepared.pipeline, most)
+        scorer = self.scorer(prepared)
         metrics = StreamMetrics(self._registry)
         metrics.ready_when(lambda: self._worker is not None and not self._worker.problem())
         while not self._stopped:
@@ -170,6 +167,14 @@ class Shell:
         from ..prepare import prepare
 
         return prepare(self._config)
+
+    def scorer(self, prepared: Prepared) -> EventScorer:
+        """Return the scorer of a model's events. Its contract has all labels."""
+        from .scoring import EventScorer
+
+        most = self._config.streaming.micro_batch.max_events
+        pipeline = prepared.pipeline
+        return EventScorer(pipeline.contract, prepared.model, pipeline, most)
 
     async def _connect(self, prepared: Prepared) -> tuple[EventSource, StreamWriter]:
         """Connect to the broker and then the store; the worker needs both."""
