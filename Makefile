@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 RUN := $(PYTHON) -m
 
 .PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
-  format setup bench-operator bench-serving bench-overload bench-streaming bench-batch torture-batch \
+  format setup bench-models bench-operator bench-serving bench-overload bench-streaming bench-batch torture-batch \
   torture-batch-short torture-batch-cluster torture-device torture-device-short torture-kills \
   torture-requests torture-stream torture-security
 
@@ -50,6 +50,9 @@ audit: setup ## Look for known vulnerabilities of the locked packages, at PyPI
 format: setup ## Format the code and apply automatic fixes
 	@$(PYTHON) -m ruff format --quiet .
 	@$(PYTHON) -m ruff check --fix --quiet .
+
+bench-models: setup ## Serve 20 models of many exporters, from the file to the first answer
+	@$(RUN) benchmarks.models
 
 bench-operator: setup ## Measure the time from kubectl apply to the CronJob, on the cluster
 	@$(RUN) benchmarks.operator_latency

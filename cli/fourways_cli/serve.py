@@ -106,6 +106,7 @@ class _Served:
         )
         say(("manifest", "bold"), f"  {self.manifest}")
         say(("address", "bold"), f"   {address}")
+        say(("openapi", "bold"), f"   {address}/openapi.json")
         say(("curl", "bold"), f"      curl -s {address}/infer -d {shlex.quote(data)}")
         say(("python", "bold"), f"    python3 -c {shlex.quote(python)}")
 

@@ -1,0 +1,1 @@
+"""Twenty models of many exporters, from the file to the first answer."""
