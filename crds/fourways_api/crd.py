@@ -113,8 +113,16 @@ def _structural(source: Schema, definitions: dict[str, Schema], *, in_list: bool
     result: Schema = {}
     for keyword, value in source.items():
         match keyword:
-            case "title" | "$defs" | "additionalProperties":
+            case "title" | "$defs" | "propertyNames":
                 continue
+            case "additionalProperties" if isinstance(value, bool):
+                continue
+            case "additionalProperties":
+                result[keyword] = _structural(value, definitions, in_list=in_list)
+            case "patternProperties" if len(value) == 1:
+                # A map. The schema can't say what its keys look like: the operator checks them.
+                (values,) = value.values()
+                result["additionalProperties"] = _structural(values, definitions, in_list=in_list)
             case "properties":
                 result[keyword] = {
                     n: _structural(s, definitions, in_list=in_list) for n, s in value.items()
@@ -156,6 +164,7 @@ _CARRIED = {
     "maxLength",
     "minItems",
     "maxItems",
+    "maxProperties",
     "minimum",
     "maximum",
     RULES_KEYWORD,

@@ -12,10 +12,19 @@ from .base import ApiModel, Rule
 from .contract import Contract
 from .model import ModelReference
 from .modes import Batch, Edge, Realtime, Streaming
+from .pod import Pod
 from .requirements import Requirements
 from .status import Status
 from .strategy import TREE_IN_CEL, Choice, Contradiction, choose
-from .values import CpuQuantity, MemoryQuantity, bytes_of, cores
+from .values import (
+    CpuQuantity,
+    LabelKey,
+    LabelValue,
+    MemoryQuantity,
+    ResourceName,
+    bytes_of,
+    cores,
+)
 
 GROUP = "fourways.dev"
 VERSION = "v1alpha1"
@@ -32,16 +41,6 @@ MAX_NAME = 43
 
 ModeName = Literal["auto", "batch", "realtime", "streaming", "edge"]
 Workload = Batch | Realtime | Streaming | Edge
-LabelKey = Annotated[
-    str,
-    Field(
-        pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?([A-Za-z0-9][A-Za-z0-9._-]*)?[A-Za-z0-9]$",
-        max_length=317,
-    ),
-]
-LabelValue = Annotated[
-    str, Field(pattern=r"^(([A-Za-z0-9][A-Za-z0-9._-]*)?[A-Za-z0-9])?$", max_length=63)
-]
 
 
 class Resources(ApiModel):
@@ -52,6 +51,12 @@ class Resources(ApiModel):
 
     memory: MemoryQuantity = "1Gi"
     """Memory limit, such as 512Mi or 1.5Gi. A worker that exceeds it is killed."""
+
+    gpus: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Number of GPUs. The runtime's own image uses none: it is for images of one's own."""
+
+    gpu_resource: ResourceName | None = None
+    """Name under which the nodes offer GPUs, such as amd.com/gpu. Without it: nvidia.com/gpu."""
 
 
 _OTHER_SECRETS_OF_A_BUILD = {
@@ -97,6 +102,9 @@ class Spec(ApiModel):
 
     resources: Resources = Resources()
     """CPU and memory of each worker."""
+
+    pod: Pod | None = None
+    """Where the pods run: nodes, priority, images' credentials. It holds for every mode."""
 
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
     """What happens to predictions, runs, rejects and dead letters in the prediction store when the

@@ -54,7 +54,7 @@ def _sections(path: str, schema: Schema) -> Iterator[str]:
     yield "\n".join(lines) + "\n"
     for name, field in schema["properties"].items():
         inner, suffix = (field["items"], "[]") if field.get("type") == "array" else (field, "")
-        if inner.get("type") == "object":
+        if "properties" in inner:
             yield from _sections(f"{path}.{name}{suffix}", {**field, **inner})
 
 
@@ -73,6 +73,8 @@ def _type(field: Schema) -> str:
         return "whole number or string"
     if field["type"] == "array":
         return f"list of {_type(field['items'])}{_limits(field, 'minItems', 'maxItems')}"
+    if "additionalProperties" in field:
+        return f"map of {_type(field['additionalProperties'])}"
     words = {"integer": "whole number", "boolean": "true or false"}
     limits = _limits(field, "minimum", "maximum") if field["type"] != "string" else ""
     return words.get(field["type"], str(field["type"])) + limits

@@ -28,6 +28,28 @@ QueueName = Annotated[str, Field(pattern=f"^{SUBDOMAIN}$", max_length=63)]
 FieldName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=63)]
 """A name of the data contract: it becomes a column, so it is an SQL identifier too."""
 
+LabelKey = Annotated[
+    str,
+    Field(
+        pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?([A-Za-z0-9][A-Za-z0-9._-]*)?[A-Za-z0-9]$",
+        max_length=317,
+    ),
+]
+"""The key of a label: an optional DNS name and ``/``, then a name."""
+
+LabelValue = Annotated[
+    str, Field(pattern=r"^(([A-Za-z0-9][A-Za-z0-9._-]*)?[A-Za-z0-9])?$", max_length=63)
+]
+
+ResourceName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$",
+        max_length=317,
+    ),
+]
+"""The name of a resource that nodes offer beside CPU and memory: a DNS name, ``/`` and a name."""
+
 Text = Annotated[str, Field(max_length=1024)]
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[a-f0-9]{64}$", max_length=71)]

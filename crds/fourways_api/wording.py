@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from . import addresses, values
 from .base import ApiModel
-from .deployment import LabelKey, LabelValue, ModelDeployment
+from .deployment import ModelDeployment
 from .model import PythonClass
 from .modes import RejectLimit
 
@@ -130,8 +130,9 @@ _FORMS = {
         (RejectLimit, "a count as in '100' or a share as in '1%'"),
         (addresses.KafkaServers, "HOST:PORT, separated by commas"),
         (addresses.NatsServers, "nats://HOST:PORT, separated by commas"),
-        (LabelKey, "a label key as Kubernetes accepts it, as in team or example.com/team"),
-        (LabelValue, "at most 63 letters, digits, -, _ and ., as Kubernetes accepts it"),
+        (values.LabelKey, "a label key as Kubernetes accepts it, as in team or example.com/team"),
+        (values.ResourceName, "a DNS name, / and a name, as in nvidia.com/gpu"),
+        (values.LabelValue, "at most 63 letters, digits, -, _ and ., as Kubernetes accepts it"),
     )
 }
 

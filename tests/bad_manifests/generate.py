@@ -189,6 +189,9 @@ def _any(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
 
 
 def _object(schema: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+    if "additionalProperties" in schema:
+        names = st.sampled_from(["a", "example.com/zone", "disk"])
+        return st.dictionaries(names, _any(schema["additionalProperties"]), max_size=3)
     required = set(schema.get("required", ()))
     fields = {n: _any(s) for n, s in schema["properties"].items()}
     return st.fixed_dictionaries(

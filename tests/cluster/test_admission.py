@@ -78,6 +78,8 @@ NAMES: dict[str, Json] = {
     "model's claim": {"model": model("pvc://shop/model.onnx")},
     "source's claim": batch(source={"uri": "pvc://shop/a/*.parquet"}),
     "golden vectors' claim": golden("pvc://shop/g.jsonl"),
+    "image pull Secret": {"pod": {"imagePullSecrets": ["shop"]}},
+    "pods' PriorityClass": {"pod": {"priorityClassName": "shop"}},
     "PriorityClass": batch(priorityClassName="shop"),
 }
 """What names something called ``shop``."""

@@ -84,4 +84,4 @@ def assert_restricted(pod: dict) -> None:
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert context["readOnlyRootFilesystem"] is True
         for amounts in (container["resources"]["requests"], container["resources"]["limits"]):
-            assert set(amounts) == {"cpu", "memory"}
+            assert set(amounts) - {"nvidia.com/gpu"} == {"cpu", "memory"}

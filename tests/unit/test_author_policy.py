@@ -12,7 +12,11 @@ import yaml
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "charts/fourways/samples/authors.yaml"
 CRD = ROOT / "crds/fourways.dev_modeldeployments.yaml"
-NAMES = {"secretName": "secrets", "priorityClassName": "priorityClasses"}
+NAMES = {
+    "secretName": "secrets",
+    "imagePullSecrets": "secrets",
+    "priorityClassName": "priorityClasses",
+}
 PLACES = {
     "uri": ("claims", "hosts"),
     "publish": ("claims", "hosts"),

@@ -52,7 +52,7 @@ def test_the_file_says_what_the_types_say() -> None:
 
 @pytest.mark.parametrize(("path", "schema"), NODES, ids=[path for path, _ in NODES])
 def test_each_node_is_structural_documented_and_bounded(path: str, schema: dict[str, Any]) -> None:
-    assert not {"$ref", "anyOf", "allOf", "title", "additionalProperties", "const"} & set(schema)
+    assert not {"$ref", "anyOf", "allOf", "title", "patternProperties", "const"} & set(schema)
     assert "\n" not in schema.get("description", "")
     if not path.endswith("[]"):
         assert schema["description"], "kubectl explain has nothing to say"
@@ -63,6 +63,10 @@ def test_each_node_is_structural_documented_and_bounded(path: str, schema: dict[
             assert schema["maxItems"] > 0
         case "integer" if path.startswith("spec"):
             assert schema["minimum"] <= schema["maximum"]
+        case "object" if "additionalProperties" in schema:
+            assert schema["additionalProperties"]["maxLength"] > 0
+            assert schema["maxProperties"] > 0
+            assert "properties" not in schema
         case "object":
             assert set(schema.get("required", ())) <= set(schema["properties"])
 
@@ -151,6 +155,7 @@ def test_lists_with_names_merge_by_name() -> None:
         "spec.contract.outputs": ["name"],
         "spec.edge.features.defaults": ["name"],
         "spec.edge.targets": ["name"],
+        "spec.pod.topologySpread": ["topologyKey"],
         "spec.realtime.features.defaults": ["name"],
         "status.bundles": ["target"],
         "status.conditions": ["type"],

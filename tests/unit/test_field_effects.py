@@ -56,6 +56,9 @@ BLOCKS: dict[str, Any] = {
             "columns": [{"output": "churn", "column": "c"}],
         }
     },
+    "NODES": [{"key": "zone", "operator": "In", "values": ["a"]}],
+    "TAINTS": [{"key": "gpu", "value": "a100", "effect": "NoExecute"}],
+    "ZONES": [{"topologyKey": "topology.kubernetes.io/zone"}],
     "FEATURES": {
         "database": {"secretName": "d"},
         "table": "t",

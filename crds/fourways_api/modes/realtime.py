@@ -19,7 +19,11 @@ class Realtime(ApiModel):
     yet."""
 
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Maximum number of replicas."""
+    """Maximum number of replicas. If it is above minReplicas, an autoscaler chooses the number."""
+
+    target_cpu_percent: Annotated[int, Field(ge=1, le=100)] = 70
+    """Mean use of the CPU, as a share of resources.cpu, above which the autoscaler adds a
+    replica."""
 
     timeout: Duration = "1s"
     """Maximum duration of a request. A request that takes longer is refused."""

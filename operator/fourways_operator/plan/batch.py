@@ -146,13 +146,7 @@ def _job(
         "activeDeadlineSeconds": batch.active_deadline_seconds,
         "template": {
             "metadata": {"labels": who.pod_labels},
-            "spec": parts.pod_spec(
-                service_account_name=who.name,
-                container=container,
-                volumes=mounts.volumes,
-                restart_policy="Never",
-            )
-            | _priority(batch),
+            "spec": worker.pod(who, container, mounts, restart_policy="Never") | _priority(batch),
         },
     }
 

@@ -28,6 +28,7 @@ from fourways_api.runtime_config import CACHE_DIR, SECRETS_ROOT, UNSIGNED, VOLUM
 
 from ..facts import Json, OperatorSettings
 from . import network, parts, worker
+from .placement import placement
 from .routes import Observed
 
 FieldT = TypeVar("FieldT", bound=ApiModel)
@@ -184,7 +185,8 @@ def _job(
                 container=container(SIGN, "edge-sign", sign),
                 volumes=[*mounts.volumes, *sign.volumes],
                 restart_policy="Never",
-            ),
+            )
+            | placement(deployment.spec.pod, who.labels),
         },
     }
 

@@ -35,6 +35,9 @@ GATEWAY = "fourways-gateway"
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _MAX_NAME = 253
 
+GPU = "nvidia.com/gpu"
+"""Resource of GPUs where a spec names none."""
+
 USER = 65532
 """The user of the images: distroless' nonroot, which owns no files on the host."""
 
@@ -164,7 +167,10 @@ def served(port: int, *, ready: str, every: int = 2, notice_seconds: int = 3) ->
 
 
 def _amounts(resources: Resources) -> Json:
-    return {"cpu": resources.cpu, "memory": resources.memory}
+    amounts = {"cpu": resources.cpu, "memory": resources.memory}
+    if resources.gpus is not None:
+        amounts[resources.gpu_resource or GPU] = str(resources.gpus)
+    return amounts
 
 
 class Mounts:

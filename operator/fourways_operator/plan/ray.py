@@ -155,7 +155,7 @@ class _Pods:
         """Return the resources of a worker's pod: those of the spec plus Ray's own."""
         own = self.deployment.spec.resources
         mib = -(-worker_memory(own) // 2**20) + _RAY_MIB
-        return Resources(cpu=own.cpu, memory=f"{mib}Mi")
+        return own.model_copy(update={"memory": f"{mib}Mi"})
 
     def template(self, name: str, resources: Resources, idle: Resources | None = None) -> Json:
         """Return a group's pod template: KubeRay makes it start Ray, not the image's program."""
@@ -177,12 +177,7 @@ class _Pods:
             "failureThreshold": 24,
         }
         container |= {"readinessProbe": probe, "livenessProbe": probe}
-        pod = parts.pod_spec(
-            service_account_name=self._who.name,
-            container=container,
-            volumes=self._mounts.volumes,
-            restart_policy="Never",
-        )
+        pod = worker.pod(self._who, container, self._mounts, restart_policy="Never")
         return {"metadata": {"labels": self._labels}, "spec": pod | self._priority}
 
 

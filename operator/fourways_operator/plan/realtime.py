@@ -102,6 +102,7 @@ def plan(
                 "predictor": {
                     "minReplicas": least,
                     "maxReplicas": most,
+                    **_autoscaling(realtime, least, most),
                     "labels": who.pod_labels,
                     "deploymentStrategy": parts.WITHOUT_DOWNTIME,
                     **_pod(deployment, realtime, settings, pinned_digest, who),
@@ -112,6 +113,13 @@ def plan(
     if least > 1:
         objects.append(parts.disruption_budget(who.meta(), who.labels))
     return tuple(objects)
+
+
+def _autoscaling(realtime: Realtime, least: int, most: int) -> Json:
+    if most <= least:
+        return {}
+    # KServe makes a HorizontalPodAutoscaler of these. In Standard mode it knows cpu and memory.
+    return {"scaleMetric": "cpu", "scaleTarget": realtime.target_cpu_percent}
 
 
 def _pod(

@@ -24,6 +24,7 @@ from fourways_api.runtime_config import (
 
 from ..facts import Json, OperatorSettings
 from . import parts
+from .placement import placement
 
 PORT = 8080
 """Port of every long-running worker, for health and metrics too."""
@@ -146,13 +147,21 @@ def container(
 
 def serving_pod(who: Identity, container: Json, mounts: parts.Mounts) -> Json:
     """Return the pod of a long-running worker, with a grace period."""
-    pod = parts.pod_spec(
+    return {
+        **pod(who, container, mounts, restart_policy="Always"),
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+    }
+
+
+def pod(who: Identity, container: Json, mounts: parts.Mounts, *, restart_policy: str) -> Json:
+    """Return a worker's pod, placed as the spec says."""
+    made = parts.pod_spec(
         service_account_name=who.name,
         container=container,
         volumes=mounts.volumes,
-        restart_policy="Always",
+        restart_policy=restart_policy,
     )
-    return {**pod, "terminationGracePeriodSeconds": GRACE_SECONDS}
+    return made | placement(who.deployment.spec.pod, who.labels)
 
 
 def failure_policy(*container_names: str) -> Json:
