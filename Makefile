@@ -84,6 +84,7 @@ torture-security: setup ## What authors of deployments must not reach, and calle
 	  tests/unit/test_agent_gateway.py tests/unit/test_agent_features.py tests/unit/test_gateway_stream.py \
 	  tests/unit/test_database_addresses.py tests/embedded/test_store_roles.py tests/transitions/test_guards.py \
 	  tests/embedded/test_sources_query.py
+	@FOURWAYS_CANARIES=350 $(RUN) pytest -q -n0 tests/unit/test_canaries.py
 	@$(RUN) tools.torture.callers
 
 .PHONY: torture-tables

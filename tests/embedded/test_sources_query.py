@@ -392,3 +392,21 @@ def test_honest_queries_are_run(rig: Rig, query: str) -> None:
     people(rig, "generate_series(1, 3)")
     table = rig.open(query)
     assert len(keys(table, table.splits(1))) == 3
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("plan::int", "invalid input syntax for type integer"),
+        ("extract(year FROM plan::date)::int", "invalid input syntax for type date"),
+        ("(('{' || plan)::int[])[1]", "malformed array literal"),
+        ("(length(plan) * 10000)::smallint", "smallint out of range"),
+    ],
+)
+def test_an_error_over_a_value_does_not_quote_it(rig: Rig, column: str, said: str) -> None:
+    people(rig, "generate_series(1, 3)")
+    rig.sql("UPDATE people SET plan = 'c4n4ry', id = 'c4n4ry'")
+    table = rig.open(SQL.replace("*", f"n, id, {column} AS age, worth, plan, old, exact, pair"))
+    with pytest.raises(SourceError, match=said) as caught:
+        keys(table, table.splits(100))
+    assert "c4n4ry" not in str(caught.value)

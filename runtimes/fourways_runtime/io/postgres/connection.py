@@ -21,6 +21,7 @@ _LOGIN_REFUSED = re.compile(
     r"|is not permitted to log in"
 )
 
+_BEFORE_VALUE = re.compile(r"[^\"':]*")
 _KINDS: tuple[tuple[type[psycopg.Error], type[StoreUnavailable]], ...] = (
     (psycopg.errors.DiskFull, StoreFull),
     (psycopg.errors.InsufficientPrivilege, StoreReadOnly),
@@ -71,8 +72,11 @@ def check_hosts(uri: str, policy: FetchPolicy, what: str) -> None:
 
 
 def explain(error: Exception, uri: str) -> str:
-    """Format a database error as one line, without the password of ``uri``."""
+    """Format a database error as one line, without the password of ``uri`` and without data."""
     text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    if isinstance(error, psycopg.DataError):
+        # It quotes the value, which may be personal data; the server's log has it.
+        text = _BEFORE_VALUE.match(text)[0].strip() or type(error).__name__  # type: ignore[index]
     for secret in _secrets(uri):
         text = text.replace(secret, "***")
     return text[:300]

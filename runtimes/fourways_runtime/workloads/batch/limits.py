@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -35,6 +36,31 @@ class RejectLimit:
     def exceeded(self, rejects: int, rows: int) -> bool:
         """Tell, at the end, whether too many of ``rows`` rows were rejected."""
         return rejects > self.allowed(rows)
+
+
+# A value as scoring quotes it, then what is wrong with it. Texts are quoted as in Python, so none
+# can pretend to be more than the value.
+_QUOTED = re.compile(
+    r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+.\w]+) ((?:is|does not|came as) .*)""", re.DOTALL
+)
+_WITHOUT_VALUES = re.compile(
+    r"missing|not a number|\d+ elements at depth \d+, shape \[[\d, ]*\] was expected"
+    r"|a later row has the same key|the model does not return for this row"
+    r"|the model answered (?:NaN|-?inf)"
+)
+
+
+def told_of(reject: Reject) -> str:
+    """Return position, field and kind of fault of a reject, without its key and its value.
+
+    Keys and values are personal data, and this text goes to status, events and logs. A reason of an
+    unknown form is left out.
+    """
+    if _WITHOUT_VALUES.fullmatch(reject.reason):
+        return f"row {reject.row}: {reject.field}: {reject.reason}"
+    if found := _QUOTED.fullmatch(reject.reason):
+        return f"row {reject.row}: {reject.field} {found[1]}"
+    return f"row {reject.row}: {reject.field}"
 
 
 def cure_of(examples: Sequence[Reject]) -> str:

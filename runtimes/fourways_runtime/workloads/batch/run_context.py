@@ -29,7 +29,7 @@ from fourways_runtime.errors import (
 from fourways_runtime.retry import Outage
 from fourways_runtime.scoring.splits import Newer
 
-from .limits import RejectLimit, RunTally, cure_of
+from .limits import RejectLimit, RunTally, cure_of, told_of
 from .sizes import batch_bytes, chunk_rows
 
 if TYPE_CHECKING:
@@ -266,13 +266,11 @@ class RunContext:
 
     def refusals(self) -> str:
         """Describe the first rejected rows and how to fix them."""
-        told = [
-            f"row {r.row}{'' if r.key is None else f' ({r.key[:40]})'}: {r}"
-            for r in self.progress.examples
-        ]
+        told = [told_of(reject) for reject in self.progress.examples]
         if not told:
             return "a key occurs more than once"
-        return f"the first: {'; '.join(told)}; {cure_of(self.progress.examples)}"
+        shows = f"fourways rejects {self.config.name} shows keys and values"
+        return f"the first: {'; '.join(told)}; {shows}; {cure_of(self.progress.examples)}"
 
     def wait_out(self, error: StoreUnavailable) -> None:
         """Pause while the store is unavailable; raise ``error`` if that has lasted too long."""
