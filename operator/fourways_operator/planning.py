@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
 
 from fourways_api import ModelDeployment, Route
 
@@ -77,11 +76,11 @@ def plan_gateway(
     return gateway.plan(namespace, owners, settings, [s for s in shares if s], known)
 
 
-@lru_cache(maxsize=1024)
 def _require_plan(found: ParsedSpec, settings: OperatorSettings) -> None:
     """Raise what planning the spec raises: a route must not lead to objects never created."""
-    if found.spec is not None:
-        plan(found.spec, settings)
+    spec = found.spec
+    if spec is not None:
+        found.once(("plan", settings), lambda: plan(spec, settings))
 
 
 def share_of(deployment: ModelDeployment, url: str | None = None) -> GatewayShare | None:

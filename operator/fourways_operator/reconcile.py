@@ -21,7 +21,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 
 from fourways_api import ModelDeployment, Problem, ProgressStatus
 from fourways_api.worker_faults import WorkerFaults
@@ -315,12 +314,16 @@ def _unreadable(deployment: Json, error: Exception) -> Problem:
     return Problem("spec", f"cannot be checked: {_described(error)}", "correct it, and report this")
 
 
-@lru_cache(maxsize=1024)
 def _planned(found: ParsedSpec, settings: OperatorSettings, pinned: str | None) -> tuple[Json, ...]:
-    """Plan the objects, and check that the gateway's share can be planned. Pure, so cached."""
-    assert found.spec is not None  # noqa: S101  (the caller looked)
-    share_of(found.spec)
-    return plan(found.spec, settings, pinned)
+    """Plan the objects, and check that the gateway's share can be planned. Pure, so done once."""
+    spec = found.spec
+    assert spec is not None  # noqa: S101  (the caller looked)
+
+    def planned() -> tuple[Json, ...]:
+        share_of(spec)
+        return plan(spec, settings, pinned)
+
+    return found.once((settings, pinned), planned)
 
 
 # ---------------------------------------------------------------- converging
