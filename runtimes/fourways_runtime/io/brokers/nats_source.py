@@ -30,6 +30,7 @@ from fourways_api.modes import NatsSource
 from fourways_runtime.errors import BrokerUnavailable, SourceError, TopicNotFound
 from fourways_runtime.retry import Outage
 
+from ..store.streams.stream import QUESTION_HEADER
 from .nats_client import (
     KEY_HEADER,
     check_retention,
@@ -369,8 +370,11 @@ def _events(messages: list[Msg]) -> Events:
 def _asked(messages: list[Msg]) -> dict[int, bytes]:
     found = {}
     for at, message in enumerate(messages):
-        if message.headers and (digest := question_in(_headers(message))) is not None:
-            found[at] = digest
+        # Only a gateway's events have the header; the headers of all others are not copied.
+        if message.headers and QUESTION_HEADER in message.headers:
+            digest = question_in(_headers(message))
+            if digest is not None:
+                found[at] = digest
     return found
 
 
