@@ -12,7 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
+from fourways_http import HttpError, Request
 from fourways_runtime.v2 import sliced_json
+from fourways_runtime.v2.body import split_body
 from fourways_runtime.v2.off_loop import off_loop
 
 
@@ -123,6 +125,18 @@ def test_to_release_many_small_lists_takes_about_as_long_as_to_parse_them(elemen
         assert thread_time() - parsed < 6 * (parsed - started)
     finally:
         gc.enable()
+
+
+def test_a_body_of_very_many_lists_is_refused_before_it_fills_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sliced_json, "SLICE", 64 * 1024)
+    for element in (b"[1]", b"{}", b'{"a":[]}'):
+        body = b'{"inputs":[' + b",".join([element] * 300_000) + b"]}"
+        with pytest.raises(HttpError, match=r"250,000 lists and objects: send .* one flat list"):
+            split_body(Request(b"POST", b"/", [], body), 2**24)
+    texts = b'{"inputs":["' + b"[{" * 300_000 + b'"]}'
+    assert split_body(Request(b"POST", b"/", [], texts), 2**24)[0]["inputs"] == ["[{" * 300_000]
 
 
 @pytest.mark.parametrize("end", [b"]}]}", b",,]}]}"])

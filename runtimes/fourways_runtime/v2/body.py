@@ -64,9 +64,14 @@ def split_body(request: Request, max_bytes: int) -> tuple[Any, memoryview | None
 def _loads(text: bytes) -> Any:
     if len(text) <= OFF_LOOP_BYTES:
         return orjson.loads(text)
-    from .sliced_json import loads  # imports numpy, which the gateway of batch runs does without
+    # Imports numpy, which the gateway of batch runs does without.
+    from .sliced_json import MAX_CONTAINERS, TooManyContainers, loads
 
-    return loads(text)
+    try:
+        return loads(text)
+    except TooManyContainers:
+        told = f"the body has more than {MAX_CONTAINERS:,} lists and objects"
+        raise HttpError(400, f"{told}: send the data of a tensor as one flat list") from None
 
 
 def _uncompressed(request: Request, max_bytes: int) -> bytes:

@@ -22,6 +22,9 @@ import orjson
 SLICE = 64 * 1024
 """Bytes of text that are parsed at a time."""
 
+MAX_CONTAINERS = 250_000
+"""Lists and objects of a text; each takes up to 40 times as much memory as its text."""
+
 _RELEASED = 16_384
 """Elements that are released at a time."""
 
@@ -38,14 +41,21 @@ _CLOSE = {"[": b"]", "{": b"}"}
 _BRACKETS = (b"[", b"]", b"{", b"}")
 
 
+class TooManyContainers(Exception):
+    """A text has more than :data:`MAX_CONTAINERS` lists and objects."""
+
+
 def loads(text: bytes) -> Any:
-    """Return what ``orjson.loads`` returns. Raises orjson.JSONDecodeError as it does."""
+    """Return what ``orjson.loads`` returns. Raises orjson.JSONDecodeError as it does.
+
+    Raises TooManyContainers as well, before most of the text is parsed.
+    """
     if len(text) <= SLICE or not _is_utf8(text):
         return orjson.loads(text)
     path: list[Any] = []  # the open containers, outermost first
     try:
         return _joined(text, path)
-    except orjson.JSONDecodeError:
+    except (orjson.JSONDecodeError, TooManyContainers):
         release(path[:1])
         raise
 
@@ -192,6 +202,7 @@ class _Cuts:
         self._text = text
         self._at = 0
         self._kinds = ""
+        self._containers = 0
 
     def next(self) -> tuple[int, int, str] | None:
         """Return the next cut, or None if the rest is one slice.
@@ -230,12 +241,16 @@ class _Cuts:
         places = np.flatnonzero(brackets)
         if not places.size:
             return len(self._kinds)
-        depth = np.cumsum(np.where(folded[places] == 0x7B, 1, -1))
+        opening = folded[places] == 0x7B
+        self._containers += int(np.count_nonzero(opening))
+        if self._containers > MAX_CONTAINERS:
+            raise TooManyContainers
+        depth = np.cumsum(np.where(opening, 1, -1))
         lowest = min(0, int(depth.min()))
         kept = max(0, len(self._kinds) + lowest)
         # Brackets that no later one goes below are those of containers still open.
         later = np.minimum.accumulate(depth[::-1])[::-1]
-        still = (folded[places] == 0x7B) & (depth == later) & (depth > lowest)
+        still = opening & (depth == later) & (depth > lowest)
         opened = part[places[still]].tobytes().decode("latin-1")
         self._kinds = self._kinds[:kept] + opened
         return kept
