@@ -199,9 +199,10 @@ class Plant:
     @contextmanager
     def gateway(self) -> Iterator[str]:
         """Forward the gateway's port, once no pod of it is about to go; yields the URL."""
-        self.cluster.kubectl(
-            "-n", NAMESPACE, "rollout", "status", "deployment/fourways-gateway", "--timeout=60s"
-        )
+        kubectl, name = self.cluster.kubectl, "deployment/fourways-gateway"
+        # It goes with the last deployment of the namespace, and comes with the next.
+        kubectl("-n", NAMESPACE, "wait", "--for=create", name, "--timeout=60s")
+        kubectl("-n", NAMESPACE, "rollout", "status", name, "--timeout=60s")
         with self.cluster.forwarded(NAMESPACE, "svc/fourways-gateway", 80) as url:
             yield url
 
