@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
 GENERATORS = (
     "fourways_api.crd",
+    "fourways_api.editor_schema",
     "fourways_api.reasons",
     "fourways_api.reference",
     "fourways_operator.rbac",
