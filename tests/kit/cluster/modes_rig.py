@@ -184,7 +184,9 @@ class Plant:
 
     def fourways(self, *args: str, code: int = 0) -> str:
         """Run our command line on the namespace; return what it printed."""
-        command = [sys.executable, "-m", "fourways_cli", *args, "-n", NAMESPACE, "--cluster"]
+        # `purge` names the namespace beside the deployment, which may no longer exist.
+        namespace = () if args[0] == "purge" else ("-n", NAMESPACE)
+        command = [sys.executable, "-m", "fourways_cli", *args, *namespace, "--cluster"]
         environment = self.cluster.environment() | {"COLUMNS": "250"}
         done = subprocess.run(
             command, capture_output=True, text=True, env=environment, timeout=COMMAND_SECONDS
