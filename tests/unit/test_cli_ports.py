@@ -92,14 +92,14 @@ def test_only_the_first_gateway_needs_its_port(taken: int) -> None:
         GatewayPorts(taken).assign(["a"])
     gateways = GatewayPorts(taken - 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ports, "check_free", lambda port: None)
+        patch.setattr(ports, "check_free", lambda *_: None)
         gateways.assign(["a", "b"])
     assert gateways["a"] == taken - 1
     assert gateways["b"] > taken
 
 
 def test_there_is_no_port_beyond_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports, "check_free", lambda port: None)
+    monkeypatch.setattr(ports, "check_free", lambda *_: None)
     with pytest.raises(PortUnavailable, match=r"namespace b .* choose a lower --port"):
         GatewayPorts(65_535).assign(["a", "b"])
 
