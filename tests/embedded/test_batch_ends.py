@@ -45,7 +45,7 @@ FORMS = ["Parquet", "CSV", "JSONLines"]
 
 @pytest.fixture(autouse=True)
 def say_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk_loop, "_SAY_SECONDS", -1.0)
+    monkeypatch.setattr(chunk_loop, "SAY_SECONDS", -1.0)
 
 
 class Ground:

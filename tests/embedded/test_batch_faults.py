@@ -78,7 +78,7 @@ async def seen(world: World, *uris: str) -> float:
 
 @pytest.fixture(autouse=True)
 def say_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk_loop, "_SAY_SECONDS", -1.0)
+    monkeypatch.setattr(chunk_loop, "SAY_SECONDS", -1.0)
     monkeypatch.setattr(run_context, "RETRY_SECONDS", 0.05)
 
 

@@ -93,7 +93,7 @@ def test_what_ends_a_run_is_a_condition_that_says_what_to_do(
     for name, reason, words in (
         ("gone", "SourceError", "pvc://own/nowhere.parquet: 'nowhere.parquet': no such file"),
         ("drifted", "SourceError", "column discs is missing; the file has customer_id, "),
-        ("poisoned", "TooManyRejects", "spend: -1 is below 0.01"),
+        ("poisoned", "TooManyRejects", "spend is below 0.01"),
         ("cramped", "StoreFull", "no space left on device"),
     ):
         assert told[name][0] == reason, told

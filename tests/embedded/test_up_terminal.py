@@ -153,13 +153,13 @@ def test_a_key_with_brackets_ends_nothing_and_is_shown_as_it_is(project: Project
         project.write(good, "id,x,t\n[/x],1,[red]a\nk1,1,a\n"),
     )
     refused = project.line(r"bad\s+.*TooManyRejects")
-    assert "([/x])" in refused
+    assert "[/x]" not in refused, "keys are personal data"
+    assert "[/x]" in project.run("rejects", "bad").stdout
     assert "set nullable: true" in refused
     project.line(r"good\s+Ready")
     answered = project.run("predict", "good", "[/x]")
     assert answered.returncode == 0, answered.stderr
     assert {"[/x]", "o_t=[red]a"} <= set(answered.stdout.split())
-    assert "([/x])" in project.run("status").stdout
 
 
 def test_names_of_a_model_steer_no_terminal_and_fill_no_log(project: Project) -> None:

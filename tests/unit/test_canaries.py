@@ -114,6 +114,7 @@ def test_no_cell_and_no_key_of_a_table_leaves_the_rejects(
         ("130 is above 120", "row 7: age is above 120"),
         ("'a is below 3' is not a number", "row 7: age is not a number"),
         ("missing", "row 7: age: missing"),
+        ("line 5: it is not JSON: it is empty", "row 7: age: line 5: it is not JSON: it is empty"),
         (f"['{CANARY}'] is not a number", "row 7: age"),
         (f"{CANARY} came from somewhere", "row 7: age"),
         (f"2026-01-01 {CANARY} is below 3", "row 7: age"),

@@ -47,6 +47,8 @@ _WITHOUT_VALUES = re.compile(
     r"missing|not a number|\d+ elements at depth \d+, shape \[[\d, ]*\] was expected"
     r"|a later row has the same key|the model does not return for this row"
     r"|the model answered (?:NaN|-?inf)"
+    # The parser's messages name what it expected, and quote nothing.
+    r"|(?:line \d+(?: from byte \d+ on)?: )?it is not JSON(?:: [A-Za-z0-9 ,_-]{0,80})?"
 )
 
 
