@@ -8,9 +8,12 @@ import pytest
 from tests.kit.cluster.batch_rig import ended
 from tests.kit.cluster.modes_rig import NAMESPACE, Plant
 from tests.kit.waiting import until
-from tools.torture.cluster import NAME, document
+from tools.torture.cluster import document
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+NAME = "made-anew"
+"""Of this test alone: the store retains what deployments of other tests have left."""
 
 
 def _status_of(url: str) -> int:
@@ -18,7 +21,7 @@ def _status_of(url: str) -> int:
 
 
 def test_a_deployment_made_anew_does_not_answer_the_old_one_s_predictions(tortured: Plant) -> None:
-    made = document()
+    made = document(NAME)
     made["spec"]["deletionPolicy"] = "Delete"
     with tortured.deployed(made):
         run = tortured.fourways("run", NAME).split()[1]
