@@ -202,6 +202,11 @@ task. Raises HttpError for an error response.
 """
 
 
+async def awaited(answer: Answer) -> Response:
+    """Return the response that a handler returned, or that it promised."""
+    return answer if isinstance(answer, Response) else await answer
+
+
 class HttpRoute:
     """A pattern and its handlers by method. ``observer`` is for metrics."""
 

@@ -17,7 +17,7 @@ from time import monotonic, perf_counter
 
 from .limits import Limits
 from .loopback import LoopbackOnly, is_loopback
-from .message import Handler, HttpError, Request, Response
+from .message import Handler, HttpError, Request, Response, awaited
 from .protocol import Connection
 from .state import Observe, ServerState
 
@@ -145,8 +145,7 @@ class Server:
                 raise HttpError(413, "the request's body is too large")
             if state.buffered > state.limits.buffered_bytes:
                 raise HttpError(503, "the server is receiving too much data", (b"retry-after: 1",))
-            answer = state.app(request)
-            response = answer if isinstance(answer, Response) else await answer
+            response = await awaited(state.app(request))
         except Exception as error:  # noqa: BLE001  (the client gets a 500, the log the rest)
             response = state.failed(request, error)
         finally:

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from fourways_api.callers import KEY_PREFIX, CallerPolicy, Verb
 from fourways_http import HttpError, Request, Response, Router
-from fourways_http.message import Answer, Handler
+from fourways_http.message import Answer, Handler, awaited
 from fourways_runtime.process import in_thread
 
 from .api_keys import ApiKeys
@@ -137,8 +137,7 @@ class CallerGuard:
         self, unknown: UnknownKey, verb: Verb, handler: Handler, request: Request
     ) -> Response:
         await unknown.issuer.reread(monotonic())
-        answer = self._guarded(verb, handler)(request)
-        return answer if isinstance(answer, Response) else await answer
+        return await awaited(self._guarded(verb, handler)(request))
 
     def _admit(self, caller: Caller, verb: Verb, request: Request) -> None:
         deployment = request.params.get("deployment")

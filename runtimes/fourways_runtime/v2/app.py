@@ -151,10 +151,9 @@ class ModelServer:
         """Describe the model."""
         self._require_model(request)
         contract, model, features = self._config.contract, self._config.model, self._config.features
-        looked_up: tuple[str, ...] = ()
+        looked_up = self._looked_up()
         inputs: list[dict[str, Any]] = []
         if features is not None:
-            looked_up = features.inputs or tuple(field.name for field in contract.inputs)
             key = contract.entity_key
             tensor = {"name": key.name, "datatype": DATATYPES[key.type], "shape": [-1]}
             inputs.append({**tensor, "parameters": {"entity_key": True}})
@@ -171,15 +170,20 @@ class ModelServer:
             }
         )
 
+    def _looked_up(self) -> tuple[str, ...]:
+        """Return the names of the inputs that the feature database fills in."""
+        features = self._config.features
+        if features is None:
+            return ()
+        return features.inputs or tuple(field.name for field in self._config.contract.inputs)
+
     def openapi(self, request: Request) -> Response:
         """Describe the model's paths and types as an OpenAPI document."""
         from .openapi import document
 
         self._require_model(request)
         config = self._config
-        looked_up: tuple[str, ...] = ()
-        if config.features is not None:
-            looked_up = config.features.inputs or tuple(f.name for f in config.contract.inputs)
+        looked_up = self._looked_up()
         asked: Literal["both", "inputs"] = "both" if looked_up else "inputs"
         return document(config.name, config.model.version, config.contract, asked, looked_up)
 

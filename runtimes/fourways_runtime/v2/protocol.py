@@ -64,6 +64,16 @@ def read_envelope(body: Any, form: str) -> tuple[dict[str, Any], str | None]:
     return body, identity
 
 
+def rows_of(output: dict[str, Any]) -> list[Any]:
+    """Return the rows of an output tensor in JSON, nested according to its shape."""
+    values: list[Any] = output["data"]
+    if values and isinstance(values[0], list):
+        return values
+    for size in reversed(output["shape"][1:]):
+        values = [values[start : start + size] for start in range(0, len(values), size)]
+    return values
+
+
 def read_key(text: str, key: EntityKey) -> str | int:
     """Read a key from a path. Raises HttpError 400 if it is not of the contract's type."""
     if key.type == "string":

@@ -19,11 +19,11 @@ from typing import Any
 import orjson
 
 from fourways_http import HttpError, Request, Response, json_response
-from fourways_http.message import Answer, Handler
+from fourways_http.message import Handler, awaited
 
 from .body import MAX_BODY_BYTES, OFF_LOOP_BYTES, is_heavy, split_body
 from .off_loop import off_loop
-from .protocol import refuse
+from .protocol import refuse, rows_of
 
 FORM = '{"instances": [{"NAME": VALUE}]}'
 _FIELDS = frozenset({"id", "inputs", "instances", "parameters", "signature_name"})
@@ -33,23 +33,19 @@ _KEPT |= {b"grpc-timeout", b"idempotency-key", b"x-request-timeout"}
 
 async def predict(metadata: Handler, infer: Handler, request: Request) -> Response:
     """Answer a request of version 1 with version 2's handlers of a model. Raises HttpError."""
-    inputs = _parsed(await _awaited(metadata(request)))["inputs"]
+    inputs = _parsed(await awaited(metadata(request)))["inputs"]
     heavy = is_heavy(request)
     made = await off_loop(_converted, request, inputs) if heavy else _converted(request, inputs)
     body, columns = made
     asked = Request(b"POST", request.target, _headers(request), body)
     asked.params, asked.route, asked.echo = request.params, request.route, request.echo
     asked.waited, asked.caller = request.waited, request.caller
-    answer = await _awaited(infer(asked))
+    answer = await awaited(infer(asked))
     if answer.status != 200:
         return answer
     if len(answer.body) > OFF_LOOP_BYTES:
         return await off_loop(_predictions, answer, columns)
     return _predictions(answer, columns)
-
-
-async def _awaited(answer: Answer) -> Response:
-    return answer if isinstance(answer, Response) else await answer
 
 
 def _parsed(answer: Response) -> Any:
@@ -147,7 +143,7 @@ def _tensor(name: str, described: dict[str, Any] | None, values: list[Any]) -> d
 
 def _predictions(answer: Response, columns: bool) -> Response:
     told = orjson.loads(answer.body)
-    outputs = {one["name"]: _by_row(one) for one in told["outputs"]}
+    outputs = {one["name"]: rows_of(one) for one in told["outputs"]}
     single = len(outputs) == 1
     shown: Any
     if columns:
@@ -160,11 +156,3 @@ def _predictions(answer: Response, columns: bool) -> Response:
     if "id" in told:
         shown["id"] = told["id"]
     return json_response(shown, 200, answer.headers)
-
-
-def _by_row(output: dict[str, Any]) -> list[Any]:
-    """Return the rows of an output, nested according to its shape."""
-    values: list[Any] = output["data"]
-    for size in reversed(output["shape"][1:]):
-        values = [values[start : start + size] for start in range(0, len(values), size)]
-    return values

@@ -33,7 +33,7 @@ from fourways_http import (
 )
 from fourways_runtime.v2.deadline import timeout_of
 from fourways_runtime.v2.faults import FAULT_HEADER, FEATURES, MODEL
-from fourways_runtime.v2.protocol import DATATYPES, KEY_ALIAS, read_key
+from fourways_runtime.v2.protocol import DATATYPES, KEY_ALIAS, read_key, rows_of
 
 from .mode import RETRY, links
 from .views import rfc3339_now
@@ -159,7 +159,7 @@ class RealtimeHandler:
     def _prediction(self, key: str | int, answer: OriginAnswer) -> Response:
         try:
             told = orjson.loads(answer.body)
-            outputs = {output["name"]: _first(output) for output in told["outputs"]}
+            outputs = {output["name"]: rows_of(output)[0] for output in told["outputs"]}
             version = told["model_version"]
         except (ValueError, TypeError, LookupError):
             raise _unusable() from None
@@ -214,13 +214,3 @@ class RealtimeHandler:
 
 def _unusable() -> HttpError:
     return HttpError(502, "the model server's response is invalid")
-
-
-def _first(output: dict[str, Any]) -> Any:
-    """Return the only row of a tensor, nested according to its shape."""
-    values, shape = output["data"], output["shape"][1:]
-    if values and isinstance(values[0], list):
-        return values[0]
-    for size in reversed(shape[1:]):
-        values = [values[start : start + size] for start in range(0, len(values), size)]
-    return values if shape else values[0]
