@@ -376,3 +376,22 @@ def test_golden_vectors_hold_numbers_not_their_text(wine: Any, table: Path) -> N
     init(model, "--sample", table, "-o", table.with_name("m.yaml"))
     first = json.loads(table.with_name("m.golden.jsonl").read_text().splitlines()[0])
     assert first["inputs"]["alcohol"] == np.float32(14.23)
+
+
+def test_a_model_fixed_to_a_batch_of_one_needs_no_edit_and_its_price_is_told(
+    tmp_path: Path,
+) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+    )
+    imports = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), tmp_path / "m.onnx")
+    table = tmp_path / "t.csv"
+    table.write_text("id,a,b\nu,1,-2\nv,3,4\n")
+    init(tmp_path / "m.onnx", "--sample", table, "-o", tmp_path / "m.yaml")
+    contract = proven(tmp_path / "m.yaml").spec.contract
+    assert [field.name for field in contract.inputs] == ["a", "b"]
+    assert "called for each record" in (tmp_path / "m.yaml").read_text()

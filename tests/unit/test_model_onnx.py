@@ -14,10 +14,15 @@ from onnx import TensorProto, helper, numpy_helper
 from fourways_api import Contract
 from fourways_api.model import ModelReference
 from fourways_runtime.errors import ContractMismatch, ModelError, ModelNotLoadable
+from fourways_runtime.model_watch import ModelWatch
 from fourways_runtime.scoring import model as models
 from fourways_runtime.scoring.model import Tensor, onnx_graph
+from fourways_runtime.scoring.model.base import SelectiveModel
 from fourways_runtime.scoring.model.onnx_model import OnnxModel
+from fourways_runtime.scoring.model.row_by_row import row_by_row
+from fourways_runtime.scoring.model.watched import watched
 from fourways_runtime.scoring.pipeline import Pipeline
+from tests.kit.models import Function
 
 WEIGHTS = np.array([3.0, 4.0], np.float32)
 
@@ -352,3 +357,82 @@ def test_our_field_numbers_are_onnxs() -> None:
         }
         # A field of onnx that leads to tensors, and that we do not follow, would be a hole.
         assert reachable - {"opset_import"} <= set(ours[name]), name
+
+
+def fixed(outputs: list[Any], *nodes: Any) -> bytes:
+    """A model of x (1, 2), as exporters write an example of one record."""
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])],
+        outputs,
+        [numpy_helper.from_array(WEIGHTS, "w")],
+    )
+    imports = [helper.make_opsetid("", 17)]
+    return bytes_of(helper.make_model(graph, opset_imports=imports, ir_version=8))
+
+
+def test_a_model_fixed_to_a_batch_of_one_is_called_for_each_record(tmp_path: Path) -> None:
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])
+    flat = helper.make_tensor_value_info("flat", TensorProto.FLOAT, [2])
+    total = helper.make_tensor_value_info("total", TensorProto.FLOAT, [])
+    raw = fixed(
+        [y, flat, total],
+        helper.make_node("Add", ["x", "w"], ["y"]),
+        helper.make_node("Reshape", ["y", "two"], ["flat"]),
+        helper.make_node("ReduceSum", ["y"], ["total"], keepdims=0),
+        helper.make_node("Constant", [], ["two"], value_ints=[2]),
+    )
+    # A constant has to come before its use.
+    model = onnx.ModelProto.FromString(raw)
+    model.graph.node.insert(0, model.graph.node.pop())
+    watch = ModelWatch()
+    looped = watched(load(bytes_of(model), tmp_path), watch=watch)
+    assert looped.inputs == (Tensor("x", "float32", (None, 2)),)
+    assert [each.shape for each in looped.outputs] == [(None, 2), (None, 2), ()]
+    answers = looped.predict({"x": np.array([[0, 0], [1, 2], [5, 5]], np.float32)})
+    assert answers["y"].tolist() == [[3, 4], [4, 6], [8, 9]]
+    assert answers["flat"].tolist() == [[3, 4], [4, 6], [8, 9]]
+    assert answers["total"].tolist() == [7, 10, 17]
+    assert isinstance(looped, SelectiveModel)
+    assert list(looped.answering(["y"]).predict({"x": np.zeros((2, 2), np.float32)})) == ["y"]
+
+
+def test_each_record_of_such_a_model_has_the_time_of_one_call() -> None:
+    seen: list[int] = []
+
+    class Watching(ModelWatch):
+        def begin(self, rows: int, seconds: float) -> int:
+            seen.append(rows)
+            return super().begin(rows, seconds)
+
+    one = Function(
+        (Tensor("x", "float32", (1,)),), (Tensor("y", "float32", (1,)),), lambda x: {"y": x["x"]}
+    )
+    looped = watched(row_by_row(one), watch=Watching())
+    assert looped.predict({"x": np.arange(3)})["y"].tolist() == [0, 1, 2]
+    assert seen == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        pytest.param(np.zeros((2, 1)), r"1 record with y of shape \[2, 1\]", id="batch"),
+        pytest.param(None, "has another shape for each record", id="ragged"),
+    ],
+)
+def test_an_answer_that_is_not_one_records_is_told(answer: Any, told: str) -> None:
+    def answers(x: Any) -> dict[str, Any]:
+        return {"y": np.zeros((1, 1 + int(x["x"][0]))) if answer is None else answer}
+
+    one = Function(
+        (Tensor("x", "float32", (1,)),), (Tensor("y", "float32", (None, None)),), answers
+    )
+    with pytest.raises(ContractMismatch, match=told):
+        row_by_row(one).predict({"x": np.arange(2)})
+
+
+def test_a_batch_that_is_fixed_to_another_size_stays_as_it_is() -> None:
+    for shapes in ([(8, 2)], [(1, 2), (8,)], [(None, 2)], [()], []):
+        model = Function(tuple(Tensor("x", "float32", shape) for shape in shapes), (), dict)
+        assert row_by_row(model) is model

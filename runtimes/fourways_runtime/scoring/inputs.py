@@ -188,7 +188,7 @@ def _feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
         if tensor.shape[0] is not None:
             raise ContractMismatch(
                 f"the model's input {described(tensor)} takes batches of {tensor.shape[0]} only; "
-                "export it with a dynamic first dimension"
+                "export it with a dynamic first dimension, or with one of 1"
             )
         shape = fitted(shape or (), tensor.shape[1:])
     if shape is None or (len(fields) > 1 and len(shape) != 1):

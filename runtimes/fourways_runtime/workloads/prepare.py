@@ -21,7 +21,7 @@ from fourways_runtime.scoring.labels import MAX_BYTES as MAX_LABEL_BYTES
 from fourways_runtime.scoring.labels import read_labels, with_labels
 from fourways_runtime.scoring.model import load
 from fourways_runtime.scoring.model.base import Model
-from fourways_runtime.scoring.model.watched import WatchedModel
+from fourways_runtime.scoring.model.watched import watched
 from fourways_runtime.scoring.pipeline import Pipeline
 
 logger = logging.getLogger("fourways.prepare")
@@ -61,7 +61,7 @@ def prepare(
     with WATCH.doing("loading the model"), WATCH.call(seconds=LOAD_SECONDS):
         loaded = load(file.path, reference, threads=threads or config.threads, external_root=root)
     seconds = config.model_seconds if isinstance(config, StreamConfig) else MODEL_SECONDS
-    model = WatchedModel(loaded, seconds)
+    model = watched(loaded, seconds)
     contract = labelled(config)
     pipeline = Pipeline(contract, model)
     logger.info("model loaded", extra={"digest": file.digest, "version": reference.version})

@@ -6,7 +6,7 @@ its name, and loads the model with the loaders that serve it: what it describes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +16,10 @@ from fourways_runtime.errors import ModelNotLoadable
 from . import FORMATS, LoadRequest, load
 from .base import Model
 from .hints import Hints
+from .row_by_row import RowByRow
 from .sniff import first_bytes, refuse_foreign
+
+_ONE_ROW = "fixed to a batch of one: called for each record, so records gain nothing together"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,4 +70,6 @@ def describe(path: Path, *, max_bytes: int, threads: int = 1) -> Description:
     root = path.resolve().parent
     model = load(path, reference, threads=threads, external_root=root)
     hints = FORMATS[kind].hints(LoadRequest(path, reference, threads, root))
+    if isinstance(model, RowByRow):
+        hints = replace(hints, notes=(*hints.notes, _ONE_ROW))
     return Description(path, kind, model, hints)

@@ -20,10 +20,11 @@ from fourways_api.display import displayed
 from fourways_runtime.errors import ContractMismatch, ModelError, ModelNotLoadable
 
 from ..columns import Array
-from .base import Tensor
+from .base import Model, Tensor
 from .extras import load_module
 from .onnx_external import copy_external
 from .onnx_graph import Summary, summarise
+from .row_by_row import row_by_row
 
 _TYPES = {
     "bool": "bool",
@@ -98,8 +99,10 @@ def _named(inputs: tuple[Tensor, ...], session: Any) -> tuple[Tensor, ...]:
     return (replace(inputs[0], columns=tuple(map(str, columns))),)
 
 
-def load_onnx(path: Path, *, threads: int, external_root: Path | None = None) -> OnnxModel:
+def load_onnx(path: Path, *, threads: int, external_root: Path | None = None) -> Model:
     """Load an ONNX file; without ``external_root``, weights in other files are rejected.
+
+    A model that is fixed to a batch of one is called for each record.
 
     Raises ModelNotLoadable.
     """
@@ -108,7 +111,7 @@ def load_onnx(path: Path, *, threads: int, external_root: Path | None = None) ->
     summary = summarise(raw)
     options = _options(runtime, threads)
     if not summary.external:
-        return OnnxModel(_session(runtime, raw, options, summary))
+        return row_by_row(OnnxModel(_session(runtime, raw, options, summary)))
     if external_root is None:
         raise ModelNotLoadable(
             "the model keeps weights in other files; export it as one file,"
@@ -120,7 +123,7 @@ def load_onnx(path: Path, *, threads: int, external_root: Path | None = None) ->
         model = Path(folder) / f"{path.name}.fourways-model"
         with model.open("xb") as file:
             file.write(raw)
-        return OnnxModel(_session(runtime, str(model), options, summary))
+        return row_by_row(OnnxModel(_session(runtime, str(model), options, summary)))
 
 
 def _options(runtime: Any, threads: int) -> Any:

@@ -11,9 +11,18 @@ from fourways_runtime.model_watch import ALIKE, MODEL_SECONDS, WATCH, ModelWatch
 
 from ..columns import Array
 from .base import Model, SelectiveModel
+from .row_by_row import RowByRow
 
 FIRST_ROWS = 2 * ALIKE
 """Rows of a process's first call with many rows: they measure the time per row."""
+
+
+def watched(model: Model, seconds: float = MODEL_SECONDS, watch: ModelWatch = WATCH) -> Model:
+    """Return the model with its calls watched; ``seconds`` is the maximum for a single row."""
+    if isinstance(model, RowByRow):
+        # Each record is a call of its own: a slow model needs no longer time for a batch.
+        return model.around(lambda each: WatchedModel(each, seconds, watch))
+    return WatchedModel(model, seconds, watch)
 
 
 class WatchedModel:

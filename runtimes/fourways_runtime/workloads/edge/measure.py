@@ -84,7 +84,7 @@ def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     from fourways_runtime.scoring.agreement import differences
     from fourways_runtime.scoring.golden import read_vectors
     from fourways_runtime.scoring.model.onnx_model import load_onnx
-    from fourways_runtime.scoring.model.watched import WatchedModel
+    from fourways_runtime.scoring.model.watched import watched
     from fourways_runtime.scoring.single import RecordScorer
 
     contract = Contract.model_validate_json(
@@ -94,7 +94,7 @@ def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     vectors = read_vectors(Path(asked["golden"]), contract)
     started = perf_counter()
     with WATCH.doing("loading the model"), WATCH.call(seconds=LOAD_SECONDS):
-        model = WatchedModel(load_onnx(Path(asked["model"]), threads=asked["threads"]))
+        model = watched(load_onnx(Path(asked["model"]), threads=asked["threads"]))
     asker = RecordScorer(contract, model)
     loaded = perf_counter() - started
     told = [text for text in differences(asker, vectors, contract.golden_vectors) if text]
