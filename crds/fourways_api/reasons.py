@@ -209,6 +209,15 @@ class Reason(StrEnum):
         "The namespace's gateway does not respond, or does not have the deployment's route yet.",
         "If this persists: `kubectl describe deployment fourways-gateway`.",
     )
+    GatewayNotAnswering = (
+        "GatewayNotAnswering",
+        TRANSIENT,
+        ("batch", "realtime", "streaming"),
+        "The namespace's gateway says that it cannot answer for the deployment, though the "
+        "deployment's own pods are ready, or a run is published.",
+        "Look at what lies between them: NetworkPolicies, the gateway's address of the store, its "
+        "log.",
+    )
     GatewayFull = (
         "GatewayFull",
         STALLED,

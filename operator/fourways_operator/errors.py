@@ -38,6 +38,11 @@ class DependencyNotReady(OperatorError):
 class GatewaySilent(OperatorError):
     """A namespace's gateway does not respond, or its response cannot be used."""
 
+    def __init__(self, text: str, http_status: int | None = None) -> None:
+        """``http_status``: the status code of the response, if there was one."""
+        super().__init__(text)
+        self.http_status = http_status
+
 
 class ApiFault(OperatorError):
     """The API server did not do what was requested; the text says what and why."""

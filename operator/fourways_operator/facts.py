@@ -169,6 +169,9 @@ class Facts:
     store: StoreAnswer | None = None
     """The run in the prediction store that serves predictions; None if it is not known."""
 
+    gateway_answer: int | None = None
+    """Status code of the gateway's last answer whether the deployment is ready; None: not asked."""
+
     now: datetime = field(default_factory=lambda: datetime.min)
 
     @property

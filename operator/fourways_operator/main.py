@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,8 @@ from fourways_api.log_text import log_as_text
 from .cluster import MODEL_DEPLOYMENT, Cluster, KubernetesCluster, connect
 from .cluster_issuer import ClusterIssuerWatch, read_cluster_issuer
 from .errors import NEEDS_ACTION, ApiFault
-from .facts import Json, Kind, OperatorSettings
+from .facts import Kind, OperatorSettings
+from .gateway_answers import AskReady, GatewayAnswerTracker, ask_ready_of
 from .health import Health, serve
 from .kinds import JOB
 from .metrics import Metrics
@@ -38,7 +39,7 @@ from .plan.parts import DEPLOYMENT_LABEL
 from .progress import Ask, RunProgressTracker, ask_gateway
 from .published import AskRuns, PublishedRunTracker, ask_runs_of
 from .purges import PURGES
-from .reconcile import Reported, reconcile
+from .reconcile import ReconcileResult, Reported, reconcile
 from .watches import Watches
 from .work_queue import Key, WorkQueue
 from .worker_faults import NO_WORKERS, AskWorker, WorkerFaultTracker, ask_worker
@@ -69,6 +70,7 @@ class Operator:
         ask: Ask = ask_gateway,
         ask_runs: AskRuns | None = None,
         ask_worker: AskWorker | None = None,
+        ask_ready: AskReady | None = None,
         **queue: Any,
     ) -> None:
         """Create the parts; nothing runs yet.
@@ -76,7 +78,8 @@ class Operator:
         ``queue`` is passed to the WorkQueue; ``watch`` is called with the kinds to watch; ``ask``
         queries gateways for the progress of runs, and ``ask_runs`` for the runs of a deployment
         (None: no gateway is queried for the run that serves predictions). ``ask_worker`` queries a
-        worker for its faults (None: no worker is queried).
+        worker for its faults (None: no worker is queried), ``ask_ready`` a gateway for the readiness
+        of a deployment (None: no gateway is queried for it).
         """
         self._cluster = cluster
         self._settings = settings
@@ -104,6 +107,11 @@ class Operator:
         self._worker_faults = (
             WorkerFaultTracker(ask_worker, self.queue.add, sleep) if ask_worker else None
         )
+        self._gateway_answers = (
+            GatewayAnswerTracker(ask_ready, self.queue.add, sleep) if ask_ready else None
+        )
+        every = (self._progress, self._published, self._worker_faults, self._gateway_answers)
+        self._trackers = [tracker for tracker in every if tracker]
         self._metrics.measure(
             lambda: self.queue.depth, lambda: self.queue.delayed, lambda: self.relist_age() or 0.0
         )
@@ -118,6 +126,7 @@ class Operator:
             self._gateway_faults.get(key.namespace),
             self._worker_faults.of(key) if self._worker_faults else {},
             self._worker_faults is not None,
+            self._gateway_answers.of(key) if self._gateway_answers else None,
         )
         try:
             result = await reconcile(key, self._cluster, self._settings, self._now, reported)
@@ -127,8 +136,7 @@ class Operator:
             raise
         if not key.name:
             self._note_gateway(key.namespace, None)
-        status = result.status if result else None
-        self._keep(key, status, result.workers if result else NO_WORKERS)
+        self._keep(key, result)
         if result and result.wrote:
             # The gateway depends on the written objects, and a watch event may be lost.
             self.queue.add(Key(key.namespace))
@@ -136,15 +144,18 @@ class Operator:
             self.queue.add_after(key, result.requeue_after)
         self._note_lack(key, bool(result and result.lacks))
 
-    def _keep(self, key: Key, status: Json | None, workers: Mapping[str, str] = NO_WORKERS) -> None:
-        """Pass on a deployment's status, or None if this operator does not manage it."""
+    def _keep(self, key: Key, result: ReconcileResult | None) -> None:
+        """Pass on what was found of a deployment; None if this operator does not manage it."""
+        status = result.status if result else None
         (self._managed.discard if status is None else self._managed.add)(key)
         self._metrics.seen(key, status)
         self._progress.note(key, status)
         if self._published:
             self._published.note(key, status)
         if self._worker_faults:
-            self._worker_faults.note(key, workers)
+            self._worker_faults.note(key, result.workers if result else NO_WORKERS)
+        if self._gateway_answers:
+            self._gateway_answers.note(key, result is not None and result.serves)
 
     def _note_gateway(self, namespace: str, fault: str | None) -> None:
         """Let a namespace's deployments report why its gateway is refused; None if it is not."""
@@ -179,11 +190,8 @@ class Operator:
             meta = job["metadata"]
             self.queue.add(Key(meta["namespace"], meta["labels"][DEPLOYMENT_LABEL]))
         self._metrics.forget_all_but(keys)
-        self._progress.forget_all_but(keys)
-        if self._published:
-            self._published.forget_all_but(keys)
-        if self._worker_faults:
-            self._worker_faults.forget_all_but(keys)
+        for tracker in self._trackers:
+            tracker.forget_all_but(keys)
         self._lacking &= keys
         self._managed &= keys
         self._relisted = self._clock()
@@ -200,11 +208,8 @@ class Operator:
         try:
             await self.queue.run()
         finally:
-            self._progress.stop()
-            if self._published:
-                self._published.stop()
-            if self._worker_faults:
-                self._worker_faults.stop()
+            for tracker in self._trackers:
+                tracker.stop()
             for task in tasks:
                 task.cancel()
 
@@ -272,6 +277,7 @@ async def run(options: argparse.Namespace) -> None:
         watch=watches.watch,
         ask_runs=ask_runs_of,
         ask_worker=ask_worker,
+        ask_ready=ask_ready_of,
         workers=options.workers,
     )
     started = time.monotonic()

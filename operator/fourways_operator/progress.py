@@ -234,7 +234,7 @@ async def ask(
             session.get(url, allow_redirects=False, headers=credentials()) as answer,
         ):
             if answer.status != 200:
-                raise GatewaySilent(f"{url}: HTTP {answer.status}")
+                raise GatewaySilent(f"{url}: HTTP {answer.status}", answer.status)
             text = bytearray()
             async for part in answer.content.iter_any():
                 text += part

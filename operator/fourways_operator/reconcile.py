@@ -45,6 +45,7 @@ from .status import (
     failed_status,
     pinned_digest,
     requeue_after,
+    should_answer,
     status_of,
 )
 from .texts import on_one_line
@@ -63,7 +64,8 @@ class ReconcileResult:
 
     ``wrote``: an object of it was written. ``requeue_after``: seconds until the next reconcile
     even without an event. ``lacks``: the cluster lacks a kind of object that it needs.
-    ``workers``: where its running workers report their faults, by the pod's name.
+    ``workers``: where its running workers report their faults, by the pod's name. ``serves``:
+    whether objects of it serve predictions, so that the gateway should answer for it.
     """
 
     status: Json
@@ -71,6 +73,7 @@ class ReconcileResult:
     requeue_after: float | None = None
     lacks: bool = False
     workers: Mapping[str, str] = field(default_factory=dict)
+    serves: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ class Reported:
     ``progress``: the progress of its runs, by the run's name. ``store``: which run serves
     predictions. ``gateway_fault``: why the API server refused an object of the namespace's gateway.
     ``worker_faults``: what its running workers report, by the pod's name. ``asks_workers``: whether
-    workers are asked at all.
+    workers are asked at all. ``gateway_answer``: the status code with which the gateway last said
+    whether the deployment is ready.
     """
 
     progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
@@ -88,6 +92,7 @@ class Reported:
     gateway_fault: str | None = None
     worker_faults: Mapping[str, WorkerFaults] = field(default_factory=dict)
     asks_workers: bool = False
+    gateway_answer: int | None = None
 
 
 NOTHING_REPORTED = Reported()
@@ -151,6 +156,7 @@ async def reconcile(
         requeue_after(facts),
         bool(outcome.missing),
         urls_of_workers(intent.spec, facts.pods),
+        should_answer(facts, status),
     )
 
 
@@ -247,6 +253,7 @@ async def _observe(
         operator=settings.identity,
         store=reported.store,
         gateway_fault=reported.gateway_fault,
+        gateway_answer=reported.gateway_answer,
         now=now,
     )
 

@@ -29,6 +29,7 @@ from .conditions.common import (
     ModeView,
     evaluate,
     gateway_answers,
+    gateway_refusal,
     pinned_digest,
 )
 from .conditions.realtime import KSERVE_SECONDS
@@ -47,6 +48,7 @@ __all__ = [
     "next_run",
     "pinned_digest",
     "requeue_after",
+    "should_answer",
     "status_of",
 ]
 
@@ -135,6 +137,18 @@ def requeue_after(facts: Facts) -> float | None:
     return max(0.0, min(rest)) + 1.0 if rest else None
 
 
+def should_answer(facts: Facts, status: Json) -> bool:
+    """Tell whether objects of a deployment with this status serve predictions, as far as they show.
+
+    The gateway should then answer for it. What an edge deployment built is not asked for: devices
+    download it, and answer themselves.
+    """
+    found = Status.model_validate(status)
+    if found.mode is None or found.mode == "edge":
+        return False
+    return MODES[found.mode].still_serves(facts, found)
+
+
 def _old_status(deployment: Json) -> Status:
     try:
         return Status.model_validate(deployment.get("status") or {})
@@ -180,7 +194,7 @@ def _unplanned(facts: Facts, old: Status, valid: ConditionResult, why: Condition
     )
 
 
-_LOST = frozenset({Reason.WaitingForGateway, Reason.NotReady})
+_LOST = frozenset({Reason.WaitingForGateway, Reason.GatewayNotAnswering, Reason.NotReady})
 """Reasons for which Ready of the last valid spec is temporarily False."""
 
 
@@ -190,6 +204,8 @@ def _last_spec_serves(facts: Facts, old: Status, ready: Condition | None) -> Con
         return None
     if not gateway_answers(facts):
         return ConditionResult("False", Reason.WaitingForGateway, "waiting for the gateway")
+    if (refusal := gateway_refusal(facts, old)) is not None:
+        return refusal
     if not MODES[old.mode].still_serves(facts, old):
         message = "the objects of the last valid spec do not serve predictions"
         return ConditionResult("False", Reason.NotReady, message)

@@ -11,6 +11,7 @@ from typing import Any
 from fourways_operator.errors import GatewaySilent
 from fourways_operator.event_filter import EventFilter
 from fourways_operator.facts import Json, OperatorSettings
+from fourways_operator.gateway_answers import AskReady
 from fourways_operator.main import Operator
 from fourways_operator.progress import Ask
 from fourways_operator.worker_faults import AskWorker
@@ -42,11 +43,13 @@ class Rig:
         *,
         settings: OperatorSettings = SETTINGS,
         ask_worker: AskWorker | None = None,
+        ask_ready: AskReady | None = None,
         now: Callable[[], datetime] = lambda: NOW,
     ) -> None:
         self.cluster = cluster
         self._ask = ask
         self._ask_worker = ask_worker
+        self._ask_ready = ask_ready
         self._settings = settings
         self._now = now
         self.deaths = 0
@@ -63,6 +66,7 @@ class Rig:
             sleep=_no_time,
             ask=self._ask,
             ask_worker=self._ask_worker,
+            ask_ready=self._ask_ready,
         )
         queue, event_filter = self.operator.queue, EventFilter()
         self._listener = lambda obj, gone: [

@@ -26,6 +26,7 @@ from .common import (
     degraded,
     gateway_degraded,
     gateway_missing,
+    gateway_refuses,
     gateway_unaware,
     idle,
     kind_missing,
@@ -69,7 +70,14 @@ class BatchView(ModeView):
     def conditions(self) -> Mapping[str, ConditionChain[BatchView]]:
         """See ModeView."""
         return {
-            "Ready": (name_taken, gateway_missing, gateway_unaware, _nothing_published, _ready),
+            "Ready": (
+                name_taken,
+                gateway_missing,
+                gateway_unaware,
+                _nothing_published,
+                _gateway_refuses,
+                _ready,
+            ),
             "Progressing": (_run_in_progress, idle),
             "Degraded": (
                 refused,
@@ -80,6 +88,7 @@ class BatchView(ModeView):
                 _rollback_failed,
                 _last_run_failed,
                 gateway_degraded,
+                _gateway_refuses_degrades,
                 nothing_wrong,
             ),
             "ModelResolved": (
@@ -272,6 +281,15 @@ def _predictions_missing(view: BatchView) -> ConditionResult | None:
 
 def _missing_degrades(view: BatchView) -> ConditionResult | None:
     return degraded(_predictions_missing(view))
+
+
+def _gateway_refuses(view: BatchView) -> ConditionResult | None:
+    """The gateway does not reach the store. That a run is missing there is found apart from this."""
+    return None if view.facts.gateway_answer == 404 else gateway_refuses(view)
+
+
+def _gateway_refuses_degrades(view: BatchView) -> ConditionResult | None:
+    return degraded(_gateway_refuses(view))
 
 
 def _ready(view: BatchView) -> ConditionResult | None:

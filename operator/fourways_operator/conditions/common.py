@@ -227,6 +227,35 @@ def gateway_unaware(view: ModeView) -> ConditionResult | None:
     )
 
 
+def gateway_refuses(view: ModeView) -> ConditionResult | None:
+    """The gateway says that it cannot answer for the deployment, whose pods are ready."""
+    return gateway_refusal(view.facts, view.old)
+
+
+def gateway_refusal(facts: Facts, old: Status) -> ConditionResult | None:
+    """Return Ready if the gateway says that it cannot answer for the deployment, else None.
+
+    Until a restarted operator has asked, what the status said is kept.
+    """
+    code = facts.gateway_answer
+    if code is None:
+        last = (c for c in old.conditions if (c.type, c.status) == ("Ready", "False"))
+        kept = (c.message for c in last if c.reason == Reason.GatewayNotAnswering)
+        message = next(kept, None)
+    else:
+        message = _REFUSALS.get(code) and f"the gateway answers HTTP {code}: {_REFUSALS[code]}"
+    return message and ConditionResult("False", Reason.GatewayNotAnswering, message) or None
+
+
+_REFUSALS = {
+    404: "it does not know the deployment",
+    500: "an error in it, see the log of deployment fourways-gateway",
+    502: "the answer it gets is invalid",
+    503: "it does not reach what serves the predictions (model server or store)",
+    504: "what serves the predictions does not answer it in time",
+}
+
+
 def _gateway_full(view: ModeView) -> ConditionResult | None:
     gateway, meta = view.facts.gateway, view.deployment.metadata
     config = config_of(gateway) if gateway else None
@@ -285,6 +314,11 @@ def gateway_degraded(view: ModeView) -> ConditionResult | None:
 def degraded(result: ConditionResult | None) -> ConditionResult | None:
     """Convert a result that explains why Ready is not True to one of Degraded."""
     return replace(result, status="True") if result else None
+
+
+def gateway_refuses_degrades(view: ModeView) -> ConditionResult | None:
+    """The gateway says that it cannot answer for the deployment."""
+    return degraded(gateway_refuses(view))
 
 
 nothing_wrong = constant("False", Reason.AsExpected, "no problem is known")
