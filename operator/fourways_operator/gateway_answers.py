@@ -1,4 +1,4 @@
-"""Whether each namespace's gateway answers for its deployments, requested apart from the reconciles.
+"""Whether each namespace's gateway answers for its deployments, asked apart from the reconciles.
 
 The state of pods says that a model server is ready, not that the gateway can reach it: a network
 policy, a name that does not resolve or the gateway's own address of the store may be wrong. So this

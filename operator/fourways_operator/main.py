@@ -78,8 +78,8 @@ class Operator:
         ``queue`` is passed to the WorkQueue; ``watch`` is called with the kinds to watch; ``ask``
         queries gateways for the progress of runs, and ``ask_runs`` for the runs of a deployment
         (None: no gateway is queried for the run that serves predictions). ``ask_worker`` queries a
-        worker for its faults (None: no worker is queried), ``ask_ready`` a gateway for the readiness
-        of a deployment (None: no gateway is queried for it).
+        worker for its faults (None: no worker is queried), ``ask_ready`` a gateway for a
+        deployment's readiness (None: no gateway is queried for it).
         """
         self._cluster = cluster
         self._settings = settings

@@ -1,4 +1,4 @@
-"""A gateway that cannot answer for a deployment ends its Ready, and one that can again restores it."""
+"""A gateway that cannot answer for a deployment ends its Ready until it can again."""
 
 from __future__ import annotations
 

@@ -284,7 +284,7 @@ def _missing_degrades(view: BatchView) -> ConditionResult | None:
 
 
 def _gateway_refuses(view: BatchView) -> ConditionResult | None:
-    """The gateway does not reach the store. That a run is missing there is found apart from this."""
+    """The gateway does not reach the store. A run missing from it is found otherwise."""
     return None if view.facts.gateway_answer == 404 else gateway_refuses(view)
 
 

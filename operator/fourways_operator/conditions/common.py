@@ -243,8 +243,11 @@ def gateway_refusal(facts: Facts, old: Status) -> ConditionResult | None:
         kept = (c.message for c in last if c.reason == Reason.GatewayNotAnswering)
         message = next(kept, None)
     else:
-        message = _REFUSALS.get(code) and f"the gateway answers HTTP {code}: {_REFUSALS[code]}"
-    return message and ConditionResult("False", Reason.GatewayNotAnswering, message) or None
+        cause = _REFUSALS.get(code)
+        message = f"the gateway answers HTTP {code}: {cause}" if cause else None
+    if message is None:
+        return None
+    return ConditionResult("False", Reason.GatewayNotAnswering, message)
 
 
 _REFUSALS = {
