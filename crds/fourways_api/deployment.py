@@ -104,7 +104,7 @@ class Spec(ApiModel):
     """CPU and memory of each worker."""
 
     pod: Pod | None = None
-    """Where the pods run: nodes, priority, images' credentials. It holds for every mode."""
+    """The pods: nodes, priority, labels, images' credentials. It holds for every mode."""
 
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
     """What happens to predictions, runs, rejects and dead letters in the prediction store when the
@@ -179,6 +179,12 @@ class Spec(ApiModel):
             "only a model of format python has an image of its own",
             "remove image: the Fourways runtime runs this format",
             ".image",
+        ),
+        Rule(
+            "has(self.image) || !has(self.pod) || !has(self.pod.env) || self.pod.env.size() == 0",
+            "the Fourways runtime takes no environment variables: its settings are fields",
+            "remove env, or set image to an image of your own",
+            ".pod.env",
         ),
         *(
             Rule(

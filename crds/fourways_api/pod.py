@@ -1,7 +1,8 @@
-"""Where the pods of a deployment run, whatever its mode: nodes, priority, images' credentials.
+"""The pods of a deployment, whatever its mode: where they run, labels, environment, credentials.
 
 The operator derives everything else of a pod. There is no raw template: a field here is one that
-gives its author nothing of the namespace's owner.
+gives its author nothing of the namespace's owner. Labels and annotations are among them because the
+admin lists the keys that authors may set.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pydantic import Field
 
 from .base import ApiModel, Rule, no_two_share
 from .schema_hints import keyed_by
-from .values import LabelKey, LabelValue, ObjectName
+from .values import LabelKey, LabelValue, ObjectName, Text
 
 
 class Toleration(ApiModel):
@@ -89,8 +90,30 @@ class TopologySpread(ApiModel):
     """Whether a pod that would exceed it waits."""
 
 
+class Variable(ApiModel):
+    """An environment variable."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+    """Name of the variable."""
+
+    value: Text = ""
+    """Its value, as it is: nothing in it is expanded. Credentials belong into a Secret."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!self.name.startsWith('FOURWAYS_')",
+            "variables that begin with FOURWAYS_ are the operator's own",
+            "rename the variable",
+            ".name",
+        ),
+    )
+
+
+Annotations = Annotated[dict[LabelKey, Text], Field(max_length=32)]
+
+
 class Pod(ApiModel):
-    """Where the pods of the deployment run. It holds for every mode."""
+    """Where the pods of the deployment run, and what they carry. It holds for every mode."""
 
     node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = Field(
         default_factory=dict
@@ -117,7 +140,23 @@ class Pod(ApiModel):
     image_pull_secrets: Annotated[tuple[ObjectName, ...], Field(max_length=8)] = ()
     """Names of Secrets of type kubernetes.io/dockerconfigjson with which the node pulls images."""
 
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = Field(
+        default_factory=dict
+    )
+    """Labels of the pods, with keys that the chart's pods.allowedKeys lists."""
+
+    annotations: Annotations = Field(default_factory=dict)
+    """Annotations of the pods, with keys that the chart's pods.allowedKeys lists."""
+
+    service_account_annotations: Annotations = Field(default_factory=dict)
+    """Annotations of the ServiceAccount of the pods, with keys that the chart's pods.allowedKeys
+    lists: clouds bind their roles to a ServiceAccount by them (workload identity)."""
+
+    env: Annotated[tuple[Variable, ...], Field(max_length=64), keyed_by("name")] = ()
+    """Environment variables of the worker, for images of your own."""
+
     rules: ClassVar[tuple[Rule, ...]] = (
+        no_two_share("env", "name", "two variables share a name", "keep one of them"),
         Rule(
             "!has(self.priorityClassName) || !self.priorityClassName.startsWith('system-')",
             "PriorityClasses that begin with system- are Kubernetes' own",

@@ -61,6 +61,10 @@ class OperatorSettings:
     """Patterns of images that specs may name; None: all. ``*`` stands for any characters but ``/``,
     ``**`` for any."""
 
+    allowed_keys: tuple[str, ...] | None = None
+    """Patterns of labels and annotations that specs may set on pods and ServiceAccounts; None: all.
+    ``*`` and ``**`` as for images."""
+
     allowed_schemes: tuple[str, ...] = ("file", "pvc", "http", "https", "s3", "gs", "az", "oci")
     store_port: int = 5432
     """Port of the prediction store: workloads may connect to it and to what their spec names."""

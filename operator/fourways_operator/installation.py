@@ -18,6 +18,9 @@ from .specs import ParsedSpec, parsed_spec
 
 _URIS = frozenset({"uri", "publish"})
 
+OWN_KEYS = ("fourways.dev/", "app.kubernetes.io/managed-by", "serving.kserve.io/")
+"""Beginnings of labels and annotations that operator and KServe manage themselves."""
+
 
 def admitted_spec(document: Json, settings: OperatorSettings) -> ParsedSpec:
     """Return a live deployment's spec if it is valid and the installation admits it."""
@@ -33,6 +36,7 @@ def refusals(deployment: ModelDeployment, settings: OperatorSettings) -> tuple[P
     spec = deployment.spec.to_json()
     return (
         *_image(spec.get("image"), settings),
+        *_keys(spec.get("pod") or {}, settings),
         *(
             Problem(
                 f"spec.{path}",
@@ -67,12 +71,33 @@ def _image(image: str | None, settings: OperatorSettings) -> Iterator[Problem]:
     )
 
 
-def _matches(image: str, pattern: str) -> bool:
+def _keys(pod: Json, settings: OperatorSettings) -> Iterator[Problem]:
+    """Yield the labels and annotations that the admin does not let authors set.
+
+    A label can join somebody else's Service or NetworkPolicy, and an annotation can take a cloud's
+    role.
+    """
+    allowed = settings.allowed_keys
+    for field in ("labels", "annotations", "serviceAccountAnnotations"):
+        for key in pod.get(field) or {}:
+            if key.startswith(OWN_KEYS):
+                yield Problem(f"spec.pod.{field}", f"{key} is the operator's own", "remove it")
+            elif allowed is not None and not any(_matches(key, one) for one in allowed):
+                yield Problem(
+                    f"spec.pod.{field}",
+                    f"the installation does not allow {key}",
+                    f"use {', '.join(allowed)}"
+                    if allowed
+                    else "ask the cluster's admin to list it in the chart's pods.allowedKeys",
+                )
+
+
+def _matches(text: str, pattern: str) -> bool:
     parts = (
         ".*" if part == "**" else "[^/]*" if part == "*" else re.escape(part)
         for part in re.split(r"(\*\*|\*)", pattern)
     )
-    return re.fullmatch("".join(parts), image) is not None
+    return re.fullmatch("".join(parts), text) is not None
 
 
 def _scheme(uri: str) -> str | None:

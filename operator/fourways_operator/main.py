@@ -329,6 +329,7 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         allowed_hosts=options.allowed_hosts,
         allowed_schemes=tuple(s for s in options.allowed_schemes if s != "file"),
         allowed_images=options.allowed_images,
+        allowed_keys=options.allowed_keys,
         egress_networks=options.egress_networks,
         dns_peers=options.dns_peers,
         gateway_peers=options.gateway_peers,
@@ -367,6 +368,9 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("allowed-hosts", "*", _words, "hosts workloads may connect to; * for all")
     flag("allowed-schemes", schemes, _words, "URI schemes workloads may fetch from, never file")
     flag("allowed-images", "", _words, "patterns of images that specs may name; empty for none")
+    flag(
+        "allowed-keys", "", _words, "patterns of labels and annotations that specs may set on pods"
+    )
     flag("egress-networks", networks, _words, "networks (CIDR) that workloads may connect to")
     flag("dns-peers", defaults.dns_peers, _json, "peers of a NetworkPolicy that answer DNS")
     flag("gateway-peers", defaults.gateway_peers, _json, "peers that may connect to gateways")

@@ -17,6 +17,7 @@ from fourways_api.modes import FeatureLookup, Sink
 from fourways_cli.embedded import processes
 from fourways_operator.facts import OperatorSettings
 from fourways_operator.installation import admitted_spec
+from fourways_operator.plan.worker import variables_of
 from fourways_operator.planning import plan, plan_gateway
 from fourways_runtime.errors import FetchRefused, SourceError
 from fourways_runtime.io.brokers.registry import open_publisher
@@ -187,6 +188,40 @@ def test_images_are_those_that_the_admin_lists(
     assert (found.spec is not None) is admitted
     if not admitted:
         assert found.problems[0].field == "spec.image"
+
+
+@pytest.mark.parametrize("field", ["labels", "annotations", "serviceAccountAnnotations"])
+@pytest.mark.parametrize(
+    ("key", "allowed", "admitted"),
+    [
+        ("app", (), False),
+        ("azure.workload.identity/use", ("azure.workload.identity/*",), True),
+        ("azure.workload.identity.evil/use", ("azure.workload.identity/*",), False),
+        ("eks.amazonaws.com/role-arn", ("eks.amazonaws.com/role-arn",), True),
+        ("app", None, True),
+        ("fourways.dev/deployment", None, False),
+        ("app.kubernetes.io/managed-by", ("**",), False),
+    ],
+)
+def test_keys_of_pods_are_those_that_the_admin_lists(
+    field: str, key: str, allowed: tuple[str, ...] | None, admitted: bool
+) -> None:
+    doc = deployment("churn", pod={field: {key: "value"}})
+    found = admitted_spec(doc, replace(SETTINGS, allowed_keys=allowed))
+    assert (found.spec is not None) is admitted
+    if not admitted:
+        assert found.problems[0].field == f"spec.pod.{field}"
+        assert key in str(found.problems[0])
+
+
+def test_a_variable_arrives_as_it_is_written() -> None:
+    doc = deployment(
+        "churn", image="r/i", pod={"env": [{"name": "A", "value": "$(B) $$ {{.Name}}"}]}
+    )
+    doc["spec"]["model"] |= {"format": "python", "pythonClass": "a:B"}
+    found = admitted_spec(doc, SETTINGS).spec
+    assert found is not None
+    assert variables_of(found) == [{"name": "A", "value": "$$(B) $$$$ {{.Name}}"}]
 
 
 def test_the_secret_of_the_store_is_nobody_s() -> None:

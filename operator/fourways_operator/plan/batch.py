@@ -44,7 +44,7 @@ def plan(
     # Databases must use the store's port: the plan cannot read the addresses in their Secrets.
     ports = {settings.store_port, *settings.egress_ports, *parts.ports_of(uris)}
     return (
-        parts.service_account(who.meta()),
+        who.service_account(),
         network.network_policy(who.meta(), who.labels, settings, egress_ports=ports),
         {
             "apiVersion": "batch/v1",
@@ -145,7 +145,7 @@ def _job(
         "podFailurePolicy": worker.failure_policy(CONTAINER),
         "activeDeadlineSeconds": batch.active_deadline_seconds,
         "template": {
-            "metadata": {"labels": who.pod_labels},
+            "metadata": who.pod_meta(),
             "spec": worker.pod(who, container, mounts, restart_policy="Never") | _priority(batch),
         },
     }

@@ -61,7 +61,7 @@ def plan(
     uris = [*worker.model_uris(deployment), edge.publish]
     ports = {*settings.egress_ports, *parts.ports_of(uris)}
     return (
-        parts.service_account(who.meta()),
+        who.service_account(),
         network.network_policy(who.meta(), who.labels, settings, egress_ports=ports),
         {
             "apiVersion": "batch/v1",
@@ -178,7 +178,7 @@ def _job(
         "backoffLimit": BACKOFF_LIMIT,
         "podFailurePolicy": worker.failure_policy(BUILD, SIGN),
         "template": {
-            "metadata": {"labels": who.pod_labels},
+            "metadata": who.pod_meta(),
             "spec": parts.pod_spec(
                 service_account_name=who.name,
                 before=[container(BUILD, "edge-build", build)],

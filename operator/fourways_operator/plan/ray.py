@@ -164,7 +164,7 @@ class _Pods:
             image=self.deployment.spec.image or self._settings.ray_image,
             settings=self._settings,
             args=[],
-            env=self._env,
+            env=[*worker.variables_of(self.deployment), *self._env],
             resources=resources,
             idle=idle,
             mounts=self._mounts.mounts,
@@ -178,7 +178,8 @@ class _Pods:
         }
         container |= {"readinessProbe": probe, "livenessProbe": probe}
         pod = worker.pod(self._who, container, self._mounts, restart_policy="Never")
-        return {"metadata": {"labels": self._labels}, "spec": pod | self._priority}
+        meta = {"labels": self._labels, **self._who.pod_annotations}
+        return {"metadata": meta, "spec": pod | self._priority}
 
 
 def _policy(meta: Json, labels: Json) -> Json:

@@ -78,7 +78,7 @@ def plan(
         ports.add(settings.store_port)
     least, most = replicas(realtime)
     objects = [
-        parts.service_account(who.meta()),
+        who.service_account(),
         network.network_policy(
             who.meta(),
             who.labels,
@@ -103,7 +103,7 @@ def plan(
                     "minReplicas": least,
                     "maxReplicas": most,
                     **_autoscaling(realtime, least, most),
-                    "labels": who.pod_labels,
+                    **who.pod_meta(),
                     "deploymentStrategy": parts.WITHOUT_DOWNTIME,
                     **_pod(deployment, realtime, settings, pinned_digest, who),
                 }

@@ -76,7 +76,7 @@ def plan(
     }
     count = replicas(streaming)
     objects = [
-        parts.service_account(who.meta()),
+        who.service_account(),
         network.network_policy(
             who.meta(),
             who.labels,
@@ -95,7 +95,7 @@ def plan(
                 # Positions are fenced, so an old and a new consumer may overlap.
                 "strategy": parts.WITHOUT_DOWNTIME,
                 "template": {
-                    "metadata": {"labels": who.pod_labels},
+                    "metadata": who.pod_meta(),
                     "spec": _pod(deployment, streaming, settings, pinned_digest, who),
                 },
             },

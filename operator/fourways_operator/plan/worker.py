@@ -62,8 +62,27 @@ class Identity:
 
     @property
     def pod_labels(self) -> Json:
-        """Labels of its pods, by which the operator finds them."""
-        return {parts.MANAGED_BY: parts.MANAGER, **self.labels}
+        """Labels of its pods: those by which the operator finds them, and the spec's."""
+        pod = self.deployment.spec.pod
+        return {**(pod.labels if pod else {}), parts.MANAGED_BY: parts.MANAGER, **self.labels}
+
+    @property
+    def pod_annotations(self) -> Json:
+        """Annotations of its pods, as a field of metadata; empty if there are none."""
+        pod = self.deployment.spec.pod
+        return {"annotations": dict(pod.annotations)} if pod and pod.annotations else {}
+
+    def pod_meta(self) -> Json:
+        """Return the metadata of its pods."""
+        return {"labels": self.pod_labels, **self.pod_annotations}
+
+    def service_account(self) -> Json:
+        """Return the ServiceAccount of its pods, without rights and without a token."""
+        made = parts.service_account(self.meta())
+        pod = self.deployment.spec.pod
+        if pod and pod.service_account_annotations:
+            made["metadata"]["annotations"] = dict(pod.service_account_annotations)
+        return made
 
     def meta(self, name: str | None = None) -> Json:
         """Return the metadata of one of its objects."""
@@ -105,6 +124,15 @@ def variable(config: ApiModel) -> Json:
     return {"name": CONFIG_VARIABLE, "value": environment_text(config)}
 
 
+def variables_of(deployment: ModelDeployment) -> list[Json]:
+    """Return the environment variables of the spec. Kubernetes expands nothing in them."""
+    pod = deployment.spec.pod
+    return [
+        {"name": each.name, "value": each.value.replace("$", "$$")}
+        for each in (pod.env if pod else ())
+    ]
+
+
 def model_uris(deployment: ModelDeployment) -> list[str]:
     """Return the URIs that every worker fetches: the model, its labels and golden vectors."""
     contract = deployment.spec.contract
@@ -133,13 +161,16 @@ def container(
     mounts: parts.Mounts,
     resources: Resources | None = None,
 ) -> Json:
-    """Return a worker's container: with the deployment's image and, unless given, resources."""
+    """Return a worker's container: with the deployment's image and, unless given, resources.
+
+    Variables of the spec come before ``env``, so they replace none.
+    """
     return parts.container(
         name=name,
         image=deployment.spec.image or settings.runtime_image,
         settings=settings,
         args=args,
-        env=env,
+        env=[*variables_of(deployment), *env],
         resources=resources or deployment.spec.resources,
         mounts=mounts.mounts,
     )
