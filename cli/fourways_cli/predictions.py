@@ -16,7 +16,7 @@ from .targets import Target, TargetError, named
 
 Json = dict[str, Any]
 
-_DATATYPES = {"string": "BYTES", "float32": "FP32", "float64": "FP64"}
+_DATATYPES = {"string": "BYTES", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
 """V2 datatypes that are not the contract's type in upper case."""
 
 

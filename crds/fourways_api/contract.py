@@ -93,7 +93,7 @@ class InputField(ApiModel):
         ),
         Rule(
             "!has(self.nullable) || !self.nullable"
-            " || self.type in ['float32', 'float64', 'string']",
+            " || self.type in ['float16', 'float32', 'float64', 'string']",
             "this type cannot represent a missing value",
             "use float32, float64 or string, or set nullable to false",
             ".nullable",

@@ -166,6 +166,7 @@ DataType = Literal[
     "uint16",
     "uint32",
     "uint64",
+    "float16",
     "float32",
     "float64",
     "string",

@@ -153,10 +153,11 @@ def test_half_precision_is_rounded_at_the_model_and_nowhere_else(tmp_path: Path)
     assert [str(one) for one in scored.rejects] == ["x: element [0]: 70000 does not fit float16"]
 
 
-def test_bfloat16_is_refused_with_the_fix(tmp_path: Path) -> None:
+def test_a_type_that_no_contract_can_hold_is_refused_with_the_fix(tmp_path: Path) -> None:
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
-    with pytest.raises(ModelNotLoadable, match="bfloat16; cast it"):
-        load(bytes_of(build(nodes=nodes, kind=TensorProto.BFLOAT16)), tmp_path)
+    kind = TensorProto.FLOAT8E4M3FN
+    with pytest.raises(ModelNotLoadable, match="float8e4m3fn; cast it to one of bool, int8"):
+        load(bytes_of(build(nodes=nodes, kind=kind, opset=19)), tmp_path)
 
 
 def test_inputs_that_do_not_fit_are_told_from_a_model_that_fails(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 Tensors travel as binary data in both directions: ``raw_input_contents`` are a request's binary part
 as they are, and typed ``contents`` are encoded to it. A request with typed contents gets a response
-with typed contents.
+with typed contents, unless an output is of a type (FP16) that has none.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def infer_response(answer: Response, typed: bool) -> Any:
         id=told.get("id") or "",
     )
     _fill(made.parameters, told.get("parameters") or {})
+    typed = typed and all(each["datatype"] in (*_TYPED, "BYTES") for each in told["outputs"])
     for output in told["outputs"]:
         tensor = made.outputs.add(name=output["name"], datatype=output["datatype"])
         tensor.shape.extend(output["shape"])

@@ -33,7 +33,11 @@ _WIDE: dict[str, Any] = {
     "uint64": pa.uint64(),
     "float64": pa.float64(),
 }
-_FLOATS: dict[str, Any] = {"float32": pa.float32(), "float64": pa.float64()}
+_FLOATS: dict[str, Any] = {
+    "float16": pa.float16(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+}
 _FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _WHOLE = r"^-?[0-9]{1,18}$"
 _TRUTH = r"^(?i:true|false|1|0)$"
@@ -80,6 +84,8 @@ def leaf(kind: str, nullable: bool, found: Cells) -> tuple[Array, Faults]:
         return found.to_numpy(), {}
     if pa.types.is_dictionary(found.type):
         found = found.dictionary_decode()
+    if pa.types.is_float16(found.type):
+        found = found.cast(pa.float32())  # Arrow has few kernels for half floats.
     if pa.types.is_null(found.type):
         found = found.cast({"string": pa.string(), "bool": pa.bool_()}.get(kind, pa.float64()))
     if kind == "string":

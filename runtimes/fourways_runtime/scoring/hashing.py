@@ -140,6 +140,8 @@ def _bits(column: Cells) -> Array:
         return _column_hashes(column.cast(pa.string()))
     elif not (types.is_integer(column.type) or types.is_floating(column.type)):
         column = column.cast(pa.int64(), safe=False)
+    if types.is_float16(column.type):
+        column = column.cast(pa.float32())
     column = column.fill_null(0) if column.null_count else column
     values: Array = column.to_numpy(zero_copy_only=False)
     if values.dtype.kind == "f":

@@ -168,7 +168,7 @@ def from_binary(kind: str, data: memoryview, wanted: int) -> tuple[Array, Faults
 def to_binary(kind: str, values: Array) -> bytes:
     """Encode values as a binary tensor."""
     if kind != "string":
-        return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+        return np.ascontiguousarray(values, np.dtype(kind).newbyteorder("<")).tobytes()
     texts = [text.encode() for text in values.reshape(-1).tolist()]
     return b"".join(chain.from_iterable((len(t).to_bytes(4, "little"), t) for t in texts))
 

@@ -22,6 +22,7 @@ DATATYPES: Final = {
     "uint16": "UINT16",
     "uint32": "UINT32",
     "uint64": "UINT64",
+    "float16": "FP16",
     "float32": "FP32",
     "float64": "FP64",
     "string": "BYTES",

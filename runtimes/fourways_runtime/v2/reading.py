@@ -19,7 +19,7 @@ from fourways_runtime.scoring.decode import by_record
 
 from .protocol import DATATYPES, key_fault, refuse
 
-_COMBINED_TYPES = {"FP32": "float32", "FP64": "float64"}
+_COMBINED_TYPES = {"FP16": "float16", "FP32": "float32", "FP64": "float64"}
 
 
 class ReaderSettings(Protocol):

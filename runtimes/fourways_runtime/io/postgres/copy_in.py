@@ -57,6 +57,7 @@ TYPES = {
     "uint32": _BIGINT,
     "int64": _BIGINT,
     "uint64": PgType("numeric", 1700, _NUMERIC),
+    "float16": PgType("real", 700, ">f4"),
     "float32": PgType("real", 700, ">f4"),
     "float64": PgType("double precision", 701, ">f8"),
     "string": PgType("text", 25, None),

@@ -94,7 +94,9 @@ class Layout:
 
 
 def _arrow(column: TableColumn, signed: bool) -> Any:
-    kind = _SIGNED.get(column.kind, column.kind) if signed else column.kind
+    # Few readers know half floats.
+    kind = "float32" if column.kind == "float16" else str(column.kind)
+    kind = _SIGNED.get(kind, kind) if signed else kind
     if kind == "uint64" and signed:
         found: Any = pa.decimal128(20, 0)
     else:

@@ -40,10 +40,11 @@ _TYPES = {
     "float": "float32",
     "double": "float64",
     "string": "string",
+    "bfloat16": "float32",
 }
-"""numpy's names of onnxruntime's types. numpy has no bfloat16. The contract's types include no
-float16 either: its fields are wider, and are rounded to what the model takes.
-"""
+"""numpy's names of onnxruntime's types."""
+
+_BFLOAT16 = "tensor(bfloat16)"
 
 
 COLUMNS_KEY = "fourways.columns"
@@ -63,6 +64,8 @@ class OnnxModel:
         self.inputs = _named(tuple(map(_input, session.get_inputs())), session)
         self.outputs = tuple(map(_output, session.get_outputs()))
         self._names = [tensor.name for tensor in self.outputs if not tensor.unreadable]
+        nodes = (*session.get_inputs(), *session.get_outputs())
+        self._narrow = frozenset(node.name for node in nodes if node.type == _BFLOAT16)
 
     def answering(self, outputs: Collection[str]) -> Self:
         """Return the same model with fewer outputs; see :class:`.base.SelectiveModel`."""
@@ -77,12 +80,33 @@ class OnnxModel:
         except KeyError as missing:
             raise ContractMismatch(f"the model reads {missing}, which was not given") from None
         try:
+            if self._narrow:
+                return self._run_narrow(feed)
             values = self._session.run(self._names, feed)
         except Exception as error:  # noqa: BLE001  (onnxruntime's errors share no base but this)
             if type(error).__name__ == "InvalidArgument":
                 raise ContractMismatch(f"the model rejected its inputs: {_said(error)}") from None
             raise ModelError(f"the model failed: {_said(error)}") from None
         return dict(zip(self._names, values, strict=True))
+
+    def _run_narrow(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Run with tensors of bfloat16 cast, which numpy cannot represent."""
+        from . import bfloat16
+
+        make = load_module("onnxruntime", "runtime").OrtValue
+        given = {
+            name: make.ortvalue_from_numpy_with_onnx_type(
+                bfloat16.bits_of(values), bfloat16.ONNX_TYPE
+            )
+            if name in self._narrow
+            else make.ortvalue_from_numpy(values)
+            for name, values in feed.items()
+        }
+        found = self._session.run_with_ort_values(self._names, given)
+        return {
+            name: bfloat16.read(value) if name in self._narrow else value.numpy()
+            for name, value in zip(self._names, found, strict=True)
+        }
 
 
 def _named(inputs: tuple[Tensor, ...], session: Any) -> tuple[Tensor, ...]:
@@ -197,7 +221,7 @@ def _kind(node: Any, side: str) -> tuple[str, str]:
     if kind[1] not in _TYPES:
         return "", (
             f"the model's {side} {name} is of type {kind[1]}; cast it to one of"
-            f" {', '.join(_TYPES.values())}"
+            f" {', '.join(dict.fromkeys(_TYPES.values()))}"
         )
     return _TYPES[kind[1]], ""
 

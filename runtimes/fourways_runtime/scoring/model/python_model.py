@@ -26,10 +26,14 @@ from fourways_runtime.errors import ConfigError, ModelError, ModelNotLoadable
 from ..columns import Array
 from .base import Tensor
 
-_V2_TYPES = {"BOOL": "bool", "BYTES": "string", "FP32": "float32", "FP64": "float64"} | {
+_V2_TYPES = {"BOOL": "bool", "BYTES": "string"} | {
     f"{prefix}{bits}": f"{name}{bits}"
-    for prefix, name in (("INT", "int"), ("UINT", "uint"))
-    for bits in (8, 16, 32, 64)
+    for prefix, name, sizes in (
+        ("INT", "int", (8, 16, 32, 64)),
+        ("UINT", "uint", (8, 16, 32, 64)),
+        ("FP", "float", (16, 32, 64)),
+    )
+    for bits in sizes
 }
 
 

@@ -16,7 +16,7 @@ from ..database import Database, quoted, table
 SAMPLE_ROWS = 100_000
 """Number of rows whose values represent the distribution of all rows."""
 
-BLANK = {"string": "''", "float32": "'NaN'", "float64": "'NaN'"}
+BLANK = {"string": "''", "float16": "'NaN'", "float32": "'NaN'", "float64": "'NaN'"}
 """How a missing value is stored, by type, as SQL."""
 
 
