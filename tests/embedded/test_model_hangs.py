@@ -58,15 +58,19 @@ def test_a_model_that_never_returns_while_it_is_loaded_is_named_with_the_stage(
     if golden:
         file = tmp_path / "volumes" / "data" / "golden.jsonl"
         file.parent.mkdir(parents=True)
-        file.write_text(json.dumps({"inputs": {"x": 1.0}, "outputs": {"y": 1.0}}))
+        good, bad = ({"inputs": {"x": x}, "outputs": {"y": 1.0}} for x in (1.0, 1000.0))
+        file.write_text(f"{json.dumps(good)}\n\n{json.dumps(bad)}\n{json.dumps(good)}\n")
         schema["goldenVectors"] = {"uri": "pvc://data/golden.jsonl"}
-    config = configure(tmp_path, trap(-1), schema, port=free_port())
+    config = configure(tmp_path, trap(100 if golden else -1), schema, port=free_port())
     with started(tmp_path, config) as running:
         assert running.process.wait(60) == 75
     words = running.last_words()
     assert words.reason == "ModelHangs"
-    stage = "checking the golden vectors" if golden else "warming up"
-    assert words.message.startswith(f"{stage}: 1 row; the model has not returned")
+    stage = "warming up: 1 row; "
+    if golden:
+        where = "vector 1 (line 3 of the golden file)"
+        stage = f"checking the golden vectors: 1 row of {where}; "
+    assert words.message.startswith(stage + "the model has not returned")
 
 
 def test_a_batch_run_finds_the_row_at_which_the_model_hangs_and_goes_on_without_it(

@@ -11,6 +11,8 @@ import pytest
 
 from fourways_api import Contract, GoldenVectors
 from fourways_runtime.errors import GoldenMismatch
+from fourways_runtime.model_watch import WATCH
+from fourways_runtime.scoring import golden
 from fourways_runtime.scoring.golden import check_vectors, compare, read_vectors
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import Pipeline
@@ -96,3 +98,43 @@ def test_what_differs_is_told_field_by_field(tmp_path: Path, lines: Any, told: s
 def test_the_tolerance_is_absolute_plus_relative(expected: Any, got: Any, agrees: bool) -> None:
     golden = GoldenVectors(uri="file:///g", absolute_tolerance=0.001, relative_tolerance=0.001)
     assert (compare(expected, got, golden) is None) is agrees
+
+
+def test_a_call_is_watched_by_the_place_of_its_vector(tmp_path: Path) -> None:
+    file = tmp_path / "golden.jsonl"
+    lines = [orjson.dumps(vector(x, y=x)) for x in (0, 1)]
+    file.write_bytes(b"\n\n".join(lines))
+    seen = []
+
+    def score(tensors: Any) -> Any:
+        with WATCH.call():
+            call = WATCH._calls[max(WATCH._calls)]
+            seen.append((tensors["x"].tolist(), call.stage, call.about))
+        return {"y": tensors["x"]}
+
+    model = Function(MODEL.inputs, MODEL.outputs, score)
+    with WATCH.doing("checking the golden vectors"):
+        check_vectors(Pipeline(CONTRACT, model), read_vectors(file, CONTRACT), GOLDEN)
+    stage = "checking the golden vectors"
+    assert seen == [
+        ([0.0], stage, "vector 0 (line 1 of the golden file)"),
+        ([1.0], stage, "vector 1 (line 3 of the golden file)"),
+        ([0.0, 1.0], stage, "vectors 0 to 1"),
+    ]
+
+
+def test_slow_vectors_are_scored_together_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(golden, "ALONE_SECONDS", -1.0)
+    sizes = []
+
+    def score(tensors: Any) -> Any:
+        sizes.append(len(tensors["x"]))
+        return {"y": tensors["x"]}
+
+    model = Function(MODEL.inputs, MODEL.outputs, score)
+    file = tmp_path / "golden.jsonl"
+    file.write_bytes(b"\n".join(orjson.dumps(vector(x, y=x)) for x in (0, 1, 1)))
+    check_vectors(Pipeline(CONTRACT, model), read_vectors(file, CONTRACT), GOLDEN)
+    assert sizes == [3]

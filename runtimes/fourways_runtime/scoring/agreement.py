@@ -12,7 +12,7 @@ from fourways_api import GoldenVectors
 from fourways_runtime.errors import ModelError
 from fourways_runtime.model_watch import WATCH
 
-from .golden import Vector, compare
+from .golden import Vector, compare, named
 from .single import RecordRefused, RecordScorer
 
 
@@ -20,12 +20,15 @@ def differences(
     scorer: RecordScorer, vectors: Sequence[Vector], golden: GoldenVectors
 ) -> list[str | None]:
     """Score each vector alone; return per vector how the outputs differ, or None if they agree."""
-    return [_difference(scorer, vector, at, golden) for at, vector in enumerate(vectors)]
+    return [_difference(scorer, vectors, at, golden) for at in range(len(vectors))]
 
 
-def _difference(scorer: RecordScorer, vector: Vector, at: int, golden: GoldenVectors) -> str | None:
+def _difference(
+    scorer: RecordScorer, vectors: Sequence[Vector], at: int, golden: GoldenVectors
+) -> str | None:
+    vector = vectors[at]
     try:
-        with WATCH.at(f"vector {at}"):
+        with WATCH.at(named(vectors, at)):
             answer = scorer.ask(vector.inputs)
     except (ModelError, RecordRefused) as error:
         return f"vector {at}: {error}"

@@ -8,8 +8,10 @@ the file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,8 @@ import orjson
 import pyarrow as pa
 
 from fourways_api import Contract, GoldenVectors
-from fourways_runtime.errors import GoldenMismatch
+from fourways_runtime.errors import GoldenMismatch, WorkloadError
+from fourways_runtime.model_watch import WATCH
 
 from .cells import accepts
 from .columns import Array
@@ -25,6 +28,9 @@ from .pipeline import Pipeline
 
 MAX_BYTES = 64 * 2**20
 """Maximum size of a golden vectors file."""
+
+ALONE_SECONDS = 2.0
+"""How long vectors are scored one by one before they are scored together."""
 
 _TOLD = 5
 
@@ -35,6 +41,8 @@ class Vector:
 
     inputs: dict[str, Any]
     outputs: dict[str, Any]
+    line: int = 0
+    """Its line in the file, from 1."""
 
 
 def read_vectors(path: Path, contract: Contract) -> tuple[Vector, ...]:
@@ -56,12 +64,19 @@ def read_vectors(path: Path, contract: Contract) -> tuple[Vector, ...]:
 def check_vectors(pipeline: Pipeline, vectors: Sequence[Vector], golden: GoldenVectors) -> None:
     """Score the vectors and compare each known output.
 
+    They are scored together, as records are. Before that each is scored alone, as far as
+    :data:`ALONE_SECONDS` go, so that the watchdog can name the one at which the model hangs.
+
     Raises:
         GoldenMismatch: naming vector (from 0), field, expected value, actual value and tolerance.
 
     """
     contract = pipeline.contract
-    scored = pipeline.score(_batch(vectors, contract))
+    batch = _batch(vectors, contract)
+    _score_alone(pipeline, vectors, batch)
+    together = named(vectors, 0) if len(vectors) == 1 else f"vectors 0 to {len(vectors) - 1}"
+    with WATCH.at(together):
+        scored = pipeline.score(batch)
     if scored.rejects:
         first = scored.rejects[0]
         raise GoldenMismatch(f"vector {first.row} was refused: {first}")
@@ -76,6 +91,21 @@ def check_vectors(pipeline: Pipeline, vectors: Sequence[Vector], golden: GoldenV
         told = [text for _, text in sorted(wrong)]
         more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
         raise GoldenMismatch("; ".join(told[:_TOLD]) + more)
+
+
+def named(vectors: Sequence[Vector], at: int) -> str:
+    """Return where a vector is, without its values: status shows it."""
+    return f"vector {at} (line {vectors[at].line} of the golden file)"
+
+
+def _score_alone(pipeline: Pipeline, vectors: Sequence[Vector], batch: pa.RecordBatch) -> None:
+    """Score vectors one by one; only a call that does not return matters here."""
+    end = monotonic() + ALONE_SECONDS
+    for at in range(len(vectors) if len(vectors) > 1 else 0):
+        if monotonic() > end:
+            return
+        with WATCH.at(named(vectors, at)), suppress(WorkloadError):
+            pipeline.score(batch.slice(at, 1))
 
 
 def compare(expected: Any, got: Any, golden: GoldenVectors) -> str | None:
@@ -111,7 +141,7 @@ def compare(expected: Any, got: Any, golden: GoldenVectors) -> str | None:
 def _vector(line: bytes, number: int, contract: Contract) -> Vector:
     try:
         found = orjson.loads(line)
-        vector = Vector(dict(found["inputs"]), dict(found["outputs"]))
+        vector = Vector(dict(found["inputs"]), dict(found["outputs"]), number)
     except orjson.JSONDecodeError:
         raise GoldenMismatch(f"line {number} of the golden file is not JSON") from None
     except (KeyError, TypeError, ValueError):
