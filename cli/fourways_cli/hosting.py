@@ -15,7 +15,7 @@ import typer
 from fourways_api import ModelDeployment
 
 from .embedded.broker import NoBroker
-from .embedded.given import PUBLIC_KEY, SecretNotGiven
+from .embedded.given import PUBLIC_KEY, HostLacks
 from .embedded.host import Host, RestartNeeded
 from .embedded.managed import Key
 from .embedded.manifest_watch import edits
@@ -66,7 +66,7 @@ def run_host(
             keys=keys,
             on_change=lambda key: shown.show(host, key),
         )
-    except SecretNotGiven as error:
+    except HostLacks as error:
         warn(str(error))
         raise typer.Exit(INVALID) from None
     except PortUnavailable as error:
@@ -152,7 +152,7 @@ async def _take_up_edits(host: Host, files: list[Path], namespace: str | None) -
             changed = await host.replace(deployments)
         except RestartNeeded as error:
             warn(f"a manifest was edited: {error}; stop with Ctrl-C and start again")
-        except (SecretNotGiven, PortUnavailable) as error:
+        except (HostLacks, PortUnavailable) as error:
             warn(f"a manifest was edited and cannot be run: {error}; what runs is unchanged")
         else:
             names = ", ".join(name for _, name in changed)

@@ -72,6 +72,41 @@ _OTHER_SECRETS_OF_A_BUILD = {
 is there."""
 
 
+_FOR_RUNTIMES = (
+    (
+        "!has(self.model.digest)",
+        "nothing verifies a digest",
+        "remove digest, and set digestPolicy to TrustOnFirstUse",
+        ".model.digest",
+    ),
+    (
+        "!has(self.model.credentials)",
+        "it does not get credentials of ours",
+        "remove credentials, and use workload identity (spec.pod.serviceAccountAnnotations)",
+        ".model.credentials",
+    ),
+    (
+        "self.model.format == 'onnx'",
+        "model.format is not used",
+        "remove model.format, and name the format in runtime.modelFormat",
+        ".model.format",
+    ),
+    (
+        "!has(self.contract.goldenVectors)",
+        "it is not tested with golden vectors",
+        "remove contract.goldenVectors",
+        ".contract.goldenVectors",
+    ),
+    (
+        "['pvc', 'http', 'https', 's3', 'gs', 'oci'].exists(s, self.model.uri.startsWith(s + '://'))",
+        "KServe does not fetch this scheme",
+        "use a pvc, https, s3, gs or oci URI",
+        ".model.uri",
+    ),
+)
+"""What a spec with a runtime of KServe must not set: the rule, fault, fix and place."""
+
+
 class Spec(ApiModel):
     """Desired state."""
 
@@ -181,10 +216,20 @@ class Spec(ApiModel):
             ".image",
         ),
         Rule(
-            "has(self.image) || !has(self.pod) || !has(self.pod.env) || self.pod.env.size() == 0",
+            "has(self.image) || has(self.realtime) && has(self.realtime.runtime)"
+            " || !has(self.pod) || !has(self.pod.env) || self.pod.env.size() == 0",
             "the Fourways runtime takes no environment variables: its settings are fields",
-            "remove env, or set image to an image of your own",
+            "remove env, or set image to an image of your own, or realtime.runtime",
             ".pod.env",
+        ),
+        *(
+            Rule(
+                f"!has(self.realtime) || !has(self.realtime.runtime) || {allowed}",
+                f"a runtime of KServe fetches the model itself: {fault}",
+                fix,
+                place,
+            )
+            for allowed, fault, fix, place in _FOR_RUNTIMES
         ),
         *(
             Rule(

@@ -138,6 +138,9 @@ class Route(ApiModel):
     timeout_seconds: float = 1.0
     """A request that takes longer is given up (realtime)."""
 
+    model_name: str | None = None
+    """Name of the model in the paths of a runtime of KServe; None: ours answers (realtime)."""
+
     source: StreamSource | None = None
     """Where a question without a stored answer becomes an event (streaming)."""
 

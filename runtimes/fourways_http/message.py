@@ -127,16 +127,17 @@ class BodySource(Protocol):
 
 
 class SizedResponse(Response):
-    """A response whose body is not in memory: only its length is known.
+    """A response whose body is not in memory: at most its length is known.
 
-    Without a source, only the head is sent, as for 304.
+    Without a source, only the head is sent, as for 304. Without a length, the body is sent in
+    chunks as the source delivers it; its source must end by itself.
     """
 
     __slots__ = ("length", "source")
 
     def __init__(
         self,
-        length: int,
+        length: int | None,
         source: BodySource | None,
         status: int = 200,
         content_type: bytes = JSON,
@@ -168,13 +169,17 @@ def json_response(value: Any, status: int = 200, headers: tuple[bytes, ...] = ()
     return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status, JSON, headers)
 
 
+_LENGTH = b"\r\ncontent-length: "
+_CHUNKED = b"\r\ntransfer-encoding: chunked"
+
+
 def _prefix(status: int, content_type: bytes) -> bytes:
     phrase = HTTPStatus(status).phrase.encode("ascii")
-    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (
-        status,
-        phrase,
-        content_type,
-    )
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b%b" % (status, phrase, content_type, _LENGTH)
+
+
+def _lines(headers: tuple[bytes, ...]) -> list[bytes]:
+    return [b"\r\n" + header for header in headers]
 
 
 _PREFIXES: dict[tuple[int, bytes], bytes] = {}
@@ -190,6 +195,9 @@ def head_of(response: Response, tail: bytes) -> bytes:
             _PREFIXES.clear()
         prefix = _PREFIXES[key] = _prefix(*key)
     length = response.length if isinstance(response, SizedResponse) else len(response.body)
+    if length is None:
+        framing = b"" if b"\r\nconnection: close\r\n" in tail else _CHUNKED
+        return b"".join((prefix[: -len(_LENGTH)], framing, *_lines(response.headers), tail))
     if not response.headers:
         return b"%b%d%b" % (prefix, length, tail)
     return b"%b%d\r\n%b%b" % (prefix, length, b"\r\n".join(response.headers), tail)

@@ -377,7 +377,10 @@ class Connection(asyncio.Protocol):
 
     async def _send(self, answer: SizedResponse, closes: bool) -> None:
         try:
-            await self._send_body(answer)
+            if answer.length is None:
+                await self._send_chunks(answer, closes)
+            else:
+                await self._send_body(answer)
         except Exception as error:  # noqa: BLE001  (the head has left: all there is to do is end)
             self.state.broke_off(error)
             self._transport.abort()
@@ -395,17 +398,28 @@ class Connection(asyncio.Protocol):
             self.close_if_idle()
 
     async def _send_body(self, answer: SizedResponse) -> None:
-        source, left = answer.source, answer.length
+        source, left = answer.source, answer.length or 0
         while source is not None and left:
             data = await source.read()
             if not data or len(data) > left:
                 raise EOFError("the body's length differs from its Content-Length")
             left -= len(data)
-            for start in range(0, len(data), _PIECE):
-                if self._write_deadline != inf:
-                    self._room = self.state.running_loop().create_future()
-                    await self._room
-                self._transport.write(data[start : start + _PIECE])
+            await self._send_data(data)
+
+    async def _send_chunks(self, answer: SizedResponse, closes: bool) -> None:
+        """Send a body of unknown length: in chunks, or up to the end of the connection."""
+        source = answer.source
+        while source is not None and (data := await source.read()):
+            await self._send_data(data if closes else b"%x\r\n%b\r\n" % (len(data), data))
+        if not closes and source is not None:
+            await self._send_data(b"0\r\n\r\n")
+
+    async def _send_data(self, data: bytes) -> None:
+        for start in range(0, len(data), _PIECE):
+            if self._write_deadline != inf:
+                self._room = self.state.running_loop().create_future()
+                await self._room
+            self._transport.write(data[start : start + _PIECE])
 
     def advance(self) -> None:
         """Write the responses that are due, then resume reading if it was stopped."""

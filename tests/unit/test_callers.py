@@ -11,6 +11,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
+from fourways_api import Route
 from fourways_api.callers import VERBS, CallerPolicy
 from fourways_http import Response, Router
 from fourways_runtime.callers.api_keys import new_key
@@ -91,6 +92,21 @@ async def test_a_scope_holds_for_its_verb_and_its_deployments(tmp_path: Path, ke
             "/v2/models/churn/versions/7/infer", json=body, headers=bearer(prefix)
         )
         assert posted.status_code == 200
+
+
+async def test_a_deployment_that_only_the_body_names_needs_its_scope(
+    tmp_path: Path, keys: Keys
+) -> None:
+    own, other = keys.add("own", "predict:chat"), keys.add("other", "predict:churn")
+    route = Route(deployment="chat", mode="realtime", version="1", model_name="chat-realtime")
+    async with running(tmp_path, callers=keys.policy(), routes=(route,)) as plane:
+        path, body = "/openai/v1/chat/completions", {"model": "chat"}
+        answers = [
+            await plane.client.post(path, json=body, headers=headers)
+            for headers in ({}, bearer(other), bearer(own))
+        ]
+        statuses = [answer.status_code for answer in answers]
+        assert statuses == [401, 403, 503]  # 503: the runtime has no address yet
 
 
 async def test_a_key_is_revoked_replaced_and_added_without_a_restart(

@@ -115,9 +115,9 @@ def test_a_signing_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
 
 def test_a_database_nobody_gave_is_asked_for() -> None:
     deployment, _ = embedded("come-back")
-    with pytest.raises(given.SecretNotGiven, match="--secret shop-database=FOLDER"):
-        given.check_databases([deployment], {})
-    given.check_databases([deployment], {"shop-database": Path("/any")})
+    with pytest.raises(given.HostLacks, match="--secret shop-database=FOLDER"):
+        given.check_needs([deployment], {})
+    given.check_needs([deployment], {"shop-database": Path("/any")})
 
 
 def test_a_state_folder_named_from_here_is_found_from_anywhere(

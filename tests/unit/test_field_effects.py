@@ -59,6 +59,7 @@ BLOCKS: dict[str, Any] = {
     "NODES": [{"key": "zone", "operator": "In", "values": ["a"]}],
     "TAINTS": [{"key": "gpu", "value": "a100", "effect": "NoExecute"}],
     "ZONES": [{"topologyKey": "topology.kubernetes.io/zone"}],
+    "RUNTIME": {"runtime": {"modelFormat": "tensorflow"}},
     "FEATURES": {
         "database": {"secretName": "d"},
         "table": "t",

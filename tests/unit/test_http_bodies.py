@@ -52,6 +52,7 @@ async def sending(source: Pieces, status: int = 200) -> AsyncIterator[tuple[Serv
     router.add("GET", "/", lambda request: Response(b"small"))
     router.add("GET", "/large", answer)
     router.add("GET", "/at-once", lambda request: SizedResponse(source.left, source))
+    router.add("GET", "/open", lambda request: SizedResponse(None, source))
     router.add("GET", "/head", lambda request: SizedResponse(9, None, 304))
     server = Server(router, FAST)
     await server.start("127.0.0.1", 0)
@@ -128,3 +129,41 @@ async def test_a_body_under_way_is_finished_in_a_drain() -> None:
             assert len(await client.reader.readexactly(20_000_000)) == 20_000_000
         assert await client.ended() == b""
         assert await drained
+
+
+async def test_a_body_of_unknown_length_is_sent_in_chunks_or_up_to_the_end() -> None:
+    source = Pieces(250_000)
+    async with sending(source) as (server, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(get("/open") + get("/"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"transfer-encoding: chunked" in head
+        assert b"content-length" not in head
+        body = b""
+        while size := int(await reader.readline(), 16):
+            body += await reader.readexactly(size)
+            assert await reader.readexactly(2) == b"\r\n"
+        assert body == b"y" * 250_000
+        assert await reader.readexactly(2) == b"\r\n"
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+    source = Pieces(250_000)
+    async with sending(source) as (server, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /open HTTP/1.0\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert b"chunked" not in head
+        assert body == b"y" * 250_000
+        writer.close()
+
+
+async def test_a_body_of_unknown_length_that_breaks_off_has_no_end() -> None:
+    async with sending(Pieces(1_000_000, fails=True)) as (server, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(get("/open"))
+        try:
+            received = await reader.read()
+        except ConnectionError:
+            received = b""
+        assert not received.endswith(b"0\r\n\r\n")
+        writer.close()

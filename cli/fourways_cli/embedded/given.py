@@ -17,16 +17,25 @@ SIGNING_KEY = "signing-key.pem"
 PUBLIC_KEY = "public-key.pem"
 
 
-class SecretNotGiven(RuntimeError):
-    """A deployment reads a Secret that was not given; the text says how to give it."""
+class HostLacks(RuntimeError):
+    """A deployment needs what the host does not have; the text says what to do."""
 
 
-def check_databases(deployments: Iterable[ModelDeployment], secrets: Mapping[str, Path]) -> None:
-    """Check that the addresses of databases were given. Raises SecretNotGiven."""
+def check_needs(deployments: Iterable[ModelDeployment], secrets: Mapping[str, Path]) -> None:
+    """Check that the addresses of databases were given, and that no KServe is needed.
+
+    Raises HostLacks.
+    """
     for deployment in deployments:
+        realtime = deployment.spec.realtime
+        if deployment.spec.choice().mode == "realtime" and realtime and realtime.runtime:
+            raise HostLacks(
+                f"{deployment.metadata.name} is served by a runtime of KServe (realtime.runtime),"
+                " which needs a cluster: use kubectl apply, or remove realtime.runtime"
+            )
         for name, use, addresses in _databases(deployment):
             if name not in secrets:
-                raise SecretNotGiven(
+                raise HostLacks(
                     f"{deployment.metadata.name} {use} the database of Secret {name}: give it as "
                     f"--secret {name}=FOLDER, a folder with a file uri that holds {addresses}"
                 )

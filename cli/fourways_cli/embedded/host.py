@@ -65,10 +65,10 @@ class Host:
         folder of the API keys that the gateways ask for; None: every program here may ask.
 
         Raises:
-            SecretNotGiven: a deployment needs a Secret that the host cannot make.
+            HostLacks: a deployment needs a Secret that the host cannot make.
 
         """
-        given.check_databases(deployments, secrets)
+        given.check_needs(deployments, secrets)
         self._state = state
         self._keys = keys
         self._clock = clock
@@ -212,7 +212,7 @@ class Host:
         batch deployment runs once.
 
         Raises:
-            SecretNotGiven: a deployment needs a Secret that the host cannot make.
+            HostLacks: a deployment needs a Secret that the host cannot make.
             PortUnavailable: no port is free for the gateway of a new namespace.
             RestartNeeded: the NATS streams of the host's own broker changed.
 
@@ -241,7 +241,7 @@ class Host:
         return sorted({*new, *gone})
 
     def _check(self, deployments: Sequence[ModelDeployment]) -> None:
-        given.check_databases(deployments, self._secrets)
+        given.check_needs(deployments, self._secrets)
         if self._tasks is None:
             raise RestartNeeded("the host was still starting")
         if (self._broker or self._nats is None) and streams_of(deployments) != self._streams:

@@ -16,6 +16,7 @@ from .batch import (
 from .edge import Budget, Edge, EdgeTarget
 from .features import FeatureDefault, FeatureLookup
 from .realtime import Realtime
+from .serving_runtime import ServingRuntimeReference
 from .streaming import (
     KafkaSource,
     MicroBatch,
@@ -42,6 +43,7 @@ __all__ = [
     "PartitionFilter",
     "Realtime",
     "RejectLimit",
+    "ServingRuntimeReference",
     "Sink",
     "SourceQuery",
     "StreamSource",

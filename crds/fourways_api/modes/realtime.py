@@ -9,6 +9,7 @@ from pydantic import Field
 from ..base import ApiModel, Rule, longer_than_zero
 from ..values import Duration
 from .features import FeatureLookup
+from .serving_runtime import ServingRuntimeReference
 
 
 class Realtime(ApiModel):
@@ -31,6 +32,10 @@ class Realtime(ApiModel):
     features: FeatureLookup | None = None
     """Inputs that are fetched from a database by entity key for each request."""
 
+    runtime: ServingRuntimeReference | None = None
+    """Serve the model with a runtime of KServe instead of the Fourways model server. It fetches
+    model.uri itself, and neither its inputs nor its predictions are held to the contract."""
+
     rules: ClassVar[tuple[Rule, ...]] = (
         longer_than_zero("timeout"),
         Rule(
@@ -38,5 +43,11 @@ class Realtime(ApiModel):
             "minReplicas is above maxReplicas",
             "raise maxReplicas or lower minReplicas",
             ".maxReplicas",
+        ),
+        Rule(
+            "!has(self.runtime) || !has(self.features)",
+            "a runtime of KServe looks up no features",
+            "remove features, or remove runtime so that the Fourways model server runs the model",
+            ".features",
         ),
     )

@@ -41,6 +41,9 @@ GPU = "nvidia.com/gpu"
 USER = 65532
 """The user of the images: distroless' nonroot, which owns no files on the host."""
 
+NO_PRIVILEGES = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+"""What Pod Security ``restricted`` demands of a container."""
+
 WITHOUT_DOWNTIME = {
     "type": "RollingUpdate",
     "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
@@ -103,20 +106,29 @@ def pod_spec(
     The containers ``before`` run to their ends first, one after the other.
     """
     return {
-        "serviceAccountName": service_account_name,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
+        **pod_security(service_account_name, {"runAsUser": USER, "runAsGroup": USER}),
         "restartPolicy": restart_policy,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
         **({"initContainers": list(before)} if before else {}),
         "containers": [container],
         "volumes": volumes,
+    }
+
+
+def pod_security(service_account_name: str, user: Json) -> Json:
+    """Return the fields of a pod that keep it from its node and from the API server.
+
+    ``user`` names the user of its containers; if it is empty, that of the image, never root.
+    """
+    return {
+        "serviceAccountName": service_account_name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            **user,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
     }
 
 
@@ -142,12 +154,8 @@ def container(
         "imagePullPolicy": settings.image_pull_policy,
         "args": args,
         "env": env,
-        "resources": {"requests": _amounts(idle or resources), "limits": _amounts(resources)},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
+        "resources": _requests(resources, idle),
+        "securityContext": {**NO_PRIVILEGES, "readOnlyRootFilesystem": True},
         "volumeMounts": mounts,
     }
 
@@ -164,6 +172,15 @@ def served(port: int, *, ready: str, every: int = 2, notice_seconds: int = 3) ->
         # Endpoints still contain a pod for some time after it receives the signal to stop.
         fields["lifecycle"] = {"preStop": {"sleep": {"seconds": notice_seconds}}}
     return fields
+
+
+def resources(of_spec: Resources) -> Json:
+    """Return the resources of a container: requests are the limits, so they are guaranteed."""
+    return _requests(of_spec, None)
+
+
+def _requests(limits: Resources, idle: Resources | None) -> Json:
+    return {"requests": _amounts(idle or limits), "limits": _amounts(limits)}
 
 
 def _amounts(resources: Resources) -> Json:

@@ -11,7 +11,7 @@ from fourways_api.modes import Realtime
 from fourways_api.values import seconds
 
 from ..facts import Json, OperatorSettings
-from . import network, parts, worker
+from . import network, parts, serving_runtime, worker
 
 CONTAINER = "kserve-container"
 """KServe's name of a predictor's container, whatever name it is given."""
@@ -48,8 +48,17 @@ def route(deployment: ModelDeployment, url: str | None) -> Route | None:
         version=deployment.spec.model.version,
         url=url or conventional_url(namespace, name),
         timeout_seconds=seconds(realtime.timeout),
+        model_name=model_name(deployment),
         entity_key=deployment.spec.contract.entity_key,
     )
+
+
+def model_name(deployment: ModelDeployment) -> str | None:
+    """Return the model's name in the paths of a runtime of KServe; None if ours serves it."""
+    realtime = deployment.spec.realtime
+    if realtime is None or realtime.runtime is None:
+        return None
+    return realtime.runtime.model_name or name_of(deployment.metadata.name)
 
 
 def route_ports(route: Route) -> set[int]:
@@ -105,7 +114,11 @@ def plan(
                     **_autoscaling(realtime, least, most),
                     **who.pod_meta(),
                     "deploymentStrategy": parts.WITHOUT_DOWNTIME,
-                    **_pod(deployment, realtime, settings, pinned_digest, who),
+                    **(
+                        serving_runtime.predictor(deployment, realtime.runtime, who)
+                        if realtime.runtime
+                        else _pod(deployment, realtime, settings, pinned_digest, who)
+                    ),
                 }
             },
         },

@@ -139,15 +139,26 @@ class CallerGuard:
         await unknown.issuer.reread(monotonic())
         return await awaited(self._guarded(verb, handler)(request))
 
+    def hold(self, verb: Verb, deployment: str, request: Request) -> None:
+        """Check a deployment that only the body names, after the guard let the request pass.
+
+        Raises HttpError 403, or 401 if the request has no credentials.
+        """
+        credential = request.header(AUTHORIZATION) or request.header(FORWARDED_AUTHORIZATION)
+        self._allow(self._identify(credential), verb, deployment)
+
+    def _allow(self, caller: Caller, verb: Verb, deployment: str | None) -> None:
+        if caller.scopes.allow(verb, deployment):
+            return
+        if caller is self._anonymous:
+            self._count["NoCredentials"]()
+            raise HttpError(401, _NO_CREDENTIALS, _CHALLENGE)
+        self._count["NotAllowed"]()
+        on = f" on {deployment[:63]}" if deployment is not None else ""
+        raise HttpError(403, f"these credentials do not allow `{verb}`{on}")
+
     def _admit(self, caller: Caller, verb: Verb, request: Request) -> None:
-        deployment = request.params.get("deployment")
-        if not caller.scopes.allow(verb, deployment):
-            if caller is self._anonymous:
-                self._count["NoCredentials"]()
-                raise HttpError(401, _NO_CREDENTIALS, _CHALLENGE)
-            self._count["NotAllowed"]()
-            on = f" on {deployment}" if deployment is not None else ""
-            raise HttpError(403, f"these credentials do not allow `{verb}`{on}")
+        self._allow(caller, verb, request.params.get("deployment"))
         if caller.per_second is not None:
             wait = self._rate(caller).wait(monotonic())
             if wait:

@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any, Protocol
 
 from fourways_http import Request, Response, Router, json_response
-from fourways_http.message import Answer
+from fourways_http.message import Answer, Handler
 
 from . import v1
 
@@ -69,12 +69,14 @@ def add_routes(
     parameter: str,
     *names: str,
     live: Callable[[Request], Response] = lambda request: LIVE,
+    predict: Handler | None = None,
 ) -> None:
     """Add the paths of both versions of the protocol.
 
     ``parameter`` is the path parameter for the model's name. The models in ``names`` also get paths
     without a parameter, which are faster to match.
-    ``live`` answers the liveness probe.
+    ``live`` answers the liveness probe, and ``predict`` requests of version 1; without it, they are
+    converted to those of version 2.
     """
     router.add("GET", "/v2", lambda request: server_metadata(plane.extensions))
     router.add("GET", "/v2/health/live", live)
@@ -92,7 +94,7 @@ def add_routes(
     router.add(
         "POST",
         f"/v1/models/{{{parameter}}}:predict",
-        lambda request: v1.predict(plane.metadata, plane.infer, request),
+        predict or (lambda request: v1.predict(plane.metadata, plane.infer, request)),
     )
     for name, versions in product((f"{{{parameter}}}", *names), ("", _VERSION)):
         for method, what, handler in asked:

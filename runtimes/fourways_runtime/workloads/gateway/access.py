@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from fourways_runtime.callers.guard import Access
 
+from .openai import PATHS
+
 ACCESS: Access = {
     # Probes carry no credentials, and say only whether the gateway works.
     (b"GET", "/v2/health/live"): None,
@@ -28,6 +30,8 @@ ACCESS: Access = {
     (b"GET", "/v2/models/{deployment}/versions/{version}/ready"): "read",
     (b"GET", "/v2/models/{deployment}/versions/{version}/openapi.json"): "read",
     (b"POST", "/v2/models/{deployment}/versions/{version}/infer"): "predict",
+    (b"GET", "/openai/v1/models"): "read",
+    **{(b"POST", f"/openai/v1/{path}"): "predict" for path in PATHS},
     (b"GET", "/runs"): "read",
     (b"GET", "/runs/{deployment}"): "read",
     (b"GET", "/runs/{deployment}/diff"): "read",

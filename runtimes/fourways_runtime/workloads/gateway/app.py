@@ -19,6 +19,7 @@ from fourways_runtime.callers.guard import CallerGuard
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.streams.stream import LiveLookup
 from fourways_runtime.metrics import exposition
+from fourways_runtime.v2 import v1
 from fourways_runtime.v2.dataplane import READY, add_routes, listed
 
 from .access import ACCESS
@@ -29,7 +30,9 @@ from .edge import EdgeHandlers
 from .mode import RETRY, Mode
 from .modes import MODES, SharedParts
 from .observed import GatewayMetrics, stream_counters
+from .openai import OpenAiPaths
 from .runs import OpenRunStore, Runs
+from .serving_runtime import ServingRuntimeHandler
 from .stream import OpenPublisher, StreamHandler
 
 _SCRAPE_WAITS_SECONDS = 0.2
@@ -86,7 +89,8 @@ class Gateway:
         router.add("GET", "/", self._index)
         router.add("GET", "/metrics", self._metrics)
         router.add("GET", "/predictions/{deployment}/{key}", lambda r: self._of(r).prediction(r))
-        add_routes(router, self, "deployment")
+        add_routes(router, self, "deployment", predict=self._predict)
+        OpenAiPaths(self._modes, self._guard).add_to(router)
         self._edge.add_to(router)
         self._runs.add_to(router)
         if self._guard is not None:
@@ -118,6 +122,13 @@ class Gateway:
     def infer(self, request: Request) -> Answer:
         """Answer an inference request according to the deployment's mode."""
         return self._modes.get(request.params["deployment"], self._batch).infer(request)
+
+    def _predict(self, request: Request) -> Answer:
+        """Answer a request of version 1: by the runtime's own reading, or by conversion."""
+        mode = self._of(request)
+        if isinstance(mode, ServingRuntimeHandler):
+            return mode.predict(request)
+        return v1.predict(mode.metadata, self.infer, request)
 
     def metadata(self, request: Request) -> Answer:
         """Describe a deployment as a model."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from http import HTTPStatus
 from math import inf
 from time import monotonic
@@ -46,7 +47,7 @@ QUIET_SECONDS = 10.0
 MARGIN_SECONDS = 0.25
 """Additional wait after the route's time-out, so that the model server can still report its own."""
 
-_PASSED = frozenset(
+PASSED = frozenset(
     {
         b"accept",
         b"baggage",
@@ -61,7 +62,7 @@ _PASSED = frozenset(
 """Request headers that are forwarded. The body's length is written anew, and the model server needs
 nothing else about the caller."""
 
-_LENGTHS = frozenset(map(len, _PASSED))
+_LENGTHS = frozenset(map(len, PASSED))
 _OWN = frozenset({b"date", b"server"})
 _STATUSES = frozenset(status.value for status in HTTPStatus if status >= 200)
 
@@ -73,7 +74,7 @@ class RealtimeHandler:
         self._route = route
         self._faults = faults
         name = self._name = route.deployment
-        self._base = f"/v2/models/{name}".encode()
+        self._base = f"/v2/models/{quote(route.model_name or name, safe='')}".encode()
         self._pool: Pool | None = None
         self._quiet_until = 0.0
         if route.url is not None:
@@ -109,7 +110,7 @@ class RealtimeHandler:
         """Forward a request for the OpenAPI document."""
         return self._pass(b"GET", request, b"/openapi.json")
 
-    def model_ready(self, request: Request) -> asyncio.Future[Response]:
+    def model_ready(self, request: Request) -> Awaitable[Response]:
         """Forward a readiness request."""
         return self._pass(b"GET", request, b"/ready")
 
@@ -120,17 +121,22 @@ class RealtimeHandler:
         if "version" in request.params:
             version = quote(request.params["version"], safe="")
             target = b"%b/versions/%b" % (target, version.encode())
+        return self._forward(method, request, target + suffix, body)
+
+    def _forward(
+        self, method: bytes, request: Request, target: bytes, body: bytes
+    ) -> asyncio.Future[Response]:
         headers = [
             b"%b: %b" % header
             for header in request.headers
-            if len(header[0]) in _LENGTHS and header[0].lower() in _PASSED
+            if len(header[0]) in _LENGTHS and header[0].lower() in PASSED
         ]
         then = self._passed if request.echo is None else self._passed_without_id
         within = timeout_of(request)
         if request.waited:
             # The time it waited before it was read is already spent, so the model server gets less.
             within = min(within or inf, self._route.timeout_seconds) - request.waited
-        return self._reached().ask(method, target + suffix, headers, body, then, within)
+        return self._reached().ask(method, target, headers, body, then, within)
 
     def prediction(self, request: Request) -> asyncio.Future[Response]:
         """Request a prediction for one entity, whose features the model server looks up."""

@@ -18,6 +18,7 @@ from .coalescer import LookupCoalescer
 from .edge import DeviceHandler
 from .forward import RealtimeHandler
 from .mode import Mode
+from .serving_runtime import ServingRuntimeHandler
 from .stream import OpenPublisher, StreamHandler
 from .views import DeploymentCounters
 
@@ -49,6 +50,8 @@ class GatewayMode:
 
 
 def _realtime(route: Route, parts: SharedParts) -> Mode:
+    if route.model_name is not None:
+        return ServingRuntimeHandler(route, parts.upstream, parts.faults)
     return RealtimeHandler(route, parts.upstream, parts.faults)
 
 
