@@ -6,7 +6,6 @@ repeats the words of the question, in one event each.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,8 +15,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from kserve import InferOutput, InferRequest, InferResponse, model_server
 from kserve.model_server import app
-
-EVENT_SECONDS = 0.05
 
 
 class Doubler(kserve.Model):  # type: ignore[misc]
@@ -50,7 +47,6 @@ async def chat(request: Request) -> Response:
         for word in words:
             delta = {"model": asked["model"], "choices": [{"delta": {"content": word}}]}
             yield f"data: {json.dumps(delta)}\n\n"
-            await asyncio.sleep(EVENT_SECONDS)
         yield "data: [DONE]\n\n"
 
     return StreamingResponse(events(), media_type="text/event-stream")
