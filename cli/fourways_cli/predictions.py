@@ -16,7 +16,9 @@ from .targets import Target, TargetError, named
 
 Json = dict[str, Any]
 
-_DATATYPES = {"string": "BYTES", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
+_DATATYPES = {"float16": "FP16", "float32": "FP32", "float64": "FP64"}
+_DATATYPES |= dict.fromkeys(("string", "bytes", "date"), "BYTES")
+_DATATYPES |= dict.fromkeys((f"timestamp_{unit}" for unit in ("s", "ms", "us", "ns")), "BYTES")
 """V2 datatypes that are not the contract's type in upper case."""
 
 

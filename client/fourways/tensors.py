@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -69,7 +70,14 @@ def keys_in(columns: Mapping[str, Sequence[Any]], described: Json) -> list[Key] 
 
 
 def _plain(value: Any) -> Any:
-    """Return a value for JSON: numpy's scalars and arrays as Python's, a missing one as None."""
+    """Return a value for JSON: numpy's scalars and arrays as Python's, a missing one as None.
+
+    Dates and times become ISO 8601, bytes base64.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode()
+    if hasattr(value, "isoformat"):
+        return None if value != value else value.isoformat()
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float) and math.isnan(value):

@@ -13,7 +13,7 @@ from .addresses import FileUri
 from .base import ApiModel, Rule, no_two_share
 from .model import SecretReference
 from .schema_hints import keyed_by
-from .values import DataType, Digest, FieldName, KeyType, MissingValue, Text
+from .values import DataType, Digest, FieldName, InputType, KeyType, MissingValue, Text
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=1, le=1_048_576)], ...], Field(max_length=4)]
@@ -50,8 +50,10 @@ class InputField(ApiModel):
     name: FieldName
     """Name of the input, which is a column of the source or a tensor of a request."""
 
-    type: DataType
-    """Data type of each element."""
+    type: InputType
+    """Data type of each element. A date or timestamp is ISO 8601 in JSON and tables, and the model
+    receives it as int64: days, or the unit after the underscore, since 1970-01-01 UTC. bytes are
+    raw (an image), and base64 in JSON."""
 
     shape: Shape = ()
     """Shape of the value of one record. Empty for a single number or string."""
@@ -78,9 +80,15 @@ class InputField(ApiModel):
     description: Text | None = None
     """Description for people."""
 
+    @property
+    def is_number(self) -> bool:
+        """Whether its elements are numbers, which dates and times are not."""
+        return self.type.startswith(("int", "uint", "float"))
+
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!has(self.range) || !(self.type in ['string', 'bool'])",
+            "!has(self.range) || self.type.startsWith('int') || self.type.startsWith('uint')"
+            " || self.type.startsWith('float')",
             "only numbers have a range",
             "remove range, or give a numeric type",
             ".range",

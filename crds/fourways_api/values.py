@@ -173,6 +173,18 @@ DataType = Literal[
 ]
 """A type of the data contract, with its numpy name."""
 
+InputType = Literal[
+    DataType,
+    "bytes",
+    "date",
+    "timestamp_s",
+    "timestamp_ms",
+    "timestamp_us",
+    "timestamp_ns",
+]
+"""A type of an input. A model receives dates as days since 1970, times as the named unit since 1970
+UTC, both as int64."""
+
 KeyType = Literal["string", "int64"]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

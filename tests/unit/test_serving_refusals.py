@@ -249,7 +249,7 @@ async def test_a_combined_tensor(plane: Serving) -> None:
     check(await plane.infer(all_of([1, 2, 30, 4, 5, 6])), "rate", "30 is above 10", 0)
     check(await plane.infer(all_of([1, 2, "3", 4, 5, 6])), "rate", "'3' is not a number", 0)
     check(await plane.infer(all_of(both, (3, 2))), "inputs[0].shape", "must be [N, 3] for input")
-    reason = "must be FP32 or FP64 for input"
+    reason = "must be FP16 or FP32 or FP64 for input"
     check(await plane.infer(all_of(both, datatype="INT32")), "inputs[0].datatype", reason)
     reason = "input holds all inputs, some are given twice"
     check(await plane.infer(good()["age"], all_of(both)), "inputs[1].name", reason)

@@ -21,6 +21,8 @@ from .columns import Array, text_ends
 from .json_cells import is_json, json_values
 from .literals import EXACT, from_json, from_text, is_float, whole
 from .literals import shown as shown
+from .time_cells import counts_of, is_moment
+from .times import is_time
 
 # Typed as Any: the stubs of pyarrow lag behind its methods.
 Cells: TypeAlias = Any
@@ -33,6 +35,9 @@ _WIDE: dict[str, Any] = {
     "uint64": pa.uint64(),
     "float64": pa.float64(),
 }
+_EMPTY: dict[str, Any] = {"bool": pa.bool_(), "bytes": pa.binary(), "string": pa.string()}
+"""Types of columns without any value, if they are not numbers."""
+
 _FLOATS: dict[str, Any] = {
     "float16": pa.float16(),
     "float32": pa.float32(),
@@ -44,8 +49,10 @@ _TRUTH = r"^(?i:true|false|1|0)$"
 
 
 def numpy_type(kind: str) -> np.dtype[Any]:
-    """Return the numpy type of a contract type; strings are objects."""
-    return np.dtype(object if kind == "string" else kind)
+    """Return the numpy type of a contract type; strings and bytes are objects, times int64."""
+    if is_time(kind):
+        return np.dtype(np.int64)
+    return np.dtype(object if kind in ("string", "bytes") else kind)
 
 
 def accepts(kind: str, shape: tuple[int, ...], found: Any) -> bool:
@@ -65,10 +72,12 @@ def accepts(kind: str, shape: tuple[int, ...], found: Any) -> bool:
         return False
     if pa.types.is_null(found):
         return True
-    if kind == "string":
+    if kind in ("string", "bytes"):
         return is_text(found)
     if kind == "bool":
         return bool(pa.types.is_boolean(found))
+    if is_time(kind):
+        return is_text(found) or is_moment(found) or bool(pa.types.is_integer(found))
     types = pa.types
     return bool(types.is_integer(found) or types.is_floating(found) or types.is_decimal(found))
 
@@ -84,11 +93,17 @@ def leaf(kind: str, nullable: bool, found: Cells) -> tuple[Array, Faults]:
         return found.to_numpy(), {}
     if pa.types.is_dictionary(found.type):
         found = found.dictionary_decode()
-    if pa.types.is_float16(found.type):
+    if pa.types.is_float16(found.type) and is_float(kind):
         found = found.cast(pa.float32())  # Arrow has few kernels for half floats.
     if pa.types.is_null(found.type):
-        found = found.cast({"string": pa.string(), "bool": pa.bool_()}.get(kind, pa.float64()))
-    if kind == "string":
+        found = found.cast(_EMPTY.get(kind, pa.int64() if is_time(kind) else pa.float64()))
+    if kind == "bytes" or is_time(kind):
+        values, faults = _bytes(found) if kind == "bytes" else _times(kind, found)
+        missing = _missing(found)
+        if is_text(found.type) and kind != "bytes":
+            length: Cells = pc.binary_length(found)
+            missing |= np.asarray(length.fill_null(0)) == 0
+    elif kind == "string":
         texts, missing, faults = texts_of(found)
         values = texts.to_numpy(zero_copy_only=False)
     else:
@@ -106,6 +121,42 @@ def leaf(kind: str, nullable: bool, found: Cells) -> tuple[Array, Faults]:
     if not nullable and missing.any():
         faults = dict.fromkeys(np.flatnonzero(missing).tolist(), "missing") | faults
     return values, faults
+
+
+def _bytes(found: Cells) -> tuple[Array, Faults]:
+    """Return raw bytes (N,) as objects; texts are base64."""
+    if not is_text(found.type) and not pa.types.is_null(found.type):
+        raise SourceError(f"{found.type} where bytes were expected")
+    values = np.full(len(found), b"", object)
+    if not pa.types.is_string(found.type) and not pa.types.is_large_string(found.type):
+        values[:] = [raw or b"" for raw in found.to_pylist()]
+        return values, {}
+    return _one_by_one("bytes", found, values)
+
+
+def _times(kind: str, found: Cells) -> tuple[Array, Faults]:
+    """Return the units (N,) since 1970 of dates, times, whole numbers or texts."""
+    if is_moment(found.type):
+        return counts_of(kind, found)
+    if pa.types.is_integer(found.type):
+        return numbers(np.dtype(np.int64), found.fill_null(0).to_numpy(zero_copy_only=False))
+    if not is_text(found.type) and not pa.types.is_floating(found.type):
+        raise SourceError(f"{found.type} where a date or time was expected")
+    if pa.types.is_floating(found.type):
+        return _from_arrow(np.dtype(np.int64), found, _missing(found))
+    return _one_by_one(kind, found, np.zeros(len(found), np.int64))
+
+
+def _one_by_one(kind: str, found: Cells, into: Array) -> tuple[Array, Faults]:
+    texts, _, faults = texts_of(found)
+    for at, text in enumerate(texts.to_pylist()):
+        if text.strip() and at not in faults:
+            value, fault = from_text(kind, text.strip())
+            if fault is None:
+                into[at] = value
+            else:
+                faults[at] = fault
+    return into, faults
 
 
 def _missing(found: Cells) -> Array:
@@ -138,7 +189,7 @@ def texts_of(found: Cells) -> tuple[Cells, Array, Faults]:
 def json_scalars(kind: str, nullable: bool, values: Sequence[Any]) -> tuple[Array, Faults]:
     """Decode JSON values; return the typed values (N,), and the faults of some of them."""
     to = numpy_type(kind)
-    blank: Any = "" if kind == "string" else math.nan if to.kind == "f" else 0
+    blank: Any = {"string": "", "bytes": b""}.get(kind, math.nan if to.kind == "f" else 0)
     kept = [blank] * len(values)
     faults: Faults = {}
     for at, value in enumerate(values):

@@ -346,7 +346,9 @@ def _retyped(field: InputField, columns: Mapping[str, Array], records: int) -> t
             f"{[records, *field.shape]} was expected"
         )
     if values.dtype == numpy_type(field.type) and field.type != "string":
-        return values, {}
+        plain = field.type != "bytes" or set(map(type, values.reshape(-1))) <= {bytes}
+        if plain:
+            return values, {}
     few = _few_texts(field, values.reshape(-1)) if field.type == "string" else None
     if few is not None:
         return few[0].reshape(values.shape), by_record(few[1], field.shape)
@@ -390,6 +392,8 @@ def _as_arrow(kind: str, values: Array) -> tuple[Cells, Faults]:
     if values.dtype.kind in "biuf":
         return pa.array(values), {}
     try:
+        if kind == "bytes" and set(map(type, values)) <= {bytes, type(None)}:
+            return pa.array(values, pa.binary()), {}
         return pa.array(values, pa.string() if kind == "string" else None, from_pandas=True), {}
     except (pa.ArrowException, UnicodeEncodeError):
         faults: Faults = {}

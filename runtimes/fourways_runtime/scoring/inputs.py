@@ -261,6 +261,11 @@ def _type_of(tensor: Tensor, fields: Sequence[InputField]) -> np.dtype[Any] | No
     elif len(fields) > 1:
         kind = np.result_type(*(numpy_type(field.type) for field in fields))
     for field in fields:
+        if field.type == "bytes" and tensor.type not in ("", "object"):
+            raise ContractMismatch(
+                f"input {field.name} is bytes, the model's input is {described(tensor)}; "
+                "decode the bytes before the model, or serve it with format python"
+            )
         if kind is not None and not _carries(numpy_type(field.type), kind):
             raise ContractMismatch(
                 f"input {field.name} is {field.type}, the model's input is {described(tensor)}; "

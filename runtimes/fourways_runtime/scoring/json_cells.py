@@ -13,6 +13,7 @@ import orjson
 import pyarrow as pa
 
 from .literals import EXACT, is_float
+from .times import is_time
 
 _ExtensionType: Any = pa.ExtensionType  # Its stub forbids subclasses.
 
@@ -64,7 +65,7 @@ def json_column(kind: str, depth: int, values: Sequence[Any]) -> Any:
     """
     try:
         if _all_plain(kind, depth, values):
-            wide: Any = _JSON_TYPES.get(kind) or (pa.float64() if is_float(kind) else pa.int64())
+            wide: Any = json_type(kind)
             for _ in range(depth):
                 wide = pa.list_(wide)
             return pa.array(values, wide)
@@ -74,7 +75,8 @@ def json_column(kind: str, depth: int, values: Sequence[Any]) -> Any:
     return _from_storage(JsonCells(), pa.array(texts, pa.binary()))
 
 
-_JSON_TYPES: dict[str, Any] = {"bool": pa.bool_(), "string": pa.string(), "uint64": pa.uint64()}
+_JSON_TYPES: dict[str, Any] = {"bool": pa.bool_(), "uint64": pa.uint64()}
+_TEXTUAL = frozenset({"string", "bytes"})
 _PLAIN: dict[str, frozenset[type]] = {
     "bool": frozenset({bool, type(None)}),
     "string": frozenset({str, type(None)}),
@@ -84,8 +86,17 @@ _PLAIN: dict[str, frozenset[type]] = {
 _from_storage: Any = pa.ExtensionArray.from_storage
 
 
+def json_type(kind: str) -> Any:
+    """Return the Arrow type of a contract type's values as JSON has them."""
+    if kind in _TEXTUAL or is_time(kind):
+        return pa.string()
+    return _JSON_TYPES.get(kind) or (pa.float64() if is_float(kind) else pa.int64())
+
+
 def _all_plain(kind: str, depth: int, values: Sequence[Any]) -> bool:
-    group = kind if kind in _PLAIN else "float" if is_float(kind) else "whole"
+    textual = kind in _TEXTUAL or is_time(kind)
+    group = "string" if textual else kind if kind in _PLAIN else "float"
+    group = "whole" if group == "float" and not is_float(kind) else group
     scalars: list[Any] = list(values) if not depth else list(_scalars(values, depth))
     if not set(map(type, scalars)) <= _PLAIN[group]:
         return False

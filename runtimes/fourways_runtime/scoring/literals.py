@@ -14,10 +14,14 @@ The rules:
 * Digits are ASCII. ``0x10`` and ``1_000`` are not numbers. Text is trimmed; ``NaN`` in a text is a
   missing number.
 * JSON types are strict: a text is not a number, a number is not a text, true is not 1.
+* A date or time is a text (:mod:`.times`), or a whole number where the source has numbers.
+* Bytes are base64 where the source has only texts.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
 import re
 from decimal import Decimal
@@ -25,6 +29,8 @@ from typing import Any
 
 import numpy as np
 import orjson
+
+from .times import count_of, example, is_time
 
 Fault = str | None
 
@@ -64,6 +70,10 @@ def wanted(kind: str) -> str:
     """Return the description of a value of the contract type ``kind``."""
     if kind in ("bool", "string"):
         return {"bool": "true or false", "string": "text"}[kind]
+    if is_time(kind):
+        return f"a text such as {example(kind)}, or a whole number"
+    if kind == "bytes":
+        return "text in base64"
     return "a number" if is_float(kind) else "a whole number"
 
 
@@ -98,10 +108,18 @@ def from_json(kind: str, value: Any) -> tuple[Any, Fault]:
     if kind == "bool":
         fits = type(value) is bool
         return (value, None) if fits else (None, f"{said(value)} is not {wanted(kind)}")
+    if type(value) is str and (kind == "bytes" or is_time(kind)):
+        return from_text(kind, value)
+    if kind == "bytes":
+        # As TensorFlow Serving's clients write them.
+        if type(value) is dict and value.keys() == {"b64"} and type(value["b64"]) is str:
+            return from_text(kind, value["b64"])
+        fits = type(value) is bytes
+        return (value, None) if fits else (None, f"{said(value)} is not {wanted(kind)}")
     if type(value) is not int and type(value) is not float:
         return None, f"{said(value)} is not {wanted(kind)}"
     if not is_float(kind):
-        return whole(kind, value)
+        return whole("int64" if is_time(kind) else kind, value)
     if type(value) is int and abs(value) > EXACT[kind]:
         return _unrounded(kind, value, str(value))
     return float(value), None
@@ -138,6 +156,16 @@ def from_text(kind: str, text: str) -> tuple[Any, Fault]:
 
     Returns the typed value and None; None and None if it is missing (NaN); or None and the fault.
     """
+    if kind == "bytes":
+        try:
+            return base64.b64decode(text, validate=True), None
+        except (binascii.Error, ValueError):
+            return None, f"{shown(text)} is not base64"
+    if is_time(kind):
+        try:
+            return count_of(kind, text), None
+        except ValueError as error:
+            return None, str(error)
     if kind == "bool":
         truth = _TRUTHS.get(text.lower()) if text.isascii() else None
         return truth, None if truth is not None else f"{shown(text)} is not true or false"

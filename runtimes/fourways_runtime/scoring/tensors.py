@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from fourways_runtime.scoring.cells import Faults, numbers, rounded
+from fourways_runtime.scoring.cells import Faults, numbers, numpy_type, rounded
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.literals import EXACT
 from fourways_runtime.scoring.literals import from_json as judged
+from fourways_runtime.scoring.times import is_time
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _CODES = {code: np.dtype(f"<{code}") for code in "fdqQ"}
@@ -62,7 +63,7 @@ def from_json(
     if wanted <= SLICE:
         values, faults = _converted(kind, nullable, data, plain, _Records(size, 0))
         return values, faults
-    values = np.empty(wanted, object if kind == "string" else kind)
+    values = np.empty(wanted, numpy_type(kind))
     found: dict[int, tuple[int, str]] = {}
     for start in range(0, wanted, SLICE):
         part = data[start : start + SLICE]
@@ -101,6 +102,8 @@ def _converted(
         return _texts(data, records)
     if kind == "bool":
         return _truths(data, records)
+    if kind == "bytes" or is_time(kind):
+        return _one_by_one(data, kind, nullable, records)
     to = np.dtype(kind)
     code = "d" if to.kind == "f" else ("Q" if kind == "uint64" else "q")
     try:
@@ -149,8 +152,11 @@ def from_binary(kind: str, data: memoryview, wanted: int) -> tuple[Array, Faults
         MalformedTensor: it holds more or fewer, or bytes that are not valid elements.
 
     """
-    if kind == "string":
-        return _texts_from(data, wanted), {}
+    if kind in ("string", "bytes"):
+        return _texts_from(data, wanted, kind), {}
+    if is_time(kind):
+        texts = _texts_from(data, wanted, "string").tolist()
+        return _one_by_one(texts, kind, False, _Records(1, 0))
     to = np.dtype(kind).newbyteorder("<")
     if len(data) != wanted * to.itemsize:
         size = wanted * to.itemsize
@@ -188,8 +194,8 @@ def _one_by_one(
     data: list[Any], kind: str, nullable: bool, records: _Records
 ) -> tuple[Array, Faults]:
     """Convert the valid elements, and describe the first invalid element of each record."""
-    to = np.dtype(kind)
-    values: list[float | int] = [0] * len(data)
+    to = numpy_type(kind)
+    values: list[Any] = [b"" if kind == "bytes" else 0] * len(data)
     faults: Faults = {}
     bad = -1
     for at, value in enumerate(data):
@@ -207,7 +213,9 @@ def _one_by_one(
             faults[at] = fault
             bad = records.of(at)
     if to.kind != "f":
-        return np.array(values, to), faults
+        found = np.empty(len(values), to)
+        found[:] = values
+        return found, faults
     cast, more = fit(to, np.array(values, np.float64), records)
     return cast, more | faults
 
@@ -240,7 +248,7 @@ def _where(found: Iterable[bool]) -> Array:
     return np.fromiter(found, np.bool_)
 
 
-def _texts_from(data: memoryview, wanted: int) -> Array:
+def _texts_from(data: memoryview, wanted: int, kind: str) -> Array:
     texts = np.empty(wanted, object)
     start = 0
     for at in range(wanted):
@@ -248,6 +256,9 @@ def _texts_from(data: memoryview, wanted: int) -> Array:
         start = begin + int.from_bytes(data[start:begin], "little")
         if begin > len(data) or start > len(data):
             raise MalformedTensor(f"ends within element {at}")
+        if kind == "bytes":
+            texts[at] = bytes(data[begin:start])
+            continue
         try:
             texts[at] = str(data[begin:start], "utf-8")
         except UnicodeDecodeError:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from fourways_api import Contract, InputField, OutputField
 from fourways_http import Response, json_response
+from fourways_runtime.scoring import times
 
 from .protocol import DATATYPES
 
@@ -181,6 +182,10 @@ def _field(field: InputField | OutputField) -> Json:
 
 
 def _type_of(kind: str) -> Json:
+    if kind == "bytes":
+        return {"type": "string", "contentEncoding": "base64"}
+    if times.is_time(kind):
+        return {"type": "string", "format": "date" if kind == "date" else "date-time"}
     if kind in ("bool", "string"):
         return {"type": "boolean" if kind == "bool" else "string"}
     if kind in _LIMITS:
@@ -291,8 +296,10 @@ def _value(field: InputField) -> Any:
     value: Any = 0
     if field.categories:
         value = field.categories[0]
-    elif field.type in ("bool", "string"):
-        value = False if field.type == "bool" else "TEXT"
+    elif field.type in ("bool", "string", "bytes"):
+        value = {"bool": False, "bytes": "QUJD"}.get(field.type, "TEXT")
+    elif times.is_time(field.type):
+        value = times.example(field.type)
     elif field.range is not None:
         low, high = field.range.min, field.range.max
         if low is not None and low > 0:

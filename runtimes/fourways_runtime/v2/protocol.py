@@ -26,8 +26,14 @@ DATATYPES: Final = {
     "float32": "FP32",
     "float64": "FP64",
     "string": "BYTES",
+    "bytes": "BYTES",
+    "date": "BYTES",
+    "timestamp_s": "BYTES",
+    "timestamp_ms": "BYTES",
+    "timestamp_us": "BYTES",
+    "timestamp_ns": "BYTES",
 }
-"""The protocol's names for the contract's types."""
+"""The protocol's names for the contract's types. Times are texts, or INT64."""
 
 KEY_ALIAS = "entity_key"
 """Alternative name for the entity key's input, besides the contract's own."""

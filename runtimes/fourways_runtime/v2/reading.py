@@ -16,6 +16,7 @@ from fourways_runtime.scoring import tensors
 from fourways_runtime.scoring.cells import Faults, numpy_type
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.decode import by_record
+from fourways_runtime.scoring.times import is_time
 
 from .protocol import DATATYPES, key_fault, refuse
 
@@ -113,9 +114,11 @@ class TensorReading:
         if field is not None:
             if name in self.columns or self.block is not None:
                 raise refuse(f"{at}.name", f"{name} is given twice")
-            self._check_type(at, tensor, name, (DATATYPES[field.type],))
+            may = ("BYTES", "INT64") if is_time(field.type) else (DATATYPES[field.type],)
+            datatype = self._check_type(at, tensor, name, may)
+            kind = "int64" if datatype == "INT64" else field.type
             shape = self._shape(at, tensor, field.shape, first)
-            values, faults = self._data(at, tensor, field.type, field.nullable, shape)
+            values, faults = self._data(at, tensor, kind, field.nullable, shape)
             self._note(name, by_record(faults, field.shape))
             self.columns[name] = values.reshape(self.rows, *field.shape)
         elif name in reader.combined:

@@ -27,6 +27,7 @@ import orjson
 
 from fourways_api import Contract, EntityKey, InputField
 from fourways_http import HttpError, Request
+from fourways_runtime.scoring import times
 from fourways_runtime.scoring.columns import Array
 
 from .body import MAX_BODY_BYTES, OFF_LOOP_BYTES, split_body
@@ -39,7 +40,7 @@ COMBINED = "input"
 
 _TOLD_ROWS = 10
 _EXAMPLE_INPUTS = 6
-_EXAMPLES: dict[str, Any] = {"string": "TEXT", "bool": False}
+_EXAMPLES: dict[str, Any] = {"string": "TEXT", "bool": False, "bytes": "QUJD"}
 
 BadRow = tuple[int, str, str]
 """A record's position in its request, the invalid field, and the reason."""
@@ -201,9 +202,7 @@ class RequestReader:
         self._max_body_bytes = max_body_bytes
         # A published run's outputs may have changed by the time the request is answered.
         self._outputs = None if keyed != "optional" else tuple(f.name for f in contract.outputs)
-        numeric = bool(inputs) and all(
-            not f.shape and f.type not in ("bool", "string") for f in inputs
-        )
+        numeric = bool(inputs) and all(not f.shape and f.is_number for f in inputs)
         combined = {COMBINED, *model_inputs} if len(model_inputs) <= 1 else {COMBINED}
         self.combined = frozenset(combined - self.fields.keys()) if numeric else frozenset()
         kinds = {field.type for field in inputs}
@@ -312,6 +311,7 @@ def _form(key: EntityKey, inputs: Sequence[InputField], keyed: Keyed) -> str:
         )
     for field in inputs[:_EXAMPLE_INPUTS]:
         example: Any = _EXAMPLES.get(field.type, 0)
+        example = times.example(field.type) if times.is_time(field.type) else example
         shape = [1, *field.shape]
         tensors.append(
             {

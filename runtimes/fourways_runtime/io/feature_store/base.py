@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -96,6 +97,8 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, Decimal):
         return int(value) if value.is_finite() and value == int(value) else float(value)
+    if isinstance(value, bytes | memoryview):
+        return base64.b64encode(value).decode()
     if isinstance(value, list | tuple):
         return [plain(element) for element in value]
     return str(value)

@@ -20,6 +20,7 @@ from fourways_api import InputField
 from fourways_runtime.errors import ConfigError, FeaturesMismatch, FeaturesUnavailable
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import Row
+from fourways_runtime.scoring.times import is_time
 
 from ..postgres.connection import conninfo, explain, is_unavailable
 from ..postgres.pool import NoConnectionError, ReadOnlyPool, configure_read_only
@@ -161,6 +162,10 @@ def _unfit(field: InputField, oid: int) -> str | None:
         return f"column {field.name} is {name}{'[]' if listed else ''}, the input is {shape}"
     if field.type == "string":
         fits = name in _TEXTS
+    elif field.type == "bytes":
+        fits = name in ("bytea", *_TEXTS)
+    elif is_time(field.type):
+        fits = name in ("timestamptz", "timestamp", "date", "int4", "int8", *_TEXTS)
     elif field.type == "bool":
         fits = name == "bool"
     else:

@@ -41,6 +41,12 @@ _NOTHING = "Empty CSV file"
 class CsvTable(TextTable):
     """See :class:`.base.Table`."""
 
+    @property
+    def _encoded(self) -> frozenset[str]:
+        """The columns of bytes, which a text file holds as base64."""
+        fields = self._contract.inputs
+        return frozenset(each.name for each in fields if each.type == "bytes" and not each.shape)
+
     def splits(self, rows: int) -> list[Split]:
         """Cut the table into its files, and read their headers. Empty files have no rows."""
         found: list[Split] = []
@@ -85,7 +91,7 @@ class CsvTable(TextTable):
         with self._files.reading(split.file), _bounded_rows(split.file):
             checked = CheckedFile(self._files.open_text(split.detail["path"]), split.file)
             try:
-                reader = _open(checked, columns, bad)
+                reader = _open(checked, columns, bad, self._encoded)
             except pa.ArrowInvalid as error:
                 if _NOTHING not in str(error):
                     raise
@@ -139,7 +145,14 @@ def _bounded_rows(file: str, checked: CheckedFile | None = None) -> Iterator[Non
         ) from None
 
 
-def _open(checked: Any, columns: tuple[str, ...], bad: dict[int, str]) -> Any:
+def _open(
+    checked: Any,
+    columns: tuple[str, ...],
+    bad: dict[int, str],
+    encoded: frozenset[str] = frozenset(),
+) -> Any:
+    """Open a file; the columns ``encoded`` hold bytes as base64, the others text."""
+
     def note(row: Any) -> Literal["skip"]:
         # Arrow counts records from 1, including the header.
         bad[row.number - 2] = f"{row.actual_columns} cells instead of {row.expected_columns}"
@@ -151,7 +164,10 @@ def _open(checked: Any, columns: tuple[str, ...], bad: dict[int, str]) -> Any:
         parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
         convert_options=csv.ConvertOptions(
             include_columns=list(columns),
-            column_types={name: pa.binary() for name in columns},
+            column_types={
+                name: pa.string() if name in encoded else pa.binary() for name in columns
+            },
+            check_utf8=False,  # The decoder rejects the rows, not the whole file.
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
             null_values=[""],

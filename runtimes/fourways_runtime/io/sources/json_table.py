@@ -23,7 +23,7 @@ from fourways_api import Contract
 from fourways_runtime.errors import SourceError
 from fourways_runtime.scoring.cells import may_be_rounded
 from fourways_runtime.scoring.columns import Reject, Rows
-from fourways_runtime.scoring.json_cells import json_column
+from fourways_runtime.scoring.json_cells import json_column, json_type
 from fourways_runtime.scoring.literals import BYTE_ORDER_MARK, is_float, json_object
 from fourways_runtime.scoring.splits import Split
 
@@ -40,7 +40,6 @@ BLOCK_BYTES = 4 * 2**20
 MAX_LINE_BYTES = 64 * 2**20
 """Maximum length of a line."""
 
-_ARROW: dict[str, Any] = {"bool": pa.bool_(), "string": pa.string(), "uint64": pa.uint64()}
 _EMPTY = (b"\n\n", b"\n\r\n")
 _NOT_JSON = (b"NaN", b"Inf")
 """Texts that Arrow accepts as numbers, and JSON does not allow."""
@@ -273,7 +272,7 @@ def _is_utf8(block: bytes) -> bool:
 
 
 def _arrow(kind: str, depth: int = 0) -> Any:
-    found = _ARROW.get(kind) or (pa.float64() if kind.startswith("float") else pa.int64())
+    found = json_type(kind)
     for _ in range(depth):
         found = pa.list_(found)
     return found

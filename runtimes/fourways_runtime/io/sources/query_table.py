@@ -29,6 +29,7 @@ from fourways_api.modes import SourceQuery
 from fourways_runtime.errors import FetchFailed, SourceError
 from fourways_runtime.retry import retry_until_available
 from fourways_runtime.scoring.splits import Newer, Section, Split
+from fourways_runtime.scoring.times import is_time
 
 from ..postgres.copy_out import FIXED, HEADER_BYTES, TRAILER, Column, Unpacker
 from ..postgres.user_database import UserDatabase
@@ -280,6 +281,10 @@ def _fits(kind: str, shape: tuple[int, ...], found: str) -> bool:
         return False
     if kind == "string":
         return element in _TEXTS
+    if kind == "bytes":
+        return found == "bytea"
+    if is_time(kind):
+        return element in _TIMES or element in _WHOLE or element in _TEXTS
     return element == "bool" if kind == "bool" else element in _NUMBERS
 
 
@@ -287,7 +292,7 @@ def _selected(column: Column, kind: str) -> sql.Composed:
     name = sql.Identifier("q", column.name)
     if kind.endswith("[]"):
         return sql.SQL("to_json({})::text").format(name)
-    if kind in FIXED:
+    if kind in FIXED or kind == "bytea":
         return sql.SQL("{}").format(name)
     return sql.SQL("{}::text").format(name)
 

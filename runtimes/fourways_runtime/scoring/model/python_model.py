@@ -26,7 +26,7 @@ from fourways_runtime.errors import ConfigError, ModelError, ModelNotLoadable
 from ..columns import Array
 from .base import Tensor
 
-_V2_TYPES = {"BOOL": "bool", "BYTES": "string"} | {
+_V2_TYPES = {"BOOL": "bool", "BYTES": "object"} | {
     f"{prefix}{bits}": f"{name}{bits}"
     for prefix, name, sizes in (
         ("INT", "int", (8, 16, 32, 64)),

@@ -7,6 +7,7 @@ pyarrow.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Sequence
@@ -59,10 +60,18 @@ class EventReader:
         told = list(records.columns.items())
         return {
             key: orjson.dumps(
-                {self._key.name: key, **{name: _plain(column[at]) for name, column in told}}
+                {self._key.name: key, **{name: _plain(column[at]) for name, column in told}},
+                default=_base64,
             )
             for at, key in enumerate(keys)
         }
+
+
+def _base64(value: Any) -> str:
+    """Return bytes, which JSON cannot represent, as events hold them."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise TypeError
 
 
 def _plain(value: Any) -> Any:

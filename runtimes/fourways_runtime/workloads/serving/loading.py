@@ -112,7 +112,9 @@ def example(field: InputField) -> Array:
     """Make up a value that the contract allows: zero if in range, in the field's shape."""
     kind = numpy_type(field.type)
     value: Any = 0
-    if field.type == "string":
+    if field.type == "bytes":
+        value = b""
+    elif field.type == "string":
         value = field.categories[0] if field.categories else ""
     elif field.range is not None:
         lowest, highest = field.range.min, field.range.max
