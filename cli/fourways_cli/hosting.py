@@ -44,6 +44,7 @@ def run_host(
     secrets: Mapping[str, Path] | None = None,
     broker: str | None = None,
     keys: Path | None = None,
+    origins: Sequence[str] = (),
     namespace: str | None = None,
     on_status: Callable[[dict[str, Any]], None] = lambda _: None,
     beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
@@ -64,6 +65,7 @@ def run_host(
             grpc_port=grpc_port,
             broker=broker,
             keys=keys,
+            origins=origins,
             on_change=lambda key: shown.show(host, key),
         )
     except HostLacks as error:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from fourways_api.runtime_config import ORIGIN_PATTERN
+
 from .embedded.ports import MAX_PORT
 from .hosting import STATE, check_runtime, run_host
 from .manifests import read_deployments
@@ -59,6 +61,14 @@ def up(
             "refuses requests without one; by default every program here may ask."
         ),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Origin whose web pages may send requests to the gateway, such as "
+            "http://localhost:3000; `*` for all. Repeatable; by default none.",
+            metavar="ORIGIN",
+        ),
+    ] = None,
     namespace: Annotated[
         str | None,
         typer.Option(
@@ -77,6 +87,10 @@ def up(
     if broker is not None and not _NATS.fullmatch(broker):
         warn(f"--broker {broker}: write nats://HOST:PORT")
         raise typer.Exit(INVALID)
+    for origin in allow_origin or []:
+        if not re.fullmatch(ORIGIN_PATTERN, origin):
+            warn(f"--allow-origin {origin}: write https://HOST[:PORT] without a path, or *")
+            raise typer.Exit(INVALID)
     volumes, secrets = _pairs(volume, "--volume"), _pairs(secret, "--secret")
     run_host(
         files,
@@ -88,6 +102,7 @@ def up(
         grpc_port=grpc_port,
         broker=broker,
         keys=keys,
+        origins=allow_origin or (),
         namespace=namespace,
     )
 

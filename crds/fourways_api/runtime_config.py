@@ -65,6 +65,10 @@ def environment_text(document: ApiModel) -> str:
     return text.replace("$", r"\u0024").replace("{{", r"{\u007b")
 
 
+ORIGIN_PATTERN = r"^(\*|https?://[A-Za-z0-9.\[\]:_-]+)$"
+"""An origin as browsers write it, ``https://HOST[:PORT]`` without a path, or ``*``."""
+
+
 class FetchPolicy(ApiModel):
     """Where a workload may download from."""
 
@@ -159,6 +163,9 @@ class Route(ApiModel):
     """Inputs devices may ask for (edge); ``inputs`` is filled in with names."""
 
 
+Origin = Annotated[str, Field(pattern=ORIGIN_PATTERN, max_length=270)]
+
+
 class GatewayConfig(ApiModel):
     """Configuration of a namespace's gateway."""
 
@@ -179,6 +186,9 @@ class GatewayConfig(ApiModel):
     store_timeout_seconds: float = 2.0
     callers: CallerPolicy | None = None
     """Who may send requests; None: everybody."""
+
+    allowed_origins: tuple[Origin, ...] = ()
+    """Origins whose web pages may send requests and read responses; ``*``: all."""
 
     tls_dir: str | None = None
     """Folder with the certificate, ``tls.crt`` and ``tls.key``; None: plain HTTP only."""

@@ -106,6 +106,9 @@ class OperatorSettings:
     gateway_tls_secret: str = ""
     """Secret with the gateways' certificate in each namespace; empty: no TLS."""
 
+    gateway_origins: tuple[str, ...] = ()
+    """Origins whose web pages may use gateways; ``*``: all."""
+
     gateway_grpc: bool = False
     """Whether gateways also serve the protocol over gRPC."""
 

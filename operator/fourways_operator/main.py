@@ -340,6 +340,7 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         egress_ports=tuple(int(port) for port in options.egress_ports),
         access=options.gateway_auth,
         gateway_tls_secret=options.gateway_tls_secret,
+        gateway_origins=options.gateway_origins,
         gateway_grpc=options.gateway_grpc == "true",
         subject=options.subject,
     )
@@ -377,6 +378,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("metrics-peers", "[]", _json, "peers that may read metrics of model servers and workers")
     flag("gateway-auth", "", _access, "who may send requests to gateways, as JSON")
     flag("gateway-tls-secret", "", str, "Secret with the gateways' certificate; empty: no TLS")
+    flag("gateway-origins", "", _words, "origins whose web pages may use gateways; *: all")
     flag("gateway-grpc", "false", str, "true: gateways also serve the protocol over gRPC")
     flag("subject", "", str, "subject of the operator's own token, which gateways accept")
     flag("identity", "", str, "name of this installation, under which it holds namespaces")

@@ -11,6 +11,7 @@ in ``Sec-Fetch-Site`` whose page asks.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from .message import Answer, Handler, HttpError, Request
@@ -30,10 +31,16 @@ def is_loopback(host: str) -> bool:
 
 
 class LoopbackOnly:
-    """A handler that lets only requests of this machine's own programs through."""
+    """A handler that lets only requests of this machine's own programs through.
 
-    def __init__(self, app: Handler) -> None:
+    ``welcome`` says which requests of pages are let through nevertheless.
+    """
+
+    def __init__(
+        self, app: Handler, welcome: Callable[[Request], object] = lambda request: None
+    ) -> None:
         self._app = app
+        self._welcome = welcome
         self._known: dict[bytes, bool] = {}
 
     def __call__(self, request: Request) -> Answer:
@@ -47,7 +54,7 @@ class LoopbackOnly:
                         403, "on this address only localhost and loopback addresses are valid hosts"
                     )
             elif size == 6 and name.lower() == b"origin":
-                if not self._is_own(value, value):
+                if not self._is_own(value, value) and not self._welcome(request):
                     raise HttpError(403, _OTHERS)
                 own = True
             elif size == 14 and name.lower() == b"sec-fetch-site":

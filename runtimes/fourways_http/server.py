@@ -12,9 +12,11 @@ import resource
 import signal
 import socket
 import ssl
+from collections.abc import Collection
 from math import inf
 from time import monotonic, perf_counter
 
+from .cors import AllowedOrigins
 from .limits import Limits
 from .loopback import LoopbackOnly, is_loopback
 from .message import Handler, HttpError, Request, Response, awaited
@@ -40,8 +42,15 @@ class Server:
     """An HTTP/1.1 server for one application, on one event loop."""
 
     def __init__(
-        self, app: Handler, limits: Limits | None = None, observe: Observe | None = None
+        self,
+        app: Handler,
+        limits: Limits | None = None,
+        observe: Observe | None = None,
+        origins: Collection[str] = (),
     ) -> None:
+        """``origins`` are those whose pages may send requests and read the responses."""
+        self._origins = origins
+        app = self._opened(app)
         limits = limits or Limits()
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         most = max(1, min(limits.connections, files - _SPARE_FILES))
@@ -64,10 +73,17 @@ class Server:
 
     def replace(self, app: Handler, observe: Observe) -> None:
         """Use another application from now on; requests in flight keep theirs."""
-        self.state.app, self.state.observe = self._admitted(app), observe
+        self.state.app, self.state.observe = self._admitted(self._opened(app)), observe
+
+    def _opened(self, app: Handler) -> Handler:
+        return AllowedOrigins(app, self._origins) if self._origins else app
 
     def _admitted(self, app: Handler) -> Handler:
-        return LoopbackOnly(app) if self._on_loopback else app
+        if not self._on_loopback:
+            return app
+        if isinstance(app, AllowedOrigins):
+            return LoopbackOnly(app, app.allowed)
+        return LoopbackOnly(app)
 
     @property
     def draining(self) -> bool:

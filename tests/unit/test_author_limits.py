@@ -19,6 +19,7 @@ from fourways_operator.facts import OperatorSettings
 from fourways_operator.installation import admitted_spec
 from fourways_operator.plan.worker import variables_of
 from fourways_operator.planning import plan, plan_gateway
+from fourways_operator.pods import config_text
 from fourways_runtime.errors import FetchRefused, SourceError
 from fourways_runtime.io.brokers.registry import open_publisher
 from fourways_runtime.io.feature_store import open_features
@@ -212,6 +213,14 @@ def test_keys_of_pods_are_those_that_the_admin_lists(
     if not admitted:
         assert found.problems[0].field == f"spec.pod.{field}"
         assert key in str(found.problems[0])
+
+
+def test_gateways_know_the_origins_that_the_admin_lists() -> None:
+    settings = replace(SETTINGS, gateway_origins=("https://shop.example.com",))
+    owner = deployment("churn")
+    owner["metadata"]["uid"] = "u"
+    (gateway,) = [o for o in plan_gateway("demo", [owner], settings) if o["kind"] == "Deployment"]
+    assert '"allowedOrigins":["https://shop.example.com"]' in config_text(gateway)
 
 
 def test_a_variable_arrives_as_it_is_written() -> None:

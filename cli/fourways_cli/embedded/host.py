@@ -54,6 +54,7 @@ class Host:
         broker: str | None = None,
         keys: Path | None = None,
         grpc_port: int | None = None,
+        origins: Sequence[str] = (),
         clock: Clock = now,
         on_change: Callable[[Key], None] = lambda _: None,
     ) -> None:
@@ -63,6 +64,7 @@ class Host:
         free port above it. ``grpc_port`` is the same for gRPC; None: gRPC is not served.
         ``broker`` is the address of a NATS server to use instead of the host's own. ``keys`` is the
         folder of the API keys that the gateways ask for; None: every program here may ask.
+        ``origins`` are those whose web pages may send requests to the gateways.
 
         Raises:
             HostLacks: a deployment needs a Secret that the host cannot make.
@@ -71,6 +73,7 @@ class Host:
         given.check_needs(deployments, secrets)
         self._state = state
         self._keys = keys
+        self._origins = tuple(origins)
         self._clock = clock
         self._on_change = on_change
         self._tasks: asyncio.TaskGroup | None = None
@@ -126,6 +129,7 @@ class Host:
             self._ports[namespace],
             self._keys,
             self._grpc_ports[namespace] if self._grpc_ports else None,
+            self._origins,
         )
         return RunningServer(server, self._state, self._clock, partial(self._changed, namespace))
 

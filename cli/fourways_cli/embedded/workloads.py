@@ -139,17 +139,19 @@ def gateway(
     port: int,
     keys: Path | None = None,
     grpc_port: int | None = None,
+    origins: tuple[str, ...] = (),
 ) -> LocalServer:
     """Return the gateway among a namespace's planned gateway objects, on loopback.
 
-    ``keys`` is the folder of the API keys that it asks for; None: it asks for none.
+    ``keys`` is the folder of the API keys that it asks for; None: it asks for none. ``origins`` are
+    those whose web pages may use it.
     """
     planned = next(o for o in objects if o["kind"] == "Deployment")
     template = planned["spec"]["template"]
     labels = template["metadata"]["labels"]
     server = _server(planned, template["spec"], labels, GatewayConfig, paths, port)
     callers = None if keys is None else CallerPolicy(keys_dir=str(keys.absolute()))
-    own = {"callers": callers, "grpc_port": grpc_port}
+    own = {"callers": callers, "grpc_port": grpc_port, "allowed_origins": origins}
     return replace(server, config=server.config.model_copy(update=own))
 
 

@@ -66,6 +66,7 @@ def plan(
         routes=tuple(share.route for share in shares),
         fetch=worker.fetch_policy(settings),
         callers=callers.policy(namespace, settings),
+        allowed_origins=settings.gateway_origins,
         tls_dir=TLS_DIR if settings.gateway_tls_secret else None,
         grpc_port=GRPC_PORT if settings.gateway_grpc else None,
     )

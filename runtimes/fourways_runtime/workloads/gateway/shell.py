@@ -97,7 +97,9 @@ def build(
         open_run_store or _history_of(config),
     )
     limits = replace(limits, body_bytes=config.max_body_bytes)
-    server = Server(gateway.router(), limits, gateway.metrics.observe)
+    server = Server(
+        gateway.router(), limits, gateway.metrics.observe, origins=config.allowed_origins
+    )
     return server, gateway
 
 
