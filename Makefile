@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 RUN := $(PYTHON) -m
 
 .PHONY: help demo demo-cluster test test-fast cluster cluster-down images update update-lock verify \
-  format setup bench-models bench-operator bench-serving bench-overload bench-streaming bench-batch torture-batch \
+  format setup bench-models bench-operator bench-serving bench-start bench-overload bench-streaming bench-batch torture-batch \
   torture-batch-short torture-batch-cluster torture-device torture-device-short torture-kills \
   torture-requests torture-stream torture-security
 
@@ -59,6 +59,9 @@ bench-operator: setup ## Measure the time from kubectl apply to the CronJob, on 
 
 bench-serving: setup ## Compare the model server with its peers, on this machine
 	@$(RUN) benchmarks.serving
+
+bench-start: setup ## Measure a model server's start, to its first answer, and its memory, beside FastAPI
+	@$(RUN) benchmarks.serving.start
 
 bench-overload: setup ## Measure goodput at 1 to 10 times the model server's capacity
 	@$(RUN) benchmarks.overload

@@ -15,11 +15,15 @@ from time import monotonic, sleep
 
 from benchmarks.venvs import python_of
 from fourways_cli.embedded.ports import free_port
+from tools.cluster.config import cache_root
 from tools.compiled import overlay
 
 from .work import CONTRACT
 
 CORE = 0
+_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache_root() / "bytecode")}
+"""Where our processes find bytecode, as in the image and in the environments of the peers."""
+
 START_SECONDS = 60.0
 PEERS = Path(__file__).with_name("peers")
 ROOT = Path(__file__).parents[2]
@@ -66,11 +70,11 @@ def commands(model: Path, scratch: Path) -> dict[str, tuple[list[str], dict[str,
         "contract": CONTRACT,
         "paths": {"cacheDir": str(scratch / "cache"), "terminationLog": str(scratch / "words")},
     }
-    # As in the image, with the hot path compiled.
-    config = {"FOURWAYS_CONFIG": json.dumps(ours), "PYTHONPATH": str(overlay())}
+    # As in the image, with the hot path and all bytecode compiled.
+    config = {"FOURWAYS_CONFIG": json.dumps(ours), "PYTHONPATH": str(overlay()), **_BYTECODE}
     found["fourways"] = [sys.executable, "-m", "fourways_runtime", "serve"], config, port
     port = free_port()
-    path = {"PYTHONPATH": os.pathsep.join((str(overlay()), str(ROOT)))}
+    path = {"PYTHONPATH": os.pathsep.join((str(overlay()), str(ROOT))), **_BYTECODE}
     found["empty"] = [sys.executable, "-m", "benchmarks.serving.empty", str(port)], path, port
     for peer in PEERS_MEASURED:
         port = free_port()
@@ -101,9 +105,9 @@ class Running:
 
 @contextmanager
 def running(
-    command: list[str], environment: dict[str, str], port: int, log: Path
+    command: list[str], environment: dict[str, str], port: int, log: Path, *, ready: bool = True
 ) -> Iterator[Running]:
-    """Run a server on its core; yield it once it is ready."""
+    """Run a server on its core; yield it once it is ready, or at once if not ``ready``."""
     began = monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -114,7 +118,7 @@ def running(
             stderr=output,
         )
     try:
-        while not _answers(port):
+        while ready and not _answers(port):
             if process.poll() is not None or monotonic() - began > START_SECONDS:
                 raise RuntimeError(f"{command[:3]} does not answer: {log.read_text()[-800:]}")
             sleep(0.01)

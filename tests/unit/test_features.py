@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from fourways_api import Contract
 from fourways_runtime.errors import SourceError
 from fourways_runtime.scoring.cells import accepts
+from fourways_runtime.scoring.checks import MAX_KEY_BYTES
 from fourways_runtime.scoring.columns import Records, Reject
-from fourways_runtime.scoring.decode import MAX_KEY_BYTES, Decoder
+from fourways_runtime.scoring.decode import Decoder
 from fourways_runtime.scoring.inputs import fitted
 
 

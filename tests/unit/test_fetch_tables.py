@@ -15,7 +15,7 @@ import pytest
 from fourways_api import BatchSource, Contract
 from fourways_api.runtime_config import FetchPolicy, Paths
 from fourways_runtime.errors import FetchFailed, FetchRefused, SourceError
-from fourways_runtime.io import fetch
+from fourways_runtime.io.fetch.filesystems import filesystem as open_filesystem
 from fourways_runtime.io.sources import open_table
 from tests.kit.fetch_servers import broken, ranged, redirect, serving, status, whole
 from tests.kit.secret_files import secret_folder
@@ -41,7 +41,7 @@ BODY = _parquet()
 
 
 def read(url: str, **settings: Any) -> pa.Table:
-    filesystem, path = fetch.filesystem(
+    filesystem, path = open_filesystem(
         url,
         credentials=None,
         policy=FetchPolicy(**({"timeout_seconds": 5.0} | settings)),

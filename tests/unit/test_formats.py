@@ -18,6 +18,7 @@ from fourways_runtime.scoring import model as models
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.splits import Split
+from fourways_runtime.scoring.table_pipeline import TablePipeline
 
 CONTRACT = Contract.model_validate(
     {
@@ -86,5 +87,5 @@ def test_a_toy_of_each_is_loaded_read_and_scored(
     table = sources.open_table(source, CONTRACT, policy=FetchPolicy(), paths=Paths())
     pipeline = Pipeline(CONTRACT, models.load(tmp_path / "model", reference, threads=1))
     (chunk,) = table.chunks()
-    scored = pipeline.score(chunk.batch, chunk.rows)
+    scored = TablePipeline(pipeline).score(chunk.batch, chunk.rows)
     assert scored.predictions.columns["y"].tolist() == [1.5, 2.5]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fourways_runtime.scoring import model as models
 from fourways_runtime.scoring.model import Tensor, onnx_graph
 from fourways_runtime.scoring.model.base import SelectiveModel
 from fourways_runtime.scoring.model.onnx_model import OnnxModel
+from fourways_runtime.scoring.model.protobuf_schema import message_class
 from fourways_runtime.scoring.model.row_by_row import row_by_row
 from fourways_runtime.scoring.model.watched import watched
 from fourways_runtime.scoring.pipeline import Pipeline
@@ -437,3 +439,18 @@ def test_a_batch_that_is_fixed_to_another_size_stays_as_it_is() -> None:
     for shapes in ([(8, 2)], [(1, 2), (8,)], [(None, 2)], [()], []):
         model = Function(tuple(Tensor("x", "float32", shape) for shape in shapes), (), dict)
         assert row_by_row(model) is model
+
+
+def test_a_schema_is_read_alike_where_protobuf_is_built_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    schema = {"Model": {"a": (1, "*int64"), "b": (200, "Inner")}, "Inner": {"c": (1, "bytes")}}
+    raw = b"\x08\x05\x08\x07\xc2\x0c\x05\x0a\x03one"
+    found = []
+    for package in ("fast", "public"):
+        if package == "public":
+            monkeypatch.setitem(sys.modules, "google._upb._message", None)
+        model = message_class(package, schema)()
+        model.ParseFromString(raw)
+        found.append((list(model.a), model.b.c, model.HasField("b")))
+    assert found == [([5, 7], b"one", True)] * 2

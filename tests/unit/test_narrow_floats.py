@@ -23,6 +23,7 @@ from fourways_runtime.scoring import model as models
 from fourways_runtime.scoring.columns import Predictions
 from fourways_runtime.scoring.hashing import row_hashes
 from fourways_runtime.scoring.pipeline import Pipeline
+from fourways_runtime.scoring.table_pipeline import TablePipeline
 from tests.kit.serving_plane import configure, serving, tensor
 from tools.kit.models import FLOAT, onnx_bytes
 
@@ -110,7 +111,9 @@ async def test_over_grpc_halves_are_raw_in_both_directions(tmp_path: Path) -> No
 def test_tables_give_the_same_halves(a: Any, tmp_path: Path) -> None:
     pipeline = Pipeline(Contract.model_validate(HALF), loaded(half(), tmp_path))
     b = pa.array(np.array(B, np.float16))
-    scored = pipeline.score(pa.RecordBatch.from_pydict({"id": list("uvw"), "a": a, "b": b}))
+    scored = TablePipeline(pipeline).score(
+        pa.RecordBatch.from_pydict({"id": list("uvw"), "a": a, "b": b})
+    )
     assert not scored.rejects
     np.testing.assert_array_equal(scored.predictions.columns["y"], WANTED)
 
@@ -119,7 +122,7 @@ def test_a_missing_half_is_missing_and_a_whole_number_is_not_rounded(tmp_path: P
     pipeline = Pipeline(Contract.model_validate(HALF), loaded(half(), tmp_path))
     halves = pa.array([None, np.float16(1), None], pa.float16())
     batch = {"id": list("uvw"), "a": pa.array([1, 2, 2049]), "b": halves}
-    scored = pipeline.score(pa.RecordBatch.from_pydict(batch))
+    scored = TablePipeline(pipeline).score(pa.RecordBatch.from_pydict(batch))
     assert {each.row: str(each) for each in scored.rejects} == {
         0: "y: element [1]: the model answered NaN",
         2: "a: 2049 would be rounded in float16",

@@ -25,6 +25,7 @@ from fourways_runtime.scoring.columns import Reject
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.single import RecordRefused, RecordScorer
+from fourways_runtime.scoring.table_pipeline import TablePipeline
 from fourways_runtime.scoring.tensors import from_json
 from fourways_runtime.v2.numbers import Numbers
 from fourways_runtime.workloads.streaming.scoring import EventScorer
@@ -153,7 +154,7 @@ def of_table(path: Path, form: str, kind: str) -> Any:
     rejects: list[Reject] = []
     for split in table.splits(0):
         for chunk in table.read(split):
-            scored = pipeline(kind).score(chunk.batch, chunk.rows)
+            scored = TablePipeline(pipeline(kind)).score(chunk.batch, chunk.rows)
             for key, value in zip(
                 scored.predictions.keys, scored.predictions.columns["y"].tolist(), strict=True
             ):
@@ -319,7 +320,7 @@ def test_keys_keep_every_digit(tmp_path: Path, column: Any) -> None:
     spec = contract("float64", "int64")
     table = open_table(source, spec, policy=FetchPolicy(), paths=Paths())
     (chunk,) = table.chunks()
-    scored = Pipeline(spec, Echo("float64")).score(chunk.batch, chunk.rows)
+    scored = TablePipeline(Pipeline(spec, Echo("float64"))).score(chunk.batch, chunk.rows)
     assert scored.predictions.keys.tolist() == [B + 1, 2**63 - 1]
 
 
@@ -383,7 +384,7 @@ def test_a_list_is_judged_alike_in_files_and_events(
     source = BatchSource.model_validate({"uri": f"file://{path}", "format": "JSONLines"})
     table = open_table(source, SHAPED, policy=FetchPolicy(), paths=Paths())
     (chunk,) = table.chunks()
-    scored = bound.score(chunk.batch, chunk.rows)
+    scored = TablePipeline(bound).score(chunk.batch, chunk.rows)
     values = [line.encode() for line in lines]
     keys: list[bytes | None] = [None] * len(values)
     outcome = EventScorer(SHAPED, EchoList(), bound, 16).score(

@@ -15,6 +15,7 @@ from fourways_runtime.scoring.columns import Array, Scored
 from fourways_runtime.scoring.dense import DenseBatch
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import MODEL_INPUT_BYTES, Pipeline
+from fourways_runtime.scoring.table_pipeline import TablePipeline
 from tests.kit.models import Function
 
 X = Tensor("x", "float32", (None, 2))
@@ -34,7 +35,7 @@ def contract(inputs: Any = FIELDS, outputs: Any = ({"name": "y", "type": "float3
 
 def score(model: Function, spec: Contract, **columns: Any) -> Scored:
     count = len(next(iter(columns.values())))
-    return Pipeline(spec, model).score(
+    return TablePipeline(Pipeline(spec, model)).score(
         pa.RecordBatch.from_pydict({"id": list(range(count)), **columns})
     )
 
@@ -351,7 +352,7 @@ def test_numpy_columns_come_to_the_same_predictions_as_arrow_ones() -> None:
     pipeline = Pipeline(contract(), Function((X,), (Y,), doubled))
     a, b = np.array([0.5, 1.5], np.float32), np.array([1, 2], np.int32)
     keys = np.array([7, 8])
-    one = pipeline.score(pa.RecordBatch.from_pydict({"id": keys, "a": a, "b": b}))
+    one = TablePipeline(pipeline).score(pa.RecordBatch.from_pydict({"id": keys, "a": a, "b": b}))
     other = pipeline.score_columns(keys, {"a": a, "b": b})
     np.testing.assert_array_equal(one.predictions.columns["y"], other.predictions.columns["y"])
     np.testing.assert_array_equal(one.predictions.keys, other.predictions.keys)

@@ -12,7 +12,8 @@ from fourways_api.modes import FeatureLookup, SourceQuery
 from fourways_runtime.errors import SecretRefused
 from fourways_runtime.io.brokers.registry import open_publisher
 from fourways_runtime.io.feature_store import open_features
-from fourways_runtime.io.fetch import fetch, filesystem
+from fourways_runtime.io.fetch import fetch
+from fourways_runtime.io.fetch.filesystems import filesystem
 from fourways_runtime.io.mounted_secret import MountedSecret
 from fourways_runtime.io.postgres.user_database import UserDatabase
 from fourways_runtime.io.sources.query_table import FetchFailed, SourceError

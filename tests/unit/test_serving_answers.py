@@ -18,6 +18,7 @@ import pytest
 from fourways_api import Contract
 from fourways_runtime.scoring import model as models
 from fourways_runtime.scoring.pipeline import Pipeline
+from fourways_runtime.scoring.table_pipeline import TablePipeline
 from tests.kit.serving_plane import MIXED, Serving, configure, mixed, serving, tensor
 from tests.kit.waiting import until_async
 from tools.kit.models import FLOAT, LINEAR, linear, onnx_bytes
@@ -74,7 +75,7 @@ async def test_answers_equal_the_batch_pipelines(plane: Serving, tmp_path: Path)
     model = models.load(tmp_path / "volumes/data/model.onnx", reference, threads=1)
     columns: dict[str, Any] = {"id": list("abc"), "age": AGES, "spend": SPENDS, "rate": RATES}
     pipeline = Pipeline(Contract.model_validate(LINEAR), model)
-    scored = pipeline.score(pa.RecordBatch.from_pydict(columns))
+    scored = TablePipeline(pipeline).score(pa.RecordBatch.from_pydict(columns))
     assert not scored.rejects
     assert scores(await plane.infer(*three())) == scored.predictions.columns["score"].tolist()
 

@@ -27,6 +27,7 @@ from fourways_runtime.io.feature_store.base import plain
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.single import RecordRefused, RecordScorer
+from fourways_runtime.scoring.table_pipeline import TablePipeline
 from fourways_runtime.scoring.times import PER_SECOND, count_of
 from fourways_runtime.v2.openapi import document
 from fourways_runtime.workloads.gateway.events import EventReader
@@ -87,7 +88,7 @@ def measuring() -> Function:
 def scored(contract: Any, model: Any, **columns: Any) -> Any:
     keys = [str(at) for at in range(len(next(iter(columns.values()))))]
     pipeline = Pipeline(Contract.model_validate(contract), model)
-    return pipeline.score(pa.RecordBatch.from_pydict({"id": keys, **columns}))
+    return TablePipeline(pipeline).score(pa.RecordBatch.from_pydict({"id": keys, **columns}))
 
 
 TEXT = "2026-01-31T12:30:05.250999Z"
@@ -243,7 +244,7 @@ def test_text_files_hold_times_and_base64(format: str, tmp_path: Path) -> None:
         return {f"{kind}_out": given[kind] for kind in KINDS}
 
     pipeline = Pipeline(contract, Function((), (), answer))
-    found = [pipeline.score(chunk.batch, chunk.rows) for chunk in chunks]
+    found = [TablePipeline(pipeline).score(chunk.batch, chunk.rows) for chunk in chunks]
     assert seen == PICTURES[:1]
     rejects = [str(each) for result in found for each in result.rejects]
     assert rejects == ["image: '§' is not base64"]

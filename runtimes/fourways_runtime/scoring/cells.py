@@ -7,8 +7,6 @@ by :mod:`.literals`. Pure: no I/O, and no knowledge of fields beyond their type.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,16 +17,13 @@ from fourways_runtime.errors import SourceError
 
 from .columns import Array, text_ends
 from .json_cells import is_json, json_values
-from .literals import EXACT, from_json, from_text, is_float, whole
-from .literals import shown as shown
+from .literals import EXACT, from_text, is_float, shown
 from .time_cells import counts_of, is_moment
 from .times import is_time
+from .values import Faults, exact, json_scalars, numbers
 
 # Typed as Any: the stubs of pyarrow lag behind its methods.
 Cells: TypeAlias = Any
-Faults = dict[int, str]
-"""Error messages by element or by record."""
-
 _WIDE: dict[str, Any] = {
     "bool": pa.bool_(),
     "int64": pa.int64(),
@@ -46,13 +41,6 @@ _FLOATS: dict[str, Any] = {
 _FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _WHOLE = r"^-?[0-9]{1,18}$"
 _TRUTH = r"^(?i:true|false|1|0)$"
-
-
-def numpy_type(kind: str) -> np.dtype[Any]:
-    """Return the numpy type of a contract type; strings and bytes are objects, times int64."""
-    if is_time(kind):
-        return np.dtype(np.int64)
-    return np.dtype(object if kind in ("string", "bytes") else kind)
 
 
 def accepts(kind: str, shape: tuple[int, ...], found: Any) -> bool:
@@ -186,28 +174,6 @@ def texts_of(found: Cells) -> tuple[Cells, Array, Faults]:
         return pa.array(kept, pa.string()), missing, faults
 
 
-def json_scalars(kind: str, nullable: bool, values: Sequence[Any]) -> tuple[Array, Faults]:
-    """Decode JSON values; return the typed values (N,), and the faults of some of them."""
-    to = numpy_type(kind)
-    blank: Any = {"string": "", "bytes": b""}.get(kind, math.nan if to.kind == "f" else 0)
-    kept = [blank] * len(values)
-    faults: Faults = {}
-    for at, value in enumerate(values):
-        fault: str | None = None
-        if value is not None:
-            value, fault = from_json(kind, value)
-        if fault is not None:
-            faults[at] = fault
-        elif value is not None:
-            kept[at] = value
-        elif not nullable:
-            faults[at] = "missing"
-    if to.kind != "f":
-        return np.array(kept, to), faults
-    cast, more = numbers(to, np.array(kept, np.float64))
-    return cast, more | faults
-
-
 def _parsed(kind: str, found: Cells) -> tuple[Cells, Faults]:
     """Parse text to bool, int64, uint64 or float64; an empty text is null.
 
@@ -278,18 +244,8 @@ def _from_arrow(to: np.dtype[Any], found: Cells, missing: Array) -> tuple[Array,
         if missing.any():
             values[missing] = np.nan
     elif pa.types.is_floating(found.type):
-        faults = _exact(to, found, faults)
+        faults = exact(to, found.fill_null(0).to_numpy(zero_copy_only=False), faults)
     return values, faults
-
-
-def _exact(to: np.dtype[Any], found: Cells, faults: Faults) -> Faults:
-    """Reject the floats that may be rounded integers."""
-    floats = found.fill_null(0).to_numpy(zero_copy_only=False)
-    source = floats.dtype.name
-    # The negation includes NaN and infinity, which are faults already.
-    large = np.flatnonzero(~(np.abs(floats) < EXACT[source]))
-    more = {at: whole(to.name, float(floats[at]), source)[1] for at in large.tolist()}
-    return {at: fault for at, fault in more.items() if fault is not None} | faults
 
 
 def _from_decimals(to: np.dtype[Any], found: Cells, missing: Array) -> tuple[Array, Faults]:
@@ -308,45 +264,6 @@ def _from_decimals(to: np.dtype[Any], found: Cells, missing: Array) -> tuple[Arr
 
 def _widest(to: np.dtype[Any]) -> str:
     return "uint64" if to == np.uint64 else "int64"
-
-
-def numbers(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
-    """Cast numbers (M,) to the type ``to``; return them, and a fault for each it cannot hold.
-
-    NaN stays NaN in a float type and is a fault in any other.
-    """
-    if to.kind != "f":
-        return _whole(to, values)
-    cast, bad = rounded(values, to)
-    fit = "does not fit" if values.dtype.kind == "f" else "would be rounded in"
-    return cast, {int(at): f"{shown(values[at])} {fit} {to}" for at in np.flatnonzero(bad)}
-
-
-def _whole(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
-    limits = np.iinfo(to)
-    faults: Faults = {}
-    if values.dtype.kind == "f":
-        values = values.astype(np.float64)
-        # 2**63 is exact as a float, 2**63 - 1 is not: compare below the next power.
-        inside = (values >= limits.min) & (values < float(limits.max + 1))
-        good = inside & (np.trunc(values) == values)
-    else:
-        if np.can_cast(values.dtype, to):
-            return values.astype(to, copy=False), faults
-        lowest = max(limits.min, int(np.iinfo(values.dtype).min))
-        highest = min(limits.max, int(np.iinfo(values.dtype).max))
-        good = inside = (values >= lowest) & (values <= highest)
-    for at in np.flatnonzero(~good):
-        value = values[at]
-        if value != value:
-            faults[int(at)] = "missing"
-        elif math.isinf(value):
-            faults[int(at)] = f"{shown(value)} is not finite"
-        elif inside[at]:
-            faults[int(at)] = f"{shown(value)} is not a whole number"
-        else:
-            faults[int(at)] = f"{shown(value)} is outside {to} ({limits.min} to {limits.max})"
-    return np.where(good, values, 0).astype(to), faults
 
 
 def is_text(found: Any) -> bool:
@@ -372,19 +289,3 @@ def is_fixed_list(found: Any) -> bool:
 def is_list(found: Any) -> bool:
     """Return whether cells are lists."""
     return bool(pa.types.is_list(found) or pa.types.is_large_list(found)) or is_fixed_list(found)
-
-
-def rounded(values: Array, to: np.dtype[Any]) -> tuple[Array, Array]:
-    """Cast integers or floats to a float type; return them and a mask of unacceptable losses.
-
-    A loss is unacceptable if an integer changes its value, or a finite float becomes infinite.
-    """
-    with np.errstate(over="ignore"):
-        cast = values.astype(to)
-    if values.dtype.kind == "f":
-        return cast, np.isinf(cast) & np.isfinite(values)
-    exact = 2 ** (np.finfo(to).nmant + 1)
-    lossy = (values > exact) | (values < -exact) if values.dtype.kind == "i" else values > exact
-    for at in np.flatnonzero(lossy):
-        lossy[at] = int(cast[at]) != int(values[at])
-    return cast, lossy

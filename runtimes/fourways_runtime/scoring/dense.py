@@ -64,7 +64,10 @@ class DenseBatch:
         if len(model.inputs) != 1:
             return None
         tensor = model.inputs[0].name
-        wide = InputField(name="input", type=fields[0].type, shape=(len(fields),), tensor=tensor)
+        # Not validated: a rule would load CEL, which a server needs for nothing else.
+        wide = InputField.model_construct(
+            name="input", type=fields[0].type, shape=(len(fields),), tensor=tensor
+        )
         try:
             (feed,) = bind_inputs(fields, model.inputs)
             pipeline = Pipeline(contract.model_copy(update={"inputs": (wide,)}), model)

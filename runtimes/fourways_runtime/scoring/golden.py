@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow as pa
 
 from fourways_api import Contract, GoldenVectors
 from fourways_runtime.errors import GoldenMismatch, WorkloadError
 from fourways_runtime.model_watch import WATCH
 
-from .cells import accepts
-from .columns import Array
+from .checks import RecordChecker
+from .columns import Array, Scored
 from .pipeline import Pipeline
 
 MAX_BYTES = 64 * 2**20
@@ -71,12 +70,10 @@ def check_vectors(pipeline: Pipeline, vectors: Sequence[Vector], golden: GoldenV
         GoldenMismatch: naming vector (from 0), field, expected value, actual value and tolerance.
 
     """
-    contract = pipeline.contract
-    batch = _batch(vectors, contract)
-    _score_alone(pipeline, vectors, batch)
+    _score_alone(pipeline, vectors)
     together = named(vectors, 0) if len(vectors) == 1 else f"vectors 0 to {len(vectors) - 1}"
     with WATCH.at(together):
-        scored = pipeline.score(batch)
+        scored = _scored(pipeline, vectors)
     if scored.rejects:
         first = scored.rejects[0]
         raise GoldenMismatch(f"vector {first.row} was refused: {first}")
@@ -98,14 +95,23 @@ def named(vectors: Sequence[Vector], at: int) -> str:
     return f"vector {at} (line {vectors[at].line} of the golden file)"
 
 
-def _score_alone(pipeline: Pipeline, vectors: Sequence[Vector], batch: pa.RecordBatch) -> None:
+def _scored(pipeline: Pipeline, vectors: Sequence[Vector]) -> Scored:
+    contract, rows = pipeline.contract, np.arange(len(vectors))
+    columns = {
+        field.name: [vector.inputs.get(field.name) for vector in vectors]
+        for field in contract.inputs
+    }
+    return pipeline.score_records(*RecordChecker(contract).check_json(rows, columns, rows))
+
+
+def _score_alone(pipeline: Pipeline, vectors: Sequence[Vector]) -> None:
     """Score vectors one by one; only a call that does not return matters here."""
     end = monotonic() + ALONE_SECONDS
     for at in range(len(vectors) if len(vectors) > 1 else 0):
         if monotonic() > end:
             return
         with WATCH.at(named(vectors, at)), suppress(WorkloadError):
-            pipeline.score(batch.slice(at, 1))
+            _scored(pipeline, vectors[at : at + 1])
 
 
 def compare(expected: Any, got: Any, golden: GoldenVectors) -> str | None:
@@ -161,36 +167,6 @@ def _vector(line: bytes, number: int, contract: Contract) -> Vector:
     if not vector.outputs:
         raise GoldenMismatch(f"line {number} of the golden file has no output")
     return vector
-
-
-def _batch(vectors: Sequence[Vector], contract: Contract) -> pa.RecordBatch:
-    key = contract.entity_key
-    keys: list[Any] = list(range(len(vectors)))
-    columns: dict[str, Any] = {}
-    for field in contract.inputs:
-        given = [vector.inputs.get(field.name) for vector in vectors]
-        columns[field.name] = _column(field.name, given)
-        if not accepts(field.type, field.shape, columns[field.name].type):
-            raise GoldenMismatch(
-                f"{field.name}: the vectors hold {columns[field.name].type}, "
-                f"the contract says {field.type}"
-            )
-    columns.setdefault(key.name, pa.array(keys if key.type == "int64" else list(map(str, keys))))
-    return pa.RecordBatch.from_pydict(columns)
-
-
-def _column(name: str, given: list[Any]) -> Any:
-    try:
-        return pa.array(given)
-    except (pa.ArrowException, OverflowError):
-        pass
-    for at, value in enumerate(given):
-        try:
-            pa.array([*given[:at], value])
-        except (pa.ArrowException, OverflowError):
-            text = orjson.dumps(value).decode()[:60]
-            raise GoldenMismatch(f"vector {at}: {name}: {text} is of another type") from None
-    raise AssertionError
 
 
 def _told(value: Array) -> str:

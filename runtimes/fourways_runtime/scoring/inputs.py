@@ -19,10 +19,9 @@ from fourways_api import InputField
 from fourways_api.display import displayed
 from fourways_runtime.errors import ContractMismatch
 
-from .cells import Faults, numbers, numpy_type
 from .columns import Array, Columns
-from .decode import by_record
 from .model.base import Tensor
+from .values import Faults, by_record, numbers, numpy_type
 
 TEXT_TYPES = frozenset({"string", "str", "object"})
 """Type names that models use for text."""

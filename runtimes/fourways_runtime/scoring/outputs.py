@@ -14,11 +14,11 @@ import numpy as np
 from fourways_api import OutputField
 from fourways_runtime.errors import ContractMismatch
 
-from .cells import Faults, numbers, numpy_type, shown
+from .checks import out_of_range, within
 from .columns import Array
-from .decode import by_record, out_of_range, within
 from .inputs import TEXT_TYPES, described, fitted, listed, name_shown, names_shown
 from .model.base import Tensor
+from .values import Faults, by_record, numbers, numpy_type, shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,22 +8,18 @@ columns. The same records give the same predictions in every entry point.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fourways_api import Contract
 from fourways_runtime.errors import ContractMismatch
 
-from .cells import Faults
+from .checks import RecordChecker
 from .columns import Array, Keys, Predictions, Records, Reject, Rows, Scored
-from .decode import Decoder
 from .inputs import bind_inputs, cut
 from .model.base import Model, SelectiveModel
 from .outputs import bind_outputs
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from .values import Faults
 
 MODEL_INPUT_BYTES = 2**18
 """Maximum bytes of input per call of a model. A wide model takes hundreds of times its input in
@@ -42,37 +38,26 @@ class Pipeline:
 
         """
         self.contract = contract
-        self._decoder = Decoder(contract)
+        self._checker = RecordChecker(contract)
         self._feeds = bind_inputs(contract.inputs, model.inputs)
         self._readings = bind_outputs(contract.outputs, model.outputs)
         read = frozenset(reading.tensor for reading in self._readings)
         self._model = model.answering(read) if isinstance(model, SelectiveModel) else model
-
-    def score(self, batch: pa.RecordBatch, rows: Rows | None = None) -> Scored:
-        """Score raw records: the columns with the contract's names, of any Arrow type that fits.
-
-        ``rows`` (N,) are the records' positions in the source, by default from 0. Every record is
-        returned once, as a prediction or as a reject.
-
-        Raises:
-            ContractMismatch: the model's outputs differ in shape or type from what it declares.
-
-        """
-        rows = np.arange(batch.num_rows) if rows is None else rows
-        return self._answer(*self._decoder.decode(batch, rows))
 
     def score_columns(
         self, keys: Array, columns: Mapping[str, Array], rows: Rows | None = None
     ) -> Scored:
         """Score records whose columns are numpy arrays already, each (N, *shape of the field).
 
+        ``rows`` (N,) are the records' positions in the source, by default from 0.
+
         Raises:
             SourceError: an input is absent or has another shape.
-            ContractMismatch: as :meth:`score`.
+            ContractMismatch: as :meth:`score_records`.
 
         """
         rows = np.arange(len(keys)) if rows is None else rows
-        return self._answer(*self._decoder.check(keys, columns, rows))
+        return self.score_records(*self._checker.check(keys, columns, rows))
 
     def answers(self, columns: Mapping[str, Array], records: int) -> dict[str, Array] | None:
         """Score records that are known to satisfy the contract, as contiguous columns.
@@ -81,7 +66,7 @@ class Pipeline:
         path of scoring then describes the fault.
 
         Raises:
-            ContractMismatch: as :meth:`score`.
+            ContractMismatch: as :meth:`score_records`.
 
         """
         tensors: dict[str, Array] = {}
@@ -98,7 +83,15 @@ class Pipeline:
             found[reading.field.name] = np.ascontiguousarray(values)
         return found
 
-    def _answer(self, records: Records, rejects: list[Reject]) -> Scored:
+    def score_records(self, records: Records, rejects: list[Reject]) -> Scored:
+        """Score records that were checked already, and return the rejects with those of the model.
+
+        Every record is returned once, as a prediction or as a reject.
+
+        Raises:
+            ContractMismatch: the model's outputs differ in shape or type from what it declares.
+
+        """
         tensors: dict[str, Array] = {}
         refused: dict[int, tuple[str, str]] = {}
         for feed in self._feeds if len(records) else ():

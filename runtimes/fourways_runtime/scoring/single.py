@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from fourways_api import Contract, EntityKey, InputField
+from fourways_api import Contract, InputField
 from fourways_runtime.scoring.tensors import MalformedTensor, from_json
 
+from .checks import RecordChecker
 from .columns import Array
-from .decode import Decoder, shape_fault
 from .model.base import Model
 from .pipeline import Pipeline
+from .values import shape_fault
 
 _KEYS = np.zeros(1, np.int64)
 
@@ -37,7 +38,7 @@ class RecordScorer:
     def __init__(self, contract: Contract, model: Model) -> None:
         """Bind them. Raises ContractMismatch."""
         # The outputs go straight back to the caller: a record needs no key.
-        key = EntityKey(name=contract.entity_key.name, type="int64")
+        key = contract.entity_key.model_copy(update={"type": "int64"})
         self._contract = contract
         self._pipeline = Pipeline(contract.model_copy(update={"entity_key": key}), model)
         self._known = {field.name for field in contract.inputs} | {contract.entity_key.name}
@@ -67,11 +68,11 @@ class FieldChecks:
     """Tells of single values whether they satisfy a contract's inputs."""
 
     def __init__(self, contract: Contract) -> None:
-        key = EntityKey(name=contract.entity_key.name, type="int64")
+        key = contract.entity_key.model_copy(update={"type": "int64"})
         self._fields = {
             field.name: (
                 field,
-                Decoder(contract.model_copy(update={"entity_key": key, "inputs": (field,)})),
+                RecordChecker(contract.model_copy(update={"entity_key": key, "inputs": (field,)})),
             )
             for field in contract.inputs
         }
@@ -81,12 +82,12 @@ class FieldChecks:
         found = self._fields.get(name)
         if found is None:
             return False
-        field, decoder = found
+        field, checker = found
         try:
             columns = {name: _column(field, {name: value})}
         except RecordRefused:
             return False
-        return not decoder.check(_KEYS, columns, np.arange(1))[1]
+        return not checker.check(_KEYS, columns, np.arange(1))[1]
 
 
 def _column(field: InputField, record: Mapping[str, Any]) -> Array:

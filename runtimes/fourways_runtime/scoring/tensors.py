@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from fourways_runtime.scoring.cells import Faults, numbers, numpy_type, rounded
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.literals import EXACT
 from fourways_runtime.scoring.literals import from_json as judged
 from fourways_runtime.scoring.times import is_time
+from fourways_runtime.scoring.values import Faults, numbers, numpy_type, rounded
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _CODES = {code: np.dtype(f"<{code}") for code in "fdqQ"}

@@ -17,10 +17,9 @@ from fourways_api import Contract, InputField
 from fourways_api.modes import FeatureDefault, FeatureLookup
 from fourways_runtime.errors import ConfigError, FeaturesUnavailable
 from fourways_runtime.scoring import tensors
-from fourways_runtime.scoring.cells import Faults, shown
 from fourways_runtime.scoring.columns import Array, Key
-from fourways_runtime.scoring.decode import by_record
 from fourways_runtime.scoring.features import FeatureReader, Row
+from fourways_runtime.scoring.values import Faults, by_record, shown
 
 from .faults import FeatureFault
 from .request import InferenceRequest

@@ -10,9 +10,9 @@ import numpy as np
 import orjson
 
 from fourways_http import Response
-from fourways_runtime.scoring.cells import numpy_type
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.tensors import to_binary
+from fourways_runtime.scoring.values import numpy_type
 
 from .protocol import DATATYPES
 

@@ -13,10 +13,9 @@ import numpy as np
 
 from fourways_api import EntityKey, InputField
 from fourways_runtime.scoring import tensors
-from fourways_runtime.scoring.cells import Faults, numpy_type
 from fourways_runtime.scoring.columns import Array
-from fourways_runtime.scoring.decode import by_record
 from fourways_runtime.scoring.times import is_time
+from fourways_runtime.scoring.values import Faults, by_record, numpy_type
 
 from .protocol import DATATYPES, key_fault, refuse
 

@@ -10,9 +10,9 @@ import orjson
 
 from fourways_api import Contract, OutputField
 from fourways_http import Response
-from fourways_runtime.scoring.cells import numpy_type
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.tensors import to_binary
+from fourways_runtime.scoring.values import numpy_type
 
 from .inference_response import OCTETS, InferenceResponse, OutputTensor
 from .protocol import DATATYPES

@@ -13,7 +13,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from fourways_api import Contract, EntityKey
+from fourways_api import Contract
 from fourways_http import HttpError
 from fourways_runtime.scoring.columns import Array, Columns, Scored
 from fourways_runtime.scoring.dense import DenseBatch
@@ -49,7 +49,7 @@ class RequestScorer:
     def __init__(self, contract: Contract, model: Model, max_rows: int) -> None:
         """Bind contract and model. Raises ContractMismatch as the pipeline does."""
         # Predictions are returned by position, so requests need no keys; the reader checks those.
-        key = EntityKey(name=contract.entity_key.name, type="int64")
+        key = contract.entity_key.model_copy(update={"type": "int64"})
         contract = contract.model_copy(update={"entity_key": key})
         self._pipeline = Pipeline(contract, model)
         self._wide = DenseBatch.of(contract, model, max_rows)

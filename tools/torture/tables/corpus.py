@@ -20,6 +20,7 @@ from fourways_runtime.io.sources import open_table
 from fourways_runtime.scoring.model.base import Tensor
 from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.single import RecordRefused, RecordScorer
+from fourways_runtime.scoring.table_pipeline import TablePipeline
 from fourways_runtime.workloads.streaming.scoring import EventScorer
 
 from . import writers
@@ -146,7 +147,7 @@ def in_batch(path: Path, form: str, case: Case) -> Outcomes:
     """Read a table as a batch run does, and score it. Raises SourceError."""
     source = BatchSource.model_validate({"uri": f"file://{path}", "format": form})
     table = open_table(source, contract(case), policy=FetchPolicy(), paths=Paths())
-    pipeline = Pipeline(contract(case), Echo(case))
+    pipeline = TablePipeline(Pipeline(contract(case), Echo(case)))
     found: Outcomes = {}
     keys: dict[int, str] = {}
     for split in table.splits(0):
@@ -175,8 +176,8 @@ def as_events(case: Case) -> Outcomes:
 
 def events_of(case: Case, values: list[bytes]) -> Outcomes:
     """Score events with the keys k0, k1, … in order."""
-    pipeline = Pipeline(contract(case), Echo(case))
-    scorer = EventScorer(contract(case), Echo(case), pipeline, len(values))
+    bound = Pipeline(contract(case), Echo(case))
+    scorer = EventScorer(contract(case), Echo(case), bound, len(values))
     nothing: list[bytes | None] = [None] * len(values)
     outcome = scorer.score(
         Events([0] * len(values), range(len(values)), nothing, values, lambda _: ())

@@ -6,12 +6,12 @@ as hostile: it may report false sizes, redirect, send slowly, change the file or
 cluster. Nothing here parses a file; that belongs to ``model`` and ``sources``.
 
 * :func:`fetch` downloads one file and verifies its digest.
-* :func:`filesystem` reads tables in place, under the same policy.
+* :func:`.filesystems.filesystem` reads tables in place, under the same policy. It is imported from
+  its module, because it loads fsspec, which a process that fetches a model may do without.
 * :func:`resolve` returns the local path of a ``file`` or ``pvc`` URI.
 """
 
-from .filesystems import filesystem
 from .local import resolve
 from .transfer import Fetched, fetch
 
-__all__ = ["Fetched", "fetch", "filesystem", "resolve"]
+__all__ = ["Fetched", "fetch", "resolve"]

@@ -12,8 +12,8 @@ from typing import Any
 from fourways_api import FetchPolicy, Paths
 from fourways_runtime.errors import FetchRefused
 
-from ..fetch import filesystem
 from ..fetch.credentials import SecretWatch
+from ..fetch.filesystems import filesystem
 from ..fetch.local import locate
 from ..fetch.location import Location, check_scheme
 from .bucket_folder import BucketFolder

@@ -24,8 +24,8 @@ from fourways_api import BatchSource, FetchPolicy, Paths
 from fourways_runtime.errors import SourceError, WorkloadError
 from fourways_runtime.scoring.splits import Split
 
-from ..fetch import filesystem
 from ..fetch.credentials import SecretWatch
+from ..fetch.filesystems import filesystem
 from ..fetch.location import Location
 from ..fetch.objects import open_known, translated
 from .partitions import Filter, TableFile, constants, expanded, found_files, kept

@@ -23,10 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fourways_runtime.errors import SourceError
-from fourways_runtime.scoring.cells import Cells, Faults, is_text, shown, texts_of
+from fourways_runtime.scoring.cells import Cells, is_text, texts_of
 from fourways_runtime.scoring.columns import Array, Reject
 from fourways_runtime.scoring.json_cells import is_json, json_texts
 from fourways_runtime.scoring.splits import Newer
+from fourways_runtime.scoring.values import Faults, shown
 
 from .base import Chunk
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from google.protobuf import message
 
 from fourways_runtime.errors import ModelNotLoadable
 
-Schema = dict[str, dict[str, tuple[int, str]]]
-"""``{message: {field: (number, type)}}``; a capital type is a message, ``*`` is repeated."""
+from .protobuf_schema import Schema, message_class
 
 _SCHEMA: Schema = {
     "Model": {
@@ -68,27 +67,6 @@ class Summary:
 
     external: set[str] = field(default_factory=set)
     """Paths of external weight files, as written in the model."""
-
-
-def message_class(package: str, schema: Schema) -> type[Any]:
-    """Return the protobuf class of the message ``Model`` of a schema; ``package`` is its own."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name=f"{package.replace('.', '/')}.proto", package=package, syntax="proto2"
-    )
-    kinds = descriptor_pb2.FieldDescriptorProto
-    for name, fields in schema.items():
-        described = file.message_type.add(name=name)
-        for key, (number, written) in fields.items():
-            repeated, kind = written.startswith("*"), written.lstrip("*")
-            added = described.field.add(name=key, number=number)
-            added.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
-            if kind in schema:
-                added.type, added.type_name = kinds.TYPE_MESSAGE, f".{package}.{kind}"
-            else:
-                added.type = kinds.TYPE_BYTES if kind == "bytes" else kinds.TYPE_INT64
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.Model"))
 
 
 @cache

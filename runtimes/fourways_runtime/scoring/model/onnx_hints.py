@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from .hints import Hints, texts
-from .onnx_graph import Schema, message_class, summarise
+from .onnx_graph import summarise
+from .protobuf_schema import Schema, message_class
 
 _SCHEMA: Schema = {
     "Model": {

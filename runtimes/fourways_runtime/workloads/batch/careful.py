@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from fourways_runtime.io.store.runs.ledger import RunLedger
     from fourways_runtime.io.store.runs.plan import Claim
-    from fourways_runtime.scoring.pipeline import Pipeline
+    from fourways_runtime.scoring.table_pipeline import TablePipeline
 
 HANGS = "the model does not return for this row"
 
 
 def score_rows(
-    pipeline: Pipeline, ledger: RunLedger, claim: Claim, batch: pa.RecordBatch, rows: Array
+    pipeline: TablePipeline, ledger: RunLedger, claim: Claim, batch: pa.RecordBatch, rows: Array
 ) -> Scored:
     """Score a piece of a claimed chunk; ``rows`` (N,) are the positions of its rows."""
     if not claim.split.hung or not len(rows):
@@ -49,7 +49,7 @@ def score_rows(
 
 
 def _watched(
-    pipeline: Pipeline, ledger: RunLedger, claim: Claim, batch: pa.RecordBatch, rows: Array
+    pipeline: TablePipeline, ledger: RunLedger, claim: Claim, batch: pa.RecordBatch, rows: Array
 ) -> Scored:
     if not len(rows):
         return pipeline.score(batch, rows)

@@ -25,8 +25,8 @@ from . import careful
 if TYPE_CHECKING:
     from fourways_runtime.io.sinks.base import PredictionSink, SinkChunk
     from fourways_runtime.io.sources.base import Chunk, Table
-    from fourways_runtime.scoring.pipeline import Pipeline
     from fourways_runtime.scoring.splits import Section
+    from fourways_runtime.scoring.table_pipeline import TablePipeline
 
     from .incremental import Changes
 
@@ -104,7 +104,7 @@ def pieces(claims: Iterator[Claim], table: Table, changes: Changes) -> Iterator[
 
 
 def scorer(
-    pipeline: Pipeline, changes: Changes, ledger: RunLedger
+    pipeline: TablePipeline, changes: Changes, ledger: RunLedger
 ) -> Callable[[Piece], PieceResult]:
     """Return a function that scores a piece. It is safe to call from several threads."""
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fourways_runtime.io.store import Run
     from fourways_runtime.io.store.runs.ledger import RunLedger
     from fourways_runtime.io.store.runs.plan import Base, Plan, RunSettings, Totals
-    from fourways_runtime.scoring.pipeline import Pipeline
+    from fourways_runtime.scoring.table_pipeline import TablePipeline
 
     from .incremental import Changes
 
@@ -69,7 +69,7 @@ class RunContext:
         """How long the store has been unavailable."""
 
         self._started = time.monotonic()
-        self._pipeline: Pipeline | None = None
+        self._pipeline: TablePipeline | None = None
         self._opened: Table | None = None
 
     # ------------------------------------------------------------ what a run needs
@@ -85,13 +85,16 @@ class RunContext:
         """Note the model's digest, which is part of a run's identity."""
         self.progress.digest = digest
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> TablePipeline:
         """Return the pipeline, prepared once. Raises WorkloadError."""
         if self._pipeline is None:
+            from fourways_runtime.scoring.table_pipeline import TablePipeline
+
             from ..prepare import prepare
 
             # Several batches at once, one core each, are faster than several threads on one batch.
-            self._pipeline = prepare(self.config, threads=1, fetched=self.know_digest).pipeline
+            prepared = prepare(self.config, threads=1, fetched=self.know_digest)
+            self._pipeline = TablePipeline(prepared.pipeline)
         return self._pipeline
 
     def table(self) -> Table:

@@ -105,7 +105,8 @@ class Bundles:
         """Return the filesystem and the deployment's folder in it."""
         known = self._filesystems.get(route.deployment)
         if known is None:
-            from fourways_runtime.io.fetch import filesystem  # only needed where bundles are served
+            # Only needed where bundles are served.
+            from fourways_runtime.io.fetch.filesystems import filesystem
 
             assert route.publish is not None, "edge routes have a folder"  # noqa: S101
             secret = route.publish_credentials

@@ -18,8 +18,8 @@ from fourways_api import InputField
 from fourways_api.runtime_config import ServerConfig
 from fourways_runtime.errors import ModelError, ModelNotLoadable
 from fourways_runtime.model_watch import WATCH
-from fourways_runtime.scoring.cells import numpy_type
 from fourways_runtime.scoring.columns import Array
+from fourways_runtime.scoring.values import numpy_type
 from fourways_runtime.v2.enrichment import covered
 from fourways_runtime.v2.request import RequestReader
 from fourways_runtime.v2.response import Renderer

@@ -20,16 +20,17 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from fourways_api import Contract, InputField
+from fourways_api import Contract
 from fourways_runtime.io.brokers.source import Events
 from fourways_runtime.io.store.streams.stream import QuestionAnswer
-from fourways_runtime.scoring.cells import numpy_type
 from fourways_runtime.scoring.columns import Array, Key, Predictions
 from fourways_runtime.scoring.dense import DenseBatch, packer
 from fourways_runtime.scoring.json_cells import json_column
 from fourways_runtime.scoring.literals import json_object
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
+from fourways_runtime.scoring.table_pipeline import TablePipeline
+from fourways_runtime.scoring.values import numpy_type
 
 Refusals = dict[int, str]
 """The reason for each rejected event, by its index."""
@@ -95,9 +96,12 @@ class EventScorer:
     def __init__(
         self, contract: Contract, model: Model, pipeline: Pipeline, max_events: int
     ) -> None:
-        self._pipeline = pipeline
+        self._pipeline = TablePipeline(pipeline)
         self._key = contract.entity_key
-        self._fields = contract.inputs
+        self._columns = [
+            (self._key.name, self._key.type, 0),
+            *((field.name, field.type, len(field.shape)) for field in contract.inputs),
+        ]
         self._outputs = contract.outputs
         self._wide = DenseBatch.of(contract, model, max_events)
         self._type = np.dtype(contract.inputs[0].type) if self._wide else np.dtype(object)
@@ -208,14 +212,9 @@ class EventScorer:
     ) -> ScoredEvents:
         if not documents:
             return ScoredEvents(self.nothing(), refusals)
-        fields = (InputField(name=self._key.name, type=self._key.type), *self._fields)
         columns: dict[str, Any] = {
-            field.name: json_column(
-                field.type,
-                len(field.shape),
-                [document.get(field.name) for _, document in documents],
-            )
-            for field in fields
+            name: json_column(kind, depth, [document.get(name) for _, document in documents])
+            for name, kind, depth in self._columns
         }
         rows = np.fromiter((at for at, _ in documents), np.int64, len(documents))
         scored = self._pipeline.score(pa.RecordBatch.from_pydict(columns), rows)

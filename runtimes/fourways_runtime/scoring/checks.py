@@ -1,0 +1,198 @@
+"""The rules of the data contract for typed values: ranges, categories, missing values, keys.
+
+Owns which records are accepted and the messages of rejects. Valid rows are processed as whole
+columns; Python looks at single values only to describe what is wrong with them. No library but
+numpy; :mod:`.decode` reads Arrow columns under the same rules.
+
+The rules: null and NaN are missing; a missing value is rejected unless the field is nullable. An
+infinity is rejected. So is a number the field's type cannot hold (too large, a fraction for an
+integer type, an integer that a float would round). If a record has several faults, the first in the
+contract's order is reported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fourways_api import Contract, InputField
+from fourways_runtime.errors import SourceError
+
+from .columns import Array, Keys, Records, Reject, Rows
+from .values import Faults, by_record, json_scalars, json_shaped, numpy_type, shown, typed
+
+MAX_KEY_BYTES = 1024
+"""Maximum entity key: PostgreSQL's B-tree rejects entries above a third of an 8 KiB page."""
+
+Refused = dict[int, tuple[str, str]]
+"""The first fault of each bad record: the field and the reason."""
+
+
+class RecordChecker:
+    """Converts columns to :class:`Records` and :class:`Reject` under one contract."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._key = contract.entity_key
+        self._fields = contract.inputs
+
+    def check(
+        self, keys: Keys, columns: Mapping[str, Array], rows: Rows
+    ) -> tuple[Records, list[Reject]]:
+        """Check columns that are numpy arrays already, each (N, *shape of the field).
+
+        Raises:
+            SourceError: an input is absent, or its shape differs from the contract's.
+
+        """
+        decoded = {}
+        refused: Refused = {}
+        keys, faults = _keys(self._key.type, np.asarray(keys))
+        note(refused, self._key.name, faults)
+        for field in self._fields:
+            values, faults = _typed(field, columns, len(rows))
+            note(refused, field.name, faults)
+            note(refused, field.name, violations(field, values))
+            decoded[field.name] = values
+        return self.split(keys, rows, decoded, refused)
+
+    def check_json(
+        self, keys: Keys, columns: Mapping[str, Sequence[Any]], rows: Rows
+    ) -> tuple[Records, list[Reject]]:
+        """Check columns (N,) of JSON values: lists for a shaped field; None is missing."""
+        decoded = {}
+        refused: Refused = {}
+        for field in self._fields:
+            given = columns[field.name]
+            if field.shape:
+                values, faults = json_shaped(field, given)
+            else:
+                values, faults = json_scalars(field.type, field.nullable, given)
+            note(refused, field.name, faults)
+            note(refused, field.name, violations(field, values))
+            decoded[field.name] = values
+        return self.split(keys, rows, decoded, refused)
+
+    def split(
+        self,
+        keys: Keys,
+        rows: Rows,
+        columns: Mapping[str, Array],
+        refused: Refused,
+    ) -> tuple[Records, list[Reject]]:
+        """Separate the good records from the refused ones."""
+        if not refused:
+            return Records(keys, rows, columns), []
+        rejects = [
+            Reject(
+                int(rows[at]),
+                None if name == self._key.name else str(keys[at]),
+                name,
+                refused[at][1],
+            )
+            for at in sorted(refused)
+            for name in (refused[at][0],)
+        ]
+        good = np.ones(len(keys), dtype=bool)
+        good[list(refused)] = False
+        kept = {name: values[good] for name, values in columns.items()}
+        return Records(keys[good], rows[good], kept), rejects
+
+
+def violations(field: InputField, values: Array) -> Faults:
+    """Check typed values (N, *shape) against the field's rules; return faults by record."""
+    flat = values.reshape(-1)
+    faults: Faults = {}
+    if flat.dtype.kind == "f":
+        if field.categories is None and within(flat, field.range):
+            return faults
+        finite = np.isfinite(flat)
+        if not finite.all():
+            for at in np.flatnonzero(~finite):
+                if math.isinf(flat[at]):
+                    faults[int(at)] = f"{shown(flat[at])} is not finite"
+                elif not field.nullable:
+                    faults[int(at)] = "missing"
+    faults |= out_of_range(flat, field.range)
+    if field.categories is not None:
+        for at in np.flatnonzero(~_known(flat, field)):
+            faults[int(at)] = f"{shown(flat[at])} is not one of {_listed(field.categories)}"
+    return by_record(faults, field.shape)
+
+
+def _known(flat: Array, field: InputField) -> Array:
+    """Return a mask of the texts (M,) that are among the field's categories."""
+    allowed = {*(field.categories or ()), *([""] if field.nullable else [])}
+    return np.fromiter(map(allowed.__contains__, flat.tolist()), bool, len(flat))
+
+
+def within(flat: Array, limits: Any) -> bool:
+    """Return whether all floats of ``flat`` (M,) are finite and in ``limits``, in one check."""
+    if not len(flat):
+        return True
+    low = -math.inf if limits is None or limits.min is None else limits.min
+    high = math.inf if limits is None or limits.max is None else limits.max
+    # NaN makes both NaN, and every comparison with NaN is false.
+    lowest, highest = np.minimum.reduce(flat), np.maximum.reduce(flat)
+    good = low <= lowest and highest <= high and math.isfinite(lowest)
+    return bool(good and math.isfinite(highest))
+
+
+def out_of_range(flat: Array, limits: Any) -> Faults:
+    """Return a fault for each number of ``flat`` (M,) outside the closed ``limits``."""
+    faults: Faults = {}
+    if limits is None:
+        return faults
+    if limits.min is not None and (below := flat < limits.min).any():
+        for at in np.flatnonzero(below):
+            faults[int(at)] = f"{shown(flat[at])} is below {shown(limits.min)}"
+    if limits.max is not None and (above := flat > limits.max).any():
+        for at in np.flatnonzero(above):
+            faults[int(at)] = f"{shown(flat[at])} is above {shown(limits.max)}"
+    return faults
+
+
+def note(refused: Refused, name: str, faults: Faults) -> None:
+    """Add a field's faults by record, unless the record has one already."""
+    for at, reason in faults.items():
+        refused.setdefault(at, (name, reason))
+
+
+def _listed(categories: tuple[str, ...]) -> str:
+    listed = ", ".join(categories[:10])
+    return listed if len(categories) <= 10 else f"{listed}, … ({len(categories)} in all)"
+
+
+def _keys(kind: str, given: Array) -> tuple[Keys, Faults]:
+    keys, faults = typed(kind, kind == "string", given)
+    return keys, (faults | text_key_faults(keys.tolist()) if kind == "string" else faults)
+
+
+def text_key_faults(keys: Sequence[str]) -> Faults:
+    """Return a fault for each text that cannot be an entity key; an empty one is missing."""
+    faults: Faults = {}
+    for at, key in enumerate(keys):
+        if not key:
+            faults[at] = "missing"
+        elif len(key) * 4 > MAX_KEY_BYTES and len(key.encode()) > MAX_KEY_BYTES:
+            faults[at] = f"longer than {MAX_KEY_BYTES} bytes"
+        elif "\0" in key:
+            faults[at] = "holds a NUL character"
+    return faults
+
+
+def _typed(field: InputField, columns: Mapping[str, Array], records: int) -> tuple[Array, Faults]:
+    if field.name not in columns:
+        raise SourceError(f"input {field.name} is missing; found {', '.join(columns) or 'none'}")
+    values = columns[field.name]
+    if values.shape != (records, *field.shape):
+        raise SourceError(
+            f"input {field.name} has shape {list(values.shape)}, "
+            f"{[records, *field.shape]} was expected"
+        )
+    if values.dtype == numpy_type(field.type) and field.type not in ("string", "bytes"):
+        return values, {}
+    elements, faults = typed(field.type, field.nullable, values.reshape(-1))
+    return elements.reshape(values.shape), by_record(faults, field.shape)
