@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import httpx
@@ -10,6 +11,7 @@ import yaml
 
 from fourways_operator.facts import Json
 from tests.kit.cluster.modes_rig import NAMESPACE, Plant, example
+from tools.installation import CHART
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -100,3 +102,66 @@ def test_its_pod_keeps_what_is_ours(teller: Plant) -> None:
     assert pod["spec"]["automountServiceAccountToken"] is False
     (container,) = [c for c in pod["spec"]["containers"] if c["name"] == "kserve-container"]
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+@pytest.fixture
+def by_hand(modes: Plant) -> Iterator[str]:
+    """An InferenceService that nobody but KServe knows, on the chart's runtime; yields its URL."""
+    cluster = modes.cluster
+    repository, _, tag = cluster.images["runtime"].rpartition(":")
+    values = {"servingRuntime.install": "true", "runtime.image.repository": repository}
+    options = [
+        f"--set={name}={value}" for name, value in {**values, "runtime.image.tag": tag}.items()
+    ]
+    rendered = cluster.helm(
+        "template", "x", str(CHART), "-s", "templates/serving-runtime.yaml", *options
+    )
+    service = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": "by-hand",
+            "namespace": NAMESPACE,
+            "annotations": {"serving.kserve.io/deploymentMode": "Standard"},
+        },
+        "spec": {
+            "predictor": {
+                "model": {
+                    "modelFormat": {"name": "onnx"},
+                    "runtime": "fourways",
+                    "storageUri": "pvc://fourways-examples/segmentation",
+                }
+            }
+        },
+    }
+    cluster.kubectl("apply", "-f", "-", stdin=rendered)
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(service))
+    name = "inferenceservice/by-hand"
+    try:
+        cluster.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", name, "--timeout=120s")
+        with cluster.forwarded(NAMESPACE, "svc/by-hand-predictor", 80) as url:
+            yield url
+    finally:
+        cluster.kubectl("-n", NAMESPACE, "delete", name, "--wait=false")
+        cluster.kubectl("delete", "clusterservingruntime", "fourways")
+
+
+def test_a_service_written_by_hand_runs_on_our_server(by_hand: str) -> None:
+    ask = httpx.Client(base_url=by_hand, trust_env=False, timeout=10)
+    described = ask.get("/v2/models/by-hand").json()
+    own = [i for i in described["inputs"] if not (i.get("parameters") or {}).get("entity_key")]
+    tensors = [
+        {
+            "name": each["name"],
+            "datatype": each["datatype"],
+            "shape": [1, *each["shape"][1:]],
+            "data": [1] * math.prod(each["shape"][1:]),
+        }
+        for each in own
+    ]
+    second = ask.post("/v2/models/by-hand/infer", json={"inputs": tensors})
+    assert second.status_code == 200, second.text
+    rows = {"inputs": {each["name"]: [each["data"]] for each in tensors}}
+    rows = {"inputs": {n: v if len(v[0]) > 1 else v[0] for n, v in rows["inputs"].items()}}
+    first = ask.post("/v1/models/by-hand:predict", json=rows)
+    assert first.status_code == 200, first.text
