@@ -50,9 +50,19 @@ def tensors(columns: Mapping[str, Sequence[Any]], described: Json) -> list[Json]
     for name, values in columns.items():
         data = [_plain(value) for value in values]
         one = known.get(name) or {"datatype": _guessed(data), "shape": [-1]}
-        shape = [len(data), *one["shape"][1:]]
+        shape = [len(data), *_sizes(one["shape"][1:], data[0] if data else None)]
         made.append({"name": name, "datatype": one["datatype"], "shape": shape, "data": data})
     return made
+
+
+def _sizes(shape: Sequence[int], value: Any) -> list[int]:
+    """Return a row's shape; a size that is -1 in the metadata is that of the first row."""
+    sizes = []
+    for size in shape:
+        found = len(value) if isinstance(value, list) else 1
+        sizes.append(found if size == -1 else size)
+        value = value[0] if isinstance(value, list) and value else None
+    return sizes
 
 
 def key_name(described: Json) -> str:

@@ -5,6 +5,7 @@ It defines the types of the store's columns and the gateway's answers, and why a
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -17,12 +18,17 @@ from .values import DataType, Digest, FieldName, InputType, KeyType, MissingValu
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=1, le=1_048_576)], ...], Field(max_length=4)]
+InputShape = Annotated[tuple[Annotated[int, Field(ge=-1, le=1_048_576)], ...], Field(max_length=4)]
 MAX_LABELS, MAX_LABEL_CHARACTERS = 10_000, 128
 Category = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS)]
 Categories = Annotated[tuple[Category, ...], Field(min_length=1, max_length=MAX_LABELS)]
 """The size of the whole contract is bounded too: it travels in a worker's environment."""
 
 TensorName = Annotated[str, Field(min_length=1, max_length=253)]
+
+
+_GUESS = 256
+"""Assumed size of a dimension that has any size, where memory is planned."""
 
 
 class Range(ApiModel):
@@ -55,8 +61,9 @@ class InputField(ApiModel):
     receives it as int64: days, or the unit after the underscore, since 1970-01-01 UTC. bytes are
     raw (an image), and base64 in JSON."""
 
-    shape: Shape = ()
-    """Shape of the value of one record. Empty for a single number or string."""
+    shape: InputShape = ()
+    """Shape of the value of one record. Empty for a single number or string. -1 is a dimension of
+    any size: records of the same size are scored together."""
 
     nullable: bool = False
     """Accept missing values. Unless `missing` is set, the model receives NaN for a number and an
@@ -85,7 +92,23 @@ class InputField(ApiModel):
         """Whether its elements are numbers, which dates and times are not."""
         return self.type.startswith(("int", "uint", "float"))
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a dimension of its shape has any size."""
+        return -1 in self.shape
+
+    @property
+    def elements(self) -> int:
+        """Number of elements of a record; an estimate if a dimension has any size."""
+        return prod(_GUESS if size == -1 else size for size in self.shape)
+
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.shape) || self.shape.all(size, size != 0)",
+            "a dimension of the shape is 0",
+            "use -1 for a dimension of any size",
+            ".shape",
+        ),
         Rule(
             "!has(self.range) || self.type.startsWith('int') || self.type.startsWith('uint')"
             " || self.type.startsWith('float')",

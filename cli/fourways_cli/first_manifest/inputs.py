@@ -55,7 +55,7 @@ class DraftField:
         """Return the field as in the manifest, without its comment."""
         said: dict[str, Any] = {"name": self.name, "type": self.type}
         if self.shape:
-            said["shape"] = [size or 1 for size in self.shape]
+            said["shape"] = [size or -1 for size in self.shape]
         if self.tensor is not None:
             said["tensor"] = self.tensor
         if self.nullable:
@@ -308,7 +308,13 @@ def _categories(texts: Any, known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _shape_of(column: Any, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    """Return the shape of the first list, where the model leaves sizes free."""
+    """Return the shape of the first list, where the model leaves sizes free.
+
+    None stands for the length of lists of different lengths.
+    """
+    lengths = pc.list_value_length(column)
+    if shape in ((None,), ()) and pc.count_distinct(lengths, mode="only_valid").as_py() > 1:
+        return (None,)
     first: Any = next((cell for cell in column.to_pylist() if cell), [])
     sizes: list[int | None] = []
     while isinstance(first, list) and first:

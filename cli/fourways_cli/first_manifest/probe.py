@@ -17,6 +17,7 @@ from fourways_runtime.scoring.decode import Decoder
 from fourways_runtime.scoring.inputs import bind_inputs
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
+from fourways_runtime.scoring.ragged import alike, column
 from fourways_runtime.v2.protocol import DATATYPES
 from fourways_runtime.workloads.serving.loading import example
 
@@ -96,7 +97,7 @@ def request_of(contract: Contract, answers: Answers) -> dict[str, Any]:
         if value is None or (each.nullable and value == ""):
             continue
         data = np.asarray(answers.columns[each.name][0]).reshape(-1).tolist()
-        shape = [1, *each.shape]
+        shape = [1, *answers.columns[each.name].shape[1:]]
         tensors.append(
             {"name": each.name, "datatype": DATATYPES[each.type], "shape": shape, "data": data}
         )
@@ -122,23 +123,38 @@ def _ask_with_sample(draft: DraftInputs, model: Model, sample: Sample, rows: int
 def _ask_with_examples(draft: DraftInputs, model: Model) -> Answers:
     free = [each for each in draft.fields if None in each.shape]
     shapes = [each.shape for each in free]
+    contract = _contract(draft)
     fault = ""
+    found: tuple[int, Answers] | None = None
     for size in _SIZES if free else (1,):
-        for each, shape in zip(free, shapes, strict=True):
-            each.shape = tuple(size if dim is None else dim for dim in shape)
-        contract = _contract(draft)
         columns = {
-            each.name: np.repeat(example(each)[np.newaxis], 2, axis=0) for each in contract.inputs
+            each.name: np.repeat(example(each, size)[np.newaxis], 2, axis=0)
+            for each in contract.inputs
         }
         try:
             answers = _predict(contract, model, columns, 2)
         except WorkloadError as error:
             fault = fault or str(error)
             continue
-        for each in free:
-            each.comment = "The model leaves sizes of the shape free: set the one that you send."
-        return answers
-    raise NoManifest(f"the model fails on a made-up record: {fault}; give --sample TABLE")
+        if found is None:
+            found = size, answers
+            continue
+        if _sizes(answers) == _sizes(found[1]):
+            for each in free:
+                each.comment = "-1 is any size: set the one that you send, to reject others."
+            return answers
+        break
+    if found is None:
+        raise NoManifest(f"the model fails on a made-up record: {fault}; give --sample TABLE")
+    # Another size is not taken, or gives outputs of another shape.
+    for each, shape in zip(free, shapes, strict=True):
+        each.shape = tuple(found[0] if dim is None else dim for dim in shape)
+        each.comment = "The model leaves sizes of the shape free: set the one that you send."
+    return found[1]
+
+
+def _sizes(answers: Answers) -> dict[str, tuple[int, ...]]:
+    return {name: np.shape(values)[1:] for name, values in answers.tensors.items()}
 
 
 def _contract(draft: DraftInputs) -> Contract:
@@ -153,6 +169,16 @@ def _contract(draft: DraftInputs) -> Contract:
 
 
 def _predict(contract: Contract, model: Model, columns: Columns, records: int) -> Answers:
+    groups = alike(contract.inputs, columns)
+    if groups is not None:
+        # Lists of different lengths: those of the most frequent one.
+        some = max(groups, key=len)
+        free = {each.name for each in contract.inputs if each.is_free}
+        columns = {
+            name: column(values[some]) if name in free else values[some]
+            for name, values in columns.items()
+        }
+        records = len(some)
     tensors = {}
     for feed in bind_inputs(contract.inputs, model.inputs):
         tensors[feed.name], _ = feed.fill(columns, records)

@@ -21,8 +21,9 @@ import numpy as np
 from fourways_api import Contract, InputField
 from fourways_runtime.errors import SourceError
 
+from . import ragged
 from .columns import Array, Keys, Records, Reject, Rows
-from .values import Faults, by_record, json_scalars, json_shaped, numpy_type, shown, typed
+from .values import Faults, by_record, json_scalars, numpy_type, shown, typed
 
 MAX_KEY_BYTES = 1024
 """Maximum entity key: PostgreSQL's B-tree rejects entries above a third of an 8 KiB page."""
@@ -67,7 +68,7 @@ class RecordChecker:
         for field in self._fields:
             given = columns[field.name]
             if field.shape:
-                values, faults = json_shaped(field, given)
+                values, faults = ragged.shaped(field, given)
             else:
                 values, faults = json_scalars(field.type, field.nullable, given)
             note(refused, field.name, faults)
@@ -103,6 +104,9 @@ class RecordChecker:
 
 def violations(field: InputField, values: Array) -> Faults:
     """Check typed values (N, *shape) against the field's rules; return faults by record."""
+    if field.is_free and values.ndim == 1:
+        each = (violations(field, record[np.newaxis]).get(0) for record in values)
+        return {at: fault for at, fault in enumerate(each) if fault is not None}
     flat = values.reshape(-1)
     faults: Faults = {}
     if flat.dtype.kind == "f":
@@ -119,7 +123,7 @@ def violations(field: InputField, values: Array) -> Faults:
     if field.categories is not None:
         for at in np.flatnonzero(~_known(flat, field)):
             faults[int(at)] = f"{shown(flat[at])} is not one of {_listed(field.categories)}"
-    return by_record(faults, field.shape)
+    return by_record(faults, values.shape[1:])
 
 
 def _known(flat: Array, field: InputField) -> Array:
@@ -187,7 +191,12 @@ def _typed(field: InputField, columns: Mapping[str, Array], records: int) -> tup
     if field.name not in columns:
         raise SourceError(f"input {field.name} is missing; found {', '.join(columns) or 'none'}")
     values = columns[field.name]
-    if values.shape != (records, *field.shape):
+    if field.is_free and values.ndim == 1 and len(values) == records:
+        # Records of several sizes.
+        each = [_typed(field, {field.name: record[np.newaxis]}, 1) for record in values]
+        wrong = {at: told[0] for at, (_, told) in enumerate(each) if told}
+        return ragged.column([record[0] for record, _ in each]), wrong
+    if len(values) != records or not ragged.fits(values.shape[1:], field.shape):
         raise SourceError(
             f"input {field.name} has shape {list(values.shape)}, "
             f"{[records, *field.shape]} was expected"
@@ -195,4 +204,4 @@ def _typed(field: InputField, columns: Mapping[str, Array], records: int) -> tup
     if values.dtype == numpy_type(field.type) and field.type not in ("string", "bytes"):
         return values, {}
     elements, faults = typed(field.type, field.nullable, values.reshape(-1))
-    return elements.reshape(values.shape), by_record(faults, field.shape)
+    return elements.reshape(values.shape), by_record(faults, values.shape[1:])

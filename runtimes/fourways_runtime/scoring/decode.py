@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from fourways_api import InputField
 
+from . import ragged
 from .cells import Cells, is_list, is_text, leaf, texts_of
 from .checks import MAX_KEY_BYTES, RecordChecker, Refused, note, violations
 from .columns import Array, Keys, Records, Reject, Rows, Texts, text_ends
@@ -23,8 +24,8 @@ from .json_cells import is_json, json_values
 from .values import (
     Faults,
     by_record,
+    filled,
     json_scalars,
-    json_shaped,
     misshapen,
     numpy_type,
     shown,
@@ -95,10 +96,17 @@ def _holds_nul(texts: Cells) -> bool:
 def _column(field: InputField, found: Cells) -> tuple[Array, Faults]:
     if not field.shape:
         return leaf(field.type, field.nullable, found)
+    values, faults = _shaped(field, found)
+    return (values, faults) if field.is_free else filled(field, values, faults)
+
+
+def _shaped(field: InputField, found: Cells) -> tuple[Array, Faults]:
     if is_json(found.type):
-        return json_shaped(field, json_values(found))
+        return ragged.shaped(field, json_values(found))
     if is_text(found.type):
         return _from_json(field, found)
+    if field.is_free:
+        return _free(field, found)
     values = np.zeros((len(found), *field.shape), numpy_type(field.type))
     faults: Faults = {}
     rows: Rows = np.arange(len(found))
@@ -122,6 +130,22 @@ def _column(field: InputField, found: Cells) -> tuple[Array, Faults]:
     return values, faults
 
 
+def _free(field: InputField, found: Cells) -> tuple[Array, Faults]:
+    """Decode lists whose sizes may differ; see :mod:`.ragged`."""
+    one = len(field.shape) == 1 and is_list(found.type) and not is_list(found.type.value_type)
+    if not one:
+        return ragged.from_values(field, found.to_pylist())
+    lengths = pc.list_value_length(found).fill_null(-1).to_numpy(zero_copy_only=False)
+    some = found.filter(pa.array(lengths > 0))
+    elements, wrong = leaf(field.type, field.nullable, pc.list_flatten(some))
+    sizes = [(int(length),) if length > 0 else None for length in lengths]
+    faults = {
+        int(at): "missing" if lengths[at] < 0 else "holds no elements"
+        for at in np.flatnonzero(lengths < 1)
+    }
+    return ragged.divided(field, elements, sizes, wrong, faults)
+
+
 def _from_json(field: InputField, found: Cells) -> tuple[Array, Faults]:
     """Decode a shaped field whose cells are texts: each is a JSON list."""
     texts, _, faults = texts_of(found)
@@ -136,5 +160,5 @@ def _from_json(field: InputField, found: Cells) -> tuple[Array, Faults]:
             parsed[at] = None
         if not isinstance(parsed[at], list):
             faults[at] = f"{shown(text)} is not a JSON list of {field.type}"
-    values, more = json_shaped(field, parsed)
+    values, more = ragged.shaped(field, parsed)
     return values, more | faults

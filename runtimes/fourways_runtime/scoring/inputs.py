@@ -50,15 +50,17 @@ class Feed:
         faults: dict[str, Faults] = {}
         filled = []
         for field in self.fields:
-            values, wrong = self._cast(columns[field.name].reshape(-1))
+            given = columns[field.name]
+            values, wrong = self._cast(given.reshape(-1))
             missing = field.missing
             if missing is not None and missing != ("NaN" if values.dtype.kind == "f" else ""):
                 values = _replaced(values, missing)
             if wrong:
-                faults[field.name] = by_record(wrong, field.shape)
+                faults[field.name] = by_record(wrong, given.shape[1:])
             filled.append(values)
         if len(filled) == 1:
-            return filled[0].reshape(records, *self.shape), faults
+            sizes = given.shape[1:] if self.fields[0].is_free else self.shape
+            return filled[0].reshape(records, *sizes), faults
         tensor = np.empty((records, *self.shape), filled[0].dtype)
         if len(filled) == self.shape[0]:
             _turn(filled, tensor)
@@ -179,6 +181,9 @@ def names_shown(names: Sequence[str]) -> str:
 
 
 def _feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
+    for field in fields:
+        if field.is_free:
+            return _free_feed(tensor, fields)
     fields = _by_column(tensor, fields)
     kind = _type_of(tensor, fields)
     width = sum(math.prod(field.shape) for field in fields)
@@ -197,6 +202,27 @@ def _feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
             "list the model's columns as inputs, in its order"
         )
     return Feed(tensor.name, kind, tuple(fields), shape)
+
+
+def _free_feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
+    """Feed a field with a dimension of any size: alone, and where the model leaves it free too."""
+    (field, *others) = fields
+    dimensions = tensor.shape[1:]
+    free = len(dimensions) == len(field.shape) and all(
+        theirs is None or theirs == ours
+        for ours, theirs in zip(field.shape, dimensions, strict=True)
+    )
+    if others or (tensor.shape and (not free or tensor.shape[0] is not None)):
+        raise ContractMismatch(
+            f"input {field.name} has the shape {list(field.shape)}, the model's input is "
+            f"{described(tensor)}; "
+            + (
+                "give it a tensor of its own"
+                if others
+                else "write the sizes that the model fixes, and -1 for those it leaves free"
+            )
+        )
+    return Feed(tensor.name, _type_of(tensor, fields), (field,), field.shape)
 
 
 def _by_column(tensor: Tensor, fields: Sequence[InputField]) -> Sequence[InputField]:

@@ -19,6 +19,7 @@ from .columns import Array, Keys, Predictions, Records, Reject, Rows, Scored
 from .inputs import bind_inputs, cut
 from .model.base import Model, SelectiveModel
 from .outputs import bind_outputs
+from .ragged import alike, column
 from .values import Faults
 
 MODEL_INPUT_BYTES = 2**18
@@ -40,6 +41,7 @@ class Pipeline:
         self.contract = contract
         self._checker = RecordChecker(contract)
         self._feeds = bind_inputs(contract.inputs, model.inputs)
+        self._free = frozenset(field.name for field in contract.inputs if field.is_free)
         self._readings = bind_outputs(contract.outputs, model.outputs)
         read = frozenset(reading.tensor for reading in self._readings)
         self._model = model.answering(read) if isinstance(model, SelectiveModel) else model
@@ -92,6 +94,44 @@ class Pipeline:
             ContractMismatch: the model's outputs differ in shape or type from what it declares.
 
         """
+        mixed = self._free and len(records)
+        groups = alike(self.contract.inputs, records.columns) if mixed else None
+        if groups is None:
+            return self._answer_alike(records, rejects)
+        parts = [
+            self._answer_alike(
+                Records(
+                    records.keys[some],
+                    records.rows[some],
+                    {
+                        name: column(values[some]) if name in self._free else values[some]
+                        for name, values in records.columns.items()
+                    },
+                ),
+                [],
+            )
+            for some in groups
+        ]
+        return self._in_order(records, parts, rejects)
+
+    def _in_order(self, records: Records, parts: list[Scored], rejects: list[Reject]) -> Scored:
+        """Join the predictions of groups of records in the order of the records."""
+        rows = np.concatenate([part.predictions.rows for part in parts])
+        order = np.argsort(rows, kind="stable")
+        by_row = np.argsort(records.rows, kind="stable")
+        at = by_row[np.searchsorted(records.rows, rows[order], sorter=by_row)]
+        columns = {
+            reading.field.name: np.concatenate(
+                [part.predictions.columns[reading.field.name] for part in parts]
+            )[order]
+            for reading in self._readings
+        }
+        found = sorted(
+            (*rejects, *(each for part in parts for each in part.rejects)), key=lambda r: r.row
+        )
+        return Scored(Predictions(records.keys[at], rows[order], columns), found)
+
+    def _answer_alike(self, records: Records, rejects: list[Reject]) -> Scored:
         tensors: dict[str, Array] = {}
         refused: dict[int, tuple[str, str]] = {}
         for feed in self._feeds if len(records) else ():

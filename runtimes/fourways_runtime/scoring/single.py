@@ -14,11 +14,12 @@ import numpy as np
 from fourways_api import Contract, InputField
 from fourways_runtime.scoring.tensors import MalformedTensor, from_json
 
+from . import ragged
 from .checks import RecordChecker
 from .columns import Array
 from .model.base import Model
 from .pipeline import Pipeline
-from .values import shape_fault
+from .values import nothing, numpy_type, shape_fault
 
 _KEYS = np.zeros(1, np.int64)
 
@@ -96,7 +97,14 @@ def _column(field: InputField, record: Mapping[str, Any]) -> Array:
         raise RecordRefused(field.name, "is missing: the contract has it as an input")
     value = _plain(value)
     if field.shape and value is None:
-        raise RecordRefused(field.name, "missing")
+        if not field.nullable or field.is_free:
+            raise RecordRefused(field.name, "missing")
+        return np.full((1, *field.shape), nothing(field), numpy_type(field.type))
+    if field.is_free:
+        values, wrong = ragged.from_values(field, [value])
+        if wrong:
+            raise RecordRefused(field.name, wrong[0])
+        return values
     shape = (1, *field.shape)
     try:
         flat, faults = from_json(field.type, field.nullable, [value], shape, plain=False)

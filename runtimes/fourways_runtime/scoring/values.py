@@ -55,7 +55,7 @@ def json_scalars(kind: str, nullable: bool, values: Sequence[Any]) -> tuple[Arra
 
 
 def json_shaped(field: InputField, parsed: Sequence[Any]) -> tuple[Array, Faults]:
-    """Decode a shaped field from JSON values, one per record; None is missing."""
+    """Decode a shaped field of fixed sizes from JSON values, one per record; None is missing."""
     values = np.zeros((len(parsed), *field.shape), numpy_type(field.type))
     faults: Faults = {}
     for at, value in enumerate(parsed):
@@ -67,6 +67,20 @@ def json_shaped(field: InputField, parsed: Sequence[Any]) -> tuple[Array, Faults
             fault = by_record(wrong, field.shape).get(0)
         if fault is not None:
             faults[at] = fault
+    return filled(field, values, faults)
+
+
+def nothing(field: InputField) -> float | str:
+    """Return an element of a nullable field that is missing."""
+    return "" if field.type == "string" else math.nan
+
+
+def filled(field: InputField, values: Array, faults: Faults) -> tuple[Array, Faults]:
+    """Fill in the records of a nullable field that are missing as a whole."""
+    if field.nullable:
+        for at in [at for at, fault in faults.items() if fault == "missing"]:
+            values[at] = nothing(field)
+            del faults[at]
     return values, faults
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from fourways_api import Contract, InputField
 from fourways_api.modes import FeatureDefault, FeatureLookup
 from fourways_runtime.errors import ConfigError, FeaturesUnavailable
-from fourways_runtime.scoring import tensors
+from fourways_runtime.scoring import ragged, tensors
 from fourways_runtime.scoring.columns import Array, Key
 from fourways_runtime.scoring.features import FeatureReader, Row
 from fourways_runtime.scoring.values import Faults, by_record, shown
@@ -109,6 +109,8 @@ class FeatureEnricher:
         default = self._defaults.get(field.name)
         values = [row.get(field.name) for row in rows]
         values = [default if value is None or value != value else value for value in values]
+        if field.is_free:
+            return ragged.from_values(field, values)
         faults: Faults = {}
         if field.shape:
             values = self._flattened(field, values, faults)

@@ -175,7 +175,8 @@ def _field(field: InputField | OutputField) -> Json:
         if "enum" in schema:
             schema["enum"].append(None)
     for size in reversed(field.shape):
-        schema = {"type": "array", "minItems": size, "maxItems": size, "items": schema}
+        limits = {"minItems": 1} if size == -1 else {"minItems": size, "maxItems": size}
+        schema = {"type": "array", **limits, "items": schema}
     if field.description is not None:
         schema["description"] = field.description
     return schema
@@ -286,7 +287,7 @@ def _example_tensor(field: InputField) -> Json:
     return {
         "name": field.name,
         "datatype": DATATYPES[field.type],
-        "shape": [1, *field.shape],
+        "shape": [1, *(abs(size) for size in field.shape)],
         "data": data,
     }
 
@@ -307,5 +308,5 @@ def _value(field: InputField) -> Any:
         elif high is not None and high < 0:
             value = high
     for size in reversed(field.shape):
-        value = [value] * size
+        value = [value] * abs(size)
     return value

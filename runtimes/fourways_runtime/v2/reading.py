@@ -14,6 +14,7 @@ import numpy as np
 from fourways_api import EntityKey, InputField
 from fourways_runtime.scoring import tensors
 from fourways_runtime.scoring.columns import Array
+from fourways_runtime.scoring.ragged import fits
 from fourways_runtime.scoring.times import is_time
 from fourways_runtime.scoring.values import Faults, by_record, numpy_type
 
@@ -94,7 +95,7 @@ class TensorReading:
             if name in self.missing:
                 continue
             kind = numpy_type(field.type)
-            if field.nullable and kind.kind in "fO":
+            if field.nullable and kind.kind in "fO" and not field.is_free:
                 nothing = None if field.type == "string" else math.nan
                 self.columns[name] = np.full((self.rows, *field.shape), nothing, kind)
             elif name in reader.covered:
@@ -118,8 +119,9 @@ class TensorReading:
             kind = "int64" if datatype == "INT64" else field.type
             shape = self._shape(at, tensor, field.shape, first)
             values, faults = self._data(at, tensor, kind, field.nullable, shape)
-            self._note(name, by_record(faults, field.shape))
-            self.columns[name] = values.reshape(self.rows, *field.shape)
+            sizes = shape[1:] if field.shape else ()
+            self._note(name, by_record(faults, sizes))
+            self.columns[name] = values.reshape(self.rows, *sizes)
         elif name in reader.combined:
             if self.columns or self.block is not None:
                 raise refuse(f"{at}.name", f"{name} holds all inputs, some are given twice")
@@ -154,7 +156,7 @@ class TensorReading:
         if (
             sizes is None
             or not all(type(size) is int for size in shape)
-            or (sizes != list(record) and (record or sizes != [1]))
+            or (not fits(sizes, record) and (record or sizes != [1]))
         ):
             raise refuse(f"{at}.shape", f"must be [{told}] for {tensor['name']}")
         rows, most = shape[0], self._reader.max_rows

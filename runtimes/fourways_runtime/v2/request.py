@@ -312,7 +312,7 @@ def _form(key: EntityKey, inputs: Sequence[InputField], keyed: Keyed) -> str:
     for field in inputs[:_EXAMPLE_INPUTS]:
         example: Any = _EXAMPLES.get(field.type, 0)
         example = times.example(field.type) if times.is_time(field.type) else example
-        shape = [1, *field.shape]
+        shape = [1, *(3 if size == -1 else size for size in field.shape)]
         tensors.append(
             {
                 "name": field.name,

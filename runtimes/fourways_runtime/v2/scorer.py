@@ -19,6 +19,7 @@ from fourways_runtime.scoring.columns import Array, Columns, Scored
 from fourways_runtime.scoring.dense import DenseBatch
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
+from fourways_runtime.scoring.ragged import joined
 
 from .faults import FeatureFault, ModelFault
 from .request import BadRow, InferenceRequest
@@ -54,6 +55,7 @@ class RequestScorer:
         self._pipeline = Pipeline(contract, model)
         self._wide = DenseBatch.of(contract, model, max_rows)
         self._names = [field.name for field in contract.inputs]
+        self._free = frozenset(field.name for field in contract.inputs if field.is_free)
         self._outputs = frozenset(field.name for field in contract.outputs)
         self._positions = np.arange(max_rows)
 
@@ -159,7 +161,10 @@ class RequestScorer:
         parts = [q.columns if q.block is None else _split(names, q.block) for q in inferences]
         if len(parts) == 1:
             return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+        return {
+            name: (joined if name in self._free else np.concatenate)([part[name] for part in parts])
+            for name in names
+        }
 
 
 def _read(asked: UnparsedRequest | InferenceRequest) -> InferenceRequest | Exception:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -35,6 +36,8 @@ INLINE_SECONDS = 0.001
 
 _PATIENCE = 0.02
 _TRIES = 3
+_SIZES = (1, 16, 64, 256)
+"""Sizes that are tried for a dimension of any size: some models fail on a single element."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,10 @@ def load_model(config: ServerConfig) -> Loaded:
 def _warm_up(config: ServerConfig, scorer: RequestScorer) -> list[tuple[int, float]]:
     """Score synthetic records in ever larger batches, as long as that is quick; return rows and
     seconds."""
-    record = {field.name: example(field) for field in config.contract.inputs}
     measured: list[tuple[int, float]] = []
     rows = 1
     try:
-        scorer.run(_repeated(record, 1), 1)  # the first call is not representative
+        record = _accepted(config.contract.inputs, scorer)
         while rows <= config.max_batch_rows:
             seconds = _best_time(scorer, _repeated(record, rows), rows)
             measured.append((rows, seconds))
@@ -91,6 +93,21 @@ def _warm_up(config: ServerConfig, scorer: RequestScorer) -> list[tuple[int, flo
             ) from None
         logger.warning("the model fails on a generated record: %s", error)
     return measured
+
+
+def _accepted(fields: Sequence[InputField], scorer: RequestScorer) -> dict[str, Array]:
+    """Score a made-up record, and return it. Raises ModelError if the model fails on all sizes."""
+    sizes = _SIZES if any(field.is_free for field in fields) else (1,)
+    for size in sizes:
+        record = {field.name: example(field, size) for field in fields}
+        try:
+            scorer.run(_repeated(record, 1), 1)  # the first call is not representative
+        except ModelError:
+            if size == sizes[-1]:
+                raise
+        else:
+            break
+    return record
 
 
 def _best_time(scorer: RequestScorer, columns: dict[str, Array], rows: int) -> float:
@@ -108,8 +125,11 @@ def _repeated(record: dict[str, Array], rows: int) -> dict[str, Array]:
     return {name: np.repeat(value[np.newaxis], rows, axis=0) for name, value in record.items()}
 
 
-def example(field: InputField) -> Array:
-    """Make up a value that the contract allows: zero if in range, in the field's shape."""
+def example(field: InputField, size: int = 1) -> Array:
+    """Make up a value that the contract allows: zero if in range, in the field's shape.
+
+    ``size`` is that of dimensions that may have any.
+    """
     kind = numpy_type(field.type)
     value: Any = 0
     if field.type == "bytes":
@@ -122,5 +142,5 @@ def example(field: InputField) -> Array:
         value = min(value, highest) if highest is not None else value
         if kind.kind in "iu":
             value = math.ceil(value) if value == lowest else math.floor(value)
-    made: Array = np.full(field.shape, value, kind)
+    made: Array = np.full([size if each == -1 else each for each in field.shape], value, kind)
     return made
