@@ -43,10 +43,12 @@ if TYPE_CHECKING:
         ServerConfig,
         StoredData,
         StreamConfig,
+        WakeConfig,
     )
     from .status import (
         MAX_WORKERS_TOLD,
         BundleStatus,
+        ColdStartStatus,
         Condition,
         ModelStatus,
         ProgressStatus,
@@ -69,6 +71,7 @@ __all__ = [
     "BatchSource",
     "BundleStatus",
     "Choice",
+    "ColdStartStatus",
     "Condition",
     "Contract",
     "Contradiction",
@@ -111,6 +114,7 @@ __all__ = [
     "StreamSource",
     "Streaming",
     "Verdict",
+    "WakeConfig",
     "WorkerStatus",
     "check",
     "check_update",
@@ -136,9 +140,9 @@ _HOMES = {
     "requirements": "Requirements",
     "review": "Verdict review",
     "runtime_config": "EdgeConfig FetchPolicy GatewayConfig Paths PurgeConfig Route RunReport"
-    " RuntimeConfig ServerConfig StoredData StreamConfig",
-    "status": "MAX_WORKERS_TOLD BundleStatus Condition ModelStatus ProgressStatus RunStatus Status"
-    " WorkerStatus",
+    " RuntimeConfig ServerConfig StoredData StreamConfig WakeConfig",
+    "status": "MAX_WORKERS_TOLD BundleStatus ColdStartStatus Condition ModelStatus ProgressStatus"
+    " RunStatus Status WorkerStatus",
     "strategy": "Choice Contradiction Mode Step choose",
     "yaml_text": "dump_yaml",
 }

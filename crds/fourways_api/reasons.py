@@ -188,6 +188,18 @@ class Reason(StrEnum):
     NotFetchedYet = "NotFetchedYet", BEGINNING, ALL, "No worker has fetched the model yet."
     Published = "Published", NORMAL, RUNS, "Predictions or bundles are published and served."
     Answering = "Answering", NORMAL, SERVED, "At least one ready pod serves predictions."
+    Asleep = (
+        "Asleep",
+        NORMAL,
+        ("realtime",),
+        "No replica runs, as no requests come; the next one starts a replica and waits for it.",
+    )
+    Waking = (
+        "Waking",
+        NORMAL,
+        ("realtime",),
+        "A replica is being started for requests that wait for it.",
+    )
     RollingOut = "RollingOut", RECONCILING, SERVED, "Pods of a new version are being started."
     GatewayRolling = (
         "GatewayRolling",

@@ -125,6 +125,16 @@ class RuntimeConfig(ApiModel):
         return self.model_copy(update={"paths": self.paths.of(self.name)})
 
 
+class WakeConfig(ApiModel):
+    """How a gateway treats requests for a deployment that scales to zero."""
+
+    idle_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """Time without a request after which the gateway reports the deployment as idle."""
+
+    timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Maximum time that a request waits for a replica."""
+
+
 class Route(ApiModel):
     """A deployment whose answers are not, or not only, a batch run in the store.
 
@@ -144,6 +154,9 @@ class Route(ApiModel):
 
     model_name: str | None = None
     """Name of the model in the paths of a runtime of KServe; None: ours answers (realtime)."""
+
+    wake: WakeConfig | None = None
+    """How requests wait for a replica (realtime); None: there always is one."""
 
     source: StreamSource | None = None
     """Where a question without a stored answer becomes an event (streaming)."""

@@ -156,6 +156,16 @@ class BundleStatus(ApiModel):
     """Share of golden vectors for which the variant agrees with the original model."""
 
 
+class ColdStartStatus(ApiModel):
+    """The last time that a request had to wait for a replica."""
+
+    seconds: Annotated[float, Field(ge=0)]
+    """Time from the request until a replica was ready."""
+
+    at: Annotated[str, Field(max_length=32)]
+    """Time at which the replica was ready, RFC 3339."""
+
+
 class Status(ApiModel):
     """Observed state, written by the operator."""
 
@@ -187,6 +197,10 @@ class Status(ApiModel):
 
     bundles: Annotated[tuple[BundleStatus, ...], Field(max_length=16), keyed_by("target")] = ()
     """Bundles that are served to devices (mode edge)."""
+
+    cold_start: ColdStartStatus | None = None
+    """The last time that a request had to wait for a replica (mode realtime, with minReplicas
+    0)."""
 
     address: Annotated[str, Field(max_length=512)] | None = None
     """URL inside the cluster that serves predictions to backends, or bundles to devices (mode

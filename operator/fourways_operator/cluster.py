@@ -23,13 +23,15 @@ from .api_faults import fault_of
 from .errors import ApiUnreachable, Conflict, Forbidden, ObjectGone
 from .events import Event
 from .facts import FIELD_MANAGER, Json, Kind, rfc3339
-from .kinds import EVENT, KINDS, LEASE, OBSERVED
+from .kinds import DEPLOYMENT, EVENT, KINDS, LEASE, OBSERVED
 
 logger = logging.getLogger(__name__)
 
 MODEL_DEPLOYMENT = Kind(API_VERSION, KIND, PLURAL)
 
 STATUS_MANAGER = "fourways-status"
+SCALE_MANAGER = "fourways-scale"
+"""Sets the replicas of Deployments that KServe made; it owns no other field of them."""
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 15.0
 PAGE = 500
@@ -82,6 +84,9 @@ class Cluster(Protocol):
         ``uid`` is that of the live object, which must still exist. None means that the object is
         new; a field that another manager has meanwhile set differently is then a Conflict.
         """
+
+    async def scale(self, deployment: Json, replicas: int) -> None:
+        """Set the number of replicas of a live Deployment, whoever made it, and nothing else."""
 
     async def delete(self, obj: Json) -> None:
         """Delete this object (by uid). It is not an error if it no longer exists."""
@@ -177,6 +182,17 @@ class KubernetesCluster:
     async def apply(self, obj: Json, uid: str | None) -> None:
         """See Cluster."""
         await self._apply(obj, uid, FIELD_MANAGER, "")
+
+    async def scale(self, deployment: Json, replicas: int) -> None:
+        """See Cluster."""
+        meta = deployment["metadata"]
+        body = {
+            "apiVersion": DEPLOYMENT.api_version,
+            "kind": DEPLOYMENT.kind,
+            "metadata": {"name": meta["name"], "namespace": meta["namespace"]},
+            "spec": {"replicas": replicas},
+        }
+        await self._apply(body, meta["uid"], SCALE_MANAGER, "")
 
     async def write_status(self, deployment: Json, status: Json) -> None:
         """See Cluster."""

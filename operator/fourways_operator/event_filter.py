@@ -110,7 +110,11 @@ def _routes_of(pod: Json) -> Routes:
     config = config_of(pod)
     if config is None:
         return {}
-    routes = {r.deployment: r.model_dump_json() for r in config.routes}
+    # Who may sleep is asked about at each pod: another pod has another address.
+    address = pod.get("status", {}).get("podIP")
+    routes = {
+        r.deployment: f"{r.model_dump_json()} {address if r.wake else ''}" for r in config.routes
+    }
     names = routes.keys() | (config.owners or {})
     return {name: f"{(config.owners or {}).get(name)} {routes.get(name)}" for name in names}
 

@@ -125,6 +125,23 @@ class StoreAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Demand:
+    """The requests for a deployment that scales to zero, as its namespace's gateways saw them."""
+
+    waiting: int = 0
+    """Requests that wait for a replica."""
+
+    idle: bool = False
+    """Whether all gateways say that no request came for as long as the spec allows."""
+
+    cold_start_seconds: float | None = None
+    """How long the first request of the last wake waited; None: none was seen."""
+
+    woken_at: str | None = None
+    """When its replica was ready, RFC 3339."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The observed state of one deployment, and of what it depends on."""
 
@@ -169,6 +186,9 @@ class Facts:
 
     unheard: frozenset[str] = frozenset()
     """Names of the pods that were asked for their faults and have not answered yet."""
+
+    demand: Demand | None = None
+    """The requests for it, if it scales to zero; None while that is not known."""
 
     operator: str = ""
     """Name of the installation that manages the deployment; empty if it has none."""

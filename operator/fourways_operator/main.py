@@ -28,6 +28,7 @@ from fourways_api.log_text import log_as_text
 
 from .cluster import MODEL_DEPLOYMENT, Cluster, KubernetesCluster, connect
 from .cluster_issuer import ClusterIssuerWatch, read_cluster_issuer
+from .demand import NO_GATEWAYS, AskDemand, DemandTracker, ask_demand
 from .errors import NEEDS_ACTION, ApiFault
 from .facts import Kind, OperatorSettings
 from .gateway_answers import AskReady, GatewayAnswerTracker, ask_ready_of
@@ -71,6 +72,7 @@ class Operator:
         ask_runs: AskRuns | None = None,
         ask_worker: AskWorker | None = None,
         ask_ready: AskReady | None = None,
+        ask_demand: AskDemand | None = None,
         **queue: Any,
     ) -> None:
         """Create the parts; nothing runs yet.
@@ -79,7 +81,8 @@ class Operator:
         queries gateways for the progress of runs, and ``ask_runs`` for the runs of a deployment
         (None: no gateway is queried for the run that serves predictions). ``ask_worker`` queries a
         worker for its faults (None: no worker is queried), ``ask_ready`` a gateway for a
-        deployment's readiness (None: no gateway is queried for it).
+        deployment's readiness (None: no gateway is queried for it), and ``ask_demand`` a gateway's
+        pod for the demand (None: deployments neither wake nor sleep).
         """
         self._cluster = cluster
         self._settings = settings
@@ -110,7 +113,14 @@ class Operator:
         self._gateway_answers = (
             GatewayAnswerTracker(ask_ready, self.queue.add, sleep) if ask_ready else None
         )
-        every = (self._progress, self._published, self._worker_faults, self._gateway_answers)
+        self._demand = DemandTracker(ask_demand, self.queue.add, sleep) if ask_demand else None
+        every = (
+            self._progress,
+            self._published,
+            self._worker_faults,
+            self._gateway_answers,
+            self._demand,
+        )
         self._trackers = [tracker for tracker in every if tracker]
         self._metrics.measure(
             lambda: self.queue.depth, lambda: self.queue.delayed, lambda: self.relist_age() or 0.0
@@ -127,6 +137,7 @@ class Operator:
             self._worker_faults.of(key) if self._worker_faults else {},
             self._worker_faults is not None,
             self._gateway_answers.of(key) if self._gateway_answers else None,
+            self._demand.of(key) if self._demand else None,
         )
         try:
             result = await reconcile(key, self._cluster, self._settings, self._now, reported)
@@ -156,6 +167,8 @@ class Operator:
             self._worker_faults.note(key, result.workers if result else NO_WORKERS)
         if self._gateway_answers:
             self._gateway_answers.note(key, result is not None and result.serves)
+        if self._demand:
+            self._demand.note(key, result.gateways if result else NO_GATEWAYS)
 
     def _note_gateway(self, namespace: str, fault: str | None) -> None:
         """Let a namespace's deployments report why its gateway is refused; None if it is not."""
@@ -278,6 +291,7 @@ async def run(options: argparse.Namespace) -> None:
         ask_runs=ask_runs_of,
         ask_worker=ask_worker,
         ask_ready=ask_ready_of,
+        ask_demand=ask_demand,
         workers=options.workers,
     )
     started = time.monotonic()

@@ -27,10 +27,11 @@ from fourways_api.worker_faults import WorkerFaults
 
 from .cluster import MODEL_DEPLOYMENT, STATUS_MANAGER, Cluster
 from .converge import ApplyOutcome, Owner, converge, find_live, has_labels, identity_of, is_going
+from .demand import NO_GATEWAYS, urls_of_gateways
 from .difference import difference
-from .errors import NEEDS_ACTION, ApiFault, DependencyNotReady, OperatorError
+from .errors import NEEDS_ACTION, ApiFault, DependencyNotReady, ObjectFault, OperatorError
 from .events import events_of
-from .facts import Facts, Json, OperatorSettings, StoreAnswer
+from .facts import Demand, Facts, Json, OperatorSettings, StoreAnswer
 from .installation import admitted_spec
 from .kinds import DEPLOYMENT, INFERENCE_SERVICE, JOB, KINDS, POD
 from .plan.parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, GATEWAY, MANAGED_BY, MANAGER
@@ -39,6 +40,7 @@ from .planning import later_kinds, plan, plan_gateway, plan_runs, share_of
 from .pods import age
 from .purges import PURGES, is_purge, settle
 from .runs import is_under_way, without_pods
+from .scaling import scaled_of, wanted_replicas
 from .specs import ParsedSpec
 from .status import (
     REFUSED_PODS_SECONDS,
@@ -66,6 +68,8 @@ class ReconcileResult:
     even without an event. ``lacks``: the cluster lacks a kind of object that it needs.
     ``workers``: where its running workers report their faults, by the pod's name. ``serves``:
     whether objects of it serve predictions, so that the gateway should answer for it.
+    ``gateways``: where gateways report the demand for it, by the pod's name; empty if it does not
+    scale to zero.
     """
 
     status: Json
@@ -74,6 +78,7 @@ class ReconcileResult:
     lacks: bool = False
     workers: Mapping[str, str] = field(default_factory=dict)
     serves: bool = False
+    gateways: Mapping[str, str] = field(default_factory=lambda: NO_GATEWAYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class Reported:
     predictions. ``gateway_fault``: why the API server refused an object of the namespace's gateway.
     ``worker_faults``: what its running workers report, by the pod's name. ``asks_workers``: whether
     workers are asked at all. ``gateway_answer``: the status code with which the gateway last said
-    whether the deployment is ready.
+    whether the deployment is ready. ``demand``: the requests for it, if it scales to zero.
     """
 
     progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
@@ -93,6 +98,7 @@ class Reported:
     worker_faults: Mapping[str, WorkerFaults] = field(default_factory=dict)
     asks_workers: bool = False
     gateway_answer: int | None = None
+    demand: Demand | None = None
 
 
 NOTHING_REPORTED = Reported()
@@ -135,6 +141,7 @@ async def reconcile(
             if not await cluster.has(kind):
                 outcome.missing.add(kind.kind)
         outcome.faults += await settle(cluster, settings, purges, intent.spec)
+        await _scale(cluster, deployment, intent.spec, children, reported, outcome)
         if outcome.writes:
             children, _ = await _children(cluster, deployment)
     facts = await _observe(
@@ -157,7 +164,32 @@ async def reconcile(
         bool(outcome.missing),
         urls_of_workers(intent.spec, facts.pods),
         should_answer(facts, status),
+        urls_of_gateways(intent.spec, facts.pods),
     )
+
+
+async def _scale(
+    cluster: Cluster,
+    deployment: Json,
+    spec: ModelDeployment,
+    children: Sequence[Json],
+    reported: Reported,
+    outcome: ApplyOutcome,
+) -> None:
+    """Start a replica that requests wait for, or end the last one that nobody asks."""
+    scaled = scaled_of(spec, children) if spec.spec.realtime else None
+    if scaled is None or outcome.faults or is_going(scaled):
+        return
+    count = wanted_replicas(spec, deployment, scaled, reported.demand)
+    if count is None:
+        return
+    meta = scaled["metadata"]
+    logger.info("%s/%s: %d replicas", meta["namespace"], meta["name"], count)
+    try:
+        await cluster.scale(scaled, count)
+        outcome.writes += 1
+    except ObjectFault as fault:
+        outcome.faults.append(fault)
 
 
 def _status_of(facts: Facts, intent: Intent) -> Json:
@@ -250,6 +282,7 @@ async def _observe(
         progress=reported.progress,
         worker_faults=reported.worker_faults,
         unheard=frozenset(workers.keys() - reported.worker_faults.keys()),
+        demand=reported.demand,
         operator=settings.identity,
         store=reported.store,
         gateway_fault=reported.gateway_fault,

@@ -94,10 +94,12 @@ class Pool:
         max_waiting: int = MAX_WAITING,
         lifetime_seconds: float = LIFETIME_SECONDS,
         slack_seconds: float = 0.0,
+        hold_seconds: float = HOLD_SECONDS,
     ) -> None:
         """Create an empty pool; ``explain`` converts a ClientError to the future's exception.
 
         ``slack_seconds`` of a timeout are reserved for the network: the server is given less.
+        ``hold_seconds`` is how long requests are held for an origin that was never reached.
         """
         self.loop = asyncio.get_running_loop()
         self.explain = explain
@@ -109,6 +111,7 @@ class Pool:
         self._max_waiting = max_waiting
         self._lifetime = lifetime_seconds
         self._slack = slack_seconds
+        self._hold_seconds = hold_seconds
         self._gap = 0.0  # average time between connections becoming free while requests wait
         self._freed_at = 0.0
         self._tls = ssl.create_default_context() if origin.secure else None
@@ -305,7 +308,7 @@ class Pool:
         """
         now = self.loop.time()
         if self._hold_until is None:
-            self._hold_until = now + HOLD_SECONDS
+            self._hold_until = now + self._hold_seconds
         if not self._never_reached or now >= self._hold_until:
             return False
         await asyncio.sleep(HOLD_PAUSE_SECONDS)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fourways_operator.cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, STATUS_MANAGER
+from fourways_operator.cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, SCALE_MANAGER, STATUS_MANAGER
 from fourways_operator.errors import Conflict, Invalid, ObjectGone
 from fourways_operator.events import Event
 from fourways_operator.facts import Json, Kind
@@ -85,6 +85,17 @@ class FakeCluster:
         ident = _ident(obj)
         with self._write(f"apply {ident[0]} {ident[2]}"):
             self._apply(obj, uid, FIELD_MANAGER, force=uid is not None)
+
+    async def scale(self, deployment: Json, replicas: int) -> None:
+        meta = deployment["metadata"]
+        body = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": meta["name"], "namespace": meta["namespace"]},
+            "spec": {"replicas": replicas},
+        }
+        with self._write(f"scale {meta['name']}"):
+            self._apply(body, meta["uid"], SCALE_MANAGER, force=True)
 
     async def write_status(self, deployment: Json, status: Json) -> None:
         meta = deployment["metadata"]

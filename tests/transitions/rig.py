@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from fourways_operator.demand import AskDemand
 from fourways_operator.errors import GatewaySilent
 from fourways_operator.event_filter import EventFilter
 from fourways_operator.facts import Json, OperatorSettings
@@ -44,12 +45,14 @@ class Rig:
         settings: OperatorSettings = SETTINGS,
         ask_worker: AskWorker | None = None,
         ask_ready: AskReady | None = None,
+        ask_demand: AskDemand | None = None,
         now: Callable[[], datetime] = lambda: NOW,
     ) -> None:
         self.cluster = cluster
         self._ask = ask
         self._ask_worker = ask_worker
         self._ask_ready = ask_ready
+        self._ask_demand = ask_demand
         self._settings = settings
         self._now = now
         self.deaths = 0
@@ -67,6 +70,7 @@ class Rig:
             ask=self._ask,
             ask_worker=self._ask_worker,
             ask_ready=self._ask_ready,
+            ask_demand=self._ask_demand,
         )
         queue, event_filter = self.operator.queue, EventFilter()
         self._listener = lambda obj, gone: [

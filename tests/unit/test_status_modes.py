@@ -211,13 +211,6 @@ def test_what_keeps_pods_from_being_made_is_named() -> None:
     assert found["Ready"] == "False PodRefused: its pods are rejected: exceeded quota: small"
 
 
-def test_no_replica_is_one_and_it_says_so() -> None:
-    document = deployment("realtime", realtime={"minReplicas": 0})
-    assert main_of(document)["spec"]["predictor"]["minReplicas"] == 1
-    found = said(facts(document, pod(document, ready=True)))
-    assert "one replica is kept, as scaling to zero is not available yet" in found["Ready"]
-
-
 def _kserve(
     status: Json | None, age: float = 60, *, ready: bool = True
 ) -> Callable[[], dict[str, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 from fourways_api import ModelDeployment, PurgeConfig
 from fourways_api.cron import next_time
 from fourways_operator import planning
-from fourways_operator.facts import OperatorSettings
+from fourways_operator.facts import Demand, OperatorSettings
 from fourways_operator.plan import purge as purging
 from fourways_operator.plan.routes import Observed
 
@@ -23,6 +23,7 @@ from . import given, workloads
 from .broker import Broker, streams_of
 from .clock import Clock, now
 from .control import RequestRefused, answering
+from .demand import LocalDemand
 from .localised import localised
 from .managed import Json, Key, Managed
 from .ports import GatewayPorts, free_port
@@ -72,7 +73,6 @@ class Host:
         """
         given.check_needs(deployments, secrets)
         self._state = state
-        self._keys = keys
         self._origins = tuple(origins)
         self._clock = clock
         self._on_change = on_change
@@ -86,6 +86,7 @@ class Host:
         self._broker = Broker(state, self._streams) if self._streams and broker is None else None
         self._nats = self._broker.servers if self._broker else broker
         self._uids = DeploymentUids(state)
+        self._demand = LocalDemand(keys, self._demand_changed)
         self._purges = count(1)
         self._login = BROKER_SECRET if self._broker else None
         self.managed = {d.key: self._manage(d) for d in deployments}
@@ -105,7 +106,7 @@ class Host:
         here = self._here(deployment)
         objects, paths = planning.plan(here, SETTINGS), local_paths(self._state)
         crons = workloads.cron_jobs(objects)
-        changed = partial(self._on_change, deployment.key)
+        changed = partial(self._server_changed, deployment.key)
         return Managed(
             here,
             deployment.to_json(),
@@ -127,7 +128,7 @@ class Host:
             planned,
             local_paths(self._state),
             self._ports[namespace],
-            self._keys,
+            self._demand.callers(),
             self._grpc_ports[namespace] if self._grpc_ports else None,
             self._origins,
         )
@@ -163,12 +164,14 @@ class Host:
                 asyncio.TaskGroup() as tasks,
             ):
                 self._tasks = tasks
-                # A group without tasks ends, and while deployments are replaced none may be left.
-                tasks.create_task(asyncio.Event().wait())
                 for namespace in self.gateways:
                     self._start_gateway(namespace)
                 for key in self.managed:
                     self._start(key)
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self._demand.stop()
 
     def _lay_out(self) -> None:
         for folder in self.made_keys.values():
@@ -194,6 +197,24 @@ class Host:
             self._spawn(key, self._run(key, build))
         if managed.cron:
             self._spawn(key, self._schedule(key, managed.cron))
+        self._follow_demand(key)
+
+    def _follow_demand(self, key: Key) -> None:
+        managed, gateway = self.managed.get(key), self.gateways.get(key[0])
+        self._demand.follow(
+            key, managed.deployment if managed else None, gateway.server.url if gateway else None
+        )
+
+    def _demand_changed(self, key: Key, demand: Demand | None) -> None:
+        if key in self.managed:
+            self.managed[key].demand = demand
+            self._server_changed(key)
+
+    def _server_changed(self, key: Key) -> None:
+        managed, gateway = self.managed.get(key), self.gateways.get(key[0])
+        if managed is not None and gateway is not None:
+            managed.rescale(gateway, self._clock())
+        self._on_change(key)
 
     def _start_gateway(self, namespace: str) -> None:
         assert self._tasks is not None  # noqa: S101  (called by serve and while it runs)
@@ -240,6 +261,8 @@ class Host:
         await self._replace_gateways()
         for key in new:
             self._start(key)
+        for key in gone:
+            self._follow_demand(key)
         for key in doomed:
             self._spawn(key, self._purge_logged(key))
         return sorted({*new, *gone})

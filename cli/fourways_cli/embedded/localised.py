@@ -1,4 +1,4 @@
-"""A deployment as this host runs it: with the host's broker, and one replica. Pure."""
+"""A deployment as this host runs it: with the host's broker, and at most one replica. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ def localised(
     """
     spec = deployment.spec
     one = {"min_replicas": 1, "max_replicas": 1}
+    realtime = spec.realtime
+    if realtime is not None:
+        least = min(1, realtime.min_replicas)
+        realtime = realtime.model_copy(update={"min_replicas": least, "max_replicas": 1})
     settings = {
-        "realtime": spec.realtime.model_copy(update=one) if spec.realtime else None,
+        "realtime": realtime,
         "streaming": _streaming(spec.streaming, nats, secret).model_copy(update=one)
         if spec.streaming
         else None,

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from fourways_api import ModelDeployment
-from fourways_operator.facts import Facts
+from fourways_operator.facts import Demand, Facts
+from fourways_operator.scaling import may_sleep, wanted_replicas
 from fourways_operator.status import status_of
 
 from . import workloads
@@ -39,6 +40,8 @@ class Managed:
     servers: list[RunningServer]
     runs: list[LocalRun] = field(default_factory=list)
     working: asyncio.Lock = field(default_factory=asyncio.Lock)
+    demand: Demand | None = None
+    """The requests for it, if it scales to zero."""
 
     @property
     def url(self) -> str | None:
@@ -72,14 +75,19 @@ class Managed:
         facts = Facts(
             deployment=self.document,
             wanted=self.wanted,
-            children=(*(s.owner for s in self.servers), *(r.job for r in self.runs)),
+            children=(
+                *(s.owner for s in self.servers),
+                *(s.scaled for s in self.servers if s.scaled),
+                *(r.job for r in self.runs),
+            ),
             pods=(
                 *(p for r in self.runs for p in r.pods),
-                *(s.pod for s in self.servers),
+                *(p for s in self.servers for p in s.pods),
                 gateway.pod,
             ),
             gateway=gateway.owner,
             worker_faults={s.pod["metadata"]["name"]: s.faults for s in self.servers},
+            demand=self.demand,
             now=now,
         )
         status = status_of(facts, (), self.deployment)
@@ -89,3 +97,14 @@ class Managed:
             status["address"] = f"{gateway.server.url}/{path}"
         self.document = {**self.document, "status": status}
         return status
+
+    def rescale(self, gateway: RunningServer, now: datetime) -> None:
+        """Start the model server that requests wait for, or end one that nobody asks."""
+        if not may_sleep(self.deployment):
+            return
+        self.status(gateway, now)
+        for server in self.servers:
+            if (scaled := server.scaled) is not None:
+                count = wanted_replicas(self.deployment, self.document, scaled, self.demand)
+                if count is not None:
+                    server.scale(count)

@@ -1,7 +1,8 @@
 """A long-running worker on this host: restarted when it ends, described as in Kubernetes.
 
 Its pod is kept as a document, and so is the object it belongs to (Deployment, InferenceService), so
-that the operator's own code decides the status from the same facts.
+that the operator's own code decides the status from the same facts. A model server that scales to
+zero has no process while it sleeps.
 """
 
 from __future__ import annotations
@@ -66,6 +67,27 @@ class RunningServer:
         self._now: Json = {"waiting": {"reason": "ContainerCreating"}}
         self._before: Json = {}
         self._created = stamp(clock)
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+        self._sleeps = 0
+        self._process: asyncio.subprocess.Process | None = None
+
+    def scale(self, replicas: int) -> None:
+        """Start its process, or end it: with 0 it sleeps until the next call."""
+        if replicas and not self._wanted.is_set():
+            self._created = stamp(self._clock)
+            self._wanted.set()
+            self._on_change()
+        elif not replicas and self._wanted.is_set():
+            self._wanted.clear()
+            self._sleeps += 1
+            if self._process is not None and self._process.returncode is None:
+                # Nobody has to notice that it ends, so it needs no notice period. Before it
+                # listens, it has no handler for the gentler signal.
+                number = signal.SIGINT if self.listening else signal.SIGTERM
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.send_signal(number)
+            self._on_change()
 
     async def keep(self) -> None:
         """Keep it running until cancelled; on return, its process has ended."""
@@ -73,8 +95,14 @@ class RunningServer:
         # A fault of the model or the spec does not go away within a second.
         pointless = Backoff(POINTLESS_RESTART_SECONDS, LONGEST_RESTART_SECONDS)
         while True:
+            await self._wanted.wait()
             began = asyncio.get_running_loop().time()
+            sleeps = self._sleeps
             code = await self._life()
+            if self._sleeps > sleeps:  # it was put to sleep, and may have been woken since
+                self._restarts, self._before = 0, {}
+                self._set({"waiting": {"reason": "ContainerCreating"}}, ready=False)
+                continue
             if asyncio.get_running_loop().time() - began > STEADY_SECONDS:
                 soon.reset()
                 pointless.reset()
@@ -93,11 +121,13 @@ class RunningServer:
         log = ListeningLog(self.log, config.port)
         try:
             async with worker(self.server.args, environment, self.log) as process:
+                self._process = process
                 self._set({"running": {"startedAt": started}}, ready=False)
                 ended = asyncio.create_task(process.wait())
                 await self._watch(ended, log)
                 code = await ended
         finally:
+            self._process = None
             self.listening = False
             self.faults = WorkerFaults()
         terminated = {
@@ -150,8 +180,27 @@ class RunningServer:
         return self._state / "logs" / f"{self.server.namespace}-{self.server.name}.log"
 
     @property
+    def pods(self) -> tuple[Json, ...]:
+        """Its pod, unless it sleeps."""
+        return (self.pod,) if self._wanted.is_set() else ()
+
+    @property
+    def scaled(self) -> Json | None:
+        """The Deployment that KServe would make for an InferenceService."""
+        planned = self.server.planned
+        if planned["kind"] != "InferenceService":
+            return None
+        meta = planned["metadata"]
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {**meta, "name": f"{meta['name']}-predictor"},
+            "spec": {"replicas": 1 if self._wanted.is_set() else 0},
+        }
+
+    @property
     def pod(self) -> Json:
-        """Its pod."""
+        """Its pod, also while it sleeps."""
         container: Json = {
             "name": "worker",
             "ready": self.ready,
@@ -206,12 +255,13 @@ class RunningServer:
         }
 
     def _service_status(self) -> Json:
+        ready = str(self.ready or not self._wanted.is_set())
         return {
             "address": {"url": self.server.url},
             "url": self.server.url,
             "conditions": [
-                {"type": "PredictorReady", "status": str(self.ready)},
-                {"type": "Ready", "status": str(self.ready)},
+                {"type": "PredictorReady", "status": ready},
+                {"type": "Ready", "status": ready},
             ],
         }
 
@@ -225,18 +275,22 @@ async def answers(host: str, port: int, path: str) -> bool:
     return True
 
 
-async def fetched(host: str, port: int, path: str) -> bytes:
-    """Return the body that an HTTP server answers with 200 for a path, within two seconds.
+async def fetched(
+    host: str, port: int, path: str, header: str = "", seconds: float = ANSWER_SECONDS
+) -> bytes:
+    """Return the body that an HTTP server answers with 200 for a path.
+
+    ``header`` is a further line of the request, with its line end.
 
     Raises:
         OSError or TimeoutError: there is no answer.
         ValueError: it has another status, or is too long.
 
     """
-    async with asyncio.timeout(ANSWER_SECONDS):
+    async with asyncio.timeout(seconds):
         reader, writer = await asyncio.open_connection(host, port)
         with contextlib.closing(writer):
-            head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{header}\r\n"
             writer.write(head.encode())
             answer = await reader.read(MAX_ANSWER)
             while part := await reader.read(MAX_ANSWER - len(answer)):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
@@ -137,20 +136,19 @@ def gateway(
     objects: Sequence[Json],
     paths: Paths,
     port: int,
-    keys: Path | None = None,
+    callers: CallerPolicy | None = None,
     grpc_port: int | None = None,
     origins: tuple[str, ...] = (),
 ) -> LocalServer:
     """Return the gateway among a namespace's planned gateway objects, on loopback.
 
-    ``keys`` is the folder of the API keys that it asks for; None: it asks for none. ``origins`` are
-    those whose web pages may use it.
+    ``callers`` says who may ask it; None: everybody on this host. ``origins`` are those whose web
+    pages may use it.
     """
     planned = next(o for o in objects if o["kind"] == "Deployment")
     template = planned["spec"]["template"]
     labels = template["metadata"]["labels"]
     server = _server(planned, template["spec"], labels, GatewayConfig, paths, port)
-    callers = None if keys is None else CallerPolicy(keys_dir=str(keys.absolute()))
     own = {"callers": callers, "grpc_port": grpc_port, "allowed_origins": origins}
     return replace(server, config=server.config.model_copy(update=own))
 

@@ -16,8 +16,8 @@ class Realtime(ApiModel):
     """Answer each request immediately, from a KServe InferenceService."""
 
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Minimum number of replicas. One replica is kept even with 0: scaling to zero is not available
-    yet."""
+    """Minimum number of replicas. With 0, the last one ends when no requests come, and the next
+    request starts one and waits for it."""
 
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """Maximum number of replicas. If it is above minReplicas, an autoscaler chooses the number."""
@@ -29,6 +29,13 @@ class Realtime(ApiModel):
     timeout: Duration = "1s"
     """Maximum duration of a request. A request that takes longer is refused."""
 
+    scale_to_zero_after: Duration = "5m"
+    """Time without a request after which the last replica ends, with minReplicas 0."""
+
+    wake_timeout: Duration = "30s"
+    """Maximum time that a request waits for a replica to start, with minReplicas 0. It does not
+    count towards timeout."""
+
     features: FeatureLookup | None = None
     """Inputs that are fetched from a database by entity key for each request."""
 
@@ -38,11 +45,19 @@ class Realtime(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         longer_than_zero("timeout"),
+        longer_than_zero("scaleToZeroAfter"),
+        longer_than_zero("wakeTimeout"),
         Rule(
             "self.minReplicas <= self.maxReplicas",
             "minReplicas is above maxReplicas",
             "raise maxReplicas or lower minReplicas",
             ".maxReplicas",
+        ),
+        Rule(
+            "!has(self.runtime) || self.minReplicas > 0",
+            "a runtime of KServe is not woken by requests",
+            "set minReplicas to 1",
+            ".minReplicas",
         ),
         Rule(
             "!has(self.runtime) || !has(self.features)",

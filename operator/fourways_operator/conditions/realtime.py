@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from fourways_api import ModelDeployment, Route, Status
+from fourways_api import ColdStartStatus, ModelDeployment, Route, Status
 from fourways_api.reasons import Reason, known_or
 
 from ..facts import Facts, Json
@@ -14,6 +15,7 @@ from ..kinds import INFERENCE_SERVICE
 from ..plan.realtime import name_of, replicas, route
 from ..plan.routes import address_of
 from ..pods import MAX_MESSAGE, PodFailure, age
+from ..scaling import is_proven, may_sleep, replicas_of, scaled_of
 from ..texts import on_one_line
 from .common import (
     ConditionChain,
@@ -62,13 +64,15 @@ class RealtimeView(ServedView):
                 nothing_serves_and_refused,
                 _kserve_silent,
                 _failed_in_kserve,
-                no_pod_ready,
+                _no_replica,
                 _no_features,
                 _no_address,
                 gateway_missing,
                 gateway_unaware,
                 gateway_refuses,
-                _answers,
+                _sleeps,
+                _wakes,
+                answers,
             ),
             "Progressing": PROGRESSING,
             "Degraded": (
@@ -80,7 +84,7 @@ class RealtimeView(ServedView):
                 gateway_refuses_degrades,
                 nothing_wrong,
             ),
-            "ModelResolved": MODEL_RESOLVED,
+            "ModelResolved": (_model_known_before_sleep, *MODEL_RESOLVED),
         }
 
     @cached_property
@@ -106,9 +110,31 @@ class RealtimeView(ServedView):
 
     @property
     def replicas(self) -> int:
-        """Minimum number of model servers."""
+        """Minimum number of model servers; one, until the current spec has been ready once."""
         realtime = self.deployment.spec.realtime
-        return replicas(realtime)[0] if realtime else 1
+        least = replicas(realtime)[0] if realtime else 1
+        return least if self.is_proven else max(1, least)
+
+    @cached_property
+    def is_proven(self) -> bool:
+        """Whether the current spec was ready when the status was last written."""
+        return is_proven(self.facts.deployment)
+
+    @cached_property
+    def sleeps(self) -> bool:
+        """Whether it has no replicas because nobody asks it."""
+        scaled = scaled_of(self.deployment, self.facts.children)
+        return may_sleep(self.deployment) and scaled is not None and replicas_of(scaled) == 0
+
+    def status_fields(self) -> dict[str, Any]:
+        """See ModeView."""
+        demand = self.facts.demand
+        if not may_sleep(self.deployment):
+            return {}
+        if demand is None or demand.cold_start_seconds is None or demand.woken_at is None:
+            return {"cold_start": self.old.cold_start}
+        seconds = round(demand.cold_start_seconds, 2)
+        return {"cold_start": ColdStartStatus(seconds=seconds, at=demand.woken_at)}
 
     def of_service(self, condition: str) -> Json:
         """Return the InferenceService's condition of this name; empty if it has none."""
@@ -149,6 +175,8 @@ def _no_address(view: RealtimeView) -> ConditionResult | None:
 
 
 def _failed_in_kserve(view: RealtimeView) -> ConditionResult | None:
+    if view.sleeps:
+        return None
     condition = view.of_service("PredictorReady")
     if view.pods or condition.get("status") != "False" or not condition.get("message"):
         return None
@@ -179,13 +207,43 @@ def _feature_fault(view: RealtimeView, pod: Json) -> PodFailure | None:
     return next(faults, None)
 
 
-def _answers(view: RealtimeView) -> ConditionResult | None:
-    result = answers(view)
-    realtime = view.deployment.spec.realtime
-    if result is None or realtime is None or realtime.min_replicas > 0:
-        return result
-    note = "; one replica is kept, as scaling to zero is not available yet"
-    return ConditionResult(result.status, result.reason, result.message + note)
+def _no_replica(view: RealtimeView) -> ConditionResult | None:
+    """No pod is ready, and that is not because the deployment sleeps or wakes."""
+    result = None if view.sleeps else no_pod_ready(view)
+    if result is not None and result.reason == Reason.Starting and _may_wake(view):
+        return None
+    return result
+
+
+def _may_wake(view: RealtimeView) -> bool:
+    return may_sleep(view.deployment) and view.is_proven
+
+
+def _sleeps(view: RealtimeView) -> ConditionResult | None:
+    """It has no replicas, and the next request starts one."""
+    if view.ready or not view.sleeps:
+        return None
+    version, last = view.deployment.spec.model.version, view.status_fields()["cold_start"]
+    took = f" (the last one took {last.seconds:g} s)" if last else ""
+    message = f"version {version} sleeps; the next request waits for a replica to start{took}"
+    return ConditionResult("True", Reason.Asleep, message)
+
+
+def _wakes(view: RealtimeView) -> ConditionResult | None:
+    """A replica of a version that was ready before is being started."""
+    if view.ready:
+        return None
+    version = view.deployment.spec.model.version
+    message = f"a replica of version {version} is starting; requests wait for it"
+    return ConditionResult("True", Reason.Waking, message)
+
+
+def _model_known_before_sleep(view: RealtimeView) -> ConditionResult | None:
+    """No pod says whether the model can be used, and the last one said that it can."""
+    if view.pods or not view.sleeps or not view.is_proven:
+        return None
+    before = (c for c in view.old.conditions if (c.type, c.status) == ("ModelResolved", "True"))
+    return next((ConditionResult("True", c.reason, c.message) for c in before), None)
 
 
 def _kserve_degrades(view: RealtimeView) -> ConditionResult | None:

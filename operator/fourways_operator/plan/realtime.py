@@ -6,7 +6,7 @@ HorizontalPodAutoscaler. It copies the labels of the InferenceService to all of 
 
 from __future__ import annotations
 
-from fourways_api import ModelDeployment, Route, ServerConfig
+from fourways_api import ModelDeployment, Route, ServerConfig, WakeConfig
 from fourways_api.modes import Realtime
 from fourways_api.values import seconds
 
@@ -49,6 +49,7 @@ def route(deployment: ModelDeployment, url: str | None) -> Route | None:
         url=url or conventional_url(namespace, name),
         timeout_seconds=seconds(realtime.timeout),
         model_name=model_name(deployment),
+        wake=_wake(realtime),
         entity_key=deployment.spec.contract.entity_key,
     )
 
@@ -61,18 +62,34 @@ def model_name(deployment: ModelDeployment) -> str | None:
     return realtime.runtime.model_name or name_of(deployment.metadata.name)
 
 
+def _wake(realtime: Realtime) -> WakeConfig | None:
+    if realtime.min_replicas > 0:
+        return None
+    return WakeConfig(
+        idle_seconds=seconds(realtime.scale_to_zero_after),
+        timeout_seconds=seconds(realtime.wake_timeout),
+    )
+
+
 def route_ports(route: Route) -> set[int]:
     """Return the ports the gateway connects to; the feature database uses the store's."""
     return set(MODEL_SERVER_PORTS)
 
 
 def replicas(realtime: Realtime) -> tuple[int, int]:
-    """Return the minimum and maximum number of replicas.
+    """Return the minimum and maximum number of replicas."""
+    return realtime.min_replicas, max(1, realtime.min_replicas, realtime.max_replicas)
 
-    The minimum is one even with ``minReplicas: 0``: nothing would scale it up from zero.
+
+def _autoscaler(least: int, most: int) -> str:
+    """Return who sets the number of replicas, in KServe's words.
+
+    From none to one and back, the operator does: for a Deployment without replicas,
+    HorizontalPodAutoscalers do nothing, and KServe itself would set ``minReplicas`` again.
     """
-    least = max(1, realtime.min_replicas)
-    return least, max(least, realtime.max_replicas)
+    if most > max(1, least):
+        return "hpa"
+    return "external" if least == 0 else "none"
 
 
 def plan(
@@ -103,8 +120,7 @@ def plan(
                 **who.meta(),
                 "annotations": {
                     "serving.kserve.io/deploymentMode": "Standard",
-                    # Without an autoscaler, KServe sets the replicas itself.
-                    "serving.kserve.io/autoscalerClass": "hpa" if most > least else "none",
+                    "serving.kserve.io/autoscalerClass": _autoscaler(least, most),
                 },
             },
             "spec": {
@@ -129,7 +145,7 @@ def plan(
 
 
 def _autoscaling(realtime: Realtime, least: int, most: int) -> Json:
-    if most <= least:
+    if _autoscaler(least, most) != "hpa":
         return {}
     # KServe makes a HorizontalPodAutoscaler of these. In Standard mode it knows cpu and memory.
     return {"scaleMetric": "cpu", "scaleTarget": realtime.target_cpu_percent}

@@ -32,6 +32,7 @@ ACCESS: Access = {
     (b"POST", "/v2/models/{deployment}/versions/{version}/infer"): "predict",
     (b"GET", "/openai/v1/models"): "read",
     **{(b"POST", f"/openai/v1/{path}"): "predict" for path in PATHS},
+    (b"GET", "/demand"): "read",
     (b"GET", "/runs"): "read",
     (b"GET", "/runs/{deployment}"): "read",
     (b"GET", "/runs/{deployment}/diff"): "read",

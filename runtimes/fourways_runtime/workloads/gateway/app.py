@@ -13,11 +13,13 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge
 
 from fourways_api import GatewayConfig, Route
+from fourways_api.demand import DEMAND_PATH
 from fourways_http import HttpError, Request, Response, Router, json_response
 from fourways_http.message import Answer
 from fourways_runtime.callers.guard import CallerGuard
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.streams.stream import LiveLookup
+from fourways_runtime.memory import share_of_memory
 from fourways_runtime.metrics import exposition
 from fourways_runtime.v2 import v1
 from fourways_runtime.v2.dataplane import READY, add_routes, listed
@@ -26,6 +28,7 @@ from .access import ACCESS
 from .batch import BatchHandler
 from .circuit_breaker import StoreCircuitBreaker
 from .coalescer import LookupCoalescer
+from .demand import DemandBoard
 from .edge import EdgeHandlers
 from .mode import RETRY, Mode
 from .modes import MODES, SharedParts
@@ -33,9 +36,13 @@ from .observed import GatewayMetrics, stream_counters
 from .openai import OpenAiPaths
 from .runs import OpenRunStore, Runs
 from .serving_runtime import ServingRuntimeHandler
+from .sleeping import HeldBytes
 from .stream import OpenPublisher, StreamHandler
 
 _SCRAPE_WAITS_SECONDS = 0.2
+
+_HELD_SHARE, _MAX_HELD_BYTES = 0.125, 64 * 2**20
+"""Room for requests that wait for a replica: a third of what all requests may take."""
 
 
 class Gateway:
@@ -63,6 +70,7 @@ class Gateway:
         self._guard = CallerGuard(config.callers, registry) if config.callers else None
         self._edge = EdgeHandlers(config, self.metrics.faults)
         self._runs = Runs(config.namespace, open_history, registry)
+        self._demand = DemandBoard(registry, draining)
         parts = SharedParts(
             config,
             self.metrics.upstream,
@@ -71,6 +79,8 @@ class Gateway:
             stream_counters(registry),
             open_publisher,
             draining,
+            self._demand,
+            HeldBytes(share_of_memory(_HELD_SHARE, _MAX_HELD_BYTES)),
         )
         self._modes: dict[str, Mode] = {
             name: MODES[route.mode].handler(route, parts) for name, route in self._routes.items()
@@ -91,6 +101,7 @@ class Gateway:
         router.add("GET", "/predictions/{deployment}/{key}", lambda r: self._of(r).prediction(r))
         add_routes(router, self, "deployment", predict=self._predict)
         OpenAiPaths(self._modes, self._guard).add_to(router)
+        router.add("GET", DEMAND_PATH, self._demand.report)
         self._edge.add_to(router)
         self._runs.add_to(router)
         if self._guard is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from math import inf
 from time import monotonic
@@ -79,9 +79,11 @@ class RealtimeHandler:
         self._quiet_until = 0.0
         if route.url is not None:
             timeout = route.timeout_seconds + MARGIN_SECONDS
-            origin = Origin.parse(route.url)
-            self._pool = Pool(origin, timeout, self._explain, slack_seconds=MARGIN_SECONDS)
+            self._pool = self._pool_to(Origin.parse(route.url), timeout, MARGIN_SECONDS)
             connections.labels(name).set_function(lambda: float(self._connections()))
+
+    def _pool_to(self, origin: Origin, timeout: float, slack: float) -> Pool:
+        return Pool(origin, timeout, self._explain, slack_seconds=slack)
 
     def _connections(self) -> int:
         return self._pool.connections if self._pool is not None else 0
@@ -132,10 +134,26 @@ class RealtimeHandler:
             if len(header[0]) in _LENGTHS and header[0].lower() in PASSED
         ]
         then = self._passed if request.echo is None else self._passed_without_id
+        return self._send(method, target, headers, body, then, self._within(request))
+
+    def _within(self, request: Request) -> float | None:
+        """Return the client's own time-out (s), if it has one."""
         within = timeout_of(request)
         if request.waited:
             # The time it waited before it was read is already spent, so the model server gets less.
             within = min(within or inf, self._route.timeout_seconds) - request.waited
+        return within
+
+    def _send(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Sequence[bytes],
+        body: bytes,
+        then: Callable[[OriginAnswer], Response],
+        within: float | None = None,
+    ) -> asyncio.Future[Response]:
+        """Ask the model server; ``within`` (s) is the client's time-out."""
         return self._reached().ask(method, target, headers, body, then, within)
 
     def prediction(self, request: Request) -> asyncio.Future[Response]:
@@ -154,7 +172,7 @@ class RealtimeHandler:
                 return self._passed(answer)
             return self._prediction(key, answer)
 
-        return self._reached().ask(
+        return self._send(
             b"POST",
             self._base + b"/infer",
             (b"content-type: application/json",),
@@ -201,7 +219,7 @@ class RealtimeHandler:
             raise HttpError(503, "the model server has no address yet", RETRY)
         return self._pool
 
-    def _explain(self, error: ClientError) -> HttpError:
+    def _explain(self, error: ClientError) -> Exception:
         if monotonic() >= self._quiet_until:
             self._quiet_until = monotonic() + QUIET_SECONDS
             told = {"deployment": self._name, "because": f"{type(error).__name__} {error}".strip()}

@@ -15,10 +15,12 @@ from fourways_api import GatewayConfig, Route
 from fourways_runtime.io.store.streams.stream import LiveLookup
 
 from .coalescer import LookupCoalescer
+from .demand import DemandBoard
 from .edge import DeviceHandler
 from .forward import RealtimeHandler
 from .mode import Mode
 from .serving_runtime import ServingRuntimeHandler
+from .sleeping import HeldBytes, SleepingHandler
 from .stream import OpenPublisher, StreamHandler
 from .views import DeploymentCounters
 
@@ -38,6 +40,11 @@ class SharedParts:
     counters: Callable[[str], DeploymentCounters]
     open_publisher: OpenPublisher
     draining: Callable[[], bool]
+    demand: DemandBoard
+    """What is reported about deployments that scale to zero."""
+
+    held: HeldBytes
+    """Room for the bodies of requests that wait for a replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,8 @@ class GatewayMode:
 def _realtime(route: Route, parts: SharedParts) -> Mode:
     if route.model_name is not None:
         return ServingRuntimeHandler(route, parts.upstream, parts.faults)
+    if route.wake is not None:
+        return SleepingHandler(route, parts.upstream, parts.faults, parts.demand, parts.held)
     return RealtimeHandler(route, parts.upstream, parts.faults)
 
 

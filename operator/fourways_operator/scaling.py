@@ -1,0 +1,72 @@
+"""When a real-time deployment sleeps: how many replicas KServe's Deployment should have. Pure.
+
+It decides only between none and one. An autoscaler may add replicas to one, and Kubernetes' own
+leaves a Deployment without replicas alone. The state is in the cluster (the number of replicas, and
+a Ready condition of this generation), so a new operator goes on where the last one ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from fourways_api import ModelDeployment, Status
+
+from .facts import Demand, Json
+from .kinds import DEPLOYMENT
+from .plan.realtime import predictor_of
+
+
+def may_sleep(deployment: ModelDeployment) -> bool:
+    """Tell whether a deployment scales to zero."""
+    realtime = deployment.spec.realtime
+    if realtime is None or deployment.spec.choice().mode != "realtime":
+        return False
+    return realtime.min_replicas == 0
+
+
+def scaled_of(deployment: ModelDeployment, children: Iterable[Json]) -> Json | None:
+    """Return the live Deployment that KServe made for it."""
+    name = predictor_of(deployment.metadata.name)
+    found = (c for c in children if DEPLOYMENT.of(c) and c["metadata"]["name"] == name)
+    return next(found, None)
+
+
+def replicas_of(scaled: Json) -> int:
+    """Return the number of replicas that a Deployment should have."""
+    count = scaled["spec"].get("replicas")
+    return 1 if count is None else int(count)
+
+
+def is_proven(document: Json) -> bool:
+    """Tell whether the current spec was ready to serve when the status was last written."""
+    try:
+        status = Status.model_validate(document.get("status") or {})
+    except ValidationError:
+        return False
+    generation = document["metadata"].get("generation", 0)
+    return any(
+        c.type == "Ready" and c.status == "True" and c.observed_generation == generation
+        for c in status.conditions
+    )
+
+
+def wanted_replicas(
+    deployment: ModelDeployment, document: Json, scaled: Json, demand: Demand | None
+) -> int | None:
+    """Return the number of replicas to set; None to leave it as it is.
+
+    A changed spec starts a replica once, so that a version that does not work is known before a
+    caller needs it. Without news from all gateways nothing is put to sleep.
+    """
+    realtime = deployment.spec.realtime
+    assert realtime is not None  # noqa: S101  (there is a predictor)
+    count = replicas_of(scaled)
+    if realtime.min_replicas > 0:
+        return realtime.min_replicas if count == 0 else None
+    waiting = demand is not None and demand.waiting > 0
+    proven = is_proven(document)
+    if count == 0:
+        return 1 if waiting or not proven else None
+    return 0 if proven and not waiting and demand is not None and demand.idle else None
