@@ -134,6 +134,9 @@ class WakeConfig(ApiModel):
     timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Maximum time that a request waits for a replica."""
 
+    stored: bool = False
+    """Whether stored predictions answer meanwhile."""
+
 
 class Route(ApiModel):
     """A deployment whose answers are not, or not only, a batch run in the store.

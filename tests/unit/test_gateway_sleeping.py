@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from fourways_api import Route, WakeConfig
 from fourways_api.demand import DeploymentDemand, GatewayDemand
 from fourways_cli.embedded.ports import free_port
 from fourways_runtime.workloads.gateway import sleeping
-from tests.kit.gateway_plane import Running, running
+from tests.kit.gateway_plane import CHURN, Running, run, running
 from tests.kit.waiting import until_async
 
 INFER = "/v2/models/score/infer"
@@ -62,7 +63,11 @@ class Replica:
 
 @asynccontextmanager
 async def asleep(
-    folder: Path, idle: float = 60.0, patience: float = 5.0, seconds: float = 1.0
+    folder: Path,
+    idle: float = 60.0,
+    patience: float = 5.0,
+    seconds: float = 1.0,
+    stored: bool = False,
 ) -> AsyncIterator[tuple[Running, Replica]]:
     replica = Replica()
     route = Route(
@@ -70,8 +75,9 @@ async def asleep(
         mode="realtime",
         version="3",
         url=f"http://127.0.0.1:{replica.port}",
+        entity_key=CHURN.entity_key,
         timeout_seconds=seconds,
-        wake=WakeConfig(idle_seconds=idle, timeout_seconds=patience),
+        wake=WakeConfig(idle_seconds=idle, timeout_seconds=patience, stored=stored),
     )
     async with running(folder, routes=(route,)) as plane:
         try:
@@ -252,3 +258,66 @@ async def test_a_reader_who_asks_for_nonsense_is_told(tmp_path: Path) -> None:
             answer = await plane.client.get("/demand", params={"wait": wait})
             assert answer.status_code == 400
             assert "wait" in answer.json()["error"]
+
+
+# ---------------------------------------------------------------- stored predictions meanwhile
+
+
+def stored_run(plane: Running) -> None:
+    """Have the store hold predictions of the deployment, a minute old."""
+    plane.store.runs["score"] = run(CHURN)
+    plane.store.rows["score"] = {"c1": {"score": 0.25, "label": "l1", "ok": False}}
+
+
+def by_key(key: str, *more: dict[str, object]) -> str:
+    tensor = {"name": "customer", "datatype": "BYTES", "shape": [1], "data": [key]}
+    return json.dumps({"inputs": [tensor, *more]})
+
+
+async def test_the_store_answers_while_a_replica_starts_and_says_how_old(tmp_path: Path) -> None:
+    async with asleep(tmp_path, stored=True) as (plane, replica):
+        stored_run(plane)
+        answer = await asked(plane, by_key("c1"))
+        assert (answer.status_code, answer.json()["outputs"][0]["data"]) == (200, [0.25])
+        assert int(answer.headers["age"]) >= 59
+        assert answer.json()["parameters"]["age_seconds"] >= 59
+        single = await plane.client.get("/predictions/score/c1")
+        assert (single.status_code, single.json()["outputs"]["score"]) == (200, 0.25)
+        assert int(single.headers["age"]) >= 59
+        # Nobody waits any more, and a replica is asked for all the same.
+        assert (await record(plane)).waiting == 1
+        await replica.start()
+
+        async def awake() -> bool:
+            return (await record(plane)).woken_at is not None
+
+        await until_async(awake, "the replica is found")
+        fresh = await asked(plane, by_key("c1"))
+        assert fresh.text == by_key("c1"), "the replica echoes"
+        assert "age" not in fresh.headers
+
+
+async def test_what_the_store_cannot_answer_waits(tmp_path: Path) -> None:
+    async with asleep(tmp_path, stored=True) as (plane, replica):
+        stored_run(plane)
+        x = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}
+        calls = [asked(plane, body) for body in (by_key("nobody"), by_key("c1", x), "not json")]
+        await held(plane, 3)
+        plane.store.down = True
+        calls.append(asked(plane, by_key("c1")))
+        await held(plane, 4)
+        await replica.start()
+        assert [(await call).status_code for call in calls] == [200] * 4
+
+
+async def test_a_replica_that_is_there_is_preferred_to_the_store(tmp_path: Path) -> None:
+    async with asleep(tmp_path, stored=True) as (plane, replica):
+        stored_run(plane)
+        await replica.start()
+        assert (await asked(plane, by_key("c1"))).text == by_key("c1")
+
+
+async def test_without_the_fallback_stored_predictions_are_not_used(tmp_path: Path) -> None:
+    async with asleep(tmp_path, patience=0.2) as (plane, _):
+        stored_run(plane)
+        assert (await asked(plane, by_key("c1"))).status_code == 503

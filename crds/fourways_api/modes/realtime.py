@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,10 @@ class Realtime(ApiModel):
     """Maximum time that a request waits for a replica to start, with minReplicas 0. It does not
     count towards timeout."""
 
+    fallback: Literal["none", "stored"] = "none"
+    """What answers while a replica starts, with minReplicas 0. stored: a prediction of the
+    deployment in the prediction store, for requests by entity key alone; others wait."""
+
     features: FeatureLookup | None = None
     """Inputs that are fetched from a database by entity key for each request."""
 
@@ -52,6 +56,12 @@ class Realtime(ApiModel):
             "minReplicas is above maxReplicas",
             "raise maxReplicas or lower minReplicas",
             ".maxReplicas",
+        ),
+        Rule(
+            "self.fallback == 'none' || self.minReplicas == 0",
+            "fallback answers while no replica runs, and there always is one",
+            "set minReplicas to 0, or remove fallback",
+            ".fallback",
         ),
         Rule(
             "!has(self.runtime) || self.minReplicas > 0",

@@ -68,6 +68,7 @@ def _wake(realtime: Realtime) -> WakeConfig | None:
     return WakeConfig(
         idle_seconds=seconds(realtime.scale_to_zero_after),
         timeout_seconds=seconds(realtime.wake_timeout),
+        stored=realtime.fallback == "stored",
     )
 
 

@@ -81,6 +81,7 @@ class Gateway:
             draining,
             self._demand,
             HeldBytes(share_of_memory(_HELD_SHARE, _MAX_HELD_BYTES)),
+            self._batch,
         )
         self._modes: dict[str, Mode] = {
             name: MODES[route.mode].handler(route, parts) for name, route in self._routes.items()

@@ -71,6 +71,11 @@ class BatchHandler:
         """Return whether this deployment had a published run when it was last looked up."""
         return self._views.get(deployment) is not None
 
+    def age_seconds(self, deployment: str) -> float | None:
+        """Return the age of the predictions that were last looked up, if there are any."""
+        view = self._views.get(deployment)
+        return view.age_seconds() if view is not None else None
+
     # ---- predictions
 
     def infer(self, request: Request) -> Awaitable[Response]:

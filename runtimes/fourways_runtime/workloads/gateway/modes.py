@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge
 from fourways_api import GatewayConfig, Route
 from fourways_runtime.io.store.streams.stream import LiveLookup
 
+from .batch import BatchHandler
 from .coalescer import LookupCoalescer
 from .demand import DemandBoard
 from .edge import DeviceHandler
@@ -46,6 +47,9 @@ class SharedParts:
     held: HeldBytes
     """Room for the bodies of requests that wait for a replica."""
 
+    stored: BatchHandler
+    """Answers by published runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayMode:
@@ -60,7 +64,14 @@ def _realtime(route: Route, parts: SharedParts) -> Mode:
     if route.model_name is not None:
         return ServingRuntimeHandler(route, parts.upstream, parts.faults)
     if route.wake is not None:
-        return SleepingHandler(route, parts.upstream, parts.faults, parts.demand, parts.held)
+        return SleepingHandler(
+            route,
+            parts.upstream,
+            parts.faults,
+            parts.demand,
+            parts.held,
+            parts.stored if route.wake.stored else None,
+        )
     return RealtimeHandler(route, parts.upstream, parts.faults)
 
 

@@ -3,7 +3,8 @@
 Owns the requests that are held, within bounds of time, bytes and number, and the question whether a
 replica answers. It takes the deployment for awake until a connection is refused: nobody has to tell
 it. A request is only passed on to a replica that says that it is ready, and held again if it cannot
-be reached after all; a request that a replica may have seen is never sent again.
+be reached after all; a request that a replica may have seen is never sent again. Where the spec
+says so, a stored prediction answers a request by entity key meanwhile.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from fourways_http import (
     Response,
     json_response,
 )
+from fourways_http.message import Answer, awaited
 from fourways_runtime.v2.deadline import timeout_of
 
+from .batch import BatchHandler
 from .demand import DemandBoard
 from .forward import RealtimeHandler
 from .mode import RETRY, hold_version
@@ -69,7 +72,7 @@ class _Unreachable(Exception):
 class _Call:
     """A request on its way to a replica."""
 
-    __slots__ = ("answer", "args", "expires", "inner", "timer", "within")
+    __slots__ = ("answer", "args", "expires", "inner", "stored", "timer", "within")
 
     def __init__(
         self, args: tuple[Any, ...], within: float, expires: float, answer: asyncio.Future[Response]
@@ -80,6 +83,7 @@ class _Call:
         self.answer = answer
         self.inner: asyncio.Future[Response] | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.stored: Callable[[], Answer] | None = None  # looks for a stored prediction
 
     @property
     def size(self) -> int:
@@ -96,7 +100,9 @@ class SleepingHandler(RealtimeHandler):
         faults: Counter,
         board: DemandBoard,
         room: HeldBytes,
+        stored: BatchHandler | None,
     ) -> None:
+        """``stored`` answers by published runs while a replica starts; None: requests wait."""
         assert route.wake is not None, "the route says how its requests wait"  # noqa: S101
         super().__init__(route, connections, faults)
         self._loop = asyncio.get_running_loop()
@@ -105,6 +111,10 @@ class SleepingHandler(RealtimeHandler):
         self._cold_starts = board.cold_starts.labels(route.deployment)
         self._expired = board.expired.labels(route.deployment)
         self._room = room
+        self._stored = stored
+        self._looks: Callable[[], Answer] | None = None
+        self._looking: set[asyncio.Task[None]] = set()
+        self._owed_until = -inf
         self._awake = False
         self._closing = False
         self._held: dict[_Call, None] = {}
@@ -120,6 +130,8 @@ class SleepingHandler(RealtimeHandler):
         self._closing = True
         if self._waking is not None:
             self._waking.cancel()
+        for task in self._looking:
+            task.cancel()
         for call in list(self._held):
             self._let_go(call)
             self._fail(call, HttpError(503, "the gateway stops", RETRY))
@@ -141,6 +153,32 @@ class SleepingHandler(RealtimeHandler):
 
     # ---- requests
 
+    def infer(self, request: Request) -> asyncio.Future[Response]:
+        """Forward an inference request, once there is a replica."""
+        if self._stored is None:
+            return super().infer(request)
+        stored = self._stored
+        return self._looking_up(lambda: stored.infer(request), super().infer, request)
+
+    def prediction(self, request: Request) -> asyncio.Future[Response]:
+        """Request a prediction for one entity, once there is a replica."""
+        if self._stored is None:
+            return super().prediction(request)
+        stored = self._stored
+        return self._looking_up(lambda: stored.prediction(request), super().prediction, request)
+
+    def _looking_up(
+        self,
+        stored: Callable[[], Answer],
+        forward: Callable[[Request], asyncio.Future[Response]],
+        request: Request,
+    ) -> asyncio.Future[Response]:
+        self._looks = stored  # for _send, which forward calls before it returns
+        try:
+            return forward(request)
+        finally:
+            self._looks = None
+
     def _within(self, request: Request) -> float | None:
         given = timeout_of(request)
         return None if given is None else given - request.waited
@@ -160,6 +198,7 @@ class SleepingHandler(RealtimeHandler):
         answer: asyncio.Future[Response] = self._loop.create_future()
         args = (method, target, headers, body, then)
         call = _Call(args, until, min(until, now + self._patience), answer)
+        call.stored = self._looks
         self._demand.begin()
         answer.add_done_callback(lambda _: self._ended(call))
         if self._awake:
@@ -216,8 +255,27 @@ class SleepingHandler(RealtimeHandler):
             return
         self._held[call] = None
         call.timer = self._loop.call_at(call.expires, self._expire, call)
+        if call.stored is not None:
+            task = self._loop.create_task(self._look(call, call.stored))
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
+            call.stored = None
         if self._waking is None or self._waking.done():
             self._waking = self._loop.create_task(self._wake())
+
+    async def _look(self, call: _Call, stored: Callable[[], Answer]) -> None:
+        """Answer a request that is held from the store, if that has what it asks for."""
+        if not self._demand.waiting and await self._replica_is_ready():
+            return
+        try:
+            response = await awaited(stored())
+        except HttpError:
+            return  # nothing stored, another version, inputs of its own: it waits
+        if not call.answer.done() and call in self._held:
+            age = self._stored.age_seconds(self._name) if self._stored is not None else None
+            response.headers = (*response.headers, b"age: %d" % (age or 0))
+            self._owed_until = self._loop.time() + self._patience
+            call.answer.set_result(response)
 
     def _let_go(self, call: _Call) -> None:
         if call in self._held:
@@ -235,18 +293,19 @@ class SleepingHandler(RealtimeHandler):
     async def _wake(self) -> None:
         """Ask for a replica for as long as requests wait; let them go once it is ready."""
         began = self._loop.time()
-        while self._held:
+        while self._held or self._loop.time() < self._owed_until:
             if await self._replica_is_ready():
                 self._release(self._loop.time() - began if self._demand.waiting else None)
                 return
-            self._demand.waiting = len(self._held)
+            # What the store has answered asks for a replica as well.
+            self._demand.waiting = max(1, len(self._held))
             waited = self._loop.time() - began
             await asyncio.sleep(PAUSE_SECONDS if waited < PATIENCE_SECONDS else LONG_PAUSE_SECONDS)
         self._demand.waiting = 0
 
     def _release(self, cold_start: float | None) -> None:
         """Pass on what waits. ``cold_start`` is None if there was a replica all the time."""
-        self._awake = True
+        self._awake, self._owed_until = True, -inf
         if cold_start is not None:
             self._demand.woken(cold_start)
             self._cold_starts.observe(cold_start)
