@@ -1,7 +1,8 @@
-"""``make test``: run everything that this machine can run, and report what it could not run.
+"""The suites: ``python -m tools.test [fast|long]``, for all of ``make test`` without a word.
 
-Fast suites run first. The cluster suite runs last, and its cluster keeps running if it was running
-before.
+``make test`` runs everything that this machine can run, and reports what it could not run. Fast
+suites run first. The cluster suite runs last, and its cluster keeps running if it was running
+before. What is marked ``long`` repeats other tests at length: ``make test-long`` runs it.
 """
 
 from __future__ import annotations
@@ -15,22 +16,35 @@ from pathlib import Path
 from tools.demo.cluster import NAMESPACE as DEMO
 from tools.installation import IMAGES, ROOT, Cluster, build_images, cluster_up
 
-SUITES = {
-    "unit and transitions": ("-n", "2", "--dist", "loadfile", "unit", "transitions", "golden"),
-    # In the order of tests/embedded/conftest.py: the long ones first.
-    "embedded": ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "embedded"),
+TWO_WORKERS = ("-n", "2", "--dist", "loadfile")
+FAST = (*TWO_WORKERS, "unit", "transitions", "golden")
+# In the order of tests/embedded/conftest.py: the long ones first.
+EMBEDDED = (*TWO_WORKERS, "--no-loadscope-reorder", "embedded")
+SUITES: dict[str, dict[str, tuple[str, ...]]] = {
+    "fast": {"fast": (*FAST, "-m", "not thorough")},
+    "all": {
+        "fast": (*FAST, "-m", "not thorough"),
+        "thorough": (*FAST, "-m", "thorough"),
+        "embedded": (*EMBEDDED, "-m", "not long"),
+    },
+    "long": {"embedded, long": (*EMBEDDED, "-m", "long")},
 }
+"""The suites that need no cluster, by the word that selects them, with pytest's options."""
 
 
 def main() -> int:
     """Run the suites; return 1 if one failed."""
-    failed = [name for name, options in SUITES.items() if not _pytest(name, *options)]
+    which = sys.argv[1] if len(sys.argv) > 1 else "all"
+    failed = [name for name, options in SUITES[which].items() if not _pytest(name, *options)]
     left_out: list[str] = []
-    reason = why_no_cluster()
-    if reason:
-        left_out.append(f"the cluster suite ({reason})")
-    elif not _cluster_suite(left_out):
-        failed.append("cluster")
+    if which != "fast":
+        reason = why_no_cluster()
+        if reason:
+            left_out.append(f"the cluster suite ({reason})")
+        elif not _cluster_suite(left_out, "long" if which == "long" else "not long"):
+            failed.append("cluster")
+    if which == "all":
+        left_out.append("what is marked long (make test-long)")
     print(f"skipped: {'; '.join(left_out) or 'nothing'}")
     print(f"failed: {', '.join(failed) or 'nothing'}")
     return 1 if failed else 0
@@ -44,7 +58,7 @@ def why_no_cluster() -> str | None:
     return None if asked.returncode == 0 else (asked.stdout + asked.stderr).strip()
 
 
-def _cluster_suite(left_out: list[str]) -> bool:
+def _cluster_suite(left_out: list[str], marked: str) -> bool:
     status = _tool("status")
     was_up = "running: yes" in status
     started = time.monotonic()
@@ -65,7 +79,7 @@ def _cluster_suite(left_out: list[str]) -> bool:
         images = {f"FOURWAYS_{k.upper()}_IMAGE": v for k, v in cluster.images.items()}
         environment = {"FOURWAYS_KUBECONFIG": str(cluster.kubeconfig), **images}
         # The first test that needs KServe installs it, after the tests without it have run.
-        passed = _pytest("cluster", "cluster", environment=environment)
+        passed = _pytest("cluster", "cluster", "-m", marked, environment=environment)
         if not cluster.install_kserve():
             left_out.append("the modes on the cluster (it has no KServe)")
         return passed
@@ -92,7 +106,7 @@ def _pytest(name: str, *options: str, environment: dict[str, str] | None = None)
     started = time.monotonic()
     print(f"== {name}", flush=True)
     words = [str(Path("tests", w)) if (ROOT / "tests" / w).is_dir() else w for w in options]
-    command = [sys.executable, "-m", "pytest", "-q", "--durations=5", *words]
+    command = [sys.executable, "-m", "pytest", "-q", "--durations=20", *words]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})})
     _timed(f"== {name}", started)
     return done.returncode == 0

@@ -127,7 +127,7 @@ _LOCAL_RULES = (
         "write three slashes, such as file:///models/model.onnx; the text after two is a host",
     ),
     Rule(
-        f"!{_matches('^(file|pvc)://.*%00')}",
+        f"!{_matches('^(file|pvc|s3|gs|az)://.*%00')}",
         "the path contains a NUL character",
         "remove %00",
     ),

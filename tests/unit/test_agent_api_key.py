@@ -40,7 +40,7 @@ class Door:
 @pytest.fixture
 def door() -> Iterator[Door]:
     door = Door()
-    thread = threading.Thread(target=door.server.serve_forever)
+    thread = threading.Thread(target=door.server.serve_forever, args=(0.01,))
     thread.start()
     yield door
     door.server.shutdown()

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_signing import hashing, verifying
 
 from fourways_agent.errors import AgentConfigError, BundleRefused
 from fourways_agent.trust import Documents, TrustedKeys
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.workloads.edge.signing import sign
 from tests.kit.edge_plane import key_pair, public_half
+from tests.kit.lazy import LazyModule
+
+model_signing = LazyModule("model_signing")
 
 
 def signed(folder: Path, manifest: bytes = b"{}", about: bytes | None = None) -> Documents:
@@ -37,10 +39,12 @@ def by_model_signing(folder: Path, documents: Documents) -> bool:
     (folder / "signed" / layout.RELEASE_FILE).write_bytes(documents.release)
     (folder / layout.SIGNATURE_FILE).write_bytes(documents.signature)
     (folder / "key.pub.pem").write_bytes(key_pair()[1])
-    config: Any = verifying.Config
-    hashes: Any = hashing.Config
-    plain = hashes().use_file_serialization(hashing_algorithm="sha256", allow_symlinks=False)
-    verifier = config().use_elliptic_key_verifier(public_key=folder / "key.pub.pem")
+    plain = model_signing.hashing.Config().use_file_serialization(
+        hashing_algorithm="sha256", allow_symlinks=False
+    )
+    verifier = model_signing.verifying.Config().use_elliptic_key_verifier(
+        public_key=folder / "key.pub.pem"
+    )
     try:
         verifier.set_hashing_config(plain).verify(folder / "signed", folder / layout.SIGNATURE_FILE)
     except Exception:  # noqa: BLE001  (its errors have no common base)

@@ -27,13 +27,13 @@ def test_specs_are_kept_by_bytes() -> None:
     cache = SpecCache(max_bytes=2 * 2**20)
     tracemalloc.start()
     try:
-        for number in range(210):
+        for number in range(60):
             cache.parsed(document(number, 1_100_000))
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert cache.bytes <= 2 * 2**20
-    assert kept < 40 * 2**20, "210 patches of 1.1 MB each"
+    assert kept < 40 * 2**20, "60 patches of 1.1 MB each"
 
 
 class Plan:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from typer.testing import CliRunner
 
 from fourways_api.callers import ApiKeyRecord
 from fourways_cli.main import app
 from fourways_runtime.callers.api_keys import ApiKeys
+from tests.kit.cli import CliRunner
 
 
 def run(*arguments: str) -> Result:

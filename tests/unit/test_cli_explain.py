@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import typer
 from click.testing import Result
-from typer.testing import CliRunner
 
 from fourways_api import dump_yaml
 from fourways_cli.explain import explain
 from tests.bad_manifests.cases import good
+from tests.kit.cli import CliRunner
 
 app = typer.Typer()
 app.command()(explain)

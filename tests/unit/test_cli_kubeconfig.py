@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from fourways_cli import kubeconfig
 from fourways_cli.main import app
+from tests.kit.cli import CliRunner
 
 
 @dataclass
@@ -55,7 +56,7 @@ def api() -> Iterator[ApiServer]:
     made = ApiServer()
     with ThreadingHTTPServer(("127.0.0.1", 0), made.handler()) as server:
         made.port = server.server_port
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield made
         server.shutdown()

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from fourways_api.addresses import URI_PATTERN
 from fourways_api.deployment import ModelDeployment
 from fourways_cli.main import app
 from fourways_cli.manifests import URI_FIELDS, read_deployments, read_manifests
+from tests.kit.cli import CliRunner
 
 CHURN = Path(__file__).parents[2] / "examples" / "churn.yaml"
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from fourways_api import Paths, parse
 from fourways_api.runtime_config import TERMINAL_EXIT_CODES
@@ -13,6 +12,7 @@ from fourways_cli.embedded import workloads
 from fourways_cli.main import app
 from fourways_operator import planning as planner
 from fourways_operator.facts import OperatorSettings
+from tests.kit.cli import CliRunner
 
 ROOT = Path(__file__).parents[2]
 CHURN = ROOT / "examples" / "churn.yaml"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from fourways_api import PurgeConfig, parse
 from fourways_cli import jobs, target_command
@@ -21,6 +20,7 @@ from fourways_cli.targets import Json, PurgeRequest
 from fourways_operator.planning import plan_gateway
 from fourways_operator.pods import config_text
 from fourways_runtime.io.store import Owners, open_run_store
+from tests.kit.cli import CliRunner
 from tests.kit.planned import SETTINGS
 from tests.kit.stores import a_run, predictions, publish
 

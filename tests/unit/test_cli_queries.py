@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from fourways_cli import target_command
 from fourways_cli.main import COMMANDS, app
 from fourways_cli.targets import Json, TargetError
+from tests.kit.cli import CliRunner
 
 CONTRACT = {
     "entityKey": {"name": "id", "type": "string"},

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from fourways_api import parse
 from fourways_cli import deployment_runs, jobs, target_command
@@ -19,6 +19,7 @@ from fourways_cli.targets import Json, TargetError
 from fourways_cli.watch import line_of
 from fourways_operator import planning as planner
 from fourways_operator.facts import OperatorSettings
+from tests.kit.cli import CliRunner
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plan"
 SETTINGS = OperatorSettings(runtime_image="fourways-runtime:dev")

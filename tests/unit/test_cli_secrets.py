@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from fourways_cli.main import app
 from fourways_runtime.errors import SecretRefused
 from fourways_runtime.io.mounted_secret import MountedSecret
+from tests.kit.cli import CliRunner
 
 
 def create(*words: str) -> tuple[int, str, str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
 import fourways_cli
 from fourways_cli import terminal
@@ -18,6 +17,7 @@ from fourways_cli.main import app
 from fourways_cli.tables import conditions_of, deployments_table, rejects_table, runs_table
 from fourways_cli.terminal import Branch, Heading
 from fourways_cli.watch import RunProgressBars
+from tests.kit.cli import CliRunner
 
 PACKAGE = Path(fourways_cli.__file__).parent
 RICH_ALLOWED = {

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import typer
 from click.testing import Result
-from typer.testing import CliRunner
 
 from fourways_cli.validate import validate
 from tests.bad_manifests.cases import HERE
+from tests.kit.cli import CliRunner
 
 GOOD = (HERE / "good.yaml").read_text()
 SECRET = "apiVersion: v1\nkind: Secret\nmetadata: {name: keys}\n"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pandas as pd
 import pytest
 
 from fourways import (
@@ -63,11 +62,13 @@ async def test_the_client_for_threads_does_the_same(model: Serving) -> None:
 
 
 async def test_a_data_frame_is_answered_with_one(model: Serving) -> None:
-    frame = pd.DataFrame(ROWS, index=["a", "b"]).astype({"age": "int32", "spend": "float32"})
+    import pandas
+
+    frame = pandas.DataFrame(ROWS, index=["a", "b"]).astype({"age": "int32", "spend": "float32"})
     async with AsyncClient(str(model.client.base_url)) as client:
         found = await client.predict_many("churn", frame)
         expected = await client.predict_many("churn", ROWS)
-    assert isinstance(found, pd.DataFrame)
+    assert isinstance(found, pandas.DataFrame)
     assert found.index.tolist() == ["a", "b"]
     assert found["score"].tolist() == [one.value for one in expected]
 

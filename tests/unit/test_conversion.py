@@ -9,17 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import skops.io
-import xgboost
-from sklearn.datasets import load_wine
-from sklearn.ensemble import (
-    GradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
-from sklearn.neighbors import KNeighborsClassifier
-from typer.testing import CliRunner
 
 from fourways_api import InputField
 from fourways_cli.conversion import estimators, worker
@@ -29,13 +18,21 @@ from fourways_cli.main import app
 from fourways_runtime.errors import ContractMismatch, ModelNotLoadable
 from fourways_runtime.scoring.inputs import bind_inputs
 from fourways_runtime.scoring.model.onnx_model import COLUMNS_KEY, load_onnx
+from tests.kit.cli import CliRunner
+from tests.kit.lazy import LazyModule
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+ensemble = LazyModule("sklearn.ensemble")
+neighbors = LazyModule("sklearn.neighbors")
+skops_io = LazyModule("skops.io")
+xgboost = LazyModule("xgboost")
+
+# Training and converting load libraries for seconds.
+pytestmark = [pytest.mark.thorough, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
 def wine() -> Any:
-    return load_wine(as_frame=True)
+    return LazyModule("sklearn.datasets").load_wine(as_frame=True)
 
 
 @pytest.fixture
@@ -45,21 +42,23 @@ def table(wine: Any, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "estimator",
+    "kind",
     [
-        RandomForestClassifier(5, random_state=0),
-        RandomForestRegressor(5, random_state=0),
-        GradientBoostingClassifier(n_estimators=3),
-        HistGradientBoostingRegressor(max_iter=5),
-        KNeighborsClassifier(3),
+        (ensemble, "RandomForestClassifier", {"n_estimators": 5, "random_state": 0}),
+        (ensemble, "RandomForestRegressor", {"n_estimators": 5, "random_state": 0}),
+        (ensemble, "GradientBoostingClassifier", {"n_estimators": 3}),
+        (ensemble, "HistGradientBoostingRegressor", {"max_iter": 5}),
+        (neighbors, "KNeighborsClassifier", {"n_neighbors": 3}),
     ],
-    ids=lambda it: type(it).__name__,
+    ids=lambda it: it[1],
 )
 def test_what_skops_cannot_carry_to_a_server_is_proven_as_onnx(
-    estimator: Any, wine: Any, table: Path
+    kind: tuple[LazyModule, str, dict[str, int]], wine: Any, table: Path
 ) -> None:
+    module, name, told = kind
+    estimator = getattr(module, name)(**told)
     path, out = table.with_name("m.skops"), table.with_name("m.onnx")
-    skops.io.dump(estimator.fit(wine.data, wine.target), path)
+    skops_io.dump(estimator.fit(wine.data, wine.target), path)
     said = worker.convert(path, table, out)
     assert said["rows"] == 178
     assert said["difference"] < 1e-5
@@ -148,19 +147,19 @@ def test_a_damaged_tree_is_refused_before_it_is_followed(changed: Any, fault: st
 
 
 def test_a_file_with_a_damaged_tree_is_refused(wine: Any, tmp_path: Path) -> None:
-    forest = RandomForestClassifier(2, random_state=0).fit(wine.data, wine.target)
+    forest = ensemble.RandomForestClassifier(2, random_state=0).fit(wine.data, wine.target)
     inner = forest.estimators_[1].tree_
     state = inner.__getstate__()
     state["nodes"]["left_child"][0] = 1_000_000
     inner.__setstate__(state)
-    skops.io.dump(forest, tmp_path / "m.skops")
+    skops_io.dump(forest, tmp_path / "m.skops")
     with pytest.raises(ModelNotLoadable, match="damaged: a node has a child"):
         estimators.load_checked(tmp_path / "m.skops", 1 << 30)
 
 
 def test_the_searches_of_neighbours_in_a_file_are_not_used(wine: Any, tmp_path: Path) -> None:
-    near = KNeighborsClassifier(3, algorithm="ball_tree").fit(wine.data, wine.target)
-    skops.io.dump(near, tmp_path / "m.skops")
+    near = neighbors.KNeighborsClassifier(3, algorithm="ball_tree").fit(wine.data, wine.target)
+    skops_io.dump(near, tmp_path / "m.skops")
     found = estimators.load_checked(tmp_path / "m.skops", 1 << 30)
     assert found._tree is None
     assert found.predict(wine.data).tolist() == near.predict(wine.data).tolist()

@@ -155,6 +155,7 @@ def test_lists_with_names_merge_by_name() -> None:
         "spec.contract.outputs": ["name"],
         "spec.edge.features.defaults": ["name"],
         "spec.edge.targets": ["name"],
+        "spec.pod.env": ["name"],
         "spec.pod.topologySpread": ["topologyKey"],
         "spec.realtime.features.defaults": ["name"],
         "status.bundles": ["target"],

@@ -7,21 +7,13 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import skops.io
-import xgboost
 import yaml
 from onnx import TensorProto, helper
-from sklearn.datasets import load_wine
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from typer.testing import CliRunner
 
 from fourways_api import ModelDeployment
 from fourways_cli.main import app
@@ -31,9 +23,23 @@ from fourways_runtime.scoring.golden import check_vectors, read_vectors
 from fourways_runtime.scoring.model import FORMATS, load
 from fourways_runtime.scoring.model.description import recognised
 from fourways_runtime.scoring.pipeline import Pipeline
+from tests.kit.cli import CliRunner
+from tests.kit.lazy import LazyModule
 from tools.installation import ROOT
 
-pytestmark = pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+lightgbm = LazyModule("lightgbm")
+linear_model = LazyModule("sklearn.linear_model")
+preprocessing = LazyModule("sklearn.preprocessing")
+skops_io = LazyModule("skops.io")
+xgboost = LazyModule("xgboost")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:X does not have valid feature names"),
+    pytest.mark.filterwarnings("ignore:lbfgs failed to converge"),
+]
+
+TRAINED = pytest.mark.thorough
+"""Of tests that train a model: the libraries take seconds to import."""
 
 CHURN = ROOT / "examples" / "artifacts" / "churn"
 
@@ -68,7 +74,7 @@ def proven(manifest: Path) -> ModelDeployment:
 
 @pytest.fixture(scope="module")
 def wine() -> Any:
-    return load_wine(as_frame=True)
+    return LazyModule("sklearn.datasets").load_wine(as_frame=True)
 
 
 @pytest.fixture
@@ -85,8 +91,10 @@ def table(wine: Any, tmp_path: Path) -> Path:
 def model(request: pytest.FixtureRequest, wine: Any, tmp_path: Path) -> Path:
     path = tmp_path / "model.bin"
     if request.param == "skops":
-        scaled = make_pipeline(StandardScaler(), LogisticRegression())
-        skops.io.dump(scaled.fit(wine.data, wine.target), path)
+        scaled = LazyModule("sklearn.pipeline").make_pipeline(
+            preprocessing.StandardScaler(), linear_model.LogisticRegression()
+        )
+        skops_io.dump(scaled.fit(wine.data, wine.target), path)
     elif request.param == "lightgbm":
         columns = wine.data.rename(columns=lambda name: name.replace("/", "_"))
         trees = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1).fit(columns, wine.target)
@@ -97,6 +105,7 @@ def model(request: pytest.FixtureRequest, wine: Any, tmp_path: Path) -> Path:
     return path
 
 
+@TRAINED
 def test_a_model_that_names_its_columns_needs_no_edit(model: Path, table: Path) -> None:
     manifest = table.with_name("m.yaml")
     init(model, "--sample", table, "-o", manifest, "--name", "wines")
@@ -112,6 +121,7 @@ def test_a_model_that_names_its_columns_needs_no_edit(model: Path, table: Path) 
     assert len(golden) == 20
 
 
+@TRAINED
 def test_without_a_sample_the_manifest_says_what_the_model_says(model: Path) -> None:
     manifest = model.with_name("m.yaml")
     init(model, "-o", manifest)
@@ -133,6 +143,7 @@ def test_the_example_model_with_text_and_missing_values(tmp_path: Path) -> None:
     assert [output.name for output in contract.outputs] == ["label", "probabilities"]
 
 
+@TRAINED
 def test_a_batch_manifest_scores_the_sample_or_a_copy_with_the_contracts_names(
     wine: Any, table: Path
 ) -> None:
@@ -160,6 +171,7 @@ def test_a_batch_manifest_scores_the_sample_or_a_copy_with_the_contracts_names(
     assert "TO DECIDE: the column that identifies" in manifest.read_text()
 
 
+@TRAINED
 def test_a_model_without_names_takes_the_samples_order_and_says_so(wine: Any, table: Path) -> None:
     model = table.with_name("m.json")
     xgboost.XGBClassifier(n_estimators=3).fit(wine.data.values, wine.target).save_model(model)
@@ -172,6 +184,7 @@ def test_a_model_without_names_takes_the_samples_order_and_says_so(wine: Any, ta
     ]
 
 
+@TRAINED
 def test_a_sample_without_one_of_the_models_columns_is_refused_by_name(
     wine: Any, tmp_path: Path
 ) -> None:
@@ -183,6 +196,7 @@ def test_a_sample_without_one_of_the_models_columns_is_refused_by_name(
     assert not (tmp_path / "m.yaml").exists()
 
 
+@TRAINED
 def test_files_are_overwritten_only_on_demand(wine: Any, table: Path) -> None:
     model = table.with_name("m.ubj")
     xgboost.XGBClassifier(n_estimators=3).fit(wine.data, wine.target).save_model(model)
@@ -196,13 +210,15 @@ def test_files_are_overwritten_only_on_demand(wine: Any, table: Path) -> None:
     proven(manifest)
 
 
+@TRAINED
 def test_missing_values_are_taken_only_by_a_model_that_copes(wine: Any, table: Path) -> None:
     holes = table.with_name("holes.csv")
     text = table.read_text().replace("b003,14.37,", "b003,,")
     holes.write_text(text)
     copes, fails = table.with_name("m.ubj"), table.with_name("m.skops")
     xgboost.XGBClassifier(n_estimators=3).fit(wine.data, wine.target).save_model(copes)
-    skops.io.dump(LogisticRegression(max_iter=5000).fit(wine.data.values, wine.target), fails)
+    fitted = linear_model.LogisticRegression(max_iter=5).fit(wine.data.values, wine.target)
+    skops_io.dump(fitted, fails)
     manifest = table.with_name("m.yaml")
     nullable = []
     for model in (copes, fails):
@@ -301,6 +317,7 @@ def test_a_sample_of_lists_feeds_the_only_tensor(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- MLflow folders, formats, pickles
 
 
+@TRAINED
 def test_an_mlflow_folder_gives_names_types_and_examples(wine: Any, tmp_path: Path) -> None:
     folder = tmp_path / "wine-model"
     folder.mkdir()
@@ -360,6 +377,7 @@ def test_a_compressed_joblib_file_is_recognised(compress: tuple[str, int], tmp_p
     assert not (tmp_path / "ran").exists()
 
 
+@TRAINED
 def test_formats_are_told_by_their_content_not_by_their_name(model: Path) -> None:
     renamed = model.with_name("model.onnx")
     model.rename(renamed)
@@ -370,6 +388,7 @@ def test_formats_are_told_by_their_content_not_by_their_name(model: Path) -> Non
         recognised(renamed)
 
 
+@TRAINED
 def test_golden_vectors_hold_numbers_not_their_text(wine: Any, table: Path) -> None:
     model = table.with_name("m.ubj")
     xgboost.XGBClassifier(n_estimators=3).fit(wine.data, wine.target).save_model(model)

@@ -185,13 +185,13 @@ async def test_a_client_that_leaves_cancels_its_request(server: Server, gate: Ga
         reset(client)
     async with asyncio.timeout(5):
         await gate.cancelled.wait()
-    await until_async(lambda: server.connections == 0, "connections == 0", seconds=5)
+    await until_async(lambda: server.connections == 0, "connections == 0")
 
 
 async def test_too_many_connections_are_told_so(server: Server) -> None:
     async with contextlib.AsyncExitStack() as stack:
         first = [await stack.enter_async_context(connected(server)) for _ in range(8)]
-        await until_async(lambda: server.connections == 8, "connections == 8", seconds=5)
+        await until_async(lambda: server.connections == 8, "connections == 8")
         surplus = await stack.enter_async_context(connected(server))
         surplus.send(get("/"))
         status, headers, _ = await surplus.answer()
@@ -211,5 +211,5 @@ async def test_a_body_budget_holds_over_all_connections(gate: Gate) -> None:
         other.send(b"a" * 120_000)
         assert (await other.answer())[0] == 503
         assert server.state.buffered == 120_000
-    await until_async(lambda: server.state.buffered == 0, "buffered == 0", seconds=5)
+    await until_async(lambda: server.state.buffered == 0, "buffered == 0")
     await server.drain(0, 1)

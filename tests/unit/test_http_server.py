@@ -28,7 +28,7 @@ async def test_keeps_alive_and_counts_its_connections(server: Server) -> None:
             assert b"date" in headers
             assert b"connection" not in headers
         assert server.connections == 1
-    await until_async(lambda: server.connections == 0, "connections == 0", seconds=5)
+    await until_async(lambda: server.connections == 0, "connections == 0")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ async def test_pipelining_is_bounded_and_nothing_is_lost(server: Server, gate: G
         client.send(get("/slow") * many)
         await gate.entered.wait()
         # One slice of what was read may be under way, and not all that was sent.
-        await until_async(lambda: gate.calls >= FAST.pipeline, "calls >= FAST.pipeline", seconds=5)
+        await until_async(lambda: gate.calls >= FAST.pipeline, "calls >= FAST.pipeline")
         assert gate.calls < many
         gate.open.set()
         for _ in range(many):
@@ -97,7 +97,7 @@ async def test_a_client_that_does_not_read_is_not_read_and_then_cut_off(server: 
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         for _ in range(50):
             client.send(get("/big"))
-        await until_async(lambda: server.connections == 0, "connections == 0", seconds=5)
+        await until_async(lambda: server.connections == 0, "connections == 0")
 
 
 async def test_large_answers_arrive_whole(server: Server) -> None:
@@ -220,9 +220,9 @@ async def test_drain_answers_what_is_in_flight_and_accepts_no_more(
 
 async def test_drain_hears_who_has_just_connected(server: Server) -> None:
     async with connected(server) as talks, connected(server) as silent:
-        await until_async(lambda: server.connections == 2, "connections == 2", seconds=5)
+        await until_async(lambda: server.connections == 2, "connections == 2")
         drained = asyncio.ensure_future(server.drain(0, 5))
-        await until_async(lambda: server.draining, "draining", seconds=5)
+        await until_async(lambda: server.draining, "draining")
         talks.send(get("/"))
         assert (await talks.answer())[0] == 200
         assert await talks.ended() == b""
@@ -234,7 +234,7 @@ async def test_drain_gives_notice_and_still_answers(server: Server) -> None:
     hurry = asyncio.Event()
     async with connected(server) as client:
         drained = asyncio.ensure_future(server.drain(60, 5, hurry))
-        await until_async(lambda: server.draining, "draining", seconds=5)
+        await until_async(lambda: server.draining, "draining")
         client.send(get("/"))
         status, headers, _ = await client.answer()
         assert (status, headers[b"connection"]) == (200, b"close")

@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import openapi_spec_validator
 import pytest
 
 from tests.kit.gateway_plane import running
+from tests.kit.lazy import LazyModule
 from tests.kit.serving_plane import MIXED, configure, mixed, serving
 from tools.kit.models import LINEAR, linear
 
+jsonschema = LazyModule("jsonschema")
+openapi_spec_validator = LazyModule("openapi_spec_validator")
 
-def judged(document: dict[str, Any], schema: str) -> jsonschema.Draft202012Validator:
+
+def judged(document: dict[str, Any], schema: str) -> Any:
     return jsonschema.Draft202012Validator({**document, "$ref": f"#/components/schemas/{schema}"})
 
 

@@ -213,7 +213,7 @@ async def waiting(plane: Serving, count: int) -> None:
     async def enough() -> bool:
         return await plane.metric("fourways_requests_waiting") >= count
 
-    await until_async(enough, f"{count} requests wait", seconds=5)
+    await until_async(enough, f"{count} requests wait")
 
 
 async def test_what_arrives_together_is_scored_together(tmp_path: Path) -> None:

@@ -171,10 +171,17 @@ def _runtime_reads(uri: str) -> None:
         Reference.parse(location)
 
 
-@settings(max_examples=500, deadline=None)
-@given(_addresses())
-def test_plan_and_workers_take_what_validation_accepts(drawn: tuple[str, str]) -> None:
-    field, text = drawn
+@pytest.mark.parametrize("count", [50, pytest.param(500, marks=pytest.mark.thorough)])
+def test_plan_and_workers_take_what_validation_accepts(count: int) -> None:
+    @settings(max_examples=count, deadline=None)
+    @given(_addresses())
+    def judge(drawn: tuple[str, str]) -> None:
+        _is_taken_if_accepted(*drawn)
+
+    judge()
+
+
+def _is_taken_if_accepted(field: str, text: str) -> None:
     document = with_address(field, text)
     deployment = accepted(document)
     if deployment is None:

@@ -203,7 +203,7 @@ async def test_stopping_finishes_what_is_at_work_and_leaves_the_rest() -> None:
     await settle()
     assert not bench.task.done()
     gate.set()
-    await asyncio.wait_for(bench.task, 1)
+    await asyncio.wait_for(bench.task, 30)
     assert bench.started == [A]
     assert bench.results == ["done"]
 
@@ -212,7 +212,7 @@ async def test_stopping_an_idle_queue_ends_it() -> None:
     bench = Bench(workers=3)
     await settle()
     bench.queue.stop()
-    await asyncio.wait_for(bench.task, 1)
+    await asyncio.wait_for(bench.task, 30)
 
 
 async def test_work_without_progress_is_seen() -> None:
@@ -246,5 +246,5 @@ async def test_work_that_takes_too_long_is_given_up_and_tried_again() -> None:
         on_result=lambda key, result, seconds: (results.append(result), queue.stop())[0],
     )
     queue.add(A)
-    await asyncio.wait_for(queue.run(), 5)
+    await asyncio.wait_for(queue.run(), 30)
     assert results == ["retry"]
