@@ -8,7 +8,8 @@ from __future__ import annotations
 from math import prod
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticKnownError
 
 from .addresses import FileUri
 from .base import ApiModel, Rule, no_two_share
@@ -23,6 +24,13 @@ MAX_LABELS, MAX_LABEL_CHARACTERS = 10_000, 128
 Category = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS)]
 Categories = Annotated[tuple[Category, ...], Field(min_length=1, max_length=MAX_LABELS)]
 """The size of the whole contract is bounded too: it travels in a worker's environment."""
+
+MAX_COLUMNS = 10_000
+ColumnNames = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\{[0-9]{1,5}\.\.[0-9]{1,5}\})?$", max_length=63),
+]
+"""The name of a column, or of several: ``pixel{0..783}``."""
 
 TensorName = Annotated[str, Field(min_length=1, max_length=253)]
 
@@ -50,6 +58,32 @@ class Range(ApiModel):
     )
 
 
+def _names(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of columns one by one. Raises PydanticKnownError if there are too many."""
+    names: list[str] = []
+    for text in columns:
+        stem, _, ends = text.removesuffix("}").partition("{")
+        first, _, last = ends.partition("..")
+        numbers = range(int(first), int(last) + 1) if ends else range(0)
+        if len(names) + len(numbers) > MAX_COLUMNS:
+            facts = {
+                "field_type": "Tuple",
+                "max_length": MAX_COLUMNS,
+                "actual_length": MAX_COLUMNS + 1,
+            }
+            raise PydanticKnownError("too_long", facts)
+        names += [f"{stem}{number}" for number in numbers] if ends else [text]
+    return tuple(names)
+
+
+def _countable(columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if columns is not None and not _names(columns):
+        raise PydanticKnownError(
+            "too_short", {"field_type": "Tuple", "min_length": 1, "actual_length": 0}
+        )
+    return columns
+
+
 class InputField(ApiModel):
     """One input of the model."""
 
@@ -64,6 +98,14 @@ class InputField(ApiModel):
     shape: InputShape = ()
     """Shape of the value of one record. Empty for a single number or string. -1 is a dimension of
     any size: records of the same size are scored together."""
+
+    columns: Annotated[
+        Annotated[tuple[ColumnNames, ...], Field(min_length=1, max_length=4096)] | None,
+        AfterValidator(_countable),
+    ] = None
+    """Columns that this input stands for, in the model's order, each a single value of the type:
+    names, or numbered ones as pixel{0..783}. A request has them as one tensor with this input's
+    name or as a tensor each; tables and events have each under its own name."""
 
     nullable: bool = False
     """Accept missing values. Unless `missing` is set, the model receives NaN for a number and an
@@ -102,7 +144,23 @@ class InputField(ApiModel):
         """Number of elements of a record; an estimate if a dimension has any size."""
         return prod(_GUESS if size == -1 else size for size in self.shape)
 
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of its columns; empty if it is none but its own."""
+        return _names(self.columns or ())
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of a record's value in a tensor of a request."""
+        return (len(self.column_names),) if self.columns else self.shape
+
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.columns) || !has(self.shape) || self.shape.size() == 0",
+            "columns and shape are both set",
+            "remove shape: columns are single values",
+            ".shape",
+        ),
         Rule(
             "!has(self.shape) || self.shape.all(size, size != 0)",
             "a dimension of the shape is 0",
@@ -277,6 +335,20 @@ class Contract(ApiModel):
 
     golden_vectors: GoldenVectors | None = None
     """Known inputs with their expected outputs. A model is verified with them before it is used."""
+
+    @property
+    def flat_inputs(self) -> tuple[InputField, ...]:
+        """The inputs as records have them: a block of columns is one input for each column."""
+        if all(field.columns is None for field in self.inputs):
+            return self.inputs
+        found: list[InputField] = []
+        for field in self.inputs:
+            if field.columns is None:
+                found.append(field)
+                continue
+            alike = field.model_copy(update={"columns": None, "shape": ()})
+            found += [alike.model_copy(update={"name": name}) for name in field.column_names]
+        return tuple(found)
 
     rules: ClassVar[tuple[Rule, ...]] = (
         no_two_share("inputs", "name", "two inputs share a name", "give each input its own name"),

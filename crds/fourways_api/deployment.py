@@ -243,6 +243,17 @@ class Spec(ApiModel):
             for mode in ("realtime", "edge")
             for part, name in (("inputs", "i"), ("defaults", "i.name"))
         ),
+        *(
+            Rule(
+                f"!has(self.{mode}) || !has(self.{mode}.features) ||"
+                f" self.{mode}.features.inputs.size() > 0 ||"
+                " !self.contract.inputs.exists(f, has(f.columns))",
+                "features looks up no blocks of columns",
+                "list the inputs to look up in features.inputs",
+                f".{mode}.features.inputs",
+            )
+            for mode in ("realtime", "edge")
+        ),
     )
 
     def choice(self) -> Choice:

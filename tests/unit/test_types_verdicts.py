@@ -41,6 +41,8 @@ def test_there_are_enough_of_them() -> None:
 
 def test_what_only_the_operator_can_refuse_is_little() -> None:
     assert {c.name for c in bad() if c.by == "operator"} == {
+        "columns-backwards",
+        "columns-too-many",
         "pod-selector-key",
         "schedule-backwards",
         "schedule-never",

@@ -105,7 +105,7 @@ def _drafted(
     contract = Contract.model_validate(
         {
             "entityKey": {"name": inputs.key_name, "type": inputs.key_type},
-            "inputs": [each.spec() for each in inputs.fields],
+            "inputs": [spec for spec, _ in inputs.specs()],
             "outputs": [each.spec() for each in outputs],
         }
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.compute as pc
 
 from fourways_api import InputField
+from fourways_api.contract import MAX_COLUMNS
 from fourways_api.display import displayed
 from fourways_runtime.errors import ContractMismatch
 from fourways_runtime.scoring.inputs import bind_inputs
@@ -80,9 +82,26 @@ class DraftInputs:
 
     decisions: list[str] = field(default_factory=list)
 
+    block: str = ""
+    """Name of the one input for all fields, where they are too many for one each."""
+
     def contract_fields(self) -> tuple[InputField, ...]:
-        """Return the fields as the contract has them."""
+        """Return the fields as records have them."""
         return tuple(InputField.model_validate(each.spec()) for each in self.fields)
+
+    def specs(self) -> list[tuple[dict[str, Any], str]]:
+        """Return the inputs as in the manifest, each with its comment."""
+        if not self.block:
+            return [(each.spec(), each.comment) for each in self.fields]
+        first = self.fields[0]
+        said: dict[str, Any] = {"name": self.block, "type": first.type}
+        said["columns"] = _numbered([each.name for each in self.fields])
+        if first.tensor is not None:
+            said["tensor"] = first.tensor
+        if any(each.nullable for each in self.fields):
+            said["nullable"] = True
+        comment = f"{len(self.fields):,} columns, in the model's order."
+        return [(said, comment)]
 
 
 def draft_inputs(source: ModelSource, sample: Sample | None) -> DraftInputs:
@@ -93,7 +112,7 @@ def draft_inputs(source: ModelSource, sample: Sample | None) -> DraftInputs:
         fields = _of_matrix(source, tensors[0], sample, decisions)
     else:
         fields = [_of_tensor(source, tensor, sample) for tensor in tensors]
-    if len(fields) > MAX_INPUTS:
+    if len(fields) > MAX_INPUTS and len(tensors) > 1:
         raise NoManifest(
             f"the model has {len(fields)} inputs, and a contract at most {MAX_INPUTS}; export it"
             " with one tensor for all numbers"
@@ -105,8 +124,43 @@ def draft_inputs(source: ModelSource, sample: Sample | None) -> DraftInputs:
     draft = DraftInputs(fields, *_named_key(chosen, sample, texts, fields), chosen, decisions)
     for each in fields:
         _complete(source, each, sample)
+    if len(fields) > MAX_INPUTS:
+        _make_block(draft)
     _bind(draft, tensors)
     return draft
+
+
+def _make_block(draft: DraftInputs) -> None:
+    """Declare all fields as one block of columns of one type. Raises NoManifest."""
+    kinds = {each.type for each in draft.fields}
+    if not kinds <= {"int64", "float64", "float32"} and len(kinds) > 1:
+        raise NoManifest(
+            f"the model has {len(draft.fields):,} columns of the types {', '.join(sorted(kinds))};"
+            f" more than {MAX_INPUTS} need one type: give the sample as numbers"
+        )
+    for each in draft.fields:
+        each.type = "float64" if len(kinds) > 1 else each.type
+        each.range, each.categories = None, ()
+    names = {each.name for each in draft.fields} | {draft.key_name}
+    draft.block = next(name for name in ("columns", "columns_", "columns__") if name not in names)
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """Write runs of numbered names as one: x0, x1, x2 as x{0..2}."""
+    found: list[str] = []
+    run: tuple[str, int, int] | None = None
+    for name in [*names, ""]:
+        parts = re.fullmatch(r"(.*?[A-Za-z_])(0|[1-9][0-9]{0,4})", name)
+        if run and parts and parts[1] == run[0] and int(parts[2]) == run[2] + 1:
+            run = (run[0], run[1], run[2] + 1)
+            continue
+        if run:
+            stem, first, last = run
+            found.append(f"{stem}{{{first}..{last}}}" if last > first else f"{stem}{first}")
+        run = (parts[1], int(parts[2]), int(parts[2])) if parts else None
+        if name and not parts:
+            found.append(name)
+    return found
 
 
 # ---------------------------------------------------------------- which fields there are
@@ -118,7 +172,7 @@ def _of_matrix(
     width = tensor.shape[1]
     names = tensor.columns or (source.columns if len(source.columns) == width else ())
     kind = _declared(tensor)
-    if names and len(names) <= MAX_INPUTS:
+    if names and len(names) <= MAX_COLUMNS:
         columns = [_match(name, sample) for name in names]
         return [
             DraftField("", kind, (), column, name)
@@ -146,7 +200,7 @@ def _by_position(sample: Sample, width: int | None, kind: str, decisions: list[s
     found = [name for name in sample.columns if name != key and sample.kind(name) in wanted]
     if width is None or len(found) > width:
         found = [name for name in found if not looks_like_target(name)] or found
-    if (width is not None and len(found) < width) or len(found) > MAX_INPUTS:
+    if (width is not None and len(found) < width) or len(found) > MAX_COLUMNS:
         return []
     left_out = found[width:] if width is not None else []
     note = (

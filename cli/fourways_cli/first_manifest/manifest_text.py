@@ -82,9 +82,9 @@ def _lines(said: Written) -> Iterator[str]:
         )
     if any(each.categories for each in said.inputs.fields):
         yield from _comment(6, _DECIDE + "a text that is not among the categories is rejected.")
-    for each in said.inputs.fields:
-        yield from _comment(6, each.comment)
-        yield f"      - {flow_yaml(each.spec())}"
+    for spec, comment in said.inputs.specs():
+        yield from _comment(6, comment)
+        yield f"      - {flow_yaml(spec)}"
     yield "    outputs:"
     for output in said.outputs:
         yield from _comment(6, output.comment)

@@ -93,6 +93,11 @@ def request_of(contract: Contract, answers: Answers) -> dict[str, Any]:
     """
     tensors = []
     for each in contract.inputs:
+        if each.columns:
+            rows = [answers.columns[name][0] for name in each.column_names]
+            block = {"name": each.name, "datatype": DATATYPES[each.type], "shape": [1, len(rows)]}
+            tensors.append({**block, "data": [_plain(value) for value in rows]})
+            continue
         value = _plain(answers.columns[each.name][0])
         if value is None or (each.nullable and value == ""):
             continue
@@ -129,7 +134,7 @@ def _ask_with_examples(draft: DraftInputs, model: Model) -> Answers:
     for size in _SIZES if free else (1,):
         columns = {
             each.name: np.repeat(example(each, size)[np.newaxis], 2, axis=0)
-            for each in contract.inputs
+            for each in contract.flat_inputs
         }
         try:
             answers = _predict(contract, model, columns, 2)
@@ -162,25 +167,25 @@ def _contract(draft: DraftInputs) -> Contract:
     return Contract.model_validate(
         {
             "entityKey": {"name": draft.key_name, "type": draft.key_type},
-            "inputs": [each.spec() for each in draft.fields],
+            "inputs": [spec for spec, _ in draft.specs()],
             "outputs": [{"name": "unread_output", "type": "float32"}],
         }
     )
 
 
 def _predict(contract: Contract, model: Model, columns: Columns, records: int) -> Answers:
-    groups = alike(contract.inputs, columns)
+    groups = alike(contract.flat_inputs, columns)
     if groups is not None:
         # Lists of different lengths: those of the most frequent one.
         some = max(groups, key=len)
-        free = {each.name for each in contract.inputs if each.is_free}
+        free = {each.name for each in contract.flat_inputs if each.is_free}
         columns = {
             name: column(values[some]) if name in free else values[some]
             for name, values in columns.items()
         }
         records = len(some)
     tensors = {}
-    for feed in bind_inputs(contract.inputs, model.inputs):
+    for feed in bind_inputs(contract.flat_inputs, model.inputs):
         tensors[feed.name], _ = feed.fill(columns, records)
     found = model.predict(tensors)
     return Answers({name: np.asarray(each) for name, each in found.items()}, records, columns)

@@ -37,7 +37,7 @@ class RecordChecker:
 
     def __init__(self, contract: Contract) -> None:
         self._key = contract.entity_key
-        self._fields = contract.inputs
+        self._fields = contract.flat_inputs
 
     def check(
         self, keys: Keys, columns: Mapping[str, Array], rows: Rows

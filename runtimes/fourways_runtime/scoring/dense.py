@@ -22,6 +22,9 @@ from .literals import EXACT
 from .model.base import Model
 from .pipeline import Pipeline
 
+_TILED = 2**20
+"""Maximum number of limits that are repeated for each row."""
+
 
 class DenseBatch:
     """The pipeline with the contract's inputs as one field: a matrix instead of columns.
@@ -46,18 +49,20 @@ class DenseBatch:
         low, high = _bounds(fields, kind)
         exact = EXACT[kind.name] - 1
         # As many rows as a batch may have: comparing contiguous memory is fastest.
-        self._low, self._high = np.tile(low, (max_rows, 1)), np.tile(high, (max_rows, 1))
+        # The limits of very wide rows are broadcast instead, which takes no memory.
+        tiles = max_rows if max_rows * len(fields) <= _TILED else 1
+        self._low, self._high = np.tile(low, (tiles, 1)), np.tile(high, (tiles, 1))
         self._exact_low = np.maximum(self._low, -exact)
         self._exact_high = np.minimum(self._high, exact)
         absent = np.array([field.nullable for field in fields])
-        self._absent = np.tile(absent, (max_rows, 1)) if absent.any() else None
+        self._absent = np.tile(absent, (tiles, 1)) if absent.any() else None
         missing = [field.missing if isinstance(field.missing, int) else np.nan for field in fields]
         self._missing = None if np.isnan(missing).all() else np.array(missing, kind)
 
     @classmethod
     def of(cls, contract: Contract, model: Model, max_rows: int) -> DenseBatch | None:
         """Bind it if all inputs are single floats of one type and feed one tensor, else None."""
-        fields = contract.inputs
+        fields = contract.flat_inputs
         kinds = {field.type for field in fields}
         if kinds not in ({"float32"}, {"float64"}) or any(field.shape for field in fields):
             return None

@@ -99,7 +99,7 @@ def _scored(pipeline: Pipeline, vectors: Sequence[Vector]) -> Scored:
     contract, rows = pipeline.contract, np.arange(len(vectors))
     columns = {
         field.name: [vector.inputs.get(field.name) for vector in vectors]
-        for field in contract.inputs
+        for field in contract.flat_inputs
     }
     return pipeline.score_records(*RecordChecker(contract).check_json(rows, columns, rows))
 
@@ -154,7 +154,16 @@ def _vector(line: bytes, number: int, contract: Contract) -> Vector:
         raise GoldenMismatch(
             f'line {number} of the golden file is not {{"inputs": {{…}}, "outputs": {{…}}}}'
         ) from None
-    inputs, outputs = ({f.name for f in side} for side in (contract.inputs, contract.outputs))
+    for block in [field for field in contract.inputs if field.columns]:
+        listed = vector.inputs.pop(block.name, None)
+        if isinstance(listed, list) and len(listed) == len(block.column_names):
+            vector.inputs.update(zip(block.column_names, listed, strict=True))
+        elif listed is not None:
+            raise GoldenMismatch(
+                f"line {number} of the golden file: {block.name} is not a list of "
+                f"{len(block.column_names)} values, one for each column"
+            )
+    inputs, outputs = ({f.name for f in side} for side in (contract.flat_inputs, contract.outputs))
     for side, given, known in (
         ("inputs", vector.inputs, inputs),
         ("outputs", vector.outputs, outputs),

@@ -40,8 +40,9 @@ class Pipeline:
         """
         self.contract = contract
         self._checker = RecordChecker(contract)
-        self._feeds = bind_inputs(contract.inputs, model.inputs)
-        self._free = frozenset(field.name for field in contract.inputs if field.is_free)
+        _check_names(contract)
+        self._feeds = bind_inputs(contract.flat_inputs, model.inputs)
+        self._free = frozenset(field.name for field in contract.flat_inputs if field.is_free)
         self._readings = bind_outputs(contract.outputs, model.outputs)
         read = frozenset(reading.tensor for reading in self._readings)
         self._model = model.answering(read) if isinstance(model, SelectiveModel) else model
@@ -175,6 +176,13 @@ class Pipeline:
             raise ContractMismatch(
                 "the model returns different outputs or shapes for different parts of a batch"
             ) from None
+
+
+def _check_names(contract: Contract) -> None:
+    names = [field.name for field in contract.flat_inputs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ContractMismatch(f"column {twice} is listed twice; list each column in one input")
 
 
 def _note(refused: dict[int, tuple[str, str]], name: str, faults: Faults) -> None:

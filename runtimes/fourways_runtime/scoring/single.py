@@ -6,7 +6,7 @@ mode: they come from the pipeline and from the model server's parsing of tensors
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,9 +40,10 @@ class RecordScorer:
         """Bind them. Raises ContractMismatch."""
         # The outputs go straight back to the caller: a record needs no key.
         key = contract.entity_key.model_copy(update={"type": "int64"})
-        self._contract = contract
+        self._fields = contract.flat_inputs
         self._pipeline = Pipeline(contract.model_copy(update={"entity_key": key}), model)
-        self._known = {field.name for field in contract.inputs} | {contract.entity_key.name}
+        self._blocks = {f.name: f.column_names for f in contract.inputs if f.columns}
+        self._known = {field.name for field in contract.flat_inputs} | {contract.entity_key.name}
 
     def ask(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs for one record: by name, plain Python values.
@@ -54,15 +55,27 @@ class RecordScorer:
             ModelError: the model fails on it.
 
         """
+        for name, columns in self._blocks.items():
+            if name in record:
+                record = _spread(record, name, columns)
         if not record.keys() <= self._known:
             unknown = next(name for name in record if name not in self._known)
             raise RecordRefused(str(unknown)[:63], "is not an input of the contract")
-        columns = {field.name: _column(field, record) for field in self._contract.inputs}
-        scored = self._pipeline.score_columns(_KEYS, columns)
+        given = {field.name: _column(field, record) for field in self._fields}
+        scored = self._pipeline.score_columns(_KEYS, given)
         if scored.rejects:
             raise RecordRefused(scored.rejects[0].field, scored.rejects[0].reason)
         answers = scored.predictions.columns
         return {name: _plain(values[0]) for name, values in answers.items()}
+
+
+def _spread(record: Mapping[str, Any], name: str, columns: Sequence[str]) -> Mapping[str, Any]:
+    """Return a record with the values of a block under the names of its columns."""
+    values = _plain(record[name])
+    if not isinstance(values, list | tuple) or len(values) != len(columns):
+        raise RecordRefused(name, f"must be a list of {len(columns)} values, one for each column")
+    rest = {other: value for other, value in record.items() if other != name}
+    return rest | dict(zip(columns, values, strict=True))
 
 
 class FieldChecks:
@@ -75,7 +88,7 @@ class FieldChecks:
                 field,
                 RecordChecker(contract.model_copy(update={"entity_key": key, "inputs": (field,)})),
             )
-            for field in contract.inputs
+            for field in contract.flat_inputs
         }
 
     def hold(self, name: str, value: Any) -> bool:

@@ -159,14 +159,15 @@ class ModelServer:
             inputs.append({**tensor, "parameters": {"entity_key": True}})
         for field in contract.inputs:
             parameters = {"looked_up": True} if field.name in looked_up else None
-            inputs.append(_described(field) | ({"parameters": parameters} if parameters else {}))
+            tensor = _described(field, field.value_shape)
+            inputs.append(tensor | ({"parameters": parameters} if parameters else {}))
         return json_response(
             {
                 "name": self._config.name,
                 "versions": [model.version],
                 "platform": f"fourways_{model.format}",
                 "inputs": inputs,
-                "outputs": [_described(field) for field in contract.outputs],
+                "outputs": [_described(field, field.shape) for field in contract.outputs],
             }
         )
 
@@ -253,6 +254,6 @@ def _live(request: Request) -> Response:
     return LIVE
 
 
-def _described(field: InputField | OutputField) -> dict[str, Any]:
+def _described(field: InputField | OutputField, shape: tuple[int, ...]) -> dict[str, Any]:
     """Describe a field as a tensor; -1 stands for the number of rows."""
-    return {"name": field.name, "datatype": DATATYPES[field.type], "shape": [-1, *field.shape]}
+    return {"name": field.name, "datatype": DATATYPES[field.type], "shape": [-1, *shape]}

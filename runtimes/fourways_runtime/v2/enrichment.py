@@ -38,7 +38,7 @@ def covered(features: FeatureLookup | None, contract: Contract) -> tuple[str, ..
     """
     if features is None:
         return ()
-    names = tuple(field.name for field in contract.inputs)
+    names = tuple(field.name for field in contract.flat_inputs)
     told = (*features.inputs, *(default.name for default in features.defaults))
     unknown = [name for name in told if name not in names]
     if unknown:
@@ -51,7 +51,7 @@ class FeatureEnricher:
 
     def __init__(self, contract: Contract, features: FeatureLookup, reader: FeatureReader) -> None:
         """Convert the defaults. Raises ConfigError if one is not of its input's type."""
-        self._fields = {field.name: field for field in contract.inputs}
+        self._fields = {field.name: field for field in contract.flat_inputs}
         self._reader = reader
         self._fail = features.on_timeout == "Fail"
         self._defaults = {

@@ -174,12 +174,16 @@ def _field(field: InputField | OutputField) -> Json:
         schema["type"] = [schema["type"], "null"]
         if "enum" in schema:
             schema["enum"].append(None)
-    for size in reversed(field.shape):
+    for size in reversed(_shape(field)):
         limits = {"minItems": 1} if size == -1 else {"minItems": size, "maxItems": size}
         schema = {"type": "array", **limits, "items": schema}
     if field.description is not None:
         schema["description"] = field.description
     return schema
+
+
+def _shape(field: InputField | OutputField) -> tuple[int, ...]:
+    return field.value_shape if isinstance(field, InputField) else field.shape
 
 
 def _type_of(kind: str) -> Json:
@@ -287,7 +291,7 @@ def _example_tensor(field: InputField) -> Json:
     return {
         "name": field.name,
         "datatype": DATATYPES[field.type],
-        "shape": [1, *(abs(size) for size in field.shape)],
+        "shape": [1, *(abs(size) for size in field.value_shape)],
         "data": data,
     }
 
@@ -307,6 +311,6 @@ def _value(field: InputField) -> Any:
             value = low
         elif high is not None and high < 0:
             value = high
-    for size in reversed(field.shape):
+    for size in reversed(field.value_shape):
         value = [value] * abs(size)
     return value

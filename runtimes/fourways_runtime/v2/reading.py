@@ -40,6 +40,11 @@ class ReaderSettings(Protocol):
         ...
 
     @property
+    def blocks(self) -> Mapping[str, InputField]:
+        """The inputs that stand for several columns, by name."""
+        ...
+
+    @property
     def fields(self) -> Mapping[str, InputField]:
         """The permitted inputs by name, in the contract's order."""
         ...
@@ -122,6 +127,8 @@ class TensorReading:
             sizes = shape[1:] if field.shape else ()
             self._note(name, by_record(faults, sizes))
             self.columns[name] = values.reshape(self.rows, *sizes)
+        elif name in reader.blocks:
+            self._take_columns(at, tensor, reader.blocks[name], first)
         elif name in reader.combined:
             if self.columns or self.block is not None:
                 raise refuse(f"{at}.name", f"{name} holds all inputs, some are given twice")
@@ -139,6 +146,25 @@ class TensorReading:
         else:
             known = ", ".join(reader.fields)[:256]
             raise refuse(f"{at}.name", f"{name[:63]} is not an input; there are: {known}")
+
+    def _take_columns(
+        self, at: str, tensor: dict[str, Any], block: InputField, first: bool
+    ) -> None:
+        """Take one tensor for all columns of a block."""
+        names = block.column_names
+        if self.block is not None or any(name in self.columns for name in names):
+            raise refuse(f"{at}.name", f"{block.name} holds columns that are given twice")
+        self._check_type(at, tensor, block.name, (DATATYPES[block.type],))
+        shape = self._shape(at, tensor, (len(names),), first)
+        values, faults = self._data(at, tensor, block.type, block.nullable, shape)
+        for element, reason in faults.items():
+            self.bad.setdefault(element // len(names), (names[element % len(names)], reason))
+        values = values.reshape(self.rows, len(names))
+        if len(names) == len(self._reader.fields) and values.dtype == self._reader.block_type:
+            self.block = values
+            return
+        for place, name in enumerate(names):
+            self.columns[name] = values[:, place]
 
     def _check_type(self, at: str, tensor: dict[str, Any], name: str, may: tuple[str, ...]) -> str:
         datatype = tensor.get("datatype")

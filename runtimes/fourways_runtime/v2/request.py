@@ -193,7 +193,7 @@ class RequestReader:
             max_body_bytes: Maximum size of a decompressed body.
 
         """
-        inputs: Sequence[InputField] = contract.inputs if keyed != "only" else ()
+        inputs: Sequence[InputField] = contract.flat_inputs if keyed != "only" else ()
         self.keyed = keyed
         self.covered = frozenset(covered)
         self.key: EntityKey = contract.entity_key
@@ -214,7 +214,11 @@ class RequestReader:
         self.floats = kind if kind in ("float32", "float64") else None
         """The type of all inputs, if one tensor of floats can hold them."""
 
-        self.form = _form(self.key, inputs, keyed)
+        blocks = [field for field in contract.inputs if field.columns] if inputs else []
+        self.blocks = {field.name: field for field in blocks}
+        """The inputs that stand for several columns, which may be sent as one tensor."""
+
+        self.form = _form(self.key, contract.inputs if inputs else (), keyed)
         """An example of a valid request, which the errors show."""
 
     def read(self, request: Request) -> InferenceRequest:
@@ -312,13 +316,13 @@ def _form(key: EntityKey, inputs: Sequence[InputField], keyed: Keyed) -> str:
     for field in inputs[:_EXAMPLE_INPUTS]:
         example: Any = _EXAMPLES.get(field.type, 0)
         example = times.example(field.type) if times.is_time(field.type) else example
-        shape = [1, *(3 if size == -1 else size for size in field.shape)]
+        shape = [1, *(3 if size == -1 else size for size in field.value_shape)]
         tensors.append(
             {
                 "name": field.name,
                 "shape": shape,
                 "datatype": DATATYPES[field.type],
-                "data": [] if field.shape else [example],
+                "data": [] if field.value_shape else [example],
             }
         )
     text = orjson.dumps({"inputs": tensors}).decode()

@@ -54,8 +54,8 @@ class RequestScorer:
         contract = contract.model_copy(update={"entity_key": key})
         self._pipeline = Pipeline(contract, model)
         self._wide = DenseBatch.of(contract, model, max_rows)
-        self._names = [field.name for field in contract.inputs]
-        self._free = frozenset(field.name for field in contract.inputs if field.is_free)
+        self._names = [field.name for field in contract.flat_inputs]
+        self._free = frozenset(field.name for field in contract.flat_inputs if field.is_free)
         self._outputs = frozenset(field.name for field in contract.outputs)
         self._positions = np.arange(max_rows)
 

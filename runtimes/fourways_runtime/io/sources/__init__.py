@@ -28,7 +28,7 @@ BATCH_BYTES = 32 * 2**20
 
 def rows_at_once(contract: Contract, batch_bytes: int, row_bytes: int = 0) -> int:
     """Return the number of rows per batch; ``row_bytes`` is the known size of a row."""
-    values = sum(field.elements for field in contract.inputs)
+    values = sum(field.elements for field in contract.flat_inputs)
     values += sum(math.prod(field.shape) for field in contract.outputs)
     return max(1, min(BATCH_ROWS, batch_bytes // max(row_bytes, 8 * values + 64)))
 

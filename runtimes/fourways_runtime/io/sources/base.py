@@ -88,7 +88,7 @@ class Table(Protocol):
 
 def wanted(contract: Contract) -> tuple[str, ...]:
     """Return the columns that a table must have: the entity key and the inputs."""
-    names = [contract.entity_key.name, *(field.name for field in contract.inputs)]
+    names = [contract.entity_key.name, *(field.name for field in contract.flat_inputs)]
     return tuple(dict.fromkeys(names))
 
 
@@ -136,7 +136,7 @@ class Absent:
 
     def __init__(self, contract: Contract) -> None:
         self._contract = contract
-        self._nullable = [field.name for field in contract.inputs if field.nullable]
+        self._nullable = [field.name for field in contract.flat_inputs if field.nullable]
         self._seen: set[str] = set()
         self._names: list[str] = []
         self._files = 0

@@ -44,7 +44,7 @@ class CsvTable(TextTable):
     @property
     def _encoded(self) -> frozenset[str]:
         """The columns of bytes, which a text file holds as base64."""
-        fields = self._contract.inputs
+        fields = self._contract.flat_inputs
         return frozenset(each.name for each in fields if each.type == "bytes" and not each.shape)
 
     def splits(self, rows: int) -> list[Split]:

@@ -58,7 +58,7 @@ class JsonTable(TextTable):
         super().__init__(files, contract, more, batch_bytes)
         self._kinds: dict[str, Any] = {contract.entity_key.name: _arrow(contract.entity_key.type)}
         self._fields = {contract.entity_key.name: (str(contract.entity_key.type), 0)}
-        for field in contract.inputs:
+        for field in contract.flat_inputs:
             self._kinds[field.name] = _arrow(field.type, len(field.shape))
             self._fields[field.name] = (str(field.type), len(field.shape))
 
@@ -116,7 +116,7 @@ class JsonTable(TextTable):
             return
         names = [*seen, *fixed]
         listed = ", ".join(names[:50])
-        optional = {field.name for field in self._contract.inputs if field.nullable}
+        optional = {field.name for field in self._contract.flat_inputs if field.nullable}
         for name in self._columns:
             if name not in names and name not in optional and name not in self._more:
                 raise SourceError(f"{told}: column {name} is missing; the lines have {listed}")

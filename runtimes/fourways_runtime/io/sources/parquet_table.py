@@ -344,7 +344,7 @@ def _kind(column: str, schema: Any, file: str) -> str:
 
 def _check_types(contract: Contract, schema: Any, file: str) -> None:
     key = contract.entity_key
-    fields = [(key.name, key.type, ()), *((f.name, f.type, f.shape) for f in contract.inputs)]
+    fields = [(key.name, key.type, ()), *((f.name, f.type, f.shape) for f in contract.flat_inputs)]
     for name, kind, shape in fields:
         # A column that occurs twice is reported with the missing ones.
         if schema.names.count(name) != 1:

@@ -163,7 +163,7 @@ class QueryTable:
         key = self._contract.entity_key
         fields = [
             (key.name, key.type, ()),
-            *((f.name, f.type, f.shape) for f in self._contract.inputs),
+            *((f.name, f.type, f.shape) for f in self._contract.flat_inputs),
         ]
         for name, kind, shape in fields:
             if not _fits(kind, shape, by_name[name]):

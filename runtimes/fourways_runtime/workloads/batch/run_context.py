@@ -183,7 +183,7 @@ class RunContext:
         from .incremental import Changes
 
         contract = self.config.contract
-        columns = dict.fromkeys((contract.entity_key.name, *(f.name for f in contract.inputs)))
+        columns = dict.fromkeys((contract.entity_key.name, *(f.name for f in contract.flat_inputs)))
         spec = self.batch.incremental
         if ledger.kind != "hash" or ledger.base is None:
             return Changes(spec, since=ledger.since, columns=tuple(columns))

@@ -26,7 +26,7 @@ def batch_bytes(config: RuntimeConfig) -> int:
 def chunk_rows(config: RuntimeConfig) -> int:
     """Return the rows per chunk: at most an eighth of the memory, and at least one batch."""
     contract = config.contract
-    values = sum(field.elements for field in contract.inputs)
+    values = sum(field.elements for field in contract.flat_inputs)
     values += sum(math.prod(field.shape) for field in contract.outputs)
     least = rows_at_once(contract, batch_bytes(config))
     return max(least, min(CHUNK_ROWS, config.memory_bytes // 8 // (8 * values + 64)))

@@ -32,7 +32,7 @@ class EventReader:
 
     def __init__(self, contract: Contract, max_keys: int, max_body_bytes: int) -> None:
         self._key = contract.entity_key
-        self._fields = contract.inputs
+        self._fields = contract.flat_inputs
         self._decoder = Decoder(contract)
         self.read = RequestReader(
             contract, [], max_keys, keyed="required", max_body_bytes=max_body_bytes

@@ -63,7 +63,7 @@ def _is_the_model_s(letter: DeadLetterReason, contract: Contract | None) -> bool
     field, _, why = letter.reason.partition(": ")
     if letter.reason.startswith(MODEL) or why.startswith(_ANSWERED):
         return True
-    if contract is None or field in (one.name for one in contract.inputs):
+    if contract is None or field in (one.name for one in contract.flat_inputs):
         return False
     return field in (one.name for one in contract.outputs)
 

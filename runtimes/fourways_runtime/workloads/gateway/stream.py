@@ -311,7 +311,7 @@ class StreamHandler:
     ) -> dict[Key, bytes]:
         """Return the events of a request's keys; none if it has no inputs. Raises HttpError 400."""
         make = view.reader.events
-        if len(keys) * len(view.contract.inputs) <= v2.LARGE_ANSWER and not inference.is_large:
+        if len(keys) * len(view.contract.flat_inputs) <= v2.LARGE_ANSWER and not inference.is_large:
             return make(inference, keys)
         return await off_loop(make, inference, keys)
 

@@ -110,11 +110,11 @@ def metadata(
         "platform": platform,
         "inputs": [
             {**entity, "parameters": {"entity_key": True}},
-            *(_described(field) for field in (contract.inputs if inputs else ())),
+            *(_described(field, field.value_shape) for field in contract.inputs if inputs),
         ],
-        "outputs": [_described(output) for output in contract.outputs],
+        "outputs": [_described(output, output.shape) for output in contract.outputs],
     }
 
 
-def _described(field: Any) -> dict[str, Any]:
-    return {"name": field.name, "datatype": DATATYPES[field.type], "shape": [-1, *field.shape]}
+def _described(field: Any, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"name": field.name, "datatype": DATATYPES[field.type], "shape": [-1, *shape]}

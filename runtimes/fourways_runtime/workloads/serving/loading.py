@@ -78,7 +78,7 @@ def _warm_up(config: ServerConfig, scorer: RequestScorer) -> list[tuple[int, flo
     measured: list[tuple[int, float]] = []
     rows = 1
     try:
-        record = _accepted(config.contract.inputs, scorer)
+        record = _accepted(config.contract.flat_inputs, scorer)
         while rows <= config.max_batch_rows:
             seconds = _best_time(scorer, _repeated(record, rows), rows)
             measured.append((rows, seconds))

@@ -100,12 +100,12 @@ class EventScorer:
         self._key = contract.entity_key
         self._columns = [
             (self._key.name, self._key.type, 0),
-            *((field.name, field.type, len(field.shape)) for field in contract.inputs),
+            *((field.name, field.type, len(field.shape)) for field in contract.flat_inputs),
         ]
         self._outputs = contract.outputs
         self._wide = DenseBatch.of(contract, model, max_events)
-        self._type = np.dtype(contract.inputs[0].type) if self._wide else np.dtype(object)
-        names = [field.name for field in contract.inputs]
+        self._type = np.dtype(contract.flat_inputs[0].type) if self._wide else np.dtype(object)
+        names = [field.name for field in contract.flat_inputs]
         self._pick: Callable[[Any], Sequence[Any]] = itemgetter(*names)
         if len(names) == 1:
             self._pick = lambda document: (document[names[0]],)
