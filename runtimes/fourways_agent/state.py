@@ -259,9 +259,23 @@ class Store:
         self._newest = folder / "newest.json"
 
     def prepare(self) -> None:
-        """Create the folder. Raises NoSpace."""
+        """Create the folder, or take one of ours; close it to others who may write there.
+
+        Raises:
+            AgentConfigError: It belongs to another user, who could replace the model and its keys.
+            NoSpace: It cannot be written.
+
+        """
         with files.disk():
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            status = self.folder.stat()
+            # Windows has no such owners and modes.
+            if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+                raise AgentConfigError(
+                    f"--state: {self.folder} belongs to another user; name a folder of your own"
+                )
+            if status.st_mode & 0o022 and os.name == "posix":
+                self.folder.chmod(0o700)
 
     def slot(self, name: str) -> Path:
         """Return a slot's folder."""

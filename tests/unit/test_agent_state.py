@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -308,3 +309,21 @@ def test_retry_forgets_what_was_given_up_and_keeps_the_sequence(tmp_path: Path) 
     store.change(lambda state: NEW.fallen_back(bad=True))
     assert main(["retry", "--state", str(tmp_path)]) == 0
     assert (store.read().bad, store.read().sequence) == ((), 6)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0o777, 0o700), (0o775, 0o700), (0o750, 0o750)])
+def test_a_folder_that_others_may_write_is_closed(tmp_path: Path, before: int, after: int) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    folder.chmod(before)
+    Store(folder).prepare()
+    assert folder.stat().st_mode & 0o777 == after
+
+
+def test_a_folder_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(AgentConfigError, match="belongs to another user; name a folder of your"):
+        Store(tmp_path).prepare()

@@ -354,9 +354,9 @@ def test_a_row_longer_than_a_block_is_named(
         decoded(csv(tmp_path, body))
 
 
-def quotes(text: str, size: int) -> str | None:
+def quotes(text: str, size: int, commas: int = 0) -> str | None:
     """Return what is said of a file that is read ``size`` bytes at a time."""
-    check = QuoteCheck("t")
+    check = QuoteCheck("t", commas=commas)
     try:
         for start in range(0, len(text), size):
             check.feed(text[start : start + size].encode())
@@ -386,6 +386,39 @@ def test_quotes_are_followed_wherever_blocks_end(size: int, text: str, told: str
     assert quotes(text, size) == told
 
 
+ROWS = "".join(f"k{n},{n},p\n" for n in range(12))
+VERSE = "".join(f"line {n}, and so on\n" for n in range(12))
+
+
+@pytest.mark.parametrize("size", [1, 3, 50, 1000])
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f'a,1,p\n"b,2,p\n{ROWS}c,3,6"\nd,4,p\n', "t: line 2"),
+        (f'a,1,"say ""hi"" {ROWS}c,3,6"\nd,4,p\n', "t: line 1"),
+        (f'"a",1,p\n"b\nc",2,"{ROWS}c,3,6"\nd,4,p\n', "t: line 3"),
+        (f'a,1,"{VERSE}"\nb,2,p\n', None),
+        (f'a,1,"{ROWS[:60]}"\nb,2,p\n', None),
+        (f'a,1,"{ROWS[:60]}no row\n{ROWS[:60]}"\nb,2,p\n', None),
+        (f"{ROWS}{ROWS}", None),
+    ],
+)
+def test_a_closed_cell_that_swallowed_rows_is_damage(
+    text: str, told: str | None, slow: bool, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if slow:
+        monkeypatch.setattr(QuoteCheck, "_plain", lambda *_: False)
+    assert quotes(text, size, commas=2) == told
+
+
+def test_rows_swallowed_between_two_stray_quotes_fail_the_file(tmp_path: Path) -> None:
+    rows = [f"k{n},{n},p\n" for n in range(1000)]
+    rows[50], rows[950] = '"k50,50,p\n', 'k950,950,6"\n'
+    with pytest.raises(SourceError, match=r"line 52: the quote .* lines that look like rows"):
+        decoded(csv(tmp_path, "id,age,plan\n" + "".join(rows)))
+
+
 def test_quotes_are_followed_alike_fast_and_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(7)
     texts = ["".join(rng.choices('"",\na', k=rng.randrange(1, 30))) for _ in range(3000)]
@@ -394,3 +427,31 @@ def test_quotes_are_followed_alike_fast_and_one_by_one(monkeypatch: pytest.Monke
     assert [quotes(text, 7) for text in texts] == fast
     assert None in fast
     assert len(set(fast)) > 3
+
+
+@pytest.mark.parametrize(("sign", "word"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical")])
+def test_another_separator_than_the_comma_is_named(tmp_path: Path, sign: str, word: str) -> None:
+    body = "id,age,plan\na,1,p\n".replace(",", sign)
+    with pytest.raises(SourceError, match=f"may be separated by {word}.*: write commas"):
+        decoded(csv(tmp_path, body))
+
+
+@pytest.mark.parametrize("body", ['[{"id":"a"}]', '\ufeff [\n{"id":"a"},\n{"id":"b"}\n]\n'])
+def test_a_json_array_is_not_json_lines(tmp_path: Path, body: str) -> None:
+    (tmp_path / "t.jsonl").write_text(body)
+    with pytest.raises(SourceError, match="is a JSON array; write one object per line"):
+        list(table(tmp_path / "t.jsonl", "JSONLines").chunks())
+
+
+@pytest.mark.parametrize("name", ["b.csv.gz", "b.csv"])
+def test_a_fault_of_reading_names_the_file_and_is_raised_where_the_rows_are_used(
+    tmp_path: Path, name: str
+) -> None:
+    """Not on Arrow's threads: one of them would be lost with each such fault."""
+    rows = "id,age,plan\n" + "".join(f"k{n},{n % 90},p\n" for n in range(1000))
+    raw = gzip.compress(rows.encode())[:-20] if name.endswith(".gz") else rows.encode() + b"\0\0\n"
+    (tmp_path / "a.csv").write_text("id,age,plan\na,1,p\n")
+    (tmp_path / name).write_bytes(raw)
+    for _ in range(20):
+        with pytest.raises(SourceError, match=name):
+            list(table(tmp_path, "CSV").chunks())

@@ -108,7 +108,14 @@ def _named(column: str) -> str:
 
 def _missing(name: str, found: list[str], file: str) -> str:
     listed = ", ".join(map(_named, found[:50])) + (", …" if len(found) > 50 else "")
-    return f"{file}: column {name} is missing; the file has {listed or 'none'}"
+    cure = next((how for sign, how in _SEPARATORS.items() if sign in found[0]), "") if found else ""
+    return f"{file}: column {name} is missing; the file has {listed or 'none'}{cure}"
+
+
+_SEPARATORS = {
+    sign: f"; its columns may be separated by {word}: write commas"
+    for sign, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars"))
+}
 
 
 def check_names(

@@ -12,7 +12,7 @@ Damage that swallows rows is more than one bad row: see :mod:`.csv_damage`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ from fourways_runtime.scoring.literals import BYTE_ORDER_MARK
 from fourways_runtime.scoring.splits import Split
 
 from .base import Absent, Chunk, check_more, completed
-from .csv_damage import CheckedFile
+from .csv_damage import CheckedFile, TextFile
 from .files import Files
 from .partitions import TableFile
 from .text_table import TextTable
@@ -81,7 +81,12 @@ class CsvTable(TextTable):
             return kind_of(pa.array([fixed[column]], pa.string()))
         with self._files.reading(split.file), _bounded_rows(split.file):
             checked = CheckedFile(self._files.open_text(split.detail["path"]), split.file)
-            batch = _next(_open(checked, (column,), {}))
+            reader = _open(checked, (column,), {})
+            try:
+                batch = _next(reader)
+                checked.raise_fault()
+            finally:
+                _give_up(reader, checked)
         return None if batch is None else kind_of(batch.column(0))
 
     def _file(self, split: Split, first: int) -> Iterator[Chunk]:
@@ -93,23 +98,27 @@ class CsvTable(TextTable):
             try:
                 reader = _open(checked, columns, bad, self._encoded)
             except pa.ArrowInvalid as error:
+                checked.raise_fault()
                 if _NOTHING not in str(error):
                     raise
                 return
         done, batches = first, 0
-        while True:
-            with self._files.reading(split.file), _bounded_rows(split.file, checked):
-                batch = _next(reader)
-            if batch is None:
-                checked.finish()
-                break
-            for start in range(0, batch.num_rows, self._rows):
-                part = batch.slice(start, self._rows)
-                rows, rejects = _numbered(part.num_rows, done, first, bad)
-                yield Chunk(completed(part, self._columns, fixed), rows, rejects)
-                done = int(rows[-1]) + 1
-            batches += 1
-            checked.parsed(batches, done - first + 1)
+        try:
+            while True:
+                with self._files.reading(split.file), _bounded_rows(split.file, checked):
+                    batch = _next(reader)
+                if batch is None:
+                    checked.finish()
+                    break
+                for start in range(0, batch.num_rows, self._rows):
+                    part = batch.slice(start, self._rows)
+                    rows, rejects = _numbered(part.num_rows, done, first, bad)
+                    yield Chunk(completed(part, self._columns, fixed), rows, rejects)
+                    done = int(rows[-1]) + 1
+                batches += 1
+                checked.parsed(batches, done - first + 1)
+        finally:
+            _give_up(reader, checked)
         if bad:
             rows, rejects = _numbered(0, done, first, bad)
             yield Chunk(_nothing(self._columns), rows, rejects)
@@ -134,7 +143,11 @@ def _bounded_rows(file: str, checked: CheckedFile | None = None) -> Iterator[Non
     """Add the possible cause to the error for a row that is too long."""
     try:
         yield
+        if checked is not None:
+            checked.raise_fault()
     except pa.ArrowInvalid as error:
+        if checked is not None:
+            checked.raise_fault()
         if "straddling" not in str(error):
             raise
         if checked is not None:
@@ -182,6 +195,18 @@ def _next(reader: Any) -> Any:
         return None
 
 
+def _give_up(reader: Any, text: TextFile) -> None:
+    """Let a reader come to its end, whatever is left of the file.
+
+    Its destructor waits for the thread that reads ahead while it holds the interpreter lock, which
+    that thread needs: the process would stand still.
+    """
+    text.stop()
+    with suppress(Exception):
+        while _next(reader) is not None:
+            pass
+
+
 def _reader(stream: Any) -> Any:
     return csv.open_csv(
         stream,
@@ -194,9 +219,11 @@ def _reader(stream: Any) -> Any:
 
 def _header(files: Files, path: str, told: str) -> list[str] | None:
     """Return the names in the first row; None if the file is empty. Raises SourceError."""
+    text = TextFile(files.open_text(path))
     try:
-        reader = _reader(files.open_text(path))
+        reader = _reader(text)
     except pa.ArrowInvalid as error:
+        text.raise_fault()
         if _NOTHING not in str(error):
             raise
         # Arrow also says this of a single line without an end, which may be no CSV at all.
@@ -204,14 +231,17 @@ def _header(files: Files, path: str, told: str) -> list[str] | None:
         if not line.removeprefix(BYTE_ORDER_MARK).strip():
             return None
         reader = _reader(pa.BufferReader(line + b"\n"))
-    with reader:
-        try:
-            return list(reader.schema.names)
-        except UnicodeDecodeError:
-            raise SourceError(
-                f"{told}: the header is not UTF-8 (it may be Latin-1 or Windows-1252); convert the "
-                "file to UTF-8"
-            ) from None
+    try:
+        names = list(reader.schema.names)
+        text.raise_fault()
+        return names
+    except UnicodeDecodeError:
+        raise SourceError(
+            f"{told}: the header is not UTF-8 (it may be Latin-1 or Windows-1252); convert the "
+            "file to UTF-8"
+        ) from None
+    finally:
+        _give_up(reader, text)
 
 
 def _nothing(columns: tuple[str, ...]) -> pa.RecordBatch:

@@ -112,6 +112,12 @@ class JsonTable(TextTable):
         for line in block.splitlines():
             value, _ = json_object(line)
             seen.update(dict.fromkeys(value or ()))
+        text = block.removeprefix(BYTE_ORDER_MARK).lstrip()
+        # A line that is an array is one bad line; an array over lines is another kind of file.
+        if text.startswith(b"[") and (not seen or not text[1:].partition(b"\n")[0].strip()):
+            raise SourceError(
+                f"{told}: the file is a JSON array; write one object per line (JSON Lines)"
+            )
         if not seen:
             return
         names = [*seen, *fixed]
