@@ -7,7 +7,7 @@ test test-fast test-long verify: export PYTHONDONTWRITEBYTECODE =
 test test-fast test-long verify: export PYTHONPYCACHEPREFIX = $(CURDIR)/.venv/pycache
 
 .PHONY: help demo demo-cluster test test-fast test-long cluster cluster-down images update update-lock verify \
-  format setup bench-models bench-operator bench-serving bench-start bench-overload bench-streaming bench-batch torture-batch \
+  format setup bench-models bench-operator bench-serving bench-start bench-wake bench-overload bench-streaming bench-batch torture-batch \
   torture-batch-short torture-batch-cluster torture-device torture-device-short torture-kills \
   torture-requests torture-stream torture-security
 
@@ -69,6 +69,9 @@ bench-serving: setup ## Compare the model server with its peers, on this machine
 
 bench-start: setup ## Measure a model server's start, to its first answer, and its memory, beside FastAPI
 	@$(RUN) benchmarks.serving.start
+
+bench-wake: setup ## Measure 1,000 wakes from zero, beside the start of the model server alone
+	@$(RUN) benchmarks.wake
 
 bench-overload: setup ## Measure goodput at 1 to 10 times the model server's capacity
 	@$(RUN) benchmarks.overload
