@@ -1,8 +1,8 @@
 """Measure wakes from zero on this machine: `fourways up`, a small model, one request each.
 
-After each answer the model server is ended, and the next request waits for it to start again. Beside
-every tenth wake the same server is started alone, with the same configuration, and asked as soon as it
-is ready: the price of a wake is the difference. Usage: python -m benchmarks.wake [WAKES].
+After each answer the model server is ended, and the next request waits for it to start again.
+Beside every tenth wake the same server is started alone, with the same configuration, and asked
+until it answers: the price of a wake is the difference. Usage: python -m benchmarks.wake [WAKES].
 """
 
 from __future__ import annotations

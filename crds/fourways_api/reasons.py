@@ -159,6 +159,13 @@ class Reason(StrEnum):
         "The cluster has no InferenceServices.",
         "Install KServe in Standard mode (docs/modes/realtime.md).",
     )
+    KedaMissing = (
+        "KedaMissing",
+        STALLED,
+        ("realtime",),
+        "The cluster has no ScaledObjects, by which KEDA adds replicas.",
+        "Install KEDA, or remove realtime.targetConcurrency: the use of the CPU decides then.",
+    )
     KubeRayMissing = (
         "KubeRayMissing",
         STALLED,

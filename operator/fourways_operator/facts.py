@@ -112,6 +112,9 @@ class OperatorSettings:
     gateway_grpc: bool = False
     """Whether gateways also serve the protocol over gRPC."""
 
+    prometheus_url: str = ""
+    """Prometheus from which KEDA reads the gateways' metrics; empty: there is none."""
+
     cluster_name: str = ""
     """Name of the cluster in the signed releases of device bundles; empty: they name none."""
 

@@ -36,6 +36,7 @@ def refusals(deployment: ModelDeployment, settings: OperatorSettings) -> tuple[P
     spec = deployment.spec.to_json()
     return (
         *_image(spec.get("image"), settings),
+        *_concurrency(deployment, settings),
         *_keys(spec.get("pod") or {}, settings),
         *(
             Problem(
@@ -56,6 +57,17 @@ def refusals(deployment: ModelDeployment, settings: OperatorSettings) -> tuple[P
             if (scheme := _scheme(uri)) not in (None, *settings.allowed_schemes)
         ),
     )
+
+
+def _concurrency(deployment: ModelDeployment, settings: OperatorSettings) -> Iterator[Problem]:
+    realtime = deployment.spec.realtime
+    if realtime is not None and realtime.target_concurrency and not settings.prometheus_url:
+        yield Problem(
+            "spec.realtime.targetConcurrency",
+            "the installation names no Prometheus, from which KEDA would read the requests",
+            "remove it (targetCpuPercent decides then), or ask the cluster's admin to set the "
+            "chart's autoscaling.prometheusUrl",
+        )
 
 
 def _image(image: str | None, settings: OperatorSettings) -> Iterator[Problem]:

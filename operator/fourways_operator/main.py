@@ -351,6 +351,7 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         store_port=options.store_port,
         identity=options.identity,
         cluster_name=options.cluster_name,
+        prometheus_url=options.prometheus_url,
         egress_ports=tuple(int(port) for port in options.egress_ports),
         access=options.gateway_auth,
         gateway_tls_secret=options.gateway_tls_secret,
@@ -396,6 +397,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("gateway-grpc", "false", str, "true: gateways also serve the protocol over gRPC")
     flag("subject", "", str, "subject of the operator's own token, which gateways accept")
     flag("identity", "", str, "name of this installation, under which it holds namespaces")
+    flag("prometheus-url", "", str, "Prometheus that KEDA reads the gateways' metrics from")
     flag("cluster-name", "", _cluster, "name of this cluster, which device bundles are signed for")
     flag("namespaces", _own_namespace(), _namespaces, "namespaces to watch; * for all")
     flag("resync-interval", "300", float, "seconds between relists")

@@ -90,6 +90,7 @@ MODES: Mapping[Mode, ModeRecord] = {
         view=RealtimeView.of,
         still_serves=RealtimeView.still_serves,
         route=realtime.route,
+        later_kinds=realtime.later_kinds,
         route_ports=realtime.route_ports,
         route_depends_on={INFERENCE_SERVICE.kind: address_of},
     ),

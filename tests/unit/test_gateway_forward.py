@@ -358,3 +358,4 @@ async def test_index_and_metrics_name_the_mode(tmp_path: Path) -> None:
         }
         assert labels == {("score", "realtime", "200")}
         assert 'fourways_upstream_connections{deployment="score"} 1.0' in text
+        assert 'fourways_requests_in_flight{deployment="score"} 0.0' in text

@@ -118,6 +118,9 @@ async def test_requests_wait_for_a_replica_and_none_is_lost(tmp_path: Path) -> N
     async with asleep(tmp_path) as (plane, replica):
         calls = [asked(plane, str(number)) for number in range(40)]
         await held(plane, 40)
+        metrics = (await plane.client.get("/metrics")).text
+        assert 'fourways_requests_held{deployment="score"} 40.0' in metrics
+        assert 'fourways_requests_in_flight{deployment="score"} 40.0' in metrics
         await replica.start()
         answers = [await call for call in calls]
         assert [(a.status_code, a.text) for a in answers] == [(200, str(n)) for n in range(40)]

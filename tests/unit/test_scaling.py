@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fourways_api import parse
+from fourways_operator import planning as planner
 from fourways_operator.demand import urls_of_gateways
 from fourways_operator.facts import Demand, Facts, Json
-from fourways_operator.plan.realtime import route
+from fourways_operator.installation import admitted_spec
+from fourways_operator.plan.realtime import later_kinds, route
 from fourways_operator.scaling import wanted_replicas
 from tests.kit.mode_facts import (
     READY_SERVICE,
+    SETTINGS,
     deployment,
     failed,
     gateway,
@@ -184,3 +188,43 @@ def test_every_ready_pod_of_the_gateway_is_asked() -> None:
     }
     kept = parse(deployment("realtime", realtime={"minReplicas": 1}))
     assert not urls_of_gateways(kept, pods)
+
+
+# ---------------------------------------------------------------- by requests, above one
+
+BUSY_SPEC = {"minReplicas": 1, "maxReplicas": 4, "targetConcurrency": 8}
+
+
+def test_keda_adds_replicas_by_the_requests_that_gateways_have_under_way() -> None:
+    document = deployment("realtime", realtime=BUSY_SPEC)
+    named = replace(SETTINGS, prometheus_url="http://prometheus:9090")
+    objects = planner.plan(parse(document), named)
+    (found,) = [o for o in objects if o["kind"] == "InferenceService"]
+    annotations, predictor = found["metadata"]["annotations"], found["spec"]["predictor"]
+    assert annotations["serving.kserve.io/autoscalerClass"] == "keda"
+    (metric,) = predictor["autoScaling"]["metrics"]
+    assert metric["external"]["target"] == {"type": "Value", "value": "8"}
+    assert metric["external"]["metric"] == {
+        "backend": "prometheus",
+        "serverAddress": "http://prometheus:9090",
+        "query": 'sum(fourways_requests_in_flight{namespace="demo",deployment="m"})',
+    }
+    assert "scaleTarget" not in predictor
+
+
+def test_without_a_prometheus_it_is_refused_with_the_fix() -> None:
+    document = deployment("realtime", realtime=BUSY_SPEC)
+    (problem,) = admitted_spec(document, SETTINGS).problems
+    assert problem.field == "spec.realtime.targetConcurrency"
+    assert "autoscaling.prometheusUrl" in problem.fix
+    named = replace(SETTINGS, prometheus_url="http://prometheus:9090")
+    assert admitted_spec(document, named).spec is not None
+
+
+def test_without_keda_it_says_so() -> None:
+    document = deployment("realtime", realtime=BUSY_SPEC)
+    assert [kind.kind for kind in later_kinds(parse(document))] == ["ScaledObject"]
+    kept = deployment("realtime", realtime={"minReplicas": 1, "maxReplicas": 4})
+    assert not later_kinds(parse(kept))
+    found = said(facts_of(document, missing=("ScaledObject",)))
+    assert found["Ready"].startswith("False KedaMissing: the cluster has no ScaledObjects")

@@ -26,6 +26,10 @@ class Realtime(ApiModel):
     """Mean use of the CPU, as a share of resources.cpu, above which the autoscaler adds a
     replica."""
 
+    target_concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Requests at a time for each replica above which the autoscaler adds a replica, instead of the
+    use of the CPU. It needs KEDA, and the installation's Prometheus."""
+
     timeout: Duration = "1s"
     """Maximum duration of a request. A request that takes longer is refused."""
 
@@ -56,6 +60,18 @@ class Realtime(ApiModel):
             "minReplicas is above maxReplicas",
             "raise maxReplicas or lower minReplicas",
             ".maxReplicas",
+        ),
+        Rule(
+            "!has(self.targetConcurrency) || self.maxReplicas > self.minReplicas",
+            "targetConcurrency has no effect, as maxReplicas is not above minReplicas",
+            "raise maxReplicas, or remove targetConcurrency",
+            ".targetConcurrency",
+        ),
+        Rule(
+            "!has(self.targetConcurrency) || self.minReplicas > 0",
+            "KEDA would start and end the first replica as well",
+            "set minReplicas to 1, or remove targetConcurrency: targetCpuPercent works with 0",
+            ".targetConcurrency",
         ),
         Rule(
             "self.fallback == 'none' || self.minReplicas == 0",

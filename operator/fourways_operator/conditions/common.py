@@ -190,6 +190,12 @@ def kind_missing(view: ModeView) -> ConditionResult | None:
             "or set batch.engine to Jobs; this deployment then continues automatically"
         )
         return ConditionResult("False", Reason.KubeRayMissing, message)
+    if "ScaledObject" in view.facts.missing:
+        message = (
+            "the cluster has no ScaledObjects: install KEDA, or remove realtime.targetConcurrency "
+            "(targetCpuPercent decides then); this deployment then continues automatically"
+        )
+        return ConditionResult("False", Reason.KedaMissing, message)
     kinds = ", ".join(view.facts.missing)
     return ConditionResult("False", Reason.KindMissing, f"the cluster has no {kinds}")
 

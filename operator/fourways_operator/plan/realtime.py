@@ -10,7 +10,8 @@ from fourways_api import ModelDeployment, Route, ServerConfig, WakeConfig
 from fourways_api.modes import Realtime
 from fourways_api.values import seconds
 
-from ..facts import Json, OperatorSettings
+from ..facts import Json, Kind, OperatorSettings
+from ..kinds import SCALED_OBJECT
 from . import network, parts, serving_runtime, worker
 
 CONTAINER = "kserve-container"
@@ -82,15 +83,22 @@ def replicas(realtime: Realtime) -> tuple[int, int]:
     return realtime.min_replicas, max(1, realtime.min_replicas, realtime.max_replicas)
 
 
-def _autoscaler(least: int, most: int) -> str:
+def _autoscaler(realtime: Realtime) -> str:
     """Return who sets the number of replicas, in KServe's words.
 
     From none to one and back, the operator does: for a Deployment without replicas,
     HorizontalPodAutoscalers do nothing, and KServe itself would set ``minReplicas`` again.
     """
+    least, most = replicas(realtime)
     if most > max(1, least):
-        return "hpa"
+        return "keda" if realtime.target_concurrency else "hpa"
     return "external" if least == 0 else "none"
+
+
+def later_kinds(deployment: ModelDeployment) -> tuple[Kind, ...]:
+    """Return the kinds that KServe makes objects of for it, besides its usual ones."""
+    realtime = deployment.spec.realtime
+    return (SCALED_OBJECT,) if realtime and _autoscaler(realtime) == "keda" else ()
 
 
 def plan(
@@ -121,14 +129,14 @@ def plan(
                 **who.meta(),
                 "annotations": {
                     "serving.kserve.io/deploymentMode": "Standard",
-                    "serving.kserve.io/autoscalerClass": _autoscaler(least, most),
+                    "serving.kserve.io/autoscalerClass": _autoscaler(realtime),
                 },
             },
             "spec": {
                 "predictor": {
                     "minReplicas": least,
                     "maxReplicas": most,
-                    **_autoscaling(realtime, least, most),
+                    **_autoscaling(deployment, realtime, settings.prometheus_url),
                     **who.pod_meta(),
                     "deploymentStrategy": parts.WITHOUT_DOWNTIME,
                     **(
@@ -145,11 +153,29 @@ def plan(
     return tuple(objects)
 
 
-def _autoscaling(realtime: Realtime, least: int, most: int) -> Json:
-    if _autoscaler(least, most) != "hpa":
-        return {}
-    # KServe makes a HorizontalPodAutoscaler of these. In Standard mode it knows cpu and memory.
-    return {"scaleMetric": "cpu", "scaleTarget": realtime.target_cpu_percent}
+def _autoscaling(deployment: ModelDeployment, realtime: Realtime, prometheus: str) -> Json:
+    match _autoscaler(realtime):
+        case "hpa":
+            # KServe makes a HorizontalPodAutoscaler of these. In Standard mode it knows cpu and
+            # memory.
+            return {"scaleMetric": "cpu", "scaleTarget": realtime.target_cpu_percent}
+        case "keda":
+            # KServe makes a ScaledObject of this: KEDA divides the sum by the target.
+            metric = {
+                "backend": "prometheus",
+                "serverAddress": prometheus,
+                "query": _requests_of(deployment),
+            }
+            target = {"type": "Value", "value": str(realtime.target_concurrency)}
+            external = {"metric": metric, "target": target}
+            return {"autoScaling": {"metrics": [{"type": "External", "external": external}]}}
+    return {}
+
+
+def _requests_of(deployment: ModelDeployment) -> str:
+    """Return the query for the requests that a namespace's gateways have under way."""
+    namespace, name = deployment.key
+    return f'sum(fourways_requests_in_flight{{namespace="{namespace}",deployment="{name}"}})'
 
 
 def _pod(

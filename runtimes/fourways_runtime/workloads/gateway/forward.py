@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from fourways_api import EntityKey, Route
 from fourways_http import (
@@ -37,6 +37,7 @@ from fourways_runtime.v2.faults import FAULT_HEADER, FEATURES, MODEL
 from fourways_runtime.v2.protocol import DATATYPES, KEY_ALIAS, read_key, rows_of
 
 from .mode import RETRY, links
+from .observed import UpstreamGauges
 from .views import rfc3339_now
 
 logger = logging.getLogger("fourways.gateway.forward")
@@ -70,7 +71,7 @@ _STATUSES = frozenset(status.value for status in HTTPStatus if status >= 200)
 class RealtimeHandler:
     """Answers requests for one deployment through its model server, on the running event loop."""
 
-    def __init__(self, route: Route, connections: Gauge, faults: Counter) -> None:
+    def __init__(self, route: Route, upstream: UpstreamGauges, faults: Counter) -> None:
         self._route = route
         self._faults = faults
         name = self._name = route.deployment
@@ -80,13 +81,16 @@ class RealtimeHandler:
         if route.url is not None:
             timeout = route.timeout_seconds + MARGIN_SECONDS
             self._pool = self._pool_to(Origin.parse(route.url), timeout, MARGIN_SECONDS)
-            connections.labels(name).set_function(lambda: float(self._connections()))
+            upstream.follow(name, self._connections, self._in_flight)
 
     def _pool_to(self, origin: Origin, timeout: float, slack: float) -> Pool:
         return Pool(origin, timeout, self._explain, slack_seconds=slack)
 
     def _connections(self) -> int:
         return self._pool.connections if self._pool is not None else 0
+
+    def _in_flight(self) -> int:
+        return self._pool.busy if self._pool is not None else 0
 
     async def close(self) -> None:
         """Cancel everything in progress."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from fourways_api import GatewayConfig, Route
 from fourways_runtime.io.store.streams.stream import LiveLookup
@@ -20,6 +20,7 @@ from .demand import DemandBoard
 from .edge import DeviceHandler
 from .forward import RealtimeHandler
 from .mode import Mode
+from .observed import UpstreamGauges
 from .serving_runtime import ServingRuntimeHandler
 from .sleeping import HeldBytes, SleepingHandler
 from .stream import OpenPublisher, StreamHandler
@@ -31,8 +32,8 @@ class SharedParts:
     """The parts that all handlers of one gateway share."""
 
     config: GatewayConfig
-    upstream: Gauge
-    """Open connections to model servers, by deployment."""
+    upstream: UpstreamGauges
+    """What is under way to model servers, by deployment."""
 
     faults: Counter
     """Failed requests, by deployment and the party at fault."""

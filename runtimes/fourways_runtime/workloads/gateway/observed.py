@@ -35,6 +35,31 @@ class _Observer:
         child.inc()
 
 
+class UpstreamGauges:
+    """What is under way to a deployment's model servers. Autoscalers read it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._connections = Gauge(
+            "fourways_upstream_connections",
+            "Open connections to a deployment's model server.",
+            ("deployment",),
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            "fourways_requests_in_flight",
+            "Requests that wait for a deployment's model servers or are answered by them.",
+            ("deployment",),
+            registry=registry,
+        )
+
+    def follow(
+        self, name: str, connections: Callable[[], int], in_flight: Callable[[], int]
+    ) -> None:
+        """Have a deployment's numbers read when metrics are scraped."""
+        self._connections.labels(name).set_function(lambda: float(connections()))
+        self._in_flight.labels(name).set_function(lambda: float(in_flight()))
+
+
 class GatewayMetrics:
     """Metrics of requests by deployment, mode and code. The server calls ``observe``."""
 
@@ -62,12 +87,7 @@ class GatewayMetrics:
             ("deployment", "party"),
             registry=registry,
         )
-        self.upstream = Gauge(
-            "fourways_upstream_connections",
-            "Open connections to a deployment's model server.",
-            ("deployment",),
-            registry=registry,
-        )
+        self.upstream = UpstreamGauges(registry)
 
     def observe(self, request: Request, status: int, started: float) -> None:
         """Record one response."""

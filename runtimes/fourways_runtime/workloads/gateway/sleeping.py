@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import Any
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from fourways_api import Route
 from fourways_http import (
@@ -35,6 +35,7 @@ from .batch import BatchHandler
 from .demand import DemandBoard
 from .forward import RealtimeHandler
 from .mode import RETRY, hold_version
+from .observed import UpstreamGauges
 
 PROBE_SECONDS = 1.0
 """A replica that does not answer the probe within this time is not ready."""
@@ -96,7 +97,7 @@ class SleepingHandler(RealtimeHandler):
     def __init__(
         self,
         route: Route,
-        connections: Gauge,
+        upstream: UpstreamGauges,
         faults: Counter,
         board: DemandBoard,
         room: HeldBytes,
@@ -104,7 +105,7 @@ class SleepingHandler(RealtimeHandler):
     ) -> None:
         """``stored`` answers by published runs while a replica starts; None: requests wait."""
         assert route.wake is not None, "the route says how its requests wait"  # noqa: S101
-        super().__init__(route, connections, faults)
+        super().__init__(route, upstream, faults)
         self._loop = asyncio.get_running_loop()
         self._patience = route.wake.timeout_seconds
         self._demand = board.add(route.deployment, route.wake.idle_seconds)
@@ -124,6 +125,9 @@ class SleepingHandler(RealtimeHandler):
     def _pool_to(self, origin: Origin, timeout: float, slack: float) -> Pool:
         # What refuses a connection sleeps: it is held here, and not in the pool.
         return Pool(origin, timeout, self._explain, slack_seconds=slack, hold_seconds=0.0)
+
+    def _in_flight(self) -> int:
+        return super()._in_flight() + len(self._held)
 
     async def close(self) -> None:
         """Cancel everything in progress."""
