@@ -1,7 +1,8 @@
 """The server's certificate, mounted from a Secret of type ``kubernetes.io/tls``.
 
-Owns the TLS context. A renewed certificate, such as cert-manager's, holds for new connections as
-soon as it is mounted; one that cannot be read leaves the context as it is.
+Owns the reading of the two files, for every listener, and the TLS context of the HTTP servers. A
+renewed certificate, such as cert-manager's, holds for new connections as soon as it is mounted; one
+that cannot be used leaves the earlier one as it is.
 """
 
 from __future__ import annotations
@@ -16,46 +17,66 @@ from fourways_runtime.mounted import state_of
 logger = logging.getLogger("fourways.callers")
 
 
-class Certificate:
-    """A TLS context that follows the mounted files."""
+class MountedCertificate:
+    """A certificate and its key, read together from a folder. Not thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         """Raises ConfigError if there is no certificate with its key in the folder."""
-        self._chain, self._key = folder / "tls.crt", folder / "tls.key"
-        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self.context.set_alpn_protocols(["http/1.1"])
-        self._state = state_of((self._chain, self._key))
+        self.chain_file, self.key_file = folder / "tls.crt", folder / "tls.key"
         try:
-            self._load()
+            self._read()
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
                 f"the certificate in {folder} cannot be used ({_why(error)}): it needs tls.crt and "
                 "tls.key, as a Secret of type kubernetes.io/tls has them"
             ) from None
 
-    def reread(self) -> None:
-        """Use the files again if they have changed. Blocks."""
-        state = state_of((self._chain, self._key))
-        if state == self._state:
-            return
+    def renewed(self) -> bool:
+        """Read the files again if they have changed; tell whether they hold a new pair. Blocks."""
+        if state_of((self.chain_file, self.key_file)) == self._state:
+            return False
         try:
-            # Checked in a context of its own first: loading half a pair would break this one.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._chain, self._key)
-            self._load()
+            self._read()
         except (OSError, ssl.SSLError) as error:
             logger.warning(
                 "the renewed certificate cannot be used; the earlier one stays",
                 extra={"why": _why(error)},
             )
-            return
-        self._state = state
+            return False
         logger.info("uses a renewed certificate")
+        return True
+
+    def _read(self) -> None:
+        files = self.chain_file, self.key_file
+        state = state_of(files)
+        # In a context of its own: loading half a pair would break the one in use.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)
+        chain, key = (file.read_bytes() for file in files)
+        if state_of(files) != state:
+            raise OSError("changed while it was read")
+        self.chain, self.key, self._state = chain, key, state
+
+
+class Certificate:
+    """A TLS context that follows the mounted files."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ConfigError if there is no certificate with its key in the folder."""
+        self._mounted = MountedCertificate(folder)
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.context.set_alpn_protocols(["http/1.1"])
+        self._load()
+
+    def reread(self) -> None:
+        """Use the files again if they have changed. Blocks."""
+        if self._mounted.renewed():
+            self._load()
 
     def _load(self) -> None:
-        self.context.load_cert_chain(self._chain, self._key)
+        self.context.load_cert_chain(self._mounted.chain_file, self._mounted.key_file)
 
 
 def _why(error: OSError | ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or "not a certificate with its key").lower().replace("_", " ")
-    return error.strerror or type(error).__name__
+    return error.strerror or str(error) or type(error).__name__

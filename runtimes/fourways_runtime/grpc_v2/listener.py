@@ -19,8 +19,8 @@ import orjson
 from grpc import aio
 
 from fourways_http import HttpError, Request, Response
-from fourways_runtime.errors import ConfigError, Unavailable
-from fourways_runtime.mounted import state_of
+from fourways_runtime.callers.certificate import MountedCertificate
+from fourways_runtime.errors import Unavailable
 from fourways_runtime.v2.body import BINARY_HEADER, OFF_LOOP_BYTES
 from fourways_runtime.v2.off_loop import off_loop
 
@@ -263,23 +263,15 @@ def _request(context: Any, method: bytes, path: str, body: bytes = b"") -> Reque
 
 def _credentials(folder: Path) -> grpc.ServerCredentials:
     """Return credentials that follow the mounted certificate. Raises ConfigError."""
-    files = folder / "tls.crt", folder / "tls.key"
-    state: object = None
+    mounted = MountedCertificate(folder)
 
-    def current() -> Any:
-        """Return the certificate if it has changed; the earlier one stays if it cannot be read."""
-        nonlocal state
-        now = state_of(files)
-        if now == state:
-            return None
-        try:
-            pair = files[1].read_bytes(), files[0].read_bytes()
-        except OSError:
-            return None
-        state = now
-        return grpc.ssl_server_certificate_configuration([pair])
+    def configuration() -> Any:
+        return grpc.ssl_server_certificate_configuration([(mounted.key, mounted.chain)])
 
-    first = current()
-    if first is None:
-        raise ConfigError(f"there is no certificate in {folder}: it needs tls.crt and tls.key")
-    return grpc.dynamic_ssl_server_credentials(first, current, require_client_authentication=False)
+    def renewed() -> Any:
+        """Return the certificate for a new connection if it has changed, else None."""
+        return configuration() if mounted.renewed() else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), renewed, require_client_authentication=False
+    )
