@@ -14,7 +14,12 @@ ACCESS: Access = {
     (b"GET", "/v2/health/live"): None,
     (b"GET", "/v2/health/ready"): None,
     (b"GET", "/v2"): None,
-    (b"GET", "/"): "read",
+    # Pages ask the other paths with the credentials of their request, and show no more.
+    (b"GET", "/"): None,
+    (b"GET", "/deployments/{deployment}"): None,
+    (b"GET", "/assets/page.css"): None,
+    (b"GET", "/assets/page.js"): None,
+    (b"GET", "/deployments"): "read",
     (b"GET", "/metrics"): "metrics",
     (b"GET", "/v2/models"): "read",
     (b"POST", "/v2/repository/index"): "read",

@@ -34,6 +34,7 @@ from .mode import RETRY, Mode
 from .modes import MODES, SharedParts
 from .observed import GatewayMetrics, stream_counters
 from .openai import OpenAiPaths
+from .page import Pages
 from .runs import OpenRunStore, Runs
 from .serving_runtime import ServingRuntimeHandler
 from .sleeping import HeldBytes
@@ -97,7 +98,7 @@ class Gateway:
     def router(self) -> Router:
         """Return the router with all paths."""
         router = Router()
-        router.add("GET", "/", self._index)
+        router.add("GET", "/deployments", self._index)
         router.add("GET", "/metrics", self._metrics)
         router.add("GET", "/predictions/{deployment}/{key}", lambda r: self._of(r).prediction(r))
         add_routes(router, self, "deployment", predict=self._predict)
@@ -105,6 +106,7 @@ class Gateway:
         router.add("GET", DEMAND_PATH, self._demand.report)
         self._edge.add_to(router)
         self._runs.add_to(router)
+        Pages(self._config.namespace, router).add_to(router)
         if self._guard is not None:
             self._guard.protect(router, ACCESS)
             self._guard.start()

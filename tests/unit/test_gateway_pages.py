@@ -1,0 +1,96 @@
+"""The gateway's pages: what they show, to whom, and that foreign text stays text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fourways_api import Route
+from tests.kit.callers import Keys, bearer
+from tests.kit.gateway_plane import Running, running
+from tests.kit.run_history import MemoryHistory
+
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+EDGE = Route(deployment="camera", mode="edge", version="2", publish="file:///nowhere")
+AWAY = Route(deployment="score", mode="realtime", version="3")
+
+
+async def page(plane: Running, path: str, **headers: str) -> httpx.Response:
+    return await plane.client.get(path, headers={**HTML, **headers})
+
+
+async def test_programs_get_json_and_people_a_page(tmp_path: Path) -> None:
+    async with running(tmp_path, routes=(EDGE, AWAY), history=MemoryHistory()) as plane:
+        status, listed = await plane.get("/")
+        same = (await plane.get("/deployments"))[1]["deployments"]
+        assert status == 200
+        assert [each["links"] for each in listed["deployments"]] == [e["links"] for e in same]
+        assert {each["deployment"] for each in listed["deployments"]} >= {"churn", "camera"}
+        answer = await page(plane, "/")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        for text in ("churn", "camera", "on devices", "the model server has no address yet"):
+            assert text in answer.text, text
+
+
+async def test_the_page_of_a_deployment_shows_contract_runs_difference_and_rejects(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, history=MemoryHistory()) as plane:
+        answer = await page(plane, "/deployments/churn")
+        assert answer.status_code == 200
+        for text in (
+            "/v1/models/churn:predict",
+            "customer",
+            "<polyline",
+            "churn-3",
+            "TooManyRejects: 9 of 14 rows were rejected",
+            "From churn-1 to churn-2",
+            "Mean of each output",
+            "Rejected rows of churn-3",
+            "3 is below 0",
+        ):
+            assert text in answer.text, text
+        named = await page(plane, "/deployments/churn?from=churn-3&to=churn-1")
+        assert "From churn-3 to churn-1" in named.text
+        unknown = await page(plane, "/deployments/nobody")
+        assert (unknown.status_code, "no deployment nobody" in unknown.text) == (404, True)
+        edge = await page(plane, "/deployments/churn?from=%3Cscript%3Ex&to=churn-1")
+        assert "<script>x" not in edge.text
+        assert "&lt;script&gt;x" in edge.text
+
+
+async def test_a_page_shows_what_its_credentials_may_see(tmp_path: Path, keys: Keys) -> None:
+    reader = keys.add("reader", "read:*")
+    both = keys.add("both", "read:*", "rejects:*")
+    policy = keys.policy()
+    async with running(tmp_path, callers=policy, history=MemoryHistory()) as plane:
+        for path in ("/", "/deployments/churn"):
+            bare = await page(plane, path)
+            assert bare.status_code == 401
+            assert 'id="key-form"' in bare.text
+            assert "churn-2" not in bare.text
+            assert "14 rows" not in bare.text
+        shown = await page(plane, "/deployments/churn", **bearer(reader))
+        assert shown.status_code == 200
+        assert "3 is below 0" not in shown.text
+        assert "these credentials do not allow `rejects`" in shown.text
+        assert "3 is below 0" in (await page(plane, "/deployments/churn", **bearer(both))).text
+        assert (await plane.client.get("/")).status_code == 401
+        for asset in ("page.css", "page.js"):
+            assert (await plane.client.get(f"/assets/{asset}")).status_code == 200
+
+
+async def test_foreign_text_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    markup = "<img src=x onerror=alert(1)>\u202e"
+    history = MemoryHistory()
+    monkeypatch.setattr(history, "rejects", lambda *_: [{"key": markup, "because": markup * 99}])
+    async with running(tmp_path, history=history) as plane:
+        text = (await page(plane, "/deployments/churn")).text
+    assert "<img" not in text
+    assert "\u202e" not in text
+    assert "&lt;img src=x" in text
+    assert "characters left out" in text
