@@ -10,7 +10,7 @@ from .addresses import FileUri
 from .base import ApiModel, Rule
 from .values import Digest, ObjectName, Text
 
-ModelFormat = Literal["onnx", "skops", "xgboost", "lightgbm", "python"]
+ModelFormat = Literal["onnx", "skops", "xgboost", "lightgbm", "litert", "python"]
 
 PythonClass = Annotated[
     str,

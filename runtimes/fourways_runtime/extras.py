@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _EXTRAS = {
     "adlfs": "az",
+    "ai_edge_litert": "litert",
     "confluent_kafka": "kafka",
     "deltalake": "delta",
     "gcsfs": "gs",

@@ -38,7 +38,7 @@ def archive() -> bytes:
         (b"\x1f\x8b\x08\0", "onnx", ("gzip", "unpack")),
         (b"version https://git-lfs.github.com/spec/v1\n", "onnx", ("git lfs pull",)),
         (b"\n<!DOCTYPE html><html>", "xgboost", ("web page", "check the URI")),
-        (b"\x1c\0\0\0TFL3", "onnx", ("TensorFlow Lite",)),
+        (b"\x1c\0\0\0TFL3", "onnx", ("TensorFlow Lite", "spec.model.format to litert")),
         (b"tree\nversion=v4\n", "onnx", ("format to lightgbm",)),
         (b'{"learner":{"attributes"', "onnx", ("format to xgboost",)),
     ],

@@ -82,6 +82,12 @@ def _lightgbm(request: LoadRequest) -> Model:
     return load_lightgbm(request.path, threads=request.threads)
 
 
+def _litert(request: LoadRequest) -> Model:
+    from .litert_model import load_litert
+
+    return load_litert(request.path, threads=request.threads)
+
+
 def _python(request: LoadRequest) -> Model:
     if request.reference.python_class is None:
         raise ConfigError("format python needs pythonClass")
@@ -137,6 +143,7 @@ FORMATS: dict[str, Format] = {
     "lightgbm": Format(
         _lightgbm, lambda first: first.partition(b"\n")[0].strip() == b"tree", _lightgbm_hints
     ),
+    "litert": Format(_litert, lambda first: first[4:8] == b"TFL3"),
     "python": Format(_python),
 }
 """Each format by its name in the API."""

@@ -71,6 +71,7 @@ def refuse_foreign(first: bytes, name: str) -> None:
     if first.startswith(_COMPRESSED) and any(end in lowered for end in _PICKLED_NAMES):
         raise ModelNotLoadable(_NEVER_OPENED.format(what="a compressed joblib file"))
     wanted: ModelFormat = "skops" if first.startswith(b"PK\x03\x04") else "xgboost"
+    wanted = "litert" if first[4:8] == b"TFL3" else wanted
     fault = fault_of(first, wanted)
     if fault is None and wanted == "skops" and b"data.pkl" in first:
         # torch.save writes a zip archive of pickles, beginning with NAME/data.pkl.
@@ -101,8 +102,8 @@ def fault_of(first: bytes, wanted: ModelFormat) -> str | None:
             return fault
     if first.startswith(b"PK\x03\x04") and wanted != "skops":
         return _ARCHIVE
-    if first[4:8] == b"TFL3":
-        return f"the file is TensorFlow Lite; {_EXPORT} (tf2onnx)"
+    if first[4:8] == b"TFL3" and wanted != "litert":
+        return "the file is a LiteRT (TensorFlow Lite) model; set spec.model.format to litert"
     if first.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         return _PAGE
     if wanted == "onnx" and first.startswith(b"tree\n"):
