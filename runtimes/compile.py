@@ -30,6 +30,7 @@ MODULES = (
     "fourways_runtime/v2/body",
     "fourways_runtime/v2/deadline",
     "fourways_runtime/v2/faults",
+    "fourways_runtime/v2/lone",
     "fourways_runtime/v2/response",
     "fourways_runtime/v2/templates",
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -45,19 +44,18 @@ class DenseBatch:
         self._pipeline = pipeline
         self._name = name
         self._order = None if list(order) == sorted(order) else np.array(order)
-        kind = np.dtype(fields[0].type)
-        low, high = _bounds(fields, kind)
-        exact = EXACT[kind.name] - 1
+        low, high = bounds(fields)
         # As many rows as a batch may have: comparing contiguous memory is fastest.
         # The limits of very wide rows are broadcast instead, which takes no memory.
         tiles = max_rows if max_rows * len(fields) <= _TILED else 1
         self._low, self._high = np.tile(low, (tiles, 1)), np.tile(high, (tiles, 1))
-        self._exact_low = np.maximum(self._low, -exact)
-        self._exact_high = np.minimum(self._high, exact)
+        exact_low, exact_high = exact_bounds(fields)
+        self._exact_low = np.tile(exact_low, (tiles, 1))
+        self._exact_high = np.tile(exact_high, (tiles, 1))
         absent = np.array([field.nullable for field in fields])
         self._absent = np.tile(absent, (tiles, 1)) if absent.any() else None
         missing = [field.missing if isinstance(field.missing, int) else np.nan for field in fields]
-        self._missing = None if np.isnan(missing).all() else np.array(missing, kind)
+        self._missing = None if np.isnan(missing).all() else np.array(missing, low.dtype)
 
     @classmethod
     def of(cls, contract: Contract, model: Model, max_rows: int) -> DenseBatch | None:
@@ -113,8 +111,20 @@ def packer(size: int, code: str) -> Callable[..., bytes]:
     return struct.Struct(f"<{size}{code}").pack
 
 
-def _bounds(fields: Sequence[InputField], kind: np.dtype[Any]) -> tuple[Array, Array]:
-    """Return the minimum and maximum (inputs,) of each field, both finite."""
+def exact_bounds(fields: Sequence[InputField]) -> tuple[Array, Array]:
+    """Return the minimum and maximum (inputs,) of floats that were parsed from text.
+
+    Beyond them, a value may be invalid, or a whole number that the type has rounded.
+    """
+    kind = np.dtype(fields[0].type)
+    low, high = bounds(fields)
+    exact = EXACT[kind.name] - 1
+    return np.maximum(low, -exact), np.minimum(high, exact)
+
+
+def bounds(fields: Sequence[InputField]) -> tuple[Array, Array]:
+    """Return the minimum and maximum (inputs,) of fields of one float type, both finite."""
+    kind = np.dtype(fields[0].type)
     ranges = [field.range for field in fields]
     low = [r.min if r is not None and r.min is not None else -np.inf for r in ranges]
     high = [r.max if r is not None and r.max is not None else np.inf for r in ranges]

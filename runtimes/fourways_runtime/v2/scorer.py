@@ -22,6 +22,7 @@ from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.ragged import joined
 
 from .faults import FeatureFault, ModelFault
+from .lone import LoneScorer
 from .request import BadRow, InferenceRequest
 from .templates import UnparsedRequest
 
@@ -54,6 +55,7 @@ class RequestScorer:
         contract = contract.model_copy(update={"entity_key": key})
         self._pipeline = Pipeline(contract, model)
         self._wide = DenseBatch.of(contract, model, max_rows)
+        self._lone = LoneScorer.of(contract, model)
         self._names = [field.name for field in contract.flat_inputs]
         self._free = frozenset(field.name for field in contract.flat_inputs if field.is_free)
         self._outputs = frozenset(field.name for field in contract.outputs)
@@ -77,6 +79,10 @@ class RequestScorer:
         self, asked: Sequence[UnparsedRequest | InferenceRequest]
     ) -> list[RequestOutcome] | None:
         """Score unparsed requests; None unless all are unparsed and none has a fault."""
+        if self._lone is not None and len(asked) == 1 and asked[0].rows == 1:
+            found = self._lone.score(asked[0])
+            if found is not None:
+                return _parted(asked, found)
         wide = self._wide
         plain = [one for one in asked if type(one) is UnparsedRequest]
         if wide is None or len(plain) < len(asked):
