@@ -60,6 +60,8 @@ def _await_rest(api: Api, namespace: str, process: Process) -> None:
     until(still, "the cluster comes to rest", seconds=60)
 
 
+# It measures, as `make bench-operator` does.
+@pytest.mark.long
 def test_apply_to_cron_job(api: Api, cluster: object, namespace: str) -> None:
     seconds = []
     with operator(api, namespace):
@@ -133,8 +135,15 @@ def test_one_of_two_deleted_and_then_the_other(api: Api, cluster: object, namesp
         until(lambda: not api.ours(namespace), "nothing is left", seconds=30)
 
 
-def test_deletion_in_every_order_sticks_nowhere(api: Api, cluster: Any) -> None:
-    orders = list(permutations(("deployment", "operator", "namespace")))
+ORDERS = list(permutations(("deployment", "operator", "namespace")))
+
+
+@pytest.mark.parametrize(
+    "orders", [ORDERS[::5], pytest.param(ORDERS[1:-1], marks=pytest.mark.long)]
+)
+def test_deletion_in_every_order_sticks_nowhere(
+    api: Api, cluster: Any, orders: list[tuple[str, ...]]
+) -> None:
     # Two at a time: each has an operator process of its own.
     with ThreadPoolExecutor(2) as pool:
         seconds = list(pool.map(lambda order: _delete_in(order, api, cluster), orders))

@@ -283,6 +283,8 @@ def test_what_is_wrong_is_named(modes: Plant, wrong: str) -> None:
 # ---------------------------------------------------------------- how long it takes
 
 
+# It measures. That a deployment becomes Ready, and what takes long, is held by the tests above.
+@pytest.mark.long
 def test_we_are_as_quick_as_a_bare_inference_service(modes: Plant) -> None:
     ours, bare = [], []
     for _ in range(TRIES):

@@ -242,6 +242,7 @@ def test_the_chunk_of_a_hung_worker_is_scored_by_another(slow: World, ray_cluste
     assert {number: after[number] for number in before} == before
 
 
+@pytest.mark.long
 def test_the_only_worker_that_hangs_is_replaced(
     slow: World, ray_cluster: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

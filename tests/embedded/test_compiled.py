@@ -53,7 +53,7 @@ def test_it_passes_the_tests_of_its_source(compiled: dict[str, str]) -> None:
         for kind in ("http_heads", "http_server", "serving", "gateway")
         for file in UNIT.glob(f"test_{kind}*.py")
     )
-    quietly = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    quietly = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not thorough"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *quietly, *files],
         cwd=ROOT,

@@ -23,7 +23,7 @@ from tests.kit.kills import LONG_KILLS
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(600)]
 
-KILLS = LONG_KILLS or 12
+KILLS = LONG_KILLS or 6
 ANSWERS = {"v1": {"score": 30.0}, "v2": {"score": 60.0}}
 
 # Everything but the two processes that only look: what is killed here is what writes. Each line of

@@ -232,7 +232,8 @@ def test_a_stream_made_anew_under_a_worker_is_read_from_its_start(
 def test_a_stream_that_stays_away_ends_the_worker_with_the_reason(
     nats: NatsServer, lite: str, tmp_path: Path
 ) -> None:
-    worker = WorkerProcess(tmp_path, configure(tmp_path, lite, source(nats)))
+    soon = {"fourways_runtime.io.brokers.source.ABSENT_SECONDS": 2.0}
+    worker = WorkerProcess(tmp_path, configure(tmp_path, lite, source(nats)), soon)
     ready(worker)
     nats.do(lambda jetstream: jetstream.delete_stream("S"))
     assert worker.ended(30) == 4

@@ -220,7 +220,8 @@ def test_what_is_missing_at_the_start_is_told_in_time(
         told["nats"]["credentials"] = {"secretName": "none"}
     else:
         store = "postgresql://u:s3cret@127.0.0.1:1/none"
-    worker = WorkerProcess(tmp_path, configure(tmp_path, store, told))
+    soon = {"fourways_runtime.retry.START_SECONDS": 6.0}
+    worker = WorkerProcess(tmp_path, configure(tmp_path, store, told), soon)
     assert worker.ended(25) != 0
     words = worker.last_words()
     assert words.reason == reason

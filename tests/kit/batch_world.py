@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from fourways_api import RunReport, RuntimeConfig
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 from fourways_runtime.io.store import PublishedRun
 from fourways_runtime.workloads import batch
+from tests.kit.runtime_process import command, import_path
 from tests.kit.stores import look
 
 AGES = [0, 30, 60, 90]
@@ -100,12 +100,9 @@ class World:
 
     def process(self, config: RuntimeConfig | str, **environment: str) -> Process:
         text = config if isinstance(config, str) else json.dumps(config.to_json())
-        # As in the image, which has no pandas: pyarrow would spend a second on importing it.
-        (self.root / "image").mkdir(exist_ok=True)
-        (self.root / "image" / "pandas.py").write_text("raise ImportError")
-        environment["PYTHONPATH"] = str(self.root / "image")
+        environment["PYTHONPATH"] = import_path(self.root)
         started = subprocess.Popen(
-            [sys.executable, "-m", "fourways_runtime", "batch"],
+            command("batch"),
             env={**os.environ, CONFIG_VARIABLE: text, RUN_VARIABLE: "r1", **environment},
             stderr=subprocess.PIPE,
             text=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from fourways_api import RunReport
 from fourways_api.runtime_config import ServerConfig
+from tests.kit.runtime_process import command, import_path
 
 
 class Process:
@@ -21,15 +21,12 @@ class Process:
     def __init__(self, root: Path, config: ServerConfig) -> None:
         self.root = root
         self.url = f"http://127.0.0.1:{config.port}"
-        # As in the image, which has no pandas: pyarrow would spend a second on importing it.
-        (root / "image").mkdir(exist_ok=True)
-        (root / "image" / "pandas.py").write_text("raise ImportError")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fourways_runtime", "serve"],
+            command("serve"),
             env={
                 **os.environ,
                 "FOURWAYS_CONFIG": json.dumps(config.to_json()),
-                "PYTHONPATH": str(root / "image"),
+                "PYTHONPATH": import_path(root),
             },
             stderr=subprocess.PIPE,
             text=True,

@@ -12,7 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from fourways_api.base import SKIP_RULES
 from fourways_api.runtime_config import StreamConfig
 from fourways_cli.embedded.ports import free_port
 from fourways_runtime.io.store import open_reader
+from tests.kit.runtime_process import command, import_path
 from tests.kit.serving_plane import NO_TLS
 from tests.kit.waiting import until
 
@@ -184,8 +185,12 @@ def configure(root: Path, store: str, source: dict[str, Any], **streaming: Any) 
 class WorkerProcess:
     """A stream worker as a process, started anew as often as is asked."""
 
-    def __init__(self, root: Path, config: StreamConfig) -> None:
+    def __init__(
+        self, root: Path, config: StreamConfig, periods: Mapping[str, float] | None = None
+    ) -> None:
+        """``periods``: seconds of constants, as `tests.kit.runtime_process.command` takes them."""
         self.root = root
+        self._periods = periods
         self.config = config.model_copy(update={"port": free_port()})
         self.url = f"http://127.0.0.1:{self.config.port}"
         self.log = root / f"worker-{self.config.port}.log"
@@ -195,11 +200,11 @@ class WorkerProcess:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fourways_runtime", "stream"],
+                command("stream", self._periods),
                 env={
                     **os.environ,
                     "FOURWAYS_CONFIG": json.dumps(self.config.to_json()),
-                    "PYTHONPATH": str(self.root),
+                    "PYTHONPATH": import_path(self.root, self.root),
                 },
                 stderr=log,
             )
