@@ -306,3 +306,24 @@ def dead_letters(store: str) -> list[tuple[Any, ...]]:
     """Return key, attempts and reason of each."""
     rows = ask(store, "SELECT key, attempts, reason FROM fourways.dead_letters ORDER BY key")
     return [(bytes(key).decode(), attempts, reason) for key, attempts, reason in rows]
+
+
+# ---------------------------------------------------------------- waiting
+
+
+def answered(store: str, *keys: str) -> None:
+    """Wait until these keys have their answers."""
+    expected = {key: len(key) * 2.0 + 1 for key in keys}
+    until(
+        lambda: (
+            bool(ask(store, "SELECT 1 FROM fourways.streams"))
+            and answers(store, list(keys)) == expected
+        ),
+        lambda: f"{keys[:5]} are answered; the positions are {stands(store)}",
+        seconds=20 * PATIENCE,
+    )
+
+
+def ready(worker: WorkerProcess) -> None:
+    """Wait until a worker is ready."""
+    until(worker.ready, "the worker is ready", seconds=30 * PATIENCE)
