@@ -6,11 +6,11 @@ import pytest
 
 LONG = (
     "test_compiled.py",
-    "test_edge_kills.py",
     "test_batch_ray.py",
     "test_streaming_torture.py",
     "test_streaming_kafka.py",
     "test_edge_torture.py",
+    "test_edge_kills.py",
     "test_batch_publish.py",
     "test_parity.py",
     "test_batch_ends.py",

@@ -136,8 +136,9 @@ def browser() -> Iterator[Any]:
         yield opened
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def broker() -> Iterator[Any]:
+    """A Kafka broker. Tests may kill it and start it again; each has topics of its own."""
     servers = pytest.importorskip("tools.servers.kafka")
     from tools.cluster.errors import ClusterError
 
