@@ -116,7 +116,9 @@ def _s3(credentials: Credentials, policy: FetchPolicy) -> Any:
 
 
 def _gs(credentials: Credentials, policy: FetchPolicy) -> Any:
-    module = _load("gcsfs", "gs")
+    # Not the class that the package exports: it asks another server, with whatever credentials the
+    # environment has, what kind of bucket each one is.
+    module = _load("gcsfs.core", "gs")
     credentials.require_any("key.json")
     token: Any = "anon"  # noqa: S105  (the name in gcsfs for no credentials)
     if key := credentials.get("key.json"):
@@ -187,15 +189,20 @@ SMALL_BYTES = 4 << 20
 """Objects up to this size are read in one request."""
 
 
-def open_known(filesystem: Any, path: str, size: int, tag: str) -> Any:
-    """Open an S3 object with a known size and tag, without requesting them.
+def open_known(filesystem: Any, scheme: str, path: str, size: int, tag: str) -> Any:
+    """Open an object with a known size and tag, without requesting them.
 
-    It is read only while it has that tag (If-Match). Returns the bytes of a small object, or a
-    file.
+    It is read only while it has that tag: an ETag, or the generation in ``gs``. Returns the bytes
+    of a small object, or a file.
     """
-    file = filesystem.open(path, mode="rb", size=size)
-    file.details = {"name": path, "size": size, "ETag": f'"{tag}"', "type": "file"}
-    file.read_kw = {**file.read_kw, "IfMatch": f'"{tag}"'}
+    if scheme == "s3":
+        file = filesystem.open(path, mode="rb", size=size)
+        file.details = {"name": path, "size": size, "ETag": f'"{tag}"', "type": "file"}
+        file.read_kw = {**file.read_kw, "IfMatch": f'"{tag}"'}
+    else:
+        from .pinned_object import PinnedObject
+
+        file = PinnedObject(filesystem, scheme, path, size, tag)
     return file._fetch_range(0, size) if size <= SMALL_BYTES else file
 
 
@@ -245,6 +252,7 @@ def translated(location: Location, secret: str = "") -> Iterator[None]:
             raise ConfigError(
                 f"{location.shown}: the bucket is in another region; set region in its Secret"
             ) from None
+        status = getattr(error, "status_code", status)  # azure-core's
         if type(error).__name__ == "FileExpired" or status == 412:
             raise SourceError(f"{location.shown}: changed while it was read") from None
         kind = type(error).__name__

@@ -42,10 +42,8 @@ SUFFIXES = {
 }
 
 _TAGGED = ("s3", "gs", "az")
-"""Schemes whose mark identifies a file's content, rather than only a time."""
-
-_CONDITIONAL = ("s3",)
-"""Schemes where a read can be made conditional on a tag (If-Match)."""
+"""Schemes whose mark identifies a file's content, rather than only a time. Reads can be made
+conditional on it."""
 
 FILES_AT_ONCE = 16
 """Files inspected in parallel when each needs a round trip."""
@@ -62,7 +60,7 @@ _MAGIC_BYTES = 4
 _PIECE = 4 * 2**20
 """Bytes per read while hashing."""
 
-_MARKS = ("ETag", "etag", "generation", "mtime", "LastModified", "last_modified")
+_MARKS = ("generation", "ETag", "etag", "mtime", "LastModified", "last_modified")
 """Names in fsspec backends for the mark that changes with a file's content, best first."""
 
 
@@ -79,8 +77,9 @@ class _Handler(_FSSpecHandler):  # type: ignore[misc]
     that tag.
     """
 
-    def __init__(self, backend: Any, known: Mapping[str, tuple[int, str]]) -> None:
+    def __init__(self, backend: Any, scheme: str, known: Mapping[str, tuple[int, str]]) -> None:
         super().__init__(backend)
+        self._scheme = scheme
         self._known = known
         self._small: tuple[str, tuple[int, str], Any] | None = None
         """The most recent small object: its footer is read first, and then its rows."""
@@ -90,7 +89,7 @@ class _Handler(_FSSpecHandler):  # type: ignore[misc]
             mark, last = self._known[path], self._small
             if last is not None and last[:2] == (path, mark):
                 return pa.BufferReader(last[2])
-            found = open_known(self.fs, path, *mark)
+            found = open_known(self.fs, self._scheme, path, *mark)
             if isinstance(found, bytes):
                 self._small = path, mark, found
                 return pa.BufferReader(found)
@@ -125,9 +124,9 @@ class Files:
         self.location = location
         self.backend = backend
         self._known: dict[str, tuple[int, str]] = {}
-        """Size and tag of the objects that are read with If-Match."""
+        """Size and tag of the objects that are read only while they have that tag."""
 
-        self._handler = _Handler(backend, self._known)
+        self._handler = _Handler(backend, location.scheme, self._known)
         self.filesystem: Any = pafs.PyFileSystem(self._handler)
         self._renewed = renewed
         self._find = find
@@ -166,7 +165,7 @@ class Files:
     def _expect(self, path: str, mark: str) -> bool:
         """Make reads of a file conditional on its mark; False if the backend cannot do that."""
         size, _, tag = mark.partition("-")
-        if self.location.scheme not in _CONDITIONAL or not tag or not size.isdigit():
+        if self.location.scheme not in _TAGGED or not tag or not size.isdigit():
             return False
         self._known[path] = int(size), tag
         return True
