@@ -203,11 +203,21 @@ def _end_where_the_model_hangs(
     """Start the watchdog for calls into the model: a call that does not return ends the process."""
 
     def hung(error: ModelHangs) -> None:
-        report, code = failure(error, config, log)
-        write_report(completed(report), config.paths.termination_log)
-        leave(code)
+        end_with(error, config, log, completed)
 
     WATCH.start(hung, _opened(config.paths.termination_log))
+
+
+def end_with(
+    error: WorkloadError,
+    config: Configured,
+    log: logging.Logger,
+    completed: Callable[[RunReport], RunReport] = lambda report: report,
+) -> NoReturn:
+    """Report a failure and end at once, from any thread: a call that does not return is left."""
+    report, code = failure(error, config, log)
+    write_report(completed(report), config.paths.termination_log)
+    leave(code)
 
 
 def _opened(file: str) -> int | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,9 @@ import numpy as np
 import psycopg
 import pytest
 
-from fourways_runtime.errors import SourceError, StoreFull, WorkloadError
+from fourways_runtime.errors import SourceError, StoreFull, Unavailable, WorkloadError
 from fourways_runtime.io.store import open_run_store, sqlite_database
-from fourways_runtime.workloads.batch import BatchRun, chunk_loop, run_context
+from fourways_runtime.workloads.batch import BatchRun, chunk_loop, claims, place_watch, run_context
 from tests.kit.batch_world import World
 from tools.servers.postgres import Server
 from tools.torture.batch import Scenario, torture
@@ -190,3 +193,55 @@ def test_workers_disturbed_at_random_moments_publish_what_they_would_in_peace(
     scenario = Scenario(store, sink=sink, disturb=disturb, times=4, rows=50_000, seed=seed)
     told = torture(scenario, tmp_path, postgres if store == "postgresql" else None)
     assert told.startswith("4 times"), f"seed {seed}"
+
+
+@pytest.mark.parametrize(("stage", "what"), [("written", "publishing the run"), (None, "writing")])
+def test_a_store_that_stands_still_is_named_with_what_the_run_does(
+    stage: str | None,
+    what: str,
+    own_server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(place_watch, "QUIET_SECONDS", 1.0)
+    monkeypatch.setattr(place_watch, "ASK_SECONDS", 0.2)
+    monkeypatch.setattr(place_watch, "LOOK_SECONDS", 0.1)
+    world = world_of(tmp_path, own_server.database())
+    run = run_of(world, "r1")
+    stopped: list[int] = []
+    told: list[str] = []
+
+    def stop() -> None:
+        with psycopg.connect(world.uri) as connection:
+            found = connection.execute("SELECT pid FROM pg_stat_activity").fetchall()
+        main = (own_server.data / "postmaster.pid").read_text().splitlines()[0]
+        stopped.extend([int(main), *(int(pid) for (pid,) in found)])
+        for pid in stopped[:]:
+            _signal(pid, signal.SIGSTOP)
+
+    def stuck(error: Unavailable) -> None:
+        told.append(f"{error.reason}: {error}")
+        for pid in stopped:
+            _signal(pid, signal.SIGCONT)
+
+    if stage is not None:
+        at(run, stage, stop)
+    else:
+        original, left = claims.Recorder._write, [stop]
+
+        def write(recorder: Any, outcome: Any) -> Any:
+            if left:
+                left.pop()()
+            return original(recorder, outcome)
+
+        monkeypatch.setattr(claims.Recorder, "_write", write)
+    run.end_if_stuck(stuck)
+    assert run.execute().rows == ROWS
+    (said,) = told
+    assert said.startswith(f"StoreUnavailable: {what}")
+    assert said.endswith("the prediction store has not answered for 1 s")
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -38,6 +38,10 @@ class PredictionSink(Protocol):
         """Check that the destination is writable, and prepare it. Each worker calls this."""
         ...
 
+    def probe(self) -> None:
+        """Ask the destination something small, apart from all other calls; change nothing."""
+        ...
+
     def chunk(self, number: int, attempt: int) -> SinkChunk:
         """Begin to write a chunk; ``attempt`` distinguishes several writers of the same chunk."""
         ...

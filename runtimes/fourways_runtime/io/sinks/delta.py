@@ -67,6 +67,10 @@ class DeltaSink:
         with tempfile.TemporaryDirectory(prefix="fourways-delta-") as folder:
             self._table(folder)
 
+    def probe(self) -> None:
+        """Ask the folder something small."""
+        self._place.size(f"{self._aside}/_probe")
+
     def chunk(self, number: int, attempt: int) -> ChunkFile:
         """Begin a file."""
         file = f"part-{number:05}-{self._name}-{attempt}.parquet"

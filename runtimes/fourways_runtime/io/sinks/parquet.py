@@ -54,6 +54,10 @@ class ParquetSink:
         self._place.put(probe, b"")
         self._latest()
 
+    def probe(self) -> None:
+        """Ask the folder something small."""
+        self._place.size(f"{self._aside}/_probe")
+
     def chunk(self, number: int, attempt: int) -> ChunkFile:
         """Begin a file."""
         file = f"{self._aside}/{number:05}-{attempt}.parquet"

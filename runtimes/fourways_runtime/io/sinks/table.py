@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,11 @@ class PostgresTableSink:
                 connection.execute(sql.SQL("CREATE TABLE {} ({})").format(self._beside(), defined))
                 self._note(connection, {"writing": self._spec.table})
             self._sweep(connection)
+
+    def probe(self) -> None:
+        """Ask the database something small."""
+        with closing(self._database.connect()) as connection:
+            connection.execute("SELECT 1")
 
     def chunk(self, number: int, attempt: int) -> TableChunk:
         """Begin to copy a chunk."""

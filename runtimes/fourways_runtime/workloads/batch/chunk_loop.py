@@ -35,7 +35,7 @@ def score_chunks(
 
     ``watch`` is called while the loop waits, and may raise to end it. Raises WorkloadError.
     """
-    recorder = Recorder(ledger, sink)
+    recorder = Recorder(ledger, sink, context.places)
     limit = RejectLimit(context.batch.max_rejects, ledger.total_rows)
     with closing(
         overlapped(

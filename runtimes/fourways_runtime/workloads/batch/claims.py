@@ -21,6 +21,7 @@ from fourways_runtime.io.store.runs.plan import Claim, Failure
 from fourways_runtime.scoring.columns import Array, Reject, Scored
 
 from . import careful
+from .place_watch import SINK, STORE, PlaceWatch
 
 if TYPE_CHECKING:
     from fourways_runtime.io.sinks.base import PredictionSink, SinkChunk
@@ -129,9 +130,10 @@ def scorer(
 class Recorder:
     """Writes results in order and records each chunk at its end."""
 
-    def __init__(self, ledger: RunLedger, sink: PredictionSink | None) -> None:
+    def __init__(self, ledger: RunLedger, sink: PredictionSink | None, places: PlaceWatch) -> None:
         self._ledger = ledger
         self._sink = sink
+        self._places = places
         self._record: ChunkRecord | None = None
         self._out: SinkChunk | None = None
         self._rows = 0
@@ -143,6 +145,10 @@ class Recorder:
 
     def write(self, outcome: PieceResult) -> Recorded:
         """Write the result of a piece. Raises StoreUnavailable."""
+        with self._places.step(STORE, f"writing chunk {outcome.piece.claim.number}"):
+            return self._write(outcome)
+
+    def _write(self, outcome: PieceResult) -> Recorded:
         piece = outcome.piece
         record = self._record or self._begin(piece.claim)
         self._rows += outcome.read
@@ -150,9 +156,10 @@ class Recorder:
             self._section(record, piece.section, piece.unchanged)
             return Recorded(outcome.read)
         if outcome.scored is None:
-            return self._end(record)
+            return self._end(record, piece.claim)
         if self._out is not None:
-            self._out.write(outcome.scored.predictions)
+            with self._places.step(SINK, f"writing chunk {piece.claim.number}"):
+                self._out.write(outcome.scored.predictions)
         record.write(outcome.scored.predictions, outcome.hashes)
         record.reject(outcome.scored.rejects)
         self._hashes += [each for each in (outcome.hashes, outcome.seen) if each is not None]
@@ -178,8 +185,11 @@ class Recorder:
             record.section(digest, np.concatenate(self._hashes))
         self._hashes, self._refused = [], False
 
-    def _end(self, record: ChunkRecord) -> Recorded:
-        receipt = "" if self._out is None else self._out.finish()
+    def _end(self, record: ChunkRecord, claim: Claim) -> Recorded:
+        receipt = ""
+        if self._out is not None:
+            with self._places.step(SINK, f"writing chunk {claim.number}"):
+                receipt = self._out.finish()
         ours = record.done(self._rows, watermark=self._watermark, receipt=receipt)
         if not ours and self._out is not None:
             self._out.abandon()

@@ -8,6 +8,8 @@ that changed), the run ends for all workers.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ from fourways_runtime.errors import (
     StoreFull,
     StoreUnavailable,
     TooManyRejects,
+    Unavailable,
     WorkloadError,
 )
 
@@ -25,6 +28,7 @@ from . import run_context
 from .engine import Engine, LocalEngine
 from .host import uninterrupted, worker
 from .limits import RejectLimit, RunTally
+from .place_watch import SINK, STORE
 from .run_context import RunContext
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from fourways_runtime.io.store import PublishedRun, RunStore
     from fourways_runtime.io.store.runs.ledger import RunLedger
     from fourways_runtime.io.store.runs.publish import Sealed
+    from fourways_runtime.scoring.columns import Reject
 
 
 class BatchRun:
@@ -53,6 +58,19 @@ class BatchRun:
     def progress(self) -> RunTally:
         """The counts of the run so far."""
         return self.context.progress
+
+    def end_if_stuck(self, stuck: Callable[[Unavailable], object]) -> None:
+        """Call ``stuck``, which ends the process, if the store or the sink stands still."""
+
+        def ask_store() -> None:
+            from fourways_runtime.io.store import open_run_store, read_uri
+
+            uri = read_uri(self.context.config.paths.store_uri_file)
+            with closing(open_run_store(uri, read_only=True)) as store:
+                store.database.rows("SELECT 1")
+
+        self.context.places.ask_by(STORE, ask_store)
+        self.context.places.start(stuck)
 
     def execute(self) -> PublishedRun:
         """Work on the run until it is published, by this worker or another.
@@ -123,7 +141,7 @@ class BatchRun:
         from fourways_runtime.io.store.runs.publish import alone
 
         while True:
-            with alone(ledger) as ours:
+            with context.places.step(STORE, "publishing the run"), alone(ledger) as ours:
                 done = store.finished(context.config.namespace, context.config.name, context.name)
                 if done is None and ours:
                     return self._publish(store, ledger, sink)
@@ -144,7 +162,13 @@ class BatchRun:
         context.raise_if_failed(ledger)
         spec = context.batch.incremental
         remove = spec is not None and spec.deletions == "Remove" and ledger.kind == "hash"
-        repeated = list if sink is None else lambda: sink.repeated(ledger.receipts())
+
+        def repeated() -> list[Reject]:
+            if sink is None:
+                return []
+            with context.places.step(SINK, "looking for repeated keys"):
+                return sink.repeated(ledger.receipts())
+
         sealed = publish.seal(ledger, remove=remove, repeated=repeated)
         context.progress.rejects = sealed.rejects
         self._note(ledger)
@@ -154,7 +178,8 @@ class BatchRun:
         check(context.batch.checks, ledger, sealed, before)
         with uninterrupted():
             if sink is not None:
-                sink.publish(ledger.receipts())
+                with context.places.step(SINK, "publishing the run"):
+                    sink.publish(ledger.receipts())
             published = publish.publish(ledger, sealed, context.batch.keep_runs, context.forget)
         context.log("published", rows=published.rows, rejects=published.rejects)
         return published

@@ -30,6 +30,7 @@ from fourways_runtime.retry import Outage
 from fourways_runtime.scoring.splits import Newer
 
 from .limits import RejectLimit, RunTally, cure_of, told_of
+from .place_watch import SINK, PlaceWatch
 from .sizes import batch_bytes, chunk_rows
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ class RunContext:
 
         self.outage = Outage(PATIENCE_SECONDS)
         """How long the store has been unavailable."""
+
+        self.places = PlaceWatch()
+        """Its calls into the store and the sink."""
 
         self._started = time.monotonic()
         self._pipeline: TablePipeline | None = None
@@ -219,7 +223,9 @@ class RunContext:
         try:
             sink = self.open_sink(self.name)
             if sink is not None:
-                sink.begin()
+                self.places.ask_by(SINK, sink.probe)
+                with self.places.step(SINK, "opening the sink"):
+                    sink.begin()
             yield sink
         except WorkloadError as error:
             if not isinstance(error, Unavailable):
