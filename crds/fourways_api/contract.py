@@ -58,6 +58,68 @@ class Range(ApiModel):
     )
 
 
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+PerChannel = Annotated[tuple[Number, ...], Field(min_length=1, max_length=3)]
+
+
+class ImageInput(ApiModel):
+    """How an image becomes a tensor: decoded, resized, and (pixel x scale - mean) / std."""
+
+    width: Pixels
+    """Width of the tensor."""
+
+    height: Pixels
+    """Height of the tensor."""
+
+    mode: Literal["RGB", "L"] = "RGB"
+    """RGB has three channels, L (grey) one."""
+
+    layout: Literal["CHW", "HWC"] = "CHW"
+    """Order of a record's dimensions: channels first, as in PyTorch, or last, as in TensorFlow."""
+
+    fit: Literal["Stretch", "Crop"] = "Stretch"
+    """Stretch changes the sides' proportion. Crop keeps it, and cuts what is outside the middle."""
+
+    filter: Literal["Nearest", "Bilinear", "Bicubic", "Lanczos"] = "Bilinear"
+    """Filter by which pixels are resized."""
+
+    scale: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1 / 255
+    """Factor for pixels of 0 to 255. A model that reads whole numbers receives the pixels."""
+
+    mean: PerChannel | None = None
+    """Mean to subtract after scaling, one for all channels or one each."""
+
+    std: PerChannel | None = None
+    """Standard deviation to divide by, one for all channels or one each."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *(
+            Rule(
+                f"!has(self.{name}) || self.{name}.size() == 1"
+                f" || self.{name}.size() == (has(self.mode) && self.mode == 'L' ? 1 : 3)",
+                f"{name} has another number of values than the image has channels",
+                "give one value, or one for each channel",
+                f".{name}",
+            )
+            for name in ("mean", "std")
+        ),
+        Rule(
+            "!has(self.std) || self.std.all(value, value > 0.0)",
+            "a standard deviation is not above 0",
+            "give the value that the model was trained with",
+            ".std",
+        ),
+    )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of a record in the model's tensor."""
+        channels = 1 if self.mode == "L" else 3
+        if self.layout == "CHW":
+            return (channels, self.height, self.width)
+        return (self.height, self.width, channels)
+
+
 def _names(columns: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of columns one by one. Raises PydanticKnownError if there are too many."""
     names: list[str] = []
@@ -107,6 +169,9 @@ class InputField(ApiModel):
     names, or numbered ones as pixel{0..783}. A request has them as one tensor with this input's
     name or as a tensor each; tables and events have each under its own name."""
 
+    image: ImageInput | None = None
+    """Decode an input of type bytes as an image (JPEG, PNG, WebP, BMP, GIF)."""
+
     nullable: bool = False
     """Accept missing values. Unless `missing` is set, the model receives NaN for a number and an
     empty string for a text."""
@@ -142,7 +207,8 @@ class InputField(ApiModel):
     @property
     def elements(self) -> int:
         """Number of elements of a record; an estimate if a dimension has any size."""
-        return prod(_GUESS if size == -1 else size for size in self.shape)
+        shape = self.image.shape if self.image is not None else self.shape
+        return prod(_GUESS if size == -1 else size for size in shape)
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -155,6 +221,13 @@ class InputField(ApiModel):
         return (len(self.column_names),) if self.columns else self.shape
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.image) || (self.type == 'bytes' && !has(self.columns)"
+            " && (!has(self.shape) || self.shape.size() == 0))",
+            "image is for a single value of type bytes",
+            "set type to bytes, without shape and columns, or remove image",
+            ".image",
+        ),
         Rule(
             "!has(self.columns) || !has(self.shape) || self.shape.size() == 0",
             "columns and shape are both set",
@@ -227,9 +300,14 @@ class OutputField(ApiModel):
     column: Annotated[int, Field(ge=0, le=1_048_575)] | None = None
     """Column of the output tensor, for example 1 for the positive class."""
 
-    reduce: Literal["ArgMax", "Max"] | None = None
-    """Reduce the output tensor along its last axis, to the index of the maximum (ArgMax) or to the
-    maximum (Max)."""
+    reduce: Literal["ArgMax", "Max", "TopK", "TopKMax"] | None = None
+    """Reduce the output tensor along its last axis: to the index of the maximum (ArgMax), to the
+    maximum (Max), or to the indices (TopK) or values (TopKMax) of as many greatest ones as the last
+    dimension of shape says, the greatest first."""
+
+    threshold: Number | None = None
+    """Least value for which the output is true, 1, or the second of two categories. Below it, it is
+    false, 0, or the first."""
 
     categories: Categories | None = None
     """Labels by index. A whole number from the model is stored as its label."""
@@ -246,6 +324,33 @@ class OutputField(ApiModel):
             "column and reduce cannot be combined",
             "keep one of them",
             ".column",
+        ),
+        Rule(
+            "!has(self.reduce) || !self.reduce.startsWith('TopK')"
+            " || (has(self.shape) && self.shape.size() > 0)",
+            "the number of greatest values is not said",
+            "set shape to it, such as [5]",
+            ".shape",
+        ),
+        Rule(
+            "!has(self.threshold) || (!self.type.startsWith('float')"
+            " && (self.type != 'string' || has(self.categories)))",
+            "an output with a threshold is not a number",
+            "set type to bool, or to string with two categories",
+            ".threshold",
+        ),
+        Rule(
+            "!has(self.threshold) || !has(self.categories) || self.categories.size() == 2",
+            "a threshold decides between two labels",
+            "give two categories: below the threshold, and from it on",
+            ".categories",
+        ),
+        Rule(
+            "!has(self.threshold) || !has(self.reduce) || !self.reduce.endsWith('K')"
+            " && self.reduce != 'ArgMax'",
+            "threshold compares values, and reduce returns an index",
+            "use Max or TopKMax, or remove one of them",
+            ".threshold",
         ),
         Rule(
             "!has(self.categories) || self.type == 'string'",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _EXTRAS = {
+    "PIL": "images",
     "adlfs": "az",
     "ai_edge_litert": "litert",
     "confluent_kafka": "kafka",

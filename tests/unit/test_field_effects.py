@@ -40,6 +40,7 @@ BLOCKS: dict[str, Any] = {
         "publish": "s3://b/a",
     },
     "LABELLED": [{"name": "label", "type": "string"}],
+    "IMAGE": {"width": 8, "height": 8},
     "LABELS": {
         "uri": "pvc://models/labels.txt",
         "digest": f"sha256:{'0' * 64}",

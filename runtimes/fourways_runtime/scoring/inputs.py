@@ -20,6 +20,7 @@ from fourways_api.display import displayed
 from fourways_runtime.errors import ContractMismatch
 
 from .columns import Array, Columns
+from .images import ImageReader
 from .model.base import Tensor
 from .values import Faults, by_record, numbers, numpy_type
 
@@ -45,8 +46,15 @@ class Feed:
     shape: Shape
     """Shape of one record's value in the tensor."""
 
+    images: ImageReader | None = None
+    """Decodes the images of the only field."""
+
     def fill(self, columns: Columns, records: int) -> tuple[Array, dict[str, Faults]]:
         """Return the tensor (records, \\*shape), and by field and record what it cannot hold."""
+        if self.images is not None and self.type is not None:
+            name = self.fields[0].name
+            made, wrong = self.images.read(columns[name].tolist(), self.type)
+            return made.reshape(records, *self.shape), {name: wrong} if wrong else {}
         faults: dict[str, Faults] = {}
         filled = []
         for field in self.fields:
@@ -115,6 +123,8 @@ def bind_inputs(fields: Sequence[InputField], tensors: Sequence[Tensor]) -> tupl
         ContractMismatch: naming both sides.
 
     """
+    if not tensors and any(f.image is not None for f in fields):
+        return tuple(_feed(Tensor(f.name, "", ()), (f,)) for f in fields)
     if not tensors:
         return tuple(Feed(f.name, _holding(f, numpy_type(f.type)), (f,), f.shape) for f in fields)
     by_name = {tensor.name: tensor for tensor in tensors}
@@ -182,6 +192,8 @@ def names_shown(names: Sequence[str]) -> str:
 
 def _feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
     for field in fields:
+        if field.image is not None:
+            return _image_feed(tensor, fields)
         if field.is_free:
             return _free_feed(tensor, fields)
     fields = _by_column(tensor, fields)
@@ -202,6 +214,40 @@ def _feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
             "list the model's columns as inputs, in its order"
         )
     return Feed(tensor.name, kind, tuple(fields), shape)
+
+
+def _image_feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:
+    """Feed an input of images: alone, to a tensor of numbers."""
+    (field, *others) = fields
+    if others or field.image is None:
+        raise ContractMismatch(
+            f"input {field.name} shares the model's {described(tensor)} with an image; give each a"
+            " tensor of its own"
+        )
+    kind = np.dtype(np.float32) if not tensor.type else _number_type(tensor, field)
+    shape = fitted(field.image.shape, tensor.shape[1:]) if tensor.shape else field.image.shape
+    if shape is None or (tensor.shape and tensor.shape[0] is not None):
+        raise ContractMismatch(
+            f"the images of {field.name} have the shape {list(field.image.shape)}, the model's"
+            f" input is {described(tensor)}; set image.width, height, mode and layout to those of"
+            " the model"
+        )
+    return Feed(tensor.name, kind, (field,), shape, ImageReader(field.image))
+
+
+def _number_type(tensor: Tensor, field: InputField) -> np.dtype[Any]:
+    if tensor.type in TEXT_TYPES or tensor.type == "bool":
+        raise ContractMismatch(
+            f"the images of {field.name} are numbers, the model's input is {described(tensor)};"
+            " remove image if the model decodes them"
+        )
+    kind = np.dtype(tensor.type)
+    if kind == np.int8:
+        raise ContractMismatch(
+            f"the images of {field.name} have pixels of 0 to 255, which {described(tensor)} of int8"
+            " cannot hold; export the model with uint8 or float32 at its input"
+        )
+    return kind
 
 
 def _free_feed(tensor: Tensor, fields: Sequence[InputField]) -> Feed:

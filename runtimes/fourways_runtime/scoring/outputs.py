@@ -20,6 +20,8 @@ from .inputs import TEXT_TYPES, described, fitted, listed, name_shown, names_sho
 from .model.base import Tensor
 from .values import Faults, by_record, numbers, numpy_type, shown
 
+TOP = ("TopK", "TopKMax")
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -54,6 +56,11 @@ class Reading:
         if field.reduce is not None and raw.ndim > 1:
             faults |= by_record(_not_finite(raw.reshape(-1)), raw.shape[1:])
         values = self._picked(raw)
+        if field.threshold is not None:
+            if values.dtype.kind not in "iufb":
+                raise ContractMismatch(_untyped(field, "text"))
+            faults |= by_record(_not_finite(values.reshape(-1)), values.shape[1:])
+            values = values >= field.threshold
         target = fitted(values.shape[1:], field.shape)
         if target is None:
             raise ContractMismatch(_misfit(field, self.tensor, list(raw.shape)))
@@ -83,8 +90,21 @@ class Reading:
             raise ContractMismatch(_misfit(self.field, self.tensor, list(raw.shape)))
         if self.field.column is not None:
             return raw[..., self.field.column]
+        if self.field.reduce in TOP:
+            return self._top(raw)
         reduced: Array = raw.argmax(axis=-1) if self.field.reduce == "ArgMax" else raw.max(axis=-1)
         return reduced
+
+    def _top(self, raw: Array) -> Array:
+        """Return the greatest values along the last axis, or their indices; ties by index."""
+        count = self.field.shape[-1]
+        if raw.shape[-1] < count:
+            raise ContractMismatch(_misfit(self.field, self.tensor, list(raw.shape)))
+        order = np.argsort(-raw.astype(np.float64), axis=-1, kind="stable")[..., :count]
+        if self.field.reduce == "TopK":
+            return order
+        found: Array = np.take_along_axis(raw, order, axis=-1)
+        return found
 
     def _typed(self, flat: Array) -> tuple[Array, Faults]:
         """Cast outputs (M,) to the contract's type; a value that cannot be cast is a fault."""
@@ -160,12 +180,15 @@ def _check_output(field: OutputField, tensor: Tensor) -> None:
         if width is not None and (field.column or 0) >= width:
             raise ContractMismatch(_misfit(field, tensor.name, described(tensor)))
         labels = field.categories
-        if width is not None and field.reduce == "ArgMax" and labels and len(labels) != width:
+        indexed = field.reduce in ("ArgMax", "TopK")
+        if width is not None and indexed and labels and len(labels) != width:
             raise ContractMismatch(
                 f"output {field.name}: {len(labels):,} labels for the {width:,} classes of tensor "
                 f"{tensor.name}; give one label for each class, in the model's order"
             )
-        sizes = sizes[:-1]
+        if field.reduce in TOP and width is not None and width < field.shape[-1]:
+            raise ContractMismatch(_misfit(field, tensor.name, described(tensor)))
+        sizes = (*sizes[:-1], *(field.shape[-1:] if field.reduce in TOP else ()))
     if not _may_fit(sizes, field.shape):
         raise ContractMismatch(_misfit(field, tensor.name, described(tensor)))
 

@@ -6,11 +6,13 @@ each with its range, categories and description. Pure: no I/O, no numpy.
 
 from __future__ import annotations
 
+import base64
 from typing import Any, Literal, TypeAlias
 
 from fourways_api import Contract, InputField, OutputField
 from fourways_http import Response, json_response
 from fourways_runtime.scoring import times
+from fourways_runtime.scoring.images import EXAMPLE
 
 from .protocol import DATATYPES
 
@@ -301,8 +303,10 @@ def _value(field: InputField) -> Any:
     value: Any = 0
     if field.categories:
         value = field.categories[0]
-    elif field.type in ("bool", "string", "bytes"):
+    elif field.type in ("bool", "string", "bytes") and field.image is None:
         value = {"bool": False, "bytes": "QUJD"}.get(field.type, "TEXT")
+    elif field.image is not None:
+        value = base64.b64encode(EXAMPLE).decode()
     elif times.is_time(field.type):
         value = times.example(field.type)
     elif field.range is not None:

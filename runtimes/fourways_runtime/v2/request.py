@@ -40,7 +40,7 @@ COMBINED = "input"
 
 _TOLD_ROWS = 10
 _EXAMPLE_INPUTS = 6
-_EXAMPLES: dict[str, Any] = {"string": "TEXT", "bool": False, "bytes": "QUJD"}
+_EXAMPLES: dict[str, Any] = {"string": "TEXT", "bool": False, "bytes": "QUJD…"}
 
 BadRow = tuple[int, str, str]
 """A record's position in its request, the invalid field, and the reason."""

@@ -20,6 +20,7 @@ from fourways_api.runtime_config import ServerConfig
 from fourways_runtime.errors import ModelError, ModelNotLoadable
 from fourways_runtime.model_watch import WATCH
 from fourways_runtime.scoring.columns import Array
+from fourways_runtime.scoring.images import EXAMPLE
 from fourways_runtime.scoring.values import numpy_type
 from fourways_runtime.v2.enrichment import covered
 from fourways_runtime.v2.request import RequestReader
@@ -133,7 +134,7 @@ def example(field: InputField, size: int = 1) -> Array:
     kind = numpy_type(field.type)
     value: Any = 0
     if field.type == "bytes":
-        value = b""
+        value = EXAMPLE if field.image is not None else b""
     elif field.type == "string":
         value = field.categories[0] if field.categories else ""
     elif field.range is not None:
