@@ -7,7 +7,7 @@ parsing is most of the cost of an HTTP request here. Everything else goes to the
 
 from __future__ import annotations
 
-from .message import Request
+from .message import HeadMemo, Request
 
 _MOST = 1024
 """Maximum cached heads: one client may send a few dozen, depending on its body lengths."""
@@ -22,13 +22,14 @@ _NOT_PLAIN = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"trailer"}
 class KnownHead:
     """A head, and the length of the body that follows it."""
 
-    __slots__ = ("echo", "headers", "length", "method", "plain", "target")
+    __slots__ = ("echo", "headers", "length", "memo", "method", "plain", "target")
 
     def __init__(self, request: Request, length: int, plain: bool) -> None:
         self.method = request.method
         self.target = request.target
         self.headers = request.headers
         self.echo = request.echo
+        self.memo = HeadMemo()
         self.length = length
         self.plain = plain
 

@@ -45,6 +45,14 @@ class LoopbackOnly:
 
     def __call__(self, request: Request) -> Answer:
         """Answer the request. Raises HttpError 403 for a foreign Host, Origin or page."""
+        memo = request.memo
+        if memo is None or not memo.admitted:
+            self._check(request)
+            if memo is not None:
+                memo.admitted = True
+        return self._app(request)
+
+    def _check(self, request: Request) -> None:
         foreign = own = False
         for name, value in request.headers:
             size = len(name)
@@ -62,7 +70,6 @@ class LoopbackOnly:
         # To a browser, localhost and 127.0.0.1 are two sites: an Origin of this machine decides.
         if foreign and not own:
             raise HttpError(403, _OTHERS)
-        return self._app(request)
 
     def _is_own(self, text: bytes, url: bytes) -> bool:
         known = self._known.get(text)

@@ -22,6 +22,19 @@ _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _NO_PARAMS: Mapping[str, str] = {}
 
 
+class HeadMemo:
+    """What was found out from a request's head alone; requests with the same head share it."""
+
+    __slots__ = ("admitted", "facts")
+
+    def __init__(self) -> None:
+        self.admitted = False
+        """Host and Origin were checked."""
+
+        self.facts: Any = None
+        """The application's own."""
+
+
 class Request:
     """One complete request. ``target`` is raw; the router decodes ``params`` once."""
 
@@ -31,6 +44,7 @@ class Request:
         "caller",
         "echo",
         "headers",
+        "memo",
         "method",
         "params",
         "query_string",
@@ -51,6 +65,7 @@ class Request:
         self.route: HttpRoute | None = None
         self.echo: bytes | None = None  # the response header line that repeats the client's id
         self.waited = 0.0  # seconds it may have waited to be read
+        self.memo: HeadMemo | None = None  # none for a head that may not come again
         self.caller = ""  # name of the authenticated caller, where requests are authenticated
         self._id: str | None = None
 

@@ -207,6 +207,7 @@ class Connection(asyncio.Protocol):
                 head, body = known
                 request = Request(head.method, head.target, head.headers, body)
                 request.echo = head.echo
+                request.memo = head.memo
                 held = len(body)
                 state.buffered += held
                 self._take(request, True, head.plain, held)

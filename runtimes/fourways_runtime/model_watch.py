@@ -89,6 +89,13 @@ class ModelCall:
         )
 
 
+class _Doing(threading.local):
+    """What a thread does with the model."""
+
+    what: tuple[str, str, Callable[[], object]] = _SCORING
+    thread = 0
+
+
 class ModelWatch:
     """The calls in progress in this process. Thread-safe."""
 
@@ -103,7 +110,7 @@ class ModelWatch:
         self._held: int | None = None
         """The file for the stacks of a process whose interpreter lock is held."""
 
-        self._doing = threading.local()
+        self._doing = _Doing()
         self._thread: threading.Thread | None = None
 
     @contextmanager
@@ -115,7 +122,7 @@ class ModelWatch:
         ``note`` is called on another thread if one of them hangs, before the process ends; it must
         not call the model.
         """
-        before = getattr(self._doing, "what", None)
+        before = self._doing.what
         self._doing.what = (stage, about, note)
         try:
             yield
@@ -124,7 +131,7 @@ class ModelWatch:
 
     def at(self, about: str) -> AbstractContextManager[None]:
         """Set what this thread's calls work on, within the stage."""
-        stage, _, note = getattr(self._doing, "what", None) or _SCORING
+        stage, _, note = self._doing.what
         return self.doing(stage, about, note)
 
     @contextmanager
@@ -148,13 +155,13 @@ class ModelWatch:
         A context manager costs two microseconds, which is noticeable for a request with a single
         row.
         """
-        stage, about, note = getattr(self._doing, "what", None) or _SCORING
+        doing = self._doing
+        stage, about, note = doing.what
         number = next(self._numbers)
         if rows > ALIKE and self._measured:
             seconds = min(seconds, self._seconds_measured(rows, seconds))
         limit = seconds * (len(self._calls) + 1)
-        thread = getattr(self._doing, "thread", 0)
-        self._calls[number] = ModelCall(stage, about, rows, self._now(), limit, thread, note)
+        self._calls[number] = ModelCall(stage, about, rows, self._now(), limit, doing.thread, note)
         return number
 
     def end(self, number: int) -> None:

@@ -103,3 +103,16 @@ async def test_a_server_for_others_takes_any_host() -> None:
         url = f"http://127.0.0.1:{server.port}"
         assert (await http.get(url, headers={"Host": "shop.example"})).status_code == 200
     await server.drain(0, 0.2)
+
+
+async def test_a_head_that_was_let_through_lets_no_other_through(url: str) -> None:
+    async with httpx.AsyncClient() as http:
+        for _ in range(4):  # each head is known from its second time on
+            for headers, status in (
+                ({"Host": "localhost"}, 200),
+                ({"Host": "rebind.example"}, 403),
+                ({"Host": "localhost", "Origin": "https://evil.example"}, 403),
+                ({"Host": "localhost", "Origin": "http://localhost"}, 200),
+                ({"Host": "localhost", "Sec-Fetch-Site": "cross-site"}, 403),
+            ):
+                assert (await http.get(url, headers=headers)).status_code == status

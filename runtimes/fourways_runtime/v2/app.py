@@ -56,8 +56,6 @@ class ModelServer:
         self._batcher: Batcher | None = None
         self._enricher: FeatureEnricher | None = None
         self.metrics = ServingMetrics(registry)
-        self._headers: list[tuple[bytes, bytes]] | None = None
-        self._facts: tuple[float | None, bool] = None, False
         self._feature_fault: Callable[[], WorkerFault | None] = lambda: None
 
     def use(
@@ -104,16 +102,14 @@ class ModelServer:
         return self._batcher.ask(inference, since, timeout)
 
     def _header_facts(self, request: Request) -> tuple[float | None, bool]:
-        """Return the client's time-out, and whether the body is compressed.
-
-        The server reuses the header list of heads that it has parsed before, so most requests
-        share a list.
-        """
-        headers = request.headers
-        if headers is not self._headers:
-            self._facts = timeout_of(request), is_compressed(request)
-            self._headers = headers
-        return self._facts
+        """Return the client's time-out, and whether the body is compressed."""
+        memo = request.memo
+        if memo is None:
+            return timeout_of(request), is_compressed(request)
+        facts: tuple[float | None, bool] | None = memo.facts
+        if facts is None:
+            facts = memo.facts = timeout_of(request), is_compressed(request)
+        return facts
 
     async def _infer_heavy(
         self,
