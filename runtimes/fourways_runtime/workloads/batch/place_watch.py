@@ -35,7 +35,7 @@ Probe = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class _PlaceStep:
     place: str
     what: str
     since: float
@@ -45,7 +45,7 @@ class PlaceWatch:
     """The calls in progress into places outside the process. Thread-safe."""
 
     def __init__(self) -> None:
-        self._steps: dict[int, _Step] = {}
+        self._steps: dict[int, _PlaceStep] = {}
         self._numbers = itertools.count()
         self._probes: dict[str, Probe] = {}
         self._answered: dict[str, float] = {}
@@ -55,7 +55,7 @@ class PlaceWatch:
     def step(self, place: str, what: str) -> Iterator[None]:
         """Watch a call into ``place`` until the context ends; ``what`` names it in the error."""
         number = next(self._numbers)
-        self._steps[number] = _Step(place, what, monotonic())
+        self._steps[number] = _PlaceStep(place, what, monotonic())
         try:
             yield
         finally:
