@@ -10,6 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from fourways_api import KIND, Choice, Document, Requirements, choose
+from fourways_operator.scaling import may_sleep
 
 from .manifests import read_manifest
 from .output import (
@@ -35,6 +36,8 @@ class Explanation:
     by_needs: Choice | None
     """The tree's choice for the requirements; None if they are missing or contradictory."""
     findings: tuple[Finding, ...]
+    sleeps: bool = False
+    """Whether the manifest lets it scale to zero."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the explanation as plain data."""
@@ -82,7 +85,10 @@ def _explanation(path: Path, document: Document) -> Explanation:
     if manifest.deployment:
         choice = manifest.deployment.spec.choice()
         explicit = manifest.deployment.spec.mode != "auto"
-        return Explanation(document.title, choice.mode, choice.reason, explicit, by_needs, findings)
+        sleeps = may_sleep(manifest.deployment)
+        return Explanation(
+            document.title, choice.mode, choice.reason, explicit, by_needs, findings, sleeps
+        )
     return Explanation(document.title, None, "it is not valid", False, by_needs, findings)
 
 
@@ -108,21 +114,24 @@ def _tree(explanation: Explanation) -> Branch:
         if choice:
             same = choice.mode == explanation.mode
             other: Part = "the same" if same else (choice.mode, "bold")
-            _add_path(tree.add("mode auto would choose ", other, ":"), choice)
+            under = tree.add("mode auto would choose ", other, ":")
+            _add_path(under, choice, explanation.sleeps)
         else:
             tree.add("mode auto would need spec.requirements")
     elif choice:
-        _add_path(tree, choice)
+        _add_path(tree, choice, explanation.sleeps)
     for finding in explanation.findings:
         tree.add((str(finding.problem), "red"))
     return tree
 
 
-def _add_path(branch: Branch, choice: Choice) -> None:
+def _add_path(branch: Branch, choice: Choice, sleeps: bool) -> None:
     for step in choice.path:
         answer: Part = ("yes", "green") if step.answer else "no"
         question = branch.add(f"{step.question} ", answer, f": {step.because}")
         other = "another mode" if step.answer else step.mode
         question.add((f"for {other}: {step.otherwise}", "dim"))
-    zero = ", scaled to zero" if choice.scale_to_zero else ""
+    zero = ""
+    if choice.scale_to_zero:
+        zero = ", scaled to zero" if sleeps else ", to scale to zero with realtime.minReplicas: 0,"
     branch.add((f"{choice.mode}{zero}", "bold green"), f" because {choice.reason}")

@@ -43,6 +43,12 @@ def test_the_path_to_batch_and_what_would_change_it() -> None:
 
 def test_scaling_to_zero_is_told() -> None:
     result = run("auto-realtime", latency="10s")
+    told = "realtime, to scale to zero with realtime.minReplicas: 0, because traffic is low"
+    assert told in result.stdout, "the manifest keeps a replica"
+    document = good()["auto-realtime"]
+    document["spec"]["requirements"]["latency"] = "10s"
+    document["spec"]["realtime"] |= {"minReplicas": 0}
+    result = CliRunner().invoke(app, ["-"], input=dump_yaml(document))
     assert "realtime, scaled to zero because traffic is low" in result.stdout
 
 
