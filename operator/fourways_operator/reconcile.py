@@ -37,10 +37,10 @@ from .kinds import DEPLOYMENT, INFERENCE_SERVICE, JOB, KINDS, POD
 from .plan.parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, GATEWAY, MANAGED_BY, MANAGER
 from .plan.routes import observed_of
 from .planning import later_kinds, plan, plan_gateway, plan_runs, share_of
-from .pods import age
+from .pods import age, is_ready, server_failure_of
 from .purges import PURGES, is_purge, settle
 from .runs import is_under_way, without_pods
-from .scaling import scaled_of, wanted_replicas
+from .scaling import replaces_a_sleeper, scaled_of, wanted_replicas
 from .specs import ParsedSpec
 from .status import (
     REFUSED_PODS_SECONDS,
@@ -134,9 +134,10 @@ async def reconcile(
     intent = _intent_of(deployment, settings, children)
     outcome = ApplyOutcome()
     if intent.spec is not None and intent.fault is None:
-        outcome = await converge(
-            cluster, intent.wanted, (*children, *purges), _owner_of(deployment)
-        )
+        wanted, there = intent.wanted, (*children, *purges)
+        if await _waits_for_the_old(cluster, deployment, intent.spec, wanted, children):
+            wanted, there = _without_service(wanted), _without_service(there)
+        outcome = await converge(cluster, wanted, there, _owner_of(deployment))
         for kind in later_kinds(intent.spec):
             if not await cluster.has(kind):
                 outcome.missing.add(kind.kind)
@@ -166,6 +167,28 @@ async def reconcile(
         should_answer(facts, status),
         urls_of_gateways(intent.spec, facts.pods),
     )
+
+
+async def _waits_for_the_old(
+    cluster: Cluster,
+    deployment: Json,
+    spec: ModelDeployment,
+    wanted: Sequence[Json],
+    children: Sequence[Json],
+) -> bool:
+    """Tell whether a sleeping version must be ready before a new one may replace it.
+
+    It is not waited for if it fails: then it would not go on serving anyway.
+    """
+    if not replaces_a_sleeper(spec, deployment, wanted, children):
+        return False
+    namespace = deployment["metadata"]["namespace"]
+    pods = await cluster.list(POD, namespace, _labels_of(deployment))
+    return not any(is_ready(pod) or server_failure_of(pod) for pod in pods if not is_going(pod))
+
+
+def _without_service(objects: Sequence[Json]) -> tuple[Json, ...]:
+    return tuple(obj for obj in objects if not INFERENCE_SERVICE.of(obj))
 
 
 async def _scale(

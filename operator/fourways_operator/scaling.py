@@ -11,11 +11,12 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
-from fourways_api import ModelDeployment, Status
+from fourways_api import Condition, ModelDeployment, Status
 
 from .facts import Demand, Json
-from .kinds import DEPLOYMENT
+from .kinds import DEPLOYMENT, INFERENCE_SERVICE
 from .plan.realtime import predictor_of
+from .pods import config_text, container_of
 
 
 def may_sleep(deployment: ModelDeployment) -> bool:
@@ -41,15 +42,43 @@ def replicas_of(scaled: Json) -> int:
 
 def is_proven(document: Json) -> bool:
     """Tell whether the current spec was ready to serve when the status was last written."""
+    ready = _ready(document)
+    generation = document["metadata"].get("generation", 0)
+    return _was_ready(document) and ready is not None and ready.observed_generation == generation
+
+
+def _was_ready(document: Json) -> bool:
+    ready = _ready(document)
+    return ready is not None and ready.status == "True"
+
+
+def _ready(document: Json) -> Condition | None:
     try:
         status = Status.model_validate(document.get("status") or {})
     except ValidationError:
+        return None
+    return next((c for c in status.conditions if c.type == "Ready"), None)
+
+
+def replaces_a_sleeper(
+    deployment: ModelDeployment, document: Json, wanted: Iterable[Json], children: Iterable[Json]
+) -> bool:
+    """Tell whether a changed spec would replace a version that sleeps and was ready before.
+
+    Its replica has to start first. Otherwise nothing would go on serving if the new version fails.
+    """
+    children = tuple(children)
+    scaled = scaled_of(deployment, children) if may_sleep(deployment) else None
+    live = next((c for c in children if INFERENCE_SERVICE.of(c)), None)
+    new = next((o for o in wanted if INFERENCE_SERVICE.of(o)), None)
+    if scaled is None or live is None or new is None or not _was_ready(document):
         return False
-    generation = document["metadata"].get("generation", 0)
-    return any(
-        c.type == "Ready" and c.status == "True" and c.observed_generation == generation
-        for c in status.conditions
-    )
+    return pod_identity(live) != pod_identity(new)
+
+
+def pod_identity(service: Json) -> tuple[str, str]:
+    """Return what makes a predictor's pods others: image and configuration."""
+    return str(container_of(service).get("image")), config_text(service)
 
 
 def wanted_replicas(

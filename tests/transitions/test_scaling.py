@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 
 from fourways_api.demand import DeploymentDemand, GatewayDemand
 from fourways_operator.errors import GatewaySilent
 from fourways_operator.facts import Json
+from fourways_operator.pods import config_text
 from tests.kit.waiting import turns
 
 from .changes import SECOND, apply, delete
@@ -69,10 +71,17 @@ def run_gateway(cluster: FakeCluster, name: str, address: str) -> None:
     cluster.user_apply({**available, "status": {"availableReplicas": 1}})
 
 
-def run_pod(cluster: FakeCluster, name: str, address: str, labels: Json, spec: Json) -> None:
+def run_pod(
+    cluster: FakeCluster,
+    name: str,
+    address: str,
+    labels: Json,
+    spec: Json,
+    status: Json | None = None,
+) -> None:
     meta = {"name": name, "namespace": NAMESPACE, "labels": labels}
     ready = [{"type": "Ready", "status": "True"}]
-    status = {"phase": "Running", "podIP": address, "conditions": ready}
+    status = status or {"phase": "Running", "podIP": address, "conditions": ready}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec, "status": status}
     cluster.user_apply(pod)
 
@@ -150,23 +159,62 @@ def test_it_sleeps_when_idle_and_wakes_for_a_request() -> None:
     asyncio.run(play())
 
 
-def test_a_changed_spec_starts_a_replica_once() -> None:
+def served_version(cluster: FakeCluster) -> str:
+    """Return the model's version in the InferenceService."""
+    service = cluster.objects["InferenceService", NAMESPACE, "churn-realtime"]
+    version: str = json.loads(config_text(service))["model"]["version"]
+    return version
+
+
+async def put_to_sleep(rig: Rig, gateways: Gateways) -> None:
+    """Apply version 1, have it ready once, and let it fall asleep."""
+    cluster = rig.cluster
+    await rig.settle()
+    apply(**SPEC)(cluster)
+    await rig.settle()
+    kserve(cluster)
+    await rig.settle()
+    run_gateway(cluster, "g-1", "10.0.0.1")
+    gateways.tell("10.0.0.1", idle=True)
+    await until(rig, lambda: replicas(cluster) == 0, "asleep")
+    end_replica(cluster)
+    await rig.settle()
+
+
+def test_a_sleeping_version_is_ready_before_a_new_one_replaces_it() -> None:
     async def play() -> None:
         gateways, cluster = Gateways(), FakeCluster()
         rig = Rig(cluster, ask_demand=gateways.ask)
-        await rig.settle()
-        apply(**SPEC)(cluster)
-        await rig.settle()
-        kserve(cluster)
-        await rig.settle()
-        run_gateway(cluster, "g-1", "10.0.0.1")
-        gateways.tell("10.0.0.1", idle=True)
-        await until(rig, lambda: replicas(cluster) == 0, "asleep")
-        end_replica(cluster)
-        await rig.settle()
+        await put_to_sleep(rig, gateways)
         apply(**SPEC, model=SECOND)(cluster)
         await until(rig, lambda: replicas(cluster) == 1, "started")
-        assert ready(cluster) == "False Starting"
+        await rig.resync()
+        await rig.restart()
+        assert (served_version(cluster), ready(cluster)) == ("1", "True Waking")
+        kserve(cluster)
+        await rig.settle()
+        assert (served_version(cluster), ready(cluster)) == ("2", "True Answering")
+        assert replicas(cluster) == 1, "the new version has not been ready yet"
+        await rig.stop()
+
+    asyncio.run(play())
+
+
+def test_a_sleeping_version_that_fails_is_not_waited_for() -> None:
+    async def play() -> None:
+        gateways, cluster = Gateways(), FakeCluster()
+        rig = Rig(cluster, ask_demand=gateways.ask)
+        await put_to_sleep(rig, gateways)
+        apply(**SPEC, model=SECOND)(cluster)
+        await until(rig, lambda: replicas(cluster) == 1, "started")
+        last_words = json.dumps({"outcome": "Failed", "reason": "SourceError", "message": "gone"})
+        ended = {"terminated": {"exitCode": 3, "message": last_words}}
+        failed = {"phase": "Running", "containerStatuses": [{"state": ended}]}
+        service = cluster.objects["InferenceService", NAMESPACE, "churn-realtime"]
+        pod = {"containers": service["spec"]["predictor"]["containers"]}
+        run_pod(cluster, "churn-y", "10.0.0.8", service["metadata"]["labels"], pod, failed)
+        await rig.settle()
+        assert served_version(cluster) == "2"
         await rig.stop()
 
     asyncio.run(play())

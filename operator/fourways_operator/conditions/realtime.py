@@ -15,7 +15,7 @@ from ..kinds import INFERENCE_SERVICE
 from ..plan.realtime import name_of, replicas, route
 from ..plan.routes import address_of
 from ..pods import MAX_MESSAGE, PodFailure, age
-from ..scaling import is_proven, may_sleep, replicas_of, scaled_of
+from ..scaling import is_proven, may_sleep, replaces_a_sleeper, replicas_of, scaled_of
 from ..texts import on_one_line
 from .common import (
     ConditionChain,
@@ -121,6 +121,12 @@ class RealtimeView(ServedView):
         return is_proven(self.facts.deployment)
 
     @cached_property
+    def replaces_a_sleeper(self) -> bool:
+        """Whether a version that slept has to be ready before the current spec replaces it."""
+        facts = self.facts
+        return replaces_a_sleeper(self.deployment, facts.deployment, facts.wanted, facts.children)
+
+    @cached_property
     def sleeps(self) -> bool:
         """Whether it has no replicas because nobody asks it."""
         scaled = scaled_of(self.deployment, self.facts.children)
@@ -216,7 +222,7 @@ def _no_replica(view: RealtimeView) -> ConditionResult | None:
 
 
 def _may_wake(view: RealtimeView) -> bool:
-    return may_sleep(view.deployment) and view.is_proven
+    return may_sleep(view.deployment) and (view.is_proven or view.replaces_a_sleeper)
 
 
 def _sleeps(view: RealtimeView) -> ConditionResult | None:
@@ -234,7 +240,10 @@ def _wakes(view: RealtimeView) -> ConditionResult | None:
     if view.ready:
         return None
     version = view.deployment.spec.model.version
-    message = f"a replica of version {version} is starting; requests wait for it"
+    if view.replaces_a_sleeper:
+        message = f"the version that slept is starting, and serves until {version} is ready"
+    else:
+        message = f"a replica of version {version} is starting; requests wait for it"
     return ConditionResult("True", Reason.Waking, message)
 
 
