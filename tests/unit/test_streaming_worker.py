@@ -163,7 +163,10 @@ def test_a_commit_that_fails_is_repeated_though_no_further_event_comes(rig: Rig)
     assert rig.failure is None
 
 
-def test_a_store_that_takes_no_writes_is_asked_less_and_less_often(rig: Rig) -> None:
+def test_a_store_that_takes_no_writes_is_asked_less_and_less_often(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fourways_runtime.workloads.streaming.worker._FIRST_PAUSE_SECONDS", 0.1)
     stores = failing(rig, StoreFull("no room"), 3)
     source = Memory(range(20, 30), [])
     rig.start(source)
@@ -202,7 +205,10 @@ def test_positions_that_the_log_has_not_are_looked_up_again(rig: Rig) -> None:
     assert rig.letters() == []
 
 
-def test_a_log_restored_to_an_older_state_is_read_from_its_oldest_event(rig: Rig) -> None:
+def test_a_log_restored_to_an_older_state_is_read_from_its_oldest_event(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fourways_runtime.workloads.streaming.reader._ASK_AGAIN_SECONDS", 0.01)
     before = rig.writer()
     before.begin({0: 50})
     before.close()
