@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -17,11 +18,14 @@ from typing import Any, NoReturn
 from fourways_api import FetchPolicy, Paths, RunReport
 from fourways_api.reasons import Reason
 from fourways_api.runtime_config import CONFIG_VARIABLE, TERMINAL_EXIT_CODES, ServerConfig
+from fourways_runtime.logs import log_as_json
 from fourways_runtime.termination_message import write_report
 
 from .first_manifest.draft import make_draft
 from .first_manifest.errors import NoManifest
 from .manifests import read_deployments
+
+logger = logging.getLogger("fourways.kserve")
 
 MODEL_DIR = "/mnt/models"
 WORK_DIR = "/tmp/fourways"  # noqa: S108  (the pod's own)
@@ -35,7 +39,7 @@ def config_of(asked: argparse.Namespace) -> ServerConfig:
     draft.write()
     (deployment,) = read_deployments([draft.manifest])
     for note in draft.notes:
-        print(json.dumps({"level": "warning", "message": note}), file=sys.stderr)
+        logger.warning(note)
     spec = deployment.spec
     return ServerConfig(
         namespace=os.environ.get("POD_NAMESPACE", "default"),
@@ -56,11 +60,12 @@ def config_of(asked: argparse.Namespace) -> ServerConfig:
 def main() -> int:
     """Start the model server in this process; return an exit code if the model cannot be served."""
     asked = _arguments()
+    log_as_json()
     try:
         config = config_of(asked)
     except NoManifest as error:
         report = RunReport(outcome="Failed", reason=Reason.ModelNotLoadable, message=str(error))
-        print(json.dumps(report.to_json()), file=sys.stderr)
+        logger.error(report.message)
         write_report(report, asked.termination_log)
         return TERMINAL_EXIT_CODES[0]
     return _become_server(config)

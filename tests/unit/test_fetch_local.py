@@ -24,6 +24,7 @@ from fourways_runtime.errors import (
     WorkloadError,
 )
 from fourways_runtime.io import fetch as fetching
+from fourways_runtime.io.fetch.filesystems import filesystem as open_filesystem
 from tests.kit.secret_files import secret_folder
 
 BODY = b"model" * 1000
@@ -235,7 +236,7 @@ def test_a_table_on_a_claim_is_read_in_place(paths: Paths, tmp_path: Path) -> No
     pq.write_table(table, folder / "a.parquet")
     pq.write_table(table, folder / "b.parquet")
     (folder / "c.parquet").symlink_to("a.parquet")
-    filesystem, path = fetching.filesystem(
+    filesystem, path = open_filesystem(
         "pvc://models/table", credentials=None, policy=FetchPolicy(), paths=paths
     )
     arrow = pafs.PyFileSystem(pafs.FSSpecHandler(filesystem))
