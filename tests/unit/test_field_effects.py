@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
@@ -127,6 +128,12 @@ def manifests(field: str) -> tuple[Json, Json]:
 
 def outcome(document: Json) -> Any:
     """Return planned objects without the workers' configurations, status and gateway's route."""
+    return _outcome(json.dumps(document))
+
+
+@cache
+def _outcome(text: str) -> Any:
+    document: Json = json.loads(text)
     objects = _without_configurations(_objects(document))
     deployment = parse(document)
     facts = Facts(document, wanted=objects, now=datetime(2026, 3, 1, tzinfo=UTC))
