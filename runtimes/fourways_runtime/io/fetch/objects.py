@@ -118,7 +118,7 @@ def _s3(credentials: Credentials, policy: FetchPolicy) -> Any:
 def _gs(credentials: Credentials, policy: FetchPolicy) -> Any:
     # Not the class that the package exports: it asks another server, with whatever credentials the
     # environment has, what kind of bucket each one is.
-    module = _load("gcsfs.core", "gs")
+    module = _load("gcsfs", "gs").core
     credentials.require_any("key.json")
     token: Any = "anon"  # noqa: S105  (the name in gcsfs for no credentials)
     if key := credentials.get("key.json"):
