@@ -110,7 +110,8 @@ torture-batch-cluster: cluster ## The same on the cluster: kill containers, dele
 torture-device: setup ## Cut a device's power and damage its files, in some thousand states
 	@$(RUN) tools.torture.device
 
-torture-kills: setup ## Kill device agents and stream workers at random moments, 50 and 10 times
+torture-kills: setup ## Kill servers and workers and rotate Secrets under 150 requests/s; agents and stream workers at random moments
+	@$(RUN) tools.torture.kills
 	@FOURWAYS_KILLS=50 $(RUN) pytest -q tests/embedded/test_edge_kills.py
 	@FOURWAYS_KILLS=10 $(RUN) pytest -q tests/embedded/test_streaming_kafka.py
 
