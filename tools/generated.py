@@ -19,6 +19,8 @@ GENERATORS = (
     "fourways_api.reasons",
     "fourways_api.reference",
     "fourways_operator.rbac",
+    "tools.metrics_reference",
+    "tools.dashboards",
 )
 """Modules that write their file, or with --check report whether it is up to date."""
 

@@ -17,11 +17,15 @@ from .facts import Json
 from .work_queue import Key, Result
 
 _OF_DEPLOYMENT = {
-    "ready": "1 while the deployment serves predictions (condition Ready).",
-    "stale": "1 while it serves a state older than its spec, or a run is overdue.",
-    "failed": "1 while something is wrong with it (condition Degraded or Stalled).",
+    "fourways_deployment_ready": "1 while the deployment serves predictions (condition Ready).",
+    "fourways_deployment_stale": (
+        "1 while it serves a state older than its spec, or a run is overdue."
+    ),
+    "fourways_deployment_failed": (
+        "1 while something is wrong with it (condition Degraded or Stalled)."
+    ),
 }
-"""Gauges of each deployment: fourways_deployment_NAME."""
+"""Gauges of each deployment."""
 
 
 class Metrics:
@@ -60,12 +64,7 @@ class Metrics:
             registry=self.registry,
         )
         self._of_deployment = {
-            name: Gauge(
-                f"fourways_deployment_{name}",
-                text,
-                ["namespace", "name", "mode"],
-                registry=self.registry,
-            )
+            name: Gauge(name, text, ["namespace", "name", "mode"], registry=self.registry)
             for name, text in _OF_DEPLOYMENT.items()
         }
         self._states: dict[Key, tuple[str, str]] = {}
@@ -131,10 +130,10 @@ def _figures(conditions: Mapping[str, Json], generation: int) -> dict[str, bool]
     degraded = conditions.get("Degraded", {})
     serves_spec = ready.get("observedGeneration", 0) == generation
     return {
-        "ready": ready.get("status") == "True",
-        "stale": ready.get("status") == "True"
+        "fourways_deployment_ready": ready.get("status") == "True",
+        "fourways_deployment_stale": ready.get("status") == "True"
         and (not serves_spec or degraded.get("reason") == Reason.ScheduleOverdue),
-        "failed": degraded.get("status") == "True" or "Stalled" in conditions,
+        "fourways_deployment_failed": degraded.get("status") == "True" or "Stalled" in conditions,
     }
 
 
