@@ -9,9 +9,11 @@ import typer
 
 from fourways_operator import planning as planner
 from fourways_operator.facts import OperatorSettings
+from fourways_operator.installation import refusals
 
 from .manifests import read_deployments
-from .terminal import print_yaml
+from .output import INVALID
+from .terminal import print_yaml, warn
 
 DEFAULTS = OperatorSettings(runtime_image="fourways-runtime:dev")
 
@@ -37,6 +39,15 @@ def plan(
     settings = OperatorSettings(runtime_image=image, store_secret=store_secret)
     deployments = read_deployments(files, namespace=namespace, for_cluster=True)
     objects: list[dict[str, Any]] = []
+    refused = [
+        f"{'/'.join(deployment.key)}: {problem}"
+        for deployment in deployments
+        for problem in refusals(deployment, settings)
+    ]
+    for text in refused:
+        warn(text)
+    if refused:
+        raise typer.Exit(INVALID)
     for deployment in deployments:
         objects.extend(planner.plan(deployment, settings))
     if gateway:

@@ -45,6 +45,22 @@ def test_plan_of_nothing_valid_says_so(tmp_path: Path, text: str) -> None:
     assert "x.yaml" in result.stderr
 
 
+@pytest.mark.parametrize("own", ["fourways-store", "team-store"])
+def test_plan_refuses_the_store_s_own_secret_as_the_operator_does(own: str, tmp_path: Path) -> None:
+    document = yaml.safe_load(CHURN.read_text())
+    document["spec"]["batch"]["source"] = {
+        "query": {"database": {"secretName": own}, "sql": "SELECT 1"}
+    }
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump(document))
+    command = ["plan", str(path), "--no-gateway", "--store-secret"]
+    refused = CliRunner().invoke(app, [*command, own])
+    assert refused.exit_code == 2
+    assert f"{own} is the Secret of the prediction store" in refused.stderr
+    assert "spec.batch.source.query.database.secretName" in refused.stderr
+    assert CliRunner().invoke(app, [*command, "another"]).exit_code == 0
+
+
 def test_plan_of_a_missing_file_says_so() -> None:
     result = CliRunner().invoke(app, ["plan", "/nowhere.yaml"])
     assert result.exit_code == 2
