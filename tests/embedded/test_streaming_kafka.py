@@ -199,7 +199,8 @@ def test_an_outage_longer_than_the_session_ends_without_a_wait_for_the_old_membe
     # A member with an id of its own is taken back; of others the group keeps the old one for six
     # seconds.
     group = "fourways-n-anomaly"
-    told = broker.admin().describe_consumer_groups([group])[group].result(20)
+    admin = broker.admin()  # Kept: without a reference the answer never arrives.
+    told = admin.describe_consumer_groups([group])[group].result(20)
     assert told.members
     assert all(member.group_instance_id for member in told.members)
     assert worker.stop() == 0
