@@ -20,8 +20,9 @@ from pydantic import ValidationError
 from fourways.tensors import tensors
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_api.base import SKIP_RULES
+from fourways_api.modes import FeatureLookup
 from fourways_http import Request
-from fourways_runtime.errors import ContractMismatch
+from fourways_runtime.errors import ConfigError, ContractMismatch
 from fourways_runtime.io import sources
 from fourways_runtime.io.feature_store.base import plain
 from fourways_runtime.scoring.model.base import Tensor
@@ -29,6 +30,7 @@ from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.single import RecordRefused, RecordScorer
 from fourways_runtime.scoring.table_pipeline import TablePipeline
 from fourways_runtime.scoring.times import PER_SECOND, count_of
+from fourways_runtime.v2.enrichment import FeatureEnricher
 from fourways_runtime.v2.openapi import document
 from fourways_runtime.workloads.gateway.events import EventReader
 from tests.kit.models import Function
@@ -297,3 +299,28 @@ def test_the_document_tells_how_they_are_written() -> None:
     assert fields["properties"]["timestamp_ms"] == {"type": "string", "format": "date-time"}
     assert fields["properties"]["date"] == {"type": "string", "format": "date"}
     assert fields["properties"]["image"]["contentEncoding"] == "base64"
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad", "told"),
+    [
+        ("date", "2026-01-31", "tomorrow", "'tomorrow' is not a date or time"),
+        ("timestamp_ms", TEXT, "7", "'7' is not a date or time"),
+        ("bytes", "QUJD", "§", "'§' is not base64"),
+    ],
+)
+def test_a_default_of_a_feature_is_a_text_that_is_checked_at_the_start(
+    kind: str, good: str, bad: str, told: str
+) -> None:
+    contract = Contract.model_validate({**IMAGES, "inputs": [{"name": "x", "type": kind}]})
+
+    def bound(default: dict[str, Any]) -> FeatureEnricher:
+        settings = {"database": {"secretName": "d"}, "table": "t", "defaults": [default]}
+        reader: Any = None
+        return FeatureEnricher(contract, FeatureLookup.model_validate(settings), reader)
+
+    bound({"name": "x", "text": good})
+    with pytest.raises(ConfigError, match=f"the default of x: {told}"):
+        bound({"name": "x", "text": bad})
+    with pytest.raises(ConfigError, match="the default of x must be a text"):
+        bound({"name": "x", "number": 1})

@@ -22,7 +22,7 @@ class FeatureDefault(ApiModel):
     """Value of a numeric input; 0 or 1 for bool."""
 
     text: Annotated[str, Field(max_length=1024)] | None = None
-    """Value of a string input."""
+    """Value of a string input; ISO 8601 for a date or time, base64 for bytes."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

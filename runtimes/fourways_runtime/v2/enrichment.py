@@ -19,6 +19,8 @@ from fourways_runtime.errors import ConfigError, FeaturesUnavailable
 from fourways_runtime.scoring import ragged, tensors
 from fourways_runtime.scoring.columns import Array, Key
 from fourways_runtime.scoring.features import FeatureReader, Row
+from fourways_runtime.scoring.literals import from_json
+from fourways_runtime.scoring.times import is_time
 from fourways_runtime.scoring.values import Faults, by_record, shown
 
 from .faults import FeatureFault
@@ -145,10 +147,15 @@ _NOTHING: Row = {}
 
 
 def _default(default: FeatureDefault, field: InputField) -> Any:
-    value: Any = default.text if field.type == "string" else default.number
+    textual = field.type in ("string", "bytes") or is_time(field.type)
+    value: Any = default.text if textual else default.number
     if value is None:
-        kind = "text" if field.type == "string" else "number"
+        kind = "text" if textual else "number"
         raise ConfigError(f"features: the default of {field.name} must be a {kind}: {field.type}")
+    if textual:
+        _, fault = from_json(field.type, value)
+        if fault is not None:
+            raise ConfigError(f"features: the default of {field.name}: {fault}")
     if field.type == "bool":
         if value not in (0, 1):
             raise ConfigError(f"features: the default of {field.name} must be 0 or 1: bool")
