@@ -23,6 +23,7 @@ from fourways_runtime.errors import (
 )
 from fourways_runtime.io import fetch as fetching
 from fourways_runtime.io.fetch import Fetched, objects
+from fourways_runtime.io.fetch.filesystems import filesystem as open_filesystem
 from tests.kit.s3_rig import s3_client, s3_secret, s3_server
 
 pytestmark = pytest.mark.embedded
@@ -191,7 +192,7 @@ def test_a_table_is_read_in_place(tmp_path: Path, secret: Path, client: Any) -> 
     table = pa.table({"id": [1, 2, 3]})
     pq.write_table(table, tmp_path / "t.parquet")
     client.upload_file(str(tmp_path / "t.parquet"), "models", "tables/t.parquet")
-    filesystem, path = fetching.filesystem(
+    filesystem, path = open_filesystem(
         "s3://models/tables/t.parquet", credentials=secret, policy=FetchPolicy(), paths=Paths()
     )
     arrow = pafs.PyFileSystem(pafs.FSSpecHandler(filesystem))
