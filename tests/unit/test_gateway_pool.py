@@ -208,8 +208,11 @@ async def test_requests_are_held_while_a_new_origin_is_not_reached_yet() -> None
         assert other.asked == 3
 
 
-async def test_an_origin_that_was_reached_is_not_waited_for() -> None:
-    async with _not_yet_reached(5.0) as (pool, other, port):
+async def test_an_origin_that_was_reached_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "HOLD_SECONDS", 60.0)
+    async with _not_yet_reached(60.0) as (pool, other, port):
         await other.server.start("127.0.0.1", port)
         await ask(pool)
         await other.server.drain(0, 1)
