@@ -50,9 +50,12 @@ verify: setup ## Check format, lint, types, layers, and that generated files are
 	@.venv/bin/lint-imports
 	@$(RUN) tools.generated verify
 
-.PHONY: audit
+.PHONY: audit docs
 audit: setup ## Look for known vulnerabilities of the locked packages, at PyPI
 	@.venv/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
+
+docs: setup ## Build the docs as a site, in .site
+	@.venv/bin/zensical build -f mkdocs.yml --clean
 
 format: setup ## Format the code and apply automatic fixes
 	@$(PYTHON) -m ruff format --quiet .
