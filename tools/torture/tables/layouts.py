@@ -253,7 +253,7 @@ def _json_by_hand() -> list[Layout]:
             "json-one-list",
             JSON,
             _bytes("t.json", f"[{good.strip()}]".encode()),
-            {"row 0": "line 1: it is not a JSON object"},
+            "the file is a JSON array; write one object per line (JSON Lines)",
         ),
         Layout("json-nothing", JSON, _bytes("t.jsonl", b""), {}),
     ]

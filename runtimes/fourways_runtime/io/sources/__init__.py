@@ -51,7 +51,7 @@ def open_table(
 
     Raises:
         ConfigError: the source is invalid, or a library it needs is missing.
-        FetchRefused, FetchFailed: as :func:`fourways_runtime.io.fetch.filesystem`.
+        FetchRefused, FetchFailed: as :func:`fourways_runtime.io.fetch.filesystems.filesystem`.
 
     """
     if source.query is not None:
