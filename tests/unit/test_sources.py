@@ -17,8 +17,11 @@ from fourways_api.base import SKIP_RULES
 from fourways_runtime.errors import FetchFailed, FetchRefused, SourceError
 from fourways_runtime.io.sources import BATCH_ROWS, csv_table, open_table
 from fourways_runtime.io.sources.csv_damage import QuoteCheck
+from fourways_runtime.io.sources.watermarks import older
 from fourways_runtime.scoring.decode import Decoder
+from fourways_runtime.scoring.splits import Newer
 from tests.kit.fetch_servers import ranged, serving, status
+from tests.kit.table_files import keys, opened
 
 CONTRACT = Contract.model_validate(
     {
@@ -455,3 +458,15 @@ def test_a_fault_of_reading_names_the_file_and_is_raised_where_the_rows_are_used
     for _ in range(20):
         with pytest.raises(SourceError, match=name):
             list(table(tmp_path, "CSV").chunks())
+
+
+def test_a_watermark_that_only_uint64_holds_is_compared_exactly(tmp_path: Path) -> None:
+    marks = [2**63 + 4, 2**63 + 5, 2**63 + 6]
+    file = tmp_path / "t.parquet"
+    columns: dict[str, Any] = {"id": ["a", "b", "c"], "age": [1, 2, 3], "plan": ["p"] * 3}
+    columns["u"] = pa.array(marks, pa.uint64())
+    pq.write_table(pa.table(columns), file)
+    opened_table = opened(file, more=("u",))
+    found = keys(opened_table, opened_table.splits(10), Newer("u", marks[1]))
+    assert found == ["b", "c"]
+    assert older(pa.array(marks, pa.uint64()), marks[1]).tolist() == [True, False, False]

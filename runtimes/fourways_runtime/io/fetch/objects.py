@@ -240,7 +240,7 @@ def translated(location: Location, secret: str = "") -> Iterator[None]:
         raise SourceError(text) from None
     except TimeoutError:
         raise Interrupted(f"{location.shown}: the object store did not respond in time") from None
-    except (AssertionError, AttributeError, NameError, TypeError, UnicodeError):
+    except (ArithmeticError, AssertionError, AttributeError, NameError, TypeError, UnicodeError):
         raise  # A bug of ours or invalid bytes: a store's error never has this type.
     except Exception as error:  # noqa: BLE001  (each backend has its own error classes)
         if (refusal := _refusal(error)) is not None:

@@ -26,7 +26,7 @@ from .arrow_types import plain_batch, plain_type
 from .base import SPLIT_ROWS, Absent, Chunk, check_more, completed, wanted
 from .files import SUFFIXES, Files
 from .partitions import TableFile
-from .watermarks import DETAIL, constant_kind, kind_of_type, older, parsed, why_incomparable
+from .watermarks import DETAIL, constant_kind, kind_of_type, older, parsed, scalar, why_incomparable
 
 _arrow: Any = pa
 _concat = _arrow.concat_batches  # The type stub does not contain it.
@@ -313,7 +313,7 @@ def _condition(newer: Newer, kind: Any) -> Any:
         return None
     column: Any = ds.field(newer.column)
     try:
-        since = pa.scalar(newer.value).cast(kind)
+        since = scalar(newer.value).cast(kind)
     except pa.ArrowInvalid:
         return None  # Outside its range, or a fraction: then the comparison is by value.
     missing = column.is_null(nan_is_null=True) if types.is_floating(kind) else column.is_null()

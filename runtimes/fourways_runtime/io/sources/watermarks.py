@@ -136,10 +136,16 @@ def older(column: Cells, value: Any) -> Array:
         kind: Any = column.type.to_pandas_dtype()
         limits = np.iinfo(kind)
         value = min(max(value, int(limits.min)), int(limits.max))
-    since: Any = pa.scalar(value)
-    below = pc.less(column, since if since.type == column.type else since.cast(column.type))
+    since: Any = scalar(value)
+    below: Any = pc.less(column, since if since.type == column.type else since.cast(column.type))
     found: Array = below.fill_null(False).to_numpy(zero_copy_only=False)
     return found
+
+
+def scalar(value: Any) -> Cells:
+    """Return a watermark as an Arrow scalar, also one that only uint64 can hold."""
+    wide = isinstance(value, int) and value >= 2**63
+    return pa.scalar(value, pa.uint64()) if wide else pa.scalar(value)
 
 
 def _simple(column: Cells) -> Cells:
