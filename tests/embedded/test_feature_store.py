@@ -21,6 +21,7 @@ from fourways_runtime.io.feature_store.coalesced import CoalescedFeatures
 from fourways_runtime.io.feature_store.observed import FeatureMetrics
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import FeatureReader, Row
+from fourways_runtime.scoring.literals import from_json
 from tests.kit.secret_files import secret_folder
 from tests.kit.waiting import turns, until_async
 from tools.servers.postgres import Server
@@ -207,6 +208,26 @@ async def test_columns_of_types_that_do_not_fit(server: Database) -> None:
     server.run("DROP TABLE people", "CREATE TABLE people (id integer, age integer)")
     async with server.open("age") as reader:
         with pytest.raises(FeaturesMismatch, match=r"operator does not exist: integer = text"):
+            await reader.check()
+
+
+async def test_bytes_dates_and_times_are_what_a_request_would_hold(server: Database) -> None:
+    kinds = {"photo": "bytes", "at": "timestamp_us", "day": "date", "count": "timestamp_s"}
+    fields = tuple(InputField.model_validate({"name": n, "type": k}) for n, k in kinds.items())
+    server.run(
+        "CREATE TABLE people (id text, photo bytea, at timestamptz, day date, count bigint)",
+        r"INSERT INTO people VALUES ('a', '\x89504e47', '2026-01-31 12:30:05.25Z', "
+        "'2026-01-31', 7)",
+    )
+    async with server.open(*kinds, fields=fields) as reader:
+        await reader.check()
+        found = await reader.fetch(["a"])
+    values = {field.name: from_json(field.type, found["a"][field.name])[0] for field in fields}
+    moment = 1_769_862_605_250_000
+    assert values == {"photo": b"\x89PNG", "at": moment, "day": 20_484, "count": 7}
+    server.run("ALTER TABLE people ALTER at TYPE boolean USING true, ALTER photo TYPE text")
+    async with server.open(*kinds, fields=fields) as reader:
+        with pytest.raises(FeaturesMismatch, match="column at is bool, the input is timestamp_us"):
             await reader.check()
 
 

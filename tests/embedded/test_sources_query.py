@@ -410,3 +410,37 @@ def test_an_error_over_a_value_does_not_quote_it(rig: Rig, column: str, said: st
     with pytest.raises(SourceError, match=said) as caught:
         keys(table, table.splits(100))
     assert "c4n4ry" not in str(caught.value)
+
+
+def test_bytes_dates_and_times_come_through_as_the_model_reads_them(rig: Rig) -> None:
+    contract = Contract.model_validate(
+        {
+            "entityKey": {"name": "id"},
+            "inputs": [
+                {"name": "photo", "type": "bytes"},
+                {"name": "at", "type": "timestamp_ms"},
+                {"name": "told", "type": "timestamp_s"},
+                {"name": "day", "type": "date"},
+            ],
+            "outputs": [{"name": "y", "type": "float32"}],
+        }
+    )
+    rig.sql("DROP TABLE IF EXISTS photos")
+    rig.sql("CREATE TABLE photos (id text, photo bytea, at timestamptz, told text, day date)")
+    rig.sql(
+        r"INSERT INTO photos VALUES ('a', '\x89504e4700ff', '2026-01-31 14:30:05.25+02', "
+        r"'2026-01-31T12:30:05Z', '2026-01-31'), ('b', '\x', NULL, 'x', '1969-12-31')"
+    )
+    told = {"database": {"secretName": "db"}, "sql": "SELECT * FROM photos"}
+    source = BatchSource.model_validate({"query": told})
+    table = open_table(source, contract, policy=FetchPolicy(), paths=rig.paths)
+    (split,) = table.splits(10)
+    (chunk,) = table.read(split)
+    records, rejects = Decoder(contract).decode(chunk.batch, chunk.rows)
+    assert {name: values.tolist() for name, values in records.columns.items()} == {
+        "photo": [b"\x89PNG\x00\xff"],
+        "at": [1_769_862_605_250],
+        "told": [1_769_862_605],
+        "day": [20_484],
+    }
+    assert [(reject.key, reject.field) for reject in rejects] == [("b", "at")]

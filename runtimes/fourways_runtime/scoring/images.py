@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fourways_api.contract import ImageInput
+from fourways_api.image_input import ImageInput
 from fourways_runtime.errors import ConfigError
 
 from .columns import Array
