@@ -70,7 +70,7 @@ def teller(modes: Plant) -> Iterator[Plant]:
     del document["spec"]["contract"]["goldenVectors"]
     document["spec"]["realtime"] = {
         "timeout": "5s",
-        "runtime": {"modelFormat": "teller", "args": ["--more"]},
+        "runtime": {"modelFormat": "teller", "protocolVersion": "v2", "args": ["--more"]},
     }
     document["spec"]["pod"] = {"env": [{"name": "WORD", "value": "$(HOME) $$"}]}
     with modes.deployed(document) as timeline:

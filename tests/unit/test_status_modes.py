@@ -221,6 +221,10 @@ def _kserve(
 
 LATE = {"type": "PredictorReady", "status": "False", "reason": "ProgressDeadlineExceeded"}
 UNKNOWN = {"type": "PredictorReady", "status": "Unknown", "message": "ReplicaSet is progressing"}
+NO_RUNTIME = {
+    "transitionStatus": "InvalidSpec",
+    "lastFailureInfo": {"reason": "NoSupportingRuntime", "message": "no runtime for teller"},
+}
 DENIED = {"type": "PredictorReady", "status": "False", "reason": "ReconcileFailed", "message": "no"}
 
 
@@ -239,6 +243,11 @@ DENIED = {"type": "PredictorReady", "status": "False", "reason": "ReconcileFaile
             _kserve({**READY_SERVICE, "address": {}}),
             "False WaitingForKServe: waiting for KServe: it has published no",
             "False",
+        ),
+        (
+            _kserve({"conditions": [UNKNOWN], "modelStatus": NO_RUNTIME}, ready=False),
+            "False KServeFailed: KServe: no runtime for teller",
+            "True KServeFailed",
         ),
         (
             _kserve({"conditions": [DENIED]}, ready=False),

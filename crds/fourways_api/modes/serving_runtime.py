@@ -23,7 +23,8 @@ class ServingRuntimeReference(ApiModel):
     modelFormat."""
 
     protocol_version: Literal["v1", "v2"] | None = None
-    """Version of the inference protocol by which KServe picks the runtime, if it has several."""
+    """Version of the inference protocol that the runtime must speak. Without it, KServe picks a
+    runtime of v1."""
 
     model_name: ModelName | None = None
     """Name of the model in the runtime's paths. Without it: NAME-realtime, which KServe passes to

@@ -184,11 +184,26 @@ def _failed_in_kserve(view: RealtimeView) -> ConditionResult | None:
     if view.sleeps:
         return None
     condition = view.of_service("PredictorReady")
+    refused = _refused_by_kserve(view)
+    if refused and not view.pods:
+        return ConditionResult("False", Reason.KServeFailed, f"KServe: {refused}")
     if view.pods or condition.get("status") != "False" or not condition.get("message"):
         return None
     reason = known_or(condition.get("reason"), Reason.KServeFailed)
     message = on_one_line(condition["message"], MAX_MESSAGE)
     return ConditionResult("False", reason, f"KServe: {message}")
+
+
+def _refused_by_kserve(view: RealtimeView) -> str | None:
+    """Return why KServe makes nothing of the InferenceService, such as a runtime that is missing.
+
+    KServe says this in the status of the model, not in a condition.
+    """
+    model = ((view.service or {}).get("status") or {}).get("modelStatus") or {}
+    info = model.get("lastFailureInfo") or {}
+    if model.get("transitionStatus") != "InvalidSpec" or not info.get("message"):
+        return None
+    return on_one_line(info["message"], MAX_MESSAGE)
 
 
 def _no_features(view: RealtimeView) -> ConditionResult | None:
