@@ -22,7 +22,7 @@ from fourways_runtime.bundle_layout import Descriptor, MalformedBundle, Release
 
 from . import check, files
 from .errors import AgentError, BundleRefused, ModelUnusable, NoSpace, TemporaryFailure
-from .recovery import newest_release, restored
+from .recovery import newest_release, repoint, restored, whole_slots
 from .remote import Remote
 from .slot import file_of, holds_documents, is_whole, verified_documents, write_documents
 from .start import MAX_CRASHES
@@ -98,7 +98,7 @@ def update(store: Store, settings: DeviceSettings) -> UpdateResult:
             return UpdateResult(False, offer.digest)
         if state.gave_up(offer.digest):
             raise _known_bad(offer.digest)
-        slot = store.slot(_settled(store).inactive())
+        slot = store.slot(_pointed_to_whole(store, keys).inactive())
         _fetch(remote, offer, store, slot)
         return _switch(store, offer, slot, pem)
 
@@ -212,6 +212,15 @@ def _repair(store: Store, state: State, keys: TrustedKeys) -> None:
         newest = max(ours, key=lambda it: it[1].sequence, default=None)
         if newest is not None and not holds_documents(slot, newest[0]):
             write_documents(slot, newest[0])
+
+
+def _pointed_to_whole(store: Store, keys: TrustedKeys) -> State:
+    """Return the settled pointer, away from a damaged slot: the other one is all that answers."""
+    state = _settled(store)
+    if state.slot is None or state.slot in {it.name for it in whole_slots(store, keys)}:
+        return state
+    repoint(store, state)
+    return store.read()
 
 
 def _settled(store: Store) -> State:

@@ -403,3 +403,25 @@ def test_a_program_that_is_ended_from_outside_while_it_starts_a_model_gives_noth
     state = store.read()
     assert (state.bad, state.crashes) == ((), 0)
     assert answer(store) == 30.0
+
+
+def test_an_update_over_a_damaged_slot_leaves_the_whole_one_alone(
+    publisher: Publisher, gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, settings = device(tmp_path, gateway)
+    with_two(publisher, store, settings)
+    damaged = store.read().slot
+    assert damaged is not None
+    (store.slot(damaged) / "files" / "contract.json").write_text("{}")
+    publisher.publish(3)
+
+    def cut(*_: Any) -> None:
+        raise NoSpace("the power is cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fourways_agent.update.write_documents", cut)
+        with pytest.raises(NoSpace):
+            update(store, settings)
+    assert answer(store) == RECORD["age"], "version 1, from the other slot"
+    update(store, settings)
+    assert answer(store) == 3 * RECORD["age"]
