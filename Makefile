@@ -4,7 +4,7 @@ RUN := $(PYTHON) -m
 
 # Tests start hundreds of Python processes. With byte code kept, each starts in a third of the time.
 test test-fast test-long verify: export PYTHONDONTWRITEBYTECODE =
-test test-fast test-long verify: export PYTHONPYCACHEPREFIX = $(CURDIR)/.venv/pycache
+test test-fast test-long verify: export PYTHONPYCACHEPREFIX = $(CURDIR)/.pycache
 
 .PHONY: help demo demo-cluster test test-fast test-long cluster cluster-down images update update-lock verify \
   format setup bench-models bench-operator bench-serving bench-start bench-wake bench-overload bench-streaming bench-batch torture-batch \
