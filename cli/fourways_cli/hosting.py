@@ -166,9 +166,14 @@ def _reread(files: list[Path], namespace: str | None) -> list[ModelDeployment]:
     return read_deployments(files, namespace=namespace)
 
 
+def missing_packages() -> list[str]:
+    """Return the packages of the extra ``runtime`` that are not installed."""
+    return [name for name in _RUNTIME_PACKAGES if importlib.util.find_spec(name) is None]
+
+
 def check_runtime() -> None:
     """Exit with 1, naming the extra, if the workloads cannot run here."""
-    missing = [name for name in _RUNTIME_PACKAGES if importlib.util.find_spec(name) is None]
+    missing = missing_packages()
     if missing:
         warn(
             f"the workloads run here, which needs {', '.join(missing)}: "

@@ -9,6 +9,7 @@ import typer
 
 from .api_keys import key
 from .convert import convert
+from .doctor import doctor
 from .explain import explain
 from .init import init
 from .plan import plan
@@ -48,6 +49,7 @@ COMMANDS = (
     purge,
     predict,
     status,
+    doctor,
 )
 for command in COMMANDS:
     app.command(epilog=EXIT_CODES)(command)

@@ -37,6 +37,8 @@ def _fields(schema: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
 def _named() -> Iterator[tuple[str, str]]:
     version = yaml.safe_load(CRD.read_text())["spec"]["versions"][0]
     for path in _fields(version["schema"]["openAPIV3Schema"]["properties"]["spec"]):
+        if path[-2:] == ("[]", "image"):
+            continue  # the settings of an input that is a picture
         uses = PLACES.get(path[-1], (NAMES[path[-1]],) if path[-1] in NAMES else ())
         for use in uses:
             yield use, "object.spec" + "".join(f".?{part}" for part in path)

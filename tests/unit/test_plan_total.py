@@ -55,4 +55,5 @@ def test_no_valid_manifest_makes_plan_or_status_raise(count: int) -> None:
         seen[judged(document)] += 1
 
     judge()
-    assert min(seen.values()) >= count // 20, f"one-sided: {seen}"
+    # About a sixth is valid; few examples say nothing of that.
+    assert min(seen.values()) >= count // 50, f"one-sided: {seen}"

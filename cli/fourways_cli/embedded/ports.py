@@ -61,7 +61,7 @@ _chosen: set[int] = set()
 def free_port() -> int:
     """Return a port on loopback that nothing listens on, and a different one at each call."""
     for port in _candidates():
-        if port not in _chosen and _is_free(port):
+        if port not in _chosen and is_free(port):
             _chosen.add(port)
             return port
     raise PortUnavailable(f"no port from {_LOWEST} to {MAX_PORT} of {HOST} is free")
@@ -93,13 +93,13 @@ class GatewayPorts:
             if not self._ports:
                 check_free(self._first, self._option)
                 self._ports[namespace] = self._first
-            elif namespace not in self._ports or not _is_free(self._ports[namespace]):
+            elif namespace not in self._ports or not is_free(self._ports[namespace]):
                 self._ports[namespace] = self._next(namespace)
 
     def _next(self, namespace: str) -> int:
         above = max(self._ports.values())
         for port in range(above + 1, MAX_PORT + 1):
-            if port not in _chosen and _is_free(port):
+            if port not in _chosen and is_free(port):
                 return port
         raise PortUnavailable(
             f"the gateway of namespace {namespace} needs a port of its own, and none above {above} "
@@ -125,7 +125,8 @@ def _outgoing_range() -> tuple[int, int]:
     return low, high
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Return whether a port of loopback can be bound."""
     try:
         _bind(port)
     except OSError:

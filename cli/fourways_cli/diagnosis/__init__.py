@@ -1,0 +1,1 @@
+"""What `fourways doctor` looks at: this machine and a cluster, judged without changing anything."""

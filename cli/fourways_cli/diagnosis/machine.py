@@ -1,0 +1,77 @@
+"""This machine: what `fourways up` and `fourways serve` need."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import resource
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..embedded.ports import is_free
+from ..hosting import missing_packages
+from .findings import Diagnosis, fault, note, ok
+
+PORT = 8080
+LEAST_BYTES = 2**30
+LEAST_FILES = 1024
+FORMATS = {
+    "skops": ("skops", "sklearn"),
+    "xgboost": ("xgboost", "xgboost"),
+    "lightgbm": ("lightgbm", "lightgbm"),
+    "litert": ("ai_edge_litert", "litert"),
+}
+"""The package of each format besides ONNX, and the extra that installs it."""
+
+
+def look_at_machine(folder: Path) -> Iterator[Diagnosis]:
+    """Yield findings; ``folder`` will hold the state."""
+    yield _python()
+    yield _packages()
+    absent = sorted(
+        extra for package, extra in FORMATS.values() if importlib.util.find_spec(package) is None
+    )
+    if absent:
+        fix = f"pip install 'fourways[{','.join(absent)}]' where you need them"
+        yield note("formats", f"not installed: {', '.join(absent)}; ONNX works", fix)
+    else:
+        yield ok("formats", f"onnx, {', '.join(FORMATS)}")
+    yield _port()
+    yield _disk(folder)
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files < LEAST_FILES:
+        yield note("open files", f"at most {files}", f"ulimit -n {LEAST_FILES * 4}")
+
+
+def _python() -> Diagnosis:
+    version = platform.python_version()
+    return ok("Python", f"{version}, {platform.system()} {platform.machine()}")
+
+
+def _packages() -> Diagnosis:
+    missing = missing_packages()
+    if missing:
+        return fault(
+            "runtime",
+            f"{', '.join(missing)} missing: no workload runs here",
+            "pip install 'fourways[runtime]'",
+        )
+    return ok("runtime", "the workloads' packages are installed")
+
+
+def _port() -> Diagnosis:
+    if is_free(PORT):
+        return ok("port", f"{PORT} is free")
+    return note("port", f"{PORT} is taken", "fourways up … --port N, or end what listens there")
+
+
+def _disk(folder: Path) -> Diagnosis:
+    existing = next(
+        each for each in (folder.absolute(), *folder.absolute().parents) if each.exists()
+    )
+    free = shutil.disk_usage(existing).free
+    said = f"{free / 2**30:.1f} GiB free at {existing}"
+    if free < LEAST_BYTES:
+        return fault("disk", said, "free some, or choose another --state")
+    return ok("disk", said)
