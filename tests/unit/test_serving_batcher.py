@@ -53,11 +53,12 @@ async def make() -> AsyncIterator[Make]:
 
     def new(model: Any, **more: Any) -> Batcher:
         settings = {"max_rows": 1000, "timeout": 0.5} | more
+        metrics = settings.pop("metrics", None) or ServingMetrics(CollectorRegistry())
         made.append(
             Batcher(
                 model,
                 lambda inference, part: Response(b"ok"),
-                ServingMetrics(CollectorRegistry()),
+                metrics,
                 **settings,
             )
         )
@@ -151,6 +152,23 @@ async def test_past_saturation_the_newest_are_scored_first(make: Make) -> None:
     assert [await status(promise) for promise in (old, promises[0])] == [503] * 2
     assert await status(promises[-1]) == 200
     assert model.batches[1][-2:] == ["3", "4"], "in the order they came, without the oldest"
+
+
+async def test_requests_that_wait_and_that_run_are_counted(make: Make) -> None:
+    registry = CollectorRegistry()
+    model = Model()
+    batcher = make(model, metrics=ServingMetrics(registry), timeout=20.0)
+    first = await held(batcher, model)
+    waiting = [batcher.ask(request()) for _ in range(3)]
+
+    def counted() -> tuple[float | None, ...]:
+        names = ("fourways_requests_waiting", "fourways_requests_running")
+        return tuple(map(registry.get_sample_value, names))
+
+    assert counted() == (3.0, 1.0)
+    model.hold.set()
+    assert [await status(promise) for promise in (first, *waiting)] == [200] * 4
+    assert counted() == (0.0, 0.0)
 
 
 async def test_a_batch_holds_what_fits_the_time_of_its_first(make: Make) -> None:

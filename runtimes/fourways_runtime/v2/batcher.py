@@ -121,6 +121,7 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._rows = 0
         self._under_way = False  # a batch is scheduled or being scored
+        self._on_worker = 0  # requests of the batch that the worker scores
         self._done_at = 0.0  # when the worker's batch is expected to be done
         self._watching: asyncio.TimerHandle | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -134,6 +135,7 @@ class Batcher:
         self._distrust = _DISTRUST
         self._distrusted_until = 0.0
         metrics.waiting.set_function(lambda: float(len(self._waiting)))
+        metrics.running.set_function(lambda: float(self._on_worker))
 
     def ask(
         self,
@@ -206,6 +208,7 @@ class Batcher:
             self._again()
             return
         self._done_at = monotonic() + self._times.seconds(rows)
+        self._on_worker = len(batch)
         inferences = [one.inference for one in batch]
         scored = self._loop.run_in_executor(self._worker, self._on_thread, inferences, rows)
         scored.add_done_callback(lambda done: self._scored(batch, rows, done))
@@ -228,6 +231,7 @@ class Batcher:
         if self._watching is not None:
             self._watching.cancel()
         self._done_at = 0.0
+        self._on_worker = 0
         if done.cancelled():
             return
         outcomes, seconds, computed = done.result()

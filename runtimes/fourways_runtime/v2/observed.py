@@ -58,6 +58,11 @@ class ServingMetrics:
             "Requests whose batch has not begun.",
             registry=registry,
         )
+        self.running = Gauge(
+            "fourways_requests_running",
+            "Requests whose batch is being scored.",
+            registry=registry,
+        )
         self.failed = failures.inc
         self.model_faults = model_faults.inc
         self.feature_faults = feature_faults.inc
