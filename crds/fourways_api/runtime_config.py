@@ -155,6 +155,10 @@ class Route(ApiModel):
     timeout_seconds: float = 1.0
     """A request that takes longer is given up (realtime)."""
 
+    max_body_bytes: int = 16 * 2**20
+    max_answer_bytes: int = 64 * 2**20
+    """A larger response of the model server is given up (realtime)."""
+
     model_name: str | None = None
     """Name of the model in the paths of a runtime of KServe; None: ours answers (realtime)."""
 

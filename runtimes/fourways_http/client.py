@@ -24,7 +24,15 @@ from math import inf
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
-from .exchange import ClientError, Exchange, Job, OriginAnswer, OriginUnreachable, TimedOut
+from .exchange import (
+    MAX_ANSWER_BYTES,
+    ClientError,
+    Exchange,
+    Job,
+    OriginAnswer,
+    OriginUnreachable,
+    TimedOut,
+)
 
 T = TypeVar("T")
 
@@ -94,6 +102,7 @@ class Pool:
         max_waiting: int = MAX_WAITING,
         lifetime_seconds: float = LIFETIME_SECONDS,
         slack_seconds: float = 0.0,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
         hold_seconds: float = HOLD_SECONDS,
     ) -> None:
         """Create an empty pool; ``explain`` converts a ClientError to the future's exception.
@@ -111,6 +120,7 @@ class Pool:
         self._max_waiting = max_waiting
         self._lifetime = lifetime_seconds
         self._slack = slack_seconds
+        self.max_answer_bytes = max_answer_bytes
         self._hold_seconds = hold_seconds
         self._gap = 0.0  # average time between connections becoming free while requests wait
         self._freed_at = 0.0

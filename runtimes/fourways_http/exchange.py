@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 MAX_ANSWER_BYTES = 64 * 2**20
-"""Maximum body of a response; beyond: the connection is closed."""
+"""Maximum body of a response, unless the pool sets another; beyond: the connection is closed."""
 
 MAX_HEADER_BYTES = 64 * 1024
 """Maximum total of header names and values of a response, trailers included."""
@@ -99,6 +99,9 @@ class Job:
 
 class ExchangeOwner(Protocol):
     """The owner of a connection, as the connection sees it: the pool."""
+
+    max_answer_bytes: int
+    """Maximum body of a response."""
 
     explain: Callable[[ClientError], Exception]
     """Converts the cause of a missing response to the exception that the caller gets."""
@@ -200,7 +203,7 @@ class Exchange(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.abort(TooLarge() if self._size > MAX_ANSWER_BYTES else BrokenOff())
+            self.abort(TooLarge() if self._size > self._pool.max_answer_bytes else BrokenOff())
 
     def eof_received(self) -> bool:
         """Close."""
@@ -256,7 +259,7 @@ class Exchange(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Collect the body. One that arrives in one piece is never copied."""
         self._size += len(body)
-        if self._size > MAX_ANSWER_BYTES:
+        if self._size > self._pool.max_answer_bytes:
             raise TooLarge
         self._chunks.append(body)
 

@@ -23,7 +23,11 @@ INFER = "/v2/models/score/infer"
 
 @asynccontextmanager
 async def forwarding(
-    folder: Path, entity_key: EntityKey | None = None, seconds: float = 1.0, **config: Any
+    folder: Path,
+    entity_key: EntityKey | None = None,
+    seconds: float = 1.0,
+    limits: dict[str, int] | None = None,
+    **config: Any,
 ) -> AsyncIterator[tuple[Running, Upstream]]:
     upstream = Upstream()
     await upstream.listen()
@@ -34,6 +38,7 @@ async def forwarding(
         timeout_seconds=seconds,
         url=f"http://localhost:{upstream.port}",
         entity_key=entity_key,
+        **(limits or {}),
     )
     try:
         async with running(folder, routes=(route,), **config) as plane:
@@ -359,3 +364,24 @@ async def test_index_and_metrics_name_the_mode(tmp_path: Path) -> None:
         assert labels == {("score", "realtime", "200")}
         assert 'fourways_upstream_connections{deployment="score"} 1.0' in text
         assert 'fourways_requests_in_flight{deployment="score"} 0.0' in text
+
+
+async def test_bodies_and_answers_have_the_limits_of_their_deployment(tmp_path: Path) -> None:
+    async def large(upstream: Upstream, head: bytes, body: bytes) -> bytes | None:
+        return said(b"x" * 5000, "content-type: application/json")
+
+    small = {"max_body_bytes": 1000, "max_answer_bytes": 4000}
+    async with forwarding(tmp_path, limits=small) as (plane, upstream):
+        assert (await plane.infer("score", b'"' + b"x" * 998 + b'"'))[0] == 200
+        status, told = await plane.infer("score", b"x" * 1001)
+        assert (status, told["error"]) == (413, "the request's body is too large")
+        upstream.script = large
+        status, told = await plane.infer("score", b"{}")
+        assert (status, "too large" in told["error"]) == (502, True)
+    raised = {"max_body_bytes": 20_000, "max_answer_bytes": 8000}
+    async with forwarding(tmp_path, limits=raised, max_body_bytes=1000) as (plane, upstream):
+        body = b'{"a":"' + b"x" * 5000 + b'"}'
+        assert (await plane.infer("score", body))[0] == 200
+        assert (await plane.infer("churn", body))[0] == 413
+        upstream.script = large
+        assert (await plane.client.post(INFER, content=b"{}")).status_code == 200

@@ -25,7 +25,6 @@ from fourways_http import (
     TooManyWaiting,
     client,
 )
-from fourways_http import exchange as exchanges
 from tests.kit.waiting import until_async
 
 
@@ -137,9 +136,8 @@ async def test_time_is_bounded_for_who_is_asked_and_who_waits() -> None:
         assert (await ask(pool)).status == 200
 
 
-async def test_an_answer_too_large_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchanges, "MAX_ANSWER_BYTES", 100_000)
-    async with pooled() as (pool, _):
+async def test_an_answer_too_large_is_cut() -> None:
+    async with pooled(max_answer_bytes=100_000) as (pool, _):
         with pytest.raises(TooLarge):
             await ask(pool, b"x" * 200_000)
         assert len((await ask(pool, b"x" * 100_000)).body) == 100_000

@@ -12,6 +12,19 @@ from .features import FeatureLookup
 from .serving_runtime import ServingRuntimeReference
 
 
+class RequestLimits(ApiModel):
+    """How large requests and responses may be."""
+
+    body_mi_b: Annotated[int, Field(ge=1, le=128, alias="bodyMiB")] = 16
+    """Maximum size of a request's body, also once it is decompressed, in MiB."""
+
+    rows: Annotated[int, Field(ge=1, le=65_536)] = 1024
+    """Maximum number of records of a request, and of records that are scored together."""
+
+    answer_mi_b: Annotated[int, Field(ge=1, le=256, alias="answerMiB")] = 64
+    """Maximum size of a response through the gateway, in MiB."""
+
+
 class Realtime(ApiModel):
     """Answer each request immediately, from a KServe InferenceService."""
 
@@ -32,6 +45,9 @@ class Realtime(ApiModel):
 
     timeout: Duration = "1s"
     """Maximum duration of a request. A request that takes longer is refused."""
+
+    limits: RequestLimits = RequestLimits()
+    """How large requests and responses may be."""
 
     scale_to_zero_after: Duration = "5m"
     """Time without a request after which the last replica ends, with minReplicas 0."""

@@ -49,6 +49,8 @@ def route(deployment: ModelDeployment, url: str | None) -> Route | None:
         version=deployment.spec.model.version,
         url=url or conventional_url(namespace, name),
         timeout_seconds=seconds(realtime.timeout),
+        max_body_bytes=realtime.limits.body_mi_b * 2**20,
+        max_answer_bytes=realtime.limits.answer_mi_b * 2**20,
         model_name=model_name(deployment),
         wake=_wake(realtime),
         entity_key=deployment.spec.contract.entity_key,
@@ -198,6 +200,8 @@ def _pod(
         port=worker.PORT,
         features=realtime.features,
         timeout_seconds=seconds(realtime.timeout),
+        max_body_bytes=realtime.limits.body_mi_b * 2**20,
+        max_batch_rows=realtime.limits.rows,
     )
     container = worker.container(
         deployment,

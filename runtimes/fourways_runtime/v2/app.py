@@ -82,7 +82,8 @@ class ModelServer:
         router.add("GET", "/metrics", lambda request: exposition(self._registry))
         router.add("GET", FAULTS_PATH, lambda request: self._faults())
         # Also under the model's own name, because a path without a parameter is matched faster.
-        add_routes(router, self, "model", self._config.name, live=_live)
+        most = self._config.max_body_bytes
+        add_routes(router, self, "model", self._config.name, live=_live, max_body_bytes=most)
         return router
 
     def infer(self, request: Request) -> Awaitable[Response]:

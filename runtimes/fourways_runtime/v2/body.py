@@ -77,6 +77,8 @@ def _loads(text: bytes) -> Any:
 def _uncompressed(request: Request, max_bytes: int) -> bytes:
     encoding = (request.header(b"content-encoding") or b"identity").strip().lower()
     if encoding == b"identity":
+        if len(request.body) > max_bytes:
+            raise HttpError(413, "the request's body is too large")
         return request.body
     window = _WINDOWS.get(encoding)
     if window is None:

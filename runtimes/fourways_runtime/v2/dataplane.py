@@ -16,6 +16,7 @@ from fourways_http import Request, Response, Router, json_response
 from fourways_http.message import Answer, Handler
 
 from . import v1
+from .body import MAX_BODY_BYTES
 
 LIVE = json_response({"live": True})
 READY = json_response({"ready": True})
@@ -70,13 +71,14 @@ def add_routes(
     *names: str,
     live: Callable[[Request], Response] = lambda request: LIVE,
     predict: Handler | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
 ) -> None:
     """Add the paths of both versions of the protocol.
 
     ``parameter`` is the path parameter for the model's name. The models in ``names`` also get paths
     without a parameter, which are faster to match.
     ``live`` answers the liveness probe, and ``predict`` requests of version 1; without it, they are
-    converted to those of version 2.
+    converted to those of version 2, if their body has at most ``max_body_bytes``.
     """
     router.add("GET", "/v2", lambda request: server_metadata(plane.extensions))
     router.add("GET", "/v2/health/live", live)
@@ -94,7 +96,8 @@ def add_routes(
     router.add(
         "POST",
         f"/v1/models/{{{parameter}}}:predict",
-        predict or (lambda request: v1.predict(plane.metadata, plane.infer, request)),
+        predict
+        or (lambda request: v1.predict(plane.metadata, plane.infer, request, max_body_bytes)),
     )
     for name, versions in product((f"{{{parameter}}}", *names), ("", _VERSION)):
         for method, what, handler in asked:

@@ -31,12 +31,14 @@ _KEPT = frozenset({b"authorization", b"prefer", b"traceparent", b"tracestate", b
 _KEPT |= {b"grpc-timeout", b"idempotency-key", b"x-request-timeout"}
 
 
-async def predict(metadata: Handler, infer: Handler, request: Request) -> Response:
+async def predict(
+    metadata: Handler, infer: Handler, request: Request, max_body_bytes: int = MAX_BODY_BYTES
+) -> Response:
     """Answer a request of version 1 with version 2's handlers of a model. Raises HttpError."""
     inputs = _parsed(await awaited(metadata(request)))["inputs"]
     heavy = is_heavy(request)
-    made = await off_loop(_converted, request, inputs) if heavy else _converted(request, inputs)
-    body, columns = made
+    asking = (request, inputs, max_body_bytes)
+    body, columns = await off_loop(_converted, *asking) if heavy else _converted(*asking)
     asked = Request(b"POST", request.target, _headers(request), body)
     asked.params, asked.route, asked.echo = request.params, request.route, request.echo
     asked.waited, asked.caller = request.waited, request.caller
@@ -63,9 +65,11 @@ def _headers(request: Request) -> list[tuple[bytes, bytes]]:
 # ---- requests
 
 
-def _converted(request: Request, inputs: Sequence[dict[str, Any]]) -> tuple[bytes, bool]:
+def _converted(
+    request: Request, inputs: Sequence[dict[str, Any]], max_body_bytes: int
+) -> tuple[bytes, bool]:
     """Return the body of version 2, and whether the request holds columns."""
-    body, binary, _ = split_body(request, MAX_BODY_BYTES)
+    body, binary, _ = split_body(request, max_body_bytes)
     if binary is not None or not isinstance(body, dict):
         raise refuse("body", f"must be a JSON object: {FORM}")
     if not body.keys() <= _FIELDS:

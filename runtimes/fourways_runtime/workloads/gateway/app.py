@@ -30,6 +30,7 @@ from .circuit_breaker import StoreCircuitBreaker
 from .coalescer import LookupCoalescer
 from .demand import DemandBoard
 from .edge import EdgeHandlers
+from .forward import RealtimeHandler
 from .mode import RETRY, Mode
 from .modes import MODES, SharedParts
 from .observed import GatewayMetrics, stream_counters
@@ -142,7 +143,10 @@ class Gateway:
         mode = self._of(request)
         if isinstance(mode, ServingRuntimeHandler):
             return mode.predict(request)
-        return v1.predict(mode.metadata, self.infer, request)
+        most = self._config.max_body_bytes
+        if isinstance(mode, RealtimeHandler):
+            most = mode.max_body_bytes
+        return v1.predict(mode.metadata, self.infer, request, most)
 
     def metadata(self, request: Request) -> Answer:
         """Describe a deployment as a model."""

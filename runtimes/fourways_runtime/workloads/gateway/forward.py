@@ -83,8 +83,14 @@ class RealtimeHandler:
             self._pool = self._pool_to(Origin.parse(route.url), timeout, MARGIN_SECONDS)
             upstream.follow(name, self._connections, self._in_flight)
 
+    @property
+    def max_body_bytes(self) -> int:
+        """Maximum size of a request's body."""
+        return self._route.max_body_bytes
+
     def _pool_to(self, origin: Origin, timeout: float, slack: float) -> Pool:
-        return Pool(origin, timeout, self._explain, slack_seconds=slack)
+        most = self._route.max_answer_bytes
+        return Pool(origin, timeout, self._explain, slack_seconds=slack, max_answer_bytes=most)
 
     def _connections(self) -> int:
         return self._pool.connections if self._pool is not None else 0
@@ -106,6 +112,8 @@ class RealtimeHandler:
 
     def infer(self, request: Request) -> asyncio.Future[Response]:
         """Forward an inference request."""
+        if len(request.body) > self._route.max_body_bytes:
+            raise HttpError(413, "the request's body is too large")
         return self._pass(b"POST", request, b"/infer", request.body)
 
     def metadata(self, request: Request) -> asyncio.Future[Response]:

@@ -96,7 +96,9 @@ def build(
         open_publisher or _publisher_of(config),
         open_run_store or _history_of(config),
     )
-    limits = replace(limits, body_bytes=config.max_body_bytes)
+    # The handlers hold each deployment to its own limit.
+    most = max([config.max_body_bytes, *(route.max_body_bytes for route in config.routes)])
+    limits = replace(limits, body_bytes=most)
     server = Server(
         gateway.router(), limits, gateway.metrics.observe, origins=config.allowed_origins
     )

@@ -124,7 +124,15 @@ class SleepingHandler(RealtimeHandler):
 
     def _pool_to(self, origin: Origin, timeout: float, slack: float) -> Pool:
         # What refuses a connection sleeps: it is held here, and not in the pool.
-        return Pool(origin, timeout, self._explain, slack_seconds=slack, hold_seconds=0.0)
+        most = self._route.max_answer_bytes
+        return Pool(
+            origin,
+            timeout,
+            self._explain,
+            slack_seconds=slack,
+            hold_seconds=0.0,
+            max_answer_bytes=most,
+        )
 
     def _in_flight(self) -> int:
         return super()._in_flight() + len(self._held)

@@ -64,8 +64,10 @@ def load_model(config: ServerConfig) -> Loaded:
         warm_up = _warm_up(config, scorer)
     logger.info("warmed up", extra={"seconds_by_rows": {n: round(s, 6) for n, s in warm_up}})
     names = [tensor.name for tensor in model.inputs]
+    most = config.max_body_bytes
+    reader = RequestReader(contract, names, config.max_batch_rows, left_out, max_body_bytes=most)
     return Loaded(
-        RequestTemplates(RequestReader(contract, names, config.max_batch_rows, left_out)),
+        RequestTemplates(reader),
         scorer,
         Renderer(config.name, config.model.version, contract),
         tuple(warm_up),
