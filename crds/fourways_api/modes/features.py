@@ -34,10 +34,10 @@ class FeatureDefault(ApiModel):
 
 
 class FeatureLookup(ApiModel):
-    """Inputs that are fetched from a PostgreSQL database by entity key."""
+    """Inputs that are fetched from PostgreSQL or Redis by entity key."""
 
     database: SecretReference
-    """Secret with the connection string in its key uri."""
+    """Secret with the connection string in its key uri: postgresql:// or redis://."""
 
     table: (
         Annotated[
@@ -46,7 +46,8 @@ class FeatureLookup(ApiModel):
         ]
         | None
     ) = None
-    """Name of a table with one row per entity and a column for each input."""
+    """Name of a table with one row per entity and a column for each input; in Redis, the part of
+    the keys before the colon."""
 
     query: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
     """SELECT statement with the parameter %(keys)s, which is an array of entity keys."""

@@ -15,6 +15,7 @@ URI_KEY = "uri"
 AUTHORITY_KEY = "ca.crt"
 """Key of the certificate of an authority, as cert-manager names it."""
 
+REDIS = ("redis://", "rediss://")
 POSTGRESQL = ("postgresql://", "postgres://")
 _SQLITE = "sqlite:///"
 

@@ -1,6 +1,6 @@
 """The feature database: the contract's inputs, looked up by entity key at request time.
 
-Owns the database's address (the key ``uri`` of a mounted Secret; ``postgresql://`` or
+Owns the database's address (the key ``uri`` of a mounted Secret; ``postgresql://``, ``redis://`` or
 ``sqlite:///PATH`` selects the kind of database) and the coalescing of many requests into few
 queries. Read only. Errors never show a password.
 """
@@ -8,6 +8,7 @@ queries. Read only. Errors never show a password.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
@@ -19,7 +20,7 @@ from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import FeatureReader, Row
 
 from ..mounted_secret import MountedSecret
-from ..secret_uri import read_database_uri, sqlite_path
+from ..secret_uri import AUTHORITY_KEY, REDIS, read_database_uri, sqlite_path
 from .base import WHAT, FeatureDatabase, Wanted
 from .coalesced import CoalescedFeatures
 from .monitor import FeatureMonitor
@@ -66,7 +67,10 @@ def open_features(
 
 
 def _source(wanted: Wanted, secret: MountedSecret, policy: FetchPolicy) -> FeatureDatabase:
-    if (path := sqlite_path(read_database_uri(secret, WHAT), WHAT)) is not None:
+    address = read_database_uri(secret, WHAT)
+    if address.startswith(REDIS):
+        return _redis(wanted, secret, policy)
+    if (path := sqlite_path(address, WHAT)) is not None:
         from .sqlite import SqliteSource
 
         return SqliteSource(wanted, path)
@@ -80,3 +84,23 @@ def _source(wanted: Wanted, secret: MountedSecret, policy: FetchPolicy) -> Featu
 
     uri()  # What is refused is refused now, not at the first request.
     return PostgresSource(wanted, uri)
+
+
+def _redis(wanted: Wanted, secret: MountedSecret, policy: FetchPolicy) -> FeatureDatabase:
+    from ..fetch.location import check_host
+
+    def uri() -> str:
+        found = read_database_uri(secret, WHAT)
+        host = urlsplit(found).hostname if found.startswith(REDIS) else None
+        if not host:
+            raise ConfigError(f"the URI of {WHAT} is not redis://HOST:PORT/NUMBER")
+        check_host(host, policy)
+        return found
+
+    uri()  # What is refused is refused now, not at the first request.
+    try:
+        from .redis import RedisSource
+    except ImportError:
+        raise ConfigError("features in Redis need the extra redis: fourways[redis]") from None
+    authority = secret.folder / AUTHORITY_KEY
+    return RedisSource(wanted, uri, authority if authority.exists() else None)
