@@ -144,6 +144,7 @@ def run_job(
     SIGTERM ends the work with :class:`Terminated`, wherever it is. ``completed`` adds the progress
     of the work to the report of a failure.
     """
+    _terminating.clear()
     signal.signal(signal.SIGTERM, _terminate)
     log_as_json()
     config: C | None = None
@@ -153,7 +154,9 @@ def run_job(
         _end_where_the_model_hangs(config, log, completed)
         report = work(config)
     except (Exception, Terminated) as error:  # noqa: BLE001  (as for servers)
-        report, code = failure(error, config, log)
+        # Libraries make another error of it where it interrupts them, such as an ImportError.
+        ended = Terminated() if _terminating.is_set() else error
+        report, code = failure(ended, config, log)
         report = completed(report)
     log.info(report.outcome.lower(), extra={"because": report.reason, "exit_code": code})
     write_report(report, (config.paths if config else Paths()).termination_log)
@@ -162,8 +165,12 @@ def run_job(
     return code
 
 
+_terminating = threading.Event()
+
+
 def _terminate(signum: int, frame: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _terminating.set()
     raise Terminated
 
 

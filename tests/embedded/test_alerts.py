@@ -74,7 +74,7 @@ def scraping(
                     lambda: value(client, "fourways_store_up") == 1.0,
                     "the gateway is scraped",
                     seconds=60,
-                    ignoring=httpx.HTTPError,
+                    ignoring=(httpx.HTTPError, ValueError),  # not ready yet: a sentence
                 )
                 yield client
         finally:

@@ -26,8 +26,8 @@ KINDS = {"age": "INT32", "spend": "FP32", "rate": "FP32"}
 SHORT = """
 import functools, sys
 from fourways_agent import loading
-from fourways_runtime.scoring.model.watched import WatchedModel
-loading.WatchedModel = functools.partial(WatchedModel, seconds=1.0)
+from fourways_runtime.scoring.model.watched import watched
+loading.watched = functools.partial(watched, seconds=1.0)
 """
 
 EMBEDDING = """

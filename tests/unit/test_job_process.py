@@ -1,0 +1,59 @@
+"""The process of a job: how it ends where SIGTERM interrupts a library."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from fourways_api import RunReport, RuntimeConfig
+from fourways_runtime import process
+from fourways_runtime.errors import ConfigError
+from tests.kit.mode_facts import deployment
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RuntimeConfig:
+    spec = deployment("realtime")["spec"]
+    return RuntimeConfig.model_validate(
+        {
+            "namespace": "demo",
+            "name": "m",
+            "model": spec["model"],
+            "contract": spec["contract"],
+            "paths": {"terminationLog": str(tmp_path / "last-words")},
+        }
+    )
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_an_error_that_a_library_makes_of_a_termination_is_none(
+    config: RuntimeConfig, interrupted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(process, "leave", left.append)
+
+    def work(config: RuntimeConfig) -> RunReport:
+        try:
+            if interrupted:
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pause()
+            raise ImportError("no such library")
+        except BaseException:  # noqa: BLE001  (as extension modules do while they are imported)
+            raise ConfigError("the library is not in this image") from None
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        code = process.run_job(lambda: config, work, logging.getLogger("test"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    told = json.loads(Path(config.paths.termination_log).read_text())
+    if interrupted:
+        assert (code, told["reason"]) == (process.EXIT_TERMINATED, "Terminated")
+    else:
+        assert (code, told["reason"]) == (ConfigError.exit_code, "ConfigError")
+    assert left == [code]
