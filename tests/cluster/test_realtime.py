@@ -155,7 +155,7 @@ async def test_kserves_client_asks_the_service(served: Plant, binary: bool) -> N
 # ---------------------------------------------------------------- a broken new version
 
 ASK = """
-import json, select, sys, time, urllib.request
+import json, select, sys, time, urllib.error, urllib.request
 url, last, body = sys.argv[1], sys.argv[2], sys.stdin.buffer.readline()
 versions, failed, version, end = {}, [], None, None
 # Until standard input is closed, and the last version answers.
@@ -164,6 +164,8 @@ while end is None or version != last and time.monotonic() < end:
         with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10) as answer:
             version = json.load(answer)["model_version"]
             versions[version] = versions.get(version, 0) + 1
+    except urllib.error.HTTPError as error:
+        failed.append([error.code, str(error.headers), error.read(500).decode()])
     except Exception as error:
         failed.append(repr(error))
     if select.select([sys.stdin], [], [], 0.01)[0]:
@@ -257,7 +259,7 @@ WRONG = {
         "SourceError",
         "churn/none.onnx",
     ),
-    "memory": (changed(CHURN, "resources.memory", "48Mi"), "OOMKilled", "resources.memory"),
+    "memory": (changed(CHURN, "resources.memory", "24Mi"), "OOMKilled", "resources.memory"),
     "room": (changed(CHURN, "resources.cpu", "64"), "Unschedulable", "cpu"),
 }
 

@@ -34,6 +34,9 @@ http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """A stand-in for a server whose image cannot be had here. It says what it was started with."""
 
 
+SMALL = {"cpu": "200m", "memory": "512Mi"}
+
+
 def runtime(image: str) -> Json:
     probe = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}
     return {
@@ -130,6 +133,8 @@ def by_hand(modes: Plant) -> Iterator[str]:
                     "modelFormat": {"name": "onnx"},
                     "runtime": "fourways",
                     "storageUri": "pvc://fourways-examples/segmentation",
+                    # There is not a whole core left here.
+                    "resources": dict.fromkeys(("requests", "limits"), SMALL),
                 }
             }
         },
