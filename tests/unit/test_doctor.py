@@ -130,10 +130,11 @@ class Api:
     """An API server that refuses everything with a status."""
 
     def __init__(self, status: int) -> None:
-        self.api, self.status, self.asked = self, status, []
+        self.status = status
+        self.asked: list[tuple[str, str, str]] = []
 
-    def call_api(self, path: str, method: str, **options: Any) -> Any:
-        self.asked.append((method, path, options["header_params"]["Accept"]))
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        self.asked.append((method, path, options.get("header_params", {}).get("Accept", "")))
         raise Refused(self.status)
 
 

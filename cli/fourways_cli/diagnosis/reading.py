@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -23,42 +24,39 @@ class ApiReader:
     """GET requests to an API server; ``login`` is a ClusterLogin."""
 
     def __init__(self, login: Any, denied: type[Exception], unreachable: type[Exception]) -> None:
-        self._api = login.api
+        self._request = login.request
         self._denied = denied
         self._unreachable = unreachable
 
-    def get(self, path: str, accept: str = JSON) -> Json | None:
+    def get(self, path: str, accept: str = JSON, **options: str) -> Json | None:
         """Return an object: None if it may not be read, empty if there is none.
 
         Raises:
             TargetError: the API server does not answer.
 
         """
-        return self._ask("GET", path, None, accept)
+        return self._ask("get", path, header_params={"Accept": accept}, **options)
 
-    def _ask(self, method: str, path: str, body: Json | None, accept: str) -> Json | None:
+    def _ask(self, method: str, path: str, **options: Any) -> Json | None:
         try:
-            found: Json = self._api.call_api(
-                path,
+            found: Json = self._request(
                 method,
-                header_params={"Accept": accept, "Content-Type": JSON},
-                body=body,
-                response_type="object",
-                auth_settings=["BearerToken"],
-                _return_http_data_only=True,
+                path,
+                serializer=lambda _, data: data,
                 _request_timeout=TIMEOUT_SECONDS,
+                **options,
             )
         except self._denied as error:
-            if getattr(error, "status", None) == 404:
+            if getattr(error, "status", None) == HTTPStatus.NOT_FOUND:
                 return {}
             return None
         except self._unreachable as error:
             raise TargetError(f"the API server does not answer: {error}") from None
         return found
 
-    def items(self, path: str) -> list[Json] | None:
+    def items(self, path: str, **options: str) -> list[Json] | None:
         """Return the objects of a list; None if it may not be read. Raises TargetError."""
-        found = self.get(path)
+        found = self.get(path, **options)
         return None if found is None else list(found.get("items") or [])
 
     def may(self, verb: str, resource: str, namespace: str) -> bool:
@@ -70,7 +68,7 @@ class ApiReader:
             "spec": {"resourceAttributes": asked},
         }
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-        found = self._ask("POST", path, review, JSON) or {}
+        found = self._ask("post", path, body=review) or {}
         return bool((found.get("status") or {}).get("allowed"))
 
 
@@ -85,8 +83,8 @@ def read_facts(api: ApiReader, namespace: str) -> ClusterFacts:
         version=str((api.get("/version") or {}).get("gitVersion", "unknown")),
         groups=frozenset(str(group["name"]) for group in groups),
         crd=api.get(crd),
-        operators=api.items(f"/api/v1/pods?labelSelector={quote(OPERATOR)}"),
-        gateways=api.items(f"{inside}/pods?labelSelector={quote(f'{COMPONENT_LABEL}=gateway')}"),
+        operators=api.items("/api/v1/pods", label_selector=OPERATOR),
+        gateways=api.items(f"{inside}/pods", label_selector=f"{COMPONENT_LABEL}=gateway"),
         store_secret=None if secret is None else bool(secret),
         may_create=api.may("create", PLURAL, namespace),
         quotas=api.items(f"{inside}/resourcequotas") or [],
