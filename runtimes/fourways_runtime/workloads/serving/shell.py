@@ -133,6 +133,8 @@ async def _features(
     )
     enricher = FeatureEnricher(config.contract, config.features, reader)
     await await_available(reader.check)
+    # The pool connects in the background, and no request should wait for its first connection.
+    await await_available(reader.ping)
     logger.info("features checked", extra={"inputs": len(inputs)})
     return enricher, FeatureMonitor(reader, config.features.database.secret_name)
 
