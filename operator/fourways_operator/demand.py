@@ -16,18 +16,16 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from fourways_api import ModelDeployment
 from fourways_api.backoff import Backoff
 from fourways_api.demand import DEMAND_PATH, MAX_WAIT_SECONDS, DeploymentDemand, GatewayDemand
 
+from .asking import ask, parsed, pod_url
 from .errors import GatewaySilent
 from .facts import Demand, Json
 from .plan.parts import COMPONENT_LABEL
 from .plan.worker import PORT
-from .pods import is_going, is_ready
-from .progress import ask
+from .pods import is_ready
 from .scaling import may_sleep
 from .work_queue import Key
 
@@ -121,7 +119,8 @@ class DemandTracker:
             pause = PAUSE
             try:
                 query = f"?mark={mark}&wait={MAX_WAIT_SECONDS:g}"
-                found = _parsed(await self._ask(source.url + query))
+                text = await self._ask(source.url + query)
+                found = parsed(GatewayDemand, text, "a gateway's answer about demand")
                 mark = found.mark
                 self._learn(source, {one.deployment: one for one in found.deployments})
                 backoff.reset()
@@ -154,25 +153,11 @@ def urls_of_gateways(deployment: ModelDeployment | None, pods: Sequence[Json]) -
         return NO_GATEWAYS
     urls = {}
     for pod in pods:
-        address, meta = pod.get("status", {}).get("podIP"), pod["metadata"]
-        if (
-            address
-            and (meta.get("labels") or {}).get(COMPONENT_LABEL) == "gateway"
-            and is_ready(pod)
-            and not is_going(pod)
-        ):
-            host = f"[{address}]" if ":" in address else address
-            urls[meta["name"]] = f"http://{host}:{PORT}{DEMAND_PATH}"
+        url, meta = pod_url(pod, PORT, DEMAND_PATH), pod["metadata"]
+        labels = meta.get("labels") or {}
+        if url and labels.get(COMPONENT_LABEL) == "gateway" and is_ready(pod):
+            urls[meta["name"]] = url
     return urls
-
-
-def _parsed(text: bytes) -> GatewayDemand:
-    try:
-        return GatewayDemand.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise GatewaySilent(f"a gateway's answer about demand: {where}: {first['msg']}") from None
 
 
 async def ask_demand(url: str) -> bytes:

@@ -16,9 +16,9 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 
+from .asking import ask
 from .errors import GatewaySilent
 from .plan.parts import GATEWAY
-from .progress import ask
 from .work_queue import Key
 
 logger = logging.getLogger(__name__)

@@ -14,14 +14,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from fourways_api import MAX_WORKERS_TOLD, ProgressStatus, WorkerStatus
 from fourways_api.backoff import Backoff
 
+from .asking import ask, parsed
 from .errors import GatewaySilent
 from .facts import Json, rfc3339
 from .plan.parts import GATEWAY
@@ -30,11 +30,6 @@ from .work_queue import Key
 logger = logging.getLogger(__name__)
 
 PAUSE, LONGEST_PAUSE = 10.0, 160.0
-ANSWER_SECONDS = 5.0
-MAX_BYTES = 1 << 20
-TOKEN_FILE = Path("/var/run/secrets/fourways.dev/token")
-"""The operator's token for gateways: bound to their audience, useless to the API server."""
-
 Ask = Callable[[str], Awaitable[bytes]]
 """Requests the runs in progress from a namespace's gateway. Raises GatewaySilent."""
 
@@ -123,7 +118,10 @@ class RunProgressTracker:
         backoff, silent = Backoff(PAUSE, LONGEST_PAUSE), False
         while any(key.namespace == namespace for key in self._at_work):
             try:
-                self._learn(namespace, _parsed(await self._ask(namespace)))
+                self._learn(
+                    namespace,
+                    parsed(_Answer, await self._ask(namespace), "a gateway's answer about runs"),
+                )
                 pause, silent = PAUSE, False
                 backoff.reset()
             except GatewaySilent as fault:
@@ -154,15 +152,6 @@ def _at_work(status: Json) -> str | None:
         c["type"] == "Progressing" and c["status"] == "True" for c in status.get("conditions", ())
     )
     return str(run["name"]) if progressing and run.get("outcome") == "Running" else None
-
-
-def _parsed(text: bytes) -> _Answer:
-    try:
-        return _Answer.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise GatewaySilent(f"a gateway's answer about runs: {where}: {first['msg']}") from None
 
 
 def _figures(reported: _Progress, now: datetime) -> ProgressStatus:
@@ -202,44 +191,3 @@ def _rounded(rate: float) -> float:
 async def ask_gateway(namespace: str) -> bytes:
     """Query a namespace's gateway at its Service's name. Raises GatewaySilent."""
     return await ask(f"http://{GATEWAY}.{namespace}.svc/runs")
-
-
-def _credentials() -> dict[str, str]:
-    """Return the operator's own token for gateways; the kubelet renews it, so it is read again."""
-    try:
-        token = TOKEN_FILE.read_text(encoding="ascii").strip()
-    except OSError:
-        return {}  # gateways are asked without credentials
-    return {"Authorization": f"Bearer {token}"}
-
-
-async def ask(
-    url: str,
-    seconds: float = ANSWER_SECONDS,
-    credentials: Callable[[], dict[str, str]] = _credentials,
-) -> bytes:
-    """Return the response body at a URL. Raises GatewaySilent.
-
-    The server under the gateway's name is not trusted: the whole exchange takes at most
-    ``seconds``, redirects are not followed, and a response that is too long is not read.
-    """
-    # Imported here: it takes a third of a second, needed only by an operator that follows a run.
-    import aiohttp
-
-    try:
-        async with (
-            aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=seconds), auto_decompress=False
-            ) as session,
-            session.get(url, allow_redirects=False, headers=credentials()) as answer,
-        ):
-            if answer.status != 200:
-                raise GatewaySilent(f"{url}: HTTP {answer.status}", answer.status)
-            text = bytearray()
-            async for part in answer.content.iter_any():
-                text += part
-                if len(text) > MAX_BYTES:
-                    raise GatewaySilent(f"{url}: the answer is longer than {MAX_BYTES} bytes")
-            return bytes(text)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise GatewaySilent(f"{url}: {type(error).__name__}: {error}") from None

@@ -16,14 +16,14 @@ from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field
 
 from fourways_api import RunStatus
 
+from .asking import ask, parsed
 from .errors import GatewaySilent
 from .facts import Json, StoreAnswer, rfc3339
 from .plan.parts import GATEWAY
-from .progress import ask
 from .work_queue import Key
 
 logger = logging.getLogger(__name__)
@@ -124,12 +124,7 @@ class PublishedRunTracker:
 
 def _current(text: bytes) -> RunStatus | None:
     """Return the run that readers see from a gateway's response. Raises GatewaySilent."""
-    try:
-        runs = _Runs.model_validate_json(text).runs
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise GatewaySilent(f"a gateway's answer about runs: {where}: {first['msg']}") from None
+    runs = parsed(_Runs, text, "a gateway's answer about runs").runs
     found = next((run for run in runs if run.current), None)
     if found is None:
         return None

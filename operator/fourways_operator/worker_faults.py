@@ -16,17 +16,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from pydantic import ValidationError
-
 from fourways_api import ModelDeployment
 from fourways_api.worker_faults import FAULTS_PATH, WorkerFaults
 
+from .asking import ask, parsed, pod_url
 from .errors import GatewaySilent
 from .facts import Json
 from .plan.parts import MODE_LABEL
 from .plan.worker import PORT
 from .pods import is_going, is_ready
-from .progress import ask
 from .work_queue import Key
 
 logger = logging.getLogger(__name__)
@@ -120,7 +118,8 @@ class WorkerFaultTracker:
     async def _one(self, key: Key, pod: str, url: str) -> None:
         try:
             async with self._room:
-                found = _parsed(await self._ask(url))
+                text = await self._ask(url)
+            found = parsed(WorkerFaults, text, "a worker's answer about faults")
         except GatewaySilent as fault:
             logger.debug("%s", fault)
             missed = self._silent.get((key, pod), 0) + 1
@@ -149,9 +148,9 @@ def urls_of_workers(deployment: ModelDeployment | None, pods: Sequence[Json]) ->
     silent = mode == "realtime" and not (realtime and realtime.features)
     urls = {}
     for pod in pods:
-        address, meta = pod.get("status", {}).get("podIP"), pod["metadata"]
+        url, meta = pod_url(pod, PORT, FAULTS_PATH), pod["metadata"]
         if (
-            address
+            url
             and meta.get("labels", {}).get(MODE_LABEL) == mode
             and pod["status"].get("phase") == "Running"
             # On the node's network the port may be another program's.
@@ -159,18 +158,8 @@ def urls_of_workers(deployment: ModelDeployment | None, pods: Sequence[Json]) ->
             and not is_going(pod)
             and not (silent and is_ready(pod))
         ):
-            host = f"[{address}]" if ":" in address else address
-            urls[meta["name"]] = f"http://{host}:{PORT}{FAULTS_PATH}"
+            urls[meta["name"]] = url
     return dict(sorted(urls.items())[:MAX_ASKED])
-
-
-def _parsed(text: bytes) -> WorkerFaults:
-    try:
-        return WorkerFaults.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise GatewaySilent(f"a worker's answer about faults: {where}: {first['msg']}") from None
 
 
 async def ask_worker(url: str) -> bytes:

@@ -12,8 +12,9 @@ import orjson
 import pytest
 
 from fourways_operator import progress as module
+from fourways_operator.asking import ask
 from fourways_operator.errors import GatewaySilent
-from fourways_operator.progress import LONGEST_PAUSE, PAUSE, RunProgressTracker, ask
+from fourways_operator.progress import LONGEST_PAUSE, PAUSE, RunProgressTracker
 from fourways_operator.work_queue import Key
 from tests.kit.asked_gateway import AskedGateway
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fourways_api.crd import custom_resource_definition
+from fourways_operator.pods import is_ready
 
 from .findings import Diagnosis, fault, note, ok
 
@@ -91,12 +92,6 @@ def _operator(pods: list[Json] | None) -> Diagnosis:
         return fault("operator", "it is not ready", f"kubectl -n {namespace} logs {name}")
     images = sorted({c["image"] for pod in ready for c in pod["spec"]["containers"]})
     return ok("operator", f"ready, {', '.join(images)}")
-
-
-def is_ready(pod: Json) -> bool:
-    """Tell whether a pod is ready."""
-    conditions = pod.get("status", {}).get("conditions") or []
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def _groups(groups: frozenset[str]) -> Iterator[Diagnosis]:
