@@ -6,11 +6,13 @@ server scores it now, with inputs from the command line or from its database.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
+
+from fourways_api.shapes import shape_of
 
 from .targets import Target, TargetError, named
 
@@ -179,7 +181,7 @@ class _KeyQuery:
                 {
                     "name": name,
                     "datatype": _DATATYPES.get(kind, kind.upper()),
-                    "shape": [1, *_sizes(shape, value)],
+                    "shape": [1, *shape_of(shape, value)],
                     "data": _flat(value),
                 }
             )
@@ -214,16 +216,6 @@ def _typed(key: str, name: str, whole: bool) -> str | int:
         return int(key)
     except ValueError:
         raise TargetError(f"{key!r} is not a whole number, which the key {name} is") from None
-
-
-def _sizes(shape: Sequence[int], value: Any) -> list[int]:
-    """Return a value's shape; a size that is -1 in the contract is that of the value."""
-    sizes = []
-    for size in shape:
-        found = len(value) if isinstance(value, list) else 1
-        sizes.append(found if size == -1 else size)
-        value = value[0] if isinstance(value, list) and value else None
-    return sizes
 
 
 def _flat(value: Any) -> list[Any]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from fourways_api.shapes import shape_of
 from fourways_http import HttpError, Request, Response, json_response
 from fourways_http.message import Handler, awaited
 
@@ -137,19 +138,9 @@ def _tensor(name: str, described: dict[str, Any] | None, values: list[Any]) -> d
     return {
         "name": name,
         "datatype": described["datatype"],
-        "shape": [len(values), *_sizes(described["shape"][1:], values[0])],
+        "shape": [len(values), *shape_of(described["shape"][1:], values[0])],
         "data": values,
     }
-
-
-def _sizes(shape: Sequence[int], value: Any) -> list[int]:
-    """Return a row's shape; a size that is -1 in the metadata is that of the first row."""
-    sizes = []
-    for size in shape:
-        found = len(value) if isinstance(value, list) else 1
-        sizes.append(found if size == -1 else size)
-        value = value[0] if isinstance(value, list) and value else None
-    return sizes
 
 
 # ---- responses
