@@ -21,7 +21,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding
 
 @asynccontextmanager
 async def passing(
-    folder: Path, seconds: float = 1.0, **config: Any
+    folder: Path, seconds: float = 1.0, limit: int = 2**20, **config: Any
 ) -> AsyncIterator[tuple[Running, Upstream]]:
     upstream = Upstream()
     await upstream.listen()
@@ -32,6 +32,7 @@ async def passing(
         timeout_seconds=seconds,
         url=f"http://localhost:{upstream.port}",
         model_name="chat-realtime",
+        max_body_bytes=limit,
     )
     try:
         async with running(folder, routes=(route,), **config) as plane:
@@ -126,3 +127,11 @@ async def test_a_runtime_that_is_silent_or_gone_is_told(tmp_path: Path) -> None:
         answer = await plane.client.post(CHAT, json={"model": "chat"})
         assert answer.status_code == 503
         assert "retry-after" in answer.headers
+
+
+async def test_every_path_holds_bodies_to_the_limit_of_the_deployment(tmp_path: Path) -> None:
+    body = {"model": "chat", "text": "x" * 1000}
+    async with passing(tmp_path, limit=1000) as (plane, upstream):
+        for path in (CHAT, "/v1/models/chat:predict", "/v2/models/chat/infer"):
+            answer = await plane.client.post(path, json=body)
+            assert (answer.status_code, upstream.heads) == (413, []), path

@@ -112,8 +112,6 @@ class RealtimeHandler:
 
     def infer(self, request: Request) -> asyncio.Future[Response]:
         """Forward an inference request."""
-        if len(request.body) > self._route.max_body_bytes:
-            raise HttpError(413, "the request's body is too large")
         return self._pass(b"POST", request, b"/infer", request.body)
 
     def metadata(self, request: Request) -> asyncio.Future[Response]:
@@ -140,6 +138,7 @@ class RealtimeHandler:
     def _forward(
         self, method: bytes, request: Request, target: bytes, body: bytes
     ) -> asyncio.Future[Response]:
+        self._hold_body(body)
         headers = [
             b"%b: %b" % header
             for header in request.headers
@@ -147,6 +146,11 @@ class RealtimeHandler:
         ]
         then = self._passed if request.echo is None else self._passed_without_id
         return self._send(method, target, headers, body, then, self._within(request))
+
+    def _hold_body(self, body: bytes) -> None:
+        """Hold a body to the deployment's limit. Raises HttpError 413."""
+        if len(body) > self._route.max_body_bytes:
+            raise HttpError(413, "the request's body is too large")
 
     def _within(self, request: Request) -> float | None:
         """Return the client's own time-out (s), if it has one."""

@@ -93,10 +93,11 @@ class ServingRuntimeHandler(RealtimeHandler):
     async def openai(self, request: Request, path: str, body: dict[str, Any]) -> Response:
         """Forward a request to one of OpenAI's paths; its ``model`` becomes the runtime's name.
 
-        Raises HttpError 503 or 504.
+        Raises HttpError 413, 503 or 504.
         """
         if self._route.url is None:
             raise HttpError(503, "the serving runtime has no address yet", RETRY)
+        self._hold_body(request.body)
         headers = [h for h in request.headers if h[0].lower() in PASSED]
         content = orjson.dumps({**body, "model": self.model_name})
         opened = AsyncExitStack()
