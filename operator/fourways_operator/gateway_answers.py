@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 
 from .asking import ask
+from .conditions.common import GATEWAY_REFUSALS
 from .errors import GatewaySilent
 from .plan.parts import GATEWAY
 from .work_queue import Key
@@ -37,17 +38,6 @@ REFUSALS = 2
 
 MAX_SILENCE = 3
 """Number of consecutive missed answers after which the last answer no longer counts."""
-
-_REFUSALS = frozenset(
-    {
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-        HTTPStatus.BAD_GATEWAY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        HTTPStatus.GATEWAY_TIMEOUT,
-    }
-)
-"""The status codes that speak of the deployment. Any other, such as 401, is no answer."""
 
 AskReady = Callable[[str, str], Awaitable[bytes]]
 """Requests a deployment's readiness from a namespace's gateway. Raises GatewaySilent."""
@@ -114,7 +104,7 @@ class GatewayAnswerTracker:
             async with self._room:
                 await self._ask(key.namespace, key.name)
         except GatewaySilent as fault:
-            code = fault.http_status if fault.http_status in _REFUSALS else None
+            code = fault.http_status if fault.http_status in GATEWAY_REFUSALS else None
             logger.debug("%s", fault)
         if key in self._followed:
             self._learn(key, code)

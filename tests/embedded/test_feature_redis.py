@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from fourways_api import Contract, EntityKey, FetchPolicy, Paths
+from fourways_api import EntityKey, FetchPolicy, Paths
 from fourways_api.modes import FeatureLookup
 from fourways_cli.embedded.ports import free_port
 from fourways_runtime.errors import (
@@ -22,6 +22,7 @@ from fourways_runtime.errors import (
 )
 from fourways_runtime.io.feature_store import open_features
 from fourways_runtime.io.feature_store.coalesced import CoalescedFeatures
+from tests.kit.people import FIELDS
 from tests.kit.secret_files import secret_folder
 from tests.kit.waiting import until
 from tools.cluster.errors import ClusterError
@@ -29,19 +30,6 @@ from tools.servers.redis import redis_server
 
 pytestmark = pytest.mark.embedded
 
-FIELDS = Contract.model_validate(
-    {
-        "entityKey": {"name": "id"},
-        "inputs": [
-            {"name": "age", "type": "int32"},
-            {"name": "spend", "type": "float32"},
-            {"name": "seen", "type": "bool"},
-            {"name": "word", "type": "string"},
-            {"name": "grid", "type": "float32", "shape": [2]},
-        ],
-        "outputs": [{"name": "y", "type": "float32"}],
-    }
-).inputs
 NAMES = tuple(field.name for field in FIELDS)
 TEXT = EntityKey(name="id")
 ANN = {"age": 30, "spend": "1.5", "seen": "true", "word": "ü", "grid": "[1, 2.5]"}

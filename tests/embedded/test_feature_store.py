@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fourways_api import Contract, EntityKey, InputField, Paths
+from fourways_api import EntityKey, InputField, Paths
 from fourways_api.modes import FeatureLookup
 from fourways_runtime.errors import ConfigError, FeaturesMismatch, FeaturesUnavailable
 from fourways_runtime.io.feature_store import open_features
@@ -22,6 +22,7 @@ from fourways_runtime.io.feature_store.observed import FeatureMetrics
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import FeatureReader, Row
 from fourways_runtime.scoring.literals import from_json
+from tests.kit.people import FIELDS
 from tests.kit.secret_files import secret_folder
 from tests.kit.waiting import turns, until_async
 from tools.servers.postgres import Server
@@ -32,19 +33,6 @@ TEXT = EntityKey(name="id")
 WHOLE = EntityKey(name="id", type="int64")
 TABLE = "CREATE TABLE people (id {key}, age integer, spend numeric, seen boolean, word text)"
 ROWS = [("a", 30, 1.5, True, "x"), ("b", None, 2, False, None), ("12", 7, None, True, "ü")]
-FIELDS = Contract.model_validate(
-    {
-        "entityKey": {"name": "id"},
-        "inputs": [
-            {"name": "age", "type": "int32"},
-            {"name": "spend", "type": "float32"},
-            {"name": "seen", "type": "bool"},
-            {"name": "word", "type": "string"},
-            {"name": "grid", "type": "float32", "shape": [2]},
-        ],
-        "outputs": [{"name": "y", "type": "float32"}],
-    }
-).inputs
 
 
 class Database:

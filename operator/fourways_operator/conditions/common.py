@@ -249,20 +249,22 @@ def gateway_refusal(facts: Facts, old: Status) -> ConditionResult | None:
         kept = (c.message for c in last if c.reason == Reason.GatewayNotAnswering)
         message = next(kept, None)
     else:
-        cause = _REFUSALS.get(code)
+        cause = GATEWAY_REFUSALS.get(code)
         message = f"the gateway answers HTTP {code}: {cause}" if cause else None
     if message is None:
         return None
     return ConditionResult("False", Reason.GatewayNotAnswering, message)
 
 
-_REFUSALS = {
+GATEWAY_REFUSALS = {
     404: "it does not know the deployment",
     500: "an error in it, see the log of deployment fourways-gateway",
     502: "the answer it gets is invalid",
     503: "it does not reach what serves the predictions (model server or store)",
     504: "what serves the predictions does not answer it in time",
 }
+"""The status codes by which a gateway speaks of a deployment, with their meaning. Any other, such
+as 401, is no answer."""
 
 
 def _gateway_full(view: ModeView) -> ConditionResult | None:
