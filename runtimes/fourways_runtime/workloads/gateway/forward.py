@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import orjson
@@ -32,6 +32,7 @@ from fourways_http import (
     TooManyWaiting,
     json_response,
 )
+from fourways_http.client import HOLD_SECONDS
 from fourways_runtime.v2.deadline import timeout_of
 from fourways_runtime.v2.faults import FAULT_HEADER, FEATURES, MODEL
 from fourways_runtime.v2.protocol import DATATYPES, KEY_ALIAS, read_key, rows_of
@@ -71,6 +72,9 @@ _STATUSES = frozenset(status.value for status in HTTPStatus if status >= 200)
 class RealtimeHandler:
     """Answers requests for one deployment through its model server, on the running event loop."""
 
+    hold_seconds: ClassVar[float] = HOLD_SECONDS
+    """How long the pool holds requests for a model server that was never reached."""
+
     def __init__(self, route: Route, upstream: UpstreamGauges, faults: Counter) -> None:
         self._route = route
         self._faults = faults
@@ -79,18 +83,20 @@ class RealtimeHandler:
         self._pool: Pool | None = None
         self._quiet_until = 0.0
         if route.url is not None:
-            timeout = route.timeout_seconds + MARGIN_SECONDS
-            self._pool = self._pool_to(Origin.parse(route.url), timeout, MARGIN_SECONDS)
+            self._pool = Pool(
+                Origin.parse(route.url),
+                route.timeout_seconds + MARGIN_SECONDS,
+                self._explain,
+                slack_seconds=MARGIN_SECONDS,
+                max_answer_bytes=route.max_answer_bytes,
+                hold_seconds=self.hold_seconds,
+            )
             upstream.follow(name, self._connections, self._in_flight)
 
     @property
     def max_body_bytes(self) -> int:
         """Maximum size of a request's body."""
         return self._route.max_body_bytes
-
-    def _pool_to(self, origin: Origin, timeout: float, slack: float) -> Pool:
-        most = self._route.max_answer_bytes
-        return Pool(origin, timeout, self._explain, slack_seconds=slack, max_answer_bytes=most)
 
     def _connections(self) -> int:
         return self._pool.connections if self._pool is not None else 0

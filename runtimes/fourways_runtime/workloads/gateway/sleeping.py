@@ -94,6 +94,8 @@ class _Call:
 class SleepingHandler(RealtimeHandler):
     """Answers requests for one deployment that scales to zero, on the running event loop."""
 
+    hold_seconds = 0.0  # what refuses a connection sleeps: it is held here, and not in the pool
+
     def __init__(
         self,
         route: Route,
@@ -121,18 +123,6 @@ class SleepingHandler(RealtimeHandler):
         self._held: dict[_Call, None] = {}
         self._waking: asyncio.Task[None] | None = None
         self._prober: Pool | None = None
-
-    def _pool_to(self, origin: Origin, timeout: float, slack: float) -> Pool:
-        # What refuses a connection sleeps: it is held here, and not in the pool.
-        most = self._route.max_answer_bytes
-        return Pool(
-            origin,
-            timeout,
-            self._explain,
-            slack_seconds=slack,
-            hold_seconds=0.0,
-            max_answer_bytes=most,
-        )
 
     def _in_flight(self) -> int:
         return super()._in_flight() + len(self._held)
