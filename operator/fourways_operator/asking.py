@@ -6,8 +6,9 @@ answers mean is decided by the trackers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,8 @@ ANSWER_SECONDS = 5.0
 MAX_BYTES = 1 << 20
 TOKEN_FILE = Path("/var/run/secrets/fourways.dev/token")
 """The operator's token for gateways: bound to their audience, useless to the API server."""
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -55,6 +58,7 @@ async def ask(
     url: str,
     seconds: float = ANSWER_SECONDS,
     credentials: Callable[[], dict[str, str]] = _credentials,
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> bytes:
     """Return the response body at a URL. Raises GatewaySilent.
 
@@ -69,7 +73,7 @@ async def ask(
             aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=seconds), auto_decompress=False
             ) as session,
-            session.get(url, allow_redirects=False, headers=credentials()) as answer,
+            session.get(url, allow_redirects=False, headers={**headers, **credentials()}) as answer,
         ):
             if answer.status != 200:
                 raise GatewaySilent(f"{url}: HTTP {answer.status}", answer.status)

@@ -200,7 +200,10 @@ class Facts:
     """The run in the prediction store that serves predictions; None if it is not known."""
 
     gateway_answer: int | None = None
-    """Status code of the gateway's last answer whether the deployment is ready; None: not asked."""
+    """Status code of the gateway's last answer whether the deployment is ready; None: not known."""
+
+    asks_gateway: bool = False
+    """Whether the gateway is asked that once objects of the deployment serve predictions."""
 
     now: datetime = field(default_factory=lambda: datetime.min)
 

@@ -27,8 +27,15 @@ logger = logging.getLogger(__name__)
 PAUSE = 4.0
 """Seconds between two rounds of requests to one gateway."""
 
+FIRST_PAUSE = 0.5
+"""Seconds between two requests for a deployment until its first answer: its Ready waits for it."""
+
 ANSWER_SECONDS = 4.0
 """Longer than the gateway waits for its store."""
+
+WITHIN_SECONDS = 2.0
+"""How long the gateway waits for a model server. It then says so, whatever the deployment's own
+time-out is."""
 
 MAX_AT_ONCE = 16
 """Maximum number of requests at a time, over all namespaces."""
@@ -38,6 +45,10 @@ REFUSALS = 2
 
 MAX_SILENCE = 3
 """Number of consecutive missed answers after which the last answer no longer counts."""
+
+FIRST_REFUSALS, FIRST_SILENCE = 4, 6
+"""The same before the first answer. The nodes may not know the deployment's Service yet, nor the
+gateway's if it is new too."""
 
 AskReady = Callable[[str, str], Awaitable[bytes]]
 """Requests a deployment's readiness from a namespace's gateway. Raises GatewaySilent."""
@@ -62,6 +73,7 @@ class GatewayAnswerTracker:
         self._silent: dict[Key, int] = {}
         self._room = asyncio.Semaphore(MAX_AT_ONCE)
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self._first: dict[Key, asyncio.Task[None]] = {}
 
     def of(self, key: Key) -> int | None:
         """Return the status code of the last answer about a deployment; None before the first."""
@@ -75,9 +87,8 @@ class GatewayAnswerTracker:
                 kept.pop(key, None)
             return
         self._followed.add(key)
-        if key.namespace not in self._asking:
-            task = asyncio.create_task(self._follow(key.namespace))
-            self._asking[key.namespace] = task
+        if key not in self._known and key not in self._first:
+            self._first[key] = asyncio.create_task(self._until_known(key))
 
     def forget_all_but(self, keys: Collection[Key]) -> None:
         """Forget deployments that were deleted without a watch event."""
@@ -86,15 +97,24 @@ class GatewayAnswerTracker:
 
     def stop(self) -> None:
         """Stop all requests."""
-        for task in self._asking.values():
+        for task in (*self._asking.values(), *self._first.values()):
             task.cancel()
 
+    async def _until_known(self, key: Key) -> None:
+        while key in self._followed:
+            await self._one(key)
+            if key in self._known:
+                break
+            await self._sleep(FIRST_PAUSE)
+        del self._first[key]
+        if key in self._known and key.namespace not in self._asking:
+            task = asyncio.create_task(self._follow(key.namespace))
+            self._asking[key.namespace] = task
+
     async def _follow(self, namespace: str) -> None:
-        while keys := [key for key in self._followed if key.namespace == namespace]:
-            try:
-                await asyncio.gather(*map(self._one, keys))
-            except Exception:
-                logger.exception("readiness in %s: unexpected, please report it", namespace)
+        await self._sleep(PAUSE)
+        while keys := [key for key in self._known if key.namespace == namespace]:
+            await asyncio.gather(*map(self._one, keys))
             await self._sleep(PAUSE)
         del self._asking[namespace]
 
@@ -106,13 +126,19 @@ class GatewayAnswerTracker:
         except GatewaySilent as fault:
             code = fault.http_status if fault.http_status in GATEWAY_REFUSALS else None
             logger.debug("%s", fault)
+        except Exception:
+            code = None
+            logger.exception("readiness of %s: unexpected, please report it", key)
         if key in self._followed:
             self._learn(key, code)
 
     def _learn(self, key: Key, code: int | None) -> None:
+        refusals, silence = REFUSALS, MAX_SILENCE
+        if key not in self._known:
+            refusals, silence = FIRST_REFUSALS, FIRST_SILENCE
         if code is None:
             self._silent[key] = self._silent.get(key, 0) + 1
-            if self._silent[key] < MAX_SILENCE:
+            if self._silent[key] < silence:
                 return
             code = HTTPStatus.OK  # the gateway's own state decides
         else:
@@ -121,7 +147,7 @@ class GatewayAnswerTracker:
             self._refused.pop(key, None)
         else:
             self._refused[key] = self._refused.get(key, 0) + 1
-            if self._refused[key] < REFUSALS:
+            if self._refused[key] < refusals:
                 return
         before, self._known[key] = self._known.get(key), int(code)
         if code != before:
@@ -131,4 +157,4 @@ class GatewayAnswerTracker:
 async def ask_ready_of(namespace: str, deployment: str) -> bytes:
     """Query a namespace's gateway at its Service's name. Raises GatewaySilent."""
     url = f"http://{GATEWAY}.{namespace}.svc/v2/models/{deployment}/ready"
-    return await ask(url, ANSWER_SECONDS)
+    return await ask(url, ANSWER_SECONDS, headers={"X-Request-Timeout": f"{WITHIN_SECONDS:g}"})

@@ -137,6 +137,7 @@ class Operator:
             self._worker_faults.of(key) if self._worker_faults else {},
             self._worker_faults is not None,
             self._gateway_answers.of(key) if self._gateway_answers else None,
+            self._gateway_answers is not None,
             self._demand.of(key) if self._demand else None,
         )
         try:

@@ -89,7 +89,8 @@ class Reported:
     predictions. ``gateway_fault``: why the API server refused an object of the namespace's gateway.
     ``worker_faults``: what its running workers report, by the pod's name. ``asks_workers``: whether
     workers are asked at all. ``gateway_answer``: the status code with which the gateway last said
-    whether the deployment is ready. ``demand``: the requests for it, if it scales to zero.
+    whether the deployment is ready. ``asks_gateway``: whether it is asked at all. ``demand``: the
+    requests for it, if it scales to zero.
     """
 
     progress: Mapping[str, ProgressStatus] = field(default_factory=dict)
@@ -98,6 +99,7 @@ class Reported:
     worker_faults: Mapping[str, WorkerFaults] = field(default_factory=dict)
     asks_workers: bool = False
     gateway_answer: int | None = None
+    asks_gateway: bool = False
     demand: Demand | None = None
 
 
@@ -310,6 +312,7 @@ async def _observe(
         store=reported.store,
         gateway_fault=reported.gateway_fault,
         gateway_answer=reported.gateway_answer,
+        asks_gateway=reported.asks_gateway,
         now=now,
     )
 

@@ -30,6 +30,7 @@ from .conditions.common import (
     evaluate,
     gateway_answers,
     gateway_refusal,
+    gateway_silence,
     pinned_digest,
 )
 from .conditions.realtime import KSERVE_SECONDS
@@ -209,6 +210,8 @@ def _last_spec_serves(facts: Facts, old: Status, ready: Condition | None) -> Con
     if not MODES[old.mode].still_serves(facts, old):
         message = "the objects of the last valid spec do not serve predictions"
         return ConditionResult("False", Reason.NotReady, message)
+    if old.mode != "edge" and (silence := gateway_silence(facts, old)) is not None:
+        return silence
     return ConditionResult(
         "True", Reason.Answering, "the objects of the last valid spec serve predictions"
     )

@@ -91,3 +91,44 @@ def test_ready_follows_what_the_gateway_says() -> None:
         await rig.stop()
 
     asyncio.run(play())
+
+
+def serve_realtime(cluster: FakeCluster) -> None:
+    """Make a ready model server as KServe and the kubelet do."""
+    service = cluster.objects["InferenceService", NAMESPACE, "churn-realtime"]
+    meta = {"name": "churn-realtime-x", "namespace": NAMESPACE}
+    meta["labels"] = service["metadata"]["labels"]
+    spec = {"containers": service["spec"]["predictor"]["containers"]}
+    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+    cluster.user_apply(pod | {"status": status})
+
+
+def test_the_first_ready_of_a_realtime_deployment_is_the_gateways_word() -> None:
+    async def play() -> None:
+        gateway, cluster = Gateway(), FakeCluster()
+        gateway.code = 504  # its node does not know the Service yet
+        rig = Rig(cluster, ask_ready=gateway.ask)
+        await rig.settle()
+        in_mode("realtime")(cluster)
+        await rig.settle()
+        serve_realtime(cluster)
+        await rig.settle()
+        start_pod(cluster, GATEWAY)
+        live = cluster.objects["Deployment", NAMESPACE, GATEWAY]
+        cluster.user_apply({**live, "status": {"availableReplicas": 1}})
+        await until_asked(rig, gateway, 1)
+        assert ready(cluster).startswith("False")
+        assert "event WaitingForGateway" in cluster.writes
+        assert "event Answering" not in cluster.writes, "it was never Ready"
+        gateway.code = 200
+        await until_asked(rig, gateway)
+        assert ready(cluster) == "True Answering"
+        cluster.writes.clear()
+
+        await rig.restart()
+        await until_asked(rig, gateway)
+        assert (ready(cluster), cluster.writes) == ("True Answering", []), "it does not flap"
+        await rig.stop()
+
+    asyncio.run(play())

@@ -8,7 +8,13 @@ import pytest
 
 from fourways_operator.errors import GatewaySilent
 from fourways_operator.facts import Facts
-from fourways_operator.gateway_answers import PAUSE, GatewayAnswerTracker
+from fourways_operator.gateway_answers import (
+    FIRST_PAUSE,
+    FIRST_REFUSALS,
+    FIRST_SILENCE,
+    PAUSE,
+    GatewayAnswerTracker,
+)
 from fourways_operator.status import should_answer
 from fourways_operator.work_queue import Key
 from tests.kit import mode_facts as modes
@@ -64,6 +70,40 @@ def test_a_restarted_operator_keeps_the_word_until_it_has_asked(mode: str) -> No
     restarted = modes.facts(document, modes.pod(document, ready=True))
     assert modes.said(restarted)["Ready"] == modes.said(ready(mode, 503))["Ready"]
     assert modes.said(replace(restarted, gateway_answer=200))["Ready"].startswith("True")
+
+
+def test_the_first_ready_of_a_realtime_deployment_waits_for_the_gateway() -> None:
+    asked = replace(ready("realtime"), asks_gateway=True)
+    found = modes.said(asked)
+    assert found["Ready"].startswith("False WaitingForGateway")
+    assert found["Reconciling"].startswith("True WaitingForGateway")
+    assert found["Degraded"].startswith("False"), "nothing is wrong yet"
+    assert modes.said(replace(asked, gateway_answer=200))["Ready"].startswith("True Answering")
+    assert modes.said(replace(ready("streaming"), asks_gateway=True))["Ready"].startswith("True")
+    assert should_answer(asked, modes.status(asked)), "or it would never be asked"
+
+
+def test_what_was_ready_does_not_wait_for_an_operator_that_has_not_asked_yet() -> None:
+    before = modes.status(replace(ready("realtime", 200), asks_gateway=True))
+    newer = modes.deployment("realtime", version="2", status=before)
+    restarted = replace(modes.facts(newer, modes.pod(newer, ready=True)), asks_gateway=True)
+    assert modes.said(restarted)["Ready"].startswith("True")
+
+
+def test_another_mode_is_ready_once_the_gateway_answers_for_it() -> None:
+    before = modes.status(ready("streaming", 200))
+    changed = modes.deployment("realtime", status=before)
+    facts = replace(modes.facts(changed, modes.pod(changed, ready=True)), asks_gateway=True)
+    assert modes.said(facts)["Ready"].startswith("False WaitingForGateway")
+
+
+def test_a_refused_edit_does_not_make_ready_what_the_gateway_has_not_reached() -> None:
+    waiting = replace(ready("realtime"), asks_gateway=True)
+    document = modes.deployment("realtime", status=modes.status(waiting))
+    edited = replace(waiting, deployment=document)
+    assert modes.said(edited, batch.WRONG)["Ready"].startswith("False WaitingForGateway")
+    answered = replace(edited, gateway_answer=200)
+    assert modes.said(answered, batch.WRONG)["Ready"].startswith("True")
 
 
 def test_a_pod_that_is_not_ready_is_the_nearer_cause() -> None:
@@ -140,19 +180,66 @@ async def test_the_second_refusal_in_a_row_counts_and_is_news_once() -> None:
 
 
 async def test_one_answer_ends_it() -> None:
-    gateway = Gateway(http(503), http(503), b"{}")
+    gateway = Gateway(b"{}", http(503), http(503), b"{}")
     await gateway.note()
     await gateway.rounds(2)
+    assert gateway.tracker.of(KEY) == 503
+    await gateway.rounds(1)
     assert gateway.tracker.of(KEY) == 200
+
+
+async def test_the_first_answer_is_asked_for_at_a_quick_pace() -> None:
+    gateway = Gateway(http(504), http(503), b"{}")
+    await gateway.note()
+    assert (gateway.tracker.of(KEY), gateway.changed) == (None, []), "nodes learn of a Service late"
+    await gateway.rounds(2)
+    assert gateway.pauses == [FIRST_PAUSE, FIRST_PAUSE, PAUSE]
+    assert (gateway.tracker.of(KEY), gateway.changed) == (200, [KEY])
+
+
+async def test_a_new_deployment_does_not_wait_for_the_next_round() -> None:
+    gateway = Gateway(b"{}")
+    await gateway.note()
+    other = Key("demo", "other")
+    gateway.tracker.note(other, True)
+    await gateway.settle()
+    assert gateway.tracker.of(other) == 200
+    assert gateway.pauses == [PAUSE], "no time has passed, and the rounds are one task"
+
+
+@pytest.mark.parametrize(
+    ("answer", "number", "code"),
+    [(http(503), FIRST_REFUSALS, 503), (GatewaySilent("refused"), FIRST_SILENCE, 200)],
+)
+async def test_a_first_answer_that_does_not_come_is_not_waited_for_without_end(
+    answer: GatewaySilent, number: int, code: int
+) -> None:
+    gateway = Gateway(answer)
+    await gateway.note()
+    await gateway.rounds(number - 2)
+    assert gateway.tracker.of(KEY) is None
+    await gateway.rounds(1)
+    assert gateway.tracker.of(KEY) == code
+    assert gateway.pauses == [FIRST_PAUSE] * (number - 1) + [PAUSE]
+
+
+async def test_a_fault_of_the_operator_itself_is_a_missed_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gateway = Gateway(ValueError("a bug"))
+    await gateway.note()
+    await gateway.rounds(FIRST_SILENCE - 1)
+    assert gateway.tracker.of(KEY) == 200
+    assert "please report it" in caplog.text
 
 
 @pytest.mark.parametrize("silence", [NOBODY, http(401), http(429)])
 async def test_a_gateway_that_does_not_speak_of_the_deployment_is_no_refusal(
     silence: GatewaySilent,
 ) -> None:
-    gateway = Gateway(http(503), http(503), silence)
+    gateway = Gateway(b"{}", http(503), http(503), silence)
     await gateway.note()
-    await gateway.rounds(3)
+    await gateway.rounds(4)
     assert gateway.tracker.of(KEY) == 503, "two missed answers do not change what is known"
     await gateway.rounds(1)
     assert gateway.tracker.of(KEY) == 200

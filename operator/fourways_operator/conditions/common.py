@@ -256,6 +256,25 @@ def gateway_refusal(facts: Facts, old: Status) -> ConditionResult | None:
     return ConditionResult("False", Reason.GatewayNotAnswering, message)
 
 
+def gateway_unheard(view: ModeView) -> ConditionResult | None:
+    """The gateway has not said yet that it reaches the deployment, which was not Ready before."""
+    return gateway_silence(view.facts, view.old)
+
+
+def gateway_silence(facts: Facts, old: Status) -> ConditionResult | None:
+    """Return Ready if it waits for the gateway's first answer about the deployment, else None.
+
+    Nodes learn of a new Service a moment after its pods are ready. What was Ready stays so: after a
+    restart of the operator there is no answer either.
+    """
+    if not facts.asks_gateway or facts.gateway_answer is not None:
+        return None
+    if any((c.type, c.status) == ("Ready", "True") for c in old.conditions):
+        return None
+    message = "waiting for the gateway to reach the deployment"
+    return ConditionResult("False", Reason.WaitingForGateway, message)
+
+
 GATEWAY_REFUSALS = {
     404: "it does not know the deployment",
     500: "an error in it, see the log of deployment fourways-gateway",
