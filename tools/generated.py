@@ -19,6 +19,7 @@ GENERATORS = (
     "fourways_api.reasons",
     "fourways_api.reference",
     "fourways_operator.rbac",
+    "tools.cli_reference",
     "tools.metrics_reference",
     "tools.dashboards",
 )

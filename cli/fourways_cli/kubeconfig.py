@@ -29,6 +29,8 @@ class ClusterLogin:
 
     api: Any
     namespace: str
+    name: str = ""
+    """The kubeconfig's context, for people."""
 
     @property
     def custom_objects(self) -> Any:
@@ -73,25 +75,26 @@ def log_in(kubeconfig: Path | None, context: str | None) -> ClusterLogin:
         raise NoCluster(f"there is no kubeconfig {kubeconfig}")
     configuration = client.Configuration()
     try:
-        namespace = _by_kubeconfig(configuration, kubeconfig, context)
+        name, namespace = _by_kubeconfig(configuration, kubeconfig, context)
     except config.ConfigException as error:
         if kubeconfig is not None or context is not None or not _POD_NAMESPACE.is_file():
             raise NoCluster(str(error)) from None
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        namespace = _POD_NAMESPACE.read_text().strip()
+        name, namespace = "of this pod", _POD_NAMESPACE.read_text().strip()
     except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError) as error:
         # The client reads a document of any shape as if it were a kubeconfig.
         raise NoCluster(f"the kubeconfig cannot be read: {error}") from None
-    return ClusterLogin(client.ApiClient(configuration), namespace)
+    return ClusterLogin(client.ApiClient(configuration), namespace, name)
 
 
-def _by_kubeconfig(configuration: Any, file: Path | None, context: str | None) -> str:
+def _by_kubeconfig(configuration: Any, file: Path | None, context: str | None) -> tuple[str, str]:
     name = str(file) if file is not None else None
     load = partial(config.load_kube_config, name, client_configuration=configuration)
     load(context=context)
     contexts, active = config.list_kube_config_contexts(name)  # type: ignore[no-untyped-call]
     chosen = next((c for c in contexts if c["name"] == context), active) if context else active
-    return str((chosen.get("context") or {}).get("namespace") or "default")
+    namespace = (chosen.get("context") or {}).get("namespace") or "default"
+    return str(chosen["name"]), str(namespace)
 
 
 __all__ = ["ApiException", "ClusterLogin", "NoCluster", "Unreachable", "log_in"]

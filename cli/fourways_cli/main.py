@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 
 from .api_keys import key
+from .applying import apply, delete
 from .convert import convert
 from .doctor import doctor
 from .explain import explain
 from .init import init
+from .inspecting import describe, events, logs
 from .plan import plan
 from .purge import purge
-from .queries import predict, status
+from .queries import get, predict
 from .runs import diff, rejects, rollback, run, runs
 from .secrets import secret
 from .serve import serve
@@ -47,12 +49,18 @@ COMMANDS = (
     rollback,
     rejects,
     purge,
+    apply,
+    get,
+    describe,
+    events,
+    logs,
+    delete,
     predict,
-    status,
     doctor,
 )
 for command in COMMANDS:
     app.command(epilog=EXIT_CODES)(command)
+app.command("status", epilog=EXIT_CODES)(get)
 app.add_typer(secret, name="secret", epilog=EXIT_CODES)
 app.add_typer(key, epilog=EXIT_CODES)
 app.add_typer(store, name="store", epilog=EXIT_CODES)

@@ -64,7 +64,12 @@ class SkippedObject:
     """An object of a file that is not a ModelDeployment."""
 
     file: Path
-    title: str
+    document: Document
+
+    @property
+    def title(self) -> str:
+        """Kind and name."""
+        return self.document.title
 
 
 @dataclass(slots=True)
@@ -91,7 +96,7 @@ def read_manifests(
         read.findings += unread
         for document in documents:
             if not document.is_ours:
-                read.skipped.append(SkippedObject(path, document.title))
+                read.skipped.append(SkippedObject(path, document))
                 continue
             manifest = read_manifest(path, document, namespace, for_cluster=for_cluster)
             findings = [*manifest.findings, *_given_twice(manifest, places)]

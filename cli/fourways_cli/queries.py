@@ -1,4 +1,4 @@
-"""``fourways status|predict``: queries to the host running here, or to a cluster."""
+"""``fourways get|status|predict``: queries to the host running here, or to a cluster."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from .target_command import (
     invalid,
     open_scope,
     or_exit,
+    tell_where,
     wait_option,
 )
 from .targets import GATEWAY_WAIT_SECONDS, named
@@ -28,7 +29,7 @@ from .terminal import print_json, print_names, print_table, print_yaml, say
 
 
 @given(open_scope)
-def status(
+def get(
     scope: Scope,
     name: Annotated[str | None, typer.Argument(help="One deployment; all by default.")] = None,
     all_namespaces: Annotated[
@@ -36,7 +37,10 @@ def status(
     ] = False,
     output: ListOutputOption = ListOutput.TABLE,
 ) -> None:
-    """Show deployments, whether they are ready, and what is in the way."""
+    """Show deployments, whether they are ready, and what is in the way.
+
+    Tables say on standard error where the deployments are: on a cluster, or on this machine.
+    """
     if all_namespaces and name is not None:
         raise invalid("a deployment is named within one namespace: use -n instead of -A")
     wanted = None if all_namespaces else scope.namespace
@@ -51,9 +55,11 @@ def status(
         case ListOutput.NAME:
             print_names(f"modeldeployment.fourways.dev/{d['metadata']['name']}" for d in documents)
         case _ if not documents:
+            tell_where(scope, wanted)
             say("no ModelDeployments" + (f" in namespace {wanted}" if wanted else ""))
         case _:
             wide = output is ListOutput.WIDE
+            tell_where(scope, wanted)
             print_table(deployments_table(documents, wide=wide, namespaces=all_namespaces))
 
 

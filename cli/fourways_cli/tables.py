@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+NAMED_INPUTS = 3
+"""Number of inputs that the command to ask a deployment names."""
+
 
 def conditions_of(status: Json) -> Text:
     """Return a status on one line: what it is ready for, or what prevents that."""
@@ -50,6 +53,116 @@ def deployments_table(
         "Why",
     ]
     return table(headings, [_deployment(d, wide, namespaces) for d in documents])
+
+
+def facts_of(document: Json) -> dict[str, str]:
+    """Return the facts of a deployment that are one line each, by title."""
+    status, spec = document.get("status") or {}, document.get("spec") or {}
+    model = {**(spec.get("model") or {}), **(status.get("model") or {})}
+    run, published = status.get("lastRun") or {}, status.get("lastPublished") or {}
+    facts = {
+        "Mode": status.get("mode") or spec.get("mode", "auto"),
+        "Why": status.get("modeReason", ""),
+        "Model": model.get("uri", ""),
+        "Version": model.get("version", ""),
+        "Digest": model.get("digest", ""),
+        "Address": status.get("address", ""),
+        "Last run": f"{run.get('name', '')} {run.get('outcome', '')} {_rows_of(run)}".strip(),
+        "Answers from": str(published.get("name", "")),
+        "Next run": status.get("nextRun", ""),
+        "Next step": next_step(document),
+    }
+    return {title: str(text) for title, text in facts.items() if text}
+
+
+def next_step(document: Json) -> str:
+    """Return the command to ask a deployment that is ready; empty if it is not, or takes none."""
+    status, spec = document.get("status") or {}, document.get("spec") or {}
+    if not is_ready(document):
+        return ""
+    name, mode = document["metadata"]["name"], status.get("mode")
+    inputs = (spec.get("contract") or {}).get("inputs") or []
+    given = "".join(f" --input {field['name']}=VALUE" for field in inputs[:NAMED_INPUTS])
+    more = " …" if len(inputs) > NAMED_INPUTS else ""
+    return {
+        "batch": f"fourways predict {name} KEY",
+        "realtime": f"fourways predict {name} KEY{given}{more}",
+        "streaming": f"fourways predict {name} KEY{given}{more}",
+    }.get(str(mode), "")
+
+
+def is_ready(document: Json) -> bool:
+    """Tell whether a deployment is ready, in its present generation."""
+    metadata, status = document["metadata"], document.get("status") or {}
+    ready: Json = next((c for c in status.get("conditions", []) if c["type"] == "Ready"), {})
+    generations = {metadata.get("generation"), ready.get("observedGeneration"), None}
+    return ready.get("status") == "True" and len(generations) <= 2
+
+
+def conditions_table(conditions: list[Json]) -> Table:
+    """Return a table of conditions."""
+    return table(
+        ("Condition", "Status", "Reason", "Since", "Message"),
+        [
+            (
+                each["type"],
+                each["status"],
+                each.get("reason", ""),
+                _moment(each.get("lastTransitionTime", "")),
+                each.get("message", ""),
+            )
+            for each in conditions
+        ],
+    )
+
+
+def events_table(events: list[Json]) -> Table:
+    """Return a table of events."""
+    return table(
+        ("When", "Type", "Reason", "Object", "Times", "Message"),
+        [
+            (
+                _moment(each["time"]),
+                (each["type"], "yellow" if each["type"] == "Warning" else ""),
+                each["reason"],
+                each["object"],
+                str(each["count"]),
+                each["message"],
+            )
+            for each in events
+        ],
+    )
+
+
+def pods_table(pods: list[Json]) -> Table:
+    """Return a table of pods."""
+    rows: list[list[Part]] = []
+    for pod in pods:
+        status = pod.get("status") or {}
+        states = status.get("containerStatuses") or []
+        restarts = sum(int(each.get("restartCount", 0)) for each in states)
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in _conditions(status))
+        rows.append(
+            [
+                pod["metadata"]["name"],
+                status.get("phase", ""),
+                "yes" if ready else "no",
+                str(restarts),
+                _moment(str(pod["metadata"].get("creationTimestamp", ""))),
+                "; ".join(filter(None, map(_wait_of, states))),
+            ]
+        )
+    headings = (Heading("Pod", copied=True), "Phase", "Ready", "Restarts", "Created", "Waits")
+    return table(headings, rows)
+
+
+def _conditions(status: Json) -> list[Json]:
+    return status.get("conditions") or []
+
+
+def _wait_of(container: Json) -> str:
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    return ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
 
 
 def _deployment(document: Json, wide: bool, namespaces: bool) -> list[Part]:

@@ -16,7 +16,7 @@ import typer
 from .embedded.control import HostNotRunning
 from .hosting import STATE
 from .output import FAILED, INVALID
-from .targets import ClusterChoice, Target, TargetError, choose_target
+from .targets import ClusterChoice, ClusterTarget, Target, TargetError, choose_target
 from .terminal import print_json, print_table, print_yaml, say, warn
 
 if TYPE_CHECKING:
@@ -99,6 +99,20 @@ class Scope:
     target: Target
     namespace: str
 
+    @property
+    def where(self) -> str:
+        """The words that tell people where a command acts."""
+        return self.target.where(self.namespace)
+
+    def cluster(self, verb: str) -> ClusterTarget:
+        """Return the cluster; end the command if it acts on the host, which reads files."""
+        if isinstance(self.target, ClusterTarget):
+            return self.target
+        raise failed(
+            f"{self.where} runs the manifest files that it was given: edit them, it takes up each "
+            f"edit. To {verb} on a cluster, add --cluster"
+        )
+
 
 def given(
     opener: Callable[..., T],
@@ -152,6 +166,11 @@ def open_scope(
     """
     target = open_target(state, cluster, kubeconfig, context)
     return Scope(target, namespace or or_exit(target.default_namespace))
+
+
+def tell_where(scope: Scope, namespace: str | None) -> None:
+    """Tell people, beside a table, where its rows come from; None: all namespaces."""
+    warn((scope.target.where(namespace), "dim"))
 
 
 def print_result(found: Any, output: TableOutput, table: Callable[[], Table | str]) -> None:

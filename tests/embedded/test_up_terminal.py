@@ -289,3 +289,30 @@ def test_an_edited_manifest_is_taken_up(project: Project) -> None:
     assert project.run("runs", "other", "-o", "name").stdout.split() == [run]
     assert project.process is not None
     assert project.process.poll() is None
+
+
+# ---------------------------------------------------------------- what it is, says and did
+
+
+def test_a_deployment_here_is_described_with_events_and_logs(project: Project) -> None:
+    project.up(project.write(batch("price")))
+    project.line(r"price\s+Ready")
+    (run,) = project.run("runs", "price", "-o", "name").stdout.split()
+    listed = project.run("get")
+    assert "price" in listed.stdout
+    assert listed.stderr == f"`fourways up` of {project.folder}/state, namespace default\n"
+    described = project.run("describe", "price")
+    assert described.returncode == 0, described.stderr
+    for words in (run, "RunPublished", "fourways predict price KEY"):
+        assert words in described.stdout
+    happened = json.loads(project.run("events", "price", "-o", "json").stdout)
+    assert "RunPublished" in {each["reason"] for each in happened}
+    logs = project.run("logs", "price", "--tail", "1000")
+    assert logs.returncode == 0, logs.stderr
+    assert {line.split("  ")[0] for line in logs.stdout.splitlines()} == {run}
+    refused = project.run("logs", "price", "--pod", "nosuch")
+    assert (refused.returncode, refused.stderr) == (1, f"no log of nosuch; there are: {run}\n")
+    for command in (("apply", str(project.folder / "price.yaml")), ("delete", "price")):
+        refused = project.run(*command)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "runs the manifest files that it was given: edit them" in refused.stderr

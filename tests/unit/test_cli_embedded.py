@@ -23,6 +23,8 @@ from fourways_cli.embedded.broker import streams_of
 from fourways_cli.embedded.localised import localised
 from fourways_cli.embedded.state import lay_out
 from fourways_cli.jobs import run_job
+from fourways_cli.targets import LogLine, LogQuery, log_files
+from fourways_cli.targets.log_files import log_lines
 from fourways_operator import planning as planner
 from fourways_operator.facts import OperatorSettings
 
@@ -150,3 +152,27 @@ def test_an_embedded_run_on_ray_is_its_driver_s_own() -> None:
     assert (job.args, job.workers) == (("batch",), 1)
     assert job.config.batch is not None
     assert job.config.batch.workers == 3
+
+
+def test_a_log_is_read_from_its_end_and_followed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"one\ntwo\nthree")
+    files = {"w": log, "none": tmp_path / "none"}
+    assert [line.text for line in log_lines(files, LogQuery(tail=2))] == ["two", "three"]
+    lines = log_lines(files, LogQuery(tail=1, follow=True))
+    assert next(lines).text == "two"
+    with log.open("ab") as end:
+        end.write(b" and more\nfour\nfi")
+    assert [next(lines).text for _ in range(2)] == ["three and more", "four"]
+    with log.open("ab") as end:
+        end.write(b"ve\n")
+    assert next(lines) == LogLine("w", "five")
+
+
+def test_a_long_log_is_read_at_its_end_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_files, "MOST_BYTES", 8)
+    log = tmp_path / "log"
+    log.write_bytes(b"a long line\nx\ny\n")
+    assert [line.text for line in log_lines({"w": log}, LogQuery(tail=9))] == ["x", "y"]

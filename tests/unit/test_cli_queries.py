@@ -49,6 +49,9 @@ class StoredTarget:
         self.key_type = "BYTES"
         self.asked: list[str | None] = []
 
+    def where(self, namespace: str | None) -> str:
+        return f"here, {namespace}"
+
     def default_namespace(self) -> str:
         return "team"
 

@@ -86,6 +86,9 @@ class MemoryTarget:
         self.fails = ""
         self.looks = 0
 
+    def where(self, namespace: str | None) -> str:
+        return f"here, {namespace}"
+
     def default_namespace(self) -> str:
         return "default"
 

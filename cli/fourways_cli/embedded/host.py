@@ -416,6 +416,10 @@ class Host:
                 return {"run": run.name, "log": str(run.log)}
             case "purge":
                 return {"stored": await self.purge(key, question["uids"])}
+            case "inspect":
+                if key not in self.managed:
+                    raise RequestRefused(f"no ModelDeployment {key[1]} in namespace {key[0]}")
+                return self.managed[key].inspect()
         return {
             "gateways": {
                 namespace: {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from fourways_api import ModelDeployment
-from fourways_operator.facts import Demand, Facts
+from fourways_operator.events import events_of
+from fourways_operator.facts import Demand, Facts, rfc3339
 from fourways_operator.scaling import may_sleep, wanted_replicas
 from fourways_operator.status import status_of
 
@@ -22,6 +24,7 @@ Key = tuple[str, str]
 """Namespace and name."""
 
 KEPT_RUNS = 10
+KEPT_EVENTS = 100
 
 
 @dataclass(slots=True)
@@ -42,6 +45,9 @@ class Managed:
     working: asyncio.Lock = field(default_factory=asyncio.Lock)
     demand: Demand | None = None
     """The requests for it, if it scales to zero."""
+
+    events: deque[Json] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
+    """What happened to it, decided by the operator's own code; the latest last."""
 
     @property
     def url(self) -> str | None:
@@ -95,8 +101,28 @@ class Managed:
             # In a cluster, a backend uses the Service's name instead.
             _, _, path = status["address"].partition(".svc/")
             status["address"] = f"{gateway.server.url}/{path}"
+        about = {"object": f"ModelDeployment/{self.deployment.metadata.name}", "count": 1}
+        for event in events_of(self.document.get("status"), status):
+            self.events.append({"time": rfc3339(now), **asdict(event), **about})
         self.document = {**self.document, "status": status}
         return status
+
+    def inspect(self) -> Json:
+        """Return its processes as pods, its events, and its logs by the names of their writers."""
+        writers: list[RunningServer | LocalRun] = [*self.servers, *self.runs[:1]]
+        return {
+            "pods": [
+                *(pod for server in self.servers for pod in server.pods),
+                *(pod for run in self.runs for pod in run.pods),
+            ],
+            "events": list(self.events),
+            "logs": {
+                writer.server.name if isinstance(writer, RunningServer) else writer.name: str(
+                    writer.log
+                )
+                for writer in writers
+            },
+        }
 
     def rescale(self, gateway: RunningServer, now: datetime) -> None:
         """Start the model server that requests wait for, or end one that nobody asks."""

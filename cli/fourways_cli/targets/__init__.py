@@ -20,6 +20,7 @@ from .base import (
 )
 from .cluster import ClusterTarget
 from .embedded import EmbeddedTarget
+from .observed import Inspection, LogLine, LogQuery
 
 
 def choose_target(state: Path, choice: ClusterChoice) -> Target:
@@ -40,7 +41,10 @@ __all__ = [
     "ClusterChoice",
     "ClusterTarget",
     "EmbeddedTarget",
+    "Inspection",
     "Json",
+    "LogLine",
+    "LogQuery",
     "PurgeRequest",
     "Target",
     "TargetError",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
+
+from .observed import Inspection, LogLine, LogQuery
 
 Json = dict[str, Any]
 TIMEOUT_SECONDS = 30.0
@@ -78,6 +80,18 @@ class PurgeRequest:
 
 class Target(Protocol):
     """Where ModelDeployments live."""
+
+    def where(self, namespace: str | None) -> str:
+        """Return the words that tell people where a command acts; None: in all namespaces."""
+        ...
+
+    def inspect(self, namespace: str, name: str) -> Inspection:
+        """Return the pods and events of a deployment."""
+        ...
+
+    def logs(self, namespace: str, name: str, query: LogQuery) -> Iterator[LogLine]:
+        """Yield lines of the logs of a deployment's pods."""
+        ...
 
     def default_namespace(self) -> str:
         """Return the namespace of a command that names none."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from fourways_operator.plan.parts import GATEWAY
 from fourways_operator.pods import report_of
 
 from .. import jobs
+from . import cluster_reads
 from .base import (
     API_KEY_VARIABLE,
     RETRY_SECONDS,
@@ -26,6 +28,8 @@ from .base import (
     TargetError,
     refusal_of,
 )
+from .objects import ClusterObjects
+from .observed import Inspection, LogLine, LogQuery
 
 FORWARDED_AUTHORIZATION = "X-Fourways-Authorization"
 TOKEN_SECONDS = 600
@@ -50,6 +54,39 @@ class ClusterTarget:
         self._tokens: dict[str, str] = {}
         self._errors = kubeconfig.ApiException
         self._unreachable = kubeconfig.Unreachable
+
+    def where(self, namespace: str | None) -> str:
+        """Return the kubeconfig's context and the namespace."""
+        inside = f"namespace {namespace}" if namespace else "all namespaces"
+        return f"cluster {self._login.name}, {inside}"
+
+    @cached_property
+    def objects(self) -> ClusterObjects:
+        """Objects of any kind."""
+        return ClusterObjects(self._send)
+
+    def inspect(self, namespace: str, name: str) -> Inspection:
+        """Return the pods and events of a deployment and of what it owns."""
+        return cluster_reads.inspect(self._read, namespace, name)
+
+    def logs(self, namespace: str, name: str, query: LogQuery) -> Iterator[LogLine]:
+        """Yield lines of the logs of a deployment's pods."""
+        pods = cluster_reads.pods_of(self._read, namespace, name)
+        return cluster_reads.logs(self._log, pods, query)
+
+    def _read(self, path: str, **options: Any) -> list[Json]:
+        items: list[Json] = self._send("get", path, **options).get("items") or []
+        return items
+
+    def _send(self, method: str, path: str, **options: Any) -> Any:
+        return self._call(
+            self._login.request, method, path, serializer=lambda _, data: data, **options
+        )
+
+    def _log(self, pod: str, namespace: str, **options: Any) -> Any:
+        # A log that is followed has no end, so the time-out is that of the connection.
+        read = self._login.core.read_namespaced_pod_log
+        return self._call(read, pod, namespace, _preload_content=False, **options)
 
     def default_namespace(self) -> str:
         """Return the namespace of the kubeconfig's context, as kubectl uses it."""
@@ -230,7 +267,7 @@ class ClusterTarget:
 
     def _call(self, function: Any, *args: Any, **options: Any) -> Any:
         try:
-            return function(*args, _request_timeout=TIMEOUT_SECONDS, **options)
+            return function(*args, **{"_request_timeout": TIMEOUT_SECONDS} | options)
         except self._errors as error:
             raise refusal_of(error.status, error.body) from None
         except self._unreachable as error:

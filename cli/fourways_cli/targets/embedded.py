@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,8 @@ from .base import (
     TargetError,
     refusal_of,
 )
+from .log_files import log_lines
+from .observed import MAX_SOURCES, Inspection, LogLine, LogQuery
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 5.0
@@ -36,6 +38,32 @@ class EmbeddedTarget:
 
     def __init__(self, state: Path) -> None:
         self._state = state
+
+    def where(self, namespace: str | None) -> str:
+        """Return the state folder of the host, and the namespace."""
+        inside = f"namespace {namespace}" if namespace else "all namespaces"
+        return f"`fourways up` of {self._state}, {inside}"
+
+    def inspect(self, namespace: str, name: str) -> Inspection:
+        """Return the processes of a deployment as pods, and the events since the host started."""
+        found = self._inspect(namespace, name)
+        return Inspection(found["pods"], found["events"])
+
+    def logs(self, namespace: str, name: str, query: LogQuery) -> Iterator[LogLine]:
+        """Yield lines of the logs of a deployment's processes and of its latest run."""
+        logs: dict[str, str] = self._inspect(namespace, name)["logs"]
+        if query.previous:
+            raise TargetError("a process of `fourways up` writes to one log over its restarts")
+        if query.pod is not None and query.pod not in logs:
+            raise TargetError(f"no log of {query.pod}; there are: {', '.join(logs) or 'none'}")
+        chosen = [query.pod] if query.pod else list(logs)[:MAX_SOURCES]
+        return log_lines({source: Path(logs[source]) for source in chosen}, query)
+
+    def _inspect(self, namespace: str, name: str) -> Json:
+        answer = ask(self._state, {"do": "inspect", "namespace": namespace, "name": name})
+        if "error" in answer:
+            raise TargetError(answer["error"])
+        return answer
 
     def default_namespace(self) -> str:
         """Return "default", or the only namespace this host serves."""
