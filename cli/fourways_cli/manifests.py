@@ -25,6 +25,7 @@ from .terminal import warn
 URI_FIELDS = (
     "spec.model.uri",
     "spec.contract.labels.uri",
+    "spec.contract.tokenizer.uri",
     "spec.contract.goldenVectors.uri",
     "spec.batch.source.uri",
     "spec.batch.sink.files.uri",

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .base import ApiModel, Rule
-    from .contract import Contract, EntityKey, GoldenVectors, InputField, OutputField, Range
+    from .contract import Contract, EntityKey, InputField, OutputField, Range
+    from .contract_files import GoldenVectors
     from .deployment import (
         API_VERSION,
         GROUP,
@@ -130,7 +131,8 @@ __all__ = [
 
 _HOMES = {
     "base": "ApiModel Rule",
-    "contract": "Contract EntityKey GoldenVectors InputField OutputField Range",
+    "contract": "Contract EntityKey InputField OutputField Range",
+    "contract_files": "GoldenVectors",
     "deployment": "API_VERSION GROUP KIND PLURAL VERSION Metadata ModelDeployment Resources Spec"
     " worker_memory worker_threads",
     "documents": "Document load_documents read_documents",

@@ -11,12 +11,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticKnownError
 
-from .addresses import FileUri
 from .base import ApiModel, Rule, no_two_share
+from .contract_files import GoldenVectors, LabelFile, TokenizerFile
 from .image_input import ImageInput
-from .model import SecretReference
 from .schema_hints import keyed_by
-from .values import DataType, Digest, FieldName, InputType, KeyType, MissingValue, Text
+from .text_input import TensorName, TokensInput
+from .values import DataType, FieldName, InputType, KeyType, MissingValue, Text
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=1, le=1_048_576)], ...], Field(max_length=4)]
@@ -32,8 +32,6 @@ ColumnNames = Annotated[
     Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\{[0-9]{1,5}\.\.[0-9]{1,5}\})?$", max_length=63),
 ]
 """The name of a column, or of several: ``pixel{0..783}``."""
-
-TensorName = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 _GUESS = 256
@@ -111,6 +109,9 @@ class InputField(ApiModel):
     image: ImageInput | None = None
     """Decode an input of type bytes as an image (JPEG, PNG, WebP, BMP, GIF)."""
 
+    tokens: TokensInput | None = None
+    """Turn an input of type string into tokens, by the contract's tokenizer."""
+
     nullable: bool = False
     """Accept missing values. Unless `missing` is set, the model receives NaN for a number and an
     empty string for a text."""
@@ -146,6 +147,8 @@ class InputField(ApiModel):
     @property
     def elements(self) -> int:
         """Number of elements of a record; an estimate if a dimension has any size."""
+        if self.tokens is not None:
+            return self.tokens.max_length
         shape = self.image.shape if self.image is not None else self.shape
         return prod(_GUESS if size == -1 else size for size in shape)
 
@@ -166,6 +169,13 @@ class InputField(ApiModel):
             "image is for a single value of type bytes",
             "set type to bytes, without shape and columns, or remove image",
             ".image",
+        ),
+        Rule(
+            "!has(self.tokens) || (self.type == 'string' && !has(self.columns)"
+            " && (!has(self.shape) || self.shape.size() == 0))",
+            "tokens are for a single value of type string",
+            "set type to string, without shape and columns, or remove tokens",
+            ".tokens",
         ),
         Rule(
             "!has(self.columns) || !has(self.shape) || self.shape.size() == 0",
@@ -316,50 +326,6 @@ class EntityKey(ApiModel):
     """Data type of the key."""
 
 
-class GoldenVectors(ApiModel):
-    """Known inputs with their expected outputs. A model that gives other outputs is not used."""
-
-    uri: FileUri
-    """URI of a JSON Lines file. Each line is a vector: {"inputs": {NAME: VALUE}, "outputs": {NAME:
-    VALUE}}."""
-
-    digest: Digest | None = None
-    """sha256 digest of the file. Required for remote URIs."""
-
-    absolute_tolerance: Annotated[float, Field(ge=0, le=1e9)] = 1e-5
-    """Absolute tolerance. A number may differ by absoluteTolerance + relativeTolerance x
-    |expected|."""
-
-    relative_tolerance: Annotated[float, Field(ge=0, le=1e9)] = 1e-4
-    """Relative tolerance, as a share of the expected value."""
-
-    credentials: SecretReference | None = None
-    """Secret with the credentials for the URI."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "has(self.digest) || self.uri.startsWith('file://') || self.uri.startsWith('pvc://')",
-            "remote golden vectors require a digest",
-            "set digest to the sha256 of the file",
-            ".digest",
-            "FieldValueRequired",
-        ),
-    )
-
-
-class LabelFile(ApiModel):
-    """Labels by index, in a file: for outputs of type string that have no categories."""
-
-    uri: FileUri
-    """URI of a text file in UTF-8 with one label per line. The first line is the label of 0."""
-
-    digest: Digest
-    """sha256 digest of the file."""
-
-    credentials: SecretReference | None = None
-    """Secret with the credentials for the URI."""
-
-
 class Contract(ApiModel):
     """Inputs and outputs of the model, and the key that identifies an entity."""
 
@@ -377,8 +343,17 @@ class Contract(ApiModel):
     labels: LabelFile | None = None
     """Labels by index, in a file: for outputs of type string that have no categories."""
 
+    tokenizer: TokenizerFile | None = None
+    """The tokenizer of the inputs with tokens."""
+
     golden_vectors: GoldenVectors | None = None
     """Known inputs with their expected outputs. A model is verified with them before it is used."""
+
+    @property
+    def files(self) -> tuple[TokenizerFile | LabelFile | GoldenVectors, ...]:
+        """The files that belong to the contract, each with its URI and credentials."""
+        found = (self.labels, self.tokenizer, self.golden_vectors)
+        return tuple(each for each in found if each is not None)
 
     @property
     def flat_inputs(self) -> tuple[InputField, ...]:
@@ -410,6 +385,12 @@ class Contract(ApiModel):
             "labels are given, and no output takes them",
             "set the type of an output to string, without categories, or remove labels",
             ".labels",
+        ),
+        Rule(
+            "has(self.tokenizer) == self.inputs.exists(f, has(f.tokens))",
+            "a tokenizer and inputs with tokens require each other",
+            "set tokenizer to the file, and tokens on the inputs that it reads, or neither",
+            ".tokenizer",
         ),
         Rule(
             "self.inputs.all(f, has(f.tensor)) || !self.inputs.exists(f, has(f.tensor))",

@@ -65,6 +65,8 @@ _OTHER_SECRETS_OF_A_BUILD = {
     " || !has(self.contract.goldenVectors.credentials)",
     "contract.labels.credentials": "!has(self.contract.labels)"
     " || !has(self.contract.labels.credentials)",
+    "contract.tokenizer.credentials": "!has(self.contract.tokenizer)"
+    " || !has(self.contract.tokenizer.credentials)",
     "edge.credentials": "!has(self.edge.credentials)",
     "edge.features.database": "!has(self.edge.features)",
 }

@@ -6,7 +6,8 @@ standard library and does no I/O.
 
 ::
 
-    index.json ── model manifest        files by digest: model, contract, golden vectors, features
+    index.json ── model manifest        files by digest: model, contract, golden vectors, and
+               │                        features and tokenizer, if the contract has them
                ├─ signature (about it)  Sigstore bundle over manifest and release; the release
                └─ report    (about it)  what was measured; not signed, not fetched by devices
 
@@ -40,11 +41,13 @@ MODEL_FILE = "model.onnx"
 CONTRACT_FILE = "contract.json"
 GOLDEN_FILE = "golden.jsonl"
 FEATURES_FILE = "features.json"
+TOKENIZER_FILE = "tokenizer.json"
 MEDIA_TYPES = {
     MODEL_FILE: "application/vnd.cncf.model.weight.v1.raw",
     CONTRACT_FILE: "application/vnd.cncf.model.weight.config.v1.raw",
     GOLDEN_FILE: "application/vnd.cncf.model.dataset.v1.raw",
     FEATURES_FILE: "application/vnd.cncf.model.weight.config.v1.raw",
+    TOKENIZER_FILE: "application/vnd.cncf.model.weight.config.v1.raw",
 }
 """The files of a bundle, by name; a bundle with any other file is rejected."""
 

@@ -47,6 +47,12 @@ BLOCKS: dict[str, Any] = {
         "digest": f"sha256:{'0' * 64}",
         "credentials": {"secretName": "s"},
     },
+    "TOKENS": {"maxLength": 8, "padToMultipleOf": 2, "padToken": "p"},
+    "TOKENIZER": {
+        "uri": "pvc://models/tokenizer.json",
+        "digest": f"sha256:{'0' * 64}",
+        "credentials": {"secretName": "s"},
+    },
     "GOLDEN": {"uri": "file:///g.jsonl"},
     "STREAM": {"source": {"kafka": {"bootstrapServers": "k:9092", "topic": "t"}}},
     "QUERY": {"query": {"database": {"secretName": "d"}, "sql": "select 1"}},

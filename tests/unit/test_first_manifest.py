@@ -22,7 +22,9 @@ from fourways_runtime.errors import ModelNotLoadable
 from fourways_runtime.scoring.golden import check_vectors, read_vectors
 from fourways_runtime.scoring.model import FORMATS, load
 from fourways_runtime.scoring.model.description import recognised
+from fourways_runtime.scoring.model.text_model import reading_texts
 from fourways_runtime.scoring.pipeline import Pipeline
+from tests.kit import texts
 from tests.kit.cli import CliRunner
 from tests.kit.lazy import LazyModule
 from tools.installation import ROOT
@@ -414,3 +416,48 @@ def test_a_model_fixed_to_a_batch_of_one_needs_no_edit_and_its_price_is_told(
     contract = proven(tmp_path / "m.yaml").spec.contract
     assert [field.name for field in contract.inputs] == ["a", "b"]
     assert "called for each record" in (tmp_path / "m.yaml").read_text()
+
+
+def exported(folder: Path, length: object = "L") -> Path:
+    """Write a model of tokens with its tokenizer beside it, as exporters do."""
+    (folder / "model.onnx").write_bytes(texts.classifier(length))
+    texts.written(folder)
+    return folder
+
+
+def test_a_model_of_tokens_with_its_tokenizer_reads_texts(tmp_path: Path) -> None:
+    folder = exported(tmp_path)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 64}))
+    table = pa.table({"id": ["a", "b", "c"], "text": ["good film", "bad", "the end was long"]})
+    pq.write_table(table, folder / "sample.parquet")
+    manifest = folder / "m.yaml"
+    init(folder, "--sample", folder / "sample.parquet", "--out", manifest)
+    spec = yaml.safe_load(manifest.read_text())["spec"]
+    (field,) = spec["contract"]["inputs"]
+    assert (field["name"], field["type"]) == ("text", "string")
+    assert field["tokens"] == {"maxLength": 64, "padToMultipleOf": 32}
+    assert spec["contract"]["tokenizer"]["uri"] == "tokenizer.json"
+    (read,) = read_manifests([manifest]).valid
+    assert read.deployment is not None
+    contract, model = read.deployment.spec.contract, read.deployment.spec.model
+    loaded = load(folder / "model.onnx", model, threads=1)
+    pipeline = Pipeline(contract, reading_texts(loaded, contract, folder / "tokenizer.json"))
+    assert contract.golden_vectors is not None
+    golden = Path(contract.golden_vectors.uri.removeprefix("file://"))
+    check_vectors(pipeline, read_vectors(golden, contract), contract.golden_vectors)
+
+
+@pytest.mark.parametrize(("length", "tokens"), [(12, {"maxLength": 12}), ("L", None)])
+def test_a_model_of_tokens_says_how_many_it_takes(
+    tmp_path: Path, length: object, tokens: object
+) -> None:
+    manifest = tmp_path / "m.yaml"
+    init(exported(tmp_path, length) / "model.onnx", "--out", manifest)
+    (field,) = yaml.safe_load(manifest.read_text())["spec"]["contract"]["inputs"]
+    assert field["tokens"] == (tokens or {"maxLength": 512, "padToMultipleOf": 32})
+
+
+def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
+    folder = exported(tmp_path)
+    (folder / "tokenizer.json").write_text("{}")
+    assert "not a tokenizer.json" in refused(folder / "model.onnx", "--out", tmp_path / "m.yaml")

@@ -63,7 +63,7 @@ def test_what_is_no_list_of_brokers_is_refused(text: str) -> None:
 
 MODEL, TABLE, FOLDER = "spec.model.uri", "spec.batch.source.uri", "spec.batch.sink.files.uri"
 GOLDEN, PUBLISH = "spec.contract.goldenVectors.uri", "spec.edge.publish"
-LABELS = "spec.contract.labels.uri"
+LABELS, TOKENIZER = "spec.contract.labels.uri", "spec.contract.tokenizer.uri"
 KAFKA = "spec.streaming.source.kafka.bootstrapServers"
 NATS = "spec.streaming.source.nats.servers"
 FIELDS = {
@@ -71,6 +71,7 @@ FIELDS = {
     TABLE: "batch",
     FOLDER: "batch",
     LABELS: "realtime",
+    TOKENIZER: "smallest",
     GOLDEN: "edge",
     PUBLISH: "edge",
     KAFKA: "kafka",
@@ -90,6 +91,10 @@ def with_address(field: str, text: str) -> dict[str, Any]:
     if field == LABELS:
         change(document, "spec.contract.labels.digest", DIGEST)
         change(document, "spec.contract.outputs", [{"name": "label", "type": "string"}])
+    if field == TOKENIZER:
+        change(document, "spec.contract.tokenizer.digest", DIGEST)
+        text = {"name": "text", "type": "string", "tokens": {"maxLength": 8}}
+        change(document, "spec.contract.inputs", [text])
     document["metadata"] |= {"uid": "u", "generation": 1}
     return document
 

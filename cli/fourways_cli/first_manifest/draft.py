@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from fourways_api import Contract, read_documents
+from fourways_api import read_documents
 from fourways_runtime.errors import WorkloadError
 
 from ..manifests import read_manifest
@@ -102,13 +102,7 @@ def _drafted(
     answers = ask(inputs, described.model, sample)
     unreadable = {t.name: t.unreadable for t in described.model.outputs if t.unreadable}
     outputs, left_out = draft_outputs(answers, unreadable, described.hints, inputs.key_name)
-    contract = Contract.model_validate(
-        {
-            "entityKey": {"name": inputs.key_name, "type": inputs.key_type},
-            "inputs": [spec for spec, _ in inputs.specs()],
-            "outputs": [each.spec() for each in outputs],
-        }
-    )
+    contract = inputs.contract([each.spec() for each in outputs])
     golden = golden_vectors(contract, described.model, sample, inputs)
     beside: dict[Path, Callable[[Path], None]] = {}
     notes: list[str] = []
@@ -131,6 +125,7 @@ def _drafted(
             outputs=outputs,
             source=table.source(manifest) if table else None,
             golden=golden_said,
+            tokenizer=_tokenizer(inputs, manifest),
             notes=described.hints.notes,
             left_out=left_out,
             origin=_origin(source, sample),
@@ -146,7 +141,11 @@ def _drafted(
         beside,
         notes=(*notes, *inputs.decisions),
         request=request_of(contract, answers),
-        watched=(described.path, *([sample.path] if sample and sample.path else [])),
+        watched=(
+            described.path,
+            *([inputs.tokenizer.path] if inputs.tokenizer else []),
+            *([sample.path] if sample and sample.path else []),
+        ),
     )
 
 
@@ -172,6 +171,11 @@ def _model(source: ModelSource, manifest: Path) -> dict[str, Any]:
     if size > _LARGE_MIB:
         said["maxSizeMiB"] = 2 * size
     return said
+
+
+def _tokenizer(inputs: DraftInputs, manifest: Path) -> dict[str, Any] | None:
+    found = inputs.tokenizer
+    return None if found is None else found.of_contract(_uri(found.path, manifest))
 
 
 def _check(manifest: Path, text: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.compute as pc
 
-from fourways_api import InputField
+from fourways_api import Contract, InputField
 from fourways_api.contract import MAX_COLUMNS
 from fourways_api.display import displayed
 from fourways_runtime.errors import ContractMismatch
@@ -20,6 +21,8 @@ from .errors import NoManifest
 from .model_source import ModelSource
 from .names import comparable, field_names, looks_like_key, looks_like_target
 from .sample import Kind, Sample
+from .tokenizer_file import NAME as TEXT
+from .tokenizer_file import TokenizerBeside
 
 MAX_INPUTS = 256
 _CATEGORIES = 50
@@ -51,6 +54,7 @@ class DraftField:
     nullable: bool = False
     range: tuple[float, float | None] | None = None
     categories: tuple[str, ...] = ()
+    tokens: dict[str, Any] | None = None
     comment: str = ""
 
     def spec(self) -> dict[str, Any]:
@@ -60,6 +64,8 @@ class DraftField:
             said["shape"] = [size or -1 for size in self.shape]
         if self.tensor is not None:
             said["tensor"] = self.tensor
+        if self.tokens is not None:
+            said["tokens"] = self.tokens
         if self.nullable:
             said["nullable"] = True
         if self.range is not None:
@@ -84,6 +90,20 @@ class DraftInputs:
 
     block: str = ""
     """Name of the one input for all fields, where they are too many for one each."""
+
+    tokenizer: TokenizerBeside | None = None
+    """The tokenizer of the fields with tokens."""
+
+    def contract(self, outputs: Sequence[Mapping[str, Any]]) -> Contract:
+        """Return a contract with these inputs and the given outputs."""
+        said: dict[str, Any] = {
+            "entityKey": {"name": self.key_name, "type": self.key_type},
+            "inputs": [spec for spec, _ in self.specs()],
+            "outputs": list(outputs),
+        }
+        if self.tokenizer is not None:
+            said["tokenizer"] = self.tokenizer.of_contract(self.tokenizer.path.resolve().as_uri())
+        return Contract.model_validate(said)
 
     def contract_fields(self) -> tuple[InputField, ...]:
         """Return the fields as records have them."""
@@ -124,10 +144,22 @@ def draft_inputs(source: ModelSource, sample: Sample | None) -> DraftInputs:
     draft = DraftInputs(fields, *_named_key(chosen, sample, texts, fields), chosen, decisions)
     for each in fields:
         _complete(source, each, sample)
+    draft.tokenizer = source.tokenizer
+    if source.tokenizer is not None:
+        _tokenise(fields, source.tokenizer)
     if len(fields) > MAX_INPUTS:
         _make_block(draft)
     _bind(draft, tensors)
     return draft
+
+
+def _tokenise(fields: Sequence[DraftField], tokenizer: TokenizerBeside) -> None:
+    text = next(each for each in fields if each.model_name == TEXT)
+    text.tokens, text.categories, text.shape = tokenizer.tokens, (), ()
+    text.comment = (
+        f"Becomes at most {tokenizer.tokens['maxLength']} tokens, by {tokenizer.path.name} beside"
+        " the model. TO DECIDE: a smaller maxLength is faster, and longer texts are cut."
+    )
 
 
 def _make_block(draft: DraftInputs) -> None:

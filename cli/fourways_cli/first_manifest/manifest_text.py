@@ -35,6 +35,7 @@ class Written:
     """The batch source."""
 
     golden: dict[str, Any] | None
+    tokenizer: dict[str, Any] | None = None
     notes: Sequence[str] = ()
     left_out: Sequence[str] = ()
     origin: str = ""
@@ -91,6 +92,9 @@ def _lines(said: Written) -> Iterator[str]:
         yield f"      - {flow_yaml(output.spec())}"
     for left_out in said.left_out:
         yield from _comment(6, f"Left out: {left_out}")
+    if said.tokenizer is not None:
+        yield "    tokenizer:"
+        yield from _block(6, said.tokenizer)
     yield from _golden(said)
     yield from _settings(said)
     yield from _comment(2, _DECIDE + "cores and memory of each worker (requests and limits).")

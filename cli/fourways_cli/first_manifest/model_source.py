@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fourways_api.deployment import MAX_NAME
@@ -14,6 +14,7 @@ from fourways_runtime.scoring.model.description import Description, describe, re
 from .errors import NoManifest
 from .mlflow_folder import read_mlflow
 from .sample import Sample
+from .tokenizer_file import TokenizerBeside, with_tokenizer
 
 _MAX_FILES = 200
 
@@ -35,22 +36,35 @@ class ModelSource:
     example: Sample | None = None
     """An input example."""
 
+    tokenizer: TokenizerBeside | None = None
+    """A tokenizer beside the model, which then reads texts."""
+
 
 def find_model(path: Path) -> ModelSource:
     """Load the model of a file or folder. Raises NoManifest."""
     name = deployment_name(path)
     try:
         if not path.is_dir():
-            return ModelSource(_describe(path), name)
+            return _with_texts(ModelSource(_describe(path), name))
         if (path / "MLmodel").exists():
             found = read_mlflow(path)
             described = _describe(found.file)
-            return ModelSource(described, name, found.columns, found.kinds, found.example)
-        return ModelSource(_describe(_only_model(path)), name)
+            return _with_texts(
+                ModelSource(described, name, found.columns, found.kinds, found.example)
+            )
+        return _with_texts(ModelSource(_describe(_only_model(path)), name))
     except WorkloadError as error:
         raise NoManifest(f"{path}: {error}") from None
     except OSError as error:
         raise NoManifest(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _with_texts(source: ModelSource) -> ModelSource:
+    described = source.description
+    model, tokenizer = with_tokenizer(described.model, described.path)
+    if tokenizer is None:
+        return source
+    return replace(source, description=replace(described, model=model), tokenizer=tokenizer)
 
 
 def model_file(path: Path) -> tuple[Path, Sample | None]:

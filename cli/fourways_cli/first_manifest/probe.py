@@ -164,13 +164,7 @@ def _sizes(answers: Answers) -> dict[str, tuple[int, ...]]:
 
 def _contract(draft: DraftInputs) -> Contract:
     """Return a contract with these inputs; its output is never read."""
-    return Contract.model_validate(
-        {
-            "entityKey": {"name": draft.key_name, "type": draft.key_type},
-            "inputs": [spec for spec, _ in draft.specs()],
-            "outputs": [{"name": "unread_output", "type": "float32"}],
-        }
-    )
+    return draft.contract([{"name": "unread_output", "type": "float32"}])
 
 
 def _predict(contract: Contract, model: Model, columns: Columns, records: int) -> Answers:

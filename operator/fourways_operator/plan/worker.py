@@ -134,10 +134,9 @@ def variables_of(deployment: ModelDeployment) -> list[Json]:
 
 
 def model_uris(deployment: ModelDeployment) -> list[str]:
-    """Return the URIs that every worker fetches: the model, its labels and golden vectors."""
-    contract = deployment.spec.contract
-    beside = (contract.labels, contract.golden_vectors)
-    return [deployment.spec.model.uri, *(each.uri for each in beside if each)]
+    """Return the URIs that every worker fetches: the model, and the files of its contract."""
+    spec = deployment.spec
+    return [spec.model.uri, *(each.uri for each in spec.contract.files)]
 
 
 def secrets(deployment: ModelDeployment, *of_mode: SecretReference | None) -> list[str]:
@@ -145,7 +144,7 @@ def secrets(deployment: ModelDeployment, *of_mode: SecretReference | None) -> li
     contract = deployment.spec.contract
     references = (
         deployment.spec.model.credentials,
-        *(each.credentials for each in (contract.labels, contract.golden_vectors) if each),
+        *(each.credentials for each in contract.files),
         *of_mode,
     )
     return [r.secret_name for r in references if r]

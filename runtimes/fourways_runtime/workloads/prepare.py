@@ -21,6 +21,8 @@ from fourways_runtime.scoring.labels import MAX_BYTES as MAX_LABEL_BYTES
 from fourways_runtime.scoring.labels import read_labels, with_labels
 from fourways_runtime.scoring.model import load
 from fourways_runtime.scoring.model.base import Model
+from fourways_runtime.scoring.model.text_model import MAX_BYTES as MAX_TOKENIZER_BYTES
+from fourways_runtime.scoring.model.text_model import reading_texts
 from fourways_runtime.scoring.model.watched import watched
 from fourways_runtime.scoring.pipeline import Pipeline
 
@@ -32,6 +34,8 @@ class Prepared:
     """A model that reproduces its golden vectors, bound to its contract."""
 
     model: Model
+    """It reads the contract's texts, not their tokens."""
+
     pipeline: Pipeline
     """Its contract has all labels, also those of a file."""
 
@@ -61,7 +65,8 @@ def prepare(
     with WATCH.doing("loading the model"), WATCH.call(seconds=LOAD_SECONDS):
         loaded = load(file.path, reference, threads=threads or config.threads, external_root=root)
     seconds = config.model_seconds if isinstance(config, StreamConfig) else MODEL_SECONDS
-    model = watched(loaded, seconds)
+    tokenizer = fetch_tokenizer(config)
+    model = watched(reading_texts(loaded, config.contract, tokenizer), seconds)
     contract = labelled(config)
     pipeline = Pipeline(contract, model)
     logger.info("model loaded", extra={"digest": file.digest, "version": reference.version})
@@ -88,6 +93,14 @@ def labelled(config: RuntimeConfig) -> Contract:
         return config.contract
     file = _fetch(config, labels.uri, labels.digest, MAX_LABEL_BYTES, labels.credentials)
     return with_labels(config.contract, read_labels(file.path))
+
+
+def fetch_tokenizer(config: RuntimeConfig) -> Path | None:
+    """Fetch the file of the contract's tokenizer, if it has one. Raises WorkloadError."""
+    file = config.contract.tokenizer
+    if file is None:
+        return None
+    return _fetch(config, file.uri, file.digest, MAX_TOKENIZER_BYTES, file.credentials).path
 
 
 def fetch_golden(config: RuntimeConfig, golden: GoldenVectors) -> tuple[Vector, ...]:

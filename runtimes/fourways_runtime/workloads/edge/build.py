@@ -30,7 +30,7 @@ from fourways_runtime.io.fetch.part import disk_errors
 from fourways_runtime.model_watch import LOAD_SECONDS, WATCH
 from fourways_runtime.scoring.golden import Vector
 
-from ..prepare import fetch_golden, fetch_model, prepare
+from ..prepare import fetch_golden, fetch_model, fetch_tokenizer, prepare
 from . import judge, variants
 from .judge import MIB, Row, VariantChoice
 from .measure import NotMeasured, measured
@@ -59,7 +59,7 @@ def build(config: EdgeConfig) -> RunReport:
     variants.check_whole(model)
     vectors = fetch_golden(config, golden)
     with disk_errors(), _work_folder(config) as folder:
-        files = _common_files(config, golden, vectors)
+        files = _common_files(config, golden, vectors, fetch_tokenizer(config))
         for name, raw in files.items():
             (folder / name).write_bytes(raw)
         made, rows = _measured(config, model, folder, sum(map(len, files.values())))
@@ -104,7 +104,7 @@ def _work_folder(config: EdgeConfig) -> Iterator[Path]:
 
 
 def _common_files(
-    config: EdgeConfig, golden: GoldenVectors, vectors: Sequence[Vector]
+    config: EdgeConfig, golden: GoldenVectors, vectors: Sequence[Vector], tokenizer: Path | None
 ) -> dict[str, bytes]:
     """Return a bundle's files other than the model, the same for every variant and target."""
     lines = [orjson.dumps({"inputs": it.inputs, "outputs": it.outputs}) for it in vectors]
@@ -117,11 +117,19 @@ def _common_files(
             "credentials": None,
         }
     )
-    contract: Contract = config.contract.model_copy(update={"golden_vectors": ours})
+    told_tokenizer = config.contract.tokenizer
+    if told_tokenizer is not None:
+        uri = f"file:///{layout.TOKENIZER_FILE}"
+        told_tokenizer = told_tokenizer.model_copy(update={"uri": uri, "credentials": None})
+    contract: Contract = config.contract.model_copy(
+        update={"golden_vectors": ours, "tokenizer": told_tokenizer}
+    )
     files = {
         layout.CONTRACT_FILE: layout.encode(contract.to_json()),
         layout.GOLDEN_FILE: told,
     }
+    if tokenizer is not None:
+        files[layout.TOKENIZER_FILE] = tokenizer.read_bytes()
     features = config.edge.features
     if features is not None:
         # The database, its query and its Secret are left out: devices query the gateway.
@@ -147,6 +155,7 @@ def _measured(
                 made[variant],
                 folder / layout.CONTRACT_FILE,
                 folder / layout.GOLDEN_FILE,
+                tokenizer=folder / layout.TOKENIZER_FILE if config.contract.tokenizer else None,
                 threads=config.threads,
             )
             rows.append(Row(variant, size, result))

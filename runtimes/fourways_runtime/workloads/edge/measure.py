@@ -42,13 +42,20 @@ class NotMeasured(Exception):
 
 
 def measured(
-    model: Path, contract: Path, golden: Path, *, threads: int, seconds: float = SECONDS
+    model: Path,
+    contract: Path,
+    golden: Path,
+    *,
+    threads: int,
+    tokenizer: Path | None = None,
+    seconds: float = SECONDS,
 ) -> Measured:
-    """Measure a variant. Raises NotMeasured."""
+    """Measure a variant; ``tokenizer`` is the file of the contract's. Raises NotMeasured."""
     asked = {
         "model": str(model),
         "contract": str(contract),
         "golden": str(golden),
+        "tokenizer": None if tokenizer is None else str(tokenizer),
         "threads": threads,
     }
     try:
@@ -84,6 +91,7 @@ def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     from fourways_runtime.scoring.agreement import differences
     from fourways_runtime.scoring.golden import read_vectors
     from fourways_runtime.scoring.model.onnx_model import load_onnx
+    from fourways_runtime.scoring.model.text_model import reading_texts
     from fourways_runtime.scoring.model.watched import watched
     from fourways_runtime.scoring.single import RecordScorer
 
@@ -94,14 +102,16 @@ def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     vectors = read_vectors(Path(asked["golden"]), contract)
     started = perf_counter()
     with WATCH.doing("loading the model"), WATCH.call(seconds=LOAD_SECONDS):
-        model = watched(load_onnx(Path(asked["model"]), threads=asked["threads"]))
+        loaded = load_onnx(Path(asked["model"]), threads=asked["threads"])
+        tokenizer = asked["tokenizer"] and Path(asked["tokenizer"])
+        model = watched(reading_texts(loaded, contract, tokenizer))
     asker = RecordScorer(contract, model)
-    loaded = perf_counter() - started
+    load_ms = (perf_counter() - started) * 1000
     told = [text for text in differences(asker, vectors, contract.golden_vectors) if text]
     answered = [vector.inputs for vector in vectors if _answers(asker, vector.inputs)]
     times = _timed(asker, answered)
     return {
-        "load_ms": loaded * 1000,
+        "load_ms": load_ms,
         "p50_ms": times[len(times) // 2] * 1000,
         "p99_ms": times[min(len(times) - 1, int(len(times) * 0.99))] * 1000,
         "memory_bytes": peak_memory(),
