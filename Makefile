@@ -113,7 +113,7 @@ torture-batch-cluster: cluster ## The same on the cluster: kill containers, dele
 torture-device: setup ## Cut a device's power and damage its files, in some thousand states
 	@$(RUN) tools.torture.device
 
-torture-kills: setup ## Kill servers and workers and rotate Secrets under 150 requests/s; agents and stream workers at random moments
+torture-kills: setup ## Kill servers, workers and databases and rotate Secrets under 150 requests/s; agents and stream workers at random moments
 	@$(RUN) tools.torture.kills
 	@FOURWAYS_KILLS=50 $(RUN) pytest -q tests/embedded/test_edge_kills.py
 	@FOURWAYS_KILLS=10 $(RUN) pytest -q tests/embedded/test_streaming_kafka.py

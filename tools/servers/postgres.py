@@ -89,6 +89,13 @@ class Server:
             self._process.wait()
             self._process = None
 
+    def crash(self) -> None:
+        """End it without a checkpoint, as a crash does; the next start recovers from its log."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait()
+            self._process = None
+
     def database(self) -> str:
         """Make an empty database and return its URI."""
         self._databases += 1

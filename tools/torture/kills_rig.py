@@ -1,8 +1,10 @@
 """The setup for kills under load: one deployment a mode under ``fourways up``, and its answers.
 
-Each key ``kN`` has the input N, and the model returns its input: so every answer is known. The
-real-time deployment looks N up in a feature database whose Secret can be rotated; requests carry an
-API key that can be rotated.
+The model returns its input, so every answer is known. The real-time deployment looks the input of
+key ``kN``, which is N, up in a feature database; each request to a stream has an input of its own
+and becomes an event. Store and feature database are databases of one PostgreSQL server. The logins
+of both, of the host's NATS server and of a Kafka broker can be rotated, and so can the API key that
+the requests carry.
 """
 
 from __future__ import annotations
@@ -11,27 +13,30 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from onnx import TensorProto, helper
 
-from fourways_api.audience import DEPLOYMENTS_KEY
+from fourways_api.audience import DEPLOYMENTS_KEY, HOSTS_KEY
 from fourways_api.runtime_config import CONFIG_VARIABLE
 from fourways_cli.embedded.control import HostNotRunning, ask
 from fourways_cli.embedded.ports import free_port
 from tools.kit.models import onnx_bytes
+from tools.servers import kafka, postgres
 
 from .callers_rig import KeyFolder, NotServing
+from .kills_host import STORE_VARIABLE
+from .kills_servers import TOPIC, Database, KafkaLogin, child_named, crash, rotate_nats
 
 KEYS = 500
 START_SECONDS = 180.0
-BATCH, REALTIME, STREAM = "nightly", "looked", "flow"
+BATCH, REALTIME, STREAM, TAKEN = "nightly", "looked", "flow", "taken"
 PROGRAMS = {"gateway": "gateway", REALTIME: "serve", STREAM: "stream"}
 """The program that serves, by the name of what is killed."""
 
@@ -39,13 +44,25 @@ _CALLER = "load"
 
 
 class KillsRig:
-    """The host and its processes."""
+    """The host, its processes, and the servers that they use."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, with_kafka: bool = False) -> None:
+        """Start everything and wait until all is ready. Raises NotServing.
+
+        ``with_kafka``: also start a Kafka broker, and a deployment that reads from it.
+        """
         self.folder, self.state, self.port = folder, folder / "state", free_port()
-        self._keys = KeyFolder(folder / "keys")
+        self._stack = ExitStack()
+        try:
+            self._start(with_kafka)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _start(self, with_kafka: bool) -> None:
+        self._keys = KeyFolder(self.folder / "keys")
         self.key = self._keys.add(_CALLER, "predict:*", "read:*")
-        (folder / "m.onnx").write_bytes(
+        (self.folder / "m.onnx").write_bytes(
             onnx_bytes(
                 [helper.make_node("Identity", ["x"], ["y"])],
                 [("x", TensorProto.FLOAT, ["N"])],
@@ -53,24 +70,46 @@ class KillsRig:
             )
         )
         rows = "".join(f"k{n},{n}\n" for n in range(KEYS))
-        (folder / "t.csv").write_text("id,x\n" + rows)
-        self._secret = folder / "db"
-        self._secret.mkdir()
-        (self._secret / DEPLOYMENTS_KEY).write_text("*")
-        self._rotations = 0
-        self.rotate_features()
-        self._log = (folder / "up.log").open("wb")
+        (self.folder / "t.csv").write_text("id,x\n" + rows)
+        self.postgres = self._stack.enter_context(postgres.running())
+        self.store = Database(self.postgres, self.state / "store" / "uri")
+        features = self._secret("db")
+        self.features = Database(self.postgres, features / "uri")
+        self.features.fill(KEYS)
+        (features / "uri").write_text(self.features.uri)
+        self.deployments: tuple[str, ...] = (BATCH, REALTIME, STREAM)
+        secrets = [features]
+        if with_kafka:
+            self.deployments = (*self.deployments, TAKEN)
+            self._broker = self._stack.enter_context(kafka.running())
+            secrets.append(self._secret("broker"))
+            self.kafka = KafkaLogin(self._broker, secrets[-1])
+        self._start_host(secrets)
+        self._await(lambda: all(map(self.ready, self.deployments)))
+        if not self.store.tables():
+            raise NotServing("the predictions are not in PostgreSQL")
+
+    def _secret(self, name: str) -> Path:
+        folder = self.folder / "secrets" / name
+        folder.mkdir(parents=True)
+        (folder / DEPLOYMENTS_KEY).write_text("*")
+        (folder / HOSTS_KEY).write_text("127.0.0.1 localhost")
+        return folder
+
+    def _start_host(self, secrets: list[Path]) -> None:
+        log = self._stack.enter_context((self.folder / "up.log").open("wb"))
+        options = [f"--secret={folder.name}={folder}" for folder in secrets]
         # fmt: off
         self.host = subprocess.Popen(
             [
-                sys.executable, "-m", "fourways_cli", "up", *map(str, self._manifests()),
-                "--state", str(self.state), "--port", str(self.port),
-                "--keys", str(self._keys.folder), "--secret", f"db={self._secret}",
+                sys.executable, "-m", "tools.torture.kills_host", "up",
+                *map(str, self._manifests()), "--state", str(self.state),
+                "--port", str(self.port), "--keys", str(self._keys.folder), *options,
             ],
-            stdout=self._log, stderr=self._log,
+            stdout=log, stderr=log, env={**os.environ, STORE_VARIABLE: self.store.uri},
         )
         # fmt: on
-        self._await(lambda: all(self.ready(name) for name in (BATCH, REALTIME, STREAM)))
+        self._stack.callback(self._stop_host)
 
     def _manifests(self) -> list[Path]:
         day = {"schedule": "0 3 1 1 *"}
@@ -87,6 +126,13 @@ class KillsRig:
             REALTIME: ("realtime", {"timeout": "2s", "features": features}),
             STREAM: ("streaming", {"source": {"nats": nats}}),
         }
+        if TAKEN in self.deployments:
+            taken = {
+                "bootstrapServers": self._broker.scram,
+                "topic": TOPIC,
+                "credentials": {"secretName": "broker"},
+            }
+            blocks[TAKEN] = ("streaming", {"source": {"kafka": taken}})
         files = []
         for name, (mode, block) in blocks.items():
             document = {
@@ -108,22 +154,13 @@ class KillsRig:
             files[-1].write_text(json.dumps(document))
         return files
 
-    def rotate_features(self) -> None:
-        """Move the feature database elsewhere, and let its Secret say so; the old one is gone."""
-        self._rotations += 1
-        database = self.folder / f"features-{self._rotations}.db"
-        with sqlite3.connect(database) as connection:
-            connection.execute("CREATE TABLE t (id TEXT PRIMARY KEY, x REAL)")
-            rows = [(f"k{n}", float(n)) for n in range(KEYS)]
-            connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
-        connection.close()
-        part = self.folder / ".uri"
-        part.write_text(f"sqlite:///{database}")
-        part.rename(self._secret / "uri")
-        old = self.folder / f"features-{self._rotations - 1}.db"
-        if old.exists():
-            time.sleep(3.0)  # as in a rotation that is done well: both hold for a moment
-            old.unlink()
+    def crash_postgres(self) -> None:
+        """Crash the server of store and feature database; it starts again at once."""
+        crash(self.postgres)
+
+    def rotate_nats(self) -> None:
+        """Change the login of the host's own NATS server."""
+        rotate_nats(self.state / "nats", child_named(self.host.pid, b"nats-server"))
 
     def rotate_key(self) -> None:
         """Give the caller another API key, which the requests use from the next on."""
@@ -169,17 +206,18 @@ class KillsRig:
         while not ready():
             if time.monotonic() > deadline or self.host.poll() is not None:
                 said = (self.folder / "up.log").read_text(errors="replace")[-2000:]
-                self.close()
                 raise NotServing(f"the deployments did not become ready: {said}")
             time.sleep(0.2)
 
-    def close(self) -> None:
-        """Stop the host and what it started."""
+    def _stop_host(self) -> None:
         self.host.terminate()
         try:
             self.host.wait(30)
         except subprocess.TimeoutExpired:
             self.host.kill()
             self.host.wait()
-        self._log.close()
+
+    def close(self) -> None:
+        """Stop the host and the servers."""
+        self._stack.close()
         shutil.rmtree(self.state, ignore_errors=True)
