@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -90,6 +93,40 @@ def test_whoever_watches_can_end_a_wait(
         closing(overlapped(hanging(0, released), int, int, 1, watch)) as results,
     ):
         list(results)
+
+
+def test_a_write_that_runs_is_waited_for_when_the_source_fails(
+    monkeypatch: pytest.MonkeyPatch, released: threading.Event
+) -> None:
+    """Else its connection is closed under it."""
+    settle, waits = prefetch._settle, threading.Event()
+    scored: list[int] = []
+    settled: list[bool] = []
+
+    def items() -> Iterator[int]:
+        yield from range(3)
+        assert waits.wait(SOON), "the caller waits for the first write"
+        raise ValueError("the source is gone")
+
+    def watch() -> None:
+        if len(scored) == 3:
+            waits.set()
+
+    def settling(written: deque[Future[Any]]) -> None:
+        settled.extend(future.running() for future in written)
+        released.set()
+        settle(written)
+
+    monkeypatch.setattr(prefetch, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(prefetch, "_settle", settling)
+    with (
+        pytest.raises(ValueError, match="the source is gone"),
+        closing(
+            overlapped(items(), scored.append, lambda _: released.wait(SOON), 1, watch)
+        ) as results,
+    ):
+        list(results)
+    assert settled[0], "the first write runs, and is waited for"
 
 
 def test_a_heartbeat_that_fails_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,18 @@ from fourways_runtime.scoring.columns import Array, Keys, Reject
 
 from ..table_columns import TableColumn
 from .database import Duplicates, TableMissing, quoted
-from .sqlite import cells, connect, connect_read_only, sql_type, transaction, translated
+from .sqlite import (
+    BUSY_SECONDS,
+    cells,
+    connect,
+    connect_read_only,
+    sql_type,
+    transaction,
+    translated,
+)
+
+CLOSE_SECONDS = 2 * BUSY_SECONDS
+"""How long closing waits for another thread's statement."""
 
 
 class SqliteDatabase:
@@ -143,10 +154,17 @@ class SqliteDatabase:
             self.change(f"DROP {kind[0][0]} IF EXISTS {quoted(relation)}")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, unless a statement on another thread hangs.
+
+        SQLite frees what a running statement still uses, and the process crashes or stands still.
+        """
         for lock in list(self._held):
             self.let_go(lock)
-        self._connection.close()
+        if self._turn.acquire(timeout=CLOSE_SECONDS):
+            try:
+                self._connection.close()
+            finally:
+                self._turn.release()
 
     def _file(self, lock: str) -> Path:
         name = hashlib.sha256(lock.encode()).hexdigest()[:16]

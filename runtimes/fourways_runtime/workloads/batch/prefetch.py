@@ -66,14 +66,27 @@ def overlapped(
             if under_way:
                 scored = _result(under_way.popleft(), (upcoming, *under_way, *written), watch)
                 if len(written) > 1:
-                    yield _result(written.popleft(), (upcoming, *under_way, *written), watch)
+                    yield _oldest(written, (upcoming, *under_way), watch)
                 written.append(writing.submit(write, scored))
         while written:
-            yield _result(written.popleft(), written, watch)
+            yield _oldest(written, (), watch)
     finally:
         for pool in (reading, scoring, writing):
             pool.shutdown(wait=False, cancel_futures=True)
         _settle(written)
+
+
+def _oldest(
+    written: deque[Future[C]], others: Iterable[Future[Any]], watch: Callable[[], None]
+) -> C:
+    """Return the result of the oldest write.
+
+    It stays in ``written`` until it is done: if another future fails meanwhile, the statement that
+    is running is still waited for before its connection is closed.
+    """
+    done = _result(written[0], (*others, *written), watch)
+    written.popleft()
+    return done
 
 
 def _result(future: Future[A], others: Iterable[Future[Any]], watch: Callable[[], None]) -> A:
