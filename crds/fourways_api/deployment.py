@@ -189,10 +189,17 @@ class Spec(ApiModel):
             "FieldValueRequired",
         ),
         Rule(
-            "self.mode != 'edge' || !has(self.edge) || self.model.format == 'onnx'",
-            "devices run ONNX models only",
+            "self.mode != 'edge' || !has(self.edge) || self.model.format in ['onnx', 'litert']",
+            "devices run ONNX and LiteRT models only",
             "export the model to ONNX",
             ".model.format",
+        ),
+        Rule(
+            "!has(self.edge) || self.model.format != 'litert'"
+            " || self.edge.targets.all(t, !has(t.variant))",
+            "a LiteRT model is published as it is, without variants",
+            "remove variant, and quantise the model when you convert it",
+            ".edge.targets",
         ),
         *(
             Rule(

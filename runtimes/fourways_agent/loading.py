@@ -16,8 +16,7 @@ from fourways_runtime.model_watch import LOAD_SECONDS, WATCH
 from fourways_runtime.scoring.agreement import differences
 from fourways_runtime.scoring.golden import read_vectors
 from fourways_runtime.scoring.model.base import Model
-from fourways_runtime.scoring.model.onnx_model import load_onnx
-from fourways_runtime.scoring.model.text_model import reading_texts
+from fourways_runtime.scoring.model.on_device import load_on_device
 from fourways_runtime.scoring.model.watched import watched
 from fourways_runtime.scoring.single import RecordRefused, RecordScorer
 
@@ -80,9 +79,7 @@ def load(bundle: Bundle, threads: int = 1) -> LoadedBundle:
             "this agent does not support the bundle's contract; update the agent"
         ) from None
     with WATCH.doing("loading the model"), WATCH.call(seconds=LOAD_SECONDS):
-        loaded = load_onnx(bundle.files[layout.MODEL_FILE], threads=threads)
-        tokenizer = bundle.files.get(layout.TOKENIZER_FILE)
-        model = watched(reading_texts(loaded, contract, tokenizer))
+        model = watched(load_on_device(contract, bundle.files, threads=threads))
     return LoadedBundle(bundle, contract, model, RecordScorer(contract, model), _features(bundle))
 
 

@@ -136,12 +136,15 @@ class Agent:
 
 
 def _config(settings: DeviceSettings, loaded: LoadedBundle) -> ServerConfig:
-    file = loaded.bundle.files[layout.MODEL_FILE]
+    files = loaded.bundle.files
+    name = layout.model_file(files)
+    kind = next(kind for kind, file in layout.MODEL_FILES.items() if file == name)
+    uri = files[name].absolute().as_uri()
     return ServerConfig.model_validate(
         {
             "namespace": "device",
             "name": settings.deployment,
-            "model": {"uri": file.absolute().as_uri(), "version": loaded.bundle.version},
+            "model": {"uri": uri, "version": loaded.bundle.version, "format": kind},
             # The self-test has already scored them, with the bundle's own tolerance.
             "contract": loaded.contract.model_copy(update={"golden_vectors": None}).to_json(),
             "timeoutSeconds": 30,

@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,13 +37,16 @@ RELEASE = "application/vnd.fourways.edge.release.v1+json"
 REPORT = "application/vnd.fourways.edge.report.v1+json"
 FILE_PATH = "org.cncf.model.filepath"
 
-MODEL_FILE = "model.onnx"
+ONNX_FILE = "model.onnx"
+MODEL_FILES = {"onnx": ONNX_FILE, "litert": "model.tflite"}
+"""The name of the model's file by the model's format; a bundle has one of them."""
+
 CONTRACT_FILE = "contract.json"
 GOLDEN_FILE = "golden.jsonl"
 FEATURES_FILE = "features.json"
 TOKENIZER_FILE = "tokenizer.json"
 MEDIA_TYPES = {
-    MODEL_FILE: "application/vnd.cncf.model.weight.v1.raw",
+    **dict.fromkeys(MODEL_FILES.values(), "application/vnd.cncf.model.weight.v1.raw"),
     CONTRACT_FILE: "application/vnd.cncf.model.weight.config.v1.raw",
     GOLDEN_FILE: "application/vnd.cncf.model.dataset.v1.raw",
     FEATURES_FILE: "application/vnd.cncf.model.weight.config.v1.raw",
@@ -51,7 +54,8 @@ MEDIA_TYPES = {
 }
 """The files of a bundle, by name; a bundle with any other file is rejected."""
 
-REQUIRED = (MODEL_FILE, CONTRACT_FILE, GOLDEN_FILE)
+REQUIRED = (CONTRACT_FILE, GOLDEN_FILE)
+"""The files of every bundle besides its model."""
 
 TITLE_NOTE = "org.opencontainers.image.title"
 VERSION_NOTE = "org.opencontainers.image.version"
@@ -152,14 +156,29 @@ def blob_name(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
 
 
+def model_file(files: Iterable[str]) -> str:
+    """Return the name of the model among a bundle's files. Raises MalformedBundle."""
+    (name, *others) = [each for each in MODEL_FILES.values() if each in files] or [""]
+    if not name or others:
+        raise MalformedBundle(f"a bundle has one of {' and '.join(MODEL_FILES.values())}")
+    return name
+
+
+_PRECISION = {
+    "fp32": {"precision": "float32"},
+    "int8": {"precision": "int8", "quantization": "dynamic"},
+}
+"""By variant; that of a file as its author wrote it is not known."""
+
+
 def model_config(
     name: str, version: str, variant: str, files: Mapping[str, Descriptor]
 ) -> dict[str, Any]:
     """Return the ModelPack configuration of a bundle."""
-    precision = {"precision": "int8", "quantization": "dynamic"} if variant == "int8" else {}
+    kind = model_file(files).rpartition(".")[2]
     return {
         "descriptor": {"name": name, "version": version},
-        "config": {"format": "onnx", **(precision or {"precision": "float32"})},
+        "config": {"format": kind, **_PRECISION.get(variant, {})},
         "modelfs": {"type": "layers", "diffIds": [file.digest for file in files.values()]},
     }
 
@@ -238,6 +257,10 @@ def read_model_manifest(raw: bytes) -> dict[str, Descriptor]:
             raise MalformedBundle(f"{what}: {name} has another media type")
     if not set(REQUIRED) <= files.keys():
         raise MalformedBundle(f"{what}: lacks one of {', '.join(REQUIRED)}")
+    try:
+        model_file(files)
+    except MalformedBundle as error:
+        raise MalformedBundle(f"{what}: {error}") from None
     return files
 
 

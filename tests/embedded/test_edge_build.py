@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -37,7 +38,8 @@ from tests.kit.edge_plane import (
     matrix_golden,
     published,
 )
-from tests.kit.edge_rig import Publisher, gateway_of
+from tests.kit.edge_rig import Publisher, device, gateway_of
+from tests.kit.litert import WEIGHTS, dense
 
 pytestmark = pytest.mark.embedded
 
@@ -135,7 +137,9 @@ def test_another_measurement_of_the_same_model_does_not_change_the_bundle(
         monkeypatch.setattr(
             building,
             "measured",
-            lambda file, *more, **options: Measured(1, times[file.stem], 1, MIB, 1.0, 2),
+            lambda files, **options: Measured(
+                1, times[files[layout.ONNX_FILE].stem], 1, MIB, 1.0, 2
+            ),
         )
         raw = matrix(seed)
         config = edge_config(tmp_path, raw, MATRIX, matrix_golden(raw), tolerance=0.2)
@@ -229,3 +233,31 @@ def test_a_real_model_answers_on_a_device_as_its_golden_vectors_say(
         for output, expected in vector.outputs.items():
             assert compare(expected, answer[output], golden) is None
             assert compare(unchanged[output], answer[output], golden) is None
+
+
+def test_a_litert_model_is_published_as_it_is_and_answers_on_a_device(tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).normal(0, 1, (20, 3)).astype(np.float32)
+    schema = {
+        "entityKey": {"name": "id"},
+        "inputs": [{"name": name, "type": "float32"} for name in "abc"],
+        "outputs": [{"name": "y", "type": "float32"}],
+    }
+    wanted = (rows @ WEIGHTS.T + 1).reshape(-1).tolist()
+    golden = [
+        {"inputs": dict(zip("abc", row.tolist(), strict=True)), "outputs": {"y": y}}
+        for row, y in zip(rows, wanted, strict=True)
+    ]
+    model = {"uri": "pvc://data/model.onnx", "version": "v1", "format": "litert"}
+    config = edge_config(tmp_path, dense(), schema, golden, tolerance=1e-5, model=model)
+    bundle = built_and_signed(config).bundles[0]
+    assert (bundle.variant, bundle.agreement) == ("original", 1.0)
+    manifest = document(published(tmp_path), bundle.digest)
+    described = document(published(tmp_path), manifest["config"]["digest"])
+    assert described["config"] == {"format": "tflite"}
+    with gateway_of(Publisher(tmp_path)) as gateway:
+        store, settings = device(tmp_path, gateway)
+        assert update(store, settings).changed
+    ours = Device(store.folder)
+    assert [ours.predict(each["inputs"])["y"] for each in golden] == pytest.approx(wanted)
+    file = store.slot(store.read().slot or "") / "files" / "model.tflite"
+    assert file.read_bytes() == dense()

@@ -181,7 +181,7 @@ def test_an_unsigned_bundle_in_the_slot_does_not_answer(
     other = Publisher(tmp_path / "attacker", padding=2**12)
     other.publish(9)
     found = other.digests()
-    for name in (layout.MODEL_FILE, layout.CONTRACT_FILE, layout.GOLDEN_FILE):
+    for name in (layout.ONNX_FILE, layout.CONTRACT_FILE, layout.GOLDEN_FILE):
         shutil.copy(other.blob(found[name]), slot / "files" / name)
     manifest = other.blob(found["manifest"]).read_bytes()
     (slot / "signed" / layout.MANIFEST_FILE).write_bytes(manifest)
@@ -322,7 +322,7 @@ def test_a_slot_that_is_damaged_shows_in_the_status(
     store, settings = device(tmp_path, gateway)
     publisher.publish(1)
     update(store, settings)
-    file = store.slot(store.read().slot or "") / "files" / layout.MODEL_FILE
+    file = store.slot(store.read().slot or "") / "files" / layout.ONNX_FILE
     file.write_bytes(b"")
     assert main(["status", "--state", str(store.folder)]) == 3
     shown = json.loads(capsys.readouterr().out)
@@ -350,7 +350,7 @@ def test_status_says_what_the_next_start_does_and_changes_nothing(
         assert answer(store) == 30.0 * version
     code, shown = status()
     assert (code, shown["version"], shown["slots"]["a"]["version"]) == (0, "v2", "v1")
-    (store.slot("b") / "files" / layout.MODEL_FILE).unlink()
+    (store.slot("b") / "files" / layout.ONNX_FILE).unlink()
     code, shown = status()
     assert (code, shown["nextStart"]) == (3, "uses slot a")
     assert shown["slots"]["b"] == {"fault": "the slot's model.onnx is damaged"}

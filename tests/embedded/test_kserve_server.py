@@ -20,6 +20,7 @@ from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
 
 from fourways_cli.embedded.ports import free_port
+from tests.kit.litert import dense
 from tests.kit.waiting import until
 
 pytestmark = pytest.mark.embedded
@@ -38,6 +39,10 @@ def write_skops(folder: Path) -> None:
 def write_xgboost(folder: Path) -> None:
     booster = xgboost.XGBClassifier(n_estimators=5).fit(WINES.data, WINES.target)
     booster.save_model(folder / "model.ubj")
+
+
+def write_litert(folder: Path) -> None:
+    (folder / "model.tflite").write_bytes(dense())
 
 
 def started(folder: Path, work: Path, port: int) -> subprocess.Popen[str]:
@@ -72,13 +77,14 @@ def serving(folder: Path, work: Path) -> Iterator[httpx.Client]:
             process.communicate(timeout=30)
 
 
-@pytest.mark.parametrize("write", [write_skops, write_xgboost])
+@pytest.mark.parametrize("write", [write_skops, write_xgboost, write_litert])
 def test_a_folder_is_served_in_both_versions(write: Any, tmp_path: Path) -> None:
     folder, work = tmp_path / "models", tmp_path / "work"
     folder.mkdir()
     work.mkdir()
     write(folder)
     rows = WINES.data[:3].astype(np.float32)
+    rows = rows[:, :3] if write is write_litert else rows
     with serving(folder, work) as client:
         (described,) = [
             one

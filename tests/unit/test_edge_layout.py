@@ -11,7 +11,10 @@ from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor, MalformedBundle
 
 HEX = "0" * 64
-FILES = {name: Descriptor(layout.MEDIA_TYPES[name], f"sha256:{HEX}", 3) for name in layout.REQUIRED}
+FILES = {
+    name: Descriptor(layout.MEDIA_TYPES[name], f"sha256:{HEX}", 3)
+    for name in (layout.ONNX_FILE, *layout.REQUIRED)
+}
 MODEL = Descriptor(layout.MANIFEST, f"sha256:{HEX}", 9)
 SIGNATURE = Descriptor(layout.MANIFEST, f"sha256:{'1' * 64}", 9)
 
@@ -75,6 +78,16 @@ def test_a_file_name_no_bundle_has_is_refused(name: Any) -> None:
         layout.read_model_manifest(
             layout.encode(_layer(annotations={"org.cncf.model.filepath": name}))
         )
+
+
+@pytest.mark.parametrize("models", [(), tuple(layout.MODEL_FILES.values())])
+def test_a_bundle_without_one_model_is_refused(models: tuple[str, ...]) -> None:
+    files = dict.fromkeys((*models, *layout.REQUIRED), MODEL)
+    told = layout.model_manifest(Descriptor.of(layout.MODEL_CONFIG, b"{}"), files, {})
+    for layer in told["layers"]:
+        layer["mediaType"] = layout.MEDIA_TYPES[layer["annotations"][layout.FILE_PATH]]
+    with pytest.raises(MalformedBundle, match=r"one of model\.onnx and model\.tflite"):
+        layout.read_model_manifest(layout.encode(told))
 
 
 @pytest.mark.parametrize(

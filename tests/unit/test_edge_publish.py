@@ -51,7 +51,7 @@ def release(
     staged = Staged(folder)
     files = {
         name: staged.add(layout.MEDIA_TYPES[name], model + name.encode())
-        for name in layout.REQUIRED
+        for name in (layout.ONNX_FILE, *layout.REQUIRED)
     }
     config = staged.add(layout.MODEL_CONFIG, b"{}")
     manifest = staged.add(layout.MANIFEST, layout.encode(layout.model_manifest(config, files, {})))
@@ -84,7 +84,7 @@ def model_of(place: OutputFolder) -> bytes | None:
 
     blob(published.signature)
     files = layout.read_model_manifest(blob(published.model))
-    return {name: blob(it) for name, it in files.items()}[layout.MODEL_FILE]
+    return {name: blob(it) for name, it in files.items()}[layout.ONNX_FILE]
 
 
 def test_a_device_finds_all_that_the_index_names(place: OutputFolder, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_the_configuration_comes_from_the_environment(tmp_path: Path) -> None:
     assert read_edge_config(told) == config.with_own_secrets()
 
 
-def test_only_onnx_models_run_on_devices(tmp_path: Path) -> None:
+def test_only_onnx_and_litert_models_run_on_devices(tmp_path: Path) -> None:
     model = {"uri": "pvc://data/model.onnx", "version": "v1", "format": "skops"}
     with pytest.raises(ConfigError, match=r"model\.format: devices run ONNX.*skops.*export"):
         build(edge_config(tmp_path, model=model))

@@ -79,7 +79,7 @@ class Releases:
         golden = json.dumps(vector).encode() + b"\n"
         vectors = {"uri": "file:///golden.jsonl", "digest": layout.digest_of(golden)}
         contents = {
-            layout.MODEL_FILE: model(version),
+            layout.ONNX_FILE: model(version),
             layout.CONTRACT_FILE: layout.encode({**LINEAR, "goldenVectors": vectors}),
             layout.GOLDEN_FILE: golden,
         }

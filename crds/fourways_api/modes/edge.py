@@ -43,7 +43,7 @@ class EdgeTarget(ApiModel):
     """Resources that the device has for the bundle."""
 
     variant: Literal["fp32", "int8"] | None = None
-    """Variant of the model to publish. If it is not set, the build chooses one that fits the
+    """Variant of an ONNX model to publish. If it is not set, the build chooses one that fits the
     budget, and keeps it for the same model."""
 
 

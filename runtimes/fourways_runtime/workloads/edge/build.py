@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +56,14 @@ def build(config: EdgeConfig) -> RunReport:
     # A bundle contains the labels, also those of a file.
     config = config.model_copy(update={"contract": prepared.pipeline.contract})
     model = fetch_model(config).path
-    variants.check_whole(model)
+    if config.model.format == "onnx":
+        variants.check_whole(model)
     vectors = fetch_golden(config, golden)
     with disk_errors(), _work_folder(config) as folder:
         files = _common_files(config, golden, vectors, fetch_tokenizer(config))
         for name, raw in files.items():
             (folder / name).write_bytes(raw)
-        made, rows = _measured(config, model, folder, sum(map(len, files.values())))
+        made, rows = _measured(config, model, folder, files)
         logger.info("measured\n%s", judge.table(rows))
         chosen = _chosen(config, rows, digest)
         unsigned = emptied(config)
@@ -81,9 +82,9 @@ def build(config: EdgeConfig) -> RunReport:
 
 
 def _golden(config: EdgeConfig) -> GoldenVectors:
-    if config.model.format != "onnx":
+    if config.model.format not in variants.MAKERS:
         raise ConfigError(
-            f"model.format: devices run ONNX, and this model is {config.model.format};"
+            f"model.format: devices run ONNX and LiteRT, and this model is {config.model.format};"
             " export it as ONNX (skl2onnx, onnxmltools) and set format to onnx"
         )
     golden = config.contract.golden_vectors
@@ -141,23 +142,22 @@ def _common_files(
 
 
 def _measured(
-    config: EdgeConfig, model: Path, folder: Path, others: int
+    config: EdgeConfig, model: Path, folder: Path, others: Mapping[str, bytes]
 ) -> tuple[dict[str, Path], list[Row]]:
-    """Make and measure every variant; return the files and a row for each variant."""
+    """Make and measure every variant; return the files and a row for each variant.
+
+    ``others`` are the other files of a bundle, which are in ``folder``.
+    """
+    name = layout.MODEL_FILES[config.model.format]
+    beside = {other: folder / other for other in others}
     made: dict[str, Path] = {}
     rows = []
-    for variant, make in variants.MAKERS.items():
+    for variant, make in variants.MAKERS[config.model.format].items():
         try:
             with WATCH.doing(f"creating the variant {variant}"), WATCH.call(seconds=LOAD_SECONDS):
                 made[variant] = make(model, folder)
-            size = made[variant].stat().st_size + others
-            result = measured(
-                made[variant],
-                folder / layout.CONTRACT_FILE,
-                folder / layout.GOLDEN_FILE,
-                tokenizer=folder / layout.TOKENIZER_FILE if config.contract.tokenizer else None,
-                threads=config.threads,
-            )
+            size = made[variant].stat().st_size + sum(map(len, others.values()))
+            result = measured({name: made[variant], **beside}, threads=config.threads)
             rows.append(Row(variant, size, result))
         except (Skipped, NotMeasured) as reason:
             logger.info("variant left out", extra={"variant": variant, "because": str(reason)})
@@ -200,7 +200,7 @@ def _staged(
     """Write a bundle's files into the folder of unsigned bundles."""
     target, row = winner.target, winner.choice.row
     staged = Staged(folder)
-    contents = {layout.MODEL_FILE: model.read_bytes(), **files}
+    contents = {layout.MODEL_FILES[config.model.format]: model.read_bytes(), **files}
     manifest = _model_manifest(config, target, row, contents, source, staged)
     report = _report(manifest, target, winner.choice, rows, staged)
     assert row.measured is not None  # noqa: S101  (a winner was measured)

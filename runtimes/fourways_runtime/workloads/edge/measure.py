@@ -41,23 +41,9 @@ class NotMeasured(Exception):
     """A variant that could not be measured; ``str()`` says why."""
 
 
-def measured(
-    model: Path,
-    contract: Path,
-    golden: Path,
-    *,
-    threads: int,
-    tokenizer: Path | None = None,
-    seconds: float = SECONDS,
-) -> Measured:
-    """Measure a variant; ``tokenizer`` is the file of the contract's. Raises NotMeasured."""
-    asked = {
-        "model": str(model),
-        "contract": str(contract),
-        "golden": str(golden),
-        "tokenizer": None if tokenizer is None else str(tokenizer),
-        "threads": threads,
-    }
+def measured(files: Mapping[str, Path], *, threads: int, seconds: float = SECONDS) -> Measured:
+    """Measure a variant; ``files`` are those of its bundle by name. Raises NotMeasured."""
+    asked = {"files": {name: str(path) for name, path in files.items()}, "threads": threads}
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "fourways_runtime.workloads.edge.measure"],
@@ -87,24 +73,23 @@ def measured(
 def _measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     from fourways_api import Contract
     from fourways_api.base import SKIP_RULES
+    from fourways_runtime import bundle_layout as layout
     from fourways_runtime.model_watch import LOAD_SECONDS, WATCH
     from fourways_runtime.scoring.agreement import differences
     from fourways_runtime.scoring.golden import read_vectors
-    from fourways_runtime.scoring.model.onnx_model import load_onnx
-    from fourways_runtime.scoring.model.text_model import reading_texts
+    from fourways_runtime.scoring.model.on_device import load_on_device
     from fourways_runtime.scoring.model.watched import watched
     from fourways_runtime.scoring.single import RecordScorer
 
+    files = {name: Path(path) for name, path in asked["files"].items()}
     contract = Contract.model_validate_json(
-        Path(asked["contract"]).read_bytes(), context=SKIP_RULES
+        files[layout.CONTRACT_FILE].read_bytes(), context=SKIP_RULES
     )
     assert contract.golden_vectors is not None  # noqa: S101  (the build refuses to go on without)
-    vectors = read_vectors(Path(asked["golden"]), contract)
+    vectors = read_vectors(files[layout.GOLDEN_FILE], contract)
     started = perf_counter()
     with WATCH.doing("loading the model"), WATCH.call(seconds=LOAD_SECONDS):
-        loaded = load_onnx(Path(asked["model"]), threads=asked["threads"])
-        tokenizer = asked["tokenizer"] and Path(asked["tokenizer"])
-        model = watched(reading_texts(loaded, contract, tokenizer))
+        model = watched(load_on_device(contract, files, threads=asked["threads"]))
     asker = RecordScorer(contract, model)
     load_ms = (perf_counter() - started) * 1000
     told = [text for text in differences(asker, vectors, contract.golden_vectors) if text]

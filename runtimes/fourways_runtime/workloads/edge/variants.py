@@ -1,9 +1,10 @@
-"""The variants of a model: optimised ahead of time, and with eight-bit weights.
+"""The variants of a model: optimised ahead of time, and with eight-bit weights; or as it is.
 
-Owns how each variant is made and when it cannot be. Both variants run on any device: optimisation
-stops at ``EXTENDED``, because ``ALL`` adds layouts specific to the build machine's processor (a
-device's onnxruntime adds its own when it loads the file), and eight-bit weights use only seven
-bits, because processors without VNNI overflow with the eighth.
+Owns how each variant is made and when it cannot be. A LiteRT model is published as its author
+converted and quantised it, because nothing here converts one. Both variants of ONNX run
+on any device: optimisation stops at ``EXTENDED``, because ``ALL`` adds layouts specific to the
+build machine's processor (a device's onnxruntime adds its own when it loads the file), and
+eight-bit weights use only seven bits, because processors without VNNI overflow with the eighth.
 """
 
 from __future__ import annotations
@@ -90,8 +91,16 @@ def int8(model: Path, into: Path) -> Path:
         raise Skipped(f"the quantised model cannot be loaded: {error}") from None
 
 
-MAKERS: dict[str, Callable[[Path, Path], Path]] = {"fp32": fp32, "int8": int8}
-"""The function that makes each variant, by name."""
+def original(model: Path, into: Path) -> Path:
+    """Return the model's own file."""
+    return model
+
+
+MAKERS: dict[str, dict[str, Callable[[Path, Path], Path]]] = {
+    "onnx": {"fp32": fp32, "int8": int8},
+    "litert": {"original": original},
+}
+"""The function that makes each variant, by the model's format and the variant's name."""
 
 
 def _optimised(model: Path, to: Path, level: str) -> Path:
