@@ -17,7 +17,8 @@ import pytest
 
 from fourways_runtime.errors import SourceError, StoreFull, Unavailable, WorkloadError
 from fourways_runtime.io.store import open_run_store, sqlite_database
-from fourways_runtime.workloads.batch import BatchRun, chunk_loop, claims, place_watch, run_context
+from fourways_runtime.workloads import place_watch
+from fourways_runtime.workloads.batch import BatchRun, chunk_loop, claims, run_context
 from tests.kit.batch_world import World
 from tools.servers.postgres import Server
 from tools.torture.batch import Scenario, torture
@@ -235,7 +236,7 @@ def test_a_store_that_stands_still_is_named_with_what_the_run_does(
             return original(recorder, outcome)
 
         monkeypatch.setattr(claims.Recorder, "_write", write)
-    run.end_if_stuck(stuck)
+    run.context.end_if_stuck(stuck)
     assert run.execute().rows == ROWS
     (said,) = told
     assert said.startswith(f"StoreUnavailable: {what}")

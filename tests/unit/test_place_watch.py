@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
-from fourways_runtime.errors import SinkUnavailable, StoreUnavailable, Unavailable
-from fourways_runtime.workloads.batch import place_watch
-from fourways_runtime.workloads.batch.place_watch import SINK, STORE, PlaceWatch
+from fourways_runtime.errors import (
+    PublishFailed,
+    SinkUnavailable,
+    StoreUnavailable,
+    Unavailable,
+)
+from fourways_runtime.workloads import place_watch
+from fourways_runtime.workloads.batch.ray_engine import RayWorker
+from fourways_runtime.workloads.edge import publish
+from fourways_runtime.workloads.place_watch import PUBLISH, SINK, STORE, PlaceWatch
+from tests.kit.batch_world import World
+from tests.kit.edge_plane import edge_config
 from tests.kit.waiting import until
 
 
@@ -20,7 +30,10 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> list[Unavailable]:
     return []
 
 
-@pytest.mark.parametrize(("place", "kind"), [(STORE, StoreUnavailable), (SINK, SinkUnavailable)])
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [(STORE, StoreUnavailable), (SINK, SinkUnavailable), (PUBLISH, PublishFailed)],
+)
 @pytest.mark.parametrize("hangs", [True, False])
 def test_a_place_that_does_not_answer_is_named_with_the_step(
     stuck: list[Unavailable], place: str, kind: type[Unavailable], hangs: bool
@@ -59,3 +72,44 @@ def test_nothing_is_asked_while_nothing_is_called(stuck: list[Unavailable]) -> N
         until(lambda: len(asked) > 5, "the sink is asked", seconds=20)
     assert set(asked) == {2}
     assert stuck == []
+
+
+def test_a_folder_of_bundles_that_hangs_ends_the_build_with_its_name(
+    stuck: list[Unavailable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forever = threading.Event()
+
+    class Gone:
+        """A mount whose server is gone: no call returns."""
+
+        def size(self, name: str) -> int:
+            forever.wait()
+            return 0
+
+    monkeypatch.setattr(publish, "place_of", lambda config, target: Gone())
+    watch, config = PlaceWatch(), edge_config(tmp_path)
+    watch.start(stuck.append)
+    with publish.watched_place(config, "door", watch, "publishing the bundle"):
+        until(lambda: bool(stuck), "it is noticed", seconds=10)
+    forever.set()
+    assert type(stuck[0]) is PublishFailed
+    assert str(stuck[0]).startswith(f"publishing the bundle for target door: {PUBLISH} has not")
+
+
+def test_an_actor_of_a_ray_cluster_ends_where_the_sink_hangs(
+    stuck: list[Unavailable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forever = threading.Event()
+
+    def hang(worker: RayWorker) -> None:
+        places = worker._context.places
+        places.ask_by(SINK, forever.wait)
+        with places.step(SINK, "writing chunk 3"):
+            forever.wait()
+
+    monkeypatch.setattr(RayWorker, "_work_on", hang)
+    config = World(tmp_path, f"sqlite:///{tmp_path}/store.db", "shop").config()
+    reason, message = RayWorker(config.model_dump_json(by_alias=True), "r1", "/a.1").work()
+    forever.set()
+    assert reason == "SinkUnavailable"
+    assert message == "writing chunk 3: the sink has not answered for 0 s"

@@ -3,10 +3,10 @@
 Several workers share a run through its ledger. :mod:`.run` is one worker's part from start to end,
 :mod:`.engine` decides which processes score the chunks, :mod:`.run_context` holds each process's
 state of the run, :mod:`.claims` handles claimed chunks, :mod:`.prefetch` overlaps reading, scoring
-and writing, :mod:`.incremental` finds the rows that need no scoring, :mod:`.place_watch` notices a
-store or a sink that stands still, and :mod:`.checks` holds the checks before publication. On a Ray
-cluster, :mod:`.ray_engine` distributes the run and :mod:`.wait_for_run` waits for it. Whichever
-process dies, and whenever, readers see either the previous run or this one, always complete.
+and writing, :mod:`.incremental` finds the rows that need no scoring, and :mod:`.checks` holds the
+checks before publication. On a Ray cluster, :mod:`.ray_engine` distributes the run and
+:mod:`.wait_for_run` waits for it. Whichever process dies, and whenever, readers see either the
+previous run or this one, always complete.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> int:
         nonlocal progress
         run = open_run(config, read_run())
         progress = run.progress
-        run.end_if_stuck(lambda error: end_with(error, config, logger, completed))
+        run.context.end_if_stuck(lambda error: end_with(error, config, logger, completed))
         return succeeded(run.execute(), run.notes)
 
     def completed(report: RunReport) -> RunReport:

@@ -20,8 +20,8 @@ from fourways_runtime.io.store.runs.ledger import LEASE_SECONDS, RunLedger
 from fourways_runtime.io.store.runs.plan import Claim, Failure
 from fourways_runtime.scoring.columns import Array, Reject, Scored
 
+from ..place_watch import SINK, STORE, PlaceWatch
 from . import careful
-from .place_watch import SINK, STORE, PlaceWatch
 
 if TYPE_CHECKING:
     from fourways_runtime.io.sinks.base import PredictionSink, SinkChunk

@@ -183,9 +183,9 @@ class _Actors:
             if not reason:
                 return
             error = as_error(Failure(reason, message, 0))
+            ray.kill(actor)  # A call in it may never return.
             if not isinstance(error, ModelHangs):
                 raise error
-        ray.kill(actor)
         self._context.log("worker lost", worker=name, error=str(error))
         self._count(ledger, error, done)
         self._start()
@@ -239,13 +239,14 @@ class RayWorker:
         WATCH.start(self._ends.put)
         read = RuntimeConfig.model_validate_json(config, context=SKIP_RULES)
         self._context = RunContext(read.with_own_secrets(), run)
+        self._context.end_if_stuck(self._ends.put)
         self._name = name
 
     def work(self) -> tuple[str, str]:
         """Score and record chunks until the run is complete; return reason and message of an error.
 
         If it were raised, it would arrive as one of Ray's. The result does not wait for a call into
-        the model that never returns.
+        the model, the store or the sink that never returns.
         """
         threading.Thread(target=self._work, name="work", daemon=True).start()
         error = self._ends.get()

@@ -8,8 +8,6 @@ that changed), the run ends for all workers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,15 +18,14 @@ from fourways_runtime.errors import (
     StoreFull,
     StoreUnavailable,
     TooManyRejects,
-    Unavailable,
     WorkloadError,
 )
 
+from ..place_watch import SINK, STORE
 from . import run_context
 from .engine import Engine, LocalEngine
 from .host import uninterrupted, worker
 from .limits import RejectLimit, RunTally
-from .place_watch import SINK, STORE
 from .run_context import RunContext
 
 if TYPE_CHECKING:
@@ -58,19 +55,6 @@ class BatchRun:
     def progress(self) -> RunTally:
         """The counts of the run so far."""
         return self.context.progress
-
-    def end_if_stuck(self, stuck: Callable[[Unavailable], object]) -> None:
-        """Call ``stuck``, which ends the process, if the store or the sink stands still."""
-
-        def ask_store() -> None:
-            from fourways_runtime.io.store import open_run_store, read_uri
-
-            uri = read_uri(self.context.config.paths.store_uri_file)
-            with closing(open_run_store(uri, read_only=True)) as store:
-                store.database.rows("SELECT 1")
-
-        self.context.places.ask_by(STORE, ask_store)
-        self.context.places.start(stuck)
 
     def execute(self) -> PublishedRun:
         """Work on the run until it is published, by this worker or another.

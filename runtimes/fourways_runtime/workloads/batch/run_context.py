@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -29,8 +29,8 @@ from fourways_runtime.errors import (
 from fourways_runtime.retry import Outage
 from fourways_runtime.scoring.splits import Newer
 
+from ..place_watch import SINK, STORE, PlaceWatch
 from .limits import RejectLimit, RunTally, cure_of, told_of
-from .place_watch import SINK, PlaceWatch
 from .sizes import batch_bytes, chunk_rows
 
 if TYPE_CHECKING:
@@ -215,6 +215,19 @@ class RunContext:
             paths=config.paths,
             keep_runs=self.batch.keep_runs,
         )
+
+    def end_if_stuck(self, stuck: Callable[[Unavailable], object]) -> None:
+        """Call ``stuck``, which ends the process, if the store or the sink stands still."""
+
+        def ask_store() -> None:
+            from fourways_runtime.io.store import open_run_store, read_uri
+
+            uri = read_uri(self.config.paths.store_uri_file)
+            with closing(open_run_store(uri, read_only=True)) as store:
+                store.database.rows("SELECT 1")
+
+        self.places.ask_by(STORE, ask_store)
+        self.places.start(stuck)
 
     @contextmanager
     def taking_part(self, ledger: RunLedger) -> Iterator[PredictionSink | None]:

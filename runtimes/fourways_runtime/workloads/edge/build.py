@@ -30,19 +30,22 @@ from fourways_runtime.io.fetch.part import disk_errors
 from fourways_runtime.model_watch import LOAD_SECONDS, WATCH
 from fourways_runtime.scoring.golden import Vector
 
+from ..place_watch import PlaceWatch
 from ..prepare import fetch_golden, fetch_model, fetch_tokenizer, prepare
 from . import judge, variants
 from .judge import MIB, Row, VariantChoice
 from .measure import NotMeasured, measured
-from .publish import Staged, place_of, published_variant
+from .publish import Staged, published_variant, watched_place
 from .unsigned import UnsignedBundle, UnsignedBundles, emptied, hand_over
 from .variants import Skipped
 
 logger = logging.getLogger("fourways.edge")
 
 
-def build(config: EdgeConfig) -> RunReport:
+def build(config: EdgeConfig, places: PlaceWatch | None = None) -> RunReport:
     """Build a bundle for each target and hand it over to the signing.
+
+    ``places`` watches the calls into the folder of published bundles.
 
     Raises:
         WorkloadError: The build failed; the error names the cause, and BudgetExceeded contains the
@@ -65,7 +68,7 @@ def build(config: EdgeConfig) -> RunReport:
             (folder / name).write_bytes(raw)
         made, rows = _measured(config, model, folder, files)
         logger.info("measured\n%s", judge.table(rows))
-        chosen = _chosen(config, rows, digest)
+        chosen = _chosen(config, rows, digest, places or PlaceWatch())
         unsigned = emptied(config)
         bundles = [
             _staged(config, it, made[it.choice.row.variant], files, unsigned, digest, rows)
@@ -173,12 +176,15 @@ class _Winner:
     choice: VariantChoice
 
 
-def _chosen(config: EdgeConfig, rows: Sequence[Row], source: str) -> list[_Winner]:
+def _chosen(
+    config: EdgeConfig, rows: Sequence[Row], source: str, places: PlaceWatch
+) -> list[_Winner]:
     """Return each target's winner. Raises BudgetExceeded if a target has none."""
     found, without = [], []
     for target in config.edge.targets:
-        place = place_of(config, target.name)
-        choice = judge.winner(rows, target, published_variant(place, source))
+        with watched_place(config, target.name, places, "reading the release") as place:
+            before = published_variant(place, source)
+        choice = judge.winner(rows, target, before)
         if choice is None:
             without.append(target)
         else:

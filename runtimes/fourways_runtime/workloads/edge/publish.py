@@ -8,7 +8,8 @@ complete release stays published, and repeating the same publication completes i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from fourways_api.runtime_config import EdgeConfig
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor, MalformedBundle, Release
 from fourways_runtime.io.folders import PUBLISH_ERRORS, OutputFolder, open_folder
+
+from ..place_watch import PUBLISH, PlaceWatch
 
 PREVIOUS_FILE = "previous.json"
 _BLOBS = "blobs/sha256"
@@ -32,6 +35,21 @@ def place_of(config: EdgeConfig, target: str) -> OutputFolder:
         errors=PUBLISH_ERRORS,
         public=True,
     )
+
+
+@contextmanager
+def watched_place(
+    config: EdgeConfig, target: str, places: PlaceWatch, what: str
+) -> Iterator[OutputFolder]:
+    """Use the folder of a target's bundles; ``what`` is done there, and named if it hangs."""
+    folder = place_of(config, target)
+
+    def ask() -> None:
+        folder.size(layout.INDEX_FILE)
+
+    places.ask_by(PUBLISH, ask)
+    with places.step(PUBLISH, f"{what} for target {target}"):
+        yield folder
 
 
 @dataclass(slots=True)

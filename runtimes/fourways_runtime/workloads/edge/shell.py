@@ -7,7 +7,9 @@ import logging
 from fourways_api import RunReport
 from fourways_api.runtime_config import EdgeConfig
 from fourways_runtime.config import read_edge_config
-from fourways_runtime.process import run_job
+from fourways_runtime.process import end_with, run_job
+
+from ..place_watch import PlaceWatch
 
 logger = logging.getLogger("fourways.edge")
 
@@ -20,4 +22,6 @@ def main() -> int:
 def _build(config: EdgeConfig) -> RunReport:
     from .build import build
 
-    return build(config)
+    places = PlaceWatch()
+    places.start(lambda error: end_with(error, config, logger))
+    return build(config, places)

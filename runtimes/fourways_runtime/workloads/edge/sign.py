@@ -22,9 +22,10 @@ from fourways_runtime.bundle_layout import Descriptor
 from fourways_runtime.config import read_edge_config
 from fourways_runtime.io.fetch.part import disk_errors
 from fourways_runtime.io.folders import OutputFolder
-from fourways_runtime.process import run_job
+from fourways_runtime.process import end_with, run_job
 
-from .publish import Staged, next_release, place_of, publish
+from ..place_watch import PlaceWatch
+from .publish import Staged, next_release, publish, watched_place
 from .signing import key_file, sign
 from .unsigned import (
     UnsignedBundle,
@@ -44,17 +45,28 @@ Clock = Callable[[], float]
 
 def main() -> int:
     """Sign once; return an exit code from ``fourways_runtime.errors``."""
-    return run_job(read_edge_config, sign_bundles, logger)
+    return run_job(read_edge_config, _sign, logger)
 
 
-def sign_bundles(config: EdgeConfig, clock: Clock = time.time) -> RunReport:
+def _sign(config: EdgeConfig) -> RunReport:
+    places = PlaceWatch()
+    places.start(lambda error: end_with(error, config, logger))
+    return sign_bundles(config, places=places)
+
+
+def sign_bundles(
+    config: EdgeConfig, clock: Clock = time.time, places: PlaceWatch | None = None
+) -> RunReport:
     """Sign and publish what the build handed over.
+
+    ``places`` watches the calls into the folder of published bundles.
 
     Raises:
         WorkloadError: Nothing was signed, except that with PublishFailed some of the targets may
             have been published.
 
     """
+    places = places or PlaceWatch()
     key = key_file(config.edge.signing, config.paths)
     folder = folder_of(config)
     unsigned = taken_over(folder)
@@ -64,7 +76,9 @@ def sign_bundles(config: EdgeConfig, clock: Clock = time.time) -> RunReport:
     with disk_errors():
         found = [_checked(config, folder, bundle) for bundle in unsigned.bundles]
         for bundle in found:
-            _publish(config, bundle, key, clock)
+            what = "publishing the bundle"
+            with watched_place(config, bundle.target, places, what) as place:
+                _publish(config, bundle, key, place, clock)
     # On a cluster the folder cannot be written here, and goes with the pod.
     shutil.rmtree(folder, ignore_errors=True)
     bundles = tuple(bundle.status for bundle in unsigned.bundles)
@@ -95,9 +109,10 @@ def _checked(config: EdgeConfig, folder: Path, bundle: UnsignedBundle) -> _Check
     return _Checked(bundle.status.target, manifest, report, files)
 
 
-def _publish(config: EdgeConfig, bundle: _Checked, key: Path, clock: Clock) -> None:
+def _publish(
+    config: EdgeConfig, bundle: _Checked, key: Path, place: OutputFolder, clock: Clock
+) -> None:
     manifest = Descriptor.of(layout.MANIFEST, bundle.manifest)
-    place = place_of(config, bundle.target)
     with tempfile.TemporaryDirectory(prefix="bundle-") as work:
         staged = Staged(Path(work), dict(bundle.files))
         signature = _signature(config, bundle, manifest, key, staged, place, clock)

@@ -1,9 +1,9 @@
-"""Notices that the store or a sink stands still while a worker of a run uses it.
+"""Notices that a store, a sink or another folder stands still while a job uses it.
 
 A server that is paused and a mount whose server is gone neither answer nor fail: a call into them
 does not return, and no time limit of a library ends it. While a call lasts, this module asks the
 place something small, on another thread. A place that does not answer for
-:data:`QUIET_SECONDS` ends the process with an error that names the step and the place; the run is
+:data:`QUIET_SECONDS` ends the process with an error that names the step and the place; the work is
 then continued by another worker, or by the Job's next pod. A call that takes long while its place
 answers, such as the building of an index, is not limited.
 """
@@ -17,9 +17,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 
-from fourways_runtime.errors import SinkUnavailable, StoreUnavailable, Unavailable
+from fourways_runtime.errors import (
+    PublishFailed,
+    SinkUnavailable,
+    StoreUnavailable,
+    Unavailable,
+)
 
 STORE, SINK = "the prediction store", "the sink"
+PUBLISH = "the folder of published bundles"
+_KINDS = {STORE: StoreUnavailable, SINK: SinkUnavailable, PUBLISH: PublishFailed}
 
 QUIET_SECONDS = 60.0
 """How long a place may not answer; as long as a worker waits for a store that is down."""
@@ -78,9 +85,8 @@ class PlaceWatch:
                     continue
                 quiet = now - max(step.since, self._answered.get(step.place, 0.0))
                 if quiet > QUIET_SECONDS:
-                    kind = SinkUnavailable if step.place == SINK else StoreUnavailable
                     told = f"{step.place} has not answered for {QUIET_SECONDS:.0f} s"
-                    stuck(kind(f"{step.what}: {told}"))
+                    stuck(_KINDS[step.place](f"{step.what}: {told}"))
                     return
                 if quiet >= ASK_SECONDS:
                     self._ask(step.place)
