@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "run":
             it.add_argument("--port", type=int, default=8090, help="port to serve on")
+            it.add_argument(
+                "--grpc-port", type=int, help="port to serve gRPC on; by default it is not served"
+            )
             it.add_argument("--every", default="60s", help="time between updates: 60s, 5m, 1h")
         if name == "predict":
             it.add_argument("file", help="file with records, - for stdin")
@@ -141,7 +144,7 @@ def _run(store: Store, asked: argparse.Namespace) -> int:
     from .serve import run
 
     log_as_json()
-    run(store, settings, asked.port, every)
+    run(store, settings, asked.port, every, asked.grpc_port)
     return 0
 
 

@@ -15,6 +15,7 @@ from fourways_api.runtime_config import ServerConfig
 from fourways_http import HttpError, Request, Response, Server, json_response, run_until_signal
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.errors import ModelHangs, WorkloadError
+from fourways_runtime.grpc_v2 import listen_grpc
 from fourways_runtime.metrics import HttpMetrics
 from fourways_runtime.model_watch import WATCH
 from fourways_runtime.process import in_thread, leave, listen, loop_factory, new_registry
@@ -53,9 +54,13 @@ class Agent:
         self._serving: ModelServer | None = None
         self.server = Server(_no_model)
 
-    async def run(self, port: int) -> None:
-        """Serve until SIGTERM or SIGINT. Raises TemporaryFailure if the port is taken."""
+    async def run(self, port: int, grpc_port: int | None = None) -> None:
+        """Serve until SIGTERM or SIGINT. Raises Unavailable if a port is taken.
+
+        gRPC is served too if it has a port: calls go to the handlers of HTTP.
+        """
         await listen(self.server, HOST, port)
+        grpc = await listen_grpc(self.server, HOST, grpc_port)
         running = asyncio.ensure_future(run_until_signal(self.server, notice_seconds=0))
         await asyncio.sleep(0)
         logger.info("listening", extra={"port": self.server.port})
@@ -65,7 +70,9 @@ class Agent:
         updating.cancel()
         if updating in done:
             await updating  # it never returns normally: it failed, and raises the cause
-        logger.info("stopped", extra={"all_answered": await running})
+        all_answered = await running
+        await grpc.stop()
+        logger.info("stopped", extra={"all_answered": all_answered})
 
     async def _keep_updated(self) -> None:
         while True:
@@ -161,8 +168,10 @@ def _hung(error: ModelHangs) -> None:
     leave(error.exit_code)
 
 
-def run(store: Store, settings: DeviceSettings, port: int, every: float) -> None:
-    """Serve until a signal stops the process. Raises TemporaryFailure if the port is taken."""
+def run(
+    store: Store, settings: DeviceSettings, port: int, every: float, grpc_port: int | None = None
+) -> None:
+    """Serve until a signal stops the process. Raises Unavailable if a port is taken."""
     WATCH.start(_hung)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(Agent(store, settings, every).run(port))
+        runner.run(Agent(store, settings, every).run(port, grpc_port))

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from fourways_agent.check import boot
 from fourways_agent.errors import BundleRefused, ModelUnusable, NoModel
 from fourways_agent.state import DeviceSettings, Store
 from fourways_agent.update import update
+from fourways_cli.embedded.ports import free_port
+from fourways_runtime.grpc_v2.messages import SERVICE, message
 from fourways_runtime.scoring.single import RecordRefused
 from tests.kit.edge_plane import ROOMY, key_pair, public_half
 from tests.kit.edge_rig import (
@@ -177,7 +180,9 @@ def test_a_model_that_crashes_or_errs_here_is_given_up_and_never_fetched_again(
 
 
 @contextmanager
-def running(store: Store, settings: DeviceSettings, every: str = "1s") -> Iterator[tuple[str, Any]]:
+def running(
+    store: Store, settings: DeviceSettings, every: str = "1s", *more: str
+) -> Iterator[tuple[str, Any]]:
     process = subprocess.Popen(
         [
             sys.executable,
@@ -189,6 +194,7 @@ def running(store: Store, settings: DeviceSettings, every: str = "1s") -> Iterat
             "0",
             "--every",
             every,
+            *more,
         ],
         stderr=subprocess.PIPE,
         text=True,
@@ -259,6 +265,47 @@ def test_the_agent_answers_v2_and_takes_a_new_model_over_without_a_gap(
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert store.read().confirmed
+
+
+def test_the_agent_answers_over_grpc_what_it_answers_over_http(
+    tmp_path: Path, publisher: Publisher, gateway: Gateway
+) -> None:
+    publisher.publish(3)
+    store, settings = device(tmp_path, gateway)
+    port = free_port()
+    ages = np.array([30, 31, 119], "<i4")
+    with (
+        running(store, settings, "1s", "--grpc-port", str(port)) as (url, process),
+        httpx.Client(base_url=url, verify=NO_TLS) as client,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        until(process, "serving")
+        rest = [tensor(name, "FP32", [2, 1, 0.1]) for name in ("spend", "rate")]
+        told = [tensor("age", "INT32", ages.tolist()), *rest]
+        over_http = client.post("/v2/models/churn/infer", json={"inputs": told}).json()
+        request = message("ModelInferRequest")(
+            model_name="churn",
+            inputs=[{k: v for k, v in one.items() if k != "data"} for one in told],
+            raw_input_contents=[
+                ages.tobytes(),
+                *(np.array(one["data"], "<f4").tobytes() for one in rest),
+            ],
+        )
+        call = channel.unary_unary(
+            f"/{SERVICE}/ModelInfer",
+            request_serializer=message("ModelInferRequest").SerializeToString,
+            response_deserializer=message("ModelInferResponse").FromString,
+        )
+        answer = call(request, timeout=30)
+        assert answer.model_version == over_http["model_version"] == "v3"
+        found = np.frombuffer(answer.raw_output_contents[0], "<f4")
+        wanted = np.float32(over_http["outputs"][0]["data"])
+        assert found.tobytes() == wanted.tobytes() == np.float32(3 * ages).tobytes()
+        request.raw_input_contents[0] = np.array([30, 500, 1], "<i4").tobytes()
+        with pytest.raises(grpc.RpcError, match="500"):
+            call(request, timeout=30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
 
 
 FEATURES = {

@@ -13,6 +13,7 @@ RUNTIME_PARTS = {
     "bundle_layout",
     "errors",
     "folder_writer",
+    "grpc_v2",
     "logs",
     "metrics",
     "model_watch",
@@ -21,7 +22,7 @@ RUNTIME_PARTS = {
     "v2",
 }
 """What the agent imports of the runtime: scoring, the bundle layout, the protocol that its server
-speaks, and the base modules beneath them."""
+speaks (over HTTP and gRPC), and the base modules beneath them."""
 
 
 def _imports() -> set[str]:
