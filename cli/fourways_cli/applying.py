@@ -160,7 +160,7 @@ def delete(
     doomed = [or_exit(partial(named, documents, scope.namespace, name)) for name in names]
     for document in doomed:
         name = document["metadata"]["name"]
-        or_exit(partial(cluster.objects.delete, _path(scope.namespace, document)))
+        or_exit(partial(cluster.objects.delete, path_of(scope.namespace, document)))
         say(f"{GROUP_KIND}/{name} deleted ({scope.where})")
         if (document.get("spec") or {}).get("deletionPolicy", "Retain") == "Retain":
             say(f"its predictions stay in the store: fourways purge {scope.namespace}/{name}")
@@ -176,5 +176,6 @@ def delete(
         time.sleep(POLL_SECONDS)
 
 
-def _path(namespace: str, document: Json) -> str:
+def path_of(namespace: str, document: Json) -> str:
+    """Return the path of a deployment in the cluster's API."""
     return f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{document['metadata']['name']}"

@@ -14,6 +14,8 @@ from .doctor import doctor
 from .explain import explain
 from .init import init
 from .inspecting import describe, events, logs
+from .opening import open_page
+from .pausing import pause, resume
 from .plan import plan
 from .purge import purge
 from .queries import get, predict
@@ -54,6 +56,8 @@ COMMANDS = (
     describe,
     events,
     logs,
+    pause,
+    resume,
     delete,
     predict,
     doctor,
@@ -61,6 +65,7 @@ COMMANDS = (
 for command in COMMANDS:
     app.command(epilog=EXIT_CODES)(command)
 app.command("status", epilog=EXIT_CODES)(get)
+app.command("open", epilog=EXIT_CODES)(open_page)
 app.add_typer(secret, name="secret", epilog=EXIT_CODES)
 app.add_typer(key, epilog=EXIT_CODES)
 app.add_typer(store, name="store", epilog=EXIT_CODES)

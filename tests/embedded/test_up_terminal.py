@@ -312,7 +312,10 @@ def test_a_deployment_here_is_described_with_events_and_logs(project: Project) -
     assert {line.split("  ")[0] for line in logs.stdout.splitlines()} == {run}
     refused = project.run("logs", "price", "--pod", "nosuch")
     assert (refused.returncode, refused.stderr) == (1, f"no log of nosuch; there are: {run}\n")
-    for command in (("apply", str(project.folder / "price.yaml")), ("delete", "price")):
+    opened = project.run("open", "price", "--no-browser")
+    assert opened.stdout == f"http://127.0.0.1:{project.port}/deployments/price\n"
+    applied = ("apply", str(project.folder / "price.yaml"))
+    for command in (applied, ("delete", "price"), ("pause", "price")):
         refused = project.run(*command)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "runs the manifest files that it was given: edit them" in refused.stderr

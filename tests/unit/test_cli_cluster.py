@@ -350,3 +350,61 @@ def test_a_refused_deletion_says_why(config: Path, api: ApiObjects) -> None:
     api.refusals["DELETE"] = (403, "forbidden for you")
     done = fourways(config, "delete", "churn")
     assert (done.exit_code, done.stderr) == (1, "forbidden for you\n")
+
+
+# ---------------------------------------------------------------- pause, resume
+
+
+def test_a_batch_deployment_is_paused_and_resumed(config: Path, api: ApiObjects) -> None:
+    deployed(api)
+    done = fourways(config, "pause", "churn")
+    assert done.stdout.endswith("churn paused (cluster mine, namespace team)\n"), done.output
+    held = api.objects[f"{MDEP}/churn"]["spec"]["batch"]
+    assert held == {**churn()["spec"]["batch"], "suspend": True}
+    assert "paused already" in fourways(config, "pause", "churn").stdout
+    assert len(api.asked) == 1
+    assert fourways(config, "resume", "churn").exit_code == 0
+    assert api.objects[f"{MDEP}/churn"]["spec"]["batch"]["suspend"] is False
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"), [("realtime", "minReplicas: 0"), ("streaming", "delete"), ("edge", "builds")]
+)
+def test_other_modes_say_what_they_have_instead(
+    config: Path, api: ApiObjects, mode: str, words: str
+) -> None:
+    deployed(api)["status"]["mode"] = mode
+    done = fourways(config, "pause", "churn")
+    assert (done.exit_code, api.asked) == (1, [])
+    assert f"churn is a {mode} deployment" in done.stderr
+    assert words in done.stderr
+
+
+# ---------------------------------------------------------------- open
+
+
+def test_a_cluster_s_page_is_opened_through_a_forwarded_port(
+    config: Path, api: ApiObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed(api)
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = fourways(config, "open", "churn", "--port", "8123")
+    assert done.exit_code == 1
+    assert "kubectl is not installed; where it is: kubectl --kubeconfig" in done.stderr
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho Forwarding from here\n')
+    kubectl.chmod(0o755)
+    done = fourways(config, "open", "churn", "--port", "8123")
+    assert done.exit_code == 0, done.output
+    assert opened == ["http://127.0.0.1:8123/deployments/churn"]
+    asked = (tmp_path / "asked").read_text().split()
+    assert asked[2:] == [
+        *("--context", "mine", "-n", "team"),
+        *("port-forward", "service/fourways-gateway", "8123:http"),
+    ]
+    kubectl.write_text("#!/bin/sh\nexit 3\n")
+    done = fourways(config, "open", "--port", "8123")
+    assert (done.exit_code, opened[1:]) == (1, [])
+    assert "ended with 3" in done.stderr

@@ -40,6 +40,7 @@ class ClusterTarget:
     """A cluster, accessed with the kubeconfig as kubectl does."""
 
     def __init__(self, choice: ClusterChoice) -> None:
+        self._kubeconfig = choice.kubeconfig
         no_host = "" if choice.explicit else "no `fourways up` is running here, and "
         try:
             from .. import kubeconfig
@@ -73,6 +74,12 @@ class ClusterTarget:
         """Yield lines of the logs of a deployment's pods."""
         pods = cluster_reads.pods_of(self._read, namespace, name)
         return cluster_reads.logs(self._log, pods, query)
+
+    def forward_command(self, namespace: str, port: int) -> list[str]:
+        """Return the command that makes a port of loopback lead to a namespace's gateway."""
+        file = ["--kubeconfig", str(self._kubeconfig)] if self._kubeconfig else []
+        where = [*file, "--context", self._login.name, "-n", namespace]
+        return ["kubectl", *where, "port-forward", f"service/{GATEWAY}", f"{port}:http"]
 
     def _read(self, path: str, **options: Any) -> list[Json]:
         items: list[Json] = self._send("get", path, **options).get("items") or []

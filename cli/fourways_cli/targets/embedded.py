@@ -115,9 +115,9 @@ class EmbeddedTarget:
         headers: Mapping[str, str] | None = None,
     ) -> Json:
         """Send a request to the host's gateway."""
-        return _request(self._gateway(namespace) + path, body, headers or {})
+        return _request(self.gateway_url(namespace) + path, body, headers or {})
 
-    def _gateway(self, namespace: str) -> str:
+    def gateway_url(self, namespace: str) -> str:
         """Return the address of a gateway once the host's own process listens there."""
 
         def look() -> str:
