@@ -18,6 +18,7 @@ from .opening import open_page
 from .pausing import pause, resume
 from .plan import plan
 from .purge import purge
+from .push import push
 from .queries import get, predict
 from .runs import diff, rejects, rollback, run, runs
 from .secrets import secret
@@ -51,6 +52,7 @@ COMMANDS = (
     rollback,
     rejects,
     purge,
+    push,
     apply,
     get,
     describe,

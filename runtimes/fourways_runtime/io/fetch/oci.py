@@ -34,12 +34,12 @@ from .source import Body, Deadline
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_TOKEN_BYTES = 1 << 20
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 # Accepted only for a clear error: a registry that must not send an index responds with 404.
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _WEIGHT = "application/vnd.cncf.model.weight."
 _WEIGHT_CONFIG = "application/vnd.cncf.model.weight.config."
-_RAW = "application/vnd.cncf.model.weight.v1.raw"
+WEIGHT_TYPE = "application/vnd.cncf.model.weight.v1.raw"
 _PACKED = frozenset({"tar", "gz", "gzip", "zstd", "zip"})
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
@@ -119,8 +119,8 @@ def read_manifest(raw: bytes, content_type: str | None, shown: str) -> dict[str,
             f"{shown}: is an index of several manifests; give the digest of one manifest:"
             " oci://HOST/REPOSITORY@sha256:HEX"
         )
-    if kind != _MANIFEST:
-        raise FetchRefused(f"{shown}: is not an OCI image manifest; push it as {_MANIFEST}")
+    if kind != MANIFEST_TYPE:
+        raise FetchRefused(f"{shown}: is not an OCI image manifest; push it as {MANIFEST_TYPE}")
     return manifest
 
 
@@ -142,10 +142,12 @@ def model_layer(manifest: dict[str, Any], shown: str) -> Layer:
         what = "layers that hold weights" if weights else "layers, none of which holds weights"
         raise FetchRefused(
             f"{shown}: the manifest has {len(candidates)} {what}; push one model per manifest,"
-            f" as one layer of {_RAW}"
+            f" as one layer of {WEIGHT_TYPE}"
         )
     if not _PACKED.isdisjoint(re.split(r"[./+-]", candidates[0].media_type.lower())):
-        raise FetchRefused(f"{shown}: the model is an archive; push the raw weights as {_RAW}")
+        raise FetchRefused(
+            f"{shown}: the model is an archive; push the raw weights as {WEIGHT_TYPE}"
+        )
     return candidates[0]
 
 
@@ -209,7 +211,7 @@ class OciSource:
 
     def _resolve(self, deadline: Deadline) -> Layer:
         url = self._reference.manifest()
-        accept = {"Accept": f"{_MANIFEST}, {_INDEX}"}
+        accept = {"Accept": f"{MANIFEST_TYPE}, {_INDEX}"}
         with self._authorized(url, accept, deadline) as response:
             check_status(response, self._at(url))
             raw = _read(response, MAX_MANIFEST_BYTES, f"{self._shown}: the manifest", deadline)
@@ -276,7 +278,7 @@ class OciSource:
         for challenge in challenges:
             scheme, _, parameters = challenge.strip().partition(" ")
             if scheme.lower() == "bearer":
-                return self._token(_parameters(parameters), deadline)
+                return self._token(challenge_parameters(parameters), deadline)
         return self._credentials
 
     def _token(self, asked: dict[str, str], deadline: Deadline) -> dict[str, str]:
@@ -325,7 +327,7 @@ def _continues(response: httpcore.Response, start: int) -> bool:
     return response.status != 416
 
 
-def _parameters(text: str) -> dict[str, str]:
+def challenge_parameters(text: str) -> dict[str, str]:
     """Return the parameters of a challenge; the first one if several share a name."""
     found: dict[str, str] = {}
     for match in _PARAMETER.finditer(text):
