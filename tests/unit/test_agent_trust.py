@@ -109,6 +109,7 @@ CHANGES: dict[str, Callable[[Documents], Documents]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_not_signed_is_refused_here_and_by_model_signing(
     tmp_path: Path, change: str

@@ -317,6 +317,7 @@ def test_a_first_line_that_is_no_header_is_not_quoted(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- programs
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("words", [["-m", "fourways_cli", "--version"]])
 def test_a_module_beside_the_manifest_is_not_run(tmp_path: Path, words: list[str]) -> None:
     for module in ("orjson", "typer", "pydantic", "fourways_api"):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
+import pytest
 
 from fourways_api.crd import openapi_schema
 from fourways_operator.specs import SpecCache
@@ -23,6 +24,7 @@ def document(number: int, size: int = 0) -> bytes:
     return orjson.dumps(made)
 
 
+@pytest.mark.thorough
 def test_specs_are_kept_by_bytes() -> None:
     cache = SpecCache(max_bytes=2 * 2**20)
     tracemalloc.start()

@@ -107,6 +107,7 @@ async def test_scopes_come_from_a_claim_and_from_grants_by_subject(
         assert await status(plane, "/v2/models/churn", other) == 403
 
 
+@pytest.mark.thorough
 async def test_a_token_is_refused_once_it_expires(
     tmp_path: Path, keys: Keys, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ async def test_a_deployment_that_only_the_body_names_needs_its_scope(
         assert statuses == [401, 403, 503]  # 503: the runtime has no address yet
 
 
+@pytest.mark.thorough
 async def test_a_key_is_revoked_replaced_and_added_without_a_restart(
     tmp_path: Path, keys: Keys
 ) -> None:
@@ -133,6 +134,7 @@ async def test_a_key_is_revoked_replaced_and_added_without_a_restart(
         assert await status(plane, KEY, old) == 401
 
 
+@pytest.mark.thorough
 async def test_an_expired_key_is_refused(tmp_path: Path, keys: Keys) -> None:
     now = datetime.now(UTC)
     past = keys.add("past", "predict:*", expires=(now - timedelta(seconds=1)).isoformat())

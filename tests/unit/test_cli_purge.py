@@ -123,6 +123,7 @@ def test_a_namespace_without_gateway_needs_the_image() -> None:
     assert pod["volumes"][0]["secret"]["secretName"] == "our-store"
 
 
+@pytest.mark.thorough
 def test_a_host_keeps_a_name_s_uid_until_its_data_is_removed(tmp_path: Path) -> None:
     def host(name: str = "churn") -> Host:
         made = parse({**CHURN, "metadata": CHURN["metadata"] | {"name": name}})

@@ -47,6 +47,7 @@ def test_a_build_needs_no_key_and_publishes_nothing(tmp_path: Path) -> None:
     assert not folder_of(made).exists()
 
 
+@pytest.mark.thorough
 def test_signing_loads_no_library_that_parses_models(config: EdgeConfig) -> None:
     program = (
         "import sys\n"

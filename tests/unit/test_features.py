@@ -333,6 +333,7 @@ def test_floats_are_rounded_once_or_refused(values: list[float | None], nullable
     np.testing.assert_array_equal(found, np.array(kept, np.float32))
 
 
+@pytest.mark.thorough
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(max_size=8), max_size=20))
 def test_any_text_is_decoded_or_told_and_never_raised_at(texts: list[str]) -> None:

@@ -258,6 +258,7 @@ async def test_too_late_is_504(tmp_path: Path) -> None:
         assert (await plane.infer("score", {}))[0] == 200
 
 
+@pytest.mark.thorough
 async def test_nobody_there_is_503_at_once_and_it_comes_back(tmp_path: Path) -> None:
     async with forwarding(tmp_path, seconds=60) as (plane, upstream):
         await upstream.die()

@@ -133,6 +133,7 @@ async def answers_to(port: int, data: bytes) -> bytes:
         writer.close()
 
 
+@pytest.mark.thorough
 async def test_hundreds_of_damaged_requests(tmp_path: Path) -> None:
     chance = random.Random(4)
     # A damaged length makes the server wait for bytes that never come; not for long here.

@@ -143,6 +143,7 @@ async def test_an_answer_too_large_is_cut() -> None:
         assert len((await ask(pool, b"x" * 100_000)).body) == 100_000
 
 
+@pytest.mark.thorough
 async def test_a_server_gone_for_good_and_a_name_nobody_has() -> None:
     async with pooled() as (pool, other):
         await ask(pool)
@@ -226,6 +227,7 @@ async def test_a_held_request_fails_as_unreachable_before_its_deadline() -> None
             await ask(pool)
 
 
+@pytest.mark.thorough
 async def test_requests_are_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "HOLD_SECONDS", 0.2)
     async with _not_yet_reached(30.0) as (pool, _, _):

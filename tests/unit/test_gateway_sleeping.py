@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from fourways_api import Route, WakeConfig
 from fourways_api.demand import DeploymentDemand, GatewayDemand
@@ -194,6 +195,7 @@ async def test_the_time_for_an_answer_begins_when_the_replica_is_ready(tmp_path:
         assert (await call).status_code == 200
 
 
+@pytest.mark.thorough
 async def test_a_client_that_leaves_is_not_waited_for(tmp_path: Path) -> None:
     async with asleep(tmp_path) as (plane, replica):
         call = asked(plane)

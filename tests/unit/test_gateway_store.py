@@ -115,6 +115,7 @@ async def test_no_address_yet(tmp_path: Path) -> None:
         assert await answers_version(plane, "7")
 
 
+@pytest.mark.thorough
 async def test_a_rotated_address_is_taken_when_its_store_answers(plane: Running) -> None:
     two = plane.stores["two"]
     two.down = True

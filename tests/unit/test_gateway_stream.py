@@ -191,6 +191,7 @@ async def test_callers_do_not_share_idempotency_keys(tmp_path: Path) -> None:
         assert len(ids) == len(broker.events) == 2
 
 
+@pytest.mark.thorough
 async def test_prefer_wait_holds_until_the_answer_is_there(both: tuple[Running, Broker]) -> None:
     plane, broker = both
     asked = [

@@ -40,6 +40,7 @@ def test_a_call_that_does_not_return_raises_and_others_are_answered(watch: Model
     until(lambda: not calls.hang, "the thread has returned")
 
 
+@pytest.mark.thorough
 def test_after_several_every_call_raises_at_once_until_one_returns(watch: ModelWatch) -> None:
     calls, released = BoundedCalls(watch), threading.Event()
     for _ in range(MAX_LEFT_BEHIND):

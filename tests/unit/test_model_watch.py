@@ -191,6 +191,7 @@ predict()
 """
 
 
+@pytest.mark.thorough
 def test_a_library_that_holds_the_lock_ends_the_process_and_is_named(tmp_path: Path) -> None:
     told = tmp_path / "termination"
     ended = subprocess.run(

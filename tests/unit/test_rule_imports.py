@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys
 from fourways_api.base import Rule
@@ -15,6 +17,7 @@ assert cel.cli.app is not None
 """
 
 
+@pytest.mark.thorough
 def test_a_rule_loads_no_command_line() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

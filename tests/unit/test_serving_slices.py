@@ -114,6 +114,7 @@ def test_a_released_value_has_no_large_list_at_any_depth() -> None:
     assert (deep, wide, many) == ([], {}, [])
 
 
+@pytest.mark.thorough
 def test_a_body_of_very_many_lists_is_refused_before_it_fills_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

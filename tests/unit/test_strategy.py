@@ -98,6 +98,7 @@ def test_the_path_ends_at_the_first_yes() -> None:
 DURATIONS = st.sampled_from([None, "0ms", "1ms", "999ms", "1s", "59s", "60s", "1m1ms", "2h", "24h"])
 
 
+@pytest.mark.thorough
 @settings(max_examples=300, deadline=None)
 @given(
     st.fixed_dictionaries(

@@ -260,6 +260,7 @@ def test_a_tombstone_deletes_the_answer(rig: Rig) -> None:
     assert rig.letters() == []
 
 
+@pytest.mark.thorough
 def test_a_broker_that_is_away_while_bounds_are_asked_for_is_waited_for(rig: Rig) -> None:
     source = Memory(range(20, 24), [])
     source.away = 2

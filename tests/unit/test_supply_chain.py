@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tools.generated import BUILDER_LOCK, LOCK, entry_of
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +70,7 @@ def test_every_package_of_the_lock_has_a_hash() -> None:
     assert [name for name, hashes in entries if "--hash=sha256:" not in hashes] == []
 
 
+@pytest.mark.thorough
 def test_the_lock_is_read_by_the_search_for_vulnerabilities() -> None:
     command = [BESIDE / "pip-audit", "--dry-run", "--strict", "--disable-pip", "--require-hashes"]
     done = subprocess.run(
@@ -77,6 +80,7 @@ def test_the_lock_is_read_by_the_search_for_vulnerabilities() -> None:
     assert "would have audited" in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_credential_is_not_committed(tmp_path: Path) -> None:
     # In two parts, so that this file itself is none.
     leaked = tmp_path / "settings.yaml"

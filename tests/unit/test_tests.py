@@ -88,6 +88,7 @@ def sleeps(module: Path) -> Iterator[str]:
     yield from visit(tree, "")
 
 
+@pytest.mark.thorough
 def test_no_test_module_is_imported() -> None:
     """What two files need goes to tests/kit; tests/conftest.py registers the fixtures."""
     found = [
