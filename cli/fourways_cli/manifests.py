@@ -14,10 +14,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import typer
 
 from fourways_api import KIND, Document, ModelDeployment, Problem, review
+from fourways_api.display import displayed
+from fourways_api.training_profile import MAX_PROFILE_BYTES, InvalidProfile, read_profile
+from fourways_api.values import scheme
 
 from .output import INVALID, Finding, findings_of, print_findings, read_file
 from .terminal import warn
@@ -27,6 +31,7 @@ URI_FIELDS = (
     "spec.contract.labels.uri",
     "spec.contract.tokenizer.uri",
     "spec.contract.goldenVectors.uri",
+    "spec.monitoring.profile.uri",
     "spec.batch.source.uri",
     "spec.batch.sink.files.uri",
     "spec.edge.publish",
@@ -130,12 +135,34 @@ def read_manifest(
     relative = _resolve_paths(data, _folder(path))
     verdict = review(replace(document, data=data))
     problems += verdict.problems
+    problems += _profile_faults(verdict.deployment)
     if for_cluster:
         problems += [_no_path_here(name, written) for name, written in relative.items()]
     findings = tuple(findings_of(path, document, problems))
     return Manifest(
         path, verdict.document, verdict.deployment, findings, tuple(relative), verdict.notes
     )
+
+
+def _profile_faults(deployment: ModelDeployment | None) -> list[Problem]:
+    """Return what is wrong with the training profile, if it is a file of this machine."""
+    monitoring = deployment.spec.monitoring if deployment else None
+    if deployment is None or monitoring is None or scheme(monitoring.profile.uri) != "file":
+        return []
+    path = Path(unquote(urlsplit(monitoring.profile.uri).path))
+    if not path.is_file():
+        return []  # It may be of another machine; the worker says so if it is not.
+    try:
+        with path.open("rb") as file:
+            read_profile(file.read(MAX_PROFILE_BYTES + 1), deployment.spec.contract)
+    except OSError as error:
+        fault = f"cannot be read: {error.strerror or error}"
+    except InvalidProfile as error:
+        fault = displayed(error, 512)
+    else:
+        return []
+    fix = "make it again with `fourways init --sample`, or remove monitoring"
+    return [Problem("spec.monitoring.profile.uri", fault, fix)]
 
 
 def _folder(path: Path) -> Path:

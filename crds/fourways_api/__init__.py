@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .documents import Document, load_documents, read_documents
     from .model import ModelReference, SecretReference
     from .modes import Batch, BatchSource, Edge, FeatureLookup, Realtime, Streaming, StreamSource
+    from .monitoring import Monitoring, ProfileFile
     from .problems import InvalidSpec, Problem, check, check_update, parse
     from .requirements import Requirements
     from .review import Verdict, review
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
         BundleStatus,
         ColdStartStatus,
         Condition,
+        DriftStatus,
+        FieldDrift,
         ModelStatus,
         ProgressStatus,
         RunStatus,
@@ -77,11 +80,13 @@ __all__ = [
     "Contract",
     "Contradiction",
     "Document",
+    "DriftStatus",
     "Edge",
     "EdgeConfig",
     "EntityKey",
     "FeatureLookup",
     "FetchPolicy",
+    "FieldDrift",
     "GatewayConfig",
     "GoldenVectors",
     "InputField",
@@ -91,9 +96,11 @@ __all__ = [
     "ModelDeployment",
     "ModelReference",
     "ModelStatus",
+    "Monitoring",
     "OutputField",
     "Paths",
     "Problem",
+    "ProfileFile",
     "ProgressStatus",
     "PurgeConfig",
     "Range",
@@ -138,13 +145,14 @@ _HOMES = {
     "documents": "Document load_documents read_documents",
     "model": "ModelReference SecretReference",
     "modes": "Batch BatchSource Edge FeatureLookup Realtime Streaming StreamSource",
+    "monitoring": "Monitoring ProfileFile",
     "problems": "InvalidSpec Problem check check_update parse",
     "requirements": "Requirements",
     "review": "Verdict review",
     "runtime_config": "EdgeConfig FetchPolicy GatewayConfig Paths PurgeConfig Route RunReport"
     " RuntimeConfig ServerConfig StoredData StreamConfig WakeConfig",
-    "status": "MAX_WORKERS_TOLD BundleStatus ColdStartStatus Condition ModelStatus ProgressStatus"
-    " RunStatus Status WorkerStatus",
+    "status": "MAX_WORKERS_TOLD BundleStatus ColdStartStatus Condition DriftStatus FieldDrift"
+    " ModelStatus ProgressStatus RunStatus Status WorkerStatus",
     "strategy": "Choice Contradiction Mode Step choose",
     "yaml_text": "dump_yaml",
 }

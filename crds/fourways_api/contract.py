@@ -326,6 +326,10 @@ class EntityKey(ApiModel):
     """Data type of the key."""
 
 
+ContractFile = TokenizerFile | LabelFile | GoldenVectors
+"""A file that belongs to a contract, with its URI and credentials."""
+
+
 class Contract(ApiModel):
     """Inputs and outputs of the model, and the key that identifies an entity."""
 
@@ -350,7 +354,7 @@ class Contract(ApiModel):
     """Known inputs with their expected outputs. A model is verified with them before it is used."""
 
     @property
-    def files(self) -> tuple[TokenizerFile | LabelFile | GoldenVectors, ...]:
+    def files(self) -> tuple[ContractFile, ...]:
         """The files that belong to the contract, each with its URI and credentials."""
         found = (self.labels, self.tokenizer, self.golden_vectors)
         return tuple(each for each in found if each is not None)

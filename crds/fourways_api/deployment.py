@@ -12,6 +12,7 @@ from .base import ApiModel, Rule
 from .contract import Contract
 from .model import ModelReference
 from .modes import Batch, Edge, Realtime, Streaming
+from .monitoring import Monitoring
 from .pod import Pod
 from .requirements import Requirements
 from .status import Status
@@ -67,6 +68,8 @@ _OTHER_SECRETS_OF_A_BUILD = {
     " || !has(self.contract.labels.credentials)",
     "contract.tokenizer.credentials": "!has(self.contract.tokenizer)"
     " || !has(self.contract.tokenizer.credentials)",
+    "monitoring.profile.credentials": "!has(self.monitoring)"
+    " || !has(self.monitoring.profile.credentials)",
     "edge.credentials": "!has(self.edge.credentials)",
     "edge.features.database": "!has(self.edge.features)",
 }
@@ -98,6 +101,12 @@ _FOR_RUNTIMES = (
         "it is not tested with golden vectors",
         "remove contract.goldenVectors",
         ".contract.goldenVectors",
+    ),
+    (
+        "!has(self.monitoring)",
+        "its records are not compared with a training profile",
+        "remove monitoring",
+        ".monitoring",
     ),
     (
         "['pvc', 'http', 'https', 's3', 'gs', 'oci'].exists(s, self.model.uri.startsWith(s + '://'))",
@@ -136,6 +145,10 @@ class Spec(ApiModel):
 
     edge: Edge | None = None
     """Settings of mode edge."""
+
+    monitoring: Monitoring | None = None
+    """Comparison of the records that are scored with those of the training. Not for mode edge, and
+    not for runtimes of KServe."""
 
     resources: Resources = Resources()
     """CPU and memory of each worker."""
@@ -187,6 +200,13 @@ class Spec(ApiModel):
             "set contract.goldenVectors",
             ".contract.goldenVectors",
             "FieldValueRequired",
+        ),
+        Rule(
+            "!has(self.monitoring) || self.mode != 'edge' && (self.mode != 'auto'"
+            f" || !has(self.requirements) || !({TREE_IN_CEL['edge']}))",
+            "devices do not compare records with a training profile",
+            "remove monitoring",
+            ".monitoring",
         ),
         Rule(
             "self.mode != 'edge' || !has(self.edge) || self.model.format in ['onnx', 'litert']",

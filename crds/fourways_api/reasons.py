@@ -28,6 +28,7 @@ _FORM = re.compile(rf"[A-Za-z][A-Za-z0-9]{{0,{MAX_REASON - 1}}}")
 ALL = ("batch", "realtime", "streaming", "edge")
 SERVED = ("realtime", "streaming")
 RUNS = ("batch", "edge")
+COMPARED = ("batch", "realtime", "streaming")
 
 
 class ReasonKind(Enum):
@@ -194,6 +195,21 @@ class Reason(StrEnum):
     )
     NotFetchedYet = "NotFetchedYet", BEGINNING, ALL, "No worker has fetched the model yet."
     Published = "Published", NORMAL, RUNS, "Predictions or bundles are published and served."
+    NoDrift = "NoDrift", NORMAL, COMPARED, "The scored records are distributed as in training."
+    TooFewRecords = (
+        "TooFewRecords",
+        NORMAL,
+        COMPARED,
+        "Too few records were scored to compare them with the training.",
+    )
+    DriftDetected = (
+        "DriftDetected",
+        FAILURE,
+        COMPARED,
+        "Inputs or outputs are distributed otherwise than in training (`monitoring`).",
+        "Look for their cause in `status.drift`: a broken source, a changed unit, a changed world. "
+        "In the last case train again, with a new profile.",
+    )
     Answering = "Answering", NORMAL, SERVED, "At least one ready pod serves predictions."
     Asleep = (
         "Asleep",
@@ -482,6 +498,13 @@ class Reason(StrEnum):
         "The model does not give the expected answers to its golden vectors.",
         "Check that model and golden vectors belong together.",
         True,
+    )
+    ProfileInvalid = (
+        "ProfileInvalid",
+        STALLED,
+        COMPARED,
+        "The training profile cannot be read, or is not one of the contract.",
+        "Make it again with `fourways init --sample`, or correct `monitoring.profile`.",
     )
     SourceError = (
         "SourceError",

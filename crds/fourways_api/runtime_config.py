@@ -17,8 +17,9 @@ from .callers import CallerPolicy
 from .contract import Contract, EntityKey
 from .model import ModelReference, SecretReference
 from .modes import Batch, Edge, FeatureLookup, Streaming, StreamSource
+from .monitoring import Monitoring
 from .reasons import MAX_REASON
-from .status import BundleStatus
+from .status import BundleStatus, DriftStatus
 from .values import Digest
 
 CONFIG_VARIABLE = "FOURWAYS_CONFIG"
@@ -114,6 +115,7 @@ class RuntimeConfig(ApiModel):
     """Digest the model must have: the spec's, or the one pinned at its first download."""
 
     contract: Contract
+    monitoring: Monitoring | None = None
     batch: Batch | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     memory_bytes: Annotated[int, Field(ge=1)] = 2**30
@@ -258,6 +260,9 @@ class RunReport(ApiModel):
 
     digest: Annotated[str, Field(max_length=71)] | None = None
     version: Annotated[str, Field(max_length=63)] | None = None
+    drift: DriftStatus | None = None
+    """How the run's records differ from the training profile (batch)."""
+
     bundles: tuple[BundleStatus, ...] = ()
     """What was published for devices (edge)."""
 

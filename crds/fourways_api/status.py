@@ -131,6 +131,50 @@ class RunStatus(ApiModel):
     """Why the run failed, or other details."""
 
 
+MAX_DRIFTS_TOLD = 5
+
+
+class FieldDrift(ApiModel):
+    """How the values of one input or output differ from the training profile."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """Name of the input or output."""
+
+    side: Literal["input", "output"]
+    """Whether it is an input or an output."""
+
+    psi: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Population stability index."""
+
+    ks: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Kolmogorov-Smirnov distance over the profile's bins, for numbers."""
+
+    missing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of missing values."""
+
+    drifted: bool
+    """Whether psi is above maxDrift, and more than so few records show by chance."""
+
+
+class DriftStatus(ApiModel):
+    """How the scored records differ from the training profile."""
+
+    fields: Annotated[tuple[FieldDrift, ...], Field(max_length=MAX_DRIFTS_TOLD)] = ()
+    """The inputs and outputs that differ most; drifted ones first. At most five."""
+
+    drifted: Annotated[int, Field(ge=0)] = 0
+    """Number of inputs and outputs that drifted."""
+
+    records: Annotated[int, Field(ge=0, lt=1 << 53)]
+    """Number of records compared: a sample, if there are many."""
+
+    rejects: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the records that were rejected."""
+
+    measured_at: Annotated[str, Field(max_length=32)]
+    """Time of the comparison, RFC 3339."""
+
+
 class BundleStatus(ApiModel):
     """Bundle built for one kind of device."""
 
@@ -195,6 +239,10 @@ class Status(ApiModel):
     """Time of the next scheduled run (mode batch), RFC 3339. Kubernetes skips a time that a change
     of clocks leaves out, and runs twice at a time that occurs twice."""
 
+    drift: DriftStatus | None = None
+    """How the scored records differ from the training profile (spec.monitoring): those of the last
+    run that compared them, or of the present window, in the worker where they differ most."""
+
     bundles: Annotated[tuple[BundleStatus, ...], Field(max_length=16), keyed_by("target")] = ()
     """Bundles that are served to devices (mode edge)."""
 
@@ -207,5 +255,5 @@ class Status(ApiModel):
     edge)."""
 
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), keyed_by("type")] = ()
-    """Ready, Progressing, Degraded, SpecValid, ModelResolved; Reconciling and Stalled while they
-    are True."""
+    """Ready, Progressing, Degraded, SpecValid, ModelResolved; Drifted with spec.monitoring;
+    Reconciling and Stalled while they are True."""

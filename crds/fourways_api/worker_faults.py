@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from .display import displayed
 from .reasons import MAX_REASON
+from .status import DriftStatus
 
 FAULTS_PATH = "/faults"
 
@@ -34,6 +35,9 @@ class WorkerFaults(BaseModel):
     """The present faults of a worker, the most important first; empty if nothing is wrong."""
 
     faults: Annotated[tuple[WorkerFault, ...], Field(max_length=MAX_FAULTS)] = ()
+    drift: DriftStatus | None = None
+    """How its records differ from the training profile; None if they are not compared, or too few
+    were scored so far."""
 
 
 def worker_fault(reason: str, message: object) -> WorkerFault:

@@ -16,10 +16,14 @@ from fourways_api.reasons import Reason
 
 from .facts import Json
 
-_CONDITIONS = ("SpecValid", "Degraded", "Ready", "ModelResolved", "Progressing")
+_CONDITIONS = ("SpecValid", "Degraded", "Ready", "ModelResolved", "Progressing", "Drifted")
 """Conditions that cause events. If several have the same cause, the first one reports it.
 
 Reconciling and Stalled only repeat the cause of another condition."""
+
+
+_BAD = ("Degraded", "Drifted")
+"""Conditions of which True says that something is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ def _of_conditions(before: dict[str, Json], now: dict[str, Json]) -> Iterator[Ev
         if condition is None or condition["status"] == "Unknown" or not _changed(was, condition):
             continue
         good = _is_good(kind, condition)
-        if good and was is None and kind in ("Progressing", "Degraded", "ModelResolved"):
+        if good and was is None and kind in ("Progressing", *_BAD, "ModelResolved"):
             continue  # every deployment begins like this
         cause = {condition["reason"], condition["message"]}
         if not good and cause & causes:
@@ -76,7 +80,7 @@ def _changed(was: Json | None, condition: Json) -> bool:
 def _is_good(kind: str, condition: Json) -> bool:
     if kind == "Progressing":
         return True
-    good = "False" if kind == "Degraded" else "True"
+    good = "False" if kind in _BAD else "True"
     return bool(condition["status"] == good)
 
 

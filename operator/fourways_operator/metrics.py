@@ -24,6 +24,9 @@ _OF_DEPLOYMENT = {
     "fourways_deployment_failed": (
         "1 while something is wrong with it (condition Degraded or Stalled)."
     ),
+    "fourways_deployment_drifted": (
+        "1 while its records differ from those of the training (condition Drifted)."
+    ),
 }
 """Gauges of each deployment."""
 
@@ -133,6 +136,7 @@ def _figures(conditions: Mapping[str, Json], generation: int) -> dict[str, bool]
         "fourways_deployment_ready": ready.get("status") == "True",
         "fourways_deployment_stale": ready.get("status") == "True"
         and (not serves_spec or degraded.get("reason") == Reason.ScheduleOverdue),
+        "fourways_deployment_drifted": conditions.get("Drifted", {}).get("status") == "True",
         "fourways_deployment_failed": degraded.get("status") == "True" or "Stalled" in conditions,
     }
 

@@ -92,6 +92,7 @@ def status_of(
         mode_reason=choice.reason,
         model=_model(view),
         address=address(*deployment.key, choice.mode),
+        drift=view.drift if deployment.spec.monitoring else None,
         conditions=_conditions({**results, **_kstatus(results)}, generations, old, facts),
         **view.status_fields(),
     )

@@ -138,14 +138,16 @@ class WorkerFaultTracker:
 def urls_of_workers(deployment: ModelDeployment | None, pods: Sequence[Json]) -> Mapping[str, str]:
     """Return where a deployment's running workers report their faults, by the pod's name. Pure.
 
-    A ready model server without a feature database has nothing to report, so it is not asked.
+    A ready model server without a feature database has nothing to report, so it is not asked unless
+    its records are compared with a training profile.
     """
     if deployment is None:
         return NO_WORKERS
     mode, realtime = deployment.spec.choice().mode, deployment.spec.realtime
     if mode not in ("realtime", "streaming"):
         return NO_WORKERS
-    silent = mode == "realtime" and not (realtime and realtime.features)
+    reports = bool(realtime and realtime.features) or deployment.spec.monitoring is not None
+    silent = mode == "realtime" and not reports
     urls = {}
     for pod in pods:
         url, meta = pod_url(pod, PORT, FAULTS_PATH), pod["metadata"]

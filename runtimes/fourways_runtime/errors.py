@@ -4,7 +4,8 @@
 
     WorkloadError                 reason (a ``Reason``) and message are safe to show
     ├── ConfigError               the configuration is invalid              (exit 2, not retried)
-    │   └── FeaturesMismatch      the feature table lacks the columns
+    │   ├── FeaturesMismatch      the feature table lacks the columns
+    │   └── ProfileInvalid        the training profile is not one of the contract
     ├── ModelError                the model does not match its reference    (exit 3, not retried)
     │   ├── DigestMismatch
     │   ├── ModelNotLoadable
@@ -77,6 +78,10 @@ class ConfigError(WorkloadError):
 
 class FeaturesMismatch(ConfigError):
     """The feature table or query does not provide what the contract's inputs need."""
+
+
+class ProfileInvalid(ConfigError):
+    """The training profile cannot be read, or is not one of the contract."""
 
 
 class ModelError(WorkloadError):

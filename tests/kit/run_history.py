@@ -19,6 +19,16 @@ from fourways_runtime.scoring.columns import Reject
 from tests.kit.gateway_plane import CHURN, DIGEST, run
 
 AT = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
+DRIFT = {
+    "fields": [
+        {"name": "<b>age", "side": "input", "psi": 0.71, "missing": 0.25, "drifted": True},
+        {"name": "score", "side": "output", "psi": 0.01, "ks": 0.2, "missing": 0, "drifted": False},
+    ],
+    "drifted": 1,
+    "records": 1400,
+    "rejects": 0.125,
+    "measuredAt": "2026-03-01T03:00:00Z",
+}
 RUNS = [
     RunRecord(
         "churn-3",
@@ -35,7 +45,9 @@ RUNS = [
         "TooManyRejects",
         "9 of 14 rows were rejected",
     ),
-    RunRecord("churn-2", "published", "7", DIGEST, AT, AT, 14, 0, True, "watermark", 12, "", ""),
+    RunRecord(
+        "churn-2", "published", "7", DIGEST, AT, AT, 14, 0, True, "watermark", 12, "", "", DRIFT
+    ),
     RunRecord("churn-1", "published", "7", DIGEST, AT, AT, 13, 1, False, "full", 0, "", ""),
 ]
 

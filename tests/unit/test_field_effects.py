@@ -53,6 +53,15 @@ BLOCKS: dict[str, Any] = {
         "digest": f"sha256:{'0' * 64}",
         "credentials": {"secretName": "s"},
     },
+    "MONITORING": {
+        "profile": {
+            "uri": "pvc://models/profile.json",
+            "digest": f"sha256:{'0' * 64}",
+            "credentials": {"secretName": "s"},
+        },
+        "window": "1h",
+        "maxDrift": 0.2,
+    },
     "GOLDEN": {"uri": "file:///g.jsonl"},
     "STREAM": {"source": {"kafka": {"bootstrapServers": "k:9092", "topic": "t"}}},
     "QUERY": {"query": {"database": {"secretName": "d"}, "sql": "select 1"}},

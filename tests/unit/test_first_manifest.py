@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from onnx import TensorProto, helper
 
 from fourways_api import ModelDeployment
+from fourways_api.training_profile import read_profile
 from fourways_cli.main import app
 from fourways_cli.manifests import read_manifests
 from fourways_runtime.errors import ModelNotLoadable
@@ -143,6 +145,52 @@ def test_the_example_model_with_text_and_missing_values(tmp_path: Path) -> None:
     assert fields["mean_gap_days"].nullable
     assert not fields["orders"].nullable
     assert [output.name for output in contract.outputs] == ["label", "probabilities"]
+
+
+def test_a_sample_gives_a_training_profile_that_finds_no_drift_in_itself(tmp_path: Path) -> None:
+    manifest = tmp_path / "churn.yaml"
+    said = init(CHURN / "model.onnx", "--sample", CHURN / "source.parquet", "-o", manifest)
+    assert f"{tmp_path / 'model.profile.json'}: written beside it" in said
+    deployment = proven(manifest)
+    assert deployment.spec.monitoring is not None
+    path = tmp_path / "model.profile.json"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert deployment.spec.monitoring.profile.digest == f"sha256:{digest}"
+    profile = read_profile(path.read_bytes(), deployment.spec.contract)
+    fields = {field.name: field for field in profile.inputs}
+    assert set(fields) == {field.name for field in deployment.spec.contract.inputs}
+    assert set(fields["cohort"].labels or ()) == {"1997-01", "1997-02", "1997-03"}
+    assert fields["mean_gap_days"].counts[-1] > 0
+    assert all(sum(field.counts) == profile.rows for field in profile.inputs)
+    assert profile.outputs
+
+
+def test_without_enough_rows_or_for_devices_there_is_no_profile(tmp_path: Path) -> None:
+    table = pq.read_table(CHURN / "source.parquet")
+    pq.write_table(table.slice(0, 99), tmp_path / "few.parquet")
+    for more in (("--sample", tmp_path / "few.parquet"), ("--mode", "edge", "--sample",
+                 CHURN / "source.parquet")):  # fmt: skip
+        init(CHURN / "model.onnx", *more, "-o", tmp_path / "m.yaml", "--force")
+        assert "monitoring" not in (tmp_path / "m.yaml").read_text()
+        assert not list(tmp_path.glob("*.profile.json"))
+
+
+def test_validate_refuses_a_profile_that_cannot_be_used(tmp_path: Path) -> None:
+    manifest, profile = tmp_path / "churn.yaml", tmp_path / "model.profile.json"
+    init(CHURN / "model.onnx", "--sample", CHURN / "source.parquet", "-o", manifest)
+    good = profile.read_text()
+    for text, told in (
+        ("{", "the document: Invalid JSON"),
+        (good.replace('"orders"', '"ordered"'), "have no single value ordered"),
+        ("x" * (2**20 + 1), "larger than 1 MiB"),
+    ):
+        profile.write_text(text)
+        result = CliRunner().invoke(app, ["validate", str(manifest)])
+        assert result.exit_code == 2
+        assert "spec.monitoring.profile.uri: " in result.stderr
+        assert told in result.stderr
+    profile.unlink()
+    assert CliRunner().invoke(app, ["validate", str(manifest)]).exit_code == 0
 
 
 @TRAINED

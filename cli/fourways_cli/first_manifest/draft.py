@@ -24,7 +24,7 @@ from .inputs import DraftInputs, draft_inputs
 from .manifest_text import ManifestMode, Written, manifest_text
 from .model_source import ModelSource, find_model
 from .outputs import draft_outputs
-from .probe import ask, golden_vectors, request_of
+from .probe import ask, golden_vectors, request_of, training_profile
 from .sample import Sample, read_sample, table_batches
 
 _LARGE_MIB = 1024
@@ -110,8 +110,13 @@ def _drafted(
     if golden:
         path = manifest.with_name(f"{name}.golden.jsonl")
         beside[path] = lambda at: _write_bytes(at, golden)
-        digest = hashlib.sha256(golden).hexdigest()
-        golden_said = {"uri": _uri(path, manifest), "digest": f"sha256:{digest}"}
+        golden_said = _file_said(path, manifest, golden)
+    profile_said = None
+    profile = training_profile(contract, described.model, sample, inputs) if mode != "edge" else b""
+    if profile:
+        path = manifest.with_name(f"{name}.profile.json")
+        beside[path] = lambda at: _write_bytes(at, profile)
+        profile_said = _file_said(path, manifest, profile)
     table = _batch_table(sample, inputs, manifest, name) if mode == "batch" and sample else None
     if table is not None and table.writer is not None:
         beside[table.path] = table.writer
@@ -126,6 +131,7 @@ def _drafted(
             source=table.source(manifest) if table else None,
             golden=golden_said,
             tokenizer=_tokenizer(inputs, manifest),
+            profile=profile_said,
             notes=described.hints.notes,
             left_out=left_out,
             origin=_origin(source, sample),
@@ -155,6 +161,11 @@ def _origin(source: ModelSource, sample: Sample | None) -> str:
         return f"{text}, without a sample."
     what = sample.path.name if sample.path else "the input example beside it"
     return f"{text} and {what} ({len(sample.table):,} rows)."
+
+
+def _file_said(path: Path, manifest: Path, content: bytes) -> dict[str, Any]:
+    digest = hashlib.sha256(content).hexdigest()
+    return {"uri": _uri(path, manifest), "digest": f"sha256:{digest}"}
 
 
 def _model(source: ModelSource, manifest: Path) -> dict[str, Any]:

@@ -36,6 +36,9 @@ class Written:
 
     golden: dict[str, Any] | None
     tokenizer: dict[str, Any] | None = None
+    profile: dict[str, Any] | None = None
+    """The training profile."""
+
     notes: Sequence[str] = ()
     left_out: Sequence[str] = ()
     origin: str = ""
@@ -96,6 +99,7 @@ def _lines(said: Written) -> Iterator[str]:
         yield "    tokenizer:"
         yield from _block(6, said.tokenizer)
     yield from _golden(said)
+    yield from _monitoring(said)
     yield from _settings(said)
     yield from _comment(2, _DECIDE + "cores and memory of each worker (requests and limits).")
     yield "  resources:"
@@ -131,6 +135,19 @@ def _golden(said: Written) -> Iterator[str]:
     )
     yield "    goldenVectors:"
     yield from _block(6, said.golden)
+
+
+def _monitoring(said: Written) -> Iterator[str]:
+    if said.profile is None:
+        return
+    yield from _comment(
+        2,
+        _DECIDE + "whether the sample is distributed as the training data. Scored records are"
+        " compared with it, and the condition Drifted says whether they differ.",
+    )
+    yield "  monitoring:"
+    yield "    profile:"
+    yield from _block(6, said.profile)
 
 
 def _settings(said: Written) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import orjson
 import pyarrow as pa
 
 from fourways_api import Contract
+from fourways_api.training_profile import TrainingProfile
 from fourways_runtime.errors import ModelError, WorkloadError
 from fourways_runtime.scoring.columns import Array, Columns, Records
 from fourways_runtime.scoring.decode import Decoder
 from fourways_runtime.scoring.inputs import bind_inputs
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
+from fourways_runtime.scoring.profile import make_profile
 from fourways_runtime.scoring.ragged import alike, column
 from fourways_runtime.v2.protocol import DATATYPES
 from fourways_runtime.workloads.serving.loading import example
@@ -28,7 +31,14 @@ from .sample import Sample
 GOLDEN = 20
 """Number of golden vectors."""
 
+PROFILE_LEAST = 100
+"""Rows that a sample must have for a training profile."""
+
 _ROWS = 1_000
+_PROFILE_ROWS = 20_000
+_QUICK = 1.0
+"""Seconds that a thousand rows may take, for a profile to be made of more."""
+
 _SIZES = (1, 2, 8, 16, 32, 64, 128, 224, 256, 299, 512)
 """Sizes that are tried for a dimension that the model leaves free."""
 
@@ -84,6 +94,31 @@ def golden_vectors(
         outputs = {name: _plain(values[at]) for name, values in found.columns.items()}
         lines.append(orjson.dumps({"inputs": inputs, "outputs": outputs}))
     return b"\n".join(lines) + b"\n"
+
+
+def training_profile(
+    contract: Contract, model: Model, sample: Sample | None, draft: DraftInputs
+) -> bytes:
+    """Return the training profile of the sample's rows and the model's outputs, as JSON.
+
+    It is empty if the sample has too few rows, or no value that can be compared.
+    """
+    if sample is None or len(sample.table) < PROFILE_LEAST:
+        return b""
+    started = perf_counter()
+    made = _profile_of(contract, model, _records(contract, draft, sample))
+    if len(sample.table) > _ROWS and perf_counter() - started < _QUICK:
+        made = _profile_of(contract, model, _records(contract, draft, sample, _PROFILE_ROWS))
+    if not made.inputs and not made.outputs:
+        return b""
+    return made.model_dump_json(exclude_none=True).encode() + b"\n"
+
+
+def _profile_of(contract: Contract, model: Model, records: Records) -> TrainingProfile:
+    rows = np.arange(len(records))
+    keys = rows if contract.entity_key.type == "int64" else rows.astype(str).astype(object)
+    scored = Pipeline(contract, model).score_columns(keys, records.columns)
+    return make_profile(contract, scored.inputs, scored.predictions.columns)
 
 
 def request_of(contract: Contract, answers: Answers) -> dict[str, Any]:

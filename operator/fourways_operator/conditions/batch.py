@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from fourways_api import Batch, ModelDeployment, RunReport, RunStatus, Status
+from fourways_api import Batch, DriftStatus, ModelDeployment, RunReport, RunStatus, Status
 from fourways_api.reasons import Reason, known_or
 
 from ..facts import Facts, Json, rfc3339
@@ -36,6 +36,7 @@ from .common import (
     nothing_wrong,
     refused,
 )
+from .drift import drift_conditions
 
 KUBERAY_SECONDS = 30.0
 """After this many seconds without a status, no KubeRay operator is running."""
@@ -96,6 +97,7 @@ class BatchView(ModeView):
                 model_resolved,
                 constant("Unknown", Reason.NotFetchedYet, "the first run will fetch the model"),
             ),
+            **drift_conditions(self.deployment),
         }
 
     @property
@@ -177,6 +179,11 @@ class BatchView(ModeView):
     def reports(self) -> Iterator[RunReport]:
         """See ModeView."""
         return (r.report for r in self.runs if r.report)
+
+    @property
+    def drift(self) -> DriftStatus | None:
+        """That of the latest run that compared its records; its Job may be deleted."""
+        return next((r.drift for r in self.reports if r.drift), self.old.drift)
 
     @property
     def latest_rollback_failed(self) -> RunFacts | None:

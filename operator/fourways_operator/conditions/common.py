@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from fourways_api import GatewayConfig, ModelDeployment, Route, RunReport, Status
+from fourways_api import DriftStatus, GatewayConfig, ModelDeployment, Route, RunReport, Status
 from fourways_api.reasons import Reason
 
 from ..facts import Facts, Json
@@ -74,6 +74,11 @@ class ModeView:
             return pinned
         seen = (r.digest for r in self.reports if r.version == model.version)
         return next((d for d in seen if d), None)
+
+    @property
+    def drift(self) -> DriftStatus | None:
+        """How the scored records differ from those of the training; None if that is not known."""
+        return None
 
     def status_fields(self) -> dict[str, Any]:
         """Return the fields of status that only this mode has."""

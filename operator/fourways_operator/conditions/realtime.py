@@ -32,6 +32,7 @@ from .common import (
     nothing_wrong,
     refused,
 )
+from .drift import drift_conditions
 from .served import (
     MODEL_RESOLVED,
     PROGRESSING,
@@ -87,6 +88,7 @@ class RealtimeView(ServedView):
                 nothing_wrong,
             ),
             "ModelResolved": (_model_known_before_sleep, *MODEL_RESOLVED),
+            **drift_conditions(self.deployment),
         }
 
     @cached_property

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
-from fourways_api import Status
+from fourways_api import DriftStatus, Status
 from fourways_api.reasons import Reason, known_or
 
 from ..facts import Facts, Json
@@ -38,6 +38,7 @@ from .common import (
     model_resolved,
     model_unusable,
 )
+from .drift import worst
 
 REPORTED = frozenset(
     {
@@ -126,6 +127,17 @@ class ServedView(ModeView):
         """What its running workers report now; those of the current spec come first."""
         pods = sorted(self.pods, key=lambda pod: pod not in self.current)
         return [fault for pod in pods for fault in self.faults_of(pod)]
+
+    @property
+    def drift(self) -> DriftStatus | None:
+        """That of the worker whose records differ most; before their first answer, the last one."""
+        names = [pod["metadata"].get("name", "") for pod in self.pods]
+        found = (self.facts.worker_faults.get(name) for name in names)
+        known = worst(each.drift for each in found if each)
+        return self.old.drift if known is None and self._is_unheard(names) else known
+
+    def _is_unheard(self, names: list[str]) -> bool:
+        return any(name in self.facts.unheard for name in names)
 
     def faults_of(self, pod: Json) -> list[PodFailure]:
         """What a running worker reports now; before its first answer, what the status has."""

@@ -21,6 +21,7 @@ from .common import (
     nothing_wrong,
     refused,
 )
+from .drift import drift_conditions
 from .served import (
     MODEL_RESOLVED,
     PROGRESSING,
@@ -65,6 +66,7 @@ class StreamingView(ServedView):
                 nothing_wrong,
             ),
             "ModelResolved": MODEL_RESOLVED,
+            **drift_conditions(self.deployment),
         }
 
     @property

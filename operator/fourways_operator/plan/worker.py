@@ -10,12 +10,14 @@ from fourways_api import (
     FetchPolicy,
     Mode,
     ModelDeployment,
+    ProfileFile,
     Resources,
     RuntimeConfig,
     SecretReference,
     worker_memory,
     worker_threads,
 )
+from fourways_api.contract import ContractFile
 from fourways_api.runtime_config import (
     CONFIG_VARIABLE,
     TERMINAL_EXIT_CODES,
@@ -107,6 +109,7 @@ def config(
         model=spec.model,
         digest=spec.model.digest or pinned_digest,
         contract=spec.contract,
+        monitoring=spec.monitoring,
         threads=worker_threads(spec.resources),
         memory_bytes=worker_memory(spec.resources),
         fetch=fetch_policy(settings),
@@ -134,20 +137,25 @@ def variables_of(deployment: ModelDeployment) -> list[Json]:
 
 
 def model_uris(deployment: ModelDeployment) -> list[str]:
-    """Return the URIs that every worker fetches: the model, and the files of its contract."""
-    spec = deployment.spec
-    return [spec.model.uri, *(each.uri for each in spec.contract.files)]
+    """Return the URIs that every worker fetches: the model's and those of the files beside it."""
+    return [deployment.spec.model.uri, *(each.uri for each in _files_beside(deployment))]
 
 
 def secrets(deployment: ModelDeployment, *of_mode: SecretReference | None) -> list[str]:
     """Return the Secrets a worker reads: the model's, that of the files beside it, its mode's."""
-    contract = deployment.spec.contract
     references = (
         deployment.spec.model.credentials,
-        *(each.credentials for each in contract.files),
+        *(each.credentials for each in _files_beside(deployment)),
         *of_mode,
     )
     return [r.secret_name for r in references if r]
+
+
+def _files_beside(deployment: ModelDeployment) -> list[ContractFile | ProfileFile]:
+    """Return the files of the contract, and the training profile if there is one."""
+    spec = deployment.spec
+    profile = (spec.monitoring.profile,) if spec.monitoring else ()
+    return [*spec.contract.files, *profile]
 
 
 def container(

@@ -124,3 +124,5 @@ class Scored:
 
     predictions: Predictions
     rejects: list[Reject] = field(default_factory=list)
+    inputs: Columns = field(default_factory=dict)
+    """The inputs of the records that were passed to the model, for a profile."""

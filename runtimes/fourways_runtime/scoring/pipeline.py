@@ -130,7 +130,7 @@ class Pipeline:
         found = sorted(
             (*rejects, *(each for part in parts for each in part.rejects)), key=lambda r: r.row
         )
-        return Scored(Predictions(records.keys[at], rows[order], columns), found)
+        return Scored(Predictions(records.keys[at], rows[order], columns), found, records.columns)
 
     def _answer_alike(self, records: Records, rejects: list[Reject]) -> Scored:
         tensors: dict[str, Array] = {}
@@ -156,7 +156,7 @@ class Pipeline:
             good = _except(len(records), refused)
             rejects = rejects + _rejects(keys, rows, refused)
             keys, rows, columns = keys[good], rows[good], cut(columns, good)
-        return Scored(Predictions(keys, rows, columns), rejects)
+        return Scored(Predictions(keys, rows, columns), rejects, records.columns)
 
     def _predict(self, tensors: Mapping[str, Array], records: int) -> dict[str, Array]:
         """Predict in slices of bounded size, so that memory does not grow with the batch."""

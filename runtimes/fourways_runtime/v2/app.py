@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from prometheus_client import CollectorRegistry
 
-from fourways_api import InputField, OutputField
+from fourways_api import DriftStatus, InputField, OutputField
 from fourways_api.reasons import Reason
 from fourways_api.runtime_config import ServerConfig
 from fourways_api.worker_faults import FAULTS_PATH, WorkerFault, WorkerFaults, worker_fault
@@ -57,6 +57,7 @@ class ModelServer:
         self._enricher: FeatureEnricher | None = None
         self.metrics = ServingMetrics(registry)
         self._feature_fault: Callable[[], WorkerFault | None] = lambda: None
+        self._drift: Callable[[], DriftStatus | None] = lambda: None
 
     def use(
         self, reader: RequestTemplates, batcher: Batcher, enricher: FeatureEnricher | None = None
@@ -68,6 +69,10 @@ class ModelServer:
     def report_features(self, fault: Callable[[], WorkerFault | None]) -> None:
         """List what ``fault`` returns among the server's faults."""
         self._feature_fault = fault
+
+    def report_drift(self, drift: Callable[[], DriftStatus | None]) -> None:
+        """Tell what ``drift`` returns beside the server's faults."""
+        self._drift = drift
 
     async def close(self) -> None:
         """Shut down the worker thread and close the feature database."""
@@ -210,7 +215,8 @@ class ModelServer:
         stuck = self._stuck()
         hang = worker_fault(Reason.ModelHangs, stuck) if stuck else None
         found = tuple(fault for fault in (hang, self._feature_fault()) if fault)
-        return json_response(WorkerFaults(faults=found).model_dump())
+        told = WorkerFaults(faults=found, drift=self._drift())
+        return json_response(told.model_dump(mode="json", by_alias=True))
 
     def _stuck(self) -> str:
         """Return why the model does not return at present; an empty string if it does.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -17,6 +18,7 @@ from fourways_api import Contract
 from fourways_http import HttpError
 from fourways_runtime.scoring.columns import Array, Columns, Scored
 from fourways_runtime.scoring.dense import DenseBatch
+from fourways_runtime.scoring.live_profile import LiveProfile
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.ragged import joined
@@ -60,6 +62,8 @@ class RequestScorer:
         self._free = frozenset(field.name for field in contract.flat_inputs if field.is_free)
         self._outputs = frozenset(field.name for field in contract.outputs)
         self._positions = np.arange(max_rows)
+        self.profile: LiveProfile | None = None
+        """Counts what is scored, if records are compared with a training profile."""
 
     def score(self, asked: Sequence[UnparsedRequest | InferenceRequest]) -> list[RequestOutcome]:
         """Score all requests, together if possible; never raises."""
@@ -82,6 +86,8 @@ class RequestScorer:
         if self._lone is not None and len(asked) == 1 and asked[0].rows == 1:
             found = self._lone.score(asked[0])
             if found is not None:
+                if self.profile is not None and self.profile.has_room:
+                    self.profile.note_rows(1, partial(_lone_block, asked[0]), found)
                 return _parted(asked, found)
         wide = self._wide
         plain = [one for one in asked if type(one) is UnparsedRequest]
@@ -89,7 +95,11 @@ class RequestScorer:
             return None
         block = plain[0].templates.block(plain)
         answers = None if block is None else wide.answers(block, exact=False)
-        return None if answers is None else _parted(asked, answers)
+        if block is None or answers is None:
+            return None
+        if self.profile is not None:
+            self.profile.note_rows(len(block), block, answers)
+        return _parted(asked, answers)
 
     def _score(self, inferences: Sequence[InferenceRequest]) -> list[RequestOutcome]:
         try:
@@ -106,8 +116,11 @@ class RequestScorer:
     def _together(self, inferences: Sequence[InferenceRequest]) -> list[RequestOutcome]:
         if self._wide is not None:
             blocks = [self._block(inference) for inference in inferences]
-            answers = self._wide.answers(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
+            block = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+            answers = self._wide.answers(block)
             if answers is not None:
+                if self.profile is not None:
+                    self.profile.note_rows(len(block), block, answers)
                 return _parted(inferences, answers)
         return self._judged(inferences)
 
@@ -115,6 +128,8 @@ class RequestScorer:
         ends = list(accumulate(inference.rows for inference in inferences))
         scored = self.run(self._columns(inferences), ends[-1])
         answers = scored.predictions
+        if self.profile is not None:
+            self.profile.note_columns(scored.inputs, answers.columns, len(scored.rejects))
         outputs = {name: np.ascontiguousarray(values) for name, values in answers.columns.items()}
         if not scored.rejects:
             return _parted(inferences, outputs)
@@ -171,6 +186,13 @@ class RequestScorer:
             name: (joined if name in self._free else np.concatenate)([part[name] for part in parts])
             for name in names
         }
+
+
+def _lone_block(asked: UnparsedRequest | InferenceRequest) -> Array | None:
+    """Return the numbers of a request of one row, (1, inputs)."""
+    if isinstance(asked, InferenceRequest):
+        return asked.block
+    return asked.templates.block([asked])
 
 
 def _read(asked: UnparsedRequest | InferenceRequest) -> InferenceRequest | Exception:

@@ -14,6 +14,13 @@ from pathlib import Path
 
 from fourways_api import Contract, GoldenVectors, ModelReference, RuntimeConfig, SecretReference
 from fourways_api.runtime_config import StreamConfig
+from fourways_api.training_profile import (
+    MAX_PROFILE_BYTES,
+    InvalidProfile,
+    TrainingProfile,
+    read_profile,
+)
+from fourways_runtime.errors import ProfileInvalid
 from fourways_runtime.io.fetch import Fetched, fetch, resolve
 from fourways_runtime.model_watch import LOAD_SECONDS, MODEL_SECONDS, WATCH
 from fourways_runtime.scoring.golden import MAX_BYTES, Vector, check_vectors, read_vectors
@@ -40,6 +47,8 @@ class Prepared:
     """Its contract has all labels, also those of a file."""
 
     digest: str
+    profile: TrainingProfile | None = None
+    """The training profile with which records are compared, if they are."""
 
 
 def prepare(
@@ -76,7 +85,7 @@ def prepare(
         with WATCH.doing("checking the golden vectors"):
             check_vectors(pipeline, vectors, golden)
         logger.info("golden vectors agree", extra={"vectors": len(vectors)})
-    return Prepared(model, pipeline, file.digest)
+    return Prepared(model, pipeline, file.digest, fetch_profile(config))
 
 
 def fetch_model(config: RuntimeConfig) -> Fetched:
@@ -107,6 +116,18 @@ def fetch_golden(config: RuntimeConfig, golden: GoldenVectors) -> tuple[Vector, 
     """Fetch and read golden vectors. Raises WorkloadError."""
     fetched = _fetch(config, golden.uri, golden.digest, MAX_BYTES, golden.credentials)
     return read_vectors(fetched.path, config.contract)
+
+
+def fetch_profile(config: RuntimeConfig) -> TrainingProfile | None:
+    """Fetch and read the training profile; None if the spec has none. Raises WorkloadError."""
+    if config.monitoring is None:
+        return None
+    named = config.monitoring.profile
+    fetched = _fetch(config, named.uri, named.digest, MAX_PROFILE_BYTES, named.credentials)
+    try:
+        return read_profile(fetched.path.read_bytes(), config.contract)
+    except InvalidProfile as fault:
+        raise ProfileInvalid(f"monitoring.profile: {fault}") from None
 
 
 def _fetch(

@@ -12,7 +12,8 @@
   scores which part of the source, and the result; ``sections``: how the rows of a part are
   recognised again if runs are compared (their hashes, and a digest of all their bytes if every row
   has a prediction); ``workers``: the workers of a run; ``tombstones``: keys of the previous run
-  that have no prediction in this one;
+  that have no prediction in this one; ``profiles``: how the values of a chunk's records are
+  distributed, and how those of a published run differ from the training;
 * ``streams``: one row per streaming deployment, with its contract and the name of its live table;
   ``revision`` counts its contracts;
 * ``models``: the version and digest that the model numbers in live rows refer to;
@@ -151,6 +152,9 @@ CREATE TABLE IF NOT EXISTS @workers (
     run_id bigint NOT NULL REFERENCES @runs (id) ON DELETE CASCADE,
     owner text NOT NULL, name text NOT NULL, started_at double precision NOT NULL,
     PRIMARY KEY (run_id, owner));
+CREATE TABLE IF NOT EXISTS @profiles (
+    run_id bigint NOT NULL REFERENCES @runs (id) ON DELETE CASCADE,
+    chunk bigint NOT NULL, document text NOT NULL, PRIMARY KEY (run_id, chunk));
 CREATE TABLE IF NOT EXISTS @tombstones (
     run_id bigint NOT NULL REFERENCES @runs (id) ON DELETE CASCADE, key text NOT NULL,
     PRIMARY KEY (run_id, key));

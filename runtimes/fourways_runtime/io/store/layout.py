@@ -19,7 +19,7 @@ from fourways_api.base import SKIP_RULES
 from ..table_columns import TableColumn
 from .base import PublishedRun
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised with each change of the tables. An older store is upgraded in place, so far by creating
 the tables it lacks. A newer one is not changed."""
 

@@ -78,4 +78,6 @@ def _joined(parts: list[Scored]) -> Scored:
     keys = np.concatenate([np.asarray(each.keys) for each in found])
     rows = np.concatenate([each.rows for each in found])
     rejects = [reject for part in parts for reject in part.rejects]
-    return Scored(Predictions(keys, rows, columns), rejects)
+    given = [part.inputs for part in parts if part.inputs]
+    inputs = {name: np.concatenate([each[name] for each in given]) for name in (given or [{}])[0]}
+    return Scored(Predictions(keys, rows, columns), rejects, inputs)

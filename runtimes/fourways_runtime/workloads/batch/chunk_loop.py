@@ -40,7 +40,7 @@ def score_chunks(
     with closing(
         overlapped(
             pieces(claims, context.table(), changes),
-            scorer(context.pipeline(), changes, ledger),
+            scorer(context.pipeline(), changes, ledger, context.profiler),
             recorder.write,
             context.config.threads,
             watch,

@@ -19,6 +19,7 @@ from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.runs.ledger import LEASE_SECONDS, RunLedger
 from fourways_runtime.io.store.runs.plan import Claim, Failure
 from fourways_runtime.scoring.columns import Array, Reject, Scored
+from fourways_runtime.scoring.profile import ProfileCounts, RecordProfiler
 
 from ..place_watch import SINK, STORE, PlaceWatch
 from . import careful
@@ -61,6 +62,9 @@ class PieceResult:
 
     watermark: Any = None
     """Highest watermark among the rows."""
+
+    profile: ProfileCounts | None = None
+    """Counts of the records, if they are compared with the training profile."""
 
     @property
     def read(self) -> int:
@@ -105,7 +109,10 @@ def pieces(claims: Iterator[Claim], table: Table, changes: Changes) -> Iterator[
 
 
 def scorer(
-    pipeline: TablePipeline, changes: Changes, ledger: RunLedger
+    pipeline: TablePipeline,
+    changes: Changes,
+    ledger: RunLedger,
+    profiler: RecordProfiler | None = None,
 ) -> Callable[[Piece], PieceResult]:
     """Return a function that scores a piece. It is safe to call from several threads."""
 
@@ -120,8 +127,9 @@ def scorer(
             at = np.searchsorted(told.rows, scored.predictions.rows)
             hashes = told.hashes[at]
         rejects = [*chunk.rejects, *scored.rejects]
+        profile = None if profiler is None else profiler.sampled(scored, len(rejects), weighed=True)
         return PieceResult(
-            piece, Scored(scored.predictions, rejects), hashes, told.seen, told.watermark
+            piece, Scored(scored.predictions, rejects), hashes, told.seen, told.watermark, profile
         )
 
     return score
@@ -142,6 +150,7 @@ class Recorder:
 
         self._refused = False
         self._watermark: Any = None
+        self._profile: ProfileCounts | None = None
 
     def write(self, outcome: PieceResult) -> Recorded:
         """Write the result of a piece. Raises StoreUnavailable."""
@@ -164,6 +173,9 @@ class Recorder:
         record.reject(outcome.scored.rejects)
         self._hashes += [each for each in (outcome.hashes, outcome.seen) if each is not None]
         self._refused = self._refused or bool(outcome.scored.rejects)
+        if outcome.profile is not None:
+            self._profile = self._profile or ProfileCounts()
+            self._profile.add(outcome.profile)
         if outcome.watermark is not None:
             below = self._watermark is None or outcome.watermark > self._watermark
             self._watermark = outcome.watermark if below else self._watermark
@@ -172,7 +184,7 @@ class Recorder:
     def _begin(self, claim: Claim) -> ChunkRecord:
         self._record = ChunkRecord(self._ledger, claim.number)
         self._out = None if self._sink is None else self._sink.chunk(claim.number, claim.attempt)
-        self._rows, self._watermark = 0, None
+        self._rows, self._watermark, self._profile = 0, None, None
         self._hashes, self._refused = [], False
         return self._record
 
@@ -190,6 +202,8 @@ class Recorder:
         if self._out is not None:
             with self._places.step(SINK, f"writing chunk {claim.number}"):
                 receipt = self._out.finish()
+        if self._profile is not None:
+            record.profile(self._profile)
         ours = record.done(self._rows, watermark=self._watermark, receipt=receipt)
         if not ours and self._out is not None:
             self._out.abandon()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from fourways_api import DriftStatus
 from fourways_runtime.scoring.columns import Reject
 
 EXAMPLES = 3
@@ -82,6 +83,8 @@ class RunTally:
     rejects: int = 0
     digest: str | None = None
     examples: list[Reject] = field(default_factory=list)
+    drift: DriftStatus | None = None
+    """How the run's records differ from those of the training, once it is published."""
 
     def refused(self, rejects: list[Reject]) -> None:
         """Count rejects and keep the first few as examples."""

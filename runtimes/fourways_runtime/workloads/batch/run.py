@@ -91,12 +91,14 @@ class BatchRun:
         )
         try:
             while True:
-                done = store.finished(context.config.namespace, context.config.name, context.name)
+                whose = (context.config.namespace, context.config.name, context.name)
+                done = store.finished(*whose)
                 if done is not None:
                     context.log("already published", rows=done.rows, rejects=done.rejects)
-                    return done
-                done = self._join(store)
+                else:
+                    done = self._join(store)
                 if done is not None:
+                    context.progress.drift = store.drift(*whose)
                     return done
         finally:
             store.close()
@@ -158,6 +160,7 @@ class BatchRun:
         self._note(ledger)
         context.log("written", rows=sealed.rows, rejects=sealed.rejects, carried=sealed.carried)
         self._fit(ledger, sealed)
+        self._compare(ledger)
         before = store.published(context.config.namespace, context.config.name)
         check(context.batch.checks, ledger, sealed, before)
         with uninterrupted():
@@ -167,6 +170,24 @@ class BatchRun:
             published = publish.publish(ledger, sealed, context.batch.keep_runs, context.forget)
         context.log("published", rows=published.rows, rejects=published.rejects)
         return published
+
+    def _compare(self, ledger: RunLedger) -> None:
+        """Compare the run's records with those of the training, and record the result."""
+        context, settings = self.context, self.context.config.monitoring
+        if settings is None:
+            return
+        from fourways_runtime.io.store.runs import profiles
+        from fourways_runtime.scoring.drift import compare, summarised
+
+        counts = profiles.counts_of(ledger.data, ledger.run_id)
+        if not counts.records:
+            return  # An earlier attempt has compared them, or no record was scored.
+        profiler = context.training_profiler()
+        fields = compare(profiler, counts, settings.max_drift)
+        found = summarised(fields, counts, datetime.now(UTC))
+        profiles.settle(ledger.data, ledger.run_id, found)
+        if found is not None:
+            context.log("compared with the training", drifted=found.drifted, records=found.records)
 
     def _note(self, ledger: RunLedger) -> None:
         """Note anything unusual about the run."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fourways_runtime.io.store import Run
     from fourways_runtime.io.store.runs.ledger import RunLedger
     from fourways_runtime.io.store.runs.plan import Base, Plan, RunSettings, Totals
+    from fourways_runtime.scoring.profile import RecordProfiler
     from fourways_runtime.scoring.table_pipeline import TablePipeline
 
     from .incremental import Changes
@@ -73,6 +74,9 @@ class RunContext:
         """Its calls into the store and the sink."""
 
         self._started = time.monotonic()
+        self.profiler: RecordProfiler | None = None
+        """Counts records for a comparison with the training, once the pipeline is prepared."""
+
         self._pipeline: TablePipeline | None = None
         self._opened: Table | None = None
 
@@ -98,8 +102,23 @@ class RunContext:
 
             # Several batches at once, one core each, are faster than several threads on one batch.
             prepared = prepare(self.config, threads=1, fetched=self.know_digest)
+            if prepared.profile is not None:
+                self.training_profiler()
             self._pipeline = TablePipeline(prepared.pipeline)
         return self._pipeline
+
+    def training_profiler(self) -> RecordProfiler:
+        """Return the profiler, also where this process scores nothing. Raises WorkloadError."""
+        if self.profiler is None:
+            from fourways_runtime.scoring.profile import RecordProfiler
+
+            from ..prepare import fetch_profile
+
+            profile = fetch_profile(self.config)
+            if profile is None:
+                raise ConfigError("the configuration has no training profile")
+            self.profiler = RecordProfiler(profile)
+        return self.profiler
 
     def table(self) -> Table:
         """Return the table, opened once. Raises WorkloadError."""

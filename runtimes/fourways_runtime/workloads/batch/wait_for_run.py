@@ -82,7 +82,8 @@ def wait_for_run(
                     opened.callback(store.close)
                 found, last = _look(store, config, run), None
                 if found is not None and found.state == "published":
-                    return succeeded(found)
+                    drift = store.drift(config.namespace, config.name, run)
+                    return succeeded(found, drift=drift)
                 failed = found if found is not None and found.state == "failed" else None
                 if not looked:
                     # A resumed run has failed before: that failure counts only if no worker comes.

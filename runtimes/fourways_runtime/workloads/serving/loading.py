@@ -17,6 +17,7 @@ import numpy as np
 
 from fourways_api import InputField
 from fourways_api.runtime_config import ServerConfig
+from fourways_api.training_profile import TrainingProfile
 from fourways_runtime.errors import ModelError, ModelNotLoadable
 from fourways_runtime.model_watch import WATCH
 from fourways_runtime.scoring.columns import Array
@@ -52,6 +53,8 @@ class Loaded:
     """Rows and seconds of batches of synthetic records; empty if the model fails on them."""
 
     digest: str
+    profile: TrainingProfile | None = None
+    """The training profile with which records are compared, if they are."""
 
 
 def load_model(config: ServerConfig) -> Loaded:
@@ -72,6 +75,7 @@ def load_model(config: ServerConfig) -> Loaded:
         Renderer(config.name, config.model.version, contract),
         tuple(warm_up),
         prepared.digest,
+        prepared.profile,
     )
 
 

@@ -88,6 +88,10 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
     )
     from fourways_runtime.v2.batcher import Batcher
 
+    from ..drift_watch import watch_drift
+
+    live = watch_drift(loaded.profile, config.monitoring, config.contract, registry)
+    loaded.scorer.profile = live
     batcher = Batcher(
         loaded.scorer,
         loaded.renderer,
@@ -99,6 +103,8 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
     )
     enricher, monitor = features or (None, None)
     app.use(loaded.reader, batcher, enricher)
+    if live is not None:
+        app.report_drift(lambda: live.status)
     gc.collect()
     gc.freeze()  # these objects stay, so the collector need not scan them again and again
     logger.info("serving", extra={"model": config.name, "digest": loaded.digest})

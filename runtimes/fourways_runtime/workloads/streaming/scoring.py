@@ -27,6 +27,7 @@ from fourways_runtime.scoring.columns import Array, Key, Predictions
 from fourways_runtime.scoring.dense import DenseBatch, packer
 from fourways_runtime.scoring.json_cells import json_column
 from fourways_runtime.scoring.literals import json_object
+from fourways_runtime.scoring.live_profile import LiveProfile
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.table_pipeline import TablePipeline
@@ -106,6 +107,9 @@ class EventScorer:
         self._wide = DenseBatch.of(contract, model, max_events)
         self._type = np.dtype(contract.flat_inputs[0].type) if self._wide else np.dtype(object)
         names = [field.name for field in contract.flat_inputs]
+        self.profile: LiveProfile | None = None
+        """Counts what is scored, if records are compared with a training profile."""
+
         self._pick: Callable[[Any], Sequence[Any]] = itemgetter(*names)
         if len(names) == 1:
             self._pick = lambda document: (document[names[0]],)
@@ -146,6 +150,8 @@ class EventScorer:
         columns = self._wide.answers(block)
         if columns is None:
             return None
+        if self.profile is not None:
+            self.profile.note_rows(count, block, columns)
         return ScoredEvents(Predictions(keys, np.arange(count), columns), {})
 
     def _plain_keys(self, documents: list[Any], events: Events) -> Array | None:
@@ -218,6 +224,9 @@ class EventScorer:
         }
         rows = np.fromiter((at for at, _ in documents), np.int64, len(documents))
         scored = self._pipeline.score(pa.RecordBatch.from_pydict(columns), rows)
+        if self.profile is not None:
+            found = scored.predictions.columns
+            self.profile.note_columns(scored.inputs, found, len(scored.rejects))
         known = refusals | {reject.row: str(reject) for reject in scored.rejects}
         return ScoredEvents(scored.predictions, known)
 

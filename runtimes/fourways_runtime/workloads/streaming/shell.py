@@ -32,6 +32,7 @@ from fourways_runtime.retry import START_SECONDS, await_available
 if TYPE_CHECKING:
     from fourways_runtime.io.brokers.source import EventSource
     from fourways_runtime.io.store import StreamWriter
+    from fourways_runtime.scoring.live_profile import LiveProfile
 
     from ..prepare import Prepared
     from .observed import StreamMetrics
@@ -98,6 +99,7 @@ class Shell:
         self._config = config
         self._registry = registry
         self._worker: StreamWorker | None = None
+        self._live: LiveProfile | None = None
         self._stopped = False
         self._stop = threading.Event()
 
@@ -161,7 +163,9 @@ class Shell:
 
     def _faults(self, request: Request) -> Response:
         found = self._worker.faults() if self._worker else ()
-        return json_response(WorkerFaults(faults=found).model_dump())
+        drift = self._live.status if self._live else None
+        told = WorkerFaults(faults=found, drift=drift)
+        return json_response(told.model_dump(mode="json", by_alias=True))
 
     def _prepare(self) -> Prepared:
         from ..prepare import prepare
@@ -170,11 +174,18 @@ class Shell:
 
     def scorer(self, prepared: Prepared) -> EventScorer:
         """Return the scorer of a model's events. Its contract has all labels."""
+        from ..drift_watch import watch_drift
         from .scoring import EventScorer
 
         most = self._config.streaming.micro_batch.max_events
         pipeline = prepared.pipeline
-        return EventScorer(pipeline.contract, prepared.model, pipeline, most)
+        scorer = EventScorer(pipeline.contract, prepared.model, pipeline, most)
+        config = self._config
+        self._live = watch_drift(
+            prepared.profile, config.monitoring, config.contract, self._registry
+        )
+        scorer.profile = self._live
+        return scorer
 
     async def _connect(self, prepared: Prepared) -> tuple[EventSource, StreamWriter]:
         """Connect to the broker and then the store; the worker needs both."""

@@ -9,10 +9,12 @@ from typing import Any
 import orjson
 
 from fourways_runtime.scoring.columns import Array, Keys, Predictions, Reject
+from fourways_runtime.scoring.profile import ProfileCounts
 
 from .. import layout
 from ..database import TableMissing
 from .ledger import RunLedger, taken_over
+from .profiles import add_counts
 
 
 class ChunkRecord:
@@ -69,6 +71,10 @@ class ChunkRecord:
         self._rejects += len(rejects)
         if rejects:
             self._do(lambda: self._data.append_rejects(self._ledger.run_id, rejects))
+
+    def profile(self, counts: ProfileCounts) -> None:
+        """Append how the values of the chunk's records are distributed."""
+        self._do(lambda: add_counts(self._data, self._ledger.run_id, self.number, counts))
 
     def done(self, rows: int, *, watermark: Any = None, receipt: str = "") -> bool:
         """Record the chunk permanently; if another worker has, return False and write nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class RunRecord:
     reason: str
     message: str
     """Why it failed."""
+
+    drift: dict[str, Any] | None = None
+    """How its records differ from those of the training: a ``DriftStatus`` as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

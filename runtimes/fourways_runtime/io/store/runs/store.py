@@ -11,6 +11,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
+from fourways_api import DriftStatus
 from fourways_runtime.errors import ConfigError
 from fourways_runtime.scoring.columns import Reject
 
@@ -34,9 +37,13 @@ _UNDER_WAY = """SELECT r.deployment, r.name FROM @runs r JOIN @ledgers l ON l.ru
 _RUNS = """
     SELECT r.name, r.state, l.state, r.version, r.digest, r.started_at, r.published_at, r.rows,
     r.rejects, p.run_id IS NOT NULL, coalesce(l.kind, 'full'), coalesce(l.carried, 0),
-    coalesce(l.reason, ''), coalesce(l.message, ''), r.id
+    coalesce(l.reason, ''), coalesce(l.message, ''), r.id, d.document
     FROM @runs r LEFT JOIN @ledgers l ON l.run_id = r.id LEFT JOIN @published p ON p.run_id = r.id
+    LEFT JOIN @profiles d ON d.run_id = r.id AND d.chunk = -1
     WHERE r.namespace = ? AND r.deployment = ? ORDER BY r.id DESC"""
+_DRIFT = """
+    SELECT d.document FROM @profiles d JOIN @runs r ON r.id = d.run_id AND d.chunk = -1
+    WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""
 _RUN = """
     SELECT r.id, r.table_name, r.contract, r.state FROM @runs r
     WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""
@@ -80,6 +87,11 @@ class RunStore:
         """Return the run if it was published, whether or not readers still see it."""
         return self._one(_FIND, (*self._whose(namespace, deployment), run))
 
+    def drift(self, namespace: str, deployment: str, run: str) -> DriftStatus | None:
+        """Return how a run's records differ from those of the training; None if not compared."""
+        found = self._rows(_DRIFT, (*self._whose(namespace, deployment), run))
+        return DriftStatus.model_validate_json(found[0][0]) if found else None
+
     def published(self, namespace: str, deployment: str) -> PublishedRun | None:
         """Return the run that readers see now."""
         return self._one(_PUBLISHED, self._whose(namespace, deployment))
@@ -99,7 +111,7 @@ class RunStore:
             name, state, ledger, version, digest, started, published, rows, rejects, current = row[
                 :10
             ]
-            kind, carried, reason, message, run_id = row[10:]
+            kind, carried, reason, message, run_id, drift = row[10:]
             stage = "published" if state == "published" else _STAGES.get(ledger, "scoring")
             if stage != "published":
                 ((rows, rejects),) = self._rows(
@@ -122,6 +134,7 @@ class RunStore:
                     carried,
                     reason,
                     message,
+                    None if drift is None else orjson.loads(drift),
                 )
             )
         return found

@@ -119,6 +119,7 @@ class Pages:
             why_none=document.error,
             runs=history[:SHOWN_RUNS],
             rows=sparkline([run["rows"] for run in reversed(history) if run["published_at"]]),
+            drift=_drift(history),
             compared=await self._compared(request, name, history),
             rejects=await self._rejects(request, name, history),
         )
@@ -167,6 +168,12 @@ class Pages:
             return PathAnswer(answer.status, orjson.loads(answer.body))
         except orjson.JSONDecodeError:
             return PathAnswer(502, {"error": "the response is not JSON"})
+
+
+def _drift(history: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return how the records of the latest run that compared them differ from the training."""
+    known = (run for run in history if run.get("drift"))
+    return next(({"run": run["name"], "found": run["drift"]} for run in known), None)
 
 
 def _contract(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
