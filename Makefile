@@ -95,6 +95,7 @@ torture-stream: setup ## Disturb broker and store of a stream worker, 10 times e
 	@$(RUN) tools.torture.stream
 
 torture-security: setup ## What authors of deployments must not reach, and callers without permission
+	@$(RUN) tools.torture.authors
 	@.venv/bin/pytest -q -n0 tests/unit/test_secret_audience.py tests/unit/test_author_limits.py \
 	  tests/unit/test_cli_secrets.py tests/unit/test_edge_sign.py \
 	  tests/unit/test_agent_gateway.py tests/unit/test_agent_features.py tests/unit/test_gateway_stream.py \

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from ipaddress import ip_address
 
 DEPLOYMENTS_KEY = "fourways.dev-deployments"
 """Key with the names of the deployments that may use the Secret; ``*`` for all of the namespace."""
@@ -36,17 +37,28 @@ def lists_deployment(names: Iterable[str], deployment: str) -> bool:
 def host_is_listed(host: str, port: int | None, hosts: Iterable[str]) -> bool:
     """Tell whether a list of hosts contains one.
 
-    ``*.example.com`` contains the subdomains of example.com, not itself. An entry with a port
-    contains that port only. A bare ``*`` is not a list of hosts: it contains none.
+    ``*.example.com`` contains the subdomains of example.com, not itself; an address has none. An
+    entry with a port contains that port only. A bare ``*`` is not a list of hosts, and contains
+    none.
     """
     wanted = host.lower().rstrip(".").strip("[]")
     for entry in hosts:
         name, entry_port = _split(entry.lower())
         if entry_port is not None and entry_port != port:
             continue
-        if name == wanted or (name.startswith("*.") and wanted.endswith(name[1:])):
+        if name == wanted:
+            return True
+        if name.startswith("*.") and wanted.endswith(name[1:]) and not _is_address(wanted):
             return True
     return False
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _split(entry: str) -> tuple[str, int | None]:

@@ -41,6 +41,7 @@ def paths(root: Path, deployment: str = "mine") -> Paths:
         ("evilmodels.example", 443, "*.models.example", False),
         ("models.example.evil", 443, "models.example", False),
         ("models.example", 443, "*", False),
+        ("127.0.0.1", 443, "*.0.0.1", False),
         ("models.example", 443, "", False),
         ("::1", 443, "::1", True),
         ("::1", 443, "[::1]:443", True),
