@@ -10,6 +10,7 @@ import typer
 from .api_keys import key
 from .applying import apply, delete
 from .convert import convert
+from .cp import cp
 from .doctor import doctor
 from .explain import explain
 from .init import init
@@ -53,6 +54,7 @@ COMMANDS = (
     rejects,
     purge,
     push,
+    cp,
     apply,
     get,
     describe,

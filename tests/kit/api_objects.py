@@ -46,6 +46,9 @@ class ApiObjects:
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Status and message of the refusal, by method."""
 
+    status_when_created: Json = field(default_factory=dict)
+    """The status of objects that are created by POST."""
+
     port: int = 0
     changes: int = 0
 
@@ -104,7 +107,8 @@ class ApiObjects:
         base, _, inside = path.partition("/namespaces/")
         metadata = document["metadata"]
         metadata.setdefault("name", f"{metadata.get('generateName', '')}{self.changes}")
-        return self.add(base, document, inside.split("/")[0])
+        status = {"status": self.status_when_created} if self.status_when_created else {}
+        return self.add(base, {**document, **status}, inside.split("/")[0])
 
     def _patch(self, path: str, query: Json, changes: Json, kind: str) -> tuple[int, Json]:
         before = self.objects.get(path)

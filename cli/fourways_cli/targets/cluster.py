@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
@@ -30,8 +30,12 @@ from .base import (
 )
 from .objects import ClusterObjects
 from .observed import Inspection, LogLine, LogQuery
+from .pod_stream import run_in_pod
 
 FORWARDED_AUTHORIZATION = "X-Fourways-Authorization"
+EXEC_SECONDS = 120.0
+"""Maximum time from the last byte that a command in a pod is sent to its end."""
+
 TOKEN_SECONDS = 600
 """Validity of a token requested for one command: the minimum that the API server allows."""
 
@@ -80,6 +84,35 @@ class ClusterTarget:
         file = ["--kubeconfig", str(self._kubeconfig)] if self._kubeconfig else []
         where = [*file, "--context", self._login.name, "-n", namespace]
         return ["kubectl", *where, "port-forward", f"service/{GATEWAY}", f"{port}:http"]
+
+    def execute(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        command: list[str],
+        parts: Iterable[bytes],
+    ) -> tuple[int, str]:
+        """Run a command in a pod, with data on its standard input.
+
+        Returns its exit code and what it wrote to standard error.
+        """
+        from kubernetes.stream import stream
+
+        opened = self._call(
+            stream,
+            self._login.core.connect_get_namespaced_pod_exec,
+            pod,
+            namespace,
+            container=container,
+            command=command,
+            stdin=True,
+            stdout=True,
+            stderr=True,
+            tty=False,
+            _preload_content=False,
+        )
+        return run_in_pod(opened, parts, EXEC_SECONDS)
 
     def _read(self, path: str, **options: Any) -> list[Json]:
         items: list[Json] = self._send("get", path, **options).get("items") or []
@@ -131,7 +164,7 @@ class ClusterTarget:
         """Create the Job, wait for its end, and return what it reports."""
         namespace = request.namespace
         config = PurgeConfig(namespace=namespace, name=request.name, uids=request.uids)
-        template = self._gateway_pod(namespace)
+        template = self.gateway_pod(namespace)
         try:
             job = jobs.purge_job(config, template, request.image, request.store_secret)
         except jobs.NoImage as error:
@@ -161,7 +194,7 @@ class ClusterTarget:
             raise TargetError(f"Job {job} failed: {why}")
         return [data.to_json() for data in done.stored]
 
-    def _gateway_pod(self, namespace: str) -> Json | None:
+    def gateway_pod(self, namespace: str) -> Json | None:
         """Return the pod template of the namespace's gateway, if it has one."""
         found = self._if_there(self._login.apps.read_namespaced_deployment, GATEWAY, namespace)
         if found is None:

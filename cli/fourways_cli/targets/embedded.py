@@ -59,6 +59,16 @@ class EmbeddedTarget:
         chosen = [query.pod] if query.pod else list(logs)[:MAX_SOURCES]
         return log_lines({source: Path(logs[source]) for source in chosen}, query)
 
+    def claim(self, name: str) -> Path:
+        """Return the folder of a claim. Raises TargetError if the host has none of that name."""
+        folder = self._state / "volumes" / name
+        if "/" in name or name in (".", "..") or not folder.is_dir():
+            raise TargetError(
+                f"`fourways up` of {self._state} has no claim {name}: start it with "
+                f"--volume {name}=FOLDER"
+            )
+        return folder.resolve()
+
     def _inspect(self, namespace: str, name: str) -> Json:
         answer = ask(self._state, {"do": "inspect", "namespace": namespace, "name": name})
         if "error" in answer:

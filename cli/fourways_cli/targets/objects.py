@@ -81,6 +81,11 @@ class ClusterObjects:
         )
         return applied
 
+    def create(self, path: str, document: Json) -> Json:
+        """Create an object among those of a path; return it."""
+        created: Json = self._send("post", path, body=document)
+        return created
+
     def merge(self, path: str, changes: Json) -> Json:
         """Change some fields of an object; return it."""
         changed: Json = self._send(
