@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.venvs import ROOT, python_of
+from tools.venvs import ROOT, python_of
 
 SCRIPTS = Path(__file__).with_name("peers")
 OURS = (ROOT / "crds", ROOT / "runtimes")

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.figures import figure
-from benchmarks.venvs import ROOT
+from tools.venvs import ROOT
 
 from .others import PEERS
 

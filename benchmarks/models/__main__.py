@@ -21,8 +21,8 @@ import httpx
 import orjson
 
 from benchmarks.figures import figure
-from benchmarks.venvs import python_of
 from fourways_cli.embedded.ports import free_port
+from tools.venvs import python_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "figures-models.md"

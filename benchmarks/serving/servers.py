@@ -13,10 +13,10 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from time import monotonic, sleep
 
-from benchmarks.venvs import python_of
 from fourways_cli.embedded.ports import free_port
 from tools.cluster.config import cache_root
 from tools.compiled import overlay
+from tools.venvs import python_of
 
 from .work import CONTRACT
 

@@ -45,7 +45,7 @@ def _databases(deployment: ModelDeployment) -> Iterator[tuple[str, str, str]]:
     """Yield the Secret of each database, its purpose, and the format of its address."""
     mode, batch = deployment.spec.choice().mode, deployment.spec.batch
     if features := _features(deployment):
-        addresses = "postgresql://…, redis://… or sqlite:///PATH"
+        addresses = "postgresql://…, redis://…, feast://… or sqlite:///PATH"
         yield features.database.secret_name, "looks features up in", addresses
     if mode == "batch" and batch and batch.source.query:
         yield batch.source.query.database.secret_name, "reads its rows from", "postgresql://…"

@@ -34,10 +34,10 @@ class FeatureDefault(ApiModel):
 
 
 class FeatureLookup(ApiModel):
-    """Inputs that are fetched from PostgreSQL or Redis by entity key."""
+    """Inputs that are fetched from PostgreSQL, Redis or Feast by entity key."""
 
     database: SecretReference
-    """Secret with the connection string in its key uri: postgresql:// or redis://."""
+    """Secret with the connection string in its key uri: postgresql://, redis:// or feast://."""
 
     table: (
         Annotated[
@@ -47,7 +47,7 @@ class FeatureLookup(ApiModel):
         | None
     ) = None
     """Name of a table with one row per entity and a column for each input; in Redis, the part of
-    the keys before the colon."""
+    the keys before the colon; in Feast, a feature service."""
 
     query: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
     """SELECT statement with the parameter %(keys)s, which is an array of entity keys."""

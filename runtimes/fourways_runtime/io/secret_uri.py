@@ -16,6 +16,10 @@ AUTHORITY_KEY = "ca.crt"
 """Key of the certificate of an authority, as cert-manager names it."""
 
 REDIS = ("redis://", "rediss://")
+FEAST = ("feast://", "feasts://")
+TOKEN_KEY = "token"  # noqa: S105  (the name of a key)
+"""Key of a bearer token, for a feature server that wants one."""
+
 POSTGRESQL = ("postgresql://", "postgres://")
 _SQLITE = "sqlite:///"
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.venvs import python_of
+from tools.venvs import python_of
 
 from .corpus import main
 

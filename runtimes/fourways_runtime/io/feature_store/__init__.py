@@ -1,8 +1,8 @@
 """The feature database: the contract's inputs, looked up by entity key at request time.
 
-Owns the database's address (the key ``uri`` of a mounted Secret; ``postgresql://``, ``redis://`` or
-``sqlite:///PATH`` selects the kind of database) and the coalescing of many requests into few
-queries. Read only. Errors never show a password.
+Owns the database's address (the key ``uri`` of a mounted Secret; ``postgresql://``, ``redis://``,
+``feast://`` or ``sqlite:///PATH`` selects the kind of database) and the coalescing of many requests
+into few queries. Read only. Errors never show a password.
 """
 
 from __future__ import annotations
@@ -20,13 +20,23 @@ from fourways_runtime.scoring.columns import Key
 from fourways_runtime.scoring.features import FeatureReader, Row
 
 from ..mounted_secret import MountedSecret
-from ..secret_uri import AUTHORITY_KEY, REDIS, read_database_uri, sqlite_path
+from ..secret_uri import (
+    AUTHORITY_KEY,
+    FEAST,
+    REDIS,
+    TOKEN_KEY,
+    read_database_uri,
+    read_secret_uri,
+    sqlite_path,
+)
 from .base import WHAT, FeatureDatabase, Wanted
 from .coalesced import CoalescedFeatures
 from .monitor import FeatureMonitor
 from .observed import FeatureMetrics
 
 __all__ = ["FeatureMonitor", "FeatureReader", "Key", "Row", "open_features"]
+
+_FEAST_PORT = 6566
 
 
 def open_features(
@@ -70,6 +80,8 @@ def _source(wanted: Wanted, secret: MountedSecret, policy: FetchPolicy) -> Featu
     address = read_database_uri(secret, WHAT)
     if address.startswith(REDIS):
         return _redis(wanted, secret, policy)
+    if address.startswith(FEAST):
+        return _feast(wanted, secret, policy)
     if (path := sqlite_path(address, WHAT)) is not None:
         from .sqlite import SqliteSource
 
@@ -104,3 +116,29 @@ def _redis(wanted: Wanted, secret: MountedSecret, policy: FetchPolicy) -> Featur
         raise ConfigError("features in Redis need the extra redis: fourways[redis]") from None
     authority = secret.folder / AUTHORITY_KEY
     return RedisSource(wanted, uri, authority if authority.exists() else None)
+
+
+def _feast(wanted: Wanted, secret: MountedSecret, policy: FetchPolicy) -> FeatureDatabase:
+    from ..fetch.location import check_host
+    from .feast import FeastSource
+
+    def url() -> str:
+        scheme, _, place = read_database_uri(secret, WHAT).partition("://")
+        found = urlsplit(f"//{place}")
+        if f"{scheme}://" not in FEAST or not found.hostname or found.path.strip("/"):
+            raise ConfigError(f"the URI of {WHAT} is not feast://HOST:PORT")
+        check_host(found.hostname, policy)
+        host = f"[{found.hostname}]" if ":" in found.hostname else found.hostname
+        try:
+            port = found.port or _FEAST_PORT
+        except ValueError:
+            raise ConfigError(f"the URI of {WHAT} is not feast://HOST:PORT") from None
+        return f"{'https' if scheme == 'feasts' else 'http'}://{host}:{port}"
+
+    def token() -> str | None:
+        file = secret.folder / TOKEN_KEY
+        return read_secret_uri(file, WHAT) if file.exists() else None
+
+    url()  # What is refused is refused now, not at the first request.
+    authority = secret.folder / AUTHORITY_KEY
+    return FeastSource(wanted, url, token, authority if authority.exists() else None)

@@ -1,4 +1,4 @@
-"""Environments of the peers, created once and kept."""
+"""Python environments of other programs, created once and kept."""
 
 from __future__ import annotations
 
