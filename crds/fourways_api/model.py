@@ -8,7 +8,7 @@ from pydantic import Field
 
 from .addresses import FileUri
 from .base import ApiModel, Rule
-from .values import Digest, ObjectName, Text
+from .values import Digest, Duration, ObjectName, Text
 
 ModelFormat = Literal["onnx", "skops", "xgboost", "lightgbm", "litert", "python"]
 
@@ -64,6 +64,10 @@ class ModelReference(ApiModel):
     allow_external_data: bool = False
     """Allow an ONNX model to keep weights in separate files in its folder."""
 
+    call_timeout: Duration | None = None
+    """Maximum time of a call into the model with a single row; with more rows, longer. A call that
+    takes longer ends the process with ModelHangs. Default: 20s, in streaming 60s."""
+
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "self.digestPolicy != 'Required' || has(self.digest)"
@@ -78,6 +82,12 @@ class ModelReference(ApiModel):
             "pythonClass and format python require each other",
             "set both, or neither",
             ".pythonClass",
+        ),
+        Rule(
+            "!has(self.callTimeout) || duration(self.callTimeout) >= duration('1s')",
+            "callTimeout is less than one second",
+            "set it to 1s or more",
+            ".callTimeout",
         ),
     )
 

@@ -295,8 +295,6 @@ class StreamConfig(RuntimeConfig):
     """Port of health and metrics."""
 
     host: str = "0.0.0.0"  # noqa: S104  (a pod's own network)
-    model_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """How long the model may take over one event; over many, longer. Then the worker ends."""
 
 
 class PurgeConfig(ApiModel):

@@ -1,6 +1,6 @@
 """A model that does not return for some inputs: named with its stage, and the process ends.
 
-A real one: an ONNX Loop without end. Each process is given its whole time, some 20 seconds.
+A real one: an ONNX Loop without end.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ SCHEMA: dict[str, Any] = {
 }
 
 
+MODEL = {"uri": "pvc://data/model.onnx", "version": "v1", "callTimeout": "2s"}
+
+
 def test_a_request_that_the_model_never_answers_ends_the_server(tmp_path: Path) -> None:
-    config = configure(tmp_path, trap(100), SCHEMA, port=free_port())
+    config = configure(tmp_path, trap(100), SCHEMA, port=free_port(), model=MODEL)
     with started(tmp_path, config) as running:
         running.until("serving")
         with httpx.Client(base_url=running.url, verify=NO_TLS, timeout=60) as client:
@@ -47,7 +50,7 @@ def test_a_request_that_the_model_never_answers_ends_the_server(tmp_path: Path) 
         assert running.process.wait(60) == 75
     words = running.last_words()
     assert (words.reason, words.version) == ("ModelHangs", "v1")
-    assert words.message.startswith("scoring: 1 row; the model has not returned for 20 s")
+    assert words.message.startswith("scoring: 1 row; the model has not returned for 2 s")
 
 
 @pytest.mark.parametrize("golden", [True, False])
@@ -61,7 +64,7 @@ def test_a_model_that_never_returns_while_it_is_loaded_is_named_with_the_stage(
         good, bad = ({"inputs": {"x": x}, "outputs": {"y": 1.0}} for x in (1.0, 1000.0))
         file.write_text(f"{json.dumps(good)}\n\n{json.dumps(bad)}\n{json.dumps(good)}\n")
         schema["goldenVectors"] = {"uri": "pvc://data/golden.jsonl"}
-    config = configure(tmp_path, trap(100 if golden else -1), schema, port=free_port())
+    config = configure(tmp_path, trap(100 if golden else -1), schema, port=free_port(), model=MODEL)
     with started(tmp_path, config) as running:
         assert running.process.wait(60) == 75
     words = running.last_words()
@@ -79,7 +82,7 @@ def test_a_batch_run_finds_the_row_at_which_the_model_hangs_and_goes_on_without_
     world = World(tmp_path, f"sqlite:///{tmp_path}/store.db", "shop")
     world.file("model.onnx").write_bytes(trap(100))
     world.table(id=["anna", "bert", "cora"], x=np.array([1, 1000, 3], np.float32))
-    config = world.config(contract=SCHEMA, batch__maxRejects="1")
+    config = world.config(contract=SCHEMA, model__callTimeout="2s", batch__maxRejects="1")
     for rows, where in (
         ("3 rows", "chunk 0 (attempt 1), rows 0 to 2 of the source"),
         ("1 row", "chunk 0 (attempt 2), row 1 of the source"),

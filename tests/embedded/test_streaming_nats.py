@@ -126,7 +126,8 @@ def test_a_model_that_never_comes_back_ends_the_worker_and_the_event_is_put_asid
 ) -> None:
     store = f"sqlite:///{tmp_path}/store.db"
     config = configure(tmp_path, store, source(nats), maxAttempts=2)
-    config = config.model_copy(update={"model_seconds": 1.0})
+    model = config.model.model_copy(update={"call_timeout": "1s"})
+    config = config.model_copy(update={"model": model})
     worker = WorkerProcess(tmp_path, config)
     good = [(f"k{at}", event(f"k{at}", at + 20_000)) for at in range(200)]
     send(nats, [*good[:90], ("hangs", event("hangs", 777)), *good[90:]])

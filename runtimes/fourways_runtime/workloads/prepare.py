@@ -21,6 +21,7 @@ from fourways_api.training_profile import (
     read_profile,
 )
 from fourways_runtime.errors import ProfileInvalid
+from fourways_api.values import seconds
 from fourways_runtime.io.fetch import Fetched, fetch, resolve
 from fourways_runtime.model_watch import LOAD_SECONDS, MODEL_SECONDS, WATCH
 from fourways_runtime.scoring.golden import MAX_BYTES, Vector, check_vectors, read_vectors
@@ -34,6 +35,9 @@ from fourways_runtime.scoring.model.watched import watched
 from fourways_runtime.scoring.pipeline import Pipeline
 
 logger = logging.getLogger("fourways.prepare")
+
+STREAM_SECONDS = 60.0
+"""Maximum seconds for one event: its consumer waits for no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,8 @@ def prepare(
     root = _folder(config, reference) if reference.allow_external_data else None
     with WATCH.doing("loading the model"), WATCH.call(seconds=LOAD_SECONDS):
         loaded = load(file.path, reference, threads=threads or config.threads, external_root=root)
-    seconds = config.model_seconds if isinstance(config, StreamConfig) else MODEL_SECONDS
     tokenizer = fetch_tokenizer(config)
-    model = watched(reading_texts(loaded, config.contract, tokenizer), seconds)
+    model = watched(reading_texts(loaded, config.contract, tokenizer), call_seconds(config))
     contract = labelled(config)
     pipeline = Pipeline(contract, model)
     logger.info("model loaded", extra={"digest": file.digest, "version": reference.version})
@@ -86,6 +89,13 @@ def prepare(
             check_vectors(pipeline, vectors, golden)
         logger.info("golden vectors agree", extra={"vectors": len(vectors)})
     return Prepared(model, pipeline, file.digest, fetch_profile(config))
+
+
+def call_seconds(config: RuntimeConfig) -> float:
+    """Return how long a call into the model with a single row may take, in seconds."""
+    if config.model.call_timeout is not None:
+        return seconds(config.model.call_timeout)
+    return STREAM_SECONDS if isinstance(config, StreamConfig) else MODEL_SECONDS
 
 
 def fetch_model(config: RuntimeConfig) -> Fetched:
