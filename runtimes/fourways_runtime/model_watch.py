@@ -84,8 +84,8 @@ class ModelCall:
         what = " of ".join(part for part in (rows, self.about) if part)
         return ModelHangs(
             f"{self.stage}{': ' if what else ''}{what}; the model has not returned for "
-            f"{self.limit:.0f} s; correct the model, or narrow the contract so that such records "
-            "are rejected"
+            f"{self.limit:.0f} s; correct the model, narrow the contract so that such records are "
+            "rejected, or raise model.callTimeout"
         )
 
 
