@@ -20,8 +20,8 @@ from fourways_api.training_profile import (
     TrainingProfile,
     read_profile,
 )
-from fourways_runtime.errors import ProfileInvalid
 from fourways_api.values import seconds
+from fourways_runtime.errors import ProfileInvalid
 from fourways_runtime.io.fetch import Fetched, fetch, resolve
 from fourways_runtime.model_watch import LOAD_SECONDS, MODEL_SECONDS, WATCH
 from fourways_runtime.scoring.golden import MAX_BYTES, Vector, check_vectors, read_vectors
