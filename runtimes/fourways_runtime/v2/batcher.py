@@ -11,10 +11,7 @@ arrived in one turn of the loop. Limits are set by time, estimated from measured
 * If there is no time for all that wait, the oldest are rejected first: the newest have most time
   left, so more of them can be scored together, and a large batch costs less per row. As long as
   two batches can score all of them in time, the oldest are scored first.
-* A quick batch runs on the event loop, any other on a worker thread, so that the loop keeps
-  answering probes. Only real batches show what is quick, because the synthetic records of the
-  warm-up may take a different path through the model. The first batches therefore run on the
-  thread, and a batch that turns out slow on the loop moves later ones to the thread for a while.
+* A quick batch runs on the event loop, any other on a worker thread (:mod:`.placement`).
 
 A request whose client has disconnected is not scored. A client that has closed its sending side may
 still be reading, or may be gone: its request is scored when there is time. Requests have no timers
@@ -36,6 +33,7 @@ from fourways_http import HttpError, Promise, Response
 from .batch_times import BatchTimes
 from .faults import FeatureFault, ModelFault
 from .observed import ServingMetrics
+from .placement import Placement
 from .request import InferenceRequest
 from .scorer import RequestOutcome, RequestScorer, ScoredPart, overloaded
 from .templates import UnparsedRequest
@@ -46,19 +44,9 @@ MAX_WAITING = 8192
 WAITING_BATCHES = 16
 """Maximum number of waiting rows, in full batches, because their values are held in memory."""
 
-INLINE_SECONDS = 0.001
-"""Maximum duration of a batch that runs on the event loop."""
-
 LARGE_ANSWER = 10_000
 """Number of values; a larger response is rendered on the worker thread."""
 
-_PROBATION = 8
-"""Number of batches of real requests that run on the thread before one may run on the event
-loop."""
-
-_SLOW, _VERY_SLOW = 4 * INLINE_SECONDS, 200 * INLINE_SECONDS
-_SLOW_IN_A_ROW = 3
-_DISTRUST, _LONGEST_DISTRUST = 5.0, 60.0
 _SAFETY = 0.85
 """Share of the remaining time that may be planned with."""
 
@@ -126,14 +114,10 @@ class Batcher:
         self._watching: asyncio.TimerHandle | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._times = BatchTimes()  # wall-clock time
-        self._quick = BatchTimes()  # CPU time if on the thread, without its waits
+        self._placement = Placement(proven)
         for rows, seconds in warm_up:
             self._times.note(rows, seconds)
-            self._quick.note(rows, seconds)
-        self._probation = 0 if proven else _PROBATION
-        self._slow_in_a_row = 0
-        self._distrust = _DISTRUST
-        self._distrusted_until = 0.0
+            self._placement.note(rows, seconds)
         metrics.waiting.set_function(lambda: float(len(self._waiting)))
         metrics.running.set_function(lambda: float(self._on_worker))
 
@@ -199,11 +183,12 @@ class Batcher:
             self._under_way = False
             return
         self._metrics.batch(len(batch), rows)
-        if self._may_run_here(rows):
+        if self._placement.on_the_loop(rows):
             started = perf_counter()
             outcomes = self._scorer.score([one.inference for one in batch])
             seconds = perf_counter() - started
-            self._ran_here(rows, seconds)
+            self._times.note(rows, seconds)
+            self._placement.ran_on_the_loop(rows, seconds)
             self._deliver(batch, outcomes, seconds)
             self._again()
             return
@@ -235,10 +220,8 @@ class Batcher:
         if done.cancelled():
             return
         outcomes, seconds, computed = done.result()
-        self._quick.note(rows, computed)
         self._times.note(rows, seconds)
-        if self._probation:
-            self._probation -= 1
+        self._placement.ran_on_the_thread(rows, computed)
         self._deliver(batch, outcomes, seconds)
         self._again()
 
@@ -359,34 +342,6 @@ class Batcher:
             self._metrics.rejected()
             text = "the model has no time left for the request: try again"
         one.promise.set_exception(overloaded(text))
-
-    # ---- where a batch runs
-
-    def _may_run_here(self, rows: int) -> bool:
-        return (
-            not self._probation
-            and self._quick.seconds(rows) <= INLINE_SECONDS
-            and (not self._distrusted_until or self._trusts_again())
-        )
-
-    def _trusts_again(self) -> bool:
-        if monotonic() < self._distrusted_until:
-            return False
-        self._distrusted_until = 0.0
-        return True
-
-    def _ran_here(self, rows: int, seconds: float) -> None:
-        self._quick.note(rows, min(seconds, _SLOW))
-        self._times.note(rows, seconds)
-        if seconds < _SLOW:
-            self._slow_in_a_row = 0
-            return
-        # A single slow batch may be the machine's fault: the process lost a time slice.
-        self._slow_in_a_row += 1
-        if seconds > _VERY_SLOW or self._slow_in_a_row >= _SLOW_IN_A_ROW:
-            self._slow_in_a_row = 0
-            self._distrusted_until = monotonic() + self._distrust
-            self._distrust = min(2 * self._distrust, _LONGEST_DISTRUST)
 
     # ---- time
 

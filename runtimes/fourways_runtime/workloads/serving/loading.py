@@ -24,6 +24,7 @@ from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.images import EXAMPLE
 from fourways_runtime.scoring.values import numpy_type
 from fourways_runtime.v2.enrichment import covered
+from fourways_runtime.v2.placement import INLINE_SECONDS
 from fourways_runtime.v2.request import RequestReader
 from fourways_runtime.v2.response import Renderer
 from fourways_runtime.v2.scorer import RequestScorer
@@ -32,9 +33,6 @@ from fourways_runtime.v2.templates import RequestTemplates
 from ..prepare import prepare
 
 logger = logging.getLogger("fourways.serving")
-
-INLINE_SECONDS = 0.001
-"""Maximum duration of a batch that runs on the event loop."""
 
 _PATIENCE = 0.02
 _TRIES = 3
