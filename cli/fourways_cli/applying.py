@@ -13,6 +13,7 @@ import typer
 
 from fourways_api import API_VERSION, PLURAL
 
+from .completion import deployment_names
 from .manifests import read_manifests
 from .output import FAILED, INVALID, print_findings
 from .tables import conditions_of, is_ready, next_step
@@ -61,7 +62,7 @@ def apply(
     are applied before the deployments. Says the next step once a deployment is ready.
     """
     cluster = scope.cluster("apply manifests")
-    documents = _documents(files)
+    documents = documents_of(files)
     paths = [or_exit(partial(cluster.objects.path, d, scope.namespace)) for d in documents]
     applied = [
         _apply(cluster, scope, path, document, dry_run, force_conflicts)
@@ -78,7 +79,7 @@ def apply(
         say(f"next: fourways describe {waited[0].name}{_of(scope, waited[0].namespace)}")
 
 
-def _documents(files: list[Path]) -> list[Json]:
+def documents_of(files: list[Path]) -> list[Json]:
     """Return the objects of files, deployments last; end the command if one is not valid."""
     read = read_manifests(files, for_cluster=True)
     print_findings(read.findings)
@@ -145,7 +146,10 @@ def _of(scope: Scope, namespace: str) -> str:
 @given(open_scope)
 def delete(
     scope: Scope,
-    names: Annotated[list[str], typer.Argument(help="Deployments.", metavar="NAME...")],
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Deployments.", metavar="NAME...", autocompletion=deployment_names),
+    ],
     wait: Annotated[
         float, wait_option("Seconds to wait until they are gone (0 = don't wait).")
     ] = 60.0,

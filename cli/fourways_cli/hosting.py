@@ -23,7 +23,7 @@ from .embedded.ports import PortUnavailable
 from .embedded.state import HostBusy, StateNotPrivate
 from .manifests import read_deployments
 from .output import FAILED, INVALID
-from .tables import conditions_of
+from .tables import conditions_of, next_step
 from .terminal import warn
 
 STATE = Path(".fourways")
@@ -46,13 +46,14 @@ def run_host(
     keys: Path | None = None,
     origins: Sequence[str] = (),
     namespace: str | None = None,
-    on_status: Callable[[dict[str, Any]], None] = lambda _: None,
+    on_status: Callable[[dict[str, Any]], None] | None = None,
     beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Run the deployments of manifest files, and take up edits, until Ctrl-C.
 
-    ``on_status`` is called with the status of a deployment whenever it may have changed. ``beside``
-    makes a coroutine that runs as long as the host. Exits with 1 or 2 if the host cannot run.
+    ``on_status`` is called with the status of a deployment whenever it may have changed, instead of
+    printing the next step once a deployment is ready. ``beside`` makes a coroutine that runs as
+    long as the host. Exits with 1 or 2 if the host cannot run.
     """
     shown = _Shown(on_status)
     try:
@@ -87,8 +88,9 @@ def run_host(
 class _Shown:
     """Prints a deployment's state when it changes."""
 
-    def __init__(self, on_status: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, on_status: Callable[[dict[str, Any]], None] | None) -> None:
         self._last: dict[Key, str] = {}
+        self._introduced: set[Key] = set()
         self._on_status = on_status
 
     def show(self, host: Host, key: Key) -> None:
@@ -99,7 +101,11 @@ class _Shown:
         if self._last.get(key) != conditions.plain:
             self._last[key] = conditions.plain
             warn((key[1], "bold"), "  ", conditions)
-        self._on_status(status)
+        if self._on_status is not None:
+            self._on_status(status)
+        elif key not in self._introduced and (step := next_step(host.managed[key].document)):
+            self._introduced.add(key)
+            warn((key[1], "bold"), f"  next: {step}")
 
 
 async def _until_stopped(

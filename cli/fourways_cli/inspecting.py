@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .completion import deployment_names
 from .output import TextOutput, TextOutputOption, print_as
 from .tables import conditions_table, events_table, facts_of, pods_table
 from .target_command import (
@@ -23,7 +24,9 @@ from .target_command import (
 from .targets import Json, LogLine, LogQuery, TargetError, named
 from .terminal import print_table, say
 
-DeploymentArgument = Annotated[str, typer.Argument(help="A deployment.")]
+DeploymentArgument = Annotated[
+    str, typer.Argument(help="A deployment.", autocompletion=deployment_names)
+]
 SHOWN_EVENTS = 10
 DEFAULT_TAIL = 100
 

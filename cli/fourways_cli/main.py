@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +12,7 @@ from .api_keys import key
 from .applying import apply, delete
 from .convert import convert
 from .cp import cp
+from .differing import diff
 from .doctor import doctor
 from .explain import explain
 from .init import init
@@ -21,13 +23,14 @@ from .plan import plan
 from .purge import purge
 from .push import push
 from .queries import get, predict
-from .runs import diff, rejects, rollback, run, runs
+from .runs import compare_runs, list_runs, rejects, rollback, start_run
 from .secrets import secret
 from .serve import serve
 from .store import store
-from .terminal import say
+from .terminal import say, warn
 from .up import up
 from .validate import validate
+from .version import own_version, version
 
 EXIT_CODES = "Exit codes: 0 done; 1 not done, or not all of it; 2 invalid input or usage."
 
@@ -39,37 +42,57 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (
-    init,
-    convert,
-    validate,
-    explain,
-    plan,
-    serve,
-    up,
-    run,
-    runs,
-    diff,
-    rollback,
-    rejects,
-    purge,
-    push,
-    cp,
-    apply,
-    get,
-    describe,
-    events,
-    logs,
-    pause,
-    resume,
-    delete,
-    predict,
-    doctor,
-)
-for command in COMMANDS:
-    app.command(epilog=EXIT_CODES)(command)
-app.command("status", epilog=EXIT_CODES)(get)
-app.command("open", epilog=EXIT_CODES)(open_page)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
+    "convert": convert,
+    "validate": validate,
+    "explain": explain,
+    "plan": plan,
+    "serve": serve,
+    "up": up,
+    "push": push,
+    "cp": cp,
+    "diff": diff,
+    "apply": apply,
+    "get": get,
+    "status": get,
+    "describe": describe,
+    "events": events,
+    "logs": logs,
+    "open": open_page,
+    "predict": predict,
+    "start-run": start_run,
+    "list-runs": list_runs,
+    "compare-runs": compare_runs,
+    "rejects": rejects,
+    "rollback": rollback,
+    "pause": pause,
+    "resume": resume,
+    "delete": delete,
+    "purge": purge,
+    "doctor": doctor,
+    "version": version,
+}
+RENAMED = {"run": "start-run", "runs": "list-runs"}
+"""Old names and what they are now; they go away with the version after the next."""
+
+
+def _under_old_name(old: str, new: str) -> Callable[..., None]:
+    command = COMMANDS[new]
+
+    # It takes the signature over, from which Typer reads the options.
+    @functools.wraps(command)
+    def renamed(**options: Any) -> None:
+        warn(f"`fourways {old}` is now `fourways {new}`: the old name goes away")
+        command(**options)
+
+    return renamed
+
+
+for name, command in COMMANDS.items():
+    app.command(name, epilog=EXIT_CODES)(command)
+for old, new in RENAMED.items():
+    app.command(old, hidden=True, epilog=EXIT_CODES)(_under_old_name(old, new))
 app.add_typer(secret, name="secret", epilog=EXIT_CODES)
 app.add_typer(key, epilog=EXIT_CODES)
 app.add_typer(store, name="store", epilog=EXIT_CODES)
@@ -77,16 +100,13 @@ app.add_typer(store, name="store", epilog=EXIT_CODES)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        try:
-            say(f"fourways {version('fourways')}")
-        except PackageNotFoundError:
-            say("fourways, not installed as a package")
+        say(f"fourways {own_version()}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
-    version: Annotated[
+    shown: Annotated[
         bool,
         typer.Option("--version", help="Show the version.", callback=_version, is_eager=True),
     ] = False,

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import typer
 
+from .completion import deployment_names
 from .embedded.ports import MAX_PORT, free_port
 from .inspecting import deployment_of
 from .target_command import Scope, failed, given, open_scope, or_exit
@@ -22,7 +23,10 @@ from .terminal import say
 def open_page(
     scope: Scope,
     name: Annotated[
-        str | None, typer.Argument(help="A deployment; all of the namespace by default.")
+        str | None,
+        typer.Argument(
+            help="A deployment; all of the namespace by default.", autocompletion=deployment_names
+        ),
     ] = None,
     port: Annotated[
         int | None,

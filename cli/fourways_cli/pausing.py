@@ -19,7 +19,7 @@ _INSTEAD = {
 def pause(scope: Scope, name: DeploymentArgument) -> None:
     """Start no more runs of a batch deployment (`batch.suspend`).
 
-    Its predictions are still served, a run in progress ends, and `fourways run` still works.
+    Its predictions are still served, a run in progress ends, and `fourways start-run` still works.
     """
     _suspend(scope, name, True)
 

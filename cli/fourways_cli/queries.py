@@ -8,6 +8,7 @@ from typing import Annotated
 import orjson
 import typer
 
+from .completion import deployment_names
 from .predictions import InputNotAllowed, predictions
 from .tables import deployments_table, prediction_table
 from .target_command import (
@@ -31,7 +32,10 @@ from .terminal import print_json, print_names, print_table, print_yaml, say
 @given(open_scope)
 def get(
     scope: Scope,
-    name: Annotated[str | None, typer.Argument(help="One deployment; all by default.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One deployment; all by default.", autocompletion=deployment_names),
+    ] = None,
     all_namespaces: Annotated[
         bool, typer.Option("--all-namespaces", "-A", help="The deployments of all namespaces.")
     ] = False,
@@ -84,7 +88,7 @@ def _check_inputs(texts: list[str] | None) -> list[str] | None:
 @given(open_scope)
 def predict(
     scope: Scope,
-    name: Annotated[str, typer.Argument(help="A deployment.")],
+    name: Annotated[str, typer.Argument(help="A deployment.", autocompletion=deployment_names)],
     keys: Annotated[list[str], typer.Argument(help="Entity keys.")],
     given: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""``fourways run|runs|diff|rollback|rejects``: the runs of a batch deployment."""
+"""``fourways start-run|list-runs|compare-runs|rollback|rejects``: runs of a batch deployment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .completion import deployment_names
 from .deployment_runs import DeploymentRuns
 from .tables import difference_table, rejects_table, runs_table
 from .target_command import (
@@ -25,12 +26,14 @@ from .target_command import (
 from .terminal import print_json, print_names, print_table, print_yaml, say, stdout
 from .watch import RunProgressBars
 
-NameArgument = Annotated[str, typer.Argument(help="A batch deployment.")]
+NameArgument = Annotated[
+    str, typer.Argument(help="A batch deployment.", autocompletion=deployment_names)
+]
 WAIT_SECONDS = 600.0
 
 
 @given(open_scope)
-def run(
+def start_run(
     scope: Scope,
     name: NameArgument,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show the progress.")] = False,
@@ -61,7 +64,8 @@ def run(
     if resume is not None:
         or_exit(lambda: record.check_resumable(resume))
     started = or_exit(lambda: scope.target.run(scope.namespace, name, resume, priority))
-    say(f"run {started} started" + (f"; it resumes {resume}" if resume else ""))
+    resumed = f"; it resumes {resume}" if resume else ""
+    say(f"run {started} started{resumed} ({scope.where})")
     if not seconds:
         return
     if watch:
@@ -82,7 +86,7 @@ def run(
 
 
 @given(open_scope)
-def runs(
+def list_runs(
     scope: Scope,
     name: NameArgument,
     output: ListOutputOption = ListOutput.TABLE,
@@ -103,7 +107,7 @@ def runs(
 
 
 @given(open_scope)
-def diff(
+def compare_runs(
     scope: Scope,
     name: NameArgument,
     before: Annotated[str, typer.Argument(help="A run.")],
@@ -111,6 +115,11 @@ def diff(
     output: TableOutputOption = TableOutput.TABLE,
 ) -> None:
     """Compare the predictions of two runs, by entity key."""
+    compare(scope, name, before, after, output)
+
+
+def compare(scope: Scope, name: str, before: str, after: str, output: TableOutput) -> None:
+    """Print the differences between two runs."""
     record = DeploymentRuns(scope.target, scope.namespace, name)
     found = or_exit(lambda: record.difference(before, after))
     print_result(found, output, lambda: difference_table(before, after, found))
@@ -135,7 +144,7 @@ def rollback(
     # The run is named here, so that a retried Job does not roll back twice.
     wanted = to or or_exit(record.before_current)
     started = or_exit(lambda: scope.target.rollback(scope.namespace, name, wanted))
-    say(f"rollback {started} to run {wanted} started")
+    say(f"rollback {started} to run {wanted} started ({scope.where})")
     if not wait:
         return
     if or_exit(lambda: record.await_rollback(started, wait)) is None:

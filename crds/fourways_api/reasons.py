@@ -265,7 +265,7 @@ class Reason(StrEnum):
         BEGINNING,
         ("batch",),
         "No run was published yet.",
-        "Wait for the schedule, or start a run: `fourways run NAME`.",
+        "Wait for the schedule, or start a run: `fourways start-run NAME`.",
     )
     FirstRunInProgress = (
         "FirstRunInProgress",
@@ -278,7 +278,7 @@ class Reason(StrEnum):
         FAILURE,
         ("batch",),
         "A run was published once, and the prediction store has none now.",
-        "Restore the store, or start a run: `fourways run NAME`.",
+        "Restore the store, or start a run: `fourways start-run NAME`.",
     )
     RunSuspended = (
         "RunSuspended",
@@ -410,7 +410,7 @@ class Reason(StrEnum):
         FAILURE,
         ("batch",),
         "A run failed with the same reason as the run before.",
-        "See the condition Degraded and `fourways runs NAME`.",
+        "See the condition Degraded and `fourways list-runs NAME`.",
     )
     DeadlineExceeded = (
         "DeadlineExceeded",
@@ -574,7 +574,7 @@ class Reason(StrEnum):
         FAILURE,
         ("batch",),
         "The predictions of a run do not pass a check of `batch.checks`.",
-        "`fourways diff` shows what changed; adjust the check if the change is intended.",
+        "`fourways compare-runs` shows what changed; adjust the check if the change is intended.",
     )
     FetchRefused = (
         "FetchRefused",

@@ -145,7 +145,7 @@ def test_progress_is_seen_and_a_run_out_of_time_is_gone_on_with(
     recorded = len(witness.recorded)
     assert recorded
 
-    shared.fourways("run", NAME, "--resume", run)
+    shared.fourways("start-run", NAME, "--resume", run)
     witness.compare(run)  # what was recorded before the deadline was not touched
     check_equal(calm, witness.outcome(run))
     last = last_run(shared, NAME)

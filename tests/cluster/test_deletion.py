@@ -24,7 +24,7 @@ def test_a_deployment_made_anew_does_not_answer_the_old_one_s_predictions(tortur
     made = document(NAME)
     made["spec"]["deletionPolicy"] = "Delete"
     with tortured.deployed(made):
-        run = tortured.fourways("run", NAME).split()[1]
+        run = tortured.fourways("start-run", NAME).split()[1]
         assert ended(tortured, run, NAME)["outcome"] == "Succeeded"
         with tortured.gateway() as url:
             until(lambda: _status_of(url) == 200, "the run is answered", seconds=30)

@@ -42,7 +42,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, str]]:
     with Up(folder / "state", volumes={CLAIM: ARTIFACTS}, secrets={SHOP_SECRET: shop}) as up:
         up.start(EXAMPLES / "churn.yaml", EXAMPLES / "come-back.yaml", keys=keys.folder)
         await_settled(up.state, 120)
-        up.fourways("run", "churn", "--watch")
+        up.fourways("start-run", "churn", "--watch")
         yield up, key
 
 

@@ -86,7 +86,7 @@ def test_commands_answer_from_the_running_host(up: Up) -> None:
     )
     (status,) = orjson.loads(up.fourways("status", "-o", "json"))
     first = status["status"]["lastPublished"]["name"]
-    assert "Succeeded" in up.fourways("run", "churn")
+    assert "Succeeded" in up.fourways("start-run", "churn")
     (status,) = orjson.loads(up.fourways("status", "-o", "json"))
     assert status["status"]["lastPublished"]["name"] != first
 

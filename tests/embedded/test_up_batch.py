@@ -126,7 +126,7 @@ def test_a_run_that_failed_midway_goes_on_with_what_it_recorded(up: Up, tmp_path
 
     # Once more, with a worker that hangs until its deadline has passed.
     _restart(up, tmp_path, activeDeadlineSeconds=3)
-    words = ("run", "churn", "--resume", failed, "--wait", "0")
+    words = ("start-run", "churn", "--resume", failed, "--wait", "0")
     started = threading.Thread(target=up.fourways, args=words)
     started.start()
     worker = until(lambda: _worker(up), "a worker runs", seconds=60)
@@ -140,7 +140,7 @@ def test_a_run_that_failed_midway_goes_on_with_what_it_recorded(up: Up, tmp_path
     assert {number: between[number] for number in before} == before, "scored again"
 
     _restart(up, tmp_path)
-    told = up.fourways("run", "churn", "--resume", failed)
+    told = up.fourways("start-run", "churn", "--resume", failed)
     assert f"it resumes {failed}" in told
     assert f"Succeeded: {FILES * ROWS} rows, 0 rejects" in told
     after = _recorded(up, "writing")
@@ -148,7 +148,7 @@ def test_a_run_that_failed_midway_goes_on_with_what_it_recorded(up: Up, tmp_path
     assert {number: after[number] for number in between} == between, "scored again"
     answer = _asked(up, "churn")
     assert answer.status_code == 200, answer.text
-    assert "published already" in up.refused("run", "churn", "--resume", failed)
+    assert "published already" in up.refused("start-run", "churn", "--resume", failed)
 
 
 def _restart(up: Up, folder: Path, **batch: Any) -> None:

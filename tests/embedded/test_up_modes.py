@@ -318,7 +318,7 @@ def test_predict_answers_in_the_way_of_each_mode(up: Up, tmp_path: Path) -> None
     (again,) = orjson.loads(up.fourways("predict", "water-flow", "2030-01-01T05Z", "-o", "json"))
     assert again["outputs"] == said["outputs"]
     assert "devices serve predictions" in up.refused("predict", "parity-edge", "golden-00")
-    assert "only batch deployments have runs" in up.refused("run", "come-back")
+    assert "only batch deployments have runs" in up.refused("start-run", "come-back")
 
 
 # ---------------------------------------------------------------- for whom

@@ -204,24 +204,24 @@ def test_a_second_project_on_the_port_ends_at_once(project: Project, tmp_path: P
 def test_nonsense_is_refused_with_what_there_is(project: Project) -> None:
     project.up(project.write(batch("price")))
     project.line(r"price\s+Ready")
-    (run,) = project.run("runs", "price", "-o", "name").stdout.split()
-    refused = project.run("run", "price", "--resume", "norun")
+    (run,) = project.run("list-runs", "price", "-o", "name").stdout.split()
+    refused = project.run("start-run", "price", "--resume", "norun")
     assert refused.returncode == 1
     assert f"there is no run norun of price; the latest are {run}" in refused.stderr
-    assert project.run("runs", "price", "-o", "name").stdout.split() == [run]
+    assert project.run("list-runs", "price", "-o", "name").stdout.split() == [run]
     assert project.run("predict", "price", "k1", "--input", "x=7").returncode == 2
     answered = project.run("predict", "price", "k1", "nokey")
     assert answered.returncode == 1
     assert "o_x=1" in answered.stdout
     assert "'nokey'" in answered.stderr
     for command in (
-        ("runs", "nosuch"),
+        ("list-runs", "nosuch"),
         ("rejects", "nosuch"),
         ("rollback", "nosuch"),
-        ("run", "nosuch"),
-        ("diff", "nosuch", "a", "b"),
+        ("start-run", "nosuch"),
+        ("compare-runs", "nosuch", "a", "b"),
         ("rejects", "price", "norun"),
-        ("diff", "price", run, "norun"),
+        ("compare-runs", "price", run, "norun"),
     ):
         refused = project.run(*command)
         assert (refused.returncode, refused.stdout) == (1, ""), command
@@ -231,13 +231,13 @@ def test_nonsense_is_refused_with_what_there_is(project: Project) -> None:
 def test_a_run_s_name_is_whole_on_a_terminal_of_80_columns(project: Project) -> None:
     project.up(project.write(batch("price")))
     project.line(r"price\s+Ready")
-    (run,) = project.run("runs", "price", "-o", "name").stdout.split()
+    (run,) = project.run("list-runs", "price", "-o", "name").stdout.split()
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"}
     with os.fdopen(ours, "rb", buffering=0) as terminal:
         done = subprocess.run(
-            [*COMMAND, "runs", "price", "--state", str(project.folder / "state")],
+            [*COMMAND, "list-runs", "price", "--state", str(project.folder / "state")],
             stdout=theirs,
             stderr=theirs,
             env={**environment, "TERM": "xterm", "NO_COLOR": "1"},
@@ -272,7 +272,7 @@ def test_an_edited_manifest_is_taken_up(project: Project) -> None:
     project.up(manifest, untouched)
     for name in ("price", "other"):
         project.line(rf"{name}\s+Ready")
-    (run,) = project.run("runs", "other", "-o", "name").stdout.split()
+    (run,) = project.run("list-runs", "other", "-o", "name").stdout.split()
 
     manifest.write_text("spec: [")
     project.line("a manifest was edited and is invalid: what runs is unchanged")
@@ -286,7 +286,7 @@ def test_an_edited_manifest_is_taken_up(project: Project) -> None:
         "version 2 answers",
         seconds=SECONDS,
     )
-    assert project.run("runs", "other", "-o", "name").stdout.split() == [run]
+    assert project.run("list-runs", "other", "-o", "name").stdout.split() == [run]
     assert project.process is not None
     assert project.process.poll() is None
 
@@ -297,7 +297,8 @@ def test_an_edited_manifest_is_taken_up(project: Project) -> None:
 def test_a_deployment_here_is_described_with_events_and_logs(project: Project) -> None:
     project.up(project.write(batch("price")))
     project.line(r"price\s+Ready")
-    (run,) = project.run("runs", "price", "-o", "name").stdout.split()
+    project.line("price  next: fourways predict price KEY")
+    (run,) = project.run("list-runs", "price", "-o", "name").stdout.split()
     listed = project.run("get")
     assert "price" in listed.stdout
     assert listed.stderr == f"`fourways up` of {project.folder}/state, namespace default\n"

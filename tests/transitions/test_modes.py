@@ -185,7 +185,7 @@ def _on_ray(cluster: FakeCluster) -> None:
 
 
 def _begin(name: str, **labels: str) -> Step:
-    """Make a Job as the CronJob controller and `fourways run` do."""
+    """Make a Job as the CronJob controller and `fourways start-run` do."""
 
     def begin(cluster: FakeCluster) -> None:
         cron_job = cluster.objects["CronJob", NAMESPACE, "churn-batch"]

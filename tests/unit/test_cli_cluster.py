@@ -1,4 +1,4 @@
-"""`get`, `describe`, `events`, `logs`, `apply` and `delete` on a cluster."""
+"""The commands that look at the objects of a cluster, and change them."""
 
 from __future__ import annotations
 
@@ -408,3 +408,80 @@ def test_a_cluster_s_page_is_opened_through_a_forwarded_port(
     done = fourways(config, "open", "--port", "8123")
     assert (done.exit_code, opened[1:]) == (1, [])
     assert "ended with 3" in done.stderr
+
+
+# ---------------------------------------------------------------- diff
+
+
+def test_differences_are_those_of_an_apply(config: Path, api: ApiObjects, tmp_path: Path) -> None:
+    file = written(tmp_path, churn(resources={"cpu": "2"}))
+    done = fourways(config, "diff", file)
+    assert done.exit_code == 1
+    assert "ModelDeployment churn is new" in done.stdout
+    fourways(config, "apply", file)
+    same = fourways(config, "diff", file)
+    assert (same.exit_code, same.stdout) == (0, "no difference (cluster mine, namespace team)\n")
+    changed = written(tmp_path, churn(resources={"cpu": "4"}))
+    done = fourways(config, "diff", changed)
+    assert done.exit_code == 1
+    lines = [line for line in done.stdout.splitlines() if line[:1] in "+-"]
+    assert lines[2:] == ["-    cpu: '2'", "+    cpu: '4'"]
+    told = json.loads(fourways(config, "diff", changed, "-o", "json").stdout)
+    assert [each["object"] for each in told] == ["ModelDeployment churn"]
+    assert api.objects[f"{MDEP}/churn"]["spec"]["resources"] == {"cpu": "2"}
+
+
+def test_differences_of_a_secret_show_no_value(
+    config: Path, api: ApiObjects, tmp_path: Path
+) -> None:
+    last = {"kubectl.kubernetes.io/last-applied-configuration": "old-password"}
+    secret = {**SECRET, "metadata": {"name": "login", "annotations": last}}
+    api.add("/api/v1", {**secret, "stringData": {"password": "old-password", "user": "me"}})
+    new = {**SECRET, "stringData": {"password": "new-password", "user": "me"}}
+    done = fourways(config, "diff", written(tmp_path, new))
+    assert done.exit_code == 1
+    assert "-password" not in done.stdout
+    assert "+  password: '*** (manifest)'" in done.stdout
+    assert "-  password: '*** (live)'" in done.stdout
+
+
+# ---------------------------------------------------------------- completion, version
+
+
+def completed(config: Path, words: str) -> list[str]:
+    done = CliRunner().invoke(
+        app,
+        [],
+        prog_name="fourways",
+        env={
+            "_FOURWAYS_COMPLETE": "complete_bash",
+            "COMP_WORDS": f"fourways {words}",
+            "COMP_CWORD": str(len(words.split(" "))),
+        },
+    )
+    return done.stdout.split()
+
+
+def test_names_of_deployments_are_completed(config: Path, api: ApiObjects) -> None:
+    for name in ("churn", "churn-weekly", "price"):
+        deployed(api, name)
+    for command in ("get", "describe", "logs", "delete", "start-run", "pause", "open", "predict"):
+        words = f"{command} --kubeconfig {config} ch"
+        assert completed(config, words) == ["churn", "churn-weekly"], command
+    assert completed(config, f"get --kubeconfig {config} -n other ch") == []
+    assert completed(config, "get --kubeconfig /nosuch ch") == []
+    assert "list-runs" in completed(config, "li")
+    assert "runs" not in completed(config, "ru")
+
+
+def test_the_versions_of_program_and_operators_are_shown(config: Path, api: ApiObjects) -> None:
+    done = CliRunner().invoke(app, ["version", "-o", "json"])
+    assert set(json.loads(done.stdout)) == {"fourways", "python"}
+    labels = {"app.kubernetes.io/name": "fourways,app.kubernetes.io/component=operator"}
+    image = "registry.example/fourways-operator:1"
+    operator = {"metadata": {"name": "o", "namespace": "system", "labels": labels}}
+    api.objects["/api/v1/pods/o"] = {**operator, "spec": {"containers": [{"image": image}]}}
+    assert image in fourways(config, "version").stdout
+    api.objects.clear()
+    done = fourways(config, "version")
+    assert (done.exit_code, "no operator runs" in done.stderr) == (1, True)

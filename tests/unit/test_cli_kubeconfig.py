@@ -134,7 +134,9 @@ def test_a_kubeconfig_is_named(
     assert api.asked == [f"{LIST}/namespaces/team/modeldeployments"]
 
 
-@pytest.mark.parametrize("command", [("status",), ("runs", "m"), ("run", "m"), ("rejects", "m")])
+@pytest.mark.parametrize(
+    "command", [("status",), ("list-runs", "m"), ("start-run", "m"), ("rejects", "m")]
+)
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -160,7 +162,7 @@ def test_a_kubeconfig_that_is_none_is_no_traceback(config: Path, text: str) -> N
 
 
 def test_a_server_s_refusal_is_shown_as_it_is(config: Path) -> None:
-    done = fourways("runs", "price")
+    done = fourways("list-runs", "price")
     assert done.exit_code == 1
     assert done.stderr == "[/x] \\x1b[31m is forbidden\n"
 

@@ -204,7 +204,9 @@ def test_an_unknown_input_is_refused_with_the_known_ones(target: StoredTarget) -
     assert "z is not an input; there are: x" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["predict", "runs", "run", "rollback", "rejects", "status"])
+@pytest.mark.parametrize(
+    "command", ["predict", "list-runs", "start-run", "rollback", "rejects", "status"]
+)
 def test_an_unknown_deployment_is_refused_with_the_known_ones(
     target: StoredTarget, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +233,13 @@ def test_every_output_format_is_what_it_says(target: StoredTarget) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("status",), ("runs", "m"), ("diff", "m", "a", "b"), ("rejects", "m"), ("predict", "m", "k")],
+    [
+        ("status",),
+        ("list-runs", "m"),
+        ("compare-runs", "m", "a", "b"),
+        ("rejects", "m"),
+        ("predict", "m", "k"),
+    ],
 )
 @pytest.mark.parametrize("output", ["xml", "jsonpath={.a}", ""])
 def test_an_unknown_output_format_is_refused(
@@ -272,10 +280,10 @@ def test_no_deployments_are_said_to_be_none(target: StoredTarget) -> None:
         ("up", "m.yaml", "--port", "99999"),
         ("up", "m.yaml", "--port", "0"),
         ("up", "m.yaml", "--port", "-1"),
-        ("run", "m", "--wait", "-1"),
-        ("run", "m", "--wait", "nan"),
-        ("run", "m", "--wait", "inf"),
-        ("run", "m", "--wait", "soon"),
+        ("start-run", "m", "--wait", "-1"),
+        ("start-run", "m", "--wait", "nan"),
+        ("start-run", "m", "--wait", "inf"),
+        ("start-run", "m", "--wait", "soon"),
         ("rollback", "m", "--wait", "-0.5"),
         ("rollback", "m", "--wait", "nan"),
         ("predict", "m", "k", "--wait", "-1"),
@@ -291,7 +299,7 @@ def test_a_number_out_of_range_is_refused_by_its_option(arguments: tuple[str, ..
     assert arguments[-2] in done.output
 
 
-@pytest.mark.parametrize("name", ["", *(command.__name__ for command in COMMANDS)])
+@pytest.mark.parametrize("name", ["", *(COMMANDS)])
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_and_its_exit_codes_are_everywhere(name: str, option: str) -> None:
     done = fourways(*filter(None, [name]), option)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ def fourways(*args: str) -> Result:
 
 
 def test_runs_are_listed_with_the_one_answers_come_from(target: MemoryTarget) -> None:
-    said = fourways("runs", "m")
+    said = fourways("list-runs", "m")
     assert said.exit_code == 0, said.output
     lines = said.output.splitlines()
     (current,) = (line for line in lines if "current" in line)
@@ -170,11 +171,11 @@ def test_runs_are_listed_with_the_one_answers_come_from(target: MemoryTarget) ->
     assert "1,234" in current
     (failed,) = (line for line in lines if "m-3" in line)
     assert "TooManyRejects: 9 of 14 [rows]" in failed
-    assert orjson.loads(fourways("runs", "m", "-o", "json").output) == target.runs
+    assert orjson.loads(fourways("list-runs", "m", "-o", "json").output) == target.runs
 
 
 def test_two_runs_are_compared(target: MemoryTarget) -> None:
-    said = fourways("diff", "m", "m-1", "m-2")
+    said = fourways("compare-runs", "m", "m-1", "m-2")
     assert target.asked == ["/runs/m/diff?from=m-1&to=m-2"]
     rows = {line.strip().split("  ")[0]: line.split() for line in said.output.splitlines()}
     assert rows["keys"][1:] == ["201", "202"]
@@ -199,27 +200,28 @@ def test_a_deployment_without_runs_says_so(target: MemoryTarget) -> None:
 
 
 def test_runs_for_programs(target: MemoryTarget) -> None:
-    assert yaml.safe_load(fourways("runs", "m", "-o", "yaml").output) == target.runs
-    assert fourways("runs", "m", "-o", "name").output.split() == ["m-3", "m-2", "m-1"]
-    assert "sha256:a" in fourways("runs", "m", "-o", "wide").output
+    assert yaml.safe_load(fourways("list-runs", "m", "-o", "yaml").output) == target.runs
+    assert fourways("list-runs", "m", "-o", "name").output.split() == ["m-3", "m-2", "m-1"]
+    assert "sha256:a" in fourways("list-runs", "m", "-o", "wide").output
 
 
 def test_runs_of_a_deleted_deployment_are_listed_while_the_store_has_them(
     target: MemoryTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(target, "deployments", lambda namespace: [])
-    assert "m-2" in fourways("runs", "m").output
+    assert "m-2" in fourways("list-runs", "m").output
 
 
 @pytest.mark.parametrize(
-    "arguments", [("runs", "m"), ("rejects", "m"), ("diff", "m", "a", "b"), ("run", "m")]
+    "arguments",
+    [("list-runs", "m"), ("rejects", "m"), ("compare-runs", "m", "a", "b"), ("start-run", "m")],
 )
 def test_only_batch_deployments_have_runs(
     target: MemoryTarget, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target.runs, target.status = [], {"mode": "streaming"}
     refusal = TargetError("the store has no run a", 404)
-    if arguments[0] == "diff":
+    if arguments[0] == "compare-runs":
         monkeypatch.setattr(target, "gateway", lambda *_, **__: (_ for _ in ()).throw(refusal))
     said = fourways(*arguments)
     assert said.exit_code == 1
@@ -232,52 +234,73 @@ def test_runs_that_are_not_there_to_compare_are_named(
 ) -> None:
     refusal = TargetError("the store has no run a", 404)
     monkeypatch.setattr(target, "gateway", lambda *_, **__: (_ for _ in ()).throw(refusal))
-    said = fourways("diff", "m", "a", "b")
+    said = fourways("compare-runs", "m", "a", "b")
     assert (said.exit_code, said.stderr) == (1, "the store has no run a\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (("runs", "m"), ("list-runs", "m")),
+        (("run", "m"), ("start-run", "m")),
+        (("diff", "m", "m-1", "m-2"), ("compare-runs", "m", "m-1", "m-2")),
+    ],
+)
+def test_an_old_name_does_the_same_and_says_the_new_one(
+    target: MemoryTarget, old: tuple[str, ...], new: tuple[str, ...]
+) -> None:
+    done = fourways(*old)
+    assert done.exit_code == 0, done.output
+    assert f"is now `fourways {new[0]}`" in done.stderr
+    assert done.stdout == fourways(*new).stdout
+    assert "start-run" in fourways("--help").stdout
+    assert not re.search(r"^\W*runs? ", fourways("--help").stdout, re.MULTILINE)
 
 
 # ---------------------------------------------------------------- run
 
 
 def test_a_run_is_seen_to_its_end(target: MemoryTarget) -> None:
-    said = fourways("run", "m")
+    said = fourways("start-run", "m")
     assert said.exit_code == 0, said.output
     assert "Succeeded: 7 rows, 1 rejects" in said.output
     assert target.started == [("run", None)]
 
 
 def test_a_resumed_run_is_not_taken_for_its_failed_beginning(target: MemoryTarget) -> None:
-    said = fourways("run", "m", "--resume", "m-3")
+    said = fourways("start-run", "m", "--resume", "m-3")
     assert said.exit_code == 0, said.output
     assert target.started == [("run", "m-3")]
     assert "it resumes m-3" in said.output
 
 
 def test_a_published_run_is_not_resumed(target: MemoryTarget) -> None:
-    said = fourways("run", "m", "--resume", "m-1")
+    said = fourways("start-run", "m", "--resume", "m-1")
     assert said.exit_code == 1
     assert "fourways rollback m m-1" in said.stderr
     assert target.started == []
 
 
 def test_an_unknown_run_is_not_resumed(target: MemoryTarget) -> None:
-    said = fourways("run", "m", "--resume", "norun")
+    said = fourways("start-run", "m", "--resume", "norun")
     assert said.exit_code == 1
     assert "there is no run norun of m; the latest are m-3, m-2, m-1" in said.stderr
     assert target.started == []
     target.runs = []
-    assert "the store has no run of it yet" in fourways("run", "m", "--resume", "norun").stderr
+    assert (
+        "the store has no run of it yet" in fourways("start-run", "m", "--resume", "norun").stderr
+    )
 
 
 def test_a_run_that_failed_before_it_recorded_anything_is_resumed(target: MemoryTarget) -> None:
     target.status["lastRun"] = {"name": "m-4", "outcome": "Failed"}
-    said = fourways("run", "m", "--resume", "m-4", "--wait", "0")
+    said = fourways("start-run", "m", "--resume", "m-4", "--wait", "0")
     assert said.exit_code == 0, said.output
     assert target.started == [("run", "m-4")]
 
 
 def test_a_watched_run_shows_what_is_recorded(target: MemoryTarget) -> None:
-    said = fourways("run", "m", "--watch", "--resume", "m-3")
+    said = fourways("start-run", "m", "--watch", "--resume", "m-3")
     assert said.exit_code == 0, said.output
     assert "5,000 of 20,000 rows, 1,000 rows/s, 3 rejected, 15s left" in said.output
     assert "/runs/m/m-3/progress" in target.asked
@@ -285,14 +308,14 @@ def test_a_watched_run_shows_what_is_recorded(target: MemoryTarget) -> None:
 
 def test_a_failed_run_ends_with_its_reason(target: MemoryTarget) -> None:
     target.fails = "not the same bytes"
-    said = fourways("run", "m")
+    said = fourways("start-run", "m")
     assert said.exit_code == 1
     assert "not the same bytes" in said.stderr
 
 
 def test_a_run_that_takes_longer_than_one_waits_goes_on(target: MemoryTarget) -> None:
     target.looks = -(10**9)
-    said = fourways("run", "m", "--wait", "0.01")
+    said = fourways("start-run", "m", "--wait", "0.01")
     assert said.exit_code == 1
     assert "it continues" in said.stderr
 

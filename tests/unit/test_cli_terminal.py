@@ -178,7 +178,7 @@ def test_a_tree_reads_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("validate", EVIL),
         ("status", "-o", EVIL),
-        ("runs", "m", EVIL, EVIL),
+        ("list-runs", "m", EVIL, EVIL),
         (EVIL,),
         ("up", "x.yaml", "--port", EVIL),
         ("predict", "m", "k", "--input", EVIL),

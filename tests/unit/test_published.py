@@ -40,7 +40,7 @@ def answered(current: RunStatus | None, at: datetime = NOW) -> StoreAnswer:
 def test_a_store_that_was_emptied_ends_ready_and_says_what_to_do() -> None:
     found = by_type(status := status_at(replace(batch.facts(batch.GOOD_RUN), store=answered(None))))
     assert (found["Ready"]["status"], found["Ready"]["reason"]) == ("False", "PredictionsMissing")
-    assert "fourways run m" in found["Ready"]["message"]
+    assert "fourways start-run m" in found["Ready"]["message"]
     assert found["Degraded"]["reason"] == "PredictionsMissing"
     assert "lastPublished" not in status
 

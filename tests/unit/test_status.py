@@ -27,7 +27,7 @@ def test_before_the_first_run_it_waits_and_says_how_to_start_one() -> None:
     said = conditions(facts())
     assert said["Ready"]["status"] == "False"
     assert said["Ready"]["reason"] == "WaitingForFirstRun"
-    assert "fourways run m" in said["Ready"]["message"]
+    assert "fourways start-run m" in said["Ready"]["message"]
     assert said["ModelResolved"]["status"] == "Unknown"
 
 

@@ -289,7 +289,7 @@ def test_a_run_whose_job_was_taken_away_is_not_at_work_for_ever() -> None:
     before = status_at(at_work(m_2=FIGURES))
     gone = last_run(remembering(before, facts(raw=SHARED)))
     assert (gone["outcome"], gone["name"]) == ("Failed", "m-2")
-    assert "fourways runs m" in gone["message"]
+    assert "fourways list-runs m" in gone["message"]
     assert not {"progress", "workers"} & gone.keys()
 
 

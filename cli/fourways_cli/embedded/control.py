@@ -63,7 +63,7 @@ def ask(state: Path, question: Json) -> Json:
 
 @asynccontextmanager
 async def answering(state: Path, reply: Callable[[Json], Awaitable[Json]]) -> AsyncIterator[None]:
-    """Answer `fourways run|status|predict`. ``reply`` raises RequestRefused to refuse."""
+    """Answer `fourways start-run|status|predict`. ``reply`` raises RequestRefused to refuse."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):

@@ -114,6 +114,10 @@ class ClusterTarget:
         )
         return run_in_pod(opened, parts, EXEC_SECONDS)
 
+    def pods(self, labels: str) -> list[Json]:
+        """Return the pods of all namespaces with these labels."""
+        return self._read("/api/v1/pods", label_selector=labels)
+
     def _read(self, path: str, **options: Any) -> list[Json]:
         items: list[Json] = self._send("get", path, **options).get("items") or []
         return items

@@ -241,8 +241,8 @@ class Batch(ApiModel):
     """Name of the Kueue LocalQueue that admits the runs."""
 
     priority_class_name: ObjectName | None = None
-    """Name of the PriorityClass of the runs' pods. `fourways run --priority` sets another one for a
-    single run."""
+    """Name of the PriorityClass of the runs' pods. `fourways start-run --priority` sets another one
+    for a single run."""
 
     max_rejects: RejectLimit = "0"
     """Maximum number of rejected rows, as a count ("100") or a share ("1%"). A run with more fails

@@ -223,7 +223,7 @@ def _ended_unseen(run: RunStatus, deployment: str) -> RunStatus:
         return run
     message = (
         "its Job was deleted before it was seen to end; "
-        f"fourways runs {deployment} shows what it recorded"
+        f"fourways list-runs {deployment} shows what it recorded"
     )
     return run.model_copy(
         update={"outcome": "Failed", "message": message, "progress": None, "workers": None}
@@ -271,7 +271,7 @@ def _nothing_published(view: BatchView) -> ConditionResult | None:
         return ConditionResult("False", failure.reason, message)
     if under_way := _run_in_progress(view):
         return ConditionResult("False", Reason.FirstRunInProgress, under_way.message)
-    message = f"no run yet; start one now: fourways run {view.deployment.metadata.name}"
+    message = f"no run yet; start one now: fourways start-run {view.deployment.metadata.name}"
     return ConditionResult("False", Reason.WaitingForFirstRun, message)
 
 
@@ -281,7 +281,7 @@ def _predictions_missing(view: BatchView) -> ConditionResult | None:
     name = view.deployment.metadata.name
     message = (
         "the prediction store has no published run of this deployment any more: it was emptied or "
-        f"restored. Restore it, or start a run: fourways run {name}"
+        f"restored. Restore it, or start a run: fourways start-run {name}"
     )
     return ConditionResult("False", Reason.PredictionsMissing, message)
 

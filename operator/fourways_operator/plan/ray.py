@@ -66,7 +66,7 @@ def plan(
         objects.append(_policy(meta, labels))
         if batch.queue_name:
             meta = {**meta, "labels": {**meta["labels"], parts.QUEUE_LABEL: batch.queue_name}}
-        # Taken from the Job, since `fourways run --priority` may have changed it.
+        # Taken from the Job, since `fourways start-run --priority` may have changed it.
         priority = _pod_of(job).get("priorityClassName")
         pods = _Pods(deployment, settings, who, labels, env, mounts, priority)
         objects.append(_ray_job(meta, batch, pods))

@@ -81,12 +81,12 @@ def outcomes(plant: Plant, *jobs: str) -> list[str]:
 
 
 def records(plant: Plant, name: str) -> list[Json]:
-    """Return the runs that `fourways runs` lists."""
-    found: list[Json] = json.loads(plant.fourways("runs", name, "-o", "json"))
+    """Return the runs that `fourways list-runs` lists."""
+    found: list[Json] = json.loads(plant.fourways("list-runs", name, "-o", "json"))
     return found
 
 
 def compared(plant: Plant, name: str, before: str, after: str) -> Json:
-    """Return what `fourways diff` says two runs differ in."""
-    found: Json = json.loads(plant.fourways("diff", name, before, after, "-o", "json"))
+    """Return what `fourways compare-runs` says two runs differ in."""
+    found: Json = json.loads(plant.fourways("compare-runs", name, before, after, "-o", "json"))
     return found

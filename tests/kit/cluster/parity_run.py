@@ -23,7 +23,7 @@ def document(mode: str) -> Json:
 
 
 def run(plant: Plant) -> None:
-    """Start a batch run now, as `fourways run` does."""
+    """Start a batch run now, as `fourways start-run` does."""
     kubectl = plant.cluster.kubectl
     kubectl("-n", NAMESPACE, "wait", "--for=create", f"cronjob/{NAME}-batch", "--timeout=30s")
     jobs = kubectl("-n", NAMESPACE, "get", "jobs", "-o", "name").split()
