@@ -70,6 +70,10 @@ bench-operator: setup ## Measure the time from kubectl apply to the CronJob, on 
 bench-serving: setup ## Compare the model server with its peers, on this machine
 	@$(RUN) benchmarks.serving
 
+.PHONY: bench-gateway-auth
+bench-gateway-auth: setup ## Measure lookups of a gateway that asks for API keys, beside one that does not
+	@$(RUN) benchmarks.gateway_auth
+
 bench-start: setup ## Measure a model server's start, to its first answer, and its memory, beside FastAPI
 	@$(RUN) benchmarks.serving.start
 
@@ -101,7 +105,7 @@ torture-security: setup ## What authors of deployments must not reach, and calle
 	  tests/unit/test_agent_gateway.py tests/unit/test_agent_features.py tests/unit/test_gateway_stream.py \
 	  tests/unit/test_database_addresses.py tests/embedded/test_store_roles.py tests/transitions/test_guards.py \
 	  tests/embedded/test_sources_query.py
-	@FOURWAYS_CANARIES=350 $(RUN) pytest -q -n0 tests/unit/test_canaries.py
+	@FOURWAYS_CANARIES=350 $(RUN) pytest -q -n0 tests/unit/test_canaries.py tests/transitions/test_canaries.py
 	@$(RUN) tools.torture.callers
 
 .PHONY: torture-tables

@@ -30,10 +30,11 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
-def running(mode: str, config: str, url: str) -> Iterator[int]:
-    """Run a workload until it is ready; yield its process id."""
+def running(mode: str, config: str, url: str, core: int | None = None) -> Iterator[int]:
+    """Run a workload until it is ready, on one core if it is given; yield its process id."""
     environment = {**os.environ, CONFIG_VARIABLE: config}
-    process = subprocess.Popen([sys.executable, "-m", "fourways_runtime", mode], env=environment)
+    command = [*pinned(core), sys.executable, "-m", "fourways_runtime", mode]
+    process = subprocess.Popen(command, env=environment)
     try:
         for _ in range(200):
             assert process.poll() is None, f"{mode} ended"
@@ -53,13 +54,27 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def load(url: str, script: Path, connections: int, seconds: int) -> tuple[float, str, int]:
+def pinned(core: int | None) -> list[str]:
+    """Return the beginning of a command that keeps a process on a core."""
+    return [] if core is None else ["taskset", "-c", str(core)]
+
+
+def load(
+    url: str, script: Path, connections: int, seconds: int, core: int | None = None
+) -> tuple[float, str, int]:
     """Return requests per second, latencies as wrk reports them, and the number of requests."""
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}",
+        "--latency",
+        "-s",
+        str(script),
+        url,
+    ]
     told = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", str(script), url],
-        capture_output=True,
-        text=True,
-        check=True,
+        [*pinned(core), *command], capture_output=True, text=True, check=True
     ).stdout
     assert "Non-2xx" not in told, told
     rate = float(re.findall(r"Requests/sec:\s+([\d.]+)", told)[0])

@@ -52,6 +52,19 @@ def bounded(text: str, limit: int = DISPLAY_LIMIT) -> str:
     return f"{text[:head]}{left_out}{text[len(text) - tail :]}"
 
 
+_LOGIN = re.compile(r"(?<=://)\S*@|(?<![^\s,'\"])[^\s,/@'\"]+:[^\s,/'\"]*@(?!sha256:)")
+_QUERY = re.compile(r"(?<=\?)[^\s'\"]+")
+
+
+def without_credentials(text: str) -> str:
+    """Leave out what may be credentials in the addresses of a text: logins and query strings.
+
+    For texts that are quoted because they have no valid form, so no parser can find the parts.
+    """
+    shown = _LOGIN.sub("…@", text)
+    return _QUERY.sub("…", shown) if "://" in shown else shown
+
+
 def has_hidden(text: str) -> bool:
     """Tell whether a text contains a character, other than newline, that must be escaped."""
     return _UNSAFE_IN_LINES.search(text) is not None

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from . import addresses, values
 from .base import ApiModel
 from .deployment import ModelDeployment
+from .display import without_credentials
 from .model import PythonClass
 from .modes import RejectLimit
 
@@ -191,5 +192,12 @@ def _pattern_in(part: Any) -> str | None:
 
 
 def _shown(value: object) -> str:
-    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    """Quote a value, without credentials: the words go into status, events and logs."""
+    if isinstance(value, dict | list | tuple):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = (
+        repr(without_credentials(value))
+        if isinstance(value, str)
+        else json.dumps(value, default=str)
+    )
     return text if len(text) <= 80 else text[:77] + "..."

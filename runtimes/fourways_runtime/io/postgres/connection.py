@@ -84,7 +84,10 @@ def explain(error: Exception, uri: str) -> str:
 
 def is_unavailable(error: psycopg.Error) -> bool:
     """Tell whether an error is external (connection, rights, disk, failover) and not a bug."""
-    return isinstance(
+    # Every error of a server has a code. One without is libpq's own: the server went away while a
+    # statement was sent. psycopg has no class for it.
+    without_code = type(error) is psycopg.DatabaseError and error.sqlstate is None
+    return without_code or isinstance(
         error,
         psycopg.OperationalError
         | psycopg.InterfaceError
