@@ -33,6 +33,7 @@ URI_FIELDS = (
     "spec.contract.goldenVectors.uri",
     "spec.monitoring.profile.uri",
     "spec.batch.source.uri",
+    "spec.quality.truth.uri",
     "spec.batch.sink.files.uri",
     "spec.edge.publish",
 )

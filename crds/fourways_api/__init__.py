@@ -56,6 +56,8 @@ if TYPE_CHECKING:
         FieldDrift,
         ModelStatus,
         ProgressStatus,
+        QualityMetric,
+        QualityStatus,
         RunStatus,
         Status,
         WorkerStatus,
@@ -103,6 +105,8 @@ __all__ = [
     "ProfileFile",
     "ProgressStatus",
     "PurgeConfig",
+    "QualityMetric",
+    "QualityStatus",
     "Range",
     "Realtime",
     "Requirements",
@@ -152,7 +156,7 @@ _HOMES = {
     "runtime_config": "EdgeConfig FetchPolicy GatewayConfig Paths PurgeConfig Route RunReport"
     " RuntimeConfig ServerConfig StoredData StreamConfig WakeConfig",
     "status": "MAX_WORKERS_TOLD BundleStatus ColdStartStatus Condition DriftStatus FieldDrift"
-    " ModelStatus ProgressStatus RunStatus Status WorkerStatus",
+    " ModelStatus ProgressStatus QualityMetric QualityStatus RunStatus Status WorkerStatus",
     "strategy": "Choice Contradiction Mode Step choose",
     "yaml_text": "dump_yaml",
 }

@@ -14,6 +14,7 @@ from .model import ModelReference
 from .modes import Batch, Edge, Realtime, Streaming
 from .monitoring import Monitoring
 from .pod import Pod
+from .quality import Quality
 from .requirements import Requirements
 from .status import Status
 from .strategy import TREE_IN_CEL, Choice, Contradiction, choose
@@ -150,6 +151,10 @@ class Spec(ApiModel):
     """Comparison of the records that are scored with those of the training. Not for mode edge, and
     not for runtimes of KServe."""
 
+    quality: Quality | None = None
+    """Comparison of stored predictions with labels that become known later. For mode batch, with
+    predictions in the store."""
+
     resources: Resources = Resources()
     """CPU and memory of each worker."""
 
@@ -207,6 +212,41 @@ class Spec(ApiModel):
             "devices do not compare records with a training profile",
             "remove monitoring",
             ".monitoring",
+        ),
+        Rule(
+            "!has(self.quality) || self.mode == 'batch' || self.mode == 'auto'"
+            f" && has(self.requirements) && ({TREE_IN_CEL['batch']})",
+            "only the predictions of batch runs are compared with labels",
+            "remove quality, or choose mode batch",
+            ".quality",
+        ),
+        Rule(
+            "!has(self.quality) || !has(self.batch) || !has(self.batch.sink)",
+            "predictions in a sink are not compared with labels",
+            "remove quality, or batch.sink",
+            ".quality",
+        ),
+        Rule(
+            "!has(self.quality) || self.contract.outputs.exists(o,"
+            " o.name == self.quality.output && (!has(o.shape) || o.shape.size() == 0))",
+            "quality.output is no output of the contract with a single value",
+            "use a name from spec.contract.outputs",
+            ".quality.output",
+        ),
+        Rule(
+            "!has(self.quality) || self.quality.metrics.all(m, m == 'Accuracy')"
+            " || !self.contract.outputs.exists(o,"
+            " o.name == self.quality.output && o.type == 'string')",
+            "texts have no metric but Accuracy",
+            "set metrics to [Accuracy], or compare an output of numbers",
+            ".quality.metrics",
+        ),
+        Rule(
+            "!has(self.quality) || self.contract.entityKey.name != self.quality.label"
+            " && self.contract.entityKey.name != self.quality.time",
+            "a column of quality is the entity key",
+            "name the columns of label and time",
+            ".quality",
         ),
         Rule(
             "self.mode != 'edge' || !has(self.edge) || self.model.format in ['onnx', 'litert']",

@@ -18,8 +18,9 @@ from .contract import Contract, EntityKey
 from .model import ModelReference, SecretReference
 from .modes import Batch, Edge, FeatureLookup, Streaming, StreamSource
 from .monitoring import Monitoring
+from .quality import Quality
 from .reasons import MAX_REASON
-from .status import BundleStatus, DriftStatus
+from .status import BundleStatus, DriftStatus, QualityStatus
 from .values import Digest
 
 CONFIG_VARIABLE = "FOURWAYS_CONFIG"
@@ -116,6 +117,7 @@ class RuntimeConfig(ApiModel):
 
     contract: Contract
     monitoring: Monitoring | None = None
+    quality: Quality | None = None
     batch: Batch | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     memory_bytes: Annotated[int, Field(ge=1)] = 2**30
@@ -262,6 +264,9 @@ class RunReport(ApiModel):
     version: Annotated[str, Field(max_length=63)] | None = None
     drift: DriftStatus | None = None
     """How the run's records differ from the training profile (batch)."""
+
+    quality: QualityStatus | None = None
+    """How well predictions agree with labels (batch)."""
 
     bundles: tuple[BundleStatus, ...] = ()
     """What was published for devices (edge)."""

@@ -175,6 +175,35 @@ class DriftStatus(ApiModel):
     """Time of the comparison, RFC 3339."""
 
 
+class QualityMetric(ApiModel):
+    """One metric of predictions against labels."""
+
+    name: Annotated[str, Field(max_length=32)]
+    """Name of the metric."""
+
+    value: Annotated[float, Field(allow_inf_nan=False)]
+    """Its value."""
+
+
+class QualityStatus(ApiModel):
+    """How well the predictions of a run agree with the labels known so far."""
+
+    run: Annotated[str, Field(max_length=253)]
+    """Name of the run."""
+
+    output: Annotated[str, Field(max_length=63)]
+    """The output that was compared."""
+
+    labels: Annotated[int, Field(ge=0, lt=1 << 53)]
+    """Number of labels that have a prediction of the run."""
+
+    metrics: Annotated[tuple[QualityMetric, ...], Field(max_length=6), keyed_by("name")] = ()
+    """The metrics. One that is not defined is left out, such as AUC if all labels are alike."""
+
+    measured_at: Annotated[str, Field(max_length=32)]
+    """Time of the comparison, RFC 3339."""
+
+
 class BundleStatus(ApiModel):
     """Bundle built for one kind of device."""
 
@@ -242,6 +271,10 @@ class Status(ApiModel):
     drift: DriftStatus | None = None
     """How the scored records differ from the training profile (spec.monitoring): those of the last
     run that compared them, or of the present window, in the worker where they differ most."""
+
+    quality: QualityStatus | None = None
+    """How well predictions agree with labels (spec.quality): those of the latest run with at least
+    30 labels."""
 
     bundles: Annotated[tuple[BundleStatus, ...], Field(max_length=16), keyed_by("target")] = ()
     """Bundles that are served to devices (mode edge)."""

@@ -70,6 +70,19 @@ class Metrics:
             name: Gauge(name, text, ["namespace", "name", "mode"], registry=self.registry)
             for name, text in _OF_DEPLOYMENT.items()
         }
+        self._quality = Gauge(
+            "fourways_deployment_quality",
+            "Metric of predictions against the labels known so far (mode batch).",
+            ["namespace", "name", "metric"],
+            registry=self.registry,
+        )
+        self._labels = Gauge(
+            "fourways_deployment_labels",
+            "Labels that the metrics of fourways_deployment_quality are based on.",
+            ["namespace", "name"],
+            registry=self.registry,
+        )
+        self._measured: dict[Key, tuple[str, ...]] = {}
         self._states: dict[Key, tuple[str, str]] = {}
         self._last_runs: dict[Key, Json] = {}
 
@@ -109,7 +122,23 @@ class Metrics:
             self._deployments.labels(*state).inc()
             for name, value in _figures(found, status.get("observedGeneration", 0)).items():
                 self._of_deployment[name].labels(key.namespace, key.name, mode).set(value)
+        self._show_quality(key, (status or {}).get("quality"))
         self._count_run(key, (status or {}).get("lastRun"))
+
+    def _show_quality(self, key: Key, quality: Json | None) -> None:
+        whose = (key.namespace, key.name)
+        values = {each["name"]: each["value"] for each in (quality or {}).get("metrics", ())}
+        before = self._measured.pop(key, None)
+        for gone in set(before or ()) - values.keys():
+            self._quality.remove(*whose, gone)
+        if quality is None:
+            if before is not None:
+                self._labels.remove(*whose)
+            return
+        self._measured[key] = tuple(values)
+        self._labels.labels(*whose).set(quality["labels"])
+        for name, value in values.items():
+            self._quality.labels(*whose, name).set(value)
 
     def _count_run(self, key: Key, run: Json | None) -> None:
         before = self._last_runs.pop(key, None)

@@ -29,6 +29,13 @@ DRIFT = {
     "rejects": 0.125,
     "measuredAt": "2026-03-01T03:00:00Z",
 }
+QUALITY = {
+    "run": "churn-2",
+    "output": "score",
+    "labels": 1234,
+    "metrics": [{"name": "AUC", "value": 0.8125}],
+    "measuredAt": "2026-03-02T03:00:00Z",
+}
 RUNS = [
     RunRecord(
         "churn-3",
@@ -46,7 +53,21 @@ RUNS = [
         "9 of 14 rows were rejected",
     ),
     RunRecord(
-        "churn-2", "published", "7", DIGEST, AT, AT, 14, 0, True, "watermark", 12, "", "", DRIFT
+        "churn-2",
+        "published",
+        "7",
+        DIGEST,
+        AT,
+        AT,
+        14,
+        0,
+        True,
+        "watermark",
+        12,
+        "",
+        "",
+        DRIFT,
+        QUALITY,
     ),
     RunRecord("churn-1", "published", "7", DIGEST, AT, AT, 13, 1, False, "full", 0, "", ""),
 ]

@@ -157,9 +157,11 @@ def test_lists_with_names_merge_by_name() -> None:
         "spec.edge.targets": ["name"],
         "spec.pod.env": ["name"],
         "spec.pod.topologySpread": ["topologyKey"],
+        "spec.quality.truth.filter": ["column"],
         "spec.realtime.features.defaults": ["name"],
         "status.bundles": ["target"],
         "status.conditions": ["type"],
+        "status.quality.metrics": ["name"],
     }
 
 

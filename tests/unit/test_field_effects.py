@@ -53,6 +53,17 @@ BLOCKS: dict[str, Any] = {
         "digest": f"sha256:{'0' * 64}",
         "credentials": {"secretName": "s"},
     },
+    "QUALITY": {
+        "truth": {"uri": "pvc://data/truth.parquet", "credentials": {"secretName": "s"}},
+        "label": "happened",
+        "time": "at",
+        "output": "churn",
+        "metrics": ["AUC", "LogLoss"],
+    },
+    "TWO_OUTPUTS": [
+        {"name": "churn", "type": "float32", "column": 1},
+        {"name": "other", "type": "float32", "column": 0},
+    ],
     "MONITORING": {
         "profile": {
             "uri": "pvc://models/profile.json",

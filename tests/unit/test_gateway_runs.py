@@ -14,7 +14,7 @@ from fourways_runtime.errors import ConfigError
 from fourways_runtime.workloads.gateway import run_gauges
 from fourways_runtime.workloads.rollback import roll_back
 from tests.kit.gateway_plane import CHURN, DIGEST, Running, running
-from tests.kit.run_history import DRIFT, MemoryHistory
+from tests.kit.run_history import DRIFT, QUALITY, MemoryHistory
 from tests.kit.waiting import turns, until_async
 
 
@@ -43,6 +43,7 @@ async def test_runs_are_listed_the_latest_first(plane: Running) -> None:
         "reason": "",
         "message": "",
         "drift": DRIFT,
+        "quality": QUALITY,
     }
     assert told["runs"][0]["published_at"] is None
     assert await plane.get("/runs/nobody") == (200, {"deployment": "nobody", "runs": []})

@@ -8,7 +8,15 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from fourways_api import Batch, DriftStatus, ModelDeployment, RunReport, RunStatus, Status
+from fourways_api import (
+    Batch,
+    DriftStatus,
+    ModelDeployment,
+    QualityStatus,
+    RunReport,
+    RunStatus,
+    Status,
+)
 from fourways_api.reasons import Reason, known_or
 
 from ..facts import Facts, Json, rfc3339
@@ -200,8 +208,16 @@ class BatchView(ModeView):
         return {
             "last_run": self._last_run(),
             "last_published": self.last_published,
+            "quality": self._quality,
             "next_run": _next_run(batch, self.facts.now) if batch else None,
         }
+
+    @property
+    def _quality(self) -> QualityStatus | None:
+        """That which the latest run told; its Job may be deleted."""
+        if self.deployment.spec.quality is None:
+            return None
+        return next((r.quality for r in self.reports if r.quality), self.old.quality)
 
     def _last_run(self) -> RunStatus | None:
         before = self.old.last_run

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fourways_api import ModelDeployment, RuntimeConfig, SecretReference
-from fourways_api.modes import Batch, FileSink
+from fourways_api.modes import Batch, BatchSource, FileSink
 from fourways_api.runtime_config import RUN_VARIABLE
 
 from ..facts import Json, Kind, OperatorSettings
@@ -92,7 +92,7 @@ def later_kinds(deployment: ModelDeployment) -> tuple[Kind, ...]:
 def _mounts(deployment: ModelDeployment, batch: Batch, settings: OperatorSettings) -> parts.Mounts:
     mounts = parts.Mounts()
     mounts.store(settings)
-    mounts.secrets(worker.secrets(deployment, *_secrets(batch)))
+    mounts.secrets(worker.secrets(deployment, *_secrets(deployment, batch)))
     mounts.claims(_read(deployment, batch), written=_written(batch))
     mounts.cache(deployment.spec.model.max_size_mi_b + 256)
     return mounts
@@ -109,6 +109,7 @@ def _environment(
             pinned_digest,
             uid=deployment.metadata.data_uid,
             batch=batch,
+            quality=deployment.spec.quality,
         )
     )
 
@@ -162,19 +163,25 @@ def _priority(batch: Batch) -> Json:
     return {"priorityClassName": batch.priority_class_name} if batch.priority_class_name else {}
 
 
-def _secrets(batch: Batch) -> list[SecretReference | None]:
-    query, files, table = batch.source.query, _files(batch), batch.sink and batch.sink.table
+def _secrets(deployment: ModelDeployment, batch: Batch) -> list[SecretReference | None]:
+    files, table = _files(batch), batch.sink and batch.sink.table
     return [
-        batch.source.credentials,
-        query.database if query else None,
+        *(each.credentials for each in _tables(deployment, batch)),
+        *(each.query.database for each in _tables(deployment, batch) if each.query),
         files.credentials if files else None,
         table.database if table else None,
     ]
 
 
 def _read(deployment: ModelDeployment, batch: Batch) -> list[str]:
-    source = [batch.source.uri] if batch.source.uri else []
-    return [*worker.model_uris(deployment), *source]
+    tables = (each.uri for each in _tables(deployment, batch))
+    return [*worker.model_uris(deployment), *(uri for uri in tables if uri)]
+
+
+def _tables(deployment: ModelDeployment, batch: Batch) -> list[BatchSource]:
+    """Return the tables that runs read: the records, and the labels if there are any."""
+    quality = deployment.spec.quality
+    return [batch.source, *([quality.truth] if quality else [])]
 
 
 def _written(batch: Batch) -> list[str]:

@@ -13,7 +13,8 @@
   recognised again if runs are compared (their hashes, and a digest of all their bytes if every row
   has a prediction); ``workers``: the workers of a run; ``tombstones``: keys of the previous run
   that have no prediction in this one; ``profiles``: how the values of a chunk's records are
-  distributed, and how those of a published run differ from the training;
+  distributed, how those of a published run differ from the training, and how well its predictions
+  agree with labels;
 * ``streams``: one row per streaming deployment, with its contract and the name of its live table;
   ``revision`` counts its contracts;
 * ``models``: the version and digest that the model numbers in live rows refer to;

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fourways_api import DriftStatus, RunReport, RuntimeConfig
+from fourways_api import DriftStatus, QualityStatus, RunReport, RuntimeConfig
 from fourways_runtime.config import read_config, read_run
 from fourways_runtime.io.store.base import PublishedRun
 from fourways_runtime.process import end_with, run_job
@@ -46,7 +46,7 @@ def main() -> int:
         run = open_run(config, read_run())
         progress = run.progress
         run.context.end_if_stuck(lambda error: end_with(error, config, logger, completed))
-        return succeeded(run.execute(), run.notes, run.progress.drift)
+        return succeeded(run.execute(), run.notes, run.progress.drift, run.progress.quality)
 
     def completed(report: RunReport) -> RunReport:
         return report if progress is None else _failed(report, progress)
@@ -67,6 +67,7 @@ def succeeded(
     published: PublishedRun | RunRecord,
     notes: Sequence[str] = (),
     drift: DriftStatus | None = None,
+    quality: QualityStatus | None = None,
 ) -> RunReport:
     """Return the report of a published run."""
     told = f"{published.rows} rows published, {published.rejects} rejected"
@@ -78,6 +79,7 @@ def succeeded(
         digest=published.digest,
         version=published.version,
         drift=drift,
+        quality=quality,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from fourways_api import DriftStatus
+from fourways_api import DriftStatus, QualityStatus
 from fourways_runtime.scoring.columns import Reject
 
 EXAMPLES = 3
@@ -85,6 +85,9 @@ class RunTally:
     examples: list[Reject] = field(default_factory=list)
     drift: DriftStatus | None = None
     """How the run's records differ from those of the training, once it is published."""
+
+    quality: QualityStatus | None = None
+    """How well predictions agree with labels, once it is published."""
 
     def refused(self, rejects: list[Reject]) -> None:
         """Count rejects and keep the first few as examples."""

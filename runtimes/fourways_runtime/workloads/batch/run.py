@@ -99,6 +99,7 @@ class BatchRun:
                     done = self._join(store)
                 if done is not None:
                     context.progress.drift = store.drift(*whose)
+                    context.progress.quality = store.quality(*whose[:2])
                     return done
         finally:
             store.close()
@@ -163,6 +164,7 @@ class BatchRun:
         self._compare(ledger)
         before = store.published(context.config.namespace, context.config.name)
         check(context.batch.checks, ledger, sealed, before)
+        self._measure_quality(ledger)
         with uninterrupted():
             if sink is not None:
                 with context.places.step(SINK, "publishing the run"):
@@ -188,6 +190,25 @@ class BatchRun:
         profiles.settle(ledger.data, ledger.run_id, found)
         if found is not None:
             context.log("compared with the training", drifted=found.drifted, records=found.records)
+
+    def _measure_quality(self, ledger: RunLedger) -> None:
+        """Compare published predictions with labels; a fault is noted and ends nothing."""
+        context = self.context
+        if context.config.quality is None:
+            return
+        from .quality import measure_runs
+
+        try:
+            remark = measure_runs(
+                context.config, ledger.data, ledger.run.deployment, datetime.now(UTC)
+            )
+        except StoreUnavailable:
+            raise
+        except WorkloadError as error:
+            remark = f"the quality was not measured: {error}"
+        if remark:
+            self.notes.append(remark)
+            context.log("labels", remark=remark)
 
     def _note(self, ledger: RunLedger) -> None:
         """Note anything unusual about the run."""

@@ -83,7 +83,8 @@ def wait_for_run(
                 found, last = _look(store, config, run), None
                 if found is not None and found.state == "published":
                     drift = store.drift(config.namespace, config.name, run)
-                    return succeeded(found, drift=drift)
+                    quality = store.quality(config.namespace, config.name)
+                    return succeeded(found, drift=drift, quality=quality)
                 failed = found if found is not None and found.state == "failed" else None
                 if not looked:
                     # A resumed run has failed before: that failure counts only if no worker comes.

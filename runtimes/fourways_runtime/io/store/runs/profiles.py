@@ -32,7 +32,7 @@ def counts_of(data: Database, run_id: int) -> ProfileCounts:
 def settle(data: Database, run_id: int, found: DriftStatus | None) -> None:
     """Replace the counts by the result of the comparison."""
     with data.transaction():
-        data.change("DELETE FROM @profiles WHERE run_id = ?", (run_id,))
+        data.change("DELETE FROM @profiles WHERE run_id = ? AND chunk >= -1", (run_id,))
         if found is not None:
             text = found.model_dump_json(by_alias=True, exclude_none=True)
             data.change("INSERT INTO @profiles VALUES (?, ?, ?)", (run_id, RESULT, text))

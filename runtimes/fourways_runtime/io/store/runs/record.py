@@ -37,6 +37,9 @@ class RunRecord:
     drift: dict[str, Any] | None = None
     """How its records differ from those of the training: a ``DriftStatus`` as JSON."""
 
+    quality: dict[str, Any] | None = None
+    """How well its predictions agree with labels: a ``QualityStatus`` as JSON."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shift:

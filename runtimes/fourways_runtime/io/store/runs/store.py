@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from fourways_api import DriftStatus
+from fourways_api import DriftStatus, QualityStatus
 from fourways_runtime.errors import ConfigError
 from fourways_runtime.scoring.columns import Reject
 
@@ -37,13 +37,17 @@ _UNDER_WAY = """SELECT r.deployment, r.name FROM @runs r JOIN @ledgers l ON l.ru
 _RUNS = """
     SELECT r.name, r.state, l.state, r.version, r.digest, r.started_at, r.published_at, r.rows,
     r.rejects, p.run_id IS NOT NULL, coalesce(l.kind, 'full'), coalesce(l.carried, 0),
-    coalesce(l.reason, ''), coalesce(l.message, ''), r.id, d.document
+    coalesce(l.reason, ''), coalesce(l.message, ''), r.id, d.document, q.document
     FROM @runs r LEFT JOIN @ledgers l ON l.run_id = r.id LEFT JOIN @published p ON p.run_id = r.id
     LEFT JOIN @profiles d ON d.run_id = r.id AND d.chunk = -1
+    LEFT JOIN @profiles q ON q.run_id = r.id AND q.chunk = -2
     WHERE r.namespace = ? AND r.deployment = ? ORDER BY r.id DESC"""
 _DRIFT = """
     SELECT d.document FROM @profiles d JOIN @runs r ON r.id = d.run_id AND d.chunk = -1
     WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""
+_QUALITY = """
+    SELECT d.document FROM @profiles d JOIN @runs r ON r.id = d.run_id AND d.chunk = -2
+    WHERE r.namespace = ? AND r.deployment = ? ORDER BY r.published_at DESC, r.id DESC LIMIT 1"""
 _RUN = """
     SELECT r.id, r.table_name, r.contract, r.state FROM @runs r
     WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""
@@ -92,6 +96,11 @@ class RunStore:
         found = self._rows(_DRIFT, (*self._whose(namespace, deployment), run))
         return DriftStatus.model_validate_json(found[0][0]) if found else None
 
+    def quality(self, namespace: str, deployment: str) -> QualityStatus | None:
+        """Return how well predictions agree with labels, of the latest run that has enough."""
+        found = self._rows(_QUALITY, self._whose(namespace, deployment))
+        return QualityStatus.model_validate_json(found[0][0]) if found else None
+
     def published(self, namespace: str, deployment: str) -> PublishedRun | None:
         """Return the run that readers see now."""
         return self._one(_PUBLISHED, self._whose(namespace, deployment))
@@ -111,7 +120,7 @@ class RunStore:
             name, state, ledger, version, digest, started, published, rows, rejects, current = row[
                 :10
             ]
-            kind, carried, reason, message, run_id, drift = row[10:]
+            kind, carried, reason, message, run_id, drift, quality = row[10:]
             stage = "published" if state == "published" else _STAGES.get(ledger, "scoring")
             if stage != "published":
                 ((rows, rejects),) = self._rows(
@@ -135,6 +144,7 @@ class RunStore:
                     reason,
                     message,
                     None if drift is None else orjson.loads(drift),
+                    None if quality is None else orjson.loads(quality),
                 )
             )
         return found

@@ -120,6 +120,7 @@ class Pages:
             runs=history[:SHOWN_RUNS],
             rows=sparkline([run["rows"] for run in reversed(history) if run["published_at"]]),
             drift=_drift(history),
+            measured=[run for run in history if run.get("quality")][:SHOWN_RUNS],
             compared=await self._compared(request, name, history),
             rejects=await self._rejects(request, name, history),
         )
@@ -218,7 +219,12 @@ def _environment() -> Environment:
     )
     made.filters |= {"shown": _shown, "type_of": _type_of, "limits_of": _limits_of, "json": _json}
     made.filters["moment"] = _moment
+    made.globals["dict_of"] = _dict_of
     return made
+
+
+def _dict_of(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    return {each["name"]: each["value"] for each in metrics}
 
 
 def _shown(value: object, limit: int = CELL) -> str:

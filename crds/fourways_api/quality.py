@@ -1,0 +1,51 @@
+"""How predictions are compared with labels that become known later (late truth)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from .base import ApiModel, Rule
+from .modes import BatchSource
+from .values import FieldName
+
+Metric = Literal["AUC", "LogLoss", "Calibration", "Accuracy", "MAE", "RMSE"]
+
+
+class Quality(ApiModel):
+    """Comparison of stored predictions with labels that become known later (mode batch)."""
+
+    truth: BatchSource
+    """Table of labels. Each row has the entity key under its name, a label, and its time. Rows may
+    come late, again and in any order."""
+
+    label: FieldName
+    """Column of the label."""
+
+    time: FieldName
+    """Column of the time that the label is about, such as the day of a purchase. The label is
+    compared with the prediction of the run that was published last before."""
+
+    output: FieldName
+    """Output of the contract that predicts the label: the probability of label 1 for AUC, LogLoss
+    and Calibration."""
+
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=6)]
+    """Metrics to compute. Calibration is the expected calibration error over ten equal bins.
+    Accuracy takes a number with a fraction as a probability and 0.5 as its threshold."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.metrics.all(m, self.metrics.exists_one(n, n == m))",
+            "a metric is listed twice",
+            "list each metric once",
+            ".metrics",
+        ),
+        Rule(
+            "self.label != self.time",
+            "label and time name one column",
+            "name the column of each",
+            ".time",
+        ),
+    )
