@@ -61,7 +61,7 @@ format: setup ## Format the code and apply automatic fixes
 	@$(PYTHON) -m ruff format --quiet .
 	@$(PYTHON) -m ruff check --fix --quiet .
 
-bench-models: setup ## Serve 20 models of many exporters, from the file to the first answer
+bench-models: setup ## Serve more than 20 models of many exporters, from the file to the first answer
 	@$(RUN) benchmarks.models
 
 bench-operator: setup ## Measure the time from kubectl apply to the CronJob, on the cluster

@@ -1,4 +1,4 @@
-"""Twenty models of many exporters: `fourways serve` on each file, unedited, until it answers.
+"""Models of many exporters: `fourways serve` on each file, unedited, until it answers.
 
 The time starts with the command and ends with the first answer; processor time is that of all
 processes together, until they have ended. Writes ``docs/figures-models.md``.
@@ -27,7 +27,6 @@ from tools.venvs import python_of
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "figures-models.md"
 GOAL_SECONDS = 20.0
-GOAL_MODELS = 19
 PATIENCE = 180.0
 
 _EXPORTERS = (
@@ -94,7 +93,24 @@ CASES = (
         shipped=True,
     ),
     Case("package nudenet (PyTorch)", "nudenet/320n.onnx", shipped=True),
+    Case(
+        "package basic-pitch (TensorFlow, LiteRT)",
+        "basic_pitch/saved_models/icassp_2022/nmp.tflite",
+        shipped=True,
+    ),
+    Case(
+        "package faster-whisper (PyTorch, with a state)",
+        "faster_whisper/assets/silero_vad_v6.onnx",
+        shipped=True,
+    ),
+    Case(
+        "package rapidocr (paddle2onnx, free sizes)",
+        "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
+        shipped=True,
+    ),
 )
+MISSES = 1
+"""Models that may fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +136,7 @@ def main() -> None:
         outcomes = [_outcome(case, folder, shipped) for case in CASES]
     answered = [it for it in outcomes if it.seconds is not None]
     PAGE.write_text(_page(outcomes), "utf-8")
-    met = figure("models_answered", len(answered), GOAL_MODELS, at_most=False)
+    met = figure("models_answered", len(answered), len(CASES) - MISSES, at_most=False)
     slowest = max((it.seconds or 0 for it in answered), default=0.0)
     met &= figure("slowest_seconds", slowest, GOAL_SECONDS)
     sys.exit(not met)
@@ -205,8 +221,8 @@ def _page(outcomes: list[Outcome]) -> str:
             "[--sample TABLE]` in an empty folder, with nothing edited. The time is that from the"
             " command to the answer to the",
             "request that it wrote; processor time is that of all processes, until they have ended."
-            " The goals are 19 of 20",
-            "and 20 s each on an idle machine.",
+            f" The goals are all but {MISSES}",
+            f"of the models, and {GOAL_SECONDS:.0f} s each on an idle machine.",
             "",
             f"{count} of {len(outcomes)} answer.",
             "",

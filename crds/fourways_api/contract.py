@@ -19,8 +19,7 @@ from .text_input import TensorName, TokensInput
 from .values import DataType, FieldName, InputType, KeyType, MissingValue, Text
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Shape = Annotated[tuple[Annotated[int, Field(ge=1, le=1_048_576)], ...], Field(max_length=4)]
-InputShape = Annotated[tuple[Annotated[int, Field(ge=-1, le=1_048_576)], ...], Field(max_length=4)]
+Shape = Annotated[tuple[Annotated[int, Field(ge=-1, le=1_048_576)], ...], Field(max_length=4)]
 MAX_LABELS, MAX_LABEL_CHARACTERS = 10_000, 128
 Category = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS)]
 Categories = Annotated[tuple[Category, ...], Field(min_length=1, max_length=MAX_LABELS)]
@@ -94,7 +93,7 @@ class InputField(ApiModel):
     receives it as int64: days, or the unit after the underscore, since 1970-01-01 UTC. bytes are
     raw (an image), and base64 in JSON."""
 
-    shape: InputShape = ()
+    shape: Shape = ()
     """Shape of the value of one record. Empty for a single number or string. -1 is a dimension of
     any size: records of the same size are scored together."""
 
@@ -241,7 +240,8 @@ class OutputField(ApiModel):
     """Data type of each element, as stored and answered."""
 
     shape: Shape = ()
-    """Shape of the value of one record. Empty for a single number or string."""
+    """Shape of the value of one record. Empty for a single number or string. -1 is a dimension of
+    any size, also 0, in the modes that store no predictions: realtime and edge."""
 
     tensor: TensorName | None = None
     """Output tensor of the model that holds this field. Default: the tensor of the same name."""
@@ -267,7 +267,30 @@ class OutputField(ApiModel):
     description: Text | None = None
     """Description for people."""
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a dimension of its shape has any size."""
+        return -1 in self.shape
+
+    @property
+    def elements(self) -> int:
+        """Number of elements of a record; an estimate if a dimension has any size."""
+        return prod(_GUESS if size == -1 else size for size in self.shape)
+
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.shape) || self.shape.all(size, size != 0)",
+            "a dimension of the shape is 0",
+            "use -1 for a dimension of any size",
+            ".shape",
+        ),
+        Rule(
+            "!has(self.reduce) || !self.reduce.startsWith('TopK') || !has(self.shape)"
+            " || self.shape.all(size, size > 0)",
+            "the number of greatest values is not said",
+            "set shape to it, such as [5]",
+            ".shape",
+        ),
         Rule(
             "!has(self.column) || !has(self.reduce)",
             "column and reduce cannot be combined",

@@ -272,6 +272,16 @@ class Spec(ApiModel):
             for place, absent in _OTHER_SECRETS_OF_A_BUILD.items()
         ),
         Rule(
+            "!self.contract.outputs.exists(f, has(f.shape) && f.shape.exists(size, size < 0))"
+            " || self.mode == 'edge' || self.mode == 'realtime'"
+            " && (!has(self.realtime) || !has(self.realtime.fallback)"
+            " || self.realtime.fallback == 'none')",
+            "an output has a dimension of any size, which the columns of a store do not have",
+            "set mode to realtime, without a fallback, or to edge; or reduce the output to one size"
+            " inside the model",
+            ".contract.outputs",
+        ),
+        Rule(
             "has(self.image) || self.model.format != 'python'",
             "a model of format python requires an image that holds its code",
             "set image",

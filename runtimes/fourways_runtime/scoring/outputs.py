@@ -39,7 +39,7 @@ class Reading:
         """
         field = self.field
         if not records:
-            return np.empty((0, *field.shape), numpy_type(field.type)), {}
+            return np.empty((0, *map(abs, field.shape)), numpy_type(field.type)), {}
         if self.tensor not in answers:
             raise ContractMismatch(_absent(field, self.tensor, names_shown(tuple(answers))))
         raw = np.asarray(answers[self.tensor])
@@ -61,12 +61,12 @@ class Reading:
                 raise ContractMismatch(_untyped(field, "text"))
             faults |= by_record(_not_finite(values.reshape(-1)), values.shape[1:])
             values = values >= field.threshold
-        target = fitted(values.shape[1:], field.shape)
+        target = _target(values.shape[1:], field.shape)
         if target is None:
             raise ContractMismatch(_misfit(field, self.tensor, list(raw.shape)))
         flat, wrong = self._typed(values.reshape(-1))
         wrong = out_of_range(flat, field.range) | wrong
-        return flat.reshape(records, *field.shape), by_record(wrong, field.shape) | faults
+        return flat.reshape(records, *target), by_record(wrong, target) | faults
 
     def _plain(self, raw: Array, records: int) -> Array | None:
         """Return outputs that need no further check, as most do; None for others."""
@@ -193,7 +193,22 @@ def _check_output(field: OutputField, tensor: Tensor) -> None:
         raise ContractMismatch(_misfit(field, tensor.name, described(tensor)))
 
 
+def _target(sizes: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the shape of records whose values have these sizes; None if it is not the field's."""
+    if -1 not in shape:
+        return fitted(sizes, shape)
+    return sizes if _may_be(sizes, shape) else None
+
+
+def _may_be(sizes: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
+    return len(sizes) == len(shape) and all(
+        wanted == -1 or size in (None, wanted) for size, wanted in zip(sizes, shape, strict=True)
+    )
+
+
 def _may_fit(sizes: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
+    if -1 in shape:
+        return _may_be(sizes, shape)
     known = [size for size in sizes if size not in (None, 1)]
     return None in sizes or known == [size for size in shape if size != 1]
 

@@ -19,7 +19,7 @@ from .columns import Array, Keys, Predictions, Records, Reject, Rows, Scored
 from .inputs import bind_inputs, cut
 from .model.base import Model, SelectiveModel
 from .outputs import bind_outputs
-from .ragged import alike, column
+from .ragged import alike, column, joined
 from .values import Faults
 
 MODEL_INPUT_BYTES = 2**18
@@ -122,7 +122,7 @@ class Pipeline:
         by_row = np.argsort(records.rows, kind="stable")
         at = by_row[np.searchsorted(records.rows, rows[order], sorter=by_row)]
         columns = {
-            reading.field.name: np.concatenate(
+            reading.field.name: (joined if reading.field.is_free else np.concatenate)(
                 [part.predictions.columns[reading.field.name] for part in parts]
             )[order]
             for reading in self._readings

@@ -1,4 +1,4 @@
-"""Inputs with a dimension of any size (``shape: [-1]``): texts as tokens, series.
+"""Fields with a dimension of any size (``shape: [-1]``): texts as tokens, series.
 
 Owns their form: a column of them is an array (N, *sizes) if all records have the same sizes, else
 an array (N,) of objects, each an array with the sizes of its record. Records of the same sizes are
@@ -31,7 +31,7 @@ def fits(sizes: Sequence[int], shape: Sequence[int]) -> bool:
 
 
 def joined(parts: Sequence[Array]) -> Array:
-    """Join columns of such an input to one column."""
+    """Join columns of such a field to one column."""
     if all(part.ndim > 1 for part in parts) and len({part.shape[1:] for part in parts}) == 1:
         return np.concatenate(parts)
     return column([record for part in parts for record in part])

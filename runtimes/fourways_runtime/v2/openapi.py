@@ -177,7 +177,9 @@ def _field(field: InputField | OutputField) -> Json:
         if "enum" in schema:
             schema["enum"].append(None)
     for size in reversed(_shape(field)):
-        limits = {"minItems": 1} if size == -1 else {"minItems": size, "maxItems": size}
+        limits = {"minItems": size, "maxItems": size}
+        if size == -1:
+            limits = {"minItems": 1} if isinstance(field, InputField) else {}
         schema = {"type": "array", **limits, "items": schema}
     if field.description is not None:
         schema["description"] = field.description

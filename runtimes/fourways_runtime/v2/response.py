@@ -6,6 +6,7 @@ from functools import cache
 from math import prod
 from typing import Any
 
+import numpy as np
 import orjson
 
 from fourways_api import Contract, OutputField
@@ -55,8 +56,10 @@ class Renderer:
         self._who = {"model_name": name, "model_version": version}
         self._outputs = {output.name: output for output in contract.outputs}
         self._data = [_Data(output) for output in contract.outputs]
-        self.row_values = sum(prod(output.shape) for output in contract.outputs)
-        """Number of values in one row's response."""
+        self.row_values = sum(output.elements for output in contract.outputs)
+        """Number of values in one row's response; an estimate if an output has a free size."""
+
+        self._fixed = not any(output.is_free for output in contract.outputs)
 
         self._numeric = all(output.type != "string" for output in contract.outputs)
         # Both are cached by the number of rows, which is bounded.
@@ -64,10 +67,15 @@ class Renderer:
 
     def __call__(self, inference: UnparsedRequest | InferenceRequest, part: ScoredPart) -> Response:
         """Return the response, with the requested outputs in the requested order."""
-        if isinstance(inference, UnparsedRequest) or inference.asks_nothing_special:
+        if isinstance(inference, UnparsedRequest):
+            if not self._fixed:
+                return self._whole(part)
             frame = self._frame(inference.rows)
             return Response(frame % tuple([data.of(part) for data in self._data]))
-        if inference.is_all_binary and self._numeric:
+        if self._fixed and inference.asks_nothing_special:
+            frame = self._frame(inference.rows)
+            return Response(frame % tuple([data.of(part) for data in self._data]))
+        if self._fixed and inference.is_all_binary and self._numeric:
             return self._in_binary(inference.rows, part)
         asked = inference.outputs
         if asked is None:
@@ -86,6 +94,14 @@ class Renderer:
             parameters or None,
         )
         return response.response()
+
+    def _whole(self, part: ScoredPart) -> Response:
+        """Return all outputs as JSON."""
+        rows = part.stop - part.start
+        tensors = [self._tensor(each, rows, part, False) for each in self._outputs.values()]
+        return InferenceResponse(
+            self._who["model_name"], self._who["model_version"], tensors
+        ).response()
 
     def _in_binary(self, rows: int, part: ScoredPart) -> Response:
         """Return all outputs as binary tensors of numbers; only their data is new."""
@@ -120,8 +136,14 @@ class Renderer:
     def _tensor(
         self, output: OutputField, rows: int, part: ScoredPart, binary: bool
     ) -> OutputTensor:
-        values: Array = part.columns[output.name][part.start : part.stop].reshape(-1)
-        return OutputTensor(output.name, output.type, (rows, *output.shape), values, binary)
+        values: Array = part.columns[output.name][part.start : part.stop]
+        shape = output.shape
+        if output.is_free:
+            # A request has one size; those that were scored with it may have others.
+            values = np.stack(list(values)) if values.ndim == 1 and rows else values
+            shape = values.shape[1:] or tuple(map(abs, output.shape))
+        flat = values.reshape(-1)
+        return OutputTensor(output.name, output.type, (rows, *shape), flat, binary)
 
 
 def _partial(inference: InferenceRequest, part: ScoredPart) -> dict[str, Any]:
