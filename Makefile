@@ -50,7 +50,14 @@ verify: setup ## Check format, lint, types, layers, and that generated files are
 	@.venv/bin/lint-imports
 	@$(RUN) tools.generated verify
 
-.PHONY: audit docs
+.PHONY: audit docs install-yaml image-list
+install-yaml: setup ## Render the chart as one file for kubectl apply: REGISTRY=… DIGESTS="operator=sha256:… …"
+	@$(RUN) tools.install_yaml --registry "$(REGISTRY)" $(addprefix --digest ,$(DIGESTS)) --out dist/install.yaml
+	@echo dist/install.yaml
+
+image-list: setup ## List the images that an installation pulls, for air-gapped clusters: REGISTRY=…
+	@$(RUN) tools.install_yaml --registry "$(REGISTRY)" --images
+
 audit: setup ## Look for known vulnerabilities of the locked packages, at PyPI
 	@.venv/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
 

@@ -91,12 +91,12 @@ class Cluster:
 
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
         """Run kubectl; return its output."""
-        return self._run(_program("kubectl"), *args, stdin=stdin)
+        return self._run(program("kubectl"), *args, stdin=stdin)
 
     def start_kubectl(self, *args: str) -> subprocess.Popen[str]:
         """Start kubectl; the caller communicates with it and ends it."""
         return subprocess.Popen(
-            [_program("kubectl"), *args],
+            [program("kubectl"), *args],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -105,7 +105,7 @@ class Cluster:
 
     def helm(self, *args: str) -> str:
         """Run helm; return its output."""
-        return self._run(_program("helm"), *args)
+        return self._run(program("helm"), *args)
 
     def get(self, *args: str) -> dict:  # type: ignore[type-arg]
         """Return an object, or a list of them, as JSON."""
@@ -222,7 +222,7 @@ class Cluster:
             )
             subprocess.run(
                 [
-                    _program("kubectl"),
+                    program("kubectl"),
                     "-n",
                     namespace,
                     "exec",
@@ -244,7 +244,7 @@ class Cluster:
     def forwarded(self, namespace: str, target: str, port: int) -> Iterator[str]:
         """Forward a port of a Service or pod to this machine; yields the URL."""
         process = subprocess.Popen(
-            [_program("kubectl"), "-n", namespace, "port-forward", target, f":{port}"],
+            [program("kubectl"), "-n", namespace, "port-forward", target, f":{port}"],
             stdout=subprocess.PIPE,
             text=True,
             env=self.environment(),
@@ -305,7 +305,8 @@ def _installed(what: str) -> bool:
     return True
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """Return a program of the cluster's tools, such as helm: the one on the PATH, or one built."""
     return shutil.which(name) or str(gobuild.build().path(name))
 
 

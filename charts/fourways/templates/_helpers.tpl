@@ -12,7 +12,11 @@ app.kubernetes.io/component: operator
 {{- end }}
 
 {{- define "fourways.image" -}}
+{{- if .image.digest -}}
+{{ .image.repository }}@{{ .image.digest }}
+{{- else -}}
 {{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
+{{- end }}
 {{- end }}
 
 {{- define "fourways.namespaces" -}}

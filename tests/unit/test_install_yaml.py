@@ -1,0 +1,97 @@
+"""The single file that installs, and the images that an installation pulls."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+import yaml
+
+from tools.cluster import gobuild
+from tools.cluster.errors import ClusterError
+from tools.install_yaml import (
+    CHART,
+    IMAGES,
+    NAMESPACE,
+    images_of,
+    install_objects,
+    pinned,
+    rendered,
+)
+
+DIGESTS = {name: f"sha256:{index:064x}" for index, name in enumerate(IMAGES)}
+REGISTRY = "registry.example/team"
+
+
+@pytest.fixture(scope="module")
+def helm() -> str:
+    """Helm, if it is there: it is not built for this."""
+    found = shutil.which("helm")
+    try:
+        if found is None and not gobuild.missing():
+            found = str(gobuild.build().path("helm"))
+    except (ClusterError, OSError):
+        found = None
+    if found is None:
+        pytest.skip("helm is not here; make cluster builds it")
+    return found
+
+
+@pytest.fixture(scope="module")
+def objects(helm: str) -> list[dict[str, Any]]:
+    return install_objects(helm, REGISTRY, DIGESTS)
+
+
+def test_one_file_installs_into_a_namespace_of_its_own(objects: list[dict[str, Any]]) -> None:
+    assert (objects[0]["kind"], objects[0]["metadata"]["name"]) == ("Namespace", NAMESPACE)
+    kinds = {each["kind"] for each in objects}
+    assert {"CustomResourceDefinition", "ClusterRole", "Deployment", "NetworkPolicy"} <= kinds
+    assert "Pod" not in kinds, "the chart's test is no part of an installation"
+    spaces = {each["metadata"].get("namespace") for each in objects}
+    assert spaces <= {None, NAMESPACE}
+    assert "Secret" not in kinds, "a file for everybody holds no password"
+    (operator,) = (each for each in objects if each["kind"] == "Deployment")
+    container = operator["spec"]["template"]["spec"]["containers"][0]
+    variables = {each["name"]: each.get("value") for each in container["env"]}
+    assert variables["FOURWAYS_NAMESPACES"] == "", "every namespace"
+
+
+def test_nothing_of_helm_stays(objects: list[dict[str, Any]]) -> None:
+    assert "helm.sh" not in yaml.safe_dump_all(objects)
+
+
+def test_images_are_named_by_registry_and_digest(objects: list[dict[str, Any]]) -> None:
+    expected = {f"{REGISTRY}/fourways-{name}@{digest}" for name, digest in DIGESTS.items()}
+    assert set(images_of(objects)) == expected
+
+
+def test_a_release_s_chart_pulls_the_same_images() -> None:
+    text = (CHART / "values.yaml").read_text()
+    before, after = yaml.safe_load(text), yaml.safe_load(pinned(text, REGISTRY, DIGESTS))
+    for name, digest in DIGESTS.items():
+        assert after[name]["image"]["repository"] == f"{REGISTRY}/fourways-{name}"
+        assert after[name]["image"].pop("digest") == digest
+        after[name]["image"] |= {"repository": f"fourways-{name}", "digest": ""}
+    assert before == after
+
+
+def test_the_chart_s_test_is_a_pod_that_restricted_namespaces_admit(helm: str) -> None:
+    options = ("--show-only", "templates/tests/health.yaml")
+    done = [each for each in rendered(helm, *options, skip_tests=False) if each["kind"] == "Pod"]
+    (pod,) = done
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    spec = pod["spec"]
+    (container,) = spec["containers"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    compile(container["args"][0], "test", "exec")
+
+
+def test_pull_secrets_reach_the_operator(helm: str) -> None:
+    found = rendered(helm, "--set", "imagePullSecrets[0].name=registry")
+    (operator,) = (each for each in found if each["kind"] == "Deployment")
+    assert operator["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
