@@ -1,4 +1,4 @@
-"""Every command of a tutorial runs as it is written, in an empty folder, and prints what it says."""
+"""Every command of a tutorial runs as it is written, in an empty folder."""
 
 from __future__ import annotations
 
