@@ -207,6 +207,9 @@ class GatewayConfig(ApiModel):
     max_keys: int = 10_000
     """Maximum number of entity keys in one request."""
 
+    access_log: bool | None = None
+    """Whether each request is logged. None: no."""
+
     store_timeout_seconds: float = 2.0
     callers: CallerPolicy | None = None
     """Who may send requests; None: everybody."""
@@ -286,6 +289,9 @@ class ServerConfig(RuntimeConfig):
 
     grpc_port: int | None = None
     """Port of the protocol over gRPC; None: not served."""
+
+    access_log: bool | None = None
+    """Whether each request is logged. None: no."""
 
     features: FeatureLookup | None = None
     max_batch_rows: Annotated[int, Field(ge=1, le=2**20)] = 1024

@@ -112,6 +112,9 @@ class OperatorSettings:
     gateway_grpc: bool = False
     """Whether gateways also serve the protocol over gRPC."""
 
+    access_log: bool = False
+    """Whether gateways and model servers log each request."""
+
     prometheus_url: str = ""
     """Prometheus from which KEDA reads the gateways' metrics; empty: there is none."""
 

@@ -358,6 +358,7 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         gateway_tls_secret=options.gateway_tls_secret,
         gateway_origins=options.gateway_origins,
         gateway_grpc=options.gateway_grpc == "true",
+        access_log=options.access_log == "true",
         subject=options.subject,
     )
 
@@ -392,6 +393,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("dns-peers", defaults.dns_peers, _json, "peers of a NetworkPolicy that answer DNS")
     flag("gateway-peers", defaults.gateway_peers, _json, "peers that may connect to gateways")
     flag("metrics-peers", "[]", _json, "peers that may read metrics of model servers and workers")
+    flag("access-log", "false", str, "true: gateways and model servers log each request")
     flag("gateway-auth", "", _access, "who may send requests to gateways, as JSON")
     flag("gateway-tls-secret", "", str, "Secret with the gateways' certificate; empty: no TLS")
     flag("gateway-origins", "", _words, "origins whose web pages may use gateways; *: all")

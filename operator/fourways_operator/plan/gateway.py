@@ -69,6 +69,7 @@ def plan(
         allowed_origins=settings.gateway_origins,
         tls_dir=TLS_DIR if settings.gateway_tls_secret else None,
         grpc_port=GRPC_PORT if settings.gateway_grpc else None,
+        access_log=settings.access_log or None,
     )
     config = fitting(config, known)
     kept = {route.deployment for route in config.routes}

@@ -202,6 +202,7 @@ def _pod(
         timeout_seconds=seconds(realtime.timeout),
         max_body_bytes=realtime.limits.body_mi_b * 2**20,
         max_batch_rows=realtime.limits.rows,
+        access_log=settings.access_log or None,
     )
     container = worker.container(
         deployment,

@@ -190,6 +190,10 @@ class Gateway:
             return json_response({"ready": True, "degraded": reason})
         return READY
 
+    def knows(self, name: str) -> bool:
+        """Return whether a deployment of this name is answered for."""
+        return self._mode_of(name) is not None
+
     def _mode_of(self, name: str) -> str | None:
         route = self._routes.get(name)
         if route is not None:

@@ -12,6 +12,9 @@ from prometheus_client import CollectorRegistry
 
 from fourways_api import GatewayConfig, Route
 from fourways_http import Limits, Server, run_until_signal
+from fourways_http.message import Handler
+from fourways_http.state import Observe
+from fourways_runtime.access_log import with_access_log
 from fourways_runtime.callers.certificate import Certificate
 from fourways_runtime.config import read_gateway_config
 from fourways_runtime.grpc_v2 import listen_grpc
@@ -99,9 +102,11 @@ def build(
     # The handlers hold each deployment to its own limit.
     most = max([config.max_body_bytes, *(route.max_body_bytes for route in config.routes)])
     limits = replace(limits, body_bytes=most)
-    server = Server(
-        gateway.router(), limits, gateway.metrics.observe, origins=config.allowed_origins
-    )
+    app: Handler = gateway.router()
+    observe: Observe = gateway.metrics.observe
+    if config.access_log:
+        app, observe = with_access_log(app, observe, gateway.knows)
+    server = Server(app, limits, observe, origins=config.allowed_origins)
     return server, gateway
 
 

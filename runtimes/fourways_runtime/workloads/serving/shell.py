@@ -14,6 +14,9 @@ from prometheus_client import CollectorRegistry
 from fourways_api.runtime_config import ServerConfig
 from fourways_api.worker_faults import WorkerFault, worker_fault
 from fourways_http import Limits, Server, run_until_signal
+from fourways_http.message import Handler
+from fourways_http.state import Observe
+from fourways_runtime.access_log import with_access_log
 from fourways_runtime.config import read_server_config
 from fourways_runtime.grpc_v2 import listen_grpc
 from fourways_runtime.memory import share_of_memory
@@ -77,7 +80,11 @@ def build(
     """Return the server of a model, which does not listen yet, and its application."""
     app = ModelServer(config, registry, lambda: server.draining)
     limits = replace(limits, body_bytes=config.max_body_bytes)
-    server = Server(app.router(), limits, HttpMetrics(registry).observe)
+    handler: Handler = app.router()
+    observe: Observe = HttpMetrics(registry).observe
+    if config.access_log:
+        handler, observe = with_access_log(handler, observe, lambda name: False)
+    server = Server(handler, limits, observe)
     return server, app
 
 
