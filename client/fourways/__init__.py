@@ -11,7 +11,7 @@ asyncio.
 
 from __future__ import annotations
 
-from fourways_api import ModelDeployment, parse
+from fourways_api import ModelDeployment, manifest, parse
 
 from .async_client import AsyncClient
 from .client import Client
@@ -41,5 +41,6 @@ __all__ = [
     "PredictionPending",
     "RequestInvalid",
     "ServerFault",
+    "manifest",
     "parse",
 ]
