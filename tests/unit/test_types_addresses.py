@@ -64,6 +64,7 @@ def test_what_is_no_list_of_brokers_is_refused(text: str) -> None:
 MODEL, TABLE, FOLDER = "spec.model.uri", "spec.batch.source.uri", "spec.batch.sink.files.uri"
 GOLDEN, PUBLISH = "spec.contract.goldenVectors.uri", "spec.edge.publish"
 LABELS, TOKENIZER = "spec.contract.labels.uri", "spec.contract.tokenizer.uri"
+PROFILE, TRUTH = "spec.monitoring.profile.uri", "spec.quality.truth.uri"
 KAFKA = "spec.streaming.source.kafka.bootstrapServers"
 NATS = "spec.streaming.source.nats.servers"
 FIELDS = {
@@ -72,6 +73,8 @@ FIELDS = {
     FOLDER: "batch",
     LABELS: "realtime",
     TOKENIZER: "smallest",
+    PROFILE: "batch",
+    TRUTH: "batch",
     GOLDEN: "edge",
     PUBLISH: "edge",
     KAFKA: "kafka",
@@ -95,6 +98,16 @@ def with_address(field: str, text: str) -> dict[str, Any]:
         change(document, "spec.contract.tokenizer.digest", DIGEST)
         text = {"name": "text", "type": "string", "tokens": {"maxLength": 8}}
         change(document, "spec.contract.inputs", [text])
+    if field == PROFILE:
+        change(document, "spec.monitoring.profile.digest", DIGEST)
+    if field == TRUTH:
+        output = document["spec"]["contract"]["outputs"][0]["name"]
+        document["spec"]["quality"] |= {
+            "label": "label",
+            "time": "at",
+            "output": output,
+            "metrics": ["MAE"],
+        }
     document["metadata"] |= {"uid": "u", "generation": 1}
     return document
 
