@@ -112,6 +112,9 @@ class OperatorSettings:
     gateway_grpc: bool = False
     """Whether gateways also serve the protocol over gRPC."""
 
+    tracing: tuple[tuple[str, str], ...] = ()
+    """Variables of OpenTelemetry for gateways and model servers, by name; empty: no traces."""
+
     access_log: bool = False
     """Whether gateways and model servers log each request."""
 

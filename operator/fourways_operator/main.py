@@ -36,7 +36,7 @@ from .health import Health, serve
 from .kinds import JOB
 from .metrics import Metrics
 from .ownership import Ownership
-from .plan.parts import DEPLOYMENT_LABEL
+from .plan.parts import DEPLOYMENT_LABEL, ports_of
 from .progress import Ask, RunProgressTracker, ask_gateway
 from .published import AskRuns, PublishedRunTracker, ask_runs_of
 from .purges import PURGES
@@ -353,13 +353,28 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         identity=options.identity,
         cluster_name=options.cluster_name,
         prometheus_url=options.prometheus_url,
-        egress_ports=tuple(int(port) for port in options.egress_ports),
+        egress_ports=(
+            *(int(port) for port in options.egress_ports),
+            *ports_of([options.tracing_endpoint] if options.tracing_endpoint else []),
+        ),
         access=options.gateway_auth,
         gateway_tls_secret=options.gateway_tls_secret,
         gateway_origins=options.gateway_origins,
         gateway_grpc=options.gateway_grpc == "true",
         access_log=options.access_log == "true",
+        tracing=_tracing(options.tracing_endpoint, options.tracing_ratio),
         subject=options.subject,
+    )
+
+
+def _tracing(endpoint: str, ratio: str) -> tuple[tuple[str, str], ...]:
+    """Return the variables that OpenTelemetry's libraries read."""
+    if not endpoint:
+        return ()
+    return (
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", ratio),
     )
 
 
@@ -394,6 +409,8 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("gateway-peers", defaults.gateway_peers, _json, "peers that may connect to gateways")
     flag("metrics-peers", "[]", _json, "peers that may read metrics of model servers and workers")
     flag("access-log", "false", str, "true: gateways and model servers log each request")
+    flag("tracing-endpoint", "", str, "URL that traces are sent to by OTLP over HTTP; empty: none")
+    flag("tracing-ratio", "1", str, "share of the requests without a parent that are traced")
     flag("gateway-auth", "", _access, "who may send requests to gateways, as JSON")
     flag("gateway-tls-secret", "", str, "Secret with the gateways' certificate; empty: no TLS")
     flag("gateway-origins", "", _words, "origins whose web pages may use gateways; *: all")

@@ -50,6 +50,7 @@ class Request:
         "query_string",
         "route",
         "target",
+        "trace",
         "waited",
     )
 
@@ -67,6 +68,7 @@ class Request:
         self.waited = 0.0  # seconds it may have waited to be read
         self.memo: HeadMemo | None = None  # none for a head that may not come again
         self.caller = ""  # name of the authenticated caller, where requests are authenticated
+        self.trace: Any = None  # its span, where requests are traced
         self._id: str | None = None
 
     def header(self, name: bytes) -> bytes | None:

@@ -14,6 +14,7 @@ _EXTRAS = {
     "model_signing": "edge",
     "nats": "nats",
     "onnx": "edge",
+    "opentelemetry": "tracing",
     "pandas": "frames",
     "ray": "ray",
     "s3fs": "s3",

@@ -164,7 +164,7 @@ def _deployment(
         image=settings.runtime_image,
         settings=settings,
         args=["gateway"],
-        env=[worker.variable(config)],
+        env=[worker.variable(config), *worker.tracing_variables(settings, config.namespace)],
         resources=ROUTED_LIMIT if config.routes else LIMIT,
         idle=IDLE,
         mounts=mounts.mounts,

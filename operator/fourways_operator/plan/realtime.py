@@ -209,7 +209,7 @@ def _pod(
         settings,
         name=CONTAINER,
         args=["serve"],
-        env=[worker.variable(config)],
+        env=[worker.variable(config), *worker.tracing_variables(settings, config.namespace)],
         mounts=mounts,
     )
     container |= parts.served(worker.PORT, ready="/v2/health/ready", every=1)

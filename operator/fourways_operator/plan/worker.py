@@ -127,6 +127,14 @@ def variable(config: ApiModel) -> Json:
     return {"name": CONFIG_VARIABLE, "value": environment_text(config)}
 
 
+def tracing_variables(settings: OperatorSettings, namespace: str) -> list[Json]:
+    """Return the variables of OpenTelemetry; empty if nothing is traced."""
+    if not settings.tracing:
+        return []
+    where = ("OTEL_RESOURCE_ATTRIBUTES", f"k8s.namespace.name={namespace}")
+    return [{"name": name, "value": value} for name, value in (*settings.tracing, where)]
+
+
 def variables_of(deployment: ModelDeployment) -> list[Json]:
     """Return the environment variables of the spec. Kubernetes expands nothing in them."""
     pod = deployment.spec.pod

@@ -18,6 +18,7 @@ from fourways_api.worker_faults import FAULTS_PATH, WorkerFault, WorkerFaults, w
 from fourways_http import HttpError, Request, Response, Router, json_response
 from fourways_runtime.metrics import exposition
 from fourways_runtime.model_watch import WATCH
+from fourways_runtime.tracing import stage
 
 from .body import OFF_LOOP_BYTES, is_compressed
 from .dataplane import LIVE, READY, add_routes, listed
@@ -144,7 +145,8 @@ class ModelServer:
         self, inference: InferenceRequest, enricher: FeatureEnricher
     ) -> InferenceRequest:
         try:
-            return await enricher.complete(inference)
+            with stage("features"):
+                return await enricher.complete(inference)
         except FeatureFault:
             self.metrics.feature_faults()
             raise

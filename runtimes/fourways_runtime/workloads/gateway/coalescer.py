@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from fourways_http import HttpError
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.streams.stream import Asked, EventPosition
+from fourways_runtime.tracing import begin_stage
 
 L = TypeVar("L")
 R = TypeVar("R")
@@ -83,6 +84,8 @@ class LookupCoalescer(Generic[L]):
         batch.keys.update(dict.fromkeys(keys))
         batch.places.update(dict.fromkeys(places))
         future: asyncio.Future[R] = self._loop.create_future()
+        if (end := begin_stage("store")) is not None:
+            future.add_done_callback(end)
         batch.waiters.append((future, then))
         self._waiting += 1
         if not self._pump_due:

@@ -20,6 +20,7 @@ from fourways_runtime.config import read_gateway_config
 from fourways_runtime.grpc_v2 import listen_grpc
 from fourways_runtime.memory import share_of_memory
 from fourways_runtime.process import in_thread, listen, new_registry, run_server
+from fourways_runtime.tracing import start_tracing, stop_tracing, with_tracing
 
 from .app import Gateway
 from .circuit_breaker import OpenReader, StoreCircuitBreaker
@@ -49,6 +50,7 @@ def main() -> int:
 async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
     """Serve until SIGTERM or SIGINT. Raises Unavailable if the port is taken."""
     registry = new_registry()
+    start_tracing("fourways-gateway")
     link = StoreCircuitBreaker(
         config.paths.store_uri_file, open_reader, config.store_timeout_seconds, registry
     )
@@ -73,6 +75,7 @@ async def serve(config: GatewayConfig, open_reader: OpenReader) -> None:
             following.cancel()
         await gateway.close()
         await link.close()
+        await in_thread(stop_tracing, "tracing")
     logger.info("stopped", extra={"all_answered": answered})
 
 
@@ -106,6 +109,7 @@ def build(
     observe: Observe = gateway.metrics.observe
     if config.access_log:
         app, observe = with_access_log(app, observe, gateway.knows)
+    app, observe = with_tracing(app, observe)
     server = Server(app, limits, observe, origins=config.allowed_origins)
     return server, gateway
 

@@ -33,6 +33,7 @@ from fourways_runtime.io.store.streams.stream import (
     LiveLookup,
 )
 from fourways_runtime.scoring.columns import Key
+from fourways_runtime.tracing import event_headers
 from fourways_runtime.v2.body import is_heavy
 from fourways_runtime.v2.off_loop import off_loop
 from fourways_runtime.v2.openapi import document
@@ -325,7 +326,8 @@ class StreamHandler:
         epoch = int(time() / self._route.freshness_seconds)
         identity = made_id(self._name, event, epoch) if given is None else same
         question = question_of(event)
-        headers = {ID_HEADER: identity.encode(), QUESTION_HEADER: question.hex().encode()}
+        own = {ID_HEADER: identity.encode(), QUESTION_HEADER: question.hex().encode()}
+        headers = {**event_headers(), **own}
         return await self._accepted.once(
             same,
             identity,

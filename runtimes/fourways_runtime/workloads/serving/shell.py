@@ -23,6 +23,7 @@ from fourways_runtime.memory import share_of_memory
 from fourways_runtime.metrics import HttpMetrics
 from fourways_runtime.process import in_thread, listen, new_registry, run_server
 from fourways_runtime.retry import await_available
+from fourways_runtime.tracing import start_tracing, stop_tracing, with_tracing
 from fourways_runtime.v2.app import ModelServer
 from fourways_runtime.v2.simd import prefer_narrow_loops
 
@@ -55,6 +56,7 @@ async def serve(config: ServerConfig) -> None:
     if config.model.format == "onnx":
         prefer_narrow_loops()
     registry = new_registry()
+    start_tracing("fourways-model-server")
     server, app = build(config, registry)
     await listen(server, config.host, config.port)
     grpc = await listen_grpc(server, config.host, config.grpc_port)
@@ -71,6 +73,7 @@ async def serve(config: ServerConfig) -> None:
     loading.cancel()
     await grpc.stop()
     await app.close()
+    await in_thread(stop_tracing, "tracing")
     logger.info("stopped", extra={"all_answered": all_answered})
 
 
@@ -84,6 +87,7 @@ def build(
     observe: Observe = HttpMetrics(registry).observe
     if config.access_log:
         handler, observe = with_access_log(handler, observe, lambda name: False)
+    handler, observe = with_tracing(handler, observe)
     server = Server(handler, limits, observe)
     return server, app
 
