@@ -160,6 +160,10 @@ class Cluster:
         """Wait for KubeRay's operator; return False if a given cluster has none."""
         return _installed("kuberay")
 
+    def install_keda(self) -> bool:
+        """Wait for KEDA; return False if a given cluster has none."""
+        return _installed("keda")
+
     def give_secret(
         self, namespace: str, name: str, files: dict[str, str], deployments: str = ""
     ) -> None:

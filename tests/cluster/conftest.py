@@ -86,6 +86,13 @@ def kuberay(cluster_with_images: Cluster) -> None:
 
 
 @pytest.fixture(scope="session")
+def keda(modes: Plant) -> None:
+    """KEDA, which makes HorizontalPodAutoscalers of ScaledObjects."""
+    if not modes.cluster.install_keda():
+        pytest.skip("this cluster has no KEDA")
+
+
+@pytest.fixture(scope="session")
 def messaging(cluster_with_images: Cluster) -> Iterator[Cluster]:
     """The brokers that the examples name, and a pod that speaks to them."""
     if not {"kafka", "nats"} <= cluster_with_images.images.keys():

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.cluster import debian, gobuild, imagebuild, kind, kserve, kuberay, local
+from tools.cluster import debian, gobuild, imagebuild, keda, kind, kserve, kuberay, local
 from tools.cluster.config import Checkout, this_checkout
 from tools.cluster.detect import Kind, detect, given_kubeconfig
 from tools.cluster.errors import ClusterError
@@ -43,6 +43,10 @@ def _run(parsed: argparse.Namespace, checkout: Checkout) -> int:
         which = detect(checkout)
         kuberay.install(checkout, which, _kubeconfig(checkout, which))
         return 0
+    if command == "keda":
+        which = detect(checkout)
+        keda.install(checkout, which, _kubeconfig(checkout, which))
+        return 0
     if command == "can":
         print(detect(checkout))
         return 0
@@ -59,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"also build one of: {', '.join(gobuild.EXTRAS)}",
+        help=f"also build one of: {', '.join((*gobuild.EXTRAS, 'keda'))}",
     )
     commands.add_parser("up", help="start a cluster and print the export line for its kubeconfig")
     image = commands.add_parser("images", help="build images and load them onto the cluster's node")
@@ -68,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("kserve", help="install KServe's controller")
     commands.add_parser("kuberay", help="install KubeRay's operator")
+    commands.add_parser("keda", help="install KEDA; the first build takes a quarter of an hour")
     commands.add_parser("down", help="remove the cluster and everything except the cache")
     commands.add_parser("status", help="show the kind, whether it runs, and the kubeconfig's path")
     commands.add_parser("can", help="exit with 0 if a cluster is possible, else with 3 and why")
@@ -80,7 +85,9 @@ def _build(which: Kind, extras: tuple[str, ...]) -> None:
         return
     with step("build, all of it"):
         debian.install_packages()
-        print(gobuild.build(extras).directory)
+        if "keda" in extras:
+            gobuild.build_keda()
+        print(gobuild.build(tuple(each for each in extras if each != "keda")).directory)
         debian.base_root_archive()
 
 

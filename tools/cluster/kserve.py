@@ -28,6 +28,8 @@ _VALUES = {
     "kserve.controller.deploymentMode": "Standard",
     "kserve.controller.gateway.disableIngressCreation": "true",
     "kserve.controller.gateway.disableIstioVirtualHost": "true",
+    # Otherwise a test of KEDA waits for five minutes.
+    "kserve.autoscaler.scaleDownStabilizationWindowSeconds": "5",
 }
 _CERTIFICATES = frozenset({"Certificate", "Issuer"})
 _WEBHOOKS = frozenset({"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"})
@@ -72,7 +74,7 @@ def _apply(kubectl: list[str], binaries: Binaries, image: str | None) -> None:
 
 
 def _rendered(binaries: Binaries, chart: Path, values: Mapping[str, str]) -> list[Json]:
-    given = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+    given = [word for name, value in values.items() for word in ("--set-string", f"{name}={value}")]
     text = run([binaries.path("helm"), "template", "kserve", chart, "-n", NAMESPACE, *given])
     return operators.documents(text)
 
