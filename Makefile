@@ -36,6 +36,9 @@ cluster: setup ## Provide a cluster: kind with Docker, $KUBECONFIG, or one built
 cluster-down: setup ## Remove the cluster and everything it created
 	@$(RUN) tools.cluster down
 
+images: setup ## Build the images and push them to a registry: REGISTRY=registry.example.com/team [TAG=…]
+	@$(RUN) tools.push_images "$(REGISTRY)" --tag "$(TAG)"
+
 update: setup ## Regenerate everything generated
 	@$(RUN) tools.generated update
 	@FOURWAYS_UPDATE_GOLDEN=1 $(RUN) pytest -q tests/golden

@@ -119,7 +119,7 @@ def conditions_table(conditions: list[Json]) -> Table:
 def events_table(events: list[Json]) -> Table:
     """Return a table of events."""
     return table(
-        ("When", "Type", "Reason", "Object", "Times", "Message"),
+        ("When", "Type", "Reason", Heading("Object", copied=True), "Times", "Message"),
         [
             (
                 _moment(each["time"]),
