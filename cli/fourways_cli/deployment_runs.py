@@ -88,6 +88,10 @@ class DeploymentRuns:
 
     def before_current(self) -> str:
         """Return the run to roll back to: the one published before the current one."""
+        return self.newest_two()[0]
+
+    def newest_two(self) -> tuple[str, str]:
+        """Return the run published before the current one, and the current one."""
         published = [r for r in self.runs() if r["state"] == "published"]
         current = next((r for r in published if r["current"]), None)
         if current is None:
@@ -97,7 +101,8 @@ class DeploymentRuns:
             raise TargetError(
                 f"the store keeps no run of {self.name} published before {current['name']}"
             )
-        return str(max(earlier, key=lambda r: r["published_at"])["name"])
+        before = max(earlier, key=lambda r: r["published_at"])
+        return str(before["name"]), str(current["name"])
 
     def status(self) -> Json:
         """Return the deployment's status. Raises TargetError if there is no such deployment."""

@@ -110,12 +110,22 @@ def list_runs(
 def compare_runs(
     scope: Scope,
     name: NameArgument,
-    before: Annotated[str, typer.Argument(help="A run.")],
-    after: Annotated[str, typer.Argument(help="Another run.")],
+    before: Annotated[
+        str | None,
+        typer.Argument(help="A run; default: the one published before the current one."),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Argument(help="Another run; default: the current one.")
+    ] = None,
     output: TableOutputOption = TableOutput.TABLE,
 ) -> None:
     """Compare the predictions of two runs, by entity key."""
-    compare(scope, name, before, after, output)
+    record = DeploymentRuns(scope.target, scope.namespace, name)
+    first, second = before, after
+    if first is None or second is None:
+        earlier, current = or_exit(record.newest_two)
+        first, second = first or earlier, current
+    compare(scope, name, first, second, output)
 
 
 def compare(scope: Scope, name: str, before: str, after: str, output: TableOutput) -> None:

@@ -181,6 +181,8 @@ def test_two_runs_are_compared(target: MemoryTarget) -> None:
     assert rows["keys"][1:] == ["201", "202"]
     assert "(25.0%" in rows["other prediction"]
     assert rows["mean p"][2:] == ["0.25", "0.5"]
+    fourways("compare-runs", "m")
+    assert target.asked[-2:] == ["/runs/m", "/runs/m/diff?from=m-1&to=m-2"]
 
 
 def test_rejects_are_of_the_latest_run_unless_named(target: MemoryTarget) -> None:
