@@ -7,10 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fourways_api import Route
+from fourways_api import DriftStatus, Route, WakeConfig
 from tests.kit.callers import Keys, bearer
 from tests.kit.gateway_plane import Running, running
-from tests.kit.run_history import MemoryHistory
+from tests.kit.run_history import DRIFT, MemoryHistory
+from tests.kit.serving_plane import configure, serving
+from tools.kit.models import LINEAR, linear
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 EDGE = Route(deployment="camera", mode="edge", version="2", publish="file:///nowhere")
@@ -69,6 +71,25 @@ async def test_the_page_of_a_deployment_shows_contract_runs_difference_and_rejec
         edge = await page(plane, "/deployments/churn?from=%3Cscript%3Ex&to=churn-1")
         assert "<script>x" not in edge.text
         assert "&lt;script&gt;x" in edge.text
+
+
+async def test_the_page_of_a_model_server_shows_its_present_drift(tmp_path: Path) -> None:
+    async with serving(configure(tmp_path, linear(), LINEAR)) as server:
+        url = str(server.client.base_url)
+        route = Route(deployment="score", mode="realtime", version="v1", url=url)
+        wake = WakeConfig(idle_seconds=1)
+        sleeper = Route(deployment="sleeper", mode="realtime", version="v1", url=url, wake=wake)
+        async with running(tmp_path, routes=(route, sleeper), history=MemoryHistory()) as plane:
+            status, told = await plane.get("/deployments/score/drift")
+            assert (status, "too few so far" in told["error"]) == (404, True)
+            server.app.report_drift(lambda: DriftStatus.model_validate(DRIFT))
+            status, told = await plane.get("/deployments/score/drift")
+            assert (status, told["drift"]["fields"][0]["psi"]) == (200, 0.71)
+            answer = await page(plane, "/deployments/score")
+            assert "1,400 records of a model server against the training profile" in answer.text
+            assert "&lt;b&gt;age" in answer.text
+            for name in ("sleeper", "churn", "nobody"):
+                assert (await plane.get(f"/deployments/{name}/drift"))[0] == 404
 
 
 async def test_a_page_shows_what_its_credentials_may_see(tmp_path: Path, keys: Keys) -> None:

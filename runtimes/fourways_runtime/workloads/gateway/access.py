@@ -20,6 +20,7 @@ ACCESS: Access = {
     (b"GET", "/assets/page.css"): None,
     (b"GET", "/assets/page.js"): None,
     (b"GET", "/deployments"): "read",
+    (b"GET", "/deployments/{deployment}/drift"): "read",
     (b"GET", "/metrics"): "metrics",
     (b"GET", "/v2/models"): "read",
     (b"POST", "/v2/repository/index"): "read",

@@ -30,7 +30,7 @@ from .circuit_breaker import StoreCircuitBreaker
 from .coalescer import LookupCoalescer
 from .demand import DemandBoard
 from .edge import EdgeHandlers
-from .forward import RealtimeHandler
+from .forward import NO_DRIFT, RealtimeHandler
 from .mode import RETRY, Mode
 from .modes import MODES, SharedParts
 from .observed import GatewayMetrics, stream_counters
@@ -100,6 +100,7 @@ class Gateway:
         """Return the router with all paths."""
         router = Router()
         router.add("GET", "/deployments", self._index)
+        router.add("GET", "/deployments/{deployment}/drift", self._drift)
         router.add("GET", "/metrics", self._metrics)
         router.add("GET", "/predictions/{deployment}/{key}", lambda r: self._of(r).prediction(r))
         add_routes(router, self, "deployment", predict=self._predict)
@@ -137,6 +138,14 @@ class Gateway:
     def infer(self, request: Request) -> Answer:
         """Answer an inference request according to the deployment's mode."""
         return self._modes.get(request.params["deployment"], self._batch).infer(request)
+
+    def _drift(self, request: Request) -> Answer:
+        """Tell how records that are scored now differ from those of the training (realtime)."""
+        mode = self._of(request)
+        # Not of one that sleeps: the question would start a replica.
+        if type(mode) is RealtimeHandler:
+            return mode.drift()
+        raise HttpError(404, NO_DRIFT)
 
     def _predict(self, request: Request) -> Answer:
         """Answer a request of version 1: by the runtime's own reading, or by conversion."""

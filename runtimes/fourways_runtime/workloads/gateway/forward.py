@@ -19,6 +19,7 @@ import orjson
 from prometheus_client import Counter
 
 from fourways_api import EntityKey, Route
+from fourways_api.worker_faults import FAULTS_PATH, WorkerFaults
 from fourways_http import (
     ClientError,
     HttpError,
@@ -67,6 +68,9 @@ nothing else about the caller."""
 _LENGTHS = frozenset(map(len, PASSED))
 _OWN = frozenset({b"date", b"server"})
 _STATUSES = frozenset(status.value for status in HTTPStatus if status >= 200)
+
+
+NO_DRIFT = "no records are compared with a training profile here, or too few so far"
 
 
 class RealtimeHandler:
@@ -131,6 +135,19 @@ class RealtimeHandler:
     def model_ready(self, request: Request) -> Awaitable[Response]:
         """Forward a readiness request."""
         return self._pass(b"GET", request, b"/ready")
+
+    def drift(self) -> asyncio.Future[Response]:
+        """Ask one of the model servers how its records differ from those of the training."""
+        return self._send(b"GET", FAULTS_PATH.encode(), (), b"", self._drift)
+
+    def _drift(self, answer: OriginAnswer) -> Response:
+        try:
+            found = WorkerFaults.model_validate_json(answer.body).drift
+        except ValueError:
+            raise _unusable() from None
+        if found is None:
+            raise HttpError(404, NO_DRIFT)
+        return json_response({"deployment": self._name, "drift": found.to_json()})
 
     def _pass(
         self, method: bytes, request: Request, suffix: bytes, body: bytes = b""

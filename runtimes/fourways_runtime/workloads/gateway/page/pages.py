@@ -104,10 +104,11 @@ class Pages:
             told = PathAnswer(404, {"error": f"no deployment {name} answers here"})
             return _page("denied.html", self._namespace, told, told=told)
         (about,) = found
-        state, document, runs = await asyncio.gather(
+        state, document, runs, present = await asyncio.gather(
             self._ask(request, f"/v2/models/{name}/ready"),
             self._ask(request, f"/v2/models/{name}/openapi.json"),
             self._ask(request, f"/runs/{name}"),
+            self._ask(request, f"/deployments/{name}/drift"),
         )
         history = runs.body["runs"] if runs.ok and about["mode"] == "batch" else []
         return _page(
@@ -119,7 +120,7 @@ class Pages:
             why_none=document.error,
             runs=history[:SHOWN_RUNS],
             rows=sparkline([run["rows"] for run in reversed(history) if run["published_at"]]),
-            drift=_drift(history),
+            drift=_drift(history) or _present_drift(present),
             measured=[run for run in history if run.get("quality")][:SHOWN_RUNS],
             compared=await self._compared(request, name, history),
             rejects=await self._rejects(request, name, history),
@@ -175,6 +176,10 @@ def _drift(history: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Return how the records of the latest run that compared them differ from the training."""
     known = (run for run in history if run.get("drift"))
     return next(({"run": run["name"], "found": run["drift"]} for run in known), None)
+
+
+def _present_drift(told: PathAnswer) -> dict[str, Any] | None:
+    return {"run": "a model server", "found": told.body["drift"]} if told.ok else None
 
 
 def _contract(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
