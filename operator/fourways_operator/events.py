@@ -59,6 +59,8 @@ def _of_conditions(before: dict[str, Json], now: dict[str, Json]) -> Iterator[Ev
         good = _is_good(kind, condition)
         if good and was is None and kind in ("Progressing", *_BAD, "ModelResolved"):
             continue  # every deployment begins like this
+        if good and kind == "Drifted" and (was is None or was["status"] != "True"):
+            continue  # too few records, and enough again: that comes and goes with the load
         cause = {condition["reason"], condition["message"]}
         if not good and cause & causes:
             continue

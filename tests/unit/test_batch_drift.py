@@ -78,6 +78,7 @@ def test_rejects_are_told_as_a_share(world: World) -> None:
     found = ran(world, "r1", batch__maxRejects="20%", **settings)
     assert found is not None
     assert found.rejects == 0.1
+    assert found.records == ROWS * 0.9
 
 
 @pytest.mark.usefixtures("small_chunks")

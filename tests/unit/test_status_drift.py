@@ -113,6 +113,8 @@ def test_a_drift_is_an_event_once_and_a_gauge_while_it_lasts() -> None:
     assert events_of(after, status(worse)) == []
     assert [(e.type, e.reason) for e in events_of(after, before)] == [("Normal", "NoDrift")]
     assert not [e for e in events_of(None, before) if e.reason == "NoDrift"]
+    unknown = status(replace(quiet, worker_faults={"p": told(None)}))
+    assert events_of(unknown, before) == events_of(before, unknown) == []
     metrics, key = Metrics(), Key("demo", "m")
     labels = {"namespace": "demo", "name": "m", "mode": "streaming"}
     for now, value in ((before, 0.0), (after, 1.0)):

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from .incremental import Changes
 
 
+PROFILED_WHOLE = 20_000
+"""Rows up to which all of a table are compared with the training profile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Some rows of a claimed chunk. A piece without rows marks the end of a section or chunk."""
@@ -115,6 +119,8 @@ def scorer(
     profiler: RecordProfiler | None = None,
 ) -> Callable[[Piece], PieceResult]:
     """Return a function that scores a piece. It is safe to call from several threads."""
+    small = ledger.total_rows is not None and ledger.total_rows <= PROFILED_WHOLE
+    most = PROFILED_WHOLE if small else None
 
     def score(piece: Piece) -> PieceResult:
         chunk = piece.rows
@@ -127,7 +133,11 @@ def scorer(
             at = np.searchsorted(told.rows, scored.predictions.rows)
             hashes = told.hashes[at]
         rejects = [*chunk.rejects, *scored.rejects]
-        profile = None if profiler is None else profiler.sampled(scored, len(rejects), weighed=True)
+        profile = (
+            None
+            if profiler is None
+            else profiler.sampled(scored, len(rejects), weighed=True, most=most)
+        )
         return PieceResult(
             piece, Scored(scored.predictions, rejects), hashes, told.seen, told.watermark, profile
         )
