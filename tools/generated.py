@@ -22,6 +22,7 @@ GENERATORS = (
     "tools.cli_reference",
     "tools.metrics_reference",
     "tools.dashboards",
+    "tools.values_reference",
 )
 """Modules that write their file, or with --check report whether it is up to date."""
 

@@ -358,6 +358,7 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
             *ports_of([options.tracing_endpoint] if options.tracing_endpoint else []),
         ),
         access=options.gateway_auth,
+        gateway_pod=options.gateway_pod,
         gateway_tls_secret=options.gateway_tls_secret,
         gateway_origins=options.gateway_origins,
         gateway_grpc=options.gateway_grpc == "true",
@@ -412,6 +413,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("tracing-endpoint", "", str, "URL that traces are sent to by OTLP over HTTP; empty: none")
     flag("tracing-ratio", "1", str, "share of the requests without a parent that are traced")
     flag("gateway-auth", "", _access, "who may send requests to gateways, as JSON")
+    flag("gateway-pod", "{}", _object, "labels, annotations and placement of gateways, as JSON")
     flag("gateway-tls-secret", "", str, "Secret with the gateways' certificate; empty: no TLS")
     flag("gateway-origins", "", _words, "origins whose web pages may use gateways; *: all")
     flag("gateway-grpc", "false", str, "true: gateways also serve the protocol over gRPC")
@@ -441,6 +443,13 @@ def _json(text: str) -> str:
     """Return the text of a JSON list. Raises ValueError."""
     if not isinstance(json.loads(text), list):
         raise ValueError("not a list")
+    return text
+
+
+def _object(text: str) -> str:
+    """Return the text of a JSON object. Raises ValueError."""
+    if not isinstance(json.loads(text), dict):
+        raise ValueError("not an object")
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import Any
 
@@ -95,3 +96,22 @@ def test_pull_secrets_reach_the_operator(helm: str) -> None:
     found = rendered(helm, "--set", "imagePullSecrets[0].name=registry")
     (operator,) = (each for each in found if each["kind"] == "Deployment")
     assert operator["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_the_operator_runs_where_the_values_say(helm: str) -> None:
+    pod = {
+        "labels": {"team": "ml"},
+        "annotations": {"a": "b"},
+        "tolerations": [{"key": "infra", "operator": "Exists"}],
+        "priorityClassName": "system-cluster-critical",
+    }
+    values = {"pod": pod, "logLevel": "debug", "extraEnv": [{"name": "A", "value": "b"}]}
+    found = rendered(helm, "--set-json", f"operator={json.dumps(values)}")
+    (operator,) = (each for each in found if each["kind"] == "Deployment")
+    template = operator["spec"]["template"]
+    assert template["metadata"]["labels"].items() > pod["labels"].items()
+    assert template["metadata"]["annotations"] == pod["annotations"]
+    assert template["spec"]["tolerations"] == pod["tolerations"]
+    assert template["spec"]["priorityClassName"] == pod["priorityClassName"]
+    env = {each["name"]: each.get("value") for each in template["spec"]["containers"][0]["env"]}
+    assert (env["A"], env["FOURWAYS_LOG_LEVEL"]) == ("b", "debug")

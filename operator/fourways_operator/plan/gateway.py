@@ -6,6 +6,7 @@ even without the operator.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -183,6 +184,12 @@ def _deployment(
     )
     # The gateway finishes open requests: the notice period, then at most twenty seconds.
     pod["terminationGracePeriodSeconds"] = 40
+    if settings.gateway_replicas > 1:
+        pod["topologySpreadConstraints"] = [_spread(labels)]
+    wanted: Json = {k: v for k, v in json.loads(settings.gateway_pod).items() if v}
+    carried = {"labels": {**wanted.pop("labels", {}), parts.MANAGED_BY: parts.MANAGER, **labels}}
+    if "annotations" in wanted:
+        carried["annotations"] = wanted.pop("annotations")
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -192,8 +199,21 @@ def _deployment(
             "selector": {"matchLabels": labels},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}},
             "template": {
-                "metadata": {"labels": {parts.MANAGED_BY: parts.MANAGER, **labels}},
-                "spec": pod,
+                "metadata": carried,
+                "spec": pod | wanted,
             },
         },
+    }
+
+
+def _spread(labels: Json) -> Json:
+    """Return the constraint by which a lost node takes one replica away.
+
+    It does not bind: two replicas on one node are better than one.
+    """
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": dict(labels)},
     }
