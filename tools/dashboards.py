@@ -44,6 +44,7 @@ def _rate(metric: str, by: str, among: str = _BY) -> tuple[str, str]:
 
 
 _GATEWAY = f'{_BY}, deployment=~"$deployment"'
+_NAMED = f'{_BY}, name=~"$deployment"'
 _REQUESTS = "fourways_gateway_requests_total"
 _FAILED = f'sum by (deployment) (rate({_REQUESTS}{{{_GATEWAY}, code=~"5.."}}{_RATE}))'
 _ALL = f"sum by (deployment) (rate({_REQUESTS}{{{_GATEWAY}}}{_RATE}))"
@@ -149,6 +150,16 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 "Cold starts",
                 "s",
                 _quantiles("fourways_cold_start_seconds", "deployment", _GATEWAY),
+            ),
+            Panel(
+                "Drift of model servers and stream workers",
+                "none",
+                ((f"topk(10, fourways_drift_psi{{{_BY}}})", "{{pod}} {{side}} {{field}}"),),
+            ),
+            Panel(
+                "Quality of batch runs",
+                "none",
+                ((f"fourways_deployment_quality{{{_NAMED}}}", "{{name}} {{metric}}"),),
             ),
         ),
     ),

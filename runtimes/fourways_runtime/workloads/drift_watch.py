@@ -22,7 +22,6 @@ from fourways_runtime.scoring.profile import RecordProfiler
 COUNT_SECONDS = 0.5
 """Time between two counts."""
 
-_LABELS = ("side", "field")
 
 _log = logging.getLogger("fourways.drift")
 
@@ -39,22 +38,22 @@ class DriftGauges(Collector):
         psi = GaugeMetricFamily(
             "fourways_drift_psi",
             "Population stability index of the window against the training profile.",
-            labels=_LABELS,
+            labels=("side", "field"),
         )
         ks = GaugeMetricFamily(
             "fourways_drift_ks",
             "Kolmogorov-Smirnov distance of the window, over the profile's bins.",
-            labels=_LABELS,
+            labels=("side", "field"),
         )
         missing = GaugeMetricFamily(
             "fourways_drift_missing_share",
             "Share of missing values in the window.",
-            labels=_LABELS,
+            labels=("side", "field"),
         )
         drifted = GaugeMetricFamily(
             "fourways_drift_detected",
             "1 if the index is above maxDrift and above what chance explains.",
-            labels=_LABELS,
+            labels=("side", "field"),
         )
         for each in self._live.fields:
             labels = (each.side, each.name)
