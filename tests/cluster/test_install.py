@@ -1,5 +1,6 @@
 """The chart as a user lives with it: install, apply, run, ask, upgrade, uninstall."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import pytest
 import yaml
 
 from fourways_cli.targets import API_KEY_VARIABLE
+from tests.kit.waiting import until
 from tools.demo.questions import ARTIFACTS, EXAMPLES, ask_all
-from tools.installation import CHART, Cluster
+from tools.installation import CHART, Cluster, idle_pod
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -235,6 +237,81 @@ def test_an_upgrade_keeps_password_and_predictions(serving: Cluster) -> None:
         "--for=jsonpath={.status.readyReplicas}=2",
     )
     assert churn_answer(serving)["keys"]
+
+
+ASK = """
+import json, select, sys, urllib.request
+url, token = sys.argv[1:]
+asked, failed = 0, []
+while not select.select([sys.stdin], [], [], 0.005)[0]:
+    request = urllib.request.Request(url, headers={"Authorization": "Bearer " + token})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert "churn_probability" in json.load(answer)["outputs"]
+    except Exception as error:
+        failed.append(f"{error!r} after {asked}")
+    asked += 1
+    if asked == 1:
+        print("begun", flush=True)
+print(json.dumps([asked, failed]))
+"""
+
+
+@pytest.fixture
+def asker(serving: Cluster) -> Iterator[subprocess.Popen[str]]:
+    """A pod that looks a prediction up without a pause, until its standard input has a line."""
+    pod = idle_pod("asker", serving.images["runtime"])
+    serving.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=pod)
+    serving.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/asker", "--timeout=60s")
+    url = f"http://fourways-gateway.{NAMESPACE}.svc/predictions/churn/01760"
+    where = ("-n", NAMESPACE, "exec", "-i", "asker", "--", "python", "-c", ASK)
+    process = serving.start_kubectl(*where, url, serving.gateway_token(NAMESPACE))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    yield process
+    process.kill()
+    process.wait()
+    serving.kubectl("-n", NAMESPACE, "delete", "pod", "asker", "--wait=false")
+
+
+def test_upgrades_and_a_downgrade_under_load_fail_no_request(
+    serving: Cluster, asker: subprocess.Popen[str]
+) -> None:
+    before = pods(serving)
+    serving.install(NAMESPACE, "--set", "gateway.replicas=2")
+    assert pods(serving) == before, "nothing that a pod has was changed"
+    serving.install(NAMESPACE, "--set", "gateway.replicas=2", "--set", "logs.access=true")
+    rolled(serving)
+    assert not pods(serving) & before, "the setting restarts gateways"
+    serving.helm("rollback", "fourways", "-n", NAMESPACE, "--wait", "--timeout", "3m")
+    rolled(serving)
+    said, _ = asker.communicate("enough\n", timeout=30)
+    asked, failed = json.loads(said)
+    assert failed == []
+    assert asked > 100
+
+
+def pods(cluster: Cluster) -> set[str]:
+    """Return the pods of the gateway by uid, without those that are going."""
+    found = cluster.get("-n", NAMESPACE, "pods", "-l", "fourways.dev/component=gateway")["items"]
+    return {p["metadata"]["uid"] for p in found if "deletionTimestamp" not in p["metadata"]}
+
+
+def rolled(cluster: Cluster) -> None:
+    """Wait until the operator has read the new settings, and the gateways have them."""
+    kubectl = cluster.kubectl
+    kubectl("-n", NAMESPACE, "rollout", "status", "deployment/fourways-operator", "--timeout=60s")
+    cluster.await_ready(NAMESPACE, *NAMES)
+    wanted = cluster.get("-n", NAMESPACE, "deployment/fourways-operator")["spec"]["template"]
+    env = {e["name"]: e.get("value") for e in wanted["spec"]["containers"][0]["env"]}
+
+    def current() -> bool:
+        gateway = cluster.get("-n", NAMESPACE, "deployment/fourways-gateway")
+        text = json.dumps(gateway["spec"]["template"])
+        return ("accessLog" in text) is (env["FOURWAYS_ACCESS_LOG"] == "true")
+
+    until(current, "the gateways have the new settings", seconds=60)
+    kubectl("-n", NAMESPACE, "rollout", "status", "deployment/fourways-gateway", "--timeout=90s")
 
 
 def test_uninstall_leaves_serving_and_deployments_in_place(serving: Cluster) -> None:
