@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,11 +137,14 @@ DISTURBANCES = (
 def disturb(rig: KillsRig, load: Load, what: Disturbance) -> list[str]:
     """Do it, print what came of it, and return what is wrong."""
     first, begun = len(load.seen), time.monotonic()
-    what.act(rig)
-    cause, deadline = "", begun + CAUSE_SECONDS
-    while time.monotonic() < deadline:
-        cause = cause or _cause(rig, what.status_of)
-        time.sleep(0.1)
+    with ThreadPoolExecutor(1) as acting:
+        # A cause may be gone again when the disturbance is over.
+        done = acting.submit(what.act, rig)
+        cause, deadline = "", begun + CAUSE_SECONDS
+        while time.monotonic() < deadline:
+            cause = cause or _cause(rig, what.status_of)
+            time.sleep(0.1)
+        done.result()
     seen = load.seen[first:]
     failed = [one for one in seen if one.status not in (200, 202)]
     moments = [one.at - begun for one in failed if one.deployment in what.hits]

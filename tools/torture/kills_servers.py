@@ -20,7 +20,7 @@ from tools.servers.postgres import Server
 
 TOPIC = "taken.in"
 READY_SECONDS = 10.0
-AWAY_SECONDS = 1.5
+AWAY_SECONDS = 3.0
 """How long a crashed server is away; it would otherwise be there again within 0.3 s."""
 
 

@@ -33,8 +33,9 @@ RETRY_SECONDS = 0.25
 HUNG_SECONDS = 5.0
 """A call that takes longer makes the worker not ready."""
 
-PING_SECONDS = 5.0
-"""An idle store is pinged after this many seconds without a call."""
+PING_SECONDS = 1.5
+"""An idle store is pinged after this many seconds without a call: at each look of the monitor, so
+that an outage is told while callers of the gateway notice it."""
 
 LOGIN_SECONDS = 15.0
 """How long a rejected login is retried: long enough for a rotated Secret to arrive, and short
