@@ -301,10 +301,15 @@ def test_dimensions_that_the_model_leaves_free_get_a_size_that_works(tmp_path: P
             [("pooled", TensorProto.FLOAT, None)],
         )
     )
-    init(tmp_path / "m.onnx", "-o", tmp_path / "m.yaml")
+    # A stream stores its predictions, in columns of one size.
+    init(tmp_path / "m.onnx", "-o", tmp_path / "m.yaml", "--mode", "streaming")
     (field,) = proven(tmp_path / "m.yaml").spec.contract.inputs
     assert (field.name, field.shape) == ("image", (3, 8, 8))
     assert "leaves sizes of the shape free" in (tmp_path / "m.yaml").read_text()
+    init(tmp_path / "m.onnx", "-o", tmp_path / "m.yaml", "--force")
+    contract = proven(tmp_path / "m.yaml").spec.contract
+    assert contract.inputs[0].shape == (3, -1, -1)
+    assert contract.outputs[0].shape == (3, -1, -1)
 
 
 def test_names_of_a_model_write_no_yaml_of_their_own(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def _drafted(
 ) -> Draft:
     described = source.description
     inputs = draft_inputs(source, sample)
-    answers = ask(inputs, described.model, sample)
+    answers = ask(inputs, described.model, sample, stored=mode in ("batch", "streaming"))
     unreadable = {t.name: t.unreadable for t in described.model.outputs if t.unreadable}
     outputs, left_out = draft_outputs(answers, unreadable, described.hints, inputs.key_name)
     contract = inputs.contract([each.spec() for each in outputs])

@@ -66,7 +66,7 @@ def draft_outputs(
         raise NoManifest(f"the model has no output that can be served: {'; '.join(left_out)}")
     names = field_names([name for name, _ in kept], [taken])
     return [
-        _output(name, tensor, values, hints)
+        _output(name, tensor, values, hints, answers.free.get(tensor))
         for name, (tensor, values) in zip(names, kept, strict=True)
     ], left_out
 
@@ -87,10 +87,15 @@ def _type(values: Array) -> str:
     return "float32" if values.dtype.name == "float16" else values.dtype.name
 
 
-def _output(name: str, tensor: str, values: Array, hints: Hints) -> DraftOutput:
-    shape = tuple(map(int, values.shape[1:]))
+def _output(
+    name: str, tensor: str, values: Array, hints: Hints, free: tuple[int, ...] | None
+) -> DraftOutput:
+    shape = free or tuple(map(int, values.shape[1:]))
     shape = () if all(size == 1 for size in shape) else shape
     made = DraftOutput(name, _type(values), shape, None if name == tensor else tensor)
+    if free:
+        made.comment = "-1 follows the size of the input. Nothing can store such an output."
+        return made
     labels = hints.labels
     if made.type == "string" and not shape and 0 < len(labels) <= _LABELS_WRITTEN:
         made.categories = labels

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -51,11 +51,21 @@ class Answers:
     records: int
     columns: Columns
 
+    free: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By output, the shape of a record with -1 for sizes that follow those of the inputs."""
 
-def ask(draft: DraftInputs, model: Model, sample: Sample | None, *, rows: int = _ROWS) -> Answers:
+
+def ask(
+    draft: DraftInputs,
+    model: Model,
+    sample: Sample | None,
+    *,
+    rows: int = _ROWS,
+    stored: bool = True,
+) -> Answers:
     """Score rows of the sample, or made-up ones. May change the draft's fields to what works.
 
-    ``rows`` is the maximum number of rows.
+    ``rows`` is the maximum number of rows. Outputs that are ``stored`` have one size each.
 
     Raises:
         NoManifest: the model takes none of them.
@@ -63,7 +73,7 @@ def ask(draft: DraftInputs, model: Model, sample: Sample | None, *, rows: int = 
     """
     if sample is not None and all(each.column for each in draft.fields):
         return _ask_with_sample(draft, model, sample, rows)
-    return _ask_with_examples(draft, model)
+    return _ask_with_examples(draft, model, stored)
 
 
 def golden_vectors(
@@ -160,7 +170,7 @@ def _ask_with_sample(draft: DraftInputs, model: Model, sample: Sample, rows: int
     return _ask_with_sample(draft, model, sample, rows)
 
 
-def _ask_with_examples(draft: DraftInputs, model: Model) -> Answers:
+def _ask_with_examples(draft: DraftInputs, model: Model, stored: bool) -> Answers:
     free = [each for each in draft.fields if None in each.shape]
     shapes = [each.shape for each in free]
     contract = _contract(draft)
@@ -179,10 +189,11 @@ def _ask_with_examples(draft: DraftInputs, model: Model) -> Answers:
         if found is None:
             found = size, answers
             continue
-        if _sizes(answers) == _sizes(found[1]):
+        followed = _followed(_sizes(found[1]), _sizes(answers))
+        if followed is not None and not (followed and stored):
             for each in free:
                 each.comment = "-1 is any size: set the one that you send, to reject others."
-            return answers
+            return replace(answers, free=followed)
         break
     if found is None:
         raise NoManifest(f"the model fails on a made-up record: {fault}; give --sample TABLE")
@@ -191,6 +202,19 @@ def _ask_with_examples(draft: DraftInputs, model: Model) -> Answers:
         each.shape = tuple(found[0] if dim is None else dim for dim in shape)
         each.comment = "The model leaves sizes of the shape free: set the one that you send."
     return found[1]
+
+
+def _followed(
+    some: Mapping[str, tuple[int, ...]], others: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes that differ, with -1 where they do; None if they have other dimensions."""
+    if any(len(shape) != len(others.get(name, ())) for name, shape in some.items()):
+        return None
+    return {
+        name: tuple(a if a == b else -1 for a, b in zip(shape, others[name], strict=True))
+        for name, shape in some.items()
+        if shape != others[name]
+    }
 
 
 def _sizes(answers: Answers) -> dict[str, tuple[int, ...]]:
