@@ -44,6 +44,9 @@ def convert(
     if out.exists() and not force:
         warn(f"{out} exists; give --force or another -o")
         raise typer.Exit(FAILED)
+    if not out.parent.is_dir():
+        warn(f"cannot write {out}: there is no folder {out.parent}; make it, or give another -o")
+        raise typer.Exit(FAILED)
     made = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         said = _converted(model, sample, made)

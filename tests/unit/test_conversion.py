@@ -177,6 +177,14 @@ def run(*arguments: str | Path) -> Any:
     return CliRunner().invoke(app, ["convert", *map(str, arguments)])
 
 
+def test_a_folder_that_is_not_there_is_named_and_not_the_model(tmp_path: Path) -> None:
+    (tmp_path / "m.skops").touch()
+    result = run(tmp_path / "m.skops", "-o", tmp_path / "none" / "m.onnx")
+    assert result.exit_code == 1
+    said = "".join(result.stderr.split())
+    assert f"thereisnofolder{tmp_path / 'none'};makeit" in said
+
+
 def test_the_command_writes_the_file_or_nothing(wine: Any, table: Path) -> None:
     path, out = table.with_name("m.ubj"), table.with_name("m.onnx")
     xgboost.XGBClassifier(n_estimators=3).fit(wine.data, wine.target).save_model(path)

@@ -312,6 +312,58 @@ def test_dimensions_that_the_model_leaves_free_get_a_size_that_works(tmp_path: P
     assert contract.outputs[0].shape == (3, -1, -1)
 
 
+def sums(folder: Path) -> Path:
+    """Write a model that returns the sum of two numbers, a and b, of each row."""
+    made = graph(
+        [(name, TensorProto.DOUBLE, ["n", 1]) for name in "ab"],
+        [helper.make_node("Add", ["a", "b"], ["total"])],
+        [("total", TensorProto.DOUBLE, ["n", 1])],
+    )
+    (folder / "m.onnx").write_bytes(made)
+    return folder / "m.onnx"
+
+
+@pytest.mark.parametrize(
+    ("extremes", "bounds"),
+    [
+        (("1.7e308", "0"), (True, False)),
+        (("-1.7e308", "0"), (False, True)),
+        (("-1.7e308", "1.7e308"), (False, False)),
+        (("5e-324", "0"), (True, True)),
+    ],
+)
+def test_a_bound_that_no_float_can_express_is_left_out(
+    extremes: tuple[str, str], bounds: tuple[bool, bool], tmp_path: Path
+) -> None:
+    rows = [f"k{at},{extremes[at % 2]},0" for at in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["key,a,b", *rows]) + "\n")
+    init(sums(tmp_path), "--sample", tmp_path / "t.csv", "-o", tmp_path / "m.yaml")
+    found = proven(tmp_path / "m.yaml").spec.contract.inputs[0].range
+    has = (False, False) if found is None else (found.min is not None, found.max is not None)
+    assert has == bounds
+
+
+def test_a_table_with_another_separator_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("key;a;b\nk1;1;2\n")
+    said = refused(sums(tmp_path), "--sample", tmp_path / "t.csv", "-o", tmp_path / "m.yaml")
+    assert "has a semicolon between the columns: write it with commas" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("0.5", "patient_id is neither text nor whole numbers"),
+        ("same", "patient_id repeats values, or lacks some"),
+    ],
+)
+def test_init_says_why_a_column_is_not_the_key(key: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"patient_id,a,b\n{key},1,2\n{key},2,2\n")
+    asked = (sums(tmp_path), "--sample", tmp_path / "t.csv", "-o", tmp_path / "m.yaml")
+    result = CliRunner().invoke(app, ["init", *map(str, asked), "--mode", "batch"])
+    assert result.exit_code == 0, result.output
+    assert f"row is the number of the row, because {why}" in " ".join(result.output.split())
+
+
 def test_names_of_a_model_write_no_yaml_of_their_own(tmp_path: Path) -> None:
     hostile = "x\n  image: evil\x1b[31m #: {a: &b"
     (tmp_path / "m.onnx").write_bytes(

@@ -16,6 +16,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from fourways_api import read_documents
+from fourways_api.display import displayed
 from fourways_runtime.errors import WorkloadError
 
 from ..manifests import read_manifest
@@ -23,6 +24,7 @@ from .errors import NoManifest
 from .inputs import DraftInputs, draft_inputs
 from .manifest_text import ManifestMode, Written, manifest_text
 from .model_source import ModelSource, find_model
+from .names import looks_like_key
 from .outputs import draft_outputs
 from .probe import ask, golden_vectors, request_of, training_profile
 from .sample import Sample, read_sample, table_batches
@@ -232,12 +234,23 @@ def _batch_table(
     copied = manifest.with_name(f"{name}.table.{'parquet' if kind == 'Parquet' else 'csv'}")
     key = inputs.key_name if inputs.key_column is None else None
     parts = [f"{old} is {new} there" for old, new in list(renamed.items())[:5]]
-    parts += [f"{key} is the number of the row"] if key else []
+    parts += [f"{key} is the number of the row, because {_no_key(sample)}"] if key else []
     why = (
         f"{copied.name} is a copy of the sample with the contract's names: {', '.join(parts)}."
         " Replace it by a table of yours with these names."
     )
     return _BatchTable(copied, kind, lambda at: _copy(path, kind, columns, key, at), why)
+
+
+def _no_key(sample: Sample) -> str:
+    """Return why no column of a sample is its key."""
+    for column in filter(looks_like_key, sample.columns):
+        shown = displayed(column, 100)
+        if sample.kind(column) not in ("int64", "string"):
+            return f"{shown} is neither text nor whole numbers"
+        if not sample.is_unique(column):
+            return f"{shown} repeats values, or lacks some"
+    return "no column has a text or a whole number of its own in every row"
 
 
 def _copy(source: Path, kind: Any, columns: dict[str, str], key: str | None, into: Path) -> None:

@@ -52,7 +52,7 @@ class DraftField:
 
     tensor: str | None = None
     nullable: bool = False
-    range: tuple[float, float | None] | None = None
+    range: tuple[float | None, float | None] | None = None
     categories: tuple[str, ...] = ()
     tokens: dict[str, Any] | None = None
     comment: str = ""
@@ -272,10 +272,13 @@ def _match(name: str, sample: Sample | None) -> str | None:
         found = [column for column in sample.columns if known(column) == known(name)]
         if len(found) == 1:
             return found[0]
-    raise NoManifest(
+    said = (
         f"the model reads {displayed(name, 100)}, and the sample has no such column; it has"
         f" {displayed(', '.join(sample.columns), 500)}"
     )
+    if separator := sample.other_separator():
+        said += f". Its header has {separator} between the columns: write it with commas"
+    raise NoManifest(said)
 
 
 # ---------------------------------------------------------------- the entity key
@@ -415,18 +418,28 @@ def _shape_of(column: Any, shape: tuple[int | None, ...]) -> tuple[int | None, .
     return shape if None not in shape else tuple(sizes)
 
 
-def _widened(low: float, high: float, whole: bool = False) -> tuple[float, float | None]:
-    """Widen a range by its own width on both sides, rounded; what is never negative stays so."""
+def _widened(
+    low: float, high: float, whole: bool = False
+) -> tuple[float | None, float | None] | None:
+    """Widen a range by its own width on both sides, rounded; what is never negative stays so.
+
+    A bound that no float64 can express is left out.
+    """
     span = (high - low) or abs(high) or 1.0
     least = 0.0 if low >= 0 else _rounded(low - span, math.floor)
     most = _rounded(high + span, math.ceil)
-    return (int(least), int(most)) if whole else (least, most)
+    kept = [bound if math.isfinite(bound) else None for bound in (least, most)]
+    if kept == [None, None]:
+        return None
+    if whole:
+        kept = [bound if bound is None else int(bound) for bound in kept]
+    return kept[0], kept[1]
 
 
 def _rounded(value: float, towards: Any) -> float:
-    if value == 0 or not math.isfinite(value):
+    step = 10.0 ** (math.floor(math.log10(abs(value))) - 1) if 0 < abs(value) < math.inf else 0.0
+    if step == 0:  # zero, infinite, or too small for a step below it
         return value
-    step = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
     found = towards(value / step) * step
     return float(f"{found:.3g}")
 

@@ -76,6 +76,13 @@ class Sample:
             return bool(pc.any(pc.match_substring_regex(found, r"^((?i)nan)?$")).as_py())
         return False
 
+    def other_separator(self) -> str | None:
+        """Return what separates a CSV file's columns if it is not a comma."""
+        if self.format != "CSV" or len(self.columns) != 1:
+            return None
+        names = {";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
+        return next((said for sign, said in names.items() if sign in self.columns[0]), None)
+
     def is_unique(self, column: str) -> bool:
         """Return whether every row has a value of its own, and none is missing."""
         found = self.table.column(column)

@@ -131,9 +131,14 @@ class EmbeddedTarget:
         """Return the address of a gateway once the host's own process listens there."""
 
         def look() -> str:
-            gateway = self._status()["gateways"].get(namespace)
+            gateways = self._status()["gateways"]
+            gateway = gateways.get(namespace)
             if gateway is None:
-                raise TargetError(f"no gateway for namespace {namespace} here")
+                there = ", ".join(sorted(gateways)) or "none"
+                raise TargetError(
+                    f"nothing runs in namespace {namespace} here;"
+                    f" namespaces with deployments: {there}"
+                )
             if not gateway["listening"]:
                 raise Unavailable(
                     f"the gateway of namespace {namespace} is not running:"
