@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from typer.main import get_command
 
+from fourways_api.crd import update_or_check
 from fourways_cli.main import EXIT_CODES, app
 
 KINDS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
@@ -105,10 +106,7 @@ def _cell(text: str) -> str:
 
 def main() -> int:
     """Write the page, or with --check report whether it is up to date."""
-    if "--check" in sys.argv:
-        return int(PAGE.read_text("utf-8") != page())
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
+    return update_or_check(PAGE, page(), "tools.cli_reference", "--check" in sys.argv)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fourways_api.crd import update_or_check
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference" / "metrics.md"
 
@@ -136,10 +138,7 @@ def page() -> str:
 
 def main() -> int:
     """Write the page, or with --check report whether it is up to date."""
-    if "--check" in sys.argv:
-        return int(PAGE.read_text("utf-8") != page())
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
+    return update_or_check(PAGE, page(), "tools.metrics_reference", "--check" in sys.argv)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fourways_api.crd import update_or_check
+
 ROOT = Path(__file__).parents[1]
 VALUES = ROOT / "charts" / "fourways" / "values.yaml"
 PAGE = ROOT / "docs" / "reference" / "values.md"
@@ -74,11 +76,8 @@ def page() -> str:
 
 
 def main() -> int:
-    """Write the page, or with --check return 1 if it is not up to date."""
-    if "--check" in sys.argv[1:]:
-        return int(not PAGE.exists() or PAGE.read_text("utf-8") != page())
-    PAGE.write_text(page(), "utf-8")
-    return 0
+    """Write the page, or with --check report whether it is up to date."""
+    return update_or_check(PAGE, page(), "tools.values_reference", "--check" in sys.argv)
 
 
 if __name__ == "__main__":

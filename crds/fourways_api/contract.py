@@ -37,6 +37,14 @@ _GUESS = 256
 """Assumed size of a dimension that has any size, where memory is planned."""
 
 
+_NO_DIMENSION_OF_ZERO = Rule(
+    "!has(self.shape) || self.shape.all(size, size != 0)",
+    "a dimension of the shape is 0",
+    "use -1 for a dimension of any size",
+    ".shape",
+)
+
+
 class Range(ApiModel):
     """Inclusive bounds of a number. A value outside of them is rejected."""
 
@@ -182,12 +190,7 @@ class InputField(ApiModel):
             "remove shape: columns are single values",
             ".shape",
         ),
-        Rule(
-            "!has(self.shape) || self.shape.all(size, size != 0)",
-            "a dimension of the shape is 0",
-            "use -1 for a dimension of any size",
-            ".shape",
-        ),
+        _NO_DIMENSION_OF_ZERO,
         Rule(
             "!has(self.range) || self.type.startsWith('int') || self.type.startsWith('uint')"
             " || self.type.startsWith('float')",
@@ -278,12 +281,7 @@ class OutputField(ApiModel):
         return prod(_GUESS if size == -1 else size for size in self.shape)
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!has(self.shape) || self.shape.all(size, size != 0)",
-            "a dimension of the shape is 0",
-            "use -1 for a dimension of any size",
-            ".shape",
-        ),
+        _NO_DIMENSION_OF_ZERO,
         Rule(
             "!has(self.reduce) || !self.reduce.startsWith('TopK') || !has(self.shape)"
             " || self.shape.all(size, size > 0)",
