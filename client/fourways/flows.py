@@ -8,7 +8,7 @@ they do is written once.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, MutableMapping
+from collections.abc import Generator, Mapping, MutableMapping
 from typing import Any, TypeAlias, TypeVar
 
 import httpx
@@ -76,6 +76,8 @@ def submit(
     idempotency_key: str | None,
 ) -> Flow[Prediction | Event]:
     """Return the prediction of a record, or the event that it will come from."""
+    if not isinstance(inputs, Mapping):
+        raise TypeError("inputs are a mapping from names to values; predict_many takes rows")
     described = yield from describe(known, deployment)
     columns = {name: [value] for name, value in inputs.items()}
     if key is not None:

@@ -189,6 +189,11 @@ class Remote:
                     f"the gateway refuses this device ({error.code}): give it a key with "
                     "--api-key-file, with the scopes bundles and features"
                 ) from None
+            if error.code == 404 and name == "index.json":
+                raise GatewayUnreachable(
+                    "the gateway has no bundles at this address (404): check --deployment, "
+                    "--namespace and --target, and that the deployment is Ready"
+                ) from None
             raise GatewayUnreachable(f"the gateway responded {error.code} for {name}") from None
         except (urllib.error.URLError, http.client.HTTPException, OSError):
             raise GatewayUnreachable("the gateway cannot be reached") from None

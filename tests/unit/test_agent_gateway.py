@@ -54,6 +54,24 @@ def test_the_command_refuses_and_the_word_is_remembered(
     assert main(options(tmp_path, "http://127.0.0.2:1")) == 75
 
 
+def test_a_deployment_or_target_that_the_gateway_lacks_is_told_with_what_to_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Empty(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as empty:
+        threading.Thread(target=empty.serve_forever, daemon=True).start()
+        assert main(options(tmp_path, f"http://127.0.0.1:{empty.server_port}")) == 75
+        empty.shutdown()
+    assert "check --deployment, --namespace and --target" in capsys.readouterr().err
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A gateway with a certificate of its own: its URL, and the certificate."""

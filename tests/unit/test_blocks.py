@@ -153,6 +153,8 @@ def test_devices_events_and_golden_vectors(tmp_path: Path) -> None:
     assert scorer.ask({"pixels": ROWS[0].tolist()}) == scorer.ask(named)
     with pytest.raises(RecordRefused, match="pixels: must be a list of 300 values"):
         scorer.ask({"pixels": [1.0]})
+    with pytest.raises(RecordRefused, match="record: must be a mapping from names to values"):
+        scorer.ask(ROWS[0].tolist())
     lines = [{"pixels": ROWS[0].tolist()}, dict(zip(NAMES, ROWS[1].tolist(), strict=True))]
     path = tmp_path / "golden.jsonl"
     path.write_bytes(

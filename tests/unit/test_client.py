@@ -52,6 +52,12 @@ async def test_a_record_is_scored(model: Serving) -> None:
     assert both[1].value != one.value
 
 
+async def test_inputs_that_are_no_record_are_refused_with_what_takes_rows(model: Serving) -> None:
+    async with AsyncClient(str(model.client.base_url)) as client:
+        with pytest.raises(TypeError, match="mapping from names to values; predict_many"):
+            await client.predict("churn", [1, 2])  # type: ignore[arg-type]
+
+
 async def test_the_client_for_threads_does_the_same(model: Serving) -> None:
     def asked() -> Any:
         with Client(str(model.client.base_url)) as client:

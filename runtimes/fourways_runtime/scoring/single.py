@@ -55,6 +55,8 @@ class RecordScorer:
             ModelError: the model fails on it.
 
         """
+        if not isinstance(record, Mapping):
+            raise RecordRefused("record", "must be a mapping from names to values")
         for name, columns in self._blocks.items():
             if name in record:
                 record = _spread(record, name, columns)
