@@ -75,7 +75,8 @@ def init(
     draft = drafted(model, sample=sample, mode=mode, name=name, manifest=out)
     existing = draft.existing()
     if existing and not force:
-        warn(f"{', '.join(map(str, existing))} exists; give --force, -o PATH or --name N")
+        verb = "exists" if len(existing) == 1 else "exist"
+        warn(f"{', '.join(map(str, existing))} {verb}; give --force, -o PATH or --name N")
         raise typer.Exit(FAILED)
     try:
         draft.write()

@@ -247,6 +247,15 @@ def test_a_sample_without_one_of_the_models_columns_is_refused_by_name(
 
 
 @TRAINED
+def test_a_skops_pipeline_of_texts_is_sent_to_onnx(tmp_path: Path) -> None:
+    words = LazyModule("sklearn.feature_extraction.text").TfidfVectorizer()
+    model = LazyModule("sklearn.pipeline").make_pipeline(words, linear_model.LogisticRegression())
+    skops_io.dump(model.fit(["good film", "bad film"], ["yes", "no"]), tmp_path / "m.skops")
+    said = refused(tmp_path / "m.skops", "-o", tmp_path / "m.yaml")
+    assert "export a pipeline that reads texts as ONNX" in " ".join(said.split())
+
+
+@TRAINED
 def test_files_are_overwritten_only_on_demand(wine: Any, table: Path) -> None:
     model = table.with_name("m.ubj")
     xgboost.XGBClassifier(n_estimators=3).fit(wine.data, wine.target).save_model(model)

@@ -131,7 +131,10 @@ def model_of(estimator: Any, threads: int) -> MatrixModel | FrameModel:
     """Return a fitted estimator as a model. Raises ModelNotLoadable if it does not predict."""
     features = getattr(estimator, "n_features_in_", None)
     if not isinstance(features, int) or features < 1 or not hasattr(estimator, "predict"):
-        raise ModelNotLoadable("the file contains no fitted estimator that predicts")
+        raise ModelNotLoadable(
+            "the file contains no fitted estimator that predicts from columns; export a pipeline"
+            " that reads texts as ONNX (skl2onnx)"
+        )
     parallel = {
         name: threads
         for name in estimator.get_params()
