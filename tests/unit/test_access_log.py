@@ -12,7 +12,7 @@ import pytest
 
 from fourways_api import Route, parse
 from fourways_operator.facts import OperatorSettings
-from fourways_operator.main import options_of, settings_of
+from fourways_operator.options import options_of, settings_of
 from fourways_runtime.logs import JsonFormatter
 from tests.kit.callers import Keys, bearer
 from tests.kit.gateway_plane import running

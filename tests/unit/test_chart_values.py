@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from fourways_operator.facts import Json
-from fourways_operator.main import options_of, settings_of
+from fourways_operator.options import options_of, settings_of
 from fourways_operator.planning import plan_gateway
 from tests.kit.planned import SETTINGS
 from tools.values_reference import explained, values

@@ -18,7 +18,7 @@ from fourways_operator.cluster_issuer import (
 )
 from fourways_operator.errors import ApiUnreachable
 from fourways_operator.facts import Json, OperatorSettings
-from fourways_operator.main import options_of, settings_of
+from fourways_operator.options import options_of, settings_of
 from fourways_operator.plan import gateway
 from fourways_operator.pods import config_text
 

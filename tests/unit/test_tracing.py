@@ -13,7 +13,7 @@ import pytest
 
 from fourways_api import Route, parse
 from fourways_operator import planning
-from fourways_operator.main import options_of, settings_of
+from fourways_operator.options import options_of, settings_of
 from fourways_runtime import tracing
 from fourways_runtime.tracing import event_headers, start_tracing, stop_tracing
 from tests.kit.gateway_plane import running
