@@ -159,6 +159,7 @@ def test_a_kubeconfig_that_is_none_is_no_traceback(config: Path, text: str) -> N
     assert done.exit_code == 1
     assert isinstance(done.exception, SystemExit), done.exception
     assert "no cluster can be reached" in done.stderr
+    assert "start `fourways up FILE` here, or set KUBECONFIG" in done.stderr
 
 
 def test_a_server_s_refusal_is_shown_as_it_is(config: Path) -> None:

@@ -55,7 +55,8 @@ class ClusterTarget:
         try:
             self._login = kubeconfig.log_in(choice.kubeconfig, choice.context)
         except kubeconfig.NoCluster as error:
-            raise TargetError(f"{no_host}no cluster can be reached: {error}") from None
+            fix = "" if choice.explicit else "; start `fourways up FILE` here, or set KUBECONFIG"
+            raise TargetError(f"{no_host}no cluster can be reached: {error}{fix}") from None
         self._tokens: dict[str, str] = {}
         self._errors = kubeconfig.ApiException
         self._unreachable = kubeconfig.Unreachable
