@@ -160,9 +160,9 @@ def test_a_new_model_that_ends_the_process_at_every_start_is_given_up(tmp_path: 
     publisher = Publisher(tmp_path)
     crash = (
         "import os, sys; from fourways_agent import device, loading;"
-        "real = loading.load_onnx;"
-        "loading.load_onnx = lambda path, **more:"
-        " os.kill(os.getpid(), 11) if sys.argv[2] in str(path) else real(path, **more);"
+        "real = loading.load_on_device;"
+        "loading.load_on_device = lambda contract, files, **more: os.kill(os.getpid(), 11)"
+        " if sys.argv[2] in str(files) else real(contract, files, **more);"
         "it = device.Device(sys.argv[1]); print(it.version)"
     )
     with gateway_of(publisher) as gateway:

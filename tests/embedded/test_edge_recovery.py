@@ -391,7 +391,7 @@ def test_a_program_that_is_ended_from_outside_while_it_starts_a_model_gives_noth
 ) -> None:
     killed = (
         "import os, sys; from fourways_agent import device, loading, start;"
-        "loading.load_onnx = lambda path, **more: os.kill(os.getpid(), 9);"
+        "loading.load_on_device = lambda *_, **more: os.kill(os.getpid(), 9);"
         "start.boot_id = lambda: sys.argv[2]; device.Device(sys.argv[1])"
     )
     store, settings = device(tmp_path, gateway)

@@ -44,3 +44,25 @@ def test_a_statement_that_hangs_does_not_hold_up_who_closes(
         assert not closer.is_alive()
         assert database.rows("SELECT 1") == [(1,)]
     database.close()
+
+
+def test_a_new_store_is_opened_by_six_at_once(tmp_path: Path) -> None:
+    """SQLite itself does not wait for the one that switches the file to a write-ahead log."""
+    failures: list[BaseException] = []
+
+    def begin(path: Path, barrier: threading.Barrier) -> None:
+        barrier.wait(SOON)
+        try:
+            SqliteDatabase(path).close()
+        except BaseException as error:  # noqa: BLE001  (shown by the test)
+            failures.append(error)
+
+    for number in range(20):
+        barrier = threading.Barrier(6)
+        path = tmp_path / f"{number}.db"
+        threads = [threading.Thread(target=begin, args=(path, barrier)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import orjson
 
 from fourways_runtime.errors import ConfigError, StoreFull, StoreUnavailable
+from fourways_runtime.retry import retry_until_available
 from fourways_runtime.scoring.columns import Keys
 
 from ..table_columns import TableColumn
@@ -25,6 +26,9 @@ from .layout import SCHEMA_VERSION
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another writer's transaction."""
+
+_LOCKED_SECONDS = 0.02
+"""Pause where SQLite itself does not wait."""
 
 
 def sql_type(column: TableColumn) -> str:
@@ -94,7 +98,9 @@ def connect(path: Path) -> sqlite3.Connection:
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        retry_until_available(
+            lambda: _use_write_ahead_log(connection), BUSY_SECONDS, pause=_LOCKED_SECONDS
+        )
         # A published run must survive a power failure; WAL's default may lose the last commit.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -103,6 +109,22 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch a new file to a write-ahead log; nothing is changed if it has one.
+
+    Raises:
+        StoreUnavailable: another connection is switching it now. SQLite does not wait for that,
+            because the two could wait for each other.
+
+    """
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise
+        raise StoreUnavailable(f"the prediction store: {error}") from None
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
