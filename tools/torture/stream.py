@@ -7,6 +7,7 @@ Each disturbance comes once amid a stream of events, and once while there are no
 after it:
 
 * store: PostgreSQL is stopped at once and started again;
+* crash: PostgreSQL ends without a word to its clients, and recovers from its log;
 * broker: it is killed and started again;
 * cut: the connection to the store is cut after a commit, before its reply;
 * pause: all processes of PostgreSQL stand still for a while;
@@ -33,7 +34,7 @@ from .stream_rig import StreamRig, Stuck
 
 _EVENTS = 2000
 _FULL_SECONDS = 10.0
-DISTURBANCES = ("store", "broker", "cut", "pause", "full", "remake")
+DISTURBANCES = ("store", "crash", "broker", "cut", "pause", "full", "remake")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ def _disturb(rig: StreamRig, plan: Plan, what: str, busy: bool) -> float:
             loading.start()
     if what == "store":
         rig.restart_store()
+    elif what == "crash":
+        rig.crash_store()
     elif what == "broker":
         rig.broker.restart()
     elif what == "pause":

@@ -293,6 +293,11 @@ class StreamRig:
         self.postgres.stop()
         self.postgres.start()
 
+    def crash_store(self) -> None:
+        """Crash PostgreSQL and start it again."""
+        self.postgres.crash()
+        self.postgres.start()
+
     def pause_store(self, seconds: float) -> None:
         """Stop all processes of PostgreSQL with SIGSTOP for a while."""
         pids = [int(pid) for (pid,) in self.ask("SELECT pid FROM pg_stat_activity")]
