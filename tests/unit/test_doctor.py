@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from fourways_cli.diagnosis.cluster import ClusterFacts, look_at_cluster
 from fourways_cli.diagnosis.reading import ApiReader, read_facts
 from fourways_cli.main import app
 
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
-def pod(ready: bool = True) -> dict[str, Any]:
+
+def pod(ready: bool = True, made: str = "2026-03-01T11:00:00Z") -> dict[str, Any]:
     return {
-        "metadata": {"name": "p", "namespace": "system"},
+        "metadata": {"name": "p", "namespace": "system", "creationTimestamp": made},
         "spec": {"containers": [{"image": "fourways-operator:1"}]},
         "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
     }
@@ -40,6 +43,7 @@ GOOD = ClusterFacts(
     crd=custom_resource_definition(),
     operators=[pod()],
     gateways=[pod()],
+    read_at=AT,
     store_secret=True,
     may_create=True,
     storage_classes=[],
@@ -80,6 +84,13 @@ def test_a_good_cluster_has_nothing_to_mend() -> None:
         ({"store_secret": None}, "note", "namespace shop", "may not read", "owner"),
         ({"gateways": []}, "fault", "namespace shop", "no gateway", "log"),
         ({"gateways": [pod(ready=False)]}, "fault", "namespace shop", "gateway", "-n shop"),
+        (
+            {"gateways": [pod(ready=False, made="2026-03-01T11:59:30Z")]},
+            "note",
+            "namespace shop",
+            "starting",
+            "again",
+        ),
         (
             {
                 "quotas": [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from fourways_api.crd import custom_resource_definition
@@ -14,6 +15,9 @@ from .findings import Diagnosis, fault, note, ok
 
 Json = dict[str, Any]
 LEAST_MINOR = 30
+STARTING_SECONDS = 60.0
+"""Age below which a gateway that is not ready is starting."""
+
 DENIED = "the credentials may not read it"
 
 
@@ -35,6 +39,7 @@ class ClusterFacts:
     quotas: list[Json] = field(default_factory=list)
     storage_classes: list[Json] | None = None
     deployments: list[Json] = field(default_factory=list)
+    read_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 def look_at_cluster(facts: ClusterFacts, namespace: str) -> Iterator[Diagnosis]:
@@ -135,12 +140,19 @@ def _gateway(facts: ClusterFacts, where: str) -> Iterator[Diagnosis]:
         if facts.deployments:
             fix = "see the log of the operator"
             yield fault(where, "there are ModelDeployments, and no gateway", fix)
-    elif not any(map(is_ready, facts.gateways)):
+    elif any(map(is_ready, facts.gateways)):
+        yield ok(where, "the gateway is ready")
+    elif any(_is_new(pod, facts.read_at) for pod in facts.gateways):
+        yield note(where, "the gateway is starting", "ask again in a minute")
+    else:
         name = facts.gateways[0]["metadata"]["name"]
         fix = f"kubectl -n {where.split()[-1]} describe pod {name}"
         yield fault(where, "the gateway is not ready; perhaps its store does not answer", fix)
-    else:
-        yield ok(where, "the gateway is ready")
+
+
+def _is_new(pod: Json, now: datetime) -> bool:
+    created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+    return (now - created).total_seconds() < STARTING_SECONDS
 
 
 def _quotas(quotas: list[Json], where: str) -> Iterator[Diagnosis]:
