@@ -12,11 +12,11 @@ pytestmark = pytest.mark.cluster
 
 
 def test_it_sees_the_installation(planted: Plant) -> None:
-    with planted.gateway():  # it may have come with the test before, and be starting
-        said = planted.fourways("doctor", "-o", "json")
-    found = {each["about"]: each for each in json.loads(said)}
+    said = json.loads(planted.fourways("doctor", "-o", "json"))
+    found = {each["about"]: each for each in said}
     assert found["Kubernetes"]["level"] == "ok"
     assert found["custom resource"]["says"].endswith("of this version")
     assert found["operator"]["level"] == "ok"
-    assert found[f"namespace {NAMESPACE}"]["level"] == "ok"
+    # A gateway may have come with the test before, and be starting: that is a note.
+    assert found[f"namespace {NAMESPACE}"]["level"] in ("ok", "note")
     assert "KEDA" in found
