@@ -21,7 +21,8 @@ TWO_WORKERS = ("-n", "2", "--dist", "loadfile", "--max-worker-restart", "1")
 SUITE_SECONDS = 45 * 60
 """How long a suite may take: one that hangs must not cost its caller the other suites' result."""
 
-FAST = (*TWO_WORKERS, "unit", "transitions", "golden")
+# A third one works while another waits for a timer or a process.
+FAST = ("-n", "3", *TWO_WORKERS[2:], "unit", "transitions", "golden")
 # In the order of tests/embedded/conftest.py: the long ones first.
 EMBEDDED = (*TWO_WORKERS, "--no-loadscope-reorder", "embedded")
 SUITES: dict[str, dict[str, tuple[str, ...]]] = {

@@ -10,6 +10,7 @@ from tools.torture.authors.__main__ import torture
 from tools.torture.authors.way import AIMS, CANARY, Ground, Reached, Stranger, Way, judge
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(120)
 def test_every_way_without_sql_is_refused_by_name(tmp_path: Path) -> None:
     counts, faults = torture(tmp_path, short=True)

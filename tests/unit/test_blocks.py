@@ -146,6 +146,7 @@ async def test_a_block_beside_other_inputs(tmp_path: Path) -> None:
     np.testing.assert_allclose(answer.json()["outputs"][0]["data"], WANTED, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_devices_events_and_golden_vectors(tmp_path: Path) -> None:
     contract = Contract.model_validate(WIDE | {"goldenVectors": {"uri": "file:///g.jsonl"}})
     scorer = RecordScorer(contract, model())

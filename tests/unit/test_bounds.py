@@ -42,6 +42,7 @@ class Plan:
     """Something that is made from a spec."""
 
 
+@pytest.mark.thorough
 def test_what_is_made_from_a_spec_goes_with_it() -> None:
     cache = SpecCache(max_bytes=1)
     found = cache.parsed(document(0))

@@ -34,6 +34,7 @@ def key_of(config: EdgeConfig) -> Path:
     return Path(config.paths.secrets_root) / config.edge.signing.secret_name / "signing-key.pem"
 
 
+@pytest.mark.thorough
 def test_a_build_needs_no_key_and_publishes_nothing(tmp_path: Path) -> None:
     made = edge_config(tmp_path, linear(), LINEAR, linear_golden())
     key = key_of(made).read_bytes()

@@ -130,6 +130,7 @@ async def test_the_party_at_fault_is_counted(tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.thorough
 async def test_connections_are_kept_and_bounded(tmp_path: Path) -> None:
     async with forwarding(tmp_path) as (plane, upstream):
         for _ in range(20):

@@ -44,6 +44,7 @@ def objects(helm: str) -> list[dict[str, Any]]:
     return install_objects(helm, REGISTRY, DIGESTS)
 
 
+@pytest.mark.thorough
 def test_one_file_installs_into_a_namespace_of_its_own(objects: list[dict[str, Any]]) -> None:
     assert (objects[0]["kind"], objects[0]["metadata"]["name"]) == ("Namespace", NAMESPACE)
     kinds = {each["kind"] for each in objects}
@@ -92,12 +93,14 @@ def test_the_chart_s_test_is_a_pod_that_restricted_namespaces_admit(helm: str) -
     compile(container["args"][0], "test", "exec")
 
 
+@pytest.mark.thorough
 def test_pull_secrets_reach_the_operator(helm: str) -> None:
     found = rendered(helm, "--set", "imagePullSecrets[0].name=registry")
     (operator,) = (each for each in found if each["kind"] == "Deployment")
     assert operator["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
+@pytest.mark.thorough
 def test_the_operator_runs_where_the_values_say(helm: str) -> None:
     pod = {
         "labels": {"team": "ml"},

@@ -45,6 +45,7 @@ def samples(kind: str, seed: int) -> tuple[Any, Any]:
     return predictions, labels
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["plain", "ties", "certain"])
 @pytest.mark.parametrize("seed", range(5))
 def test_metrics_are_those_of_scikit_learn(kind: str, seed: int) -> None:

@@ -90,6 +90,7 @@ NUMBERS = st.one_of(
 )
 
 
+@pytest.mark.thorough
 @settings(deadline=None)
 @given(st.lists(NUMBERS, min_size=1, max_size=5))
 @example(["0.1", "0.2", "0.3", "0.4"])

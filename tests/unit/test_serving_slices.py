@@ -105,6 +105,7 @@ def test_texts_that_are_hard_to_cut(text: bytes) -> None:
     same(text)
 
 
+@pytest.mark.thorough
 def test_a_released_value_has_no_large_list_at_any_depth() -> None:
     deep: list[Any] = list(range(40_000))
     wide: dict[str, Any] = {str(n): [n] for n in range(40_000)}

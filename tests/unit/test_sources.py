@@ -422,6 +422,7 @@ def test_rows_swallowed_between_two_stray_quotes_fail_the_file(tmp_path: Path) -
         decoded(csv(tmp_path, "id,age,plan\n" + "".join(rows)))
 
 
+@pytest.mark.thorough
 def test_quotes_are_followed_alike_fast_and_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(7)
     texts = ["".join(rng.choices('"",\na', k=rng.randrange(1, 30))) for _ in range(3000)]

@@ -47,6 +47,7 @@ def by_reading(path: Path) -> str | None:
     return None
 
 
+@pytest.mark.thorough
 def test_counting_finds_what_following_every_quote_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def test_a_statement_that_hangs_does_not_hold_up_who_closes(
     database.close()
 
 
+@pytest.mark.thorough
 def test_a_new_store_is_opened_by_six_at_once(tmp_path: Path) -> None:
     """SQLite itself does not wait for the one that switches the file to a write-ahead log."""
     failures: list[BaseException] = []
