@@ -344,7 +344,7 @@ def _cramped(
         return Ground(folder, f"sqlite:///{folder}/small/store.db"), enlarge
     server: Server = request.getfixturevalue("own_server")
     small = server.folder / "small"
-    enlarge = disk(small)
+    enlarge = disk(small, "3m")  # PostgreSQL extends a table by many pages at once
     owner = pwd.getpwuid(os.stat(server.data).st_uid)
     os.chown(small, owner.pw_uid, owner.pw_gid)
     uri = server.database()
