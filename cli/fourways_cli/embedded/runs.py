@@ -15,6 +15,7 @@ from fourways_api.backoff import Backoff
 from fourways_api.reasons import Reason
 from fourways_api.runtime_config import CONFIG_VARIABLE, RUN_VARIABLE
 from fourways_operator.pods import report_of
+from fourways_operator.runs import JOB_LABEL
 
 from .clock import Clock, now, stamp
 from .processes import worker
@@ -144,7 +145,7 @@ class LocalRun:
                 "creationTimestamp": created,
                 "labels": {
                     **template["metadata"]["labels"],
-                    "batch.kubernetes.io/job-name": self.name,
+                    JOB_LABEL: self.name,
                     "batch.kubernetes.io/job-completion-index": str(index),
                 },
             },

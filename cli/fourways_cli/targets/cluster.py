@@ -15,6 +15,7 @@ from fourways_api.callers import GatewayAccess
 from fourways_operator.plan.batch import name_of
 from fourways_operator.plan.parts import GATEWAY
 from fourways_operator.pods import report_of
+from fourways_operator.runs import JOB_LABEL
 
 from .. import jobs
 from . import cluster_reads
@@ -190,7 +191,7 @@ class ClusterTarget:
         pods = self._call(
             self._login.core.list_namespaced_pod,
             namespace,
-            label_selector=f"batch.kubernetes.io/job-name={job}",
+            label_selector=f"{JOB_LABEL}={job}",
         )
         reports = [r for pod in self._login.plain(pods)["items"] if (r := report_of(pod))]
         done = next((r for r in reports if r.outcome == "Succeeded"), None)

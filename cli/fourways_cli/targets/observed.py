@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-Json = dict[str, Any]
+from fourways_operator.runs import JOB_LABEL
 
-JOB_NAME = "batch.kubernetes.io/job-name"
-"""Label of a Job's pods."""
+Json = dict[str, Any]
 
 MAX_SOURCES = 10
 """Number of pods whose logs are read at once."""
@@ -60,7 +59,7 @@ def newest(pods: Sequence[Json]) -> list[Json]:
 
 def job_of(pod: Mapping[str, Any]) -> str | None:
     """Return the name of a pod's Job, if it has one."""
-    name: str | None = (pod["metadata"].get("labels") or {}).get(JOB_NAME)
+    name: str | None = (pod["metadata"].get("labels") or {}).get(JOB_LABEL)
     return name
 
 

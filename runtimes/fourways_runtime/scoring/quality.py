@@ -79,9 +79,8 @@ def _calibration(predictions: Array, labels: Array) -> float | None:
 
 
 def _accuracy(predictions: Array, labels: Array) -> float | None:
-    if predictions.dtype == object:
-        return float(np.mean(predictions == labels))
-    if _are_probabilities(predictions) and _are_binary(labels):
+    text = predictions.dtype == object
+    if not text and _are_probabilities(predictions) and _are_binary(labels):
         return float(np.mean((predictions >= 0.5) == (labels == 1)))
     return float(np.mean(predictions == labels))
 

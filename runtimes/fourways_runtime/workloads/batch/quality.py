@@ -58,11 +58,10 @@ def measure_runs(config: RuntimeConfig, data: Database, key: str, now: datetime)
     labels = read_labels_of(config, quality, int(published[0]))
     found = {}
     for run, chosen in zip(runs, by_run(published, labels.keys, labels.times), strict=True):
-        told = _measured(config, quality, data, run, labels.keys[chosen], labels.labels[chosen])
+        own = labels.keys[chosen].tolist(), labels.labels[chosen]
+        told = _measured(config, quality, data, run, *own, now)
         if told is not None:
-            found[run.run_id] = told.model_copy(
-                update={"measured_at": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
-            )
+            found[run.run_id] = told
     outcomes.record(data, found, runs)
     return labels.left_out
 
@@ -72,14 +71,15 @@ def _measured(
     quality: Quality,
     data: Database,
     run: LabelledRun,
-    keys: Array,
+    keys: list[Any],
     labels: Array,
+    now: datetime,
 ) -> QualityStatus | None:
     from fourways_runtime.io.store.runs.outcomes import as_values, predictions_of
     from fourways_runtime.scoring.quality import measure
 
-    known = predictions_of(data, run, quality.output, keys.tolist())
-    with_prediction = [at for at, key in enumerate(keys.tolist()) if key in known]
+    known = predictions_of(data, run, quality.output, keys)
+    with_prediction = [at for at, key in enumerate(keys) if key in known]
     if len(with_prediction) < MIN_LABELS:
         return None
     text = _is_text(config.contract, quality)
@@ -90,7 +90,7 @@ def _measured(
         output=quality.output,
         labels=len(with_prediction),
         metrics=tuple(QualityMetric(name=n, value=float(f"{v:.6g}")) for n, v in found.items()),
-        measured_at="",
+        measured_at=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
 
 

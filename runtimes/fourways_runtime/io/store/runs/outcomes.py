@@ -14,9 +14,6 @@ from fourways_runtime.scoring.columns import Array, Key
 from .. import layout
 from ..database import Database, quoted, table
 
-QUALITY = -2
-"""Number of the row of ``profiles`` that holds a run's quality: no chunk has it."""
-
 _AT_ONCE = 500
 _RUNS = """
     SELECT r.id, r.name, r.published_at, r.table_name, r.contract FROM @runs r
@@ -71,9 +68,10 @@ def record(data: Database, found: dict[int, QualityStatus], runs: list[LabelledR
     """Replace what is known of the quality of these runs."""
     with data.transaction():
         for run in runs:
-            data.change(
-                "DELETE FROM @profiles WHERE run_id = ? AND chunk = ?", (run.run_id, QUALITY)
-            )
+            row = (run.run_id, layout.QUALITY_ROW)
+            data.change("DELETE FROM @profiles WHERE run_id = ? AND chunk = ?", row)
         for run_id, quality in found.items():
             text = quality.model_dump_json(by_alias=True, exclude_none=True)
-            data.change("INSERT INTO @profiles VALUES (?, ?, ?)", (run_id, QUALITY, text))
+            data.change(
+                "INSERT INTO @profiles VALUES (?, ?, ?)", (run_id, layout.QUALITY_ROW, text)
+            )

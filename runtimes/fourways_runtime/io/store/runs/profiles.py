@@ -10,9 +10,7 @@ from fourways_api import DriftStatus
 from fourways_runtime.scoring.profile import ProfileCounts
 
 from ..database import Database
-
-RESULT = -1
-"""Number of the row that holds the result: no chunk has it."""
+from ..layout import DRIFT_ROW
 
 
 def add_counts(data: Database, run_id: int, chunk: int, counts: ProfileCounts) -> None:
@@ -32,7 +30,7 @@ def counts_of(data: Database, run_id: int) -> ProfileCounts:
 def settle(data: Database, run_id: int, found: DriftStatus | None) -> None:
     """Replace the counts by the result of the comparison."""
     with data.transaction():
-        data.change("DELETE FROM @profiles WHERE run_id = ? AND chunk >= -1", (run_id,))
+        data.change("DELETE FROM @profiles WHERE run_id = ? AND chunk >= ?", (run_id, DRIFT_ROW))
         if found is not None:
             text = found.model_dump_json(by_alias=True, exclude_none=True)
-            data.change("INSERT INTO @profiles VALUES (?, ?, ?)", (run_id, RESULT, text))
+            data.change("INSERT INTO @profiles VALUES (?, ?, ?)", (run_id, DRIFT_ROW, text))

@@ -34,20 +34,23 @@ _PUBLISHED = f"""SELECT {layout.RUN_COLUMNS} FROM @published p JOIN @runs r
 _UNDER_WAY = """SELECT r.deployment, r.name FROM @runs r JOIN @ledgers l ON l.run_id = r.id
     WHERE r.namespace = ? AND r.state <> 'published' AND l.state IN ('new', 'open')
     ORDER BY r.id"""
-_RUNS = """
+_RUNS = f"""
     SELECT r.name, r.state, l.state, r.version, r.digest, r.started_at, r.published_at, r.rows,
     r.rejects, p.run_id IS NOT NULL, coalesce(l.kind, 'full'), coalesce(l.carried, 0),
     coalesce(l.reason, ''), coalesce(l.message, ''), r.id, d.document, q.document
     FROM @runs r LEFT JOIN @ledgers l ON l.run_id = r.id LEFT JOIN @published p ON p.run_id = r.id
-    LEFT JOIN @profiles d ON d.run_id = r.id AND d.chunk = -1
-    LEFT JOIN @profiles q ON q.run_id = r.id AND q.chunk = -2
-    WHERE r.namespace = ? AND r.deployment = ? ORDER BY r.id DESC"""
-_DRIFT = """
-    SELECT d.document FROM @profiles d JOIN @runs r ON r.id = d.run_id AND d.chunk = -1
-    WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""
-_QUALITY = """
-    SELECT d.document FROM @profiles d JOIN @runs r ON r.id = d.run_id AND d.chunk = -2
-    WHERE r.namespace = ? AND r.deployment = ? ORDER BY r.published_at DESC, r.id DESC LIMIT 1"""
+    LEFT JOIN @profiles d ON d.run_id = r.id AND d.chunk = {layout.DRIFT_ROW}
+    LEFT JOIN @profiles q ON q.run_id = r.id AND q.chunk = {layout.QUALITY_ROW}
+    WHERE r.namespace = ? AND r.deployment = ? ORDER BY r.id DESC"""  # noqa: S608
+_DRIFT = f"""
+    SELECT d.document FROM @profiles d JOIN @runs r ON r.id = d.run_id
+    AND d.chunk = {layout.DRIFT_ROW}
+    WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""  # noqa: S608
+_QUALITY = f"""
+    SELECT d.document FROM @profiles d JOIN @runs r ON r.id = d.run_id
+    AND d.chunk = {layout.QUALITY_ROW}
+    WHERE r.namespace = ? AND r.deployment = ?
+    ORDER BY r.published_at DESC, r.id DESC LIMIT 1"""  # noqa: S608
 _RUN = """
     SELECT r.id, r.table_name, r.contract, r.state FROM @runs r
     WHERE r.namespace = ? AND r.deployment = ? AND r.name = ?"""
