@@ -136,17 +136,18 @@ def events_table(events: list[Json]) -> Table:
 
 def pods_table(pods: list[Json]) -> Table:
     """Return a table of pods."""
+    from fourways_operator.pods import is_ready as is_pod_ready
+
     rows: list[list[Part]] = []
     for pod in pods:
         status = pod.get("status") or {}
         states = status.get("containerStatuses") or []
         restarts = sum(int(each.get("restartCount", 0)) for each in states)
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in _conditions(status))
         rows.append(
             [
                 pod["metadata"]["name"],
                 status.get("phase", ""),
-                "yes" if ready else "no",
+                "yes" if is_pod_ready(pod) else "no",
                 str(restarts),
                 _moment(str(pod["metadata"].get("creationTimestamp", ""))),
                 "; ".join(filter(None, map(_wait_of, states))),
@@ -154,10 +155,6 @@ def pods_table(pods: list[Json]) -> Table:
         )
     headings = (Heading("Pod", copied=True), "Phase", "Ready", "Restarts", "Created", "Waits")
     return table(headings, rows)
-
-
-def _conditions(status: Json) -> list[Json]:
-    return status.get("conditions") or []
 
 
 def _wait_of(container: Json) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -54,7 +54,6 @@ _REFERENCE = (
 )
 _SLASH, _DOT = "(/|%2[fF])", "([.]|%2[eE])"
 
-Scheme = Literal["file", "pvc", "http", "https", "s3", "gs", "az", "oci"]
 _SCHEMES = "file|pvc|https?|s3|gs|az|oci"
 _ON_HOSTS = "^(https?|oci)://"
 _ANY_HOST = r"([^/?#@:\[]*|\[[^/?#@]*\])"

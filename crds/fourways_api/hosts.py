@@ -33,7 +33,6 @@ FORBIDDEN_NETWORKS: tuple[Network, ...] = tuple(
 """Networks that no workload may reach, whatever its spec names."""
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 def _embedding(network: Network) -> Network | None:

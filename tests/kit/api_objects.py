@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -171,19 +172,27 @@ def api_objects() -> Iterator[ApiObjects]:
             thread.join()
 
 
-def kubeconfig_of(api: ApiObjects, file: Path, namespace: str = "team") -> Path:
-    """Write a kubeconfig with one context, ``mine``; return it."""
-    context = {"cluster": "k", "user": "u", "namespace": namespace}
+def kubeconfig_of(
+    port: int, file: Path, contexts: Mapping[str, str | None] = MappingProxyType({"mine": "team"})
+) -> Path:
+    """Write a kubeconfig with the namespaces of contexts, the first the current one; return it."""
     file.write_text(
         json.dumps(
             {
                 "apiVersion": "v1",
                 "kind": "Config",
-                "current-context": "mine",
+                "current-context": next(iter(contexts)),
                 "users": [{"name": "u", "user": {}}],
-                "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{api.port}"}}],
-                "contexts": [{"name": "mine", "context": context}],
+                "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+                "contexts": [
+                    {"name": name, "context": {"cluster": "k", "user": "u", **_in(namespace)}}
+                    for name, namespace in contexts.items()
+                ],
             }
         )
     )
     return file
+
+
+def _in(namespace: str | None) -> dict[str, str]:
+    return {"namespace": namespace} if namespace else {}

@@ -33,7 +33,7 @@ def api() -> Iterator[ApiObjects]:
 def config(api: ApiObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(applying, "POLL_SECONDS", 0.01)
     monkeypatch.chdir(tmp_path)
-    return kubeconfig_of(api, tmp_path / "config")
+    return kubeconfig_of(api.port, tmp_path / "config")
 
 
 def fourways(config: Path, command: str, *args: str, **options: Any) -> Result:

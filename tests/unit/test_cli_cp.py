@@ -162,7 +162,7 @@ def config(api: ApiObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(cluster_copy, "POLL_SECONDS", 0.01)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.onnx").write_bytes(b"model")
-    return ["--kubeconfig", str(kubeconfig_of(api, tmp_path / "config"))]
+    return ["--kubeconfig", str(kubeconfig_of(api.port, tmp_path / "config"))]
 
 
 def executing(monkeypatch: pytest.MonkeyPatch, code: int = 0, said: str = "") -> list[list[str]]:
@@ -318,7 +318,7 @@ def test_a_file_passes_a_websocket_of_the_api_whole(tmp_path: Path) -> None:
         return [sys.executable, *(str(volume) if a == pod.MOUNT else a for a in command[1:])]
 
     with pod_exec(here) as port:
-        config = kubeconfig_of(ApiObjects(port=port), tmp_path / "config")
+        config = kubeconfig_of(port, tmp_path / "config")
         target = ClusterTarget(ClusterChoice(kubeconfig=config))
         command = pod.receive_command("m/x.bin", len(raw), sha256(raw))
         sent = (raw[start : start + 100_000] for start in range(0, len(raw), 100_000))

@@ -16,6 +16,7 @@ from typer.testing import Result
 
 from fourways_cli import kubeconfig
 from fourways_cli.main import app
+from tests.kit.api_objects import kubeconfig_of
 from tests.kit.cli import CliRunner
 
 
@@ -65,22 +66,7 @@ def api() -> Iterator[ApiServer]:
 
 @pytest.fixture
 def config(api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def context(name: str, **more: str) -> dict[str, Any]:
-        return {"name": name, "context": {"cluster": "k", "user": "u", **more}}
-
-    file = tmp_path / "config"
-    file.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "mine",
-                "users": [{"name": "u", "user": {}}],
-                "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{api.port}"}}],
-                "contexts": [context("mine", namespace="team"), context("plain")],
-            }
-        )
-    )
+    file = kubeconfig_of(api.port, tmp_path / "config", {"mine": "team", "plain": None})
     # Neither the machine's kubeconfig nor a host that runs here is to answer.
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(file))
     monkeypatch.setattr(kubeconfig, "_POD_NAMESPACE", tmp_path / "none")
