@@ -11,22 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .base import ApiModel, Rule
-    from .contract import Contract, EntityKey, InputField, OutputField, Range
+    from .contract import Contract, EntityKey
     from .contract_files import GoldenVectors
-    from .deployment import (
-        API_VERSION,
-        GROUP,
-        KIND,
-        PLURAL,
-        VERSION,
-        Metadata,
-        ModelDeployment,
-        Resources,
-        Spec,
-        worker_memory,
-        worker_threads,
-    )
+    from .deployment import API_VERSION, GROUP, KIND, PLURAL, VERSION, Metadata, ModelDeployment
     from .documents import Document, load_documents, read_documents
+    from .fields import InputField, OutputField, Range
     from .model import ModelReference, SecretReference
     from .modes import Batch, BatchSource, Edge, FeatureLookup, Realtime, Streaming, StreamSource
     from .monitoring import Monitoring, ProfileFile
@@ -47,6 +36,7 @@ if TYPE_CHECKING:
         StreamConfig,
         WakeConfig,
     )
+    from .spec import Resources, Spec, worker_memory, worker_threads
     from .status import (
         MAX_WORKERS_TOLD,
         BundleStatus,
@@ -142,11 +132,11 @@ __all__ = [
 
 _HOMES = {
     "base": "ApiModel Rule",
-    "contract": "Contract EntityKey InputField OutputField Range",
+    "contract": "Contract EntityKey",
     "contract_files": "GoldenVectors",
-    "deployment": "API_VERSION GROUP KIND PLURAL VERSION Metadata ModelDeployment Resources Spec"
-    " worker_memory worker_threads",
+    "deployment": "API_VERSION GROUP KIND PLURAL VERSION Metadata ModelDeployment",
     "documents": "Document load_documents read_documents",
+    "fields": "InputField OutputField Range",
     "model": "ModelReference SecretReference",
     "modes": "Batch BatchSource Edge FeatureLookup Realtime Streaming StreamSource",
     "monitoring": "Monitoring ProfileFile",
@@ -155,6 +145,7 @@ _HOMES = {
     "review": "Verdict review",
     "runtime_config": "EdgeConfig FetchPolicy GatewayConfig Paths PurgeConfig Route RunReport"
     " RuntimeConfig ServerConfig StoredData StreamConfig WakeConfig",
+    "spec": "Resources Spec worker_memory worker_threads",
     "status": "MAX_WORKERS_TOLD BundleStatus ColdStartStatus Condition DriftStatus FieldDrift"
     " ModelStatus ProgressStatus QualityMetric QualityStatus RunStatus Status WorkerStatus",
     "strategy": "Choice Contradiction Mode Step choose",

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .contract import Contract, EntityKey, InputField, OutputField, Range
+from .contract import Contract, EntityKey
 from .contract_files import GoldenVectors, LabelFile, TokenizerFile
-from .deployment import API_VERSION, KIND, Metadata, ModelDeployment, Resources, Spec
+from .deployment import API_VERSION, KIND, Metadata, ModelDeployment
+from .fields import InputField, OutputField, Range
 from .image_input import ImageInput
 from .model import ModelReference, SecretReference
 from .modes import Batch, BatchSource, Edge, FeatureLookup, Realtime, Streaming, StreamSource
@@ -39,6 +40,7 @@ from .pod import NodeRequirement, Pod, Toleration, TopologySpread, Variable
 from .problems import parse
 from .quality import Quality
 from .requirements import Requirements
+from .spec import Resources, Spec
 from .text_input import TokensInput
 
 __all__ = [

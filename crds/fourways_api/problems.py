@@ -17,8 +17,9 @@ from pydantic_core import ErrorDetails
 
 from .base import RULES_ERROR, ApiModel
 from .cron import schedule_fault, zone_is_known
-from .deployment import ModelDeployment, Spec
+from .deployment import ModelDeployment
 from .runtime_config import MAX_CONFIG_BYTES, environment_text
+from .spec import Spec
 from .wording import path_of, words_for
 
 MAX_CONTRACT_BYTES = MAX_CONFIG_BYTES // 2

@@ -20,7 +20,7 @@ from typing import Any
 
 from fourways_api.log_text import log_as_text
 
-from .cluster import MODEL_DEPLOYMENT, Cluster, KubernetesCluster, connect
+from .cluster import MODEL_DEPLOYMENT, Cluster
 from .cluster_issuer import ClusterIssuerWatch, read_cluster_issuer
 from .demand import NO_GATEWAYS, AskDemand, DemandTracker, ask_demand
 from .errors import NEEDS_ACTION, ApiFault
@@ -28,6 +28,7 @@ from .facts import Kind, OperatorSettings
 from .gateway_answers import AskReady, GatewayAnswerTracker, ask_ready_of
 from .health import Health, serve
 from .kinds import JOB
+from .kubernetes_cluster import KubernetesCluster, connect
 from .metrics import Metrics
 from .options import options_of, settings_of
 from .ownership import Ownership

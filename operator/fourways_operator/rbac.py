@@ -11,7 +11,7 @@ from typing import Any
 
 from fourways_api import dump_yaml
 
-from .cluster import GRANTS
+from .kubernetes_cluster import GRANTS
 
 RULES = Path(__file__).parents[2] / "charts" / "fourways" / "files" / "rules.yaml"
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from fourways_api import ModelDeployment, Problem, ProgressStatus
+from fourways_api import ModelDeployment, ProgressStatus
 from fourways_api.worker_faults import WorkerFaults
 
 from .cluster import MODEL_DEPLOYMENT, STATUS_MANAGER, Cluster
@@ -32,25 +32,16 @@ from .difference import difference
 from .errors import NEEDS_ACTION, ApiFault, DependencyNotReady, ObjectFault, OperatorError
 from .events import events_of
 from .facts import Demand, Facts, Json, OperatorSettings, StoreAnswer
-from .installation import admitted_spec
+from .intent import Intent, described, intent_of
 from .kinds import DEPLOYMENT, INFERENCE_SERVICE, JOB, KINDS, POD
 from .plan.parts import COMPONENT_LABEL, DEPLOYMENT_LABEL, GATEWAY, MANAGED_BY, MANAGER
 from .plan.routes import observed_of
-from .planning import later_kinds, plan, plan_gateway, plan_runs, share_of
+from .planning import later_kinds, plan_gateway
 from .pods import age, is_ready, server_failure_of
 from .purges import PURGES, is_purge, settle
-from .runs import is_under_way, without_pods
+from .runs import without_pods
 from .scaling import replaces_a_sleeper, scaled_of, wanted_replicas
-from .specs import ParsedSpec
-from .status import (
-    REFUSED_PODS_SECONDS,
-    failed_status,
-    pinned_digest,
-    requeue_after,
-    should_answer,
-    status_of,
-)
-from .texts import on_one_line
+from .status import REFUSED_PODS_SECONDS, failed_status, requeue_after, should_answer, status_of
 from .work_queue import Key
 from .worker_faults import NO_WORKERS, urls_of_workers
 
@@ -133,29 +124,16 @@ async def reconcile(
             _raise_first(await settle(cluster, settings, waiting, None))
         return None
     children, purges = await _children(cluster, deployment)
-    intent = _intent_of(deployment, settings, children)
+    intent = intent_of(deployment, settings, children)
     outcome = ApplyOutcome()
     if intent.spec is not None and intent.fault is None:
-        wanted, there = intent.wanted, (*children, *purges)
-        if await _waits_for_the_old(cluster, deployment, intent.spec, wanted, children):
-            wanted, there = _without_service(wanted), _without_service(there)
-        outcome = await converge(cluster, wanted, there, _owner_of(deployment))
-        for kind in later_kinds(intent.spec):
-            if not await cluster.has(kind):
-                outcome.missing.add(kind.kind)
+        outcome = await _converge(cluster, deployment, intent.spec, intent.wanted, children, purges)
         outcome.faults += await settle(cluster, settings, purges, intent.spec)
         await _scale(cluster, deployment, intent.spec, children, reported, outcome)
         if outcome.writes:
             children, _ = await _children(cluster, deployment)
     facts = await _observe(
-        cluster,
-        deployment,
-        settings,
-        intent,
-        children,
-        outcome,
-        reported,
-        now(),
+        cluster, deployment, settings, intent, children, outcome, reported, now()
     )
     status = _status_of(facts, intent)
     await _write_status(cluster, deployment, status)
@@ -169,6 +147,24 @@ async def reconcile(
         should_answer(facts, status),
         urls_of_gateways(intent.spec, facts.pods),
     )
+
+
+async def _converge(
+    cluster: Cluster,
+    deployment: Json,
+    spec: ModelDeployment,
+    wanted: tuple[Json, ...],
+    children: tuple[Json, ...],
+    purges: tuple[Json, ...],
+) -> ApplyOutcome:
+    there = (*children, *purges)
+    if await _waits_for_the_old(cluster, deployment, spec, wanted, children):
+        wanted, there = _without_service(wanted), _without_service(there)
+    outcome = await converge(cluster, wanted, there, _owner_of(deployment))
+    for kind in later_kinds(spec):
+        if not await cluster.has(kind):
+            outcome.missing.add(kind.kind)
+    return outcome
 
 
 async def _waits_for_the_old(
@@ -223,15 +219,7 @@ def _status_of(facts: Facts, intent: Intent) -> Json:
     except Exception as error:
         meta = facts.deployment["metadata"]
         logger.exception("%s/%s: no status, please report it", meta["namespace"], meta["name"])
-        return failed_status(facts, _described(error))
-
-
-def _described(error: Exception) -> str:
-    return on_one_line(f"{type(error).__name__}: {error}", MAX_FAULT)
-
-
-MAX_FAULT = 512
-"""Maximum number of characters of an exception in the status."""
+        return failed_status(facts, described(error))
 
 
 async def _reconcile_gateway(namespace: str, cluster: Cluster, settings: OperatorSettings) -> None:
@@ -341,58 +329,6 @@ async def _names_taken(cluster: Cluster, wanted: Sequence[Json]) -> tuple[str, .
         for live, obj in zip(found, wanted, strict=True)
         if live and not has_labels(live, GATEWAY_LABELS) and not Owner().may_hold(live, obj)
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """The objects that a spec asks for, or why there are none.
-
-    ``problems`` make the spec invalid; ``fault`` is why a valid spec could not be planned.
-    """
-
-    spec: ModelDeployment | None
-    problems: tuple[Problem, ...] = ()
-    wanted: tuple[Json, ...] = ()
-    fault: str | None = None
-
-
-def _intent_of(deployment: Json, settings: OperatorSettings, children: Sequence[Json]) -> Intent:
-    try:
-        found = admitted_spec(deployment, settings)
-        if found.spec is None:
-            return Intent(None, found.problems)
-    except Exception as error:  # noqa: BLE001  (logged with its stack, and reported)
-        return Intent(None, (_unreadable(deployment, error),))
-    try:
-        pinned = pinned_digest(deployment)
-        jobs = [child for child in children if JOB.of(child) and is_under_way(child)]
-        runs = plan_runs(found.spec, settings, pinned, jobs)
-        return Intent(found.spec, (), (*_planned(found, settings, pinned), *runs))
-    except Exception as error:
-        meta = deployment["metadata"]
-        logger.exception("%s/%s: cannot be planned", meta["namespace"], meta["name"])
-        return Intent(found.spec, fault=_described(error))
-
-
-def _unreadable(deployment: Json, error: Exception) -> Problem:
-    meta = deployment["metadata"]
-    logger.exception("%s/%s: cannot be checked", meta["namespace"], meta["name"])
-    return Problem("spec", f"cannot be checked: {_described(error)}", "correct it, and report this")
-
-
-def _planned(found: ParsedSpec, settings: OperatorSettings, pinned: str | None) -> tuple[Json, ...]:
-    """Plan the objects, and check that the gateway's share can be planned. Pure, so done once."""
-    spec = found.spec
-    assert spec is not None  # noqa: S101  (the caller looked)
-
-    def planned() -> tuple[Json, ...]:
-        share_of(spec)
-        return plan(spec, settings, pinned)
-
-    return found.once((settings, pinned), planned)
-
-
-# ---------------------------------------------------------------- converging
 
 
 # ---------------------------------------------------------------- writing status

@@ -12,13 +12,7 @@ from typing import Any
 import pytest
 
 from fourways_api import ModelDeployment, parse
-from fourways_operator.cluster import (
-    FIELD_MANAGER,
-    GRANTS,
-    MODEL_DEPLOYMENT,
-    Grant,
-    KubernetesCluster,
-)
+from fourways_operator.cluster import MODEL_DEPLOYMENT
 from fourways_operator.difference import difference
 from fourways_operator.errors import (
     ApiUnreachable,
@@ -28,8 +22,9 @@ from fourways_operator.errors import (
     ObjectGone,
     OperatorError,
 )
-from fourways_operator.facts import Json, Kind, OperatorSettings
+from fourways_operator.facts import FIELD_MANAGER, Json, Kind, OperatorSettings
 from fourways_operator.kinds import CRON_JOB, INFERENCE_SERVICE, KINDS, RAY_JOB
+from fourways_operator.kubernetes_cluster import GRANTS, Grant, KubernetesCluster
 from fourways_operator.ownership import Ownership
 from fourways_operator.planning import plan, plan_gateway, plan_runs
 from fourways_operator.reconcile import reconcile

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fourways_operator.cluster import FIELD_MANAGER, MODEL_DEPLOYMENT, SCALE_MANAGER, STATUS_MANAGER
+from fourways_operator.cluster import MODEL_DEPLOYMENT, SCALE_MANAGER, STATUS_MANAGER
 from fourways_operator.errors import Conflict, Invalid, ObjectGone
 from fourways_operator.events import Event
-from fourways_operator.facts import Json, Kind
+from fourways_operator.facts import FIELD_MANAGER, Json, Kind
 from fourways_operator.kinds import KINDS, OBSERVED
 
 from . import server_side_apply as ssa

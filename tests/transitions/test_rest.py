@@ -176,7 +176,7 @@ def test_a_missing_kind_is_waited_for_and_the_others_are_there() -> None:
 
 
 def test_one_that_fails_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fourways_operator import reconcile as module
+    from fourways_operator import intent as module
 
     real: Callable[..., object] = module.plan
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from kubernetes.client.exceptions import ApiException
 
-from fourways_operator.cluster import MODEL_DEPLOYMENT, KubernetesCluster
+from fourways_operator.cluster import MODEL_DEPLOYMENT
 from fourways_operator.errors import Conflict, Forbidden, ServerError
 from fourways_operator.facts import Json
+from fourways_operator.kubernetes_cluster import KubernetesCluster
 
 GROUP = "/apis/fourways.dev/v1alpha1"
 

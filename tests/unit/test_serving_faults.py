@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper
 
-from fourways_runtime.scoring.model import Tensor
-from fourways_runtime.workloads import prepare
 from tests.kit.serving_plane import Serving, configure, serving, tensor
 from tools.kit.models import onnx_bytes
 
@@ -50,34 +48,6 @@ async def test_the_fault_is_told_and_counted_where_it_lies(tmp_path: Path) -> No
         for data in ([2000.0], [2000.0, -1.0], ["a", -1.0]):
             assert (await said(plane, *data))[0] == 400, "the client's, whatever the model says"
         assert await plane.metric("fourways_inference_failures_total") == 3
-
-
-class Forgets:
-    """A model that declares an output and answers with it only while it is tried out."""
-
-    inputs = (Tensor("x", "float32", (None, 1)),)
-    outputs = (Tensor("y", "float32", (None, 1)),)
-
-    def __init__(self) -> None:
-        self.forgets = False
-
-    def predict(self, tensors: Any) -> Any:
-        return {} if self.forgets else {"y": tensors["x"]}
-
-
-async def test_a_model_that_forgets_an_output_is_at_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = Forgets()
-    monkeypatch.setattr(prepare, "load", lambda *args, **kwargs: model)
-    async with serving(configure(tmp_path, log(), LOG)) as plane:
-        model.forgets = True
-        for rows in (1, 2):
-            answer = await plane.infer(tensor("x", "FP32", [1.0] * rows))
-            assert answer.status_code == 500
-            assert answer.headers["x-fourways-fault"] == "model"
-            assert answer.json()["error"].startswith("output y is read from y, the model answers")
-        assert await plane.metric("fourways_inference_failures_total") == 2
 
 
 async def test_good_rows_are_answered_where_that_is_asked_for(tmp_path: Path) -> None:

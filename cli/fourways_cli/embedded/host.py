@@ -6,17 +6,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-from fourways_api import ModelDeployment, PurgeConfig
+from fourways_api import ModelDeployment
 from fourways_api.cron import next_time
-from fourways_operator import planning
-from fourways_operator.facts import Demand, OperatorSettings
-from fourways_operator.plan import purge as purging
-from fourways_operator.plan.routes import Observed
+from fourways_operator.facts import Demand
 
 from .. import jobs
 from . import given, workloads
@@ -24,17 +19,15 @@ from .broker import Broker, streams_of
 from .clock import Clock, now
 from .control import RequestRefused, answering
 from .demand import LocalDemand
-from .localised import localised
+from .local_plan import LocalPlan
 from .managed import Json, Key, Managed
-from .ports import GatewayPorts, free_port
+from .purges import Purges
 from .runs import LocalRun
 from .servers import RunningServer
 from .state import BROKER_SECRET, held, lay_out, local_paths
 from .uids import DeploymentUids
 
 logger = logging.getLogger(__name__)
-
-SETTINGS = OperatorSettings(runtime_image="fourways-runtime")
 
 
 class RestartNeeded(RuntimeError):
@@ -73,7 +66,6 @@ class Host:
         """
         given.check_needs(deployments, secrets)
         self._state = state
-        self._origins = tuple(origins)
         self._clock = clock
         self._on_change = on_change
         self._tasks: asyncio.TaskGroup | None = None
@@ -84,14 +76,21 @@ class Host:
         self.made_keys = self._keys_to_make(deployments)
         self._streams = streams_of(deployments)
         self._broker = Broker(state, self._streams) if self._streams and broker is None else None
-        self._nats = self._broker.servers if self._broker else broker
         self._uids = DeploymentUids(state)
         self._demand = LocalDemand(keys, self._demand_changed)
-        self._purges = count(1)
-        self._login = BROKER_SECRET if self._broker else None
+        self._purges = Purges(state, self._uids, clock)
+        self._own_broker = broker is None
+        self._plan = LocalPlan(
+            state,
+            self._uids,
+            clock,
+            nats=self._broker.servers if self._broker else broker,
+            login=BROKER_SECRET if self._broker else None,
+            port=port,
+            grpc_port=grpc_port,
+            origins=origins,
+        )
         self.managed = {d.key: self._manage(d) for d in deployments}
-        self._ports = GatewayPorts(port)
-        self._grpc_ports = GatewayPorts(grpc_port, "--grpc-port") if grpc_port else None
         self.gateways: dict[str, RunningServer] = {}
         """By namespace, from `on_start` on."""
 
@@ -103,42 +102,11 @@ class Host:
         return sorted({namespace for namespace, _ in self.managed})
 
     def _manage(self, deployment: ModelDeployment) -> Managed:
-        here = self._here(deployment)
-        objects, paths = planning.plan(here, SETTINGS), local_paths(self._state)
-        crons = workloads.cron_jobs(objects)
-        changed = partial(self._server_changed, deployment.key)
-        return Managed(
-            here,
-            deployment.to_json(),
-            objects,
-            crons[0] if crons else None,
-            workloads.jobs(objects, paths),
-            [
-                RunningServer(server, self._state, self._clock, changed)
-                for server in workloads.servers(objects, paths, free_port)
-            ],
-        )
-
-    def _here(self, deployment: ModelDeployment) -> ModelDeployment:
-        return localised(self._uids.given(deployment), self._nats, self._login)
+        return self._plan.manage(deployment, self._server_changed)
 
     def _gateway(self, namespace: str) -> RunningServer:
-        planned = self._plan_gateway(namespace)
-        server = workloads.gateway(
-            planned,
-            local_paths(self._state),
-            self._ports[namespace],
-            self._demand.callers(),
-            self._grpc_ports[namespace] if self._grpc_ports else None,
-            self._origins,
-        )
-        return RunningServer(server, self._state, self._clock, partial(self._changed, namespace))
-
-    def _plan_gateway(self, namespace: str) -> tuple[Json, ...]:
         ours = [m for (space, _), m in self.managed.items() if space == namespace]
-        addresses = {m.deployment.metadata.name: m.url for m in ours if m.url}
-        owners = [m.deployment.to_json() for m in ours]
-        return planning.plan_gateway(namespace, owners, SETTINGS, Observed(addresses))
+        return self._plan.gateway(namespace, ours, self._demand.callers(), self._changed)
 
     async def serve(self, on_start: Callable[[], None] = lambda: None) -> None:
         """Run until cancelled. On return, every process that this host started has ended.
@@ -153,7 +121,7 @@ class Host:
         """
         with held(self._state):
             # Responses on a port that another program holds would be taken for the gateway's.
-            self._assign_ports(self._namespaces())
+            self._plan.assign_ports(self._namespaces())
             self.gateways = {n: self._gateway(n) for n in self._namespaces()}
             self._lay_out()
             on_start()
@@ -271,18 +239,13 @@ class Host:
         given.check_needs(deployments, self._secrets)
         if self._tasks is None:
             raise RestartNeeded("the host was still starting")
-        if (self._broker or self._nats is None) and streams_of(deployments) != self._streams:
+        if self._own_broker and streams_of(deployments) != self._streams:
             raise RestartNeeded("the NATS streams changed")
-        self._assign_ports(sorted({d.key[0] for d in deployments} - set(self.gateways)))
-
-    def _assign_ports(self, namespaces: Sequence[str]) -> None:
-        for ports in (self._ports, self._grpc_ports):
-            if ports is not None:
-                ports.assign(namespaces)
+        self._plan.assign_ports(sorted({d.key[0] for d in deployments} - set(self.gateways)))
 
     def _runs_as(self, key: Key, deployment: ModelDeployment) -> bool:
         managed = self.managed.get(key)
-        return managed is not None and managed.deployment == self._here(deployment)
+        return managed is not None and managed.deployment == self._plan.here(deployment)
 
     async def _replace_gateways(self) -> None:
         before, namespaces = self.gateways, self._namespaces()
@@ -325,20 +288,7 @@ class Host:
         """
         if key in self.managed and self.data_uid(key) in uids:
             raise RequestRefused(f"{key[1]} runs here: its data cannot be removed")
-        current = self._uids.of(key)
-        config = PurgeConfig(namespace=key[0], name=key[1], uids=tuple(uids))
-        planned = purging.job(config, SETTINGS.runtime_image, SETTINGS)
-        number = next(self._purges)
-        job = workloads.purge_job(planned, f"{key[1]}-purge-{number}", local_paths(self._state))
-        run = LocalRun(job, self._state, self._clock)
-        await run.run()
-        report = run.report
-        if report is None or report.outcome != "Succeeded":
-            why = report.message if report else f"see {run.log}"
-            raise RequestRefused(f"the data of {key[1]} was not read or removed: {why}")
-        if current in uids:
-            self._uids.renew(key)
-        return [data.to_json() for data in report.stored]
+        return await self._purges.run(key, uids)
 
     def data_uid(self, key: Key) -> str | None:
         """Return the uid to which the data of a deployment that runs here belongs."""

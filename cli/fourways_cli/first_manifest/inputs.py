@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fourways_api import Contract, InputField
-from fourways_api.contract import MAX_COLUMNS
 from fourways_api.display import displayed
+from fourways_api.fields import MAX_COLUMNS
 from fourways_runtime.errors import ContractMismatch
 from fourways_runtime.scoring.inputs import bind_inputs
 from fourways_runtime.scoring.model.base import Tensor

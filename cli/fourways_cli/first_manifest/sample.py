@@ -17,7 +17,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from fourways_runtime.io.sources.arrow_types import plain_batch
-from fourways_runtime.io.sources.files import SUFFIXES
+from fourways_runtime.io.sources.listing import SUFFIXES
 
 from .errors import NoManifest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fourways_api import Contract
-from fourways_api.contract import MAX_LABEL_CHARACTERS, MAX_LABELS
+from fourways_api.fields import MAX_LABEL_CHARACTERS, MAX_LABELS
 from fourways_runtime.errors import ContractMismatch
 
 MAX_BYTES = 4 * MAX_LABELS * (MAX_LABEL_CHARACTERS + 1)

@@ -15,9 +15,10 @@ from typing import Any
 from kubernetes.dynamic.exceptions import NotFoundError
 
 from fourways_cli.embedded.ports import free_port
-from fourways_operator.cluster import MODEL_DEPLOYMENT, connect
+from fourways_operator.cluster import MODEL_DEPLOYMENT
 from fourways_operator.facts import Json, Kind
 from fourways_operator.kinds import KINDS
+from fourways_operator.kubernetes_cluster import connect
 from tests.kit.waiting import until
 
 IMAGE = "registry.invalid/fourways:test"

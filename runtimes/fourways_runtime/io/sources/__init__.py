@@ -73,8 +73,8 @@ class TableRequest:
     batch_bytes: int
 
     def files(self) -> Files:
-        """Find the table's files; see :func:`.files.find_files`."""
-        from .files import find_files
+        """Find the table's files; see :func:`.listing.find_files`."""
+        from .listing import find_files
 
         return find_files(self.source, policy=self.policy, paths=self.paths)
 

@@ -25,7 +25,8 @@ import pyarrow as pa
 from fourways_api import BatchSource, FetchPolicy, Paths
 from fourways_runtime.errors import ConfigError, SourceError
 
-from .files import FILES_AT_ONCE, Files, open_backend, renewal, secret_name
+from .files import FILES_AT_ONCE, Files
+from .listing import open_backend, renewal, secret_name
 from .partitions import NULL, Filter, TableFile, kept
 
 LOG = "_delta_log"

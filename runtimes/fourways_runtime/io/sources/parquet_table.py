@@ -24,7 +24,8 @@ from fourways_runtime.scoring.splits import Newer, Section, Split
 from . import BATCH_BYTES, rows_at_once
 from .arrow_types import plain_batch, plain_type
 from .base import SPLIT_ROWS, Absent, Chunk, check_more, completed, wanted
-from .files import SUFFIXES, Files
+from .files import Files
+from .listing import SUFFIXES
 from .partitions import TableFile
 from .watermarks import DETAIL, constant_kind, kind_of_type, older, parsed, scalar, why_incomparable
 

@@ -36,10 +36,11 @@ from .modes import MODES, SharedParts
 from .observed import GatewayMetrics, stream_counters
 from .openai import OpenAiPaths
 from .page import Pages
+from .publishing import OpenPublisher
 from .runs import OpenRunStore, Runs
 from .serving_runtime import ServingRuntimeHandler
 from .sleeping import HeldBytes
-from .stream import OpenPublisher, StreamHandler
+from .stream import StreamHandler
 
 _SCRAPE_WAITS_SECONDS = 0.2
 

@@ -21,9 +21,10 @@ from .edge import DeviceHandler
 from .forward import RealtimeHandler
 from .mode import Mode
 from .observed import UpstreamGauges
+from .publishing import OpenPublisher
 from .serving_runtime import ServingRuntimeHandler
 from .sleeping import HeldBytes, SleepingHandler
-from .stream import OpenPublisher, StreamHandler
+from .stream import StreamHandler
 from .views import DeploymentCounters
 
 

@@ -24,8 +24,8 @@ from fourways_runtime.tracing import start_tracing, stop_tracing, with_tracing
 
 from .app import Gateway
 from .circuit_breaker import OpenReader, StoreCircuitBreaker
+from .publishing import OpenPublisher
 from .runs import OpenRunStore
-from .stream import OpenPublisher
 
 if TYPE_CHECKING:
     from fourways_runtime.io.store.runs.store import RunStore

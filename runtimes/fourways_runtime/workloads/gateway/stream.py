@@ -10,8 +10,6 @@ needs to read the next request.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from time import time
@@ -22,18 +20,13 @@ from prometheus_client import Counter
 
 from fourways_api import Contract, GatewayConfig, Route
 from fourways_http import HttpError, Request, Response, json_response
-from fourways_runtime.errors import EventTooLarge, WorkloadError
 from fourways_runtime.io.store.streams.stream import (
-    ID_HEADER,
-    QUESTION_HEADER,
     Asked,
     DeadLetterReason,
-    EventPosition,
     LiveAnswer,
     LiveLookup,
 )
 from fourways_runtime.scoring.columns import Key
-from fourways_runtime.tracing import event_headers
 from fourways_runtime.v2.body import is_heavy
 from fourways_runtime.v2.off_loop import off_loop
 from fourways_runtime.v2.openapi import document
@@ -44,22 +37,14 @@ from . import v2
 from .accepted import Accepted, PublishedEvent
 from .coalescer import LookupCoalescer
 from .mode import RETRY, hold_version, links
+from .publishing import EventPublishing, OpenPublisher
 from .questions import by_key, question_of, read_question
 from .refusals import Refusals
 from .views import DeploymentCounters, age_seconds, rfc3339
 from .watch import AnswerWatch, preferred_wait
 
 if TYPE_CHECKING:
-    from ..streaming import Publisher
-    from .events import EventReader, IdempotencyKey
-
-logger = logging.getLogger("fourways.gateway.stream")
-
-PUBLISH_SECONDS = 5.0
-MAX_PUBLISHING = 256
-"""Maximum events of one stream being published at the same time."""
-
-OpenPublisher = Callable[[Route], "Publisher"]
+    from .events import EventReader
 
 
 class _StreamView:
@@ -86,35 +71,26 @@ class StreamHandler:
         open_publisher: OpenPublisher,
         draining: Callable[[], bool],
     ) -> None:
-        from . import events  # noqa: F401  (heavy: better now than while requests wait)
-
         self._route = route
         self._name = route.deployment
         self._max_keys = config.max_keys
         self._max_body_bytes = config.max_body_bytes
         self._lookups = lookups
         self._counters = counters
-        self._open_publisher = open_publisher
-        self._publisher: Publisher | None = None
-        self._publishing = asyncio.Semaphore(MAX_PUBLISHING)
         self._view: _StreamView | None = None
         self._refusals = Refusals(route.deployment, faults)
         self._accepted = Accepted(route.freshness_seconds)
+        self._publishing = EventPublishing(route, self._accepted, open_publisher)
         self._watch = AnswerWatch(lambda keys, asked: self._fresh(keys, None, asked), draining)
 
     async def connect(self) -> None:
         """Connect to the broker, so that the first request does not wait for the connection."""
-        try:
-            async with asyncio.timeout(PUBLISH_SECONDS):
-                await self._opened().connect()
-        except (WorkloadError, TimeoutError) as error:
-            logger.warning("the broker: %s", error, extra={"deployment": self._name})
+        await self._publishing.connect()
 
     async def close(self) -> None:
         """Cancel everything in progress."""
         self._watch.close()
-        if self._publisher is not None:
-            await self._publisher.close()
+        await self._publishing.close()
 
     def about(self) -> dict[str, Any]:
         """Return the freshness and the links."""
@@ -145,7 +121,7 @@ class StreamHandler:
         applied: tuple[bytes, ...] = ()
         published: dict[Key, PublishedEvent] = {}
         if missing:
-            published = await self._promise(request, events, missing)
+            published = await self._publishing.publish(request, events, missing)
             if len(published) == len(missing):
                 patient = inference.allow_missing
                 awaited = {asked.get(key, key): event for key, event in published.items()}
@@ -282,31 +258,6 @@ class StreamHandler:
     def _is_fresh(self, answer: LiveAnswer) -> bool:
         return time() - answer.computed_at.timestamp() <= self._route.freshness_seconds
 
-    # ---- from a request to an event
-
-    async def _promise(
-        self, request: Request, events: Mapping[Key, bytes], missing: list[Key]
-    ) -> dict[Key, PublishedEvent]:
-        """Publish events for the missing keys, unless published before; return the known events."""
-        if not events:
-            known = {key: self._accepted.newest(key) for key in missing}
-            return {key: event for key, event in known.items() if event is not None}
-        from .events import idempotency_key
-
-        given = idempotency_key(request)
-        if given is not None:
-            self._accepted.bind((given.caller, given.text), given.payload)
-        outcomes = await asyncio.gather(
-            *(self._publish_once(key, events[key], given) for key in missing),
-            return_exceptions=True,
-        )
-        published = {}
-        for key, outcome in zip(missing, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            published[key] = outcome
-        return published
-
     async def _events(
         self, view: _StreamView, inference: InferenceRequest, keys: list[Key]
     ) -> dict[Key, bytes]:
@@ -315,49 +266,6 @@ class StreamHandler:
         if len(keys) * len(view.contract.flat_inputs) <= v2.LARGE_ANSWER and not inference.is_large:
             return make(inference, keys)
         return await off_loop(make, inference, keys)
-
-    async def _publish_once(
-        self, key: Key, event: bytes, given: IdempotencyKey | None
-    ) -> PublishedEvent:
-        from .events import made_id
-
-        same = made_id(self._name, event, key=given)
-        # A broker drops recent duplicates. It must not drop a repetition after the freshness ends.
-        epoch = int(time() / self._route.freshness_seconds)
-        identity = made_id(self._name, event, epoch) if given is None else same
-        question = question_of(event)
-        own = {ID_HEADER: identity.encode(), QUESTION_HEADER: question.hex().encode()}
-        headers = {**event_headers(), **own}
-        return await self._accepted.once(
-            same,
-            identity,
-            key,
-            question,
-            lambda: self._publish(str(key).encode(), event, headers),
-        )
-
-    async def _publish(
-        self, key: bytes, event: bytes, headers: Mapping[str, bytes]
-    ) -> EventPosition | None:
-        try:
-            async with self._publishing, asyncio.timeout(PUBLISH_SECONDS):
-                return await self._opened().publish(key, event, headers)
-        except EventTooLarge as error:
-            raise HttpError(413, str(error)) from None
-        except (WorkloadError, TimeoutError) as error:
-            # The reason may contain an address, so it only goes to the log.
-            reason = error.reason if isinstance(error, WorkloadError) else "TimeoutError"
-            logger.warning(
-                "an event was not published: %s",
-                error,
-                extra={"deployment": self._name, "reason": reason},
-            )
-            raise HttpError(503, "the broker does not accept events now", RETRY) from None
-
-    def _opened(self) -> Publisher:
-        if self._publisher is None:
-            self._publisher = self._open_publisher(self._route)
-        return self._publisher
 
     # ---- waiting and 202 responses
 
