@@ -138,6 +138,8 @@ def _bits(column: Cells) -> Array:
         column = column.cast(pa.uint8())
     elif types.is_decimal(column.type):
         return _column_hashes(column.cast(pa.string()))
+    elif types.is_date32(column.type):
+        column = column.cast(pa.int32())  # Arrow has no cast to 64 bits.
     elif not (types.is_integer(column.type) or types.is_floating(column.type)):
         column = column.cast(pa.int64(), safe=False)
     if types.is_float16(column.type):

@@ -116,11 +116,19 @@ def _fixed(column: Column, data: Array, at: Array, lengths: Array, missing: Arra
 def _array(kind: str, values: Array, missing: Array | None) -> Any:
     values = values.astype(values.dtype.newbyteorder("="))
     if kind == "date":
-        values = values + np.int32(_EPOCH_DAYS)
+        values = _shifted(values, _EPOCH_DAYS)
     elif kind.startswith("timestamp"):
-        values = values + np.int64(_EPOCH_MICROSECONDS)
+        values = _shifted(values, _EPOCH_MICROSECONDS)
     found = pa.array(values, mask=missing)
     return found.cast(_FORMS[kind][1]) if found.type != _FORMS[kind][1] else found
+
+
+def _shifted(values: Array, by: int) -> Array:
+    """Count moments from 1970; infinity, the end of the type's range, stays there."""
+    limits = np.iinfo(values.dtype)
+    least = values.dtype.type(limits.max - by)
+    shifted: Array = np.minimum(values, least) + values.dtype.type(by)
+    return np.where(values == limits.min, values, shifted)
 
 
 def _texts(data: Array, at: Array, lengths: Array, missing: Array) -> Any:

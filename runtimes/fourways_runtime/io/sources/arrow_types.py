@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fourways_runtime.scoring.cells import is_list
 from fourways_runtime.scoring.columns import Array
 
 _UUID_BYTES = 16
@@ -26,11 +27,19 @@ def plain_type(found: Any) -> Any:
         return pa.string()
     if pa.types.is_binary_view(found):
         return pa.binary()
+    if is_list(found) and plain_type(found.value_type) is not found.value_type:
+        return _list_of(plain_type(found.value_type), found)
     if isinstance(found, pa.BaseExtensionType):
         if found.extension_name == "arrow.uuid":
             return pa.string()
         return plain_type(found.storage_type)
     return found
+
+
+def _list_of(element: Any, like: Any) -> Any:
+    if pa.types.is_fixed_size_list(like):
+        return pa.list_(element, like.list_size)
+    return pa.large_list(element) if pa.types.is_large_list(like) else pa.list_(element)
 
 
 def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -109,6 +109,8 @@ def _named(column: str) -> str:
 def _missing(name: str, found: list[str], file: str) -> str:
     listed = ", ".join(map(_named, found[:50])) + (", …" if len(found) > 50 else "")
     cure = next((how for sign, how in _SEPARATORS.items() if sign in found[0]), "") if found else ""
+    if not cure and any(other.strip() == name for other in found):
+        cure = "; remove the blanks around its name in the first line"
     return f"{file}: column {name} is missing; the file has {listed or 'none'}{cure}"
 
 
@@ -134,6 +136,21 @@ def check_names(
             raise SourceError(f"{file}: column {name} occurs {found.count(name)} times")
 
 
+def check_case(name: str, found: Iterable[str], file: str) -> None:
+    """Check that an absent nullable column is not there in other letters: it would be null.
+
+    Raises:
+        SourceError: it names both.
+
+    """
+    for other in found:
+        if other.casefold() == name.casefold():
+            raise SourceError(
+                f"{file}: column {name} is missing, and {_named(other)} is there; give both the "
+                "same upper and lower case"
+            )
+
+
 class Absent:
     """The inputs that are absent from the files of one table, and whether that is allowed.
 
@@ -157,6 +174,8 @@ class Absent:
 
         """
         missing = [name for name in self._nullable if name not in found]
+        for name in missing:
+            check_case(name, found, file)
         check_names(self._contract, [*found, *missing], file, shown=found)
         self._seen.update(found)
         self._names, self._file, self._files = found, file, self._files + 1

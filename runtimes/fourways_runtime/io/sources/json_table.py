@@ -28,7 +28,7 @@ from fourways_runtime.scoring.literals import BYTE_ORDER_MARK, is_float, json_ob
 from fourways_runtime.scoring.splits import Split
 
 from . import BATCH_BYTES
-from .base import Chunk, check_more, completed
+from .base import Chunk, check_case, check_more, completed
 from .files import Files
 from .partitions import TableFile
 from .text_table import HOLDS_NUL, NUL_RUN, TextTable
@@ -124,7 +124,9 @@ class JsonTable(TextTable):
         listed = ", ".join(names[:50])
         optional = {field.name for field in self._contract.flat_inputs if field.nullable}
         for name in self._columns:
-            if name not in names and name not in optional and name not in self._more:
+            if name not in names and name in optional:
+                check_case(name, names, told)
+            elif name not in names and name not in self._more:
                 raise SourceError(f"{told}: column {name} is missing; the lines have {listed}")
         check_more(self._more, names, told)
 

@@ -27,11 +27,23 @@ from .base import SPLIT_ROWS, Absent, Chunk, check_more, completed, wanted
 from .files import Files
 from .listing import SUFFIXES
 from .partitions import TableFile
-from .watermarks import DETAIL, constant_kind, kind_of_type, older, parsed, scalar, why_incomparable
+from .watermarks import (
+    DETAIL,
+    TIME,
+    ZONED,
+    agreed,
+    constant_kind,
+    kind_of_type,
+    lowest_new,
+    older,
+    parsed,
+    why_incomparable,
+)
 
 _arrow: Any = pa
 _concat = _arrow.concat_batches  # The type stub does not contain it.
 _options: Any = ds.ParquetFragmentScanOptions  # Its stub lacks an option.
+_read_options: Any = ds.ParquetReadOptions  # Its stub requires all options.
 _READAHEAD = 4
 _MARK = b"PAR1"
 """First bytes of every Parquet file."""
@@ -70,11 +82,13 @@ class ParquetTable:
         self._batch_bytes = batch_bytes
         self._columns = list(dict.fromkeys((*wanted(contract), *more)))
         self._form = ds.ParquetFileFormat(
+            # Arrow's default, nanoseconds, wraps around silently before 1677 and after 2262.
+            read_options=_read_options(coerce_int96_timestamp_unit="us"),
             default_fragment_scan_options=_options(
                 use_buffered_stream=True,
                 pre_buffer=False,
                 arrow_extensions_enabled=True,  # UUIDs of writers without Arrow's schema
-            )
+            ),
         )
         self._last: tuple[str, Any] | None = None
         """The last opened file, by its fingerprint: the splits of one file follow one another."""
@@ -137,6 +151,7 @@ class ParquetTable:
         first = 0
         absent = Absent(self._contract)
         kinds = {column: self._fixed_kind(column) for column in self._more}
+        self._check_kinds(kinds)
         for part, footer in zip(self._files.parts, self._footers, strict=True):
             told, groups = self._files.told(part.path), footer.groups
             more = [name for name in part.constants if name not in footer.columns]
@@ -153,6 +168,22 @@ class ParquetTable:
                 first, begin = first + count, end
         absent.check()
         return found
+
+    def _check_kinds(self, fixed: Mapping[str, str | None]) -> None:
+        """Check that the values of each watermark column can be compared with one another.
+
+        Times with and without a zone cannot be either, but their texts can: every run is a full
+        one, and says why.
+
+        Raises:
+            SourceError: it names two files that differ.
+
+        """
+        told = [self._files.told(part.path) for part in self._files.parts]
+        for column, constant in fixed.items():
+            found = [footer.kinds.get(column) or constant for footer in self._footers]
+            alike = [TIME if kind == ZONED else kind for kind in found]
+            agreed(column, zip(told, alike, strict=True))
 
     def read(self, split: Split, newer: Newer | None = None) -> Iterator[Chunk]:
         """Read a sequence of row groups."""
@@ -312,11 +343,12 @@ def _condition(newer: Newer, kind: Any) -> Any:
     types = pa.types
     if types.is_dictionary(kind) or types.is_decimal(kind) or types.is_string_view(kind):
         return None
+    if types.is_float16(kind):
+        return None
     column: Any = ds.field(newer.column)
-    try:
-        since = scalar(newer.value).cast(kind)
-    except pa.ArrowInvalid:
-        return None  # Outside its range, or a fraction: then the comparison is by value.
+    since = lowest_new(newer.value, kind)
+    if isinstance(since, bool):
+        return None  # All values of the type are older, or none is.
     missing = column.is_null(nan_is_null=True) if types.is_floating(kind) else column.is_null()
     return (column >= since) | missing
 

@@ -6,8 +6,8 @@ part without a decimal point would have another type than the next. A typed colu
 its type.
 
 A watermark may come out slightly lower than it was (a decimal, a time in nanoseconds), and then a
-row is scored twice; it is never higher, which would skip rows. Infinity and NaN are not watermarks.
-Pure.
+row is scored twice; it is never higher, which would skip rows. Infinity, NaN and times beyond the
+years 1 to 9999 are not watermarks; their rows count as new. Pure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import decimal
 import math
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -130,27 +130,70 @@ def older(column: Cells, value: Any) -> Array:
         column = column.cast(pa.float64(), safe=False)
         value = float(value)
         value -= 4 * math.ulp(value)  # Arrow may be off in the last digits.
-    elif isinstance(value, float) and pa.types.is_integer(column.type):
-        column = column.cast(pa.float64(), safe=False)
-    elif isinstance(value, int) and pa.types.is_integer(column.type):
-        kind: Any = column.type.to_pandas_dtype()
-        limits = np.iinfo(kind)
-        value = min(max(value, int(limits.min)), int(limits.max))
-    since: Any = scalar(value)
-    below: Any = pc.less(column, since if since.type == column.type else since.cast(column.type))
+    since = lowest_new(value, column.type)
+    if isinstance(since, bool):
+        return np.asarray(column.is_valid()) & since
+    below: Cells = pc.less(column, since)
     found: Array = below.fill_null(False).to_numpy(zero_copy_only=False)
     return found
 
 
-def scalar(value: Any) -> Cells:
-    """Return a watermark as an Arrow scalar, also one that only uint64 can hold."""
-    wide = isinstance(value, int) and value >= 2**63
-    return pa.scalar(value, pa.uint64()) if wide else pa.scalar(value)
+def lowest_new(value: Any, kind: Any) -> Cells | bool:
+    """Return the lowest value of a column's type that is not older than a watermark.
+
+    It is a scalar of the type ``kind``, which may differ from the type that the watermark was taken
+    from. True: every value of the type is older; False: none is.
+
+    Raises:
+        pa.ArrowInvalid: the two cannot be compared.
+
+    """
+    types = pa.types
+    is_number = isinstance(value, int | float)
+    if types.is_integer(kind) and is_number:
+        return _between(math.ceil(value), np.iinfo(kind.to_pandas_dtype()), kind)
+    if types.is_floating(kind) and is_number:
+        return pa.scalar(_rounded_down(value, kind), kind)
+    moment = _moment(value)
+    if (types.is_timestamp(kind) or types.is_date(kind)) and moment is not None:
+        if types.is_date(kind):
+            return pa.scalar(moment.date() if isinstance(moment, datetime) else moment, kind)
+        return _between(_count(moment, kind.unit), np.iinfo(np.int64), kind)
+    if is_text(kind) and isinstance(value, str):
+        return pa.scalar(value).cast(kind)
+    raise pa.ArrowInvalid(f"{shown(value)} cannot be compared with {kind}")
+
+
+def _between(value: int, limits: Any, kind: Any) -> Cells | bool:
+    if value > limits.max:
+        return True
+    return False if value <= limits.min else pa.scalar(value, kind)
+
+
+def _rounded_down(value: float, kind: Any) -> Any:
+    """Return the nearest value of a float type that is not above a number."""
+    number = kind.to_pandas_dtype()
+    with np.errstate(over="ignore"):
+        found = number(value)
+    return found if found <= value else np.nextafter(found, number(-math.inf))
+
+
+def _count(moment: date | datetime, unit: str) -> int:
+    """Return the units since 1970 UTC, rounded towards the past."""
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)
+    epoch = datetime(1970, 1, 1, tzinfo=None if moment.tzinfo is None else UTC)
+    microseconds = (moment - epoch) // timedelta(microseconds=1)
+    if unit == "ns":
+        return microseconds * 1000
+    return microseconds // {"s": 10**6, "ms": 10**3, "us": 1}[unit]
 
 
 def _simple(column: Cells) -> Cells:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_float16(column.type):
+        return column.cast(pa.float32())  # Arrow cannot compare half floats.
     return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
 
 
@@ -279,6 +322,25 @@ def _cast(texts: Cells, kind: str) -> Cells | None:
     return None
 
 
+def _in_utc(column: Cells) -> Cells:
+    """Return the times of a column that Python can hold, as it shows them, with the zone UTC.
+
+    Texts of one zone order as the times do: a run compares those of its parts.
+    """
+    unit, zone = column.type.unit, None if column.type.tz is None else "UTC"
+    column = column.cast(pa.timestamp(unit, zone))
+    if unit == "ns":
+        # Python's times have microseconds: slightly lower, so a row may be scored twice.
+        return column.cast(pa.timestamp("us", zone), safe=False)
+    low, high = (pa.scalar(_count(of, unit), column.type) for of in (datetime.min, datetime.max))
+    return _within(column, low, high)
+
+
+def _within(column: Cells, low: Any, high: Any) -> Cells:
+    kept: Any = pc.and_(pc.greater_equal(column, low), pc.less_equal(column, high))
+    return column.filter(kept)
+
+
 def highest(column: Cells) -> Any:
     """Return the highest value, as JSON stores it; None if there is none."""
     column = _simple(column)
@@ -286,13 +348,22 @@ def highest(column: Cells) -> Any:
         return None
     if pa.types.is_floating(column.type):
         column = column.filter(pc.is_finite(column))
-    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-        # Python's times have microseconds: slightly lower, so a row may be scored twice.
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    if pa.types.is_timestamp(column.type):
+        column = _in_utc(column)
+    elif pa.types.is_date(column.type):
+        column = _within(column, pa.scalar(date.min), pa.scalar(date.max))
     top = pc.max(column).as_py()
     if isinstance(top, bytes):
-        return top.decode("utf-8", "replace")
+        return _valid_start(top)
     if isinstance(top, decimal.Decimal):
         whole = top == top.to_integral_value() and abs(top) < 2**63
         return int(top) if whole else float(top)
     return top.isoformat() if hasattr(top, "isoformat") else top
+
+
+def _valid_start(raw: bytes) -> str:
+    """Return the text before the first byte that is not UTF-8; it is never higher."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        return raw[: error.start].decode()
