@@ -39,7 +39,10 @@ CALLERS_DIR = "/etc/fourways/callers"
 """Folder in which the Secret of API keys is mounted, one file a caller."""
 
 TLS_DIR = "/etc/fourways/tls"
-"""Folder in which the gateway's certificate is mounted: ``tls.crt`` and ``tls.key``."""
+"""Folder in which a server's certificate is mounted: ``tls.crt`` and ``tls.key``."""
+
+SERVERS_CA_FILE = "/etc/fourways/servers/ca.crt"
+"""File with the authority that gateways verify model servers by, from a mounted Secret."""
 
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
 

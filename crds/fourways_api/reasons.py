@@ -657,6 +657,14 @@ class Reason(StrEnum):
         "The feature database cannot be reached, or refuses the login.",
         "Check the database and its Secret.",
     )
+    CertificateInvalid = (
+        "CertificateInvalid",
+        TRANSIENT,
+        ("realtime",),
+        "Gateways do not accept the certificate of a model server: it is missing, has expired, or "
+        "is for another name or of another authority.",
+        "Renew the certificate in the Secret that the message names; servers read it again.",
+    )
     ModelHangs = (
         "ModelHangs",
         TRANSIENT,

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from .base import ApiModel
-from .callers import CallerPolicy
+from .callers import SERVERS_CA_FILE, TLS_DIR, CallerPolicy
 from .contract import Contract, EntityKey
 from .model import ModelReference, SecretReference
 from .modes import Batch, Edge, FeatureLookup, Streaming, StreamSource
@@ -129,6 +129,25 @@ class RuntimeConfig(ApiModel):
         return self.model_copy(update={"paths": self.paths.of(self.name)})
 
 
+class ServerTls(ApiModel):
+    """The certificate of a model server, and where it answers with it."""
+
+    secret: str
+    """Name of the mounted Secret, for messages."""
+
+    folder: str = TLS_DIR
+    """Folder with ``tls.crt`` and ``tls.key``."""
+
+    authority_secret: str
+    authority_file: str = SERVERS_CA_FILE
+    """Where gateways have the authority from, by which the server judges its own certificate."""
+
+    host: str
+    """Name that gateways verify the certificate for."""
+
+    port: int = 8443
+
+
 class WakeConfig(ApiModel):
     """How a gateway treats requests for a deployment that scales to zero."""
 
@@ -224,6 +243,10 @@ class GatewayConfig(ApiModel):
     grpc_port: int | None = None
     """Port of the protocol over gRPC, with the certificate if there is one; None: not served."""
 
+    servers_ca: str | None = None
+    """File with the authority that model servers with https addresses are verified by; None: those
+    of the system."""
+
     paths: Paths = Paths()
 
 
@@ -292,6 +315,10 @@ class ServerConfig(RuntimeConfig):
 
     access_log: bool | None = None
     """Whether each request is logged. None: no."""
+
+    tls: ServerTls | None = None
+    """Certificate and port of the protocol. ``port`` then has only probes, metrics and faults.
+    None: ``port`` has everything, without encryption."""
 
     features: FeatureLookup | None = None
     max_batch_rows: Annotated[int, Field(ge=1, le=2**20)] = 1024

@@ -110,6 +110,13 @@ class OperatorSettings:
     gateway_tls_secret: str = ""
     """Secret with the gateways' certificate in each namespace; empty: no TLS."""
 
+    server_tls_secret: str = ""
+    """Secret with the certificate of model servers in each namespace; ``{deployment}`` stands for
+    the deployment's name. Empty: gateways ask them without encryption."""
+
+    server_ca_secret: str = ""
+    """Secret whose ``ca.crt`` gateways verify model servers by; empty: that of the certificate."""
+
     gateway_origins: tuple[str, ...] = ()
     """Origins whose web pages may use gateways; ``*``: all."""
 
@@ -127,6 +134,11 @@ class OperatorSettings:
 
     cluster_name: str = ""
     """Name of the cluster in the signed releases of device bundles; empty: they name none."""
+
+    @property
+    def servers_authority(self) -> str:
+        """The Secret whose ``ca.crt`` model servers are verified by."""
+        return self.server_ca_secret or self.server_tls_secret
 
 
 @dataclass(frozen=True, slots=True)

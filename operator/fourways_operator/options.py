@@ -15,6 +15,7 @@ from fourways_api.callers import GatewayAccess
 
 from .facts import OperatorSettings
 from .plan.parts import ports_of
+from .plan.realtime import DEPLOYMENT_IN_NAME
 
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -47,6 +48,8 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
         access=options.gateway_auth,
         gateway_pod=options.gateway_pod,
         gateway_tls_secret=options.gateway_tls_secret,
+        server_tls_secret=options.server_tls_secret,
+        server_ca_secret=options.server_ca_secret,
         gateway_origins=options.gateway_origins,
         gateway_grpc=options.gateway_grpc == "true",
         access_log=options.access_log == "true",
@@ -104,6 +107,8 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("gateway-auth", "", _access, "who may send requests to gateways, as JSON")
     flag("gateway-pod", "{}", _object, "labels, annotations and placement of gateways, as JSON")
     flag("gateway-tls-secret", "", str, "Secret with the gateways' certificate; empty: no TLS")
+    flag("server-tls-secret", "", str, "Secret with the model servers' certificate; empty: no TLS")
+    flag("server-ca-secret", "", str, "Secret with the authority of these certificates")
     flag("gateway-origins", "", _words, "origins whose web pages may use gateways; *: all")
     flag("gateway-grpc", "false", str, "true: gateways also serve the protocol over gRPC")
     flag("subject", "", str, "subject of the operator's own token, which gateways accept")
@@ -115,7 +120,12 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     flag("workers", "4", int, "number of concurrent reconciles")
     flag("port", "8081", int, "port of /healthz, /readyz and /metrics")
     flag("log-level", "INFO", str.upper, "DEBUG, INFO, WARNING or ERROR")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if DEPLOYMENT_IN_NAME in options.server_tls_secret and not options.server_ca_secret:
+        parser.error(
+            f"--server-tls-secret has {DEPLOYMENT_IN_NAME}: --server-ca-secret names the authority"
+        )
+    return options
 
 
 def _cluster(text: str) -> str:

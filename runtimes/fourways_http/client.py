@@ -104,11 +104,14 @@ class Pool:
         slack_seconds: float = 0.0,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         hold_seconds: float = HOLD_SECONDS,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         """Create an empty pool; ``explain`` converts a ClientError to the future's exception.
 
         ``slack_seconds`` of a timeout are reserved for the network: the server is given less.
         ``hold_seconds`` is how long requests are held for an origin that was never reached.
+        ``tls`` returns the context of each new connection to an https origin, and may raise
+        OSError; without it, the authorities of the system are trusted.
         """
         self.loop = asyncio.get_running_loop()
         self.explain = explain
@@ -124,7 +127,7 @@ class Pool:
         self._hold_seconds = hold_seconds
         self._gap = 0.0  # average time between connections becoming free while requests wait
         self._freed_at = 0.0
-        self._tls = ssl.create_default_context() if origin.secure else None
+        self._tls = (tls or _constant(ssl.create_default_context())) if origin.secure else None
         self._open: set[Exchange] = set()
         self._idle: deque[Exchange] = deque()
         self._waiting: deque[Job] = deque()
@@ -300,7 +303,7 @@ class Pool:
             exchange = await self._opened()
         except (OSError, TimeoutError) as error:
             if self._waiting and not await self._held():
-                self._fail(self._waiting.popleft(), OriginUnreachable(type(error).__name__))
+                self._fail(self._waiting.popleft(), OriginUnreachable(_cause(error)))
             return
         self._never_reached = False
         self._open.add(exchange)
@@ -329,6 +332,7 @@ class Pool:
     async def _opened(self) -> Exchange:
         """Connect to one of the name's addresses, in random order to spread the load."""
         origin, loop = self._origin, self.loop
+        tls = self._tls() if self._tls else None
         found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(info[4][0] for info in found))
         random.shuffle(addresses)
@@ -340,8 +344,8 @@ class Pool:
                         lambda: Exchange(self, expires),
                         str(address),
                         origin.port,
-                        ssl=self._tls,
-                        server_hostname=origin.host if self._tls else None,
+                        ssl=tls,
+                        server_hostname=origin.host if tls else None,
                     )
                     return exchange
             except (OSError, TimeoutError):
@@ -387,6 +391,17 @@ class Pool:
             self._sweep = self.loop.call_later(self._tick if self._fast else _SLOW, self._look)
         else:
             self._sweep = None
+
+
+def _constant(context: ssl.SSLContext) -> Callable[[], ssl.SSLContext]:
+    return lambda: context
+
+
+def _cause(error: Exception) -> str:
+    """Say why there is no connection, in words of this side: never the server's."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not accepted: {error.verify_message}"
+    return type(error).__name__
 
 
 def _without_timeout(head: bytes) -> bytes:

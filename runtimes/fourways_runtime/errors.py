@@ -30,6 +30,7 @@
         │   └── SinkUnavailable
         ├── BrokerUnavailable
         ├── FeaturesUnavailable
+        ├── CertificateInvalid    gateways do not accept the server's certificate
         ├── ModelHangs            a call into the model does not return
         └── PublishFailed
 
@@ -192,6 +193,10 @@ class BrokerUnavailable(Unavailable):
 
 class FeaturesUnavailable(Unavailable):
     """The feature database cannot be reached, or rejects the connection."""
+
+
+class CertificateInvalid(Unavailable):
+    """Gateways do not accept the certificate of a model server, or it has none."""
 
 
 class ModelHangs(Unavailable):

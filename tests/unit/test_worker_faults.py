@@ -60,6 +60,26 @@ def test_a_feature_database_that_refuses_everybody_ends_ready() -> None:
     assert found["Reconciling"].startswith("True FeaturesUnavailable")
 
 
+def test_a_certificate_that_gateways_refuse_ends_ready() -> None:
+    document, told = deployment("realtime"), "Secret servers: gateways do not accept it"
+    both = pod(document, ready=True), pod(document, ready=True, name="q")
+    expired = faults(Reason.CertificateInvalid, told)
+    found = said(judged(document, *both, p=expired, q=expired))
+    assert found["Ready"] == f"False CertificateInvalid: {told}"
+    assert found["Degraded"] == f"True CertificateInvalid: {told}"
+    found = said(judged(document, *both, p=expired))
+    assert found["Ready"].startswith("True Answering"), "one accepted certificate is enough"
+
+
+def test_a_ready_model_server_with_a_certificate_is_asked() -> None:
+    document = deployment("realtime")
+    for name, asked in (("https", 1), ("http", 0)):
+        ready = pod(document, ready=True)
+        ready["status"] |= {"phase": "Running", "podIP": "10.0.0.1"}
+        ready["spec"]["containers"][0]["ports"] = [{"name": name, "containerPort": 8443}]
+        assert len(urls_of_workers(parse(document), [ready])) == asked
+
+
 def test_with_defaults_it_is_degraded_and_ready() -> None:
     document = with_features("UseDefaults")
     found = said(judged(document, pod(document, ready=True), p=faults(Reason.FeaturesUnavailable)))

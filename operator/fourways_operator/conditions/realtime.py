@@ -67,6 +67,7 @@ class RealtimeView(ServedView):
                 _kserve_silent,
                 _failed_in_kserve,
                 _no_replica,
+                _certificate_refused,
                 _no_features,
                 _no_address,
                 gateway_missing,
@@ -219,17 +220,23 @@ def _no_features(view: RealtimeView) -> ConditionResult | None:
     features = realtime.features if realtime else None
     if features is None or features.on_timeout != "Fail":
         return None
-    found = [_feature_fault(view, pod) for pod in view.ready]
-    fault = next(iter(found), None)
-    if fault is None or not all(found):
+    fault = _fault_of_all(view, Reason.FeaturesUnavailable)
+    if fault is None:
         return None
     message = f"requests that leave inputs out are refused: {fault.message}"
     return ConditionResult("False", fault.reason, message)
 
 
-def _feature_fault(view: RealtimeView, pod: Json) -> PodFailure | None:
-    faults = (f for f in view.faults_of(pod) if f.reason == Reason.FeaturesUnavailable)
-    return next(faults, None)
+def _certificate_refused(view: RealtimeView) -> ConditionResult | None:
+    """The gateway does not accept the certificate of any ready model server."""
+    fault = _fault_of_all(view, Reason.CertificateInvalid)
+    return ConditionResult("False", fault.reason, fault.message) if fault else None
+
+
+def _fault_of_all(view: RealtimeView, reason: Reason) -> PodFailure | None:
+    """Return a fault that each ready model server reports; None if one does not."""
+    found = [next((f for f in view.faults_of(p) if f.reason == reason), None) for p in view.ready]
+    return found[0] if found and all(found) else None
 
 
 def _no_replica(view: RealtimeView) -> ConditionResult | None:

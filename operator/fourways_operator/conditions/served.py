@@ -42,6 +42,7 @@ from .drift import worst
 
 REPORTED = frozenset(
     {
+        Reason.CertificateInvalid,
         Reason.FeaturesUnavailable,
         Reason.StoreUnavailable,
         Reason.StoreFull,

@@ -14,7 +14,7 @@ from functools import partial
 from pydantic import ValidationError
 
 from fourways_api import GatewayConfig, Metadata, Mode, Resources, Route
-from fourways_api.callers import CALLERS_DIR, TLS_DIR
+from fourways_api.callers import CALLERS_DIR, SERVERS_CA_FILE, TLS_DIR
 
 from ..facts import Json, OperatorSettings
 from . import callers, network, parts, worker
@@ -70,6 +70,7 @@ def plan(
         allowed_origins=settings.gateway_origins,
         tls_dir=TLS_DIR if settings.gateway_tls_secret else None,
         grpc_port=GRPC_PORT if settings.gateway_grpc else None,
+        servers_ca=SERVERS_CA_FILE if settings.server_tls_secret else None,
         access_log=settings.access_log or None,
     )
     config = fitting(config, known)
@@ -85,8 +86,7 @@ def plan(
             labels,
             settings,
             egress_ports=ports,
-            ingress_ports=set(listening.values()),
-            callers=network.callers_of_gateway(settings),
+            ingress=[(listening.values(), network.callers_of_gateway(settings))],
         ),
         _service(meta(), labels, listening),
         _deployment(meta(), labels, settings, config, shares, listening),
@@ -159,6 +159,8 @@ def _deployment(
         mounts.secret("callers", settings.access.keys_secret, CALLERS_DIR)
     if settings.gateway_tls_secret:
         mounts.secret("tls", settings.gateway_tls_secret, TLS_DIR, optional=False)
+    if settings.server_tls_secret:
+        mounts.servers_authority(settings)
     mounts.scratch("tmp", "/tmp", "64Mi")  # noqa: S108  (the pod's own)
     container = parts.container(
         name="gateway",

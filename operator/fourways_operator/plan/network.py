@@ -6,7 +6,7 @@ Addresses of metadata services are always excluded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import orjson
 
@@ -27,12 +27,11 @@ def network_policy(
     settings: OperatorSettings,
     *,
     egress_ports: Iterable[int],
-    ingress_ports: Iterable[int] = (),
-    callers: Iterable[Json] = (),
+    ingress: Iterable[tuple[Iterable[int], Sequence[Json]]] = (),
 ) -> Json:
     """Return a policy that denies all but DNS, the named ports, and the served ones.
 
-    ``callers`` are the peers that may connect to the served ports; none: nobody.
+    ``ingress`` lists served ports, with the peers that may connect to them; none: nobody.
     """
     egress: list[Json] = []
     if dns := _peers(settings.dns_peers):
@@ -46,9 +45,8 @@ def network_policy(
         "policyTypes": ["Ingress", "Egress"],
         "egress": egress,
     }
-    served, peers = _tcp(ingress_ports), list(callers)
-    if served and peers:
-        spec["ingress"] = [{"from": peers, "ports": served}]
+    if served := [{"from": peers, "ports": _tcp(ports)} for ports, peers in ingress if peers]:
+        spec["ingress"] = served
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -62,10 +60,10 @@ def callers_of_gateway(settings: OperatorSettings) -> list[Json]:
     return [*_peers(settings.gateway_peers), *_operator(settings)]
 
 
-def callers_of_servers(settings: OperatorSettings) -> list[Json]:
-    """Return who may connect to a model server: the gateway, and who asks workers."""
+def gateways() -> list[Json]:
+    """Return the namespace's gateway, which asks model servers."""
     gateway = {parts.MANAGED_BY: parts.MANAGER, parts.COMPONENT_LABEL: "gateway"}
-    return [{"podSelector": {"matchLabels": gateway}}, *callers_of_workers(settings)]
+    return [{"podSelector": {"matchLabels": gateway}}]
 
 
 def callers_of_workers(settings: OperatorSettings) -> list[Json]:

@@ -12,6 +12,7 @@ from typing import Any
 from fourways_api import API_VERSION, KIND, ModelDeployment, Resources
 from fourways_api.addresses import Address
 from fourways_api.addresses import claims as claims_of
+from fourways_api.callers import SERVERS_CA_FILE
 from fourways_api.runtime_config import CACHE_DIR, SECRETS_ROOT, STORE_URI_FILE, VOLUMES_ROOT
 
 from ..facts import Json, OperatorSettings
@@ -210,10 +211,19 @@ class Mounts:
         secret = (settings.gateway_store_secret if reads else None) or settings.store_secret
         self.secret("store", secret, STORE_URI_FILE.rpartition("/")[0])
 
-    def secret(self, name: str, secret: str, path: str, *, optional: bool = True) -> None:
-        """Mount one Secret as a folder. If it is optional, the pod starts without it."""
-        source = {"secret": {"secretName": secret, "optional": optional}}
-        self._add(name, source, path, read_only=True)
+    def secret(
+        self, name: str, secret: str, path: str, *, optional: bool = True, only: str | None = None
+    ) -> None:
+        """Mount one Secret as a folder, or one key of it. If optional, the pod starts without."""
+        source: Json = {"secretName": secret, "optional": optional}
+        if only is not None:
+            source["items"] = [{"key": only, "path": only}]
+        self._add(name, {"secret": source}, path, read_only=True)
+
+    def servers_authority(self, settings: OperatorSettings) -> None:
+        """Mount the authority of model servers' certificates, without any key."""
+        folder, _, file = SERVERS_CA_FILE.rpartition("/")
+        self.secret("servers", settings.servers_authority, folder, only=file)
 
     def secrets(self, names: Iterable[str]) -> None:
         """Mount credential Secrets, one per folder. Raises ValueError for an invalid name."""

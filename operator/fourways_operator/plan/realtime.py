@@ -6,8 +6,12 @@ HorizontalPodAutoscaler. It copies the labels of the InferenceService to all of 
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from fourways_api import ModelDeployment, Route, ServerConfig, WakeConfig
+from fourways_api.callers import TLS_DIR
 from fourways_api.modes import Realtime
+from fourways_api.runtime_config import ServerTls
 from fourways_api.values import seconds
 
 from ..facts import Json, Kind, OperatorSettings
@@ -35,6 +39,13 @@ def conventional_url(namespace: str, deployment: str) -> str:
 
 MODEL_SERVER_PORTS = frozenset({80, worker.PORT})
 """Ports of KServe's Service and of the pods behind it: policies see both."""
+
+TLS_PORT = 8443
+"""Port of model servers with a certificate. KServe's Service has it under the same number."""
+
+TLS_PORT_NAME = "https"
+DEPLOYMENT_IN_NAME = "{deployment}"
+"""In the name of the certificate's Secret, stands for the deployment's."""
 
 
 def route(deployment: ModelDeployment, url: str | None) -> Route | None:
@@ -77,6 +88,8 @@ def _wake(realtime: Realtime) -> WakeConfig | None:
 
 def route_ports(route: Route) -> set[int]:
     """Return the ports the gateway connects to; the feature database uses the store's."""
+    if route.url and urlsplit(route.url).port == TLS_PORT:
+        return {TLS_PORT}
     return set(MODEL_SERVER_PORTS)
 
 
@@ -114,6 +127,7 @@ def plan(
     if realtime.features:
         ports.add(settings.store_port)
     least, most = replicas(realtime)
+    tls = _tls(deployment, settings)
     objects = [
         who.service_account(),
         network.network_policy(
@@ -121,8 +135,7 @@ def plan(
             who.labels,
             settings,
             egress_ports=ports,
-            ingress_ports=(worker.PORT,),
-            callers=network.callers_of_servers(settings),
+            ingress=_ingress(tls, settings),
         ),
         {
             "apiVersion": "serving.kserve.io/v1beta1",
@@ -144,7 +157,7 @@ def plan(
                     **(
                         serving_runtime.predictor(deployment, realtime.runtime, who)
                         if realtime.runtime
-                        else _pod(deployment, realtime, settings, pinned_digest, who)
+                        else _pod(deployment, realtime, settings, pinned_digest, who, tls)
                     ),
                 }
             },
@@ -153,6 +166,30 @@ def plan(
     if least > 1:
         objects.append(parts.disruption_budget(who.meta(), who.labels))
     return tuple(objects)
+
+
+def _tls(deployment: ModelDeployment, settings: OperatorSettings) -> ServerTls | None:
+    """Return the certificate of a model server of ours; None if gateways ask it without one."""
+    realtime = deployment.spec.realtime
+    if not settings.server_tls_secret or (realtime and realtime.runtime):
+        return None
+    namespace, name = deployment.key
+    return ServerTls(
+        secret=settings.server_tls_secret.replace(DEPLOYMENT_IN_NAME, name),
+        authority_secret=settings.servers_authority,
+        host=f"{predictor_of(name)}.{namespace}.svc",
+        port=TLS_PORT,
+    )
+
+
+def _ingress(
+    tls: ServerTls | None, settings: OperatorSettings
+) -> list[tuple[tuple[int, ...], list[Json]]]:
+    """Return who may connect to which port of a model server."""
+    askers = network.callers_of_workers(settings)
+    if tls is None:
+        return [((worker.PORT,), [*network.gateways(), *askers])]
+    return [((tls.port,), network.gateways()), ((worker.PORT,), askers)]
 
 
 def _autoscaling(deployment: ModelDeployment, realtime: Realtime, prometheus: str) -> Json:
@@ -186,18 +223,24 @@ def _pod(
     settings: OperatorSettings,
     pinned_digest: str | None,
     who: worker.Identity,
+    tls: ServerTls | None,
 ) -> Json:
     mounts = parts.Mounts()
     database = realtime.features.database if realtime.features else None
     mounts.secrets(worker.secrets(deployment, database))
     mounts.claims(worker.model_uris(deployment))
     mounts.cache(deployment.spec.model.max_size_mi_b + 256)
+    if tls is not None:
+        # Optional, so that the server can report what is missing; the pod would not start.
+        mounts.secret("tls", tls.secret, TLS_DIR)
+        mounts.servers_authority(settings)
     config = worker.config(
         ServerConfig,
         deployment,
         settings,
         pinned_digest,
         port=worker.PORT,
+        tls=tls,
         features=realtime.features,
         timeout_seconds=seconds(realtime.timeout),
         max_body_bytes=realtime.limits.body_mi_b * 2**20,
@@ -213,4 +256,9 @@ def _pod(
         mounts=mounts,
     )
     container |= parts.served(worker.PORT, ready="/v2/health/ready", every=1)
+    if tls is not None:
+        # After the first port, which KServe's Service has as its port 80.
+        container["ports"].append(
+            {"name": TLS_PORT_NAME, "containerPort": tls.port, "protocol": "TCP"}
+        )
     return worker.serving_pod(who, container, mounts)

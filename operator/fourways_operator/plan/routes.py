@@ -121,7 +121,22 @@ def has_succeeded(job: Json) -> bool:
 
 
 def address_of(service: Json) -> str | None:
-    """Return an InferenceService's address in the cluster, once KServe has published it."""
+    """Return where gateways ask an InferenceService's model server.
+
+    It is the address that KServe has published. If the model server has a certificate, it is the
+    name that the certificate is for, whose domain does not depend on the cluster's.
+    """
+    if encrypts(service):
+        meta = service["metadata"]
+        host = f"{meta['name']}-predictor.{meta['namespace']}.svc"
+        return f"https://{host}:{realtime.TLS_PORT}"
     address = (service.get("status") or {}).get("address") or {}
     url: str | None = address.get("url")
     return url
+
+
+def encrypts(service: Json) -> bool:
+    """Tell whether an InferenceService's model server answers with a certificate."""
+    containers = ((service.get("spec") or {}).get("predictor") or {}).get("containers") or []
+    ports = (port for container in containers for port in container.get("ports") or ())
+    return any(port.get("name") == realtime.TLS_PORT_NAME for port in ports)

@@ -82,8 +82,7 @@ def plan(
             who.labels,
             settings,
             egress_ports=ports,
-            ingress_ports=(worker.PORT,),
-            callers=network.callers_of_workers(settings),
+            ingress=[((worker.PORT,), network.callers_of_workers(settings))],
         ),
         {
             "apiVersion": "apps/v1",

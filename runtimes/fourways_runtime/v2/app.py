@@ -57,7 +57,7 @@ class ModelServer:
         self._batcher: Batcher | None = None
         self._enricher: FeatureEnricher | None = None
         self.metrics = ServingMetrics(registry)
-        self._feature_fault: Callable[[], WorkerFault | None] = lambda: None
+        self._faults_of: list[Callable[[], WorkerFault | None]] = []
         self._drift: Callable[[], DriftStatus | None] = lambda: None
 
     def use(
@@ -67,9 +67,9 @@ class ModelServer:
         self._reader, self._batcher, self._enricher = reader, batcher, enricher
         self.metrics.ready()
 
-    def report_features(self, fault: Callable[[], WorkerFault | None]) -> None:
+    def report_fault(self, fault: Callable[[], WorkerFault | None]) -> None:
         """List what ``fault`` returns among the server's faults."""
-        self._feature_fault = fault
+        self._faults_of.append(fault)
 
     def report_drift(self, drift: Callable[[], DriftStatus | None]) -> None:
         """Tell what ``drift`` returns beside the server's faults."""
@@ -85,12 +85,23 @@ class ModelServer:
     def router(self) -> Router:
         """Return the router with all paths."""
         router = Router()
-        router.add("GET", "/metrics", lambda request: exposition(self._registry))
-        router.add("GET", FAULTS_PATH, lambda request: self._faults())
+        self._add_state(router)
         # Also under the model's own name, because a path without a parameter is matched faster.
         most = self._config.max_body_bytes
         add_routes(router, self, "model", self._config.name, live=_live, max_body_bytes=most)
         return router
+
+    def state_router(self) -> Router:
+        """Return the router of a port without encryption beside one with it: no predictions."""
+        router = Router()
+        self._add_state(router)
+        router.add("GET", "/v2/health/live", _live)
+        router.add("GET", "/v2/health/ready", self.ready)
+        return router
+
+    def _add_state(self, router: Router) -> None:
+        router.add("GET", "/metrics", lambda request: exposition(self._registry))
+        router.add("GET", FAULTS_PATH, lambda request: self._faults())
 
     def infer(self, request: Request) -> Awaitable[Response]:
         """Answer an inference request."""
@@ -216,7 +227,7 @@ class ModelServer:
     def _faults(self) -> Response:
         stuck = self._stuck()
         hang = worker_fault(Reason.ModelHangs, stuck) if stuck else None
-        found = tuple(fault for fault in (hang, self._feature_fault()) if fault)
+        found = tuple(fault for fault in (hang, *(of() for of in self._faults_of)) if fault)
         told = WorkerFaults(faults=found, drift=self._drift())
         return json_response(told.model_dump(mode="json", by_alias=True))
 

@@ -17,6 +17,7 @@ from fourways_api.demand import DEMAND_PATH
 from fourways_http import HttpError, Request, Response, Router, json_response
 from fourways_http.message import Answer
 from fourways_runtime.callers.guard import CallerGuard
+from fourways_runtime.callers.server_identity import Authority
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store.streams.stream import LiveLookup
 from fourways_runtime.memory import share_of_memory
@@ -85,6 +86,7 @@ class Gateway:
             self._demand,
             HeldBytes(share_of_memory(_HELD_SHARE, _MAX_HELD_BYTES)),
             self._batch,
+            Authority(config.servers_ca).context if config.servers_ca else None,
         )
         self._modes: dict[str, Mode] = {
             name: MODES[route.mode].handler(route, parts) for name, route in self._routes.items()

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from math import inf
+from ssl import SSLContext
 from time import monotonic
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -79,7 +80,14 @@ class RealtimeHandler:
     hold_seconds: ClassVar[float] = HOLD_SECONDS
     """How long the pool holds requests for a model server that was never reached."""
 
-    def __init__(self, route: Route, upstream: UpstreamGauges, faults: Counter) -> None:
+    def __init__(
+        self,
+        route: Route,
+        upstream: UpstreamGauges,
+        faults: Counter,
+        tls: Callable[[], SSLContext] | None = None,
+    ) -> None:
+        """``tls`` returns the context of a connection to an https address."""
         self._route = route
         self._faults = faults
         name = self._name = route.deployment
@@ -94,6 +102,7 @@ class RealtimeHandler:
                 slack_seconds=MARGIN_SECONDS,
                 max_answer_bytes=route.max_answer_bytes,
                 hold_seconds=self.hold_seconds,
+                tls=tls,
             )
             upstream.follow(name, self._connections, self._in_flight)
 

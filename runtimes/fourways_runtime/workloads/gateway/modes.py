@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ssl import SSLContext
 
 from prometheus_client import Counter
 
@@ -52,6 +53,10 @@ class SharedParts:
     stored: BatchHandler
     """Answers by published runs."""
 
+    server_tls: Callable[[], SSLContext] | None
+    """Returns the context of a connection to a model server with an https address; None: the
+    system's authorities are trusted."""
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayMode:
@@ -73,8 +78,9 @@ def _realtime(route: Route, parts: SharedParts) -> Mode:
             parts.demand,
             parts.held,
             parts.stored if route.wake.stored else None,
+            parts.server_tls,
         )
-    return RealtimeHandler(route, parts.upstream, parts.faults)
+    return RealtimeHandler(route, parts.upstream, parts.faults, parts.server_tls)
 
 
 def _streaming(route: Route, parts: SharedParts) -> Mode:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
+from ssl import SSLContext
 from typing import Any
 
 from prometheus_client import Counter
@@ -104,10 +105,12 @@ class SleepingHandler(RealtimeHandler):
         board: DemandBoard,
         room: HeldBytes,
         stored: BatchHandler | None,
+        tls: Callable[[], SSLContext] | None = None,
     ) -> None:
         """``stored`` answers by published runs while a replica starts; None: requests wait."""
         assert route.wake is not None, "the route says how its requests wait"  # noqa: S101
-        super().__init__(route, upstream, faults)
+        super().__init__(route, upstream, faults, tls)
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._patience = route.wake.timeout_seconds
         self._demand = board.add(route.deployment, route.wake.idle_seconds)
@@ -320,7 +323,9 @@ class SleepingHandler(RealtimeHandler):
         if self._prober is None:
             origin = Origin.parse(self._route.url)
             explain: Callable[[ClientError], Exception] = lambda _: _Unreachable()  # noqa: E731
-            self._prober = Pool(origin, PROBE_SECONDS, explain, connections=1, hold_seconds=0.0)
+            self._prober = Pool(
+                origin, PROBE_SECONDS, explain, connections=1, hold_seconds=0.0, tls=self._tls
+            )
         try:
             status: int = await self._prober.ask(
                 b"GET", b"/v2/health/ready", (), b"", lambda answer: answer.status

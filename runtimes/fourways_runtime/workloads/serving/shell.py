@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from fourways_http import Limits, Server, run_until_signal
 from fourways_http.message import Handler
 from fourways_http.state import Observe
 from fourways_runtime.access_log import with_access_log
+from fourways_runtime.callers.server_identity import ServedCertificate
 from fourways_runtime.config import read_server_config
 from fourways_runtime.grpc_v2 import listen_grpc
 from fourways_runtime.memory import share_of_memory
@@ -58,7 +60,7 @@ async def serve(config: ServerConfig) -> None:
     registry = new_registry()
     start_tracing("fourways-model-server")
     server, app = build(config, registry)
-    await listen(server, config.host, config.port)
+    beside = await _listen(config, server, app)
     grpc = await listen_grpc(server, config.host, config.grpc_port)
     running = asyncio.ensure_future(run_until_signal(server))
     await asyncio.sleep(0)  # a signal may follow the log line below: install handlers first
@@ -71,10 +73,38 @@ async def serve(config: ServerConfig) -> None:
         await loading
     all_answered = await running
     loading.cancel()
+    await beside.aclose()
     await grpc.stop()
     await app.close()
     await in_thread(stop_tracing, "tracing")
     logger.info("stopped", extra={"all_answered": all_answered})
+
+
+async def _listen(config: ServerConfig, server: Server, app: ModelServer) -> AsyncExitStack:
+    """Listen where the configuration says; return what ends after the server.
+
+    Raises:
+        Unavailable: the port is taken, or there is no certificate.
+
+    """
+    beside = AsyncExitStack()
+    if config.tls is None:
+        await listen(server, config.host, config.port)
+        return beside
+    certificate = await in_thread(partial(ServedCertificate, config.tls), "certificate")
+    app.report_fault(partial(_certificate_fault, certificate))
+    await listen(server, config.host, config.tls.port, certificate.context)
+    # Probes and metrics say nothing of records, and the kubelet does not verify certificates.
+    state = Server(app.state_router())
+    await listen(state, config.host, config.port)
+    beside.push_async_callback(state.drain, 0, _FAILED_LOAD_GRACE)
+    beside.callback(asyncio.ensure_future(certificate.follow()).cancel)
+    return beside
+
+
+def _certificate_fault(certificate: ServedCertificate) -> WorkerFault | None:
+    fault = certificate.fault
+    return worker_fault(fault.reason, fault) if fault else None
 
 
 def build(
@@ -120,7 +150,7 @@ async def _bring_up(config: ServerConfig, app: ModelServer, registry: CollectorR
     gc.freeze()  # these objects stay, so the collector need not scan them again and again
     logger.info("serving", extra={"model": config.name, "digest": loaded.digest})
     if monitor is not None:
-        app.report_features(partial(_feature_fault, monitor))
+        app.report_fault(partial(_feature_fault, monitor))
         await monitor.run()
 
 
