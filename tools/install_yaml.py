@@ -114,9 +114,10 @@ def main() -> int:
     helm = program("helm")
     objects = install_objects(helm, options.registry, dict(options.digest))
     if options.images:
-        trial = rendered(helm, "--set", "trialPostgresql.enabled=true")
-        database = [each for each in trial if "postgresql" in each["metadata"]["name"]]
-        text = "\n".join(images_of([*objects, *database])) + "\n"
+        trials = ("trialPostgresql.enabled=true", "trialNats.enabled=true")
+        every = rendered(helm, *(word for trial in trials for word in ("--set", trial)))
+        servers = [each for each in every if "-trial-" in each["metadata"]["name"]]
+        text = "\n".join(images_of([*objects, *servers])) + "\n"
     else:
         text = dump_yaml(*objects)
     if options.out is None:

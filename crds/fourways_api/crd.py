@@ -94,6 +94,9 @@ def openapi_schema() -> Schema:
     }
     schema = _structural(source, source["$defs"])
     schema["required"] = ["spec"]
+    # Until the operator has written a status: for tools that read kstatus, an object that has none
+    # is ready.
+    schema["properties"]["status"]["default"] = {"observedGeneration": 0}
     for rule in schema[RULES_KEYWORD]:
         # A rule's path must exist in the schema, and metadata has no schema here.
         rule.pop("fieldPath", None)

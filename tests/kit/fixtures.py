@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
@@ -29,6 +30,8 @@ from tests.kit.http_plane import Gate, http_server
 from tests.kit.postgres import postgres_server
 from tests.kit.stores import OpenStream, contract
 from tests.kit.stream_rig import PARTITIONS, NatsServer, nats_server
+from tools.cluster import gobuild
+from tools.cluster.errors import ClusterError
 from tools.servers.cut_line import CutLine, at_words
 from tools.servers.postgres import Server
 
@@ -140,8 +143,6 @@ def browser() -> Iterator[Any]:
 def broker() -> Iterator[Any]:
     """A Kafka broker. Tests may kill it and start it again; each has topics of its own."""
     servers = pytest.importorskip("tools.servers.kafka")
-    from tools.cluster.errors import ClusterError
-
     try:
         with servers.running() as started:
             yield started
@@ -193,3 +194,17 @@ def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
 def keys(tmp_path: Path) -> Keys:
     """The folder of a gateway's API keys."""
     return Keys(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    """Helm, if it is there: it is not built for this."""
+    found = shutil.which("helm")
+    try:
+        if found is None and not gobuild.missing():
+            found = str(gobuild.build().path("helm"))
+    except (ClusterError, OSError):
+        found = None
+    if found is None:
+        pytest.skip("helm is not here; make cluster builds it")
+    return found

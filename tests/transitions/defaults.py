@@ -24,6 +24,8 @@ def fill_in_defaults(obj: Json) -> None:
                 "selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}
             )
             obj.setdefault("status", {})
+        case "ModelDeployment":
+            obj.setdefault("status", {"observedGeneration": 0})
         case "InferenceService":
             _as_kserve_leaves_it(obj)
         case "Service":

@@ -71,6 +71,12 @@ def test_each_node_is_structural_documented_and_bounded(path: str, schema: dict[
             assert set(schema.get("required", ())) <= set(schema["properties"])
 
 
+def test_an_object_that_the_operator_has_not_seen_is_not_ready_for_kstatus() -> None:
+    """Flux takes an object without any status for one that is ready."""
+    status = openapi_schema()["properties"]["status"]
+    assert status["default"] == {"observedGeneration": 0}, "a generation begins with 1"
+
+
 @pytest.mark.parametrize(("path", "schema"), NODES, ids=[path for path, _ in NODES])
 def test_list_items_have_no_defaults(path: str, schema: dict[str, Any]) -> None:
     """With one, every second `kubectl apply` would say configured, and Argo CD OutOfSync."""

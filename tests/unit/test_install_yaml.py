@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import Any
 
 import pytest
 import yaml
 
-from tools.cluster import gobuild
-from tools.cluster.errors import ClusterError
 from tools.install_yaml import (
     CHART,
     IMAGES,
@@ -23,20 +20,6 @@ from tools.install_yaml import (
 
 DIGESTS = {name: f"sha256:{index:064x}" for index, name in enumerate(IMAGES)}
 REGISTRY = "registry.example/team"
-
-
-@pytest.fixture(scope="module")
-def helm() -> str:
-    """Helm, if it is there: it is not built for this."""
-    found = shutil.which("helm")
-    try:
-        if found is None and not gobuild.missing():
-            found = str(gobuild.build().path("helm"))
-    except (ClusterError, OSError):
-        found = None
-    if found is None:
-        pytest.skip("helm is not here; make cluster builds it")
-    return found
 
 
 @pytest.fixture(scope="module")

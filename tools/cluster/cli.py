@@ -15,6 +15,9 @@ from tools.cluster.detect import Kind, detect, given_kubeconfig
 from tools.cluster.errors import ClusterError
 from tools.cluster.shell import step
 
+_OWN = {"keda": gobuild.KEDA}
+"""What --with builds from a module of its own."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
@@ -63,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"also build one of: {', '.join((*gobuild.EXTRAS, 'keda'))}",
+        help=f"also build one of: {', '.join((*gobuild.EXTRAS, *_OWN))}",
     )
     commands.add_parser("up", help="start a cluster and print the export line for its kubeconfig")
     image = commands.add_parser("images", help="build images and load them onto the cluster's node")
@@ -85,9 +88,9 @@ def _build(which: Kind, extras: tuple[str, ...]) -> None:
         return
     with step("build, all of it"):
         debian.install_packages()
-        if "keda" in extras:
-            gobuild.build_keda()
-        print(gobuild.build(tuple(each for each in extras if each != "keda")).directory)
+        for name in (each for each in extras if each in _OWN):
+            gobuild.build_own(_OWN[name])
+        print(gobuild.build(tuple(each for each in extras if each not in _OWN)).directory)
         debian.base_root_archive()
 
 

@@ -19,6 +19,17 @@ KUBERAY_VERSION = "1.6.1"
 KEDA_VERSION = "2.21.0"
 KEDA_SUM = "h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps="
 """What `go mod download` says of the module, as in a go.sum."""
+FLUX_VERSION = "1.9.6"
+"""Of the kustomize-controller: the newest that Go 1.26 builds."""
+FLUX_SUM = "h1:XB+G3A0mky0j5uVHZWv4oSlS2RvZBoNIUhstIvY0JKE="
+FLUX_API_SUMS = (
+    "github.com/fluxcd/kustomize-controller/api v1.9.6"
+    " h1:7XiuW+l3YYXWeIwLJ8w34zHlJyMUEKosBIxLIki9J3I=",
+    "github.com/fluxcd/kustomize-controller/api v1.9.6/go.mod"
+    " h1:oRSEvNgNs07P6Tu3xtRigWxnxLkUCqatxbDv+gG3tLI=",
+)
+FLUX_SOURCE_SUM = "h1:nG534/bI6nVpyHra7ONAk6xDB3xPsVT+EOLHZHXPrrc="
+"""Of the source-controller's module of the same version."""
 
 POD_CIDR = "10.244.0.0/16"
 SERVICE_CIDR = "10.96.0.0/16"

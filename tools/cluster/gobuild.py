@@ -1,21 +1,25 @@
 """The Go programs of the local cluster, built from the module in `go/` and cached by content.
 
-KEDA is built from its own module instead, whose versions of Kubernetes' libraries differ.
+KEDA and Flux are built from their own modules instead, whose versions of Kubernetes' libraries
+differ.
 
-One module for all, so that they share compiled packages: a cold build of the default set takes
-about seven minutes on two cores, a warm one nothing. The cache key is what the build reads (module
-files, our sources, flags, the Go version); each program is renamed into place when it is whole, so
-an interrupted build leaves nothing half-made.
+One module for all others, so that they share compiled packages: a cold build of the default set
+takes about seven minutes on two cores, a warm one nothing. The cache key is what the build reads
+(module files, our sources, flags, the Go version); each program is renamed into place when it is
+whole, so an interrupted build leaves nothing half-made.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tools.cluster.config import (
+    FLUX_API_SUMS,
+    FLUX_SUM,
+    FLUX_VERSION,
     HELM_VERSION,
     KEDA_SUM,
     KEDA_VERSION,
@@ -42,7 +46,7 @@ _LDFLAGS = " ".join(
     ]
 )
 _FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", _LDFLAGS)
-_KEDA_FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w")
+_OWN_FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w")
 # Static binaries: they run in images made from scratch.
 _ENV = {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": ""}
 
@@ -58,9 +62,40 @@ EXTRAS = {
 }
 
 
-KEDA = {"keda": "./cmd/operator", "keda-adapter": "./cmd/adapter"}
+@dataclass(frozen=True)
+class OwnModule:
+    """A module whose programs are built with the versions that it requires, not with ours.
+
+    ``sum`` is what a go.sum says of it, ``programs`` its packages by the names of the programs.
+    ``nested`` are modules that lie in folders of the same repository. The module's go.mod takes
+    them from these folders, which a download leaves out; here they are downloaded as well.
+    """
+
+    path: str
+    version: str
+    sum: str
+    programs: dict[str, str]
+    nested: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Path of each nested module, and its lines in a go.sum."""
+
+
+KEDA = OwnModule(
+    "github.com/kedacore/keda/v2",
+    KEDA_VERSION,
+    KEDA_SUM,
+    {"keda": "./cmd/operator", "keda-adapter": "./cmd/adapter"},
+)
 """Built only when asked for: KEDA links the clients of a hundred services, which takes two cores a
 quarter of an hour once."""
+
+FLUX = OwnModule(
+    "github.com/fluxcd/kustomize-controller",
+    FLUX_VERSION,
+    FLUX_SUM,
+    {"kustomize-controller": "."},
+    {"github.com/fluxcd/kustomize-controller/api": FLUX_API_SUMS},
+)
+"""Built only when asked for."""
 
 
 @dataclass(frozen=True)
@@ -102,27 +137,58 @@ def build(extras: tuple[str, ...] = ()) -> Binaries:
     return binaries
 
 
-def build_keda() -> Binaries:
-    """Build KEDA's programs if they are missing, and say where they are."""
-    told = " ".join((KEDA_VERSION, KEDA_SUM, *_KEDA_FLAGS, run([go_program(), "env", "GOVERSION"])))
-    directory = cache_root() / "bin" / f"keda-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
-    with lock(cache_root() / "locks" / "go-build-keda"):
-        for name, package in KEDA.items():
+def build_folder(folder: Path, name: str) -> Path:
+    """Build the program of a module of this repository that needs no cluster; return its file."""
+    directory = _directory(folder, _OWN_FLAGS)
+    with lock(cache_root() / "locks" / f"go-build-{name}"):
+        if not (directory / name).exists():
+            with step(f"go build {name}"):
+                _build_one(name, directory, ".", folder, _OWN_FLAGS)
+    return directory / name
+
+
+def build_own(module: OwnModule) -> Binaries:
+    """Build a module's programs if they are missing, and say where they are."""
+    version = run([go_program(), "env", "GOVERSION"])
+    told = " ".join((module.version, module.sum, *_OWN_FLAGS, version))
+    label = module.path.removesuffix("/v2").rpartition("/")[2]
+    digest = hashlib.sha256(told.encode()).hexdigest()[:16]
+    directory = cache_root() / "bin" / f"{label}-{digest}"
+    with lock(cache_root() / "locks" / f"go-build-{label}"):
+        for name, package in module.programs.items():
             if not (directory / name).exists():
                 with step(f"go build {name}"):
-                    _build_one(name, directory, package, keda_module(), _KEDA_FLAGS)
+                    folder = download(module.path, module.version, module.sum)
+                    flags = (*_OWN_FLAGS, *_with_nested(module, folder))
+                    _build_one(name, directory, package, folder, flags)
     return Binaries(directory)
 
 
-def keda_module() -> Path:
-    """The folder of KEDA's module, downloaded if necessary; its sum is verified."""
-    module = f"github.com/kedacore/keda/v2@v{KEDA_VERSION}"
+def download(path: str, version: str, expected: str) -> Path:
+    """Return the folder of a module, downloaded if necessary; its sum is verified."""
+    module = f"{path}@v{version}"
     # In a folder without a go.mod: this one's versions must not matter.
     text = run([go_program(), "mod", "download", "-json", module], cwd=cache_root(), env=_ENV)
     told = json.loads(text)
-    if told["Sum"] != KEDA_SUM:
-        raise ClusterError(f"the module of KEDA {KEDA_VERSION} has the sum {told['Sum']}")
+    if told["Sum"] != expected:
+        raise ClusterError(f"the module {module} has the sum {told['Sum']}")
     return Path(told["Dir"])
+
+
+def _with_nested(module: OwnModule, folder: Path) -> tuple[str, ...]:
+    """Return the option by which Go reads a go.mod that downloads the nested modules, too."""
+    if not module.nested:
+        return ()
+    beside = cache_root() / "modules" / f"{folder.name}"
+    beside.mkdir(parents=True, exist_ok=True)
+    file = beside / "go.mod"
+    file.write_bytes((folder / "go.mod").read_bytes())
+    dropped = [f"-dropreplace={path}" for path in module.nested]
+    run([go_program(), "mod", "edit", *dropped, file], env=_ENV)
+    sums = [line for lines in module.nested.values() for line in lines]
+    known = (folder / "go.sum").read_text("utf-8")
+    (beside / "go.sum").write_text("".join([known, *(f"{line}\n" for line in sums)]), "utf-8")
+    return (f"-modfile={file}",)
 
 
 def go_program() -> str:
@@ -149,11 +215,11 @@ def _build_one(
         unfinished.unlink(missing_ok=True)
 
 
-def _directory() -> Path:
+def _directory(module: Path = _MODULE, flags: tuple[str, ...] = _FLAGS) -> Path:
     digest = hashlib.sha256()
-    for file in sorted([*_MODULE.glob("go.*"), *_MODULE.rglob("*.go")]):
-        digest.update(f"{file.relative_to(_MODULE)}\0".encode())
+    for file in sorted([*module.glob("go.*"), *module.rglob("*.go")]):
+        digest.update(f"{file.relative_to(module)}\0".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
-    digest.update(" ".join(_FLAGS).encode())
+    digest.update(" ".join(flags).encode())
     digest.update(run([go_program(), "env", "GOVERSION", "GOOS", "GOARCH"], env=_ENV).encode())
     return cache_root() / "bin" / digest.hexdigest()[:16]

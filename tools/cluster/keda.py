@@ -35,12 +35,14 @@ def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
     if succeeds(ready):
         return
     local = which is Kind.LOCAL
-    programs = gobuild.build_keda() if local else None
+    programs = gobuild.build_own(gobuild.KEDA) if local else None
     with step(f"KEDA {KEDA_VERSION}"):
         if programs is not None:
-            for name in gobuild.KEDA:
+            for name in gobuild.KEDA.programs:
                 node.load_binary(checkout, _image(name), programs.path(name))
-        folder = gobuild.keda_module() / "config" / "default"
+        keda = gobuild.KEDA
+        module = gobuild.download(keda.path, keda.version, keda.sum)
+        folder = module / "config" / "default"
         objects = operators.documents(run([str(binaries.kubectl), "kustomize", folder]))
         objects = [obj for obj in objects if not obj["metadata"]["name"].startswith(_LEFT_OUT)]
         for obj in objects:

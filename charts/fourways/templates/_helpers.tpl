@@ -35,7 +35,18 @@ readOnlyRootFilesystem: true
 {{- end }}
 
 {{- /*
-The password of the trial database: the one it was created with, the one from the values, or a new one.
+The Secret of the prediction store: that of CloudNativePG's Cluster, or the one of the values.
+*/ -}}
+{{- define "fourways.storeSecret" -}}
+{{- if .Values.cloudnativePg.enabled -}}
+{{ .Values.cloudnativePg.name }}-app
+{{- else -}}
+{{ .Values.store.secretName }}
+{{- end }}
+{{- end }}
+
+{{- /*
+The password of a trial server: the one it was created with, the one from the values, or a new one.
 Without a cluster, Helm cannot look up the first, so the password is derived and the same each time.
 */ -}}
 {{- define "fourways.trialPassword" -}}
@@ -44,8 +55,8 @@ Without a cluster, Helm cannot look up the first, so the password is derived and
 {{- $before := dig "data" "password" (dig "data" "password" "" .store) $own }}
 {{- if $before }}
 {{- b64dec $before }}
-{{- else if .root.Values.trialPostgresql.password }}
-{{- .root.Values.trialPostgresql.password }}
+{{- else if .given }}
+{{- .given }}
 {{- else if lookup "v1" "ServiceAccount" $namespace "default" }}
 {{- randAlphaNum 32 }}
 {{- else }}
