@@ -8,13 +8,13 @@ from pydantic import Field
 
 from .base import ApiModel, Rule
 from .modes import BatchSource
-from .values import FieldName
+from .values import Duration, FieldName
 
 Metric = Literal["AUC", "LogLoss", "Calibration", "Accuracy", "MAE", "RMSE"]
 
 
 class Quality(ApiModel):
-    """Comparison of stored predictions with labels that become known later (mode batch)."""
+    """Comparison of stored predictions with labels that become known later."""
 
     truth: BatchSource
     """Table of labels. Each row has the entity key under its name, a label, and its time. Rows may
@@ -25,7 +25,7 @@ class Quality(ApiModel):
 
     time: FieldName
     """Column of the time that the label is about, such as the day of a purchase. The label is
-    compared with the prediction of the run that was published last before."""
+    compared with the newest prediction that its key had at this time."""
 
     output: FieldName
     """Output of the contract that predicts the label: the probability of label 1 for AUC, LogLoss
@@ -34,6 +34,13 @@ class Quality(ApiModel):
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=6)]
     """Metrics to compute. Calibration is the expected calibration error over ten equal bins.
     Accuracy takes a number with a fraction as a probability and 0.5 as its threshold."""
+
+    window: Duration = "168h"
+    """Predictions of this time are kept and compared (mode streaming). Mode batch compares those of
+    the runs in the store."""
+
+    interval: Duration = "5m"
+    """Time between two comparisons (mode streaming). Mode batch compares with each run."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -47,5 +54,18 @@ class Quality(ApiModel):
             "label and time name one column",
             "name the column of each",
             ".time",
+        ),
+        Rule(
+            "duration(self.window) >= duration('1m') && duration(self.window) <= duration('2160h')",
+            "window is shorter than 1m or longer than 2160h",
+            "set a window such as 168h",
+            ".window",
+        ),
+        Rule(
+            "duration(self.interval) >= duration('1s')"
+            " && duration(self.interval) <= duration('24h')",
+            "interval is shorter than 1s or longer than 24h",
+            "set an interval such as 5m",
+            ".interval",
         ),
     )

@@ -128,8 +128,8 @@ class Spec(ApiModel):
     not for runtimes of KServe."""
 
     quality: Quality | None = None
-    """Comparison of stored predictions with labels that become known later. For mode batch, with
-    predictions in the store."""
+    """Comparison of stored predictions with labels that become known later. For the modes batch,
+    with predictions in the store, and streaming."""
 
     resources: Resources = Resources()
     """CPU and memory of each worker."""
@@ -190,10 +190,11 @@ class Spec(ApiModel):
             ".monitoring",
         ),
         Rule(
-            "!has(self.quality) || self.mode == 'batch' || self.mode == 'auto'"
-            f" && has(self.requirements) && ({TREE_IN_CEL['batch']})",
-            "only the predictions of batch runs are compared with labels",
-            "remove quality, or choose mode batch",
+            "!has(self.quality) || self.mode == 'batch' || self.mode == 'streaming'"
+            " || self.mode == 'auto' && has(self.requirements)"
+            f" && (({TREE_IN_CEL['batch']}) || ({TREE_IN_CEL['streaming']}))",
+            "only the predictions of batch runs and streams are compared with labels",
+            "remove quality, or choose mode batch or streaming",
             ".quality",
         ),
         Rule(

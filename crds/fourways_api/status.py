@@ -186,19 +186,26 @@ class QualityMetric(ApiModel):
 
 
 class QualityStatus(ApiModel):
-    """How well the predictions of a run agree with the labels known so far."""
+    """How well the predictions of a run or of a window agree with the labels known so far."""
 
-    run: Annotated[str, Field(max_length=253)]
-    """Name of the run."""
+    run: Annotated[str, Field(max_length=253)] | None = None
+    """Name of the run (batch)."""
+
+    since: Annotated[str, Field(max_length=32)] | None = None
+    """Time since which predictions are compared, RFC 3339 (streaming): the beginning of the window,
+    or later if there are too many predictions."""
 
     output: Annotated[str, Field(max_length=63)]
     """The output that was compared."""
 
     labels: Annotated[int, Field(ge=0, lt=1 << 53)]
-    """Number of labels that have a prediction of the run."""
+    """Number of labels that have a prediction."""
 
     metrics: Annotated[tuple[QualityMetric, ...], Field(max_length=6), keyed_by("name")] = ()
     """The metrics. One that is not defined is left out, such as AUC if all labels are alike."""
+
+    message: Annotated[str, Field(max_length=512)] | None = None
+    """What was left out, or why the metrics are not known or not of now (streaming)."""
 
     measured_at: Annotated[str, Field(max_length=32)]
     """Time of the comparison, RFC 3339."""
@@ -274,7 +281,7 @@ class Status(ApiModel):
 
     quality: QualityStatus | None = None
     """How well predictions agree with labels (spec.quality): those of the latest run with at least
-    30 labels."""
+    30 labels, or those of the window (mode streaming)."""
 
     bundles: Annotated[tuple[BundleStatus, ...], Field(max_length=16), keyed_by("target")] = ()
     """Bundles that are served to devices (mode edge)."""

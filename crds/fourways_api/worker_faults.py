@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from .display import displayed
 from .reasons import MAX_REASON
-from .status import DriftStatus
+from .status import DriftStatus, QualityStatus
 
 FAULTS_PATH = "/faults"
 
@@ -38,6 +38,10 @@ class WorkerFaults(BaseModel):
     drift: DriftStatus | None = None
     """How its records differ from the training profile; None if they are not compared, or too few
     were scored so far."""
+
+    quality: QualityStatus | None = None
+    """How well stored predictions agree with labels; None if another worker compares them, or none
+    did so far."""
 
 
 def worker_fault(reason: str, message: object) -> WorkerFault:

@@ -21,6 +21,7 @@ from fourways_runtime.io.store.runs import publish
 from fourways_runtime.scoring.quality import by_run, measure
 from fourways_runtime.workloads import batch
 from fourways_runtime.workloads.batch import quality as late_truth
+from fourways_runtime.workloads.truth import MIN_LABELS
 from tests.kit import status_facts
 from tests.kit.batch_world import World
 from tests.kit.lazy import LazyModule
@@ -163,7 +164,7 @@ def offline(
         pairs = [
             (predictions[k], label) for k, (_, label) in chosen[name].items() if k in predictions
         ]
-        if len(pairs) < late_truth.MIN_LABELS:
+        if len(pairs) < MIN_LABELS:
             continue
         told, happened = (np.array(side, float) for side in zip(*pairs, strict=True))
         found[name] = {
@@ -285,14 +286,16 @@ def test_a_spec_that_cannot_be_measured_is_refused(changes: dict[str, Any], told
         check(parse(document))
 
 
-def test_only_batch_runs_in_the_store_are_measured() -> None:
+def test_only_predictions_in_the_store_are_measured() -> None:
     for changes, told in (
         ({"mode": "realtime", "realtime": {"minReplicas": 1}}, "only the predictions of batch"),
+        ({"quality": {**SPEC, "window": "59s"}}, "shorter than 1m"),
+        ({"quality": {**SPEC, "interval": "25h"}}, "longer than 24h"),
         ({"batch": {"schedule": "0 3 * * *", "source": {"uri": "pvc://t/r.parquet"},
                     "sink": {"files": {"uri": "s3://b/c"}}}}, "in a sink"),
     ):  # fmt: skip
         with pytest.raises(InvalidSpec, match=told):
-            check(parse(status_facts.deployment(quality=SPEC, **changes)))
+            check(parse(status_facts.deployment(**{"quality": SPEC, **changes})))
 
 
 def test_the_status_and_the_gauges_have_the_latest_quality() -> None:

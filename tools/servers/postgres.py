@@ -55,6 +55,11 @@ class Server:
         """The folder of its files."""
         return self.folder / "data"
 
+    @property
+    def process_id(self) -> int | None:
+        """The id of its main process; None while it does not run."""
+        return self._process.pid if self._process else None
+
     def uri(self, database: str = "postgres") -> str:
         """Return a database's URI."""
         return f"postgresql://tester:s3cret@/{database}?host={self.folder}"

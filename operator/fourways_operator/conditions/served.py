@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
-from fourways_api import DriftStatus, Status
+from fourways_api import DriftStatus, QualityStatus, Status
 from fourways_api.reasons import Reason, known_or
 
 from ..facts import Facts, Json
@@ -136,6 +136,16 @@ class ServedView(ModeView):
         found = (self.facts.worker_faults.get(name) for name in names)
         known = worst(each.drift for each in found if each)
         return self.old.drift if known is None and self._is_unheard(names) else known
+
+    @property
+    def quality(self) -> QualityStatus | None:
+        """The latest comparison with labels that a worker told; without one, the last status's."""
+        if self.deployment.spec.quality is None:
+            return None
+        names = (pod["metadata"].get("name", "") for pod in self.pods)
+        found = (self.facts.worker_faults.get(name) for name in names)
+        known = [each.quality for each in found if each and each.quality]
+        return max(known, key=lambda each: each.measured_at, default=self.old.quality)
 
     def _is_unheard(self, names: list[str]) -> bool:
         return any(name in self.facts.unheard for name in names)

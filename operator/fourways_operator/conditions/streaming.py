@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fourways_api import ModelDeployment, Route, Status
 
@@ -73,6 +74,10 @@ class StreamingView(ServedView):
     def route(self) -> Route | None:
         """See ModeView."""
         return route(self.deployment, None)
+
+    def status_fields(self) -> dict[str, Any]:
+        """See ModeView."""
+        return {"quality": self.quality}
 
     @property
     def replicas(self) -> int:

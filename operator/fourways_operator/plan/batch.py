@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fourways_api import ModelDeployment, RuntimeConfig, SecretReference
-from fourways_api.modes import Batch, BatchSource, FileSink
+from fourways_api.modes import Batch, FileSink
 from fourways_api.runtime_config import RUN_VARIABLE
 
 from ..facts import Json, Kind, OperatorSettings
@@ -166,22 +166,17 @@ def _priority(batch: Batch) -> Json:
 def _secrets(deployment: ModelDeployment, batch: Batch) -> list[SecretReference | None]:
     files, table = _files(batch), batch.sink and batch.sink.table
     return [
-        *(each.credentials for each in _tables(deployment, batch)),
-        *(each.query.database for each in _tables(deployment, batch) if each.query),
+        batch.source.credentials,
+        batch.source.query.database if batch.source.query else None,
+        *worker.truth(deployment)[1],
         files.credentials if files else None,
         table.database if table else None,
     ]
 
 
 def _read(deployment: ModelDeployment, batch: Batch) -> list[str]:
-    tables = (each.uri for each in _tables(deployment, batch))
-    return [*worker.model_uris(deployment), *(uri for uri in tables if uri)]
-
-
-def _tables(deployment: ModelDeployment, batch: Batch) -> list[BatchSource]:
-    """Return the tables that runs read: the records, and the labels if there are any."""
-    quality = deployment.spec.quality
-    return [batch.source, *([quality.truth] if quality else [])]
+    records = [batch.source.uri] if batch.source.uri else []
+    return [*worker.model_uris(deployment), *records, *worker.truth(deployment)[0]]
 
 
 def _written(batch: Batch) -> list[str]:

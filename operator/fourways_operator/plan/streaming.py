@@ -68,10 +68,11 @@ def plan(
     streaming = deployment.spec.streaming
     assert streaming is not None  # noqa: S101  (Spec's rule: mode streaming has its block)
     who = worker.Identity(deployment, "streaming")
+    uris, _ = worker.truth(deployment)
     ports = {
         settings.store_port,
         *settings.egress_ports,
-        *parts.ports_of(worker.model_uris(deployment)),
+        *parts.ports_of([*worker.model_uris(deployment), *uris]),
         *ports_of(streaming.source),
     }
     count = replicas(streaming)
@@ -114,8 +115,9 @@ def _pod(
 ) -> Json:
     mounts = parts.Mounts()
     mounts.store(settings)
-    mounts.secrets(worker.secrets(deployment, credentials_of(streaming.source)))
-    mounts.claims(worker.model_uris(deployment))
+    uris, secrets = worker.truth(deployment)
+    mounts.secrets(worker.secrets(deployment, credentials_of(streaming.source), *secrets))
+    mounts.claims([*worker.model_uris(deployment), *uris])
     mounts.cache(deployment.spec.model.max_size_mi_b + 256)
     # The number of consumers is left out: scaling must not restart the running ones.
     one = streaming.model_copy(update={"min_replicas": 1, "max_replicas": 1})
@@ -126,6 +128,7 @@ def _pod(
         pinned_digest,
         uid=deployment.metadata.data_uid,
         streaming=one,
+        quality=deployment.spec.quality,
         port=worker.PORT,
     )
     container = worker.container(

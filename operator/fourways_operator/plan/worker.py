@@ -159,6 +159,16 @@ def secrets(deployment: ModelDeployment, *of_mode: SecretReference | None) -> li
     return [r.secret_name for r in references if r]
 
 
+def truth(deployment: ModelDeployment) -> tuple[list[str], list[SecretReference | None]]:
+    """Return the URI of the table of labels and the Secrets it is read with; empty without one."""
+    quality = deployment.spec.quality
+    if quality is None:
+        return [], []
+    table = quality.truth
+    uris = [table.uri] if table.uri else []
+    return uris, [table.credentials, table.query.database if table.query else None]
+
+
 def _files_beside(deployment: ModelDeployment) -> list[ContractFile | ProfileFile]:
     """Return the files of the contract, and the training profile if there is one."""
     spec = deployment.spec

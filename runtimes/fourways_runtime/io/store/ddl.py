@@ -21,7 +21,9 @@
 * ``positions``: the position of each partition of a stream's source;
 * ``dead_letters``: events that will not be scored;
 * ``live_<hash>``: the predictions of one stream, one row per entity key;
-* ``answers``: a stream's predictions for the inputs of requests, one row per key and inputs.
+* ``answers``: a stream's predictions for the inputs of requests, one row per key and inputs;
+* ``past_predictions``: earlier predictions, to be compared with labels that become known later; one
+  row per micro-batch (:mod:`.past`).
 
 ``@`` in front of a name stands for the schema, if there is one; the names in braces are what the
 databases spell differently (:class:`Dialect`). The ledger's times are seconds since 1970 by the
@@ -122,6 +124,13 @@ CREATE TABLE IF NOT EXISTS @answers (
     PRIMARY KEY (namespace, deployment, question)){updated};
 CREATE INDEX IF NOT EXISTS answers_key ON @answers (namespace, deployment, key);
 CREATE INDEX IF NOT EXISTS answers_age ON @answers (namespace, deployment, computed_at);
+CREATE TABLE IF NOT EXISTS @past_predictions (
+    id {serial},
+    namespace text NOT NULL, deployment text NOT NULL, output text NOT NULL,
+    computed_at {time} NOT NULL, size integer NOT NULL,
+    keys {bytes} NOT NULL, numbers {bytes}, texts {bytes});
+CREATE INDEX IF NOT EXISTS past_predictions_age
+    ON @past_predictions (namespace, deployment, computed_at, id);
 CREATE TABLE IF NOT EXISTS @ledgers (
     run_id bigint PRIMARY KEY REFERENCES @runs (id) ON DELETE CASCADE,
     state text NOT NULL DEFAULT 'new' CHECK (state IN ('new', 'open', 'sealed', 'failed')),

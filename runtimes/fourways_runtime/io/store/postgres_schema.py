@@ -13,8 +13,12 @@ from .layout import SCHEMA_VERSION
 _CREATE = (
     "CREATE SCHEMA IF NOT EXISTS fourways;"
     + create_tables(POSTGRESQL)
-    # Hashes do not compress.
+    # Hashes do not compress, and to compress each micro-batch would cost more than its space.
     + "ALTER TABLE fourways.sections ALTER COLUMN hashes SET STORAGE EXTERNAL;"
+    + "".join(
+        f"ALTER TABLE fourways.past_predictions ALTER COLUMN {name} SET STORAGE EXTERNAL;"
+        for name in ("keys", "numbers", "texts")
+    )
 )
 
 

@@ -26,7 +26,15 @@ _PURGED = """
     INSERT INTO @owners (namespace, deployment, uid, key, purged_at) VALUES (?, ?, ?, NULL, ?)
     ON CONFLICT (namespace, deployment, uid) DO UPDATE
     SET key = NULL, purged_at = excluded.purged_at"""
-_OF_KEY = ("published", "runs", "positions", "dead_letters", "answers", "streams")
+_OF_KEY = (
+    "published",
+    "runs",
+    "positions",
+    "dead_letters",
+    "answers",
+    "past_predictions",
+    "streams",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fourways_runtime.scoring.live_profile import LiveProfile
 
     from ..prepare import Prepared
+    from ..quality_watch import QualityWatch
     from .observed import StreamMetrics
     from .scoring import EventScorer
     from .worker import StreamWorker
@@ -100,6 +101,7 @@ class Shell:
         self._registry = registry
         self._worker: StreamWorker | None = None
         self._live: LiveProfile | None = None
+        self._quality: QualityWatch | None = None
         self._stopped = False
         self._stop = threading.Event()
 
@@ -132,6 +134,7 @@ class Shell:
         metrics.ready_when(lambda: self._worker is not None and not self._worker.problem())
         while not self._stopped:
             source, writer = await self._connect(prepared)
+            self._watch_quality()
             if not self._stopped:
                 self._stop = threading.Event()  # A worker sets it when it ends.
             self._worker = self._build(scorer, source, writer, metrics)
@@ -164,7 +167,8 @@ class Shell:
     def _faults(self, request: Request) -> Response:
         found = self._worker.faults() if self._worker else ()
         drift = self._live.status if self._live else None
-        told = WorkerFaults(faults=found, drift=drift)
+        quality = self._quality.status if self._quality else None
+        told = WorkerFaults(faults=found, drift=drift, quality=quality)
         return json_response(told.model_dump(mode="json", by_alias=True))
 
     def _prepare(self) -> Prepared:
@@ -186,6 +190,19 @@ class Shell:
         )
         scorer.profile = self._live
         return scorer
+
+    def _watch_quality(self) -> None:
+        """Start to compare predictions with labels, once, if the spec says so."""
+        config = self._config
+        if config.quality is None or self._quality is not None:
+            return
+        from fourways_runtime.io.store import open_database, read_uri
+
+        from ..quality_watch import QualityWatch
+
+        uri = config.paths.store_uri_file
+        self._quality = QualityWatch(config, lambda: open_database(read_uri(uri)), self._registry)
+        self._quality.start()
 
     async def _connect(self, prepared: Prepared) -> tuple[EventSource, StreamWriter]:
         """Connect to the broker and then the store; the worker needs both."""
@@ -212,6 +229,7 @@ class Shell:
             config.contract,
             source.identity,
             freshness,
+            config.quality.output if config.quality else None,
         )
 
         def uri() -> str:

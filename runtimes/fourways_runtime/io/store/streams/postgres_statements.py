@@ -87,6 +87,15 @@ _DELETED = """,
     forgotten AS (
         DELETE FROM fourways.answers WHERE namespace = {namespace} AND deployment = {deployment}
         AND key = ANY({keys}::text[]))"""
+_PAST = """,
+    past AS (
+        INSERT INTO fourways.past_predictions
+            (namespace, deployment, output, computed_at, size, keys, numbers, texts)
+        SELECT {namespace}, {deployment}, {output}, now(), row.*
+        FROM unnest({sizes}, {keys}, {numbers}, {texts}) AS row)"""
+OTHER_PAST = """
+    DELETE FROM fourways.past_predictions WHERE namespace = {namespace}
+    AND deployment = {deployment} AND output IS DISTINCT FROM {output}"""
 OTHER_ANSWERS = """
     DELETE FROM fourways.answers WHERE namespace = {namespace} AND deployment = {deployment}
     AND NOT EXISTS (SELECT FROM fourways.streams s WHERE s.namespace = {namespace}
@@ -108,6 +117,7 @@ class StreamStatements:
             "source": sql.Literal(stream.source),
             "name": sql.Literal(self._table),
             "freshness": sql.Literal(stream.freshness_seconds),
+            "output": sql.Literal(stream.compared),
         }
 
     def create(self) -> sql.Composed:
@@ -138,13 +148,14 @@ class StreamStatements:
         return sql.SQL(text).format(**self._known)
 
     def write(
-        self, letters: bool, answers: bool, deleted: bool, answered: bool, model: int
+        self, letters: bool, answers: bool, deleted: bool, answered: bool, past: bool, model: int
     ) -> sql.Composed:
         """Return the statement that moves positions, with the parts that a batch needs.
 
         Its parameters are three arrays of the moves and the attempts, then those of the dead
-        letters, of the predictions (plain columns before shaped ones), of the answered questions
-        and of the deleted keys. ``model`` is the id of the model that answered.
+        letters, of the predictions (plain columns before shaped ones), of the answered questions,
+        of the deleted keys and of the past predictions. ``model`` is the id of the model that
+        answered.
         """
         parts = [self.filled(_MOVED)]
         parts += [self.filled(_LETTERS)] if letters else []
@@ -152,7 +163,9 @@ class StreamStatements:
         parts += [self._upsert(first, model)] if answers else []
         first += len(self._columns) * answers
         parts += [self._by_question(first, model)] if answered else []
-        parts += [self._gone(first + _ANSWERED_PARAMETERS * answered)] if deleted else []
+        first += _ANSWERED_PARAMETERS * answered
+        parts += [self._gone(first)] if deleted else []
+        parts += [self._past(first + deleted)] if past else []
         return sql.Composed([*parts, self.filled(_MOVE_ALL)])
 
     def _upsert(self, first: int, model: int) -> sql.Composed:
@@ -191,6 +204,11 @@ class StreamStatements:
             id=sql.Literal(model),
             **self._known,
         )
+
+    def _past(self, first: int) -> sql.Composed:
+        kinds = {"sizes": "integer", "keys": "bytea", "numbers": "bytea", "texts": "bytea"}
+        arrays = {n: sql.SQL(f"${first + at}::{k}[]") for at, (n, k) in enumerate(kinds.items())}
+        return sql.SQL(_PAST).format(**self._known, **arrays)
 
     def _gone(self, parameter: int) -> sql.Composed:
         key = self._columns[0]

@@ -26,6 +26,7 @@ from fourways_runtime.io.postgres.store_locks import lock_waits_translated
 from fourways_runtime.scoring.columns import Key, Predictions
 
 from .. import layout
+from ..past import PastChunk, past_chunks
 from ..postgres_schema import ensure_schema
 from . import live
 from .postgres_statements import (
@@ -34,6 +35,7 @@ from .postgres_statements import (
     MODEL,
     ORPHANS,
     OTHER_ANSWERS,
+    OTHER_PAST,
     POSITIONS,
     RELEASE,
     STILL_OURS,
@@ -110,8 +112,11 @@ class PostgresStream:
             values += _answered(answered)
         if deleted:
             values.append(self._keys(deleted))
-        parts = (bool(dead), bool(len(predictions)), bool(deleted), bool(answered))
-        name = b"commit%d%d%d%d" % parts
+        past = past_chunks(self._stream.compared, predictions, deleted)
+        if past:
+            values += _past(past)
+        parts = (bool(dead), bool(len(predictions)), bool(deleted), bool(answered), bool(past))
+        name = b"commit%d%d%d%d%d" % parts
         with self._translated():
             line = self._opened()
             if not line.knows(name):
@@ -134,9 +139,11 @@ class PostgresStream:
         """Move one position without events."""
         values = _moves([move], 0)
         with self._connected() as line:
-            name = b"commit0000"
+            name = b"commit00000"
             if not line.knows(name):
-                line.prepare(name, self._statements.write(False, False, False, False, self._model))
+                line.prepare(
+                    name, self._statements.write(False, False, False, False, False, self._model)
+                )
             line.ask(name, values)
 
     def ping(self) -> None:
@@ -235,6 +242,7 @@ class PostgresStream:
             connection.execute(self._statements.create())
             told = (stream.version, stream.digest)
             connection.execute(self._statements.filled(OTHER_ANSWERS))
+            connection.execute(self._statements.filled(OTHER_PAST))
             connection.execute(
                 self._statements.filled(DECLARE), (*told, layout.dump_contract(stream.contract))
             )
@@ -300,6 +308,15 @@ def _answered(answers: Sequence[QuestionAnswer]) -> list[bytes]:
         pgarray.blobs(answer.question for answer in answers),
         pgarray.texts([answer.key for answer in answers]),
         pgarray.texts([answer.outputs for answer in answers]),
+    ]
+
+
+def _past(chunks: Sequence[PastChunk]) -> list[bytes]:
+    return [
+        pgarray.numbers("int32", [chunk.size for chunk in chunks]),
+        pgarray.blobs(chunk.keys for chunk in chunks),
+        pgarray.blobs(chunk.numbers for chunk in chunks),
+        pgarray.blobs(chunk.texts for chunk in chunks),
     ]
 
 

@@ -18,6 +18,7 @@ from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.scoring.columns import Key, Predictions
 
 from .. import layout
+from ..past import PAST_ROW, past_chunks
 from ..sqlite import cells, connect, quoted, sql_type, transaction, translated
 from . import live
 from .stream import DeadLetter, Fenced, Move, Position, QuestionAnswer, StreamDeclaration
@@ -55,6 +56,9 @@ _ANSWERED = """
         computed_at = excluded.computed_at"""
 _EXPIRED = "DELETE FROM answers WHERE namespace = ? AND deployment = ? AND computed_at < ?"
 _FORGOTTEN = "DELETE FROM answers WHERE namespace = ? AND deployment = ? AND key = ?"
+_PAST = PAST_ROW.replace("@", "")
+_OTHER_PAST = """
+    DELETE FROM past_predictions WHERE namespace = ? AND deployment = ? AND output IS NOT ?"""
 _OTHER_ANSWERS = """
     DELETE FROM answers WHERE namespace = ? AND deployment = ? AND NOT EXISTS
     (SELECT 1 FROM streams WHERE namespace = ? AND deployment = ? AND table_name = ?)"""
@@ -142,6 +146,9 @@ class SqliteStream:
             self._connection.executemany(self._upsert, zip(*values, strict=True))
             self._connection.executemany(_LETTER, (self._letter(letter) for letter in dead))
             self._connection.executemany(_FORGOTTEN, ((*stream, str(key)) for key in deleted))
+            for chunk in past_chunks(self._stream.compared, predictions, deleted):
+                kept = (*stream, self._stream.compared, now, *chunk)
+                self._connection.execute(_PAST, kept)
             if answered:
                 expired = moment - timedelta(seconds=self._stream.freshness_seconds)
                 self._connection.execute(_EXPIRED, (*stream, expired.isoformat()))
@@ -227,6 +234,7 @@ class SqliteStream:
             told = (stream.version, stream.digest)
             contract = layout.dump_contract(stream.contract)
             connection.execute(_OTHER_ANSWERS, (*self._ours[:2], *self._ours[:2], self._table))
+            connection.execute(_OTHER_PAST, (*self._ours[:2], stream.compared))
             connection.execute(_DECLARE, (*self._ours, *told, contract, self._table))
             (self._model,) = connection.execute(_MODEL, told).fetchone()
             for (name,) in connection.execute(_ORPHANS).fetchall():

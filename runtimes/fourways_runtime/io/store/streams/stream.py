@@ -65,6 +65,10 @@ class StreamDeclaration:
     freshness_seconds: float = 300.0
     """How long predictions are kept by question."""
 
+    compared: str | None = None
+    """The output that is compared with labels later: its predictions are also kept as past ones,
+    with the statement that writes them (:mod:`..past`). None: past predictions are deleted."""
+
 
 class EventPosition(NamedTuple):
     """The position of an event in its stream; no two events share one."""

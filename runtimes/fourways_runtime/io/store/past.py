@@ -1,0 +1,120 @@
+"""Past predictions of one output: what a key was predicted before its label became known.
+
+One row holds the predictions of one micro-batch: their keys as a JSON list, and the values as one
+block, float64 in little-endian order or a JSON list of texts. A row without values says that the
+predictions of its keys were deleted. So a row costs about as much as one prediction, and a window
+of millions is read in a second; nothing is looked up by key here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from fourways_runtime.scoring.columns import Array, Key, Predictions
+from fourways_runtime.scoring.late_truth import PastBatch
+
+from .database import Database
+
+PAGE = 500
+"""Number of rows that are read at a time."""
+
+PAST_ROW = """
+    INSERT INTO @past_predictions
+        (namespace, deployment, output, computed_at, size, keys, numbers, texts)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+_OURS = "namespace = ? AND deployment = ?"
+_PAGE = f"""
+    SELECT computed_at, id, keys, numbers, texts FROM @past_predictions
+    WHERE {_OURS} AND (computed_at, id) > (?, ?) ORDER BY computed_at, id LIMIT {PAGE}"""  # noqa: S608
+_EXPIRED = f"DELETE FROM @past_predictions WHERE {_OURS} AND computed_at < ?"  # noqa: S608
+_KEPT = f"SELECT coalesce(sum(size), 0) FROM @past_predictions WHERE {_OURS}"  # noqa: S608
+_OLDEST = f"SELECT min(computed_at) FROM @past_predictions WHERE {_OURS}"  # noqa: S608
+_TOO_MANY = f"""
+    DELETE FROM @past_predictions WHERE id IN (SELECT id FROM (
+        SELECT id, sum(size) OVER (ORDER BY computed_at DESC, id DESC) AS newer
+        FROM @past_predictions WHERE {_OURS}) AS each_row WHERE newer > ?)"""  # noqa: S608
+
+
+class PastChunk(NamedTuple):
+    """The predictions of one micro-batch, as they are stored."""
+
+    size: int
+    keys: bytes
+    numbers: bytes | None
+    texts: bytes | None
+
+
+def past_chunks(
+    output: str | None, predictions: Predictions, deleted: Sequence[Key]
+) -> list[PastChunk]:
+    """Return what is stored of a micro-batch; nothing if no output is compared."""
+    found: list[PastChunk] = []
+    if output is None:
+        return found
+    if len(predictions):
+        # Of two predictions for a key, the one with the higher row counts: it comes last.
+        rows, keys, values = predictions.rows, predictions.keys, predictions.columns[output]
+        if not (np.diff(rows) > 0).all():
+            order = np.argsort(rows)
+            keys, values = keys[order], values[order]
+        found.append(_packed(list(keys.tolist()), values))
+    if deleted:
+        found.append(PastChunk(len(deleted), orjson.dumps(list(deleted)), None, None))
+    return found
+
+
+def _packed(keys: list[Key], values: Array) -> PastChunk:
+    listed = orjson.dumps(keys)
+    if values.dtype == object:
+        return PastChunk(len(keys), listed, None, orjson.dumps(values.tolist()))
+    return PastChunk(len(keys), listed, values.astype("<f8").tobytes(), None)
+
+
+def prune(data: Database, namespace: str, key: str, since: datetime, most: int) -> None:
+    """Delete predictions before ``since``, and the oldest of more than ``most``."""
+    whose = (namespace, key)
+    data.change(_EXPIRED, (*whose, data.time(since)))
+    ((kept,),) = data.rows(_KEPT, whose)
+    if kept > most:
+        data.change(_TOO_MANY, (*whose, most))
+
+
+def past_batches(data: Database, namespace: str, key: str, since: datetime) -> Iterator[PastBatch]:
+    """Yield the predictions made from ``since`` on, the oldest first."""
+    at: Any = data.time(since)
+    last = -1
+    while True:
+        rows = data.rows(_PAGE, (namespace, key, at, last))
+        for at, last, keys, numbers, texts in rows:  # noqa: B007  (where the next page begins)
+            yield PastBatch(microseconds(_time(at)), orjson.loads(keys), _values(numbers, texts))
+        if len(rows) < PAGE:
+            return
+
+
+def _values(numbers: bytes | None, texts: bytes | None) -> list[Any] | None:
+    if numbers is not None:
+        found: list[Any] = np.frombuffer(numbers, "<f8").tolist()
+        return found
+    return None if texts is None else orjson.loads(texts)
+
+
+def oldest(data: Database, namespace: str, key: str) -> datetime | None:
+    """Return when the oldest prediction that is kept was made; None if there is none."""
+    ((at,),) = data.rows(_OLDEST, (namespace, key))
+    return None if at is None else _time(at)
+
+
+def _time(at: Any) -> datetime:
+    moment = datetime.fromisoformat(at) if isinstance(at, str) else at
+    return moment.astimezone(UTC)
+
+
+def microseconds(at: datetime) -> int:
+    """Return a time in microseconds since 1970, exactly."""
+    since = at.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
