@@ -44,8 +44,6 @@ _EXPORTERS = (
 )
 _SHIPPED = (
     "--no-deps",
-    # A file with several hard links, as uv installs it, is refused.
-    "--link-mode=copy",
     "basic-pitch==0.4.0",
     "faster-whisper==1.2.1",
     "magika==1.0.3",

@@ -5,6 +5,7 @@ This module imports the Kubernetes client, an optional dependency, so import it 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -78,13 +79,21 @@ def log_in(kubeconfig: Path | None, context: str | None) -> ClusterLogin:
         name, namespace = _by_kubeconfig(configuration, kubeconfig, context)
     except config.ConfigException as error:
         if kubeconfig is not None or context is not None or not _POD_NAMESPACE.is_file():
-            raise NoCluster(str(error)) from None
+            raise NoCluster(_absent() or str(error)) from None
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         name, namespace = "of this pod", _POD_NAMESPACE.read_text().strip()
     except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError) as error:
         # The client reads a document of any shape as if it were a kubeconfig.
         raise NoCluster(f"the kubeconfig cannot be read: {error}") from None
     return ClusterLogin(client.ApiClient(configuration), namespace, name)
+
+
+def _absent() -> str:
+    """Return which kubeconfig is missing, if none is there; the client does not say."""
+    named: str = config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+    if any(Path(file).expanduser().is_file() for file in named.split(os.pathsep) if file):
+        return ""
+    return f"there is no kubeconfig {named}"
 
 
 def _by_kubeconfig(configuration: Any, file: Path | None, context: str | None) -> tuple[str, str]:

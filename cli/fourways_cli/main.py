@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from .api_keys import key
 from .applying import apply, delete
@@ -34,8 +35,28 @@ from .version import own_version, version
 
 EXIT_CODES = "Exit codes: 0 done; 1 not done, or not all of it; 2 invalid input or usage."
 
+
+class Commands(TyperGroup):
+    """The commands; an option of theirs that is written before them is told where it belongs."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse what stands before the command."""
+        option = args[0].partition("=")[0] if args else ""
+        own = _names(self)
+        if option not in own and any(option in _names(each) for each in self.commands.values()):
+            ctx.fail(f"No such option: {option}. It follows a command: fourways get {option} …")
+        return super().parse_args(ctx, args)
+
+
+def _names(command: Any) -> set[str]:
+    """Return the options of a command, as they are written."""
+    found = (parameter for parameter in command.params if parameter.param_type_name == "option")
+    return {name for parameter in found for name in parameter.opts}
+
+
 app = typer.Typer(
     name="fourways",
+    cls=Commands,
     help="Take a trained model to production: batch, real-time, streaming, edge.",
     epilog=EXIT_CODES,
     no_args_is_help=True,

@@ -123,6 +123,7 @@ def compare_runs(
     record = DeploymentRuns(scope.target, scope.namespace, name)
     first, second = before, after
     if first is None or second is None:
+        or_exit(record.existing)
         earlier, current = or_exit(record.newest_two)
         first, second = first or earlier, current
     compare(scope, name, first, second, output)

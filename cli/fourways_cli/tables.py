@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+_OF_RUNS = ("Last run", "Rows", "Next run")
+
 NAMED_INPUTS = 3
 """Number of inputs that the command to ask a deployment names."""
 
@@ -52,7 +54,12 @@ def deployments_table(
         *(["Address", "Digest"] if wide else []),
         "Why",
     ]
-    return table(headings, [_deployment(d, wide, namespaces) for d in documents])
+    rows = [_deployment(d, wide, namespaces) for d in documents]
+    # Runs are of batch deployments only, and a narrow terminal has no room for empty columns.
+    kept = [
+        at for at, title in enumerate(headings) if title not in _OF_RUNS or any(r[at] for r in rows)
+    ]
+    return table([headings[at] for at in kept], [[row[at] for at in kept] for row in rows])
 
 
 def facts_of(document: Json) -> dict[str, str]:

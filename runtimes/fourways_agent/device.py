@@ -69,7 +69,8 @@ class Device:
         if self._store.mark() != self._mark:
             self._follow()
         loaded, features = self._now
-        if features is not None:
+        # What is no mapping is refused below, by name.
+        if features is not None and isinstance(record, Mapping):
             record = features.completed(record)
         try:
             return CALLS.run(lambda: loaded.scorer.ask(record))

@@ -59,23 +59,34 @@ def os_failure(error: OSError, shown: str, name: str) -> SourceError:
     return SourceError(f"{shown}: {name!r}: {said}")
 
 
-def check_regular(handle: int, shown: str, *, single_link: bool) -> os.stat_result:
-    """Reject anything but a regular file; with ``single_link`` also a file with several names."""
+def check_regular(
+    handle: int, shown: str, *, single_link: bool, own: bool = False
+) -> os.stat_result:
+    """Reject anything but a regular file; with ``single_link`` also a file with several names.
+
+    With ``own``, several names are no fault of a file that belongs to the user of this process:
+    installers such as uv make hard links of the files in their cache.
+    """
     status = os.fstat(handle)
     if stat.S_ISDIR(status.st_mode):
         raise SourceError(f"{shown}: is a folder; name the file")
     if not stat.S_ISREG(status.st_mode):
         raise FetchRefused(f"{shown}: is no regular file")
-    if single_link and status.st_nlink != 1:
+    if single_link and status.st_nlink != 1 and not (own and status.st_uid == os.geteuid()):
         raise FetchRefused(f"{shown}: the file has {status.st_nlink} hard links; copy it instead")
     return status
 
 
-def open_model_file(root: Path, components: tuple[str, ...], shown: str) -> int:
-    """Open a regular file with a single name beneath ``root``; the caller closes it."""
+def open_model_file(
+    root: Path, components: tuple[str, ...], shown: str, *, own: bool = False
+) -> int:
+    """Open a regular file with a single name beneath ``root``; the caller closes it.
+
+    With ``own``, a file of the user of this process may have several names.
+    """
     handle = open_beneath(root, components, shown)
     try:
-        check_regular(handle, shown, single_link=True)
+        check_regular(handle, shown, single_link=True, own=own)
     except BaseException:
         os.close(handle)
         raise

@@ -343,6 +343,9 @@ def test_missing_inputs_come_from_the_gateway_and_offline_from_what_it_last_said
     assert ours.predict({"id": "c 1/x", "age": 30, "spend": 4}) == {"score": 20430.0}
     with pytest.raises(RecordRefused, match="spend: is missing"):
         ours.predict({"id": "nobody", "age": 30})
+    for record in ([["id", "age"]], None, "id"):
+        with pytest.raises(RecordRefused, match="record: must be a mapping"):
+            ours.predict(record)  # type: ignore[arg-type]
     with running(store, settings, every="60s") as (url, process):
         until(process, "serving")
         gateway.close()

@@ -138,6 +138,17 @@ def test_a_context_that_is_not_there_is_named(
     assert words in done.stderr
 
 
+def test_a_kubeconfig_that_the_environment_names_and_nobody_wrote_is_named(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "/nowhere/config"
+    )
+    done = fourways("status")
+    assert done.exit_code == 1
+    assert "there is no kubeconfig /nowhere/config" in done.stderr
+
+
 @pytest.mark.parametrize("text", ["a: [", "[]", "\x00", "- 1"])
 def test_a_kubeconfig_that_is_none_is_no_traceback(config: Path, text: str) -> None:
     config.write_text(text)

@@ -115,10 +115,12 @@ def test_a_registry_s_own_words_are_kept(model: Path) -> None:
 
 def test_a_registry_that_does_not_answer_is_named(model: Path) -> None:
     def away(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("refused")
+        raise httpx.ConnectError("[Errno 111] Connection refused")
 
-    with pytest.raises(PushFailed, match=r"registry registry\.example: refused"):
-        push_model(model, URI, None, transport(away))
+    with pytest.raises(PushFailed) as refused:
+        push_model(model, URI.replace("example", "example:5000", 1), None, transport(away))
+    said = "no registry answers at registry.example:5000 (https): Connection refused; "
+    assert str(refused.value) == said + "check host and port of the URI"
 
 
 @pytest.mark.parametrize(

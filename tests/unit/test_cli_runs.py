@@ -201,6 +201,18 @@ def test_a_deployment_without_runs_says_so(target: MemoryTarget) -> None:
     assert "no run of m yet" in said.stderr
 
 
+def test_runs_of_another_mode_are_not_compared(
+    target: MemoryTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target.runs = []
+    (document,) = target.deployments(None)
+    other = {**document, "status": {**document["status"], "mode": "realtime"}}
+    monkeypatch.setattr(target, "deployments", lambda namespace: [other])
+    said = fourways("compare-runs", "m")
+    assert said.exit_code == 1
+    assert "only batch deployments have runs" in said.stderr
+
+
 def test_runs_for_programs(target: MemoryTarget) -> None:
     assert yaml.safe_load(fourways("list-runs", "m", "-o", "yaml").output) == target.runs
     assert fourways("list-runs", "m", "-o", "name").output.split() == ["m-3", "m-2", "m-1"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from fourways_cli.main import app
 from fourways_cli.tables import conditions_of, deployments_table
+from tests.kit.cli import CliRunner
 
 
 def shown(**run: Any) -> str:
@@ -49,3 +52,24 @@ def test_a_cause_that_several_conditions_name_is_shown_once() -> None:
     ]
     text = conditions_of({"conditions": conditions})
     assert str(text) == f"Invalid: {wrong}; Ready: answers come"
+
+
+def test_columns_of_runs_are_shown_only_where_there_is_one() -> None:
+    serving = {"metadata": {"name": "wine"}, "status": {"mode": "realtime", "conditions": []}}
+    console = Console(width=250)
+    with console.capture() as captured:
+        console.print(deployments_table([serving]))
+    titles, row = captured.get().splitlines()
+    assert titles.split() == ["Name", "Mode", "Ready", "Version", "Why"]
+    assert row.split() == ["wine", "realtime", "Unknown"]
+    assert "Last run" in shown(outcome="Failed", finishedAt="2026-03-02T03:00:15Z")
+    assert "Next run" not in shown(outcome="Failed", finishedAt="2026-03-02T03:00:15Z")
+
+
+@pytest.mark.parametrize("option", ["-n", "--context", "-o", "--kubeconfig"])
+def test_an_option_before_its_command_is_told_where_it_belongs(option: str) -> None:
+    done = CliRunner().invoke(app, [option, "x", "get"], env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert f"It follows a command: fourways get {option} …" in done.output
+    unknown = CliRunner().invoke(app, ["--nosuch", "get"], env={"COLUMNS": "200"})
+    assert "It follows a command" not in unknown.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import locale
 import socket
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -174,6 +175,18 @@ def test_a_machine_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "fourways[runtime]" in found["runtime"]["fix"]
     assert (found["port"]["level"], "--port" in found["port"]["fix"]) == ("note", True)
     assert found["disk"]["level"] == "ok"
+
+
+@pytest.mark.parametrize(("name", "level"), [("C", "ok"), ("xx_XX.nosuch", "note")])
+def test_the_locale_of_text_models_is_looked_at(
+    name: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "TEXT_LOCALE", name)
+    before = locale.setlocale(locale.LC_CTYPE)
+    (found,) = (each for each in machine.look_at_machine(tmp_path) if each.about == "locale")
+    assert found.level == level
+    assert (f"localedef -i en_US -f UTF-8 {name}" in found.fix) == (level == "note")
+    assert locale.setlocale(locale.LC_CTYPE) == before
 
 
 def test_a_cluster_that_was_asked_for_must_be_there(tmp_path: Path) -> None:

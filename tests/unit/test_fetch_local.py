@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from fourways_api.runtime_config import FetchPolicy, Paths
+from fourways_runtime.beneath import open_model_file
 from fourways_runtime.errors import (
     ConfigError,
     DigestMismatch,
@@ -107,6 +108,18 @@ def test_a_file_of_two_names_is_refused(paths: Paths, tmp_path: Path) -> None:
     os.link(tmp_path / "volumes" / "other" / "m.onnx", claim / "hard")
     with pytest.raises(FetchRefused, match="2 hard links"):
         get("pvc://models/hard", paths, tmp_path / "cache", digest=None)
+
+
+def test_a_file_of_one_s_own_may_have_two_names(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uv makes hard links of the files in its cache; only a claim is shared with others."""
+    linked = tmp_path / "linked.onnx"
+    os.link(tmp_path / "volumes" / "models" / "m.onnx", linked)
+    assert get(f"file://{linked}", paths, tmp_path / "cache").path.read_bytes() == BODY
+    monkeypatch.setattr(os, "geteuid", lambda: linked.stat().st_uid + 1)
+    with pytest.raises(FetchRefused, match="2 hard links"):
+        open_model_file(tmp_path, (linked.name,), linked.name, own=True)
 
 
 def test_a_fifo_is_refused_at_once(paths: Paths, tmp_path: Path) -> None:

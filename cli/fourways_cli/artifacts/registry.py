@@ -90,11 +90,22 @@ def push_model(
             upload.blob(layer, lambda: _parts(file))
             upload.manifest(manifest)
     except httpx.HTTPError as error:
-        host = reference.registry.host
-        raise PushFailed(f"registry {host}: {error or type(error).__name__}") from None
+        raise PushFailed(_no_answer(reference, error)) from None
     named = uri.removesuffix("/")
     tagged = named if named.endswith(f":{reference.tag}") else f"{named}:{reference.tag}"
     return PushedModel(f"{tagged}@{digest}", layer.digest, digest, layer.size)
+
+
+def _no_answer(reference: Reference, error: httpx.HTTPError) -> str:
+    """Return why a registry could not be used, and what to look at."""
+    at = reference.registry.netloc.decode()
+    why = str(error) or type(error).__name__
+    # What httpx quotes of the operating system begins with a number that tells people nothing.
+    why = why.partition("] ")[2] if why.startswith("[") and "] " in why else why
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        scheme = reference.registry.scheme
+        return f"no registry answers at {at} ({scheme}): {why}; check host and port of the URI"
+    return f"registry {at}: {why}"
 
 
 class _Upload:

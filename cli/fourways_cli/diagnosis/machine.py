@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import locale
 import platform
 import resource
 import shutil
@@ -14,6 +15,7 @@ from ..hosting import missing_packages
 from .findings import Diagnosis, fault, note, ok
 
 PORT = 8080
+TEXT_LOCALE = "en_US.UTF-8"
 LEAST_BYTES = 2**30
 LEAST_FILES = 1024
 FORMATS = {
@@ -37,6 +39,7 @@ def look_at_machine(folder: Path) -> Iterator[Diagnosis]:
         yield note("formats", f"not installed: {', '.join(absent)}; ONNX works", fix)
     else:
         yield ok("formats", f"onnx, {', '.join(FORMATS)}")
+    yield _locale()
     yield _port()
     yield _disk(folder)
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -58,6 +61,23 @@ def _packages() -> Diagnosis:
             "pip install 'fourways[runtime]'",
         )
     return ok("runtime", "the workloads' packages are installed")
+
+
+def _locale() -> Diagnosis:
+    # ONNX's StringNormalizer names it, whatever language this machine speaks.
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        locale.setlocale(locale.LC_CTYPE, TEXT_LOCALE)
+    except locale.Error:
+        return note(
+            "locale",
+            f"{TEXT_LOCALE} is missing: ONNX models that change the case of text do not load",
+            "where you need them: apt-get install locales, then "
+            f"localedef -i en_US -f UTF-8 {TEXT_LOCALE}",
+        )
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    return ok("locale", f"{TEXT_LOCALE} is installed")
 
 
 def _port() -> Diagnosis:

@@ -77,11 +77,13 @@ class LocalSource:
     def __init__(self, location: Location, paths: Paths) -> None:
         self._root, self._components = locate(location, paths)
         self._shown = location.shown
+        # A claim is shared with others. A file URI is read on the user's own machine only.
+        self._own = location.scheme == "file"
 
     @contextmanager
     def open(self, offset: int, validator: str | None, deadline: Deadline) -> Iterator[Body]:
         """Open the file from its start: copying it again is cheaper than verifying half a copy."""
-        handle = open_model_file(self._root, self._components, self._shown)
+        handle = open_model_file(self._root, self._components, self._shown, own=self._own)
         with os.fdopen(handle, "rb", buffering=0) as file:
             size = os.fstat(handle).st_size
             yield Body(0, size, None, _read(file.read, deadline, self._shown))
