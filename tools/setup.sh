@@ -48,7 +48,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   case $what in
     demo) extras="runtime nats edge" groups="demo" ;;
     dev)
-      extras="operator runtime s3 gs az delta sklearn xgboost lightgbm litert images text convert kserve kafka nats redis ray edge tracing"
+      extras="operator runtime s3 gs az delta sklearn xgboost lightgbm litert images text convert kserve kafka nats redis ray edge pkcs11 tracing"
       groups="demo dev servers clients" ;;
     train) extras="runtime" groups="demo train" ;;
     *) fail "what to set up? demo, dev or train" ;;

@@ -48,6 +48,10 @@ class OperatorSettings:
     ray_image: str = "fourways-ray"
     """The runtime image with Ray, for Ray clusters."""
 
+    signing_image: str = ""
+    """Image of the container that signs bundles, with the driver of an HSM; empty: the runtime
+    image."""
+
     store_secret: str = "fourways-store"  # noqa: S105  (a name)
     gateway_store_secret: str | None = None
     """Secret with the address that gateways read the store by; None: the workers'."""

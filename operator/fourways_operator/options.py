@@ -25,6 +25,7 @@ def settings_of(options: argparse.Namespace) -> OperatorSettings:
     return OperatorSettings(
         runtime_image=options.runtime_image,
         ray_image=options.ray_image,
+        signing_image=options.signing_image,
         store_secret=options.store_secret,
         gateway_store_secret=options.gateway_store_secret or None,
         image_pull_policy=options.image_pull_policy,
@@ -85,6 +86,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
 
     flag("runtime-image", "fourways/runtime:latest", str, "image of the workloads")
     flag("ray-image", "fourways/ray:latest", str, "image of Ray clusters")
+    flag("signing-image", "", str, "image of what signs bundles; empty: the workloads'")
     flag("store-secret", "fourways-store", str, "Secret with the prediction store's address")
     flag("gateway-store-secret", "", str, "Secret with the address that gateways read the store by")
     flag("store-port", "5432", int, "port of the prediction store")

@@ -19,7 +19,7 @@ from fourways_agent.state import DeviceSettings, Store
 from fourways_agent.update import update
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor
-from fourways_runtime.workloads.edge.signing import sign
+from fourways_runtime.workloads.edge.signing import FileKey
 from tests.kit.edge_rig import RECORD, Gateway, Publisher, cut_off, device, gateway_of
 
 pytestmark = pytest.mark.embedded
@@ -87,7 +87,7 @@ class Scene:
         (work / "signed" / layout.MANIFEST_FILE).write_bytes(manifest)
         (work / "signed" / layout.RELEASE_FILE).write_bytes(release)
         (work / "key.pem").write_bytes(key)
-        return sign(work / "signed", work / "key.pem", work / "signature.json")
+        return FileKey(work / "key.pem").sign(work / "signed", work / "signature.json")
 
 
 @pytest.fixture(scope="module")

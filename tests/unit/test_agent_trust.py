@@ -14,7 +14,7 @@ import pytest
 from fourways_agent.errors import AgentConfigError, BundleRefused
 from fourways_agent.trust import Documents, TrustedKeys
 from fourways_runtime import bundle_layout as layout
-from fourways_runtime.workloads.edge.signing import sign
+from fourways_runtime.workloads.edge.signing import FileKey
 from tests.kit.edge_plane import key_pair, public_half
 from tests.kit.lazy import LazyModule
 
@@ -29,7 +29,7 @@ def signed(folder: Path, manifest: bytes = b"{}", about: bytes | None = None) ->
     (folder / "signed" / layout.MANIFEST_FILE).write_bytes(manifest)
     (folder / "signed" / layout.RELEASE_FILE).write_bytes(told)
     (folder / "key.pem").write_bytes(key_pair()[0])
-    signature = sign(folder / "signed", folder / "key.pem", folder / layout.SIGNATURE_FILE)
+    signature = FileKey(folder / "key.pem").sign(folder / "signed", folder / layout.SIGNATURE_FILE)
     return Documents(manifest, told, signature)
 
 

@@ -16,7 +16,7 @@ from fourways_runtime.errors import (
 from fourways_runtime.workloads import place_watch
 from fourways_runtime.workloads.batch.ray_engine import RayWorker
 from fourways_runtime.workloads.edge import publish
-from fourways_runtime.workloads.place_watch import PUBLISH, SINK, STORE, PlaceWatch
+from fourways_runtime.workloads.place_watch import HSM, PUBLISH, SINK, STORE, PlaceWatch
 from tests.kit.batch_world import World
 from tests.kit.edge_plane import edge_config
 from tests.kit.waiting import until
@@ -52,6 +52,15 @@ def test_a_place_that_does_not_answer_is_named_with_the_step(
     forever.set()
     assert type(stuck[0]) is kind
     assert str(stuck[0]) == f"publishing the run: {place} has not answered for 0 s"
+
+
+def test_a_call_into_a_place_that_cannot_be_asked_is_limited(stuck: list[Unavailable]) -> None:
+    watch = PlaceWatch()
+    watch.limit(HSM)
+    watch.start(stuck.append)
+    with watch.step(HSM, "signing"):
+        until(lambda: bool(stuck), "it is noticed", seconds=10)
+    assert str(stuck[0]) == f"signing: {HSM} has not answered for 0 s"
 
 
 def test_a_long_call_into_a_place_that_answers_goes_on(stuck: list[Unavailable]) -> None:

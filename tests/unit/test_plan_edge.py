@@ -82,6 +82,13 @@ def test_the_key_is_where_no_model_is_parsed() -> None:
     assert at["/tmp"]["name"] != mounts(build)["/tmp"]["name"]
 
 
+def test_what_signs_has_the_admin_s_image_and_what_parses_the_model_has_not() -> None:
+    settings = replace(SETTINGS, signing_image="registry.example/signer:1")
+    build, sign = containers(planning.plan(parse(manifest()), settings))
+    assert build["image"] == SETTINGS.runtime_image
+    assert sign["image"] == "registry.example/signer:1"
+
+
 def test_an_error_that_no_retry_fixes_ends_the_job_in_either_container() -> None:
     (job,) = (o for o in planned(parse(manifest())) if o["kind"] == "Job")
     rules = job["spec"]["podFailurePolicy"]["rules"]

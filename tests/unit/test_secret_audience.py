@@ -17,7 +17,7 @@ from fourways_runtime.io.fetch.filesystems import filesystem
 from fourways_runtime.io.mounted_secret import MountedSecret
 from fourways_runtime.io.postgres.user_database import UserDatabase
 from fourways_runtime.io.sources.query_table import FetchFailed, SourceError
-from fourways_runtime.workloads.edge.signing import key_file
+from fourways_runtime.workloads.edge.signing import signing_key
 from tests.kit.edge_plane import key_pair
 from tests.kit.fetch_servers import serving, status
 from tests.kit.secret_files import secret_folder
@@ -168,8 +168,8 @@ def test_a_signing_key_signs_for_the_listed_deployments(tmp_path: Path) -> None:
     folder = secret_folder(tmp_path / "key", "other")
     (folder / "signing-key.pem").write_bytes(key_pair()[0])
     with pytest.raises(SecretRefused, match="not for the deployment mine"):
-        key_file(SecretReference(secret_name="key"), paths(tmp_path))
-    assert key_file(SecretReference(secret_name="key"), paths(tmp_path, "other"))
+        signing_key(SecretReference(secret_name="key"), paths(tmp_path))
+    assert signing_key(SecretReference(secret_name="key"), paths(tmp_path, "other"))
 
 
 def test_a_rotated_audience_is_read_again(tmp_path: Path) -> None:

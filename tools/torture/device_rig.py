@@ -35,7 +35,7 @@ from fourways_agent.remote import Remote
 from fourways_agent.state import DeviceSettings, Store
 from fourways_runtime import bundle_layout as layout
 from fourways_runtime.bundle_layout import Descriptor
-from fourways_runtime.workloads.edge.signing import sign
+from fourways_runtime.workloads.edge.signing import FileKey
 from tools.kit.models import FLOAT, LINEAR, onnx_bytes
 
 RECORD = {"age": 10, "spend": 2, "rate": 1}
@@ -107,7 +107,7 @@ class Releases:
         folder.mkdir(exist_ok=True)
         (folder / layout.MANIFEST_FILE).write_bytes(manifest)
         (folder / layout.RELEASE_FILE).write_bytes(release)
-        return sign(folder, self._private, self.root / layout.SIGNATURE_FILE)
+        return FileKey(self._private).sign(folder, self.root / layout.SIGNATURE_FILE)
 
 
 class FolderRemote(Remote):

@@ -54,7 +54,8 @@ class Edge(ApiModel):
     """Kinds of device for which bundles are built."""
 
     signing: SecretReference
-    """Secret with the EC private key (P-256, PEM) in its key signing-key.pem."""
+    """Secret with the EC private key (P-256, PEM) in its key signing-key.pem, or with pkcs11-uri
+    and pkcs11-pin for a key in an HSM."""
 
     publish: FolderUri
     """URI of the folder for the bundles, from which the gateway serves them. Schemes: pvc, s3, gs,

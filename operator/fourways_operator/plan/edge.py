@@ -164,7 +164,7 @@ def _job(
     config = config.model_copy(update={"contract": without_descriptions(config.contract)})
     build, sign = _mounts_of_each(mounts, edge)
 
-    def container(name: str, args: str, of_it: parts.Mounts) -> Json:
+    def container(name: str, args: str, of_it: parts.Mounts, image: str = "") -> Json:
         return worker.container(
             deployment,
             settings,
@@ -172,6 +172,7 @@ def _job(
             args=[args],
             env=[worker.variable(config)],
             mounts=of_it,
+            image=image,
         )
 
     return {
@@ -182,7 +183,7 @@ def _job(
             "spec": parts.pod_spec(
                 service_account_name=who.name,
                 before=[container(BUILD, "edge-build", build)],
-                container=container(SIGN, "edge-sign", sign),
+                container=container(SIGN, "edge-sign", sign, settings.signing_image),
                 volumes=[*mounts.volumes, *sign.volumes],
                 restart_policy="Never",
             )

@@ -185,14 +185,15 @@ def container(
     env: list[Json],
     mounts: parts.Mounts,
     resources: Resources | None = None,
+    image: str = "",
 ) -> Json:
-    """Return a worker's container: with the deployment's image and, unless given, resources.
+    """Return a worker's container: with the deployment's image and resources, unless given.
 
     Variables of the spec come before ``env``, so they replace none.
     """
     return parts.container(
         name=name,
-        image=deployment.spec.image or settings.runtime_image,
+        image=image or deployment.spec.image or settings.runtime_image,
         settings=settings,
         args=args,
         env=[*variables_of(deployment), *env],

@@ -26,7 +26,13 @@ from fourways_runtime.errors import (
 
 STORE, SINK = "the prediction store", "the sink"
 PUBLISH = "the folder of published bundles"
-_KINDS = {STORE: StoreUnavailable, SINK: SinkUnavailable, PUBLISH: PublishFailed}
+HSM = "the HSM with the signing key"
+_KINDS = {
+    STORE: StoreUnavailable,
+    SINK: SinkUnavailable,
+    PUBLISH: PublishFailed,
+    HSM: Unavailable,
+}
 
 QUIET_SECONDS = 60.0
 """How long a place may not answer; as long as a worker waits for a store that is down."""
@@ -72,6 +78,10 @@ class PlaceWatch:
         """Ask a place by ``probe`` from now on. Calls into places without one are not watched."""
         self._probes[place] = probe
 
+    def limit(self, place: str) -> None:
+        """Allow each call into a place that cannot be asked :data:`QUIET_SECONDS`."""
+        self.ask_by(place, _silent)
+
     def start(self, stuck: Callable[[Unavailable], object]) -> None:
         """Start to look; ``stuck`` is called once, on another thread, to end the process."""
         threading.Thread(target=self._look, args=(stuck,), name="place-watch", daemon=True).start()
@@ -104,3 +114,7 @@ class PlaceWatch:
         with suppress(Exception):  # no answer; the call itself meets the error too
             self._probes[place]()
             self._answered[place] = monotonic()
+
+
+def _silent() -> None:
+    raise LookupError("nothing answers for this place")

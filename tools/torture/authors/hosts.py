@@ -18,7 +18,7 @@ from fourways_runtime.io.fetch.filesystems import filesystem
 from fourways_runtime.io.fetch.network import check_address
 from fourways_runtime.io.sinks import open_sink
 from fourways_runtime.io.sources import open_table
-from fourways_runtime.workloads.edge.signing import key_file
+from fourways_runtime.workloads.edge.signing import signing_key
 
 from .way import CANARY, Ground, Reached, Way
 
@@ -125,7 +125,7 @@ def _sink(ground: Ground, policy: FetchPolicy | None = None) -> Any:
 
 
 def _key(ground: Ground) -> Any:
-    return key_file(SecretReference.model_validate({"secretName": "others"}), paths_of(ground))
+    return signing_key(SecretReference.model_validate({"secretName": "others"}), paths_of(ground))
 
 
 def _kafka(secret: str, servers: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from fourways_runtime.process import end_with, run_job
 
 from ..place_watch import PlaceWatch
 from .publish import Staged, next_release, publish, watched_place
-from .signing import key_file, sign
+from .signing import SigningKey, signing_key
 from .unsigned import (
     UnsignedBundle,
     checked,
@@ -59,7 +59,7 @@ def sign_bundles(
 ) -> RunReport:
     """Sign and publish what the build handed over.
 
-    ``places`` watches the calls into the folder of published bundles.
+    ``places`` watches the calls into the folder of published bundles, and into an HSM.
 
     Raises:
         WorkloadError: Nothing was signed, except that with PublishFailed some of the targets may
@@ -67,7 +67,7 @@ def sign_bundles(
 
     """
     places = places or PlaceWatch()
-    key = key_file(config.edge.signing, config.paths)
+    key = signing_key(config.edge.signing, config.paths, places)
     folder = folder_of(config)
     unsigned = taken_over(folder)
     wanted = sorted(target.name for target in config.edge.targets)
@@ -110,7 +110,7 @@ def _checked(config: EdgeConfig, folder: Path, bundle: UnsignedBundle) -> _Check
 
 
 def _publish(
-    config: EdgeConfig, bundle: _Checked, key: Path, place: OutputFolder, clock: Clock
+    config: EdgeConfig, bundle: _Checked, key: SigningKey, place: OutputFolder, clock: Clock
 ) -> None:
     manifest = Descriptor.of(layout.MANIFEST, bundle.manifest)
     with tempfile.TemporaryDirectory(prefix="bundle-") as work:
@@ -126,7 +126,7 @@ def _signature(
     config: EdgeConfig,
     bundle: _Checked,
     manifest: Descriptor,
-    key: Path,
+    key: SigningKey,
     staged: Staged,
     place: OutputFolder,
     clock: Clock,
@@ -145,7 +145,7 @@ def _signature(
     folder.mkdir()
     (folder / layout.MANIFEST_FILE).write_bytes(bundle.manifest)
     (folder / layout.RELEASE_FILE).write_bytes(told)
-    raw = sign(folder, key, staged.folder / layout.SIGNATURE_FILE)
+    raw = key.sign(folder, staged.folder / layout.SIGNATURE_FILE)
     layers = (staged.add(layout.SIGSTORE, raw), staged.add(layout.RELEASE, told))
     staged.add(layout.EMPTY, b"{}")
     described = layout.referrer(layout.SIGSTORE, manifest, *layers)

@@ -4,33 +4,58 @@ The signature covers a folder of two documents: the OCI manifest, byte for byte,
 The manifest names every file by its sha256, so a device can authenticate a bundle before it
 downloads the model. Anyone can verify a signature:
 ``model_signing verify key FOLDER --signature FILE --public_key KEY.pub.pem``.
+
+The private key is a file of the Secret, or it stays in an HSM or a KMS (:mod:`.hsm_key`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fourways_api import SecretReference
 from fourways_api.runtime_config import Paths
 from fourways_runtime.errors import ConfigError
 from fourways_runtime.io.mounted_secret import MountedSecret
 
+from ..place_watch import PlaceWatch
+from .hsm_key import URI_FILE, HsmKey
+
 KEY_FILE = "signing-key.pem"
 _MAKE_ONE = "openssl ecparam -name prime256v1 -genkey -noout -out signing-key.pem"
 
 
-def key_file(secret: SecretReference, paths: Paths) -> Path:
-    """Validate the mounted signing key and return its path.
+class SigningKey(Protocol):
+    """A private key that signs bundles."""
+
+    def sign(self, folder: Path, to: Path) -> bytes:
+        """Sign the files of a folder; write the signature to ``to`` and return it.
+
+        Raises WorkloadError.
+        """
+        ...
+
+
+def signing_key(
+    secret: SecretReference, paths: Paths, places: PlaceWatch | None = None
+) -> SigningKey:
+    """Return the key that the mounted Secret holds or names, once it is known to be usable.
+
+    ``places`` watches the calls into an HSM.
 
     Raises:
-        ConfigError: there is no usable key.
+        ConfigError: there is no usable key, or there are two.
         SecretRefused: the Secret does not list the deployment.
+        Unavailable: the HSM does not answer.
 
     """
     mounted = MountedSecret.of(secret, paths)
     file = mounted.folder / KEY_FILE
     where = f"edge.signing: the Secret {secret.secret_name}"
+    if (mounted.folder / URI_FILE).exists():
+        if file.exists():
+            raise ConfigError(f"{where} has both {KEY_FILE} and {URI_FILE}; remove one of them")
+        return HsmKey(mounted.for_deployment(), where, places or PlaceWatch())
     try:
         raw = file.read_bytes()
     except OSError:
@@ -39,7 +64,7 @@ def key_file(secret: SecretReference, paths: Paths) -> Path:
         ) from None
     mounted.for_deployment()
     _check_key(raw, f"{where}: {KEY_FILE}")
-    return file
+    return FileKey(file)
 
 
 def _check_key(raw: bytes, where: str) -> None:
@@ -58,12 +83,18 @@ def _check_key(raw: bytes, where: str) -> None:
         raise ConfigError(f"{where} is not a P-256 key; make one: {_MAKE_ONE}")
 
 
-def sign(folder: Path, key: Path, to: Path) -> bytes:
-    """Sign the files of a folder; write the signature to ``to`` and return it."""
-    try:
-        from model_signing.signing import Config
-    except ImportError:
-        raise ConfigError("signing needs a package; install fourways[edge]") from None
-    config: Any = Config  # its constructor has no types
-    config().use_elliptic_key_signer(private_key=key).sign(folder, to)
-    return to.read_bytes()
+class FileKey:
+    """A private key in a file of the mounted Secret."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def sign(self, folder: Path, to: Path) -> bytes:
+        """See SigningKey."""
+        try:
+            from model_signing.signing import Config
+        except ImportError:
+            raise ConfigError("signing needs a package; install fourways[edge]") from None
+        config: Any = Config  # its constructor has no types
+        config().use_elliptic_key_signer(private_key=self._file).sign(folder, to)
+        return to.read_bytes()
