@@ -129,7 +129,7 @@ class Remote:
 
         Raises BundleRefused if it does not match its digest, GatewayUnreachable, NoSpace.
         """
-        part = file.with_name(f"{file.name}.part")
+        part = part_of(file)
         resumed = _size(part) > 0
         self._fetch(wanted, part)
         if _digest(part) != wanted.digest:
@@ -197,6 +197,11 @@ class Remote:
             raise GatewayUnreachable(f"the gateway responded {error.code} for {name}") from None
         except (urllib.error.URLError, http.client.HTTPException, OSError):
             raise GatewayUnreachable("the gateway cannot be reached") from None
+
+
+def part_of(file: Path) -> Path:
+    """Return the file in which the download of ``file`` is kept until it is complete."""
+    return file.with_name(f"{file.name}.part")
 
 
 def _read(answer: Any) -> bytes:

@@ -23,7 +23,7 @@ from fourways_runtime.bundle_layout import Descriptor, MalformedBundle, Release
 from . import check, files
 from .errors import AgentError, BundleRefused, ModelUnusable, NoSpace, TemporaryFailure
 from .recovery import newest_release, repoint, restored, whole_slots
-from .remote import Remote
+from .remote import Remote, part_of
 from .slot import file_of, holds_documents, is_whole, verified_documents, write_documents
 from .start import MAX_CRASHES
 from .state import DeviceSettings, State, Store
@@ -250,10 +250,10 @@ def _settled(store: Store) -> State:
 def _fetch(remote: Remote, offer: _Offer, store: Store, slot: Path) -> None:
     """Fetch the bundle's files into the slot; those that are there already are kept."""
     wanted = {name: it for name, it in offer.files.items() if not is_whole(slot, name, it)}
-    kept = {f"{name}.part" for name in wanted} | (offer.files.keys() - wanted.keys())
+    kept = {part_of(Path(name)).name for name in wanted} | (offer.files.keys() - wanted.keys())
     leftovers = _files_but(slot / "files", kept)
     # Check before the slot stops being the fallback: a full disk must cost nothing.
-    _check_room(store, wanted, leftovers)
+    _check_room(store, slot, wanted, leftovers)
     store.change(lambda state: replace(state, previous_slot=None, previous_digest=None))
     files.StateFolder(store.folder).make(f"{slot.relative_to(store.folder)}/files")
     for file in leftovers:
@@ -271,12 +271,25 @@ def _files_but(folder: Path, kept: set[str]) -> list[Path]:
     return [it for it in folder.iterdir() if it.name not in kept] if folder.is_dir() else []
 
 
-def _check_room(store: Store, wanted: Mapping[str, Descriptor], leftovers: list[Path]) -> None:
-    """Raise NoSpace if the files do not fit, counting the space that the leftovers free."""
-    needed = sum(it.size for it in wanted.values()) + SPARE_BYTES
-    free = files.free_bytes(store.folder) + sum(it.lstat().st_size for it in leftovers)
+def _check_room(
+    store: Store, slot: Path, wanted: Mapping[str, Descriptor], leftovers: list[Path]
+) -> None:
+    """Raise NoSpace if the files do not fit.
+
+    What an interrupted download left is not needed again, and leftovers are deleted first.
+    """
+    started = sum(min(_size(part_of(file_of(slot, n))), it.size) for n, it in wanted.items())
+    needed = sum(it.size for it in wanted.values()) - started + SPARE_BYTES
+    free = files.free_bytes(store.folder) + sum(map(_size, leftovers))
     if free < needed:
         raise NoSpace(f"the bundle needs {needed >> 20} MiB of disk, {free >> 20} MiB are free")
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.lstat().st_size
+    except OSError:
+        return 0
 
 
 def _switch(store: Store, offer: _Offer, slot: Path, key_pem: str) -> UpdateResult:

@@ -17,13 +17,28 @@ import pytest
 from fourways_agent import Device, check
 from fourways_agent import start as starting
 from fourways_agent.check import boot
-from fourways_agent.errors import BundleRefused, ModelUnusable, NoModel, NoSpace
+from fourways_agent.errors import (
+    BundleRefused,
+    GatewayUnreachable,
+    ModelUnusable,
+    NoModel,
+    NoSpace,
+)
 from fourways_agent.main import main
 from fourways_agent.state import DeviceSettings, Store
-from fourways_agent.update import update
+from fourways_agent.update import SPARE_BYTES, update
 from fourways_runtime import bundle_layout as layout
 from tests.kit.edge_plane import key_pair, public_half
-from tests.kit.edge_rig import RECORD, Gateway, Publisher, device, gateway_of, golden, model
+from tests.kit.edge_rig import (
+    RECORD,
+    Gateway,
+    Publisher,
+    cut_off,
+    device,
+    gateway_of,
+    golden,
+    model,
+)
 
 pytestmark = pytest.mark.embedded
 
@@ -136,6 +151,30 @@ def test_a_release_that_was_verified_counts_even_where_it_was_never_installed(
     with pytest.raises(BundleRefused, match=rf"older than release {int(publisher.now)}"):
         update(store, settings)
     assert answer(store) == 60.0
+
+
+def test_a_download_goes_on_where_its_first_half_took_the_room(
+    tmp_path: Path, publisher: Publisher, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, settings = device(tmp_path, gateway)
+    publisher.publish(1)
+    digests = publisher.digests()
+    wanted = layout.read_model_manifest(publisher.blob(digests["manifest"]).read_bytes())
+    bundle = sum(it.size for it in wanted.values())
+    model_file = digests["model.onnx"]
+    gateway.lies[layout.blob_name(model_file)] = cut_off(publisher.blob(model_file).read_bytes())
+    slot = store.slot("a") / "files"
+
+    def free(folder: Path) -> int:
+        used = sum(it.stat().st_size for it in slot.iterdir()) if slot.is_dir() else 0
+        return SPARE_BYTES + bundle - used
+
+    monkeypatch.setattr("fourways_agent.files.free_bytes", free)
+    with pytest.raises(GatewayUnreachable):
+        update(store, settings)
+    assert list(slot.glob("*.part"))
+    gateway.lies.clear()
+    assert update(store, settings).version == "v1"
 
 
 def test_a_withdrawn_release_is_refused_though_its_successor_is_the_bundle_that_runs(
