@@ -27,6 +27,7 @@ from tests.kit.stream_rig import (
     configure,
     dead_letters,
     ready,
+    stands,
 )
 from tests.kit.waiting import until
 from tools.servers.postgres import Server
@@ -239,6 +240,26 @@ def test_a_position_above_the_end_of_the_stream_is_told_and_the_stream_is_read_a
     answered(lite, "a", "bb")
     ready(worker)
     assert "restored to an older state" in worker.readiness()
+    assert worker.stop() == 0
+
+
+def test_what_retention_deletes_of_other_subjects_is_no_loss(
+    nats: NatsServer, lite: str, tmp_path: Path
+) -> None:
+    nats.make_stream("SHARED", "ours", "theirs")
+    told = configure(tmp_path, lite, source(nats, "SHARED", "ours"))
+    quiet = {"fourways_runtime.io.brokers.nats_source._QUIET_SECONDS": 0.2}
+    worker = WorkerProcess(tmp_path, told, quiet)
+    send(nats, "a", subject="ours")
+    answered(lite, "a")
+    send(nats, *["k"] * 40, subject="theirs")
+    until(lambda: stands(lite) == {0: 21}, lambda: stands(lite), seconds=10 * PATIENCE)
+    assert worker.stop() == 0
+    nats.do(lambda jetstream: jetstream.purge_stream("SHARED", seq=20))
+    send(nats, "bb", subject="ours")
+    worker.start()
+    answered(lite, "a", "bb")
+    assert worker.metric("fourways_stream_expired_events_total") == 0
     assert worker.stop() == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -86,4 +87,41 @@ def test_tombstones_of_a_compacted_topic_delete_answers(
     until(lambda: stands(lite) == {0: 3}, lambda: stands(lite), seconds=30 * PATIENCE)
     assert answers(lite, ["a", "bb"]) == {"bb": 5.0}
     assert dead_letters(lite) == []
+    assert worker.stop() == 0
+
+
+def test_markers_of_transactions_are_no_events_that_wait_or_expire(
+    broker: Any, lite: str, tmp_path: Path
+) -> None:
+    from confluent_kafka import Producer, TopicPartition
+
+    broker.make_topic("tx")
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": "t"})
+    producer.init_transactions(30)
+
+    def transaction(key: str, count: int, *, commits: bool = True) -> None:
+        producer.begin_transaction()
+        for _ in range(count):
+            producer.produce("tx", json.dumps({"x": len(key)}), key)
+        producer.flush(10)
+        (producer.commit_transaction if commits else producer.abort_transaction)(10)
+
+    told = {"kafka": {"bootstrapServers": broker.bootstrap, "topic": "tx"}}
+    worker = WorkerProcess(tmp_path, configure(tmp_path, lite, told))
+    transaction("a", 3)
+    transaction("aborted", 5, commits=False)
+    transaction("bb", 1)
+    answered(lite, "a", "bb")
+    transaction("aborted", 5, commits=False)
+    until(lambda: stands(lite) == {0: 18}, lambda: stands(lite), seconds=10 * PATIENCE)
+    until(lambda: worker.metric("fourways_stream_lag{") == 0, "no event waits", seconds=20)
+    assert worker.stop() == 0
+    place = TopicPartition("tx", 0, -1)
+    admin = broker.admin()
+    admin.delete_records([place])[place].result(20)
+    worker.start()
+    transaction("ccc", 1)
+    answered(lite, "a", "bb", "ccc")
+    assert worker.metric("fourways_stream_expired_events_total") == 0
+    assert "aborted" not in answers(lite, ["aborted"])
     assert worker.stop() == 0

@@ -98,6 +98,9 @@ class Memory:
         self.failure: Exception | None = None
         self.closed = False
         self.oldest = self.away = 0
+        self.ends: dict[int, int] = {}
+        """Where the log ends, if some positions behind the last event hold none."""
+
         self.key_of: dict[tuple[int, int], bytes] = {}
         self.question_of: dict[tuple[int, int], bytes] = {}
         self.once: Exception | None = None
@@ -138,6 +141,10 @@ class Memory:
         questions = {at: question for at, question in asked.items() if question}
         headers = lambda at: (("n", b"%d" % at),)  # noqa: E731
         return Events(partitions, positions, keys, values, headers, asked=lambda: questions)
+
+    def read_up_to(self) -> Mapping[int, int]:
+        ends, self.ends = self.ends, {}
+        return ends
 
     def idle(self, seconds: float) -> None: ...
 

@@ -93,6 +93,9 @@ class ToySource:
         keys, values = zip(*found, strict=True)
         return Events([0] * len(found), positions, keys, values, lambda at: ())
 
+    def read_up_to(self) -> Mapping[int, int]:
+        return {}
+
     def idle(self, seconds: float) -> None: ...
 
     def held(self) -> Sequence[int]:

@@ -290,6 +290,14 @@ def test_a_header_in_another_encoding_is_named_as_that(tmp_path: Path) -> None:
         rows_of(path, "CSV")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-16-le"])
+def test_utf16_is_named_as_that(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("id,age,plan\na,1,p\n".encode(encoding))
+    with pytest.raises(SourceError, match=r"UTF-16\)[;:] convert the file to UTF-8"):
+        rows_of(path, "CSV")
+
+
 SWALLOWED = [
     pytest.param('k2,2,p\n"k3,3,p\nk4,4,p\nk5,5,p\n', 3, id="first cell, to the end"),
     pytest.param('k2,2,p\nk3,3,"p\nk4,4,p\nk5,5,p\n', 3, id="last cell, to the end"),
@@ -365,7 +373,7 @@ def quotes(text: str, size: int, commas: int = 0) -> str | None:
             check.feed(text[start : start + size].encode())
         check.end()
     except SourceError as error:
-        return str(error).partition(": the quote")[0]
+        return ": ".join(str(error).split(": ")[:2])
     return None
 
 
@@ -383,6 +391,9 @@ def quotes(text: str, size: int, commas: int = 0) -> str | None:
         ('a,b\n"c,d\n"e",f\n', "t: line 2"),
         ('a\n"b""\nc\n', "t: line 2"),
         ('"x\ny"\n"', "t: line 3"),
+        ('a,b\nc,"say \\"hi\\""\n', "t: line 2"),
+        ('a\n"x"\n"\\"hi\\" ok"\n', "t: line 3"),
+        ('a,b\n"C:\\","\\""x\\"""\nsay \\"hi\\",x\n', None),
     ],
 )
 def test_quotes_are_followed_wherever_blocks_end(size: int, text: str, told: str | None) -> None:
@@ -413,6 +424,12 @@ def test_a_closed_cell_that_swallowed_rows_is_damage(
     if slow:
         monkeypatch.setattr(QuoteCheck, "_plain", lambda *_: False)
     assert quotes(text, size, commas=2) == told
+
+
+def test_quotes_of_another_dialect_are_named_and_not_read_as_text(tmp_path: Path) -> None:
+    path = csv(tmp_path, 'id,age,plan\na,1,p\nb,2,"say \\"hi\\" ok"\nc,3,p\n')
+    with pytest.raises(SourceError, match=r'line 3: a quote inside a cell is written \\"; write'):
+        decoded(path)
 
 
 def test_rows_swallowed_between_two_stray_quotes_fail_the_file(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_a_tombstone_deletes_the_answer_of_its_key_unless_an_event_follows() -> 
     assert outcome.refusals == {}
 
 
-@pytest.mark.parametrize("key", [None, b"", b"\xff"])
+@pytest.mark.parametrize("key", [None, b"", b"\xff", b"a\0b", b"k" * 1025])
 def test_a_tombstone_without_a_key_is_refused(key: bytes | None) -> None:
     outcome = plain().score(events([None], [key]))
     assert outcome.refusals == {0: "id: a tombstone without a valid key"}

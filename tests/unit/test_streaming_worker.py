@@ -240,6 +240,19 @@ def test_events_that_retention_deleted_are_counted_and_the_rest_is_read(rig: Rig
     assert sorted(rig.answers()) == ["0-4", "0-5"]
 
 
+def test_positions_without_events_are_passed_and_neither_wait_nor_expire(rig: Rig) -> None:
+    """As the markers of a transaction, or the events of a stream's other subjects."""
+    source = Memory(range(20, 26), [])
+    rig.start(source)
+    until(lambda: rig.positions()[0].next == 6, "6 events are done", interval=0.005)
+    source.ends = {0: 9, 1: 4, 7: 3}
+    until(lambda: rig.positions()[0].next == 9, "the markers are passed", interval=0.005)
+    until(lambda: rig.positions()[1].next == 4, "also without an event", interval=0.005)
+    assert rig.end() == {0: Position(9, 0), 1: Position(4, 0)}
+    assert rig.failure is None
+    assert len(rig.answers()) == 6
+
+
 def test_a_source_made_anew_ends_the_worker_with_all_written_that_was_read(rig: Rig) -> None:
     source = Memory(range(20, 28), [])
     rig.start(source)

@@ -17,6 +17,7 @@ from time import monotonic
 from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
@@ -89,6 +90,9 @@ class KafkaEvents:
         self._group = group
         self._held: set[int] = set()
         self._passed: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+        """The ends of logs that were reached since :meth:`read_up_to` was called."""
+
         self._told = self._looked = monotonic()
         self._failure: BaseException | None = None
         self._replaced = False
@@ -108,6 +112,8 @@ class KafkaEvents:
                 "enable.auto.commit": False,
                 # A position that is not in the log must be investigated, not replaced.
                 "auto.offset.reset": "error",
+                # The positions behind the last event may be markers of transactions.
+                "enable.partition.eof": True,
                 "partition.assignment.strategy": "cooperative-sticky",
                 # A dead worker keeps its partitions for this long.
                 "session.timeout.ms": 6000,
@@ -151,6 +157,7 @@ class KafkaEvents:
             self._held -= set(gone)
             for partition in gone:
                 self._passed.pop(partition, None)
+                self._ends.pop(partition, None)
 
         self._consumer.subscribe(
             [self._source.topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked
@@ -185,6 +192,11 @@ class KafkaEvents:
             lambda: _asked(messages),
         )
 
+    def read_up_to(self) -> Mapping[int, int]:
+        """Return the ends of logs that were reached since the last call."""
+        ends, self._ends = self._ends, {}
+        return ends
+
     def idle(self, seconds: float) -> None:
         """Wait with all partitions paused."""
         places = self._consumer.assignment()
@@ -203,6 +215,8 @@ class KafkaEvents:
     def seek(self, positions: Mapping[int, int]) -> None:
         """Continue from these positions."""
         places = self._places({p: at for p, at in positions.items() if p in self._held})
+        for partition in positions:
+            self._ends.pop(partition, None)
         # Unlike a seek, this cannot come too early, and it drops prefetched events.
         self._consumer.incremental_unassign(places)
         self._consumer.incremental_assign(places)
@@ -219,7 +233,10 @@ class KafkaEvents:
             return {}
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = self._admin.list_offsets(
-            dict.fromkeys(places, latest), request_timeout=_ASK_SECONDS
+            dict.fromkeys(places, latest),
+            # Events of a transaction that is still open cannot be read yet.
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=_ASK_SECONDS,
         )
         try:
             return {
@@ -299,6 +316,9 @@ class KafkaEvents:
 
     def _judge(self, message: Message, error: KafkaError | None) -> None:
         if error is None:
+            return
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._ends[message.partition() or 0] = message.offset() or 0
             return
         if error.fatal() or error.code() in _FENCED:
             # Such as a commit that waited through an outage and came after the member's return.

@@ -89,6 +89,9 @@ class NatsEvents:
         """Messages of our subscription that came after the request that they answer had ended."""
 
         self._heard = 0.0
+        self._skipped_to: int | None = None
+        """The position that was moved on to since :meth:`read_up_to` was called."""
+
         self._away: float | None = None
         self._why = ""
         self._found: SourceError | SourceReplaced | None = None
@@ -138,6 +141,11 @@ class NatsEvents:
         self._away = None
         return _events(messages) if messages else None
 
+    def read_up_to(self) -> Mapping[int, int]:
+        """Return the position that was moved on to since the last call."""
+        position, self._skipped_to = self._skipped_to, None
+        return {} if position is None else {0: position}
+
     def idle(self, seconds: float) -> None:
         """Wait: a pull consumer receives only what it requests."""
         sleep(seconds)
@@ -148,7 +156,7 @@ class NatsEvents:
 
     def seek(self, positions: Mapping[int, int]) -> None:
         """Continue from this position, if we are still the leader."""
-        self._subscription = None
+        self._subscription = self._skipped_to = None
         if 0 in positions:
             self._next = positions[0]
             self._leading = self._listener.leads()
@@ -299,7 +307,20 @@ class NatsEvents:
         elif monotonic() - self._heard > _QUIET_SECONDS:
             self._heard = monotonic()
             await subscription.consumer_info()
+            await self._skip_others()
         return good
+
+    async def _skip_others(self) -> None:
+        """Move on past positions of other subjects, before retention deletes them.
+
+        Only to the middle of the log: a server that crashed may have lost the newest events, and a
+        position beyond the end would mean a restored log.
+        """
+        client = await self._connected(_ASK_SECONDS)
+        state = (await stream_info(client, self._source, _ASK_SECONDS)).state
+        middle = (state.first_seq + state.last_seq + 1) // 2
+        if middle > self._next and await self._last_of_subject(client) < self._next:
+            self._next = self._skipped_to = middle
 
     async def _subscribed(self) -> JetStreamContext.PullSubscription:
         client = await self._connected(_ASK_SECONDS)
@@ -343,12 +364,16 @@ class NatsEvents:
         if subscription is not None:
             about = await subscription.consumer_info()
             return self._next + (about.num_pending or 0)
+        return await self._last_of_subject(client) + 1
+
+    async def _last_of_subject(self, client: Client) -> int:
+        """Return the position of the subject's last event; 0 if there is none."""
         jetstream = client.jetstream(timeout=_CHECK_SECONDS)
         try:
             found = await jetstream.get_last_msg(self._source.stream, self._source.subject)
         except nats.js.errors.NotFoundError:
-            return 1
-        return (found.seq or 0) + 1
+            return 0
+        return found.seq or 0
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)

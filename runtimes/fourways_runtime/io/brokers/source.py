@@ -168,6 +168,14 @@ class EventSource(Protocol):
         """
         ...
 
+    def read_up_to(self) -> Mapping[int, int]:
+        """Return, by partition, positions that were read up to since the last call.
+
+        All events before were returned by :meth:`poll`. The position can be above that of the last
+        event: some hold no event of ours (markers of transactions, events of other subjects).
+        """
+        ...
+
     def idle(self, seconds: float) -> None:
         """Wait without taking events, but stay alive for the broker."""
         ...

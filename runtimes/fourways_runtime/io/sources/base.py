@@ -109,6 +109,8 @@ def _named(column: str) -> str:
 def _missing(name: str, found: list[str], file: str) -> str:
     listed = ", ".join(map(_named, found[:50])) + (", …" if len(found) > 50 else "")
     cure = next((how for sign, how in _SEPARATORS.items() if sign in found[0]), "") if found else ""
+    if any("\0" in other for other in found):
+        cure = "; it is not UTF-8 (it may be UTF-16): convert the file to UTF-8"
     if not cure and any(other.strip() == name for other in found):
         cure = "; remove the blanks around its name in the first line"
     return f"{file}: column {name} is missing; the file has {listed or 'none'}{cure}"

@@ -9,7 +9,8 @@ written to its end.
 Quotes are interpreted as Arrow does: one at the start of a cell opens it, a doubled one within is a
 character, any other within closes; elsewhere a quote is a character. Text between a closing quote
 and the delimiter is damage if the cell spans lines. So is a cell that holds many lines that look
-like rows: a stray quote further down the file may stand where it closes the cell.
+like rows: a stray quote further down the file may stand where it closes the cell. A quote that is
+written as ``\\"`` inside a cell is another dialect (Spark, MySQL): texts would come out changed.
 
 Following every quote takes as long as parsing. A cell that spans lines is therefore excluded by
 counting first: if Arrow has found as many records as there are line ends, no cell contains one.
@@ -30,7 +31,7 @@ from fourways_runtime.scoring.columns import Array
 
 from .text_table import HOLDS_NUL, NUL_RUN
 
-_QUOTE, _LF, _CR = b'"\n\r'
+_QUOTE, _LF, _CR, _BACKSLASH = b'"\n\r\\'
 _ENDS = b",\n\r"
 """Bytes that may stand before and after a cell."""
 
@@ -163,9 +164,19 @@ class QuoteCheck:
                 start, held = beyond, b""
             else:
                 self._inside = False
-                if data[at + 1] not in _ENDS and self._line(data, at) > self._opened:
-                    raise self._swallowed(self._opened)
+                if data[at + 1] not in _ENDS:
+                    self._not_escaped(data, at)
+                    if self._line(data, at) > self._opened:
+                        raise self._swallowed(self._opened)
         self._text = (held + data[start:])[:_LOOKED_AT] if self._inside else b""
+
+    def _not_escaped(self, data: bytes, at: int) -> None:
+        """Check that a quote in the middle of a cell does not follow a backslash."""
+        if (data[at - 1] if at else self._before) == _BACKSLASH:
+            raise SourceError(
+                f'{self._file}: line {self._line(data, at)}: a quote inside a cell is written \\"; '
+                "write it doubled (RFC 4180; Spark's option escape, MySQL's ESCAPED BY)"
+            )
 
     def _line(self, data: bytes, at: int) -> int:
         return self._lines + 1 + data.count(b"\n", 0, at)
@@ -314,7 +325,7 @@ class CheckedFile(TextFile):
             self._settle(self._lines, block)
         else:
             self._waiting.append((self._blocks, self._lines, block))
-        if self._ends_a_line_alone(block, raw):
+        if self._ends_a_line_alone(block, raw) or (b"\\" in block and b'\\"' in block):
             self._follow()
 
     def _settle(self, lines: int, block: bytes) -> None:

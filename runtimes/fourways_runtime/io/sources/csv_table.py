@@ -11,6 +11,7 @@ Damage that swallows rows is more than one bad row: see :mod:`.csv_damage`.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
@@ -34,6 +35,7 @@ from .watermarks import kind_of
 BLOCK_BYTES = 4 * 2**20
 """Bytes parsed at once, and so the maximum length of a row."""
 
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOTHING = "Empty CSV file"
 """What Arrow says of a file without a line that ends."""
 
@@ -236,9 +238,10 @@ def _header(files: Files, path: str, told: str) -> list[str] | None:
         text.raise_fault()
         return names
     except UnicodeDecodeError:
+        is_utf16 = files.open_text(path).read(2) in _UTF16
+        maybe = "it is UTF-16" if is_utf16 else "it may be Latin-1 or Windows-1252"
         raise SourceError(
-            f"{told}: the header is not UTF-8 (it may be Latin-1 or Windows-1252); convert the "
-            "file to UTF-8"
+            f"{told}: the header is not UTF-8 ({maybe}); convert the file to UTF-8"
         ) from None
     finally:
         _give_up(reader, text)

@@ -122,7 +122,7 @@ class Committer:
                 self._busy = bool(self._sent)
                 if not self._busy:
                     self._changed.notify_all()
-                while not (self._waiting or self._sent or self._ended):
+                while self._waiting is None and not (self._sent or self._ended):
                     self._changed.wait()
                 if self._ended and not self._sent:
                     return

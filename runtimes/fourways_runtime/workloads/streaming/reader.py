@@ -82,6 +82,14 @@ class BatchRead:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadUpTo:
+    """Partitions were read up to these positions; the events before them are earlier items."""
+
+    round: int
+    positions: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The last item: the reader was stopped, or failed with ``error``."""
 
@@ -100,7 +108,7 @@ class Wake:
     """Nothing happened to the source: the worker must check for failures elsewhere."""
 
 
-Item = Assigned | Revoked | BatchRead | OutOfRange | Wake | Ended
+Item = Assigned | Revoked | BatchRead | ReadUpTo | OutOfRange | Wake | Ended
 
 
 class LogChanges(Protocol):
@@ -216,6 +224,8 @@ class SourceReader:
             quiet = events is None
             if events is not None:
                 self._put(BatchRead(self._round, events))
+            if positions := self._source.read_up_to():
+                self._put(ReadUpTo(self._round, positions))
             now = monotonic()
             if now - looked > _PASS_SECONDS:
                 looked = now

@@ -23,6 +23,7 @@ import pyarrow as pa
 from fourways_api import Contract
 from fourways_runtime.io.brokers.source import Events
 from fourways_runtime.io.store.streams.stream import QuestionAnswer
+from fourways_runtime.scoring.checks import text_key_faults
 from fourways_runtime.scoring.columns import Array, Key, Predictions
 from fourways_runtime.scoring.dense import DenseBatch, packer
 from fourways_runtime.scoring.json_cells import json_column
@@ -202,7 +203,7 @@ class EventScorer:
     def _tombstone_key(self, brokers: bytes | None) -> Key | None:
         key = _brokers(brokers)
         if not key or self._key.type != "int64":
-            return key or None
+            return None if key is None or text_key_faults([key]) else key
         return int(key) if _is_whole(key) and -(2**63) <= int(key) < 2**63 else None
 
     def _keyed(self, document: dict[str, Any], brokers: bytes | None) -> dict[str, Any]:

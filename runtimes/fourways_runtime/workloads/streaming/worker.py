@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 
 from fourways_api.backoff import Backoff
@@ -29,7 +29,16 @@ from .ledger import StreamLedger
 from .monitor import PartitionProgress, StreamMonitor, lag_told
 from .observed import StreamMetrics
 from .partition_state import NOT_HELD, PartitionState
-from .reader import Assigned, BatchRead, Ended, OutOfRange, Revoked, SourceReader, Wake
+from .reader import (
+    Assigned,
+    BatchRead,
+    Ended,
+    OutOfRange,
+    ReadUpTo,
+    Revoked,
+    SourceReader,
+    Wake,
+)
 from .scoring import EventScorer, ScoredEvents, answers_by_question
 from .source_changes import SourceChanges
 
@@ -149,6 +158,9 @@ class StreamWorker:
                     case BatchRead():
                         if item.round == self._round:
                             self._batch(item.events)
+                    case ReadUpTo():
+                        if item.round == self._round:
+                            self._move_up_to(item.positions)
                     case Assigned():
                         self._assigned(item)
                     case Revoked():
@@ -254,12 +266,7 @@ class StreamWorker:
         if any(state.isolating for state in states.values()):
             self._one_by_one(events)
             return
-        begin = {p: state.next for p, state in states.items() if not state.counted}
-        if begin:
-            self._committer.settle()
-            self._ledger.begin(begin)
-            for partition in begin:
-                states[partition].begin()
+        self._begin(states)
         started = perf_counter()
         try:
             outcome = self._score(events)
@@ -275,6 +282,29 @@ class StreamWorker:
         self._committer.put(EventBatch(moves, outcome.predictions, dead, outcome.deleted, answered))
         for move in moves:
             states[move.partition].next = move.end
+
+    def _begin(self, states: Mapping[int, PartitionState]) -> None:
+        """Count an attempt for the partitions that have none yet."""
+        begin = {p: state.next for p, state in states.items() if not state.counted}
+        if begin:
+            self._committer.settle()
+            self._ledger.begin(begin)
+            for partition in begin:
+                states[partition].begin()
+
+    def _move_up_to(self, positions: Mapping[int, int]) -> None:
+        """Move partitions past positions without events.
+
+        Otherwise they would count as events that wait, and as lost once retention deletes them.
+        """
+        for partition, position in positions.items():
+            state = self._partitions.get(partition)
+            if state is None or state.isolating or state.next >= position:
+                continue
+            self._begin({partition: state})
+            moves = [Move(partition, state.next, position)]
+            self._committer.put(EventBatch(moves, self._empty.predictions, []))
+            state.next = position
 
     def _new(self, events: Events) -> Events:
         """Drop events already processed or of partitions that this worker no longer holds."""
