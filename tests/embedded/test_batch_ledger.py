@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fourways_runtime.errors import ConfigError, StoreUnavailable
@@ -14,7 +15,7 @@ from fourways_runtime.io.store.runs import ledger
 from fourways_runtime.io.store.runs.chunk import ChunkRecord
 from fourways_runtime.io.store.runs.publish import alone
 from fourways_runtime.scoring.columns import Reject
-from tests.kit.stores import Work, a_run, ask, look, predictions, publish, rejects_of
+from tests.kit.stores import Work, a_run, ask, contract, look, predictions, publish, rejects_of
 from tests.kit.waiting import until
 from tools.servers.postgres import Server
 
@@ -315,6 +316,34 @@ def test_two_runs_are_compared_by_key(writer: RunStore, namespace: str) -> None:
     told = writer.difference(namespace, "churn", "r1", "r2")
     assert (told.only_before, told.only_after, told.common, told.changed) == (1, 2, 2, 1)
     assert (told.shifts["y"].before, told.shifts["y"].after) == (2.0, 4.25)
+
+
+def test_the_distributions_of_two_runs_have_the_same_bins(
+    uri: str, writer: RunStore, namespace: str
+) -> None:
+    odd = [float("inf"), float("-inf"), float("nan")]
+    first = np.array([0.0, 1.0, 5.5, *odd[:2]])
+    if uri.startswith("sqlite"):
+        odd = [7.0]  # It has no place for a value that is no number.
+    second = np.array([20.0, 19.5, 5.5, 5.4, odd[-1]])
+    outputs = [{"name": "y", "type": "float64"}, {"name": "n", "type": "uint64"}]
+    spec = contract(*outputs, {"name": "same", "type": "bool"})
+    for name, y in (("r1", first), ("r2", second)):
+        columns = {"y": y, "n": np.full(5, 7, np.uint64), "same": np.ones(5, bool)}
+        publish(writer, a_run(namespace, name, spec), predictions([1, 2, 3, 4, 5], **columns))
+    shifts = writer.difference(namespace, "churn", "r1", "r2").shifts
+    assert set(shifts) == {"y", "n"}
+    found = shifts["y"].histogram
+    assert found is not None
+    known = second[np.isfinite(second)]
+    before, _ = np.histogram([0.0, 1.0, 5.5], bins=20, range=(0, 20))
+    after, _ = np.histogram(known, bins=20, range=(0, 20))
+    assert (found.low, found.high) == (0.0, 20.0)
+    assert found.before == tuple(before.tolist())
+    assert found.after == tuple(after.tolist())
+    constant = shifts["n"].histogram
+    assert constant is not None
+    assert (constant.low, constant.before, constant.after) == (7.0, (5,), (5,))
 
 
 def test_a_store_of_the_first_version_is_brought_up_to_date(

@@ -17,7 +17,7 @@ import pytest
 from fourways_api import QualityStatus
 from fourways_api.quality import Quality
 from fourways_api.worker_faults import FAULTS_PATH, WorkerFaults
-from fourways_runtime.io.store import open_database
+from fourways_runtime.io.store import open_database, open_run_store
 from fourways_runtime.io.store.past import past_batches, prune
 from fourways_runtime.io.store.streams.stream import Move
 from fourways_runtime.workloads.quality_watch import measure_window
@@ -160,4 +160,13 @@ def test_a_stream_worker_tells_the_quality_of_late_and_corrected_labels(
     rows += [(key, 17.0, between + timedelta(microseconds=1)) for key in keys[:40]]
     truth(file, rows, pa.string())
     compared(80, 3.5)
+    with closing(open_run_store(store, read_only=True)) as runs:
+        reports = until(
+            lambda: [r for r in runs.worker_reports("n", "anomaly") if r.report["quality"]],
+            "the worker reports to the store",
+            seconds=30 * PATIENCE,
+        )
+    (reported,) = reports
+    assert (reported.report["lag"], reported.report["version"]) == ({"0": 0}, "v1")
+    assert reported.report["quality"]["labels"] == 80
     assert worker.stop() == 0

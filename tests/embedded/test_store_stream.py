@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import pytest
 from fourways_runtime.errors import StoreUnavailable
 from fourways_runtime.io.store import (
     StreamDeclaration,
+    open_database,
     open_reader,
     open_run_store,
     open_stream_writer,
 )
 from fourways_runtime.io.store.layout import SCHEMA_VERSION
+from fourways_runtime.io.store.reports import reports_of, write_report
 from fourways_runtime.io.store.streams.stream import (
     Fenced,
     Move,
@@ -241,6 +244,22 @@ def test_one_worker_leads_and_the_next_follows_when_it_is_gone(open_stream: Open
     first.close()
     # The server notices a closed connection in its own time.
     until(second.lead, "the second worker leads")
+
+
+def test_the_present_reports_of_workers_are_read(uri: str, namespace: str) -> None:
+    with closing(open_database(uri)) as store:
+        for worker, lag in (("a", 1), ("b", 2), ("a", 3), ("gone", 4)):
+            write_report(store, namespace, "anomaly", worker, {"lag": {"0": lag}})
+        write_report(store, namespace, "another", "c", {})
+        older = "UPDATE fourways.worker_reports SET told_at = told_at - {} WHERE worker = 'gone'"
+        query(uri, older.format(60))
+        found = reports_of(store, namespace, "anomaly")
+        assert [(each.worker, each.report["lag"]["0"]) for each in found] == [("a", 3), ("b", 2)]
+        assert all(each.age_seconds < 30 for each in found)
+        query(uri, older.format(7200))
+        write_report(store, namespace, "anomaly", "a", {})
+        left = query(uri, "SELECT worker FROM fourways.worker_reports")
+        assert ("gone",) not in left
 
 
 def test_a_store_of_version_1_is_brought_up_to_date_by_whoever_comes_first(

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 from fourways_runtime.errors import ConfigError, StoreUnavailable
 from fourways_runtime.io.store.base import PublishedRun
+from fourways_runtime.io.store.reports import WorkerReport
 from fourways_runtime.io.store.runs.record import (
+    Histogram,
     RunDifference,
     RunProgress,
     RunRecord,
@@ -78,6 +80,7 @@ class MemoryHistory:
 
     def __init__(self) -> None:
         self.current = "churn-2"
+        self.reports: dict[str, list[WorkerReport]] = {}
         self.down = False
         self.scoring = True
         self.hold: threading.Event | None = None
@@ -100,7 +103,12 @@ class MemoryHistory:
 
     def difference(self, namespace: str, deployment: str, before: str, after: str) -> RunDifference:
         self._known(namespace, deployment, before, after)
-        return RunDifference(1, 2, 12, 3, {"score": Shift(0.5, float("nan"))})
+        bins = Histogram(0.0, 1.0, (3, 9), (6, 6))
+        return RunDifference(1, 2, 12, 3, {"score": Shift(0.5, float("nan"), bins)})
+
+    def worker_reports(self, namespace: str, deployment: str) -> list[WorkerReport]:
+        self._known(namespace, "churn")
+        return self.reports.get(deployment, [])
 
     def rejects(self, namespace: str, deployment: str, run: str, limit: int = 100) -> list[Reject]:
         self._known(namespace, deployment, run)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from fourways_api import DriftStatus, Route, WakeConfig
+from fourways_api import DriftStatus, Route, StreamSource, WakeConfig
+from fourways_runtime.io.store.reports import WorkerReport
 from tests.kit.callers import Keys, bearer
 from tests.kit.gateway_plane import Running, running
-from tests.kit.run_history import DRIFT, MemoryHistory
+from tests.kit.run_history import DRIFT, QUALITY, MemoryHistory
 from tests.kit.serving_plane import configure, serving
 from tools.kit.models import LINEAR, linear
 
@@ -60,6 +62,8 @@ async def test_the_page_of_a_deployment_shows_contract_runs_difference_and_rejec
             "12.5 %",
             "From churn-1 to churn-2",
             "Mean of each output",
+            "score, from 0 to 1",
+            "Distribution of score in churn-2: 12 values, most of them between 0 and 0.5",
             "Rejected rows of churn-3",
             "3 is below 0",
         ):
@@ -90,6 +94,57 @@ async def test_the_page_of_a_model_server_shows_its_present_drift(tmp_path: Path
             assert "&lt;b&gt;age" in answer.text
             for name in ("sleeper", "churn", "nobody"):
                 assert (await plane.get(f"/deployments/{name}/drift"))[0] == 404
+
+
+def stream_report(**more: Any) -> dict[str, Any]:
+    return {
+        "version": "5",
+        "lag": {"0": 1200, "1": 34},
+        "oldest_event_seconds": 12.5,
+        "faults": [],
+        "drift": None,
+        "quality": None,
+        **more,
+    }
+
+
+async def test_the_page_of_a_stream_shows_what_its_workers_report(tmp_path: Path) -> None:
+    history = MemoryHistory()
+    measured = {**QUALITY, "run": None, "since": "2026-03-01T02:00:00Z", "message": "<b>late"}
+    later = {**measured, "labels": 4321, "measuredAt": "2026-03-02T03:05:00Z"}
+    history.reports["sensor"] = [
+        WorkerReport("pod-<i>a", 2.5, stream_report(quality=measured, drift=DRIFT)),
+        WorkerReport("pod-b", 0.5, stream_report(quality=later, faults=["StreamLags"])),
+    ]
+    source = StreamSource.model_validate(
+        {"nats": {"servers": "nats://127.0.0.1:1", "stream": "S", "subject": "s"}}
+    )
+    routes = tuple(
+        Route(deployment=name, mode="streaming", version="5", source=source)
+        for name in ("sensor", "quiet")
+    )
+    async with running(tmp_path, routes=routes, history=history) as plane:
+        status, told = await plane.get("/deployments/sensor/workers")
+        assert (status, len(told["workers"])) == (200, 2)
+        text = (await page(plane, "/deployments/sensor")).text
+        for part in (
+            "<dt>Events that wait</dt><dd>2,468</dd>",
+            "<dt>The oldest waits for, in s</dt><dd>12.5</dd>",
+            "pod-&lt;i&gt;a",
+            "StreamLags",
+            "1,400 records of worker pod-&lt;i&gt;a against the training profile",
+            "4,321 labels are known for predictions of score since 2026-03-01 02:00:00 UTC",
+            "&lt;b&gt;late",
+            "0.8125",
+        ):
+            assert part in text, part
+        quiet = (await page(plane, "/deployments/quiet")).text
+        assert "No worker has reported in the last 30 s." in quiet
+        history.down = True
+        assert (
+            "the prediction store is not available"
+            in (await page(plane, "/deployments/sensor")).text
+        )
 
 
 async def test_a_page_shows_what_its_credentials_may_see(tmp_path: Path, keys: Keys) -> None:

@@ -85,7 +85,13 @@ async def test_two_runs_are_compared(plane: Running) -> None:
         "only_after": 2,
         "common": 12,
         "changed": 3,
-        "shifts": {"score": {"before": 0.5, "after": None}},
+        "shifts": {
+            "score": {
+                "before": 0.5,
+                "after": None,
+                "histogram": {"low": 0.0, "high": 1.0, "before": [3, 9], "after": [6, 6]},
+            }
+        },
     }
 
 

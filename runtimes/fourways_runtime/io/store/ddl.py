@@ -23,7 +23,8 @@
 * ``live_<hash>``: the predictions of one stream, one row per entity key;
 * ``answers``: a stream's predictions for the inputs of requests, one row per key and inputs;
 * ``past_predictions``: earlier predictions, to be compared with labels that become known later; one
-  row per micro-batch (:mod:`.past`).
+  row per micro-batch (:mod:`.past`);
+* ``worker_reports``: what stream workers say of themselves now, one row each (:mod:`.reports`).
 
 ``@`` in front of a name stands for the schema, if there is one; the names in braces are what the
 databases spell differently (:class:`Dialect`). The ledger's times are seconds since 1970 by the
@@ -131,6 +132,10 @@ CREATE TABLE IF NOT EXISTS @past_predictions (
     keys {bytes} NOT NULL, numbers {bytes}, texts {bytes});
 CREATE INDEX IF NOT EXISTS past_predictions_age
     ON @past_predictions (namespace, deployment, computed_at, id);
+CREATE TABLE IF NOT EXISTS @worker_reports (
+    namespace text NOT NULL, deployment text NOT NULL, worker text NOT NULL,
+    document text NOT NULL, told_at double precision NOT NULL,
+    PRIMARY KEY (namespace, deployment, worker)){updated};
 CREATE TABLE IF NOT EXISTS @ledgers (
     run_id bigint PRIMARY KEY REFERENCES @runs (id) ON DELETE CASCADE,
     state text NOT NULL DEFAULT 'new' CHECK (state IN ('new', 'open', 'sealed', 'failed')),

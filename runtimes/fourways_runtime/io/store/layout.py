@@ -23,7 +23,7 @@ DRIFT_ROW, QUALITY_ROW = -1, -2
 """Numbers of a run's rows of ``profiles`` that are of no chunk: how its records differ from those
 of the training, and how well its predictions agree with labels."""
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Raised with each change of the tables. An older store is upgraded in place, so far by creating
 the tables it lacks. A newer one is not changed."""
 

@@ -33,6 +33,7 @@ _OF_KEY = (
     "dead_letters",
     "answers",
     "past_predictions",
+    "worker_reports",
     "streams",
 )
 

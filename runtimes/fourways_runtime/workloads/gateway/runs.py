@@ -106,6 +106,7 @@ class Runs:
         """Add the routes for runs."""
         router.add("GET", "/runs", self._under_way)
         router.add("GET", "/runs/{deployment}", self._runs)
+        router.add("GET", "/deployments/{deployment}/workers", self._workers)
         router.add("GET", "/runs/{deployment}/diff", self._difference)
         router.add("GET", "/runs/{deployment}/{run}/progress", self._progress)
         router.add("GET", "/runs/{deployment}/{run}/rejects", self._rejects)
@@ -117,6 +118,11 @@ class Runs:
         name = deployment_of(request)
         found = await self._ask(lambda history: history.runs(self._namespace, name))
         return json_response({"deployment": name, "runs": found})
+
+    async def _workers(self, request: Request) -> Response:
+        name = deployment_of(request)
+        found = await self._ask(lambda history: history.worker_reports(self._namespace, name))
+        return json_response({"deployment": name, "workers": found})
 
     async def _difference(self, request: Request) -> Response:
         name, query = deployment_of(request), request.query

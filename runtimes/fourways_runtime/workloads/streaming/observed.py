@@ -59,6 +59,12 @@ class StreamMetrics:
             "Age of the oldest event that is not in the store yet; 0 if there is none.",
             registry=registry,
         )
+        self.lags: Mapping[int, int] = {}
+        """The lag of each partition, as last measured."""
+
+        self.oldest_seconds = 0.0
+        """Age of the oldest waiting event, as last measured."""
+
         self._ready = Gauge("fourways_stream_ready", "1 while events are read.", registry=registry)
         self.scored: Callable[[float], None] = stages.labels("score").observe
         self.written: Callable[[float], None] = stages.labels("write").observe
@@ -75,6 +81,7 @@ class StreamMetrics:
 
     def lag(self, lag: Mapping[int, int], oldest_seconds: float) -> None:
         """Set the lag of each partition and the age of the oldest waiting event."""
+        self.lags, self.oldest_seconds = dict(lag), oldest_seconds
         self._lag.clear()
         for partition, positions in lag.items():
             self._lag.labels(str(partition)).set(positions)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
@@ -32,6 +34,7 @@ from fourways_runtime.retry import START_SECONDS, await_available
 if TYPE_CHECKING:
     from fourways_runtime.io.brokers.source import EventSource
     from fourways_runtime.io.store import StreamWriter
+    from fourways_runtime.io.store.database import Database
     from fourways_runtime.scoring.live_profile import LiveProfile
 
     from ..prepare import Prepared
@@ -132,6 +135,7 @@ class Shell:
         scorer = self.scorer(prepared)
         metrics = StreamMetrics(self._registry)
         metrics.ready_when(lambda: self._worker is not None and not self._worker.problem())
+        self._begin_reports(metrics)
         while not self._stopped:
             source, writer = await self._connect(prepared)
             self._watch_quality()
@@ -165,11 +169,13 @@ class Shell:
         return json_response({"ready": True, **({"warnings": warnings} if warnings else {})})
 
     def _faults(self, request: Request) -> Response:
+        return json_response(self._told().model_dump(mode="json", by_alias=True))
+
+    def _told(self) -> WorkerFaults:
         found = self._worker.faults() if self._worker else ()
         drift = self._live.status if self._live else None
         quality = self._quality.status if self._quality else None
-        told = WorkerFaults(faults=found, drift=drift, quality=quality)
-        return json_response(told.model_dump(mode="json", by_alias=True))
+        return WorkerFaults(faults=found, drift=drift, quality=quality)
 
     def _prepare(self) -> Prepared:
         from ..prepare import prepare
@@ -191,18 +197,38 @@ class Shell:
         scorer.profile = self._live
         return scorer
 
-    def _watch_quality(self) -> None:
-        """Start to compare predictions with labels, once, if the spec says so."""
-        config = self._config
-        if config.quality is None or self._quality is not None:
-            return
+    def _database(self) -> Database:
         from fourways_runtime.io.store import open_database, read_uri
 
+        return open_database(read_uri(self._config.paths.store_uri_file))
+
+    def _watch_quality(self) -> None:
+        """Start to compare predictions with labels, once, if the spec says so."""
+        if self._config.quality is None or self._quality is not None:
+            return
         from ..quality_watch import QualityWatch
 
-        uri = config.paths.store_uri_file
-        self._quality = QualityWatch(config, lambda: open_database(read_uri(uri)), self._registry)
+        self._quality = QualityWatch(self._config, self._database, self._registry)
         self._quality.start()
+
+    def _begin_reports(self, metrics: StreamMetrics) -> None:
+        """Start to tell the gateway's page, by the store, what only this worker knows."""
+        from .reports import StreamReports
+
+        def report() -> dict[str, Any]:
+            told = self._told()
+            # Messages of faults may hold addresses: conditions have them, callers do not need them.
+            shown = told.model_dump(mode="json", by_alias=True, include={"drift", "quality"})
+            return {
+                "version": self._config.model.version,
+                "lag": {str(partition): lag for partition, lag in metrics.lags.items()},
+                "oldest_event_seconds": round(metrics.oldest_seconds, 1),
+                "faults": [fault.reason for fault in told.faults],
+                **shown,
+            }
+
+        name = f"{socket.gethostname()}-{os.getpid()}"
+        StreamReports(self._config, self._database, name, report).start()
 
     async def _connect(self, prepared: Prepared) -> tuple[EventSource, StreamWriter]:
         """Connect to the broker and then the store; the worker needs both."""

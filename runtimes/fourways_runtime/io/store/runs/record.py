@@ -42,11 +42,26 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many finite values of one output are in each bin, in two runs."""
+
+    low: float
+    high: float
+    """The least and the greatest value of both runs. The bins are of equal width; of equal values,
+    there is one."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Shift:
-    """How the values of one output changed: its mean in each run."""
+    """How the values of one output changed: its mean in each run, and how they are distributed."""
 
     before: float | None
     after: float | None
+    histogram: Histogram | None = None
+    """None for outputs beyond the first eight, and without finite values."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from .. import layout
 from ..base import PublishedRun, Run
 from ..database import Database, TableMissing, quoted, table
 from ..owners import NO_OWNERS, Owners, claim, key_of
+from ..reports import WorkerReport, reports_of
+from .histograms import MOST, histogram
 from .ledger import RunLedger
 from .plan import RunSettings
 from .publish import move
@@ -202,15 +204,24 @@ class RunStore:
             f"SELECT count(*), coalesce(sum(CASE WHEN {differs} THEN 1 ELSE 0 END), 0) {joined}"
         )
         counts = [self._rows(f"SELECT count(*) FROM {view}")[0][0] for view in views]  # noqa: S608
-        shifts = {}
+        shifts: dict[str, Shift] = {}
         for name in both:
             column = outputs[0][name]
             if not column.shape and column.kind not in ("string", "bool"):
                 mean = f"avg(CAST({quoted(column.identifier)} AS double precision))"
-                shifts[name] = Shift(
-                    *(self._rows(f"SELECT {mean} FROM {view}")[0][0] for view in views)  # noqa: S608
-                )
+                means = [self._rows(f"SELECT {mean} FROM {view}")[0][0] for view in views]  # noqa: S608
+                bins = None
+                if len(shifts) < MOST:
+                    bins = histogram(self._rows, views, quoted(column.identifier))
+                shifts[name] = Shift(means[0], means[1], bins)
         return RunDifference(counts[0] - common, counts[1] - common, common, int(changed), shifts)
+
+    def worker_reports(self, namespace: str, deployment: str) -> list[WorkerReport]:
+        """Return what a stream's workers say of themselves now."""
+        try:
+            return reports_of(self.database, *self._whose(namespace, deployment))
+        except TableMissing:
+            return []
 
     def rejects(self, namespace: str, deployment: str, run: str, limit: int = 100) -> list[Reject]:
         """Return a run's rejects, ordered by position. Raises ConfigError."""

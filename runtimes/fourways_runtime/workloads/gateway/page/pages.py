@@ -23,7 +23,8 @@ from fourways_http import HttpError, Request, Response, Router
 from fourways_http.message import awaited
 
 from ..mode import deployment_of
-from .sparkline import sparkline
+from .sparkline import bars, sparkline
+from .stream_view import StreamView
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -104,11 +105,12 @@ class Pages:
             told = PathAnswer(404, {"error": f"no deployment {name} answers here"})
             return _page("denied.html", self._namespace, told, told=told)
         (about,) = found
-        state, document, runs, present = await asyncio.gather(
+        state, document, runs, present, stream = await asyncio.gather(
             self._ask(request, f"/v2/models/{name}/ready"),
             self._ask(request, f"/v2/models/{name}/openapi.json"),
             self._ask(request, f"/runs/{name}"),
             self._ask(request, f"/deployments/{name}/drift"),
+            self._workers(request, about),
         )
         history = runs.body["runs"] if runs.ok and about["mode"] == "batch" else []
         return _page(
@@ -120,11 +122,18 @@ class Pages:
             why_none=document.error,
             runs=history[:SHOWN_RUNS],
             rows=sparkline([run["rows"] for run in reversed(history) if run["published_at"]]),
-            drift=_drift(history) or _present_drift(present),
+            drift=_drift(history) or _present_drift(present) or stream.drift,
+            stream=stream if about["mode"] == "streaming" else None,
             measured=[run for run in history if run.get("quality")][:SHOWN_RUNS],
             compared=await self._compared(request, name, history),
             rejects=await self._rejects(request, name, history),
         )
+
+    async def _workers(self, request: Request, about: Mapping[str, Any]) -> StreamView:
+        if about["mode"] != "streaming":
+            return StreamView((), "")
+        told = await self._ask(request, f"/deployments/{about['deployment']}/workers")
+        return StreamView(tuple(told.body["workers"]) if told.ok else (), told.error)
 
     async def _compared(
         self, request: Request, name: str, history: list[dict[str, Any]]
@@ -224,12 +233,21 @@ def _environment() -> Environment:
     )
     made.filters |= {"shown": _shown, "type_of": _type_of, "limits_of": _limits_of, "json": _json}
     made.filters["moment"] = _moment
-    made.globals["dict_of"] = _dict_of
+    made.globals |= {"dict_of": _dict_of, "bars": bars, "mode_of": _mode_of}
     return made
 
 
 def _dict_of(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     return {each["name"]: each["value"] for each in metrics}
+
+
+def _mode_of(histogram: Mapping[str, Any], counts: list[int]) -> str:
+    """Say between which values most of the counted ones are."""
+    low, high = histogram["low"], histogram["high"]
+    if not any(counts):
+        return "nowhere"
+    width, at = (high - low) / len(counts), counts.index(max(counts))
+    return f"between {_shown(low + at * width)} and {_shown(low + (at + 1) * width)}"
 
 
 def _shown(value: object, limit: int = CELL) -> str:

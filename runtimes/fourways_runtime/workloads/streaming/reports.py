@@ -1,0 +1,70 @@
+"""Writes what a stream worker knows of itself into the store, on a thread of its own.
+
+It has a connection of its own too, so a store that hangs or refuses a report delays no event, and
+counts as no fault of the stream.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from fourways_api import RuntimeConfig
+from fourways_runtime.errors import WorkloadError
+from fourways_runtime.io.store.database import Database
+from fourways_runtime.io.store.owners import claim
+from fourways_runtime.io.store.reports import write_report
+
+REPORT_SECONDS = 5.0
+
+_log = logging.getLogger("fourways.streaming")
+
+
+class StreamReports:
+    """The reports of one worker, under its name ``worker``."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        open_database: Callable[[], Database],
+        worker: str,
+        report: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._config = config
+        self._open = open_database
+        self._worker = worker
+        self._report = report
+        self._database: Database | None = None
+        self._key = config.name
+
+    def start(self) -> None:
+        """Report as long as the process lives."""
+        threading.Thread(target=self._run, name="reports", daemon=True).start()
+
+    def tell(self) -> None:
+        """Write one report. Raises WorkloadError."""
+        config, database = self._config, self._database
+        if database is None:
+            database = self._database = self._open()
+            self._key = claim(database, config.namespace, config.name, config.uid)
+        write_report(database, config.namespace, self._key, self._worker, self._report())
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _run(self) -> None:
+        ended = threading.Event()
+        while not ended.wait(REPORT_SECONDS):
+            try:
+                self.tell()
+            except WorkloadError as error:
+                _log.info("not reported to the store: %s", error)
+                self.close()
+            except Exception:  # noqa: BLE001  (logged; events do not depend on it)
+                _log.exception("not reported to the store")
+                self.close()
