@@ -24,9 +24,22 @@ SLOW_START_SECONDS = 15.0
 _CLAIM = "persistentVolumeClaim"
 
 _IMAGE_FAILURES = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
 )
 """The kubelet alternates between these; to users they mean the same."""
+
+_USUAL_WAITS = frozenset({"ContainerCreating", "PodInitializing", "CrashLoopBackOff"})
+"""Why a container waits that is being started. With any other reason, it cannot be started."""
+
+_NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
+"""How a container ended whose program could not be started: the message is the kubelet's."""
 
 _START_FAILURES = frozenset(
     {Reason.CreateContainerConfigError, Reason.CreateContainerError, Reason.RunContainerError}
@@ -37,6 +50,9 @@ _FRAME = re.compile(r'^  File (".*", line \d+ in .*)$', re.MULTILINE)
 """A frame of a stack as :mod:`faulthandler` writes it, which differs from that of a traceback."""
 
 _WATCHED = '/scoring/model/watched.py", line '
+
+_CRASH = re.compile(r"^Fatal Python error: (.{1,80})$", re.MULTILINE)
+"""How :mod:`faulthandler` begins where a signal such as SIGSEGV ends the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +75,8 @@ def report_of(pod: Json) -> RunReport | None:
                 return RunReport.model_validate_json(text)
             except ValueError:
                 return None
+        if crash := _CRASH.search(text):
+            return _crash_report(crash[1], text[crash.end() :])
         if _FRAME.search(text):
             return _held_report(text)
     return None
@@ -83,6 +101,20 @@ def _held_report(text: str) -> RunReport:
     )
 
 
+def _crash_report(what: str, stack: str) -> RunReport:
+    """Read the stack that is left of a worker that crashed in a library."""
+    frame = _FRAME.search(stack)
+    where = f" in {frame[1]}" if frame else ""
+    return RunReport(
+        outcome="Failed",
+        reason=Reason.WorkerFailed,
+        message=_short(
+            f"a library crashed ({what}){where}; check that the model's file is whole, and made for"
+            " the versions of the libraries in the worker's image"
+        ),
+    )
+
+
 def failure_of(pod: Json) -> PodFailure | None:
     """Return why a pod does not run or has failed; None if it runs or has succeeded."""
     for condition in pod.get("status", {}).get("conditions", []):
@@ -102,6 +134,11 @@ def failure_of(pod: Json) -> PodFailure | None:
             )
         if reason in _START_FAILURES:
             return PodFailure(Reason[reason], _short(waiting.get("message") or reason))
+        if reason and reason not in _USUAL_WAITS:
+            told = _short(waiting.get("message") or "its container is not started")
+            return PodFailure(known_or(reason, Reason.RunContainerError), told)
+    if (evicted := _failure_of_whole(pod)) and report_of(pod) is None:
+        return evicted
     for state in _container_states(pod):
         ended = state.get("terminated", {})
         if ended and ended.get("exitCode") != 0:
@@ -112,6 +149,16 @@ def failure_of(pod: Json) -> PodFailure | None:
             "the worker exits repeatedly without a termination message; see its log",
         )
     return None
+
+
+def _failure_of_whole(pod: Json) -> PodFailure | None:
+    """Return why the node or the control plane ended a pod: eviction, shutdown, admission."""
+    status = pod.get("status") or {}
+    reason = status.get("reason")
+    if status.get("phase") != "Failed" or not reason:
+        return None
+    message = _short(f"its pod was ended: {status.get('message') or reason}")
+    return PodFailure(known_or(reason, Reason.WorkerFailed), message)
 
 
 def server_failure_of(pod: Json) -> PodFailure | None:
@@ -183,6 +230,14 @@ def is_going(pod: Json) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
+def has_ended(pod: Json) -> bool:
+    """Tell whether a pod runs no more. Such a pod stays until somebody deletes it.
+
+    A workload that runs permanently has another pod instead.
+    """
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
 def container_of(obj: Json) -> Json:
     """Return the worker's container of a pod or of a pod's creator; empty if there is none."""
     spec = obj.get("spec") or {}
@@ -214,6 +269,12 @@ def _waits_for(pod: Json) -> str | None:
     return None
 
 
+def ended_silently(pod: Json) -> bool:
+    """Tell whether a worker's containers ended with code 0 and said nothing."""
+    ends = [state["terminated"] for state in _container_states(pod) if state.get("terminated")]
+    return bool(ends) and not any(end.get("exitCode") or end.get("message") for end in ends)
+
+
 def _failure_of_exit(ended: Json, report: RunReport | None) -> PodFailure:
     if ended.get("reason") == Reason.OOMKilled:
         return PodFailure(
@@ -223,6 +284,9 @@ def _failure_of_exit(ended: Json, report: RunReport | None) -> PodFailure:
         # Line breaks are kept: the message may be a table.
         reason = known_or(report.reason, Reason.WorkerFailed)
         return PodFailure(reason, shortened(report.message.strip(), MAX_REPORT))
+    if ended.get("reason") in _NEVER_RAN and ended.get("message"):
+        message = _short(f"its container does not start: {ended['message']}")
+        return PodFailure(Reason.RunContainerError, message)
     code = ended.get("exitCode")
     message = f"the worker exited with code {code} without a termination message; see its log"
     return PodFailure(Reason.WorkerFailed, message)

@@ -16,7 +16,15 @@ from fourways_api.reasons import Reason, known_or
 from .facts import Json
 from .plan.parts import ROLLBACK_LABEL, RUN_LABEL
 from .plan.ray import run_name
-from .pods import MAX_MESSAGE, PodFailure, failure_of, is_going, pods_refused, report_of
+from .pods import (
+    MAX_MESSAGE,
+    PodFailure,
+    ended_silently,
+    failure_of,
+    is_going,
+    pods_refused,
+    report_of,
+)
 from .texts import on_one_line
 
 JOB_LABEL = "batch.kubernetes.io/job-name"
@@ -101,7 +109,8 @@ def run_of(job: Json, pods: Iterable[Json], refused: str | None = None) -> RunFa
     ended = None
     # The Job's conditions decide: its pods end later, within their grace period.
     if done := finished.get("Complete") or finished.get("SuccessCriteriaMet"):
-        outcome, failure = "Succeeded", None
+        failure = _silence(latest_first) if report is None else None
+        outcome = "Failed" if failure else "Succeeded"
         ended = status.get("completionTime") or done.get("lastTransitionTime")
     elif "Failed" in finished:
         outcome = "Failed"
@@ -187,6 +196,20 @@ def _failure_of_workers(latest_first: Sequence[Json], workers: int) -> PodFailur
             failure = PodFailure(failure.reason, f"worker {index}: {failure.message}")
         found.append(failure)
     return next((t for t in found if not _is_bystander(t.reason)), next(iter(found), None))
+
+
+def _silence(pods: Sequence[Json]) -> PodFailure | None:
+    """Return that the workers said nothing although they ended well: no run ends so.
+
+    A model's own code can end the process, with any code.
+    """
+    if not any(ended_silently(pod) for pod in pods if RUN_LABEL not in pod["metadata"]["labels"]):
+        return None
+    message = (
+        "the worker exited with code 0 without a termination message, so nothing shows that it"
+        " published the run; see its log"
+    )
+    return PodFailure(Reason.WorkerFailed, message)
 
 
 def _is_bystander(text: str) -> bool:

@@ -8,6 +8,7 @@ heavy: a server is live before its libraries are loaded.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -207,12 +208,21 @@ def _end_where_the_model_hangs(
     log: logging.Logger,
     completed: Callable[[RunReport], RunReport] = lambda report: report,
 ) -> None:
-    """Start the watchdog for calls into the model: a call that does not return ends the process."""
+    """Start the watchdog for calls into the model: a call that does not return ends the process.
+
+    The stack of a crash goes to the termination message, like that of a process that hangs in a
+    library.
+    """
 
     def hung(error: ModelHangs) -> None:
         end_with(error, config, log, completed)
 
-    WATCH.start(hung, _opened(config.paths.termination_log))
+    opened = _opened(config.paths.termination_log)
+    if opened is not None and not faulthandler.is_enabled():
+        # Where a library crashes, nothing else says so. One stack only: Kubernetes cuts off the
+        # beginning of a long message.
+        faulthandler.enable(opened, all_threads=False)
+    WATCH.start(hung, opened)
 
 
 def end_with(

@@ -111,6 +111,13 @@ async def test_rows_by_key_with_what_is_missing_left_out(database: Database) -> 
     }
 
 
+async def test_a_time_limit_that_no_database_knows_is_its_longest(database: Database) -> None:
+    database.fill()
+    async with database.open("age", timeout="999999h") as reader:
+        await reader.check()
+        assert await reader.fetch(["a"]) == {"a": {"age": 30}}
+
+
 async def test_whole_keys_as_numbers_or_as_text(database: Database) -> None:
     database.fill("bigint")
     async with database.open("age", key=WHOLE) as reader:

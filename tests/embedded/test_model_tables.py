@@ -13,6 +13,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 import pytest
+import scipy.sparse
 import skops.io
 import xgboost
 from sklearn.base import BaseEstimator
@@ -22,15 +23,17 @@ from sklearn.ensemble import (
     RandomForestClassifier,
 )
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from fourways_api.model import ModelReference
-from fourways_runtime.errors import ConfigError, ContractMismatch, ModelNotLoadable
+from fourways_runtime.errors import ConfigError, ContractMismatch, ModelError, ModelNotLoadable
 from fourways_runtime.scoring import model as models
 from fourways_runtime.scoring.model import Tensor
 
@@ -86,6 +89,49 @@ def test_a_classifier_answers_as_scikit_learn_does(estimator: Any, tmp_path: Pat
         np.testing.assert_allclose(answer["probabilities"], estimator.predict_proba(X))
     else:
         assert set(answer) == {"prediction"}
+
+
+def test_several_targets_are_answered_together(tmp_path: Path) -> None:
+    targets = np.stack([Y, 1 - Y, X[:, 1] > 0], axis=1).astype(int)
+    estimator = MultiOutputClassifier(LogisticRegression()).fit(X, targets)
+    model = load(saved(estimator, tmp_path), "skops")
+    assert model.outputs == (
+        Tensor("prediction", "int64", (None, 3)),
+        Tensor("probabilities", "float64", (None, 3, 2)),
+    )
+    for rows in (1, 3, len(X)):  # three rows of three targets could be taken for each other
+        answer = model.predict({"X": X[:rows]})
+        np.testing.assert_array_equal(answer["prediction"], estimator.predict(X[:rows]))
+        expected = np.stack(estimator.predict_proba(X[:rows]), axis=1)
+        np.testing.assert_array_equal(answer["probabilities"], expected)
+
+
+def test_an_output_that_is_no_array_leaves_the_others(tmp_path: Path) -> None:
+    classes = np.stack([Y, np.arange(len(Y)) % 3], axis=1)
+    estimator = MultiOutputClassifier(LogisticRegression()).fit(X, classes)
+    model = load(saved(estimator, tmp_path), "skops")
+    prediction, probabilities = model.outputs
+    assert prediction == Tensor("prediction", "int64", (None, 2))
+    assert "same shape" in probabilities.unreadable
+    np.testing.assert_array_equal(model.predict({"X": X})["prediction"], estimator.predict(X))
+
+
+def test_labels_that_scikit_learn_keeps_sparse_are_answered(tmp_path: Path) -> None:
+    labels = scipy.sparse.csr_matrix(np.stack([Y, 1 - Y], axis=1))
+    estimator = OneVsRestClassifier(LogisticRegression()).fit(X, labels)
+    answer = load(saved(estimator, tmp_path), "skops").predict({"X": X})["prediction"]
+    np.testing.assert_array_equal(answer, estimator.predict(X).toarray())
+
+
+def test_a_model_that_was_not_trained_on_zero_loads(tmp_path: Path) -> None:
+    codes = np.arange(len(X) * 3).reshape(-1, 3) % 3 + 1
+    estimator = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(codes, Y)
+    model = load(saved(estimator, tmp_path), "skops")
+    assert model.outputs == ()
+    answer = model.predict({"X": codes.astype(float)})
+    np.testing.assert_array_equal(answer["prediction"], estimator.predict(codes))
+    with pytest.raises(ModelError, match="ValueError"):
+        model.predict({"X": np.zeros((1, 3))})
 
 
 def test_a_regressor_answers_in_numbers(tmp_path: Path) -> None:

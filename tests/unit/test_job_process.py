@@ -6,11 +6,14 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from fourways_api import RunReport, RuntimeConfig
+from fourways_operator.pods import failure_of
 from fourways_runtime import process
 from fourways_runtime.errors import ConfigError
 from tests.kit.mode_facts import deployment
@@ -57,3 +60,31 @@ def test_an_error_that_a_library_makes_of_a_termination_is_none(
     else:
         assert (code, told["reason"]) == (ConfigError.exit_code, "ConfigError")
     assert left == [code]
+
+
+CRASH = """
+import faulthandler, logging, sys
+from fourways_api import RuntimeConfig
+from fourways_runtime import process
+
+def work(config):
+    faulthandler._sigabrt()
+
+config = RuntimeConfig.model_validate_json(sys.argv[1])
+process.run_job(lambda: config, work, logging.getLogger("test"))
+"""
+
+
+def test_a_library_that_crashes_is_named(config: RuntimeConfig) -> None:
+    given = config.model_dump_json(by_alias=True, exclude_none=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", CRASH, given], capture_output=True, timeout=60, check=False
+    )
+    assert ended.returncode == -signal.SIGABRT
+    words = Path(config.paths.termination_log).read_text()
+    exited = {"exitCode": 134, "reason": "Error", "message": words[-4096:]}
+    pod = {"status": {"containerStatuses": [{"lastState": {"terminated": exited}}]}}
+    failure = failure_of(pod)
+    assert failure is not None
+    assert failure.reason == "WorkerFailed"
+    assert failure.message.startswith('a library crashed (Aborted) in "<string>", line 7 in work;')

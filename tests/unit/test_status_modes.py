@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -70,7 +72,51 @@ TROUBLES = [
         "CreateContainerConfigError",
         "no Secret",
     ),
+    (
+        {"waiting": {"reason": "SignatureValidationFailed", "message": "not signed"}},
+        "SignatureValidationFailed",
+        "not signed",
+    ),
+    ({"waiting": {"reason": "RegistryUnavailable"}}, "ImageUnavailable", "runtime:1"),
+    (
+        {"terminated": {"exitCode": 128, "reason": "StartError", "message": "no python3"}},
+        "RunContainerError",
+        "no python3",
+    ),
 ]
+
+
+def evicted(document: Json, **meta: Any) -> Json:
+    """Return a pod that the kubelet has ended, and which nobody deletes."""
+    gone = pod(document, state={"terminated": {"exitCode": 137, "reason": "Error"}}, **meta)
+    gone["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}
+    return gone
+
+
+@SERVED
+def test_an_evicted_pod_does_not_count_once_another_is_ready(mode: str) -> None:
+    old, new = deployment(mode, "1"), deployment(mode, "2")
+    live = [pod(new, ready=True), evicted(new, name="e"), evicted(old, name="f")]
+    found = said(facts(new, *live))
+    assert found["Ready"] == "True Answering: version 2 serves predictions"
+    assert found["Degraded"].startswith("False")
+    assert found["Progressing"].startswith("False Idle")
+
+
+@SERVED
+def test_an_eviction_is_told_until_another_pod_is_ready(mode: str) -> None:
+    document = deployment(mode)
+    found = said(facts(document, pod(document), evicted(document, name="e")))
+    assert found["Ready"] == "False Evicted: its pod was ended: low on memory"
+    assert found["Degraded"].startswith("True Evicted")
+
+
+def test_an_evicted_pod_of_the_gateway_is_no_fault_of_the_one_in_its_place() -> None:
+    document = deployment("streaming")
+    found = facts(document, pod(document, ready=True))
+    gone = deepcopy(found.pods[-1])
+    gone["status"] = {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}
+    assert said(replace(found, pods=(*found.pods, gone))) == said(found)
 
 
 @SERVED

@@ -335,3 +335,22 @@ def test_a_run_that_fails_as_the_one_before_is_an_event_too() -> None:
     # The first time the condition says it.
     ready = after(GOOD_RUN, old={})
     assert {e.reason for e in events_of(ready, once) if e.type == "Warning"} == {"DigestMismatch"}
+
+
+@pytest.mark.parametrize("words", ["", None])
+def test_a_run_that_ended_well_without_a_word_published_nothing(words: str | None) -> None:
+    state = {"exitCode": 0} if words is None else {"exitCode": 0, "message": words}
+    found = facts(
+        (job("m-3", "2026-03-02T03:00:00Z", "Complete"), pod("m-3", {"terminated": state}))
+    )
+    told = conditions(found)
+    assert told["Ready"]["status"] == "False"
+    assert told["Degraded"]["reason"] == "WorkerFailed"
+    assert "exited with code 0 without a termination message" in told["Degraded"]["message"]
+    assert last_run(found)["outcome"] == "Failed"
+
+
+def test_a_run_whose_pods_are_gone_is_believed_its_job() -> None:
+    done, _ = GOOD_RUN
+    found = replace(facts((done, pod("m-1", {"running": {}}))), pods=())
+    assert conditions(found)["Ready"]["status"] == "True"

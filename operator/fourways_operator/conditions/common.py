@@ -16,6 +16,7 @@ from ..pods import (
     PodFailure,
     config_text,
     container_of,
+    has_ended,
     is_going,
     is_ready,
     refused_pods_of,
@@ -91,10 +92,9 @@ class ModeView:
 
     @property
     def gateway_pods(self) -> list[Json]:
-        """The gateway's pods that are not being deleted."""
-        return [
-            pod for pod in self.facts.pods if COMPONENT_LABEL in _labels(pod) and not is_going(pod)
-        ]
+        """The gateway's pods that run, or are to run."""
+        pods = (pod for pod in self.facts.pods if COMPONENT_LABEL in _labels(pod))
+        return [pod for pod in pods if not (is_going(pod) or has_ended(pod))]
 
     @property
     def known_routes(self) -> list[Route | None]:

@@ -20,6 +20,7 @@ from ..pods import (
     MAX_MESSAGE,
     PodFailure,
     config_text,
+    has_ended,
     is_going,
     is_ready,
     refused_pods_of,
@@ -71,7 +72,12 @@ class ServedView(ModeView):
 
     @cached_property
     def pods(self) -> list[Json]:
-        """Its pods that are not being deleted, youngest first."""
+        """Its pods that run, or are to run, youngest first."""
+        return [pod for pod in self._own_pods if not has_ended(pod)]
+
+    @cached_property
+    def _own_pods(self) -> list[Json]:
+        """Its pods that are not being deleted, also those that have ended; youngest first."""
         mode = self.deployment.spec.choice().mode
         return [pod for pod in self.own_pods(mode) if not is_going(pod)]
 
@@ -119,7 +125,10 @@ class ServedView(ModeView):
 
         What a running worker reports now comes before what ended an earlier container of its pod.
         """
-        waiting = (pod for pod in self.current if not is_ready(pod))
+        waiting = [pod for pod in self.current if not is_ready(pod)]
+        if not self.serves_spec:
+            # What ended a pod is told until one in its place is ready.
+            waiting += [pod for pod in self._own_pods if has_ended(pod) and self.is_current(pod)]
         found = (next(iter(self.faults_of(pod)), None) or server_failure_of(pod) for pod in waiting)
         return next((t for t in found if t), None) or self._refused_pods
 

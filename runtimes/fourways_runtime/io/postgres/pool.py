@@ -21,13 +21,17 @@ RECONNECT_SECONDS = 0.5
 the recovery of a server is noticed within this time, regardless of the pool's own backoff."""
 
 
+_MAX_MILLISECONDS = 2**31 - 1
+"""PostgreSQL's largest time: 24 days."""
+
+
 class NoConnectionError(Exception):
     """The pool is closed, or provided no connection in time."""
 
 
 async def configure_read_only(connection: psycopg.AsyncConnection, seconds: float) -> None:
     """Make a session read-only and limit its statements to ``seconds``."""
-    milliseconds = max(1, int(seconds * 1000))
+    milliseconds = min(max(1, int(seconds * 1000)), _MAX_MILLISECONDS)
     await connection.execute(
         sql.SQL("SET statement_timeout = {}; SET default_transaction_read_only = on").format(
             sql.Literal(milliseconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -32,11 +32,14 @@ class MatrixModel:
         features: int,
         dtype: str,
         columns: Sequence[str] = (),
+        probed: bool = True,
     ) -> None:
         """Create the model; ``predictors`` by output name, ``columns`` are its own feature names.
 
+        Without ``probed``, the model declares no outputs, and it may fail on zeros.
+
         Raises:
-            ModelNotLoadable: the model fails on a row of zeros.
+            ModelNotLoadable: no output can be computed for a row of zeros.
 
         """
         self._predictors = predictors
@@ -44,11 +47,24 @@ class MatrixModel:
         self._dtype = np.dtype(dtype)
         names = tuple(map(str, columns)) if len(columns) == features else ()
         self.inputs: tuple[Tensor, ...] = (Tensor(INPUT, dtype, (None, features), names),)
-        try:
-            probe = self.predict({INPUT: np.zeros((1, features), dtype)})
-        except ModelError as error:
-            raise not_answering(error) from error.__cause__
-        self.outputs = described_outputs(probe)
+        self.outputs = self._probed() if probed else ()
+
+    def _probed(self) -> tuple[Tensor, ...]:
+        """Describe the outputs by those for a row of zeros; one that fails cannot be read."""
+        zeros = {INPUT: np.zeros((1, self._features), self._dtype)}
+        found = []
+        faults = []
+        for name in self._predictors:
+            try:
+                found.append(described_output(name, self.answering([name]).predict(zeros)[name]))
+            except ModelError as error:
+                faults.append(error)
+                found.append(Tensor(name, "", (), unreadable=str(_not_answering(error))))
+        if len(faults) == len(found):
+            raise _not_answering(faults[0]) from faults[0].__cause__
+        readable = [tensor.name for tensor in found if not tensor.unreadable]
+        self._predictors = self.answering(readable)._predictors
+        return tuple(found)
 
     def answering(self, outputs: Collection[str]) -> Self:
         """Return the same model with fewer outputs; see :class:`.base.SelectiveModel`."""
@@ -74,10 +90,10 @@ class MatrixModel:
         }
 
 
-def output_of(name: str, predict: Callable[[], Array], rows: int) -> Array:
+def output_of(name: str, predict: Callable[[], Any], rows: int) -> Array:
     """Compute one output (rows, ...) with a library. Raises ModelError if it fails."""
     try:
-        array = np.asarray(predict())
+        array = _as_array(predict())
     except Exception as error:
         # The text of the error may quote the records; its type does not.
         raise ModelError(f"the model failed: {type(error).__name__}") from error
@@ -86,19 +102,26 @@ def output_of(name: str, predict: Callable[[], Array], rows: int) -> Array:
     return array.astype(object) if array.dtype.kind == "U" else array
 
 
-def not_answering(error: ModelError) -> ModelNotLoadable:
+def _as_array(answer: Any) -> Array:
+    """Return an output as one array: a library may return it sparse, or a list of arrays.
+
+    scikit-learn returns the probabilities of several targets as a list, (rows, classes) each; here
+    they are (rows, targets, classes).
+    """
+    if hasattr(answer, "toarray"):
+        answer = answer.toarray()
+    if isinstance(answer, list) and all(np.ndim(each) == 2 for each in answer):
+        return np.stack(answer, axis=1)
+    return np.asarray(answer)
+
+
+def _not_answering(error: ModelError) -> ModelNotLoadable:
     """Return the error for a model that fails on a row of zeros, with its library's first line."""
     said = str(error) if error.__cause__ is None else library_error(error.__cause__)
     return ModelNotLoadable(f"the model fails on a row of zeros: {said}")
 
 
-def described_outputs(probe: Mapping[str, Array]) -> tuple[Tensor, ...]:
-    """Derive the descriptions of a model's outputs from its outputs for one row."""
-    return tuple(
-        Tensor(
-            name,
-            "string" if value.dtype == object else value.dtype.name,
-            (None, *value.shape[1:]),
-        )
-        for name, value in probe.items()
-    )
+def described_output(name: str, value: Array) -> Tensor:
+    """Derive the description of an output from its values for one row."""
+    kind = "string" if value.dtype == object else value.dtype.name
+    return Tensor(name, kind, (None, *value.shape[1:]))

@@ -149,7 +149,7 @@ def model_of(estimator: Any, threads: int) -> MatrixModel | FrameModel:
         return MatrixModel(predictors, features=features, dtype="float64", columns=names)
     except ModelNotLoadable:
         # A model that may select columns by name, such as a ColumnTransformer, needs a table with
-        # names.
+        # names. Any may have been trained on values among which zero is none.
         if len(names) != features:
-            raise
+            return MatrixModel(predictors, features=features, dtype="float64", probed=False)
         return FrameModel(predictors, names)
