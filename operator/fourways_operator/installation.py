@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Any
 
 from fourways_api import ModelDeployment, Problem
 from fourways_api.addresses import Address, InvalidAddress
+from fourways_api.audience import host_is_listed
+from fourways_api.hosts import is_forbidden
 
 from .facts import Json, OperatorSettings
 from .specs import ParsedSpec, parsed_spec
@@ -38,6 +41,7 @@ def refusals(deployment: ModelDeployment, settings: OperatorSettings) -> tuple[P
         *_image(spec.get("image"), settings),
         *_concurrency(deployment, settings),
         *_keys(spec.get("pod") or {}, settings),
+        *_host_of_kserve(deployment, settings),
         *(
             Problem(
                 f"spec.{path}",
@@ -68,6 +72,41 @@ def _concurrency(deployment: ModelDeployment, settings: OperatorSettings) -> Ite
             "remove it (targetCpuPercent decides then), or ask the cluster's admin to set the "
             "chart's autoscaling.prometheusUrl",
         )
+
+
+_HOST_SCHEMES = frozenset({"http", "https", "oci"})
+
+
+def _host_of_kserve(deployment: ModelDeployment, settings: OperatorSettings) -> Iterator[Problem]:
+    """Yield the host of a model that KServe fetches: our fetcher, which holds it, does not run."""
+    realtime = deployment.spec.realtime
+    if realtime is None or realtime.runtime is None:
+        return
+    address = Address.parse(deployment.spec.model.uri)
+    if address.scheme not in _HOST_SCHEMES:
+        return  # a claim or a bucket, whose endpoint the author does not choose
+    host, allowed = address.authority, settings.allowed_hosts
+    if _is_forbidden_address(host):
+        yield Problem(
+            "spec.model.uri",
+            f"{host} is a link-local or metadata address, which is never contacted",
+            "use the host that has the model",
+        )
+    elif "*" not in allowed and not host_is_listed(host, address.port, allowed):
+        yield Problem(
+            "spec.model.uri",
+            f"the installation does not allow the host {host}",
+            f"use {', '.join(allowed)}"
+            if allowed
+            else "ask the cluster's admin to list it in the chart's fetch.hosts",
+        )
+
+
+def _is_forbidden_address(host: str) -> bool:
+    try:
+        return is_forbidden(ip_address(host))
+    except ValueError:
+        return False  # a name; the NetworkPolicy knows its addresses
 
 
 def _image(image: str | None, settings: OperatorSettings) -> Iterator[Problem]:

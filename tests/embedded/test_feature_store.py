@@ -169,6 +169,24 @@ async def test_nothing_can_be_written(database: Database) -> None:
         assert await reader.fetch(["a"]) == {"a": {"age": 30}}
 
 
+async def test_a_query_that_undoes_the_session_s_setting_still_only_reads(
+    server: Database,
+) -> None:
+    server.fill()
+    server.run("CREATE FUNCTION spoil() RETURNS int LANGUAGE sql AS 'DELETE FROM people; SELECT 9'")
+    writable = "current_setting('transaction_read_only') = 'off'"
+    query = (
+        f"SELECT id, CASE WHEN {writable} THEN spoil() ELSE age END AS age,"  # noqa: S608
+        " set_config('default_transaction_read_only', 'off', false),"
+        " set_config('statement_timeout', '0', false)"
+        " FROM people WHERE id = ANY(%(keys)s)"
+    )
+    async with server.open("age", query=query) as reader:
+        await reader.check()
+        for _ in range(8):  # the statements after the first of each session
+            assert await reader.fetch(["a"]) == {"a": {"age": 30}}
+
+
 # ---------------------------------------------------------------- faults
 
 

@@ -146,6 +146,40 @@ def test_the_list_of_hosts_binds_brokers(told: dict[str, Any], hosts: tuple[str,
         open_publisher(StreamSource.model_validate(told), Paths(), FetchPolicy(hosts=hosts))
 
 
+def runtime_of_kserve(uri: str) -> dict[str, Any]:
+    doc = deployment("churn", mode="realtime", realtime={"runtime": {"modelFormat": "sklearn"}})
+    doc["spec"]["model"] |= {"uri": uri, "digestPolicy": "TrustOnFirstUse"}
+    return doc
+
+
+@pytest.mark.parametrize(
+    ("uri", "hosts", "words"),
+    [
+        ("https://evil.example/m", ("models.example",), "does not allow the host evil.example"),
+        ("oci://evil.example/m", ("*.models.example",), "does not allow the host evil.example"),
+        ("https://models.example/m", (), "does not allow the host models.example"),
+        ("http://169.254.169.254/latest", ("*",), "a link-local or metadata address"),
+        ("http://[fd00:ec2::254]/latest", ("*",), "a link-local or metadata address"),
+        ("http://[::ffff:a9fe:a9fe]/latest", ("*",), "a link-local or metadata address"),
+    ],
+)
+def test_the_list_of_hosts_binds_what_kserve_fetches(
+    uri: str, hosts: tuple[str, ...], words: str
+) -> None:
+    doc = runtime_of_kserve(uri)
+    (problem,) = admitted_spec(doc, replace(SETTINGS, allowed_hosts=hosts)).problems
+    assert problem.field == "spec.model.uri"
+    assert words in str(problem)
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://models.example/m", "https://MODELS.example:443/m", "s3://bucket/m"]
+)
+def test_kserve_fetches_from_listed_hosts(uri: str) -> None:
+    settings = replace(SETTINGS, allowed_hosts=("models.example",))
+    assert admitted_spec(runtime_of_kserve(uri), settings).spec is not None
+
+
 def test_the_list_of_hosts_binds_databases(tmp_path: Path) -> None:
     secret_folder(tmp_path / "db", uri="postgresql://u:CANARY@models.example,evil.example/d")
     paths = Paths(secrets_root=str(tmp_path))

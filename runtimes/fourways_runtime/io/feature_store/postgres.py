@@ -86,15 +86,31 @@ class PostgresSource:
         self, connection: psycopg.AsyncConnection, meant: dict[Key, list[Key]]
     ) -> dict[Key, Row]:
         cursor = connection.cursor(binary=True)
-        await cursor.execute(self._statement, self._given(meant), prepare=True)
+        async with self._transaction(connection):
+            await cursor.execute(self._statement, self._given(meant), prepare=True)
         found = await cursor.fetchall()
         columns = [column.name for column in cursor.description or ()]
         return self._wanted.rows(columns, found, meant)
 
+    @asynccontextmanager
+    async def _transaction(self, connection: psycopg.AsyncConnection) -> AsyncIterator[None]:
+        """Run statements so that they only read, and leave no setting of the session behind.
+
+        A session is read-only by default, but a query of the spec may change that for the
+        statements after it (``set_config``): it runs in a transaction that is read-only itself, and
+        is rolled back. One round trip serves all three.
+        """
+        if self._wanted.query is None:
+            yield
+            return
+        async with connection.pipeline(), connection.transaction(force_rollback=True):
+            yield
+
     async def _check_columns(
         self, connection: psycopg.AsyncConnection, statement: Any, values: Any
     ) -> None:
-        cursor = await connection.execute(statement, values)
+        async with self._transaction(connection):
+            cursor = await connection.execute(statement, values)
         described = cursor.description or ()
         places = self._wanted.placed([column.name for column in described])
         unfit = []
@@ -135,6 +151,7 @@ async def _configure(connection: psycopg.AsyncConnection, seconds: float) -> Non
     # fails the whole batch.
     connection.adapters.register_dumper(str, StrDumper)
     await configure_read_only(connection, seconds)
+    await connection.set_read_only(True)  # for transactions; otherwise the session's default holds
 
 
 def _columns_of(table: str) -> sql.Composed:
