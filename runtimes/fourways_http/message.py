@@ -35,6 +35,10 @@ class HeadMemo:
         """The application's own."""
 
 
+def _everything(name: str) -> bool:
+    return True
+
+
 class Request:
     """One complete request. ``target`` is raw; the router decodes ``params`` once."""
 
@@ -49,6 +53,7 @@ class Request:
         "params",
         "query_string",
         "route",
+        "sees",
         "target",
         "trace",
         "waited",
@@ -68,6 +73,7 @@ class Request:
         self.waited = 0.0  # seconds it may have waited to be read
         self.memo: HeadMemo | None = None  # none for a head that may not come again
         self.caller = ""  # name of the authenticated caller, where requests are authenticated
+        self.sees: Callable[[str], bool] = _everything  # whether a list may name it to the caller
         self.trace: Any = None  # its span, where requests are traced
         self._id: str | None = None
 

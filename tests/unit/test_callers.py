@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fourways_api import Route
+from fourways_api import Route, WakeConfig
 from fourways_api.callers import VERBS, CallerPolicy
 from fourways_http import Response, Router
 from fourways_runtime.callers.api_keys import new_key
@@ -92,6 +92,54 @@ async def test_a_scope_holds_for_its_verb_and_its_deployments(tmp_path: Path, ke
             "/v2/models/churn/versions/7/infer", json=body, headers=bearer(prefix)
         )
         assert posted.status_code == 200
+
+
+async def test_lists_name_what_the_scopes_say(tmp_path: Path, keys: Keys) -> None:
+    """A list has no deployment in its path: it names those that the caller may read."""
+    own, every = keys.add("own", "read:chat"), keys.add("every", "read:*")
+    routes = tuple(
+        Route(
+            deployment=name,
+            mode="realtime",
+            version="1",
+            model_name="m" if name in ("chat", "talk") else None,
+            url="http://localhost:1",
+            wake=None if name in ("chat", "talk") else WakeConfig(),
+        )
+        for name in ("chat", "talk", "sleeper")
+    )
+    async with running(tmp_path, callers=keys.policy(), routes=routes) as plane:
+
+        async def told(method: str, path: str, key: str) -> str:
+            answer = await plane.client.request(method, path, headers=bearer(key))
+            assert answer.status_code == 200, path
+            return answer.text
+
+        lists = [
+            ("GET", "/v2/models", "talk"),
+            ("GET", "/v1/models", "talk"),
+            ("POST", "/v2/repository/index", "talk"),
+            ("GET", "/openai/v1/models", "talk"),
+            ("GET", "/deployments", "talk"),
+            ("GET", "/deployments", "churn"),
+            ("GET", "/v2/models", "churn"),
+            ("GET", "/demand", "sleeper"),
+            ("GET", "/", "talk"),
+        ]
+        for method, path, other in lists:
+            assert other in await told(method, path, every), path
+            text = await told(method, path, own)
+            assert other not in text, path
+            assert path == "/demand" or "chat" in text, path
+
+
+async def test_metrics_are_those_of_all_deployments(tmp_path: Path, keys: Keys) -> None:
+    one, every = keys.add("one", "metrics:churn"), keys.add("every", "metrics:*")
+    async with running(tmp_path, callers=keys.policy()) as plane:
+        assert await status(plane, "/metrics", every) == 200
+        answer = await plane.client.get("/metrics", headers=bearer(one))
+        assert answer.status_code == 403
+        assert answer.json()["error"].endswith("do not allow `metrics` on all deployments")
 
 
 async def test_a_deployment_that_only_the_body_names_needs_its_scope(

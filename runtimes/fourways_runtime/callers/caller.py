@@ -7,6 +7,9 @@ from math import inf
 
 from fourways_api.callers import VERBS, Verb
 
+EVERY = "*"
+"""All deployments, which is the name of none."""
+
 
 class Scopes:
     """What a caller may do, prepared so that a check costs two look-ups."""
@@ -27,11 +30,16 @@ class Scopes:
             self._by_verb[verb] = exact, prefixes
 
     def allow(self, verb: Verb, deployment: str | None) -> bool:
-        """Return whether the verb is allowed on a deployment, or, with None, on any at all."""
+        """Return whether the verb is allowed on a deployment.
+
+        None stands for any at all, and :data:`EVERY` for all of them.
+        """
         granted = self._by_verb.get(verb)
         if granted is None:
             return False
         exact, prefixes = granted
+        if deployment == EVERY:
+            return "" in prefixes
         return deployment is None or deployment in exact or deployment.startswith(prefixes)
 
 

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TypeAlias
@@ -25,7 +26,7 @@ from fourways_http.message import Answer, Handler, awaited
 from fourways_runtime.process import in_thread
 
 from .api_keys import ApiKeys
-from .caller import Caller, RequestRate, Scopes
+from .caller import EVERY, Caller, RequestRate, Scopes
 from .tokens import Tokens, UnknownKey
 
 logger = logging.getLogger("fourways.callers")
@@ -148,17 +149,24 @@ class CallerGuard:
         self._allow(self._identify(credential), verb, deployment)
 
     def _allow(self, caller: Caller, verb: Verb, deployment: str | None) -> None:
+        # Metrics are those of all deployments together.
+        if verb == "metrics" and deployment is None:
+            deployment = EVERY
         if caller.scopes.allow(verb, deployment):
             return
         if caller is self._anonymous:
             self._count["NoCredentials"]()
             raise HttpError(401, _NO_CREDENTIALS, _CHALLENGE)
         self._count["NotAllowed"]()
-        on = f" on {deployment[:63]}" if deployment is not None else ""
+        where = "all deployments" if deployment == EVERY else (deployment or "")[:63]
+        on = f" on {where}" if where else ""
         raise HttpError(403, f"these credentials do not allow `{verb}`{on}")
 
     def _admit(self, caller: Caller, verb: Verb, request: Request) -> None:
-        self._allow(caller, verb, request.params.get("deployment"))
+        deployment = request.params.get("deployment")
+        self._allow(caller, verb, deployment)
+        if deployment is None:
+            request.sees = partial(caller.scopes.allow, verb)
         if caller.per_second is not None:
             wait = self._rate(caller).wait(monotonic())
             if wait:

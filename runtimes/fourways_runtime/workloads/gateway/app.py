@@ -174,13 +174,13 @@ class Gateway:
 
     async def models(self, request: Request) -> Response:
         """List the deployments that serve predictions here."""
-        return json_response({"models": [one["name"] for one in await self._listed()]})
+        return json_response({"models": [one["name"] for one in await self._listed(request)]})
 
     async def index(self, request: Request) -> Response:
         """List these deployments with their versions."""
-        return json_response(await self._listed())
+        return json_response(await self._listed(request))
 
-    async def _listed(self) -> list[dict[str, Any]]:
+    async def _listed(self, request: Request) -> list[dict[str, Any]]:
         found = {
             name: route.version for name, route in self._routes.items() if route.mode != "edge"
         }
@@ -189,7 +189,7 @@ class Gateway:
         except StoreUnavailable:
             published = {}  # deployments with a route are known without the store
         known = {name: v for name, v in published.items() if name not in self._routes} | found
-        return [listed(name, version) for name, version in sorted(known.items())]
+        return [listed(name, v) for name, v in sorted(known.items()) if request.sees(name)]
 
     async def ready(self, request: Request) -> Response:
         """Return whether the gateway is ready."""
@@ -223,7 +223,9 @@ class Gateway:
             if not self._routes:
                 raise HttpError(503, "the prediction store is not available", RETRY) from None
             told["incomplete"] = "the prediction store is not available"
-        told["deployments"] = [about for _, about in sorted(listed.items())]
+        told["deployments"] = [
+            about for name, about in sorted(listed.items()) if request.sees(name)
+        ]
         return json_response(told)
 
     def _about(self, route: Route) -> dict[str, Any]:

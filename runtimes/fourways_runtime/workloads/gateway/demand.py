@@ -127,7 +127,7 @@ class DemandBoard:
         known, patience = query.get("mark"), _seconds(query.get("wait"))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
-        found = self._report()
+        found = self._report(request)
         if known != found.mark or self._readers >= MAX_READERS:
             return _response(found)
         self._readers += 1
@@ -137,7 +137,7 @@ class DemandBoard:
                 if left <= 0.0:
                     break
                 await self._change(min(left, self._next_idle()))
-                found = self._report()
+                found = self._report(request)
         finally:
             self._readers -= 1
         return _response(found)
@@ -152,8 +152,9 @@ class DemandBoard:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), min(seconds, 1.0))
 
-    def _report(self) -> GatewayDemand:
-        found = tuple(record.to_report() for record in self._records.values())
+    def _report(self, request: Request) -> GatewayDemand:
+        seen = (record for name, record in self._records.items() if request.sees(name))
+        found = tuple(record.to_report() for record in seen)
         states = repr([(d.deployment, d.waiting > 0, d.idle, d.woken_at) for d in found])
         mark = hashlib.sha256(states.encode()).hexdigest()[:16]
         return GatewayDemand(mark=mark, deployments=found)

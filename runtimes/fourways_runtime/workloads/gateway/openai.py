@@ -40,6 +40,7 @@ class OpenAiPaths:
         listed = [
             {"id": name, "object": "model", "created": 0, "owned_by": "fourways"}
             for name in sorted(self._handlers)
+            if request.sees(name)
         ]
         return json_response({"object": "list", "data": listed})
 

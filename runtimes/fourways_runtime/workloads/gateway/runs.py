@@ -112,7 +112,8 @@ class Runs:
         router.add("GET", "/runs/{deployment}/{run}/rejects", self._rejects)
 
     async def _under_way(self, request: Request) -> Response:
-        return json_response({"runs": await self._ask(self._all_under_way)})
+        found = await self._ask(self._all_under_way)
+        return json_response({"runs": [run for run in found if request.sees(run.deployment)]})
 
     async def _runs(self, request: Request) -> Response:
         name = deployment_of(request)
