@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,11 @@ from random import Random
 import pytest
 
 from fourways_api import EntityKey, FeatureLookup, Route, SecretReference
+from fourways_http import Request
+from fourways_runtime.bundle_layout import MANIFEST, SIGSTORE, Descriptor, encode, index
+from fourways_runtime.workloads.gateway import fleet
 from tests.kit.gateway_plane import Running, asking, running
+from tests.kit.run_history import MemoryHistory
 from tests.kit.secret_files import secret_folder
 
 BLOB = Random(7).randbytes(3_000_000)
@@ -83,6 +88,57 @@ async def test_a_bundle_is_listed_and_fetched(plane: Running) -> None:
     known = {"if-none-match": blob.headers["etag"]}
     assert (await plane.client.get(PATH, headers=known)).status_code == 304
     assert (await plane.client.get(PATH)).content == BLOB
+
+
+async def test_devices_are_listed_by_what_they_asked_for(plane: Running, tmp_path: Path) -> None:
+    status, told = await plane.get("/deployments/vad/devices")
+    assert (status, told["devices"]) == (200, [])
+    await plane.client.get("/bundles/vad/door/index.json")
+    await plane.client.get(PATH)
+    _, told = await plane.get("/deployments/vad/devices")
+    (device,) = told["devices"]
+    assert (device["offered"], device["fetched"]) == (None, None)  # the index names no manifest
+    folder = tmp_path / "volumes" / "models" / "edge" / "vad" / "door"
+    model = Descriptor(MANIFEST, f"sha256:{HEX}", 500)
+    signature = Descriptor(MANIFEST, f"sha256:{'b' * 64}", 500)
+    (folder / "index.json").write_bytes(encode(index(model, "5", {SIGSTORE: signature})))
+    await plane.client.get("/bundles/vad/door/index.json")
+    _, told = await plane.get("/deployments/vad/devices")
+    assert told["devices"][0] | {"looked_at": ""} == {
+        "target": "door",
+        "caller": None,
+        "looked_at": "",
+        "offered": f"sha256:{HEX}",
+        "fetched": None,
+        "fetched_at": None,
+    }
+    await plane.client.get(PATH)
+    _, told = await plane.get("/deployments/vad/devices")
+    assert told["devices"][0]["fetched"] == f"sha256:{HEX}"
+    assert (await plane.get("/deployments/churn/devices"))[0] == 404
+
+
+async def test_the_page_shows_the_devices_seen(tmp_path: Path) -> None:
+    publish(tmp_path / "volumes")
+    people = {"Accept": "text/html"}
+    async with running(tmp_path, routes=(route(),), history=MemoryHistory()) as plane:
+        page = await plane.client.get("/deployments/vad", headers=people)
+        assert "No device has looked for a bundle" in page.text
+        await plane.client.get("/bundles/vad/door/index.json")
+        page = await plane.client.get("/deployments/vad", headers=people)
+        assert "without credentials" in page.text
+
+
+def test_the_device_not_seen_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "MOST", 2)
+    seen = fleet.Fleet(lambda: 0.0)
+    for caller in ("a", "b", "a", "c"):
+        request = Request(b"GET", b"/", [], b"")
+        request.params = {"deployment": "vad", "target": "door"}
+        request.caller = caller
+        seen.looked(request, INDEX)
+    told = json.loads(seen.answer("vad").body)
+    assert [device["caller"] for device in told["devices"]] == ["c", "a"]
 
 
 @pytest.mark.parametrize(

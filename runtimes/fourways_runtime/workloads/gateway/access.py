@@ -21,6 +21,7 @@ ACCESS: Access = {
     (b"GET", "/assets/page.js"): None,
     (b"GET", "/deployments"): "read",
     (b"GET", "/deployments/{deployment}/drift"): "read",
+    (b"GET", "/deployments/{deployment}/devices"): "read",
     (b"GET", "/deployments/{deployment}/workers"): "read",
     (b"GET", "/metrics"): "metrics",
     (b"GET", "/v2/models"): "read",

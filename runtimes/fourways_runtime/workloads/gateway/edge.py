@@ -11,9 +11,11 @@ from prometheus_client import Counter
 
 from fourways_api import GatewayConfig, Route
 from fourways_http import HttpError, Request, Response, Router
+from fourways_runtime.bundle_layout import INDEX_FILE
 
 from .bundles import Bundles
 from .device_features import ExtraData
+from .fleet import Fleet
 from .mode import deployment_of
 
 
@@ -24,6 +26,7 @@ class EdgeHandlers:
         self._routes = {r.deployment: r for r in config.routes if r.mode == "edge"}
         self._bundles = Bundles(config)
         self._extra_data = ExtraData(config, faults)
+        self._fleet = Fleet()
 
     def add_to(self, router: Router) -> None:
         """Add the routes that devices use."""
@@ -32,6 +35,7 @@ class EdgeHandlers:
         router.add("GET", "/bundles/{deployment}/{target}/{file}", self._file)
         router.add("GET", "/bundles/{deployment}/{target}/blobs/sha256/{digest}", self._blob)
         router.add("GET", "/features/{deployment}/{key}", self._features)
+        router.add("GET", "/deployments/{deployment}/devices", self._devices)
 
     async def close(self) -> None:
         """Shut down the threads and close the connections."""
@@ -50,15 +54,23 @@ class EdgeHandlers:
 
     async def _file(self, request: Request) -> Response:
         params = request.params
-        return await self._bundles.file(
+        answer = await self._bundles.file(
             self._route(request), params["target"], params["file"], request
         )
+        if params["file"] == INDEX_FILE:
+            self._fleet.looked(request, answer.body)
+        return answer
 
     async def _blob(self, request: Request) -> Response:
         params = request.params
-        return await self._bundles.blob(
+        answer = await self._bundles.blob(
             self._route(request), params["target"], params["digest"], request
         )
+        self._fleet.fetched(request)
+        return answer
+
+    def _devices(self, request: Request) -> Response:
+        return self._fleet.answer(self._route(request).deployment)
 
     async def _features(self, request: Request) -> Response:
         return await self._extra_data.answer(self._route(request), request)

@@ -127,6 +127,11 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def rfc3339_at(moment: float) -> str:
+    """Return a moment, in seconds since 1970, as RFC 3339."""
+    return rfc3339(datetime.fromtimestamp(moment, UTC))
+
+
 def rfc3339_now() -> str:
     """Return the current time as RFC 3339."""
     return rfc3339(datetime.now(UTC))

@@ -123,6 +123,7 @@ class Pages:
             runs=history[:SHOWN_RUNS],
             rows=sparkline([run["rows"] for run in reversed(history) if run["published_at"]]),
             drift=_drift(history) or _present_drift(present) or stream.drift,
+            fleet=await self._fleet(request, about),
             stream=stream if about["mode"] == "streaming" else None,
             measured=[run for run in history if run.get("quality")][:SHOWN_RUNS],
             compared=await self._compared(request, name, history),
@@ -134,6 +135,11 @@ class Pages:
             return StreamView((), "")
         told = await self._ask(request, f"/deployments/{about['deployment']}/workers")
         return StreamView(tuple(told.body["workers"]) if told.ok else (), told.error)
+
+    async def _fleet(self, request: Request, about: Mapping[str, Any]) -> PathAnswer | None:
+        if about["mode"] != "edge":
+            return None
+        return await self._ask(request, f"/deployments/{about['deployment']}/devices")
 
     async def _compared(
         self, request: Request, name: str, history: list[dict[str, Any]]
