@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -71,12 +72,18 @@ def blocks(cidrs: Iterable[str]) -> list[dict[str, object]]:
         ValueError: a text is not a network.
 
     """
-    peers: list[dict[str, object]] = []
-    for text in cidrs:
-        network = ipaddress.ip_network(text)
-        same = [one for one in POLICY_EXCEPTIONS if one.version == network.version]
-        if any(network.subnet_of(one) for one in same):  # type: ignore[arg-type]
-            continue
-        inside = [str(one) for one in same if one.subnet_of(network)]  # type: ignore[arg-type]
-        peers.append({"ipBlock": {"cidr": str(network)} | ({"except": inside} if inside else {})})
-    return peers
+    return [
+        {"ipBlock": {"cidr": cidr} | ({"except": list(inside)} if inside else {})}
+        for cidr, inside in filter(None, map(_block, cidrs))
+    ]
+
+
+@lru_cache(256)
+def _block(text: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return a network and the forbidden ones inside it; None if it is inside a forbidden one."""
+    network = ipaddress.ip_network(text)
+    same = [one for one in POLICY_EXCEPTIONS if one.version == network.version]
+    if any(network.subnet_of(one) for one in same):  # type: ignore[arg-type]
+        return None
+    inside = (str(one) for one in same if one.subnet_of(network))  # type: ignore[arg-type]
+    return str(network), tuple(inside)

@@ -28,9 +28,10 @@ OWN_KEYS = ("fourways.dev/", "app.kubernetes.io/managed-by", "serving.kserve.io/
 def admitted_spec(document: Json, settings: OperatorSettings) -> ParsedSpec:
     """Return a live deployment's spec if it is valid and the installation admits it."""
     found = parsed_spec(document)
-    if found.spec is None:
+    spec = found.spec
+    if spec is None:
         return found
-    problems = refusals(found.spec, settings)
+    problems = found.once(("refusals", settings), lambda: refusals(spec, settings))
     return ParsedSpec(None, problems) if problems else found
 
 
