@@ -9,9 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from fourways_api import load_documents
+from tests.kit.yaml_files import load_yaml
 
 HERE = Path(__file__).parent
 
@@ -48,7 +47,7 @@ def _read_good() -> dict[str, dict[str, Any]]:
 def bad() -> list[Case]:
     """Return the cases of bad.yaml."""
     bases = good()
-    return [_case(bases, entry) for entry in yaml.safe_load((HERE / "bad.yaml").read_text())]
+    return [_case(bases, entry) for entry in load_yaml((HERE / "bad.yaml").read_text())]
 
 
 def _case(bases: dict[str, dict[str, Any]], entry: dict[str, Any]) -> Case:

@@ -10,6 +10,7 @@ from fourways_api import check, load_documents, parse
 from fourways_operator import planning as planner
 from fourways_operator.facts import OperatorSettings
 from fourways_operator.kinds import KINDS
+from tests.kit.yaml_files import load_every_yaml
 
 FOLDER = Path(__file__).parent / "plan"
 SETTINGS = OperatorSettings(runtime_image="fourways-runtime:test", gateway_replicas=2)
@@ -38,24 +39,28 @@ def test_the_plan_is_as_recorded(source: Path) -> None:
     assert text == recorded.read_text()
 
 
-def test_every_planned_kind_is_one_the_operator_may_touch() -> None:
-    for recorded in FOLDER.glob("*.out.yaml"):
-        for obj in yaml.safe_load_all(recorded.read_text()):
-            assert any(kind.of(obj) for kind in KINDS), obj["kind"]
+@pytest.fixture(scope="module")
+def recorded_objects() -> list[dict]:
+    files = FOLDER.glob("*.out.yaml")
+    return [obj for file in files for obj in load_every_yaml(file.read_text())]
 
 
-def test_no_planned_object_carries_what_the_server_fills_in() -> None:
-    for recorded in FOLDER.glob("*.out.yaml"):
-        for obj in yaml.safe_load_all(recorded.read_text()):
-            assert not {"uid", "resourceVersion", "managedFields"} & set(obj["metadata"])
-            assert "status" not in obj
+def test_every_planned_kind_is_one_the_operator_may_touch(recorded_objects: list[dict]) -> None:
+    assert recorded_objects
+    for obj in recorded_objects:
+        assert any(kind.of(obj) for kind in KINDS), obj["kind"]
 
 
-def test_every_planned_pod_passes_pod_security_restricted() -> None:
-    for recorded in FOLDER.glob("*.out.yaml"):
-        for obj in yaml.safe_load_all(recorded.read_text()):
-            for pod in pods_in(obj):
-                assert_restricted(pod)
+def test_no_planned_object_carries_what_the_server_fills_in(recorded_objects: list[dict]) -> None:
+    for obj in recorded_objects:
+        assert not {"uid", "resourceVersion", "managedFields"} & set(obj["metadata"])
+        assert "status" not in obj
+
+
+def test_every_planned_pod_passes_pod_security_restricted(recorded_objects: list[dict]) -> None:
+    for obj in recorded_objects:
+        for pod in pods_in(obj):
+            assert_restricted(pod)
 
 
 def pods_in(obj: object) -> list[dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import locale
 import socket
@@ -14,12 +15,19 @@ import pytest
 from typer.testing import CliRunner
 
 from fourways_api.crd import custom_resource_definition
-from fourways_cli.diagnosis import machine
+from fourways_cli.diagnosis import cluster, machine
 from fourways_cli.diagnosis.cluster import ClusterFacts, look_at_cluster
 from fourways_cli.diagnosis.reading import ApiReader, read_facts
 from fourways_cli.main import app
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+CRD = custom_resource_definition()
+
+
+@pytest.fixture(autouse=True)
+def _one_crd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making it takes longer than all that is tested here."""
+    monkeypatch.setattr(cluster, "custom_resource_definition", lambda: CRD)
 
 
 def pod(ready: bool = True, made: str = "2026-03-01T11:00:00Z") -> dict[str, Any]:
@@ -41,7 +49,7 @@ def deployment(**conditions: str) -> dict[str, Any]:
 GOOD = ClusterFacts(
     version="v1.33.1",
     groups=frozenset({"serving.kserve.io", "metrics.k8s.io", "keda.sh"}),
-    crd=custom_resource_definition(),
+    crd=CRD,
     operators=[pod()],
     gateways=[pod()],
     read_at=AT,
@@ -54,10 +62,10 @@ CLASS = {"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-cla
 
 
 def older_crd() -> dict[str, Any]:
-    document = json.loads(json.dumps(custom_resource_definition()))
+    document = copy.deepcopy(CRD)
     (version, *_) = document["spec"]["versions"]
     del version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["edge"]
-    return dict(document)
+    return document
 
 
 def test_a_good_cluster_has_nothing_to_mend() -> None:

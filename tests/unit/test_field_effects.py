@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from fourways_api import ApiModel, Spec, check, parse
 from fourways_api.runtime_config import CONFIG_VARIABLE
@@ -30,9 +29,10 @@ from fourways_operator.status import status_of
 from tests.bad_manifests.cases import change, good
 from tests.kit.planned import SETTINGS, containers, planned
 from tests.kit.source import ROOT, production
+from tests.kit.yaml_files import load_yaml
 
 HERE = Path(__file__).parent
-FIELDS: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "fields.yaml").read_text())
+FIELDS: dict[str, dict[str, Any]] = load_yaml((HERE / "fields.yaml").read_text())
 
 BLOCKS: dict[str, Any] = {
     "EDGE": {
@@ -176,6 +176,12 @@ def configurations(document: Json) -> list[str]:
 
 
 def _objects(document: Json) -> tuple[Json, ...]:
+    return _planned(json.dumps(document))
+
+
+@cache
+def _planned(text: str) -> tuple[Json, ...]:
+    document: Json = json.loads(text)
     deployment = parse(document)
     check(deployment)
     return (*planned(deployment), *plan_gateway("default", [document], SETTINGS))

@@ -36,11 +36,11 @@ def breaches(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE))
-)
-def test_no_module_of_the_runtimes_reads_code_from_data(path: Path) -> None:
-    assert breaches(path.read_text()) == []
+def test_no_module_of_the_runtimes_reads_code_from_data() -> None:
+    sources = {path: path.read_text() for path in SOURCE.rglob("*.py")}
+    assert len(sources) > 100
+    found = {str(path.relative_to(SOURCE)): breaches(text) for path, text in sources.items()}
+    assert {path: each for path, each in found.items() if each} == {}
 
 
 @pytest.mark.parametrize(

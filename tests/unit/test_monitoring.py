@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
-import yaml
 
+from tests.kit.yaml_files import load_yaml
 from tools.dashboards import DASHBOARDS, rendered
 from tools.installation import ROOT
 from tools.metrics_reference import Metric, metrics
@@ -17,11 +18,14 @@ ALERTS = ROOT / "charts" / "fourways" / "files" / "alerts.yaml"
 OF_TARGETS = {"namespace", "pod", "le", "job", "instance"}
 """Labels that Prometheus adds to what it scrapes, and that of histograms."""
 
-KNOWN: dict[str, Metric] = {metric.name: metric for metric in metrics()}
+
+@cache
+def known() -> dict[str, Metric]:
+    return {metric.name: metric for metric in metrics()}
 
 
 def rules() -> list[dict[str, str]]:
-    groups = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]
+    groups = load_yaml(ALERTS.read_text("utf-8"))["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
@@ -38,9 +42,9 @@ def named(query: str) -> list[Metric]:
     found = []
     for name in re.findall(r"fourways_[a-z_]+", query):
         base = re.sub(r"_(bucket|sum|count)$", "", name)
-        metric = KNOWN.get(name) or KNOWN.get(base)
+        metric = known().get(name) or known().get(base)
         assert metric is not None, f"nothing makes {name}"
-        assert name in KNOWN or metric.kind == "histogram", f"{base} is no histogram"
+        assert name in known() or metric.kind == "histogram", f"{base} is no histogram"
         found.append(metric)
     return found
 
@@ -65,8 +69,8 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, dict[str, st
 
 
 def test_every_metric_has_a_meaning_and_a_place_in_the_vocabulary() -> None:
-    assert len(KNOWN) > 50
-    for metric in KNOWN.values():
+    assert len(known()) > 50
+    for metric in known().values():
         assert metric.meaning.endswith("."), metric.name
         assert not metric.name.endswith(("_ms", "_milliseconds")), "seconds are the unit"
         assert not metric.name.startswith("fourways_fourways")

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-import yaml
 
+from tests.kit.yaml_files import load_yaml
 from tools import push_images
 from tools.push_images import ROOT, helm_install, main, version
 
@@ -70,7 +70,7 @@ def test_what_is_no_registry_is_refused(monkeypatch: pytest.MonkeyPatch, registr
 
 
 def test_the_printed_command_sets_values_that_the_chart_has() -> None:
-    values = yaml.safe_load((ROOT / "charts/fourways/values.yaml").read_text())
+    values = load_yaml((ROOT / "charts/fourways/values.yaml").read_text())
     words = shlex.split(helm_install(REGISTRY, "other", list(push_images.TARGETS)))
     for pair in (word for word in words if "=" in word):
         place = values

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+
+from tests.kit.yaml_files import load_yaml
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -16,7 +17,7 @@ _HOST = re.compile(r"\b[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:io|com|org|dev|net)\b")
 
 
 def jobs(path: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())["jobs"]
+    found: dict[str, dict[str, Any]] = load_yaml(path.read_text())["jobs"]
     return found
 
 
@@ -27,7 +28,7 @@ def runs(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_names_no_host_and_asks_for_few_rights(path: Path) -> None:
     assert _HOST.findall(path.read_text()) == []
-    document = yaml.safe_load(path.read_text())
+    document = load_yaml(path.read_text())
     assert document["permissions"] == {"contents": "read"}
     for name, job in document["jobs"].items():
         rights = job.get("permissions", {})
