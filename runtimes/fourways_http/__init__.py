@@ -7,7 +7,15 @@ a benchmark, an empty handler on this stack serves several times as many request
 """
 
 from .client import Origin, Pool, TooManyWaiting
-from .exchange import ClientError, OriginAnswer, OriginUnreachable, TimedOut, TooLarge
+from .exchange import (
+    ByteRoom,
+    ClientError,
+    NoRoom,
+    OriginAnswer,
+    OriginUnreachable,
+    TimedOut,
+    TooLarge,
+)
 from .limits import Limits
 from .message import (
     BodySource,
@@ -24,10 +32,12 @@ from .server import Server, run_until_signal
 
 __all__ = [
     "BodySource",
+    "ByteRoom",
     "ClientError",
     "HttpError",
     "HttpRoute",
     "Limits",
+    "NoRoom",
     "Origin",
     "OriginAnswer",
     "OriginUnreachable",

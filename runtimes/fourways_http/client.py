@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from .exchange import (
     MAX_ANSWER_BYTES,
+    ByteRoom,
     ClientError,
     Exchange,
     Job,
@@ -105,13 +106,15 @@ class Pool:
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         hold_seconds: float = HOLD_SECONDS,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        room: ByteRoom | None = None,
     ) -> None:
         """Create an empty pool; ``explain`` converts a ClientError to the future's exception.
 
         ``slack_seconds`` of a timeout are reserved for the network: the server is given less.
         ``hold_seconds`` is how long requests are held for an origin that was never reached.
         ``tls`` returns the context of each new connection to an https origin, and may raise
-        OSError; without it, the authorities of the system are trusted.
+        OSError; without it, the authorities of the system are trusted. Several pools may share
+        ``room`` for the responses that arrive.
         """
         self.loop = asyncio.get_running_loop()
         self.explain = explain
@@ -124,6 +127,7 @@ class Pool:
         self._lifetime = lifetime_seconds
         self._slack = slack_seconds
         self.max_answer_bytes = max_answer_bytes
+        self.room = room
         self._hold_seconds = hold_seconds
         self._gap = 0.0  # average time between connections becoming free while requests wait
         self._freed_at = 0.0

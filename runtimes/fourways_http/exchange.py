@@ -23,6 +23,9 @@ CLOSED_BEFORE_SECONDS = 0.5
 """If a pooled connection ends within this time after a request, it had been closed before it."""
 
 _JOIN = 16 * 1024
+_UNCOUNTED = 64 * 1024
+"""Responses up to this size need no room: each connection has at most one."""
+
 _HEADER_COST = 32
 
 HOP_BY_HOP = frozenset(
@@ -59,6 +62,28 @@ class BrokenOff(ClientError):
 
 class TooLarge(ClientError):
     """The response is larger than allowed."""
+
+
+class NoRoom(ClientError):
+    """The responses that arrive at the same time take all of their room."""
+
+
+class ByteRoom:
+    """How many bytes those that share it may keep in memory together."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def take(self, size: int) -> bool:
+        """Reserve room; return whether there was enough."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+    def give(self, size: int) -> None:
+        """Return what was reserved."""
+        self.left += size
 
 
 class OriginAnswer:
@@ -103,6 +128,10 @@ class ExchangeOwner(Protocol):
     max_answer_bytes: int
     """Maximum body of a response."""
 
+    room: ByteRoom | None
+    """Room for responses while they arrive, shared with other pools: the limit of one response
+    bounds what one server sends, and this what all of them send. None: no bound."""
+
     explain: Callable[[ClientError], Exception]
     """Converts the cause of a missing response to the exception that the caller gets."""
 
@@ -127,6 +156,7 @@ class Exchange(asyncio.Protocol):
         "_header_bytes",
         "_headers",
         "_heard",
+        "_held",
         "_parser",
         "_pool",
         "_sent",
@@ -148,6 +178,7 @@ class Exchange(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._parser = httptools.HttpResponseParser(self)
         self._heard = False
+        self._held = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -157,6 +188,21 @@ class Exchange(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._size = 0
         self._framed = self._headed = False
+
+    def _hold(self) -> None:
+        """Take room for what has arrived. Raises NoRoom."""
+        room = self._pool.room
+        if room is None or self._size <= _UNCOUNTED:
+            return
+        if not room.take(self._size - self._held):
+            raise NoRoom
+        self._held = self._size
+
+    def _let_go(self) -> None:
+        room = self._pool.room
+        if self._held and room is not None:
+            room.give(self._held)
+            self._held = 0
 
     # ---- called by the pool
 
@@ -184,6 +230,7 @@ class Exchange(asyncio.Protocol):
     def abort(self, error: ClientError) -> None:
         """Fail the request in flight and close the connection."""
         job, self.job = self.job, None
+        self._let_go()
         if job is not None and not job.future.done():
             job.future.set_exception(self._pool.explain(error))
         self._transport.abort()
@@ -202,8 +249,10 @@ class Exchange(asyncio.Protocol):
         self._heard = True
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.abort(TooLarge() if self._size > self._pool.max_answer_bytes else BrokenOff())
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            # The parser wraps what its callbacks raise.
+            cause = error.__context__
+            self.abort(cause if isinstance(cause, TooLarge | NoRoom) else BrokenOff())
 
     def eof_received(self) -> bool:
         """Close."""
@@ -220,6 +269,7 @@ class Exchange(asyncio.Protocol):
                 self._pool.again(job)
             elif not job.future.done():
                 job.future.set_exception(self._pool.explain(BrokenOff()))
+        self._let_go()
         self._pool.lost(self)
 
     def _was_closed_before(self) -> bool:
@@ -261,6 +311,7 @@ class Exchange(asyncio.Protocol):
         self._size += len(body)
         if self._size > self._pool.max_answer_bytes:
             raise TooLarge
+        self._hold()
         self._chunks.append(body)
 
     def on_message_complete(self) -> None:
@@ -286,6 +337,7 @@ class Exchange(asyncio.Protocol):
             self._parser.get_status_code(), self._content_type, self._headers, body
         )
         self._reset()
+        self._let_go()
         if job.future.done():
             return
         try:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from fourways_http import (
+    ByteRoom,
     ClientError,
+    NoRoom,
     Origin,
     OriginAnswer,
     OriginUnreachable,
@@ -25,6 +27,7 @@ from fourways_http import (
     TooManyWaiting,
     client,
 )
+from tests.kit.upstream import Upstream
 from tests.kit.waiting import until_async
 
 
@@ -234,3 +237,44 @@ async def test_requests_are_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -
         for _ in range(2):
             with pytest.raises(OriginUnreachable):
                 await asyncio.wait_for(ask(pool), 30)
+
+
+async def test_responses_that_arrive_share_a_bounded_room() -> None:
+    """The limit of one response bounds one server; the room bounds what all of them send."""
+    room = ByteRoom(3 * 2**20)
+    async with pooled(room=room, seconds=20.0) as (pool, _):
+        large = b"x" * 2**20
+        assert (await ask(pool, large)).body == large
+        assert room.left == 3 * 2**20
+        answers = await asyncio.gather(
+            *(ask(pool, 2 * large) for _ in range(6)), return_exceptions=True
+        )
+        refused = [each for each in answers if isinstance(each, NoRoom)]
+        given = [each for each in answers if isinstance(each, OriginAnswer)]
+        assert len(given) + len(refused) == len(answers)
+        assert given, "one has room"
+        with pytest.raises(NoRoom):
+            await ask(pool, 4 * large)
+        assert (await ask(pool, b"small")).body == b"small"
+        assert room.left == 3 * 2**20, "all of it is given back"
+
+
+async def test_a_response_that_ends_early_gives_its_room_back() -> None:
+    upstream, room = Upstream(), ByteRoom(2**20)
+
+    async def half(its: Upstream, head: bytes, body: bytes) -> bytes | None:
+        for writer in its.writers:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 900000\r\n\r\n" + b"x" * 500_000)
+            await writer.drain()
+        await until_async(lambda: room.left < 2**20, "a part has arrived")
+        return None
+
+    upstream.script = half
+    await upstream.listen()
+    origin = Origin.parse(f"http://127.0.0.1:{upstream.port}")
+    pool = Pool(origin, 20.0, lambda error: error, room=room)
+    with pytest.raises(ClientError):
+        await pool.ask(b"GET", b"/", (), b"", lambda answer: answer)
+    assert room.left == 2**20
+    await pool.close()
+    await upstream.die()

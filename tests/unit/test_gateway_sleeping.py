@@ -14,6 +14,7 @@ import pytest
 from fourways_api import Route, WakeConfig
 from fourways_api.demand import DeploymentDemand, GatewayDemand
 from fourways_cli.embedded.ports import free_port
+from fourways_http import ByteRoom
 from fourways_runtime.workloads.gateway import sleeping
 from tests.kit.gateway_plane import CHURN, Running, run, running
 from tests.kit.waiting import until_async
@@ -213,7 +214,7 @@ async def test_a_client_that_leaves_is_not_waited_for(tmp_path: Path) -> None:
 
 async def test_held_requests_are_bounded_by_number_and_bytes(tmp_path: Path) -> None:
     async with asleep(tmp_path) as (plane, replica):
-        handler(plane)._room = sleeping.HeldBytes(100)
+        handler(plane)._room = ByteRoom(100)
         first = asked(plane, "x" * 60)
         await held(plane, 1)
         answer = await asked(plane, "x" * 60)

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from fourways_api import GatewayConfig, Route
 from fourways_api.demand import DEMAND_PATH
-from fourways_http import HttpError, Request, Response, Router, json_response
+from fourways_http import ByteRoom, HttpError, Request, Response, Router, json_response
 from fourways_http.message import Answer
 from fourways_runtime.callers.guard import CallerGuard
 from fourways_runtime.callers.server_identity import Authority
@@ -40,13 +40,15 @@ from .page import Pages
 from .publishing import OpenPublisher
 from .runs import OpenRunStore, Runs
 from .serving_runtime import ServingRuntimeHandler
-from .sleeping import HeldBytes
 from .stream import StreamHandler
 
 _SCRAPE_WAITS_SECONDS = 0.2
 
 _HELD_SHARE, _MAX_HELD_BYTES = 0.125, 64 * 2**20
 """Room for requests that wait for a replica: a third of what all requests may take."""
+
+_ARRIVING_SHARE, _MAX_ARRIVING_BYTES = 0.25, 256 * 2**20
+"""Room for responses while they arrive. One takes twice its size for a moment, when it is whole."""
 
 
 class Gateway:
@@ -84,9 +86,10 @@ class Gateway:
             open_publisher,
             draining,
             self._demand,
-            HeldBytes(share_of_memory(_HELD_SHARE, _MAX_HELD_BYTES)),
+            ByteRoom(share_of_memory(_HELD_SHARE, _MAX_HELD_BYTES)),
             self._batch,
             Authority(config.servers_ca).context if config.servers_ca else None,
+            ByteRoom(share_of_memory(_ARRIVING_SHARE, _MAX_ARRIVING_BYTES)),
         )
         self._modes: dict[str, Mode] = {
             name: MODES[route.mode].handler(route, parts) for name, route in self._routes.items()

@@ -22,8 +22,10 @@ from prometheus_client import Counter
 from fourways_api import EntityKey, Route
 from fourways_api.worker_faults import FAULTS_PATH, WorkerFaults
 from fourways_http import (
+    ByteRoom,
     ClientError,
     HttpError,
+    NoRoom,
     Origin,
     OriginAnswer,
     Pool,
@@ -86,8 +88,12 @@ class RealtimeHandler:
         upstream: UpstreamGauges,
         faults: Counter,
         tls: Callable[[], SSLContext] | None = None,
+        room: ByteRoom | None = None,
     ) -> None:
-        """``tls`` returns the context of a connection to an https address."""
+        """``tls`` returns the context of a connection to an https address.
+
+        ``room`` is for the responses of all deployments while they arrive.
+        """
         self._route = route
         self._faults = faults
         name = self._name = route.deployment
@@ -103,6 +109,7 @@ class RealtimeHandler:
                 max_answer_bytes=route.max_answer_bytes,
                 hold_seconds=self.hold_seconds,
                 tls=tls,
+                room=room,
             )
             upstream.follow(name, self._connections, self._in_flight)
 
@@ -280,6 +287,8 @@ class RealtimeHandler:
                 return HttpError(503, "too many requests wait for the model server", RETRY)
             case TooLarge():
                 return HttpError(502, "the model server's response is too large")
+            case NoRoom():
+                return HttpError(503, "too many large responses arrive at the same time", RETRY)
             case _:
                 return HttpError(503, "the model server does not respond", RETRY)
 

@@ -13,6 +13,7 @@ from ssl import SSLContext
 from prometheus_client import Counter
 
 from fourways_api import GatewayConfig, Route
+from fourways_http import ByteRoom
 from fourways_runtime.io.store.streams.stream import LiveLookup
 
 from .batch import BatchHandler
@@ -24,7 +25,7 @@ from .mode import Mode
 from .observed import UpstreamGauges
 from .publishing import OpenPublisher
 from .serving_runtime import ServingRuntimeHandler
-from .sleeping import HeldBytes, SleepingHandler
+from .sleeping import SleepingHandler
 from .stream import StreamHandler
 from .views import DeploymentCounters
 
@@ -47,7 +48,7 @@ class SharedParts:
     demand: DemandBoard
     """What is reported about deployments that scale to zero."""
 
-    held: HeldBytes
+    held: ByteRoom
     """Room for the bodies of requests that wait for a replica."""
 
     stored: BatchHandler
@@ -56,6 +57,9 @@ class SharedParts:
     server_tls: Callable[[], SSLContext] | None
     """Returns the context of a connection to a model server with an https address; None: the
     system's authorities are trusted."""
+
+    arriving: ByteRoom
+    """Room for the responses of model servers while they arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class GatewayMode:
 
 def _realtime(route: Route, parts: SharedParts) -> Mode:
     if route.model_name is not None:
-        return ServingRuntimeHandler(route, parts.upstream, parts.faults)
+        return ServingRuntimeHandler(route, parts.upstream, parts.faults, parts.arriving)
     if route.wake is not None:
         return SleepingHandler(
             route,
@@ -79,8 +83,9 @@ def _realtime(route: Route, parts: SharedParts) -> Mode:
             parts.held,
             parts.stored if route.wake.stored else None,
             parts.server_tls,
+            parts.arriving,
         )
-    return RealtimeHandler(route, parts.upstream, parts.faults, parts.server_tls)
+    return RealtimeHandler(route, parts.upstream, parts.faults, parts.server_tls, parts.arriving)
 
 
 def _streaming(route: Route, parts: SharedParts) -> Mode:

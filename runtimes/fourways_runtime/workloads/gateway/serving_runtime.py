@@ -19,7 +19,7 @@ import orjson
 from prometheus_client import Counter
 
 from fourways_api import Route
-from fourways_http import HttpError, Request, Response, SizedResponse, json_response
+from fourways_http import ByteRoom, HttpError, Request, Response, SizedResponse, json_response
 from fourways_http.exchange import HOP_BY_HOP
 
 from .forward import PASSED, RealtimeHandler
@@ -38,8 +38,14 @@ _OWN = HOP_BY_HOP | {b"content-encoding", b"content-type", b"date", b"server"}
 class ServingRuntimeHandler(RealtimeHandler):
     """Answers requests for one deployment through its runtime, on the running event loop."""
 
-    def __init__(self, route: Route, upstream: UpstreamGauges, faults: Counter) -> None:
-        super().__init__(route, upstream, faults)
+    def __init__(
+        self,
+        route: Route,
+        upstream: UpstreamGauges,
+        faults: Counter,
+        room: ByteRoom | None = None,
+    ) -> None:
+        super().__init__(route, upstream, faults, room=room)
         self.model_name = route.model_name or route.deployment
         self._v1 = f"/v1/models/{quote(self.model_name, safe='')}".encode()
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=8)

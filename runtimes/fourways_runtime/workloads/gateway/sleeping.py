@@ -19,6 +19,7 @@ from prometheus_client import Counter
 
 from fourways_api import Route
 from fourways_http import (
+    ByteRoom,
     ClientError,
     HttpError,
     Origin,
@@ -47,24 +48,6 @@ PAUSE_SECONDS, LONG_PAUSE_SECONDS = 0.02, 0.2
 PATIENCE_SECONDS = 10.0
 MAX_HELD = 4096
 """Requests that one deployment holds at most."""
-
-
-class HeldBytes:
-    """How much room the bodies of held requests take, over all deployments of a gateway."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-
-    def take(self, size: int) -> bool:
-        """Reserve room; return whether there was enough."""
-        if size > self._left:
-            return False
-        self._left -= size
-        return True
-
-    def give(self, size: int) -> None:
-        """Return what was reserved."""
-        self._left += size
 
 
 class _Unreachable(Exception):
@@ -103,13 +86,14 @@ class SleepingHandler(RealtimeHandler):
         upstream: UpstreamGauges,
         faults: Counter,
         board: DemandBoard,
-        room: HeldBytes,
+        room: ByteRoom,
         stored: BatchHandler | None,
         tls: Callable[[], SSLContext] | None = None,
+        arriving: ByteRoom | None = None,
     ) -> None:
         """``stored`` answers by published runs while a replica starts; None: requests wait."""
         assert route.wake is not None, "the route says how its requests wait"  # noqa: S101
-        super().__init__(route, upstream, faults, tls)
+        super().__init__(route, upstream, faults, tls, arriving)
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._patience = route.wake.timeout_seconds
