@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from fourways_api.installing import install_command
+
 from .init import ModelArgument, SampleOption
 from .output import FAILED, INVALID
 from .terminal import say, warn
@@ -39,7 +41,7 @@ def convert(
     """
     missing = [each for each in _NEEDED if importlib.util.find_spec(each) is None]
     if missing:
-        warn(f"converting needs {', '.join(missing)}: pip install 'fourways[runtime,convert]'")
+        warn(f"converting needs {', '.join(missing)}: {install_command('runtime', 'convert')}")
         raise typer.Exit(FAILED)
     if out.exists() and not force:
         warn(f"{out} exists; give --force or another -o")

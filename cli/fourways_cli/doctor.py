@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fourways_api.installing import install_command
+
 from .diagnosis.findings import Diagnosis
 from .diagnosis.machine import look_at_machine
 from .hosting import STATE
@@ -78,7 +80,7 @@ def _cluster(
     except ImportError:
         if asked:
             raise failed(
-                "the Kubernetes client is missing: pip install 'fourways[operator]'"
+                f"the Kubernetes client is missing: {install_command('operator')}"
             ) from None
         return []
     from .diagnosis.cluster import look_at_cluster

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from fourways_api import ModelDeployment
+from fourways_api.installing import install_command
 
 from .embedded.broker import NoBroker
 from .embedded.given import PUBLIC_KEY, HostLacks
@@ -183,6 +184,6 @@ def check_runtime() -> None:
     if missing:
         warn(
             f"the workloads run here, which needs {', '.join(missing)}: "
-            "pip install 'fourways[runtime]'"
+            f"{install_command('runtime')}"
         )
         raise typer.Exit(FAILED)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fourways_api.installing import install_command
+
 from .output import FAILED, INVALID
 from .terminal import say, warn
 
@@ -105,7 +107,7 @@ def drafted(
     """Make the first manifest of a model; if there can be none, say why and exit with 2."""
     missing = [each for each in _NEEDED if importlib.util.find_spec(each) is None]
     if missing:
-        warn(f"reading a model needs {', '.join(missing)}: pip install 'fourways[runtime]'")
+        warn(f"reading a model needs {', '.join(missing)}: {install_command('runtime')}")
         raise typer.Exit(FAILED)
     from .first_manifest.draft import make_draft
     from .first_manifest.errors import NoManifest

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import typer
 
+from fourways_api.installing import install_command
+
 from .target_command import TableOutput, TableOutputOption, failed, invalid, print_result
 from .terminal import say
 
@@ -46,7 +48,7 @@ def push(
         from .first_manifest.errors import NoManifest
         from .first_manifest.model_source import model_file
     except ImportError as error:
-        raise failed(f"{error.name} is missing: pip install 'fourways[runtime]'") from None
+        raise failed(f"{error.name} is missing: {install_command('runtime')}") from None
     if not uri.startswith("oci://"):
         raise invalid(f"{uri}: write oci://HOST/REPOSITORY:TAG")
     if not model.exists():

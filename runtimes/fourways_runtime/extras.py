@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fourways_api.installing import install_command
+
 _EXTRAS = {
     "PIL": "images",
     "adlfs": "az",
@@ -51,4 +53,4 @@ def missing_library(error: BaseException) -> str | None:
     extra = _EXTRAS.get(library)
     if extra is None:
         return None
-    return f"the library {library} is not installed: pip install 'fourways[{extra}]'"
+    return f"the library {library} is not installed: {install_command(extra)}"

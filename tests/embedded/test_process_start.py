@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fourways_api.installing import install_command
 from fourways_runtime.errors import ConfigError
 
 pytestmark = pytest.mark.embedded
@@ -70,4 +71,4 @@ def test_a_worker_without_its_libraries_leaves_a_message(mode: str, tmp_path: Pa
     )
     report = json.loads(message.read_text())
     assert done.returncode in {2, ConfigError.exit_code}, done.stderr
-    assert "pip install 'fourways[runtime]'" in report["message"], report
+    assert install_command("runtime") in report["message"], report

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fourways_api.crd import custom_resource_definition
+from fourways_api.installing import install_command
 from fourways_cli.diagnosis import cluster, machine
 from fourways_cli.diagnosis.cluster import ClusterFacts, look_at_cluster
 from fourways_cli.diagnosis.reading import ApiReader, read_facts
@@ -180,7 +181,7 @@ def test_a_machine_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert done.exit_code == 1
     found = {each["about"]: each for each in json.loads(done.stdout)}
     assert found["runtime"]["level"] == "fault"
-    assert "fourways[runtime]" in found["runtime"]["fix"]
+    assert found["runtime"]["fix"] == install_command("runtime")
     assert (found["port"]["level"], "--port" in found["port"]["fix"]) == ("note", True)
     assert found["disk"]["level"] == "ok"
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fourways_api import RuntimeConfig
+from fourways_api.installing import install_command
 from fourways_runtime.errors import ConfigError, ModelNotLoadable
 from fourways_runtime.extras import missing_library
 from fourways_runtime.process import failure
@@ -93,7 +94,7 @@ def test_a_missing_library_names_its_extra(name: str, extra: str) -> None:
     error = ModuleNotFoundError(f"No module named {name!r}", name=name)
     report, code = failure(error, None, logging.getLogger("test"))
     assert (report.reason, code) == ("ConfigError", ConfigError.exit_code)
-    assert f"pip install 'fourways[{extra}]'" in report.message
+    assert install_command(extra) in report.message
 
 
 def test_another_missing_module_stays_an_internal_error() -> None:

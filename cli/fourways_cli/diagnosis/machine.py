@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from fourways_api.installing import install_command
+
 from ..embedded.ports import is_free
 from ..hosting import missing_packages
 from .findings import Diagnosis, fault, note, ok
@@ -35,7 +37,7 @@ def look_at_machine(folder: Path) -> Iterator[Diagnosis]:
         extra for package, extra in FORMATS.values() if importlib.util.find_spec(package) is None
     )
     if absent:
-        fix = f"pip install 'fourways[{','.join(absent)}]' where you need them"
+        fix = f"{install_command(*absent)} where you need them"
         yield note("formats", f"not installed: {', '.join(absent)}; ONNX works", fix)
     else:
         yield ok("formats", f"onnx, {', '.join(FORMATS)}")
@@ -58,7 +60,7 @@ def _packages() -> Diagnosis:
         return fault(
             "runtime",
             f"{', '.join(missing)} missing: no workload runs here",
-            "pip install 'fourways[runtime]'",
+            install_command("runtime"),
         )
     return ok("runtime", "the workloads' packages are installed")
 

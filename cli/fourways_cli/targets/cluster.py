@@ -12,6 +12,7 @@ from typing import Any
 
 from fourways_api import API_VERSION, PLURAL, Metadata, PurgeConfig
 from fourways_api.callers import GatewayAccess
+from fourways_api.installing import install_command
 from fourways_operator.plan.batch import name_of
 from fourways_operator.plan.parts import GATEWAY
 from fourways_operator.pods import report_of
@@ -51,7 +52,7 @@ class ClusterTarget:
             from .. import kubeconfig
         except ImportError:
             raise TargetError(
-                f"{no_host}the Kubernetes client is missing: pip install 'fourways[operator]'"
+                f"{no_host}the Kubernetes client is missing: {install_command('operator')}"
             ) from None
         try:
             self._login = kubeconfig.log_in(choice.kubeconfig, choice.context)

@@ -1,0 +1,54 @@
+"""Messages name a command of pip that finds the project."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fourways_api import installing
+from fourways_api.installing import install_command
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> Iterator[None]:
+    installing._source.cache_clear()
+    yield
+    installing._source.cache_clear()
+
+
+def installed_from(monkeypatch: pytest.MonkeyPatch, told: dict[str, Any] | None) -> None:
+    class Distribution:
+        def read_text(self, name: str) -> str | None:
+            assert name == "direct_url.json"
+            return None if told is None else json.dumps(told)
+
+    monkeypatch.setattr(installing, "distribution", lambda name: Distribution())
+
+
+def test_an_installed_release_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed_from(monkeypatch, None)
+    assert install_command("runtime", "sklearn") == "pip install 'fourways[runtime,sklearn]'"
+
+
+@pytest.mark.parametrize("editable", [True, False])
+def test_a_checkout_is_named_by_its_path(
+    editable: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checkout = tmp_path / "check out"
+    checkout.mkdir()
+    (checkout / "pyproject.toml").touch()
+    installed_from(monkeypatch, {"url": checkout.as_uri(), "dir_info": {"editable": editable}})
+    words = shlex.split(install_command("edge"))
+    assert words == ["pip", "install", *(["-e"] if editable else []), f"{checkout}[edge]"]
+
+
+@pytest.mark.parametrize("url", ["file:///nowhere/source", "https://example.com/fourways.whl"])
+def test_a_source_that_is_not_here_is_not_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image was built from a folder that it does not hold."""
+    installed_from(monkeypatch, {"url": url})
+    assert install_command("runtime") == "pip install 'fourways[runtime]'"
