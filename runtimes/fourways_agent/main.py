@@ -177,6 +177,7 @@ def _status(store: Store, asked: argparse.Namespace) -> int:
 
 
 def _predict(store: Store, asked: argparse.Namespace) -> int:
+    from fourways_runtime.scoring.literals import json_object
     from fourways_runtime.scoring.single import RecordRefused
 
     from .device import Device
@@ -187,8 +188,11 @@ def _predict(store: Store, asked: argparse.Namespace) -> int:
         for line in lines:
             if not line.strip():
                 continue
+            record, fault = json_object(line)
             try:
-                print(json.dumps(device.predict(_record(line))))
+                if record is None:
+                    raise RecordRefused("record", str(fault))
+                print(json.dumps(device.predict(record)))
             except RecordRefused as error:
                 refused += 1
                 print(json.dumps({"error": str(error), "field": error.field}))
@@ -221,20 +225,10 @@ def _forget(store: Store, asked: argparse.Namespace) -> int:
     return 0
 
 
-def _records(name: str) -> IO[str]:
+def _records(name: str) -> IO[bytes]:
     if name == "-":
-        return open(0, encoding="utf-8", closefd=False)
+        return open(0, "rb", closefd=False)
     try:
-        return open(name, encoding="utf-8")
+        return open(name, "rb")
     except OSError as error:
         raise AgentConfigError(f"{name}: {error.strerror}") from None
-
-
-def _record(line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        raise AgentConfigError("a line of the records is not JSON") from None
-    if not isinstance(found, dict):
-        raise AgentConfigError("a line of the records is not a JSON object of inputs by name")
-    return found

@@ -195,8 +195,20 @@ class Remote:
                     "--namespace and --target, and that the deployment is Ready"
                 ) from None
             raise GatewayUnreachable(f"the gateway responded {error.code} for {name}") from None
-        except (urllib.error.URLError, http.client.HTTPException, OSError):
-            raise GatewayUnreachable("the gateway cannot be reached") from None
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            raise GatewayUnreachable(f"the gateway cannot be reached{_cause(error)}") from None
+
+
+def _cause(error: Exception) -> str:
+    """Return the cause of a failed connection, as the end of a sentence; empty if unknown."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        # Devices without a battery start with a clock in which no certificate is valid yet.
+        fault = reason.verify_message.removesuffix(".")
+        return f": its certificate is not accepted ({fault}); check --ca-file and the clock"
+    if isinstance(reason, OSError) and reason.strerror:
+        return f": {reason.strerror.lower()}"
+    return ""
 
 
 def part_of(file: Path) -> Path:

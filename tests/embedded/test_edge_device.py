@@ -100,11 +100,23 @@ def test_commands_of_a_device(tmp_path: Path, publisher: Publisher, gateway: Gat
     gateway.close()  # offline from here on
     status = json.loads(agent("status", "--state", str(store.folder)).stdout)
     assert (status["digest"], status["version"], status["confirmed"]) == (digest, "v1", True)
-    records = json.dumps(RECORD) + "\n" + json.dumps(RECORD | {"age": 300})
+    lines = [
+        "\ufeff" + json.dumps(RECORD),
+        json.dumps(RECORD | {"age": 300}),
+        '{"age": NaN}',
+        "[1]",
+    ]
+    records = "\n".join([*lines, json.dumps(RECORD)])
     answers = agent("predict", "--state", str(store.folder), "-", input=records)
     assert [json.loads(line) for line in answers.stdout.splitlines()] == [
         {"score": 30.0},
         {"error": "age: 300 is above 120", "field": "age"},
+        {
+            "error": "record: it is not JSON: unexpected character, expected a JSON value",
+            "field": "record",
+        },
+        {"error": "record: it is not a JSON object", "field": "record"},
+        {"score": 30.0},
     ]
     assert answers.returncode == 1
     away = agent("update", "--state", str(store.folder))

@@ -12,6 +12,7 @@ import pytest
 from fourways_api import BatchSource, Contract, FetchPolicy, Paths
 from fourways_runtime.errors import ConfigError, FetchFailed, QueryRefused, SourceError
 from fourways_runtime.io.sources import BATCH_ROWS, open_table
+from fourways_runtime.io.sources.watermarks import highest
 from fourways_runtime.scoring.decode import Decoder
 from fourways_runtime.scoring.splits import Newer, Split
 from tests.kit.secret_files import secret_folder
@@ -189,6 +190,52 @@ def test_only_newer_rows_are_asked_for(rig: Rig, column: str, value: Any) -> Non
     table = rig.open(more=(column,), by=None)
     found = keys(table, table.splits(10), Newer(column, value))
     assert sorted(found) == sorted(["k5", *(f"k{n}" for n in range(90, 101))])
+
+
+@pytest.mark.parametrize(("old", "new"), [("2Zabc", "2aXYZ"), ("a1", "B2")])
+def test_a_text_is_new_in_the_order_of_its_bytes_or_of_the_database(
+    rig: Rig, old: str, new: str
+) -> None:
+    """Ids such as KSUIDs grow by their bytes; the database's order may ignore case."""
+    people(rig, "generate_series(1, 2)")
+    rig.sql('ALTER TABLE people ALTER COLUMN plan TYPE text COLLATE "en-US-x-icu"')
+    rig.sql(f"UPDATE people SET plan = '{old}'; INSERT INTO people SELECT 9, 'k9', 1, 1, '{new}'")  # noqa: S608
+    table = rig.open(more=("plan",), by=None)
+    found = keys(table, table.splits(10), Newer("plan", old))
+    assert sorted(found) == ["k1", "k2", "k9"]
+
+
+def test_a_uuid_is_compared_with_any_text(rig: Rig) -> None:
+    """The column may have been text in the run before."""
+    people(rig, "generate_series(1, 2)")
+    uuid = "lpad(n::text, 32, '0')::uuid"
+    table = rig.open(
+        f"SELECT id, age, worth, old, exact, pair, {uuid} AS plan FROM people",  # noqa: S608
+        more=("plan",),
+        by=None,
+    )
+    splits = table.splits(10)
+    assert keys(table, splits, Newer("plan", f"{2:08}-{0:04}-{0:04}-{0:04}-{0:012}")) == []
+    assert keys(table, splits, Newer("plan", "00")) == ["k1", "k2"]
+    assert keys(table, splits, Newer("plan", "z")) == []
+
+
+def test_a_number_in_an_array_that_is_none_is_missing(rig: Rig) -> None:
+    people(rig, "generate_series(1, 2)")
+    rig.sql("UPDATE people SET pair = '{NaN,1}' WHERE id = 'k1'")
+    table = rig.open()
+    (chunk,) = table.read(table.splits(10)[0])
+    _, rejects = Decoder(CONTRACT).decode(chunk.batch, chunk.rows)
+    assert [str(reject) for reject in rejects] == ["pair: element [0]: missing"]
+
+
+def test_an_infinite_time_is_refused_and_is_no_watermark(rig: Rig) -> None:
+    people(rig, "generate_series(1, 3)")
+    rig.sql("UPDATE people SET changed = 'infinity' WHERE id = 'k2'")
+    table = rig.open(more=("changed",), by=None)
+    (chunk,) = table.read(table.splits(10)[0], Newer("changed", "2026-01-01T00:00:03+00:00"))
+    assert sorted(chunk.batch.column("id").to_pylist()) == [b"k2", b"k3"]
+    assert highest(chunk.batch.column("changed")) == "2026-01-01T00:00:03+00:00"
 
 
 def test_a_time_reads_as_one(rig: Rig) -> None:

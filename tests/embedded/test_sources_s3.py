@@ -262,6 +262,7 @@ def test_an_object_that_changes_under_a_run_is_named(store: Store, form: str) ->
         ((301, "PermanentRedirect"), ConfigError, "in another region; set region in its Secret"),
         ((400, "AuthorizationHeaderMalformed"), ConfigError, "in another region"),
         ((403, "AccessDenied"), SourceError, "access denied; check the credentials in the Secret"),
+        ((403, "InvalidObjectState"), SourceError, "the object is archived; restore it"),
         ((403, "InvalidAccessKeyId"), FetchFailed, "refuses the login in the Secret s3"),
         ((403, "SignatureDoesNotMatch"), FetchFailed, "refuses the login in the Secret s3"),
     ],
@@ -292,6 +293,19 @@ def test_a_name_is_read_as_it_is_whatever_is_in_it(store: Store, key: str, writt
     assert store.keys(written) == ["a"]
     assert sorted(store.keys("t")) == ["a", "other"]
     assert sorted(store.keys("t/*.parquet")) == ["a", "other"]
+
+
+def test_a_glob_reads_the_folders_that_are_tables_and_no_marker_of_a_folder(store: Store) -> None:
+    for name in ("a.parquet", "b.parquet/part-0.parquet", "b.parquet/_old/part-0.parquet"):
+        store.put(f"t/{name}", [name])
+    store.put("t/old/c.parquet", ["c"])
+    for marker in ("t/", "t/old/", "t/b.parquet/_SUCCESS"):
+        store.client.put_object(Bucket="tables", Key=marker, Body=b"")
+    both = ["a.parquet", "b.parquet/part-0.parquet"]
+    assert store.keys("t/*.parquet") == both
+    assert store.keys("t/*") == both
+    assert store.keys("t/**") == [*both, "c"]
+    assert store.keys("t/**/*.parquet") == [*both, "c"]
 
 
 def test_marks_of_a_glob_and_encoded_ones_stand_side_by_side(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 import threading
@@ -110,11 +111,19 @@ def test_only_a_server_of_the_pinned_authority_is_believed(
 ) -> None:
     url, certificate = server
     assert Remote(url, "churn", "door", ca_file=str(certificate)).document("x", 9) == b"index"
-    with pytest.raises(GatewayUnreachable):
+    with pytest.raises(GatewayUnreachable, match=r"self-signed.*check --ca-file and the clock"):
         Remote(url, "churn", "door").document("x", 9)
     other = Remote(url.replace("localhost", "127.0.0.1"), "churn", "door", ca_file=str(certificate))
-    with pytest.raises(GatewayUnreachable):  # the right authority, another name
+    with pytest.raises(GatewayUnreachable, match="mismatch"):  # the authority of another name
         other.document("x", 9)
+
+
+def test_why_a_gateway_cannot_be_reached_is_told() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        port = taken.getsockname()[1]
+        with pytest.raises(GatewayUnreachable, match="cannot be reached: connection refused"):
+            Remote(f"http://127.0.0.1:{port}", "churn", "door").document("x", 9)
 
 
 def test_a_file_without_certificates_is_named(

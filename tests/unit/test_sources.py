@@ -85,6 +85,20 @@ def test_a_folder_or_a_glob_is_one_table_in_the_order_of_its_names(
     ]
 
 
+def test_a_glob_reads_the_folders_that_spark_names_like_files(tmp_path: Path) -> None:
+    for name in ("a.parquet", "b.parquet/part-0.parquet", "old/c.parquet"):
+        parquet(tmp_path / name, {"id": [name], "age": [1], "plan": ["p"]})
+    found = [value["id"] for _, value in rows_of(f"file://{tmp_path}/*.parquet")]
+    assert found == ["a.parquet", "b.parquet/part-0.parquet"]
+
+
+def test_an_ending_in_capitals_is_the_same_ending(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,age,plan\na,1,p\n")
+    (tmp_path / "B.CSV").write_text("id,age,plan\nb,2,p\n")
+    (tmp_path / "c.Csv.GZ").write_bytes(gzip.compress(b"id,age,plan\nc,3,p\n"))
+    assert sorted(value["id"] for _, value in rows_of(tmp_path, "CSV")) == [b"a", b"b", b"c"]
+
+
 def test_batches_stay_small_and_rows_are_numbered_through(tmp_path: Path) -> None:
     count = 2 * BATCH_ROWS + 5
     columns = {"id": [str(n) for n in range(count)], "age": [1] * count, "plan": ["p"] * count}

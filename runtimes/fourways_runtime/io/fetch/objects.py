@@ -235,6 +235,8 @@ def translated(location: Location, secret: str = "") -> Iterator[None]:
     except PermissionError as error:
         if (fault := login_fault(error, secret)) is not None:
             raise FetchFailed(f"{location.shown}: {fault}") from None
+        if _answer(error)[0] == "InvalidObjectState":
+            raise SourceError(f"{location.shown}: the object is archived; restore it") from None
         whose = f" in the Secret {secret}" if secret else ""
         text = f"{location.shown}: access denied; check the credentials{whose}"
         raise SourceError(text) from None

@@ -88,25 +88,22 @@ def _listed(
         matches: dict[str, Any] = {}
         for pattern in expanded(path, filters):
             matches |= backend.glob(pattern, detail=True)
-        found = {
-            name: entry
-            for name, entry in sorted(matches.items())
-            if entry["type"] == "file" and not _is_hidden(name, path)
-        }
+        found: dict[str, Any] = {}
+        for name, entry in matches.items():
+            if _is_hidden(name, path) or name.endswith("/"):
+                continue
+            if entry["type"] == "file":
+                found[name] = entry
+            elif name.lower().endswith(suffixes):  # a table that Spark has written
+                found |= _of_format(found_files(backend, name, filters), name, suffixes)
         if not found:
             raise SourceError(f"{location.shown}: no file has this name{_where(filters)}")
-        return found
+        return dict(sorted(found.items()))
     info = backend.info(path)
     if info["type"] != "directory":
         return {path: info}
     everything = found_files(backend, path, filters)
-    root = PurePosixPath(path)
-    found = {
-        name: entry
-        for name, entry in everything.items()
-        if name.endswith(suffixes)
-        and not any(map(_hides, PurePosixPath(name).relative_to(root).parts))
-    }
+    found = _of_format(everything, path, suffixes)
     if not found:
         there = ", ".join(PurePosixPath(name).name for name in list(everything)[:5]) or "nothing"
         raise SourceError(
@@ -114,6 +111,19 @@ def _listed(
             f"{_where(filters)}; there is {there}"
         )
     return found
+
+
+def _of_format(
+    entries: Mapping[str, Mapping[str, Any]], folder: str, suffixes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the files beneath a folder that belong to its table."""
+    root = PurePosixPath(folder)
+    return {
+        name: entry
+        for name, entry in entries.items()
+        if name.lower().endswith(suffixes)
+        and not any(map(_hides, PurePosixPath(name).relative_to(root).parts))
+    }
 
 
 def _hides(part: str) -> bool:

@@ -204,12 +204,7 @@ class QueryTable:
             conditions.append(KeyRange.of(split.detail).condition(by, key))
             order = sql.SQL(" ORDER BY {}").format(by)
         if newer is not None:
-            # A text literal has no type of its own: PostgreSQL parses it as the column's type.
-            conditions.append(
-                sql.SQL("({0} >= {1} OR {0} IS NULL)").format(
-                    sql.Identifier("q", newer.column), sql.Literal(newer.value)
-                )
-            )
+            conditions.append(_not_older(newer, types[newer.column]))
         where = (
             sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
         )
@@ -288,8 +283,25 @@ def _fits(kind: str, shape: tuple[int, ...], found: str) -> bool:
     return element == "bool" if kind == "bool" else element in _NUMBERS
 
 
+def _not_older(newer: Newer, kind: str) -> sql.Composed:
+    """Return the condition for rows that are not older than a watermark.
+
+    The watermark of texts is the highest by their bytes, as in files. In the database's own order
+    it may not be, so a text is new if it is by either order.
+    """
+    told = "{0} >= {1} OR {0} IS NULL"
+    if kind in _TEXTS:
+        bytewise = '{0}::text COLLATE "C" >= {1}'
+        told = f"{bytewise} OR {'{0} IS NULL' if kind == 'uuid' else told}"
+    # A text literal has no type of its own: PostgreSQL parses it as the column's type.
+    return sql.SQL(f"({told})").format(sql.Identifier("q", newer.column), sql.Literal(newer.value))
+
+
 def _selected(column: Column, kind: str) -> sql.Composed:
     name = sql.Identifier("q", column.name)
+    if kind.removesuffix("[]") in _NUMBERS - _WHOLE and kind.endswith("[]"):
+        # JSON has no NaN, which is a missing number.
+        return sql.SQL("to_json(array_replace({}, 'NaN', NULL))::text").format(name)
     if kind.endswith("[]"):
         return sql.SQL("to_json({})::text").format(name)
     if kind in FIXED or kind == "bytea":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -81,10 +81,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.commit()
     except BaseException:
-        connection.rollback()
+        # Also after a commit that failed: an open transaction would refuse the next one.
+        with suppress(sqlite3.Error):
+            connection.rollback()
         raise
-    connection.commit()
 
 
 def connect(path: Path) -> sqlite3.Connection:
