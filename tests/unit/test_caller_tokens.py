@@ -90,6 +90,16 @@ async def test_a_token_of_an_issuer_is_accepted_and_all_others_are_not(
             assert await status(plane, KEY, token) == 401, what
 
 
+def test_an_expiry_and_a_subject_beyond_what_others_can_hold(provider: Provider) -> None:
+    """JSON has whole numbers without an end, and halves of surrogate pairs."""
+    tokens = Tokens((provider.config(grants=(ScopeGrant(subject="*", scopes=("read:*",)),)),))
+    found = tokens.caller(provider.token(exp=10**400, sub="half \ud83d"), time.monotonic())
+    assert found is not None
+    caller, expires = found
+    assert expires > time.time()
+    assert caller.name.encode("utf-8").endswith(b"half \\ud83d")
+
+
 async def test_scopes_come_from_a_claim_and_from_grants_by_subject(
     tmp_path: Path, keys: Keys, provider: Provider
 ) -> None:

@@ -30,6 +30,9 @@ REREAD_SECONDS = 600.0
 UNKNOWN_KEY_SECONDS = 30.0
 """Minimum time between two reads because a token names an unknown key."""
 
+_LATEST = 2**53
+"""The latest expiry that is told apart from others, as Unix time."""
+
 _SCOPE = TypeAdapter(Scope)
 Download = Callable[[str], Awaitable[bytes]]
 
@@ -99,10 +102,11 @@ class Issuer:
             )
         except jwt.PyJWTError:
             return None
-        return self._of(claims), float(claims["exp"])
+        return self._of(claims), float(min(int(claims["exp"]), _LATEST))
 
     def _of(self, claims: Mapping[str, Any]) -> Caller:
-        subject = str(claims["sub"])
+        # JSON may have halves of surrogate pairs, which no log can be written with.
+        subject = str(claims["sub"]).encode("utf-8", "backslashreplace").decode()
         scopes, rate = list(_claimed(claims, self.config.scopes_claim)), None
         for grant in self.config.grants:
             if _matches(grant.subject, subject):
