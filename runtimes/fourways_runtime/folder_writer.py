@@ -7,6 +7,7 @@ Reading beneath a folder for models and tables is in :mod:`.beneath`.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -75,9 +76,13 @@ class FolderWriter:
     def _parent(self, name: str, *, make: bool) -> Iterator[tuple[int, str]]:
         """Open the parent folder of a file; yield its descriptor and the file's own name.
 
-        Raises FileNotFoundError if a folder is missing and ``make`` is false.
+        Raises FileNotFoundError if a folder is missing and ``make`` is false, and OSError for a
+        name that leads out of the folder: names may come from files in it.
         """
-        *folders, last = [part for part in name.split("/") if part] or ["."]
+        parts = [part for part in name.split("/") if part]
+        if ".." in parts:
+            raise OSError(errno.EINVAL, "a name leads out of the folder")
+        *folders, last = parts or ["."]
         handle = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for component in (*self._components, *folders):

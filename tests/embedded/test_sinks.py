@@ -169,6 +169,30 @@ def test_a_folder_keeps_a_few_runs_and_a_pointer_to_the_newest(files: Rig) -> No
     assert list((files.folder / "_writing").iterdir()) == []
 
 
+def test_a_list_of_runs_by_somebody_else_deletes_runs_only(files: Rig) -> None:
+    sink = files.open("r1", keep_runs=1)
+    sink.publish({0: write(sink, 0, ["r1"])})
+    others = files.folder.parent / "others"
+    for place in (others, files.folder / "theirs"):
+        place.mkdir()
+        (place / "file").write_bytes(b"x")
+    pointer = files.folder / "_latest"
+    forged = ["", ".", "..", "../others", "theirs", "run=../../others", 7, None, "run=r1"]
+    pointer.write_bytes(orjson.dumps({**orjson.loads(pointer.read_bytes()), "runs": forged}))
+    sink = files.open("r2", keep_runs=1)
+    sink.publish({0: write(sink, 0, ["r2"])})
+    assert (others / "file").exists()
+    assert (files.folder / "theirs" / "file").exists()
+    runs = [p.name for p in files.folder.iterdir() if p.name.startswith("run=")]
+    assert runs == ["run=r2"]
+    pointer.write_bytes(orjson.dumps({"runs": "no list"}))
+    sink = files.open("r3", keep_runs=1)
+    sink.publish({0: write(sink, 0, ["r3"])})
+    pointer.write_bytes(b"{")
+    with pytest.raises(ConfigError, match="_latest is not JSON"):
+        files.open("r4", keep_runs=1)
+
+
 def test_a_publish_that_broke_off_anywhere_is_taken_up(
     files: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,30 @@ def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
     assert list(outside.iterdir()) == []
 
 
+def test_a_name_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "mine" / "inside", tmp_path / "mine" / "outside"
+    inside.mkdir(parents=True)
+    outside.mkdir()
+    (outside / "file").write_bytes(b"x")
+    (inside / "own").write_bytes(b"y")
+    for writer in (FolderWriter(inside), FolderWriter(tmp_path, ("mine", "inside"))):
+        tries = [
+            lambda w: w.put("../outside/new", b"z"),
+            lambda w: w.get("../outside/file"),
+            lambda w: w.remove("../outside"),
+            lambda w: w.delete("a/../../outside/file"),
+            lambda w: w.names("../outside"),
+            lambda w: w.make("../outside/folder"),
+            lambda w: w.move([("../outside/file", "stolen")]),
+            lambda w: w.rename("../outside", "stolen"),
+        ]
+        for each in tries:
+            with pytest.raises(OSError, match="leads out of the folder"):
+                each(writer)
+    found = sorted(str(p.relative_to(tmp_path / "mine")) for p in tmp_path.rglob("*/*/*"))
+    assert found == ["inside/own", "outside/file"]
+
+
 def test_one_writer_replaces_what_a_power_cut_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ Names that begin with ``_`` are hidden from readers of Parquet folders.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +25,7 @@ from urllib.parse import quote
 import orjson
 
 from fourways_api import Contract
+from fourways_runtime.errors import ConfigError
 from fourways_runtime.scoring.columns import Reject
 
 from ..folders import OutputFolder
@@ -33,6 +35,7 @@ from .once import Once, key_name
 LATEST = "_latest"
 WRITING = "_writing"
 _FILES = "_files"
+_RUN_FOLDER = re.compile(r"run=[A-Za-z0-9._%~-]+")
 
 
 class ParquetSink:
@@ -73,7 +76,7 @@ class ParquetSink:
         latest = self._latest()
         if latest.get("run") != self._run or latest.get("receipts") != mark:
             files = self._moved(receipts, mark)
-            runs = [self._folder, *(f for f in latest.get("runs", []) if f != self._folder)]
+            runs = [self._folder, *(f for f in _runs(latest) if f != self._folder)]
             self._place.put(
                 LATEST,
                 orjson.dumps(
@@ -127,8 +130,24 @@ class ParquetSink:
 
     def _latest(self) -> dict[str, Any]:
         raw = self._place.get(LATEST)
-        found = orjson.loads(raw) if raw else {}
+        try:
+            found = orjson.loads(raw) if raw else {}
+        except orjson.JSONDecodeError:
+            raise ConfigError(
+                f"{self._place.shown}/{LATEST} is not JSON, and names the run to read: restore it, "
+                "or delete it, and the runs that it no longer lists"
+            ) from None
         return found if isinstance(found, dict) else {}
+
+
+def _runs(latest: dict[str, Any]) -> list[str]:
+    """Return the folders of published runs, newest first.
+
+    Whoever may write the folder may write this list, and what is not kept of it is deleted.
+    """
+    listed = latest.get("runs")
+    listed = listed if isinstance(listed, list) else []
+    return [name for name in listed if isinstance(name, str) and _RUN_FOLDER.fullmatch(name)]
 
 
 def marked(receipts: Mapping[int, str]) -> str:
