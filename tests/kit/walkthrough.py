@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -43,6 +44,17 @@ def blocks(page: Path) -> list[Block]:
     return [Block(*found) for found in _BLOCK.findall(page.read_text("utf-8"))]
 
 
+def requirements(page: Path) -> list[str]:
+    """Return what a page has its reader install: the words after ``pip install``."""
+    lines = [line for block in blocks(page) for line in block.text.splitlines()]
+    return [
+        word
+        for line in lines
+        if line.startswith("pip install ")
+        for word in shlex.split(line.removeprefix("pip install "))
+    ]
+
+
 def agrees(printed: str, expected: str) -> bool:
     """Tell whether output has the expected lines in their order."""
     lines = iter(printed.splitlines())
@@ -60,12 +72,14 @@ def _line(wanted: str) -> re.Pattern[str]:
 class Reader:
     """Follows a page in an empty folder."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, programs: Path | None = None) -> None:
+        """``programs`` is the folder of the reader's programs; by default those of the tests."""
         self._folder = folder
         self._stack = stack
         self._port = str(free_port())
+        first = programs or Path(sys.executable).parent
         environment = {**os.environ, "COLUMNS": "400", "PIP_NO_INPUT": "1"}
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        environment["PATH"] = os.pathsep.join((str(first), environment["PATH"]))
         self._environment = environment
 
     def follow(self, page: Path) -> Iterator[Block]:

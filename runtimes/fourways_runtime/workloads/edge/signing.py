@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fourways_api import SecretReference
+from fourways_api.installing import install_command
 from fourways_api.runtime_config import Paths
 from fourways_runtime.errors import ConfigError
 from fourways_runtime.io.mounted_secret import MountedSecret
@@ -72,7 +73,7 @@ def _check_key(raw: bytes, where: str) -> None:
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
     except ImportError:
-        raise ConfigError("signing needs a package; install fourways[edge]") from None
+        raise ConfigError(f"signing needs a package: {install_command('edge')}") from None
     try:
         key = load_pem_private_key(raw, None)
     except TypeError:
@@ -94,7 +95,7 @@ class FileKey:
         try:
             from model_signing.signing import Config
         except ImportError:
-            raise ConfigError("signing needs a package; install fourways[edge]") from None
+            raise ConfigError(f"signing needs a package: {install_command('edge')}") from None
         config: Any = Config  # its constructor has no types
         config().use_elliptic_key_signer(private_key=self._file).sign(folder, to)
         return to.read_bytes()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fourways_api.installing import install_command
 from fourways_runtime.errors import ConfigError, ModelNotLoadable
 from fourways_runtime.scoring.model.extras import load_module
 from fourways_runtime.scoring.model.onnx_graph import summarise
@@ -58,7 +59,7 @@ def int8(model: Path, into: Path) -> Path:
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError:
-        raise Skipped("the package onnx is not installed; install fourways[edge]") from None
+        raise Skipped(f"the package onnx is not installed: {install_command('edge')}") from None
     # Optimised without fusing operators: quantisation supports only unfused ones.
     plain = _optimised(model, into / "plain.onnx", "ORT_ENABLE_BASIC")
     quantised = into / "quantised.onnx"
