@@ -37,6 +37,7 @@ SampleOption = Annotated[
         help="Parquet or CSV table with rows that the model scores: gives key, ranges, categories "
         "and golden vectors.",
         metavar="TABLE",
+        exists=True,
     ),
 ]
 ModelArgument = Annotated[
@@ -45,6 +46,7 @@ ModelArgument = Annotated[
         help="Model file (ONNX, skops, XGBoost JSON or UBJSON, LightGBM text), a folder with one, "
         "or an MLflow model folder.",
         metavar="FILE|FOLDER",
+        exists=True,
     ),
 ]
 NameOption = Annotated[

@@ -73,3 +73,21 @@ def test_an_option_before_its_command_is_told_where_it_belongs(option: str) -> N
     assert f"It follows a command: fourways get {option} …" in done.output
     unknown = CliRunner().invoke(app, ["--nosuch", "get"], env={"COLUMNS": "200"})
     assert "It follows a command" not in unknown.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("init", "nosuch.skops"),
+        ("serve", "nosuch.skops"),
+        ("convert", "nosuch.skops", "-o", "x.onnx"),
+        ("init", __file__, "--sample", "nosuch.csv"),
+        ("convert", __file__, "--sample", "nosuch.csv", "-o", "x.onnx"),
+    ],
+)
+def test_a_file_that_is_not_there_is_named(words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert "'nosuch." in done.output
+    assert "does not exist" in done.output
+    assert "Errno" not in done.output
