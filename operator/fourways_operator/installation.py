@@ -15,6 +15,7 @@ from fourways_api import ModelDeployment, Problem
 from fourways_api.addresses import Address, InvalidAddress
 from fourways_api.audience import host_is_listed
 from fourways_api.hosts import is_forbidden
+from fourways_api.modes.streaming import GROUP_PREFIX, default_group
 
 from .facts import Json, OperatorSettings
 from .specs import ParsedSpec, parsed_spec
@@ -43,6 +44,7 @@ def refusals(deployment: ModelDeployment, settings: OperatorSettings) -> tuple[P
         *_concurrency(deployment, settings),
         *_keys(spec.get("pod") or {}, settings),
         *_host_of_kserve(deployment, settings),
+        *_group(deployment),
         *(
             Problem(
                 f"spec.{path}",
@@ -100,6 +102,19 @@ def _host_of_kserve(deployment: ModelDeployment, settings: OperatorSettings) -> 
             f"use {', '.join(allowed)}"
             if allowed
             else "ask the cluster's admin to list it in the chart's fetch.hosts",
+        )
+
+
+def _group(deployment: ModelDeployment) -> Iterator[Problem]:
+    """Yield a consumer group that is another deployment's: the two would share its partitions."""
+    streaming = deployment.spec.streaming
+    kafka = streaming.source.kafka if streaming else None
+    group = kafka.consumer_group if kafka else None
+    if group and group.startswith(GROUP_PREFIX) and group != default_group(*deployment.key):
+        yield Problem(
+            "spec.streaming.source.kafka.consumerGroup",
+            f"groups that begin with {GROUP_PREFIX} are the default ones of deployments",
+            "remove it, or choose another name",
         )
 
 

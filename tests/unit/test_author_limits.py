@@ -146,6 +146,21 @@ def test_the_list_of_hosts_binds_brokers(told: dict[str, Any], hosts: tuple[str,
         open_publisher(StreamSource.model_validate(told), Paths(), FetchPolicy(hosts=hosts))
 
 
+def test_the_consumer_group_of_another_deployment_is_refused() -> None:
+    """Its worker would get some of the partitions, and the other's events would wait for it."""
+    kafka = {"bootstrapServers": "kafka.example:9092", "topic": "orders"}
+
+    def problems(group: str | None) -> tuple[Any, ...]:
+        named = kafka | ({"consumerGroup": group} if group else {})
+        doc = deployment("churn", mode="streaming", streaming={"source": {"kafka": named}})
+        return admitted_spec(doc, SETTINGS).problems
+
+    (problem,) = problems("fourways-shop-others")
+    assert problem.field == "spec.streaming.source.kafka.consumerGroup"
+    for own in (None, "payments", "fourways-shop-churn"):
+        assert problems(own) == ()
+
+
 def runtime_of_kserve(uri: str) -> dict[str, Any]:
     doc = deployment("churn", mode="realtime", realtime={"runtime": {"modelFormat": "sklearn"}})
     doc["spec"]["model"] |= {"uri": uri, "digestPolicy": "TrustOnFirstUse"}

@@ -25,6 +25,15 @@ class BrokerSettings(Protocol):
         ...
 
 
+GROUP_PREFIX = "fourways-"
+"""Beginning of the names of consumer groups that deployments have by default."""
+
+
+def default_group(namespace: str, name: str) -> str:
+    """Return the consumer group of a deployment whose spec names none."""
+    return f"{GROUP_PREFIX}{namespace}-{name}"
+
+
 class KafkaSource(ApiModel):
     """Events from a Kafka topic."""
 
@@ -39,7 +48,8 @@ class KafkaSource(ApiModel):
     consumer_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)] | None = (
         None
     )
-    """Name of the consumer group. Default: fourways-NAMESPACE-NAME."""
+    """Name of the consumer group. Default: fourways-NAMESPACE-NAME; other names that begin with
+    fourways- are refused."""
 
     credentials: SecretReference | None = None
     """Secret with client settings (SASL, TLS)."""

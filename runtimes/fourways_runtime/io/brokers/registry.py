@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fourways_api import FetchPolicy, Paths, StreamSource
+from fourways_api.modes.streaming import default_group
 from fourways_api.runtime_config import StreamConfig
 
 from ..fetch.location import check_host
@@ -82,7 +83,7 @@ def _kafka_source(settings: Any, config: StreamConfig) -> EventSource:
     from .kafka_client import member_id
     from .kafka_source import KafkaEvents
 
-    group = settings.consumer_group or f"fourways-{config.namespace}-{config.name}"
+    group = settings.consumer_group or default_group(config.namespace, config.name)
     # Workers of one embedded host share the cache, but not the port.
     name = f"{config.namespace}-{config.name}-{config.port}"
     member = member_id(Path(config.paths.cache_dir) / "members", name)
