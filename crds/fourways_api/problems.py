@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -20,6 +20,7 @@ from .cron import schedule_fault, zone_is_known
 from .deployment import ModelDeployment
 from .runtime_config import MAX_CONFIG_BYTES, environment_text
 from .spec import Spec
+from .strategy import Mode
 from .wording import path_of, words_for
 
 MAX_CONTRACT_BYTES = MAX_CONFIG_BYTES // 2
@@ -110,7 +111,7 @@ def _contract_size(spec: Spec) -> Problem | None:
 
 
 def _block_sizes(spec: Spec) -> Problem | None:
-    for mode in ("batch", "realtime", "streaming", "edge"):
+    for mode in get_args(Mode):
         block: ApiModel | None = getattr(spec, mode)
         fix = "shorten queries and lists of values"
         if block and (problem := _too_large(f"spec.{mode}", block, MAX_BLOCK_BYTES, fix)):

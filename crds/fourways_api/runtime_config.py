@@ -8,7 +8,7 @@ rolls the workload, and a Job that is tried again sees what its first try saw. I
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from .monitoring import Monitoring
 from .quality import Quality
 from .reasons import MAX_REASON
 from .status import BundleStatus, DriftStatus, QualityStatus
+from .strategy import RoutedMode
 from .values import Digest
 
 CONFIG_VARIABLE = "FOURWAYS_CONFIG"
@@ -168,7 +169,7 @@ class Route(ApiModel):
     """
 
     deployment: str
-    mode: Literal["realtime", "streaming", "edge"]
+    mode: RoutedMode
     version: str
     """The model's version, as the spec names it."""
 

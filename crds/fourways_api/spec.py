@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -15,10 +15,10 @@ from .monitoring import Monitoring
 from .pod import Pod
 from .quality import Quality
 from .requirements import Requirements
-from .strategy import TREE_IN_CEL, Choice, Contradiction, choose
+from .strategy import TREE_IN_CEL, Choice, Contradiction, Mode, choose
 from .values import CpuQuantity, MemoryQuantity, ResourceName, bytes_of, cores
 
-ModeName = Literal["auto", "batch", "realtime", "streaming", "edge"]
+ModeName = Literal["auto", Mode]
 
 
 class Resources(ApiModel):
@@ -155,7 +155,7 @@ class Spec(ApiModel):
                 f".{mode}",
                 "FieldValueRequired",
             )
-            for mode in ("batch", "realtime", "streaming", "edge")
+            for mode in get_args(Mode)
         ),
         Rule(
             "self.mode != 'auto' || has(self.requirements)",

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from .base import ApiModel
 from .schema_hints import keyed_by
+from .strategy import Mode
 
 MAX_CONDITION_MESSAGE = 4096
 
@@ -255,7 +256,7 @@ class Status(ApiModel):
     operator: Annotated[str, Field(max_length=317)] | None = None
     """Installation of the operator that manages it: NAMESPACE/RELEASE."""
 
-    mode: Literal["batch", "realtime", "streaming", "edge"] | None = None
+    mode: Mode | None = None
     """Mode that the spec selects."""
 
     mode_reason: Annotated[str, Field(max_length=1024)] | None = None

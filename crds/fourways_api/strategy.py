@@ -21,6 +21,8 @@ from .requirements import Requirements
 from .values import seconds
 
 Mode = Literal["batch", "realtime", "streaming", "edge"]
+RoutedMode = Literal["realtime", "streaming", "edge"]
+"""The modes that have routes in the gateway: the store alone answers for batch runs."""
 
 BATCH_MIN_STALENESS = 60.0
 """Seconds of staleness below which a scheduled run cannot keep up."""

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from fourways_api import read_documents
+from fourways_api import Mode, read_documents
 from fourways_api.display import displayed
 from fourways_runtime.errors import WorkloadError
 
 from ..manifests import read_manifest
 from .errors import NoManifest
 from .inputs import DraftInputs, draft_inputs
-from .manifest_text import ManifestMode, Written, manifest_text
+from .manifest_text import Written, manifest_text
 from .model_source import ModelSource, find_model
 from .names import looks_like_key
 from .outputs import draft_outputs
@@ -71,7 +71,7 @@ def make_draft(
     *,
     manifest: Path | None = None,
     sample: Path | None = None,
-    mode: ManifestMode = "realtime",
+    mode: Mode = "realtime",
     name: str | None = None,
 ) -> Draft:
     """Read a model and a sample, and make a manifest that runs.
@@ -97,7 +97,7 @@ def make_draft(
 
 
 def _drafted(
-    source: ModelSource, sample: Sample | None, manifest: Path, mode: ManifestMode, name: str
+    source: ModelSource, sample: Sample | None, manifest: Path, mode: Mode, name: str
 ) -> Draft:
     described = source.description
     inputs = draft_inputs(source, sample)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from fourways_api import Mode
 from fourways_api.deployment import API_VERSION, KIND
 from fourways_api.display import displayed
 from fourways_api.yaml_text import flow_yaml
@@ -14,7 +15,6 @@ from fourways_api.yaml_text import flow_yaml
 from .inputs import DraftInputs
 from .outputs import DraftOutput
 
-ManifestMode = Literal["batch", "realtime", "streaming", "edge"]
 """The modes that a manifest can be written for; ``auto`` needs requirements that nobody stated."""
 
 _WIDTH = 100
@@ -27,7 +27,7 @@ class Written:
     """Everything that the text says."""
 
     name: str
-    mode: ManifestMode
+    mode: Mode
     model: dict[str, Any]
     inputs: DraftInputs
     outputs: Sequence[DraftOutput]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fourways_api import ColdStartStatus, ModelDeployment, Route, Status
+from fourways_api import ColdStartStatus, Route
 from fourways_api.reasons import Reason, known_or
 
-from ..facts import Facts, Json
+from ..facts import Json
 from ..kinds import INFERENCE_SERVICE
 from ..plan.realtime import name_of, replicas, route
 from ..plan.routes import address_of
@@ -51,11 +51,6 @@ KSERVE_SECONDS = 30.0
 @dataclass(frozen=True)
 class RealtimeView(ServedView):
     """Its InferenceService, and the pods of its model server."""
-
-    @classmethod
-    def of(cls, facts: Facts, deployment: ModelDeployment, old: Status) -> RealtimeView:
-        """Return the view of these facts."""
-        return cls(deployment, facts, old)
 
     def conditions(self) -> Mapping[str, ConditionChain[RealtimeView]]:
         """See ModeView."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
-from fourways_api import DriftStatus, QualityStatus, Status
+from fourways_api import DriftStatus, ModelDeployment, QualityStatus, Status
 from fourways_api.reasons import Reason, known_or
 
 from ..facts import Facts, Json
@@ -60,6 +61,11 @@ REPORTED = frozenset(
 @dataclass(frozen=True)
 class ServedView(ModeView):
     """The pods of a workload."""
+
+    @classmethod
+    def of(cls, facts: Facts, deployment: ModelDeployment, old: Status) -> Self:
+        """Return the view of these facts."""
+        return cls(deployment, facts, old)
 
     @staticmethod
     def still_serves(facts: Facts, old: Status) -> bool:

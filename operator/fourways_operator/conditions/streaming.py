@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fourways_api import ModelDeployment, Route, Status
+from fourways_api import Route
 
-from ..facts import Facts
 from ..plan.streaming import replicas, route
 from .common import (
     ConditionChain,
@@ -38,11 +37,6 @@ from .served import (
 @dataclass(frozen=True)
 class StreamingView(ServedView):
     """The pods of its consumers."""
-
-    @classmethod
-    def of(cls, facts: Facts, deployment: ModelDeployment, old: Status) -> StreamingView:
-        """Return the view of these facts."""
-        return cls(deployment, facts, old)
 
     def conditions(self) -> Mapping[str, ConditionChain[StreamingView]]:
         """See ModeView."""
