@@ -16,7 +16,8 @@ def test_every_way_without_sql_is_refused_by_name(tmp_path: Path) -> None:
     counts, faults = torture(tmp_path, short=True)
     assert faults == []
     assert counts.total() >= 130
-    assert {aim for aim in AIMS if not counts[aim]} == {"database row"}
+    assert counts["database row"] < 3, "SQL needs a server"
+    assert all(counts[aim] for aim in AIMS)
 
 
 def test_what_is_not_refused_by_name_is_found(tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ def allowed(ground: Ground) -> list[str]:
     ]
     if said := manifests.admitted("batch", manifests.PYTHON):
         faults.append(f"an image of one's own is refused: {said}")
+    listed = {**manifests.RUNTIME, "spec.model.uri": "https://models.example/m"}
+    if said := manifests.admitted("realtime", listed):
+        faults.append(f"a listed host is refused: {said}")
     if ground.database:
         told = {"query": {"database": {"secretName": "mine"}, "sql": rows.OWN}}
         if len(rows.read(ground, told)) == 0:

@@ -18,6 +18,7 @@ SETTINGS = OperatorSettings(
     gateway_store_secret=READER,
     allowed_images=("registry.example/team/*",),
     allowed_keys=("team.example/*",),
+    allowed_hosts=("models.example", "kafka.example", "nats.example"),
     allowed_schemes=("pvc", "http", "https", "s3", "gs", "az", "oci"),
 )
 """An installation as an admin sets it up who lets authors do little."""
@@ -40,6 +41,13 @@ PYTHON = {
     "spec.model.pythonClass": "a:B",
 }
 """What a model of format python sets, as a change of a manifest."""
+
+RUNTIME = {
+    "spec.realtime": {"runtime": {"modelFormat": "sklearn"}},
+    "spec.model.digestPolicy": "TrustOnFirstUse",
+    "spec.contract.goldenVectors": None,
+}
+"""What a model sets that a runtime of KServe serves."""
 
 
 def base(mode: str) -> dict[str, Any]:
@@ -64,14 +72,20 @@ def base(mode: str) -> dict[str, Any]:
 
 
 def admitted(mode: str, changes: dict[str, Any]) -> str:
-    """Return why a changed manifest is refused; an empty text if it is admitted."""
+    """Return why a changed manifest is refused; an empty text if it is admitted.
+
+    A change to None takes the field away.
+    """
     document = base(mode)
     for path, value in changes.items():
         *parents, last = path.split(".")
         node = document
         for name in parents:
             node = node.setdefault(name, {})
-        node[last] = value
+        if value is None:
+            node.pop(last, None)
+        else:
+            node[last] = value
     found = admitted_spec(document, SETTINGS)
     return "; ".join(map(str, found.problems)) if found.spec is None else ""
 
@@ -139,6 +153,12 @@ URLS = {
     "a port that is none": ("https://models.example:99999/m.onnx", "spec.model.uri"),
     "another scheme": ("ftp://models.example/m.onnx", "spec.model.uri"),
 }
+FETCHED_BY_KSERVE = {
+    "a model that is not listed": "https://evil.example/m",
+    "an artifact that is not listed": "oci://evil.example/m:1",
+    "metadata": "http://169.254.169.254/latest",
+    "metadata in an address of IPv6": "http://[::ffff:a9fe:a9fe]/latest",
+}
 IMAGES = {
     "another registry": "evil.example/team/ranker:1",
     "a registry whose name goes on": "registry.example.evil/team/ranker:1",
@@ -188,6 +208,11 @@ def ways() -> Iterator[Way]:
     for name, (uri, says) in URLS.items():
         changes = {"spec.model.uri": uri, "spec.model.digest": "sha256:" + "a" * 64}
         yield _way("host", name, says, "batch", changes)
+    for name, uri in FETCHED_BY_KSERVE.items():
+        changes = {**RUNTIME, "spec.model.uri": uri}
+        yield _way("host", f"{name}, by KServe", "spec.model.uri", "realtime", changes)
+    group = {"spec.streaming.source.kafka.consumerGroup": "fourways-shop-others"}
+    yield _way("database row", "others' events by their group", "Group", "streaming", group)
     for name, image in IMAGES.items():
         yield _way("image", name, "spec.image", "batch", {**PYTHON, "spec.image": image})
     ours = {"spec.image": PYTHON["spec.image"]}
