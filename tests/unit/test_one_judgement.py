@@ -61,6 +61,10 @@ NUMBERS: list[tuple[str, str, Any]] = [
     ("float32", "16777217", "16777217 would be rounded in float32"),
     ("float32", "33554432", 33554432.0),
     ("float32", "1e39", "1e+39 does not fit float32"),
+    ("float16", "0.1", float(np.float16(0.1))),
+    ("float16", "2049", "2049 would be rounded in float16"),
+    ("float16", "70000", "70000 does not fit float16"),
+    ("float16", "-70000", "-70000 does not fit float16"),
 ]
 """Cells that text, JSON and typed columns all can hold."""
 
@@ -121,7 +125,8 @@ JSON: list[tuple[str, str, Any]] = [
 EASY = {"int64": "7", "uint64": "7", "int16": "7", "float64": "7", "float32": "7"}
 EASY |= {"bool": "true", "string": '"x"'}
 HARD = {"int64": "1e1", "uint64": "1e1", "int16": "1e1", "float64": str(B + 3)}
-HARD |= {"float32": str(2**24 + 3), "bool": "0", "string": "0"}
+EASY |= {"float16": "7"}
+HARD |= {"float16": str(2**11 + 3), "float32": str(2**24 + 3), "bool": "0", "string": "0"}
 """What no fast path takes."""
 
 

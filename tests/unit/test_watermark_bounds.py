@@ -41,6 +41,7 @@ CASES: list[tuple[Any, Any, list[bool]]] = [
     (pa.array([1.0, 2.0**24], pa.float32()), 2**24 + 1, [True, False]),
     (pa.array(np.array([1, 2], np.float16)), 2, [True, False]),
     (pa.array([D(1), D(2)], pa.decimal128(20, 0)), 2, [True, False]),
+    (pa.array([D(1), D(2)], pa.decimal32(5, 0)), 2, [True, False]),
 ]
 
 
@@ -71,6 +72,11 @@ def test_the_highest_time_is_one_that_the_next_run_can_hold() -> None:
     assert highest(pa.array([2**31 - 1, 1], pa.date32())) == "1970-01-02"
     assert highest(pa.array([2**63 - 1], pa.timestamp("us"))) is None
     assert older(last, "9999-12-31T23:59:59").tolist() == [True, False, False, False]
+
+
+def test_the_highest_decimal_is_known_whatever_its_width() -> None:
+    for to in (pa.decimal32(5, 1), pa.decimal64(10, 1), pa.decimal256(70, 1)):
+        assert highest(pa.array([D("1.5"), D("2.5"), None], to)) == 2.5
 
 
 def test_times_of_several_zones_are_compared_as_moments() -> None:

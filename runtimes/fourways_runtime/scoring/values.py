@@ -221,8 +221,11 @@ def numbers(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
     if to.kind != "f":
         return _whole(to, values)
     cast, bad = rounded(values, to)
-    fit = "does not fit" if values.dtype.kind == "f" else "would be rounded in"
-    return cast, {int(at): f"{shown(values[at])} {fit} {to}" for at in np.flatnonzero(bad)}
+    return cast, {
+        int(at): f"{shown(values[at])} "
+        f"{'does not fit' if math.isinf(cast[at]) else 'would be rounded in'} {to}"
+        for at in np.flatnonzero(bad)
+    }
 
 
 def _whole(to: np.dtype[Any], values: Array) -> tuple[Array, Faults]:
@@ -273,5 +276,5 @@ def rounded(values: Array, to: np.dtype[Any]) -> tuple[Array, Array]:
     exact = 2 ** (np.finfo(to).nmant + 1)
     lossy = (values > exact) | (values < -exact) if values.dtype.kind == "i" else values > exact
     for at in np.flatnonzero(lossy):
-        lossy[at] = int(cast[at]) != int(values[at])
+        lossy[at] = math.isinf(cast[at]) or int(cast[at]) != int(values[at])
     return cast, lossy

@@ -27,6 +27,8 @@ def plain_type(found: Any) -> Any:
         return pa.string()
     if pa.types.is_binary_view(found):
         return pa.binary()
+    if pa.types.is_dictionary(found) and plain_type(found.value_type) is not found.value_type:
+        return pa.dictionary(found.index_type, plain_type(found.value_type), found.ordered)
     if is_list(found) and plain_type(found.value_type) is not found.value_type:
         return _list_of(plain_type(found.value_type), found)
     if isinstance(found, pa.BaseExtensionType):
@@ -55,6 +57,9 @@ def plain_column(column: Any) -> Any:
     found = column.type
     if not isinstance(found, pa.BaseExtensionType):
         to = plain_type(found)
+        if pa.types.is_dictionary(found) and to is not found:
+            values = plain_column(column.dictionary)
+            return pa.DictionaryArray.from_arrays(column.indices, values, ordered=found.ordered)
         return column if to is found else column.cast(to)
     if found.extension_name == "arrow.uuid":
         return _uuid_texts(column.storage)

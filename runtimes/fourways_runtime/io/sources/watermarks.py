@@ -192,6 +192,8 @@ def _count(moment: date | datetime, unit: str) -> int:
 def _simple(column: Cells) -> Cells:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_decimal(column.type) and column.type.bit_width < 128:
+        return column.cast(pa.decimal128(column.type.precision, column.type.scale))
     if pa.types.is_float16(column.type):
         return column.cast(pa.float32())  # Arrow cannot compare half floats.
     return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
