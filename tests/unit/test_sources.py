@@ -304,6 +304,14 @@ def test_a_header_in_another_encoding_is_named_as_that(tmp_path: Path) -> None:
         rows_of(path, "CSV")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Arrow's own
+def test_a_row_of_another_length_and_encoding_is_named_as_that(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("id,age,plan\na,1,p\nGröße,2\n".encode("latin-1"))
+    with pytest.raises(SourceError, match=r"a row with 2 cells instead of 3 is not UTF-8"):
+        rows_of(path, "CSV")
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-16-le"])
 def test_utf16_is_named_as_that(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "t.csv"
@@ -469,6 +477,19 @@ def test_another_separator_than_the_comma_is_named(tmp_path: Path, sign: str, wo
     body = "id,age,plan\na,1,p\n".replace(",", sign)
     with pytest.raises(SourceError, match=f"may be separated by {word}.*: write commas"):
         decoded(csv(tmp_path, body))
+
+
+@pytest.mark.parametrize("before", ["", " ", "\r\n", "\ufeff", '{"id":"b","age":2,"plan":"p"}\n'])
+@pytest.mark.parametrize("end", ["", "\n", '\n{"id":"a","age":1,"plan":"p"}\n', "{}\n"])
+def test_a_line_that_is_null_is_a_bad_row_wherever_a_block_begins(
+    tmp_path: Path, before: str, end: str
+) -> None:
+    """Arrow ends the process over it if it is the first line that it is given."""
+    path = tmp_path / "t.jsonl"
+    path.write_text(f"{before}null{end}", encoding="utf-8")
+    told = [text for _, text in rows_of(path, "JSONLines") if isinstance(text, str)]
+    assert len(told) == 1
+    assert "it is not" in told[0]
 
 
 @pytest.mark.parametrize("body", ['[{"id":"a"}]', '\ufeff [\n{"id":"a"},\n{"id":"b"}\n]\n'])

@@ -12,6 +12,7 @@ Damage that swallows rows is more than one bad row: see :mod:`.csv_damage`.
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
@@ -35,6 +36,7 @@ from .watermarks import kind_of
 BLOCK_BYTES = 4 * 2**20
 """Bytes parsed at once, and so the maximum length of a row."""
 
+_RAGGED = re.compile(r"Expected (\d+) columns, got (\d+)")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOTHING = "Empty CSV file"
 """What Arrow says of a file without a line that ends."""
@@ -150,6 +152,12 @@ def _bounded_rows(file: str, checked: CheckedFile | None = None) -> Iterator[Non
     except pa.ArrowInvalid as error:
         if checked is not None:
             checked.raise_fault()
+        if (ragged := _RAGGED.search(str(error))) is not None:
+            # Arrow cannot pass such a row to its handler.
+            raise SourceError(
+                f"{file}: a row with {ragged[2]} cells instead of {ragged[1]} is not UTF-8; "
+                "convert the file to UTF-8"
+            ) from None
         if "straddling" not in str(error):
             raise
         if checked is not None:

@@ -10,6 +10,7 @@ are counted from the start of a part.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -43,6 +44,9 @@ MAX_LINE_BYTES = 64 * 2**20
 _EMPTY = (b"\n\n", b"\n\r\n")
 _NOT_JSON = (b"NaN", b"Inf")
 """Texts that Arrow accepts as numbers, and JSON does not allow."""
+
+_NULL_FIRST = re.compile(rb"(\xef\xbb\xbf)?[ \t\r\n]*null")
+"""A first line that is null, over which Arrow (26.0) ends the process: it has no row to add to."""
 
 
 class JsonTable(TextTable):
@@ -202,6 +206,8 @@ class JsonTable(TextTable):
         odd = any(mark in block for mark in _EMPTY) or block.startswith(
             (b"\n", b"\r\n", BYTE_ORDER_MARK)
         )
+        if b"null" in block:
+            odd = odd or b"\nnull" in block or _NULL_FIRST.match(block) is not None
         # Searching for one letter is many times faster than for three.
         if not odd and not any(mark[:1] in block and mark in block for mark in _NOT_JSON):
             batch = self._quickly(block, columns) if _is_utf8(block) else None
