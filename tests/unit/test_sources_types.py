@@ -173,3 +173,11 @@ def test_blanks_around_a_name_in_the_first_line_are_told(tmp_path: Path) -> None
     (tmp_path / "a.csv").write_text("id, x\na,1\n")
     with pytest.raises(SourceError, match="remove the blanks around its name in the first line"):
         opened(tmp_path, "CSV", contract("float64")).splits(10)
+
+
+def test_a_column_whose_name_is_not_utf8_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": ["a"], "x": [1.0], "zzz": [1]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"zzz", "zöz".encode("latin-1")))
+    with pytest.raises(SourceError, match=r"a\.parquet: the name of a column is not UTF-8"):
+        opened(path, contract=contract("float64")).splits(10)

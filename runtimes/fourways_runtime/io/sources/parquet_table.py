@@ -140,7 +140,12 @@ class ParquetTable:
                 if fault := _other_format(self._files.filesystem, path):
                     raise SourceError(f"{name}: {fault}") from None
                 raise
-            _check_types(self._contract, schema, name)
+            try:
+                _check_types(self._contract, schema, name)
+            except UnicodeDecodeError:
+                raise SourceError(
+                    f"{name}: the name of a column is not UTF-8; rename it in the file"
+                ) from None
             fragment.ensure_complete_metadata()
         self._last = path + mark, fragment
         return fragment
