@@ -1,7 +1,8 @@
-"""``fourways plan``: the objects the operator would apply, as YAML."""
+"""``fourways plan``: the objects the operator would apply."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +14,17 @@ from fourways_operator.installation import refusals
 
 from .manifests import read_deployments
 from .output import INVALID
-from .terminal import print_yaml, warn
+from .terminal import print_json, print_names, print_yaml, warn
 
 DEFAULTS = OperatorSettings(runtime_image="fourways-runtime:dev")
+
+
+class PlanOutput(StrEnum):
+    """How the objects are printed. All of them can be piped into kubectl."""
+
+    YAML = "yaml"
+    JSON = "json"
+    NAME = "name"
 
 
 def plan(
@@ -31,8 +40,17 @@ def plan(
             "--namespace", "-n", help="Namespace of manifests that name none.", metavar="NAME"
         ),
     ] = None,
+    output: Annotated[
+        PlanOutput,
+        typer.Option(
+            "--output",
+            "-o",
+            help="yaml documents, a List in json, or kind and name of each.",
+            case_sensitive=False,
+        ),
+    ] = PlanOutput.YAML,
 ) -> None:
-    """Print exactly the objects the operator would apply, as YAML.
+    """Print exactly the objects the operator would apply.
 
     The owner's uid is known only to a cluster; it is empty here.
     """
@@ -54,4 +72,10 @@ def plan(
         for namespace in sorted({d.metadata.namespace for d in deployments}):
             owners = [d.to_json() for d in deployments if d.metadata.namespace == namespace]
             objects.extend(planner.plan_gateway(namespace, owners, settings))
-    print_yaml(*objects)
+    match output:
+        case PlanOutput.JSON:
+            print_json({"apiVersion": "v1", "kind": "List", "items": objects})
+        case PlanOutput.NAME:
+            print_names(f"{each['kind'].lower()}/{each['metadata']['name']}" for each in objects)
+        case _:
+            print_yaml(*objects)

@@ -1,5 +1,6 @@
 """`fourways plan`, and what the embedded host reads back out of a plan."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,17 @@ def test_plan_prints_exactly_what_the_operator_would_apply() -> None:
         *planner.plan_gateway("default", [parse(document).to_json()], SETTINGS),
     ]
     assert list(yaml.safe_load_all(result.stdout)) == wanted
+
+
+def test_plan_is_printed_for_programs() -> None:
+    def planned(output: str) -> str:
+        return CliRunner().invoke(app, ["plan", str(CHURN), "-o", output]).stdout
+
+    documents = list(yaml.safe_load_all(planned("yaml")))
+    assert json.loads(planned("json")) == {"apiVersion": "v1", "kind": "List", "items": documents}
+    names = planned("name").split()
+    assert len(names) == len(documents)
+    assert "cronjob/churn-batch" in names
 
 
 def test_plan_reads_standard_input() -> None:
