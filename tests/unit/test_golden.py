@@ -138,3 +138,47 @@ def test_slow_vectors_are_scored_together_only(
     file.write_bytes(b"\n".join(orjson.dumps(vector(x, y=x)) for x in (0, 1, 1)))
     check_vectors(Pipeline(CONTRACT, model), read_vectors(file, CONTRACT), GOLDEN)
     assert sizes == [3]
+
+
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [
+        (lambda x: x - 2 * x.mean() + 1, "y: expected 0, got 1"),
+        (lambda x: x if len(x) > 1 else x[0], "shape []"),
+        (lambda x: x / (len(x) > 1), "y: the model answered NaN"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*divide")
+def test_outputs_that_depend_on_the_other_records_are_found(
+    tmp_path: Path, score: Any, told: str
+) -> None:
+    file = tmp_path / "golden.jsonl"
+    file.write_bytes(b"\n".join(orjson.dumps(vector(x, y=x)) for x in (0, 1)))
+    model = Function(MODEL.inputs, MODEL.outputs, lambda given: {"y": score(given["x"])})
+    with pytest.raises(GoldenMismatch) as error:
+        check_vectors(Pipeline(CONTRACT, model), read_vectors(file, CONTRACT), GOLDEN)
+    assert "vector 0 is right beside the others, but scored alone: " in str(error.value)
+    assert told in str(error.value)
+
+
+def test_a_record_scored_alone_may_be_rounded_otherwise(tmp_path: Path) -> None:
+    exactly = GoldenVectors(uri="file:///g", absolute_tolerance=0.0, relative_tolerance=0.0)
+    file = tmp_path / "golden.jsonl"
+    file.write_bytes(b"\n".join(orjson.dumps(vector(x, y=x)) for x in (0, 1)))
+    model = Function(
+        MODEL.inputs,
+        MODEL.outputs,
+        lambda given: {"y": given["x"] + np.float32(1e-6 * (len(given["x"]) == 1))},
+    )
+    numbers = CONTRACT.model_copy(update={"outputs": CONTRACT.outputs[:1]})
+    check_vectors(Pipeline(numbers, model), read_vectors(file, numbers), exactly)
+
+
+@pytest.mark.parametrize(
+    ("expected", "got"),
+    [(2**53 + 1, np.int64(2**53)), (2**64 - 1, np.uint64(2**64 - 2)), ([2**53 + 1], [2**53])],
+)
+def test_whole_numbers_are_compared_exactly(expected: Any, got: Any) -> None:
+    golden = GoldenVectors(uri="file:///g", absolute_tolerance=0.0, relative_tolerance=0.0)
+    assert compare(expected, got, golden) is not None
+    assert compare(expected, np.asarray(expected), golden) is None

@@ -55,6 +55,38 @@ def test_the_greatest_come_first_with_labels_and_values() -> None:
     assert [str(each) for each in found.rejects] == ["top: element [0]: the model answered NaN"]
 
 
+def test_the_greatest_whole_number_is_found_exactly() -> None:
+    raw = np.array([[2**53, 2**53 + 1, 2**53], [-1, -1, -(2**53) - 1]])
+    for kind, numbers in (("int64", raw), ("uint64", raw[:1].astype(np.uint64) + 2**63)):
+        found = scored(
+            contract(
+                {"name": "score", "type": kind, "reduce": "TopKMax", "shape": [2]},
+                {"name": "index", "type": "int32", "reduce": "TopK", "shape": [3]},
+            ),
+            numbers,
+        ).predictions.columns
+        assert found["score"].tolist()[0] == sorted(numbers[0].tolist(), reverse=True)[:2]
+        assert found["index"].tolist() == [[1, 0, 2], [0, 1, 2]][: len(numbers)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted"),
+    [
+        ({"max": 2**53}, ["9007199254740993 is above 9007199254740992"]),
+        ({"min": 2**53 + 2}, ["9007199254740993 is below 9007199254740994"]),
+        ({"min": 2**53, "max": 2**53 + 2}, []),
+        ({"min": -1e300, "max": 1e300}, []),
+        ({"min": 1e300}, ["9007199254740993 is below 1e+300"]),
+        ({"max": -1e300}, ["9007199254740993 is above -1e+300"]),
+        ({"min": 0.5, "max": 9007199254740992.5}, ["9007199254740993 is above 9007199254740992"]),
+    ],
+)
+def test_whole_numbers_are_held_to_their_range_exactly(limits: Any, wanted: list[str]) -> None:
+    spec = contract({"name": "y", "type": "int64", "tensor": "p", "column": 0, "range": limits})
+    found = scored(spec, np.array([[2**53 + 1]]), (None, 1))
+    assert [reject.reason for reject in found.rejects] == wanted
+
+
 def test_labels_of_a_file_are_those_of_the_greatest() -> None:
     spec = contract(
         {"name": "top", "type": "string", "reduce": "TopK", "shape": [1]},

@@ -149,10 +149,27 @@ def out_of_range(flat: Array, limits: Any) -> Faults:
     faults: Faults = {}
     if limits is None:
         return faults
+    if flat.dtype.kind in "iu":
+        return _whole_out_of_range(flat, limits)
     if limits.min is not None and (below := flat < limits.min).any():
         for at in np.flatnonzero(below):
             faults[int(at)] = f"{shown(flat[at])} is below {shown(limits.min)}"
     if limits.max is not None and (above := flat > limits.max).any():
+        for at in np.flatnonzero(above):
+            faults[int(at)] = f"{shown(flat[at])} is above {shown(limits.max)}"
+    return faults
+
+
+def _whole_out_of_range(flat: Array, limits: Any) -> Faults:
+    """Return :func:`out_of_range` of integers, compared exactly: not every one is a float."""
+    held = np.iinfo(flat.dtype)
+    faults: Faults = {}
+    if limits.min is not None and (least := math.ceil(limits.min)) > held.min:
+        below = np.ones(len(flat), bool) if least > held.max else flat < flat.dtype.type(least)
+        for at in np.flatnonzero(below):
+            faults[int(at)] = f"{shown(flat[at])} is below {shown(limits.min)}"
+    if limits.max is not None and (most := math.floor(limits.max)) < held.max:
+        above = np.ones(len(flat), bool) if most < held.min else flat > flat.dtype.type(most)
         for at in np.flatnonzero(above):
             faults[int(at)] = f"{shown(flat[at])} is above {shown(limits.max)}"
     return faults

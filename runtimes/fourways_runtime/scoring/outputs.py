@@ -100,7 +100,9 @@ class Reading:
         count = self.field.shape[-1]
         if raw.shape[-1] < count:
             raise ContractMismatch(_misfit(self.field, self.tensor, list(raw.shape)))
-        order = np.argsort(-raw.astype(np.float64), axis=-1, kind="stable")[..., :count]
+        # From the end, so that the first of equal values comes first once the order is reversed.
+        backwards = np.argsort(raw[..., ::-1], axis=-1, kind="stable")
+        order = (raw.shape[-1] - 1 - backwards)[..., ::-1][..., :count]
         if self.field.reduce == "TopK":
             return order
         found: Array = np.take_along_axis(raw, order, axis=-1)
