@@ -31,8 +31,8 @@ ALONE_SECONDS = 2.0
 """How long vectors are scored one by one before they are scored together."""
 
 _COARSE_ABSOLUTE, _COARSE_RELATIVE = 1e-4, 1e-3
-"""Least tolerances where a record scored alone is compared: libraries compute batches of other sizes
-in another order, and round differently."""
+"""Least tolerances where a record scored alone is compared: libraries compute batches of another
+size in another order, and round differently."""
 
 _TOLD = 5
 
