@@ -42,7 +42,7 @@ WRONG = [
     (tensor(datatype={}), "inputs[0].datatype"),
     (tensor(shape=...), "inputs[0].shape"),
     (tensor(shape=[]), "inputs[0].shape"),
-    (tensor(shape=[0], data=[]), "inputs[0].shape"),
+    (tensor(shape=[0]), "inputs[0].data"),
     (tensor(shape=[-1]), "inputs[0].shape"),
     (tensor(shape=[True]), "inputs[0].shape"),
     (tensor(shape=[1.0]), "inputs[0].shape"),

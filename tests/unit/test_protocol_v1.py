@@ -68,7 +68,8 @@ async def test_it_tells_whether_the_model_is_ready(plane: Serving) -> None:
     [
         ([], "body"),
         ({}, "instances"),
-        ({"instances": []}, "instances"),
+        ({"instances": {}}, "instances"),
+        ({"inputs": {}}, "inputs"),
         ({"instances": {"age": 1}}, "instances"),
         ({"instances": ROWS, "inputs": {}}, "instances"),
         ({"instances": [{"agee": 1}]}, "inputs[0].name"),

@@ -232,3 +232,11 @@ async def test_settings_that_make_no_sense(world: World) -> None:
     with pytest.raises(FeaturesMismatch, match="table people has no column rate"):
         async with world.serve(inputs=[]):
             pass
+
+
+async def test_a_request_without_rows_looks_nothing_up(world: World) -> None:
+    async with world.serve() as plane:
+        world.run("DROP TABLE people")
+        answer = await plane.infer(tensor("rate", "FP32", [], [0]), tensor("id", "BYTES", [], [0]))
+        assert answer.status_code == 200
+        assert answer.json()["outputs"][0]["shape"] == [0]

@@ -130,8 +130,8 @@ async def test_values_of_other_types(
         ("age", {"shape": []}, "inputs[0].shape", "must be [N] for age"),
         ("age", {"shape": "2"}, "inputs[0].shape", "must be [N] for age"),
         ("age", {"shape": [True]}, "inputs[0].shape", "must be [N] for age"),
-        ("age", {"shape": [0], "data": []}, "inputs[0].shape", "holds no rows"),
-        ("age", {"shape": [-1]}, "inputs[0].shape", "holds no rows"),
+        ("age", {"shape": [0]}, "inputs[0].data", "holds 2 values, the shape says 0"),
+        ("age", {"shape": [-1]}, "inputs[0].shape", "holds -1 rows: N must be 0 or more"),
         (
             "age",
             {"shape": [9], "data": [1] * 9},

@@ -59,6 +59,8 @@ def from_json(
     wanted = math.prod(shape)
     if len(data) != wanted:
         raise MalformedTensor(f"holds {len(data)} values, the shape says {wanted}")
+    if not wanted:
+        return np.empty(0, numpy_type(kind)), {}
     size = max(1, wanted // shape[0]) if shape and shape[0] else 1
     if wanted <= SLICE:
         values, faults = _converted(kind, nullable, data, plain, _Records(size, 0))
@@ -158,6 +160,8 @@ def from_binary(kind: str, data: memoryview, wanted: int) -> tuple[Array, Faults
         texts = _texts_from(data, wanted, "string").tolist()
         return _one_by_one(texts, kind, False, _Records(1, 0))
     to = np.dtype(kind).newbyteorder("<")
+    if not wanted and not len(data):
+        return np.empty(0, to), {}
     if len(data) != wanted * to.itemsize:
         size = wanted * to.itemsize
         raise MalformedTensor(f"holds {len(data)} bytes, shape and datatype say {size}")

@@ -136,6 +136,10 @@ class Batcher:
         within = self._timeout if timeout is None else min(timeout, self._timeout)
         due = (now if since is None else since) + within
         rows = inference.rows
+        if not rows:
+            nothing = Promise()
+            nothing.set_result(self._render(inference, self._scorer.nothing))
+            return nothing
         if self._under_way and not self._has_room(rows, due, now):
             self._metrics.rejected()
             raise overloaded("too many requests wait for the model: try again")

@@ -95,6 +95,12 @@ class TensorReading:
         looked_up = [name for name in left_out if name in reader.covered]
         if looked_up and self.keys is not None:
             self.missing = tuple(looked_up)
+        if not self.rows:  # nothing is to be looked up
+            for name in self.missing:
+                field = reader.fields[name]
+                self.columns[name] = np.empty((0, *map(abs, field.shape)), numpy_type(field.type))
+            left_out = [name for name in left_out if name not in self.missing]
+            self.missing = ()
         for name in left_out:
             field = reader.fields[name]
             if name in self.missing:
@@ -186,8 +192,8 @@ class TensorReading:
         ):
             raise refuse(f"{at}.shape", f"must be [{told}] for {tensor['name']}")
         rows, most = shape[0], self._reader.max_rows
-        if rows < 1:
-            raise refuse(f"{at}.shape", "holds no rows")
+        if rows < 0:
+            raise refuse(f"{at}.shape", f"holds {rows} rows: N must be 0 or more")
         if rows > most:
             raise refuse(
                 f"{at}.shape", f"holds {rows} rows, at most {most} are allowed in a request"

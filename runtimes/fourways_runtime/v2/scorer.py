@@ -14,7 +14,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from fourways_api import Contract
+from fourways_api import Contract, OutputField
 from fourways_http import HttpError
 from fourways_runtime.scoring.columns import Array, Columns, Scored
 from fourways_runtime.scoring.dense import DenseBatch
@@ -22,6 +22,7 @@ from fourways_runtime.scoring.live_profile import LiveProfile
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.ragged import joined
+from fourways_runtime.scoring.values import numpy_type
 
 from .faults import FeatureFault, ModelFault
 from .lone import LoneScorer
@@ -62,6 +63,10 @@ class RequestScorer:
         self._free = frozenset(field.name for field in contract.flat_inputs if field.is_free)
         self._outputs = frozenset(field.name for field in contract.outputs)
         self._positions = np.arange(max_rows)
+        empty = {f.name: _no_rows(f) for f in contract.outputs}
+        self.nothing = ScoredPart(empty, 0, 0, {})
+        """The predictions of a request without rows."""
+
         self.profile: LiveProfile | None = None
         """Counts what is scored, if records are compared with a training profile."""
 
@@ -186,6 +191,10 @@ class RequestScorer:
             name: (joined if name in self._free else np.concatenate)([part[name] for part in parts])
             for name in names
         }
+
+
+def _no_rows(field: OutputField) -> Array:
+    return np.empty((0, *map(abs, field.shape)), numpy_type(field.type))
 
 
 def _lone_block(asked: UnparsedRequest | InferenceRequest) -> Array | None:

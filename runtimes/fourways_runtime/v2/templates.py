@@ -107,7 +107,7 @@ class RequestTemplates:
             if envelope.find(_DATA) != envelope.rfind(_DATA):
                 return self._tensor_each(request)
             inference = self.read(request)
-            if inference.block is not None and inference.is_plain:
+            if inference.rows and inference.block is not None and inference.is_plain:
                 self._learn(envelope, inference.rows)
             return inference
         if stop - start > rows * self._width * _NUMBER_BYTES:
@@ -164,7 +164,7 @@ class RequestTemplates:
         known = self._known_binary.get(header)
         if known is None:
             inference = self.read(request)
-            if inference.block is not None:
+            if inference.rows and inference.block is not None:
                 self._learn_binary(header, inference)
             return inference
         rows = known.rows

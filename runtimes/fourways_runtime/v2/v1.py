@@ -80,9 +80,9 @@ def _converted(
     if columns == ("instances" in body):
         raise refuse("instances", f"send either instances or inputs: {FORM}")
     rows = _rows_of(body["inputs"]) if columns else body["instances"]
-    if not isinstance(rows, list) or not rows:
-        raise refuse("instances", f"must be a list of at least one row: {FORM}")
-    told: dict[str, Any] = {"inputs": _tensors(rows, inputs)}
+    if not isinstance(rows, list):
+        raise refuse("instances", f"must be a list of rows: {FORM}")
+    told: dict[str, Any] = {"inputs": _tensors(rows, inputs) if rows else _no_rows(inputs)}
     told |= {name: body[name] for name in ("id", "parameters") if body.get(name) is not None}
     return orjson.dumps(told), columns
 
@@ -91,6 +91,8 @@ def _rows_of(columns: Any) -> Any:
     """Return columns as rows; a list is taken as rows already."""
     if not isinstance(columns, dict):
         return columns
+    if not columns:
+        raise refuse("inputs", 'must be an object of columns: {"NAME": [VALUE, ...]}')
     if not all(isinstance(values, list) for values in columns.values()):
         raise refuse("inputs", 'must be an object of columns: {"NAME": [VALUE, ...]}')
     if len({len(values) for values in columns.values()}) > 1:
@@ -110,6 +112,19 @@ def _tensors(rows: list[Any], inputs: Sequence[dict[str, Any]]) -> list[dict[str
             column[at] = value
     # The entity key may be sent where the metadata does not list it; version 2 knows its name.
     return [_tensor(name, known.get(name), values) for name, values in found.items()]
+
+
+def _no_rows(inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return tensors without rows, of all inputs."""
+    return [
+        {
+            "name": one["name"],
+            "datatype": one["datatype"],
+            "shape": [0, *map(abs, one["shape"][1:])],
+            "data": [],
+        }
+        for one in inputs
+    ]
 
 
 def _named(instance: Any, at: int, inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class EventReader:
         if inference.block is not None:
             block = inference.block
             columns = {field.name: block[:, at] for at, field in enumerate(self._fields)}
-        if not columns:
+        if not columns or not keys:
             return {}
         rows = {key: at for at, key in enumerate(all_keys)}
         wanted = np.array([rows[key] for key in keys])
