@@ -29,6 +29,8 @@ class Reject:
     key: str | None
     field: str
     reason: str
+    of_model: bool = False
+    """Whether the model is at fault, and not the record."""
 
     def __str__(self) -> str:
         """Return field and reason as one line, such as ``age: -3 is below 0``."""

@@ -7,12 +7,12 @@ columns. The same records give the same predictions in every entry point.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from fourways_api import Contract
-from fourways_runtime.errors import ContractMismatch
+from fourways_runtime.errors import ContractMismatch, ModelError
 
 from .checks import RecordChecker
 from .columns import Array, Keys, Predictions, Records, Reject, Rows, Scored
@@ -26,6 +26,13 @@ MODEL_INPUT_BYTES = 2**18
 """Maximum bytes of input per call of a model. A wide model takes hundreds of times its input in
 activations and gains nothing from larger batches; for a narrow one this size is large enough.
 """
+
+MOST_FAILED = 16
+"""Maximum number of records of a batch at which a model may fail, where these are to be found. One
+that fails at more is broken."""
+
+WHOLE = "row"
+"""Stands for a field in the reject of a record at which the model fails."""
 
 
 class Pipeline:
@@ -48,11 +55,17 @@ class Pipeline:
         self._model = model.answering(read) if isinstance(model, SelectiveModel) else model
 
     def score_columns(
-        self, keys: Array, columns: Mapping[str, Array], rows: Rows | None = None
+        self,
+        keys: Array,
+        columns: Mapping[str, Array],
+        rows: Rows | None = None,
+        *,
+        isolating: bool = False,
     ) -> Scored:
         """Score records whose columns are numpy arrays already, each (N, *shape of the field).
 
-        ``rows`` (N,) are the records' positions in the source, by default from 0.
+        ``rows`` (N,) are the records' positions in the source, by default from 0. ``isolating`` is
+        that of :meth:`score_records`.
 
         Raises:
             SourceError: an input is absent or has another shape.
@@ -60,7 +73,7 @@ class Pipeline:
 
         """
         rows = np.arange(len(keys)) if rows is None else rows
-        return self.score_records(*self._checker.check(keys, columns, rows))
+        return self.score_records(*self._checker.check(keys, columns, rows), isolating=isolating)
 
     def answers(self, columns: Mapping[str, Array], records: int) -> dict[str, Array] | None:
         """Score records that are known to satisfy the contract, as contiguous columns.
@@ -86,10 +99,13 @@ class Pipeline:
             found[reading.field.name] = np.ascontiguousarray(values)
         return found
 
-    def score_records(self, records: Records, rejects: list[Reject]) -> Scored:
+    def score_records(
+        self, records: Records, rejects: list[Reject], *, isolating: bool = False
+    ) -> Scored:
         """Score records that were checked already, and return the rejects with those of the model.
 
-        Every record is returned once, as a prediction or as a reject.
+        Every record is returned once, as a prediction or as a reject. With ``isolating``, a record
+        at which the model fails is a reject too, as long as it does not fail at many.
 
         Raises:
             ContractMismatch: the model's outputs differ in shape or type from what it declares.
@@ -98,7 +114,7 @@ class Pipeline:
         mixed = self._free and len(records)
         groups = alike(self.contract.inputs, records.columns) if mixed else None
         if groups is None:
-            return self._answer_alike(records, rejects)
+            return self._answer_alike(records, rejects, isolating)
         parts = [
             self._answer_alike(
                 Records(
@@ -110,6 +126,7 @@ class Pipeline:
                     },
                 ),
                 [],
+                isolating,
             )
             for some in groups
         ]
@@ -132,7 +149,7 @@ class Pipeline:
         )
         return Scored(Predictions(records.keys[at], rows[order], columns), found, records.columns)
 
-    def _answer_alike(self, records: Records, rejects: list[Reject]) -> Scored:
+    def _answer_alike(self, records: Records, rejects: list[Reject], isolating: bool) -> Scored:
         tensors: dict[str, Array] = {}
         refused: dict[int, tuple[str, str]] = {}
         for feed in self._feeds if len(records) else ():
@@ -144,7 +161,11 @@ class Pipeline:
             rejects = rejects + _rejects(records.keys, records.rows, refused)
             records = Records(records.keys[good], records.rows[good], cut(records.columns, good))
             tensors = cut(tensors, good)
-        answers = self._predict(tensors, len(records)) if len(records) else {}
+        answers, failed = self._answered(tensors, len(records), isolating)
+        if failed:
+            good = _except(len(records), failed)
+            rejects = rejects + _rejects(records.keys, records.rows, failed, of_model=True)
+            records = Records(records.keys[good], records.rows[good], cut(records.columns, good))
         refused = {}
         columns = {}
         for reading in self._readings:
@@ -154,9 +175,50 @@ class Pipeline:
         keys, rows = records.keys, records.rows
         if refused:
             good = _except(len(records), refused)
-            rejects = rejects + _rejects(keys, rows, refused)
+            rejects = rejects + _rejects(keys, rows, refused, of_model=True)
             keys, rows, columns = keys[good], rows[good], cut(columns, good)
         return Scored(Predictions(keys, rows, columns), rejects, records.columns)
+
+    def _answered(
+        self, tensors: Mapping[str, Array], records: int, isolating: bool
+    ) -> tuple[dict[str, Array], dict[int, tuple[str, str]]]:
+        """Return the model's outputs, and the records at which it fails, which have none."""
+        if not records:
+            return {}, {}
+        try:
+            return self._predict(tensors, records), {}
+        except ModelError as error:
+            if not isolating or records == 1:
+                raise
+            return self._isolated(tensors, records, error)
+
+    def _isolated(
+        self, tensors: Mapping[str, Array], records: int, error: ModelError
+    ) -> tuple[dict[str, Array], dict[int, tuple[str, str]]]:
+        """Halve the records until those are found at which the model fails.
+
+        Raises:
+            ModelError: ``error``, if it fails at all of them or at many.
+
+        """
+        failed: dict[int, tuple[str, str]] = {}
+        parts: list[dict[str, Array]] = []
+        waiting = [(0, records)]
+        while waiting:
+            start, stop = waiting.pop()
+            try:
+                parts.append(self._predict(cut(tensors, slice(start, stop)), stop - start))
+            except ModelError as own:
+                if stop - start > 1:
+                    middle = (start + stop) // 2
+                    waiting += [(middle, stop), (start, middle)]
+                    continue
+                failed[start] = (WHOLE, str(own))
+                if len(failed) > MOST_FAILED:
+                    raise error from None
+        if not parts:
+            raise error
+        return _concatenated(parts), failed
 
     def _predict(self, tensors: Mapping[str, Array], records: int) -> dict[str, Array]:
         """Predict in slices of bounded size, so that memory does not grow with the batch."""
@@ -170,12 +232,17 @@ class Pipeline:
             self._model.predict(cut(tensors, slice(start, start + size)))
             for start in range(0, records, size)
         ]
-        try:
-            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        except (KeyError, ValueError):
-            raise ContractMismatch(
-                "the model returns different outputs or shapes for different parts of a batch"
-            ) from None
+        return _concatenated(parts)
+
+
+def _concatenated(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Join the outputs of parts of a batch. Raises ContractMismatch."""
+    try:
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    except (KeyError, ValueError):
+        raise ContractMismatch(
+            "the model returns different outputs or shapes for different parts of a batch"
+        ) from None
 
 
 def _check_names(contract: Contract) -> None:
@@ -196,8 +263,10 @@ def _except(records: int, refused: Mapping[int, object]) -> Array:
     return good
 
 
-def _rejects(keys: Keys, rows: Rows, refused: dict[int, tuple[str, str]]) -> list[Reject]:
+def _rejects(
+    keys: Keys, rows: Rows, refused: dict[int, tuple[str, str]], of_model: bool = False
+) -> list[Reject]:
     return [
-        Reject(int(rows[at]), str(keys[at]), name, reason)
+        Reject(int(rows[at]), str(keys[at]), name, reason, of_model)
         for at, (name, reason) in sorted(refused.items())
     ]

@@ -22,15 +22,18 @@ class TablePipeline:
         self._pipeline = pipeline
         self._decoder = Decoder(pipeline.contract)
 
-    def score(self, batch: pa.RecordBatch, rows: Rows | None = None) -> Scored:
+    def score(
+        self, batch: pa.RecordBatch, rows: Rows | None = None, *, isolating: bool = False
+    ) -> Scored:
         """Score raw records: the columns with the contract's names, of any Arrow type that fits.
 
         ``rows`` (N,) are the records' positions in the source, by default from 0. Every record is
-        returned once, as a prediction or as a reject.
+        returned once, as a prediction or as a reject. ``isolating`` is that of
+        :meth:`.pipeline.Pipeline.score_records`.
 
         Raises:
             ContractMismatch: the model's outputs differ in shape or type from what it declares.
 
         """
         rows = np.arange(batch.num_rows) if rows is None else rows
-        return self._pipeline.score_records(*self._decoder.decode(batch, rows))
+        return self._pipeline.score_records(*self._decoder.decode(batch, rows), isolating=isolating)

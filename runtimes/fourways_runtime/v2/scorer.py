@@ -7,7 +7,7 @@ model fails on a batch, each request is scored alone. Pure: no clock, no event l
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -16,6 +16,7 @@ import numpy as np
 
 from fourways_api import Contract, OutputField
 from fourways_http import HttpError
+from fourways_runtime.errors import ModelError
 from fourways_runtime.scoring.columns import Array, Columns, Scored
 from fourways_runtime.scoring.dense import DenseBatch
 from fourways_runtime.scoring.live_profile import LiveProfile
@@ -61,7 +62,6 @@ class RequestScorer:
         self._lone = LoneScorer.of(contract, model)
         self._names = [field.name for field in contract.flat_inputs]
         self._free = frozenset(field.name for field in contract.flat_inputs if field.is_free)
-        self._outputs = frozenset(field.name for field in contract.outputs)
         self._positions = np.arange(max_rows)
         empty = {f.name: _no_rows(f) for f in contract.outputs}
         self.nothing = ScoredPart(empty, 0, 0, {})
@@ -114,15 +114,20 @@ class RequestScorer:
                 return [error]
         return [self._score([inference])[0] for inference in inferences]
 
-    def run(self, columns: Columns, rows: int) -> Scored:
+    def run(self, columns: Columns, rows: int, isolating: bool = False) -> Scored:
         """Score columns (rows, *shape of the field). Raises as the pipeline does."""
-        return self._pipeline.score_columns(self._positions[:rows], columns)
+        return self._pipeline.score_columns(self._positions[:rows], columns, isolating=isolating)
 
     def _together(self, inferences: Sequence[InferenceRequest]) -> list[RequestOutcome]:
         if self._wide is not None:
             blocks = [self._block(inference) for inference in inferences]
             block = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-            answers = self._wide.answers(block)
+            try:
+                answers = self._wide.answers(block)
+            except ModelError:
+                if len(block) == 1:
+                    raise
+                answers = None  # at which rows it fails is found below
             if answers is not None:
                 if self.profile is not None:
                     self.profile.note_rows(len(block), block, answers)
@@ -131,7 +136,7 @@ class RequestScorer:
 
     def _judged(self, inferences: Sequence[InferenceRequest]) -> list[RequestOutcome]:
         ends = list(accumulate(inference.rows for inference in inferences))
-        scored = self.run(self._columns(inferences), ends[-1])
+        scored = self.run(self._columns(inferences), ends[-1], isolating=True)
         answers = scored.predictions
         if self.profile is not None:
             self.profile.note_columns(scored.inputs, answers.columns, len(scored.rejects))
@@ -139,40 +144,25 @@ class RequestScorer:
         if not scored.rejects:
             return _parted(inferences, outputs)
         bad: dict[int, list[BadRow]] = {}
+        of_model: dict[int, set[int]] = {}
         for reject in sorted(scored.rejects, key=lambda reject: reject.row):
             at = bisect_right(ends, reject.row)
             row = reject.row - (ends[at] - inferences[at].rows)
             row = inferences[at].position(row)
             bad.setdefault(at, []).append((row, reject.field, reject.reason))
+            if reject.of_model:
+                of_model.setdefault(at, set()).add(row)
         stops = np.searchsorted(answers.rows, ends).tolist()
         texts: dict[str, list[bytes]] = {}
         outcomes: list[RequestOutcome] = []
         for at, inference in enumerate(inferences):
             start, wrong = stops[at - 1] if at else 0, bad.get(at, [])
             if wrong and (not inference.partial or start == stops[at]):
-                outcomes.append(self._fault(inference, wrong))
+                outcomes.append(_fault(inference, wrong, of_model.get(at, set())))
             else:
                 wrong = sorted([*inference.bad, *wrong])
                 outcomes.append(ScoredPart(outputs, start, stops[at], texts, tuple(wrong)))
         return outcomes
-
-    def _fault(self, inference: InferenceRequest, bad: list[BadRow]) -> Exception:
-        """Return the error for the party at fault: the client if any of its values is bad."""
-        model = [one for one in bad if self._is_the_model_s(one)]
-        features = [
-            one for one in bad if one[1] in inference.looked_up and not self._is_the_model_s(one)
-        ]
-        if len(model) + len(features) < len(bad):
-            return inference.refuse(bad)
-        if features:
-            return FeatureFault(*inference.described(features))
-        return ModelFault(*inference.described(model), len(model))
-
-    def _is_the_model_s(self, bad: BadRow) -> bool:
-        _, name, reason = bad
-        return name in self._outputs and (
-            name not in self._names or reason.startswith("the model answered")
-        )
 
     def _block(self, inference: InferenceRequest) -> Array:
         if inference.block is not None:
@@ -191,6 +181,20 @@ class RequestScorer:
             name: (joined if name in self._free else np.concatenate)([part[name] for part in parts])
             for name in names
         }
+
+
+def _fault(inference: InferenceRequest, bad: list[BadRow], of_model: Collection[int]) -> Exception:
+    """Return the error for the party at fault: the client if any of its values is bad.
+
+    ``of_model`` has the rows for which the model is to blame.
+    """
+    model = [one for one in bad if one[0] in of_model]
+    features = [one for one in bad if one[0] not in of_model and one[1] in inference.looked_up]
+    if len(model) + len(features) < len(bad):
+        return inference.refuse(bad)
+    if features:
+        return FeatureFault(*inference.described(features))
+    return ModelFault(*inference.described(model), len(model))
 
 
 def _no_rows(field: OutputField) -> Array:

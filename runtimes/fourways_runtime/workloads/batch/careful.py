@@ -53,10 +53,11 @@ def _watched(
 ) -> Scored:
     if not len(rows):
         return pipeline.score(batch, rows)
+    # A row at which the model fails is a reject, which maxRejects counts.
     first, last = int(rows[0]), int(rows[-1])
     where = f"chunk {claim.number} (attempt {claim.attempt}), {claim.split.told(first, last)}"
     with WATCH.doing("scoring", where, partial(ledger.note_hang, claim.number, first, last)):
-        return pipeline.score(batch, rows)
+        return pipeline.score(batch, rows, isolating=True)
 
 
 def _parts(claim: Claim, rows: Array) -> Iterator[tuple[int, int]]:
