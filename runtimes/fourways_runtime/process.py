@@ -122,7 +122,7 @@ async def in_thread(call: Callable[[], T], name: str) -> T:
         outcome: tuple[Callable[[Any], None], Any]
         try:
             outcome = future.set_result, call()
-        except Exception as error:  # noqa: BLE001  (whoever awaits it gets it)
+        except BaseException as error:  # noqa: BLE001  (whoever awaits it gets it)
             outcome = future.set_exception, error
         with suppress(RuntimeError):  # the loop is closed: nothing waits for the result any more
             loop.call_soon_threadsafe(tell, *outcome)

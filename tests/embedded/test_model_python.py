@@ -153,7 +153,7 @@ def test_synchronous_methods_are_called_one_at_a_time(
     assert most == [1, 1, 1, 1]
 
 
-def _raising(error: Exception) -> Any:
+def _raising(error: BaseException) -> Any:
     def method(self: Any, *_: Any, **__: Any) -> Any:
         raise error
 
@@ -174,6 +174,9 @@ def _with(**methods: Any) -> Any:
             ModelNotLoadable,
             "creating an instance failed",
         ),
+        (_with(load=_raising(SystemExit(0))), ModelNotLoadable, r"load\(\) failed: SystemExit"),
+        (_with(__init__=_raising(SystemExit())), ModelNotLoadable, "instance failed: SystemExit"),
+        (_with(get_output_types=_raising(SystemExit(2))), ModelNotLoadable, "SystemExit"),
         (type("No", (), {}), ConfigError, "not a class with a predict"),
         (len, ConfigError, "not a class with a predict"),
         (_with(get_input_types=lambda self: [{"name": 1}]), ModelNotLoadable, "get_input_types"),
@@ -193,10 +196,22 @@ def test_a_class_that_is_not_there_is_said(name: str, weights: Path) -> None:
         _load(name, weights)
 
 
+async def _leaving(self: Any, payload: Any, headers: Any = None) -> Any:
+    sys.exit(0)
+
+
+def _answering(value: Any) -> Any:
+    return lambda self, payload, headers=None: {"y": value}
+
+
 @pytest.mark.parametrize(
     ("predict", "said"),
     [
         (_raising(ValueError("secret")), "its code failed: ValueError"),
+        (_raising(SystemExit(0)), "its code failed: SystemExit"),
+        (_leaving, "its code failed: ProgramEnded"),
+        (_answering(np.ones(3, complex)), "not an array of numbers"),
+        (_answering(np.array(["2026-12-01"] * 3, "M8[D]")), "not an array of numbers"),
         (lambda self, payload, headers=None: [1, 2], "returned list, not a dict"),
         (lambda self, payload, headers=None: {"y": [[1], [2, 3]]}, "not an array"),
     ],
@@ -208,3 +223,42 @@ def test_an_answer_that_is_none_is_said(
     with pytest.raises(ModelError, match=said) as caught:
         model.predict(ROWS)
     assert "secret" not in str(caught.value)
+
+
+def test_a_module_that_ends_the_program_is_said(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "users_script.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelNotLoadable, match="importing it failed: SystemExit"):
+        _load("users_script:Predictor", weights)
+
+
+def test_a_coroutine_that_ends_the_program_leaves_the_loop_to_others(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Leaves:
+        calls = 0
+
+        async def predict(self, payload: Any, headers: Any = None) -> Any:
+            self.calls += 1
+            if self.calls == 1:
+                sys.exit(0)
+            return payload
+
+    model = load(Leaves, weights, monkeypatch)
+    with pytest.raises(ModelError):
+        model.predict(ROWS)
+    np.testing.assert_array_equal(model.predict(ROWS)["x"], ROWS["x"])
+
+
+def test_the_code_may_change_its_arrays(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict(self: Any, payload: Any, headers: Any = None) -> Any:
+        payload["x"] *= 2
+        return payload
+
+    given = np.frombuffer(ROWS["x"].tobytes(), np.float32).reshape(3, 2)  # not writable
+    model = load(_with(predict=predict), weights, monkeypatch)
+    for _ in range(2):
+        np.testing.assert_array_equal(model.predict({"x": given})["x"], 2 * ROWS["x"])
+    np.testing.assert_array_equal(given, ROWS["x"])

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import random
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -90,10 +91,14 @@ async def test_whole_number_keys_are_held_to_64_bits(plane: Running) -> None:
 async def test_a_body_too_large_and_one_compressed(tmp_path: Path) -> None:
     async with running(tmp_path, max_body_bytes=1000) as plane:
         assert (await plane.infer("churn", asking("c" * 2000)))[0] == 413
+        body = json.dumps(asking("c1")).encode()
         for encoding, content, status in (
             ("gzip", b"\x1f\x8b", 400),
             ("gzip", b"not gzip", 400),
             ("gzip", gzip.compress(b" " * 1001), 413),
+            ("gzip", gzip.compress(body) + b"more", 400),
+            ("gzip", gzip.compress(body[:9]) + gzip.compress(body[9:]), 400),
+            ("deflate", zlib.compress(body) + b"\0", 400),
             ("br", b"x", 415),
         ):
             answer = await plane.client.post(

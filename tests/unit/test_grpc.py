@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -15,8 +16,10 @@ from grpc import aio
 
 from fourways_http import HttpError, Request, Response
 from fourways_runtime.errors import Unavailable
+from fourways_runtime.grpc_v2 import listener
 from fourways_runtime.grpc_v2.listener import GrpcListener
 from fourways_runtime.grpc_v2.messages import SERVICE, message
+from fourways_runtime.v2.deadline import timeout_of
 from tests.kit.gateway_plane import running
 from tests.kit.serving_plane import MIXED, Serving, configure, mixed, serving
 from tools.kit.models import LINEAR, linear
@@ -182,8 +185,17 @@ async def test_deadline_and_credentials_reach_the_handler() -> None:
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert seen[0][b"authorization"] == b"Bearer x"
     assert b"x-other" not in seen[0]
-    assert 3000 < int(seen[0][b"grpc-timeout"].removesuffix(b"m")) < 5000
+    assert 3_000_000 < int(seen[0][b"grpc-timeout"].removesuffix(b"u")) < 5_000_000
     assert seen[0][b"prefer"] == b"wait=4"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-7, 0.0009, 0.03, 0.2, 5e8, 1e12])
+def test_a_deadline_of_any_length_is_a_valid_timeout(seconds: float) -> None:
+    context = SimpleNamespace(invocation_metadata=lambda: (), time_remaining=lambda: seconds)
+    told = timeout_of(listener._request(context, b"POST", "/"))
+    assert told is not None
+    assert 0 < told <= max(seconds, 1e-6)
+    assert told > min(0.85 * seconds - 0.05, 1e8)
 
 
 async def test_a_call_that_is_cancelled_ends_its_request() -> None:

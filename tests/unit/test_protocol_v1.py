@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fourways_runtime.v2.protocol import rows_of
 from tests.kit.gateway_plane import running
 from tests.kit.serving_plane import MIXED, Serving, configure, mixed, serving, tensor
 from tools.kit.models import LINEAR, linear
@@ -81,6 +82,9 @@ async def test_it_tells_whether_the_model_is_ready(plane: Serving) -> None:
         ({"instances": [{**ROWS[0], "age": 121}]}, "age"),
         ({"instances": [{**ROWS[0], "age": "x"}]}, "age"),
         ({"rows": []}, "rows"),
+        ({"instances": ROWS, "parameters": {"binary_data_output": True}}, "binary_data_output"),
+        ({"instances": ROWS, "parameters": {"partial": 1}}, "parameters.partial"),
+        ({"instances": ROWS, "parameters": [1]}, "parameters"),
     ],
 )
 async def test_a_bad_request_is_refused_by_field(plane: Serving, body: Any, field: str) -> None:
@@ -88,6 +92,55 @@ async def test_a_bad_request_is_refused_by_field(plane: Serving, body: Any, fiel
     assert answer.status_code == 400
     assert field in answer.json()["field"]
     assert answer.json()["error"]
+
+
+async def test_bad_rows_of_a_partial_request_keep_their_places(plane: Serving) -> None:
+    (good, _), bad = ROWS, {**ROWS[0], "age": 121}
+    (expected, _) = await by_version_2(plane)
+    for rows, wanted in (
+        ([bad, good, bad], [None, expected, None]),
+        ([good, bad], [expected, None]),
+        ([good, good], [expected, expected]),
+    ):
+        asked = {"parameters": {"partial": True}}
+        told = await plane.client.post(PATH, json={**asked, "instances": rows})
+        assert told.json()["predictions"] == wanted
+        wrong = [at for at, one in enumerate(wanted) if one is None]
+        assert [error["row"] for error in told.json().get("errors", [])] == wrong
+        columns = {name: [row[name] for row in rows] for name in good}
+        assert await predictions(plane, {**asked, "inputs": columns}, "outputs") == wanted
+
+
+async def test_rows_of_several_outputs_keep_their_places(tmp_path: Path) -> None:
+    good = {"word": "ü", "flag": True, "big": 1, "grid": [[1.0, 2.0], [3.0, 4.0]]}
+    asked = {"instances": [{**good, "word": "no"}, good], "parameters": {"partial": True}}
+    async with serving(configure(tmp_path, mixed(), MIXED)) as plane:
+        (bad, answer) = await predictions(plane, asked)
+    assert bad is None
+    assert answer == {f"{name}_out": value for name, value in good.items()}
+
+
+async def test_unknown_keys_keep_their_places(tmp_path: Path) -> None:
+    asked = {"instances": ["nobody", "c1", "no one"], "parameters": {"allow_missing": True}}
+    async with running(tmp_path) as gateway:
+        answer = await gateway.client.post(PATH, json=asked)
+        assert (answer.status_code, answer.json()["predictions"]) == (
+            200,
+            [
+                {"found": False},
+                {"score": 0.25, "label": "l1", "ok": False, "found": True},
+                {"found": False},
+            ],
+        )
+        answer = await gateway.client.post(PATH, json={**asked, "instances": ["nobody"]})
+        assert answer.json()["predictions"] == [{"found": False}]
+
+
+def test_rows_without_elements_are_rows() -> None:
+    assert rows_of({"shape": [2, 0], "data": []}) == [[], []]
+    assert rows_of({"shape": [1, 2, 0], "data": []}) == [[[], []]]
+    assert rows_of({"shape": [2, 2, 1], "data": [1, 2, 3, 4]}) == [[[1], [2]], [[3], [4]]]
+    assert rows_of({"shape": [0, 3], "data": []}) == []
 
 
 async def test_stored_predictions_are_answered_by_key(tmp_path: Path) -> None:

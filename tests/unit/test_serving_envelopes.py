@@ -248,6 +248,9 @@ def test_binary_requests_of_a_known_header(loaded: Loaded, all_binary: bool, pad
     ):
         same(loaded, [asked(values), asked([1, 2, 3]), asked(values, id="r")])
         same(loaded, [asked(values, size=8), asked(values, length=1), asked(values, length=-1)])
+    partial = {"partial": True, "binary_data_output": all_binary}
+    for values in ([1, 2, 3], [99, 2, 3], [1, 2, 3]):
+        same(loaded, [asked(values, parameters=partial)])
     header = json.dumps({"inputs": []}).encode()
     for length in (b"", b"+2", b" 2", b"999", b"1" * 20, str(len(header)).encode()):
         same(loaded, [Request(b"POST", b"/", [(BINARY_HEADER, length)], header)])

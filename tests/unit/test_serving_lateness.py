@@ -68,6 +68,22 @@ async def test_who_waits_for_a_model_that_hangs_is_told(tmp_path: Path, stuck: S
         assert await plane.metric("fourways_requests_waiting") == 0
 
 
+async def test_who_waits_less_than_the_server_is_told_its_own_timeout(
+    tmp_path: Path, stuck: Stuck
+) -> None:
+    async with serving(configure(tmp_path, linear(), LINEAR, timeoutSeconds=30)) as plane:
+        stuck.go.clear()
+        stuck.asked.clear()
+        mine = {"x-request-timeout": "0.125"}
+        ask = {"json": {"inputs": [RECORD]}, "headers": mine}
+        first = asyncio.ensure_future(plane.client.post("/v2/models/churn/infer", **ask))
+        await asyncio.to_thread(stuck.asked.wait, 10)
+        second = await plane.client.post("/v2/models/churn/infer", **ask)
+        assert (await first).json()["error"] == "the model took over 0.125 s"
+        stuck.go.set()
+        assert "over 30 s" not in second.text
+
+
 async def test_a_model_in_time_is_not_disturbed(tmp_path: Path, stuck: Stuck) -> None:
     config = configure(tmp_path, linear(), LINEAR, timeoutSeconds=5)
     async with serving(config) as plane:

@@ -39,8 +39,10 @@ GRACE_SECONDS = 2.0
 """Time for calls in progress, after the requests over HTTP have been answered."""
 
 MAX_PREFER_SECONDS = 30
-_MARGIN_SECONDS = 0.05
-"""Time of a call that is left for its response."""
+_MARGIN_SECONDS, _MARGIN_SHARE = 0.05, 0.1
+"""Time of a call that is left for its response: whichever is less."""
+
+_MAX_SECONDS = 1e9
 
 _PASSED = frozenset(
     {
@@ -254,8 +256,9 @@ def _request(context: Any, method: bytes, path: str, body: bytes = b"") -> Reque
     ]
     left = context.time_remaining()
     if left is not None:
-        left = max(0.0, left - _MARGIN_SECONDS)
-        headers.append((b"grpc-timeout", b"%dm" % (left * 1000)))
+        left = max(0.0, left - min(_MARGIN_SECONDS, left * _MARGIN_SHARE))
+        # At least 1: a time-out of 0 is no time-out.
+        headers.append((b"grpc-timeout", b"%du" % max(1, min(left, _MAX_SECONDS) * 1_000_000)))
         if not any(name == b"prefer" for name, _ in headers):
             headers.append((b"prefer", b"wait=%d" % min(left, MAX_PREFER_SECONDS)))
     return Request(method, path.encode("ascii"), headers, body)

@@ -22,6 +22,7 @@ scoring.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from math import inf
 from time import monotonic, perf_counter, thread_time
 
 from fourways_http import HttpError, Promise, Response
+from fourways_runtime.errors import ModelError
 
 from .batch_times import BatchTimes
 from .faults import FeatureFault, ModelFault
@@ -37,6 +39,8 @@ from .placement import Placement
 from .request import InferenceRequest
 from .scorer import RequestOutcome, RequestScorer, ScoredPart, overloaded
 from .templates import UnparsedRequest
+
+logger = logging.getLogger("fourways.serving")
 
 MAX_WAITING = 8192
 """Maximum number of waiting requests; the time limits normally apply long before."""
@@ -54,17 +58,23 @@ Render = Callable[[UnparsedRequest | InferenceRequest, ScoredPart], Response]
 
 
 class _Waiting:
-    """A request in the queue. ``due`` is in seconds of ``monotonic()``."""
+    """A request in the queue. ``due`` is in seconds of ``monotonic()``, ``within`` its time-out."""
 
-    __slots__ = ("due", "inference", "promise", "rows")
+    __slots__ = ("due", "inference", "promise", "rows", "within")
 
     def __init__(
-        self, inference: UnparsedRequest | InferenceRequest, promise: Promise, rows: int, due: float
+        self,
+        inference: UnparsedRequest | InferenceRequest,
+        promise: Promise,
+        rows: int,
+        due: float,
+        within: float,
     ) -> None:
         self.inference = inference
         self.promise = promise
         self.rows = rows
         self.due = due
+        self.within = within
 
 
 class Batcher:
@@ -144,7 +154,7 @@ class Batcher:
             self._metrics.rejected()
             raise overloaded("too many requests wait for the model: try again")
         promise = Promise()
-        self._waiting.append(_Waiting(inference, promise, rows, due))
+        self._waiting.append(_Waiting(inference, promise, rows, due, within))
         self._rows += rows
         if not self._under_way:
             self._under_way = True
@@ -341,7 +351,7 @@ class Batcher:
     def _refuse_late(self, one: _Waiting, now: float) -> None:
         if one.due <= now:
             self._metrics.timed_out()
-            text = f"the request waited over {self._timeout:g} s for the model: try again"
+            text = f"the request waited over {one.within:g} s for the model: try again"
         else:
             self._metrics.rejected()
             text = "the model has no time left for the request: try again"
@@ -364,7 +374,7 @@ class Batcher:
         for one in batch:
             if one.due <= now and not one.promise.done():
                 self._metrics.timed_out()
-                text = f"the model took over {self._timeout:g} s"
+                text = f"the model took over {one.within:g} s"
                 one.promise.set_exception(HttpError(504, text))
         for one in [one for one in self._waiting if one.due <= now]:
             self._waiting.remove(one)
@@ -394,7 +404,7 @@ class Batcher:
                     promise.set_exception(error)
             elif isinstance(outcome, Exception):
                 self._count(outcome)
-                promise.set_exception(outcome)
+                promise.set_exception(_for_client(outcome))
 
     def _render_large(self, one: _Waiting, part: ScoredPart) -> None:
         rendered = self._loop.run_in_executor(self._worker, self._render, one.inference, part)
@@ -419,6 +429,14 @@ class Batcher:
             self._metrics.feature_faults()
         elif not isinstance(error, HttpError):
             self._metrics.failed()
+
+
+def _for_client(error: Exception) -> Exception:
+    """Return the error to answer with: a model that fails is named as that."""
+    if not isinstance(error, ModelError):
+        return error
+    logger.error("%s", error, exc_info=error, extra={"reason": error.reason})
+    return ModelFault(str(error), {}, 0)
 
 
 def _left() -> HttpError:

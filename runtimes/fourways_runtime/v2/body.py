@@ -93,4 +93,9 @@ def _uncompressed(request: Request, max_bytes: int) -> bytes:
         raise HttpError(413, "the request's body is too large when uncompressed")
     if not unpacker.eof:
         raise HttpError(400, f"the body is truncated: its {encoding.decode('ascii')} data ends")
+    if unpacker.unused_data:
+        left, kind = len(unpacker.unused_data), encoding.decode("ascii")
+        raise HttpError(
+            400, f"the body has {left} bytes behind its {kind} data: compress it as one stream"
+        )
     return body

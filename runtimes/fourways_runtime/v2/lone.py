@@ -142,8 +142,8 @@ class LoneScorer:
         answers = self._predict({self._tensor: block})
         columns: dict[str, Array] = {}
         for each in self._outputs:
-            raw = answers[each.tensor]
-            if raw.shape != each.shape or raw.dtype != each.type:
+            raw = answers.get(each.tensor)
+            if raw is None or raw.shape != each.shape or raw.dtype != each.type:
                 # From now on nothing is scored here first, because it would be scored twice.
                 self._as_declared = False
                 return None

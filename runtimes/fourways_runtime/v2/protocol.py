@@ -7,6 +7,7 @@ no numpy.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from fourways_api import EntityKey
@@ -37,6 +38,9 @@ DATATYPES: Final = {
 
 KEY_ALIAS = "entity_key"
 """Alternative name for the entity key's input, besides the contract's own."""
+
+FOUND = "found"
+"""The output that says which keys have a prediction, where ``allow_missing`` was asked."""
 
 MAX_KEY_CHARACTERS = 1024
 MAX_OUTPUTS = 256
@@ -76,8 +80,9 @@ def rows_of(output: dict[str, Any]) -> list[Any]:
     values: list[Any] = output["data"]
     if values and isinstance(values[0], list):
         return values
-    for size in reversed(output["shape"][1:]):
-        values = [values[start : start + size] for start in range(0, len(values), size)]
+    for depth in range(len(output["shape"]) - 1, 0, -1):
+        size, count = output["shape"][depth], math.prod(output["shape"][:depth])
+        values = [values[at * size : (at + 1) * size] for at in range(count)]
     return values
 
 

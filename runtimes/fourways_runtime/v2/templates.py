@@ -173,7 +173,16 @@ class RequestTemplates:
         data = memoryview(body)[end:]
         values, _ = tensors.from_binary(self._type.name, data, rows * self._width)
         block = values.reshape(rows, self._width)
-        return InferenceRequest(rows, known.id, known.outputs, known.binary, known.keys, block, {})
+        return InferenceRequest(
+            rows,
+            known.id,
+            known.outputs,
+            known.binary,
+            known.keys,
+            block,
+            {},
+            partial=known.partial,
+        )
 
     def _learn_binary(self, header: bytes, inference: InferenceRequest) -> None:
         given = self._emptied(header)

@@ -9,6 +9,10 @@ a list in the order of the metadata, or the bare value of a model with one input
 ``inputs`` may hold an object of columns. The response is ``{"predictions": [...]}``, or
 ``{"outputs": ...}`` for ``inputs``. A row of a model with one output is that output's value,
 otherwise an object.
+
+A request's ``parameters`` are those of version 2, without ``binary_data_output``. Every row of the
+request has its prediction at the same position: with ``partial``, those of bad rows are null, and
+``errors`` describes them; with ``allow_missing``, those of unknown keys have only ``found``.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from fourways_http.message import Handler, awaited
 
 from .body import MAX_BODY_BYTES, OFF_LOOP_BYTES, is_heavy, split_body
 from .off_loop import off_loop
-from .protocol import refuse, rows_of
+from .protocol import FOUND, refuse, rows_of
 
 FORM = '{"instances": [{"NAME": VALUE}]}'
 _FIELDS = frozenset({"id", "inputs", "instances", "parameters", "signature_name"})
@@ -84,6 +88,9 @@ def _converted(
         raise refuse("instances", f"must be a list of rows: {FORM}")
     told: dict[str, Any] = {"inputs": _tensors(rows, inputs) if rows else _no_rows(inputs)}
     told |= {name: body[name] for name in ("id", "parameters") if body.get(name) is not None}
+    parameters = told.get("parameters")
+    if isinstance(parameters, dict) and parameters.get("binary_data_output", False) is not False:
+        raise refuse("parameters.binary_data_output", "is not supported in version 1: remove it")
     return orjson.dumps(told), columns
 
 
@@ -164,6 +171,11 @@ def _tensor(name: str, described: dict[str, Any] | None, values: list[Any]) -> d
 def _predictions(answer: Response, columns: bool) -> Response:
     told = orjson.loads(answer.body)
     outputs = {one["name"]: rows_of(one) for one in told["outputs"]}
+    parameters = told.get("parameters") or {}
+    good: list[int] | None = parameters["rows"] if parameters.get("bad_rows") else None
+    if good is not None:
+        count = len(good) + parameters["bad_rows"]
+        outputs = {name: _placed(rows, good, count) for name, rows in outputs.items()}
     single = len(outputs) == 1
     shown: Any
     if columns:
@@ -171,8 +183,32 @@ def _predictions(answer: Response, columns: bool) -> Response:
     elif single:
         shown = {"predictions": next(iter(outputs.values()))}
     else:
-        rows = zip(*outputs.values(), strict=True)
-        shown = {"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]}
+        shown = {"predictions": _objects(outputs, good)}
+    if good is not None:
+        shown["errors"] = parameters["errors"]
     if "id" in told:
         shown["id"] = told["id"]
     return json_response(shown, 200, answer.headers)
+
+
+def _placed(rows: list[Any], good: list[int], count: int) -> list[Any]:
+    """Put the rows of a partial response at their positions in the request; others are None."""
+    placed: list[Any] = [None] * count
+    for at, row in zip(good, rows, strict=True):
+        placed[at] = row
+    return placed
+
+
+def _objects(outputs: dict[str, list[Any]], good: list[int] | None) -> list[Any]:
+    """Return one object for each row of the request; None for a bad row."""
+    found = outputs.get(FOUND)
+    if found is not None and any(len(rows) < len(found) for rows in outputs.values()):
+        # The other outputs have only the rows of the keys found.
+        others = {name: rows for name, rows in outputs.items() if name != FOUND}
+        left = zip(*others.values(), strict=True)
+        return [
+            {**dict(zip(others, next(left), strict=True)), FOUND: True} if one else {FOUND: False}
+            for one in found
+        ]
+    rows = [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
+    return rows if good is None else _placed([rows[at] for at in good], good, len(rows))

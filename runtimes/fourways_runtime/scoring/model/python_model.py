@@ -6,7 +6,8 @@ here it receives a dict of numpy arrays by input name, in every mode, and return
 by output name. An InferResponse is accepted too.
 
 ``load()`` finds the model file's path in ``self.model_path``. As under KServe, synchronous methods
-are called one at a time, and asynchronous ones share one event loop.
+are called one at a time, and asynchronous ones share one event loop. Code that ends the program
+(``sys.exit``) has failed, like code that raises. The arrays are the code's own: it may change them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import asyncio
 import importlib
 import inspect
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from fourways_runtime.errors import ConfigError, ModelError, ModelNotLoadable
 
 from ..columns import Array
 from .base import Tensor
+
+_FAILURES = (Exception, SystemExit)
+"""What the user's code may raise. SystemExit would end a thread without a word, or a run as if it
+had succeeded."""
 
 _V2_TYPES = {"BOOL": "bool", "BYTES": "object"} | {
     f"{prefix}{bits}": f"{name}{bits}"
@@ -59,29 +64,40 @@ class PythonModel:
             return
         try:
             answer = self._call(method)
-        except Exception as error:
+        except _FAILURES as error:
             raise ModelNotLoadable(f"its load() failed: {type(error).__name__}") from error
         if answer is False:
             raise ModelNotLoadable("its load() returned False")
 
     def predict(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Score a batch; see :class:`fourways_runtime.scoring.model.base.Model`."""
-        value: Any = dict(tensors)
+        value: Any = {name: values.copy() for name, values in tensors.items()}
         try:
             for step in ("preprocess", "predict", "postprocess"):
                 method = getattr(self._instance, step, None)
                 if method is not None:
                     value = self._call(method, value, None)
-        except Exception as error:
+        except _FAILURES as error:
             raise ModelError(f"its code failed: {type(error).__name__}") from error
         return _arrays(value)
 
     def _call(self, method: Callable[..., Any], *arguments: Any) -> Any:
         if inspect.iscoroutinefunction(method):
-            coroutine = method(*arguments)
+            coroutine = _without_exit(method(*arguments))
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
         with self._lock:
             return method(*arguments)
+
+
+class ProgramEnded(Exception):
+    """The code of a coroutine called ``sys.exit``, which would end the loop that all share."""
+
+
+async def _without_exit(coroutine: Awaitable[Any]) -> Any:
+    try:
+        return await coroutine
+    except SystemExit as error:
+        raise ProgramEnded from error
 
 
 def load_python(path: Path, python_class: str) -> PythonModel:
@@ -97,7 +113,7 @@ def load_python(path: Path, python_class: str) -> PythonModel:
         raise ConfigError(f"{python_class}: the image has no module {error.name}") from error
     except AttributeError as error:
         raise ConfigError(f"{python_class}: the module has no such class") from error
-    except Exception as error:
+    except _FAILURES as error:
         raise ModelNotLoadable(
             f"{python_class}: importing it failed: {type(error).__name__}"
         ) from error
@@ -106,7 +122,7 @@ def load_python(path: Path, python_class: str) -> PythonModel:
     try:
         instance = _made(found, name)
         instance.model_path = str(path)
-    except Exception as error:
+    except _FAILURES as error:
         raise ModelNotLoadable(
             f"{python_class}: creating an instance failed: {type(error).__name__}"
         ) from error
@@ -138,11 +154,15 @@ def _arrays(value: Any) -> dict[str, Array]:
     try:
         return {str(name): _array(array) for name, array in value.items()}
     except (ValueError, TypeError):
-        raise ModelError("its predict returned something that is not an array") from None
+        raise ModelError(
+            "its predict returned something that is not an array of numbers, truths or texts"
+        ) from None
 
 
 def _array(value: Any) -> Array:
     array = np.asarray(value)
+    if array.dtype.kind not in "biufUSO":
+        raise TypeError  # a complex number or a time would be cut down to a number
     return array.astype(object) if array.dtype.kind == "U" else array
 
 
@@ -159,5 +179,5 @@ def _described(instance: Any, method: str) -> tuple[Tensor, ...]:
             )
             for entry in describe()
         )
-    except Exception as error:
+    except _FAILURES as error:
         raise ModelNotLoadable(f"its {method}() failed: {type(error).__name__}") from error

@@ -17,10 +17,8 @@ from fourways_api import Contract, OutputField
 from fourways_http import HttpError, Response
 from fourways_runtime.scoring.columns import Key
 from fourways_runtime.v2.inference_response import InferenceResponse, OutputTensor
-from fourways_runtime.v2.protocol import DATATYPES, refuse
+from fourways_runtime.v2.protocol import DATATYPES, FOUND, refuse
 from fourways_runtime.v2.request import InferenceRequest
-
-FOUND = "found"
 
 MAX_MISSING_NAMED = 100
 
