@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from fourways_api import Contract
-from fourways_runtime.errors import ContractMismatch
+from fourways_runtime.errors import ContractMismatch, ModelError
 from fourways_runtime.scoring.columns import Array, Scored
 from fourways_runtime.scoring.dense import DenseBatch
 from fourways_runtime.scoring.model.base import Tensor
@@ -356,3 +356,51 @@ def test_numpy_columns_come_to_the_same_predictions_as_arrow_ones() -> None:
     other = pipeline.score_columns(keys, {"a": a, "b": b})
     np.testing.assert_array_equal(one.predictions.columns["y"], other.predictions.columns["y"])
     np.testing.assert_array_equal(one.predictions.keys, other.predictions.keys)
+
+
+@pytest.mark.parametrize("bad", [[3], [0, 99], [7, 8, 9], list(range(16))])
+def test_records_at_which_the_model_fails_are_found(bad: list[int]) -> None:
+    found = _failing(bad).score_columns(*_numbered(100), isolating=True)
+    assert [(reject.row, str(reject)) for reject in found.rejects] == [
+        (at, f"row: no answer to {at}") for at in bad
+    ]
+    assert all(reject.of_model for reject in found.rejects)
+    kept = [at for at in range(100) if at not in bad]
+    assert found.predictions.rows.tolist() == kept
+    assert found.predictions.columns["y"].tolist() == kept
+
+
+@pytest.mark.parametrize("bad", [list(range(17)), list(range(100))])
+def test_a_model_that_fails_at_many_records_is_broken(bad: list[int]) -> None:
+    with pytest.raises(ModelError, match="no answer to"):
+        _failing(bad).score_columns(*_numbered(100), isolating=True)
+
+
+def test_a_failure_is_not_looked_into_where_nobody_asks() -> None:
+    with pytest.raises(ModelError, match="no answer to 3"):
+        _failing([3]).score_columns(*_numbered(100))
+
+
+def _numbered(count: int) -> tuple[Any, dict[str, Any]]:
+    return np.arange(count), {"x": np.arange(count, dtype=np.float32)}
+
+
+def _failing(bad: list[int]) -> Pipeline:
+    def score(tensors: Any) -> Any:
+        wrong = [at for at in tensors["x"].reshape(-1).tolist() if at in bad]
+        if wrong:
+            raise ModelError(f"no answer to {wrong[0]:g}")
+        return {"y": tensors["x"]}
+
+    contract = Contract.model_validate(
+        {
+            "entityKey": {"name": "id", "type": "int64"},
+            "inputs": [{"name": "x", "type": "float32"}],
+            "outputs": [{"name": "y", "type": "float32"}],
+        }
+    )
+    shape = (None,)
+    return Pipeline(
+        contract,
+        Function((Tensor("x", "float32", shape),), (Tensor("y", "float32", shape),), score),
+    )

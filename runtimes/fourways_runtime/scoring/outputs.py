@@ -102,7 +102,7 @@ class Reading:
             raise ContractMismatch(_misfit(self.field, self.tensor, list(raw.shape)))
         # From the end, so that the first of equal values comes first once the order is reversed.
         backwards = np.argsort(raw[..., ::-1], axis=-1, kind="stable")
-        order = (raw.shape[-1] - 1 - backwards)[..., ::-1][..., :count]
+        order: Array = (raw.shape[-1] - 1 - backwards)[..., ::-1][..., :count]
         if self.field.reduce == "TopK":
             return order
         found: Array = np.take_along_axis(raw, order, axis=-1)
