@@ -18,6 +18,7 @@ from fourways_api.hosts import is_forbidden
 from fourways_api.modes.streaming import GROUP_PREFIX, default_group
 
 from .facts import Json, OperatorSettings
+from .plan.realtime import DEPLOYMENT_IN_NAME
 from .specs import ParsedSpec, parsed_spec
 
 _URIS = frozenset({"uri", "publish"})
@@ -48,11 +49,11 @@ def refusals(deployment: ModelDeployment, settings: OperatorSettings) -> tuple[P
         *(
             Problem(
                 f"spec.{path}",
-                f"{name} is the Secret of the prediction store, which no spec may name",
+                f"{name} is the Secret of {whose}, which no spec may name",
                 "make a Secret of its own for this use: fourways secret create",
             )
             for path, name in _fields(spec, frozenset({"secretName"}))
-            if name in (settings.store_secret, settings.gateway_store_secret)
+            if (whose := _installation_secret(name, settings))
         ),
         *(
             Problem(
@@ -64,6 +65,25 @@ def refusals(deployment: ModelDeployment, settings: OperatorSettings) -> tuple[P
             if (scheme := _scheme(uri)) not in (None, *settings.allowed_schemes)
         ),
     )
+
+
+def _installation_secret(name: str, settings: OperatorSettings) -> str:
+    """Return whose a Secret of the installation is; empty if it is none.
+
+    The kubelet would mount it, and an image of the author's own would read it.
+    """
+    certificates = re.escape(settings.server_tls_secret).replace(
+        re.escape(DEPLOYMENT_IN_NAME), "[a-z0-9-]+"
+    )
+    if name in (settings.store_secret, settings.gateway_store_secret):
+        return "the prediction store"
+    if name == settings.gateway_tls_secret:
+        return "the gateways' certificate"
+    if certificates and (re.fullmatch(certificates, name) or name == settings.server_ca_secret):
+        return "the model servers' certificates"
+    if settings.access is not None and name == settings.access.keys_secret:
+        return "the callers of gateways"
+    return ""
 
 
 def _concurrency(deployment: ModelDeployment, settings: OperatorSettings) -> Iterator[Problem]:

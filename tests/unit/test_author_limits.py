@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fourways_api import BatchSource, Contract, EntityKey, FetchPolicy, Paths, StreamSource
+from fourways_api.callers import GatewayAccess
 from fourways_api.modes import FeatureLookup, Sink
 from fourways_cli.embedded import processes
 from fourways_operator.facts import OperatorSettings
@@ -290,6 +291,33 @@ def test_the_secret_of_the_store_is_nobody_s() -> None:
         (problem,) = admitted_spec(doc, settings).problems
         assert problem.field == "spec.model.credentials.secretName"
         assert "prediction store" in str(problem)
+
+
+def test_secrets_of_the_installation_are_nobody_s() -> None:
+    """An image of the author's own would read what the kubelet mounts."""
+    settings = replace(
+        SETTINGS,
+        gateway_tls_secret="gateway-tls",
+        server_tls_secret="{deployment}-server",
+        server_ca_secret="authority",
+        access=GatewayAccess(keys_secret="keys"),
+    )
+    named = {
+        "gateway-tls": "the gateways' certificate",
+        "others-server": "the model servers' certificates",
+        "churn-server": "the model servers' certificates",
+        "authority": "the model servers' certificates",
+        "keys": "the callers of gateways",
+    }
+    for name, whose in named.items():
+        doc = deployment("churn")
+        doc["spec"]["model"]["credentials"] = {"secretName": name}
+        (problem,) = admitted_spec(doc, settings).problems
+        assert f"{name} is the Secret of {whose}" in str(problem)
+    for name in ("server", "churn-server-2", "keys-2"):
+        doc = deployment("churn")
+        doc["spec"]["model"]["credentials"] = {"secretName": name}
+        assert admitted_spec(doc, settings).spec is not None
 
 
 def stores_of(objects: Any) -> set[str]:
