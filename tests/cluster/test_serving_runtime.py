@@ -16,7 +16,9 @@ from tools.installation import CHART
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 SERVER = """
-import http.server, json, os, sys
+import http.server, json, os, signal, sys
+# The first process of a container ignores SIGTERM otherwise: its pod would take 30 s to end.
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.tell(b"")

@@ -17,7 +17,7 @@ from tests.kit.waiting import until
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 NAME = "seldom"
-CALLERS, WAKES = 20, 4
+CALLERS, WAKES = 20, 2
 
 
 def seldom(most: int) -> Json:
