@@ -244,6 +244,26 @@ async def test_bytes_dates_and_times_are_what_a_request_would_hold(server: Datab
             await reader.check()
 
 
+async def test_a_moment_that_python_cannot_hold_costs_its_own_entity(server: Database) -> None:
+    kinds = {"at": "timestamp_us", "zoned": "timestamp_us", "day": "date"}
+    fields = tuple(InputField.model_validate({"name": n, "type": k}) for n, k in kinds.items())
+    server.run(
+        "CREATE TABLE people (id text, at timestamp, zoned timestamptz, day date)",
+        "INSERT INTO people VALUES ('a', '2026-01-31', '2026-01-31Z', '2026-01-31'), "
+        "('b', 'infinity', '-infinity', 'infinity'), ('c', '4713-01-01 BC', '20000-01-01', NULL)",
+    )
+    async with server.open(*kinds, fields=fields) as reader:
+        found = await reader.fetch(["a", "b", "c"])
+    faults = {
+        (key, f.name): from_json(f.type, found[key][f.name])[1]
+        for key in "abc"
+        for f in fields
+        if f.name in found[key]
+    }
+    told = [at for at, fault in faults.items() if fault and "outside the years 1 to 9999" in fault]
+    assert told == [("b", "at"), ("b", "zoned"), ("b", "day"), ("c", "at"), ("c", "zoned")]
+
+
 async def test_addresses_that_make_no_sense(database: Database) -> None:
     for text, told in (("http://x", "neither"), ("", "is empty")):
         database.secret.write_text(text)

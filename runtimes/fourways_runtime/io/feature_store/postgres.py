@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.postgres import types as pg_types
+from psycopg.types.datetime import (
+    DateBinaryLoader,
+    TimestampBinaryLoader,
+    TimestamptzBinaryLoader,
+)
 from psycopg.types.numeric import Int8
 from psycopg.types.string import StrDumper
 
@@ -30,6 +36,15 @@ MAX_CONNECTIONS = 4
 CONNECT_SECONDS = 5.0
 
 _NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8", "numeric"})
+_MOMENTS = {
+    "date": DateBinaryLoader,
+    "timestamp": TimestampBinaryLoader,
+    "timestamptz": TimestamptzBinaryLoader,
+}
+_NO_MOMENT = "a moment outside the years 1 to 9999"
+"""What a row holds in place of a moment that Python cannot hold, such as infinity: it is refused
+where it is used. The error of the library would cost the whole batch."""
+
 _TEXTS = frozenset({"text", "varchar", "bpchar", "name", "char", "uuid", "citext"})
 _STALE = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName)
 """The table was altered after a statement was prepared, or a pooler dropped the statement."""
@@ -150,8 +165,22 @@ async def _configure(connection: psycopg.AsyncConnection, seconds: float) -> Non
     # Otherwise PostgreSQL infers the type of a text key as a number or a UUID, and one invalid key
     # fails the whole batch.
     connection.adapters.register_dumper(str, StrDumper)
+    for name, loader in _MOMENTS.items():
+        connection.adapters.register_loader(name, _told_if_outside(loader))
     await configure_read_only(connection, seconds)
     await connection.set_read_only(True)  # for transactions; otherwise the session's default holds
+
+
+@cache
+def _told_if_outside(loader: Any) -> Any:
+    class Moment(loader):  # type: ignore[misc]
+        def load(self, data: Any) -> Any:
+            try:
+                return super().load(data)
+            except psycopg.DataError:
+                return _NO_MOMENT
+
+    return Moment
 
 
 def _columns_of(table: str) -> sql.Composed:
