@@ -287,7 +287,7 @@ class SourceReader:
             with suppress(Full):
                 self.items.put_nowait(item)
                 return True
-            if isinstance(item, BatchRead):
+            if isinstance(item, BatchRead | ReadUpTo):
                 self._source.idle(0.1)
             else:
                 self._finished.wait(0.05)
