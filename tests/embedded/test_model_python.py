@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -212,6 +213,10 @@ def _answering(value: Any) -> Any:
         (_leaving, "its code failed: ProgramEnded"),
         (_answering(np.ones(3, complex)), "not an array of numbers"),
         (_answering(np.array(["2026-12-01"] * 3, "M8[D]")), "not an array of numbers"),
+        (_answering([1.0, None, 3.0]), "return NaN where a number is missing"),
+        (_answering([Decimal(1)] * 3), "not an array of numbers"),
+        (_answering(["a", 1.0, None]), "not an array of numbers"),
+        (_answering([2**70, 1, 2]), "not an array of numbers"),
         (lambda self, payload, headers=None: [1, 2], "returned list, not a dict"),
         (lambda self, payload, headers=None: {"y": [[1], [2, 3]]}, "not an array"),
     ],
@@ -262,3 +267,20 @@ def test_the_code_may_change_its_arrays(weights: Path, monkeypatch: pytest.Monke
     for _ in range(2):
         np.testing.assert_array_equal(model.predict({"x": given})["x"], 2 * ROWS["x"])
     np.testing.assert_array_equal(given, ROWS["x"])
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (np.ma.masked_array([1, 2, 3], [False, True, False]), [1.0, np.nan, 3.0]),
+        (np.ma.masked_array([1, 2, 3]), [1, 2, 3]),
+        (np.array([1, 2.5, True], object), [1.0, 2.5, 1.0]),
+        (["a\0", "b", "c"], ["a\0", "b", "c"]),
+        (np.array(["a", b"b", "c"], object), ["a", b"b", "c"]),
+    ],
+)
+def test_an_answer_is_taken_as_it_was_meant(
+    value: Any, wanted: Any, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = load(_with(predict=_answering(value)), weights, monkeypatch).predict(ROWS)["y"]
+    np.testing.assert_equal(answer.tolist(), wanted)

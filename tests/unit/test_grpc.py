@@ -142,6 +142,14 @@ async def test_it_describes_server_and_model(call: Any) -> None:
             "does not fit INT8",
         ),
         (
+            {
+                "inputs": [{"name": "age", "datatype": "INT32", "contents": {"int_contents": [1]}}],
+                "raw_input_contents": [b"\1\0\0\0"],
+            },
+            "INVALID_ARGUMENT",
+            "inputs[0].contents: and raw_input_contents exclude each other",
+        ),
+        (
             {"inputs": [{"name": "age", "datatype": "FP16", "shape": [1]}]},
             "INVALID_ARGUMENT",
             "datatype",

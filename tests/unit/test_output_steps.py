@@ -87,6 +87,17 @@ def test_whole_numbers_are_held_to_their_range_exactly(limits: Any, wanted: list
     assert [reject.reason for reject in found.rejects] == wanted
 
 
+@pytest.mark.parametrize(
+    "output", [{"type": "int64", "reduce": "ArgMax"}, {"type": "float32", "reduce": "Max"}]
+)
+@pytest.mark.parametrize("raw", [np.array([["a", "b"]]), np.array([[1, "b"]], object)])
+def test_texts_have_no_greatest(output: Any, raw: Any) -> None:
+    undeclared = Function((), (), lambda _: {"p": raw})
+    spec = contract({"name": "y", "tensor": "p", **output})
+    with pytest.raises(ContractMismatch, match="the model answers text; remove reduce"):
+        Pipeline(spec, undeclared).score_columns(np.arange(1), {"x": np.zeros(1, np.float32)})
+
+
 def test_labels_of_a_file_are_those_of_the_greatest() -> None:
     spec = contract(
         {"name": "top", "type": "string", "reduce": "TopK", "shape": [1]},

@@ -49,6 +49,9 @@ def binary_request(asked: Any) -> tuple[int, bytes]:
     raw = asked.raw_input_contents
     if raw and len(raw) != len(asked.inputs):
         raise refuse("raw_input_contents", f"has {len(raw)} items for {len(asked.inputs)} inputs")
+    for at, tensor in enumerate(asked.inputs if raw else ()):
+        if tensor.contents.ListFields():
+            raise refuse(f"inputs[{at}].contents", "and raw_input_contents exclude each other")
     parts = [bytes(part) for part in raw] or [
         _encoded(tensor, f"inputs[{at}]") for at, tensor in enumerate(asked.inputs)
     ]

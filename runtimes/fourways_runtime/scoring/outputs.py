@@ -88,6 +88,8 @@ class Reading:
             return raw
         if raw.ndim < 2 or (self.field.column or 0) >= raw.shape[-1]:
             raise ContractMismatch(_misfit(self.field, self.tensor, list(raw.shape)))
+        if self.field.reduce is not None and raw.dtype.kind not in "biuf":
+            raise ContractMismatch(_untyped(self.field, "text"))
         if self.field.column is not None:
             return raw[..., self.field.column]
         if self.field.reduce in TOP:

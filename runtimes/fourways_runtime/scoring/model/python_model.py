@@ -155,15 +155,37 @@ def _arrays(value: Any) -> dict[str, Array]:
         return {str(name): _array(array) for name, array in value.items()}
     except (ValueError, TypeError):
         raise ModelError(
-            "its predict returned something that is not an array of numbers, truths or texts"
+            "its predict returned something that is not an array of numbers, truths or texts;"
+            " return NaN where a number is missing"
         ) from None
 
 
 def _array(value: Any) -> Array:
+    """Return an array of numbers or truths, or of objects that are texts. Raises TypeError."""
     array = np.asarray(value)
-    if array.dtype.kind not in "biufUSO":
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        array = np.ma.filled(value.astype(np.float64), np.nan)  # masked is missing
+    if array.dtype.kind == "U":
+        # From a list, because numpy's own texts lose NULs at their ends.
+        return array.astype(object) if isinstance(value, np.ndarray) else np.array(value, object)
+    if array.dtype.kind == "O":
+        array = _uniform(array)
+    if array.dtype.kind not in "biufSO":
         raise TypeError  # a complex number or a time would be cut down to a number
-    return array.astype(object) if array.dtype.kind == "U" else array
+    return array
+
+
+def _uniform(objects: Array) -> Array:
+    """Return an array of objects as one of numbers if they all are. Raises TypeError."""
+    listed = objects.reshape(-1).tolist()
+    if all(isinstance(each, str | bytes) for each in listed):
+        return objects
+    if not all(isinstance(each, int | float | np.number | np.bool_) for each in listed):
+        raise TypeError
+    numbers = np.array(listed)
+    if numbers.dtype.kind == "O":
+        raise TypeError  # one of them fits no type
+    return numbers.reshape(objects.shape)
 
 
 def _described(instance: Any, method: str) -> tuple[Tensor, ...]:
