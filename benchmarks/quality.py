@@ -18,7 +18,7 @@ import numpy as np
 
 from fourways_api import Contract
 from fourways_runtime.io.store import StreamDeclaration, open_database, open_stream_writer
-from fourways_runtime.io.store.past import past_batches
+from fourways_runtime.io.store.past import Compared, past_batches
 from fourways_runtime.io.store.streams.stream import Move, StreamWriter
 from fourways_runtime.scoring.columns import Predictions
 from fourways_runtime.scoring.late_truth import labelled
@@ -66,7 +66,8 @@ def _written(server: Server, uri: str, compared: str | None) -> tuple[float, flo
     """Return the processor time of client and server (s) for all batches."""
     random = np.random.default_rng(1)
     name = "with" if compared else "without"
-    declared = StreamDeclaration("n", name, "v1", "sha256:1", CONTRACT, "k", compared=compared)
+    kept = Compared(compared) if compared else None
+    declared = StreamDeclaration("n", name, "v1", "sha256:1", CONTRACT, "k", compared=kept)
     batches = [_predictions(random) for _ in range(BATCHES)]
     with closing(open_stream_writer(uri, declared)) as writer:
         start = writer.positions({0: 0})[0].next

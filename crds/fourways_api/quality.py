@@ -8,6 +8,7 @@ from pydantic import Field
 
 from .base import ApiModel, Rule
 from .modes import BatchSource
+from .modes.batch import Share
 from .values import Duration, FieldName
 
 Metric = Literal["AUC", "LogLoss", "Calibration", "Accuracy", "MAE", "RMSE"]
@@ -16,9 +17,14 @@ Metric = Literal["AUC", "LogLoss", "Calibration", "Accuracy", "MAE", "RMSE"]
 class Quality(ApiModel):
     """Comparison of stored predictions with labels that become known later."""
 
-    truth: BatchSource
+    truth: BatchSource | None = None
     """Table of labels. Each row has the entity key under its name, a label, and its time. Rows may
     come late, again and in any order."""
+
+    topic: Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f]+$", max_length=249)] | None = None
+    """Kafka topic or NATS subject with labels, on the broker of streaming.source, instead of a
+    table. Each event is a JSON object like a row of the table; without the entity key, the event's
+    key is used. Only for mode streaming."""
 
     label: FieldName
     """Column of the label."""
@@ -39,10 +45,19 @@ class Quality(ApiModel):
     """Predictions of this time are kept and compared (mode streaming). Mode batch compares those of
     the runs in the store."""
 
+    share: Share = "100%"
+    """Share of the entity keys that are compared, chosen by a hash of the key. A smaller share
+    keeps the predictions of a fast stream for longer."""
+
     interval: Duration = "5m"
     """Time between two comparisons (mode streaming). Mode batch compares with each run."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.truth) != has(self.topic)",
+            "labels come either from a table or from a topic",
+            "set exactly one of truth and topic",
+        ),
         Rule(
             "self.metrics.all(m, self.metrics.exists_one(n, n == m))",
             "a metric is listed twice",
@@ -54,6 +69,12 @@ class Quality(ApiModel):
             "label and time name one column",
             "name the column of each",
             ".time",
+        ),
+        Rule(
+            "!self.share.matches('^0+([.]0+)?%$')",
+            "share is 0%: no key is compared",
+            "set a share such as 5%",
+            ".share",
         ),
         Rule(
             "duration(self.window) >= duration('1m') && duration(self.window) <= duration('2160h')",

@@ -198,6 +198,14 @@ class Spec(ApiModel):
             ".quality",
         ),
         Rule(
+            "!has(self.quality) || !has(self.quality.topic) || self.mode == 'streaming'"
+            " || self.mode == 'auto' && has(self.requirements)"
+            f" && ({TREE_IN_CEL['streaming']})",
+            "only streams read labels from a topic",
+            "set quality.truth instead",
+            ".quality.topic",
+        ),
+        Rule(
             "!has(self.quality) || !has(self.batch) || !has(self.batch.sink)",
             "predictions in a sink are not compared with labels",
             "remove quality, or batch.sink",

@@ -13,18 +13,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from confluent_kafka import Producer
 
 from fourways_api import QualityStatus
 from fourways_api.quality import Quality
 from fourways_api.worker_faults import FAULTS_PATH, WorkerFaults
+from fourways_runtime.errors import TopicNotFound
+from fourways_runtime.io.brokers.nats_client import KEY_HEADER
+from fourways_runtime.io.brokers.registry import read_topic
 from fourways_runtime.io.store import open_database, open_run_store
-from fourways_runtime.io.store.past import past_batches, prune
+from fourways_runtime.io.store.past import Compared, past_batches, prune
 from fourways_runtime.io.store.streams.stream import Move
 from fourways_runtime.workloads.quality_watch import measure_window
 from tests.kit.batch_world import World
 from tests.kit.serving_plane import NO_TLS
 from tests.kit.stores import OpenStream, commit, predictions
-from tests.kit.stream_rig import PATIENCE, NatsServer, WorkerProcess, configure, stands
+from tests.kit.stream_rig import (
+    PARTITIONS,
+    PATIENCE,
+    NatsServer,
+    WorkerProcess,
+    configure,
+    stands,
+)
 from tests.kit.waiting import until
 from tools.servers.postgres import Server
 
@@ -61,7 +72,7 @@ def values(status: QualityStatus) -> dict[str, float]:
 def test_labels_find_the_prediction_of_their_time_in_either_store(
     tmp_path: Path, uri: str, namespace: str, open_stream: OpenStream
 ) -> None:
-    writer = open_stream(compared="y")
+    writer = open_stream(compared=Compared("y"))
     writer.begin({0: 0})
     for start, answer in ((0, 1.0), (40, 5.0)):
         made = predictions(list(range(40)), start, y=[answer] * 40)
@@ -96,7 +107,7 @@ def test_labels_find_the_prediction_of_their_time_in_either_store(
         assert values(found) == pytest.approx(
             {"MAE": errors.mean(), "RMSE": np.sqrt((errors**2).mean())}, rel=1e-5
         )
-        prune(store, namespace, "anomaly", EPOCH, 41)
+        prune(store, namespace, "anomaly", EPOCH, 49)
         assert [len(each.keys) for each in past_batches(store, namespace, "anomaly", EPOCH)] == [
             40,
             1,
@@ -172,3 +183,36 @@ def test_a_stream_worker_tells_the_quality_of_late_and_corrected_labels(
         )
     assert (reported["lag"], reported["version"]) == ({"0": 0}, "v1")
     assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["nats", "kafka"])
+def test_labels_of_a_topic_are_read_from_the_broker(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """What was published since a time, from all partitions, and of another stream's subject."""
+    rows = [(f"k{at}".encode(), f"label {at}".encode()) for at in range(2500)]
+    if kind == "nats":
+        server: NatsServer = request.getfixturevalue("own_nats")
+        server.make_stream("SENSORS", "sensors.>")
+        server.make_stream("TRUTH", "labels.*", "other")
+        headers = [{KEY_HEADER: key.decode()} for key, _ in rows]
+        server.publish(("labels.a", row[1], told) for row, told in zip(rows, headers, strict=True))
+        server.publish([("other", b"-", None)])
+        own = {"servers": server.url, "stream": "SENSORS", "subject": "sensors.*"}
+        source, topic, absent = {"nats": own}, "labels.*", "nowhere"
+    else:
+        broker = request.getfixturevalue("broker")
+        topic = request.getfixturevalue("topic")
+        producer = Producer({"bootstrap.servers": broker.bootstrap})
+        for at, (key, value) in enumerate(rows):
+            producer.produce(topic, value, key, partition=at % PARTITIONS)
+        assert producer.flush(30) == 0
+        own = {"bootstrapServers": broker.bootstrap, "topic": "other"}
+        source, absent = {"kafka": own}, "nowhere"
+    config = configure(tmp_path, f"sqlite:///{tmp_path}/store.db", source)
+    now = datetime.now(UTC).timestamp()
+    found = [each for page in read_topic(config, topic, now - 600) for each in page]
+    assert sorted(found) == sorted(rows)
+    assert [each for page in read_topic(config, topic, now + 600) for each in page] == []
+    with pytest.raises(TopicNotFound, match="nowhere"):
+        list(read_topic(config, absent, now))

@@ -152,7 +152,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
         assert settings.queue == "q"
         return ToySource(log)
 
-    registry.register(registry.BrokerKind("toy", source, lambda *_: ToyPublisher(log)))
+    registry.register(
+        registry.BrokerKind("toy", source, lambda *_: ToyPublisher(log), lambda *_: iter(()))
+    )
 
 
 SOURCE = WithToy.model_validate(

@@ -60,6 +60,13 @@ BLOCKS: dict[str, Any] = {
         "output": "churn",
         "metrics": ["AUC", "LogLoss"],
     },
+    "TOPIC_QUALITY": {
+        "topic": "labels",
+        "label": "happened",
+        "time": "at",
+        "output": "score",
+        "metrics": ["AUC"],
+    },
     "TWO_OUTPUTS": [
         {"name": "churn", "type": "float32", "column": 1},
         {"name": "other", "type": "float32", "column": 0},

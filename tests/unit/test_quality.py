@@ -265,6 +265,7 @@ def test_too_many_labels_are_told(
 # ---------------------------------------------------------------- the spec and the status
 
 SPEC = {**SETTINGS, "output": "score"}
+TOPIC = {**{name: value for name, value in SPEC.items() if name != "truth"}, "topic": "labels"}
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,10 @@ def test_a_spec_that_cannot_be_measured_is_refused(changes: dict[str, Any], told
 def test_only_predictions_in_the_store_are_measured() -> None:
     for changes, told in (
         ({"mode": "realtime", "realtime": {"minReplicas": 1}}, "only the predictions of batch"),
+        ({"quality": {**SPEC, "topic": "labels"}}, "either from a table or from a topic"),
+        ({"quality": TOPIC}, "only streams read labels from a topic"),
         ({"quality": {**SPEC, "window": "59s"}}, "shorter than 1m"),
+        ({"quality": {**SPEC, "share": "0.0%"}}, "no key is compared"),
         ({"quality": {**SPEC, "interval": "25h"}}, "longer than 24h"),
         ({"batch": {"schedule": "0 3 * * *", "source": {"uri": "pvc://t/r.parquet"},
                     "sink": {"files": {"uri": "s3://b/c"}}}}, "in a sink"),

@@ -16,13 +16,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fourways_api import QualityStatus, RuntimeConfig
+from fourways_api.runtime_config import StreamConfig
+from fourways_runtime.io.brokers.topic import TopicEvent
 from fourways_runtime.io.store import StreamDeclaration, open_database, open_stream_writer
 from fourways_runtime.io.store import past as past_predictions
 from fourways_runtime.io.store.database import Database
-from fourways_runtime.io.store.past import PAST_ROW, past_batches
+from fourways_runtime.io.store.past import PAST_ROW, Compared, past_batches
 from fourways_runtime.io.store.streams.stream import Fenced, Move
 from fourways_runtime.scoring.late_truth import PastBatch, labelled
-from fourways_runtime.workloads import quality_watch
+from fourways_runtime.workloads import quality_watch, truth_topic
 from fourways_runtime.workloads.quality_watch import QualityWatch, measure_window
 from fourways_runtime.workloads.truth import MIN_LABELS
 from tests.kit.batch_world import World
@@ -190,10 +192,10 @@ def test_the_oldest_of_too_many_predictions_are_deleted(
     truth(world, [])
     found = measure_window(config(world), config(world).quality, store, "churn", batches[-1][0])  # type: ignore[arg-type]
     kept = list(past_batches(store, "n", "churn", START))
-    # A micro-batch with deletions is two rows.
-    assert sum(len(each.keys) for each in kept) <= 50
+    # A micro-batch with deletions is two rows, and each row counts as four predictions more.
+    assert sum(len(each.keys) + 4 for each in kept) == 34
     assert kept[-1].at == past_predictions.microseconds(batches[-1][0])
-    assert found.since == batches[-3][0].strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert found.since == batches[-2][0].strftime("%Y-%m-%dT%H:%M:%SZ")
     assert found.message == f"0 labels have a prediction: the metrics need {MIN_LABELS}"
 
 
@@ -212,7 +214,7 @@ def test_of_two_predictions_for_a_key_in_one_batch_the_last_one_counts() -> None
 
 
 def declared(world: World, **changes: Any) -> StreamDeclaration:
-    settings = {"compared": "y", **changes}
+    settings = {"compared": Compared("y"), **changes}
     outputs = contract(key="string")
     return StreamDeclaration("n", "churn", "v1", "sha256:1", outputs, "k", **settings)
 
@@ -239,9 +241,35 @@ def test_the_stream_keeps_each_prediction_with_its_position(world: World, store:
     assert kept(store) == []
 
 
+def test_of_a_share_of_the_keys_all_predictions_and_labels_are_compared(
+    world: World, store: Database
+) -> None:
+    """A stream with many keys: of those that are chosen, none is missing on either side."""
+    names = [f"k{at}" for at in range(1000)]
+    compared = Compared("y", 0.1)
+    with closing(open_stream_writer(world.uri, declared(world, compared=compared))) as writer:
+        writer.begin({0: 0})
+        made = predictions(names, y=np.linspace(0, 1, 1000))
+        commit(writer, [Move(0, 0, 1000)], made, deleted=["k1000", "k1001"])
+    ((keys, values), *gone) = kept(store)
+    assert 70 < len(keys) < 130
+    assert values == pytest.approx([int(key[1:]) / 999 for key in keys])
+    assert all(each is None for _, each in gone)
+    now = datetime.now(UTC)
+    truth(world, [(key, at % 2, now) for at, key in enumerate(names)])
+    settings = config(world, share="10%")
+    found = measure_window(settings, settings.quality, store, "churn", now)  # type: ignore[arg-type]
+    assert found.labels == len(keys)
+    # With another share, keys would be missing before the change: it starts anew.
+    with closing(open_stream_writer(world.uri, declared(world))):
+        assert kept(store) == []
+
+
 def test_texts_are_kept_as_texts(world: World, store: Database) -> None:
     texts = contract({"name": "y", "type": "string"}, key="int64")
-    declaration = StreamDeclaration("n", "churn", "v1", "sha256:1", texts, "k", compared="y")
+    declaration = StreamDeclaration(
+        "n", "churn", "v1", "sha256:1", texts, "k", compared=Compared("y", text=True)
+    )
     with closing(open_stream_writer(world.uri, declaration)) as writer:
         writer.begin({0: 0})
         names = np.array(["é", "b"], object)
@@ -311,3 +339,48 @@ def test_too_many_labels_are_told(
     assert one.status is not None
     assert "more than 10 labels since 2026-03-01T12:" in (one.status.message or "")
     one.close()
+
+
+# ---------------------------------------------------------------- labels from a topic
+
+
+def test_labels_of_a_topic_are_those_of_the_same_table(
+    world: World, store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(6)
+    batches = scored(random, 20)
+    keep(store, batches)
+    now = batches[-1][0] + timedelta(minutes=1)
+    labels = [(key, at % 2, now - timedelta(minutes=at)) for at, key in enumerate(KEYS * 3)]
+    events = [
+        TopicEvent(None, orjson.dumps({"id": key, "happened": label, "at": at.isoformat()}))
+        for key, label, at in labels
+    ]
+    # Truth values, and keys of the broker.
+    for at, (key, label, moment) in enumerate(labels[:10]):
+        document = {"happened": bool(label), "at": moment.isoformat(), "more": [1]}
+        events[at] = TopicEvent(key.encode(), orjson.dumps(document))
+    bad = [TopicEvent(b"c1", b"{"), TopicEvent(b"c1", None), TopicEvent(b"c1", b'{"happened": 1}')]
+    asked: list[tuple[str, float]] = []
+
+    def read(config: Any, topic: str, since: float) -> Iterator[list[TopicEvent]]:
+        asked.append((topic, since))
+        yield [*events[:50], *bad]
+        yield []
+        yield events[50:]
+
+    monkeypatch.setattr(truth_topic, "read_topic", read)
+    source = {"kafka": {"bootstrapServers": "k:9092", "topic": "t"}}
+    plain = config(world).to_json()
+    plain["quality"] = {**plain["quality"], "topic": "labels"}
+    del plain["quality"]["truth"], plain["batch"]
+    stream = StreamConfig.model_validate({**plain, "streaming": {"source": source}})
+    assert stream.quality is not None
+    found = measure_window(stream, stream.quality, store, "churn", now)
+    assert told(found) == pytest.approx(
+        offline(labels, batches, now - timedelta(hours=24)), rel=1e-5
+    )
+    assert found.message == "3 rows of quality.topic were left out, the first: row 50: event"
+    ((topic, since),) = asked
+    assert topic == "labels"
+    assert since == batches[0][0].timestamp() - 3600

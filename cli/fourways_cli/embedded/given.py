@@ -49,8 +49,9 @@ def _databases(deployment: ModelDeployment) -> Iterator[tuple[str, str, str]]:
         yield features.database.secret_name, "looks features up in", addresses
     if mode == "batch" and batch and batch.source.query:
         yield batch.source.query.database.secret_name, "reads its rows from", "postgresql://…"
-    truth = deployment.spec.quality.truth.query if deployment.spec.quality else None
-    if mode == "batch" and truth:
+    quality = deployment.spec.quality
+    truth = quality.truth.query if quality and quality.truth else None
+    if mode in ("batch", "streaming") and truth:
         yield truth.database.secret_name, "reads its labels from", "postgresql://…"
     if mode == "batch" and batch and batch.sink and batch.sink.table:
         yield batch.sink.table.database.secret_name, "publishes into", "postgresql://…"

@@ -162,9 +162,9 @@ def secrets(deployment: ModelDeployment, *of_mode: SecretReference | None) -> li
 def truth(deployment: ModelDeployment) -> tuple[list[str], list[SecretReference | None]]:
     """Return the URI of the table of labels and the Secrets it is read with; empty without one."""
     quality = deployment.spec.quality
-    if quality is None:
+    table = quality.truth if quality else None
+    if table is None:
         return [], []
-    table = quality.truth
     uris = [table.uri] if table.uri else []
     return uris, [table.credentials, table.query.database if table.query else None]
 

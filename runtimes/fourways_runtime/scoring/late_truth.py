@@ -8,12 +8,24 @@ result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
 from .columns import Array, Key
+
+
+def share_of(text: str) -> float:
+    """Return a share such as ``5%`` as a number from 0 to 1."""
+    return float(text.removesuffix("%")) / 100
+
+
+def in_share(keys: Sequence[Key], share: float) -> list[int]:
+    """Return the positions of the keys that belong to a share of all keys, by their hash."""
+    limit = share * 2**32
+    return [at for at, key in enumerate(keys) if crc32(str(key).encode()) < limit]
 
 
 class PastBatch(NamedTuple):

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from time import perf_counter
+from time import perf_counter, thread_time
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter
@@ -30,13 +30,15 @@ from fourways_runtime.scoring.late_truth import labelled
 from .truth import MIN_LABELS, is_text, metrics_of, moment, read_labels
 
 MAX_PREDICTIONS = 10_000_000
-"""Number of past predictions that are kept. Each is read at each comparison."""
+"""Number of past predictions that are kept, with four more for each micro-batch. Each is read at
+each comparison."""
 
 MAX_LABELS = 500_000
 """Maximum number of labels of the window: they are held in the memory of a worker that scores."""
 
-PAUSE = 50
-"""A pause is at least so many times as long as the comparison before it."""
+PAUSE, PAUSE_OF_ALL = 100, 10
+"""A pause is at least so many times as long as the processor time of the comparison before it, and
+as all its time: it may wait for a table, a broker or the store."""
 
 _FIRST_SECONDS = 2.0
 _MAX_MESSAGE = 400
@@ -106,9 +108,10 @@ class QualityWatch:
         pause = min(interval, _FIRST_SECONDS)
         ended = threading.Event()
         while not ended.wait(pause):
-            started = perf_counter()
+            started, worked = perf_counter(), thread_time()
             self.look()
-            pause = max(interval, PAUSE * (perf_counter() - started))
+            busy, took = thread_time() - worked, perf_counter() - started
+            pause = max(interval, PAUSE * busy, PAUSE_OF_ALL * took)
 
     def _leads(self) -> bool:
         if self._database is not None:

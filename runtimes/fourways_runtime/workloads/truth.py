@@ -6,6 +6,7 @@ where the predictions are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fourways_api import Contract, QualityMetric
+from fourways_api.runtime_config import StreamConfig
 from fourways_runtime.errors import SourceError
-from fourways_runtime.scoring.columns import Array
+from fourways_runtime.io.sources import open_table
+from fourways_runtime.scoring.columns import Array, Reject
+from fourways_runtime.scoring.decode import Decoder
+from fourways_runtime.scoring.late_truth import in_share, share_of
 
 if TYPE_CHECKING:
     from fourways_api import RuntimeConfig
@@ -22,6 +27,17 @@ if TYPE_CHECKING:
 
 MIN_LABELS = 30
 """Labels with a prediction that there must be for the metrics to be told."""
+
+
+_Chunk = tuple[Any, Any, list[Reject]]
+"""A pyarrow.RecordBatch of labels, the numbers of its rows, and what was rejected before."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    since: int
+    most: int
+    narrower: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,48 +58,63 @@ def read_labels(config: RuntimeConfig, since: int, most: int, narrower: str) -> 
     """
     quality = config.quality
     assert quality is not None, "there is something to compare"  # noqa: S101
-    kinds = ("string",) if is_text(config.contract, quality) else ("float64", "bool")
+    limit = _Limit(since, most, narrower)
+    if quality.truth is None:
+        contract = truth_contract(config.contract, quality, _kinds(config.contract, quality)[0])
+        return _joined(_topic(config, contract, since), contract, quality, limit)
     faults: list[SourceError] = []
-    for kind in kinds:
+    for kind in _kinds(config.contract, quality):
+        contract = truth_contract(config.contract, quality, kind)
+        table = open_table(quality.truth, contract, policy=config.fetch, paths=config.paths)
         try:
-            return _read(config, quality, kind, since, (most, narrower))
+            chunks = ((each.batch, each.rows, each.rejects) for each in table.chunks())
+            return _joined(chunks, contract, quality, limit)
         except SourceError as error:
             # Truth values are no numbers: a table of these is read as what it holds.
             faults.append(error)
     raise faults[0]
 
 
-def _read(
-    config: RuntimeConfig, quality: Quality, kind: str, since: int, limit: tuple[int, str]
-) -> Labels:
-    from fourways_runtime.io.sources import open_table
-    from fourways_runtime.scoring.decode import Decoder
+def _topic(config: RuntimeConfig, contract: Contract, since: int) -> Iterator[_Chunk]:
+    """Yield the labels of a topic like the rows of a table."""
+    from .truth_topic import label_chunks
 
-    contract = truth_contract(config.contract, quality, kind)
-    table = open_table(quality.truth, contract, policy=config.fetch, paths=config.paths)
-    decoder = Decoder(contract)
+    assert isinstance(config, StreamConfig), "only streams read a topic"  # noqa: S101
+    return label_chunks(config, contract, since)
+
+
+def _joined(
+    chunks: Iterable[_Chunk], contract: Contract, quality: Quality, limit: _Limit
+) -> Labels:
+    decoder, share = Decoder(contract), share_of(quality.share)
     keys: list[Array] = []
     labels: list[Array] = []
     times: list[Array] = []
     rows = refused = 0
     first = ""
-    for chunk in table.chunks():
-        records, rejects = decoder.decode(chunk.batch, chunk.rows)
-        rejects = [*chunk.rejects, *rejects]
+    for batch, numbers, rejected in chunks:
+        records, rejects = decoder.decode(batch, numbers)
+        rejects = [*rejected, *rejects]
         if rejects and not first:
             first = f"row {rejects[0].row}: {rejects[0].field}"
         refused += len(rejects)
         at = np.asarray(records.columns[quality.time])
-        late = np.flatnonzero(at >= since)
+        late = np.flatnonzero(at >= limit.since)
+        if share < 1.0:
+            late = late[in_share(np.asarray(records.keys)[late].tolist(), share)]
         rows += len(late)
-        most, narrower = limit
-        if rows > most:
-            raise SourceError(f"quality.truth has more than {most:,} labels since {narrower}")
+        if rows > limit.most:
+            raise SourceError(
+                f"quality.{_origin(quality)} has more than {limit.most:,} labels since "
+                f"{limit.narrower}"
+            )
         keys.append(np.asarray(records.keys)[late])
         labels.append(np.asarray(records.columns[quality.label])[late])
         times.append(at[late])
-    told = f"{refused} rows of quality.truth were left out, the first: {first}" if refused else ""
-    as_numbers = kind != "string"
+    told = ""
+    if refused:
+        told = f"{refused} rows of quality.{_origin(quality)} were left out, the first: {first}"
+    as_numbers = contract.inputs[0].type != "string"
     joined = np.concatenate(labels) if labels else np.empty(0)
     return Labels(
         np.concatenate(keys) if keys else np.empty(0, object),
@@ -91,6 +122,14 @@ def _read(
         np.concatenate(times) if times else np.empty(0, np.int64),
         told,
     )
+
+
+def _origin(quality: Quality) -> str:
+    return "topic" if quality.truth is None else "truth"
+
+
+def _kinds(contract: Contract, quality: Quality) -> tuple[str, ...]:
+    return ("string",) if is_text(contract, quality) else ("float64", "bool")
 
 
 def truth_contract(contract: Contract, quality: Quality, kind: str) -> Contract:

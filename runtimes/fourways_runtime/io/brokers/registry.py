@@ -7,7 +7,7 @@ is imported only when it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from fourways_api.runtime_config import StreamConfig
 from ..fetch.location import check_host
 from .publisher import Publisher
 from .source import EventSource
+from .topic import TopicEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,9 @@ class BrokerKind:
 
     open_publisher: Callable[[Any, Paths], Publisher]
     """Make a publisher from the broker's settings; it connects when it is first used."""
+
+    read_topic: Callable[[Any, Paths, str, float], Iterator[list[TopicEvent]]]
+    """Read what a topic of the broker holds since a time (s since 1970), once."""
 
 
 EVERY_HOST = FetchPolicy()
@@ -79,6 +83,19 @@ def open_publisher(
     return BROKERS[source.broker_name()].open_publisher(source.broker(), paths)
 
 
+def read_topic(config: StreamConfig, topic: str, since: float) -> Iterator[list[TopicEvent]]:
+    """Yield the events of a topic on a stream's broker since a time (s since 1970), until now.
+
+    Raises:
+        FetchRefused: the policy does not allow one of the brokers.
+        BrokerUnavailable, TopicNotFound, ConfigError: see the brokers' modules.
+
+    """
+    source = config.streaming.source
+    check_servers(source.broker().addresses(), config.fetch)
+    return BROKERS[source.broker_name()].read_topic(source.broker(), config.paths, topic, since)
+
+
 def _kafka_source(settings: Any, config: StreamConfig) -> EventSource:
     from .kafka_client import member_id
     from .kafka_source import KafkaEvents
@@ -108,5 +125,21 @@ def _nats_publisher(settings: Any, paths: Paths) -> Publisher:
     return NatsPublisher(settings, paths)
 
 
-register(BrokerKind("kafka", _kafka_source, _kafka_publisher))
-register(BrokerKind("nats", _nats_source, _nats_publisher))
+def _kafka_topic(
+    settings: Any, paths: Paths, topic: str, since: float
+) -> Iterator[list[TopicEvent]]:
+    from .kafka_topic import read_topic as read
+
+    return read(settings, paths, topic, since)
+
+
+def _nats_topic(
+    settings: Any, paths: Paths, topic: str, since: float
+) -> Iterator[list[TopicEvent]]:
+    from .nats_topic import read_topic as read
+
+    return read(settings, paths, topic, since)
+
+
+register(BrokerKind("kafka", _kafka_source, _kafka_publisher, _kafka_topic))
+register(BrokerKind("nats", _nats_source, _nats_publisher, _nats_topic))

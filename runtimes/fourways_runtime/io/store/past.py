@@ -9,6 +9,7 @@ of millions is read in a second; nothing is looked up by key here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -16,12 +17,15 @@ import numpy as np
 import orjson
 
 from fourways_runtime.scoring.columns import Array, Key, Predictions
-from fourways_runtime.scoring.late_truth import PastBatch
+from fourways_runtime.scoring.late_truth import PastBatch, in_share
 
 from .database import Database
 
 PAGE = 500
 """Number of rows that are read at a time."""
+
+ROW_COST = 4
+"""So many predictions more are counted for each row, as it takes as long to read as these do."""
 
 PAST_ROW = """
     INSERT INTO @past_predictions
@@ -32,11 +36,11 @@ _PAGE = f"""
     SELECT computed_at, id, keys, numbers, texts FROM @past_predictions
     WHERE {_OURS} AND (computed_at, id) > (?, ?) ORDER BY computed_at, id LIMIT {PAGE}"""  # noqa: S608
 _EXPIRED = f"DELETE FROM @past_predictions WHERE {_OURS} AND computed_at < ?"  # noqa: S608
-_KEPT = f"SELECT coalesce(sum(size), 0) FROM @past_predictions WHERE {_OURS}"  # noqa: S608
+_KEPT = f"SELECT coalesce(sum(size + {ROW_COST}), 0) FROM @past_predictions WHERE {_OURS}"  # noqa: S608
 _OLDEST = f"SELECT min(computed_at) FROM @past_predictions WHERE {_OURS}"  # noqa: S608
 _TOO_MANY = f"""
     DELETE FROM @past_predictions WHERE id IN (SELECT id FROM (
-        SELECT id, sum(size) OVER (ORDER BY computed_at DESC, id DESC) AS newer
+        SELECT id, sum(size + {ROW_COST}) OVER (ORDER BY computed_at DESC, id DESC) AS newer
         FROM @past_predictions WHERE {_OURS}) AS each_row WHERE newer > ?)"""  # noqa: S608
 
 
@@ -49,23 +53,48 @@ class PastChunk(NamedTuple):
     texts: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What is kept of predictions: one output, of a share of the keys."""
+
+    output: str
+    share: float = 1.0
+    text: bool = False
+    """Whether its values are texts."""
+
+    @property
+    def name(self) -> str:
+        """Name under which rows are kept. Rows under another one are deleted.
+
+        With another share, rows of some keys would be missing; with another type, not comparable.
+        """
+        kind = " text" if self.text else ""
+        return f"{self.output}{kind}" + ("" if self.share == 1.0 else f" {self.share:g}")
+
+
 def past_chunks(
-    output: str | None, predictions: Predictions, deleted: Sequence[Key]
+    compared: Compared | None, predictions: Predictions, deleted: Sequence[Key]
 ) -> list[PastChunk]:
     """Return what is stored of a micro-batch; nothing if no output is compared."""
     found: list[PastChunk] = []
-    if output is None:
+    if compared is None:
         return found
     if len(predictions):
         # Of two predictions for a key, the one with the higher row counts: it comes last.
-        rows, keys, values = predictions.rows, predictions.keys, predictions.columns[output]
+        rows, keys = predictions.rows, predictions.keys
+        values = predictions.columns[compared.output]
         if not (np.diff(rows) > 0).all():
             order = np.argsort(rows)
             keys, values = keys[order], values[order]
-        found.append(_packed(list(keys.tolist()), values))
+        listed = list(keys.tolist())
+        if compared.share < 1.0:
+            chosen = in_share(listed, compared.share)
+            listed, values = [listed[at] for at in chosen], values[chosen]
+        found.append(_packed(listed, values))
     if deleted:
-        found.append(PastChunk(len(deleted), orjson.dumps(list(deleted)), None, None))
-    return found
+        gone = [deleted[at] for at in in_share(deleted, compared.share)]
+        found.append(PastChunk(len(gone), orjson.dumps(gone), None, None))
+    return [chunk for chunk in found if chunk.size]
 
 
 def _packed(keys: list[Key], values: Array) -> PastChunk:
@@ -76,7 +105,7 @@ def _packed(keys: list[Key], values: Array) -> PastChunk:
 
 
 def prune(data: Database, namespace: str, key: str, since: datetime, most: int) -> None:
-    """Delete predictions before ``since``, and the oldest of more than ``most``."""
+    """Delete predictions before ``since``, and the oldest of more than ``most``, rows included."""
     whose = (namespace, key)
     data.change(_EXPIRED, (*whose, data.time(since)))
     ((kept,),) = data.rows(_KEPT, whose)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fourways_runtime.io.brokers.source import EventSource
     from fourways_runtime.io.store import StreamWriter
     from fourways_runtime.io.store.database import Database
+    from fourways_runtime.io.store.past import Compared
     from fourways_runtime.scoring.live_profile import LiveProfile
 
     from ..prepare import Prepared
@@ -255,7 +256,7 @@ class Shell:
             config.contract,
             source.identity,
             freshness,
-            config.quality.output if config.quality else None,
+            _compared(config),
         )
 
         def uri() -> str:
@@ -279,3 +280,15 @@ class Shell:
 
         ledger = StreamLedger(writer, self._stop)
         return StreamWorker(self._config, scorer, source, ledger, metrics, self._stop)
+
+
+def _compared(config: StreamConfig) -> Compared | None:
+    """Return what is kept for labels that come later."""
+    from fourways_runtime.io.store.past import Compared
+    from fourways_runtime.scoring.late_truth import share_of
+
+    quality = config.quality
+    if quality is None:
+        return None
+    text = any(o.name == quality.output and o.type == "string" for o in config.contract.outputs)
+    return Compared(quality.output, share_of(quality.share), text)

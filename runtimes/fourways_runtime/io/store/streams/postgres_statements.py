@@ -117,7 +117,7 @@ class StreamStatements:
             "source": sql.Literal(stream.source),
             "name": sql.Literal(self._table),
             "freshness": sql.Literal(stream.freshness_seconds),
-            "output": sql.Literal(stream.compared),
+            "output": sql.Literal(stream.compared.name if stream.compared else None),
         }
 
     def create(self) -> sql.Composed:

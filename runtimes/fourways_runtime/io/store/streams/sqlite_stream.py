@@ -73,6 +73,7 @@ class SqliteStream:
         self._ours = (stream.namespace, stream.deployment, stream.source)
         self._columns = layout.columns(stream.contract)
         self._table = live.table_name(stream)
+        self._kept_as = stream.compared.name if stream.compared else None
         self._lock: int | None = None
         self._model = 0
         names = [column.identifier for column in self._columns] + [live.COMPUTED_AT, live.MODEL]
@@ -147,7 +148,7 @@ class SqliteStream:
             self._connection.executemany(_LETTER, (self._letter(letter) for letter in dead))
             self._connection.executemany(_FORGOTTEN, ((*stream, str(key)) for key in deleted))
             for chunk in past_chunks(self._stream.compared, predictions, deleted):
-                kept = (*stream, self._stream.compared, now, *chunk)
+                kept = (*stream, self._kept_as, now, *chunk)
                 self._connection.execute(_PAST, kept)
             if answered:
                 expired = moment - timedelta(seconds=self._stream.freshness_seconds)
@@ -234,7 +235,7 @@ class SqliteStream:
             told = (stream.version, stream.digest)
             contract = layout.dump_contract(stream.contract)
             connection.execute(_OTHER_ANSWERS, (*self._ours[:2], *self._ours[:2], self._table))
-            connection.execute(_OTHER_PAST, (*self._ours[:2], stream.compared))
+            connection.execute(_OTHER_PAST, (*self._ours[:2], self._kept_as))
             connection.execute(_DECLARE, (*self._ours, *told, contract, self._table))
             (self._model,) = connection.execute(_MODEL, told).fetchone()
             for (name,) in connection.execute(_ORPHANS).fetchall():

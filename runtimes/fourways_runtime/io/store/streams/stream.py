@@ -29,6 +29,8 @@ from typing import Any, NamedTuple, Protocol
 from fourways_api import Contract
 from fourways_runtime.scoring.columns import Key, Predictions
 
+from ..past import Compared
+
 ID_HEADER = "ce-id"
 """Name of the header with an event's id, as in CloudEvents."""
 
@@ -65,9 +67,9 @@ class StreamDeclaration:
     freshness_seconds: float = 300.0
     """How long predictions are kept by question."""
 
-    compared: str | None = None
-    """The output that is compared with labels later: its predictions are also kept as past ones,
-    with the statement that writes them (:mod:`..past`). None: past predictions are deleted."""
+    compared: Compared | None = None
+    """What is compared with labels later: these predictions are also kept as past ones, with the
+    statement that writes them (:mod:`..past`). None: past predictions are deleted."""
 
 
 class EventPosition(NamedTuple):
