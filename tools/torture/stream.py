@@ -30,7 +30,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .stream_rig import StreamRig, Stuck
+from .stream_brokers import Stuck
+from .stream_rig import StreamRig
 
 _EVENTS = 2000
 _FULL_SECONDS = 10.0
