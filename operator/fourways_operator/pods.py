@@ -38,6 +38,9 @@ _IMAGE_FAILURES = frozenset(
 _USUAL_WAITS = frozenset({"ContainerCreating", "PodInitializing", "CrashLoopBackOff"})
 """Why a container waits that is being started. With any other reason, it cannot be started."""
 
+_GATED = "SchedulingGated"
+"""Reason of PodScheduled while another controller, such as Kueue, holds a pod back."""
+
 _NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
 """How a container ended whose program could not be started: the message is the kubelet's."""
 
@@ -119,6 +122,8 @@ def failure_of(pod: Json) -> PodFailure | None:
     """Return why a pod does not run or has failed; None if it runs or has succeeded."""
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            if condition.get("reason") == _GATED:
+                return PodFailure(_GATED, _short(_gated(pod)))
             return PodFailure(
                 Reason.Unschedulable,
                 _short(f"no node accepts the pod: {condition.get('message', '')}"),
@@ -149,6 +154,18 @@ def failure_of(pod: Json) -> PodFailure | None:
             "the worker exits repeatedly without a termination message; see its log",
         )
     return None
+
+
+def _gated(pod: Json) -> str:
+    gates = (pod.get("spec") or {}).get("schedulingGates") or []
+    names = ", ".join(str(gate.get("name")) for gate in gates) or "a scheduling gate"
+    return f"its pod is not scheduled yet: {names} holds it back, which a controller has to remove"
+
+
+def eviction_of(pod: Json) -> PodFailure | None:
+    """Return why the kubelet evicted a pod; None if it did not."""
+    evicted = (pod.get("status") or {}).get("reason") == "Evicted"
+    return _failure_of_whole(pod) if evicted else None
 
 
 def _failure_of_whole(pod: Json) -> PodFailure | None:

@@ -20,6 +20,7 @@ from .pods import (
     MAX_MESSAGE,
     PodFailure,
     ended_silently,
+    eviction_of,
     failure_of,
     is_going,
     pods_refused,
@@ -41,6 +42,9 @@ class RunFacts:
     waits: bool = False
     """Whether its Job is suspended: by Kueue until there is capacity, or by hand."""
 
+
+_EVICTIONS = 2
+"""Evicted pods of a run from which on they are told."""
 
 NONE_REFUSED: Mapping[str, str] = {}
 
@@ -118,7 +122,7 @@ def run_of(job: Json, pods: Iterable[Json], refused: str | None = None) -> RunFa
         failure = failure or _failure_of_job(finished["Failed"])
     else:
         outcome = "Running"
-        failure = failure or (pods_refused(refused) if refused else None)
+        failure = failure or (pods_refused(refused) if refused else _evictions(latest_first))
     name, job_name = run_name(job), job["metadata"]["name"]
     run = RunStatus(
         name=name,
@@ -196,6 +200,18 @@ def _failure_of_workers(latest_first: Sequence[Json], workers: int) -> PodFailur
             failure = PodFailure(failure.reason, f"worker {index}: {failure.message}")
         found.append(failure)
     return next((t for t in found if not _is_bystander(t.reason)), next(iter(found), None))
+
+
+def _evictions(latest_first: Sequence[Json]) -> PodFailure | None:
+    """Return that a run makes no headway because its pods are evicted again and again.
+
+    One eviction is no failure of the run: the Job creates the pod anew, on another node.
+    """
+    found = [failure for failure in map(eviction_of, latest_first) if failure]
+    if len(found) < _EVICTIONS:
+        return None
+    message = f"{len(found)} of its pods were evicted; the last: {found[0].message}"
+    return PodFailure(found[0].reason, message)
 
 
 def _silence(pods: Sequence[Json]) -> PodFailure | None:

@@ -111,6 +111,17 @@ def test_an_eviction_is_told_until_another_pod_is_ready(mode: str) -> None:
     assert found["Degraded"].startswith("True Evicted")
 
 
+@SERVED
+def test_a_pod_that_a_controller_holds_back_is_not_said_to_find_no_node(mode: str) -> None:
+    document = deployment(mode)
+    held = pod(document)
+    held["spec"] = {**held["spec"], "schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]}
+    blocked = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
+    held["status"] = {"phase": "Pending", "conditions": [blocked]}
+    found = said(facts(document, held))
+    assert found["Ready"].startswith("False SchedulingGated: its pod is not scheduled yet: kueue")
+
+
 def test_an_evicted_pod_of_the_gateway_is_no_fault_of_the_one_in_its_place() -> None:
     document = deployment("streaming")
     found = facts(document, pod(document, ready=True))

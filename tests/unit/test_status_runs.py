@@ -354,3 +354,29 @@ def test_a_run_whose_pods_are_gone_is_believed_its_job() -> None:
     done, _ = GOOD_RUN
     found = replace(facts((done, pod("m-1", {"running": {}}))), pods=())
     assert conditions(found)["Ready"]["status"] == "True"
+
+
+def test_a_run_whose_pods_are_evicted_again_and_again_says_so() -> None:
+    def evicted(number: int) -> dict:
+        gone = pod("m-2", {"terminated": {"exitCode": 137}})
+        gone["metadata"] |= {
+            "name": f"m-2-{number}",
+            "creationTimestamp": f"2026-03-02T0{number}:00:00Z",
+        }
+        gone["status"] |= {
+            "phase": "Failed",
+            "reason": "Evicted",
+            "message": f"low on memory {number}",
+            "conditions": [{"type": "DisruptionTarget", "status": "True"}],
+        }
+        return gone
+
+    under_way = facts((job("m-2", AT), pod("m-2", {"running": {}})))
+    once = replace(under_way, pods=(*under_way.pods, evicted(3)))
+    assert conditions(once)["Degraded"]["status"] == "False"
+    again = replace(once, pods=(*once.pods, evicted(4)))
+    told = conditions(again)["Degraded"]
+    assert (told["status"], told["reason"]) == ("True", "Evicted")
+    assert told["message"].endswith(
+        "2 of its pods were evicted; the last: its pod was ended: low on memory 4"
+    )
