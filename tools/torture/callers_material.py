@@ -66,14 +66,16 @@ class Credential:
     def refused(self, target: Target) -> tuple[int, str]:
         """Return the status and the message that a target must answer."""
         if self.cause == "NotAllowed":
-            on = f" on {target.deployment}" if target.deployment is not None else ""
+            where = "all deployments" if target.verb == "metrics" else target.deployment
+            on = f" on {where}" if where is not None else ""
             return 403, f"these credentials do not allow `{target.verb}`{on}"
         return 401, NO_CREDENTIALS if self.cause == "NoCredentials" else INVALID
 
     def allows(self, target: Target) -> bool:
         """Return whether these credentials are good for a target."""
         for verb, _, name in (scope.partition(":") for scope in self.scopes):
-            on = target.deployment or name
+            # A list is filtered, so any scope of its verb is good; metrics are of all deployments.
+            on = target.deployment or ("any" if target.verb == "metrics" else name)
             if verb == target.verb and fnmatch.fnmatchcase(on, name):
                 return True
         return False
@@ -284,6 +286,7 @@ def credentials(keys: KeyFolder, issuer: Issuer) -> tuple[list[Credential], list
     found.append(Credential("the proxy's header", proxied, "InvalidCredentials"))
     scoped: dict[str, tuple[Scope, ...]] = {
         "of another deployment": ("predict:segmentation", "read:churn-2", "bundles:x*"),
+        "for metrics of one deployment": ("metrics:churn",),
         "of no verb": (),
     }
     secrets = [good, *wrong.values(), basic]
