@@ -70,7 +70,7 @@ def retry_until_available(
         sleep(pause)
 
 
-async def await_available(attempt: Callable[[], Awaitable[T]], seconds: float = START_SECONDS) -> T:
+async def await_available(attempt: Callable[[], Awaitable[T]], seconds: float) -> T:
     """Await ``attempt`` like :func:`retry_until_available`; a hung attempt counts too.
 
     Raises:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -64,6 +64,7 @@ class Up:
         broker: str | None = None,
         keys: Path | None = None,
         grpc_port: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -91,6 +92,7 @@ class Up:
             ],
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
 
     def stop(self) -> None:

@@ -34,6 +34,25 @@ def command(word: str, periods: Mapping[str, float] | None = None) -> list[str]:
     return [sys.executable, "-c", _WITH_OTHER_PERIODS, json.dumps(periods), word]
 
 
+def everywhere(root: Path, periods: Mapping[str, float]) -> str:
+    """Return a PYTHONPATH with which all processes of the runtime have these periods.
+
+    For those that a program under test starts; the periods are as in ``command``.
+    """
+    path = root / "periods"
+    path.mkdir(exist_ok=True)
+    (path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'fourways_runtime' in sys.orig_argv:\n"
+        "    from importlib import import_module\n"
+        f"    for name, seconds in {dict(periods)!r}.items():\n"
+        "        module, _, constant = name.rpartition('.')\n"
+        "        assert hasattr(import_module(module), constant), name\n"
+        "        setattr(import_module(module), constant, seconds)\n"
+    )
+    return str(path)
+
+
 def import_path(root: Path, *more: Path) -> str:
     """Return a PYTHONPATH without pandas, as in the image: pyarrow takes a second to import it."""
     image = root / "image"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from tests.kit.runtime_process import command, import_path
 class Process:
     """A running model server, and what it has logged."""
 
-    def __init__(self, root: Path, config: ServerConfig) -> None:
+    def __init__(
+        self, root: Path, config: ServerConfig, periods: Mapping[str, float] | None = None
+    ) -> None:
         self.root = root
         self.url = f"http://127.0.0.1:{config.port}"
         self.process = subprocess.Popen(
-            command("serve"),
+            command("serve", periods),
             env={
                 **os.environ,
                 "FOURWAYS_CONFIG": json.dumps(config.to_json()),
@@ -51,8 +53,10 @@ class Process:
 
 
 @contextmanager
-def started(root: Path, config: ServerConfig) -> Iterator[Process]:
-    running = Process(root, config)
+def started(
+    root: Path, config: ServerConfig, periods: Mapping[str, float] | None = None
+) -> Iterator[Process]:
+    running = Process(root, config, periods)
     try:
         yield running
     finally:

@@ -24,7 +24,7 @@ from fourways_runtime.grpc_v2 import listen_grpc
 from fourways_runtime.memory import share_of_memory
 from fourways_runtime.metrics import HttpMetrics
 from fourways_runtime.process import in_thread, listen, new_registry, run_server
-from fourways_runtime.retry import await_available
+from fourways_runtime.retry import START_SECONDS, await_available
 from fourways_runtime.tracing import start_tracing, stop_tracing, with_tracing
 from fourways_runtime.v2.app import ModelServer
 from fourways_runtime.v2.simd import prefer_narrow_loops
@@ -179,9 +179,9 @@ async def _features(
         config.fetch,
     )
     enricher = FeatureEnricher(config.contract, config.features, reader)
-    await await_available(reader.check)
+    await await_available(reader.check, START_SECONDS)
     # The pool connects in the background, and no request should wait for its first connection.
-    await await_available(reader.ping)
+    await await_available(reader.ping, START_SECONDS)
     logger.info("features checked", extra={"inputs": len(inputs)})
     return enricher, FeatureMonitor(reader, config.features.database.secret_name)
 
