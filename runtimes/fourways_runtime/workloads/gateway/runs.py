@@ -142,7 +142,11 @@ class Runs:
         name, run = deployment_of(request), _run(request.params["run"])
         limit = _limit(request.query.get("limit"))
         found = await self._ask(lambda h: h.rejects(self._namespace, name, run, limit))
-        return json_response({"deployment": name, "run": run, "rejects": found})
+        rejects = [
+            {"row": each.row, "key": each.key, "field": each.field, "reason": each.reason}
+            for each in found
+        ]
+        return json_response({"deployment": name, "run": run, "rejects": rejects})
 
     async def _ask(self, question: Callable[[RunStore], T]) -> T:
         if self._asked_now >= AT_ONCE:
