@@ -22,6 +22,7 @@ from math import inf
 from time import perf_counter
 from typing import cast
 
+from .compression import MIN_BYTES, compressed, compressible
 from .intake import BEGUN, Arrival, Intake
 from .message import Answer, HttpError, Request, Response, SizedResponse, head_of
 from .promise import Promise
@@ -79,12 +80,19 @@ class _Slot:
         if response is None:
             response = state.failed(request, cast(BaseException, error))
         self.answer = None
-        self.content = response
         state.observe(request, response.status, self.started)
         if self.plain and connection.finish_alone(self, request, response):
             return
         self.hold(0 if connection.lost else len(response.body))
+        self.fill(request, response)
         connection.advance()
+
+    def fill(self, request: Request, response: Response) -> None:
+        """Take the response that is sent, which is compressed first if it is worth it."""
+        if len(response.body) >= MIN_BYTES and compressible(request, response):
+            self.connection.compress(self, response)
+        else:
+            self.content = response
 
     def hold(self, size: int) -> None:
         """Set the number of buffered bytes that count for this slot."""
@@ -270,7 +278,7 @@ class Connection(asyncio.Protocol):
             answer = server.failed(request, error)
         if isinstance(answer, Response):
             server.observe(request, answer.status, started)
-            whole = type(answer) is Response
+            whole = type(answer) is Response and len(answer.body) < MIN_BYTES
             if whole and plain and not self._slots and not server.draining and not self.half_closed:
                 server.buffered -= held
                 self._deadline = server.idle_deadline
@@ -278,7 +286,7 @@ class Connection(asyncio.Protocol):
                 return
             slot = _Slot(self, request, keep, started, held)
             slot.hold(len(answer.body))
-            slot.content = answer
+            slot.fill(request, answer)
             self._slots.append(slot)
             self._flush_slots()
             return
@@ -297,6 +305,20 @@ class Connection(asyncio.Protocol):
             future = cast("asyncio.Future[Response]", answer)
             slot.answer = future
             future.add_done_callback(slot.done)
+
+    def compress(self, slot: _Slot, response: Response) -> None:
+        """Write a response once it is compressed; until then its slot is not filled."""
+        self._deadline = inf
+        task = self.state.running_loop().create_task(self._compress(slot, response))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _compress(self, slot: _Slot, response: Response) -> None:
+        try:
+            slot.content = await compressed(response)
+        finally:
+            slot.hold(0 if self.lost or slot.content is None else len(slot.content.body))
+        self.advance()
 
     def finish_alone(self, slot: _Slot, request: Request, response: Response) -> bool:
         """Write a response directly if nothing else is due, waiting or in progress.
