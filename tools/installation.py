@@ -164,6 +164,10 @@ class Cluster:
         """Wait for KEDA; return False if a given cluster has none."""
         return _installed("keda")
 
+    def install_flux(self) -> bool:
+        """Wait for Flux's kustomize-controller; return False if a given cluster has none."""
+        return _installed("flux")
+
     def give_secret(
         self, namespace: str, name: str, files: dict[str, str], deployments: str = ""
     ) -> None:

@@ -74,7 +74,8 @@ def _cluster_suite(left_out: list[str], marked: str) -> bool:
             cluster.kubectl("delete", "namespace", DEMO, "--ignore-not-found", "--timeout=120s")
         _timed("cluster", started)
         # Compiled now: the test that installs it has no minutes to wait for that.
-        _tool("build", "--with", "kserve", *(("--with", "keda") if marked == "long" else ()))
+        for extra in ("kserve", "keda", "flux") if marked == "long" else ("kserve",):
+            _tool("build", "--with", extra)
         if not cluster.install_kuberay():
             left_out.append("batch on Ray on the cluster (it has no KubeRay)")
         cluster = Cluster(cluster.kubeconfig, build_images())

@@ -93,6 +93,13 @@ def keda(modes: Plant) -> None:
 
 
 @pytest.fixture(scope="session")
+def flux(modes: Plant) -> None:
+    """Flux's kustomize-controller, which applies what a source holds and waits for it."""
+    if not modes.cluster.install_flux():
+        pytest.skip("this cluster has no Flux")
+
+
+@pytest.fixture(scope="session")
 def messaging(cluster_with_images: Cluster) -> Iterator[Cluster]:
     """The brokers that the examples name, and a pod that speaks to them."""
     if not {"kafka", "nats"} <= cluster_with_images.images.keys():

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.cluster import debian, gobuild, imagebuild, keda, kind, kserve, kuberay, local
+from tools.cluster import debian, flux, gobuild, imagebuild, keda, kind, kserve, kuberay, local
 from tools.cluster.config import Checkout, this_checkout
 from tools.cluster.detect import Kind, detect, given_kubeconfig
 from tools.cluster.errors import ClusterError
 from tools.cluster.shell import step
 
-_OWN = {"keda": gobuild.KEDA}
+_OWN = {"keda": gobuild.KEDA, "flux": gobuild.FLUX}
 """What --with builds from a module of its own."""
 
 
@@ -50,6 +50,10 @@ def _run(parsed: argparse.Namespace, checkout: Checkout) -> int:
         which = detect(checkout)
         keda.install(checkout, which, _kubeconfig(checkout, which))
         return 0
+    if command == "flux":
+        which = detect(checkout)
+        flux.install(checkout, which, _kubeconfig(checkout, which))
+        return 0
     if command == "can":
         print(detect(checkout))
         return 0
@@ -76,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("kserve", help="install KServe's controller")
     commands.add_parser("kuberay", help="install KubeRay's operator")
     commands.add_parser("keda", help="install KEDA; the first build takes a quarter of an hour")
+    commands.add_parser("flux", help="install Flux's kustomize-controller")
     commands.add_parser("down", help="remove the cluster and everything except the cache")
     commands.add_parser("status", help="show the kind, whether it runs, and the kubeconfig's path")
     commands.add_parser("can", help="exit with 0 if a cluster is possible, else with 3 and why")
