@@ -10,6 +10,7 @@ import pytest
 
 from fourways_api import DriftStatus, Route, StreamSource, WakeConfig
 from fourways_runtime.io.store.reports import WorkerReport
+from fourways_runtime.scoring.columns import Reject
 from tests.kit.callers import Keys, bearer
 from tests.kit.gateway_plane import Running, running
 from tests.kit.run_history import DRIFT, QUALITY, MemoryHistory
@@ -171,7 +172,8 @@ async def test_a_page_shows_what_its_credentials_may_see(tmp_path: Path, keys: K
 async def test_foreign_text_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     markup = "<img src=x onerror=alert(1)>\u202e"
     history = MemoryHistory()
-    monkeypatch.setattr(history, "rejects", lambda *_: [{"key": markup, "because": markup * 99}])
+    rejects = [Reject(0, markup, markup, markup * 99)]
+    monkeypatch.setattr(history, "rejects", lambda *_: rejects)
     async with running(tmp_path, history=history) as plane:
         text = (await page(plane, "/deployments/churn")).text
     assert "<img" not in text
