@@ -102,7 +102,7 @@ def test_each_type_tells_new_rows_from_old_run_after_run(
         (pa.array([True]), "column at is bool, which cannot be a watermark"),
         (pa.array([dt.time(1)]), "column at is time64[us], which cannot"),
         (pa.array([dt.timedelta(1)]), "column at is duration[us], which cannot"),
-        (pa.array([[1]]), "column at is list<element: int64>, which"),
+        (pa.array([[1]]), "column at is list<item: int64>, which"),
     ],
 )
 def test_a_type_without_an_order_is_named(folder: Folder, column: Any, told: str) -> None:

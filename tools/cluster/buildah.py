@@ -4,7 +4,9 @@ RUN steps are isolated with chroot, the only way that needs neither a container 
 of its own. Layers are cached, so a change of source does not install the dependencies again.
 """
 
+import json
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,9 @@ from tools.cluster.config import cache_root
 from tools.cluster.shell import lock, run, step, succeeds
 
 _POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
+_LAYER_SECONDS = 3 * 86_400
+"""Cached layers older than this are removed: each change of a source leaves one behind."""
+
 _BASE_SETTINGS = {
     "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"],
     "Cmd": ["python3"],
@@ -65,6 +70,16 @@ def save(reference: str, target: Path) -> None:
 def forget(reference: str) -> None:
     """Remove an image's name from the storage, with the layers that nothing else uses."""
     succeeds([*_buildah("rmi"), reference])
+
+
+def forget_old_layers() -> None:
+    """Remove cached layers made more than some days ago; a build that needs one makes it again."""
+    nameless = [*_buildah("images"), "--json", "--filter", "dangling=true"]
+    found = json.loads(run(nameless) or "[]")
+    oldest = time.time() - _LAYER_SECONDS
+    for image in found:
+        if image["created"] < oldest:
+            succeeds([*_buildah("rmi"), image["id"]])  # fails for one that another builds on
 
 
 def _have_base() -> None:

@@ -119,6 +119,7 @@ def _drop_old(spec: ImageSpec, newest: Path) -> None:
     for path in found[_KEPT_ARCHIVES:]:
         path.unlink()
         buildah.forget(f"{spec.repository}:{path.stem.rpartition('_')[2]}")
+    buildah.forget_old_layers()
 
 
 def _archive(spec: ImageSpec) -> Path:
