@@ -68,6 +68,7 @@ def test_the_gateway_answers_and_the_plain_port_has_no_predictions(
     assert {port["port"] for port in ports["spec"]["ports"]} == {80, 8443}
 
 
+@pytest.mark.long  # tests/embedded/test_gateway_tls.py renews certificates without a kubelet
 def test_an_expired_certificate_is_said_until_it_is_renewed(
     sealed: tuple[Plant, TestAuthority],
 ) -> None:
