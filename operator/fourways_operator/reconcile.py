@@ -40,7 +40,7 @@ from .planning import later_kinds, plan_gateway
 from .pods import age, is_ready, server_failure_of
 from .purges import PURGES, is_purge, settle
 from .runs import without_pods
-from .scaling import replaces_a_sleeper, scaled_of, wanted_replicas
+from .scaling import becomes_idle, replaces_a_sleeper, scaled_of, wanted_replicas
 from .status import REFUSED_PODS_SECONDS, failed_status, requeue_after, should_answer, status_of
 from .work_queue import Key
 from .worker_faults import NO_WORKERS, urls_of_workers
@@ -138,10 +138,11 @@ async def reconcile(
     status = _status_of(facts, intent)
     await _write_status(cluster, deployment, status)
     _raise_first(outcome.faults)
+    again = becomes_idle(intent.spec, deployment, status, reported.demand)
     return ReconcileResult(
         status,
         outcome.writes > 0,
-        requeue_after(facts),
+        0.0 if again else requeue_after(facts),
         bool(outcome.missing),
         urls_of_workers(intent.spec, facts.pods),
         should_answer(facts, status),

@@ -47,6 +47,19 @@ def is_proven(document: Json) -> bool:
     return _was_ready(document) and ready is not None and ready.observed_generation == generation
 
 
+def becomes_idle(
+    deployment: ModelDeployment | None, document: Json, status: Json, demand: Demand | None
+) -> bool:
+    """Tell whether this status is the first by which the last replica may end.
+
+    Gateways that were idle before the spec was ready say nothing more, and the operator's own
+    status is no event: nothing else would lead to another look.
+    """
+    if deployment is None or demand is None or not demand.idle or not may_sleep(deployment):
+        return False
+    return not is_proven(document) and is_proven({**document, "status": status})
+
+
 def _was_ready(document: Json) -> bool:
     ready = _ready(document)
     return ready is not None and ready.status == "True"

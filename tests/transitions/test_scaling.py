@@ -159,6 +159,34 @@ def test_it_sleeps_when_idle_and_wakes_for_a_request() -> None:
     asyncio.run(play())
 
 
+def test_it_sleeps_though_its_gateway_was_idle_before_it_was_ready() -> None:
+    """A model that loads for longer than an idle one is kept: no event follows its readiness."""
+
+    async def play() -> None:
+        gateways, cluster = Gateways(), FakeCluster()
+        rig = Rig(cluster, ask_demand=gateways.ask)
+        await rig.settle()
+        apply(**SPEC)(cluster)
+        await rig.settle()
+        kserve(cluster)
+        loading = {"phase": "Running", "podIP": "10.0.0.7", "conditions": []}
+        pod = cluster.objects["Pod", NAMESPACE, "churn-x"]
+        cluster.user_apply({**pod, "status": loading})
+        service = cluster.objects["InferenceService", NAMESPACE, "churn-realtime"]
+        waits = [{"type": kind, "status": "False"} for kind in ("PredictorReady", "Ready")]
+        cluster.user_apply({**service, "status": {**service["status"], "conditions": waits}})
+        await rig.settle()
+        run_gateway(cluster, "g-1", "10.0.0.1")
+        gateways.tell("10.0.0.1", idle=True)
+        await rig.settle()
+        assert (replicas(cluster), ready(cluster)[:5]) == (1, "False")
+        kserve(cluster)
+        await until(rig, lambda: replicas(cluster) == 0, "asleep")
+        await rig.stop()
+
+    asyncio.run(play())
+
+
 def served_version(cluster: FakeCluster) -> str:
     """Return the model's version in the InferenceService."""
     service = cluster.objects["InferenceService", NAMESPACE, "churn-realtime"]
