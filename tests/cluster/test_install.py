@@ -277,6 +277,9 @@ def asker(serving: Cluster) -> Iterator[subprocess.Popen[str]]:
 def test_upgrades_and_a_downgrade_under_load_fail_no_request(
     serving: Cluster, asker: subprocess.Popen[str]
 ) -> None:
+    # The test before changed the number of replicas, and with it how pods are spread.
+    status = ("rollout", "status", "deployment/fourways-gateway", "--timeout=60s")
+    serving.kubectl("-n", NAMESPACE, *status)
     before = pods(serving)
     serving.install(NAMESPACE, "--set", "gateway.replicas=2")
     assert pods(serving) == before, "nothing that a pod has was changed"
