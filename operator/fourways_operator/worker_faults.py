@@ -23,7 +23,7 @@ from .asking import ask, parsed, pod_url
 from .errors import GatewaySilent
 from .facts import Json
 from .plan.parts import MODE_LABEL
-from .plan.realtime import TLS_PORT_NAME
+from .plan.realtime import has_tls_port
 from .plan.worker import PORT
 from .pods import is_going, is_ready
 from .work_queue import Key
@@ -159,16 +159,10 @@ def urls_of_workers(deployment: ModelDeployment | None, pods: Sequence[Json]) ->
             # On the node's network the port may be another program's.
             and not pod.get("spec", {}).get("hostNetwork")
             and not is_going(pod)
-            and not (silent and is_ready(pod) and not _has_certificate(pod))
+            and not (silent and is_ready(pod) and not has_tls_port(pod.get("spec", {})))
         ):
             urls[meta["name"]] = url
     return dict(sorted(urls.items())[:MAX_ASKED])
-
-
-def _has_certificate(pod: Json) -> bool:
-    containers = pod.get("spec", {}).get("containers") or []
-    ports = (port for container in containers for port in container.get("ports") or ())
-    return any(port.get("name") == TLS_PORT_NAME for port in ports)
 
 
 async def ask_worker(url: str) -> bytes:

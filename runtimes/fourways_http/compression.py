@@ -24,10 +24,9 @@ _NEVER = re.compile(rb"q=0(\.0*)?")
 
 
 def compressible(request: Request, response: Response) -> bool:
-    """Return whether the response is large, of a kind that shrinks, and the client takes gzip."""
+    """Return whether a large response is of a kind that shrinks, and the client takes gzip."""
     return (
-        len(response.body) >= MIN_BYTES
-        and request.method != b"HEAD"
+        request.method != b"HEAD"
         and response.content_type.startswith(_TYPES)
         and not any(line.lower().startswith(b"content-encoding:") for line in response.headers)
         and _accepts(request.header(b"accept-encoding"))

@@ -89,7 +89,8 @@ class _Slot:
 
     def fill(self, request: Request, response: Response) -> None:
         """Take the response that is sent, which is compressed first if it is worth it."""
-        if len(response.body) >= MIN_BYTES and compressible(request, response):
+        large = len(response.body) >= MIN_BYTES and not self.connection.lost
+        if large and compressible(request, response):
             self.connection.compress(self, response)
         else:
             self.content = response

@@ -17,6 +17,7 @@ import yaml
 
 from fourways_operator.facts import Json
 from tests.kit.cluster.modes_rig import NAMESPACE, Plant, changed, example
+from tests.kit.cluster.script_server import script_server
 from tests.kit.waiting import until
 
 pytestmark = [
@@ -52,32 +53,7 @@ http.server.ThreadingHTTPServer(("", 9090), Handler).serve_forever()
 
 
 def storage(image: str) -> list[Json]:
-    labels = {"app": "artifacts"}
-    meta = {"name": "artifacts", "namespace": NAMESPACE, "labels": labels}
-    container = {
-        "name": "artifacts",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-c", STORAGE],
-        "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-    }
-    ports = [{"port": 9090}]
-    return [
-        {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container]}},
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": meta,
-            "spec": {"selector": labels, "ports": ports},
-        },
-    ]
+    return script_server("artifacts", NAMESPACE, image, STORAGE, 9090)
 
 
 class Repository:

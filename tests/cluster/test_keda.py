@@ -15,6 +15,7 @@ import yaml
 
 from fourways_operator.facts import Json
 from tests.kit.cluster.modes_rig import NAMESPACE, Plant, example
+from tests.kit.cluster.script_server import script_server
 from tests.kit.waiting import until
 
 pytestmark = [
@@ -52,31 +53,7 @@ http.server.ThreadingHTTPServer(("", 9090), Handler).serve_forever()
 
 
 def prometheus(image: str) -> list[Json]:
-    labels = {"app": "prometheus"}
-    container = {
-        "name": "prometheus",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-c", PROMETHEUS],
-        "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-    }
-    meta = {"name": "prometheus", "namespace": NAMESPACE, "labels": labels}
-    return [
-        {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container]}},
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": meta,
-            "spec": {"selector": labels, "ports": [{"port": 9090}]},
-        },
-    ]
+    return script_server("prometheus", NAMESPACE, image, PROMETHEUS, 9090)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def forget(reference: str) -> None:
 def forget_old_layers() -> None:
     """Remove cached layers made more than some days ago; a build that needs one makes it again."""
     nameless = [*_buildah("images"), "--json", "--filter", "dangling=true"]
-    found = json.loads(run(nameless) or "[]")
+    found = json.loads(run(nameless)) or []  # null if there is none
     oldest = time.time() - _LAYER_SECONDS
     for image in found:
         if image["created"] < oldest:

@@ -35,18 +35,16 @@ def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
     with step(f"Flux's {_NAME} {FLUX_VERSION}"):
         if which is Kind.LOCAL:
             node.load_binary(checkout, _IMAGE, gobuild.build_own(gobuild.FLUX).path(_NAME))
-        folders = [_module(), gobuild.download(_SOURCES, FLUX_VERSION, FLUX_SOURCE_SUM)]
+        folders = [
+            gobuild.source_of(gobuild.FLUX),
+            gobuild.download(_SOURCES, FLUX_VERSION, FLUX_SOURCE_SUM),
+        ]
         kinds = [kind for folder in folders for kind in _kinds(folder)]
         operators.apply_kinds(kubectl, "Flux", NAMESPACE, kinds)
         operators.apply(kubectl, _objects(str(binaries.kubectl), which is Kind.LOCAL))
         wait_for(
             "Flux", lambda: succeeds(ready), seconds=_PATIENCE, hint=f"the pods of {NAMESPACE}"
         )
-
-
-def _module() -> Path:
-    flux = gobuild.FLUX
-    return gobuild.download(flux.path, flux.version, flux.sum)
 
 
 def _kinds(module: Path) -> list[Json]:
@@ -60,7 +58,7 @@ def _objects(kubectl: str, local: bool) -> list[Json]:
         document
         for part in ("rbac", "manager")
         for document in operators.documents(
-            run([kubectl, "kustomize", _module() / "config" / part])
+            run([kubectl, "kustomize", gobuild.source_of(gobuild.FLUX) / "config" / part])
         )
     ]
     for obj in objects:

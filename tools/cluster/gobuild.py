@@ -158,10 +158,15 @@ def build_own(module: OwnModule) -> Binaries:
         for name, package in module.programs.items():
             if not (directory / name).exists():
                 with step(f"go build {name}"):
-                    folder = download(module.path, module.version, module.sum)
+                    folder = source_of(module)
                     flags = (*_OWN_FLAGS, *_with_nested(module, folder))
                     _build_one(name, directory, package, folder, flags)
     return Binaries(directory)
+
+
+def source_of(module: OwnModule) -> Path:
+    """Return the folder of a module that is built with its own versions."""
+    return download(module.path, module.version, module.sum)
 
 
 def download(path: str, version: str, expected: str) -> Path:

@@ -40,9 +40,7 @@ def install(checkout: Checkout, which: Kind, kubeconfig: Path) -> None:
         if programs is not None:
             for name in gobuild.KEDA.programs:
                 node.load_binary(checkout, _image(name), programs.path(name))
-        keda = gobuild.KEDA
-        module = gobuild.download(keda.path, keda.version, keda.sum)
-        folder = module / "config" / "default"
+        folder = gobuild.source_of(gobuild.KEDA) / "config" / "default"
         objects = operators.documents(run([str(binaries.kubectl), "kustomize", folder]))
         objects = [obj for obj in objects if not obj["metadata"]["name"].startswith(_LEFT_OUT)]
         for obj in objects:

@@ -15,8 +15,6 @@ from fourways_api.yaml_text import flow_yaml
 from .inputs import DraftInputs
 from .outputs import DraftOutput
 
-"""The modes that a manifest can be written for; ``auto`` needs requirements that nobody stated."""
-
 _WIDTH = 100
 _COMMENT = 300
 _DECIDE = "TO DECIDE: "

@@ -32,6 +32,20 @@ def predictor_of(deployment: str) -> str:
     return f"{name_of(deployment)}-predictor"
 
 
+def host_of(service: str, namespace: str) -> str:
+    """Return the name that a model server's certificate is for.
+
+    ``service`` is the name of its InferenceService. The cluster's domain is left out.
+    """
+    return f"{service}-predictor.{namespace}.svc"
+
+
+def has_tls_port(owner: Json) -> bool:
+    """Tell whether a pod's or a predictor's spec has the port that answers with a certificate."""
+    ports = (port for each in owner.get("containers") or () for port in each.get("ports") or ())
+    return any(port.get("name") == TLS_PORT_NAME for port in ports)
+
+
 def conventional_url(namespace: str, deployment: str) -> str:
     """Return the address KServe will publish for the model server."""
     return f"http://{predictor_of(deployment)}.{namespace}.svc.cluster.local"
@@ -177,7 +191,7 @@ def _tls(deployment: ModelDeployment, settings: OperatorSettings) -> ServerTls |
     return ServerTls(
         secret=settings.server_tls_secret.replace(DEPLOYMENT_IN_NAME, name),
         authority_secret=settings.servers_authority,
-        host=f"{predictor_of(name)}.{namespace}.svc",
+        host=host_of(name_of(name), namespace),
         port=TLS_PORT,
     )
 

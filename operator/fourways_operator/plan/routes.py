@@ -128,7 +128,7 @@ def address_of(service: Json) -> str | None:
     """
     if encrypts(service):
         meta = service["metadata"]
-        host = f"{meta['name']}-predictor.{meta['namespace']}.svc"
+        host = realtime.host_of(meta["name"], meta["namespace"])
         return f"https://{host}:{realtime.TLS_PORT}"
     address = (service.get("status") or {}).get("address") or {}
     url: str | None = address.get("url")
@@ -137,6 +137,4 @@ def address_of(service: Json) -> str | None:
 
 def encrypts(service: Json) -> bool:
     """Tell whether an InferenceService's model server answers with a certificate."""
-    containers = ((service.get("spec") or {}).get("predictor") or {}).get("containers") or []
-    ports = (port for container in containers for port in container.get("ports") or ())
-    return any(port.get("name") == realtime.TLS_PORT_NAME for port in ports)
+    return realtime.has_tls_port((service.get("spec") or {}).get("predictor") or {})

@@ -18,7 +18,7 @@ from .checks import out_of_range, within
 from .columns import Array
 from .inputs import TEXT_TYPES, described, fitted, listed, name_shown, names_shown
 from .model.base import Tensor
-from .values import Faults, by_record, numbers, numpy_type, shown
+from .values import Faults, by_record, no_values, numbers, numpy_type, shown
 
 TOP = ("TopK", "TopKMax")
 
@@ -39,7 +39,7 @@ class Reading:
         """
         field = self.field
         if not records:
-            return np.empty((0, *map(abs, field.shape)), numpy_type(field.type)), {}
+            return no_values(field), {}
         if self.tensor not in answers:
             raise ContractMismatch(_absent(field, self.tensor, names_shown(tuple(answers))))
         raw = np.asarray(answers[self.tensor])

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fourways_api import InputField
+from fourways_api import InputField, OutputField
 from fourways_runtime.errors import SourceError
 
 from .columns import Array
@@ -30,6 +30,11 @@ def numpy_type(kind: str) -> np.dtype[Any]:
     if is_time(kind):
         return np.dtype(np.int64)
     return np.dtype(object if kind in ("string", "bytes") else kind)
+
+
+def no_values(field: InputField | OutputField) -> Array:
+    """Return the values of a field for no records, (0, *shape); a free dimension counts as 1."""
+    return np.empty((0, *map(abs, field.shape)), numpy_type(field.type))
 
 
 def json_scalars(kind: str, nullable: bool, values: Sequence[Any]) -> tuple[Array, Faults]:

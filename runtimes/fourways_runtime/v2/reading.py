@@ -16,7 +16,7 @@ from fourways_runtime.scoring import tensors
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.ragged import fits
 from fourways_runtime.scoring.times import is_time
-from fourways_runtime.scoring.values import Faults, by_record, numpy_type
+from fourways_runtime.scoring.values import Faults, by_record, no_values, numpy_type
 
 from .protocol import DATATYPES, key_fault, refuse
 
@@ -97,8 +97,7 @@ class TensorReading:
             self.missing = tuple(looked_up)
         if not self.rows:  # nothing is to be looked up
             for name in self.missing:
-                field = reader.fields[name]
-                self.columns[name] = np.empty((0, *map(abs, field.shape)), numpy_type(field.type))
+                self.columns[name] = no_values(reader.fields[name])
             left_out = [name for name in left_out if name not in self.missing]
             self.missing = ()
         for name in left_out:

@@ -14,7 +14,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from fourways_api import Contract, OutputField
+from fourways_api import Contract
 from fourways_http import HttpError
 from fourways_runtime.errors import ModelError
 from fourways_runtime.scoring.columns import Array, Columns, Scored
@@ -23,7 +23,7 @@ from fourways_runtime.scoring.live_profile import LiveProfile
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.ragged import joined
-from fourways_runtime.scoring.values import numpy_type
+from fourways_runtime.scoring.values import no_values
 
 from .faults import FeatureFault, ModelFault
 from .lone import LoneScorer
@@ -63,7 +63,7 @@ class RequestScorer:
         self._names = [field.name for field in contract.flat_inputs]
         self._free = frozenset(field.name for field in contract.flat_inputs if field.is_free)
         self._positions = np.arange(max_rows)
-        empty = {f.name: _no_rows(f) for f in contract.outputs}
+        empty = {f.name: no_values(f) for f in contract.outputs}
         self.nothing = ScoredPart(empty, 0, 0, {})
         """The predictions of a request without rows."""
 
@@ -195,10 +195,6 @@ def _fault(inference: InferenceRequest, bad: list[BadRow], of_model: Collection[
     if features:
         return FeatureFault(*inference.described(features))
     return ModelFault(*inference.described(model), len(model))
-
-
-def _no_rows(field: OutputField) -> Array:
-    return np.empty((0, *map(abs, field.shape)), numpy_type(field.type))
 
 
 def _lone_block(asked: UnparsedRequest | InferenceRequest) -> Array | None:

@@ -36,6 +36,9 @@ from .login import check_listed
 KEY_HEADER = "fourways-key"
 """Header with an event's key, percent-encoded: NATS itself has no keys."""
 
+FAILURES = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
+"""What a call of the client raises if the server is away or refuses it."""
+
 _NAMES = frozenset(
     {"user.creds", "nkey.seed", "token", "username", "password", "ca.crt", "tls.crt", "tls.key"}
 )

@@ -32,6 +32,7 @@ from fourways_runtime.retry import Outage
 
 from ..store.streams.stream import QUESTION_HEADER
 from .nats_client import (
+    FAILURES,
     KEY_HEADER,
     check_retention,
     connect,
@@ -60,7 +61,6 @@ _LEAD_SECONDS = 5.0
 _QUIET_SECONDS = 5.0
 """Seconds without an event after which the server is asked whether our consumer still exists."""
 
-_GONE = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 T = TypeVar("T")
 _log = logging.getLogger("fourways.nats")
 
@@ -135,7 +135,7 @@ class NatsEvents:
                 sleep(_STAND_BY_SECONDS)
                 return None
             messages = self._wait(self._fetched(most, wait, gather))
-        except (*_GONE, BrokerUnavailable, TopicNotFound) as error:
+        except (*FAILURES, BrokerUnavailable, TopicNotFound) as error:
             self._lost(error)
             return None
         self._away = None
@@ -172,7 +172,7 @@ class NatsEvents:
             return {}
         try:
             return {0: self._wait(asyncio.wait_for(self._last(), _CHECK_SECONDS))}
-        except _GONE as error:
+        except FAILURES as error:
             raise unavailable(self._source, error) from None
 
     def check(self) -> None:
@@ -199,7 +199,7 @@ class NatsEvents:
 
     def close(self) -> None:
         """Close the connection."""
-        with suppress(*_GONE):
+        with suppress(*FAILURES):
             self._wait(asyncio.wait_for(self._disconnected(), 2))
         self._loop.call_soon_threadsafe(self._loop.stop)
 
@@ -276,7 +276,7 @@ class NatsEvents:
     async def _disconnected(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            with suppress(*_GONE):
+            with suppress(*FAILURES):
                 await asyncio.wait_for(client.close(), 2)
 
     async def _fetched(self, most: int, wait: float, gather: float) -> list[Msg]:
@@ -321,7 +321,7 @@ class NatsEvents:
         middle = (state.first_seq + state.last_seq + 1) // 2
         if middle <= self._next:
             return
-        with suppress(*_GONE):  # The login may not be allowed to look at single messages.
+        with suppress(*FAILURES):  # The login may not be allowed to look at single messages.
             if await self._last_of_subject(client) < self._next:
                 self._next = self._skipped_to = middle
 
@@ -336,7 +336,7 @@ class NatsEvents:
             )
         jetstream = client.jetstream(timeout=_ASK_SECONDS)
         if self._consumer:
-            with suppress(*_GONE):  # Otherwise the server removes it by itself, but later.
+            with suppress(*FAILURES):  # Otherwise the server removes it by itself, but later.
                 await jetstream.delete_consumer(self._source.stream, self._consumer)
         made = await jetstream.add_consumer(
             self._source.stream,

@@ -17,10 +17,8 @@ from fourways_api import Paths
 from fourways_api.modes import NatsSource
 from fourways_runtime.errors import TopicNotFound
 
-from .nats_client import KEY_HEADER, connect, key_bytes, stream_info, unavailable
+from .nats_client import FAILURES, KEY_HEADER, connect, key_bytes, stream_info, unavailable
 from .topic import AT_ONCE, SECONDS, TopicEvent
-
-_GONE = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
 
 def read_topic(
@@ -39,7 +37,7 @@ def read_topic(
                 yield loop.run_until_complete(anext(reading))
             except StopAsyncIteration:
                 return
-            except _GONE as error:
+            except FAILURES as error:
                 raise unavailable(source, error) from None
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
@@ -74,10 +72,10 @@ async def _read(source: NatsSource, paths: Paths, since: float):  # type: ignore
                     for each in messages
                 ]
         finally:
-            with suppress(*_GONE):  # Otherwise the server removes it by itself, but later.
+            with suppress(*FAILURES):  # Otherwise the server removes it by itself, but later.
                 await jetstream.delete_consumer(stream, made.name)
     finally:
-        with suppress(*_GONE):
+        with suppress(*FAILURES):
             await asyncio.wait_for(client.close(), SECONDS)
 
 

@@ -12,6 +12,14 @@ _MAX_CHARACTERS = 300
 _NOISE = re.compile(r"^(\[\d\d:\d\d:\d\d\]|\[LightGBM\] \[\w+\])?\s*(/\S+?:\d+:)?\s*")
 
 
+def model_error(error: BaseException) -> str:
+    """Return why a model failed: the library's own words, if they were its reason.
+
+    Only for failures while loading, as :func:`library_error`.
+    """
+    return str(error) if error.__cause__ is None else library_error(error.__cause__)
+
+
 def library_error(error: BaseException) -> str:
     """Return an error's type and the first line of its text, escaped and bounded.
 

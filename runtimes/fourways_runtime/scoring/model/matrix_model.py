@@ -12,7 +12,7 @@ from fourways_runtime.errors import ContractMismatch, ModelError, ModelNotLoadab
 
 from ..columns import Array
 from .base import Tensor
-from .library_errors import library_error
+from .library_errors import model_error
 
 INPUT = "X"
 Predictor = Callable[[Array], Array]
@@ -117,8 +117,7 @@ def _as_array(answer: Any) -> Array:
 
 def _not_answering(error: ModelError) -> ModelNotLoadable:
     """Return the error for a model that fails on a row of zeros, with its library's first line."""
-    said = str(error) if error.__cause__ is None else library_error(error.__cause__)
-    return ModelNotLoadable(f"the model fails on a row of zeros: {said}")
+    return ModelNotLoadable(f"the model fails on a row of zeros: {model_error(error)}")
 
 
 def described_output(name: str, value: Array) -> Tensor:

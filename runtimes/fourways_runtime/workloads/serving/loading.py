@@ -22,7 +22,7 @@ from fourways_runtime.errors import ModelError, ModelNotLoadable
 from fourways_runtime.model_watch import WATCH
 from fourways_runtime.scoring.columns import Array
 from fourways_runtime.scoring.images import EXAMPLE
-from fourways_runtime.scoring.model.library_errors import library_error
+from fourways_runtime.scoring.model.library_errors import model_error
 from fourways_runtime.scoring.values import numpy_type
 from fourways_runtime.v2.enrichment import covered
 from fourways_runtime.v2.placement import INLINE_SECONDS
@@ -94,16 +94,11 @@ def _warm_up(config: ServerConfig, scorer: RequestScorer) -> list[tuple[int, flo
     except ModelError as error:
         if config.contract.golden_vectors is None:
             raise ModelNotLoadable(
-                f"the model fails on a record that the contract allows: {_said(error)};"
+                f"the model fails on a record that the contract allows: {model_error(error)};"
                 " narrow the contract, or give golden vectors"
             ) from None
         logger.warning("the model fails on a generated record: %s", error)
     return measured
-
-
-def _said(error: ModelError) -> str:
-    """Return why a model failed on a generated record, with its library's first line."""
-    return str(error) if error.__cause__ is None else library_error(error.__cause__)
 
 
 def _accepted(fields: Sequence[InputField], scorer: RequestScorer) -> dict[str, Array]:

@@ -32,7 +32,7 @@ from fourways_runtime.scoring.live_profile import LiveProfile
 from fourways_runtime.scoring.model.base import Model
 from fourways_runtime.scoring.pipeline import Pipeline
 from fourways_runtime.scoring.table_pipeline import TablePipeline
-from fourways_runtime.scoring.values import numpy_type
+from fourways_runtime.scoring.values import no_values, numpy_type
 
 Refusals = dict[int, str]
 """The reason for each rejected event, by its index."""
@@ -128,7 +128,7 @@ class EventScorer:
         return Predictions(
             np.empty(0, numpy_type(self._key.type)),
             np.empty(0, np.int64),
-            {f.name: np.empty((0, *f.shape), numpy_type(f.type)) for f in self._outputs},
+            {f.name: no_values(f) for f in self._outputs},
         )
 
     def _plainly(self, events: Events) -> ScoredEvents | None:

@@ -290,5 +290,7 @@ def _compared(config: StreamConfig) -> Compared | None:
     quality = config.quality
     if quality is None:
         return None
-    text = any(o.name == quality.output and o.type == "string" for o in config.contract.outputs)
+    from ..truth import is_text
+
+    text = is_text(config.contract, quality)
     return Compared(quality.output, share_of(quality.share), text)
